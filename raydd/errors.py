@@ -1,0 +1,32 @@
+"""The errors that a user can cause: one sentence of fact, one of help, and no traceback unless `--debug` asks for it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RayddError(Exception):
+    """A mistake in what raydd was given. `str(error)` names the thing that is wrong and says what to do."""
+
+
+class ConfigError(RayddError):
+    """A setting is unknown, of the wrong type, out of range, or at odds with another one."""
+
+
+class DataError(RayddError):
+    """A data set, an image or a caption cannot be read as it was described."""
+
+
+class RecordError(RayddError):
+    """A record of the store is missing, incomplete, damaged, or was made with other settings."""
+
+
+class NonFiniteError(RayddError):
+    """A loss, a gradient or a score became NaN or infinite; the last good state was kept."""
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """The help half of an "unknown name" message: the nearest known name if one is near, and all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(wrong, names, n=1)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{guess}Known: {', '.join(names)}."
