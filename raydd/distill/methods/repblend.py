@@ -1,0 +1,21 @@
+"""RepBlend: blend the representations of a minibatch before the heads, match the experts of both heads.
+
+The switches are the paper's. The numbers are raydd's own, for features (see `raydd.presets` for the published ones).
+
+Differences from the paper:
+- The gradient goes through all student steps; the published code stops it at the start of each (TESLA).
+- Dropout is off in the student of a distillation step; the published code draws it anew in its second pass.
+- Targets lie several epochs beyond the start snapshot, one epoch as published being far worse (README).
+"""
+
+from raydd.distill.methods.method import Method
+
+METHOD = Method(
+    paper="Zhang et al., NeurIPS 2025, arXiv:2505.14705",
+    settings={
+        "distill.blend": "beta",
+        "distill.similarity": "low-rank",
+        "distill.loss": "wbce",
+        "distill.matched": "both-heads",
+    },
+)

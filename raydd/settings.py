@@ -1,0 +1,106 @@
+"""Settings from files, presets and dotted names to a `Config`, and back.
+
+Later ones win: the defaults of `raydd.config`, the method's, a preset's, a YAML file's, then flags or a trial's.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from raydd.config import Config
+from raydd.distill.methods import METHODS
+from raydd.errors import ConfigError, nearest
+from raydd.presets import PRESETS
+
+_ADAPTER = TypeAdapter(Config)
+
+
+def load(
+    file: str | Path | None = None, preset: str | None = None, settings: Mapping[str, Any] | None = None
+) -> Config:
+    """Build a `Config` from a preset, a YAML file and dotted settings, on top of the chosen method's defaults.
+
+    Raises:
+        ConfigError: a file that is not there or not YAML, an unknown name, a value of the wrong type or out of range.
+    """
+    given = {**_preset(preset), **(_file(file) if file else {}), **(settings or {})}
+    method = given.get("distill.method", Config().distill.method)
+    if method not in METHODS:
+        raise ConfigError(f"distill.method {method!r} is unknown. {nearest(str(method), METHODS)}")
+    return with_settings(Config(), {**METHODS[method].settings, **given})
+
+
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The config with some settings replaced, named with dots: `{"distill.image_lr": 0.1}`.
+
+    Raises:
+        ConfigError: an unknown name, a value of the wrong type or out of range.
+    """
+    known = flatten(config)
+    for name in settings:
+        if name not in known:
+            raise ConfigError(f"There is no setting {name!r}. {_nearest_setting(name, known)}")
+    tree: dict[str, dict[str, Any]] = {}
+    for name, value in {**known, **settings}.items():
+        section, key = name.split(".")
+        tree.setdefault(section, {})[key] = value
+    try:
+        return _ADAPTER.validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"][:2]))
+        raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}. Correct the value.") from error
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """All settings under their dotted names."""
+    return {
+        f"{section.name}.{item.name}": getattr(getattr(config, section.name), item.name)
+        for section in dataclasses.fields(config)
+        for item in dataclasses.fields(getattr(config, section.name))
+    }
+
+
+def to_yaml(config: Config) -> str:
+    """The config as YAML that `load` reads back."""
+    return yaml.safe_dump(_ADAPTER.dump_python(config, mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _file(path: str | Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The settings file {path} cannot be read ({error}). Check the path.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{path} must hold sections such as `data:`, not a {type(tree).__name__}.")
+    given: dict[str, Any] = {}
+    sections = [section.name for section in dataclasses.fields(Config)]
+    for section, values in tree.items():
+        if section not in sections:
+            raise ConfigError(f"{path}: there is no section {section!r}. {nearest(str(section), sections)}")
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{path}: the section {section} must hold settings, not {values!r}.")
+        given.update({f"{section}.{key}": value for key, value in values.items()})
+    return given
+
+
+def _preset(name: str | None) -> Mapping[str, Any]:
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise ConfigError(f"There is no preset {name!r}. {nearest(name, PRESETS)}")
+    return PRESETS[name].settings
+
+
+def _nearest_setting(name: str, known: Mapping[str, Any]) -> str:
+    section = name.partition(".")[0]
+    inside = [item for item in known if item.startswith(f"{section}.")]
+    return nearest(name, inside or known)
