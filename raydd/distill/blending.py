@@ -1,0 +1,23 @@
+"""Representation blending (RepBlend): mix each pair of a minibatch with another one, before the projection heads."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+
+def blend(
+    rows: Float[Tensor, "B D"], permutation: Int[Tensor, "B"], ratio: Float[Tensor, ""] | float
+) -> Float[Tensor, "B D"]:
+    """h' = (1 - λ) h + λ h[π]; images and texts share π and the blend ratio λ, the partner's weight. S is not blended."""
+    return (1 - ratio) * rows + ratio * rows[permutation]
+
+
+def draw_ratio(kind: str, *, beta: float, fixed: float, generator: Generator) -> float:
+    """One blend ratio λ for a minibatch: 0 under none, `fixed` under fixed, else Beta(beta, beta)."""
+    if kind == "none":
+        return 0.0
+    if kind == "fixed":
+        return fixed
+    # Beta(a, a) from two Gamma(a) draws: torch's Beta takes no generator.
+    gammas = torch._standard_gamma(torch.full((2,), beta, dtype=torch.float64), generator=generator)
+    return float(gammas[0] / gammas.sum())

@@ -1,0 +1,117 @@
+"""The projection head, as published: Linear, GELU, Linear, dropout, residual, LayerNorm; then the unit sphere.
+
+Letters: d encoder width, D width of the shared space, B minibatch, S students side by side (an optional leading axis).
+Everything is a function of the parameters, so experts, students and batches of students share one piece of code.
+"""
+
+import math
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+NORM_EPSILON = 1e-5
+
+
+class Head(NamedTuple):
+    """The parameters of a projection head, in the published flat order."""
+
+    projection_weight: Float[Tensor, "*S D d"]
+    projection_bias: Float[Tensor, "*S D"]
+    fc_weight: Float[Tensor, "*S D D"]
+    fc_bias: Float[Tensor, "*S D"]
+    norm_weight: Float[Tensor, "*S D"]
+    norm_bias: Float[Tensor, "*S D"]
+
+    def flat(self) -> Float[Tensor, "*S P"]:
+        """All parameters as one vector a student, each flattened row by row."""
+        students = self.projection_bias.shape[:-1]
+        return torch.cat([part.reshape(*students, -1) for part in self], dim=-1)
+
+    @classmethod
+    def of_flat(cls, flat: Float[Tensor, "*S P"], width_in: int, width: int) -> Self:
+        """The head whose `flat` this is, as views of it."""
+        shapes = [(width, width_in), (width,), (width, width), (width,), (width,), (width,)]
+        parts = flat.split([math.prod(shape) for shape in shapes], dim=-1)
+        return cls(*(part.reshape(*flat.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)))
+
+    def map(self, function: object) -> "Head":
+        """The head with a function applied to each parameter."""
+        return Head(*(function(part) for part in self))  # type: ignore[operator]
+
+
+def head_size(width_in: int, width: int) -> int:
+    """Number of parameters P of a head."""
+    return width * width_in + width * width + 4 * width
+
+
+def initial_head(width_in: int, width: int, generator: Generator) -> Head:
+    """A fresh head on the generator's device: weights and biases uniform in ±1/√fan-in, as torch's Linear draws them."""
+
+    def uniform(*shape: int, fan_in: int) -> Tensor:
+        bound = 1 / math.sqrt(fan_in)
+        return torch.rand(shape, generator=generator, device=generator.device).mul_(2 * bound).sub_(bound)
+
+    return Head(
+        uniform(width, width_in, fan_in=width_in),
+        uniform(width, fan_in=width_in),
+        uniform(width, width, fan_in=width),
+        uniform(width, fan_in=width),
+        torch.ones(width, device=generator.device),
+        torch.zeros(width, device=generator.device),
+    )
+
+
+def initial_heads(image_width: int, text_width: int, width: int, seed: int) -> tuple[Head, Head]:
+    """The image head and the text head that a seed stands for, drawn on the CPU so that every machine draws the same."""
+    generator = Generator().manual_seed(seed)
+    return initial_head(image_width, width, generator), initial_head(text_width, width, generator)
+
+
+def project(
+    head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "*S B D"] | None = None
+) -> Float[Tensor, "*S B D"]:
+    """The head's output r = LN(h + p), p = W1 x + b1, h = W2 gelu(p) + b2.
+
+    Args:
+        head: parameters, with or without a leading axis of students.
+        features: encoder outputs; without the students' axis all students see the same.
+        dropout: what h is multiplied with, 0 or 1/(1-rate) (see `dropout_mask`); None leaves h as it is.
+    """
+    p = linear(features, head.projection_weight, head.projection_bias)
+    h = linear(F.gelu(p), head.fc_weight, head.fc_bias)
+    if dropout is not None:
+        h = h * dropout
+    normed = F.layer_norm(h + p, h.shape[-1:], eps=NORM_EPSILON)
+    return normed * head.norm_weight.unsqueeze(-2) + head.norm_bias.unsqueeze(-2)
+
+
+def embed(
+    head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "*S B D"] | None = None
+) -> Float[Tensor, "*S B D"]:
+    """The head's output on the unit sphere: each row divided by its Euclidean norm, no epsilon as published."""
+    return to_sphere(project(head, features, dropout))
+
+
+def to_sphere(rows: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B D"]:
+    """Each row divided by its Euclidean norm."""
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def linear(
+    features: Float[Tensor, "*S B d"], weight: Float[Tensor, "*S D d"], bias: Float[Tensor, "*S D"]
+) -> Float[Tensor, "*S B D"]:
+    """X Wᵀ + b, for one student or for several."""
+    if weight.ndim == 2:
+        return F.linear(features, weight, bias)
+    return features @ weight.mT + bias.unsqueeze(-2)
+
+
+def dropout_mask(shape: tuple[int, ...], rate: float, generator: Generator) -> Float[Tensor, "..."] | None:
+    """A mask of 0 and 1/(1-rate) on the generator's device, or None for rate 0."""
+    if rate == 0:
+        return None
+    keep: Bool[Tensor, ...] = torch.rand(shape, generator=generator, device=generator.device) >= rate
+    return keep.float().div_(1 - rate)

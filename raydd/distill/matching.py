@@ -1,0 +1,38 @@
+"""The matching loss: how far the student ends from the expert's target, beside how far it began."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from raydd.distill.heads import Head
+from raydd.distill.student import WalkingHead
+from raydd.errors import NonFiniteError
+
+
+def matching_loss(
+    walks: dict[str, WalkingHead], targets: dict[str, Head], *, merged: bool
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """Sum over heads of |theta_T - theta*|² / |theta_0 - theta*|², or merged: one fraction of both sums.
+
+    Args:
+        walks: the heads that are matched, after their steps: image and text, or text alone.
+        targets: the expert's later snapshot of each.
+        merged: sum numerators and denominators before dividing, as the RepBlend paper writes it.
+
+    Returns:
+        The loss, and each head's own fraction.
+
+    Raises:
+        NonFiniteError: the expert did not move between start and target.
+    """
+    ends = {name: walk.distance(targets[name]) for name, walk in walks.items()}
+    begins = {name: _squared_distance(walk.start, targets[name]) for name, walk in walks.items()}
+    if any(float(begin) == 0 for begin in begins.values()):
+        raise NonFiniteError("An expert's start and target snapshots are equal. Train experts with a larger experts.lr.")
+    fractions = {f"loss/{name}": float(ends[name].detach() / begins[name]) for name in walks}
+    if merged:
+        return sum(ends.values()) / sum(begins.values()), fractions  # type: ignore[return-value]
+    return sum(ends[name] / begins[name] for name in walks), fractions  # type: ignore[return-value]
+
+
+def _squared_distance(one: Head, other: Head) -> Float[Tensor, ""]:
+    return sum((a - b).square().sum() for a, b in zip(one, other, strict=True))  # type: ignore[return-value]

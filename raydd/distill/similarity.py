@@ -1,0 +1,54 @@
+"""The learned similarity matrix S of the synthetic pairs, and its minibatches.
+
+Letters: N synthetic pairs, B minibatch, r rank.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+Kind = Literal["low-rank", "identity", "full"]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """S = diag(a) + (alpha/r) L Rᵀ under low-rank (LoRS); the identity; or every entry free under full."""
+
+    kind: Kind
+    size: int
+    factors: dict[str, Tensor]
+    """low-rank: diagonal (N), left and right (N r); full: entries (N N); identity: none."""
+    alpha: float = 1.0
+    """Scale of the low-rank part."""
+
+    @classmethod
+    def start(cls, kind: Kind, size: int, *, rank: int, alpha: float, generator: Generator) -> Self:
+        """The identity, as a point that learning can leave: a = 1, L standard normal, R = 0."""
+        factors: dict[str, Tensor] = {}
+        if kind == "low-rank":
+            left = torch.randn(size, rank, generator=generator)
+            factors = {"diagonal": torch.ones(size), "left": left, "right": torch.zeros(size, rank)}
+        elif kind == "full":
+            factors = {"entries": torch.eye(size)}
+        return cls(kind, size, factors, alpha)
+
+    def with_factors(self, factors: dict[str, Tensor]) -> Self:
+        """The same similarity with other values of its factors."""
+        return replace(self, factors=factors)
+
+    def minibatch(self, index: Int[Tensor, "B"]) -> Float[Tensor, "B B"]:
+        """The rows and columns of S that belong to a minibatch, without the rest of S."""
+        if self.kind == "identity":
+            return torch.eye(len(index), device=index.device)
+        if self.kind == "full":
+            return self.factors["entries"][index][:, index]
+        left, right = self.factors["left"][index], self.factors["right"][index]
+        return torch.diag(self.factors["diagonal"][index]) + (self.alpha / left.shape[1]) * left @ right.T
+
+    def matrix(self) -> Float[Tensor, "N N"]:
+        """All of S."""
+        device = next(iter(self.factors.values())).device if self.factors else "cpu"
+        return self.minibatch(torch.arange(self.size, device=device))

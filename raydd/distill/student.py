@@ -1,0 +1,162 @@
+"""The student of a distillation step: plain SGD on synthetic minibatches, kept as a sum of outer products.
+
+After k steps a weight is W_k = W_0 - η Σ_j δ_jᵀ x_j, the sum running over the at most k·B rows x_j that the student has
+seen and the loss gradients δ_j at the layer's output. Neither W_k nor its gradient is ever formed: what the walk and
+the matching loss need of them are products of thin matrices. That is exact, not an approximation, and autograd
+differentiates it in place of P-sized copies of the heads.
+
+Letters: N synthetic pairs, B minibatch, T student steps, M = rows seen so far, d encoder width, D shared width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raydd.distill.blending import blend
+from raydd.distill.heads import NORM_EPSILON, Head, to_sphere
+from raydd.distill.losses import Loss
+
+
+@dataclass(frozen=True)
+class StudentPlan:
+    """Everything random about a student's T steps, drawn beforehand."""
+
+    minibatches: Int[Tensor, "T B"]
+    """Indices of the synthetic pairs of each step."""
+    permutations: Int[Tensor, "T B"]
+    """Blending partners of each step, as positions within the minibatch."""
+    ratios: tuple[float, ...]
+    """Blend ratio of each step."""
+    image_noise: Float[Tensor, "T B d"] | None = None
+    """Partners that are noise, in place of other pairs; None blends with other pairs."""
+    text_noise: Float[Tensor, "T B d"] | None = None
+
+
+class WalkingHead:
+    """One head on its walk away from `start`."""
+
+    def __init__(
+        self, start: Head, features: Float[Tensor, "N d"], rate: Float[Tensor, ""], *, through_steps: bool
+    ) -> None:
+        """Begin the walk.
+
+        Args:
+            start: the expert's snapshot theta_0, constant.
+            features: the synthetic features of all pairs.
+            rate: the student's learning rate η.
+            through_steps: let gradients flow through earlier steps (exact), or stop them there (constant memory).
+        """
+        self.start, self.features, self.rate, self.through_steps = start, features, rate, through_steps
+        self.rows_in: list[Tensor] = []  # x, inputs of the first layer
+        self.first: list[Tensor] = []  # δ at the first layer's output
+        self.hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
+        self.second: list[Tensor] = []  # δ at the second layer's output
+        self.norm_weight = torch.zeros_like(start.norm_weight)  # gradients of the LayerNorm's γ and β, summed
+        self.norm_bias = torch.zeros_like(start.norm_bias)
+        # Blending is linear, so the first layer's product is taken once for the N pairs and blended afterwards.
+        self.projected = F.linear(features, start.projection_weight, start.projection_bias)
+
+    def forward(
+        self, rows: Float[Tensor, "B d"], projected: Float[Tensor, "B D"]
+    ) -> tuple[Float[Tensor, "B D"], tuple[Tensor, ...]]:
+        """Embeddings of a minibatch under the current parameters, and the tensors whose gradients a step needs."""
+        p = projected - self._moved(rows, self.rows_in, self.first)
+        hidden = F.gelu(p)
+        h = F.linear(hidden, self.start.fc_weight, self.start.fc_bias) - self._moved(hidden, self.hidden, self.second)
+        normed = F.layer_norm(h + p, h.shape[-1:], eps=NORM_EPSILON)
+        rate = self._past(self.rate)
+        out = normed * (self.start.norm_weight - rate * self._past(self.norm_weight))
+        out = out + (self.start.norm_bias - rate * self._past(self.norm_bias))
+        return to_sphere(out), (p, h, out, hidden, normed)
+
+    def step(self, rows: Tensor, taps: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> None:
+        """Take one SGD step, given the loss gradients at p, h and the head's output."""
+        _, _, _, hidden, normed = taps
+        at_p, at_h, at_out = gradients
+        self.rows_in.append(rows)
+        self.first.append(at_p)
+        self.hidden.append(hidden)
+        self.second.append(at_h)
+        self.norm_weight = self.norm_weight + (at_out * normed).sum(0)
+        self.norm_bias = self.norm_bias + at_out.sum(0)
+
+    def distance(self, target: Head) -> Float[Tensor, ""]:
+        """|theta_T - theta*|², over all parameters, as |Δ|² - 2η <Δ, G> + η² |G|² with Δ = theta_0 - theta*."""
+        delta = Head(*(ours - theirs for ours, theirs in zip(self.start, target, strict=True)))
+        squared = sum((part * part).sum() for part in delta)
+        if not self.rows_in:
+            return torch.as_tensor(squared)
+        rows_in, first = torch.cat(self.rows_in), torch.cat(self.first)
+        hidden, second = torch.cat(self.hidden), torch.cat(self.second)
+        along = (first * F.linear(rows_in, delta.projection_weight, delta.projection_bias)).sum()
+        along = along + (second * F.linear(hidden, delta.fc_weight, delta.fc_bias)).sum()
+        along = along + (self.norm_weight * delta.norm_weight).sum() + (self.norm_bias * delta.norm_bias).sum()
+        # A bias is a weight whose input is 1, hence the + 1 beside the inputs' inner products.
+        length = ((first @ first.T) * (rows_in @ rows_in.T + 1)).sum()
+        length = length + ((second @ second.T) * (hidden @ hidden.T + 1)).sum()
+        length = length + self.norm_weight.square().sum() + self.norm_bias.square().sum()
+        return squared - 2 * self.rate * along + self.rate.square() * length
+
+    def _moved(self, rows: Tensor, inputs: list[Tensor], gradients: list[Tensor]) -> Tensor | float:
+        """What the steps so far have added to a layer's output, to subtract: η (X X_seenᵀ + 1) δ_seen."""
+        if not inputs:
+            return 0.0
+        seen, moved = self._past(torch.cat(inputs)), self._past(torch.cat(gradients))
+        return self._past(self.rate) * ((rows @ seen.T + 1) @ moved)
+
+    def _past(self, tensor: Tensor) -> Tensor:
+        return tensor if self.through_steps else tensor.detach()
+
+
+def walk(
+    image: WalkingHead,
+    text: WalkingHead,
+    plan: StudentPlan,
+    similarity: Callable[[Int[Tensor, "B"]], Float[Tensor, "B B"]],
+    loss: Loss,
+    temperature: float,
+) -> list[Float[Tensor, ""]]:
+    """Walk both heads through the plan's T steps, theta <- theta - η grad loss; gives each step's student loss.
+
+    Args:
+        image: the image head at its start.
+        text: the text head at its start.
+        plan: minibatches, partners and blend ratios.
+        similarity: the target matrix of a minibatch.
+        loss: of logits and target.
+        temperature: tau, which divides the cosines.
+    """
+    losses = []
+    for step, (index, permutation, ratio) in enumerate(
+        zip(plan.minibatches, plan.permutations, plan.ratios, strict=True)
+    ):
+        image_rows, image_projected = _blended(image, index, permutation, ratio, _at(plan.image_noise, step))
+        text_rows, text_projected = _blended(text, index, permutation, ratio, _at(plan.text_noise, step))
+        image_embedding, image_taps = image.forward(image_rows, image_projected)
+        text_embedding, text_taps = text.forward(text_rows, text_projected)
+        value = loss(image_embedding @ text_embedding.T / temperature, similarity(index))
+        gradients = torch.autograd.grad(value, (*image_taps[:3], *text_taps[:3]), create_graph=True)
+        image.step(image_rows, image_taps, gradients[:3])
+        text.step(text_rows, text_taps, gradients[3:])
+        losses.append(value)
+    return losses
+
+
+def _blended(
+    head: WalkingHead, index: Tensor, permutation: Tensor, ratio: float, noise: Tensor | None
+) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B D"]]:
+    rows, projected = head.features[index], head.projected[index]
+    if ratio == 0:
+        return rows, projected
+    if noise is None:
+        return blend(rows, permutation, ratio), blend(projected, permutation, ratio)
+    partner = F.linear(noise, head.start.projection_weight, head.start.projection_bias)
+    return torch.lerp(rows, noise, ratio), torch.lerp(projected, partner, ratio)
+
+
+def _at(noise: Tensor | None, step: int) -> Tensor | None:
+    return None if noise is None else noise[step]

@@ -1,0 +1,198 @@
+"""Agreement with the published formulas: float64 inputs and outputs in the folder that RAYDD_PARITY names."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from raydd.distill.blending import blend
+from raydd.distill.heads import Head, embed, project, to_sphere
+from raydd.distill.losses import LOSSES
+from raydd.distill.matching import matching_loss
+from raydd.distill.similarity import Similarity
+from raydd.distill.student import StudentPlan, WalkingHead, walk
+
+PARITY = Path(os.environ.get("RAYDD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
+TOLERANCE = 1e-8
+WIDTHS = {"img": 12, "txt": 9}
+D = 12
+
+pytestmark = pytest.mark.skipif(not PARITY.is_dir(), reason=f"no parity arrays in {PARITY}; set RAYDD_PARITY")
+
+
+class Case:
+    """One stored case, and the largest relative error seen against it."""
+
+    def __init__(self, name: str) -> None:
+        self.arrays = np.load(PARITY / f"{name}.npz")
+        self.name, self.worst = name, 0.0
+
+    def __getitem__(self, key: str) -> Tensor:
+        return torch.from_numpy(np.array(self.arrays[key]))
+
+    def number(self, key: str) -> float:
+        return float(self.arrays[key])
+
+    def head(self, flat: Tensor, side: str) -> Head:
+        return Head.of_flat(flat, WIDTHS[side], D)
+
+    def agrees(self, ours: Tensor | float, key: str) -> None:
+        stored = self[key].double()
+        ours = torch.as_tensor(ours, dtype=torch.float64).detach()
+        assert ours.shape == stored.shape, f"{self.name}: {key}"
+        error = float((ours - stored).norm() / stored.norm().clamp_min(1e-300))
+        if float(stored.norm()) == 0:
+            error = float(ours.norm())
+        self.worst = max(self.worst, error)
+        assert error < TOLERANCE, f"{self.name}: {key} is off by {error:.1e}"
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, record_property: pytest.FixtureRequest):
+    case = Case(request.param)
+    yield case
+    print(f"\nparity {case.name}: largest relative error {case.worst:.1e}")
+
+
+@pytest.mark.parametrize("case", ["case1_projection_head"], indirect=True)
+@pytest.mark.parametrize("side", ["img", "txt"])
+def test_projection_head(case: Case, side: str) -> None:
+    features = case[f"{side}_x"].requires_grad_()
+    flat = case[f"{side}_flat_params"].requires_grad_()
+    head = case.head(flat, side)
+    names = ["projection_weight", "projection_bias", "fc_weight", "fc_bias", "layer_norm_weight", "layer_norm_bias"]
+    for part, name in zip(head, names, strict=True):
+        case.agrees(part, f"{side}_{name}")
+    case.agrees(project(head, features), f"{side}_out")
+    embedding = embed(head, features)
+    case.agrees(embedding, f"{side}_out_normalised")
+    gradients = torch.autograd.grad((case[f"{side}_cotangent"] * embedding).sum(), (features, flat))
+    case.agrees(gradients[0], f"{side}_grad_x")
+    case.agrees(gradients[1], f"{side}_grad_flat_params")
+
+
+@pytest.mark.parametrize("case", ["case2_similarity"], indirect=True)
+def test_similarity(case: Case) -> None:
+    factors = {"diagonal": case["diag"], "left": case["left"], "right": case["right"]}
+    leaves = {name: factor.requires_grad_() for name, factor in factors.items()}
+    similarity = Similarity("low-rank", 8, leaves, case.number("alpha"))
+    case.agrees(similarity.matrix(), "full")
+    case.agrees(similarity.minibatch(case["minibatch_index"].long()), "minibatch")
+    gradients = torch.autograd.grad((case["cotangent"] * similarity.matrix()).sum(), list(leaves.values()))
+    for gradient, key in zip(gradients, ["grad_diag", "grad_left", "grad_right"], strict=True):
+        case.agrees(gradient, key)
+    start = {"diagonal": case["init_diag"], "left": case["init_left"], "right": case["init_right"]}
+    case.agrees(Similarity("low-rank", 8, start, case.number("alpha")).matrix(), "init_full")
+
+
+@pytest.mark.parametrize("case", ["case3_losses"], indirect=True)
+@pytest.mark.parametrize(("ours", "theirs"), [("wbce", "WBCE"), ("bce", "BCE"), ("infonce", "InfoNCE")])
+def test_losses(case: Case, ours: str, theirs: str) -> None:
+    for kind in ["unit", "wild", "nopos", "eye"]:
+        if f"{theirs}_{kind}_value" not in case.arrays:
+            assert (theirs, kind) == ("BCE", "wild")
+            continue
+        logits, target = case["logits"].requires_grad_(), case[f"target_{kind}"].requires_grad_()
+        value = LOSSES[ours](logits, target)
+        case.agrees(value, f"{theirs}_{kind}_value")
+        at_logits, at_target = torch.autograd.grad(value, (logits, target))
+        case.agrees(at_logits, f"{theirs}_{kind}_grad_logits")
+        case.agrees(at_target, f"{theirs}_{kind}_grad_target")
+
+
+@pytest.mark.parametrize("case", ["case3_losses"], indirect=True)
+def test_expert_loss(case: Case) -> None:
+    logits = case["logits"].requires_grad_()
+    value = LOSSES["infonce"](logits, torch.eye(5, dtype=torch.float64))
+    case.agrees(value, "expertCE_value")
+    case.agrees(torch.autograd.grad(value, logits)[0], "expertCE_grad_logits")
+
+
+@pytest.mark.parametrize("case", ["case4_blended_inner_step"], indirect=True)
+def test_blended_inner_step(case: Case) -> None:
+    ratio, permutation = 1 - case.number("lam"), case["perm"].long()
+    images = blend(case["image_features"], permutation, ratio)
+    texts = blend(case["text_features"], permutation, ratio)
+    case.agrees(images, "blended_image")
+    case.agrees(texts, "blended_text")
+    image_flat, text_flat = case["img_params"].requires_grad_(), case["txt_params"].requires_grad_()
+    image_embedding = embed(case.head(image_flat, "img"), images)
+    text_embedding = embed(case.head(text_flat, "txt"), texts)
+    logits = image_embedding @ text_embedding.T / case.number("tau")
+    loss = LOSSES["wbce"](logits, case["similarity"])
+    for ours, key in [(image_embedding, "img_embedding"), (text_embedding, "txt_embedding"), (logits, "logits")]:
+        case.agrees(ours, key)
+    case.agrees(loss, "loss")
+    gradients = torch.autograd.grad(loss, (image_flat, text_flat))
+    case.agrees(gradients[0], "img_grad")
+    case.agrees(gradients[1], "txt_grad")
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["case5_repblend_iteration", "case6a_lors_headonly_iteration", "case6b_identity_infonce_iteration"],
+    indirect=True,
+)
+def test_iteration(case: Case) -> None:
+    blended, identity = "case5" in case.name, "case6b" in case.name
+    leaves = {
+        "image_features": case["image_features"],
+        "text_features": case["text_features"],
+        "syn_lr_img": case["syn_lr_img"],
+        "syn_lr_txt": case["syn_lr_txt"],
+    }
+    if not identity:
+        leaves |= {name: case[name] for name in ("sim_diag", "sim_left", "sim_right")}
+    leaves = {name: leaf.double().requires_grad_() for name, leaf in leaves.items()}
+
+    def similarity() -> Similarity:
+        if identity:
+            return Similarity("identity", 8, {})
+        factors = {name: leaves[f"sim_{short}"] for name, short in _FACTORS.items()}
+        return Similarity("low-rank", 8, factors, case.number("sim_alpha"))
+
+    plan = StudentPlan(
+        case["order"].long(),
+        case["perm"].long() if blended else torch.arange(4).repeat(3, 1),
+        tuple(1 - float(lam) for lam in case["lam"]) if blended else (0.0,) * 3,
+    )
+    loss = LOSSES["infonce" if identity else "wbce"]
+
+    def iterate(through_steps: bool, merged: bool) -> tuple[Tensor, list[Tensor], dict[str, float]]:
+        image = WalkingHead(
+            case.head(case["img_start"], "img"),
+            leaves["image_features"],
+            leaves["syn_lr_img"],
+            through_steps=through_steps,
+        )
+        text = WalkingHead(
+            case.head(case["txt_start"], "txt"), leaves["text_features"], leaves["syn_lr_txt"], through_steps=through_steps
+        )
+        losses = walk(image, text, plan, lambda index: similarity().minibatch(index).double(), loss, case.number("tau"))
+        targets = {
+            "image": case.head(case["img_target"], "img"),
+            "text": case.head(case["txt_target"], "txt"),
+        }
+        total, fractions = matching_loss({"image": image, "text": text}, targets, merged=merged)
+        return total, losses, fractions
+
+    for merged in (False, True):
+        exact, losses, fractions = iterate(through_steps=True, merged=merged)
+        case.agrees(exact, "merged_loss" if merged else "total_loss")
+        case.agrees(torch.stack(losses), "inner_loss")
+        case.agrees(fractions["loss/image"], "img_loss")
+        case.agrees(fractions["loss/text"], "txt_loss")
+        constant, _, _ = iterate(through_steps=False, merged=merged)
+        prefix = "merged_" if merged else ""
+        for total, kind in [(exact, "grad_"), (constant, "tesla_grad_")]:
+            gradients = torch.autograd.grad(total, list(leaves.values()))
+            for name, gradient in zip(leaves, gradients, strict=True):
+                if merged and kind == "tesla_grad_" and name.startswith("syn_lr"):
+                    continue  # the reference's own slip: it keeps the separately normalised branches there
+                case.agrees(gradient, f"{kind}{prefix}{name}")
+
+
+_FACTORS = {"diagonal": "diag", "left": "left", "right": "right"}
