@@ -1,0 +1,119 @@
+"""Images where they lie, and how they are opened: as upright RGB on white, whatever the file holds."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from raydd.errors import DataError
+
+# Formats that photographs come in. Others that Pillow knows stay shut: some of them run programs (EPS) or fetch files.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+# Largest distance of two channels, of 255, in an image that counts as grey: what JPEG leaves of a grey photograph.
+GREY_TOLERANCE = 6
+
+
+class ImageSource(Protocol):
+    """One image where it lies: a file, a row of a Parquet file, a member of a tar shard. Light to pickle."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        ...
+
+    def read(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            OSError: it is missing or cannot be read.
+        """
+        ...
+
+    def size(self) -> int:
+        """Its bytes, without reading them, or a number that changes as they do; -1 if it is missing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileImage:
+    """An image in a file of its own."""
+
+    name: str
+    path: str
+
+    def read(self) -> bytes:
+        """The file's content."""
+        return Path(self.path).read_bytes()
+
+    def size(self) -> int:
+        """The file's bytes, -1 if there is no such file."""
+        try:
+            return Path(self.path).stat().st_size
+        except OSError:
+            return -1
+
+
+class ImageError(DataError):
+    """An image cannot be used. `kind` is one of missing, unreadable, truncated and oversized image."""
+
+    def __init__(self, kind: str, name: str, detail: str) -> None:
+        super().__init__(f"{name}: {kind} ({detail}). Put the image right, or leave it out with data.bad_pairs skip.")
+        self.kind = kind
+        self.detail = detail
+
+
+def open_image(source: ImageSource) -> Image.Image:
+    """The image in memory: RGB, turned upright by its EXIF tag, transparent parts on white.
+
+    Raises:
+        ImageError: missing, not an image, cut short, or above Pillow's limit of pixels.
+    """
+    try:
+        content = source.read()
+    except FileNotFoundError as error:
+        raise ImageError("missing image", source.name, "there is no such file") from error
+    except OSError as error:
+        raise ImageError("unreadable image", source.name, error.strerror or str(error)) from error
+    try:
+        return _to_rgb(_decode(content, source.name))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("oversized image", source.name, str(error)) from error
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether an RGB image has no colour: its channels agree nearly everywhere, as those of a grey photograph do."""
+    small = image.reduce(max(1, min(image.size) // 32))  # single odd pixels are averaged away
+    channels = np.asarray(small, dtype=np.int16)  # [H W 3]
+    return int((channels.max(axis=2) - channels.min(axis=2)).max()) <= GREY_TOLERANCE
+
+
+def _decode(content: bytes, name: str) -> Image.Image:
+    if not content:
+        raise ImageError("unreadable image", name, "it is empty")
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ImageError("unreadable image", name, f"none of {', '.join(FORMATS)}") from error
+    limit = Image.MAX_IMAGE_PIXELS  # Pillow warns above it and raises above twice as many
+    if limit is not None and image.width * image.height > limit:
+        raise ImageError("oversized image", name, f"{image.width} x {image.height} pixels, over the limit of {limit}")
+    try:
+        image.load()
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ... on damaged files
+        raise ImageError("truncated image", name, str(error) or type(error).__name__) from error
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip at 255
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

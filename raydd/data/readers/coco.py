@@ -1,0 +1,69 @@
+"""The official COCO layout: `annotations/captions_train2017.json`, `captions_val2017.json`, `train2017/`, `val2017/`.
+
+COCO publishes no captions of its test images, so its val becomes our test, and our val is cut from its train.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+from raydd.config import DataConfig
+from raydd.data.listing import Entry, Listing, Problem, Split
+from raydd.data.readers.folders import as_captions, field, file_image, images_folder, read_json, root_folder
+from raydd.errors import DataError, nearest
+
+
+def read(config: DataConfig) -> Listing:
+    """The captions of a year, which `data.name` gives where there are several (2014, 2017).
+
+    Raises:
+        DataError: a file or a folder is missing, a file is malformed, or a row lacks a field.
+    """
+    root = root_folder(config)
+    year = config.name or _only_year(root)
+    train, problems = _read_file(root, config, f"train{year}", "train")
+    notes: tuple[str, ...] = ()
+    if (root / "annotations" / f"captions_val{year}.json").exists():
+        test, more = _read_file(root, config, f"val{year}", "test")
+        train, problems = train + test, problems + more
+        notes = (f"test: the official val{year}, since COCO publishes no captions of its test images",)
+    return Listing(f"coco{year}", tuple(train), tuple(problems), notes)
+
+
+def _read_file(root: Path, config: DataConfig, part: str, split: Split) -> tuple[list[Entry], list[Problem]]:
+    path = root / "annotations" / f"captions_{part}.json"
+    content = read_json(path)
+    captions: dict[str, list[str]] = defaultdict(list)
+    for number, row in enumerate(field(content, "annotations", str(path), list)):
+        where = f"{path}, annotation {number}"
+        captions[str(field(row, "image_id", where, (int, str)))].extend(
+            as_captions(field(row, "caption", where, (str, type(None))))
+        )
+    folder = images_folder(config, root) / part
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}. Set data.images to the folder that holds {part}.")
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    known = set()
+    for number, row in enumerate(field(content, "images", str(path), list)):
+        where = f"{path}, image {number}"
+        key = str(field(row, "id", where, (int, str)))
+        source = file_image(folder, field(row, "file_name", where, str))
+        known.add(key)
+        if isinstance(source, Problem):
+            problems.append(source)
+        else:
+            entries.append(Entry(split, key, source, tuple(captions.get(key, ()))))
+    detail = f"{path.name} has captions of it, but does not list it"
+    problems += [Problem("missing image", key, detail) for key in captions if key not in known]
+    return entries, problems
+
+
+def _only_year(root: Path) -> str:
+    years = [path.stem.removeprefix("captions_train") for path in (root / "annotations").glob("captions_train*.json")]
+    if len(years) == 1:
+        return years[0]
+    if not years:
+        raise DataError(
+            f"{root} holds no annotations/captions_train*.json. Check data.root, or choose another data.reader."
+        )
+    raise DataError(f"{root} holds {len(years)} sets of captions. Set data.name. {nearest('', years)}")

@@ -1,0 +1,67 @@
+"""The flat JSON of BLIP, LAVIS and LoRS: `<name>_train.json`, `<name>_val.json`, `<name>_test.json`.
+
+Each holds rows `{"image": path, "caption": text or [texts], "image_id": ...}`. Train has one row a caption, val and
+test one row an image; rows of the same image are joined. `image_id` is optional; two images that share one are a fault.
+"""
+
+from pathlib import Path
+
+from raydd.config import DataConfig
+from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
+from raydd.data.readers.folders import as_captions, field, file_image, images_folder, read_json, root_folder
+from raydd.errors import DataError, nearest
+
+
+def read(config: DataConfig) -> Listing:
+    """The data set `data.name` of the folder `data.root`.
+
+    Raises:
+        DataError: a folder or the train file is missing, a file is malformed, or a row lacks a field.
+    """
+    root = root_folder(config)
+    name = config.name or _only_name(root)
+    folder = images_folder(config, root)
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for split in SPLITS:
+        path = root / f"{name}_{split}.json"
+        if split == "train" or path.exists():
+            found, faults = _read_split(path, split, folder)
+            entries += found
+            problems += faults
+    return Listing(name, tuple(entries), tuple(problems))
+
+
+def _read_split(path: Path, split: Split, folder: Path) -> tuple[list[Entry], list[Problem]]:
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a {type(rows).__name__}, but must hold a list of rows. Check data.reader.")
+    captions: dict[str, list[str]] = {}
+    owners: dict[str, str] = {}
+    problems = []
+    for number, row in enumerate(rows):
+        where = f"{path}, row {number}"
+        image = field(row, "image", where, str)
+        texts = as_captions(field(row, "caption", where, (str, list, type(None))))
+        owner = owners.setdefault(str(row["image_id"]), image) if "image_id" in row else image
+        if owner == image:
+            captions.setdefault(image, []).extend(texts)
+        else:
+            problems.append(Problem("duplicate id", image, f"image_id {row['image_id']} is {owner}'s already"))
+    entries = []
+    for image, texts in captions.items():
+        source = file_image(folder, image)
+        if isinstance(source, Problem):
+            problems.append(source)
+        else:
+            entries.append(Entry(split, image, source, tuple(texts)))
+    return entries, problems
+
+
+def _only_name(root: Path) -> str:
+    names = [path.name.removesuffix("_train.json") for path in root.glob("*_train.json")]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise DataError(f"{root} holds no NAME_train.json. Check data.root, or choose another data.reader.")
+    raise DataError(f"{root} holds {len(names)} data sets. Set data.name. {nearest('', names)}")

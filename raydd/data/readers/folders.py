@@ -1,0 +1,133 @@
+"""What the readers of annotation files share: the folders, JSON that may be malformed, and image paths kept inside."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raydd.config import DataConfig
+from raydd.data.images import FileImage
+from raydd.data.listing import Problem, Split
+from raydd.errors import DataError, nearest
+
+SPLIT_WORDS: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",  # Karpathy's name for the part of COCO's val that joins train
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def root_folder(config: DataConfig) -> Path:
+    """The data set's folder.
+
+    Raises:
+        DataError: `data.root` is empty or is no folder.
+    """
+    if not config.root:
+        raise DataError(
+            f"data.root is empty. Set it to the folder of the data set that the reader {config.reader} reads."
+        )
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data.root: {root} is not a folder. Set it to the folder of the data set.")
+    return root
+
+
+def images_folder(config: DataConfig, default: Path) -> Path:
+    """The folder that image paths are relative to: `data.images`, itself relative to `data.root`, or the default.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    folder = root_folder(config) / Path(config.images).expanduser() if config.images else default
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder} for images. Set data.images, which is relative to data.root.")
+    return folder
+
+
+def file_image(folder: Path, path: str) -> FileImage | Problem:
+    """The image at a path that an annotation file gives, or a Problem if the path leads out of the images folder."""
+    base = os.path.normpath(folder.absolute())
+    full = os.path.normpath(Path(base) / path)  # an absolute path replaces the base
+    if "\0" in path or not full.startswith(base.rstrip(os.sep) + os.sep):
+        return Problem("image path outside", path, f"it leads out of {folder}")
+    return FileImage(path, full)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: it is missing, or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}. {_json_files(path)}") from error
+    except ValueError as error:  # malformed JSON, or not UTF-8
+        raise DataError(f"{path} is not valid JSON ({error}). Repair the file or fetch it again.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+
+
+def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:
+    """One field of a JSON object.
+
+    Raises:
+        DataError: the row is no object, lacks the field, or holds another type there.
+    """
+    if not isinstance(row, dict):
+        raise DataError(
+            f"{where} is a {type(row).__name__}, but must be an object with {key!r}. Check the file's layout."
+        )
+    if key not in row:
+        raise DataError(
+            f"{where} has no {key!r}, only {', '.join(map(repr, row)) or 'nothing'}. Check the file's layout."
+        )
+    if not isinstance(row[key], kind):
+        wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise DataError(
+            f"{where}: {key!r} is a {type(row[key]).__name__}, but must be a {wanted}. Check the file's layout."
+        )
+    return row[key]
+
+
+def split_named(word: str, where: str) -> Split:
+    """The split that a word of a data set means.
+
+    Raises:
+        DataError: it is none of the usual words.
+    """
+    if word.lower() not in SPLIT_WORDS:
+        raise DataError(f"{where} names the split {word!r}. {nearest(word, SPLIT_WORDS)}")
+    return SPLIT_WORDS[word.lower()]
+
+
+def split_of_path(path: Path, root: Path) -> Split | None:
+    """The split that a file's name tells, or a folder's above it: `cc3m-train-0001.tar`, `validation/0000.parquet`."""
+    for part in reversed(path.relative_to(root).with_suffix("").parts):
+        for word in re.split(r"[^a-zA-Z]+", part):
+            if word.lower() in SPLIT_WORDS:
+                return SPLIT_WORDS[word.lower()]
+    return None
+
+
+def as_captions(value: Any) -> tuple[str, ...]:
+    """One caption or a sequence of them as a tuple; None and other things that are no text become the empty caption."""
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return tuple(each if isinstance(each, str) else "" for each in values)
+
+
+def _json_files(path: Path) -> str:
+    names = sorted(file.name for file in path.parent.glob("*.json"))
+    if not names:
+        return f"{path.parent} holds no JSON file: check data.root and data.reader."
+    return f"Set data.name. {nearest(path.name, names)}"

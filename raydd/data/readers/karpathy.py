@@ -1,0 +1,46 @@
+"""Karpathy's splits: `dataset_flickr30k.json`, `dataset_coco.json`, `dataset_flickr8k.json`.
+
+One object an image: `filename`, `filepath` (COCO's folder), `split` (train, restval, val, test), `sentences[].raw`.
+"""
+
+from pathlib import Path
+
+from raydd.config import DataConfig
+from raydd.data.listing import Entry, Listing, Problem
+from raydd.data.readers.folders import field, file_image, images_folder, read_json, root_folder, split_named
+from raydd.errors import DataError, nearest
+
+
+def read(config: DataConfig) -> Listing:
+    """The data set of `dataset_<data.name>.json`; restval joins train, as in all published results.
+
+    Raises:
+        DataError: the file or a folder is missing, the file is malformed, or an image lacks a field.
+    """
+    root = root_folder(config)
+    name = config.name or _only_name(root)
+    path = root / f"dataset_{name}.json"
+    folder = images_folder(config, root)
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for number, row in enumerate(field(read_json(path), "images", str(path), list)):
+        where = f"{path}, image {number}"
+        image = str(Path(row.get("filepath", "")) / field(row, "filename", where, str))
+        split = split_named(field(row, "split", where, str), where)
+        sentences = field(row, "sentences", where, list)
+        captions = tuple(field(sentence, "raw", where, str) for sentence in sentences)
+        source = file_image(folder, image)
+        if isinstance(source, Problem):
+            problems.append(source)
+        else:
+            entries.append(Entry(split, image, source, captions))
+    return Listing(name, tuple(entries), tuple(problems))
+
+
+def _only_name(root: Path) -> str:
+    names = [path.stem.removeprefix("dataset_") for path in root.glob("dataset_*.json")]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise DataError(f"{root} holds no dataset_NAME.json. Check data.root, or choose another data.reader.")
+    raise DataError(f"{root} holds {len(names)} data sets. Set data.name. {nearest('', names)}")

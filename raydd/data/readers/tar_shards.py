@@ -1,0 +1,112 @@
+"""WebDataset shards (cc3m, cc12m, img2dataset): `*.tar` with `key.jpg` and `key.txt`, or `key.json` with a caption.
+
+Each shard's headers are scanned once and images are read by their offset: nothing is unpacked. The split comes from the
+shard's name or its folder's (`cc3m-train-0000.tar`), else it is train.
+"""
+
+import json
+import tarfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from raydd.config import DataConfig
+from raydd.data.listing import Entry, Listing, Problem
+from raydd.data.readers.folders import as_captions, root_folder, split_of_path
+from raydd.errors import DataError
+
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+CAPTION_KEYS = ("caption", "captions", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class TarImage:
+    """An image inside a tar file."""
+
+    name: str
+    path: str
+    offset: int
+    """Of its first byte in the tar file."""
+    length: int
+    """In bytes."""
+
+    def read(self) -> bytes:
+        """The member's content; shorter than `length` if the tar file was cut."""
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+    def size(self) -> int:
+        """The member's bytes."""
+        return self.length
+
+
+@dataclass
+class _Sample:
+    images: list[TarImage] = field(default_factory=list)
+    captions: tuple[str, ...] = ()
+
+
+def read(config: DataConfig) -> Listing:
+    """Every tar file under `data.root`, or under its folder `data.name` if there is one.
+
+    Raises:
+        DataError: there is no tar file.
+    """
+    root = root_folder(config)
+    place = root / config.name if config.name and (root / config.name).is_dir() else root
+    shards = sorted(place.rglob("*.tar"))
+    if not shards:
+        raise DataError(f"{place} holds no *.tar file. Check data.root, or choose another data.reader.")
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for shard in shards:
+        samples, faults = _scan(shard)
+        problems += faults
+        split = split_of_path(shard, place) or "train"
+        prefix = shard.relative_to(place).with_suffix("").as_posix()
+        for key, sample in samples.items():
+            name = f"{prefix}/{key}"
+            if not sample.images:
+                problems.append(Problem("missing image", name, f"{shard.name} has a caption of it alone"))
+            entries += [Entry(split, name, image, sample.captions) for image in sample.images]
+    return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems))
+
+
+def _scan(shard: Path) -> tuple[dict[str, _Sample], list[Problem]]:
+    samples: dict[str, _Sample] = defaultdict(_Sample)
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                if member.isreg():
+                    _add(samples, tar, member, shard)
+    except (tarfile.TarError, OSError) as error:
+        return dict(samples), [Problem("damaged shard", str(shard), f"{error}; what stands before it is used")]
+    return dict(samples), []
+
+
+def _add(samples: dict[str, _Sample], tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> None:
+    folder, _, file = member.name.rpartition("/")
+    stem, _, ending = file.partition(".")  # WebDataset's rule: a key ends at the file name's first dot
+    key = f"{folder}/{stem}" if folder else stem
+    ending = ending.lower()
+    if ending in IMAGE_ENDINGS:
+        samples[key].images.append(TarImage(f"{shard.name}/{member.name}", str(shard), member.offset_data, member.size))
+    elif ending == "txt":
+        samples[key].captions = (_content(tar, member).decode(errors="replace").strip(),)
+    elif ending == "json" and not samples[key].captions:
+        samples[key].captions = _captions_in(_content(tar, member))
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = tar.extractfile(member)
+    return stream.read() if stream else b""
+
+
+def _captions_in(content: bytes) -> tuple[str, ...]:
+    try:
+        facts = json.loads(content)
+    except ValueError:  # a fault of one sample: without a caption it becomes a Problem
+        return ()
+    keys = [key for key in CAPTION_KEYS if isinstance(facts, dict) and key in facts]
+    return as_captions(facts[keys[0]]) if keys else ()

@@ -1,0 +1,48 @@
+"""Splits that raydd cuts itself: by seed, whole groups, from the training images."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from raydd.data.listing import Entry, Split
+from raydd.errors import DataError
+
+
+def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[Entry, ...]:
+    """Move a share of the training images to another split, groups as a whole; the order of entries stays.
+
+    Groups are ranked by a hash of seed and group name and taken until the share is reached, so that an image added to
+    the data set, or left out, changes the side of few others.
+
+    Args:
+        entries: all entries of the data set.
+        to: the split to make.
+        share: share of the training images, 0 to 1; at least one image moves and at least one stays.
+        seed: another seed cuts another split.
+
+    Raises:
+        DataError: there are fewer than two groups of training images.
+    """
+    sizes: dict[str, int] = defaultdict(int)
+    for entry in entries:
+        if entry.split == "train":
+            sizes[_group(entry)] += 1
+    if len(sizes) < 2:
+        raise DataError(
+            f"There is no {to} split, and none can be cut: {sum(sizes.values())} training images are one group. "
+            f"Bring a {to} split, or more training images."
+        )
+    wanted = max(1, round(share * sum(sizes.values())))
+    ranked = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    chosen: set[str] = set()
+    taken = 0
+    for group in ranked[:-1]:
+        if taken >= wanted:
+            break
+        chosen.add(group)
+        taken += sizes[group]
+    return tuple(entry.moved(to) if entry.split == "train" and _group(entry) in chosen else entry for entry in entries)
+
+
+def _group(entry: Entry) -> str:
+    return f"group {entry.group}" if entry.group else f"image {entry.id}"
