@@ -1,0 +1,145 @@
+"""Ray Tune's searcher: hands the study's trials to Tune, and what becomes of them back to the study.
+
+Ray's own OptunaSearch leaves a trial with NaN RUNNING for ever, enters one that a scheduler stopped as COMPLETE with
+its early value, and fails when a study is ahead of Tune's snapshot; here the states are what they say.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from raydd.tuning import study as studies
+from raydd.tuning.reports import TrialReport
+from search_spaces import Space
+
+
+class Listener(Protocol):
+    """Who wants to know how the trials go: the board on the terminal, the tracker, a test."""
+
+    def started(self, number: int, settings: Mapping[str, Any]) -> None:
+        """A trial was handed to Tune; `number` is the one that these settings were first tried under."""
+        ...
+
+    def reported(self, number: int, report: TrialReport) -> None:
+        """A running trial reported."""
+        ...
+
+    def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
+        """A trial is COMPLETE, PRUNED, or FAIL with its reason; `report` is its last, perhaps not told before."""
+        ...
+
+
+@dataclass
+class _Running:
+    trial: optuna.Trial
+    noted: int = 0  # the last step whose score the study has
+
+
+class StudySearch(Searcher):
+    """Asks the study for trials and tells it their ends."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        objectives: Sequence[str],
+        listeners: Sequence[Listener] = (),
+        *,
+        seed: int = 0,
+        at_once: int = 0,
+        deadline: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Search a study.
+
+        Args:
+            study: where trials are asked and told.
+            space: suggests the settings of a trial.
+            objectives: names of the report's values, in the order of the study's directions.
+            listeners: told of every trial.
+            seed: seed of the sampler.
+            at_once: trials that may run together; 0 leaves that to Tune.
+            deadline: when no more trials are started, by `clock`, in seconds.
+            clock: what the deadline is read from.
+        """
+        super().__init__()
+        self._study, self._space, self._objectives = study, space, tuple(objectives)
+        self._listeners, self._seed, self._at_once = tuple(listeners), seed, at_once
+        self._deadline, self._clock = deadline, clock
+        self._running: dict[str, _Running] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's number and dotted settings, None while enough are running, FINISHED past the deadline."""
+        if self._clock() >= self._deadline:
+            return Searcher.FINISHED
+        if self._at_once and len(self._running) >= self._at_once:
+            return None
+        studies.renew_sampler(self._study, self._seed)
+        trial = self._study.ask()
+        settings = self._space.settings(trial)
+        self._running[trial_id] = _Running(trial)
+        number = studies.identity(trial)
+        for listener in self._listeners:
+            listener.started(number, settings)
+        return {"number": number, "settings": settings}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note a score on the way; Tune does not tell of the one at which it stops a trial."""
+        running, report = self._running[trial_id], TrialReport.of(result)
+        if report.failure:
+            return
+        self._note(running, report)
+        for listener in self._listeners:
+            listener.reported(studies.identity(running.trial), report)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the study the trial's end: COMPLETE, PRUNED if the scheduler stopped it, or FAIL with the reason."""
+        running, report = self._running.pop(trial_id), TrialReport.of(result)
+        trial = running.trial
+        why = self._why_failed(report, error)
+        if why:
+            state = TrialState.FAIL
+            studies.fail(self._study, trial, why)
+        elif report.finished:
+            state = TrialState.COMPLETE
+            trial.set_user_attr("record", report.record)
+            self._note(running, report)
+            self._study.tell(trial, [report.objective(name) for name in self._objectives])
+        else:
+            state = TrialState.PRUNED
+            self._note(running, report)
+            self._study.tell(trial, state=state)
+        for listener in self._listeners:
+            listener.ended(studies.identity(trial), state, report, why)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refuse, since a study is opened again, never restored from Tune's files."""
+        raise NotImplementedError(f"a sweep goes on from its study, not from {checkpoint_path}")
+
+    def _why_failed(self, report: TrialReport, error: bool) -> str:
+        if error:
+            return "the trial's process died each time it was started (killed, or out of memory)"
+        if report.failure:
+            return report.failure
+        if not report.steps:
+            return "the trial ended without a report"
+        for name in self._objectives:
+            if not math.isfinite(value := report.objective(name)):
+                return f"{name} is {value} at step {report.step} of {report.steps}"
+        return ""
+
+    def _note(self, running: _Running, report: TrialReport) -> None:
+        if len(self._objectives) > 1 or not math.isfinite(report.r_mean):
+            return  # Optuna keeps scores on the way for a single objective only
+        if report.step > running.noted:  # a trial that was started again repeats itself
+            running.trial.report(report.r_mean, report.step)
+            running.noted = report.step

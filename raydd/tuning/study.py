@@ -1,0 +1,172 @@
+"""The study: an Optuna study in a database, the only truth about a sweep's trials.
+
+Nothing else needs to survive: a trial's work is in the store, and Ray Tune's own state is never read back. A driver
+that was killed leaves RUNNING trials behind; the next one marks them and asks for the same settings again.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+
+from raydd.config import Config
+from raydd.errors import ConfigError
+from raydd.settings import flatten
+from search_spaces import Space
+
+DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
+    "r_mean": "maximize",
+    "seconds": "minimize",
+    "bytes": "minimize",
+}
+INTERRUPTED = "interrupted"
+STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
+
+_BASE, _AGAIN, _REASON = "base", "again", "reason"
+# What the finals alone read, and where things are computed: both may change from one command to the next.
+_FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.")
+_FIXED = ("sweep.space", "sweep.objectives")
+
+
+def open_study(config: Config, space: Space, address: str) -> optuna.Study:
+    """Open the sweep's study, making it with the space's published settings as first trials if it is new.
+
+    Args:
+        config: what all trials share; `sweep.name` names the study.
+        space: gives the first trials.
+        address: the database, as SQLAlchemy writes it.
+
+    Raises:
+        ConfigError: the database cannot be opened, or a sweep of this name was started with other settings.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    objectives = config.sweep.objectives
+    try:
+        study = optuna.create_study(
+            storage=optuna.storages.RDBStorage(address, engine_kwargs=_engine(address)),
+            study_name=config.sweep.name,
+            directions=[DIRECTIONS[name] for name in objectives],
+            load_if_exists=True,
+        )
+    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
+        raise ConfigError(
+            f"The study's database {hide_password(address)} cannot be opened ({type(error).__name__}: {error}). "
+            "Check place.study or $RAYDD_STUDY."
+        ) from error
+    base = _base(config)
+    if (known := study.user_attrs.get(_BASE)) is None:
+        for settings in space.first:
+            study.enqueue_trial(dict(settings), skip_if_exists=True)
+        study.set_user_attr(_BASE, base)  # last, so that a driver killed before it starts over
+    else:
+        _require_same(config.sweep.name, known, base)
+    return study
+
+
+def requeue_interrupted(study: optuna.Study) -> int:
+    """Mark trials that a dead driver left RUNNING as failed by interruption, ask for their settings again; how many."""
+    orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for orphan in orphans:
+        optuna.trial.Trial(study, orphan._trial_id).set_user_attr(_REASON, INTERRUPTED)
+        study.tell(orphan.number, state=TrialState.FAIL)
+        if orphan.params:
+            study.enqueue_trial(orphan.params, user_attrs={_AGAIN: identity(orphan)})
+    return len(orphans)
+
+
+def identity(trial: FrozenTrial | optuna.Trial) -> int:
+    """The number under which these settings were first tried: an interrupted trial keeps it when it is run again."""
+    return trial.user_attrs.get(_AGAIN, trial.number)
+
+
+def reason(trial: FrozenTrial) -> str:
+    """Why a trial failed; empty if it did not."""
+    return trial.user_attrs.get(_REASON, "")
+
+
+def fail(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
+    """End a running trial as FAIL, with its reason."""
+    trial.set_user_attr(_REASON, why)
+    study.tell(trial, state=TrialState.FAIL)
+
+
+def counts(study: optuna.Study) -> Counter[str]:
+    """How many trials are complete, pruned, failed, running and waiting; interrupted ones are none of these."""
+    trials = study.get_trials(deepcopy=False)
+    return Counter(trial.state.name.lower() for trial in trials if reason(trial) != INTERRUPTED)
+
+
+def finished(study: optuna.Study) -> int:
+    """Trials that count towards `sweep.trials`: complete, pruned, or failed for a reason of their own."""
+    number = counts(study)
+    return number["complete"] + number["pruned"] + number["fail"]
+
+
+def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
+    """Complete trials, the best val r_mean first; of equal ones the earlier."""
+    place = list(objectives).index("r_mean")
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda trial: (-trial.values[place], trial.number))
+
+
+def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
+    """Complete trials that no other one beats in every objective."""
+    return sorted(study.best_trials, key=lambda trial: trial.values[0])
+
+
+def renew_sampler(study: optuna.Study, seed: int) -> None:
+    """Give the study the sampler of its next trial, whose draws depend on the seed and on that trial's place alone.
+
+    A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
+    twice.
+    """
+    asked = sum(reason(trial) != INTERRUPTED for trial in study.get_trials(deepcopy=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ExperimentalWarning
+        )  # group: what lets conditional settings be modelled jointly
+        study.sampler = optuna.samplers.TPESampler(
+            seed=int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]),
+            n_startup_trials=STARTUP_TRIALS,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+        )
+
+
+def hide_password(address: str) -> str:
+    """A database address fit for a message."""
+    scheme, mark, rest = address.partition("://")
+    login, at, host = rest.rpartition("@")
+    return f"{scheme}{mark}{login.partition(':')[0]}:***{at}{host}" if ":" in login else address
+
+
+def _engine(address: str) -> dict[str, Any]:
+    if address.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}  # seconds to wait while another sweep writes
+    return {"pool_pre_ping": True}  # a connection that the server closed meanwhile is replaced
+
+
+def _base(config: Config) -> dict[str, Any]:
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in flatten(config).items()
+        if name in _FIXED or not name.startswith(_FREE_SECTIONS)
+    }
+    del settings["distill.space"]  # trials run on features whatever it says
+    return settings
+
+
+def _require_same(name: str, known: dict[str, Any], asked: dict[str, Any]) -> None:
+    for setting in sorted({*known, *asked}):
+        before, now = known.get(setting), asked.get(setting)
+        if before != now:
+            raise ConfigError(
+                f"The sweep {name!r} was started with {setting} {before!r}, and this command says {now!r}: "
+                "their trials cannot be compared. Set it back, or give this sweep another sweep.name."
+            )

@@ -1,0 +1,99 @@
+import dataclasses
+
+import pytest
+from optuna.trial import TrialState
+
+from raydd.errors import ConfigError
+from raydd.tuning import study as studies
+
+
+def ask(study, space):
+    studies.renew_sampler(study, seed=0)
+    trial = study.ask()
+    space.settings(trial)
+    return trial
+
+
+def test_published_settings_are_the_first_trials_of_a_new_study_only(config, space, address):
+    study = studies.open_study(config, space, address)
+    assert ask(study, space).params == {"distill.blend": "none", "distill.image_lr": 0.1}
+    again = studies.open_study(config, space, address)
+    assert [trial.state for trial in again.trials] == [TrialState.RUNNING]
+
+
+def test_interrupted_trials_do_not_count_and_are_asked_for_again(config, space, address):
+    study = studies.open_study(config, space, address)
+    first, second = ask(study, space), ask(study, space)
+    study.tell(first, 10.0)
+    assert studies.requeue_interrupted(studies.open_study(config, space, address)) == 1
+    study = studies.open_study(config, space, address)
+    assert studies.finished(study) == 1
+    assert studies.counts(study) == {"complete": 1, "waiting": 1}
+    again = ask(study, space)
+    assert again.params == second.params
+    assert studies.identity(again) == second.number != again.number
+
+
+def test_an_interruption_interrupted_again_keeps_its_first_number(config, space, address):
+    study = studies.open_study(config, space, address)
+    number = ask(study, space).number
+    for _ in range(2):
+        studies.requeue_interrupted(study)
+        again = ask(study, space)
+    assert studies.identity(again) == number
+
+
+def test_draws_after_an_interruption_are_those_of_an_undisturbed_sweep(config, space, address, with_sweep):
+    def drawn(name, interrupt_at):
+        study = studies.open_study(with_sweep(config, name=name), space, address)
+        for position in range(6):
+            if position == interrupt_at:
+                ask(study, space)
+                studies.requeue_interrupted(study)
+            trial = ask(study, space)
+            study.tell(trial, trial.params["distill.image_lr"])
+        done = study.get_trials(states=(TrialState.COMPLETE,))
+        return [trial.params for trial in done]
+
+    assert drawn("calm", None) == drawn("stormy", 3)
+
+
+def test_failures_have_a_reason_and_count(config, space, address):
+    study = studies.open_study(config, space, address)
+    studies.fail(study, ask(study, space), "loss is nan at step 3")
+    assert studies.finished(study) == 1
+    assert studies.reason(study.trials[0]) == "loss is nan at step 3"
+
+
+def test_best_trials_come_first(config, space, address):
+    study = studies.open_study(config, space, address)
+    for value in (3.0, 5.0, 4.0):
+        study.tell(ask(study, space), value)
+    assert [trial.number for trial in studies.ranked(study, ["r_mean"])] == [1, 2, 0]
+
+
+def test_a_front_of_two_objectives(config, space, address, with_sweep):
+    config = with_sweep(config, objectives=("r_mean", "seconds"))
+    study = studies.open_study(config, space, address)
+    for values in ([30.0, 10.0], [40.0, 20.0], [35.0, 30.0]):
+        study.tell(ask(study, space), values)
+    assert [trial.number for trial in studies.pareto_front(study)] == [0, 1]
+
+
+def test_other_settings_under_the_same_name_are_refused(config, space, address):
+    studies.open_study(config, space, address)
+    other = dataclasses.replace(config, distill=dataclasses.replace(config.distill, pairs=50))
+    with pytest.raises(ConfigError, match=r"distill\.pairs 99, and this command says 50"):
+        studies.open_study(other, space, address)
+
+
+def test_what_only_the_finals_read_may_change(config, space, address, with_sweep):
+    studies.open_study(config, space, address)
+    other = with_sweep(config, trials=40, finalists=8)
+    studies.open_study(dataclasses.replace(other, pixels=dataclasses.replace(config.pixels, steps=5)), space, address)
+
+
+def test_a_database_that_cannot_be_opened_is_named_without_its_password(config, space):
+    with pytest.raises(ConfigError, match=r"mariadb://me:\*\*\*@host/db") as raised:
+        studies.open_study(config, space, "mariadb://me:secret@host/db")
+    assert "secret" not in str(raised.value)

@@ -1,0 +1,1 @@
+"""What Ray runs: experts by Ray Train, distillations by Ray Tune. Thin: each unpacks, calls raydd's stages, reports."""
