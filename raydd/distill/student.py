@@ -5,7 +5,7 @@ seen and the loss gradients δ_j at the layer's output. Neither W_k nor its grad
 the matching loss need of them are products of thin matrices. That is exact, not an approximation, and autograd
 differentiates it in place of P-sized copies of the heads.
 
-Letters: N synthetic pairs, B minibatch, T student steps, M = rows seen so far, d encoder width, D shared width.
+Letters: N synthetic pairs, B minibatch, T student steps, M rows seen so far, d and e encoder widths, D shared width.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,16 @@ class StudentPlan:
     """Blend ratio of each step."""
     image_noise: Float[Tensor, "T B d"] | None = None
     """Partners that are noise, in place of other pairs; None blends with other pairs."""
-    text_noise: Float[Tensor, "T B d"] | None = None
+    text_noise: Float[Tensor, "T B e"] | None = None
+
+    def to(self, device: str) -> "StudentPlan":
+        """The plan with its tensors on a device."""
+        tensors = (self.image_noise, self.text_noise)
+        image_noise, text_noise = (None if noise is None else noise.to(device) for noise in tensors)
+        return StudentPlan(
+            self.minibatches.to(device), self.permutations.to(device), self.ratios, image_noise, text_noise
+        )
+
 
 
 class WalkingHead:
@@ -50,6 +59,8 @@ class WalkingHead:
             rate: the student's learning rate η.
             through_steps: let gradients flow through earlier steps (exact), or stop them there (constant memory).
         """
+        # The student's own gradients are taken by autograd too, so constant features still need a graph.
+        features = features if features.requires_grad else features.detach().requires_grad_()
         self.start, self.features, self.rate, self.through_steps = start, features, rate, through_steps
         self.rows_in: list[Tensor] = []  # x, inputs of the first layer
         self.first: list[Tensor] = []  # δ at the first layer's output

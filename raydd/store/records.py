@@ -13,6 +13,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+import raydd
 from raydd.errors import RecordError
 from raydd.store.fingerprints import canonical, fingerprint
 from raydd.store.storage import Store
@@ -95,11 +96,15 @@ class Record:
         """A path on this machine that holds one file of the record."""
         return self.store.local(f"{self.folder}/{name}")
 
+    def remove(self, name: str) -> None:
+        """Delete one file of the record, if it is there."""
+        self.store.remove(f"{self.folder}/{name}")
+
     def finish(self, files: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None) -> None:
         """Write the manifest, which makes the record complete.
 
         Args:
-            files: each file's name and SHA-256 (see `checksum`).
+            files: each file's name and SHA-256 (see `checksum`), where a reader is to check them.
             facts: what a reader of the record wants to know without opening its files.
         """
         self.write_json(
@@ -113,6 +118,7 @@ class Record:
                 "files": dict(files or {}),
                 "facts": dict(facts or {}),
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                "raydd": raydd.__version__,
             },
         )
 

@@ -63,6 +63,11 @@ class Store:
             return
         _write_atomically(Path(path), content)
 
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.delete_file(self._path(name))
+
     def local(self, name: str) -> Path:
         """A path on this machine that holds the file, to memory-map it: the file itself, or a copy of the object."""
         if self.folder is not None:

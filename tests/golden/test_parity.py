@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from raydd.distill.blending import blend
+from raydd.distill.experts import sgd_step
 from raydd.distill.heads import Head, embed, project, to_sphere
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan, WalkingHead, walk
+from raydd.evaluate.retrieval import METRICS, scores_of_matrix
 
 PARITY = Path(os.environ.get("RAYDD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
 TOLERANCE = 1e-8
@@ -39,8 +41,9 @@ class Case:
     def head(self, flat: Tensor, side: str) -> Head:
         return Head.of_flat(flat, WIDTHS[side], D)
 
-    def agrees(self, ours: Tensor | float, key: str) -> None:
+    def agrees(self, ours: Tensor | float, key: str, row: int | None = None) -> None:
         stored = self[key].double()
+        stored = stored if row is None else stored[row]
         ours = torch.as_tensor(ours, dtype=torch.float64).detach()
         assert ours.shape == stored.shape, f"{self.name}: {key}"
         error = float((ours - stored).norm() / stored.norm().clamp_min(1e-300))
@@ -196,3 +199,38 @@ def test_iteration(case: Case) -> None:
 
 
 _FACTORS = {"diagonal": "diag", "left": "left", "right": "right"}
+
+
+@pytest.mark.parametrize("case", ["case7_retrieval"], indirect=True)
+def test_retrieval(case: Case) -> None:
+    owner = case["image_of_text"].long()
+
+    def metrics(key: str) -> Tensor:
+        scores = scores_of_matrix(case[key].double(), owner)
+        return torch.tensor([scores[metric] for metric in METRICS], dtype=torch.float64)
+
+    case.agrees(metrics("scores"), "metrics")
+    # Ties: a wrong candidate that ties counts as nearer, which is the worst order the stored bounds allow.
+    case.agrees(metrics("tied_scores"), "tied_metrics_worst")
+    assert bool((metrics("tied_scores") <= case["tied_metrics_best"]).all())
+
+
+@pytest.mark.parametrize("case", ["case9_expert_steps"], indirect=True)
+def test_expert_steps(case: Case) -> None:
+    image, text = case.head(case["img_params"][0], "img"), case.head(case["txt_params"][0], "txt")
+    assert case.number("lr_img") == case.number("lr_txt")
+    for step in range(3):
+        before = image.flat(), text.flat()
+        image, text, loss = sgd_step(
+            image,
+            text,
+            case["image_features"][step],
+            case["text_features"][step],
+            lr=case.number("lr_img"),
+            temperature=case.number("tau"),
+        )
+        case.agrees(loss, "loss", step)
+        case.agrees((before[0] - image.flat()) / case.number("lr_img"), "img_grad", step)
+        case.agrees((before[1] - text.flat()) / case.number("lr_txt"), "txt_grad", step)
+        case.agrees(image.flat(), "img_params", step + 1)
+        case.agrees(text.flat(), "txt_params", step + 1)

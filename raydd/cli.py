@@ -1,0 +1,125 @@
+"""The command line: `raydd COMMAND`. Errors that a user can mend end in one sentence and exit code 2."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from raydd.config import Config
+from raydd.errors import RayddError, nearest
+
+COMMANDS = {
+    "demo": "The whole way on the bundled pictures: features, experts, a sweep, the best on pixels, test scores.",
+    "run": "One distillation from pairs to scores, making what the store lacks.",
+    "features": "Encode a data set: the feature cache.",
+    "experts": "Train the expert trajectories.",
+    "distill": "Distil a synthetic set.",
+    "evaluate": "Score a synthetic set beside random pairs and full data.",
+    "sweep": "Search the settings with Ray Tune and Optuna, tracked in MLflow.",
+    "board": "Open MLflow's pages on what was tracked.",
+    "doctor": "Say what this machine has and lacks for the planned run.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every command takes."""
+
+    settings: Annotated[Config, "flattened"] = field(default_factory=Config)
+    """All settings."""
+    config: Path | None = None
+    """A YAML file of settings; flags win over it."""
+    preset: str | None = None
+    """Published settings by name, such as repblend-flickr30k-100; the file and the flags win over them."""
+    print_config: bool = False
+    """Print the settings that would be used, as YAML, and stop."""
+    debug: bool = False
+    """Show the whole traceback of an error."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the process's exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        return _dispatch(given)
+    except RayddError as error:
+        if debug:
+            raise
+        print(f"raydd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("raydd: interrupted. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        name = type(error).__name__
+        print(f"raydd: unexpected {name}: {error}. Run again with --debug for the traceback.", file=sys.stderr)
+        return 1
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if given[0] == "--version":
+        import raydd
+
+        print(raydd.__version__)
+        return 0
+    name, rest = given[0], given[1:]
+    if name not in COMMANDS:
+        raise RayddError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
+    command = importlib.import_module(f"raydd.commands.{name}")
+    options = parse(command.Options, rest, prog=f"raydd {name}", description=command.__doc__ or "")
+    if options.print_config:
+        from raydd.settings import to_yaml
+
+        print(to_yaml(options.settings), end="")
+        return 0
+    return command.main(options)
+
+
+def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str) -> Any:
+    """Options of one command: its method's and preset's settings, then the file's, then the flags.
+
+    Raises:
+        ConfigError: an unknown name or a bad value in any of them.
+    """
+    import tyro
+
+    from raydd.settings import load
+
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config")
+    before.add_argument("--preset")
+    before.add_argument("--distill.method", dest="method")
+    seen, _ = before.parse_known_args(arguments)
+    base = load(seen.config, seen.preset, {"distill.method": seen.method} if seen.method else {})
+    return tyro.cli(
+        kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=True
+    )
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: raydd COMMAND [--config FILE.yaml] [--preset NAME] [--SECTION.SETTING VALUE ...]",
+            "",
+            "Distil image-caption data to some hundred synthetic pairs that still train a retrieval model.",
+            "",
+            *lines,
+            "",
+            "`raydd COMMAND --help` lists every setting with its unit and default. Start with `raydd demo`.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Distil a synthetic set, going on from its checkpoint where there is one."""
+
+from rich.console import Console
+
+from raydd import cli
+
+Options = cli.Options
+
+
+def main(options: cli.Options) -> int:
+    """Make the synthetic set and say where it lies."""
+    from raydd.console import progress_on
+    from raydd.place import open_store, use_threads
+    from raydd.stages import final_synthetic, synthetic_record
+
+    config = options.settings
+    use_threads(config.place)
+    store, console = open_store(config.place), Console()
+    with progress_on() as progress:
+        synthetic = final_synthetic(config, store, progress)
+    record = synthetic_record(config, store)
+    console.print(
+        f"{len(synthetic)} synthetic pairs in {store.root}/{record.folder}: synthetic.safetensors, pairs.parquet"
+        f"{', images/' if synthetic.pixels is not None else ''}, manifest.json.",
+        soft_wrap=True,
+    )
+    return 0

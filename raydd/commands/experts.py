@@ -1,0 +1,40 @@
+"""Train the expert trajectories that distillation reads, those alone that the store lacks."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from raydd import cli
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """Train the expert trajectories."""
+
+    workers: int = 0
+    """Ray Train workers to share the trajectories among; 0 trains them in this process, without Ray."""
+
+
+def main(options: Options) -> int:
+    """Make the trajectories and say how large they are."""
+    from raydd.console import progress_on
+    from raydd.place import open_store, use_threads
+    from raydd.stages import experts
+
+    config = options.settings
+    use_threads(config.place)
+    store, console = open_store(config.place), Console()
+    if options.workers:
+        from trainables.experts import make_experts
+
+        make_experts(config, workers=options.workers)
+    with progress_on() as progress:
+        made = experts(config, store, progress)
+    epochs = [epoch for epoch in config.distill.expert_epochs if epoch]
+    size = sum(len(made.record.read(made.name(0, epoch))) for epoch in epochs)
+    console.print(
+        f"{made.count} experts, snapshots after epochs {epochs}: {size / 1e9:.4f} GB a trajectory. "
+        f"Kept in {store.root}/{made.record.folder}.",
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,43 @@
+"""One distillation from pairs to scores: makes what the store lacks, prints the scores, and says where the set lies."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from raydd import cli
+from raydd.board.tables import scores_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """One distillation from pairs to scores."""
+
+    json: Path | None = None
+    """Also write the scores and what made them to this file."""
+
+
+def main(options: Options) -> int:
+    """Run the stages and print the scores."""
+    from raydd.console import progress_on
+    from raydd.place import open_store, use_threads
+    from raydd.stages import pairs, run
+
+    config = options.settings
+    use_threads(config.place)
+    store = open_store(config.place)
+    console = Console()
+    with progress_on() as progress:
+        for line in pairs(config, store, progress).summary():
+            console.print(line)
+        result = run(config, store, progress)
+    rows = {name: row for name, row in result.items() if name != "made"}
+    title = f"{config.evaluate.split}, {config.distill.pairs} pairs, {config.evaluate.seeds} student seeds, percent"
+    console.print(scores_table(rows, title))
+    console.print(f"synthetic set: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+        console.print(f"scores: {options.json}", soft_wrap=True)
+    return 0

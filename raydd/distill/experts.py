@@ -1,0 +1,203 @@
+"""Expert trajectories: both projection heads trained on all real pairs, a snapshot an epoch.
+
+A snapshot is stored as the half-precision difference to the initial state, which its seed regenerates. The expert
+itself goes on from the rounded state, so a stored snapshot is the trajectory's exact state: any later run extends it
+to more epochs, reads a prefix of it, or repeats it, and gets the same numbers. Each epoch draws from a generator
+seeded by (seed, epoch), so nothing else has to be kept.
+
+Letters: B minibatch, P head parameters (flat).
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from raydd.config import ExpertsConfig
+from raydd.data.features import SplitFeatures
+from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
+from raydd.errors import NonFiniteError, RecordError
+from raydd.store import Record
+
+VERSION = 1
+Heads = tuple[Head, Head]  # image head, text head
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Expert trajectories in the store: `count` of them, read snapshot by snapshot."""
+
+    record: Record
+    """The trajectories of one recipe on one set of features, whatever their number or length."""
+    image_width: int
+    text_width: int
+    width: int
+    """Width D of the shared space."""
+    first_seed: int
+    count: int
+
+    def snapshot(self, expert: int, epoch: int) -> Heads:
+        """Both heads of an expert after an epoch; epoch 0 is the initial state.
+
+        Raises:
+            RecordError: that snapshot is not in the store, or damaged.
+        """
+        start = self.initial(expert)
+        if epoch == 0:
+            return start
+        return self._moved(start, self.record.read_tensors(self.name(expert, epoch)))
+
+    def initial(self, expert: int) -> Heads:
+        """Both heads of an expert before its first step."""
+        return initial_heads(self.image_width, self.text_width, self.width, self.first_seed + expert)
+
+    def has(self, expert: int, epoch: int) -> bool:
+        """Whether a snapshot is there."""
+        return epoch == 0 or self.record.has(self.name(expert, epoch))
+
+    def missing(self, epochs: Collection[int]) -> list[int]:
+        """The experts that lack any of these epochs."""
+        return [expert for expert in range(self.count) if not all(self.has(expert, epoch) for epoch in epochs)]
+
+    def name(self, expert: int, epoch: int) -> str:
+        """The file of a snapshot inside the record."""
+        return f"seed-{self.first_seed + expert:06}/epoch-{epoch:03}.safetensors"
+
+    def rounded(self, expert: int, heads: Heads) -> tuple[dict[str, Tensor], Heads]:
+        """Half-precision differences to the initial state, as stored, and the heads that they stand for.
+
+        Raises:
+            NonFiniteError: a difference has no half-precision number.
+        """
+        start = self.initial(expert)
+        differences = {
+            side: (now.flat().cpu() - then.flat()).half()
+            for side, now, then in zip(("image", "text"), heads, start, strict=True)
+        }
+        if not all(bool(difference.isfinite().all()) for difference in differences.values()):
+            raise NonFiniteError(f"Expert {expert} left the range of half precision. Lower experts.lr.")
+        return differences, self._moved(start, differences)
+
+    def _moved(self, start: Heads, differences: dict[str, Tensor]) -> Heads:
+        image = Head.of_flat(start[0].flat() + differences["image"].float(), self.image_width, self.width)
+        text = Head.of_flat(start[1].flat() + differences["text"].float(), self.text_width, self.width)
+        return image, text
+
+
+def train_expert(
+    experts: Experts,
+    expert: int,
+    features: SplitFeatures,
+    recipe: ExpertsConfig,
+    keep: Collection[int],
+    *,
+    device: str,
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> None:
+    """Train one expert from its last useful snapshot and store the epochs of `keep` that are missing.
+
+    Args:
+        experts: where snapshots are read from and written to.
+        expert: which trajectory.
+        features: cached features of the training pairs.
+        recipe: SGD on InfoNCE, as published.
+        keep: epochs after which a snapshot is wanted.
+        device: where to compute.
+        on_epoch: told each finished epoch's number and mean loss.
+
+    Raises:
+        NonFiniteError: the loss became NaN or infinite.
+    """
+    wanted = [epoch for epoch in sorted(keep) if not experts.has(expert, epoch)]
+    if not wanted:
+        return
+    begin = max(epoch for epoch in range(wanted[0]) if experts.has(expert, epoch))
+    heads = experts.snapshot(expert, begin)
+    for epoch in range(begin + 1, wanted[-1] + 1):
+        image, text = (Head(*(part.to(device) for part in head)) for head in heads)
+        seed = (experts.first_seed + expert) * 1_000_003 + epoch
+        image, text, loss = train_epoch(image, text, features, recipe, seed=seed, device=device)
+        if not loss < float("inf"):
+            raise NonFiniteError(f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower experts.lr.")
+        # Rounded after every epoch, kept or not: else the state would depend on which epochs were asked for.
+        differences, heads = experts.rounded(expert, (image, text))
+        if epoch in wanted:
+            experts.record.write_tensors(experts.name(expert, epoch), differences)
+        on_epoch(epoch, loss)
+
+
+def train_epoch(
+    image: Head, text: Head, features: SplitFeatures, recipe: ExpertsConfig, *, seed: int, device: str
+) -> tuple[Head, Head, float]:
+    """One epoch over all captions in shuffled minibatches, the last short one dropped; gives heads and mean loss.
+
+    Every pair's image is one of its augmented views, drawn anew each time.
+    """
+    draws = Generator().manual_seed(seed)
+    masks = Generator(device).manual_seed(seed)
+    order = torch.randperm(len(features.image_of_text), generator=draws)
+    views = torch.randint(features.images.shape[1], (len(order),), generator=draws)
+    size = min(recipe.batch_size, len(order))
+    width = image.fc_bias.shape[-1]
+    total, steps = torch.zeros((), device=device), len(order) // size
+    for step in range(steps):
+        batch = order[step * size : (step + 1) * size]
+        rows = features.images.gather(features.image_of_text[batch], views[step * size : (step + 1) * size])
+        image, text, loss = sgd_step(
+            image,
+            text,
+            rows.to(device),
+            features.texts[batch].float().to(device),
+            lr=recipe.lr,
+            temperature=recipe.temperature,
+            dropout=(
+                dropout_mask((size, width), recipe.dropout, masks),
+                dropout_mask((size, width), recipe.dropout, masks),
+            ),
+        )
+        total += loss
+    return image, text, float(total) / steps
+
+
+def sgd_step(
+    image: Head,
+    text: Head,
+    image_rows: Float[Tensor, "B d"],
+    text_rows: Float[Tensor, "B e"],
+    *,
+    lr: float,
+    temperature: float,
+    dropout: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> tuple[Head, Head, Float[Tensor, ""]]:
+    """One plain SGD step of both heads on the contrastive loss of a minibatch of real pairs; gives the loss before it."""
+    leaves = [part.detach().requires_grad_() for part in (*image, *text)]
+    image, text = Head(*leaves[:6]), Head(*leaves[6:])
+    logits = embed(image, image_rows, dropout[0]) @ embed(text, text_rows, dropout[1]).T / temperature
+    loss = contrastive_loss(logits)
+    gradients = torch.autograd.grad(loss, leaves)
+    with torch.no_grad():
+        moved = torch._foreach_add(leaves, gradients, alpha=-lr)
+    return Head(*moved[:6]), Head(*moved[6:]), loss.detach()
+
+
+def contrastive_loss(logits: Float[Tensor, "B B"]) -> Float[Tensor, ""]:
+    """InfoNCE: half the sum of the mean cross-entropies of rows and columns, the right class of row k being k."""
+    right = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+
+
+def require_snapshots(experts: Experts, epochs: Collection[int]) -> None:
+    """Refuse to distil from trajectories that lack an epoch.
+
+    Raises:
+        RecordError: naming the experts that are not there.
+    """
+    missing = experts.missing(epochs)
+    if missing:
+        raise RecordError(
+            f"{experts.record.folder}: experts {missing} lack snapshots of epochs {sorted(epochs)}. "
+            "Run `raydd experts` with the same settings."
+        )

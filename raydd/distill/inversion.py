@@ -1,0 +1,53 @@
+"""Features, then pixels: find images whose features are the distilled ones, near the real images that they began as.
+
+Letters: N synthetic pairs, d width of the image encoder.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from raydd.distill.encoding import Encode
+from raydd.errors import NonFiniteError
+
+
+def pixels_of_features(
+    start: UInt8[Tensor, "N 3 H W"],
+    target: Float[Tensor, "N d"],
+    encode: Encode,
+    *,
+    unit: Float[Tensor, "d"],
+    steps: int,
+    lr: float,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> UInt8[Tensor, "N 3 H W"]:
+    """Adam on the mean squared feature distance, in units of the features' spread; gives 8-bit pixels.
+
+    Args:
+        start: the real images, on the encoder's device.
+        target: the distilled features.
+        encode: the frozen image encoder, from pixels in 0 to 1.
+        unit: standard deviation of each real feature.
+        steps: Adam steps.
+        lr: step size in units of the pixel range 0 to 1.
+        on_step: told the number of each finished step.
+
+    Raises:
+        NonFiniteError: the distance became NaN or infinite.
+    """
+    pixels = (start.float() / 255).requires_grad_()
+    optimizer = torch.optim.Adam([pixels], lr=lr)
+    for step in range(1, steps + 1):
+        # Images do not share a loss: the sum over them lets each be optimised as if it were alone.
+        distance = ((encode(pixels) - target) / unit).square().mean(1).sum()
+        if not bool(distance.isfinite()):
+            raise NonFiniteError(f"The feature distance is {float(distance)} at pixel step {step}. Lower pixels.lr.")
+        optimizer.zero_grad()
+        distance.backward()
+        optimizer.step()
+        with torch.no_grad():
+            pixels.clamp_(0, 1)
+        on_step(step)
+    return (pixels.detach() * 255).round().to(torch.uint8)

@@ -1,0 +1,71 @@
+"""The synthetic set: what a distillation gives, and what a student trains on."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from raydd.distill.similarity import Similarity
+
+_FACTOR = "similarity."  # prefix of the similarity's factors among the stored tensors
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """N synthetic pairs, their similarity matrix, and the learning rates that students are to use."""
+
+    image_features: Float[Tensor, "N d"]
+    """Encoder outputs of the synthetic images: of their 8-bit pixels where there are pixels, else learned themselves."""
+    text_features: Float[Tensor, "N e"]
+    similarity: Similarity
+    rate_image: float
+    """Learning rate of the student's image head."""
+    rate_text: float
+    """Learning rate of the student's text head."""
+    start_images: Int[Tensor, "N"]
+    """Training images that the pairs started from."""
+    start_captions: Int[Tensor, "N"]
+    """Training captions that the pairs started from."""
+    pixels: UInt8[Tensor, "N 3 H W"] | None = None
+    """The synthetic images, 0 to 255; None when only features were learned."""
+
+    def __len__(self) -> int:
+        return len(self.text_features)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything as named tensors, for safetensors."""
+        named = {
+            "image_features": self.image_features,
+            "text_features": self.text_features,
+            "rates": torch.tensor([self.rate_image, self.rate_text], dtype=torch.float64),
+            "start_images": self.start_images,
+            "start_captions": self.start_captions,
+            "similarity_matrix": self.similarity.matrix(),
+            **{_FACTOR + name: factor for name, factor in self.similarity.factors.items()},
+        }
+        if self.pixels is not None:
+            named["pixels"] = self.pixels
+        return named
+
+    def facts(self) -> dict[str, Any]:
+        """What the tensors do not say."""
+        return {"similarity": self.similarity.kind, "alpha": self.similarity.alpha}
+
+    @classmethod
+    def of_tensors(cls, named: dict[str, Tensor], facts: dict[str, Any]) -> Self:
+        """The set that `tensors` and `facts` were taken from."""
+        factors = {name.removeprefix(_FACTOR): part for name, part in named.items() if name.startswith(_FACTOR)}
+        similarity = Similarity(facts["similarity"], len(named["text_features"]), factors, facts["alpha"])
+        rate_image, rate_text = named["rates"].tolist()
+        return cls(
+            named["image_features"],
+            named["text_features"],
+            similarity,
+            rate_image,
+            rate_text,
+            named["start_images"],
+            named["start_captions"],
+            named.get("pixels"),
+        )

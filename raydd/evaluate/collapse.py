@@ -1,0 +1,45 @@
+"""Measures of modality collapse: how alike the synthetic samples are within a modality, how far apart the modalities.
+
+Letters: N pairs, D width of the space that is looked at.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raydd.distill.heads import to_sphere
+
+
+def collapse_measures(images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"]) -> dict[str, float]:
+    """Collapse measures of paired embeddings in the shared space.
+
+    - `collapse/image_similarity`, `collapse/text_similarity`: mean cosine of different samples of one modality.
+    - `collapse/modality_gap`: distance between the modalities' mean directions (Liang et al., NeurIPS 2022).
+    - `collapse/image_concentration`, `collapse/text_concentration`: share of the variance in the leading tenth of the
+      principal directions; 1 is a modality that lies in few of them. The paper names a concentration ratio and
+      gives no formula, so these numbers are not the paper's.
+    - `collapse/image_rank`, `collapse/text_rank`: effective rank, the exponential of the entropy of the variances'
+      shares (Roy and Vetterli, 2007); N - 1 at most.
+    """
+    images, texts = to_sphere(images), to_sphere(texts)
+    measures = {"collapse/modality_gap": float((images.mean(0) - texts.mean(0)).norm())}
+    for name, rows in (("image", images), ("text", texts)):
+        shares = _variance_shares(rows)
+        leading = max(1, round(0.1 * len(shares)))
+        entropy = -(shares * shares.clamp_min(1e-12).log()).sum()
+        measures[f"collapse/{name}_similarity"] = mean_cosine(rows)
+        measures[f"collapse/{name}_concentration"] = float(shares[:leading].sum())
+        measures[f"collapse/{name}_rank"] = float(entropy.exp())
+    return measures
+
+
+def mean_cosine(rows: Float[Tensor, "N D"]) -> float:
+    """Mean cosine over all pairs of different rows."""
+    unit = to_sphere(rows)
+    count = len(unit)
+    return float((unit.sum(0).square().sum() - count) / (count * (count - 1)))
+
+
+def _variance_shares(rows: Tensor) -> Float[Tensor, "R"]:
+    variances = torch.linalg.svdvals(rows - rows.mean(0)).square()
+    return variances / variances.sum().clamp_min(1e-12)

@@ -1,0 +1,68 @@
+"""Retrieval scores of embeddings: text retrieval TR@K (image to text), image retrieval IR@K (text to image), r_mean.
+
+Letters: I images, C captions, D shared width.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raydd.errors import NonFiniteError
+
+KS = (1, 5, 10)
+METRICS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS), "IR_mean", "TR_mean", "r_mean")
+
+
+def retrieval_scores(
+    image_embeddings: Float[Tensor, "I D"],
+    text_embeddings: Float[Tensor, "C D"],
+    image_of_text: Int[Tensor, "C"],
+    *,
+    captions_at_once: int = 1024,
+) -> dict[str, float]:
+    """Recalls in percent, with the similarity matrix taken some captions at a time, so memory does not grow with C.
+
+    TR@K is the share of images with at least one of their captions among the K nearest captions; IR@K the share of
+    captions whose image is among the K nearest images. A wrong candidate that ties with the right one counts as nearer.
+
+    Args:
+        image_embeddings: one row an image; every image has a caption.
+        text_embeddings: one row a caption.
+        image_of_text: the image that each caption belongs to.
+        captions_at_once: columns of the similarity matrix that are held at once.
+
+    Raises:
+        NonFiniteError: an embedding is NaN or infinite, which no ranking may hide.
+    """
+    if not (bool(image_embeddings.isfinite().all()) and bool(text_embeddings.isfinite().all())):
+        raise NonFiniteError("The student's embeddings are not finite. Lower the rates that it was trained with.")
+    best_own = image_embeddings.new_full((len(image_embeddings),), -torch.inf)
+    best_wrong = image_embeddings.new_full((len(image_embeddings), max(KS)), -torch.inf)
+    images_before = []
+    for captions, owner in zip(
+        text_embeddings.split(captions_at_once), image_of_text.split(captions_at_once), strict=True
+    ):
+        similarity = image_embeddings @ captions.T
+        column = torch.arange(len(owner), device=owner.device)
+        own = similarity[owner, column]
+        images_before.append((similarity >= own).sum(0) - 1)
+        best_own.scatter_reduce_(0, owner, own, "amax")
+        similarity[owner, column] = -torch.inf
+        nearest = similarity.topk(min(max(KS), len(owner)), dim=1).values
+        best_wrong = torch.cat([best_wrong, nearest], dim=1).topk(max(KS), dim=1).values
+    captions_before = (best_wrong >= best_own[:, None]).sum(1)  # exact below max(KS), which is all that recalls ask
+    return _recalls(torch.cat(images_before), captions_before)
+
+
+def scores_of_matrix(scores: Float[Tensor, "I C"], image_of_text: Int[Tensor, "C"]) -> dict[str, float]:
+    """The same recalls from a similarity matrix that is there already."""
+    identity = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)
+    return retrieval_scores(identity, scores.T.contiguous(), image_of_text)
+
+
+def _recalls(images_before: Int[Tensor, "C"], captions_before: Int[Tensor, "I"]) -> dict[str, float]:
+    image_retrieval = {f"IR@{k}": 100 * float((images_before < k).double().mean()) for k in KS}
+    text_retrieval = {f"TR@{k}": 100 * float((captions_before < k).double().mean()) for k in KS}
+    ir_mean, tr_mean = sum(image_retrieval.values()) / len(KS), sum(text_retrieval.values()) / len(KS)
+    means = {"IR_mean": ir_mean, "TR_mean": tr_mean, "r_mean": (ir_mean + tr_mean) / 2}
+    return {**image_retrieval, **text_retrieval, **means}

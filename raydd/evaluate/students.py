@@ -1,0 +1,119 @@
+"""Students: fresh heads trained on a synthetic set or on real pairs, several seeds as one batched computation.
+
+Letters: S student seeds, N pairs, B minibatch, d and e encoder widths, D shared width.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from raydd.config import StudentsConfig
+from raydd.data.features import SplitFeatures
+from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
+from raydd.distill.losses import weighted_bce
+from raydd.distill.similarity import Similarity
+from raydd.errors import NonFiniteError
+from raydd.evaluate.retrieval import retrieval_scores
+
+FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
+_DECAY = 0.1  # of the rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
+
+
+@dataclass(frozen=True)
+class TrainingPairs:
+    """What students train on: a synthetic set, or real pairs."""
+
+    image_features: Float[Tensor, "N d"]
+    text_features: Float[Tensor, "N e"]
+    similarity: Similarity
+    rate_image: float
+    """Learning rate of the image head."""
+    rate_text: float
+    """Learning rate of the text head."""
+
+
+def train_students(
+    pairs: TrainingPairs,
+    recipe: StudentsConfig,
+    *,
+    width: int,
+    temperature: float,
+    seeds: Sequence[int],
+    device: str = "cpu",
+) -> tuple[Head, Head]:
+    """Train one student a seed on the published recipe; gives both heads with a leading axis of students.
+
+    SGD with momentum and weight decay on weighted BCE, the rates cut to a tenth at half the epochs, dropout on, no
+    blending. An epoch is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
+
+    Raises:
+        NonFiniteError: the training diverged.
+    """
+    images, texts = pairs.image_features.to(device), pairs.text_features.to(device)
+    similarity = pairs.similarity.matrix().to(device)
+    starts = [initial_heads(images.shape[1], texts.shape[1], width, FIRST_SEED + seed) for seed in seeds]
+    image = Head(*(torch.stack(parts).to(device) for parts in zip(*(start[0] for start in starts), strict=True)))
+    text = Head(*(torch.stack(parts).to(device) for parts in zip(*(start[1] for start in starts), strict=True)))
+    leaves = [part.requires_grad_() for part in (*image, *text)]
+    image, text = Head(*leaves[:6]), Head(*leaves[6:])
+    optimizer = torch.optim.SGD(
+        [{"params": leaves[:6], "lr": pairs.rate_image}, {"params": leaves[6:], "lr": pairs.rate_text}],
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    size = min(recipe.batch_size, len(images))
+    draws = [Generator().manual_seed(FIRST_SEED + seed) for seed in seeds]
+    masks = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in seeds]
+    total = torch.zeros((), device=device)
+    for epoch in range(recipe.epochs + 1):  # published: one epoch more than the number says
+        if epoch == recipe.epochs // 2 + 1:
+            for group in optimizer.param_groups:
+                group["lr"] *= _DECAY
+        for _ in range(math.ceil(len(images) / size)):
+            batch = torch.stack([torch.randperm(len(images), generator=draw)[:size] for draw in draws]).to(device)
+            dropout = [_masks((size, width), recipe.dropout, masks) for _ in range(2)]
+            logits = embed(image, images[batch], dropout[0]) @ embed(text, texts[batch], dropout[1]).mT / temperature
+            target = similarity[batch[:, :, None], batch[:, None, :]]
+            total = weighted_bce(logits, target).sum()  # students do not share parameters: a sum trains each alone
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+    if not bool(total.isfinite()):
+        raise NonFiniteError(
+            f"Students diverged at the rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
+            "Lower distill.start_rate or distill.rate_lr, or students.real_rate for real pairs."
+        )
+    return Head(*(part.detach() for part in image)), Head(*(part.detach() for part in text))
+
+
+def score_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[dict[str, float]]:
+    """Retrieval scores of one student or of several side by side on cached features, one dictionary a student."""
+    if image.fc_bias.ndim == 1:
+        image, text = Head(*(part[None] for part in image)), Head(*(part[None] for part in text))
+    images = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
+    texts = split.texts.float().to(device)
+    scores = []
+    for student in range(len(image.fc_bias)):
+        with torch.inference_mode():
+            image_embeddings = embed(Head(*(part[student].to(device) for part in image)), images)
+            text_embeddings = embed(Head(*(part[student].to(device) for part in text)), texts)
+            scores.append(retrieval_scores(image_embeddings, text_embeddings, split.image_of_text.to(device)))
+    return scores
+
+
+def _masks(shape: tuple[int, ...], rate: float, generators: list[Generator]) -> Float[Tensor, "S B D"] | None:
+    drawn = [dropout_mask(shape, rate, generator) for generator in generators]
+    return None if rate == 0 else torch.stack(drawn)  # type: ignore[arg-type]
+
+
+def real_pairs(
+    features: SplitFeatures, captions: Int[Tensor, "N"], rate: float
+) -> TrainingPairs:
+    """Real training pairs, named by their captions, as students' training set: identity similarity, first views."""
+    images = features.images.gather(features.image_of_text[captions], 0)
+    identity = Similarity("identity", len(captions), {})
+    return TrainingPairs(images, features.texts[captions].float(), identity, rate, rate)

@@ -1,0 +1,53 @@
+"""Where things are kept and computed: the home folder, the store, the device, the threads."""
+
+import os
+from pathlib import Path
+
+from raydd.config import PlaceConfig
+from raydd.errors import ConfigError
+from raydd.store import Store
+
+
+def home(place: PlaceConfig) -> Path:
+    """The folder of all that raydd writes by default: `place.home`, else $RAYDD_HOME, else ~/.raydd."""
+    return Path(place.home or os.environ.get("RAYDD_HOME") or Path.home() / ".raydd").expanduser().absolute()
+
+
+def open_store(place: PlaceConfig) -> Store:
+    """The store of records: `place.store`, else the folder `store` in the home."""
+    return Store(place.store or home(place) / "store", cache=home(place) / "cache")
+
+
+def mlflow_address(place: PlaceConfig) -> str:
+    """MLflow's tracking address: `place.mlflow`, else $MLFLOW_TRACKING_URI, else SQLite in the home; `none` for none."""
+    return place.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home(place) / 'mlflow.db'}"
+
+
+def study_address(place: PlaceConfig) -> str:
+    """The database of Optuna studies: `place.study`, else $RAYDD_STUDY, else SQLite in the home."""
+    return place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}"
+
+
+def device_of(place: PlaceConfig) -> str:
+    """The torch device that `place.device` names; auto is a GPU where there is one.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    import torch
+
+    if place.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=place.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"place.device {place.device!r} cannot be used here. Use auto or cpu.") from error
+    return place.device
+
+
+def use_threads(place: PlaceConfig) -> None:
+    """Limit this process to `place.threads` CPU threads; 0 leaves torch's own choice, all cores."""
+    import torch
+
+    if place.threads:
+        torch.set_num_threads(place.threads)

@@ -1,0 +1,38 @@
+"""The stages in their order. Each makes what the store lacks, upstream included, and gives the opened result.
+
+    pairs -> features -> experts -> distill -> evaluate
+
+Plain functions of a `Config` and a `Store`, called alike by the command line, a notebook, a Ray worker and the tests.
+"""
+
+from raydd.stages.distilling import (
+    DistillPoint,
+    distill,
+    final_synthetic,
+    load_synthetic,
+    settings_of_record,
+    synthetic_record,
+)
+from raydd.stages.evaluating import evaluate, full_scores, random_scores, synthetic_scores
+from raydd.stages.experts import experts, missing_experts, train_expert
+from raydd.stages.features import features, pairs
+from raydd.stages.whole import run
+
+__all__ = [
+    "DistillPoint",
+    "distill",
+    "evaluate",
+    "experts",
+    "features",
+    "final_synthetic",
+    "full_scores",
+    "load_synthetic",
+    "missing_experts",
+    "pairs",
+    "random_scores",
+    "run",
+    "settings_of_record",
+    "synthetic_record",
+    "synthetic_scores",
+    "train_expert",
+]

@@ -1,0 +1,288 @@
+"""The stage distill: from expert trajectories to a synthetic set, in one of three spaces, interrupted at any time."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raydd.config import Config, DistillConfig
+from raydd.data import Features, ImageEncoder, load_image_encoder, open_pixels
+from raydd.distill.engine import Distillation, DistillPoint, PixelSpace, Spread
+from raydd.distill.experts import Experts
+from raydd.distill.inversion import pixels_of_features
+from raydd.distill.start import start_set
+from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError, RecordError
+from raydd.place import device_of
+from raydd.progress import Progress, silent
+from raydd.settings import with_settings
+from raydd.stages.experts import experts as make_experts
+from raydd.stages.experts import open_experts
+from raydd.stages.features import features as make_features
+from raydd.stages.features import pairs as load_pairs
+from raydd.stages.synthetic_files import write_readable
+from raydd.store import Record, Store
+
+VERSION = 1
+SET = "synthetic.safetensors"
+LAST_GOOD = "last_good.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+CURVE = "curve.safetensors"
+_CURVE = "curve."  # prefix of the metrics over the steps, among a checkpoint's tensors
+_NOT_CONTENT = ("method", "checkpoint_every")  # settings that do not decide what comes out
+
+
+def distill(config: Config, store: Store, progress: Progress = silent, *, every: int = 0) -> Iterator[DistillPoint]:
+    """Distil a synthetic set, going on from the store's checkpoint; yields every so many steps and at the end.
+
+    The last point is the finished set, and its record is then complete; a complete record yields it at once.
+
+    Args:
+        config: all settings; `distill.space` says what is learned.
+        store: where the result and the checkpoints are kept.
+        progress: told about steps.
+        every: steps between two points; 0 yields the last one alone.
+
+    Raises:
+        NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the record's folder.
+    """
+    cached = make_features(config, store, progress)
+    bench = _Bench(config, store, cached, make_experts(config, store, progress), progress, every)
+    record, settings = synthetic_record(config, store), config.distill
+    if settings.space == "features-then-pixels":
+        yield from _features_then_pixels(bench, record)
+    elif settings.space == "pixels":
+        yield from _match(bench, record, settings, lambda: _real_pixels(bench, _real_pairs(bench)), settings.steps)
+    else:
+        yield from _match(bench, record, settings, lambda: _real_pairs(bench), settings.steps)
+
+
+def final_synthetic(config: Config, store: Store, progress: Progress = silent) -> SyntheticSet:
+    """The finished synthetic set, distilled if the store lacks it."""
+    *_, last = distill(config, store, progress)
+    return last.synthetic
+
+
+def synthetic_record(config: Config, store: Store) -> Record:
+    """The place of the synthetic set that these settings make."""
+    opened = open_experts(config, store, make_features(config, store))
+    settings: dict[str, Any] = {
+        **{name: value for name, value in asdict(config.distill).items() if name not in _NOT_CONTENT},
+        "temperature": config.experts.temperature,
+        "experts": {"count": opened.count, "first_seed": opened.first_seed},
+    }
+    upstream = {"experts": opened.record.fingerprint}
+    if config.distill.space == "features-then-pixels":
+        settings["pixels"] = asdict(config.pixels)
+        upstream["features_set"] = synthetic_record(_in_features(config), store).fingerprint
+    return Record.of(store, "synthetic", settings, upstream, version=VERSION)
+
+
+def load_synthetic(record: Record) -> SyntheticSet:
+    """The synthetic set of a complete record.
+
+    Raises:
+        RecordError: the record is not complete, or damaged.
+    """
+    if not record.complete:
+        raise RecordError(f"{record.folder} is not complete. Run `raydd distill` with the same settings.")
+    return SyntheticSet.of_tensors(record.read_tensors(SET), record.facts()["set"])
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What the phases of one distillation share."""
+
+    config: Config
+    store: Store
+    features: Features
+    experts: Experts
+    progress: Progress
+    every: int
+
+    @property
+    def device(self) -> str:
+        return device_of(self.config.place)
+
+    def encoder(self) -> ImageEncoder:
+        return load_image_encoder(self.config.encoders, self.device)
+
+
+def _features_then_pixels(bench: _Bench, record: Record) -> Iterator[DistillPoint]:
+    """Distil features; find pixels that have them; let text, similarity and rates settle on the pixels' own features."""
+    config, in_features = bench.config, _in_features(bench.config)
+    steps, settle = config.distill.steps, config.pixels.refine_steps
+    features_record = synthetic_record(in_features, bench.store)
+    if not record.complete:
+        yield from _match(bench, features_record, in_features.distill, lambda: _real_pairs(bench), steps + settle)
+    settling = replace(config.distill, space="features", image_lr=0.0, steps=settle, seed=config.distill.seed + 1)
+    yield from _match(
+        bench, record, settling, lambda: _inverted(bench, load_synthetic(features_record)), steps + settle, before=steps
+    )
+
+
+def _match(
+    bench: _Bench,
+    record: Record,
+    settings: DistillConfig,
+    start: Callable[[], SyntheticSet],
+    total: int,
+    *,
+    before: int = 0,
+) -> Iterator[DistillPoint]:
+    """Match trajectories from a start set until the record is complete.
+
+    `total` and `before` count the steps of the other phases of the same distillation too.
+    """
+    if record.complete:
+        curve = _curve_of(record.read_tensors(CURVE))
+        yield DistillPoint(before + settings.steps, total, _last_means(curve, 1), load_synthetic(record))
+        return
+    distillation, curve = _begin(bench, record, settings, start())
+    since = distillation.done
+    while distillation.done < settings.steps:
+        began = time.perf_counter()
+        try:
+            metrics = distillation.step()
+        except NonFiniteError:
+            record.write_tensors(LAST_GOOD, distillation.synthetic().tensors())
+            raise
+        curve.append(metrics | {"seconds": time.perf_counter() - began})
+        bench.progress("distillation steps", before + distillation.done, total)
+        if distillation.done == settings.steps:
+            break
+        if distillation.done % settings.checkpoint_every == 0:
+            record.write_tensors(CHECKPOINT, distillation.state() | _as_tensors(curve))
+        if bench.every and distillation.done % bench.every == 0:
+            means = _last_means(curve, distillation.done - since)
+            since = distillation.done
+            yield DistillPoint(before + distillation.done, total, means, distillation.synthetic())
+    synthetic = distillation.synthetic()
+    _finish(bench, record, synthetic, curve)
+    yield DistillPoint(before + settings.steps, total, _last_means(curve, settings.steps - since), synthetic)
+
+
+def _begin(
+    bench: _Bench, record: Record, settings: DistillConfig, start: SyntheticSet
+) -> tuple[Distillation, list[dict[str, float]]]:
+    """A distillation at its start or at its last checkpoint, and its metrics so far."""
+    pixel_space = None
+    if settings.space == "pixels":
+        encoder = bench.encoder()
+        pixel_space = PixelSpace(encoder.module, encoder.pixel_std.to(bench.device), bench.config.place.encode_batch)
+    distillation = Distillation(
+        start,
+        bench.experts,
+        settings,
+        temperature=bench.config.experts.temperature,
+        spread=Spread(bench.features.image_spread, bench.features.text_spread),
+        pixel_space=pixel_space,
+        device=bench.device,
+    )
+    if not record.has(CHECKPOINT):
+        return distillation, []
+    state = record.read_tensors(CHECKPOINT)
+    distillation.resume({name: value for name, value in state.items() if not name.startswith(_CURVE)})
+    return distillation, _curve_of(state)
+
+
+def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[dict[str, float]]) -> None:
+    record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
+    record.write_tensors(CURVE, _as_tensors(curve))
+    config = bench.config
+    data = load_pairs(config, bench.store)
+    captions = write_readable(record, synthetic, bench.features.train, data.train)
+    record.finish(
+        facts={
+            "set": synthetic.facts(),
+            "pairs": len(synthetic),
+            "data": {"name": data.name, "fingerprint": data.fingerprint},
+            "encoders": {"image": config.encoders.image, "text": config.encoders.text},
+            "experts": {"lr": config.experts.lr, "width": bench.experts.width},
+            "first_captions": captions[:3],
+            "seconds": sum(step["seconds"] for step in curve),
+        }
+    )
+    record.remove(CHECKPOINT)
+
+
+def _real_pairs(bench: _Bench) -> SyntheticSet:
+    settings = bench.config.distill
+    return start_set(
+        bench.features.train,
+        pairs=settings.pairs,
+        seed=settings.seed,
+        rate=settings.start_rate,
+        similarity=settings.similarity,
+        rank=settings.rank,
+        alpha=settings.alpha,
+    )
+
+
+def _real_pixels(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
+    """The set with the pixels of the real images that it started from."""
+    images = [load_pairs(bench.config, bench.store).train.images[index] for index in synthetic.start_images.tolist()]
+    return replace(synthetic, pixels=open_pixels(images, bench.encoder().size))
+
+
+def _inverted(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
+    """The set with pixels that have its image features, and with the features that these 8-bit pixels really have.
+
+    Images are found batch by batch, each batch kept in the store when it is done.
+    """
+    settings, encoder, device = bench.config.pixels, bench.encoder(), bench.device
+    upstream = {"features_set": synthetic_record(_in_features(bench.config), bench.store).fingerprint}
+    content = {"steps": settings.steps, "lr": settings.lr}
+    record = Record.of(bench.store, "pixels", content, upstream, version=VERSION)
+    start = _real_pixels(bench, synthetic).pixels
+    assert start is not None
+    batch, unit, parts = bench.config.place.encode_batch, bench.features.image_spread[1].to(device), []
+    for index, (pixels, target) in enumerate(
+        zip(start.split(batch), synthetic.image_features.split(batch), strict=True)
+    ):
+        name, before = f"batch-{index:03}.safetensors", index * settings.steps
+        if not record.has(name):
+            found = pixels_of_features(
+                pixels.to(device),
+                target.to(device),
+                encoder.module,
+                unit=unit,
+                steps=settings.steps,
+                lr=settings.lr,
+                on_step=lambda step, before=before: bench.progress(
+                    "pixel steps", before + step, settings.steps * -(-len(start) // batch)
+                ),
+            )
+            with torch.no_grad():
+                has = encoder.module(found.float() / 255)
+            record.write_tensors(name, {"pixels": found.cpu(), "features": has.float().cpu()})
+        parts.append(record.read_tensors(name))
+    return replace(
+        synthetic,
+        pixels=torch.cat([part["pixels"] for part in parts]),
+        image_features=torch.cat([part["features"] for part in parts]),
+    )
+
+
+def _in_features(config: Config) -> Config:
+    return with_settings(config, {"distill.space": "features"})
+
+
+def _as_tensors(curve: list[dict[str, float]]) -> dict[str, Tensor]:
+    names = curve[0] if curve else {}
+    return {_CURVE + name: torch.tensor([step[name] for step in curve], dtype=torch.float64) for name in names}
+
+
+def _curve_of(tensors: dict[str, Tensor]) -> list[dict[str, float]]:
+    columns = {
+        name.removeprefix(_CURVE): value.tolist() for name, value in tensors.items() if name.startswith(_CURVE)
+    }
+    return [dict(zip(columns, step, strict=True)) for step in zip(*columns.values(), strict=True)]
+
+
+def _last_means(curve: list[dict[str, float]], count: int) -> dict[str, float]:
+    steps = curve[-count:] if count else []
+    return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} if steps else {}

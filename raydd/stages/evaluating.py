@@ -1,0 +1,138 @@
+"""The stage evaluate: retrieval scores of students of a synthetic set, of random real pairs, and of all real pairs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from raydd.config import Config
+from raydd.data import Features
+from raydd.distill.heads import embed
+from raydd.distill.start import random_captions
+from raydd.distill.synthetic import SyntheticSet
+from raydd.evaluate.collapse import collapse_measures
+from raydd.evaluate.scores import Scores
+from raydd.evaluate.students import TrainingPairs, real_pairs, score_heads, train_students
+from raydd.place import device_of
+from raydd.progress import Progress, silent
+from raydd.stages.distilling import final_synthetic, synthetic_record
+from raydd.stages.experts import full_students, open_experts
+from raydd.stages.features import features as make_features
+from raydd.store import Record, Store
+
+VERSION = 1
+SCORES = "scores.json"
+RATES = (0.05, 0.1, 0.2, 0.4)  # among which students of real pairs, who bring no learned rate, get theirs on val
+
+
+def evaluate(config: Config, store: Store, synthetic: SyntheticSet, *, split: str, seeds: int) -> Scores:
+    """Train students on a synthetic set that need not be in the store, one a seed, and score them on a split.
+
+    Raises:
+        NonFiniteError: the students diverged.
+    """
+    pairs = TrainingPairs(
+        synthetic.image_features,
+        synthetic.text_features,
+        synthetic.similarity,
+        synthetic.rate_image,
+        synthetic.rate_text,
+    )
+    return _students(config, make_features(config, store), pairs, split, range(seeds))
+
+
+def synthetic_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
+    """Scores of the synthetic set that these settings make, on `evaluate.split`."""
+    synthetic = final_synthetic(config, store, progress)
+
+    def score() -> tuple[Scores, Mapping[str, Any]]:
+        split, seeds = config.evaluate.split, config.evaluate.seeds
+        return evaluate(config, store, synthetic, split=split, seeds=seeds), {}
+
+    upstream = {"synthetic": synthetic_record(config, store).fingerprint}
+    return _kept(config, store, "synthetic", upstream, {}, score)
+
+
+def random_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
+    """Scores of students of as many random real pairs, each seed with pairs of its own, at the rate that is best on val."""
+    cached = make_features(config, store, progress)
+
+    def on(split: str, rate: float, seeds: Sequence[int]) -> Scores:
+        scored: list[dict[str, float]] = []
+        for seed in seeds:
+            captions = random_captions(cached.train.image_of_text, config.distill.pairs, seed)
+            scored += _students(config, cached, real_pairs(cached.train, captions, rate), split, [seed]).seeds
+            progress("students of random pairs", len(scored), len(seeds))
+        return Scores(tuple(scored))
+
+    def score() -> tuple[Scores, Mapping[str, Any]]:
+        on_val = {rate: on("val", rate, [0]).mean["r_mean"] for rate in RATES}
+        rate = max(on_val, key=lambda rate: on_val[rate])
+        return on(config.evaluate.split, rate, range(config.evaluate.seeds)), {"rate": rate, "chosen_on": "val"}
+
+    return _kept(config, store, "random", {"features": cached.fingerprint}, {"pairs": config.distill.pairs}, score)
+
+
+def full_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
+    """Scores of students of all real pairs: full expert trajectories, one a seed."""
+    cached, students = make_features(config, store, progress), full_students(config, store, progress)
+
+    def score() -> tuple[Scores, Mapping[str, Any]]:
+        scored: list[dict[str, float]] = []
+        for expert in range(students.count):
+            image, text = students.snapshot(expert, config.experts.epochs)
+            scored += score_heads(image, text, _split(cached, config.evaluate.split), device=device_of(config.place))
+        return Scores(tuple(scored)), {}
+
+    settings = {"epochs": config.experts.epochs, "first_seed": config.experts.seed}
+    return _kept(config, store, "full", {"experts": students.record.fingerprint}, settings, score)
+
+
+def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str, float]:
+    """Collapse measures of a synthetic set, in the space of the first expert's last snapshot that distillation reads."""
+    cached = make_features(config, store)
+    opened = replace(open_experts(config, store, cached), count=1)
+    image, text = opened.snapshot(0, config.distill.expert_epochs[-1])
+    return collapse_measures(embed(image, synthetic.image_features), embed(text, synthetic.text_features))
+
+
+def _students(config: Config, cached: Features, pairs: TrainingPairs, split: str, seeds: Sequence[int]) -> Scores:
+    device = device_of(config.place)
+    image, text = train_students(
+        pairs,
+        config.students,
+        width=config.experts.width or cached.image_width,
+        temperature=config.experts.temperature,
+        seeds=seeds,
+        device=device,
+    )
+    return Scores(tuple(score_heads(image, text, _split(cached, split), device=device)))
+
+
+def _split(cached: Features, split: str):  # noqa: ANN202
+    return {"val": cached.val, "test": cached.test}[split]
+
+
+def _kept(
+    config: Config,
+    store: Store,
+    row: str,
+    upstream: Mapping[str, str],
+    settings: Mapping[str, Any],
+    score: Callable[[], tuple[Scores, Mapping[str, Any]]],
+) -> Scores:
+    """The scores that the store has, or those that `score` makes, kept with what made them."""
+    made_with = {
+        "row": row,
+        "split": config.evaluate.split,
+        "seeds": config.evaluate.seeds,
+        "students": asdict(config.students),
+        "temperature": config.experts.temperature,
+        "width": config.experts.width,
+        **settings,
+    }
+    record = Record.of(store, "scores", made_with, upstream, version=VERSION)
+    if not record.complete:
+        scores, facts = score()
+        record.write_json(SCORES, list(scores.seeds))
+        record.finish(facts=facts)
+    return Scores(tuple(record.read_json(SCORES)))

@@ -1,0 +1,41 @@
+"""One distillation from pairs to scores: what `raydd run` does."""
+
+from typing import Any
+
+import raydd
+from raydd.config import Config
+from raydd.progress import Progress, silent
+from raydd.settings import flatten
+from raydd.stages.distilling import synthetic_record
+from raydd.stages.evaluating import full_scores, random_scores, synthetic_scores
+from raydd.stages.features import pairs
+from raydd.store import Store
+
+_ROWS = {"random": random_scores, "full": full_scores}
+
+
+def run(config: Config, store: Store, progress: Progress = silent) -> dict[str, Any]:
+    """Make a synthetic set and score it beside its baselines.
+
+    Returns:
+        `synthetic` and each of `evaluate.baselines` with every metric's mean, standard deviation and seeds in percent;
+        and under `made` what made them: data, encoders, settings, selection rule, code, and the synthetic set's record.
+    """
+    rows = {"synthetic": synthetic_scores(config, store, progress).as_json()}
+    for name in config.evaluate.baselines:
+        rows[name] = _ROWS[name](config, store, progress).as_json()
+    data, record = pairs(config, store), synthetic_record(config, store)
+    return {
+        **rows,
+        "made": {
+            "data": {"name": data.name, "fingerprint": data.fingerprint, "notes": list(data.notes)},
+            "encoders": {"image": config.encoders.image, "text": config.encoders.text},
+            "protocol": "both encoders frozen, both heads trained",
+            "split": config.evaluate.split,
+            "selection": "last student epoch, last distillation step; nothing is chosen on the scored split",
+            "synthetic_record": record.folder,
+            "store": store.root,
+            "raydd": raydd.__version__,
+            "settings": {name: value for name, value in flatten(config).items() if not name.startswith("place.")},
+        },
+    }

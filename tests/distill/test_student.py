@@ -1,0 +1,142 @@
+"""The outer-product walk against dense SGD through autograd, and against finite differences."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from raydd.distill.heads import Head, embed, head_size
+from raydd.distill.losses import LOSSES
+from raydd.distill.matching import matching_loss
+from raydd.distill.student import StudentPlan, WalkingHead, walk
+
+N, D_IMAGE, D_TEXT, D, T, B = 7, 5, 4, 6, 3, 3
+
+
+def problem(seed: int, blended: bool) -> tuple[dict[str, Tensor], StudentPlan, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    variables = {
+        "image": normal(N, D_IMAGE),
+        "text": normal(N, D_TEXT),
+        "similarity": torch.eye(N, dtype=torch.float64) + 0.1 * normal(N, N),
+        "rate_image": torch.tensor(0.2, dtype=torch.float64),
+        "rate_text": torch.tensor(0.3, dtype=torch.float64),
+    }
+    plan = StudentPlan(
+        torch.stack([torch.randperm(N, generator=generator)[:B] for _ in range(T)]),
+        torch.stack([torch.randperm(B, generator=generator) for _ in range(T)]),
+        tuple(torch.rand(T, generator=generator).tolist()) if blended else (0.0,) * T,
+    )
+    flats = {
+        "image_start": normal(head_size(D_IMAGE, D)) / 3,
+        "image_target": normal(head_size(D_IMAGE, D)) / 3,
+        "text_start": normal(head_size(D_TEXT, D)) / 3,
+        "text_target": normal(head_size(D_TEXT, D)) / 3,
+    }
+    return variables, plan, flats
+
+
+def heads_of(flats: dict[str, Tensor], name: str) -> Head:
+    return Head.of_flat(flats[name], D_IMAGE if name.startswith("image") else D_TEXT, D)
+
+
+def ours(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor], through: bool = True) -> Tensor:
+    image = WalkingHead(heads_of(flats, "image_start"), variables["image"], variables["rate_image"], through_steps=through)
+    text = WalkingHead(heads_of(flats, "text_start"), variables["text"], variables["rate_text"], through_steps=through)
+    walk(image, text, plan, lambda i: variables["similarity"][i][:, i], LOSSES["wbce"], 0.5)
+    targets = {"image": heads_of(flats, "image_target"), "text": heads_of(flats, "text_target")}
+    return matching_loss({"image": image, "text": text}, targets, merged=False)[0]
+
+
+def dense(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor]) -> Tensor:
+    """The same loss with whole heads and their gradients, as the method is written down."""
+    image, text = flats["image_start"].requires_grad_(), flats["text_start"].requires_grad_()
+    for index, permutation, ratio in zip(plan.minibatches, plan.permutations, plan.ratios, strict=True):
+        rows = [variables[side][index] for side in ("image", "text")]
+        rows = [(1 - ratio) * side + ratio * side[permutation] for side in rows]
+        embeddings = embed(Head.of_flat(image, D_IMAGE, D), rows[0]), embed(Head.of_flat(text, D_TEXT, D), rows[1])
+        loss = LOSSES["wbce"](embeddings[0] @ embeddings[1].T / 0.5, variables["similarity"][index][:, index])
+        gradients = torch.autograd.grad(loss, (image, text), create_graph=True)
+        image, text = image - variables["rate_image"] * gradients[0], text - variables["rate_text"] * gradients[1]
+    fraction = 0
+    for end, side in ((image, "image"), (text, "text")):
+        start, target = flats[f"{side}_start"], flats[f"{side}_target"]
+        fraction = fraction + (end - target).square().sum() / (start - target).square().sum()
+    return torch.as_tensor(fraction)
+
+
+@given(seed=st.integers(0, 10**6), blended=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_value_and_gradient_equal_those_of_dense_heads(seed: int, blended: bool) -> None:
+    variables, plan, flats = problem(seed, blended)
+    for variable in variables.values():
+        variable.requires_grad_()
+    one, other = ours(variables, plan, flats), dense(variables, plan, flats)
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    gradients = torch.autograd.grad(one, list(variables.values()))
+    expected = torch.autograd.grad(other, list(variables.values()))
+    for name, got, wanted in zip(variables, gradients, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("name", ["image", "text", "similarity", "rate_image", "rate_text"])
+def test_gradient_equals_finite_differences(name: str) -> None:
+    variables, plan, flats = problem(3, blended=True)
+    direction = torch.randn(variables[name].shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    variables[name].requires_grad_()
+    slope = float((torch.autograd.grad(ours(variables, plan, flats), variables[name])[0] * direction).sum())
+    step = 1e-5
+    ends = [
+        float(ours(variables | {name: variables[name].detach() + sign * step * direction}, plan, flats).detach())
+        for sign in (1, -1)
+    ]
+    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-6)
+
+
+def test_constant_memory_gradient_meets_the_exact_one_as_the_rate_falls() -> None:
+    variables, plan, flats = problem(4, blended=True)
+    errors = []
+    for scale in (1.0, 0.1, 0.01):
+        scaled = variables | {rate: variables[rate] * scale for rate in ("rate_image", "rate_text")}
+        image = scaled["image"].requires_grad_()
+        exact = torch.autograd.grad(ours(scaled, plan, flats, through=True), image)[0]
+        stopped = torch.autograd.grad(ours(scaled, plan, flats, through=False), image)[0]
+        errors.append(float((exact - stopped).norm() / exact.norm()))
+    assert errors[0] > 1e-4
+    assert errors[1] < 0.3 * errors[0]
+    assert errors[2] < 0.3 * errors[1]
+
+
+def test_noise_partners_take_the_place_of_other_pairs() -> None:
+    variables, plan, flats = problem(6, blended=True)
+    noise = [torch.randn(T, B, width, dtype=torch.float64) for width in (D_IMAGE, D_TEXT)]
+    noisy = StudentPlan(plan.minibatches, plan.permutations, plan.ratios, noise[0], noise[1])
+    as_pairs = {
+        "image": torch.cat([variables["image"], noise[0].flatten(0, 1)]),
+        "text": torch.cat([variables["text"], noise[1].flatten(0, 1)]),
+    }
+    image, text = as_pairs["image"], as_pairs["text"]
+    # By hand: the noise rows are appended as pairs, and each step's partner points at its own.
+    expected = dense_with_partners(variables | {"image": image, "text": text}, plan, flats)
+    torch.testing.assert_close(ours(variables, noisy, flats), expected, rtol=1e-10, atol=1e-12)
+
+
+def dense_with_partners(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor]) -> Tensor:
+    image, text = flats["image_start"].requires_grad_(), flats["text_start"].requires_grad_()
+    for step, (index, ratio) in enumerate(zip(plan.minibatches, plan.ratios, strict=True)):
+        partner = N + step * B + torch.arange(B)
+        rows = [(1 - ratio) * variables[side][index] + ratio * variables[side][partner] for side in ("image", "text")]
+        embeddings = embed(Head.of_flat(image, D_IMAGE, D), rows[0]), embed(Head.of_flat(text, D_TEXT, D), rows[1])
+        loss = LOSSES["wbce"](embeddings[0] @ embeddings[1].T / 0.5, variables["similarity"][index][:, index])
+        gradients = torch.autograd.grad(loss, (image, text), create_graph=True)
+        image, text = image - variables["rate_image"] * gradients[0], text - variables["rate_text"] * gradients[1]
+    fraction = 0
+    for end, side in ((image, "image"), (text, "text")):
+        start, target = flats[f"{side}_start"], flats[f"{side}_target"]
+        fraction = fraction + (end - target).square().sum() / (start - target).square().sum()
+    return torch.as_tensor(fraction)
