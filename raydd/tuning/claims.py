@@ -103,6 +103,16 @@ class Claimant:
             if granted:
                 ray.get(self._ledger.give.remote(key, self._holder))
 
+    @contextlib.contextmanager
+    def waiting_for(self, key: str, wait_seconds: float = 1.0) -> Iterator[None]:
+        """Hold a claim for the length of the block, waiting until whoever has it gives it back."""
+        while True:
+            with self.holding(key) as granted:
+                if granted:
+                    yield
+                    return
+            time.sleep(wait_seconds)
+
     def _beat(self) -> None:
         while not self._left.is_set():
             self._ledger.beat.remote(self._holder, self._doing)

@@ -34,6 +34,11 @@ class TrialReport:
         names = {item.name for item in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (result or {}).items() if name in names})
 
+    def as_result(self) -> dict[str, Any]:
+        """The report as Ray Tune takes it, with the `percent` that the scheduler measures progress by."""
+        percent = 100 * self.step // self.steps if self.steps else 0
+        return {**dataclasses.asdict(self), "percent": percent}
+
     @property
     def finished(self) -> bool:
         """Whether the distillation came to its end."""

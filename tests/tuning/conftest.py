@@ -3,7 +3,11 @@ import dataclasses
 import pytest
 
 from raydd.config import Config, PlaceConfig, SweepConfig
-from search_spaces import Space
+from raydd.tuning.environment import prepare_environment
+
+prepare_environment("local")  # before any test imports ray
+
+from search_spaces import Space  # noqa: E402
 
 
 def suggest(trial):
@@ -32,3 +36,11 @@ def address(tmp_path):
 @pytest.fixture
 def with_sweep():
     return lambda config, **changes: dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, **changes))
+
+
+@pytest.fixture(scope="session")
+def ray_here(tmp_path_factory):
+    from raydd.tuning.cluster import cluster
+
+    with cluster("local", tmp_path_factory.mktemp("home")):
+        yield

@@ -1,0 +1,70 @@
+"""Ray's cluster: one of this machine's own for the length of a sweep, or one that runs already."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from raydd.errors import ConfigError
+
+OBJECT_STORE_BYTES = 128 * 2**20  # small: what trials share lies in the store's files, mapped into memory
+_LONGEST_FOLDER = 40  # characters; Ray puts sockets below it, whose paths end at 107
+
+
+@contextlib.contextmanager
+def cluster(address: str, home: Path) -> Iterator[None]:
+    """Be connected to Ray inside the block; a connection that is there already is used and left as it is.
+
+    Args:
+        address: `local` starts a cluster on this machine's loopback, anything else joins the one it names.
+        home: where a local cluster keeps its logs.
+
+    Raises:
+        ConfigError: there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's failure is told by the board, with its reason
+    if address == "local":
+        folder = str(home / "ray")
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=folder if len(folder) <= _LONGEST_FOLDER else None,
+        )
+    else:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"There is no Ray cluster at place.ray {address!r} ({str(error).splitlines()[0]}) "
+                "Start one (`ray start --head`), or set place.ray to local."
+            ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def slots(cpus: float, gpus: float) -> int:
+    """How many trials of this size the cluster's resources hold now.
+
+    Raises:
+        ConfigError: not even one.
+    """
+    held = ray.cluster_resources()
+    room = min(held.get("CPU", 0.0) / cpus, held.get("GPU", 0.0) / gpus if gpus else math.inf)
+    if room < 1:
+        raise ConfigError(
+            f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray holds {held.get('CPU', 0):g} CPUs and "
+            f"{held.get('GPU', 0):g} GPUs. Lower sweep.cpus or sweep.gpus."
+        )
+    return int(room)

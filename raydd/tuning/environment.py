@@ -1,0 +1,31 @@
+"""The environment that Ray reads when it is imported; imports nothing of it."""
+
+import os
+from collections.abc import Mapping
+
+_QUIET: Mapping[str, str] = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: no output of Tune's at all
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study and MLflow keep the results
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, whose study goes on later
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read back
+}
+_ONE_MACHINE: Mapping[str, str] = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that keeps every port on 127.0.0.1
+    "RAY_AUTH_MODE": "disabled",  # safe on loopback; a cluster keeps its tokens
+}
+
+
+def ray_address(address: str) -> str:
+    """The cluster to use: the setting `place.ray`; its default, local, yields to $RAY_ADDRESS as Ray's own tools do."""
+    return os.environ.get("RAY_ADDRESS", address) if address == "local" else address
+
+
+def prepare_environment(address: str) -> None:
+    """Make Ray quiet, and a Ray of this machine alone closed to others; to be called before Ray is first imported.
+
+    What the user has set stays as it is.
+    """
+    settings = {**_QUIET, **(_ONE_MACHINE if address == "local" else {})}
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)

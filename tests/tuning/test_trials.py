@@ -1,0 +1,93 @@
+import math
+import os
+
+import pytest
+from optuna.trial import TrialState
+
+from raydd.tuning import study as studies
+from raydd.tuning.trials import run_trials
+
+
+def make_trial(folder, behave):
+    """A trainable in place of a distillation: ten steps in five reports of what `behave(number, step)` scores."""
+
+    def trial(given):
+        from ray import tune
+
+        from raydd.tuning.reports import TrialReport
+
+        try:
+            for step in range(2, 11, 2):
+                r_mean = behave(given["number"], step)
+                record = "synthetic/0" if step == 10 else ""
+                report = TrialReport(step=step, steps=10, r_mean=r_mean, seconds=r_mean, record=record)
+                tune.report(report.as_result())
+        except ArithmeticError as error:
+            tune.report(TrialReport(failure=f"{type(error).__name__}: {error}").as_result())
+
+    return trial
+
+
+@pytest.fixture
+def run(ray_here, config, space, address, tmp_path, with_sweep):
+    def run(behave, **changes):
+        settings = with_sweep(config, **changes)
+        study = studies.open_study(settings, space, address)
+        run_trials(make_trial(tmp_path, behave), study, space, settings.sweep, [], folder=str(tmp_path / "tune"))
+        return study
+
+    return run
+
+
+def test_every_trial_ends_in_the_study(run):
+    study = run(lambda number, step: 10.0 * number + step, stop_weak=False)
+    assert [trial.value for trial in study.trials] == [10.0, 20.0, 30.0, 40.0]
+    assert study.trials[0].intermediate_values == {2: 2.0, 4: 4.0, 6: 6.0, 8: 8.0, 10: 10.0}
+
+
+def test_failures_do_not_end_the_sweep(run):
+    def behave(number, step):
+        if number == 1 and step == 4:
+            raise ZeroDivisionError("of all things")
+        if number == 2:
+            return math.nan
+        if number == 3:
+            os._exit(1)
+        return 1.0
+
+    study = run(behave, trials=5)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE"]
+    reasons = [studies.reason(trial) for trial in study.trials]
+    assert reasons[1] == "ZeroDivisionError: of all things"
+    assert reasons[2] == "r_mean is nan at step 10 of 10"
+    assert "died each time" in reasons[3]
+
+
+def test_a_trial_whose_process_died_once_goes_on(run, tmp_path):
+    def behave(number, step):
+        mark = tmp_path / "died"
+        if number == 1 and step == 6 and not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return float(step)
+
+    study = run(behave, trials=2)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert study.trials[1].intermediate_values == {2: 2.0, 4: 4.0, 6: 6.0, 8: 8.0, 10: 10.0}
+
+
+def test_weak_trials_are_pruned(run):
+    study = run(lambda number, step: 50.0 - 10 * number, trials=4, at_once=1)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
+    assert study.trials[1].value == 40.0
+
+
+def test_a_finished_sweep_is_extended(run):
+    run(lambda number, step: 1.0, trials=2)
+    assert len(run(lambda number, step: 1.0, trials=2).trials) == 2
+    assert len(run(lambda number, step: 1.0, trials=3).trials) == 3
+
+
+def test_several_objectives_give_a_front(run):
+    study = run(lambda number, step: 10.0 * number + step, trials=3, objectives=("r_mean", "seconds"))
+    assert [trial.values for trial in studies.pareto_front(study)] == [[10.0, 10.0], [20.0, 20.0], [30.0, 30.0]]

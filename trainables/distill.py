@@ -1,0 +1,94 @@
+"""One trial of a sweep, as Ray Tune runs it: a distillation on features, scored on val on the way and at the end."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ray import tune
+
+from raydd import stages
+from raydd.config import Config
+from raydd.distill.synthetic import SyntheticSet
+from raydd.place import open_store, use_threads
+from raydd.settings import with_settings
+from raydd.stages.experts import open_experts
+from raydd.store import Store, fingerprint
+from raydd.tuning.claims import Claimant
+from raydd.tuning.reports import TrialReport
+
+STUDENT_SEEDS = 3  # enough to rank trials; the finals take `evaluate.seeds`
+SCORES = 5  # times that a trial is scored on val, for the scheduler
+POINTS_PER_SCORE = 5  # of the curve
+WAIT_SECONDS = 1.0  # between two looks at what others are making
+
+
+def distill_trial(trial: Mapping[str, Any], base: Config, claims: Any) -> None:
+    """Run one trial and report; a failure is reported with its reason, and the process stays fit for the next trial.
+
+    Args:
+        trial: `number` and dotted `settings`, see `raydd.tuning.searcher`.
+        base: what all trials of the sweep share.
+        claims: handle of the actor of `raydd.tuning.claims`.
+    """
+    try:
+        config = with_settings(base, {**trial["settings"], "distill.space": "features"})
+        use_threads(config.place)
+        store = open_store(config.place)
+        with Claimant(claims, f"trial {trial['number']}") as claimant:
+            share_making(config, store, claimant)
+            for report in distillation_reports(config, store, claimant):
+                tune.report(report.as_result())
+    except Exception as error:  # whatever a trial raises is its result: the sweep goes on
+        tune.report(TrialReport(failure=f"{type(error).__name__}: {error}").as_result())
+
+
+def share_making(config: Config, store: Store, claimant: Claimant) -> None:
+    """Have the features and the experts in the store, made together with everybody who needs the same ones."""
+    sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
+    with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
+        cached = stages.features(config, store, claimant.progress)
+    opened = open_experts(config, store, cached)
+    while missing := opened.missing(config.distill.expert_epochs):
+        if not any(_trained(config, store, claimant, opened.record.fingerprint, expert) for expert in missing):
+            time.sleep(WAIT_SECONDS)  # others are at all of them
+
+
+def distillation_reports(config: Config, store: Store, claimant: Claimant) -> Iterator[TrialReport]:
+    """Distil, and score students on val so many times on the way and at the end."""
+    every = max(1, config.distill.steps // (SCORES * POINTS_PER_SCORE))
+    curve: list[dict[str, float]] = []
+    seconds, before = 0.0, 0
+    for point in stages.distill(config, store, claimant.progress, every=every):
+        last = point.step == point.steps
+        curve.append({"step": point.step, **{f"distill/{name}": value for name, value in point.metrics.items()}})
+        seconds += point.metrics.get("seconds", 0.0) * (point.step - before)
+        before = point.step
+        if not last and point.step % (every * POINTS_PER_SCORE):
+            continue
+        scores = stages.evaluate(config, store, point.synthetic, split="val", seeds=STUDENT_SEEDS).mean
+        curve[-1] |= {f"val/{name}": value for name, value in scores.items()}
+        curve[-1] |= stages.collapse(config, store, point.synthetic)
+        record = stages.synthetic_record(config, store) if last else None
+        yield TrialReport(
+            step=point.step,
+            steps=point.steps,
+            r_mean=scores["r_mean"],
+            seconds=record.facts()["seconds"] if record else seconds,
+            bytes=set_bytes(point.synthetic),
+            curve=curve,
+            record=record.folder if record else "",
+        )
+        curve = []
+
+
+def set_bytes(synthetic: SyntheticSet) -> int:
+    """Size of what a student needs of a synthetic set: features, similarity factors, two rates."""
+    parts = [synthetic.image_features, synthetic.text_features, *synthetic.similarity.factors.values()]
+    return sum(part.numel() * part.element_size() for part in parts) + 16
+
+
+def _trained(config: Config, store: Store, claimant: Claimant, experts: str, expert: int) -> bool:
+    with claimant.holding(f"experts {experts} {expert}") as granted:
+        if granted:
+            stages.train_expert(config, store, expert, claimant.progress)
+    return granted
