@@ -87,11 +87,14 @@ def check_images(entries: Sequence[Entry], store: Store, progress: Progress) -> 
 
 
 def summarise(problems: Iterable[Problem]) -> tuple[str, ...]:
-    """A line for each kind of fault: how many, the first of them by name, and what became of them."""
+    """A line for each kind of fault: how many, what became of them, and the first of them by name."""
     kinds: dict[tuple[str, bool], list[Problem]] = defaultdict(list)
     for problem in problems:
         kinds[problem.kind, problem.left_out].append(problem)
-    return tuple(_line(kind, left_out, found) for (kind, left_out), found in kinds.items())
+    return tuple(
+        f"{kind}: {len(found)} {'left out' if left_out else 'kept'}: {_names(found)}"
+        for (kind, left_out), found in kinds.items()
+    )
 
 
 def refuse(problems: Sequence[Problem], setting: str) -> None:
@@ -100,11 +103,12 @@ def refuse(problems: Sequence[Problem], setting: str) -> None:
     Raises:
         DataError: there is; it counts and names them, and says which setting leaves them out.
     """
-    if problems:
-        lines = "\n  ".join(summarise(problems))
-        raise DataError(
-            f"The data set has {len(problems)} faults:\n  {lines}\nPut them right, or set {setting} to skip."
-        )
+    kinds: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        kinds[problem.kind].append(problem)
+    if kinds:
+        lines = "\n".join(f"  {kind}: {len(found)}: {_names(found)}" for kind, found in kinds.items())
+        raise DataError(f"The data set has faults.\n{lines}\nPut them right, or set {setting} to skip.")
 
 
 def _judge_all(
@@ -126,7 +130,7 @@ def _judge(source: ImageSource) -> tuple[str, str] | None:
     return (GREY, f"{image.width} x {image.height} pixels without colour") if is_grey(image) else None
 
 
-def _line(kind: str, left_out: bool, problems: Sequence[Problem]) -> str:
+def _names(problems: Sequence[Problem]) -> str:
     names = ", ".join(problem.which for problem in problems[:NAMED])
     more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-    return f"{kind}: {len(problems)} {'left out' if left_out else 'kept'}: {names}{more} ({problems[0].detail})"
+    return f"{names}{more} ({problems[0].detail})"

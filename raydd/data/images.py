@@ -70,7 +70,7 @@ def open_image(source: ImageSource) -> Image.Image:
     """The image in memory: RGB, turned upright by its EXIF tag, transparent parts on white.
 
     Raises:
-        ImageError: missing, not an image, cut short, or above Pillow's limit of pixels.
+        ImageError: missing, not an image, cut short or damaged, or above Pillow's limit of pixels.
     """
     try:
         content = source.read()
@@ -78,10 +78,18 @@ def open_image(source: ImageSource) -> Image.Image:
         raise ImageError("missing image", source.name, "there is no such file") from error
     except OSError as error:
         raise ImageError("unreadable image", source.name, error.strerror or str(error)) from error
+    if not content:
+        raise ImageError("unreadable image", source.name, "it is empty")
     try:
         return _to_rgb(_decode(content, source.name))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError("unreadable image", source.name, f"none of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("oversized image", source.name, str(error)) from error
+    except Exception as error:  # on damaged files decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise ImageError("truncated image", source.name, str(error) or type(error).__name__) from error
 
 
 def is_grey(image: Image.Image) -> bool:
@@ -92,19 +100,11 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def _decode(content: bytes, name: str) -> Image.Image:
-    if not content:
-        raise ImageError("unreadable image", name, "it is empty")
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise ImageError("unreadable image", name, f"none of {', '.join(FORMATS)}") from error
-    limit = Image.MAX_IMAGE_PIXELS  # Pillow warns above it and raises above twice as many
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    limit = Image.MAX_IMAGE_PIXELS  # Pillow only warns above it, and raises above twice as many
     if limit is not None and image.width * image.height > limit:
         raise ImageError("oversized image", name, f"{image.width} x {image.height} pixels, over the limit of {limit}")
-    try:
-        image.load()
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-        raise ImageError("truncated image", name, str(error) or type(error).__name__) from error
+    image.load()
     return image
 
 

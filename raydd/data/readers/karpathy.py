@@ -3,7 +3,7 @@
 One object an image: `filename`, `filepath` (COCO's folder), `split` (train, restval, val, test), `sentences[].raw`.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from raydd.config import DataConfig
 from raydd.data.listing import Entry, Listing, Problem
@@ -25,7 +25,9 @@ def read(config: DataConfig) -> Listing:
     problems: list[Problem] = []
     for number, row in enumerate(field(read_json(path), "images", str(path), list)):
         where = f"{path}, image {number}"
-        image = str(Path(row.get("filepath", "")) / field(row, "filename", where, str))
+        filename = field(row, "filename", where, str)
+        folders = field(row, "filepath", where, str) if "filepath" in row else ""
+        image = str(PurePosixPath(folders) / filename)
         split = split_named(field(row, "split", where, str), where)
         sentences = field(row, "sentences", where, list)
         captions = tuple(field(sentence, "raw", where, str) for sentence in sentences)

@@ -48,12 +48,13 @@ def read(config: DataConfig) -> Listing:
     folder = images_folder(config, root)
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for path in sorted(place.rglob("*.parquet")):
+    files = sorted(place.rglob("*.parquet"))
+    if not files:
+        raise DataError(f"{place} holds no *.parquet file. Check data.root, or choose another data.reader.")
+    for path in files:
         found, faults = _read_file(path, place, folder)
         entries += found
         problems += faults
-    if not entries:
-        raise DataError(f"{place} holds no Parquet file with rows. Check data.root, or choose another data.reader.")
     entries, faults = _join(entries)
     return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems + faults))
 
@@ -113,7 +114,7 @@ def _light_columns(schema: pa.Schema, columns: Columns) -> list[str]:
 def _sources(path: Path, metadata: pq.FileMetaData, columns: Columns) -> list[ParquetImage | None]:
     leaf = f"{columns.image}.bytes" if columns.struct else columns.image
     position = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == leaf), None)
-    if position is None or metadata.schema.column(position).logical_type.type == "STRING":
+    if position is None or not _holds_bytes(metadata.schema.column(position)):
         return [None] * metadata.num_rows
     sources: list[ParquetImage | None] = []
     for group in range(metadata.num_row_groups):
@@ -128,6 +129,10 @@ def _sources(path: Path, metadata: pq.FileMetaData, columns: Columns) -> list[Pa
             for row in range(rows)
         ]
     return sources
+
+
+def _holds_bytes(column: pq.ColumnSchema) -> bool:
+    return column.physical_type == "BYTE_ARRAY" and column.logical_type.type != "STRING"
 
 
 def _at_path(row: Mapping[str, Any], columns: Columns, folder: Path) -> ImageSource | Problem:
@@ -146,7 +151,7 @@ def _entry(
     given = row[columns.id] if columns.id else None
     captions = tuple(text for column in columns.captions for text in as_captions(_texts(row[column])))
     split = split_named(str(row["split"]), str(path)) if "split" in row else default
-    return Entry(split, name if given is None else str(given), source, captions, row.get("group") or "")
+    return Entry(split, name if given is None else str(given), source, captions, str(row.get("group") or ""))
 
 
 def _texts(value: Any) -> Any:

@@ -80,6 +80,8 @@ def _scan(shard: Path) -> tuple[dict[str, _Sample], list[Problem]]:
             for member in tar:
                 if member.isreg():
                     _add(samples, tar, member, shard)
+            if shard.stat().st_size < tar.offset + tarfile.BLOCKSIZE:  # a whole tar ends with empty blocks
+                raise tarfile.ReadError("cut short")
     except (tarfile.TarError, OSError) as error:
         return dict(samples), [Problem("damaged shard", str(shard), f"{error}; what stands before it is used")]
     return dict(samples), []

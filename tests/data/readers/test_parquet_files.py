@@ -1,0 +1,118 @@
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from layouts import Picture
+
+from raydd.config import DataConfig
+from raydd.data import load_data
+from raydd.data.listing import Listing
+from raydd.data.readers.parquet_files import read
+from raydd.errors import DataError
+from raydd.store import Store
+
+A, B = Picture("train", "a", ()).content, Picture("train", "b", ()).content
+
+
+def write(root: Path, rows: list[dict[str, Any]], name: str = "train.parquet") -> Listing:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), root / name)
+    return read(DataConfig(reader="parquet", root=str(root)))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"caption": ["one", "two"]},
+        {"captions": ["one", "two"]},
+        {"sentences": [{"raw": "one", "sentid": 1}, {"raw": "two", "sentid": 2}]},
+        {"caption_0": "one", "caption_1": "two"},
+    ],
+)
+def test_captions_are_found_by_their_usual_names(columns: dict[str, Any], tmp_path: Path) -> None:
+    listing = write(tmp_path, [{"image": {"bytes": A, "path": "a.png"}, **columns}])
+    assert listing.entries[0].captions == ("one", "two")
+
+
+def test_numbered_columns_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    columns = {f"caption_{i}": str(i) for i in (10, 2, 0)}
+    assert write(tmp_path, [{"image": A, **columns}]).entries[0].captions == ("0", "2", "10")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000-of-00002.parquet", "train"),
+        ("data/validation-00000-of-00001.parquet", "val"),
+        ("default/test/0000.parquet", "test"),
+        ("pictures.parquet", "train"),
+    ],
+)
+def test_the_split_is_in_the_name_of_the_file_or_folder(name: str, split: str, tmp_path: Path) -> None:
+    assert write(tmp_path, [{"image": A, "text": "one"}], name).entries[0].split == split
+
+
+def test_a_split_column_overrides_the_name(tmp_path: Path) -> None:
+    rows = [{"image": image, "text": "x", "split": split} for image, split in [(A, "restval"), (B, "dev")]]
+    assert [entry.split for entry in write(tmp_path, rows).entries] == ["train", "val"]
+
+
+def test_an_unknown_split_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train.parquet names the split 'tests'. Did you mean 'test'"):
+        write(tmp_path, [{"image": A, "text": "x", "split": "tests"}])
+
+
+def test_rows_without_bytes_are_files_beside(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(A)
+    listing = write(tmp_path, [{"image": {"bytes": None, "path": "a.png"}, "text": "one"}])
+    assert listing.entries[0].image.read() == A
+    assert write(tmp_path, [{"image": "a.png", "text": "one"}]).entries[0].image.read() == A
+
+
+def test_a_path_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    listing = write(tmp_path, [{"image": "../../etc/passwd", "text": "one"}, {"image": None, "text": "two"}])
+    assert [problem.kind for problem in listing.problems] == ["image path outside", "missing image"]
+
+
+def test_a_row_without_bytes_among_others_is_a_missing_image(tmp_path: Path, store: Store) -> None:
+    rows = [{"image": image, "text": "x", "image_id": str(i)} for i, image in enumerate([A, None, B, A, B])]
+    write(tmp_path, rows)
+    data = load_data(DataConfig(reader="parquet", root=str(tmp_path)), store)
+    assert [(problem.kind, problem.which) for problem in data.problems] == [("missing image", "1")]
+
+
+def test_rows_of_one_id_are_joined_if_the_image_is_the_same(tmp_path: Path) -> None:
+    rows = [{"image": image, "text": text, "image_id": 5} for image, text in [(A, "one"), (A, "two"), (B, "three")]]
+    listing = write(tmp_path, rows)
+    assert [(entry.id, entry.captions) for entry in listing.entries] == [("5", ("one", "two"))]
+    assert [(problem.kind, problem.which) for problem in listing.problems] == [("duplicate id", "5")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"picture_data": A, "text": "x"}, "has no image column .*; its columns are picture_data, text. Rename"),
+        ({"image": A, "label": 3}, "has no caption column; its columns are image, label. Rename"),
+    ],
+)
+def test_a_missing_column_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        write(tmp_path, [row])
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    write(tmp_path, [{"image": A, "text": "x"}])
+    path = tmp_path / "train.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"train.parquet cannot be read as Parquet"):
+        read(DataConfig(reader="parquet", root=str(tmp_path)))
+
+
+def test_a_name_chooses_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, [{"image": A, "text": "one"}], "first/train.parquet")
+    write(tmp_path, [{"image": B, "text": "two"}], "second/train.parquet")
+    listing = read(DataConfig(reader="parquet", root=str(tmp_path), name="second"))
+    assert [entry.captions for entry in listing.entries] == [("two",)]
+    assert listing.name == "second"

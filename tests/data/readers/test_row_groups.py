@@ -1,0 +1,46 @@
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raydd.data.readers import row_groups
+from raydd.data.readers.row_groups import BLOCK, ParquetImage
+
+ROWS = 7 * BLOCK + 5
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[ParquetImage]:
+    """One row group of more blocks than are kept, in structs as Hugging Face has them."""
+    images = pa.array([{"bytes": content(i), "path": ""} for i in range(ROWS)])
+    pq.write_table(pa.table({"image": images}), tmp_path / "big.parquet")
+    return [ParquetImage(str(i), str(tmp_path / "big.parquet"), "image.bytes", 0, i, 1) for i in range(ROWS)]
+
+
+def content(number: int) -> bytes:
+    return str(number).encode() * 100
+
+
+def test_rows_in_order(sources: list[ParquetImage]) -> None:
+    assert [source.read() for source in sources] == [content(i) for i in range(ROWS)]
+
+
+def test_rows_in_any_order(sources: list[ParquetImage]) -> None:
+    for number in random.Random(0).sample(range(ROWS), 40):
+        assert sources[number].read() == content(number)
+
+
+def test_rows_by_many_threads(sources: list[ParquetImage]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ParquetImage.read, sources)) == [content(i) for i in range(ROWS)]
+
+
+def test_only_some_blocks_stay_in_memory(sources: list[ParquetImage]) -> None:
+    row_groups._images_of.cache_clear()
+    for source in sources:
+        source.read()
+    images = row_groups._images_of(sources[0].path, sources[0].column, 0)
+    assert len(images._kept) == row_groups.KEPT

@@ -1,0 +1,182 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from raydd.config import DataConfig
+from raydd.data import DataSet, load_data, open_image
+from raydd.errors import DataError
+from raydd.store import Store
+
+
+def config_of(root: Path) -> DataConfig:
+    return DataConfig(reader="flat-json", root=str(root), name="tiny")
+
+
+def change(root: Path, split: str, **fields: object) -> None:
+    """Change fields of the first row of a split."""
+    path = root / f"tiny_{split}.json"
+    rows = json.loads(path.read_text())
+    rows[0] |= fields
+    path.write_text(json.dumps(rows))
+
+
+def faults(data: DataSet) -> list[tuple[str, str, bool]]:
+    return [(problem.kind, problem.which, problem.left_out) for problem in data.problems]
+
+
+def test_captions_belong_to_their_images(tiny_data: Path, store: Store) -> None:
+    data = load_data(config_of(tiny_data), store)
+    assert data.name == "tiny"
+    assert [len(pairs) for pairs in data.splits] == [12, 4, 4]
+    assert data.train.captions[4:6] == ("picture 2 of train", "some noise, number 2")
+    assert data.train.ids[2] == "images/train2.png"
+    assert data.train.image_of_caption.tolist() == [image for image in range(12) for _ in range(2)]
+    assert data.train.image_of_caption.dtype == np.int64
+    assert open_image(data.test.images[0]).size == (32, 32)
+    assert data.problems == data.notes == ()
+    assert data.summary() == ("tiny: 12 train, 4 val, 4 test images, 40 captions",)
+
+
+def test_a_second_load_decodes_nothing(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tiny_data / "images/train0.png").write_bytes(b"not an image")
+    seen = []
+    first = load_data(config_of(tiny_data), store, lambda work, done, total: seen.append((work, done, total)))
+    assert seen[-1] == ("checking images", 20, 20)
+    monkeypatch.setattr("raydd.data.checking.open_image", lambda source: pytest.fail(f"{source.name} was opened"))
+    second = load_data(config_of(tiny_data), store)
+    assert second.problems == first.problems
+    assert second.fingerprint == first.fingerprint
+
+
+def test_an_interrupted_check_goes_on(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raydd.data.checking.SHARD", 8)
+    opened = []
+
+    def stop(work: str, done: int, total: int) -> None:
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_data(config_of(tiny_data), store, stop)
+    monkeypatch.setattr(
+        "raydd.data.checking.open_image", lambda source: (opened.append(source.name), open_image(source))[1]
+    )
+    load_data(config_of(tiny_data), store)
+    assert len(opened) == 12  # all but the first eight
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.7])
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_a_cut_image_is_left_out(ending: str, cut: float, tiny_data: Path, store: Store) -> None:
+    path = tiny_data / f"images/odd.{ending}"
+    Image.open(tiny_data / "images/train0.png").save(path)
+    path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    change(tiny_data, "train", image=f"images/odd.{ending}")
+    data = load_data(config_of(tiny_data), store)
+    ((kind, which, left_out),) = faults(data)
+    assert kind in {"truncated image", "unreadable image"}
+    assert (which, left_out) == (f"images/odd.{ending}", True)
+    assert len(data.train) == 11
+    assert data.train.ids[0] == "images/train1.png"
+    assert data.train.captions[0] == "picture 1 of train"
+
+
+def test_every_fault_is_named_and_counted(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tiny_data / "images/train0.png").unlink()
+    (tiny_data / "images/train1.png").write_bytes(b"not an image")
+    Image.new("RGB", (65, 65)).save(tiny_data / "images/train2.png")
+    Image.new("L", (32, 32), 100).save(tiny_data / "images/train3.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64)
+    change(tiny_data, "val", image="../../etc/passwd")
+    change(tiny_data, "test", caption=["fine", " ", None])
+    path = tiny_data / "tiny_train.json"
+    rows = json.loads(path.read_text())
+    rows[4]["caption"] = []
+    rows.append({"image": "images/test1.png", "caption": "an image of test"})
+    path.write_text(json.dumps(rows))
+    with pytest.warns(Image.DecompressionBombWarning):
+        data = load_data(config_of(tiny_data), store)
+    assert sorted(faults(data)) == [
+        ("duplicate id", "images/test1.png", True),
+        ("empty caption", "images/test0.png", True),
+        ("empty caption", "images/train4.png", True),
+        ("grey image", "images/train3.png", False),
+        ("image path outside", "../../etc/passwd", True),
+        ("missing image", "images/train0.png", True),
+        ("oversized image", "images/train2.png", True),
+        ("unreadable image", "images/train1.png", True),
+    ]
+    assert [len(pairs) for pairs in data.splits] == [8, 3, 4]
+    assert data.test.captions[:2] == ("fine", "picture 1 of test")
+    assert "images/test1.png" in data.test.ids
+    assert data.summary()[-1].startswith("grey image: 1 kept: images/train3.png")
+
+
+def test_bad_pairs_can_be_refused(tiny_data: Path, store: Store) -> None:
+    config = replace(config_of(tiny_data), bad_pairs="refuse")
+    assert load_data(config, store).problems == ()
+    for number in range(5):
+        (tiny_data / f"images/train{number}.png").unlink()
+    with pytest.raises(
+        DataError, match=r"(?s)has faults.*missing image: 5: .*train0.png.* and 2 more.*data.bad_pairs to skip"
+    ):
+        load_data(config, store)
+
+
+def test_faults_of_captions_are_refused_before_any_image_is_opened(
+    tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(tiny_data, "val", caption="  ")
+    monkeypatch.setattr("raydd.data.checking.open_image", lambda source: pytest.fail(f"{source.name} was opened"))
+    with pytest.raises(DataError, match=r"(?s)empty caption: 1: .*images/val0.png"):
+        load_data(replace(config_of(tiny_data), bad_pairs="refuse"), store)
+
+
+def test_grey_images_are_kept_skipped_or_refused(tiny_data: Path, store: Store) -> None:
+    Image.new("L", (32, 32), 100).save(tiny_data / "images/train3.png")
+    config = config_of(tiny_data)
+    assert faults(load_data(config, store)) == [("grey image", "images/train3.png", False)]
+    skipped = load_data(replace(config, grey_images="skip"), store)
+    assert faults(skipped) == [("grey image", "images/train3.png", True)]
+    assert len(skipped.train) == 11
+    with pytest.raises(DataError, match=r"(?s)grey image: 1: images/train3.png .*data.grey_images to skip"):
+        load_data(replace(config, grey_images="refuse"), store)
+
+
+def test_missing_splits_are_cut_and_said(tiny_data: Path, store: Store) -> None:
+    (tiny_data / "tiny_val.json").unlink()
+    config = replace(config_of(tiny_data), val_share=0.25)
+    data = load_data(config, store)
+    assert [len(pairs) for pairs in data.splits] == [9, 3, 4]
+    assert data.notes == ("val: 3 images cut from train by seed 0, since the data set has no val split",)
+    (tiny_data / "tiny_test.json").unlink()
+    both = load_data(config, store)
+    assert [len(pairs) for pairs in both.splits] == [7, 2, 3]
+    assert not set(both.train.ids) & {*both.val.ids, *both.test.ids}
+    assert [note[:4] for note in both.notes] == ["test", "val:"]
+    assert load_data(config, store).val.ids == both.val.ids
+    other = load_data(replace(config, seed=1), store)
+    assert other.val.ids != both.val.ids
+    assert other.fingerprint != both.fingerprint
+
+
+def test_the_fingerprint_is_of_the_content_and_not_of_the_place(tiny_data: Path, tmp_path: Path, store: Store) -> None:
+    before = load_data(config_of(tiny_data), store).fingerprint
+    shutil.copytree(tiny_data, tmp_path / "elsewhere")
+    assert load_data(config_of(tmp_path / "elsewhere"), store).fingerprint == before
+    change(tiny_data, "val", caption="another caption")
+    changed = load_data(config_of(tiny_data), store).fingerprint
+    assert changed != before
+    Image.new("RGB", (32, 32), "red").save(tiny_data / "images/test0.png")
+    assert load_data(config_of(tiny_data), store).fingerprint not in {before, changed}
+
+
+def test_nothing_left_to_train_on_is_an_error(tiny_data: Path, store: Store) -> None:
+    shutil.move(tiny_data / "images", tiny_data / "pictures")
+    with pytest.raises(DataError, match=r"No training image is left of .*missing image: 20 .*Check .*data.images"):
+        load_data(config_of(tiny_data), store)
