@@ -1,0 +1,154 @@
+"""The loop: it learns, it goes on bit for bit, and it stops with its reason."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from conftest import Split
+from torch import Tensor, nn
+
+from raydd.config import DistillConfig
+from raydd.distill.engine import Distillation, PixelSpace, Spread, distill
+from raydd.distill.experts import Experts
+from raydd.distill.start import start_set
+from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError, RecordError
+
+BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, target_epochs=2, space="features")
+
+
+def spread_of(split: Split) -> Spread:
+    images, texts = split.images.values[:, 0].float(), split.texts.float()
+    return Spread(
+        torch.stack([images.mean(0), images.std(0)]), torch.stack([texts.mean(0), texts.std(0)])
+    )
+
+
+def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
+    return start_set(
+        split,
+        pairs=config.pairs,
+        seed=config.seed,
+        rate=config.start_rate,
+        similarity=config.similarity,
+        rank=config.rank,
+        alpha=config.alpha,
+    )
+
+
+def begin(split: Split, experts: Experts, **changes: Any) -> Distillation:
+    config = replace(BASE, **changes)
+    return Distillation(start_of(split, config), experts, config, temperature=0.07, spread=spread_of(split))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"blend": "none"},
+        {"blend": "noise"},
+        {"blend": "fixed", "similarity": "full"},
+        {"similarity": "identity", "loss": "infonce"},
+        {"gradient": "constant-memory", "merged": True, "loss": "bce"},
+        {"matched": "text-head", "minibatch_order": "random"},
+        {"optimizer": "sgd", "image_lr": 0.005, "text_lr": 0.005, "similarity_lr": 0.001, "schedule": "constant"},
+    ],
+    ids=str,
+)
+def test_every_switch_lowers_the_matching_loss(train_split: Split, experts: Experts, changes: dict[str, Any]) -> None:
+    run = begin(train_split, experts, steps=60, **changes)
+    losses = [run.step()["loss"] for _ in range(60)]
+    assert sum(losses[-15:]) < 0.95 * sum(losses[:15])
+    synthetic = run.synthetic()
+    assert min(synthetic.rate_image, synthetic.rate_text) > 0
+    assert all(bool(part.isfinite().all()) for part in synthetic.tensors().values())
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_going_on_from_a_checkpoint_is_bit_exact(train_split: Split, experts: Experts, optimizer: str) -> None:
+    whole, first, second = (begin(train_split, experts, optimizer=optimizer) for _ in range(3))
+    for _ in range(12):
+        whole.step()
+    for _ in range(5):
+        first.step()
+    second.resume({name: value.clone() for name, value in first.state().items()})
+    for _ in range(7):
+        second.step()
+    for name, value in whole.synthetic().tensors().items():
+        assert torch.equal(value, second.synthetic().tensors()[name]), name
+    for name, value in whole.state().items():
+        assert torch.equal(value, second.state()[name]), name
+
+
+def test_a_checkpoint_of_other_settings_is_refused(train_split: Split, experts: Experts) -> None:
+    state = begin(train_split, experts).state()
+    with pytest.raises(RecordError, match="does not fit"):
+        begin(train_split, experts, pairs=13).resume(state)
+
+
+def test_same_seed_same_set_other_seed_another(train_split: Split, experts: Experts) -> None:
+    runs = [begin(train_split, experts, seed=seed) for seed in (0, 0, 1)]
+    for run in runs:
+        run.step()
+    features = [run.synthetic().image_features for run in runs]
+    assert torch.equal(features[0], features[1])
+    assert not torch.equal(features[0], features[2])
+
+
+def test_a_non_finite_loss_stops_before_the_variables_move(train_split: Split, experts: Experts) -> None:
+    run = begin(train_split, experts)
+    with torch.no_grad():
+        run.variables["text"][0, 0] = torch.nan
+    before = {name: value.detach().clone() for name, value in run.variables.items()}
+    with pytest.raises(NonFiniteError, match="Step 0: .* is nan"):
+        run.step()
+    for name, value in run.variables.items():
+        torch.testing.assert_close(value.detach(), before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_frozen_variable_stays_where_it_was(train_split: Split, experts: Experts) -> None:
+    run = begin(train_split, experts, image_lr=0.0)
+    start = run.synthetic().image_features
+    run.step()
+    assert torch.equal(run.synthetic().image_features, start)
+    assert not torch.equal(run.synthetic().text_features, begin(train_split, experts).synthetic().text_features)
+
+
+def test_points_come_every_so_many_steps_and_at_the_end(train_split: Split, experts: Experts) -> None:
+    points = list(distill(begin(train_split, experts), every=5))
+    assert [point.step for point in points] == [5, 10, 12]
+    assert all(point.metrics["loss"] > 0 and len(point.synthetic) == 12 for point in points)
+
+
+class TinyEncoder(nn.Module):
+    """Pixels 3 x 4 x 4 in 0 to 1 to 12 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = torch.randn(48, 12, generator=generator, dtype=torch.float64) / 3
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return torch.tanh(pixels.flatten(1) @ self.weight.to(pixels.dtype))
+
+
+def pixel_run(split: Split, experts: Experts, batch: int) -> Distillation:
+    config = replace(BASE, space="pixels", image_lr=0.1)
+    pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    start = replace(start_of(split, config), pixels=pixels)
+    space = PixelSpace(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch)
+    return Distillation(start, experts, config, temperature=0.07, spread=spread_of(split), pixel_space=space)
+
+
+def test_pixels_move_alike_whether_the_graph_is_kept_or_made_again(train_split: Split, experts: Experts) -> None:
+    kept, again = pixel_run(train_split, experts, batch=12), pixel_run(train_split, experts, batch=5)
+    for run in (kept, again):
+        for _ in range(3):
+            run.step()
+    torch.testing.assert_close(kept.variables["image"], again.variables["image"], rtol=1e-5, atol=1e-6)
+    synthetic = kept.synthetic()
+    assert synthetic.pixels is not None
+    assert synthetic.pixels.dtype == torch.uint8
+    torch.testing.assert_close(synthetic.image_features, TinyEncoder()(synthetic.pixels.float() / 255))
+    assert not torch.equal(synthetic.pixels, pixel_run(train_split, experts, batch=12).synthetic().pixels)

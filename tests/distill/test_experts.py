@@ -1,0 +1,75 @@
+"""Expert trajectories: prefix, extension, repetition, and what is stored."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import RECIPE, TEXT_WIDTH, Split, open_experts
+
+from raydd.config import ExpertsConfig
+from raydd.distill.experts import Experts, contrastive_loss, require_snapshots, train_expert
+from raydd.distill.heads import Head, embed, head_size, initial_heads
+from raydd.errors import NonFiniteError, RecordError
+
+
+def same(one: tuple[Head, Head], other: tuple[Head, Head]) -> bool:
+    return all(torch.equal(a.flat(), b.flat()) for a, b in zip(one, other, strict=True))
+
+
+def test_longer_asking_extends_and_shorter_reads_a_prefix(tmp_path: Path, train_split: Split, experts: Experts) -> None:
+    opened, epochs = open_experts(tmp_path), []
+    train_expert(opened, 0, train_split, RECIPE, [2], device="cpu", on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert same(opened.snapshot(0, 2), experts.snapshot(0, 2))
+    train_expert(opened, 0, train_split, RECIPE, [2, 4], device="cpu", on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == [1, 2, 3, 4]  # went on from epoch 2, and epochs 1 and 3 left nothing in the store
+    assert [epoch for epoch in range(5) if opened.has(0, epoch)] == [0, 2, 4]
+    assert same(opened.snapshot(0, 4), experts.snapshot(0, 4))
+    train_expert(opened, 0, train_split, RECIPE, [1], device="cpu", on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs[4:] == [1]
+
+
+def test_snapshots_differ_and_the_initial_state_is_not_trained(experts: Experts) -> None:
+    flats = [experts.snapshot(0, epoch)[0].flat() for epoch in range(5)]
+    assert all(not torch.equal(a, b) for a, b in zip(flats, flats[1:], strict=False))
+    assert same(experts.snapshot(0, 0), initial_heads(experts.image_width, TEXT_WIDTH, experts.width, 0))
+    assert not same(experts.snapshot(0, 4), experts.snapshot(1, 4))
+
+
+def test_training_lowers_the_loss(experts: Experts, val_split: Split) -> None:
+    def loss(epoch: int) -> float:
+        image, text = experts.snapshot(0, epoch)
+        first = torch.arange(0, 80, 2)
+        images = val_split.images.gather(val_split.image_of_text[first], 0)
+        return float(contrastive_loss(embed(image, images) @ embed(text, val_split.texts[first].float()).T / 0.07))
+
+    assert loss(4) < 0.8 * loss(0)
+
+
+def test_a_snapshot_takes_two_bytes_a_parameter(experts: Experts) -> None:
+    size = len(experts.record.read(experts.name(0, 1)))
+    parameters = head_size(experts.image_width, experts.width) + head_size(TEXT_WIDTH, experts.width)
+    assert 2 * parameters < size < 2 * parameters + 512
+
+
+def test_missing_names_the_experts_that_lack_an_epoch(tmp_path: Path, train_split: Split) -> None:
+    opened = open_experts(tmp_path, count=3)
+    train_expert(opened, 1, train_split, RECIPE, [1, 2], device="cpu")
+    assert opened.missing([1]) == [0, 2]
+    assert opened.missing([3]) == [0, 1, 2]
+    with pytest.raises(RecordError, match=r"\[0, 2\].*raydd experts"):
+        require_snapshots(opened, [1])
+
+
+def test_a_diverging_expert_ends_with_its_reason(tmp_path: Path, train_split: Split) -> None:
+    wild = ExpertsConfig(lr=1e30, batch_size=16)
+    with pytest.raises(NonFiniteError, match=r"Expert 0 .*Lower experts\.lr"):
+        train_expert(open_experts(tmp_path), 0, train_split, wild, [1], device="cpu")
+
+
+def test_a_damaged_snapshot_is_named(tmp_path: Path, train_split: Split) -> None:
+    opened = open_experts(tmp_path)
+    train_expert(opened, 0, train_split, RECIPE, [1], device="cpu")
+    path = opened.record.local(opened.name(0, 1))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecordError, match=r"epoch-001\.safetensors is damaged"):
+        opened.snapshot(0, 1)

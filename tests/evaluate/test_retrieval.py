@@ -1,0 +1,74 @@
+"""Retrieval scores against counting by hand, slow loops, and what must hold for any scores."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from raydd.errors import NonFiniteError
+from raydd.evaluate.retrieval import KS, METRICS, retrieval_scores, scores_of_matrix
+
+
+def slow_scores(scores: Tensor, owner: Tensor) -> dict[str, float]:
+    """Rank by rank, a tie counting against the right answer."""
+    images, captions = scores.shape
+    result = {}
+    for k in KS:
+        hits = 0
+        for j in range(captions):
+            right = scores[owner[j], j]
+            before = sum(1 for i in range(images) if i != owner[j] and scores[i, j] >= right)
+            hits += before < k
+        result[f"IR@{k}"] = 100 * hits / captions
+        hits = 0
+        for i in range(images):
+            right = max(scores[i, j] for j in range(captions) if owner[j] == i)
+            hits += sum(1 for j in range(captions) if owner[j] != i and scores[i, j] >= right) < k
+        result[f"TR@{k}"] = 100 * hits / images
+    return result
+
+
+@given(images=st.integers(2, 14), seed=st.integers(0, 10**6), levels=st.sampled_from([3, 1000]))
+@settings(max_examples=40, deadline=None)
+def test_scores_equal_slow_loops_with_ties_and_without(images: int, seed: int, levels: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    owner = torch.cat([torch.arange(images), torch.randint(images, (images,), generator=generator)])
+    owner = owner[torch.randperm(len(owner), generator=generator)]
+    scores = torch.randint(levels, (images, len(owner)), generator=generator).double()
+    found = scores_of_matrix(scores, owner)
+    for metric, value in slow_scores(scores, owner).items():
+        assert found[metric] == pytest.approx(value), metric
+
+
+@given(seed=st.integers(0, 10**6), chunk=st.integers(1, 40))
+@settings(max_examples=20, deadline=None)
+def test_chunks_change_nothing_and_recall_grows_with_k(seed: int, chunk: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(15, 6, generator=generator, dtype=torch.float64)
+    texts = torch.randn(30, 6, generator=generator, dtype=torch.float64)
+    owner = torch.arange(15).repeat(2)
+    whole = retrieval_scores(images, texts, owner)
+    assert retrieval_scores(images, texts, owner, captions_at_once=chunk) == whole
+    for side in ("IR", "TR"):
+        assert whole[f"{side}@1"] <= whole[f"{side}@5"] <= whole[f"{side}@10"]
+    order = torch.randperm(30, generator=generator)
+    assert retrieval_scores(images, texts[order], owner[order]) == pytest.approx(whole)
+
+
+def test_a_matrix_that_can_be_counted_by_eye() -> None:
+    # 2 images, 4 captions, captions 0 and 1 of image 0: image 0 finds caption 2 first, image 1 finds its own.
+    scores = torch.tensor([[0.1, 0.5, 0.9, 0.0], [0.2, 0.1, 0.8, 0.3]])
+    found = scores_of_matrix(scores, torch.tensor([0, 0, 1, 1]))
+    assert found["TR@1"] == 50
+    assert found["IR@1"] == 50  # captions 1 and 3
+    assert found["IR@5"] == found["TR@5"] == 100
+    assert set(found) == set(METRICS)
+    assert found["r_mean"] == pytest.approx((found["IR_mean"] + found["TR_mean"]) / 2)
+
+
+def test_nan_is_no_score() -> None:
+    images, texts = torch.randn(3, 4), torch.randn(3, 4)
+    images[1, 2] = torch.nan
+    with pytest.raises(NonFiniteError, match="not finite"):
+        retrieval_scores(images, texts, torch.arange(3))
