@@ -37,10 +37,6 @@ class Head(NamedTuple):
         parts = flat.split([math.prod(shape) for shape in shapes], dim=-1)
         return cls(*(part.reshape(*flat.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)))
 
-    def map(self, function: object) -> "Head":
-        """The head with a function applied to each parameter."""
-        return Head(*(function(part) for part in self))  # type: ignore[operator]
-
 
 def head_size(width_in: int, width: int) -> int:
     """Number of parameters P of a head."""

@@ -1,0 +1,112 @@
+"""The store: whole files or none, names that stay inside, fingerprints that tell settings apart."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raydd.errors import RecordError
+from raydd.store import Record, Store, fingerprint
+from raydd.store.fingerprints import canonical
+
+SETTINGS = st.dictionaries(
+    st.text(max_size=5), st.one_of(st.integers(), st.booleans(), st.none(), st.text(max_size=5)), max_size=5
+)
+
+
+@given(SETTINGS, SETTINGS)
+def test_fingerprints_are_equal_for_equal_settings_alone(one: dict[str, object], other: dict[str, object]) -> None:
+    same = fingerprint("s", 1, one, {}) == fingerprint("s", 1, other, {})
+    assert same == (canonical(one) == canonical(other))
+    assert fingerprint("s", 1, dict(reversed(one.items())), {}) == fingerprint("s", 1, one, {})
+    assert fingerprint("s", 2, one, {}) != fingerprint("s", 1, one, {})
+    assert fingerprint("t", 1, one, {}) != fingerprint("s", 1, one, {})
+    assert fingerprint("s", 1, one, {"u": "a"}) != fingerprint("s", 1, one, {"u": "b"})
+
+
+def test_a_float_and_an_integer_differ_and_nan_is_refused() -> None:
+    assert fingerprint("s", 1, {"a": 1}, {}) != fingerprint("s", 1, {"a": 1.0}, {})
+    with pytest.raises(ValueError, match="nan"):
+        fingerprint("s", 1, {"a": float("nan")}, {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    lr: float
+    sizes: tuple[int, ...]
+
+
+def test_dataclasses_are_their_fields() -> None:
+    settings = {"x": Settings(0.1, (1, 2))}
+    assert canonical(settings) == '{"x":{"lr":0.1,"sizes":[1,2]}}'
+
+
+@given(st.binary(max_size=300))
+def test_what_is_written_is_read(content: bytes) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        store.write("a/b.bin", content)
+        assert store.read("a/b.bin") == content
+        assert store.names("a") == ["a/b.bin"]
+        assert store.local("a/b.bin").read_bytes() == content
+        store.remove("a/b.bin")
+        assert not store.exists("a/b.bin")
+        store.remove("a/b.bin")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "", "a\0b", "a\\b"])
+def test_no_name_leaves_the_store(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecordError, match="not a name inside the store"):
+        Store(tmp_path / "store").write(name, b"x")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"there is no file a/b\.bin"):
+        Store(tmp_path).read("a/b.bin")
+
+
+def test_a_record_is_complete_when_its_manifest_is_there(tmp_path: Path) -> None:
+    record = Record.of(Store(tmp_path), "stage", {"lr": 0.1}, {"up": "abc"}, version=1)
+    record.write_tensors("x.safetensors", {"a": torch.arange(3)}, {"why": "test"})
+    assert not record.complete
+    record.finish(facts={"size": 3})
+    assert record.complete
+    assert record.facts() == {"size": 3}
+    assert record.read_tensors("x.safetensors")["a"].tolist() == [0, 1, 2]
+    assert Record.of(Store(tmp_path), "stage", {"lr": 0.1}, {"up": "abc"}, version=1).complete
+    assert not Record.of(Store(tmp_path), "stage", {"lr": 0.2}, {"up": "abc"}, version=1).complete
+
+
+def test_a_damaged_tensor_file_is_named(tmp_path: Path) -> None:
+    record = Record.of(Store(tmp_path), "stage", {}, {}, version=1)
+    record.write("x.safetensors", b"not tensors")
+    with pytest.raises(RecordError, match=r"x\.safetensors is damaged"):
+        record.read_tensors("x.safetensors")
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    """A process that rewrites one file without end is killed many times; a reader sees a whole file each time."""
+    script = f"""
+from raydd.store import Store
+store, turn = Store({str(tmp_path)!r}), 0
+while True:
+    store.write("f.bin", bytes([turn % 256]) * 3_000_000)
+    turn += 1
+"""
+    Store(tmp_path).write("f.bin", bytes(3_000_000))
+    for _ in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", script])
+        time.sleep(1.5)
+        writer.kill()
+        writer.wait()
+        content = (tmp_path / "f.bin").read_bytes()
+        assert len(content) == 3_000_000
+        assert len(set(content)) == 1
