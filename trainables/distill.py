@@ -11,6 +11,7 @@ from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
 from raydd.place import open_store, use_threads
 from raydd.settings import with_settings
+from raydd.stages.evaluating import collapse
 from raydd.stages.experts import open_experts
 from raydd.store import Store, fingerprint
 from raydd.tuning.claims import Claimant
@@ -67,7 +68,7 @@ def distillation_reports(config: Config, store: Store, claimant: Claimant) -> It
             continue
         scores = stages.evaluate(config, store, point.synthetic, split="val", seeds=STUDENT_SEEDS).mean
         curve[-1] |= {f"val/{name}": value for name, value in scores.items()}
-        curve[-1] |= stages.collapse(config, store, point.synthetic)
+        curve[-1] |= collapse(config, store, point.synthetic)
         record = stages.synthetic_record(config, store) if last else None
         yield TrialReport(
             step=point.step,

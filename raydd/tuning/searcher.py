@@ -83,6 +83,7 @@ class StudySearch(Searcher):
         studies.renew_sampler(self._study, self._seed)
         trial = self._study.ask()
         settings = self._space.settings(trial)
+        trial.set_user_attr(studies.SETTINGS, settings)
         self._running[trial_id] = _Running(trial)
         number = studies.identity(trial)
         for listener in self._listeners:
@@ -113,6 +114,7 @@ class StudySearch(Searcher):
             self._study.tell(trial, [report.objective(name) for name in self._objectives])
         else:
             state = TrialState.PRUNED
+            trial.set_user_attr(studies.LAST_SCORE, report.r_mean)
             self._note(running, report)
             self._study.tell(trial, state=state)
         for listener in self._listeners:

@@ -4,9 +4,11 @@ Nothing else needs to survive: a trial's work is in the store, and Ray Tune's ow
 that was killed leaves RUNNING trials behind; the next one marks them and asks for the same settings again.
 """
 
+import secrets
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,9 +27,10 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "bytes": "minimize",
 }
 INTERRUPTED = "interrupted"
+SETTINGS, LAST_SCORE = "settings", "r_mean"  # user attributes that the searcher writes
 STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
-_BASE, _AGAIN, _REASON = "base", "again", "reason"
+_BASE, _ID, _AGAIN, _REASON = "base", "id", "again", "reason"
 # What the finals alone read, and where things are computed: both may change from one command to the next.
 _FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.")
 _FIXED = ("sweep.space", "sweep.objectives")
@@ -44,28 +47,39 @@ def open_study(config: Config, space: Space, address: str) -> optuna.Study:
     Raises:
         ConfigError: the database cannot be opened, or a sweep of this name was started with other settings.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    objectives = config.sweep.objectives
-    try:
-        study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(address, engine_kwargs=_engine(address)),
-            study_name=config.sweep.name,
-            directions=[DIRECTIONS[name] for name in objectives],
-            load_if_exists=True,
-        )
-    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
-        raise ConfigError(
-            f"The study's database {hide_password(address)} cannot be opened ({type(error).__name__}: {error}). "
-            "Check place.study or $RAYDD_STUDY."
-        ) from error
-    base = _base(config)
-    if (known := study.user_attrs.get(_BASE)) is None:
-        for settings in space.first:
-            study.enqueue_trial(dict(settings), skip_if_exists=True)
-        study.set_user_attr(_BASE, base)  # last, so that a driver killed before it starts over
-    else:
-        _require_same(config.sweep.name, known, base)
+    study = optuna.create_study(
+        storage=_storage(address),
+        study_name=config.sweep.name,
+        directions=[DIRECTIONS[name] for name in config.sweep.objectives],
+        load_if_exists=True,
+    )
+    if _BASE in study.user_attrs:
+        _require_same(study, config)
+        return study
+    for settings in space.first:
+        study.enqueue_trial(dict(settings), skip_if_exists=True)
+    study.set_user_attr(_ID, secrets.token_hex(4))
+    study.set_user_attr(_BASE, _base(config))  # last, so that a driver killed before it starts over
     return study
+
+
+def find_study(config: Config, address: str) -> optuna.Study | None:
+    """The sweep's study if it was started already; nothing is written.
+
+    Raises:
+        ConfigError: as `open_study`.
+    """
+    try:
+        study = optuna.load_study(study_name=config.sweep.name, storage=_storage(address))
+    except KeyError:
+        return None
+    _require_same(study, config)
+    return study
+
+
+def study_id(study: optuna.Study) -> str:
+    """The study's name, and what tells it from one of the same name in another database."""
+    return f"{study.study_name}-{study.user_attrs[_ID]}"
 
 
 def requeue_interrupted(study: optuna.Study) -> int:
@@ -84,6 +98,16 @@ def identity(trial: FrozenTrial | optuna.Trial) -> int:
     return trial.user_attrs.get(_AGAIN, trial.number)
 
 
+def settings(trial: FrozenTrial) -> dict[str, Any]:
+    """The dotted settings of a trial, those included that the space set without searching them."""
+    return trial.user_attrs[SETTINGS]
+
+
+def interrupted(trial: FrozenTrial) -> bool:
+    """Whether a trial only failed because its driver was killed."""
+    return reason(trial) == INTERRUPTED
+
+
 def reason(trial: FrozenTrial) -> str:
     """Why a trial failed; empty if it did not."""
     return trial.user_attrs.get(_REASON, "")
@@ -95,10 +119,15 @@ def fail(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
     study.tell(trial, state=TrialState.FAIL)
 
 
+def last_score(trial: FrozenTrial) -> float:
+    """Val r_mean of a stopped trial when it was stopped."""
+    return trial.user_attrs[LAST_SCORE]
+
+
 def counts(study: optuna.Study) -> Counter[str]:
     """How many trials are complete, pruned, failed, running and waiting; interrupted ones are none of these."""
     trials = study.get_trials(deepcopy=False)
-    return Counter(trial.state.name.lower() for trial in trials if reason(trial) != INTERRUPTED)
+    return Counter(trial.state.name.lower() for trial in trials if not interrupted(trial))
 
 
 def finished(study: optuna.Study) -> int:
@@ -125,7 +154,7 @@ def renew_sampler(study: optuna.Study, seed: int) -> None:
     A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
     twice.
     """
-    asked = sum(reason(trial) != INTERRUPTED for trial in study.get_trials(deepcopy=False))
+    asked = sum(not interrupted(trial) for trial in study.get_trials(deepcopy=False))
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", ExperimentalWarning
@@ -146,10 +175,19 @@ def hide_password(address: str) -> str:
     return f"{scheme}{mark}{login.partition(':')[0]}:***{at}{host}" if ":" in login else address
 
 
-def _engine(address: str) -> dict[str, Any]:
-    if address.startswith("sqlite"):
-        return {"connect_args": {"timeout": 60}}  # seconds to wait while another sweep writes
-    return {"pool_pre_ping": True}  # a connection that the server closed meanwhile is replaced
+def _storage(address: str) -> optuna.storages.RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # Seconds to wait while another sweep writes; or a connection that the server closed meanwhile is replaced.
+    options = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        if address.startswith("sqlite:///"):
+            Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return optuna.storages.RDBStorage(address, engine_kwargs=options)
+    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
+        raise ConfigError(
+            f"The study's database {hide_password(address)} cannot be opened ({type(error).__name__}: {error}). "
+            "Check place.study or $RAYDD_STUDY."
+        ) from error
 
 
 def _base(config: Config) -> dict[str, Any]:
@@ -162,11 +200,12 @@ def _base(config: Config) -> dict[str, Any]:
     return settings
 
 
-def _require_same(name: str, known: dict[str, Any], asked: dict[str, Any]) -> None:
-    for setting in sorted({*known, *asked}):
-        before, now = known.get(setting), asked.get(setting)
+def _require_same(study: optuna.Study, config: Config) -> None:
+    known, asked = study.user_attrs.get(_BASE, {}), _base(config)
+    for setting in sorted(known):
+        before, now = known[setting], asked.get(setting)
         if before != now:
             raise ConfigError(
-                f"The sweep {name!r} was started with {setting} {before!r}, and this command says {now!r}: "
+                f"The sweep {study.study_name!r} was started with {setting} {before!r}, and this command says {now!r}: "
                 "their trials cannot be compared. Set it back, or give this sweep another sweep.name."
             )

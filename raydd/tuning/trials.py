@@ -10,7 +10,6 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from raydd.config import SweepConfig
-from raydd.tuning import cluster
 from raydd.tuning import study as studies
 from raydd.tuning.searcher import Listener, StudySearch
 from search_spaces import Space
@@ -27,7 +26,7 @@ def run_trials(
     listeners: Sequence[Listener],
     *,
     folder: str,
-    grows: bool = False,
+    at_once: int,
 ) -> None:
     """Run trials until the study has `settings.trials` finished ones or the hours are over; returns when all ended.
 
@@ -38,23 +37,22 @@ def run_trials(
         settings: number, resources and scheduler of the trials.
         listeners: told of every trial.
         folder: where Tune writes, a folder or a bucket that every node reaches.
-        grows: whether the cluster may grow; trials then wait for resources that are not there yet.
+        at_once: trials that run together; 0 leaves it to the resources, which on a cluster may grow.
     """
     wanted = settings.trials - studies.finished(study)
     if wanted <= 0:
         return
-    gpus = max(0.0, settings.gpus)
     search = StudySearch(
         study,
         space,
         settings.objectives,
         listeners,
         seed=settings.seed,
-        at_once=settings.at_once or (0 if grows else cluster.slots(settings.cpus, gpus)),
+        at_once=at_once,
         deadline=time.monotonic() + settings.hours * 3600 if settings.hours else math.inf,
     )
     tune.Tuner(
-        tune.with_resources(trial, {"cpu": settings.cpus, "gpu": gpus}),
+        tune.with_resources(trial, {"cpu": settings.cpus, "gpu": settings.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=_scheduler(settings),

@@ -33,7 +33,8 @@ def run(ray_here, config, space, address, tmp_path, with_sweep):
     def run(behave, **changes):
         settings = with_sweep(config, **changes)
         study = studies.open_study(settings, space, address)
-        run_trials(make_trial(tmp_path, behave), study, space, settings.sweep, [], folder=str(tmp_path / "tune"))
+        trial, at_once = make_trial(tmp_path, behave), settings.sweep.at_once or 2
+        run_trials(trial, study, space, settings.sweep, [], folder=str(tmp_path / "tune"), at_once=at_once)
         return study
 
     return run

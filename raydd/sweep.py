@@ -1,0 +1,45 @@
+"""The sweep over settings: `raydd sweep`, `python raydd/sweep.py` and `ray submit CLUSTER.yaml raydd/sweep.py` alike.
+
+`ray submit` copies this file alone to the cluster, so it imports the installed package and reads nothing beside it.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+from raydd.config import Config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raydd.tuning.results import SweepResult
+
+
+def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = None) -> "SweepResult | None":
+    """Search the settings; a sweep of the same name goes on, or is extended to `sweep.trials`.
+
+    Args:
+        config: all settings; `sweep.*` says how to search, the others are what all trials share.
+        dry_run: show the plan and stop; gives None.
+        console: where to show it; standard output as default.
+
+    Returns:
+        What came out, also kept in the folder `sweeps/NAME` of the home.
+
+    Raises:
+        ConfigError: the space, the study, the resources or the settings are not in order.
+    """
+    from rich.console import Console
+
+    from raydd.tuning.environment import prepare_environment, ray_address
+
+    address = ray_address(config.place.ray)
+    prepare_environment(address)
+    from raydd.tuning.whole import run_sweep
+
+    return run_sweep(config, address, dry_run=dry_run, console=console or Console())
+
+
+if __name__ == "__main__":
+    from raydd.cli import main
+
+    sys.exit(main(["sweep", *sys.argv[1:]]))

@@ -1,0 +1,114 @@
+"""The finals: the best trials again in the space that counts, all student seeds, scored on val and then on test."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+from scipy.stats import rankdata
+
+from raydd import stages
+from raydd.config import Config
+from raydd.place import open_store, use_threads
+from raydd.settings import with_settings
+from raydd.tuning.claims import Claimant
+from trainables.distill import share_making
+
+RESTARTS = 2  # of a final whose process or node died
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial that made it to the finals."""
+
+    number: int
+    settings: Mapping[str, Any]
+    cheap: float
+    """Its val r_mean as a trial, on features."""
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """What became of a candidate. Scores are metric by metric: mean, std and seeds, in percent."""
+
+    number: int
+    settings: Mapping[str, Any]
+    cheap: float
+    val: Mapping[str, Any]
+    test: Mapping[str, Any]
+    record: str
+    """Folder of its synthetic set in the store."""
+
+    @property
+    def r_mean(self) -> float:
+        """Mean val r_mean, which finalists are ranked by."""
+        return self.val["r_mean"]["mean"]
+
+
+def run_finals(
+    base: Config,
+    candidates: Sequence[Candidate],
+    claims: Any,
+    *,
+    on_end: Callable[[Candidate, Finalist | None, str], None],
+    on_wait: Callable[[], None] = lambda: None,
+) -> list[Finalist]:
+    """Run the candidates side by side; gives those that came through, the best on val first.
+
+    Args:
+        base: what the trials shared; `distill.space` and `evaluate.seeds` are the finals'.
+        candidates: who takes part.
+        claims: handle of the actor of `raydd.tuning.claims`.
+        on_end: told of each candidate's result, or None and the reason.
+        on_wait: called about once a second meanwhile.
+    """
+    task = ray.remote(num_cpus=base.sweep.cpus, num_gpus=base.sweep.gpus, max_retries=RESTARTS)(score_finalist)
+    waiting = {task.remote(base, candidate, claims): candidate for candidate in candidates}
+    finalists: list[Finalist] = []
+    while waiting:
+        ready, _ = ray.wait(list(waiting), timeout=1.0)
+        on_wait()
+        for reference in ready:
+            candidate = waiting.pop(reference)
+            try:
+                finalist = ray.get(reference)
+            except RayError as error:  # the stage's own error comes wrapped in one of Ray's
+                on_end(candidate, None, _reason(error))
+            else:
+                finalists.append(finalist)
+                on_end(candidate, finalist, "")
+    return sorted(finalists, key=lambda finalist: -finalist.r_mean)
+
+
+def score_finalist(base: Config, candidate: Candidate, claims: Any) -> Finalist:
+    """Make a candidate's synthetic set and score it on val and test; runs in a Ray worker."""
+    config = with_settings(base, candidate.settings)
+    use_threads(config.place)
+    store = open_store(config.place)
+    with Claimant(claims, f"final {candidate.number}") as claimant:
+        share_making(config, store, claimant)
+        val, test = (
+            stages.synthetic_scores(
+                with_settings(config, {"evaluate.split": split}), store, claimant.progress
+            ).as_json()
+            for split in ("val", "test")
+        )
+        record = stages.synthetic_record(config, store)
+    return Finalist(candidate.number, candidate.settings, candidate.cheap, val, test, record.folder)
+
+
+def rank_correlation(finalists: Sequence[Finalist]) -> float | None:
+    """Spearman's correlation of the cheap val scores and the finals'; None for fewer than three finalists."""
+    if len(finalists) < 3:
+        return None
+    ranks = np.array([rankdata([getattr(one, name) for one in finalists]) for name in ("cheap", "r_mean")])
+    if (ranks.std(axis=1) == 0).any():  # all equal: no order to compare
+        return None
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _reason(error: RayError) -> str:
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"

@@ -1,0 +1,165 @@
+"""The board on the terminal: one live picture of the sweep, or a line a finished trial where there is no terminal."""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from optuna.trial import TrialState
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from raydd.tuning.reports import TrialReport
+
+_REFRESH = 2.0  # times a second
+
+
+@dataclass
+class _Running:
+    settings: Mapping[str, Any]
+    begun: float
+    report: TrialReport
+
+
+class Board:
+    """Shows the trials of a sweep; a context, and a listener of the searcher."""
+
+    def __init__(
+        self,
+        name: str,
+        wanted: int,
+        done: Mapping[str, int],
+        *,
+        at_once: int,
+        best: tuple[int, float, Mapping[str, Any]] | None = None,
+        doing: Callable[[], Mapping[str, str]] = dict,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Show nothing yet.
+
+        Args:
+            name: the sweep's.
+            wanted: trials in all.
+            done: trials of earlier commands, by state.
+            at_once: trials that run together, to tell the time left.
+            best: number, val r_mean and settings of the best trial of earlier commands.
+            doing: what each process is making meanwhile, see `raydd.tuning.claims`.
+            console: where to show.
+            clock: seconds.
+        """
+        self._name, self._wanted, self._at_once, self._best = name, wanted, max(1, at_once), best
+        self._done, self._doing, self._clock = Counter(done), doing, clock
+        self._console = console or Console()
+        self._running: dict[int, _Running] = {}
+        self._durations: list[float] = []
+        self._live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=_REFRESH)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def say(self, message: str) -> None:
+        """Show one line that stays."""
+        self._console.print(message, soft_wrap=True, markup=False, highlight=False)
+
+    def started(self, number: int, settings: Mapping[str, Any]) -> None:
+        """A trial begins."""
+        self._running[number] = _Running(settings, self._clock(), TrialReport())
+
+    def reported(self, number: int, report: TrialReport) -> None:
+        """A trial got on."""
+        self._running[number].report = report
+
+    def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
+        """A trial is over."""
+        trial = self._running.pop(number)
+        seconds = self._clock() - trial.begun
+        self._done[state.name.lower()] += 1
+        if state == TrialState.COMPLETE:
+            self._durations.append(seconds)
+            if self._best is None or report.r_mean > self._best[1]:
+                self._best = (number, report.r_mean, trial.settings)
+        if state == TrialState.FAIL:
+            self.say(f"trial {number} failed: {reason}")
+        elif not self._console.is_terminal:
+            end = "" if state == TrialState.COMPLETE else f", stopped as weak at step {report.step}"
+            best = f", best {self._best[1]:.2f}" if self._best else ""
+            so_far = f"({self.finished}/{self._wanted}{best})"
+            self.say(f"trial {number}: r_mean {report.r_mean:.2f} on val{end}, {seconds:.0f} s {so_far}")
+
+    @property
+    def finished(self) -> int:
+        """Trials that are over, those of earlier commands included."""
+        return self._done.total()
+
+    def seconds_left(self) -> float:
+        """A guess of the time left, from the trials that ran to their end; NaN before the first one did."""
+        if not self._durations:
+            return math.nan
+        each = sum(self._durations) / len(self._durations)
+        now = self._clock()
+        begun = sum(min(now - trial.begun, each) for trial in self._running.values())
+        return max(0.0, ((self._wanted - self.finished) * each - begun) / self._at_once)
+
+    def picture(self) -> Group:
+        """The whole board."""
+        doing = self._doing()
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("trial", "step", "val r_mean", "time", "now"):
+            table.add_column(heading, justify="left" if heading == "now" else "right")
+        for number, trial in sorted(self._running.items()):
+            report = trial.report
+            table.add_row(
+                str(number),
+                f"{report.step}/{report.steps}" if report.steps else "",
+                "" if math.isnan(report.r_mean) else f"{report.r_mean:.2f}",
+                duration(self._clock() - trial.begun),
+                doing.get(f"trial {number}", ""),
+            )
+        return Group(self._headline(), *self._best_line(), table)
+
+    def _headline(self) -> Text:
+        states = ", ".join(
+            f"{self._done[state]} {word}"
+            for state, word in (("complete", "complete"), ("pruned", "stopped as weak"), ("fail", "failed"))
+            if self._done[state]
+        )
+        left = self.seconds_left()
+        return Text.assemble(
+            (f"sweep {self._name} ", "bold"),
+            f"{self.finished}/{self._wanted} trials",
+            f" ({states})" if states else "",
+            f", about {duration(left)} left" if not math.isnan(left) else "",
+        )
+
+    def _best_line(self) -> list[Text]:
+        if self._best is None:
+            return []
+        number, r_mean, settings = self._best
+        return [Text(f"best: trial {number}, r_mean {r_mean:.2f}; {brief(settings)}", style="green")]
+
+
+def brief(settings: Mapping[str, Any]) -> str:
+    """Settings on one line, numbers short, the section distill unnamed."""
+
+    def short(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{name.removeprefix('distill.')} {short(value)}" for name, value in settings.items())
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `45 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

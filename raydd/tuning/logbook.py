@@ -1,0 +1,142 @@
+"""The sweep's story in MLflow: a run for the sweep, a nested one for each trial and each final."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from optuna.trial import TrialState
+
+from raydd.board import figures
+from raydd.board.tracking import Run, Tracking
+from raydd.config import Config
+from raydd.data import open_pixels
+from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import ConfigError
+from raydd.settings import flatten, with_settings
+from raydd.stages import load_synthetic, pairs
+from raydd.store import Record, Store
+from raydd.tuning.finals import Finalist
+from raydd.tuning.reports import TrialReport
+from raydd.tuning.results import SweepResult
+
+_STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
+_SET_FILES = ("synthetic.safetensors", "pairs.parquet", "manifest.json")
+
+
+class Logbook:
+    """Writes a sweep to MLflow; a listener of the searcher. Nothing here waits for the server."""
+
+    def __init__(self, tracking: Tracking, study: str, config: Config, store: Store) -> None:
+        """Find or create the sweep's run when the first thing is logged.
+
+        Args:
+            tracking: the open connection.
+            study: what tells this sweep from all others, see `raydd.tuning.study.study_id`.
+            config: the settings that all trials share.
+            store: where synthetic sets are read from.
+        """
+        self._tracking, self._study, self._config, self._store = tracking, study, config, store
+        self._sweep = tracking.run(config.sweep.name, ("raydd.sweep", study))
+        self._runs: dict[int, Run] = {}
+        self._curves: dict[int, list[dict[str, float]]] = {}
+        self._sweep.params(_params(config))
+
+    def started(self, number: int, settings: Mapping[str, Any]) -> None:
+        """Open a nested run with the trial's settings."""
+        run = self._tracking.run(f"trial-{number}", ("raydd.trial", f"{self._study}/{number}"), self._sweep)
+        run.params(self._trial_params(settings))
+        self._runs[number], self._curves[number] = run, []
+
+    def reported(self, number: int, report: TrialReport) -> None:
+        """Log the curve since the last report."""
+        known = self._curves[number]
+        new = [point for point in report.curve if not known or point["step"] > known[-1]["step"]]
+        known.extend(new)
+        if new:
+            self._runs[number].curve(new)
+
+    def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
+        """Log the rest of the curve, the synthetic set of a complete trial, and how the trial ended."""
+        self.reported(number, report)
+        run, curve = self._runs.pop(number), self._curves.pop(number)
+        run.tags({"raydd.state": state.name, "raydd.reason": reason})
+        if state == TrialState.COMPLETE:
+            run.curve([{"step": report.step, "seconds": report.seconds, "bytes": report.bytes}])
+            self._log_set(run, self._record(report.record))
+            for prefix in ("collapse/", "distill/", "val/"):
+                run.figure(f"figures/{prefix.rstrip('/')}.png", lambda prefix=prefix: figures.curves(curve, prefix))
+        run.end(_STATUS[state])
+
+    def final(self, finalist: Finalist) -> None:
+        """Log a finalist: its scores on val and test, its synthetic set, its images beside the real ones."""
+        number = finalist.number
+        run = self._tracking.run(f"final-{number}", ("raydd.final", f"{self._study}/{number}"), self._sweep)
+        run.params(self._trial_params(finalist.settings))
+        scores = {
+            f"{split}/{metric}{suffix}": values[key]
+            for split, rows in (("val", finalist.val), ("test", finalist.test))
+            for metric, values in rows.items()
+            for key, suffix in (("mean", ""), ("std", "_std"))
+        }
+        run.curve([{"step": 0, "cheap_r_mean": finalist.cheap, **scores}])
+        record = self._record(finalist.record)
+        self._log_set(run, record)
+        if record.has("images/000.png"):
+            run.figure("figures/synthetic_pairs.png", lambda: self._picture(load_synthetic(record)))
+        run.end()
+
+    def concluded(self, result: SweepResult, shares: Mapping[str, float]) -> None:
+        """Log the sweep's own figures and result, and end its run.
+
+        Args:
+            result: what came out.
+            shares: the settings' importance for val r_mean; may be empty.
+        """
+        self._sweep.figure("figures/history.png", lambda: figures.search_history(result.scores, result.stopped))
+        if shares:
+            self._sweep.figure("figures/importance.png", lambda: figures.importance(shares))
+        if len(result.objectives) > 1 and result.points:
+            points, front = list(result.points.values()), [result.points[number] for number in result.front]
+            self._sweep.figure("figures/front.png", lambda: figures.front(points, front, result.objectives))
+        self._sweep.files("", lambda folder: result.write(folder))
+        if result.best:
+            self._sweep.curve([{"step": result.finished, "val/r_mean": result.best.cheap}])
+        self._sweep.end()
+
+    def _trial_params(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return _params(with_settings(self._config, settings))
+        except ConfigError:  # the trial itself fails with it, and says so
+            return dict(settings)
+
+    def _log_set(self, run: Run, record: Record) -> None:
+        def write(into: Path) -> None:
+            names = [*_SET_FILES, *(name for name in self._store.names(record.folder) if name.endswith(".png"))]
+            for name in names:
+                name = name.removeprefix(f"{record.folder}/")
+                (into / name).parent.mkdir(exist_ok=True)
+                (into / name).write_bytes(record.read(name))
+
+        def similarity() -> Figure:
+            return figures.similarity_matrix(load_synthetic(record).similarity.matrix().numpy())
+
+        run.files("synthetic", write)
+        run.dataset("synthetic", record.fingerprint, f"{self._store.root}/{record.folder}", "distilled")
+        run.figure("figures/similarity.png", similarity)
+
+    def _record(self, folder: str) -> Record:
+        stage, name = folder.split("/")
+        return Record(self._store, stage, name, {}, {})
+
+    def _picture(self, synthetic: SyntheticSet) -> Figure:
+        assert synthetic.pixels is not None
+        train, count = pairs(self._config, self._store).train, min(8, len(synthetic))
+        images = [train.images[index] for index in synthetic.start_images[:count].tolist()]
+        start = open_pixels(images, synthetic.pixels.shape[-1])
+        captions = [train.captions[index] for index in synthetic.start_captions[:count].tolist()]
+        return figures.synthetic_pairs(start.numpy(), synthetic.pixels[:count].numpy(), captions, count)
+
+
+def _params(config: Config) -> dict[str, Any]:
+    return {name: value for name, value in flatten(config).items() if not name.startswith(("place.", "sweep."))}

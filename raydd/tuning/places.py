@@ -1,0 +1,36 @@
+"""Settings for processes that share neither the driver's environment nor its machine."""
+
+from raydd.config import Config
+from raydd.place import home, mlflow_address, open_store, study_address
+from raydd.settings import with_settings
+
+
+def settled(config: Config, *, cpus: float, gpus: float) -> Config:
+    """The config with every place spelt out and one process's share of the machine, for Ray's workers.
+
+    Args:
+        config: as the user gave it: places may be empty, or come from the environment.
+        cpus: CPU cores of a process; its thread limit, unless `place.threads` sets one.
+        gpus: GPUs of a process; without any, `place.device` auto is the CPU.
+    """
+    place, store = config.place, open_store(config.place)
+    return with_settings(
+        config,
+        {
+            "place.home": str(home(place)),
+            "place.store": str(store.folder) if store.folder else store.root,
+            "place.mlflow": mlflow_address(place),
+            "place.study": study_address(place),
+            "place.threads": place.threads or max(1, int(cpus)),
+            "place.device": "cpu" if place.device == "auto" and not gpus else place.device,
+        },
+    )
+
+
+def tune_folder(config: Config) -> str:
+    """Where Ray keeps its own notes on a run: beside the records if these are in a bucket, else in the home."""
+    root = config.place.store
+    if "://" not in root:
+        return str(home(config.place) / "ray-runs")
+    address, mark, options = root.partition("?")
+    return f"{address.rstrip('/')}/ray-runs{mark}{options}"

@@ -1,0 +1,115 @@
+"""What a sweep is about to do, shown before it does it."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import TrialState
+from rich.table import Table
+
+from raydd.config import Config
+from raydd.data.features import features_record
+from raydd.progress import Progress
+from raydd.stages import features, pairs
+from raydd.stages.experts import open_experts
+from raydd.store import Store
+from raydd.tuning import study as studies
+from raydd.tuning.live import duration
+from search_spaces import Space
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sweep to come."""
+
+    config: Config
+    space: Space
+    done: Counter[str]
+    """Trials of earlier commands, by state."""
+    at_once: int
+    """Trials that run together; 0 leaves it to a cluster that may grow."""
+    records: tuple[tuple[str, str], ...]
+    """Shared records of the base settings: name, and what of it is there."""
+    trial_seconds: float
+    """Mean time of the complete trials so far; NaN before the first."""
+
+    @property
+    def finished(self) -> int:
+        """Trials that count already."""
+        return self.done["complete"] + self.done["pruned"] + self.done["fail"]
+
+    @property
+    def left(self) -> int:
+        """Trials to run."""
+        return max(0, self.config.sweep.trials - self.finished)
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of the trials to run; NaN if there is nothing to go by."""
+        return self.left * self.trial_seconds / max(1, self.at_once)
+
+    def table(self) -> Table:
+        """The plan for the terminal."""
+        sweep, place = self.config.sweep, self.config.place
+        table = Table(show_header=False, box=None, pad_edge=False, title=f"sweep {sweep.name}", title_justify="left")
+        for name, text in self._lines():
+            table.add_row(name, text)
+        table.add_row("study", studies.hide_password(place.study))
+        table.add_row("store", place.store)
+        table.add_row("mlflow", studies.hide_password(place.mlflow))
+        return table
+
+    def _lines(self) -> list[tuple[str, str]]:
+        sweep = self.config.sweep
+        done = ", ".join(f"{count} {state}" for state, count in sorted(self.done.items()) if count)
+        share = f"{sweep.cpus:g} CPU" + (f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else "")
+        together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
+        hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
+        seconds = f"about {duration(self.seconds)}" if not math.isnan(self.seconds) else "known after the first trials"
+        finals = f"the best {sweep.finalists} again on {self.config.distill.space}" if sweep.finalists else "none"
+        return [
+            ("space", f"{self.space.name}, {len(self.space.first)} published or default settings first"),
+            ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
+            ("resources", f"{share} a trial, {together}"),
+            ("objectives", ", ".join(sweep.objectives) + (", weak trials are stopped" if sweep.stop_weak else "")),
+            *self.records,
+            ("time", seconds if self.left else "none"),
+            (
+                "finals",
+                f"{finals}, {self.config.evaluate.seeds} student seeds, val then test" if sweep.finalists else finals,
+            ),
+        ]
+
+
+def make_plan(
+    config: Config, space: Space, study: optuna.Study | None, store: Store, at_once: int, progress: Progress
+) -> Plan:
+    """Look at the study, if the sweep was started before, and at the store; computes nothing but the data's checks."""
+    return Plan(
+        config,
+        space,
+        studies.counts(study) if study else Counter(),
+        at_once,
+        _records(config, store, progress),
+        _trial_seconds(study) if study else math.nan,
+    )
+
+
+def _records(config: Config, store: Store, progress: Progress) -> tuple[tuple[str, str], ...]:
+    data = pairs(config, store, progress)
+    count = config.experts.count
+    read = f"{len(data.train.images)} training images, {config.features.views} views"
+    if not features_record(config, data.fingerprint, store).complete:
+        return ("features", f"to make: {read}"), ("experts", f"to make: {count} for each recipe that trials ask for")
+    missing = open_experts(config, store, features(config, store)).missing(config.distill.expert_epochs)
+    return ("features", f"there: {read}"), ("experts", f"{count - len(missing)} of {count} there in the base recipe")
+
+
+def _trial_seconds(study: optuna.Study) -> float:
+    times = [
+        (trial.datetime_complete - trial.datetime_start).total_seconds()
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if trial.datetime_complete and trial.datetime_start
+    ]
+    return sum(times) / len(times) if times else math.nan

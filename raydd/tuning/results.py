@@ -1,0 +1,148 @@
+"""What a sweep concludes: printed, and kept as JSON and as a settings file that `raydd run --config` takes."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from raydd.config import Config
+from raydd.settings import to_yaml, with_settings
+from raydd.tuning import study as studies
+from raydd.tuning.finals import Candidate, Finalist, rank_correlation
+from raydd.tuning.live import brief
+
+RESULT, SETTINGS = "result.json", "best.yaml"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """The end of a sweep. Scores are percent; trials go by the number that their settings were first tried under."""
+
+    name: str
+    config: Config
+    """What all trials shared, as the user gave it."""
+    objectives: tuple[str, ...]
+    scores: Mapping[int, float]
+    """Val r_mean of the complete trials."""
+    stopped: Mapping[int, float]
+    """Last val r_mean of the trials that were stopped as weak."""
+    failed: Mapping[int, str]
+    """Reasons of the trials that failed."""
+    points: Mapping[int, tuple[float, ...]]
+    """The complete trials' objectives."""
+    front: tuple[int, ...]
+    """Complete trials that no other one beats in every objective."""
+    best: Candidate | None
+    """The best trial on features, by val; None if none was complete."""
+    finalists: tuple[Finalist, ...]
+    """The best on val first."""
+
+    @property
+    def finished(self) -> int:
+        """Trials that are over."""
+        return len(self.scores) + len(self.stopped) + len(self.failed)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The winner's searched settings: the best finalist's, without finals the best trial's."""
+        if self.finalists:
+            return self.finalists[0].settings
+        return self.best.settings if self.best else {}
+
+    @property
+    def rank_correlation(self) -> float | None:
+        """How well the cheap ranking predicts the finals': Spearman's, None below three finalists."""
+        return rank_correlation(self.finalists)
+
+    def write(self, folder: Path) -> None:
+        """Write `result.json` and, if there is a winner, `best.yaml`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "sweep": self.name,
+            "objectives": self.objectives,
+            "trials": {"complete": self.scores, "stopped": self.stopped, "failed": self.failed},
+            "front": [{"trial": number, **self._objectives(number)} for number in self.front],
+            "best": dataclasses.asdict(self.best) if self.best else None,
+            "finalists": [dataclasses.asdict(finalist) for finalist in self.finalists],
+            "rank_correlation": self.rank_correlation,
+            "settings": dict(self.settings),
+        }
+        (folder / RESULT).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        if self.settings:
+            (folder / SETTINGS).write_text(to_yaml(with_settings(self.config, self.settings)), encoding="utf-8")
+
+    def tables(self) -> RenderableType:
+        """The result for the terminal."""
+        parts: list[RenderableType] = []
+        if len(self.objectives) > 1:
+            parts.append(self._front_table())
+        if self.finalists:
+            parts.append(self._finals_table())
+            if (value := self.rank_correlation) is not None:
+                parts.append(
+                    f"rank correlation of trials and finals on val: {value:.2f} ({len(self.finalists)} settings)"
+                )
+        if self.best:
+            parts.append(f"best trial: {self.best.number}, val r_mean {self.best.cheap:.2f} on features")
+        if self.settings:
+            parts.append(f"best settings: {brief(self.settings)}")
+        return Group(*parts)
+
+    def _objectives(self, number: int) -> dict[str, float]:
+        return dict(zip(self.objectives, self.points[number], strict=True))
+
+    def _front_table(self) -> Table:
+        table = Table(title="Pareto front", title_justify="left")
+        for heading in ("trial", *self.objectives):
+            table.add_column(heading, justify="right")
+        for number in self.front:
+            table.add_row(str(number), *(f"{value:.6g}" for value in self.points[number]))
+        return table
+
+    def _finals_table(self) -> Table:
+        title = f"finals on {self.config.distill.space}, {self.config.evaluate.seeds} student seeds, percent"
+        table = Table(title=title, title_justify="left")
+        for heading in ("trial", "val, features", "val r_mean", "test r_mean", "test IR@1", "test TR@1"):
+            table.add_column(heading, justify="right")
+        for one in self.finalists:
+            tested = [one.test[metric] for metric in ("r_mean", "IR@1", "TR@1")]
+            cells = [f"{values['mean']:.2f} ± {values['std']:.2f}" for values in (one.val["r_mean"], *tested)]
+            table.add_row(str(one.number), f"{one.cheap:.2f}", *cells)
+        return table
+
+
+def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist]) -> SweepResult:
+    """Gather a sweep's result from its study and its finals."""
+    objectives = config.sweep.objectives
+    place = objectives.index("r_mean")
+    complete = studies.ranked(study, objectives)
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return SweepResult(
+        name=study.study_name,
+        config=config,
+        objectives=objectives,
+        scores={studies.identity(trial): trial.values[place] for trial in complete},
+        stopped={studies.identity(trial): studies.last_score(trial) for trial in pruned},
+        failed={studies.identity(trial): studies.reason(trial) for trial in failed if not studies.interrupted(trial)},
+        points={studies.identity(trial): tuple(trial.values) for trial in complete},
+        front=tuple(studies.identity(trial) for trial in studies.pareto_front(study)),
+        best=candidates(study, objectives, 1)[0] if complete else None,
+        finalists=tuple(finalists),
+    )
+
+
+def candidates(study: optuna.Study, objectives: Sequence[str], count: int) -> list[Candidate]:
+    """The best trials by val r_mean."""
+    place = list(objectives).index("r_mean")
+    return [
+        Candidate(studies.identity(trial), studies.settings(trial), trial.values[place])
+        for trial in studies.ranked(study, objectives)[:count]
+    ]

@@ -1,0 +1,158 @@
+"""A sweep from its plan to its result: composes the modules of this room."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import optuna
+import ray
+from ray import tune
+from rich.console import Console
+from rich.status import Status
+
+from raydd.board.tracking import Tracking
+from raydd.config import Config
+from raydd.console import progress_on
+from raydd.place import home, open_store
+from raydd.stages import features
+from raydd.store import Store
+from raydd.tuning import study as studies
+from raydd.tuning.claims import open_claims
+from raydd.tuning.cluster import cluster, slots
+from raydd.tuning.finals import Candidate, Finalist, run_finals
+from raydd.tuning.lease import driving
+from raydd.tuning.live import Board
+from raydd.tuning.logbook import Logbook
+from raydd.tuning.places import settled, tune_folder
+from raydd.tuning.plan import Plan, make_plan
+from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude
+from raydd.tuning.trials import run_trials
+from search_spaces import check_space, load_space
+from trainables.distill import distill_trial
+
+
+def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) -> SweepResult | None:
+    """Plan a sweep, run or continue its trials and its finals, and conclude; None for a dry run.
+
+    Args:
+        config: as the user gave it.
+        address: Ray's, see `raydd.tuning.environment.ray_address`.
+        dry_run: show the plan and stop.
+        console: where to show everything.
+
+    Raises:
+        ConfigError: the space, the study, the resources or the settings are not in order.
+    """
+    base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
+    space, store = load_space(config.sweep.space), open_store(base.place)
+    check_space(space, base)
+    with cluster(address, home(base.place)):
+        at_once = base.sweep.at_once or (slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0)
+        with progress_on(console) as progress:
+            plan = make_plan(base, space, studies.find_study(base, base.place.study), store, at_once, progress)
+        console.print(plan.table())
+        if dry_run:
+            return None
+        study = studies.open_study(base, space, base.place.study)
+        with driving(study), _tracking(base, console) as tracking:
+            studies.requeue_interrupted(study)
+            if address == "local":
+                _make_features(config, store, console)
+            logbook = Logbook(tracking, studies.study_id(study), base, store)
+            claims = open_claims(store.root)
+            _run_trials(plan, study, claims, logbook, console)
+            finalists = _run_finals(base, study, claims, logbook, console)
+            result = conclude(study, config, finalists)
+            logbook.concluded(result, _importance(study, base.sweep.objectives))
+    folder = home(config.place) / "sweeps" / result.name
+    result.write(folder)
+    console.print(result.tables())
+    console.print(f"kept in {folder}: {RESULT}, {SETTINGS}", soft_wrap=True)
+    return result
+
+
+def _make_features(config: Config, store: Store, console: Console) -> None:
+    """Encode on all cores before trials share them out; on a cluster the first trial does it, where the GPUs are."""
+    with progress_on(console) as progress:
+        features(config, store, progress)
+
+
+def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, console: Console) -> None:
+    sweep = plan.config.sweep
+    best = candidates(study, sweep.objectives, 1)
+
+    def doing() -> Mapping[str, str]:
+        return ray.get(claims.doing.remote())
+
+    board = Board(
+        sweep.name,
+        sweep.trials,
+        plan.done,
+        at_once=plan.at_once,
+        best=(best[0].number, best[0].cheap, best[0].settings) if best else None,
+        doing=doing,
+        console=console,
+    )
+    with board:
+        run_trials(
+            tune.with_parameters(distill_trial, base=plan.config, claims=claims),
+            study,
+            plan.space,
+            sweep,
+            [board, logbook],
+            folder=tune_folder(plan.config),
+            at_once=plan.at_once,
+        )
+
+
+def _run_finals(base: Config, study: optuna.Study, claims: Any, logbook: Logbook, console: Console) -> list[Finalist]:
+    best = candidates(study, base.sweep.objectives, base.sweep.finalists)
+    if not best:
+        return []
+
+    def ended(candidate: Candidate, finalist: Finalist | None, reason: str) -> None:
+        if finalist is None:
+            console.print(f"the final of trial {candidate.number} failed: {reason}", markup=False, soft_wrap=True)
+            return
+        logbook.final(finalist)
+        console.print(
+            f"final of trial {finalist.number}: val {finalist.r_mean:.2f}, test {finalist.test['r_mean']['mean']:.2f}",
+            highlight=False,
+        )
+
+    with _status(console) as status:
+
+        def wait() -> None:
+            doing: Any = ray.get(claims.doing.remote())
+            status.update("; ".join(f"{who}: {what}" for who, what in sorted(doing.items())) or "finals")
+
+        return run_finals(base, best, claims, on_end=ended, on_wait=wait)
+
+
+@contextlib.contextmanager
+def _status(console: Console) -> Iterator[Status]:
+    status = console.status("finals")
+    if not console.is_terminal:
+        yield status
+        return
+    with status:
+        yield status
+
+
+def _tracking(config: Config, console: Console) -> Tracking:
+    return Tracking(
+        config.place.mlflow,
+        home(config.place) / "mlartifacts",
+        lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True),
+    )
+
+
+def _importance(study: optuna.Study, objectives: tuple[str, ...]) -> Mapping[str, float]:
+    """The settings' importance for val r_mean; empty while there are too few trials to tell."""
+    place = objectives.index("r_mean")
+    if len(studies.ranked(study, objectives)) < studies.STARTUP_TRIALS:
+        return {}
+    try:
+        return optuna.importance.get_param_importances(study, target=lambda trial: trial.values[place])
+    except (ValueError, RuntimeError):  # no setting is in every trial, or all scores are equal
+        return {}

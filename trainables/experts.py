@@ -1,0 +1,102 @@
+"""Expert trajectories by Ray Train: each worker trains what its rank owes and the store lacks.
+
+The store is the only truth about what is done. A worker that dies takes the trajectory in its hands with it; Ray
+starts the group again, and everybody passes over what is there.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from raydd.config import Config
+from raydd.place import home, open_store, use_threads
+from raydd.progress import Progress, silent
+from raydd.tuning.environment import prepare_environment, ray_address
+
+RESTARTS = 3  # of the workers, after one died
+LOOK_SECONDS = 1.0  # between two looks of the driver at what the store has
+
+
+def make_experts(config: Config, *, workers: int, gpus: float = 0.0, progress: Progress = silent) -> None:
+    """Train the trajectories that the store lacks on Ray Train workers.
+
+    Args:
+        config: all settings; `place.ray` names the cluster.
+        workers: how many share the trajectories.
+        gpus: of each worker, fractions allowed.
+        progress: told how many trajectories are there.
+
+    Raises:
+        ray.train.TrainingFailedError: workers died more often than they are started again.
+    """
+    address = ray_address(config.place.ray)
+    prepare_environment(address)
+    from ray import train
+    from ray.train.torch import TorchTrainer
+
+    from raydd.stages import features, missing_experts
+    from raydd.tuning.cluster import cluster
+    from raydd.tuning.places import settled, tune_folder
+
+    store = open_store(config.place)
+    features(config, store, progress)
+    if not (missing := missing_experts(config, store)):
+        return
+    config = settled(config, cpus=1, gpus=gpus)
+    with cluster(address, home(config.place)), _telling(config, progress):
+        TorchTrainer(
+            train_share,
+            train_loop_config={"config": config, "missing": missing},
+            scaling_config=train.ScalingConfig(
+                num_workers=min(workers, len(missing)), use_gpu=gpus > 0, resources_per_worker=_resources(gpus)
+            ),
+            run_config=train.RunConfig(
+                name="experts",
+                storage_path=tune_folder(config),
+                failure_config=train.FailureConfig(max_failures=RESTARTS),
+            ),
+        ).fit()
+
+
+def train_share(given: Mapping[str, Any]) -> None:
+    """Train what this worker's rank owes of the `missing` trajectories; runs in a Ray Train worker.
+
+    It reports once, at the end: a report waits for those of all other workers.
+    """
+    from ray import train
+
+    from raydd.stages import train_expert
+
+    config: Config = given["config"]
+    use_threads(config.place)
+    store, context = open_store(config.place), train.get_context()
+    mine = given["missing"][context.get_world_rank() :: context.get_world_size()]
+    for expert in mine:
+        train_expert(config, store, expert)
+    train.report({"experts": len(mine)})
+
+
+def _resources(gpus: float) -> dict[str, float]:
+    return {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
+
+
+@contextlib.contextmanager
+def _telling(config: Config, progress: Progress) -> Iterator[None]:
+    """Tell from the driver how many trajectories the store has, since workers report at their end alone."""
+    from raydd.stages import missing_experts
+
+    store, over = open_store(config.place), threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_SECONDS):
+            progress("experts", config.experts.count - len(missing_experts(config, store)), config.experts.count)
+
+    thread = threading.Thread(target=look, name="experts", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        progress("experts", config.experts.count - len(missing_experts(config, store)), config.experts.count)
