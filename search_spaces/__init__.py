@@ -55,21 +55,20 @@ def load_space(name: str) -> Space:
     return Space(name, functions[function], tuple(getattr(module, "FIRST", ())))
 
 
-def check_space(space: Space, config: Config) -> None:
-    """Build a `Config` from the first trials and from some draws, so that a wrong name or range shows before any work.
+def draw_configs(space: Space, config: Config) -> list[Config]:
+    """The first trials and some random ones as configs, so that a wrong name or range shows before any work.
 
     Raises:
         ConfigError: what is wrong with which settings of the space.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for settings in space.first:
-        _check_settings(space, config, settings)  # optuna passes over names that the function does not suggest
+        _with(space, config, settings)  # optuna passes over names that the function does not suggest
         study.enqueue_trial(dict(settings))
-    for _ in range(len(space.first) + DRAWS):
-        _check_draw(space, config, study.ask())
+    return [_drawn(space, config, study.ask()) for _ in range(len(space.first) + DRAWS)]
 
 
-def _check_draw(space: Space, config: Config, trial: optuna.Trial) -> None:
+def _drawn(space: Space, config: Config, trial: optuna.Trial) -> Config:
     try:
         settings = space.settings(trial)
     except Exception as error:  # a user's own code can raise anything
@@ -77,12 +76,12 @@ def _check_draw(space: Space, config: Config, trial: optuna.Trial) -> None:
             f"The search space {space.name} failed with {type(error).__name__}: {error}, "
             f"after it had suggested {trial.params}. Correct the function."
         ) from error
-    _check_settings(space, config, settings)
+    return _with(space, config, settings)
 
 
-def _check_settings(space: Space, config: Config, settings: Mapping[str, Any]) -> None:
+def _with(space: Space, config: Config, settings: Mapping[str, Any]) -> Config:
     try:
-        with_settings(config, settings)
+        return with_settings(config, settings)
     except ConfigError as error:
         raise ConfigError(f"The search space {space.name} suggests what cannot be set. {error}") from error
 

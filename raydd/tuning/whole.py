@@ -26,8 +26,9 @@ from raydd.tuning.logbook import Logbook
 from raydd.tuning.places import settled, tune_folder
 from raydd.tuning.plan import Plan, make_plan
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude
+from raydd.tuning.shares import with_gpu_share
 from raydd.tuning.trials import run_trials
-from search_spaces import check_space, load_space
+from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
 
 
@@ -45,8 +46,12 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     """
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)
-    check_space(space, base)
+    drawn = draw_configs(space, base)
     with cluster(address, home(base.place)):
+        if base.sweep.gpus < 0:
+            with progress_on(console) as progress:
+                cached = features(config, store, progress)
+            base = with_gpu_share(base, drawn, cached.image_width, cached.text_width)
         at_once = base.sweep.at_once or (slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0)
         with progress_on(console) as progress:
             plan = make_plan(base, space, studies.find_study(base, base.place.study), store, at_once, progress)

@@ -2,7 +2,7 @@ import pytest
 
 from raydd.config import Config
 from raydd.errors import ConfigError
-from search_spaces import check_space, load_space
+from search_spaces import draw_configs, load_space
 
 
 def write(folder, text):
@@ -13,8 +13,9 @@ def write(folder, text):
 
 def test_the_bundled_space_builds_configs():
     space = load_space("repblend")
-    check_space(space, Config())
+    configs = draw_configs(space, Config())
     assert space.first
+    assert {config.distill.blend for config in configs} == {"none", "beta", "fixed"}
 
 
 def test_an_unknown_space_is_answered_with_the_known_ones():
@@ -30,7 +31,7 @@ def mine(trial):
     return {"distill.rank": 1 + int(trial.suggest_float("distill.image_lr", 0.01, 0.5) > 0.2)}
 """
     space = load_space(write(tmp_path, text))
-    check_space(space, Config())
+    draw_configs(space, Config())
     assert space.first == ({"distill.image_lr": 0.1},)
 
 
@@ -48,7 +49,7 @@ def mine(trial):
 )
 def test_a_wrong_space_is_named_before_any_trial(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
-        check_space(load_space(write(tmp_path, text)), Config())
+        draw_configs(load_space(write(tmp_path, text)), Config())
 
 
 def test_a_missing_file(tmp_path):

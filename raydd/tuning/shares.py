@@ -1,0 +1,60 @@
+"""The share of a GPU that a trial needs, from an upper estimate of its memory."""
+
+from collections.abc import Sequence
+
+import ray
+
+from raydd.config import Config
+from raydd.errors import ConfigError
+from raydd.settings import with_settings
+from trainables.distill import STUDENT_SEEDS
+
+CONTEXT_BYTES = 800 * 2**20  # CUDA's own, and the libraries' work space
+SCORING_BYTES = 512 * 2**20  # similarities of queries and candidates, taken in chunks
+SAFETY = 1.25
+_FLOAT = 4
+_HEAD_COPIES = 6  # start and target of both heads, their difference, its square, on the way
+_STUDENT_COPIES = 4  # parameters, gradients, momentum, and one temporary
+_WALK_TENSORS = 16  # rows that a student step keeps for the second backward pass, over two heads
+
+
+def with_gpu_share(config: Config, drawn: Sequence[Config], image_width: int, text_width: int) -> Config:
+    """The config with `sweep.gpus` -1 replaced by the share of this cluster's GPUs that its largest trial needs.
+
+    Args:
+        config: what all trials share.
+        drawn: configs of trials, from the search space.
+        image_width: of the image features.
+        text_width: of the text features.
+
+    Raises:
+        ConfigError: the cluster has no GPU, or a trial does not fit on one.
+    """
+    if config.sweep.gpus >= 0:
+        return config
+    if not ray.cluster_resources().get("GPU"):
+        raise ConfigError("sweep.gpus -1 picks a share of a GPU, but Ray sees none here. Set sweep.gpus to 0.")
+    size = int(ray.get(ray.remote(num_gpus=1)(_gpu_bytes).remote()))
+    need = max(trial_bytes(trial, image_width, text_width) for trial in drawn)
+    if need > size:
+        raise ConfigError(
+            f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "
+            "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it all the same."
+        )
+    return with_settings(config, {"sweep.gpus": 1 / (size // need)})
+
+
+def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
+    """GPU memory that a trial on features may need, in bytes; an upper estimate."""
+    width = config.experts.width or image_width
+    parameters = sum(width * (inputs + width + 4) for inputs in (image_width, text_width))
+    steps, rows = config.distill.student_steps, config.distill.minibatch
+    seen = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step looks at all before it
+    tensors = parameters * (_HEAD_COPIES + _STUDENT_COPIES * STUDENT_SEEDS) + seen * rows * width * _WALK_TENSORS
+    return int(SAFETY * (CONTEXT_BYTES + SCORING_BYTES + _FLOAT * tensors))
+
+
+def _gpu_bytes() -> int:
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory
