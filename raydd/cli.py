@@ -2,14 +2,17 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import tyro
+
 from raydd.config import Config
-from raydd.errors import RayddError, nearest
+from raydd.errors import ConfigError, RayddError, nearest
 
 COMMANDS = {
     "demo": "The whole way on the bundled pictures: features, experts, a sweep, the best on pixels, test scores.",
@@ -28,11 +31,11 @@ COMMANDS = {
 class Options:
     """What every command takes."""
 
-    settings: Annotated[Config, "flattened"] = field(default_factory=Config)
+    settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)  # --distill.pairs and the like
     """All settings."""
-    config: Path | None = None
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
     """A YAML file of settings; flags win over it."""
-    preset: str | None = None
+    preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Published settings by name, such as repblend-flickr30k-100; the file and the flags win over them."""
     print_config: bool = False
     """Print the settings that would be used, as YAML, and stop."""
@@ -51,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"raydd: {error}", file=sys.stderr)
         return 2
+    except SystemExit as end:  # tyro has shown the help, or what is wrong with a flag
+        return int(end.code or 0)
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("raydd: interrupted. What is finished is kept; the same command goes on from there.", file=sys.stderr)
         return 130
@@ -90,15 +98,16 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
     Raises:
         ConfigError: an unknown name or a bad value in any of them.
     """
-    import tyro
-
     from raydd.settings import load
 
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     before.add_argument("--config")
     before.add_argument("--preset")
     before.add_argument("--distill.method", dest="method")
-    seen, _ = before.parse_known_args(arguments)
+    try:
+        seen, _ = before.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error.argument_name}: {error.message}. See `{prog} --help`.") from error
     base = load(seen.config, seen.preset, {"distill.method": seen.method} if seen.method else {})
     return tyro.cli(
         kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=True

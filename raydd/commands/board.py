@@ -1,0 +1,112 @@
+"""Open MLflow's pages on what was tracked: a server for this machine alone, until Ctrl-C."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from raydd import cli
+from raydd.errors import ConfigError, RayddError
+from raydd.place import home, mlflow_address
+
+HOST = "127.0.0.1"
+SQLITE = "sqlite:///"
+START_SECONDS = 120  # a first start makes the database, on a busy machine
+STOP_SECONDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """Open MLflow's pages."""
+
+    port: int = 5000
+    """Port on 127.0.0.1."""
+
+
+def main(options: Options) -> int:
+    """Serve the pages and say where they are."""
+    place, console = options.settings.place, Console()
+    address, folder = mlflow_address(place), home(place)
+    if address == "none":
+        raise ConfigError("place.mlflow is none, so there is nothing to show. Give the address that was tracked to.")
+    if address.startswith(("http://", "https://")):
+        console.print(f"An MLflow server keeps these runs. Its pages are at {address}", soft_wrap=True)
+        return 0
+    _require_free(options.port)
+    if address.startswith(SQLITE):
+        database = Path(address.removeprefix(SQLITE))
+        if not database.exists():
+            console.print(
+                f"Nothing was tracked yet: {database} is new and empty. `raydd sweep` fills it.", soft_wrap=True
+            )
+            database.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _server(address, options.port, artifacts=folder / "mlartifacts", log=folder / "board.log") as server:
+        console.print(f"MLflow's pages: http://{HOST}:{options.port} (Ctrl-C closes them)", soft_wrap=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.wait()
+            raise RayddError(f"MLflow's server ended by itself. {folder / 'board.log'} says why.")
+    return 0
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"Port {port} cannot be used ({error}). Give another one with --port.") from error
+
+
+@contextlib.contextmanager
+def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's server in a process group of its own, answering; the whole group ends with the block."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", address, "--artifacts-destination", str(artifacts)]
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes, for what raydd does not use
+        **os.environ,
+    }
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        _wait_for(server, port, log)
+        yield server
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _end(server)
+
+
+def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5).close()
+            return
+        time.sleep(0.2)
+    last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+    raise RayddError(f"MLflow's server did not start: {last}. {log} says more.")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(STOP_SECONDS)
+        os.killpg(server.pid, signal.SIGKILL)

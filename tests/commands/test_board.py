@@ -1,0 +1,69 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from raydd.cli import main
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_taken_port_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["board", "--port", str(port), "--place.home", str(tmp_path)]) == 2
+    assert f"Port {port} cannot be used" in capsys.readouterr().err
+
+
+def test_without_tracking_there_is_nothing_to_show(capsys: pytest.CaptureFixture[str]):
+    assert main(["board", "--place.mlflow", "none"]) == 2
+    assert "place.mlflow is none" in capsys.readouterr().err
+
+
+def test_a_server_of_its_own_shows_its_runs_itself(capsys: pytest.CaptureFixture[str]):
+    assert main(["board", "--place.mlflow", "http://127.0.0.1:5999"]) == 0
+    assert "http://127.0.0.1:5999" in capsys.readouterr().out
+
+
+def test_an_address_that_mlflow_refuses_ends_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--port", str(free_port()), "--place.home", str(tmp_path), "--place.mlflow", "what://ever"]
+    assert main(["board", *arguments]) == 2
+    assert "MLflow's server did not start" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_pages_are_served_on_loopback_until_the_end_and_nothing_stays(end: signal.Signals, tmp_path: Path):
+    port = free_port()
+    command = [sys.executable, "-m", "raydd.cli", "board", "--port", str(port), "--place.home", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300"}) as board:
+        assert board.stdout
+        assert "Nothing was tracked yet" in board.stdout.readline()
+        assert f"http://127.0.0.1:{port}" in board.stdout.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as page:
+            assert page.status == 200
+        servers = psutil.Process(board.pid).children(recursive=True)
+        listening = [
+            connection.laddr.ip
+            for server in servers
+            for connection in server.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert set(listening) == {"127.0.0.1"}
+        board.send_signal(end)
+        assert board.wait(60) == (0 if end == signal.SIGINT else 143)
+    _, alive = psutil.wait_procs(servers, timeout=10)
+    assert not alive
+    assert (tmp_path / "mlflow.db").exists()

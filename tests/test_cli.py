@@ -1,0 +1,172 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from raydd.cli import COMMANDS, main
+from raydd.config import Config
+from raydd.settings import flatten, load
+
+ISSUE_FILE = """\
+data: {reader: flat-json, root: DIR, name: flickr8k}
+encoders: {image: efficientnet-lite0, text: minilm}
+distill: {method: repblend, pairs: 99, space: features-then-pixels}    # or pixels, features
+evaluate: {split: test, seeds: 5, baselines: [random, full]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "flickr8k.yaml"
+    path.write_text(ISSUE_FILE)
+    return path
+
+
+def settings_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object) -> Config:
+    """The settings that `raydd run` would use, by way of --print_config and back."""
+    assert main(["run", *map(str, arguments), "--print_config"]) == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    return load(printed)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What `raydd run` says of a mistake, which must be short, on standard error, and end with exit code 2."""
+    assert main(["run", *map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_the_overview_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_help_lists_every_setting_under_its_name_in_files_and_no_other(capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "--help"]) == 0
+    flags = set(re.findall(r"│ --(?!no_|\w+\.no_)([\w.]+)", capsys.readouterr().out))
+    assert flags == {*flatten(Config()), "config", "preset", "print_config", "debug", "json"}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]):
+    assert main([command, "--help"]) == 0
+    assert f"usage: raydd {command}" in capsys.readouterr().out
+
+
+def test_the_file_of_the_readme_works_as_it_stands(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config = settings_printed(capsys, tmp_path, "--config", file)
+    assert (config.data.reader, config.data.root, config.data.name) == ("flat-json", "DIR", "flickr8k")
+    assert (config.distill.pairs, config.distill.space) == (99, "features-then-pixels")
+    assert (config.evaluate.seeds, config.evaluate.baselines) == (5, ("random", "full"))
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    config = settings_printed(
+        capsys, tmp_path, "--preset", "repblend-flickr30k-200", "--config", file, "--evaluate.seeds", 3
+    )
+    assert config.evaluate.seeds == 3
+    assert config.distill.pairs == 99
+    assert config.distill.optimizer == "sgd"
+
+
+def test_a_boolean_is_a_pair_of_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert settings_printed(capsys, tmp_path, "--distill.merged").distill.merged
+    assert not settings_printed(capsys, tmp_path, "--sweep.no_stop_weak").sweep.stop_weak
+
+
+def test_hyphens_and_underscores_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert settings_printed(capsys, tmp_path, "--distill.image-lr", "1e-2").distill.image_lr == 0.01
+
+
+def test_a_wrong_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]):
+    assert main(["distil"]) == 2
+    assert "Did you mean 'distill'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--distil.pairs", 50], "--distill.pairs"),
+        (["--distill.pairs", "many"], "--distill.pairs"),
+        (["--distill.space", "pixel"], "features-then-pixels"),
+        (["--distill.pairs", 4], "raydd: distill.minibatch is 20, but must be at most distill.pairs, 4."),
+        (["--distill.method", "repblent"], "Did you mean 'repblend'?"),
+        (["--preset", "repblend-flickr30k"], "Did you mean 'repblend-flickr30k-"),
+        (["--config", "no.yaml"], "raydd: The settings file no.yaml cannot be read"),
+        (["--config"], "raydd: --config: expected one argument. See `raydd run --help`."),
+        (["pairs"], "Unrecognized options: pairs"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_told_shortly(arguments: list, said: str, capsys: pytest.CaptureFixture[str]):
+    assert said in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("distil: {pairs: 9}", "there is no section 'distil'. Did you mean 'distill'?"),
+        ("distill: {pair: 9}", "There is no setting 'distill.pair'. Did you mean 'distill.pairs'?"),
+        ("distill: {pairs: many}", "distill.pairs is 'many': input should be a valid integer"),
+        ("distill: {space: pixel}", "distill.space is 'pixel': input should be 'features-then-pixels'"),
+        ("distill: 9", "the section distill must hold settings, not 9."),
+        ("[1, 2]", "must hold sections such as `data:`, not a list."),
+        ("a: [", "is not YAML"),
+        ("experts: {lr: 0}", "experts.lr is 0.0, but must be above 0."),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_shortly(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    message = refusal(capsys, "--config", path)
+    assert said in message
+    assert message.count("\n") == 1
+
+
+def test_debug_lets_an_error_through():
+    from raydd.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="preset"):
+        main(["run", "--preset", "none", "--debug"])
+
+
+def test_an_unexpected_error_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from raydd.commands import run
+
+    def fail(options: object) -> int:
+        raise ZeroDivisionError("no pairs")
+
+    monkeypatch.setattr(run, "main", fail)
+    assert main(["run"]) == 1
+    assert capsys.readouterr().err == (
+        "raydd: unexpected ZeroDivisionError: no pairs. Run again with --debug for the traceback.\n"
+    )
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from raydd.commands import run
+
+    def interrupt(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "main", interrupt)
+    assert main(["run"]) == 130
+    assert "goes on from there" in capsys.readouterr().err

@@ -1,0 +1,98 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raydd.config import Config, DistillConfig
+from raydd.distill.methods import METHODS
+from raydd.errors import ConfigError
+from raydd.presets import PRESETS
+from raydd.settings import flatten, load, to_yaml, with_settings
+
+settings = st.fixed_dictionaries(
+    {},
+    optional={
+        "data.root": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+        "data.val_share": st.floats(0.01, 0.5),
+        "experts.lr": st.floats(1e-6, 10),
+        "distill.pairs": st.integers(20, 5000),
+        "distill.merged": st.booleans(),
+        "distill.blend": st.sampled_from(["none", "beta", "fixed", "noise"]),
+        "evaluate.baselines": st.sampled_from([(), ("random",), ("full", "random")]),
+    },
+)
+
+
+@given(settings)
+def test_yaml_brings_back_the_same_config(tmp_path_factory: pytest.TempPathFactory, settings: dict):
+    config = load(settings=settings)
+    file = tmp_path_factory.mktemp("yaml") / "settings.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    assert load(file) == config
+
+
+@given(settings)
+def test_dotted_names_bring_back_the_same_config(settings: dict):
+    config = load(settings=settings)
+    assert with_settings(Config(), flatten(config)) == config
+    assert all(flatten(config)[name] == value for name, value in settings.items())
+
+
+def test_later_ones_win(tmp_path: Path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("distill: {pairs: 50, rank: 4}\n")
+    config = load(file, "repblend-coco-500", {"distill.rank": 5})
+    assert config.distill.rank == 5
+    assert config.distill.pairs == 50
+    assert config.distill.image_lr == PRESETS["repblend-coco-500"].settings["distill.image_lr"]
+
+
+def test_a_method_gives_defaults_that_a_user_overrides(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(METHODS, "plain", replace(METHODS["repblend"], settings={"distill.blend": "none"}))
+    assert load(settings={"distill.method": "plain"}).distill.blend == "none"
+    assert load(settings={"distill.method": "plain", "distill.blend": "fixed"}).distill.blend == "fixed"
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("# nothing\n")
+    assert load(file) == load()
+
+
+def test_the_defaults_are_the_default_method():
+    assert load() == Config()
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_is_a_config(name: str):
+    config = load(preset=name)
+    assert flatten(config).items() >= dict(PRESETS[name].settings).items()
+    assert str(config.distill.pairs + 1) in name
+
+
+def test_a_number_may_be_written_as_yaml_reads_it():
+    # YAML 1.1 takes 1e-3, which has no dot, for text
+    assert load(settings={"distill.image_lr": "1e-3"}).distill.image_lr == 0.001
+    assert load(settings={"distill.image_lr": 1}).distill == DistillConfig(image_lr=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"distill.pair": 9}, "Did you mean 'distill.pairs'"),
+        ({"pairs": 9}, "There is no setting 'pairs'"),
+        ({"distill": {"pairs": 9}}, "There is no setting 'distill'"),
+        ({"distill.pairs": 9.5}, "distill.pairs is 9.5"),
+        ({"distill.pairs": None}, "distill.pairs is None"),
+        ({"distill.merged": "maybe"}, "distill.merged is 'maybe'"),
+        ({"evaluate.baselines": ["herding"]}, "evaluate.baselines is 'herding'"),
+        ({"distill.method": "mine"}, "distill.method 'mine' is unknown. Known: repblend."),
+        ({"data.root": 7}, "data.root is 7"),
+    ],
+)
+def test_a_mistake_is_named(settings: dict, said: str):
+    with pytest.raises(ConfigError) as error:
+        load(settings=settings)
+    assert said in str(error.value)
