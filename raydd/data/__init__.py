@@ -1,7 +1,31 @@
 """Image-caption pairs on their way to features: readers, checks, frozen encoders, and the feature cache."""
 
+from raydd.data.augment import open_pixels
+from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
+from raydd.data.feature_rows import FeatureRows
+from raydd.data.features import Features, SplitFeatures, encode_features, features_record, open_features
 from raydd.data.images import ImageSource, open_image
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.pairs import DataSet, Pairs, load_data
 
-__all__ = ["DataSet", "Entry", "ImageSource", "Listing", "Pairs", "Problem", "load_data", "open_image"]
+__all__ = [
+    "DataSet",
+    "Entry",
+    "FeatureRows",
+    "Features",
+    "ImageEncoder",
+    "ImageSource",
+    "Listing",
+    "Pairs",
+    "Problem",
+    "SplitFeatures",
+    "TextEncoder",
+    "encode_features",
+    "features_record",
+    "load_data",
+    "load_image_encoder",
+    "load_text_encoder",
+    "open_features",
+    "open_image",
+    "open_pixels",
+]

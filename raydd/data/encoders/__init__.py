@@ -1,0 +1,24 @@
+"""Frozen image and text encoders by name. timm, open_clip and transformers are imported here alone, when needed."""
+
+from raydd.data.encoders.registry import (
+    IMAGE_ENCODERS,
+    TEXT_ENCODERS,
+    image_identity,
+    load_image_encoder,
+    load_text_encoder,
+    text_identity,
+)
+from raydd.data.encoders.towers import ImageEncoder, ImageTower, TextEncoder, TextTower
+
+__all__ = [
+    "IMAGE_ENCODERS",
+    "TEXT_ENCODERS",
+    "ImageEncoder",
+    "ImageTower",
+    "TextEncoder",
+    "TextTower",
+    "image_identity",
+    "load_image_encoder",
+    "load_text_encoder",
+    "text_identity",
+]

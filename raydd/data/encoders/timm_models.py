@@ -1,0 +1,74 @@
+"""Image encoders of timm: `timm:MODEL` or `timm:MODEL.TAG`, with timm's own loading and normalisation."""
+
+from raydd.config import EncodersConfig
+from raydd.data.encoders.hub import hub_access
+from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower
+from raydd.data.encoders.weights import path_of, seed_of, seeded
+from raydd.errors import ConfigError, DataError, nearest
+
+_SETTING = "encoders.image_weights"
+
+
+def load_timm(argument: str, config: EncodersConfig) -> ImageTower:
+    """A timm model without its classifier, features pooled as the model does; normalisation of its pretrained weights.
+
+    Raises:
+        ConfigError: timm has no such model.
+        DataError: the weights cannot be had, or do not fit.
+    """
+    import timm
+
+    pretrained = _pretrained_cfg(argument)
+    seed, path = seed_of(config.image_weights, _SETTING), path_of(config.image_weights, _SETTING)
+    options = {"img_size": config.image_size} if config.image_size and pretrained.fixed_input_size else {}
+    if seed is not None:
+        with seeded(seed):
+            module = timm.create_model(argument, pretrained=False, num_classes=0, **options)
+    elif path is not None:
+        try:
+            module = timm.create_model(
+                argument, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, num_classes=0, **options
+            )
+        except (RuntimeError, OSError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{path} does not fit timm's {argument} ({reason}). Give that model's weights.") from error
+    else:
+        with hub_access(f"timm:{argument}", _SETTING):
+            module = timm.create_model(argument, pretrained=True, num_classes=0, **options)
+    size = config.image_size or pretrained.input_size[-1]
+    return ImageTower(module, size, module.num_features, pretrained.mean, pretrained.std)
+
+
+def timm_identity(argument: str) -> str:
+    """The tag of the pretrained weights, which timm never changes under one name."""
+    return f"{argument.partition('.')[0]}.{_pretrained_cfg(argument).tag}"
+
+
+def load_nfnet(argument: str, config: EncodersConfig) -> ImageTower:  # noqa: ARG001
+    """NFNet-L0 as published: global average pool, 2304 wide, but pixels normalised by CLIP's mean and deviation."""
+    tower = load_timm("nfnet_l0", config)
+    return ImageTower(tower.module, tower.size, tower.width, CLIP_MEAN, CLIP_STD)
+
+
+def nfnet_identity(argument: str) -> str:  # noqa: ARG001
+    """The tag of NFNet-L0's weights."""
+    return timm_identity("nfnet_l0")
+
+
+def _pretrained_cfg(model: str):
+    import timm
+
+    name = model.partition(".")[0]
+    if not timm.is_model(name):
+        raise ConfigError(f"timm has no model {name!r}. {_near(name, timm.list_models())}")
+    pretrained = timm.get_pretrained_cfg(model, allow_unregistered=False)
+    if pretrained is None:
+        raise ConfigError(f"timm has no weights {model!r}. {nearest(model, timm.list_pretrained(f'{name}*'))}")
+    return pretrained
+
+
+def _near(name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"Did you mean {' or '.join(close)}?" if close else "See timm.list_models()."

@@ -1,0 +1,99 @@
+"""What an encoder is: a frozen tower that turns images or captions into feature vectors.
+
+Letters: B batch, S side of the square image in pixels, D width of the features, V token states' width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+TextEncode = Callable[[Sequence[str]], Float[Tensor, "B D"]]
+
+
+@dataclass(frozen=True)
+class ImageTower:
+    """An image network as its family gives it: no classifier, and pixels normalised by the caller."""
+
+    module: nn.Module
+    """From normalised pixels [B 3 S S] to features [B D]."""
+    size: int
+    """Side S of its input in pixels."""
+    width: int
+    """Width D of its features."""
+    mean: tuple[float, ...]
+    """Mean of each channel of the pixels in 0 to 1 that the network was trained with."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel, likewise."""
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """A text network with its tokenizer."""
+
+    encode: TextEncode
+    """From captions to features [B D] on the tower's device, without gradients."""
+    width: int
+    """Width D of its features."""
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """A frozen image encoder: in eval mode, without parameter gradients, differentiable in its pixels."""
+
+    name: str
+    size: int
+    """Side S of its input in pixels."""
+    width: int
+    """Width D of its features."""
+    module: "NormalisedTower"
+    """From pixels [B 3 S S] in 0 to 1 to features [B D]; `.double()` makes it one in float64."""
+    identity: str
+    """Name and hash of the weights: what records are named by."""
+
+    @property
+    def pixel_std(self) -> Float[Tensor, "3 1 1"]:
+        """The standard deviation that normalises the pixels: their unit where they are learned."""
+        return self.module.std
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A frozen text encoder."""
+
+    name: str
+    width: int
+    """Width D of its features."""
+    identity: str
+    """Name and hash of the weights: what records are named by."""
+    encode: TextEncode
+    """From captions to features [B D], float32, on the encoder's device."""
+
+
+class NormalisedTower(nn.Module):
+    """An image tower with its normalisation in the graph, since gradients are taken in pixels of 0 to 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, tower: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.tower = tower
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Features of pixels in 0 to 1."""
+        return self.tower((pixels - self.mean) / self.std)
+
+
+def pool(states: Float[Tensor, "B T V"], attended: Float[Tensor, "B T"], pooling: str) -> Float[Tensor, "B V"]:
+    """One vector a caption: the mean of the attended tokens' states, or the first token's under `cls`."""
+    if pooling == "cls":
+        return states[:, 0]
+    weights = attended[:, :, None].to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)

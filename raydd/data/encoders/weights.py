@@ -1,0 +1,121 @@
+"""Where an encoder's weights come from: its own, a local file or folder, or a seed."""
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from raydd.errors import ConfigError, DataError
+
+RANDOM = "random:"
+
+
+def seed_of(weights: str, setting: str) -> int | None:
+    """The seed of `random:SEED`, None for any other weights.
+
+    Raises:
+        ConfigError: the seed is no whole number.
+    """
+    if not weights.startswith(RANDOM):
+        return None
+    digits = weights.removeprefix(RANDOM)
+    if not digits.isdecimal():
+        raise ConfigError(f"{setting} is {weights!r}, but a seed is a whole number. Write random:0, for example.")
+    return int(digits)
+
+
+def path_of(weights: str, setting: str) -> Path | None:
+    """The local file or folder that a setting names, None where it names none.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not weights or weights.startswith(RANDOM):
+        return None
+    path = Path(weights).expanduser()
+    if not path.exists():
+        raise DataError(f"{setting}: there is no {path}. Name a weights file, random:SEED, or leave it empty.")
+    return path
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Draw a module's initial weights from a seed and leave the process's random state as it was; None draws freely."""
+    with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        yield
+
+
+def content_identity(path: Path) -> str:
+    """SHA-256 over a file, or over a folder's files and their names, 16 hexadecimal digits; read once a process."""
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        name = file.relative_to(path).as_posix() if path.is_dir() else ""
+        digest.update(f"{name} {_file_hash(file, status.st_size, status.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _file_hash(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - both are part of the cache's key
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file: .safetensors, or a PyTorch file, of which only tensors are unpickled.
+
+    Raises:
+        DataError: the file is neither, or holds something else.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises what its parser happens to raise
+        raise DataError(f"{path} cannot be read as weights ({_first_line(error)}). {_WANTED}") from error
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(f"{path} holds no state dict. {_WANTED}")
+    return dict(state)
+
+
+def copy_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Copy a state dict into a module: by names where they are the module's, else one by one in order.
+
+    What comes after the module's last tensor, a classifier that it lacks, is left.
+
+    Raises:
+        DataError: a tensor is missing, or has another shape.
+    """
+    own = {name: value for name, value in module.state_dict().items() if not _is_counter(name)}
+    given = {name: value for name, value in state.items() if not _is_counter(name)}
+    if not own.keys() <= given.keys():
+        given = dict(zip(own, given.values(), strict=False))
+    for name, value in own.items():
+        if name not in given or given[name].shape != value.shape:
+            found = f"has shape {tuple(given[name].shape)}" if name in given else "is missing"
+            raise DataError(
+                f"{path} does not fit {type(module).__name__}: {name} {found}, wanted {tuple(value.shape)}. "
+                "Give the weights of the architecture that the encoder's name says."
+            )
+        value.copy_(given[name])
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+_WANTED = "Give a .safetensors file, or a PyTorch file of nothing but a state dict."

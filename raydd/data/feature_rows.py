@@ -1,0 +1,77 @@
+"""Cached image features: rows of memory-mapped shards, read without loading them.
+
+Letters: n images, V views, D feature width, B rows asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Float16, Int
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from raydd.errors import RecordError
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Image features in half precision, [n V D], in shards of `per_shard` images, the last one shorter."""
+
+    shards: tuple[Float16[Tensor, "_ V D"], ...]
+    per_shard: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n, V, D)."""
+        _, views, width = self.shards[0].shape
+        return sum(len(shard) for shard in self.shards), views, width
+
+    def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B D"]:
+        """The features of one view of each of these images, in float32.
+
+        Args:
+            rows: images, 0 to n - 1, in any order, repeated or not.
+            views: the view of each, or one for all.
+        """
+        views = torch.full_like(rows, views) if isinstance(views, int) else views
+        if len(self.shards) == 1:
+            return self.shards[0][rows, views].float()
+        out = torch.empty(len(rows), self.shape[2])
+        places, within = rows.div(self.per_shard, rounding_mode="floor"), rows % self.per_shard
+        order = places.argsort()
+        present, counts = places[order].unique_consecutive(return_counts=True)
+        for shard, at in zip(present.tolist(), order.split(counts.tolist()), strict=True):
+            out[at] = self.shards[shard][within[at], views[at]].float()
+        return out
+
+
+def map_shard(path: Path, name: str, shape: Sequence[int | None]) -> Float16[Tensor, "..."]:
+    """The features of one shard, mapped into memory: pages are read when they are touched.
+
+    Args:
+        path: a safetensors file on this machine. Its header says how long it must be, which is checked on opening.
+        name: the tensor in it.
+        shape: the shape it must have; None stands for any length.
+
+    Raises:
+        RecordError: the file is damaged, cut short, or holds something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensor = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise RecordError(f"{path} is damaged ({error}). {HOW_TO_MEND}") from error
+    fits = tensor.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, tensor.shape, strict=True))
+    if not fits or tensor.dtype != torch.float16:
+        raise RecordError(
+            f"{path} holds {tuple(tensor.shape)} in {tensor.dtype}, wanted {tuple(shape)} in float16. {HOW_TO_MEND}"
+        )
+    return tensor
+
+
+HOW_TO_MEND = (
+    "Delete it and the manifest.json of its record, and run `raydd features` with the same settings again: "
+    "it encodes what is missing."
+)

@@ -1,0 +1,144 @@
+"""The shards of a feature record: which there are, which are missing, and writing those.
+
+Letters: C captions, V views, D feature width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from raydd.config import Config, FeaturesConfig
+from raydd.data.augment import transform_of
+from raydd.data.encoders import load_image_encoder, load_text_encoder
+from raydd.data.encoding import CPU_BATCH, ViewsOf, batches_of, encode_captions, encode_views, workers_for
+from raydd.data.feature_rows import map_shard
+from raydd.data.pairs import DataSet
+from raydd.errors import RecordError
+from raydd.progress import Progress
+from raydd.store import Record
+
+SPLITS = ("train", "val", "test")
+IMAGES_PER_SHARD = 512
+_CAPTIONS_PER_SHARD = 16384
+_CAPTION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a record: a range of images or captions of a split."""
+
+    split: str
+    kind: str
+    """images or texts; also the name of its features in the file."""
+    number: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        """Images or captions in it."""
+        return self.stop - self.start
+
+    @property
+    def file(self) -> str:
+        """Its name inside the record."""
+        return f"{self.split}/{self.kind}-{self.number:05}.safetensors"
+
+
+def image_shards(split: str, images: int) -> list[Shard]:
+    """The shards of a split's images."""
+    return _cut(split, "images", images, IMAGES_PER_SHARD)
+
+
+def text_shards(split: str, captions: int) -> list[Shard]:
+    """The shards of a split's captions."""
+    return _cut(split, "texts", captions, _CAPTIONS_PER_SHARD)
+
+
+def views_in(split: str, config: FeaturesConfig) -> int:
+    """Views of each image of a split: K of train, one clean one of the others, and of train without augmentation."""
+    return config.views if split == "train" and config.augment != "none" else 1
+
+
+def write_images(config: Config, data: DataSet, record: Record, device: str, progress: Progress) -> None:
+    """Write the image shards that the record lacks, told in views."""
+    views = {split: views_in(split, config.features) for split in SPLITS}
+    shards = [
+        shard for split, pairs in zip(SPLITS, data.splits, strict=True) for shard in image_shards(split, len(pairs))
+    ]
+    missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), views[shard.split], None))]
+    total = sum(len(shard) * views[shard.split] for shard in shards)
+    done = total - sum(len(shard) * views[shard.split] for shard in missing)
+    progress("views encoded", done, total)
+    if not missing:
+        return
+    encoder = load_image_encoder(config.encoders, device)
+    for split, pairs in zip(SPLITS, data.splits, strict=True):
+        wanted = [shard for shard in missing if shard.split == split]
+        augment = config.features.augment if split == "train" else "none"
+        source = ViewsOf(pairs.images, transform_of(augment, encoder.size), views[split], config.features.seed)
+        size = CPU_BATCH if device == "cpu" else max(1, config.place.encode_batch // views[split])
+        batches = [batches_of(range(shard.start, shard.stop), size) for shard in wanted]
+        stream = encode_views(encoder, source, _flat(batches), device=device, workers=workers_for(device))
+        for shard, count in zip(wanted, map(len, batches), strict=True):
+            parts = []
+            for part in islice(stream, count):
+                parts.append(part)
+                done += len(part) * views[split]
+                progress("views encoded", done, total)
+            _write(record, shard, {"images": torch.cat(parts)})
+
+
+def write_texts(config: Config, data: DataSet, record: Record, device: str, progress: Progress) -> None:
+    """Write the caption shards that the record lacks, told in captions; batches hold captions of like length."""
+    by_split = dict(zip(SPLITS, data.splits, strict=True))
+    shards = [shard for split, pairs in by_split.items() for shard in text_shards(split, len(pairs.captions))]
+    missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), None))]
+    total = sum(map(len, shards))
+    done = total - sum(map(len, missing))
+    progress("captions encoded", done, total)
+    if not missing:
+        return
+    encoder = load_text_encoder(config.encoders, device)
+    for shard in missing:
+        pairs = by_split[shard.split]
+        captions = pairs.captions[shard.start : shard.stop]
+        by_length = sorted(range(len(captions)), key=lambda index: len(captions[index]))
+        rows = []
+        batches = batches_of(by_length, _CAPTION_BATCH)
+        for part in encode_captions(encoder, captions, batches, device=device, workers=workers_for(device)):
+            rows.append(part)
+            done += len(part)
+            progress("captions encoded", done, total)
+        texts = torch.cat(rows)[torch.tensor(by_length).argsort()]
+        owners = torch.from_numpy(pairs.image_of_caption[shard.start : shard.stop].copy())
+        _write(record, shard, {"texts": texts, "image_of_text": owners})
+
+
+def _cut(split: str, kind: str, count: int, size: int) -> list[Shard]:
+    starts = range(0, count, size)
+    return [Shard(split, kind, number, start, min(start + size, count)) for number, start in enumerate(starts)]
+
+
+def _is_there(record: Record, shard: Shard, shape: Sequence[int | None]) -> bool:
+    """Whether the shard is there and whole; a damaged one of an unfinished record is deleted, to be made again."""
+    if not record.has(shard.file):
+        return False
+    try:
+        map_shard(record.local(shard.file), shard.kind, shape)
+    except RecordError:
+        record.remove(shard.file)
+        return False
+    return True
+
+
+def _write(record: Record, shard: Shard, tensors: dict[str, Tensor]) -> None:
+    # Another writer's shard stays: its last bits may differ, and the manifest may hold its checksum already.
+    if not record.has(shard.file):
+        record.write_tensors(shard.file, tensors)
+
+
+def _flat(batches: Sequence[Sequence[Sequence[int]]]) -> list[Sequence[int]]:
+    return [batch for group in batches for batch in group]

@@ -1,0 +1,196 @@
+"""The feature cache: what the frozen encoders make of a data set, one clean view of val and test, K of train.
+
+A record of shards in half precision, written one by one, the manifest last: a killed run goes on at the next shard.
+
+    SPLIT/images-00000.safetensors   images [512 V D]
+    SPLIT/texts-00000.safetensors    texts [16384 D], image_of_text [16384]
+    stats.safetensors                mean and standard deviation of each feature over train
+
+Letters: n images, C captions, V views, D feature width.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float16, Int
+from torch import Tensor
+
+from raydd.config import Config
+from raydd.data.encoders import image_identity, text_identity
+from raydd.data.feature_rows import HOW_TO_MEND, FeatureRows, map_shard
+from raydd.data.feature_shards import (
+    IMAGES_PER_SHARD,
+    SPLITS,
+    image_shards,
+    text_shards,
+    views_in,
+    write_images,
+    write_texts,
+)
+from raydd.data.pairs import DataSet
+from raydd.errors import RecordError
+from raydd.place import device_of
+from raydd.progress import Progress, silent
+from raydd.store import Record, Store
+from raydd.store.records import MANIFEST, checksum
+
+VERSION = 1
+STATS = "stats.safetensors"
+
+
+@dataclass(frozen=True)
+class SplitFeatures:
+    """Features of one split."""
+
+    images: FeatureRows
+    """Image features [n V D], memory-mapped."""
+    texts: Float16[Tensor, "C D"]
+    """Caption features."""
+    image_of_text: Int[Tensor, "C"]
+    """Index of each caption's image, ascending."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The feature cache of a data set under two encoders."""
+
+    train: SplitFeatures
+    val: SplitFeatures
+    test: SplitFeatures
+    fingerprint: str
+    image_width: int
+    text_width: int
+    image_spread: Float[Tensor, "2 D"]
+    """Mean and standard deviation of each image feature over all views of train."""
+    text_spread: Float[Tensor, "2 D"]
+    """Mean and standard deviation of each text feature over train."""
+
+
+def features_record(config: Config, data_fingerprint: str, store: Store) -> Record:
+    """The place of the features of a data set under these settings."""
+    views = views_in("train", config.features)
+    settings = {
+        "image": image_identity(config.encoders),
+        "text": text_identity(config.encoders),
+        "augment": config.features.augment,
+        "views": views,
+        "seed": config.features.seed if config.features.augment != "none" else 0,
+    }
+    return Record.of(store, "features", settings, {"pairs": data_fingerprint}, version=VERSION)
+
+
+def encode_features(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> Features:
+    """Encode what the store lacks of a data set's images and captions, and open the result.
+
+    Images are decoded once for all their views. Memory holds a shard and the workers' batches, whatever the size.
+
+    Args:
+        config: encoders, features and place are read.
+        data: the pairs.
+        store: where the record is.
+        progress: told about image views and captions.
+
+    Raises:
+        ConfigError: there is no such encoder.
+        DataError: weights cannot be had, or an image has become unreadable since it was checked.
+        RecordError: a shard of the complete record is damaged.
+    """
+    record = features_record(config, data.fingerprint, store)
+    if not record.complete:
+        device = device_of(config.place)
+        write_images(config, data, record, device, progress)
+        write_texts(config, data, record, device, progress)
+        _finish(config, data, record)
+    return open_features(record)
+
+
+def open_features(record: Record, *, verify: bool = False) -> Features:
+    """Open a complete record; images stay on the disk until they are gathered.
+
+    Args:
+        record: of `features_record`.
+        verify: read every file and compare its SHA-256 with the manifest's, beside the sizes that are always checked.
+
+    Raises:
+        RecordError: the record is not complete, or a file of it is missing or damaged.
+    """
+    if not record.complete:
+        raise RecordError(f"{record.folder} is not complete. Run `raydd features` with the same settings.")
+    if verify:
+        _verify(record)
+    facts = record.facts()
+    stats = record.read_tensors(STATS)
+    return Features(
+        **{split: _open_split(record, split, facts) for split in SPLITS},
+        fingerprint=record.fingerprint,
+        image_width=facts["image_width"],
+        text_width=facts["text_width"],
+        image_spread=torch.stack([stats["image_mean"], stats["image_std"]]),
+        text_spread=torch.stack([stats["text_mean"], stats["text_std"]]),
+    )
+
+
+def _open_split(record: Record, split: str, facts: dict[str, Any]) -> SplitFeatures:
+    size = facts["splits"][split]
+    image_shape, text_shape = (size["views"], facts["image_width"]), (facts["text_width"],)
+    images = [
+        map_shard(record.local(shard.file), "images", (len(shard), *image_shape))
+        for shard in image_shards(split, size["images"])
+    ]
+    texts = [
+        map_shard(record.local(shard.file), "texts", (len(shard), *text_shape))
+        for shard in text_shards(split, size["captions"])
+    ]
+    owners = [record.read_tensors(shard.file)["image_of_text"] for shard in text_shards(split, size["captions"])]
+    return SplitFeatures(FeatureRows(tuple(images), IMAGES_PER_SHARD), torch.cat(texts), torch.cat(owners))
+
+
+def _finish(config: Config, data: DataSet, record: Record) -> None:
+    """Write the statistics and the manifest."""
+    by_split = dict(zip(SPLITS, data.splits, strict=True))
+    images = {split: image_shards(split, len(pairs)) for split, pairs in by_split.items()}
+    texts = {split: text_shards(split, len(pairs.captions)) for split, pairs in by_split.items()}
+    image_mean, image_std = mean_and_std(
+        map_shard(record.local(shard.file), "images", (None, None, None)).flatten(0, 1) for shard in images["train"]
+    )
+    text_mean, text_std = mean_and_std(
+        map_shard(record.local(shard.file), "texts", (None, None)) for shard in texts["train"]
+    )
+    stats = {"image_mean": image_mean, "image_std": image_std, "text_mean": text_mean, "text_std": text_std}
+    record.write_tensors(STATS, stats)
+    names = [STATS, *(shard.file for shards in (*images.values(), *texts.values()) for shard in shards)]
+    record.finish(
+        files={name: checksum(record.local(name).read_bytes()) for name in names},
+        facts={
+            "data": data.name,
+            "encoders": {"image": config.encoders.image, "text": config.encoders.text},
+            "image_width": len(image_mean),
+            "text_width": len(text_mean),
+            "splits": {
+                split: {
+                    "images": len(pairs),
+                    "views": views_in(split, config.features),
+                    "captions": len(pairs.captions),
+                }
+                for split, pairs in by_split.items()
+            },
+        },
+    )
+
+
+def mean_and_std(chunks: Iterable[Float16[Tensor, "_ D"]]) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
+    """Mean and (population) standard deviation of each column over the rows of all chunks, one chunk in memory."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for chunk in chunks:
+        rows = chunk.double()
+        count, total, squares = count + len(rows), total + rows.sum(0), squares + rows.square().sum(0)
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp_min(0).sqrt().float()
+
+
+def _verify(record: Record) -> None:
+    for name, wanted in record.read_json(MANIFEST)["files"].items():
+        if checksum(record.read(name)) != wanted:
+            raise RecordError(f"{record.store.root}/{record.folder}/{name} is damaged. {HOW_TO_MEND}")
