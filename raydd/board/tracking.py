@@ -5,6 +5,7 @@ what a dead server never took is dropped when the tracking is closed, and that i
 """
 
 import contextlib
+import logging
 import os
 import queue
 import re
@@ -263,6 +264,7 @@ def _connect(address: str, artifacts: Path | None) -> _Connection:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of each migration of a new database
     with _alone(address):  # two processes that make one fresh database at once break it
         client = MlflowClient(address)
         location = artifacts.as_uri() if artifacts and address.startswith("sqlite") else None

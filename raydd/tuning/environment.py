@@ -9,6 +9,7 @@ _QUIET: Mapping[str, str] = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study and MLflow keep the results
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, whose study goes on later
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the settings stay right
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late Ray Train sees that its workers are done; default 2
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read back
 }
 _ONE_MACHINE: Mapping[str, str] = {

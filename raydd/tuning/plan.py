@@ -37,7 +37,7 @@ class Plan:
     @property
     def finished(self) -> int:
         """Trials that count already."""
-        return self.done["complete"] + self.done["pruned"] + self.done["fail"]
+        return self.done.total()
 
     @property
     def left(self) -> int:

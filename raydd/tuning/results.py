@@ -99,23 +99,27 @@ class SweepResult:
         return dict(zip(self.objectives, self.points[number], strict=True))
 
     def _front_table(self) -> Table:
-        table = Table(title="Pareto front", title_justify="left")
-        for heading in ("trial", *self.objectives):
-            table.add_column(heading, justify="right")
+        table = _table("Pareto front", ("trial", *self.objectives))
         for number in self.front:
             table.add_row(str(number), *(f"{value:.6g}" for value in self.points[number]))
         return table
 
     def _finals_table(self) -> Table:
-        title = f"finals on {self.config.distill.space}, {self.config.evaluate.seeds} student seeds, percent"
-        table = Table(title=title, title_justify="left")
-        for heading in ("trial", "val, features", "val r_mean", "test r_mean", "test IR@1", "test TR@1"):
-            table.add_column(heading, justify="right")
+        space, seeds = self.config.distill.space, self.config.evaluate.seeds
+        headings = ("trial", "as trial", "val r_mean", "test r_mean", "test IR@1", "test TR@1")
+        table = _table(f"finals on {space}, {seeds} student seeds, percent", headings)
         for one in self.finalists:
             tested = [one.test[metric] for metric in ("r_mean", "IR@1", "TR@1")]
-            cells = [f"{values['mean']:.2f} ± {values['std']:.2f}" for values in (one.val["r_mean"], *tested)]
-            table.add_row(str(one.number), f"{one.cheap:.2f}", *cells)
+            cells = [f"{values['mean']:.1f} ± {values['std']:.1f}" for values in (one.val["r_mean"], *tested)]
+            table.add_row(str(one.number), f"{one.cheap:.1f}", *cells)
         return table
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist]) -> SweepResult:

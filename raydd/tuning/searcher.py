@@ -127,6 +127,10 @@ class StudySearch(Searcher):
         """Refuse, since a study is opened again, never restored from Tune's files."""
         raise NotImplementedError(f"a sweep goes on from its study, not from {checkpoint_path}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a copy of the searcher among its notes, which are never read back."""
+        return {}
+
     def _why_failed(self, report: TrialReport, error: bool) -> str:
         if error:
             return "the trial's process died each time it was started (killed, or out of memory)"

@@ -30,6 +30,7 @@ INTERRUPTED = "interrupted"
 SETTINGS, LAST_SCORE = "settings", "r_mean"  # user attributes that the searcher writes
 STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
+_OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _BASE, _ID, _AGAIN, _REASON = "base", "id", "again", "reason"
 # What the finals alone read, and where things are computed: both may change from one command to the next.
 _FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.")
@@ -125,15 +126,14 @@ def last_score(trial: FrozenTrial) -> float:
 
 
 def counts(study: optuna.Study) -> Counter[str]:
-    """How many trials are complete, pruned, failed, running and waiting; interrupted ones are none of these."""
-    trials = study.get_trials(deepcopy=False)
+    """How many trials are over, by state: complete, pruned, or fail for a reason of their own."""
+    trials = study.get_trials(deepcopy=False, states=_OVER)
     return Counter(trial.state.name.lower() for trial in trials if not interrupted(trial))
 
 
 def finished(study: optuna.Study) -> int:
-    """Trials that count towards `sweep.trials`: complete, pruned, or failed for a reason of their own."""
-    number = counts(study)
-    return number["complete"] + number["pruned"] + number["fail"]
+    """Trials that count towards `sweep.trials`."""
+    return counts(study).total()
 
 
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
@@ -176,7 +176,6 @@ def hide_password(address: str) -> str:
 
 
 def _storage(address: str) -> optuna.storages.RDBStorage:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Seconds to wait while another sweep writes; or a connection that the server closed meanwhile is replaced.
     options = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {"pool_pre_ping": True}
     try:

@@ -44,6 +44,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     Raises:
         ConfigError: the space, the study, the resources or the settings are not in order.
     """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
