@@ -40,10 +40,15 @@ def run(ray_here, config, space, address, tmp_path, with_sweep):
     return run
 
 
-def test_every_trial_ends_in_the_study(run):
-    study = run(lambda number, step: 10.0 * number + step, stop_weak=False)
-    assert [trial.value for trial in study.trials] == [10.0, 20.0, 30.0, 40.0]
+def test_every_trial_ends_in_the_study_and_more_can_be_asked_for(run):
+    def behave(number, step):
+        return 10.0 * number + step
+
+    study = run(behave, stop_weak=False, trials=3)
+    assert [trial.value for trial in study.trials] == [10.0, 20.0, 30.0]
     assert study.trials[0].intermediate_values == {2: 2.0, 4: 4.0, 6: 6.0, 8: 8.0, 10: 10.0}
+    assert len(run(behave, stop_weak=False, trials=3).trials) == 3
+    assert [trial.value for trial in run(behave, stop_weak=False, trials=4).trials] == [10.0, 20.0, 30.0, 40.0]
 
 
 def test_failures_do_not_end_the_sweep(run):
@@ -64,6 +69,7 @@ def test_failures_do_not_end_the_sweep(run):
     assert "died each time" in reasons[3]
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_died_once_goes_on(run, tmp_path):
     def behave(number, step):
         mark = tmp_path / "died"
@@ -83,12 +89,7 @@ def test_weak_trials_are_pruned(run):
     assert study.trials[1].value == 40.0
 
 
-def test_a_finished_sweep_is_extended(run):
-    run(lambda number, step: 1.0, trials=2)
-    assert len(run(lambda number, step: 1.0, trials=2).trials) == 2
-    assert len(run(lambda number, step: 1.0, trials=3).trials) == 3
-
-
+@pytest.mark.slow
 def test_several_objectives_give_a_front(run):
     study = run(lambda number, step: 10.0 * number + step, trials=3, objectives=("r_mean", "seconds"))
     assert [trial.values for trial in studies.pareto_front(study)] == [[10.0, 10.0], [20.0, 20.0], [30.0, 30.0]]

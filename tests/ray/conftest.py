@@ -1,0 +1,84 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raydd.tuning.environment import prepare_environment
+
+prepare_environment("local")  # before any test imports ray
+
+SPACE = """
+FIRST = ({"distill.blend": "none", "distill.image_lr": 0.05, "experts.lr": 0.1},)
+
+
+def small(trial):
+    trial.suggest_categorical("experts.lr", [0.1, 0.2])
+    if trial.suggest_categorical("distill.blend", ["none", "fixed"]) == "fixed":
+        trial.suggest_float("distill.blend_ratio", 0.1, 0.5)
+    trial.suggest_float("distill.image_lr", 0.01, 0.1, log=True)
+    return {"distill.text_lr": 0.05}
+"""
+
+DRIVER = """
+import json, sys
+from raydd.settings import load
+from raydd.sweep import sweep
+
+sweep(load(settings=json.loads(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def settings(tiny_data: Path, tmp_path: Path) -> dict:
+    """A sweep of seconds: tiny pictures, encoders with random weights, narrow heads, a space of its own."""
+    space = tmp_path / "space.py"
+    space.write_text(SPACE)
+    return {
+        "data.reader": "flat-json",
+        "data.root": str(tiny_data),
+        "encoders.image_weights": "random:0",
+        "encoders.image_size": 64,
+        "encoders.text_weights": "random:0",
+        "features.views": 1,
+        "experts.count": 2,
+        "experts.batch_size": 8,
+        "experts.width": 16,
+        "distill.pairs": 6,
+        "distill.minibatch": 4,
+        "distill.rank": 3,
+        "distill.steps": 10,
+        "distill.student_steps": 3,
+        "distill.target_epochs": 2,
+        "students.epochs": 3,
+        "pixels.steps": 2,
+        "pixels.refine_steps": 4,
+        "evaluate.seeds": 2,
+        "sweep.space": f"{space}:small",
+        "sweep.name": "small",
+        "sweep.trials": 3,
+        "sweep.stop_weak": False,
+        "place.home": str(tmp_path / "home"),
+    }
+
+
+@pytest.fixture
+def drive():
+    """Start a sweep as a process of its own, as a user's command is one."""
+
+    def drive(settings: dict, log: Path) -> subprocess.Popen:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", DRIVER, json.dumps(settings)]
+        return subprocess.Popen(command, stdout=log.open("a"), stderr=subprocess.STDOUT, env=environment)
+
+    return drive
+
+
+@pytest.fixture(scope="session")
+def ray_here(tmp_path_factory):
+    from raydd.tuning.cluster import cluster
+
+    with cluster("local", tmp_path_factory.mktemp("home")):
+        yield

@@ -1,0 +1,116 @@
+import io
+import json
+import signal
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+from rich.console import Console
+
+from raydd.errors import ConfigError
+from raydd.settings import load
+from raydd.sweep import sweep
+
+SETS = "synthetic.safetensors"
+
+
+def run(settings, **options):
+    console = Console(file=io.StringIO(), width=200)
+    result = sweep(load(settings=settings), console=console, **options)
+    return result, console.file.getvalue()
+
+
+def study_of(settings):
+    address = f"sqlite:///{settings['place.home']}/studies.db"
+    return optuna.load_study(study_name=settings["sweep.name"], storage=address)
+
+
+def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
+    result, shown = run(settings)
+    home = Path(settings["place.home"])
+    assert len(result.scores) == 3
+    assert [finalist.r_mean for finalist in result.finalists] == sorted(
+        (finalist.r_mean for finalist in result.finalists), reverse=True
+    )
+    assert len(result.finalists[0].test["r_mean"]["seeds"]) == 2
+    kept = json.loads((home / "sweeps/small/result.json").read_text())
+    assert kept["finalists"][0]["test"] == result.finalists[0].test
+    assert kept["best"]["settings"]["distill.text_lr"] == 0.05  # the space sets it, beside what it searches
+
+    winner = load(home / "sweeps/small/best.yaml")
+    assert winner.distill.space == "features-then-pixels"
+    assert winner.distill.image_lr == result.settings["distill.image_lr"]
+
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
+    finals = [f"final-{finalist.number}" for finalist in result.finalists]
+    assert sorted(run.info.run_name for run in runs) == sorted(["small", "trial-0", "trial-1", "trial-2", *finals])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    final = next(run for run in runs if run.info.run_name == f"final-{result.finalists[0].number}")
+    assert final.data.metrics["test/r_mean"] == pytest.approx(result.finalists[0].test["r_mean"]["mean"])
+    trial = next(run for run in runs if run.info.run_name == "trial-0")
+    assert {"val/IR_at_1", "distill/loss", "collapse/modality_gap", "seconds"} <= set(trial.data.metrics)
+    assert {item.path for item in client.list_artifacts(trial.info.run_id, "synthetic")} >= {f"synthetic/{SETS}"}
+
+    again, shown = run(settings)
+    assert again.scores == result.scores
+    assert again.finalists == result.finalists
+    assert "0 to run of 3 (3 complete)" in shown
+
+
+def test_a_dry_run_shows_the_plan_and_starts_nothing(ray_here, settings):
+    result, shown = run(settings, dry_run=True)
+    assert result is None
+    assert "3 to run of 3" in shown
+    assert "1 CPU a trial" in shown
+    assert "to make: 12 training images, 1 views" in shown
+    with pytest.raises(KeyError):
+        study_of(settings)
+
+
+def test_a_wrong_space_stops_before_ray_starts(settings, tmp_path):
+    (tmp_path / "space.py").write_text("def small(trial):\n    return {'distill.imag_lr': 1.0}\n")
+    with pytest.raises(ConfigError, match=r"distill\.image_lr"):
+        run(settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_the_same_command_goes_on_where_the_driver_ended(settings, drive, tmp_path, blow):
+    settings = {**settings, "distill.steps": 300, "sweep.trials": 4}
+    log = tmp_path / "log"
+    driver = drive(settings, log)
+    wait_until(lambda: "trial 0" in log.read_text(), driver)
+    time.sleep(2.0)
+    driver.send_signal(blow)
+    driver.wait(60)
+    before = study_of(settings).trials
+    done = [trial for trial in before if trial.state == TrialState.COMPLETE]
+    orphans = [trial for trial in before if trial.state == TrialState.RUNNING]
+    assert done
+    assert orphans
+
+    sets = {path: path.stat().st_mtime_ns for path in Path(settings["place.home"]).rglob(SETS)}
+    assert drive(settings, log).wait(300) == 0
+    after = study_of(settings)
+    assert [trial.params for trial in after.trials[: len(done)]] == [trial.params for trial in before[: len(done)]]
+    assert len(after.get_trials(states=(TrialState.COMPLETE,))) == 4
+    assert not after.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+    again = {trial.user_attrs["again"] for trial in after.trials if "again" in trial.user_attrs}
+    assert again == {trial.number for trial in orphans if trial.params}
+    assert all(path.stat().st_mtime_ns == then for path, then in sets.items())  # nothing finished was made again
+    client = MlflowClient(f"sqlite:///{settings['place.home']}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
+    assert len([run for run in runs if run.info.run_name.startswith("trial-")]) == 4
+    assert len([run for run in runs if run.info.run_name == "small"]) == 1
+
+
+def wait_until(holds, driver, seconds=120):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert driver.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < end
+        time.sleep(0.2)

@@ -1,0 +1,78 @@
+import contextlib
+import math
+
+import pytest
+
+from raydd import stages
+from raydd.place import open_store
+from raydd.tuning.reports import TrialReport
+from trainables import distill
+
+
+class Alone:
+    """A claimant without rivals, or whose rivals have some of the experts in hand for a while."""
+
+    def __init__(self, taken=()):
+        self.taken = set(taken)
+        self.asked = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def progress(self, work, done, total):
+        pass
+
+    @contextlib.contextmanager
+    def waiting_for(self, key):
+        yield
+
+    @contextlib.contextmanager
+    def holding(self, key):
+        self.asked.append(key)
+        yield int(key.split()[-1]) not in self.taken
+
+
+@pytest.fixture
+def reported(monkeypatch):
+    reports = []
+    monkeypatch.setattr(distill.tune, "report", lambda result: reports.append(TrialReport.of(result)))
+    monkeypatch.setattr(distill, "Claimant", lambda ledger, holder: Alone())
+    return reports
+
+
+def test_a_trial_reports_five_times_and_repeats_at_no_cost(config, reported):
+    distill.distill_trial({"number": 0, "settings": {"distill.image_lr": 0.02}}, config, None)
+    assert [report.step for report in reported] == [10, 20, 30, 40, 50]
+    assert [report.finished for report in reported] == [False] * 4 + [True]
+    assert [len(report.curve) for report in reported] == [5] * 5
+    assert all(0 <= report.r_mean <= 100 for report in reported)
+    last = reported[-1]
+    assert last.bytes == 4 * (6 * (1280 + 384) + 6 + 2 * 6 * 3) + 16
+    assert {"val/IR@1", "collapse/modality_gap", "distill/loss"} <= set(last.curve[-1])
+
+    distill.distill_trial({"number": 1, "settings": {"distill.image_lr": 0.02}}, config, None)
+    (again,) = reported[5:]
+    assert (again.step, again.r_mean, again.seconds, again.record) == (50, last.r_mean, last.seconds, last.record)
+
+
+def test_a_failure_is_a_report_with_its_reason(config, reported):
+    distill.distill_trial({"number": 0, "settings": {"distill.rank": 99}}, config, None)
+    (report,) = reported
+    assert report.failure.startswith("ConfigError: distill.rank is 99")
+    assert math.isnan(report.r_mean)
+
+
+def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
+    store = open_store(config.place)
+    claimant = Alone(taken={0, 1})
+
+    def others_finish(seconds):
+        assert sorted(stages.missing_experts(config, store)) == [0, 1]  # everything else was done first
+        claimant.taken.clear()
+
+    monkeypatch.setattr(distill.time, "sleep", others_finish)
+    distill.share_making(config, store, claimant)
+    assert stages.missing_experts(config, store) == []
