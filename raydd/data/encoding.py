@@ -22,7 +22,7 @@ from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.images import ImageSource, open_image
 from raydd.errors import DataError
 
-CPU_BATCH = 8  # images or captions that a worker takes at once
+_CPU_IMAGES = 8  # that a worker takes at once
 _CPU_VIEWS = 4  # views through the network at once: their activations stay in the cache (2.0 x the speed of 64)
 _FEW = 64  # so few views are encoded sooner than workers start
 
@@ -92,6 +92,11 @@ def encode_captions(
     few = sum(map(len, batches)) < _FEW
     for batch in _through_workers(captions, batches, list, features, device, 0 if few else workers):
         yield _finite(batch, "caption features")
+
+
+def images_at_once(device: str, views: int, views_at_once: int) -> int:
+    """Images in a batch: few on a CPU, and as many as give a GPU `views_at_once` views."""
+    return _CPU_IMAGES if _is_cpu(device) else max(1, views_at_once // views)
 
 
 def workers_for(device: str) -> int:

@@ -13,15 +13,15 @@ from torch import Tensor
 from raydd.config import Config, FeaturesConfig
 from raydd.data.augment import transform_of
 from raydd.data.encoders import load_image_encoder, load_text_encoder
-from raydd.data.encoding import CPU_BATCH, ViewsOf, batches_of, encode_captions, encode_views, workers_for
+from raydd.data.encoding import ViewsOf, batches_of, encode_captions, encode_views, images_at_once, workers_for
 from raydd.data.feature_rows import map_shard
+from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.errors import RecordError
 from raydd.progress import Progress
 from raydd.store import Record
 
-SPLITS = ("train", "val", "test")
-IMAGES_PER_SHARD = 512
+_IMAGES_PER_SHARD = 512
 _CAPTIONS_PER_SHARD = 16384
 _CAPTION_BATCH = 64
 
@@ -30,7 +30,7 @@ _CAPTION_BATCH = 64
 class Shard:
     """One file of a record: a range of images or captions of a split."""
 
-    split: str
+    split: Split
     kind: str
     """images or texts; also the name of its features in the file."""
     number: int
@@ -47,17 +47,17 @@ class Shard:
         return f"{self.split}/{self.kind}-{self.number:05}.safetensors"
 
 
-def image_shards(split: str, images: int) -> list[Shard]:
+def image_shards(split: Split, images: int) -> list[Shard]:
     """The shards of a split's images."""
-    return _cut(split, "images", images, IMAGES_PER_SHARD)
+    return _cut(split, "images", images, _IMAGES_PER_SHARD)
 
 
-def text_shards(split: str, captions: int) -> list[Shard]:
+def text_shards(split: Split, captions: int) -> list[Shard]:
     """The shards of a split's captions."""
     return _cut(split, "texts", captions, _CAPTIONS_PER_SHARD)
 
 
-def views_in(split: str, config: FeaturesConfig) -> int:
+def views_in(split: Split, config: FeaturesConfig) -> int:
     """Views of each image of a split: K of train, one clean one of the others, and of train without augmentation."""
     return config.views if split == "train" and config.augment != "none" else 1
 
@@ -79,7 +79,7 @@ def write_images(config: Config, data: DataSet, record: Record, device: str, pro
         wanted = [shard for shard in missing if shard.split == split]
         augment = config.features.augment if split == "train" else "none"
         source = ViewsOf(pairs.images, transform_of(augment, encoder.size), views[split], config.features.seed)
-        size = CPU_BATCH if device == "cpu" else max(1, config.place.encode_batch // views[split])
+        size = images_at_once(device, views[split], config.place.encode_batch)
         batches = [batches_of(range(shard.start, shard.stop), size) for shard in wanted]
         stream = encode_views(encoder, source, _flat(batches), device=device, workers=workers_for(device))
         for shard, count in zip(wanted, map(len, batches), strict=True):
@@ -117,7 +117,7 @@ def write_texts(config: Config, data: DataSet, record: Record, device: str, prog
         _write(record, shard, {"texts": texts, "image_of_text": owners})
 
 
-def _cut(split: str, kind: str, count: int, size: int) -> list[Shard]:
+def _cut(split: Split, kind: str, count: int, size: int) -> list[Shard]:
     starts = range(0, count, size)
     return [Shard(split, kind, number, start, min(start + size, count)) for number, start in enumerate(starts)]
 

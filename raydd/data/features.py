@@ -21,14 +21,13 @@ from raydd.config import Config
 from raydd.data.encoders import image_identity, text_identity
 from raydd.data.feature_rows import HOW_TO_MEND, FeatureRows, map_shard
 from raydd.data.feature_shards import (
-    IMAGES_PER_SHARD,
-    SPLITS,
     image_shards,
     text_shards,
     views_in,
     write_images,
     write_texts,
 )
+from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.errors import RecordError
 from raydd.place import device_of
@@ -132,7 +131,7 @@ def open_features(record: Record, *, verify: bool = False) -> Features:
     )
 
 
-def _open_split(record: Record, split: str, facts: dict[str, Any]) -> SplitFeatures:
+def _open_split(record: Record, split: Split, facts: dict[str, Any]) -> SplitFeatures:
     size = facts["splits"][split]
     image_shape, text_shape = (size["views"], facts["image_width"]), (facts["text_width"],)
     images = [
@@ -144,7 +143,7 @@ def _open_split(record: Record, split: str, facts: dict[str, Any]) -> SplitFeatu
         for shard in text_shards(split, size["captions"])
     ]
     owners = [record.read_tensors(shard.file)["image_of_text"] for shard in text_shards(split, size["captions"])]
-    return SplitFeatures(FeatureRows(tuple(images), IMAGES_PER_SHARD), torch.cat(texts), torch.cat(owners))
+    return SplitFeatures(FeatureRows(tuple(images), per_shard=len(images[0])), torch.cat(texts), torch.cat(owners))
 
 
 def _finish(config: Config, data: DataSet, record: Record) -> None:

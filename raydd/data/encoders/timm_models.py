@@ -1,7 +1,10 @@
 """Image encoders of timm: `timm:MODEL` or `timm:MODEL.TAG`, with timm's own loading and normalisation."""
 
+from typing import Any
+
 from raydd.config import EncodersConfig
 from raydd.data.encoders.hub import hub_access
+from raydd.data.encoders.names import nearest_few
 from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower
 from raydd.data.encoders.weights import path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError, nearest
@@ -18,9 +21,11 @@ def load_timm(argument: str, config: EncodersConfig) -> ImageTower:
     """
     import timm
 
+    module: Any
     pretrained = _pretrained_cfg(argument)
     seed, path = seed_of(config.image_weights, _SETTING), path_of(config.image_weights, _SETTING)
-    options = {"img_size": config.image_size} if config.image_size and pretrained.fixed_input_size else {}
+    fixed = config.image_size and pretrained.fixed_input_size
+    options: dict[str, Any] = {"img_size": config.image_size} if fixed else {}
     if seed is not None:
         with seeded(seed):
             module = timm.create_model(argument, pretrained=False, num_classes=0, **options)
@@ -33,7 +38,7 @@ def load_timm(argument: str, config: EncodersConfig) -> ImageTower:
             reason = str(error).splitlines()[0]
             raise DataError(f"{path} does not fit timm's {argument} ({reason}). Give that model's weights.") from error
     else:
-        with hub_access(f"timm:{argument}", _SETTING):
+        with hub_access(f"the weights timm:{argument}", _SETTING):
             module = timm.create_model(argument, pretrained=True, num_classes=0, **options)
     size = config.image_size or pretrained.input_size[-1]
     return ImageTower(module, size, module.num_features, pretrained.mean, pretrained.std)
@@ -55,20 +60,14 @@ def nfnet_identity(argument: str) -> str:  # noqa: ARG001
     return timm_identity("nfnet_l0")
 
 
-def _pretrained_cfg(model: str):
+def _pretrained_cfg(model: str) -> Any:
     import timm
 
     name = model.partition(".")[0]
     if not timm.is_model(name):
-        raise ConfigError(f"timm has no model {name!r}. {_near(name, timm.list_models())}")
-    pretrained = timm.get_pretrained_cfg(model, allow_unregistered=False)
-    if pretrained is None:
-        raise ConfigError(f"timm has no weights {model!r}. {nearest(model, timm.list_pretrained(f'{name}*'))}")
-    return pretrained
-
-
-def _near(name: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"Did you mean {' or '.join(close)}?" if close else "See timm.list_models()."
+        near = nearest_few(name, timm.list_models(), "timm.list_models()")
+        raise ConfigError(f"timm has no model {name!r}. {near}")
+    known = timm.list_pretrained(f"{name}.*")
+    if "." in model and model not in known:
+        raise ConfigError(f"timm has no weights {model!r}. {nearest(model, known)}")
+    return timm.get_pretrained_cfg(model)
