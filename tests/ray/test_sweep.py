@@ -41,7 +41,6 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     assert kept["best"]["settings"]["distill.text_lr"] == 0.05  # the space sets it, beside what it searches
 
     winner = load(home / "sweeps/small/best.yaml")
-    assert winner.distill.space == "features-then-pixels"
     assert winner.distill.image_lr == result.settings["distill.image_lr"]
 
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
