@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from raydd.config import EncodersConfig
 from raydd.data.encoders.hub import hub_access
 from raydd.data.encoders.names import nearest_few
-from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, TextTower
+from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, TextTower, feature_width
 from raydd.data.encoders.weights import path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError, nearest
 
@@ -27,11 +27,8 @@ def load_openclip_image(argument: str, config: EncodersConfig) -> ImageTower:
     module = _load(argument, config.image_weights, "encoders.image_weights", size=config.image_size or None).visual
     preprocess = module.preprocess_cfg
     size = module.image_size[0] if isinstance(module.image_size, tuple) else module.image_size
-    with torch.no_grad():
-        width = module(torch.zeros(1, 3, size, size)).shape[-1]
-    return ImageTower(
-        module, size, width, tuple(preprocess.get("mean", CLIP_MEAN)), tuple(preprocess.get("std", CLIP_STD))
-    )
+    mean, std = preprocess.get("mean", CLIP_MEAN), preprocess.get("std", CLIP_STD)
+    return ImageTower(module, size, feature_width(module, size), tuple(mean), tuple(std))
 
 
 def load_openclip_text(argument: str, config: EncodersConfig, device: str) -> TextTower:

