@@ -7,7 +7,7 @@ from raydd.cli import COMMANDS, main
 from raydd.config import Config
 from raydd.settings import flatten, load
 
-ISSUE_FILE = """\
+SETTINGS_FILE = """\
 data: {reader: flat-json, root: DIR, name: flickr8k}
 encoders: {image: efficientnet-lite0, text: minilm}
 distill: {method: repblend, pairs: 99, space: features-then-pixels}    # or pixels, features
@@ -23,7 +23,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "flickr8k.yaml"
-    path.write_text(ISSUE_FILE)
+    path.write_text(SETTINGS_FILE)
     return path
 
 

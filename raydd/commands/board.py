@@ -17,7 +17,6 @@ from rich.console import Console
 
 from raydd import cli
 from raydd.errors import ConfigError, RayddError
-from raydd.place import home, mlflow_address
 
 HOST = "127.0.0.1"
 SQLITE = "sqlite:///"
@@ -35,6 +34,8 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Serve the pages and say where they are."""
+    from raydd.place import home, mlflow_address
+
     place, console = options.settings.place, Console()
     address, folder = mlflow_address(place), home(place)
     if address == "none":

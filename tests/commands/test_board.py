@@ -37,6 +37,7 @@ def test_a_server_of_its_own_shows_its_runs_itself(capsys: pytest.CaptureFixture
     assert "http://127.0.0.1:5999" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_address_that_mlflow_refuses_ends_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["--port", str(free_port()), "--place.home", str(tmp_path), "--place.mlflow", "what://ever"]
     assert main(["board", *arguments]) == 2

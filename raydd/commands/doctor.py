@@ -1,0 +1,28 @@
+"""Say what this machine has and lacks for the planned run, one line a check; exit code 1 if the run cannot go."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from raydd import cli
+
+Options = cli.Options
+
+_STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
+
+
+def main(options: cli.Options) -> int:
+    """Make the checks and print them."""
+    from raydd.checkup import examine
+    from raydd.console import progress_on
+
+    with progress_on() as progress:
+        checks = list(examine(options.settings, progress))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for check in checks:
+        table.add_row(Text(check.state, style=_STYLES[check.state]), Text(check.name), Text(check.text))
+    console = Console()
+    console.print(table)
+    lacking = [check.name for check in checks if check.state == "missing"]
+    console.print(f"The run cannot go: {', '.join(lacking)}." if lacking else "The run can go.")
+    return 1 if lacking else 0

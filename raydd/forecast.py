@@ -1,0 +1,75 @@
+"""What a planned run will take of disk and memory, before it starts. Sizes in bytes; memory is an upper estimate."""
+
+import torch
+from torch import nn
+
+from raydd.config import Config
+from raydd.distill.heads import head_size
+
+_HALF, _SINGLE = 2, 4  # bytes of a stored and of a computed number
+_PROCESS = 1_200_000_000  # Python, torch, the encoders' packages and their weights
+_HEAD_COPIES = 8  # start, target, and what the matching loss keeps of them
+_STUDENT_COPIES = 4  # parameters, gradients, momentum, one temporary
+_FORWARD = 32  # what an encoder holds of an image on the way forward, in sizes of the image
+_BACKWARD = 1.2  # the gradients on the way back, beside the graph
+_WORKER = 250_000_000  # a process that decodes or encodes images
+
+
+def feature_bytes(images: int, clean_images: int, views: int, image_width: int, captions: int, text_width: int) -> int:
+    """Size of the feature cache: half precision, K views of each training image, one of each val and test image."""
+    return _HALF * ((images * views + clean_images) * image_width + captions * text_width)
+
+
+def parameters_of(config: Config, image_width: int, text_width: int) -> int:
+    """Parameters of both projection heads."""
+    width = config.experts.width or image_width
+    return head_size(image_width, width) + head_size(text_width, width)
+
+
+def expert_bytes(config: Config, image_width: int, text_width: int) -> int:
+    """Size of the stored expert snapshots: those that distillation reads, and those of the full-data row."""
+    snapshots = {(expert, epoch) for expert in range(config.experts.count) for epoch in config.distill.expert_epochs}
+    if "full" in config.evaluate.baselines:
+        snapshots |= {(expert, config.experts.epochs) for expert in range(config.evaluate.seeds)}
+    stored = sum(epoch > 0 for _, epoch in snapshots)  # the initial state is drawn again from its seed
+    return _HALF * parameters_of(config, image_width, text_width) * stored
+
+
+def memory_bytes(config: Config, image_width: int, text_width: int, *, size: int, graph: int, workers: int) -> int:
+    """Peak memory of a run without a sweep, whatever the number of images, which are read batch by batch.
+
+    Args:
+        config: all settings.
+        image_width: of the image features.
+        text_width: of the text features.
+        size: side of the encoder's square input, in pixels.
+        graph: what autograd keeps of one image, see `graph_bytes`.
+        workers: processes beside this one that encode.
+    """
+    per_image = _FORWARD * 3 * size * size * _SINGLE
+    if config.distill.space != "features":
+        per_image = max(per_image, int(_BACKWARD * graph))
+    copies = max(_HEAD_COPIES, _STUDENT_COPIES * config.evaluate.seeds)
+    heads = copies * _SINGLE * parameters_of(config, image_width, text_width)
+    return _PROCESS + workers * _WORKER + max(config.place.encode_batch * per_image, heads)
+
+
+def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
+    """What autograd keeps of one image for the gradient at its pixels, its own weights not counted; runs one image.
+
+    Args:
+        module: a frozen encoder.
+        size: side of its square input, in pixels.
+        device: where the encoder is.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)  # held on to, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(torch.zeros(1, 3, size, size, device=device, requires_grad=True))
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    return sum(nbytes for address, nbytes in storages.items() if address not in own)

@@ -1,0 +1,151 @@
+import importlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from raydd import checkup
+from raydd.checkup import Check, examine
+from raydd.cli import main
+from raydd.config import Config
+from raydd.settings import load
+
+ENCODERS = """
+import torch
+from torch import nn
+from raydd.data.encoders import ImageTower, TextTower
+
+def image(config):
+    return ImageTower(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), 32, 12, (0.5,) * 3, (0.5,) * 3)
+
+def text(config, device):
+    return TextTower(lambda captions: torch.zeros(len(captions), 4), 4)
+"""
+
+
+@pytest.fixture
+def config(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A plan that this machine can run: tiny data, encoders of a few numbers."""
+    (tmp_path / "doctors_encoders.py").write_text(ENCODERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return load(
+        settings={
+            "data.reader": "flat-json",
+            "data.root": str(tiny_data),
+            "data.name": "tiny",
+            "encoders.image": "doctors_encoders:image",
+            "encoders.text": "doctors_encoders:text",
+            "place.home": str(tmp_path / "home"),
+        }
+    )
+
+
+def changed(config: Config, **settings: object) -> Config:
+    from raydd.settings import with_settings
+
+    return with_settings(config, {name.replace("__", "."): value for name, value in settings.items()})
+
+
+def checks(config: Config) -> dict[str, Check]:
+    return {check.name: check for check in examine(config)}
+
+
+def test_a_machine_that_lacks_nothing(config: Config):
+    found = checks(config)
+    assert {check.state for check in found.values()} == {"ok"}
+    assert "12 train, 4 val, 4 test images, 40 captions" in found["data"].text
+    assert found["image encoder"].text == "doctors_encoders:image: 32 pixels, 12 wide"
+
+
+def test_the_probe_leaves_nothing_in_the_store(config: Config, tmp_path: Path):
+    checks(config)
+    assert {path.name for path in (tmp_path / "home" / "store").iterdir()} == {"pairs"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "name", "said"),
+    [
+        ("data__root", "/nowhere", "data", "/nowhere"),
+        ("data__reader", "flat-jsom", "data", "Did you mean 'flat-json'?"),
+        ("encoders__image", "efficientnet", "image encoder", "efficientnet-lite0"),
+        ("encoders__text", "minilm2", "text encoder", "Did you mean 'minilm'?"),
+        ("encoders__image_weights", "/nowhere.pt", "image encoder", "there is no /nowhere.pt"),
+        ("place__store", "/dev/null/store", "store", "cannot be written"),
+        ("place__home", "/dev/null/home", "store", "cannot be written"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_to_do_and_stops_no_other_check(
+    config: Config, setting: str, value: str, name: str, said: str
+):
+    found = checks(changed(config, **{setting: value}))
+    assert found[name].state == "missing"
+    assert said in found[name].text
+    assert found["python"].state == "ok"
+    assert found["disk"].state == found["memory"].state == "warning"
+    assert name in found["disk"].text
+
+
+def test_a_device_that_is_not_there(config: Config):
+    assert checks(changed(config, place__device="cuda:77"))["device"].state == "missing"
+
+
+def test_a_disk_that_is_too_small(config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(psutil, "disk_usage", lambda path: SimpleNamespace(free=1))
+    found = checks(config)["disk"]
+    assert found.state == "missing"
+    assert "Make room" in found.text
+
+
+def test_memory_is_measured_against_what_is_free_and_what_there_is(config: Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checkup, "_machine_memory", lambda: (1e8, 1e12))
+    assert checks(config)["memory"].state == "warning"
+    monkeypatch.setattr(checkup, "_machine_memory", lambda: (1e8, 1e8))
+    assert checks(config)["memory"].state == "missing"
+
+
+def test_a_container_limits_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(checkup, "_CGROUP_LIMIT", limit)
+    assert checkup._machine_memory()[1] == psutil.virtual_memory().total
+    limit.write_text("max\n")
+    assert checkup._machine_memory()[1] == psutil.virtual_memory().total
+    limit.write_text("1000000\n")
+    assert checkup._machine_memory() == (1_000_000, 1_000_000)
+
+
+def test_a_run_can_go_without_ray(config: Config, monkeypatch: pytest.MonkeyPatch):
+    real = importlib.import_module
+
+    def without_ray(name: str, package: str | None = None):
+        if name == "ray":
+            raise ImportError("No module named 'ray'")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", without_ray)
+    found = checks(config)["ray"]
+    assert found.state == "warning"
+    assert "pip install ray" in found.text
+
+
+def test_the_exit_code_says_whether_the_run_can_go(tiny_data: Path, config: Config, capsys: pytest.CaptureFixture[str]):
+    arguments = [f"--{name}={value}" for name, value in _given(config).items()]
+    assert main(["doctor", *arguments]) == 0
+    assert "The run can go." in capsys.readouterr().out
+    assert main(["doctor", *arguments, "--data.name", "huge"]) == 1
+    assert "The run cannot go: data." in capsys.readouterr().out
+
+
+def _given(config: Config) -> dict[str, str]:
+    from raydd.settings import flatten
+
+    default = flatten(Config())
+    return {name: str(value) for name, value in flatten(config).items() if value != default[name]}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(config: Config, tmp_path: Path):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    assert checks(changed(config, place__home=str(locked / "home")))["store"].state == "missing"

@@ -1,0 +1,65 @@
+import torch
+from torch import nn
+
+from raydd.distill.experts import Experts
+from raydd.forecast import expert_bytes, feature_bytes, graph_bytes, memory_bytes, parameters_of
+from raydd.settings import load
+from raydd.store import Record, Store
+
+HEADER = 400  # bytes of a safetensors header, at most
+
+
+def test_the_feature_cache_is_counted_by_hand():
+    # (3 images x 2 views + 1 clean one) x 10 numbers + 4 captions x 5 numbers, of two bytes
+    assert feature_bytes(3, 1, 2, 10, 4, 5) == 2 * (7 * 10 + 4 * 5)
+
+
+def test_the_published_heads_have_17_7_million_parameters():
+    assert round(parameters_of(load(), 2304, 768) / 1e6, 1) == 17.7
+
+
+def test_expert_snapshots_take_what_is_predicted(store: Store):
+    config = load(
+        settings={"experts.count": 2, "experts.width": 8, "distill.target_epochs": 2, "evaluate.baselines": []}
+    )
+    experts = Experts(Record.of(store, "experts", {}, {}, version=1), 12, 6, 8, 0, 2)
+    written = 0
+    for expert in range(2):
+        for epoch in (1, 2, 3):
+            differences, _ = experts.rounded(expert, experts.initial(expert))
+            experts.record.write_tensors(experts.name(expert, epoch), differences)
+            written += len(experts.record.read(experts.name(expert, epoch)))
+    assert 0 <= written - expert_bytes(config, 12, 6) <= 6 * HEADER
+
+
+def test_the_full_data_row_adds_its_last_epochs_once():
+    few = {"experts.count": 3, "distill.max_start_epoch": 1, "distill.target_epochs": 7, "evaluate.seeds": 5}
+    snapshot = 2 * parameters_of(load(), 12, 6)
+    assert expert_bytes(load(settings={**few, "evaluate.baselines": []}), 12, 6) == 3 * snapshot
+    assert expert_bytes(load(settings=few), 12, 6) == (3 + 5) * snapshot
+    # epoch 7 is a target already, for three of the five
+    assert expert_bytes(load(settings={**few, "experts.epochs": 7}), 12, 6) == 5 * snapshot
+
+
+def test_what_autograd_keeps_is_counted_once_and_without_the_weights():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5), nn.Sigmoid(), nn.Linear(5, 7), nn.Tanh())
+    module.requires_grad_(False)
+    assert graph_bytes(module, 4) == 4 * (5 + 7)  # the outputs of sigmoid and tanh
+
+
+def test_memory_grows_with_the_batch_only_where_pixels_are_learned():
+    def need(**settings: object) -> int:
+        config = load(settings={key.replace("__", "."): value for key, value in settings.items()})
+        return memory_bytes(config, 1280, 384, size=224, graph=50_000_000, workers=0)
+
+    assert need(distill__space="pixels", place__encode_batch=64) > 64 * 50_000_000
+    assert need(distill__space="features", place__encode_batch=64) < 64 * 50_000_000
+    assert need(place__encode_batch=128) > need(place__encode_batch=64)
+
+
+def test_predicting_leaves_the_encoder_as_it_was():
+    module = nn.Linear(4, 4).requires_grad_(False)
+    before = module.weight.clone()
+    graph_bytes(nn.Sequential(module), 4)
+    assert torch.equal(module.weight, before)
+    assert module.weight.grad is None
