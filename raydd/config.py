@@ -135,8 +135,8 @@ class DistillConfig:
     """Rank of L and R."""
     alpha: float = 3.0
     """Scale alpha of the low-rank part."""
-    loss: Literal["wbce", "bce", "infonce"] = "wbce"
-    """The student's loss: weighted BCE, BCE, or InfoNCE."""
+    loss: Literal["infonce", "wbce", "bce"] = "infonce"
+    """The student's loss, in distillation and afterwards: InfoNCE, weighted BCE (as published), or BCE."""
     matched: Literal["both-heads", "text-head"] = "both-heads"
     """Whose parameters are matched."""
     merged: bool = False
@@ -159,10 +159,6 @@ class DistillConfig:
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """How the outer step sizes change over the steps: not at all (as published), or down to zero along a cosine."""
-    init: Literal["random", "herding"] = "random"
-    """The real pairs to start from: drawn by seed, or chosen to cover the training features."""
-    eval_every: int = 0
-    """Score students on val every so many steps and keep the best set; 0 keeps the last."""
     checkpoint_every: int = 50
     """Save the state every so many steps, to go on from there after an interruption."""
     seed: int = 0
@@ -184,11 +180,6 @@ class DistillConfig:
         _require(self.checkpoint_every >= 1, "distill.checkpoint_every", self.checkpoint_every, "1 or more")
         for name in ("image_lr", "text_lr", "similarity_lr", "rate_lr"):
             _require(getattr(self, name) >= 0, f"distill.{name}", getattr(self, name), "0 or more")
-        if self.loss == "infonce" and self.similarity != "identity":
-            raise ConfigError(
-                f"distill.loss infonce has no use for the similarity {self.similarity}. "
-                "Set distill.similarity to identity, or distill.loss to wbce."
-            )
 
     @property
     def expert_epochs(self) -> tuple[int, ...]:
@@ -228,12 +219,15 @@ class StudentsConfig:
     """Weight decay of SGD."""
     dropout: float = 0.1
     """Dropout inside the heads."""
-    real_rate: float = 0.1
-    """Learning rate of students on real pairs, which bring no learned rate."""
+    rate: Literal["effective", "published"] = "effective"
+    """How the learned rate is used: times (1 - momentum), so that a step goes as far as the plain SGD step that the rate
+    was learned for; or as it is, as published, which goes 10 times as far."""
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "students.epochs", self.epochs, "1 or more")
-        _require(self.real_rate > 0, "students.real_rate", self.real_rate, "above 0")
+        _require(self.batch_size >= 2, "students.batch_size", self.batch_size, "2 or more")
+        _require(0 <= self.momentum < 1, "students.momentum", self.momentum, "0 or more and under 1")
+        _require(0 <= self.dropout < 1, "students.dropout", self.dropout, "0 or more and under 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,8 @@ _REPBLEND = {
     "distill.student_steps": 8,
     "distill.minibatch": 20,
     "distill.target_epochs": 1,
+    "distill.loss": "wbce",
+    "students.rate": "published",
     "distill.optimizer": "sgd",
     "distill.momentum": 0.5,
     "distill.schedule": "constant",

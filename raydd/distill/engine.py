@@ -162,6 +162,7 @@ class Distillation:
                 self._start.similarity.with_factors(factors),
                 rates[0],
                 rates[1],
+                self.config.loss,
                 self._start.start_images,
                 self._start.start_captions,
                 None if pixels is None else pixels.cpu(),

@@ -37,6 +37,7 @@ def start_set(
     similarity: str,
     rank: int,
     alpha: float,
+    loss: str,
 ) -> SyntheticSet:
     """Random real pairs as a synthetic set: their features, the identity as similarity, both rates at `rate`."""
     captions = random_captions(features.image_of_text, pairs, seed)
@@ -48,6 +49,7 @@ def start_set(
         Similarity.start(similarity, pairs, rank=rank, alpha=alpha, generator=generator),  # type: ignore[arg-type]
         rate,
         rate,
+        loss,
         images,
         captions,
     )

@@ -24,6 +24,8 @@ class SyntheticSet:
     """Learning rate of the student's image head."""
     rate_text: float
     """Learning rate of the student's text head."""
+    loss: str
+    """Name of the loss that students are to train on, in `raydd.distill.losses.LOSSES`."""
     start_images: Int[Tensor, "N"]
     """Training images that the pairs started from."""
     start_captions: Int[Tensor, "N"]
@@ -51,7 +53,7 @@ class SyntheticSet:
 
     def facts(self) -> dict[str, Any]:
         """What the tensors do not say."""
-        return {"similarity": self.similarity.kind, "alpha": self.similarity.alpha}
+        return {"similarity": self.similarity.kind, "alpha": self.similarity.alpha, "loss": self.loss}
 
     @classmethod
     def of_tensors(cls, named: dict[str, Tensor], facts: dict[str, Any]) -> Self:
@@ -65,6 +67,7 @@ class SyntheticSet:
             similarity,
             rate_image,
             rate_text,
+            facts["loss"],
             named["start_images"],
             named["start_captions"],
             named.get("pixels"),

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
-from raydd.distill.losses import weighted_bce
+from raydd.distill.losses import LOSSES
 from raydd.distill.similarity import Similarity
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_scores
@@ -34,6 +34,8 @@ class TrainingPairs:
     """Learning rate of the image head."""
     rate_text: float
     """Learning rate of the text head."""
+    loss: str = "infonce"
+    """Name of the loss, in `raydd.distill.losses.LOSSES`."""
 
 
 def train_students(
@@ -47,8 +49,7 @@ def train_students(
 ) -> tuple[Head, Head]:
     """Train one student a seed on the published recipe; gives both heads with a leading axis of students.
 
-    SGD with momentum and weight decay on weighted BCE, the rates cut to a tenth at half the epochs, dropout on, no
-    blending. An epoch is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
+    SGD with momentum and weight decay, the rates cut to a tenth at half the epochs, dropout on, no blending. An epoch is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
 
     Raises:
         NonFiniteError: the training diverged.
@@ -60,8 +61,9 @@ def train_students(
     text = Head(*(torch.stack(parts).to(device) for parts in zip(*(start[1] for start in starts), strict=True)))
     leaves = [part.requires_grad_() for part in (*image, *text)]
     image, text = Head(*leaves[:6]), Head(*leaves[6:])
+    scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
     optimizer = torch.optim.SGD(
-        [{"params": leaves[:6], "lr": pairs.rate_image}, {"params": leaves[6:], "lr": pairs.rate_text}],
+        [{"params": leaves[:6], "lr": pairs.rate_image * scale}, {"params": leaves[6:], "lr": pairs.rate_text * scale}],
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
@@ -78,14 +80,14 @@ def train_students(
             dropout = [_masks((size, width), recipe.dropout, masks) for _ in range(2)]
             logits = embed(image, images[batch], dropout[0]) @ embed(text, texts[batch], dropout[1]).mT / temperature
             target = similarity[batch[:, :, None], batch[:, None, :]]
-            total = weighted_bce(logits, target).sum()  # students do not share parameters: a sum trains each alone
+            total = LOSSES[pairs.loss](logits, target).sum()  # students do not share parameters: a sum trains each alone
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
     if not bool(total.isfinite()):
         raise NonFiniteError(
             f"Students diverged at the rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
-            "Lower distill.start_rate or distill.rate_lr, or students.real_rate for real pairs."
+            "Lower distill.start_rate or distill.rate_lr."
         )
     return Head(*(part.detach() for part in image)), Head(*(part.detach() for part in text))
 

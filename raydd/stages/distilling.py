@@ -219,6 +219,7 @@ def _real_pairs(bench: _Bench) -> SyntheticSet:
         similarity=settings.similarity,
         rank=settings.rank,
         alpha=settings.alpha,
+        loss=settings.loss,
     )
 
 

@@ -21,7 +21,7 @@ from raydd.store import Record, Store
 
 VERSION = 1
 SCORES = "scores.json"
-RATES = (0.05, 0.1, 0.2, 0.4)  # among which students of real pairs, who bring no learned rate, get theirs on val
+RATES = (0.1, 0.2, 0.4, 0.8)  # among which students of real pairs, who bring no learned rate, get theirs on val
 
 
 def evaluate(config: Config, store: Store, synthetic: SyntheticSet, *, split: str, seeds: int) -> Scores:
@@ -36,6 +36,7 @@ def evaluate(config: Config, store: Store, synthetic: SyntheticSet, *, split: st
         synthetic.similarity,
         synthetic.rate_image,
         synthetic.rate_text,
+        synthetic.loss,
     )
     return _students(config, make_features(config, store), pairs, split, range(seeds))
 

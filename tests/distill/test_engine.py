@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Split
+from small_pairs import Split
 from torch import Tensor, nn
 
 from raydd.config import DistillConfig
@@ -20,9 +20,7 @@ BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, t
 
 def spread_of(split: Split) -> Spread:
     images, texts = split.images.values[:, 0].float(), split.texts.float()
-    return Spread(
-        torch.stack([images.mean(0), images.std(0)]), torch.stack([texts.mean(0), texts.std(0)])
-    )
+    return Spread(torch.stack([images.mean(0), images.std(0)]), torch.stack([texts.mean(0), texts.std(0)]))
 
 
 def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
@@ -34,6 +32,7 @@ def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
         similarity=config.similarity,
         rank=config.rank,
         alpha=config.alpha,
+        loss=config.loss,
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RECIPE, TEXT_WIDTH, Split, open_experts
+from small_pairs import RECIPE, TEXT_WIDTH, Split, open_experts
 
 from raydd.config import ExpertsConfig
 from raydd.distill.experts import Experts, contrastive_loss, require_snapshots, train_expert

@@ -46,7 +46,9 @@ def heads_of(flats: dict[str, Tensor], name: str) -> Head:
 
 
 def ours(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor], through: bool = True) -> Tensor:
-    image = WalkingHead(heads_of(flats, "image_start"), variables["image"], variables["rate_image"], through_steps=through)
+    image = WalkingHead(
+        heads_of(flats, "image_start"), variables["image"], variables["rate_image"], through_steps=through
+    )
     text = WalkingHead(heads_of(flats, "text_start"), variables["text"], variables["rate_text"], through_steps=through)
     walk(image, text, plan, lambda i: variables["similarity"][i][:, i], LOSSES["wbce"], 0.5)
     targets = {"image": heads_of(flats, "image_target"), "text": heads_of(flats, "text_target")}

@@ -6,6 +6,8 @@ Differences from the paper:
 - The gradient goes through all student steps; the published code stops it at the start of each (TESLA).
 - Dropout is off in the student of a distillation step; the published code draws it anew in its second pass.
 - Targets lie several epochs beyond the start snapshot, one epoch as published being far worse (README).
+- The student's loss is InfoNCE against the learned similarity; the published weighted BCE is far worse (README).
+- Students use the learned rate times (1 - momentum): it was learned for plain SGD steps.
 """
 
 from raydd.distill.methods.method import Method
@@ -15,7 +17,6 @@ METHOD = Method(
     settings={
         "distill.blend": "beta",
         "distill.similarity": "low-rank",
-        "distill.loss": "wbce",
         "distill.matched": "both-heads",
     },
 )
