@@ -17,9 +17,9 @@ from raydd.store import Store, fingerprint
 from raydd.tuning.claims import Claimant
 from raydd.tuning.reports import TrialReport
 
-STUDENT_SEEDS = 3  # enough to rank trials; the finals take `evaluate.seeds`
-SCORES = 5  # times that a trial is scored on val, for the scheduler
-POINTS_PER_SCORE = 5  # of the curve
+SCORES = 3  # times that a trial is scored on val: twice on the way, by one student, for the scheduler
+STUDENT_SEEDS = 3  # at the end; enough to rank trials, while the finals take `evaluate.seeds`
+POINTS_PER_SCORE = 8  # of the curve
 WAIT_SECONDS = 1.0  # between two looks at what others are making
 
 
@@ -55,18 +55,20 @@ def share_making(config: Config, store: Store, claimant: Claimant) -> None:
 
 
 def distillation_reports(config: Config, store: Store, claimant: Claimant) -> Iterator[TrialReport]:
-    """Distil, and score students on val so many times on the way and at the end."""
+    """Distil, and score students on val twice on the way and at the end."""
     every = max(1, config.distill.steps // (SCORES * POINTS_PER_SCORE))
     curve: list[dict[str, float]] = []
-    seconds, before = 0.0, 0
+    seconds, before, scored = 0.0, 0, 0
     for point in stages.distill(config, store, claimant.progress, every=every):
         last = point.step == point.steps
         curve.append({"step": point.step, **{f"distill/{name}": value for name, value in point.metrics.items()}})
         seconds += point.metrics.get("seconds", 0.0) * (point.step - before)
         before = point.step
-        if not last and point.step % (every * POINTS_PER_SCORE):
+        if not last and point.step * SCORES // point.steps == scored:
             continue
-        scores = stages.evaluate(config, store, point.synthetic, split="val", seeds=STUDENT_SEEDS).mean
+        scored = point.step * SCORES // point.steps
+        seeds = STUDENT_SEEDS if last else 1
+        scores = stages.evaluate(config, store, point.synthetic, split="val", seeds=seeds).mean
         curve[-1] |= {f"val/{name}": value for name, value in scores.items()}
         curve[-1] |= collapse(config, store, point.synthetic)
         record = stages.synthetic_record(config, store) if last else None

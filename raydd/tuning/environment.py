@@ -15,6 +15,7 @@ _QUIET: Mapping[str, str] = {
 _ONE_MACHINE: Mapping[str, str] = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that keeps every port on 127.0.0.1
     "RAY_AUTH_MODE": "disabled",  # safe on loopback; a cluster keeps its tokens
+    "RAY_worker_niceness": "0",  # Ray's 15 starves the trials while anything else runs on the machine
 }
 
 

@@ -36,6 +36,7 @@ class Board:
         *,
         at_once: int,
         best: tuple[int, float, Mapping[str, Any]] | None = None,
+        expected: float = math.nan,
         doing: Callable[[], Mapping[str, str]] = dict,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -48,12 +49,14 @@ class Board:
             done: trials of earlier commands, by state.
             at_once: trials that run together, to tell the time left.
             best: number, val r_mean and settings of the best trial of earlier commands.
+            expected: seconds that the trials may take, until the first one has ended.
             doing: what each process is making meanwhile, see `raydd.tuning.claims`.
             console: where to show.
             clock: seconds.
         """
         self._name, self._wanted, self._at_once, self._best = name, wanted, max(1, at_once), best
         self._done, self._doing, self._clock = Counter(done), doing, clock
+        self._expected, self._begun = expected, clock()
         self._console = console or Console()
         self._running: dict[int, _Running] = {}
         self._durations: list[float] = []
@@ -103,11 +106,11 @@ class Board:
         return self._done.total()
 
     def seconds_left(self) -> float:
-        """A guess of the time left, from the trials that ran to their end; NaN before the first one did."""
-        if not self._durations:
-            return math.nan
-        each = sum(self._durations) / len(self._durations)
+        """A guess of the time left, from the trials that ran to their end; before that, what was expected."""
         now = self._clock()
+        if not self._durations:
+            return max(0.0, self._expected - (now - self._begun)) if not math.isnan(self._expected) else math.nan
+        each = sum(self._durations) / len(self._durations)
         begun = sum(min(now - trial.begun, each) for trial in self._running.values())
         return max(0.0, ((self._wanted - self.finished) * each - begun) / self._at_once)
 

@@ -9,12 +9,13 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from raydd.config import Config
-from raydd.data.features import features_record
+from raydd.data import Features, features_record
 from raydd.progress import Progress
 from raydd.stages import features, pairs
 from raydd.stages.experts import open_experts
 from raydd.store import Store
 from raydd.tuning import study as studies
+from raydd.tuning.estimate import trials_seconds
 from raydd.tuning.live import duration
 from search_spaces import Space
 
@@ -31,8 +32,8 @@ class Plan:
     """Trials that run together; 0 leaves it to a cluster that may grow."""
     records: tuple[tuple[str, str], ...]
     """Shared records of the base settings: name, and what of it is there."""
-    trial_seconds: float
-    """Mean time of the complete trials so far; NaN before the first."""
+    seconds: float
+    """Expected time of the trials to run; NaN if there is nothing to go by."""
 
     @property
     def finished(self) -> int:
@@ -43,11 +44,6 @@ class Plan:
     def left(self) -> int:
         """Trials to run."""
         return max(0, self.config.sweep.trials - self.finished)
-
-    @property
-    def seconds(self) -> float:
-        """Expected time of the trials to run; NaN if there is nothing to go by."""
-        return self.left * self.trial_seconds / max(1, self.at_once)
 
     def table(self) -> Table:
         """The plan for the terminal."""
@@ -66,7 +62,9 @@ class Plan:
         share = f"{sweep.cpus:g} CPU" + (f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else "")
         together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
         hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
-        seconds = f"about {duration(self.seconds)}" if not math.isnan(self.seconds) else "known after the first trials"
+        seconds = (
+            f"about {duration(self.seconds)}" if not math.isnan(self.seconds) else "known once the features are there"
+        )
         finals = f"the best {sweep.finalists} again on {self.config.distill.space}" if sweep.finalists else "none"
         return [
             ("space", f"{self.space.name}, {len(self.space.first)} published or default settings first"),
@@ -86,30 +84,31 @@ def make_plan(
     config: Config, space: Space, study: optuna.Study | None, store: Store, at_once: int, progress: Progress
 ) -> Plan:
     """Look at the study, if the sweep was started before, and at the store; computes nothing but the data's checks."""
-    return Plan(
-        config,
-        space,
-        studies.counts(study) if study else Counter(),
-        at_once,
-        _records(config, store, progress),
-        _trial_seconds(study) if study else math.nan,
-    )
-
-
-def _records(config: Config, store: Store, progress: Progress) -> tuple[tuple[str, str], ...]:
-    data = pairs(config, store, progress)
-    count = config.experts.count
-    read = f"{len(data.train.images)} training images, {config.features.views} views"
+    done = studies.counts(study) if study else Counter()
+    left = max(0, config.sweep.trials - done.total())
+    data, count = pairs(config, store, progress), config.experts.count
+    read = f"{len(data.train)} training images, {config.features.views} views"
     if not features_record(config, data.fingerprint, store).complete:
-        return ("features", f"to make: {read}"), ("experts", f"to make: {count} for each recipe that trials ask for")
-    missing = open_experts(config, store, features(config, store)).missing(config.distill.expert_epochs)
-    return ("features", f"there: {read}"), ("experts", f"{count - len(missing)} of {count} there in the base recipe")
+        records = ("features", f"to make: {read}"), ("experts", f"to make: {count} for each recipe of the trials")
+        seconds = math.nan
+    else:
+        cached = features(config, store)
+        missing = len(open_experts(config, store, cached).missing(config.distill.expert_epochs))
+        records = ("features", f"there: {read}"), ("experts", f"{count - missing} of {count} there in the base recipe")
+        seconds = _expected(config, study, cached, missing, left) / max(1, at_once)
+    return Plan(config, space, done, at_once, records, seconds)
 
 
-def _trial_seconds(study: optuna.Study) -> float:
+def _expected(config: Config, study: optuna.Study | None, cached: Features, missing: int, trials: int) -> float:
+    """Seconds of the trials one after the other: as the complete ones took, else estimated, on CPUs alone."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
     times = [
         (trial.datetime_complete - trial.datetime_start).total_seconds()
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        for trial in complete
         if trial.datetime_complete and trial.datetime_start
     ]
-    return sum(times) / len(times) if times else math.nan
+    if times:
+        return trials * sum(times) / len(times)
+    if config.sweep.gpus:
+        return math.nan
+    return trials_seconds(config, cached.image_width, cached.text_width, len(cached.train.texts), missing, trials)

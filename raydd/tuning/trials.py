@@ -13,9 +13,10 @@ from raydd.config import SweepConfig
 from raydd.tuning import study as studies
 from raydd.tuning.searcher import Listener, StudySearch
 from search_spaces import Space
+from trainables.distill import SCORES
 
 RESTARTS = 2  # of a trial whose process or node died; it goes on from its checkpoint in the store
-FIRST_LOOK = 40  # percent of a trial's steps before it may be stopped as weak
+FIRST_LOOK = 100 // SCORES  # percent of a trial's steps before it may be stopped as weak
 
 
 def run_trials(

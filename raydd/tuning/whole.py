@@ -1,6 +1,7 @@
 """A sweep from its plan to its result: composes the modules of this room."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ from raydd.board.tracking import Tracking
 from raydd.config import Config
 from raydd.console import progress_on
 from raydd.place import home, open_store
+from raydd.progress import silent
 from raydd.stages import features
-from raydd.store import Store
 from raydd.tuning import study as studies
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster, slots
@@ -62,8 +63,10 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
         study = studies.open_study(base, space, base.place.study)
         with driving(study), _tracking(base, console) as tracking:
             studies.requeue_interrupted(study)
-            if address == "local":
-                _make_features(config, store, console)
+            if address == "local" and math.isnan(plan.seconds):
+                with progress_on(console) as progress:  # on all cores, before the trials share them out
+                    features(config, store, progress)
+                plan = make_plan(base, space, study, store, at_once, silent)
             logbook = Logbook(tracking, studies.study_id(study), base, store)
             claims = open_claims(store.root)
             _run_trials(plan, study, claims, logbook, console)
@@ -75,12 +78,6 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     console.print(result.tables())
     console.print(f"kept in {folder}: {RESULT}, {SETTINGS}", soft_wrap=True)
     return result
-
-
-def _make_features(config: Config, store: Store, console: Console) -> None:
-    """Encode on all cores before trials share them out; on a cluster the first trial does it, where the GPUs are."""
-    with progress_on(console) as progress:
-        features(config, store, progress)
 
 
 def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, console: Console) -> None:
@@ -96,6 +93,7 @@ def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, 
         plan.done,
         at_once=plan.at_once,
         best=(best[0].number, best[0].cheap, best[0].settings) if best else None,
+        expected=plan.seconds,
         doing=doing,
         console=console,
     )

@@ -78,3 +78,9 @@ def test_short_words():
         "image_lr 0.123, experts.lr 0.2, rank 5"
     )
     assert [duration(seconds) for seconds in (45, 720, 12600)] == ["45 s", "12 min", "3.5 h"]
+
+
+def test_before_the_first_trial_ended_the_time_left_is_the_expected_one(clock):
+    board = Board("small", 6, {}, at_once=2, expected=100.0, clock=lambda: clock[0])
+    clock[0] = 30.0
+    assert board.seconds_left() == 70.0
