@@ -1,0 +1,264 @@
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from raydd.config import Config, DataConfig, EncodersConfig, FeaturesConfig, PlaceConfig
+from raydd.data import (
+    DataSet,
+    Features,
+    encode_features,
+    feature_shards,
+    features_record,
+    load_data,
+    open_features,
+    open_image,
+)
+from raydd.data.augment import transform_of, views_of
+from raydd.data.features import mean_and_std
+from raydd.errors import DataError, RecordError
+from raydd.store import Record, Store
+
+ENCODERS = """
+import torch
+from raydd.data.encoders import ImageTower, TextTower
+
+class Blocks(torch.nn.Module):
+    def forward(self, pixels):
+        return torch.nn.functional.adaptive_avg_pool2d(pixels, 2).flatten(1)
+
+def image(config):
+    return ImageTower(Blocks(), 16, 12, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+def text(config, device):
+    return TextTower(lambda captions: torch.tensor([[len(c), sum(map(ord, c)) / 99] for c in captions]), 2)
+
+def infinite(config, device):
+    return TextTower(lambda captions: torch.full((len(captions), 2), 1e6), 2)
+"""
+MODULE = "raydd_test_feature_encoders"
+
+
+@pytest.fixture(autouse=True)
+def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"{MODULE}.py").write_text(ENCODERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, MODULE, raising=False)
+    monkeypatch.setattr(feature_shards, "_IMAGES_PER_SHARD", 5)
+    monkeypatch.setattr(feature_shards, "_CAPTIONS_PER_SHARD", 7)
+
+
+@pytest.fixture
+def config(tiny_data: Path) -> Config:
+    return Config(
+        data=DataConfig(reader="flat-json", root=str(tiny_data), name="tiny"),
+        encoders=EncodersConfig(image=f"{MODULE}:image", text=f"{MODULE}:text"),
+        features=FeaturesConfig(views=3, seed=2),
+        place=PlaceConfig(device="cpu"),
+    )
+
+
+@pytest.fixture
+def data(config: Config, store: Store) -> DataSet:
+    return load_data(config.data, store)
+
+
+class KilledError(Exception):
+    """Stands for a kill between two shards."""
+
+
+def killing_after(work: str, wanted: int):
+    def progress(at: str, done: int, total: int) -> None:
+        if at == work and done > wanted:
+            raise KilledError
+
+    return progress
+
+
+def contents(record: Record) -> dict[str, bytes]:
+    names = record.store.names(record.folder)
+    return {name: record.store.read(name) for name in names if not name.endswith("manifest.json")}
+
+
+def test_features_are_the_encoders_of_the_right_pixels_and_captions(
+    config: Config, data: DataSet, store: Store
+) -> None:
+    features = encode_features(config, data, store)
+    assert features.train.images.shape == (12, 3, 12)
+    assert features.test.images.shape == (4, 1, 12)
+    assert (features.image_width, features.text_width) == (12, 2)
+    for split, pairs, augment in [(features.train, data.train, "published"), (features.val, data.val, "none")]:
+        for index, source in enumerate(pairs.images):
+            views = split.images.shape[1]
+            pixels = views_of(open_image(source), transform_of(augment, 16), views, seed=2, index=index).float() / 255
+            want = torch.nn.functional.adaptive_avg_pool2d((pixels - 0.5) / 0.5, 2).flatten(1)
+            for view in range(views):
+                got = split.images.gather(torch.tensor([index]), view)[0]
+                assert torch.allclose(got, want[view], atol=1e-3)
+        want = torch.tensor([[len(c), sum(map(ord, c)) / 99] for c in pairs.captions]).half()
+        assert torch.equal(split.texts, want)
+        assert torch.equal(split.image_of_text, torch.from_numpy(pairs.image_of_caption))
+
+
+def test_the_spread_is_that_of_all_training_views(config: Config, data: DataSet, store: Store) -> None:
+    features = encode_features(config, data, store)
+    rows = torch.cat([features.train.images.gather(torch.arange(12), view) for view in range(3)]).double()
+    assert torch.allclose(features.image_spread[0].double(), rows.mean(0), atol=1e-6)
+    assert torch.allclose(features.image_spread[1].double(), rows.std(0, correction=0), atol=1e-6)
+    texts = features.train.texts.double()
+    assert torch.allclose(features.text_spread.double(), torch.stack([texts.mean(0), texts.std(0, correction=0)]))
+
+
+def test_mean_and_deviation_over_chunks() -> None:
+    rows = (torch.randn(100, 4, generator=torch.Generator().manual_seed(0)) * 3 + 50).half()
+    mean, std = mean_and_std(rows.split(7))
+    assert torch.allclose(mean.double(), rows.double().mean(0))
+    assert torch.allclose(std.double(), rows.double().std(0, correction=0))
+
+
+@pytest.mark.parametrize(
+    ("work", "done", "kept"),
+    [("views encoded", 0, 0), ("views encoded", 20, 1), ("views encoded", 41, 4), ("captions encoded", 8, 6)],
+)
+def test_a_killed_run_goes_on_at_its_shard_and_gives_the_same_bytes(
+    config: Config, data: DataSet, store: Store, tmp_path: Path, work: str, done: int, kept: int
+) -> None:
+    with pytest.raises(KilledError):
+        encode_features(config, data, store, killing_after(work, done))
+    record = features_record(config, data.fingerprint, store)
+    assert not record.complete
+    before = contents(record)
+    assert len(before) == kept
+    first: dict[str, int] = {}
+    encode_features(config, data, store, lambda at, done, total: first.setdefault(at, done))
+    assert (first["views encoded"] > 0) == (kept > 0)
+    after = contents(record)
+    assert before.items() <= after.items()
+    other = Store(tmp_path / "other")
+    encode_features(config, data, other)
+    assert contents(features_record(config, data.fingerprint, other)) == after
+
+
+def test_workers_change_nothing(
+    config: Config, data: DataSet, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raydd.data import encoding
+
+    encode_features(config, data, store)
+    monkeypatch.setattr(encoding, "_FEW", 0)
+    monkeypatch.setattr(feature_shards, "workers_for", lambda device: 2)
+    other = Store(tmp_path / "other")
+    encode_features(config, data, other)
+    record = features_record(config, data.fingerprint, store)
+    assert contents(record) == contents(features_record(config, data.fingerprint, other))
+
+
+def test_a_complete_record_is_opened_without_encoders(
+    config: Config, data: DataSet, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = encode_features(config, data, store)
+    monkeypatch.setattr(feature_shards, "load_image_encoder", None)
+    monkeypatch.setattr(feature_shards, "load_text_encoder", None)
+    again = encode_features(config, data, store)
+    assert again.fingerprint == made.fingerprint
+    assert torch.equal(again.train.texts, made.train.texts)
+
+
+def test_the_record_is_named_by_what_decides_its_content(config: Config, store: Store) -> None:
+    def name(config: Config, data: str = "d") -> str:
+        return features_record(config, data, store).fingerprint
+
+    features = config.features
+    changed = [
+        name(config),
+        name(config, "e"),
+        name(replace(config, encoders=replace(config.encoders, image_weights="random:1"))),
+        name(replace(config, encoders=replace(config.encoders, text=f"{MODULE}:infinite"))),
+        *(
+            name(replace(config, features=replace(features, **change)))
+            for change in ({"views": 4}, {"seed": 3}, {"augment": "mild"}, {"augment": "none"})
+        ),
+    ]
+    assert len(set(changed)) == len(changed)
+    assert name(replace(config, place=PlaceConfig(encode_batch=1, threads=1))) == name(config)
+    plain = replace(features, augment="none")
+    assert name(replace(config, features=plain)) == name(replace(config, features=replace(plain, views=9, seed=9)))
+
+
+def test_without_augmentation_one_view_is_enough(config: Config, data: DataSet, store: Store) -> None:
+    features = encode_features(replace(config, features=FeaturesConfig(views=3, augment="none")), data, store)
+    assert features.train.images.shape == (12, 1, 12)
+
+
+@pytest.fixture
+def record(config: Config, data: DataSet, store: Store) -> Iterator[Record]:
+    encode_features(config, data, store)
+    return features_record(config, data.fingerprint, store)
+
+
+def test_a_damaged_shard_is_named_and_mended(config: Config, data: DataSet, record: Record) -> None:
+    whole = contents(record)
+    path = record.local("train/images-00001.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RecordError, match=r"train/images-00001.safetensors is damaged"):
+        encode_features(config, data, record.store)
+    path.unlink()
+    with pytest.raises(RecordError, match=r"no file .*images-00001"):
+        open_features(record)
+    record.remove("manifest.json")  # what the message says
+    encode_features(config, data, record.store)
+    assert contents(record) == whole
+
+
+def test_a_damaged_shard_of_an_unfinished_record_is_made_again(config: Config, data: DataSet, record: Record) -> None:
+    whole = contents(record)
+    record.remove("manifest.json")
+    for name in ("val/images-00000.safetensors", "train/texts-00001.safetensors"):
+        path = record.local(name)
+        path.write_bytes(path.read_bytes()[:-1])
+    encode_features(config, data, record.store)
+    assert contents(record) == whole
+
+
+def test_flipped_bits_are_found_on_demand(record: Record) -> None:
+    assert isinstance(open_features(record, verify=True), Features)
+    path = record.local("test/images-00000.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match="test/images-00000"):
+        open_features(record, verify=True)
+
+
+def test_an_unfinished_record_is_not_opened(config: Config, store: Store) -> None:
+    with pytest.raises(RecordError, match="raydd features"):
+        open_features(features_record(config, "d", store))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_went_away_since_the_check_is_named(
+    config: Config, data: DataSet, store: Store, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    from raydd.data import encoding
+
+    monkeypatch.setattr(encoding, "_FEW", 0)
+    monkeypatch.setattr(feature_shards, "workers_for", lambda device: workers)
+    (tiny_data / "images" / "train7.png").unlink()
+    with pytest.raises(DataError, match=r"^images/train7.png: missing image"):
+        encode_features(config, data, store)
+
+
+def test_features_beyond_half_precision_are_refused(config: Config, data: DataSet, store: Store) -> None:
+    infinite = replace(config, encoders=replace(config.encoders, text=f"{MODULE}:infinite"))
+    with pytest.raises(DataError, match="half precision"):
+        encode_features(infinite, data, store)
+
+
+def test_the_caller_s_random_state_is_left_alone(config: Config, data: DataSet, store: Store) -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    encode_features(config, data, store)
+    assert torch.equal(torch.random.get_rng_state(), before)
