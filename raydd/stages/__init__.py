@@ -10,7 +10,6 @@ from raydd.stages.distilling import (
     distill,
     final_synthetic,
     load_synthetic,
-    settings_of_record,
     synthetic_record,
 )
 from raydd.stages.evaluating import evaluate, full_scores, random_scores, synthetic_scores
@@ -31,7 +30,6 @@ __all__ = [
     "pairs",
     "random_scores",
     "run",
-    "settings_of_record",
     "synthetic_record",
     "synthetic_scores",
     "train_expert",
