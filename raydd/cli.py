@@ -4,10 +4,10 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -31,6 +31,8 @@ COMMANDS = {
 class Options:
     """What every command takes."""
 
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings that a command has by itself, above the method's."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)  # --distill.pairs and the like
     """All settings."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
@@ -108,7 +110,8 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
         seen, _ = before.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error.argument_name}: {error.message}. See `{prog} --help`.") from error
-    base = load(seen.config, seen.preset, {"distill.method": seen.method} if seen.method else {})
+    chosen = {"distill.method": seen.method} if seen.method else {}
+    base = load(seen.config, seen.preset, chosen, kind.defaults)
     return tyro.cli(
         kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=True
     )

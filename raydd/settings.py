@@ -20,14 +20,19 @@ _ADAPTER = TypeAdapter(Config)
 
 
 def load(
-    file: str | Path | None = None, preset: str | None = None, settings: Mapping[str, Any] | None = None
+    file: str | Path | None = None,
+    preset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
     """Build a `Config` from a preset, a YAML file and dotted settings, on top of the chosen method's defaults.
+
+    `defaults` are a command's own; they win over the method's, and all others win over them.
 
     Raises:
         ConfigError: a file that is not there or not YAML, an unknown name, a value of the wrong type or out of range.
     """
-    given = {**_preset(preset), **(_file(file) if file else {}), **(settings or {})}
+    given = {**(defaults or {}), **_preset(preset), **(_file(file) if file else {}), **(settings or {})}
     method = given.get("distill.method", Config().distill.method)
     if method not in METHODS:
         raise ConfigError(f"distill.method {method!r} is unknown. {nearest(str(method), METHODS)}")

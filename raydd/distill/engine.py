@@ -10,7 +10,7 @@ Letters: N synthetic pairs, d and e the widths of the image and the text encoder
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -148,24 +148,18 @@ class Distillation:
     def synthetic(self) -> SyntheticSet:
         """The set as it stands, on the CPU."""
         with torch.no_grad():
-            rates = self._rates().tolist()
-            pixels = None
-            image = self._image()
-            if self._pixels is not None:
-                pixels = (image * 255).round().clamp(0, 255).to(torch.uint8)
-                eight_bit = pixels.float() / 255
-                image = torch.cat([self._pixels.encode(part) for part in eight_bit.split(self._pixels.batch)])
+            pixels, image = self._synthetic_image()
             factors = {name: factor.detach().cpu().clone() for name, factor in self._similarity().factors.items()}
-            return SyntheticSet(
-                image.cpu().clone(),
-                self._text().cpu().clone(),
-                self._start.similarity.with_factors(factors),
-                rates[0],
-                rates[1],
-                self.config.loss,
-                self._start.start_images,
-                self._start.start_captions,
-                None if pixels is None else pixels.cpu(),
+            rate_image, rate_text = self._rates().tolist()
+            return replace(
+                self._start,
+                image_features=image.cpu().clone(),
+                text_features=self._text().cpu().clone(),
+                similarity=self._start.similarity.with_factors(factors),
+                rate_image=rate_image,
+                rate_text=rate_text,
+                loss=self.config.loss,
+                pixels=pixels,
             )
 
     def state(self) -> dict[str, Tensor]:
@@ -199,6 +193,16 @@ class Distillation:
                         key: moment if key == "step" else moment.to(self.device) for key, moment in moments.items()
                     }
         self.done = int(state["done"])
+
+    def _synthetic_image(self) -> tuple[Tensor | None, Tensor]:
+        """8-bit pixels, if there are any, and the features: of these pixels, or learned, or what they were at the start."""
+        if not self.variables["image"].requires_grad:
+            return self._start.pixels, self._start.image_features
+        if self._pixels is None:
+            return None, self._image()
+        pixels = (self._image() * 255).round().clamp(0, 255).to(torch.uint8)
+        parts = (pixels.float() / 255).split(self._pixels.batch)
+        return pixels.cpu(), torch.cat([self._pixels.encode(part) for part in parts])
 
     def _encoded(self) -> EncodedPixels | None:
         if self._pixels is None:

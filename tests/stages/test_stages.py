@@ -1,0 +1,193 @@
+"""The stages composed, on a data set of some pictures and encoders of some hundred weights."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from raydd import stages
+from raydd.config import Config
+from raydd.data import load_image_encoder
+from raydd.distill import engine
+from raydd.errors import NonFiniteError, RecordError
+from raydd.evaluate.retrieval import METRICS
+from raydd.settings import with_settings
+from raydd.store import Store
+
+TINY: dict[str, Any] = {
+    "data.reader": "flat-json",
+    "data.name": "tiny",
+    "encoders.image": "tiny_encoders:image",
+    "encoders.text": "tiny_encoders:text",
+    "features.views": 2,
+    "experts.count": 2,
+    "experts.epochs": 3,
+    "experts.batch_size": 8,
+    "distill.pairs": 6,
+    "distill.minibatch": 3,
+    "distill.student_steps": 3,
+    "distill.rank": 2,
+    "distill.steps": 8,
+    "distill.target_epochs": 2,
+    "distill.max_start_epoch": 1,
+    "distill.checkpoint_every": 3,
+    "pixels.steps": 4,
+    "pixels.refine_steps": 3,
+    "students.epochs": 4,
+    "evaluate.seeds": 2,
+    "place.threads": 1,
+}
+
+
+@pytest.fixture
+def config(tiny_data: Path) -> Config:
+    return with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
+
+
+class Work:
+    """What the stages say they did."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, list[int]] = {}
+
+    def __call__(self, work: str, done: int, total: int) -> None:
+        assert 0 <= done <= total
+        self.done.setdefault(work, []).append(done)
+
+
+def test_the_whole_way_gives_every_row_and_a_second_time_computes_nothing(config: Config, store: Store) -> None:
+    result = stages.run(config, store)
+    for row in ("synthetic", "random", "full"):
+        assert set(result[row]) == set(METRICS)
+        assert len(result[row]["r_mean"]["seeds"]) == 2
+        assert 0 <= result[row]["r_mean"]["mean"] <= 100
+    assert result["made"]["settings"]["distill.pairs"] == 6
+    assert not any(name.startswith("place.") for name in result["made"]["settings"])
+    json.dumps(result)
+    work = Work()
+    assert stages.run(config, store, work) == result
+    assert work.done == {}
+
+
+@pytest.mark.parametrize("space", ["features", "pixels", "features-then-pixels"])
+def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: Store, space: str) -> None:
+    config = with_settings(config, {"distill.space": space})
+    synthetic, record = stages.final_synthetic(config, store), stages.synthetic_record(config, store)
+    assert record.complete
+    loaded = stages.load_synthetic(record)
+    for name, value in synthetic.tensors().items():
+        assert torch.equal(loaded.tensors()[name], value), name
+    rows = pq.read_table(io.BytesIO(record.read("pairs.parquet"))).to_pylist()
+    assert len(rows) == 6
+    assert all(len(row["nearest_captions"]) == 5 and row["cosines"][0] >= row["cosines"][-1] for row in rows)
+    if space == "features":
+        assert synthetic.pixels is None
+        return
+    # The stored features are those of the 8-bit images as they lie on the disk: rounding costs nothing afterwards.
+    images = [np.array(Image.open(io.BytesIO(record.read(row["image"])))) for row in rows]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    assert synthetic.pixels is not None
+    assert torch.equal(pixels, synthetic.pixels)
+    features = load_image_encoder(config.encoders).module(pixels.float() / 255)
+    torch.testing.assert_close(synthetic.image_features, features, rtol=1e-4, atol=1e-5)
+
+
+def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(config: Config, tmp_path: Path) -> None:
+    undisturbed = stages.final_synthetic(config, Store(tmp_path / "a"))
+    store = Store(tmp_path / "b")
+    for stop_after in (4, 2, 5):  # points that are drawn before the generator is left, as Ctrl-C leaves it
+        points = stages.distill(config, store, every=1)
+        for _ in range(stop_after):
+            next(points)
+        points.close()
+    resumed = stages.final_synthetic(config, store)
+    for name, value in undisturbed.tensors().items():
+        assert torch.equal(resumed.tensors()[name], value), name
+
+
+def test_work_since_the_last_checkpoint_alone_is_lost(config: Config, store: Store) -> None:
+    config, work = with_settings(config, {"distill.space": "features"}), Work()
+    points = stages.distill(config, store, every=1)
+    for _ in range(5):
+        next(points)
+    points.close()
+    stages.final_synthetic(config, store, work)
+    assert work.done["distillation steps"] == [4, 5, 6, 7, 8]  # the checkpoint is of step 3
+
+
+def test_points_count_the_steps_of_both_phases(config: Config, store: Store) -> None:
+    points = list(stages.distill(config, store, every=4))
+    assert [(point.step, point.steps) for point in points] == [(4, 11), (8, 11), (11, 11)]
+    assert all(point.metrics["loss"] > 0 for point in points)
+
+
+def test_the_set_does_not_depend_on_how_it_is_watched(config: Config, tmp_path: Path) -> None:
+    sets = []
+    for every in (0, 2):
+        *_, last = stages.distill(config, Store(tmp_path / str(every)), every=every)
+        sets.append(last.synthetic)
+    assert torch.equal(sets[0].text_features, sets[1].text_features)
+
+
+def test_experts_are_shared_by_distillations_and_extended(config: Config, store: Store) -> None:
+    stages.experts(config, store)
+    assert stages.missing_experts(config, store) == []
+    longer = with_settings(config, {"distill.target_epochs": 3, "experts.count": 3})
+    assert stages.missing_experts(longer, store) == [0, 1, 2]
+    work = Work()
+    stages.experts(longer, store, work)
+    assert len(work.done["epochs of experts"]) == 1 + 1 + 3
+    assert stages.missing_experts(longer, store) == []
+
+
+def test_an_expert_that_another_has_claimed_is_left_to_it(config: Config, store: Store) -> None:
+    stages.experts(config, store, claim=lambda expert: expert == 1)
+    assert stages.missing_experts(config, store) == [0]
+    stages.train_expert(config, store, 0)
+    assert stages.missing_experts(config, store) == []
+
+
+def test_other_settings_never_read_a_stale_record(config: Config, store: Store) -> None:
+    one = stages.synthetic_record(config, store).fingerprint
+    for name, value in [("distill.image_lr", 0.5), ("experts.lr", 0.3), ("features.seed", 5), ("pixels.lr", 0.5)]:
+        assert stages.synthetic_record(with_settings(config, {name: value}), store).fingerprint != one, name
+    for name, value in [("place.threads", 2), ("distill.checkpoint_every", 7), ("evaluate.seeds", 3)]:
+        assert stages.synthetic_record(with_settings(config, {name: value}), store).fingerprint == one, name
+
+
+def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
+    config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_settings(config, {"distill.space": "features"})
+    matched = engine.matching_loss
+
+    def poisoned(*arguments: Any, **options: Any) -> Any:
+        loss, fractions = matched(*arguments, **options)
+        calls.append(0)
+        return (loss * torch.nan if len(calls) == 5 else loss), fractions
+
+    calls: list[int] = []
+    monkeypatch.setattr(engine, "matching_loss", poisoned)
+    with pytest.raises(NonFiniteError, match="Step 4: loss is nan"):
+        stages.final_synthetic(config, store)
+    record = stages.synthetic_record(config, store)
+    assert not record.complete
+    last_good = record.read_tensors("last_good.safetensors")
+    assert all(bool(part.float().isfinite().all()) for part in last_good.values())
+    with pytest.raises(RecordError, match="not complete"):
+        stages.load_synthetic(record)
+
+
+def test_scores_of_a_set_in_hand_equal_those_of_the_record(config: Config, store: Store) -> None:
+    synthetic = stages.final_synthetic(config, store)
+    in_hand = stages.evaluate(config, store, synthetic, split="test", seeds=2)
+    assert in_hand.seeds == stages.synthetic_scores(config, store).seeds
+    worse = replace(synthetic, text_features=synthetic.text_features.flip(0))
+    assert stages.evaluate(config, store, worse, split="val", seeds=1).mean["r_mean"] >= 0
