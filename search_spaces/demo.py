@@ -1,0 +1,19 @@
+"""A small space for `raydd demo`: what matters most for a short run, with the same experts for all trials."""
+
+from typing import Any
+
+from optuna.trial import Trial
+
+FIRST: tuple[dict[str, Any], ...] = (
+    {"distill.blend": "beta", "distill.image_lr": 0.2, "distill.text_lr": 0.2, "distill.start_rate": 0.2},
+    {"distill.blend": "none", "distill.image_lr": 0.2, "distill.text_lr": 0.2, "distill.start_rate": 0.2},
+)
+
+
+def space(trial: Trial) -> dict[str, Any]:
+    """Suggest blending, the outer step sizes and the students' start rate."""
+    trial.suggest_categorical("distill.blend", ["beta", "none"])
+    trial.suggest_float("distill.image_lr", 0.05, 0.5, log=True)
+    trial.suggest_float("distill.text_lr", 0.05, 0.5, log=True)
+    trial.suggest_float("distill.start_rate", 0.05, 0.5, log=True)
+    return {}
