@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
-from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
+from raydd.distill.heads import Head, dropout_mask, initial_heads, taps, to_sphere
 from raydd.errors import NonFiniteError, RecordError
 from raydd.store import Record
 
@@ -117,9 +117,9 @@ def train_expert(
     begin = max(epoch for epoch in range(wanted[0]) if experts.has(expert, epoch))
     heads = experts.snapshot(expert, begin)
     for epoch in range(begin + 1, wanted[-1] + 1):
-        image, text = (Head(*(part.to(device) for part in head)) for head in heads)
+        image, text = (Head(*(part.to(device, copy=True) for part in head)) for head in heads)
         seed = (experts.first_seed + expert) * 1_000_003 + epoch
-        image, text, loss = train_epoch(image, text, features, recipe, seed=seed, device=device)
+        loss = train_epoch_(image, text, features, recipe, seed=seed, device=device)
         if not loss < float("inf"):
             raise NonFiniteError(f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower experts.lr.")
         # Rounded after every epoch, kept or not: else the state would depend on which epochs were asked for.
@@ -129,12 +129,12 @@ def train_expert(
         on_epoch(epoch, loss)
 
 
-def train_epoch(
+def train_epoch_(
     image: Head, text: Head, features: SplitFeatures, recipe: ExpertsConfig, *, seed: int, device: str
-) -> tuple[Head, Head, float]:
-    """One epoch over all captions in shuffled minibatches, the last short one dropped; gives heads and mean loss.
+) -> float:
+    """One epoch of both heads, in place, over all captions in shuffled minibatches, the last short one dropped.
 
-    Every pair's image is one of its augmented views, drawn anew each time.
+    Every pair's image is one of its augmented views, drawn anew each time. Gives the mean loss.
     """
     draws = Generator().manual_seed(seed)
     masks = Generator(device).manual_seed(seed)
@@ -146,7 +146,7 @@ def train_epoch(
     for step in range(steps):
         batch = order[step * size : (step + 1) * size]
         rows = features.images.gather(features.image_of_text[batch], views[step * size : (step + 1) * size])
-        image, text, loss = sgd_step(
+        total += sgd_step_(
             image,
             text,
             rows.to(device),
@@ -158,11 +158,10 @@ def train_epoch(
                 dropout_mask((size, width), recipe.dropout, masks),
             ),
         )
-        total += loss
-    return image, text, float(total) / steps
+    return float(total) / steps
 
 
-def sgd_step(
+def sgd_step_(
     image: Head,
     text: Head,
     image_rows: Float[Tensor, "B d"],
@@ -171,16 +170,29 @@ def sgd_step(
     lr: float,
     temperature: float,
     dropout: tuple[Tensor | None, Tensor | None] = (None, None),
-) -> tuple[Head, Head, Float[Tensor, ""]]:
-    """One plain SGD step of both heads on the contrastive loss of a minibatch of real pairs; gives the loss before it."""
-    leaves = [part.detach().requires_grad_() for part in (*image, *text)]
-    image, text = Head(*leaves[:6]), Head(*leaves[6:])
-    logits = embed(image, image_rows, dropout[0]) @ embed(text, text_rows, dropout[1]).T / temperature
-    loss = contrastive_loss(logits)
-    gradients = torch.autograd.grad(loss, leaves)
+) -> Float[Tensor, ""]:
+    """One plain SGD step of both heads, in place, on the contrastive loss of a minibatch; gives the loss before it.
+
+    A weight's gradient is a product of two thin matrices, added to the weight as it is multiplied: no gradient of the
+    weight's size is ever written.
+    """
+    # Gradients are asked for at the layers' outputs alone; the rows ask for one so that there is a graph.
+    image_rows, text_rows = (rows.detach().requires_grad_() for rows in (image_rows, text_rows))
+    seen = taps(image, image_rows, dropout[0]), taps(text, text_rows, dropout[1])
+    loss = contrastive_loss(to_sphere(seen[0].out) @ to_sphere(seen[1].out).T / temperature)
+    gradients = torch.autograd.grad(loss, (*seen[0].differentiable(), *seen[1].differentiable()))
     with torch.no_grad():
-        moved = torch._foreach_add(leaves, gradients, alpha=-lr)
-    return Head(*moved[:6]), Head(*moved[6:]), loss.detach()
+        for head, rows, tap, (at_p, at_h, at_out) in (
+            (image, image_rows, seen[0], gradients[:3]),
+            (text, text_rows, seen[1], gradients[3:]),
+        ):
+            head.projection_weight.addmm_(at_p.T, rows, alpha=-lr)
+            head.projection_bias.sub_(at_p.sum(0), alpha=lr)
+            head.fc_weight.addmm_(at_h.T, tap.hidden, alpha=-lr)
+            head.fc_bias.sub_(at_h.sum(0), alpha=lr)
+            head.norm_weight.sub_((at_out * tap.normed).sum(0), alpha=lr)
+            head.norm_bias.sub_(at_out.sum(0), alpha=lr)
+    return loss.detach()
 
 
 def contrastive_loss(logits: Float[Tensor, "B B"]) -> Float[Tensor, ""]:

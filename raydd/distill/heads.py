@@ -5,6 +5,7 @@ Everything is a function of the parameters, so experts, students and batches of 
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 import torch
@@ -76,12 +77,54 @@ def project(
         features: encoder outputs; without the students' axis all students see the same.
         dropout: what h is multiplied with, 0 or 1/(1-rate) (see `dropout_mask`); None leaves h as it is.
     """
-    p = linear(features, head.projection_weight, head.projection_bias)
-    h = linear(F.gelu(p), head.fc_weight, head.fc_bias)
-    if dropout is not None:
-        h = h * dropout
-    normed = F.layer_norm(h + p, h.shape[-1:], eps=NORM_EPSILON)
-    return normed * head.norm_weight.unsqueeze(-2) + head.norm_bias.unsqueeze(-2)
+    return taps(head, features, dropout).out
+
+
+class Taps(NamedTuple):
+    """What a head computes on its way. The loss's gradients at p, h and out, times each layer's input, are the parameters'."""
+
+    p: Float[Tensor, "*S B D"]
+    """The first layer's output."""
+    hidden: Float[Tensor, "*S B D"]
+    """The second layer's input, gelu(p)."""
+    h: Float[Tensor, "*S B D"]
+    """The second layer's output, before dropout."""
+    normed: Float[Tensor, "*S B D"]
+    """The LayerNorm's rows before its weight and bias."""
+    out: Float[Tensor, "*S B D"]
+    """The head's output."""
+
+    def differentiable(self) -> tuple[Tensor, Tensor, Tensor]:
+        """p, h and out: where a step needs the loss's gradient."""
+        return self.p, self.h, self.out
+
+
+def taps(
+    head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "*S B D"] | None = None
+) -> Taps:
+    """The head's output and what it is made of."""
+    return taps_from(
+        linear(features, head.projection_weight, head.projection_bias),
+        lambda hidden: linear(hidden, head.fc_weight, head.fc_bias),
+        head.norm_weight.unsqueeze(-2),
+        head.norm_bias.unsqueeze(-2),
+        dropout,
+    )
+
+
+def taps_from(
+    p: Float[Tensor, "*S B D"],
+    second: Callable[[Tensor], Tensor],
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    dropout: Float[Tensor, "*S B D"] | None = None,
+) -> Taps:
+    """The rest of the head, from the first layer's output on, whatever the second layer is."""
+    hidden = F.gelu(p)
+    h = second(hidden)
+    residual = p + (h if dropout is None else h * dropout)
+    normed = F.layer_norm(residual, residual.shape[-1:], eps=NORM_EPSILON)
+    return Taps(p, hidden, h, normed, normed * norm_weight + norm_bias)
 
 
 def embed(

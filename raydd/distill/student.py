@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.distill.blending import blend
-from raydd.distill.heads import NORM_EPSILON, Head, to_sphere
+from raydd.distill.heads import Head, Taps, taps_from, to_sphere
 from raydd.distill.losses import Loss
 
 
@@ -71,28 +71,29 @@ class WalkingHead:
         # Blending is linear, so the first layer's product is taken once for the N pairs and blended afterwards.
         self.projected = F.linear(features, start.projection_weight, start.projection_bias)
 
-    def forward(
-        self, rows: Float[Tensor, "B d"], projected: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, "B D"], tuple[Tensor, ...]]:
-        """Embeddings of a minibatch under the current parameters, and the tensors whose gradients a step needs."""
-        p = projected - self._moved(rows, self.rows_in, self.first)
-        hidden = F.gelu(p)
-        h = F.linear(hidden, self.start.fc_weight, self.start.fc_bias) - self._moved(hidden, self.hidden, self.second)
-        normed = F.layer_norm(h + p, h.shape[-1:], eps=NORM_EPSILON)
-        rate = self._past(self.rate)
-        out = normed * (self.start.norm_weight - rate * self._past(self.norm_weight))
-        out = out + (self.start.norm_bias - rate * self._past(self.norm_bias))
-        return to_sphere(out), (p, h, out, hidden, normed)
+    def forward(self, rows: Float[Tensor, "B d"], projected: Float[Tensor, "B D"]) -> Taps:
+        """A minibatch through the head under its current parameters."""
 
-    def step(self, rows: Tensor, taps: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> None:
-        """Take one SGD step, given the loss gradients at p, h and the head's output."""
-        _, _, _, hidden, normed = taps
+        def second(hidden: Tensor) -> Tensor:
+            at_start = F.linear(hidden, self.start.fc_weight, self.start.fc_bias)
+            return at_start - self._moved(hidden, self.hidden, self.second)
+
+        rate = self._past(self.rate)
+        return taps_from(
+            projected - self._moved(rows, self.rows_in, self.first),
+            second,
+            self.start.norm_weight - rate * self._past(self.norm_weight),
+            self.start.norm_bias - rate * self._past(self.norm_bias),
+        )
+
+    def step(self, rows: Tensor, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
+        """Take one SGD step, given the loss's gradients at p, h and out."""
         at_p, at_h, at_out = gradients
         self.rows_in.append(rows)
         self.first.append(at_p)
-        self.hidden.append(hidden)
+        self.hidden.append(taps.hidden)
         self.second.append(at_h)
-        self.norm_weight = self.norm_weight + (at_out * normed).sum(0)
+        self.norm_weight = self.norm_weight + (at_out * taps.normed).sum(0)
         self.norm_bias = self.norm_bias + at_out.sum(0)
 
     def distance(self, target: Head) -> Float[Tensor, ""]:
@@ -147,10 +148,12 @@ def walk(
     ):
         image_rows, image_projected = _blended(image, index, permutation, ratio, _at(plan.image_noise, step))
         text_rows, text_projected = _blended(text, index, permutation, ratio, _at(plan.text_noise, step))
-        image_embedding, image_taps = image.forward(image_rows, image_projected)
-        text_embedding, text_taps = text.forward(text_rows, text_projected)
-        value = loss(image_embedding @ text_embedding.T / temperature, similarity(index))
-        gradients = torch.autograd.grad(value, (*image_taps[:3], *text_taps[:3]), create_graph=True)
+        image_taps = image.forward(image_rows, image_projected)
+        text_taps = text.forward(text_rows, text_projected)
+        logits = to_sphere(image_taps.out) @ to_sphere(text_taps.out).T / temperature
+        value = loss(logits, similarity(index))
+        at = (*image_taps.differentiable(), *text_taps.differentiable())
+        gradients = torch.autograd.grad(value, at, create_graph=True)
         image.step(image_rows, image_taps, gradients[:3])
         text.step(text_rows, text_taps, gradients[3:])
         losses.append(value)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raydd.distill.blending import blend
-from raydd.distill.experts import sgd_step
+from raydd.distill.experts import sgd_step_
 from raydd.distill.heads import Head, embed, project, to_sphere
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
@@ -172,7 +172,10 @@ def test_iteration(case: Case) -> None:
             through_steps=through_steps,
         )
         text = WalkingHead(
-            case.head(case["txt_start"], "txt"), leaves["text_features"], leaves["syn_lr_txt"], through_steps=through_steps
+            case.head(case["txt_start"], "txt"),
+            leaves["text_features"],
+            leaves["syn_lr_txt"],
+            through_steps=through_steps,
         )
         losses = walk(image, text, plan, lambda index: similarity().minibatch(index).double(), loss, case.number("tau"))
         targets = {
@@ -221,7 +224,7 @@ def test_expert_steps(case: Case) -> None:
     assert case.number("lr_img") == case.number("lr_txt")
     for step in range(3):
         before = image.flat(), text.flat()
-        image, text, loss = sgd_step(
+        loss = sgd_step_(
             image,
             text,
             case["image_features"][step],
