@@ -1,5 +1,6 @@
 """The stage distill: from expert trajectories to a synthetic set, in one of three spaces, interrupted at any time."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +17,7 @@ from raydd.distill.inversion import pixels_of_features
 from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
-from raydd.place import device_of
+from raydd.place import device_of, images_at_once, side_by_side
 from raydd.progress import Progress, silent
 from raydd.settings import with_settings
 from raydd.stages.experts import experts as make_experts
@@ -172,7 +173,9 @@ def _begin(
     pixel_space = None
     if settings.space == "pixels":
         encoder = bench.encoder()
-        pixel_space = PixelSpace(encoder.module, encoder.pixel_std.to(bench.device), bench.config.place.encode_batch)
+        pixel_space = PixelSpace(
+            encoder.module, encoder.pixel_std.to(bench.device), images_at_once(bench.config.place, bench.device)
+        )
     distillation = Distillation(
         start,
         bench.experts,
@@ -232,35 +235,34 @@ def _real_pixels(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
 def _inverted(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
     """The set with pixels that have its image features, and with the features that these 8-bit pixels really have.
 
-    Images are found batch by batch, each batch kept in the store when it is done.
+    Images are found batch by batch, on a CPU some batches side by side, each kept in the store when it is done.
     """
     settings, encoder, device = bench.config.pixels, bench.encoder(), bench.device
     upstream = {"features_set": synthetic_record(_in_features(bench.config), bench.store).fingerprint}
     content = {"steps": settings.steps, "lr": settings.lr}
     record = Record.of(bench.store, "pixels", content, upstream, version=VERSION)
-    start = _real_pixels(bench, synthetic).pixels
+    start, size = _real_pixels(bench, synthetic).pixels, images_at_once(bench.config.place, device)
     assert start is not None
-    batch, unit, parts = bench.config.place.encode_batch, bench.features.image_spread[1].to(device), []
-    for index, (pixels, target) in enumerate(
-        zip(start.split(batch), synthetic.image_features.split(batch), strict=True)
-    ):
-        name, before = f"batch-{index:03}.safetensors", index * settings.steps
+    done, total, unit = itertools.count(1), settings.steps * len(start), bench.features.image_spread[1].to(device)
+
+    def find(begin: int) -> dict[str, Tensor]:
+        name, pixels = f"from-{begin:04}-by-{size}.safetensors", start[begin : begin + size]
         if not record.has(name):
             found = pixels_of_features(
                 pixels.to(device),
-                target.to(device),
+                synthetic.image_features[begin : begin + size].to(device),
                 encoder.module,
                 unit=unit,
                 steps=settings.steps,
                 lr=settings.lr,
-                on_step=lambda step, before=before: bench.progress(
-                    "pixel steps", before + step, settings.steps * -(-len(start) // batch)
-                ),
+                on_step=lambda step: [bench.progress("pixel steps", next(done), total) for _ in pixels],
             )
             with torch.no_grad():
-                has = encoder.module(found.float() / 255)
-            record.write_tensors(name, {"pixels": found.cpu(), "features": has.float().cpu()})
-        parts.append(record.read_tensors(name))
+                features = encoder.module(found.float() / 255)
+            record.write_tensors(name, {"pixels": found.cpu(), "features": features.float().cpu()})
+        return record.read_tensors(name)
+
+    parts = side_by_side(find, range(0, len(start), size), device)
     return replace(
         synthetic,
         pixels=torch.cat([part["pixels"] for part in parts]),
