@@ -78,7 +78,7 @@ class ExpertsConfig:
     count: int = 20
     """Expert trajectories to match."""
     epochs: int = 10
-    """Length of a full trajectory in epochs; the full-data row of an evaluation is made of these."""
+    """Most epochs of the full-data row, which stops where val is best; distillation reads its own number of epochs."""
     lr: float = 0.1
     """Step size of SGD for both heads."""
     batch_size: int = 128

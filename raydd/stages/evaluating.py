@@ -15,7 +15,7 @@ from raydd.evaluate.students import TrainingPairs, real_pairs, score_heads, trai
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.stages.distilling import final_synthetic, synthetic_record
-from raydd.stages.experts import full_students, open_experts
+from raydd.stages.experts import open_experts, trajectories_of
 from raydd.stages.features import features as make_features
 from raydd.store import Record, Store
 
@@ -74,18 +74,28 @@ def random_scores(config: Config, store: Store, progress: Progress = silent) -> 
 
 
 def full_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
-    """Scores of students of all real pairs: full expert trajectories, one a seed."""
-    cached, students = make_features(config, store, progress), full_students(config, store, progress)
+    """Scores of students of all real pairs: expert trajectories, one a seed, to the epoch that is best on val.
+
+    The epoch is chosen by the first expert alone, among all up to `experts.epochs`. The students are experts of seeds that
+    distillation reads too, so what the store has of them is not trained again.
+    """
+    cached, device = make_features(config, store, progress), device_of(config.place)
 
     def score() -> tuple[Scores, Mapping[str, Any]]:
-        scored: list[dict[str, float]] = []
-        for expert in range(students.count):
-            image, text = students.snapshot(expert, config.experts.epochs)
-            scored += score_heads(image, text, _split(cached, config.evaluate.split), device=device_of(config.place))
-        return Scores(tuple(scored)), {}
+        epochs, seeds = range(1, config.experts.epochs + 1), config.evaluate.seeds
+        first = trajectories_of(config, store, progress, count=1, epochs=epochs)
+        on_val = {
+            epoch: score_heads(*first.snapshot(0, epoch), cached.val, device=device)[0]["r_mean"] for epoch in epochs
+        }
+        best = max(on_val, key=lambda epoch: on_val[epoch])
+        students = trajectories_of(config, store, progress, count=seeds, epochs=[best])
+        split = _split(cached, config.evaluate.split)
+        scored = [score_heads(*students.snapshot(seed, best), split, device=device)[0] for seed in range(seeds)]
+        return Scores(tuple(scored)), {"epoch": best, "chosen_on": "val"}
 
+    upstream = {"experts": open_experts(config, store, cached).record.fingerprint}
     settings = {"epochs": config.experts.epochs, "first_seed": config.experts.seed}
-    return _kept(config, store, "full", {"experts": students.record.fingerprint}, settings, score)
+    return _kept(config, store, "full", upstream, settings, score)
 
 
 def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """The stage experts: trajectories of both heads on all real pairs."""
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 from raydd.config import Config
 from raydd.data import Features
@@ -65,15 +64,14 @@ def open_experts(config: Config, store: Store, features: Features, *, count: int
     return Experts(record, features.image_width, features.text_width, width, recipe.seed, count or recipe.count)
 
 
-def full_students(config: Config, store: Store, progress: Progress = silent) -> Experts:
-    """The upper row: as many experts as student seeds, at the end of a full trajectory.
-
-    They are experts of seeds that distillation reads too, trained on where needed: nothing is trained twice.
-    """
+def trajectories_of(
+    config: Config, store: Store, progress: Progress = silent, *, count: int, epochs: Collection[int]
+) -> Experts:
+    """The first `count` experts with their snapshots of these epochs, trained on where the store lacks them."""
     cached = make_features(config, store, progress)
-    opened = replace(open_experts(config, store, cached), count=config.evaluate.seeds)
-    for expert in opened.missing([config.experts.epochs]):
-        _train(config, opened, expert, [config.experts.epochs], cached, progress)
+    opened = open_experts(config, store, cached, count=count)
+    for expert in opened.missing(epochs):
+        _train(config, opened, expert, epochs, cached, progress)
     return opened
 
 
