@@ -98,13 +98,9 @@ def _load_named(name: str, config: EncodersConfig, default: str, device: str) ->
 
     seed = seed_of(config.text_weights, _SETTING)
     try:
-        with hub_access(f"the weights hf:{name}", _SETTING):
+        with hub_access(f"the weights hf:{name}", _SETTING), _without_bars():
             tokenizer = AutoTokenizer.from_pretrained(name)
-            if seed is None:
-                with _without_bars():
-                    model = AutoModel.from_pretrained(name)
-                return _tower(model, tokenizer, config.text_pooling, default, device)
-            architecture = AutoConfig.from_pretrained(name)
+            known = AutoModel.from_pretrained(name) if seed is None else AutoConfig.from_pretrained(name)
     except DataError as error:
         if seed is None:
             raise
@@ -113,7 +109,8 @@ def _load_named(name: str, config: EncodersConfig, default: str, device: str) ->
             "Use bert or minilm, or hf:FOLDER with config.json and the tokenizer's files in it."
         ) from error
     with seeded(seed):
-        return _tower(AutoModel.from_config(architecture), tokenizer, config.text_pooling, default, device)
+        model = known if seed is None else AutoModel.from_config(known)
+    return _tower(model, tokenizer, config.text_pooling, default, device)
 
 
 def _tower(model, tokenizer, pooling: str, default: str, device: str) -> TextTower:

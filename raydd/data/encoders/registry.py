@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Generic, TypeVar
 
 import torch
@@ -35,6 +34,8 @@ class Family(Generic[Load]):
     """From the name's argument (what follows the colon) and the settings to a tower; texts take the device too."""
     own_weights: Callable[[str], str]
     """From the name's argument to what tells its own weights from any other; cheap, builds no network."""
+    source: str = ""
+    """Hash of the code of an encoder from outside, which decides its features whatever its weights."""
 
 
 def _lite(number: str) -> Family[LoadImage]:
@@ -92,14 +93,16 @@ def image_identity(config: EncodersConfig) -> str:
     """What the image features of these settings depend on: name, weights, input size. Builds no network."""
     family, argument = _find(config.image, IMAGE_ENCODERS, "image")
     weights = _weights_identity(config.image_weights, "encoders.image_weights") or family.own_weights(argument)
-    return f"{config.image} {weights}" + (f" size {config.image_size}" if config.image_size else "")
+    size = f"size {config.image_size}" if config.image_size else ""
+    return " ".join(filter(None, (config.image, family.source, weights, size)))
 
 
 def text_identity(config: EncodersConfig) -> str:
     """What the text features of these settings depend on: name, weights, pooling. Builds no network."""
     family, argument = _find(config.text, TEXT_ENCODERS, "text")
     weights = _weights_identity(config.text_weights, "encoders.text_weights") or family.own_weights(argument)
-    return f"{config.text} {weights}" + ("" if config.text_pooling == "default" else f" {config.text_pooling}")
+    pooling = "" if config.text_pooling == "default" else config.text_pooling
+    return " ".join(filter(None, (config.text, family.source, weights, pooling)))
 
 
 def _weights_identity(weights: str, setting: str) -> str:
@@ -123,9 +126,6 @@ def _find(name: str, known: dict[str, Family[Load]], side: str) -> tuple[Family[
             f"encoders.{side} {name}: {error}. {nearest(prefix + ':', known)} "
             "Your own is `module:function`, of a module that Python can import; put its folder on PYTHONPATH."
         ) from error
-    return Family(lambda _, *settings: function(*settings), lambda _: _source_identity(module)), argument  # type: ignore[arg-type]
-
-
-def _source_identity(module: ModuleType) -> str:
-    """Hash of the file that an encoder from outside is written in: its features change with its code."""
-    return content_identity(Path(module.__file__)) if module.__file__ else ""
+    source = content_identity(Path(module.__file__)) if module.__file__ else ""
+    family = Family(lambda _, *settings: function(*settings), lambda _: "", source)
+    return family, argument  # type: ignore[return-value]
