@@ -22,7 +22,7 @@ from raydd.data.feature_shards import views_in
 from raydd.data.features import features_record
 from raydd.errors import RayddError
 from raydd.forecast import expert_bytes, feature_bytes, graph_bytes, memory_bytes
-from raydd.place import device_of, home, open_store, use_threads
+from raydd.place import device_of, home, images_at_once, open_store, use_threads
 from raydd.progress import Progress, silent
 from raydd.stages import pairs
 
@@ -158,6 +158,7 @@ def _memory(plan: _Plan) -> Check:
         plan.text.width,
         size=plan.image.size,
         graph=graph_bytes(plan.image.module, plan.image.size, device),
+        images=images_at_once(plan.config.place, device) * (1 if on_gpu else torch.get_num_threads()),
         workers=0 if on_gpu else workers_for(device),
     )
     free, total = torch.cuda.mem_get_info(device) if on_gpu else _machine_memory()

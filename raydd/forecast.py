@@ -35,7 +35,9 @@ def expert_bytes(config: Config, image_width: int, text_width: int) -> int:
     return _HALF * parameters_of(config, image_width, text_width) * stored
 
 
-def memory_bytes(config: Config, image_width: int, text_width: int, *, size: int, graph: int, workers: int) -> int:
+def memory_bytes(
+    config: Config, image_width: int, text_width: int, *, size: int, graph: int, images: int, workers: int
+) -> int:
     """Peak memory of a run without a sweep, whatever the number of images, which are read batch by batch.
 
     Args:
@@ -44,6 +46,7 @@ def memory_bytes(config: Config, image_width: int, text_width: int, *, size: int
         text_width: of the text features.
         size: side of the encoder's square input, in pixels.
         graph: what autograd keeps of one image, see `graph_bytes`.
+        images: in the encoder at once.
         workers: processes beside this one that encode.
     """
     per_image = _FORWARD * 3 * size * size * _SINGLE
@@ -51,7 +54,7 @@ def memory_bytes(config: Config, image_width: int, text_width: int, *, size: int
         per_image = max(per_image, int(_BACKWARD * graph))
     copies = max(_HEAD_COPIES, _STUDENT_COPIES * config.evaluate.seeds)
     heads = copies * _SINGLE * parameters_of(config, image_width, text_width)
-    return _PROCESS + workers * _WORKER + max(config.place.encode_batch * per_image, heads)
+    return _PROCESS + workers * _WORKER + max(images * per_image, heads)
 
 
 def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:

@@ -47,14 +47,14 @@ def test_what_autograd_keeps_is_counted_once_and_without_the_weights():
     assert graph_bytes(module, 4) == 4 * (5 + 7)  # the outputs of sigmoid and tanh
 
 
-def test_memory_grows_with_the_batch_only_where_pixels_are_learned():
-    def need(**settings: object) -> int:
-        config = load(settings={key.replace("__", "."): value for key, value in settings.items()})
-        return memory_bytes(config, 1280, 384, size=224, graph=50_000_000, workers=0)
+def test_memory_holds_graphs_of_images_only_where_pixels_are_learned():
+    def need(space: str, images: int) -> int:
+        config = load(settings={"distill.space": space})
+        return memory_bytes(config, 1280, 384, size=224, graph=50_000_000, images=images, workers=0)
 
-    assert need(distill__space="pixels", place__encode_batch=64) > 64 * 50_000_000
-    assert need(distill__space="features", place__encode_batch=64) < 64 * 50_000_000
-    assert need(place__encode_batch=128) > need(place__encode_batch=64)
+    assert need("pixels", 64) > 64 * 50_000_000
+    assert need("features", 64) < 64 * 50_000_000
+    assert need("features-then-pixels", 128) > need("features-then-pixels", 64)
 
 
 def test_predicting_leaves_the_encoder_as_it_was():
