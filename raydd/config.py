@@ -155,6 +155,8 @@ class DistillConfig:
     """Outer step size of the similarity's factors."""
     rate_lr: float = 0.02
     """Outer step size of the students' learned rates."""
+    bounded: bool = True
+    """Keep learned image features in the range that real ones have, where pixels can follow them."""
     start_rate: float = 0.1
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
     schedule: Literal["constant", "cosine"] = "cosine"

@@ -4,7 +4,7 @@ A record of shards in half precision, written one by one, the manifest last: a k
 
     SPLIT/images-00000.safetensors   images [512 V D]
     SPLIT/texts-00000.safetensors    texts [16384 D], image_of_text [16384]
-    stats.safetensors                mean and standard deviation of each feature over train
+    stats.safetensors                mean, standard deviation and range of the features over train
 
 Letters: n images, C captions, V views, D feature width.
 """
@@ -63,6 +63,8 @@ class Features:
     text_width: int
     image_spread: Float[Tensor, "2 D"]
     """Mean and standard deviation of each image feature over all views of train."""
+    image_range: Float[Tensor, "2 D"]
+    """Least and greatest value of each image feature over all views of train."""
     text_spread: Float[Tensor, "2 D"]
     """Mean and standard deviation of each text feature over train."""
 
@@ -127,6 +129,7 @@ def open_features(record: Record, *, verify: bool = False) -> Features:
         image_width=facts["image_width"],
         text_width=facts["text_width"],
         image_spread=torch.stack([stats["image_mean"], stats["image_std"]]),
+        image_range=torch.stack([stats["image_min"], stats["image_max"]]),
         text_spread=torch.stack([stats["text_mean"], stats["text_std"]]),
     )
 
@@ -151,14 +154,15 @@ def _finish(config: Config, data: DataSet, record: Record) -> None:
     by_split = dict(zip(SPLITS, data.splits, strict=True))
     images = {split: image_shards(split, len(pairs)) for split, pairs in by_split.items()}
     texts = {split: text_shards(split, len(pairs.captions)) for split, pairs in by_split.items()}
-    image_mean, image_std = mean_and_std(
-        map_shard(record.local(shard.file), "images", (None, None, None)).flatten(0, 1) for shard in images["train"]
-    )
+    image_rows = [map_shard(record.local(shard.file), "images", (None, None, None)) for shard in images["train"]]
+    image_mean, image_std = mean_and_std(rows.flatten(0, 1) for rows in image_rows)
+    image_min = torch.stack([rows.flatten(0, 1).amin(0) for rows in image_rows]).amin(0).float()
+    image_max = torch.stack([rows.flatten(0, 1).amax(0) for rows in image_rows]).amax(0).float()
     text_mean, text_std = mean_and_std(
         map_shard(record.local(shard.file), "texts", (None, None)) for shard in texts["train"]
     )
-    stats = {"image_mean": image_mean, "image_std": image_std, "text_mean": text_mean, "text_std": text_std}
-    record.write_tensors(STATS, stats)
+    stats = {"image_mean": image_mean, "image_std": image_std, "image_min": image_min, "image_max": image_max}
+    record.write_tensors(STATS, stats | {"text_mean": text_mean, "text_std": text_std})
     names = [STATS, *(shard.file for shards in (*images.values(), *texts.values()) for shard in shards)]
     record.finish(
         files={name: checksum(record.local(name).read_bytes()) for name in names},

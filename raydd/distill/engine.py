@@ -37,6 +37,8 @@ class Spread:
 
     image: Float[Tensor, "2 d"]
     text: Float[Tensor, "2 e"]
+    image_range: Float[Tensor, "2 d"]
+    """Least and greatest value of each image feature, which `bounded` features keep to."""
 
 
 @dataclass(frozen=True)
@@ -267,9 +269,18 @@ class Distillation:
         with torch.no_grad():
             if self.config.optimizer == "sgd":
                 self.variables["rates"].clamp_(min=SMALLEST_RATE)
-            if self._pixels is not None:
-                self.variables["image"].clamp_(torch.zeros_like(self._units["image"]), 1 / self._units["image"])
+            self._bound_image()
         self.done += 1
+
+
+    def _bound_image(self) -> None:
+        """Keep pixels in 0 to 1, and bounded features in the range of real ones."""
+        unit, image = self._units["image"], self.variables["image"]
+        if self._pixels is not None:
+            image.clamp_(torch.zeros_like(unit), 1 / unit)
+        elif self.config.bounded and image.requires_grad:
+            low, high = self._spread.image_range.to(self.device)
+            image.clamp_(low / unit, high / unit)
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def _begin(
         bench.experts,
         settings,
         temperature=bench.config.experts.temperature,
-        spread=Spread(bench.features.image_spread, bench.features.text_spread),
+        spread=Spread(bench.features.image_spread, bench.features.text_spread, bench.features.image_range),
         pixel_space=pixel_space,
         device=bench.device,
     )

@@ -20,7 +20,11 @@ BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, t
 
 def spread_of(split: Split) -> Spread:
     images, texts = split.images.values[:, 0].float(), split.texts.float()
-    return Spread(torch.stack([images.mean(0), images.std(0)]), torch.stack([texts.mean(0), texts.std(0)]))
+    return Spread(
+        torch.stack([images.mean(0), images.std(0)]),
+        torch.stack([texts.mean(0), texts.std(0)]),
+        torch.stack([images.amin(0), images.amax(0)]),
+    )
 
 
 def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
@@ -112,6 +116,18 @@ def test_a_frozen_variable_stays_where_it_was(train_split: Split, experts: Exper
     run.step()
     assert torch.equal(run.synthetic().image_features, start)
     assert not torch.equal(run.synthetic().text_features, begin(train_split, experts).synthetic().text_features)
+
+
+def test_bounded_features_keep_to_the_range_of_real_ones(train_split: Split, experts: Experts) -> None:
+    low, high = spread_of(train_split).image_range
+    ends = {}
+    for bounded in (True, False):
+        run = begin(train_split, experts, bounded=bounded, image_lr=2.0)
+        for _ in range(8):
+            run.step()
+        image = run.synthetic().image_features
+        ends[bounded] = bool(((image >= low - 1e-5) & (image <= high + 1e-5)).all())
+    assert ends == {True: True, False: False}
 
 
 def test_points_come_every_so_many_steps_and_at_the_end(train_split: Split, experts: Experts) -> None:
