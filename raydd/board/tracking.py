@@ -62,7 +62,9 @@ class Tracking:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt and not self._jobs.empty():
+            self._say("Sending to MLflow what was not sent yet; Ctrl-C once more leaves it.")
         self.close()
 
     def run(self, name: str, identity: tuple[str, str], parent: "Run | None" = None) -> "Run":

@@ -68,3 +68,9 @@ def slots(cpus: float, gpus: float) -> int:
             f"{held.get('GPU', 0):g} GPUs. Lower sweep.cpus or sweep.gpus."
         )
     return int(room)
+
+
+def share_of_node(cpus: float, count: int) -> float:
+    """CPU cores for each of `count` tasks: a single machine is shared out whole, elsewhere each has the `cpus` it asks."""
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    return max(cpus, nodes[0] // count) if len(nodes) == 1 else cpus

@@ -52,6 +52,7 @@ def run_finals(
     candidates: Sequence[Candidate],
     claims: Any,
     *,
+    cpus: float,
     on_end: Callable[[Candidate, Finalist | None, str], None],
     on_wait: Callable[[], None] = lambda: None,
 ) -> list[Finalist]:
@@ -61,10 +62,11 @@ def run_finals(
         base: what the trials shared; `distill.space` and `evaluate.seeds` are the finals'.
         candidates: who takes part.
         claims: handle of the actor of `raydd.tuning.claims`.
+        cpus: CPU cores of a final.
         on_end: told of each candidate's result, or None and the reason.
         on_wait: called about once a second meanwhile.
     """
-    task = ray.remote(num_cpus=base.sweep.cpus, num_gpus=base.sweep.gpus, max_retries=RESTARTS)(score_finalist)
+    task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpus, max_retries=RESTARTS)(score_finalist)
     waiting = {task.remote(base, candidate, claims): candidate for candidate in candidates}
     finalists: list[Finalist] = []
     while waiting:

@@ -16,10 +16,11 @@ from raydd.config import Config
 from raydd.console import progress_on
 from raydd.place import home, open_store
 from raydd.progress import silent
+from raydd.settings import with_settings
 from raydd.stages import features
 from raydd.tuning import study as studies
 from raydd.tuning.claims import open_claims
-from raydd.tuning.cluster import cluster, slots
+from raydd.tuning.cluster import cluster, share_of_node, slots
 from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
 from raydd.tuning.live import Board
@@ -49,7 +50,8 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
-    with cluster(address, home(base.place)):
+    # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
+    with _tracking(base, console) as tracking, cluster(address, home(base.place)):
         if base.sweep.gpus < 0:
             with progress_on(console) as progress:
                 cached = features(config, store, progress)
@@ -61,7 +63,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
         if dry_run:
             return None
         study = studies.open_study(base, space, base.place.study)
-        with driving(study), _tracking(base, console) as tracking:
+        with driving(study):
             studies.requeue_interrupted(study)
             if address == "local" and math.isnan(plan.seconds):
                 with progress_on(console) as progress:  # on all cores, before the trials share them out
@@ -70,7 +72,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
             logbook = Logbook(tracking, studies.study_id(study), base, store)
             claims = open_claims(store.root)
             _run_trials(plan, study, claims, logbook, console)
-            finalists = _run_finals(base, study, claims, logbook, console)
+            finalists = _run_finals(config, base, study, claims, logbook, console)
             result = conclude(study, config, finalists)
             logbook.concluded(result, _importance(study, base.sweep.objectives))
     folder = home(config.place) / "sweeps" / result.name
@@ -109,10 +111,14 @@ def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, 
         )
 
 
-def _run_finals(base: Config, study: optuna.Study, claims: Any, logbook: Logbook, console: Console) -> list[Finalist]:
+def _run_finals(
+    config: Config, base: Config, study: optuna.Study, claims: Any, logbook: Logbook, console: Console
+) -> list[Finalist]:
     best = candidates(study, base.sweep.objectives, base.sweep.finalists)
     if not best:
         return []
+    cpus = share_of_node(base.sweep.cpus, len(best))
+    base = with_settings(base, {"place.threads": config.place.threads or max(1, int(cpus))})
 
     def ended(candidate: Candidate, finalist: Finalist | None, reason: str) -> None:
         if finalist is None:
@@ -130,7 +136,7 @@ def _run_finals(base: Config, study: optuna.Study, claims: Any, logbook: Logbook
             doing: Any = ray.get(claims.doing.remote())
             status.update("; ".join(f"{who}: {what}" for who, what in sorted(doing.items())) or "finals")
 
-        return run_finals(base, best, claims, on_end=ended, on_wait=wait)
+        return run_finals(base, best, claims, cpus=cpus, on_end=ended, on_wait=wait)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,14 +66,27 @@ def settings(tiny_data: Path, tmp_path: Path) -> dict:
 
 @pytest.fixture
 def drive():
-    """Start a sweep as a process of its own, as a user's command is one."""
+    """Start a sweep as a process of its own, as a user's command is one; none outlives its test."""
+    drivers = []
 
     def drive(settings: dict, log: Path) -> subprocess.Popen:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", DRIVER, json.dumps(settings)]
-        return subprocess.Popen(command, stdout=log.open("a"), stderr=subprocess.STDOUT, env=environment)
+        drivers.append(
+            subprocess.Popen(
+                command,
+                stdout=log.open("a"),
+                stderr=subprocess.STDOUT,
+                env=environment,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
+            )
+        )
+        return drivers[-1]
 
-    return drive
+    yield drive
+    for driver in drivers:
+        driver.kill()
+        driver.wait()
 
 
 @pytest.fixture(scope="session")
