@@ -159,6 +159,8 @@ class DistillConfig:
     """Keep learned image features in the range that real ones have, where pixels can follow them."""
     start_rate: float = 0.1
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
+    fit_rates: bool = True
+    """At the end, halve the students' rates as long as that raises val r_mean; False keeps the learned ones, as published."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """How the outer step sizes change over the steps: not at all (as published), or down to zero along a cosine."""
     checkpoint_every: int = 50
@@ -171,7 +173,9 @@ class DistillConfig:
         _require(self.steps >= 0, "distill.steps", self.steps, "0 or more")
         _require(self.student_steps >= 1, "distill.student_steps", self.student_steps, "1 or more")
         _require(self.minibatch >= 2, "distill.minibatch", self.minibatch, "2 or more")
-        _require(self.minibatch <= self.pairs, "distill.minibatch", self.minibatch, f"at most distill.pairs, {self.pairs}")
+        _require(
+            self.minibatch <= self.pairs, "distill.minibatch", self.minibatch, f"at most distill.pairs, {self.pairs}"
+        )
         _require(self.max_start_epoch >= 1, "distill.max_start_epoch", self.max_start_epoch, "1 or more")
         _require(self.target_epochs >= 1, "distill.target_epochs", self.target_epochs, "1 or more")
         _require(self.blend_beta > 0, "distill.blend_beta", self.blend_beta, "above 0")

@@ -31,6 +31,7 @@ _REPBLEND = {
     "distill.minibatch": 20,
     "distill.target_epochs": 1,
     "distill.loss": "wbce",
+    "distill.fit_rates": False,
     "students.rate": "published",
     "distill.optimizer": "sgd",
     "distill.momentum": 0.5,

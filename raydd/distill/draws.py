@@ -50,7 +50,8 @@ def draw_step(
     noise = [None, None]
     if config.blend == "noise":
         noise = [
-            mean + std * torch.randn(steps, size, len(mean), generator=generator) for mean, std in (spread[0], spread[1])
+            mean + std * torch.randn(steps, size, len(mean), generator=generator)
+            for mean, std in (spread[0], spread[1])
         ]
     return StepDraws(expert, start_epoch, StudentPlan(minibatches, permutations, ratios, noise[0], noise[1]))
 

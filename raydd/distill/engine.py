@@ -127,9 +127,7 @@ class Distillation:
         image = WalkingHead(_on(start[0], self.device), image_features, rates[0], through_steps=through)
         text = WalkingHead(_on(start[1], self.device), self._text(), rates[1], through_steps=through)
         plan, similarity = draws.plan.to(self.device), self._similarity()
-        student_losses = walk(
-            image, text, plan, similarity.minibatch, LOSSES[self.config.loss], self._temperature
-        )
+        student_losses = walk(image, text, plan, similarity.minibatch, LOSSES[self.config.loss], self._temperature)
         walks = {"image": image, "text": text} if self.config.matched == "both-heads" else {"text": text}
         targets = {"image": _on(target[0], self.device), "text": _on(target[1], self.device)}
         loss, fractions = matching_loss(walks, targets, merged=self.config.merged)
@@ -183,7 +181,9 @@ class Distillation:
             for name, value in self.variables.items():
                 stored = state.get(f"variable.{name}")
                 if stored is None or stored.shape != value.shape:
-                    raise RecordError(f"The checkpoint's {name} does not fit these settings. Delete it and start again.")
+                    raise RecordError(
+                        f"The checkpoint's {name} does not fit these settings. Delete it and start again."
+                    )
                 value.copy_(stored)
                 moments = {
                     key.removeprefix("moment.").removesuffix(f".{name}"): moment.clone()
@@ -271,7 +271,6 @@ class Distillation:
                 self.variables["rates"].clamp_(min=SMALLEST_RATE)
             self._bound_image()
         self.done += 1
-
 
     def _bound_image(self) -> None:
         """Keep pixels in 0 to 1, and bounded features in the range of real ones."""

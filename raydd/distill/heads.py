@@ -99,9 +99,7 @@ class Taps(NamedTuple):
         return self.p, self.h, self.out
 
 
-def taps(
-    head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "*S B D"] | None = None
-) -> Taps:
+def taps(head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "*S B D"] | None = None) -> Taps:
     """The head's output and what it is made of."""
     return taps_from(
         linear(features, head.projection_weight, head.projection_bias),

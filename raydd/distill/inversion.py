@@ -43,7 +43,9 @@ def pixels_of_features(
         # Images do not share a loss: the sum over them lets each be optimised as if it were alone.
         distance = ((encode(pixels) - target) / unit).square().mean(1).sum()
         if not bool(distance.isfinite()):
-            raise NonFiniteError(f"The feature distance is {float(distance.detach())} at pixel step {step}. Lower pixels.lr.")
+            raise NonFiniteError(
+                f"The feature distance is {float(distance.detach())} at pixel step {step}. Lower pixels.lr."
+            )
         optimizer.zero_grad()
         distance.backward()
         optimizer.step()

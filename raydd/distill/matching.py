@@ -27,7 +27,9 @@ def matching_loss(
     ends = {name: walk.distance(targets[name]) for name, walk in walks.items()}
     begins = {name: _squared_distance(walk.start, targets[name]) for name, walk in walks.items()}
     if any(float(begin.detach()) == 0 for begin in begins.values()):
-        raise NonFiniteError("An expert's start and target snapshots are equal. Train experts with a larger experts.lr.")
+        raise NonFiniteError(
+            "An expert's start and target snapshots are equal. Train experts with a larger experts.lr."
+        )
     fractions = {f"loss/{name}": float(ends[name].detach() / begins[name].detach()) for name in walks}
     if merged:
         return sum(ends.values()) / sum(begins.values()), fractions  # type: ignore[return-value]

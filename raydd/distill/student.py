@@ -44,7 +44,6 @@ class StudentPlan:
         )
 
 
-
 class WalkingHead:
     """One head on its walk away from `start`."""
 

@@ -16,6 +16,7 @@ from raydd.data.features import SplitFeatures
 from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
 from raydd.distill.losses import LOSSES
 from raydd.distill.similarity import Similarity
+from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_scores
 
@@ -36,6 +37,25 @@ class TrainingPairs:
     """Learning rate of the text head."""
     loss: str = "infonce"
     """Name of the loss, in `raydd.distill.losses.LOSSES`."""
+
+
+def synthetic_pairs(synthetic: SyntheticSet) -> TrainingPairs:
+    """A synthetic set as students' training set."""
+    return TrainingPairs(
+        synthetic.image_features,
+        synthetic.text_features,
+        synthetic.similarity,
+        synthetic.rate_image,
+        synthetic.rate_text,
+        synthetic.loss,
+    )
+
+
+def real_pairs(features: SplitFeatures, captions: Int[Tensor, "N"], rate: float) -> TrainingPairs:
+    """Real training pairs, named by their captions, as students' training set: identity similarity, first views."""
+    images = features.images.gather(features.image_of_text[captions], 0)
+    identity = Similarity("identity", len(captions), {})
+    return TrainingPairs(images, features.texts[captions].float(), identity, rate, rate)
 
 
 def train_students(
@@ -80,7 +100,9 @@ def train_students(
             dropout = [_masks((size, width), recipe.dropout, masks) for _ in range(2)]
             logits = embed(image, images[batch], dropout[0]) @ embed(text, texts[batch], dropout[1]).mT / temperature
             target = similarity[batch[:, :, None], batch[:, None, :]]
-            total = LOSSES[pairs.loss](logits, target).sum()  # students do not share parameters: a sum trains each alone
+            total = LOSSES[pairs.loss](
+                logits, target
+            ).sum()  # students do not share parameters: a sum trains each alone
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
@@ -110,12 +132,3 @@ def score_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = 
 def _masks(shape: tuple[int, ...], rate: float, generators: list[Generator]) -> Float[Tensor, "S B D"] | None:
     drawn = [dropout_mask(shape, rate, generator) for generator in generators]
     return None if rate == 0 else torch.stack(drawn)  # type: ignore[arg-type]
-
-
-def real_pairs(
-    features: SplitFeatures, captions: Int[Tensor, "N"], rate: float
-) -> TrainingPairs:
-    """Real training pairs, named by their captions, as students' training set: identity similarity, first views."""
-    images = features.images.gather(features.image_of_text[captions], 0)
-    identity = Similarity("identity", len(captions), {})
-    return TrainingPairs(images, features.texts[captions].float(), identity, rate, rate)

@@ -24,6 +24,7 @@ from raydd.stages.experts import experts as make_experts
 from raydd.stages.experts import open_experts
 from raydd.stages.features import features as make_features
 from raydd.stages.features import pairs as load_pairs
+from raydd.stages.students import with_fitted_rates
 from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record, Store
 
@@ -74,6 +75,7 @@ def synthetic_record(config: Config, store: Store) -> Record:
         **{name: value for name, value in asdict(config.distill).items() if name not in _NOT_CONTENT},
         "temperature": config.experts.temperature,
         "experts": {"count": opened.count, "first_seed": opened.first_seed},
+        "students": asdict(config.students) if config.distill.fit_rates else {},
     }
     upstream = {"experts": opened.record.fingerprint}
     if config.distill.space == "features-then-pixels":
@@ -161,8 +163,7 @@ def _match(
             means = _last_means(curve, distillation.done - since)
             since = distillation.done
             yield DistillPoint(before + distillation.done, total, means, distillation.synthetic())
-    synthetic = distillation.synthetic()
-    _finish(bench, record, synthetic, curve)
+    synthetic = _finish(bench, record, distillation.synthetic(), curve)
     yield DistillPoint(before + settings.steps, total, _last_means(curve, settings.steps - since), synthetic)
 
 
@@ -192,7 +193,11 @@ def _begin(
     return distillation, _curve_of(state)
 
 
-def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[dict[str, float]]) -> None:
+def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[dict[str, float]]) -> SyntheticSet:
+    """Fit the rates, write the set and what others can read of it, and complete the record; gives the set."""
+    part = 1.0
+    if bench.config.distill.fit_rates:
+        synthetic, part = with_fitted_rates(bench.config, bench.features, synthetic)
     record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
     record.write_tensors(CURVE, _as_tensors(curve))
     config = bench.config
@@ -205,11 +210,13 @@ def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[
             "data": {"name": data.name, "fingerprint": data.fingerprint},
             "encoders": {"image": config.encoders.image, "text": config.encoders.text},
             "experts": {"lr": config.experts.lr, "width": bench.experts.width},
+            "part_of_learned_rates": part,
             "first_captions": captions[:3],
             "seconds": sum(step["seconds"] for step in curve),
         }
     )
     record.remove(CHECKPOINT)
+    return synthetic
 
 
 def _real_pairs(bench: _Bench) -> SyntheticSet:
@@ -280,9 +287,7 @@ def _as_tensors(curve: list[dict[str, float]]) -> dict[str, Tensor]:
 
 
 def _curve_of(tensors: dict[str, Tensor]) -> list[dict[str, float]]:
-    columns = {
-        name.removeprefix(_CURVE): value.tolist() for name, value in tensors.items() if name.startswith(_CURVE)
-    }
+    columns = {name.removeprefix(_CURVE): value.tolist() for name, value in tensors.items() if name.startswith(_CURVE)}
     return [dict(zip(columns, step, strict=True)) for step in zip(*columns.values(), strict=True)]
 
 

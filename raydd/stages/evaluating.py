@@ -5,18 +5,18 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from raydd.config import Config
-from raydd.data import Features
 from raydd.distill.heads import embed
 from raydd.distill.start import random_captions
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.collapse import collapse_measures
 from raydd.evaluate.scores import Scores
-from raydd.evaluate.students import TrainingPairs, real_pairs, score_heads, train_students
+from raydd.evaluate.students import real_pairs, score_heads, synthetic_pairs
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.stages.distilling import final_synthetic, synthetic_record
 from raydd.stages.experts import open_experts, trajectories_of
 from raydd.stages.features import features as make_features
+from raydd.stages.students import score_students
 from raydd.store import Record, Store
 
 VERSION = 1
@@ -30,15 +30,7 @@ def evaluate(config: Config, store: Store, synthetic: SyntheticSet, *, split: st
     Raises:
         NonFiniteError: the students diverged.
     """
-    pairs = TrainingPairs(
-        synthetic.image_features,
-        synthetic.text_features,
-        synthetic.similarity,
-        synthetic.rate_image,
-        synthetic.rate_text,
-        synthetic.loss,
-    )
-    return _students(config, make_features(config, store), pairs, split, range(seeds))
+    return score_students(config, make_features(config, store), synthetic_pairs(synthetic), split, range(seeds))
 
 
 def synthetic_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
@@ -61,7 +53,7 @@ def random_scores(config: Config, store: Store, progress: Progress = silent) -> 
         scored: list[dict[str, float]] = []
         for seed in seeds:
             captions = random_captions(cached.train.image_of_text, config.distill.pairs, seed)
-            scored += _students(config, cached, real_pairs(cached.train, captions, rate), split, [seed]).seeds
+            scored += score_students(config, cached, real_pairs(cached.train, captions, rate), split, [seed]).seeds
             progress("students of random pairs", len(scored), len(seeds))
         return Scores(tuple(scored))
 
@@ -89,7 +81,7 @@ def full_scores(config: Config, store: Store, progress: Progress = silent) -> Sc
         }
         best = max(on_val, key=lambda epoch: on_val[epoch])
         students = trajectories_of(config, store, progress, count=seeds, epochs=[best])
-        split = _split(cached, config.evaluate.split)
+        split = {"val": cached.val, "test": cached.test}[config.evaluate.split]
         scored = [score_heads(*students.snapshot(seed, best), split, device=device)[0] for seed in range(seeds)]
         return Scores(tuple(scored)), {"epoch": best, "chosen_on": "val"}
 
@@ -104,23 +96,6 @@ def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str,
     opened = replace(open_experts(config, store, cached), count=1)
     image, text = opened.snapshot(0, config.distill.expert_epochs[-1])
     return collapse_measures(embed(image, synthetic.image_features), embed(text, synthetic.text_features))
-
-
-def _students(config: Config, cached: Features, pairs: TrainingPairs, split: str, seeds: Sequence[int]) -> Scores:
-    device = device_of(config.place)
-    image, text = train_students(
-        pairs,
-        config.students,
-        width=config.experts.width or cached.image_width,
-        temperature=config.experts.temperature,
-        seeds=seeds,
-        device=device,
-    )
-    return Scores(tuple(score_heads(image, text, _split(cached, split), device=device)))
-
-
-def _split(cached: Features, split: str):  # noqa: ANN202
-    return {"val": cached.val, "test": cached.test}[split]
 
 
 def _kept(

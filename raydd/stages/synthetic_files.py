@@ -48,9 +48,7 @@ def write_readable(record: Record, synthetic: SyntheticSet, features: SplitFeatu
     return first
 
 
-def nearest_captions(
-    text_features: Tensor, real: Tensor, count: int = NEAREST
-) -> tuple[Int[Tensor, "N K"], Tensor]:
+def nearest_captions(text_features: Tensor, real: Tensor, count: int = NEAREST) -> tuple[Int[Tensor, "N K"], Tensor]:
     """Indices and cosines of the real captions nearest to each text feature, nearest first; memory does not grow with C."""
     rows = to_sphere(text_features.float())
     indices = torch.empty(len(rows), 0, dtype=torch.long)

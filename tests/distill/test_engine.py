@@ -55,7 +55,14 @@ def begin(split: Split, experts: Experts, **changes: Any) -> Distillation:
         {"similarity": "identity", "loss": "infonce"},
         {"gradient": "constant-memory", "merged": True, "loss": "bce"},
         {"matched": "text-head", "minibatch_order": "random"},
-        {"optimizer": "sgd", "loss": "wbce", "image_lr": 0.005, "text_lr": 0.005, "similarity_lr": 0.001, "schedule": "constant"},
+        {
+            "optimizer": "sgd",
+            "loss": "wbce",
+            "image_lr": 0.005,
+            "text_lr": 0.005,
+            "similarity_lr": 0.001,
+            "schedule": "constant",
+        },
     ],
     ids=str,
 )

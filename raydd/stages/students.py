@@ -1,0 +1,48 @@
+"""Students of a set of pairs, trained by the configured recipe and scored on a split: what several stages ask for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from raydd.config import Config
+from raydd.data import Features
+from raydd.distill.synthetic import SyntheticSet
+from raydd.evaluate.scores import Scores
+from raydd.evaluate.students import TrainingPairs, score_heads, synthetic_pairs, train_students
+from raydd.place import device_of
+
+PARTS = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03)
+
+
+def score_students(config: Config, cached: Features, pairs: TrainingPairs, split: str, seeds: Sequence[int]) -> Scores:
+    """Train one student a seed on the pairs and score it on val or test.
+
+    Raises:
+        NonFiniteError: the students diverged.
+    """
+    device = device_of(config.place)
+    image, text = train_students(
+        pairs,
+        config.students,
+        width=config.experts.width or cached.image_width,
+        temperature=config.experts.temperature,
+        seeds=seeds,
+        device=device,
+    )
+    features = {"val": cached.val, "test": cached.test}[split]
+    return Scores(tuple(score_heads(image, text, features, device=device)))
+
+
+def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet) -> tuple[SyntheticSet, float]:
+    """The set with that part of its learned rates which is best for one student on val, and the part.
+
+    Rates are learned for walks of some steps. A student of a hundred epochs goes many times as far, and does better with
+    a part of them; how large a part depends on the walk, so it is halved as long as val r_mean rises.
+    """
+    best, best_part, best_score = synthetic, 1.0, float("-inf")
+    for part in PARTS:
+        tried = replace(synthetic, rate_image=part * synthetic.rate_image, rate_text=part * synthetic.rate_text)
+        score = score_students(config, cached, synthetic_pairs(tried), "val", [0]).mean["r_mean"]
+        if score < best_score:
+            break
+        best, best_part, best_score = tried, part, score
+    return best, best_part
