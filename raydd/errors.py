@@ -1,4 +1,4 @@
-"""The errors that a user can cause: one sentence of fact, one of help, and no traceback unless `--debug` asks for it."""
+"""The errors that a user can cause: one sentence of fact, one of help, a traceback only with `--debug`."""
 
 import difflib
 from collections.abc import Iterable

@@ -26,7 +26,7 @@ def open_store(place: PlaceConfig) -> Store:
 
 
 def mlflow_address(place: PlaceConfig) -> str:
-    """MLflow's tracking address: `place.mlflow`, else $MLFLOW_TRACKING_URI, else SQLite in the home; `none` for none."""
+    """MLflow's address: `place.mlflow`, else $MLFLOW_TRACKING_URI, else SQLite in the home; `none` for none."""
     return place.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home(place) / 'mlflow.db'}"
 
 

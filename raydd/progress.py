@@ -11,5 +11,5 @@ class Progress(Protocol):
         ...
 
 
-def silent(work: str, done: int, total: int) -> None:  # noqa: ARG001
+def silent(work: str, done: int, total: int) -> None:
     """Listen to nothing."""

@@ -1,4 +1,4 @@
-"""Encoders of some hundred weights, named from outside the package as `tiny_encoders:image` and `tiny_encoders:text`."""
+"""Encoders of some hundred weights, named from outside as `tiny_encoders:image` and `tiny_encoders:text`."""
 
 from collections.abc import Sequence
 
@@ -25,6 +25,8 @@ def text(config: EncodersConfig, device: str) -> TextTower:
     table = torch.randn(128, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
 
     def encode(captions: Sequence[str]) -> Tensor:
-        return torch.stack([table[[ord(letter) % 128 for letter in caption]].mean(0) for caption in captions]).to(device)
+        return torch.stack([table[[ord(letter) % 128 for letter in caption]].mean(0) for caption in captions]).to(
+            device
+        )
 
     return TextTower(encode=encode, width=TEXT_WIDTH)

@@ -1,4 +1,4 @@
-"""Search the settings with Ray Tune and Optuna. The same command goes on after an interruption; more trials extend it."""
+"""Search the settings with Ray Tune and Optuna. The same command goes on where it was; more trials extend it."""
 
 from dataclasses import dataclass
 

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 def blend(
     rows: Float[Tensor, "B D"], permutation: Int[Tensor, "B"], ratio: Float[Tensor, ""] | float
 ) -> Float[Tensor, "B D"]:
-    """h' = (1 - λ) h + λ h[π]; images and texts share π and the blend ratio λ, the partner's weight. S is not blended."""
+    """h' = (1 - λ) h + λ h[π]; images and texts share π and the blend ratio λ, the partner's weight. S stays."""
     return (1 - ratio) * rows + ratio * rows[permutation]
 
 

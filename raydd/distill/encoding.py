@@ -12,8 +12,8 @@ Encode = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B d"]]
 class EncodedPixels:
     """The features of all pixels, as a leaf that the heads' gradient is taken at.
 
-    Up to `batch` images keep their graph between the two calls. More are encoded without one, and again, batch by batch,
-    on the way back: memory stays that of one batch.
+    Up to `batch` images keep their graph between the two calls. More are encoded without one, and again, batch by
+    batch, on the way back: memory stays that of one batch.
     """
 
     def __init__(self, encode: Encode, pixels: Float[Tensor, "N 3 H W"], batch: int) -> None:

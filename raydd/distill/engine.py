@@ -116,7 +116,7 @@ class Distillation:
         """Take one distillation step; gives the losses, the gradients' norms and the rates.
 
         Raises:
-            NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; the variables are untouched.
+            NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; the variables stay.
         """
         draws = draw_step(self.config, self.done, self.experts.count, (self._spread.image, self._spread.text))
         start = self.experts.snapshot(draws.expert, draws.start_epoch)
@@ -197,7 +197,7 @@ class Distillation:
         self.done = int(state["done"])
 
     def _synthetic_image(self) -> tuple[Tensor | None, Tensor]:
-        """8-bit pixels, if there are any, and the features: of these pixels, or learned, or what they were at the start."""
+        """8-bit pixels, if there are any, and the features: of these pixels, or learned, or those of the start."""
         if not self.variables["image"].requires_grad:
             return self._start.pixels, self._start.image_features
         if self._pixels is None:
@@ -220,7 +220,7 @@ class Distillation:
     def _rates(self) -> Float[Tensor, "2"]:
         return self.variables["rates"].exp() if self.config.optimizer == "adam" else self.variables["rates"]
 
-    def _similarity(self):  # noqa: ANN202
+    def _similarity(self):
         prefix = "similarity."
         factors = {name.removeprefix(prefix): v for name, v in self.variables.items() if name.startswith(prefix)}
         return self._start.similarity.with_factors(factors)
@@ -256,7 +256,7 @@ class Distillation:
                 )
         if metrics["loss"] > DIVERGED:
             raise NonFiniteError(
-                f"Step {self.done}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate or its lrs."
+                f"Step {self.done}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate."
             )
 
     def _move(self) -> None:

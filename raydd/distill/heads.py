@@ -45,7 +45,7 @@ def head_size(width_in: int, width: int) -> int:
 
 
 def initial_head(width_in: int, width: int, generator: Generator) -> Head:
-    """A fresh head on the generator's device: weights and biases uniform in ±1/√fan-in, as torch's Linear draws them."""
+    """A fresh head on the generator's device: weights and biases uniform in ±1/√fan-in, as torch's Linear has them."""
 
     def uniform(*shape: int, fan_in: int) -> Tensor:
         bound = 1 / math.sqrt(fan_in)
@@ -62,7 +62,7 @@ def initial_head(width_in: int, width: int, generator: Generator) -> Head:
 
 
 def initial_heads(image_width: int, text_width: int, width: int, seed: int) -> tuple[Head, Head]:
-    """The image head and the text head that a seed stands for, drawn on the CPU so that every machine draws the same."""
+    """The image head and the text head that a seed stands for, drawn on the CPU: the same on every machine."""
     generator = Generator().manual_seed(seed)
     return initial_head(image_width, width, generator), initial_head(text_width, width, generator)
 
@@ -81,7 +81,7 @@ def project(
 
 
 class Taps(NamedTuple):
-    """What a head computes on its way. The loss's gradients at p, h and out, times each layer's input, are the parameters'."""
+    """What a head computes on its way; gradients at p, h and out times the layers' inputs are the parameters'."""
 
     p: Float[Tensor, "*S B D"]
     """The first layer's output."""

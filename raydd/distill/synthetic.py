@@ -17,7 +17,7 @@ class SyntheticSet:
     """N synthetic pairs, their similarity matrix, and the learning rates that students are to use."""
 
     image_features: Float[Tensor, "N d"]
-    """Encoder outputs of the synthetic images: of their 8-bit pixels where there are pixels, else learned themselves."""
+    """Encoder outputs of the synthetic images: of their 8-bit pixels where there are any, else learned."""
     text_features: Float[Tensor, "N e"]
     similarity: Similarity
     rate_image: float

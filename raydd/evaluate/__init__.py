@@ -1,0 +1,1 @@
+"""Scores of synthetic sets: students, retrieval, collapse."""

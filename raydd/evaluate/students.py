@@ -69,7 +69,8 @@ def train_students(
 ) -> tuple[Head, Head]:
     """Train one student a seed on the published recipe; gives both heads with a leading axis of students.
 
-    SGD with momentum and weight decay, the rates cut to a tenth at half the epochs, dropout on, no blending. An epoch is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
+    SGD with momentum and weight decay, the rates cut to a tenth at half the epochs, dropout on, no blending. An epoch
+    is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
 
     Raises:
         NonFiniteError: the training diverged.

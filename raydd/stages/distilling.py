@@ -49,7 +49,7 @@ def distill(config: Config, store: Store, progress: Progress = silent, *, every:
         every: steps between two points; 0 yields the last one alone.
 
     Raises:
-        NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the record's folder.
+        NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
     """
     cached = make_features(config, store, progress)
     bench = _Bench(config, store, cached, make_experts(config, store, progress), progress, every)
@@ -115,7 +115,7 @@ class _Bench:
 
 
 def _features_then_pixels(bench: _Bench, record: Record) -> Iterator[DistillPoint]:
-    """Distil features; find pixels that have them; let text, similarity and rates settle on the pixels' own features."""
+    """Distil features; find pixels that have them; let text, similarity and rates settle on what these have."""
     config, in_features = bench.config, _in_features(bench.config)
     steps, settle = config.distill.steps, config.pixels.refine_steps
     features_record = synthetic_record(in_features, bench.store)
@@ -252,6 +252,10 @@ def _inverted(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
     assert start is not None
     done, total, unit = itertools.count(1), settings.steps * len(start), bench.features.image_spread[1].to(device)
 
+    def tell(images: int) -> None:
+        for _ in range(images):
+            bench.progress("pixel steps", next(done), total)
+
     def find(begin: int) -> dict[str, Tensor]:
         name, pixels = f"from-{begin:04}-by-{size}.safetensors", start[begin : begin + size]
         if not record.has(name):
@@ -262,7 +266,7 @@ def _inverted(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
                 unit=unit,
                 steps=settings.steps,
                 lr=settings.lr,
-                on_step=lambda step: [bench.progress("pixel steps", next(done), total) for _ in pixels],
+                on_step=lambda _: tell(len(pixels)),
             )
             with torch.no_grad():
                 features = encoder.module(found.float() / 255)

@@ -46,7 +46,7 @@ def synthetic_scores(config: Config, store: Store, progress: Progress = silent) 
 
 
 def random_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
-    """Scores of students of as many random real pairs, each seed with pairs of its own, at the rate that is best on val."""
+    """Scores of students of as many random real pairs, each seed with its own, at the rate that is best on val."""
     cached = make_features(config, store, progress)
 
     def on(split: str, rate: float, seeds: Sequence[int]) -> Scores:
@@ -68,8 +68,8 @@ def random_scores(config: Config, store: Store, progress: Progress = silent) -> 
 def full_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
     """Scores of students of all real pairs: expert trajectories, one a seed, to the epoch that is best on val.
 
-    The epoch is chosen by the first expert alone, among all up to `experts.epochs`. The students are experts of seeds that
-    distillation reads too, so what the store has of them is not trained again.
+    The epoch is chosen by the first expert alone, among all up to `experts.epochs`. The students are experts of seeds
+    that distillation reads too, so what the store has of them is not trained again.
     """
     cached, device = make_features(config, store, progress), device_of(config.place)
 
@@ -91,7 +91,7 @@ def full_scores(config: Config, store: Store, progress: Progress = silent) -> Sc
 
 
 def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str, float]:
-    """Collapse measures of a synthetic set, in the space of the first expert's last snapshot that distillation reads."""
+    """Collapse measures of a synthetic set, in the space of the first expert's last snapshot."""
     cached = make_features(config, store)
     opened = replace(open_experts(config, store, cached), count=1)
     image, text = opened.snapshot(0, config.distill.expert_epochs[-1])

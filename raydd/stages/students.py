@@ -35,8 +35,8 @@ def score_students(config: Config, cached: Features, pairs: TrainingPairs, split
 def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet) -> tuple[SyntheticSet, float]:
     """The set with that part of its learned rates which is best for one student on val, and the part.
 
-    Rates are learned for walks of some steps. A student of a hundred epochs goes many times as far, and does better with
-    a part of them; how large a part depends on the walk, so it is halved as long as val r_mean rises.
+    Rates are learned for walks of some steps. A student of a hundred epochs goes many times as far, and does better
+    with a part of them; how large a part depends on the walk, so it is halved as long as val r_mean rises.
     """
     best, best_part, best_score = synthetic, 1.0, float("-inf")
     for part in PARTS:

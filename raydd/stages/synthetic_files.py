@@ -1,4 +1,4 @@
-"""What a reader without raydd sees of a synthetic set: PNG images, and the real captions nearest to each text feature."""
+"""What a reader without raydd sees of a synthetic set: PNG images, and the real captions nearest to each text."""
 
 import io
 
@@ -49,7 +49,7 @@ def write_readable(record: Record, synthetic: SyntheticSet, features: SplitFeatu
 
 
 def nearest_captions(text_features: Tensor, real: Tensor, count: int = NEAREST) -> tuple[Int[Tensor, "N K"], Tensor]:
-    """Indices and cosines of the real captions nearest to each text feature, nearest first; memory does not grow with C."""
+    """Indices and cosines of the real captions nearest to each text, nearest first; memory does not grow with C."""
     rows = to_sphere(text_features.float())
     indices = torch.empty(len(rows), 0, dtype=torch.long)
     cosines = torch.empty(len(rows), 0)

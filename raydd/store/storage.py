@@ -101,7 +101,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
 
 
 @contextlib.contextmanager
@@ -111,4 +111,4 @@ def _temporary_beside(path: Path) -> Iterator[tuple[int, str]]:
         yield handle, temporary
     finally:
         with contextlib.suppress(FileNotFoundError):  # the name is gone once the file was moved into place
-            os.unlink(temporary)
+            Path(temporary).unlink()

@@ -111,7 +111,7 @@ def test_a_non_finite_loss_stops_before_the_variables_move(train_split: Split, e
     with torch.no_grad():
         run.variables["text"][0, 0] = torch.nan
     before = {name: value.detach().clone() for name, value in run.variables.items()}
-    with pytest.raises(NonFiniteError, match="Step 0: .* is nan"):
+    with pytest.raises(NonFiniteError, match=r"Step 0: .* is nan"):
         run.step()
     for name, value in run.variables.items():
         torch.testing.assert_close(value.detach(), before[name], rtol=0, atol=0, equal_nan=True)

@@ -1,5 +1,6 @@
 """Expert trajectories: prefix, extension, repetition, and what is stored."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_longer_asking_extends_and_shorter_reads_a_prefix(tmp_path: Path, train_
 
 def test_snapshots_differ_and_the_initial_state_is_not_trained(experts: Experts) -> None:
     flats = [experts.snapshot(0, epoch)[0].flat() for epoch in range(5)]
-    assert all(not torch.equal(a, b) for a, b in zip(flats, flats[1:], strict=False))
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(flats))
     assert same(experts.snapshot(0, 0), initial_heads(experts.image_width, TEXT_WIDTH, experts.width, 0))
     assert not same(experts.snapshot(0, 4), experts.snapshot(1, 4))
 

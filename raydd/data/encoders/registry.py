@@ -53,7 +53,7 @@ IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {
 
 TEXT_ENCODERS: dict[str, Family[LoadText]] = {
     "minilm": Family(packaged.load_minilm, packaged.minilm_identity),
-    "bert": Family(huggingface.load_bert, lambda argument: "bert-base-uncased"),  # noqa: ARG005
+    "bert": Family(huggingface.load_bert, lambda argument: "bert-base-uncased"),
     "hf:": Family(huggingface.load_hf, huggingface.hf_identity),
     "open_clip:": Family(openclip.load_openclip_text, openclip.openclip_identity),
 }
