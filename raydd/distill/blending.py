@@ -1,5 +1,6 @@
 """Representation blending (RepBlend): mix each pair of a minibatch with another one, before the projection heads."""
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -18,6 +19,6 @@ def draw_ratio(kind: str, *, beta: float, fixed: float, generator: Generator) ->
         return 0.0
     if kind == "fixed":
         return fixed
-    # Beta(a, a) from two Gamma(a) draws: torch's Beta takes no generator.
-    gammas = torch._standard_gamma(torch.full((2,), beta, dtype=torch.float64), generator=generator)
-    return float(gammas[0] / gammas.sum())
+    # torch's Beta takes no generator, so NumPy draws from a seed that ours gives.
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return float(np.random.default_rng(seed).beta(beta, beta))
