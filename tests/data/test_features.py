@@ -142,14 +142,21 @@ def test_a_killed_run_goes_on_at_its_shard_and_gives_the_same_bytes(
     assert contents(features_record(config, data.fingerprint, other)) == after
 
 
+@pytest.mark.parametrize("encode_in_workers", [True, False])  # as on a CPU, and as for a GPU
 def test_workers_change_nothing(
-    config: Config, data: DataSet, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config,
+    data: DataSet,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encode_in_workers: bool,
 ) -> None:
     from raydd.data import encoding
 
     encode_features(config, data, store)
     monkeypatch.setattr(encoding, "_FEW", 0)
     monkeypatch.setattr(feature_shards, "workers_for", lambda device: 2)
+    monkeypatch.setattr(encoding, "_is_cpu", lambda device: encode_in_workers)
     other = Store(tmp_path / "other")
     encode_features(config, data, other)
     record = features_record(config, data.fingerprint, store)
