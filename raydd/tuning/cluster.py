@@ -71,6 +71,6 @@ def slots(cpus: float, gpus: float) -> int:
 
 
 def share_of_node(cpus: float, count: int) -> float:
-    """CPU cores for each of `count` tasks: one machine is shared out whole, elsewhere each has the `cpus` it asks."""
+    """CPU cores for each of `count` tasks: a single machine is shared out whole, elsewhere each has `cpus`."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     return max(cpus, nodes[0] // count) if len(nodes) == 1 else cpus
