@@ -75,11 +75,11 @@ class FeaturesConfig:
 class ExpertsConfig:
     """Expert trajectories: both projection heads trained on all real pairs."""
 
-    count: int = 20
+    count: int = 10
     """Expert trajectories to match."""
-    epochs: int = 10
+    epochs: int = 6
     """Most epochs of the full-data row, which stops where val is best; distillation reads its own number of epochs."""
-    lr: float = 0.1
+    lr: float = 0.2
     """Step size of SGD for both heads."""
     batch_size: int = 128
     """Pairs in a minibatch; the last, smaller one of an epoch is dropped."""
@@ -111,17 +111,17 @@ class DistillConfig:
     """Synthetic pairs N. Published budgets of 100, 200, 500 are 99, 199, 499: the similarity is paid with one pair."""
     space: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
     """What is learned: image features and then pixels that have them, image features alone, or pixels as published."""
-    steps: int = 500
+    steps: int = 300
     """Distillation steps (outer iterations)."""
-    student_steps: int = 20
+    student_steps: int = 4
     """Steps T that a student takes on synthetic pairs within one distillation step."""
-    minibatch: int = 20
-    """Synthetic pairs B in a student step."""
+    minibatch: int = 0
+    """Synthetic pairs B in a student step; 0 is half of the pairs."""
     minibatch_order: Literal["permutations", "random"] = "permutations"
     """Minibatches cut from permutations of the N pairs (as published), or drawn anew each student step."""
-    max_start_epoch: int = 2
+    max_start_epoch: int = 1
     """Start epochs are drawn from 0 to this number less one."""
-    target_epochs: int = 7
+    target_epochs: int = 2
     """Epochs from the start snapshot to the target snapshot of an expert, M."""
     blend: Literal["none", "beta", "fixed", "noise"] = "beta"
     """Blending before the heads: none, a ratio from Beta(a, a), a fixed ratio, or noise as the partner."""
@@ -147,17 +147,17 @@ class DistillConfig:
     """Outer optimiser: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
     """Momentum of SGD; the first moment's decay of Adam."""
-    image_lr: float = 0.05
+    image_lr: float = 0.2
     """Outer step size of the images: features in units of their spread, or pixels after normalisation."""
-    text_lr: float = 0.05
+    text_lr: float = 0.2
     """Outer step size of the text features, in units of their spread under adam."""
     similarity_lr: float = 0.05
     """Outer step size of the similarity's factors."""
     rate_lr: float = 0.02
     """Outer step size of the students' learned rates."""
-    bounded: bool = True
+    bounded: bool = False
     """Keep learned image features in the range that real ones have, where pixels can follow them."""
-    start_rate: float = 0.1
+    start_rate: float = 0.3
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
     fit_rates: bool = True
     """At the end, halve the students' rates while that raises val r_mean; False keeps the learned ones (published)."""
@@ -169,12 +169,14 @@ class DistillConfig:
     """Seed of the start pairs, minibatches, blending and the choice of experts."""
 
     def __post_init__(self) -> None:
-        _require(self.pairs >= 2, "distill.pairs", self.pairs, "2 or more")
+        _require(self.pairs >= 3, "distill.pairs", self.pairs, "3 or more")
         _require(self.steps >= 0, "distill.steps", self.steps, "0 or more")
         _require(self.student_steps >= 1, "distill.student_steps", self.student_steps, "1 or more")
-        _require(self.minibatch >= 2, "distill.minibatch", self.minibatch, "2 or more")
         _require(
-            self.minibatch <= self.pairs, "distill.minibatch", self.minibatch, f"at most distill.pairs, {self.pairs}"
+            self.minibatch == 0 or 2 <= self.minibatch <= self.pairs,
+            "distill.minibatch",
+            self.minibatch,
+            f"2 to distill.pairs, {self.pairs}, or 0 for half of them",
         )
         _require(self.max_start_epoch >= 1, "distill.max_start_epoch", self.max_start_epoch, "1 or more")
         _require(self.target_epochs >= 1, "distill.target_epochs", self.target_epochs, "1 or more")
@@ -186,6 +188,11 @@ class DistillConfig:
         _require(self.checkpoint_every >= 1, "distill.checkpoint_every", self.checkpoint_every, "1 or more")
         for name in ("image_lr", "text_lr", "similarity_lr", "rate_lr"):
             _require(getattr(self, name) >= 0, f"distill.{name}", getattr(self, name), "0 or more")
+
+    @property
+    def minibatch_size(self) -> int:
+        """Synthetic pairs B in a student step, resolved."""
+        return self.minibatch or -(-self.pairs // 2)
 
     @property
     def expert_epochs(self) -> tuple[int, ...]:
@@ -202,7 +209,7 @@ class PixelsConfig:
     """Adam steps on the pixels."""
     lr: float = 0.01
     """Step size, in units of the pixel range 0 to 1."""
-    refine_steps: int = 200
+    refine_steps: int = 100
     """Distillation steps of text, similarity and rates afterwards, with the pixels' own features held fixed."""
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ def expert_bytes(config: Config, image_width: int, text_width: int) -> int:
     """Size of the stored expert snapshots: those that distillation reads, and those of the full-data row."""
     snapshots = {(expert, epoch) for expert in range(config.experts.count) for epoch in config.distill.expert_epochs}
     if "full" in config.evaluate.baselines:
+        snapshots |= {(0, epoch) for epoch in range(config.experts.epochs)}  # among which val chooses one
         snapshots |= {(expert, config.experts.epochs) for expert in range(config.evaluate.seeds)}
     stored = sum(epoch > 0 for _, epoch in snapshots)  # the initial state is drawn again from its seed
     return _HALF * parameters_of(config, image_width, text_width) * stored

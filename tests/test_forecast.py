@@ -20,7 +20,13 @@ def test_the_published_heads_have_17_7_million_parameters():
 
 def test_expert_snapshots_take_what_is_predicted(store: Store):
     config = load(
-        settings={"experts.count": 2, "experts.width": 8, "distill.target_epochs": 2, "evaluate.baselines": []}
+        settings={
+            "experts.count": 2,
+            "experts.width": 8,
+            "distill.target_epochs": 2,
+            "distill.max_start_epoch": 2,
+            "evaluate.baselines": [],
+        }
     )
     experts = Experts(Record.of(store, "experts", {}, {}, version=1), 12, 6, 8, 0, 2)
     written = 0
@@ -32,13 +38,14 @@ def test_expert_snapshots_take_what_is_predicted(store: Store):
     assert 0 <= written - expert_bytes(config, 12, 6) <= 6 * HEADER
 
 
-def test_the_full_data_row_adds_its_last_epochs_once():
-    few = {"experts.count": 3, "distill.max_start_epoch": 1, "distill.target_epochs": 7, "evaluate.seeds": 5}
+def test_the_full_data_row_adds_all_epochs_of_one_expert_and_one_of_the_others():
+    few = {"experts.count": 3, "experts.epochs": 4, "distill.max_start_epoch": 1, "distill.target_epochs": 4}
+    few |= {"evaluate.seeds": 5}
     snapshot = 2 * parameters_of(load(), 12, 6)
     assert expert_bytes(load(settings={**few, "evaluate.baselines": []}), 12, 6) == 3 * snapshot
-    assert expert_bytes(load(settings=few), 12, 6) == (3 + 5) * snapshot
-    # epoch 7 is a target already, for three of the five
-    assert expert_bytes(load(settings={**few, "experts.epochs": 7}), 12, 6) == 5 * snapshot
+    assert expert_bytes(load(settings=few), 12, 6) == (3 + 3 + 2) * snapshot
+    # epoch 4 is a target already for three of the five; the first expert has epochs 1 to 3 as well
+    assert expert_bytes(load(settings={**few, "experts.epochs": 7}), 12, 6) == (3 + 5 + 5) * snapshot
 
 
 def test_what_autograd_keeps_is_counted_once_and_without_the_weights():

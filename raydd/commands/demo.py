@@ -23,7 +23,6 @@ SETTINGS: Mapping[str, Any] = {
     "experts.epochs": 12,
     "distill.pairs": 50,
     "distill.steps": 60,
-    "distill.minibatch": 25,
     "distill.student_steps": 8,
     "distill.target_epochs": 6,
     "distill.max_start_epoch": 1,

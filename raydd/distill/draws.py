@@ -40,7 +40,7 @@ def draw_step(
     generator = Generator().manual_seed(config.seed * 1_000_003 + step)
     expert = int(torch.randint(num_experts, (), generator=generator))
     start_epoch = int(torch.randint(config.max_start_epoch, (), generator=generator))
-    steps, size = config.student_steps, config.minibatch
+    steps, size = config.student_steps, config.minibatch_size
     minibatches = draw_minibatches(config.pairs, size, steps, config.minibatch_order, generator)
     permutations = torch.stack([torch.randperm(size, generator=generator) for _ in range(steps)])
     ratios = tuple(

