@@ -313,7 +313,7 @@ class PlaceConfig:
     threads: int = 0
     """CPU threads of a process; 0 is all cores."""
     encode_batch: int = 64
-    """Images in a batch when encoding."""
+    """Images in a batch on a GPU, when encoding and where their gradient is taken; a CPU takes few at once."""
 
 
 @dataclass(frozen=True, kw_only=True)

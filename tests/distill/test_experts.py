@@ -7,10 +7,11 @@ import pytest
 import torch
 from small_pairs import RECIPE, TEXT_WIDTH, Split, open_experts
 
-from raydd.config import ExpertsConfig
+from raydd.config import DistillConfig, ExpertsConfig
 from raydd.distill.experts import Experts, contrastive_loss, require_snapshots, train_expert
 from raydd.distill.heads import Head, embed, head_size, initial_heads
 from raydd.errors import NonFiniteError, RecordError
+from raydd.store import Record, Store
 
 
 def same(one: tuple[Head, Head], other: tuple[Head, Head]) -> bool:
@@ -74,3 +75,17 @@ def test_a_damaged_snapshot_is_named(tmp_path: Path, train_split: Split) -> None
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RecordError, match=r"epoch-001\.safetensors is damaged"):
         opened.snapshot(0, 1)
+
+
+def test_a_trajectory_of_published_size_takes_at_most_0_11_gb(tmp_path: Path) -> None:
+    """Both heads of 2304, start epochs 0 and 1, targets one epoch on: snapshots of epochs 1 and 2."""
+    record = Record.of(Store(tmp_path), "experts", {}, {}, version=1)
+    published, size = Experts(record, 2304, 768, 2304, first_seed=0, count=1), 0
+    epochs = [epoch for epoch in DistillConfig(max_start_epoch=2, target_epochs=1).expert_epochs if epoch]
+    for epoch in epochs:
+        differences, _ = published.rounded(0, initial_heads(2304, 768, 2304, seed=epoch))
+        record.write_tensors(published.name(0, epoch), differences)
+        size += len(record.read(published.name(0, epoch)))
+    print(f"\na trajectory of published size: {size / 1e9:.4f} GB")
+    assert epochs == [1, 2]
+    assert size <= 0.11e9
