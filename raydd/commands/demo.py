@@ -15,10 +15,11 @@ from raydd import cli
 from raydd.config import Config
 from raydd.settings import with_settings
 
-# Small data: few pairs, a smaller batch so that an epoch has some steps, and longer trajectories for the same reason.
+# Small data: few pairs, narrow heads, a small batch so that an epoch has some steps, and long trajectories.
 SETTINGS: Mapping[str, Any] = {
     "features.views": 2,
     "experts.count": 4,
+    "experts.width": 512,
     "experts.batch_size": 64,
     "experts.epochs": 12,
     "distill.pairs": 50,
