@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import secrets
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
@@ -96,19 +96,12 @@ class Store:
 
 def _write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_beside(path) as (handle, temporary):
-        with os.fdopen(handle, "wb") as stream:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-
-
-@contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[tuple[int, str]]:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        yield handle, temporary
+        temporary.replace(path)
     finally:
-        with contextlib.suppress(FileNotFoundError):  # the name is gone once the file was moved into place
-            Path(temporary).unlink()
+        temporary.unlink(missing_ok=True)  # the name is gone once the file was moved into place
