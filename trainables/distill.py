@@ -13,13 +13,14 @@ from raydd.place import open_store, use_threads
 from raydd.settings import with_settings
 from raydd.stages.evaluating import collapse
 from raydd.stages.experts import open_experts
+from raydd.stages.students import with_fitted_rates
 from raydd.store import Store, fingerprint
 from raydd.tuning.claims import Claimant
 from raydd.tuning.reports import TrialReport
 
-SCORES = 3  # times that a trial is scored on val: twice on the way, by one student, for the scheduler
+SCORES = 2  # times that a trial is scored on val: at half of its steps, by one student, for the scheduler
 STUDENT_SEEDS = 3  # at the end; enough to rank trials, while the finals take `evaluate.seeds`
-POINTS_PER_SCORE = 8  # of the curve
+POINTS_PER_SCORE = 12  # of the curve
 WAIT_SECONDS = 1.0  # between two looks at what others are making
 
 
@@ -55,7 +56,7 @@ def share_making(config: Config, store: Store, claimant: Claimant) -> None:
 
 
 def distillation_reports(config: Config, store: Store, claimant: Claimant) -> Iterator[TrialReport]:
-    """Distil, and score students on val twice on the way and at the end."""
+    """Distil, and score students on val half-way and at the end."""
     every = max(1, config.distill.steps // (SCORES * POINTS_PER_SCORE))
     curve: list[dict[str, float]] = []
     seconds, before, scored = 0.0, 0, 0
@@ -67,8 +68,10 @@ def distillation_reports(config: Config, store: Store, claimant: Claimant) -> It
         if not last and point.step * SCORES // point.steps == scored:
             continue
         scored = point.step * SCORES // point.steps
-        seeds = STUDENT_SEEDS if last else 1
-        scores = stages.evaluate(config, store, point.synthetic, split="val", seeds=seeds).mean
+        synthetic, seeds = point.synthetic, STUDENT_SEEDS
+        if not last:
+            synthetic, seeds = _as_if_finished(config, store, synthetic), 1
+        scores = stages.evaluate(config, store, synthetic, split="val", seeds=seeds).mean
         curve[-1] |= {f"val/{name}": value for name, value in scores.items()}
         curve[-1] |= collapse(config, store, point.synthetic)
         record = stages.synthetic_record(config, store) if last else None
@@ -88,6 +91,13 @@ def set_bytes(synthetic: SyntheticSet) -> int:
     """Size of what a student needs of a synthetic set: features, similarity factors, two rates."""
     parts = [synthetic.image_features, synthetic.text_features, *synthetic.similarity.factors.values()]
     return sum(part.numel() * part.element_size() for part in parts) + 16
+
+
+def _as_if_finished(config: Config, store: Store, synthetic: SyntheticSet) -> SyntheticSet:
+    """The set with its rates fitted like a finished one's, lest the scheduler judge a trial by its start rate."""
+    if not config.distill.fit_rates:
+        return synthetic
+    return with_fitted_rates(config, stages.features(config, store), synthetic)[0]
 
 
 def _trained(config: Config, store: Store, claimant: Claimant, experts: str, expert: int) -> bool:

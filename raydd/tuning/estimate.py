@@ -7,11 +7,12 @@ import torch
 
 from raydd.config import Config
 from raydd.distill.heads import head_size
-from trainables.distill import SCORES, STUDENT_SEEDS
+from trainables.distill import STUDENT_SEEDS
 
-# Measured in CPU time at width 1280, 8 and 20 student steps: floating-point operations in units of the products that they consist of.
+# Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
 _STEP = 68  # of a distillation step, per T B D^2: both heads forward, backward, and backward again
 _STUDENT = 9  # of a student's epoch, per pair and parameter
+_FITS = 6  # students that find the part of the learned rates, half-way and at the end
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
 
 
@@ -31,7 +32,8 @@ def trials_seconds(
     width, distill = config.experts.width or image_width, config.distill
     parameters = head_size(image_width, width) + head_size(text_width, width)
     steps = distill.steps * _STEP * distill.student_steps * distill.minibatch_size * width**2
-    students = (SCORES - 1 + STUDENT_SEEDS) * _STUDENT * config.students.epochs * distill.pairs * parameters
+    fits = _FITS if distill.fit_rates else 0
+    students = (1 + STUDENT_SEEDS + fits) * _STUDENT * config.students.epochs * distill.pairs * parameters
     experts = missing * _EXPERT * distill.expert_epochs[-1] * captions * parameters
     return (trials * (steps + students) + experts) / core_speed(width, distill.minibatch_size)
 
