@@ -56,7 +56,7 @@ def run_finals(
     on_end: Callable[[Candidate, Finalist | None, str], None],
     on_wait: Callable[[], None] = lambda: None,
 ) -> list[Finalist]:
-    """Run the candidates side by side; gives those that came through, the best on val first.
+    """Run the candidates side by side; gives those that came through, the best on val first, of equal ones the earlier.
 
     Args:
         base: what the trials shared; `distill.space` and `evaluate.seeds` are the finals'.
@@ -81,7 +81,7 @@ def run_finals(
             else:
                 finalists.append(finalist)
                 on_end(candidate, finalist, "")
-    return sorted(finalists, key=lambda finalist: -finalist.r_mean)
+    return sorted(finalists, key=lambda finalist: (-finalist.r_mean, finalist.number))
 
 
 def score_finalist(base: Config, candidate: Candidate, claims: Any) -> Finalist:
