@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import math
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,9 +51,27 @@ def cluster(address: str, home: Path) -> Iterator[None]:
                 "Start one (`ray start --head`), or set place.ray to local."
             ) from error
     try:
-        yield
+        with _terminated_as_interrupted():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which a scheduler or a cloud sends before it takes the machine, end the block as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def slots(cpus: float, gpus: float) -> int:

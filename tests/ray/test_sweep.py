@@ -77,7 +77,7 @@ def test_a_wrong_space_stops_before_ray_starts(settings, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_the_same_command_goes_on_where_the_driver_ended(settings, drive, tmp_path, blow):
     settings = {**settings, "distill.steps": 200, "sweep.trials": 4}
     log = tmp_path / "log"
@@ -86,6 +86,7 @@ def test_the_same_command_goes_on_where_the_driver_ended(settings, drive, tmp_pa
     time.sleep(2.0)
     driver.send_signal(blow)
     driver.wait(600)
+    assert "SIGTERM received" not in log.read_text()  # what Ray's own handler prints before it aborts
     before = study_of(settings).trials
     done = [trial for trial in before if trial.state == TrialState.COMPLETE]
     orphans = [trial for trial in before if trial.state == TrialState.RUNNING]
