@@ -89,8 +89,7 @@ class Distillation:
             if start.pixels is None:
                 raise RecordError("A distillation on pixels needs pixels to start from.")
             image, image_unit = start.pixels.float() / 255, pixel_space.unit
-        # A feature that never varies would have no unit; it gets the smallest one that others have.
-        self._units = {"image": _positive(image_unit).to(device), "text": _positive(text_unit).to(device)}
+        self._units = {"image": positive(image_unit).to(device), "text": positive(text_unit).to(device)}
         rates = torch.tensor([start.rate_image, start.rate_text])
         variables = {
             "image": image.to(device) / self._units["image"],
@@ -310,5 +309,6 @@ def _on(head: Head, device: str) -> Head:
     return Head(*(part.to(device) for part in head))
 
 
-def _positive(unit: Tensor) -> Tensor:
+def positive(unit: Tensor) -> Tensor:
+    """Units to divide by: a feature that never varies has none, and gets the smallest one that others have."""
     return torch.where(unit > 0, unit, unit[unit > 0].min()) if bool((unit > 0).any()) else torch.ones_like(unit)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raydd.config import Config, DistillConfig
 from raydd.data import Features, ImageEncoder, load_image_encoder, open_pixels
-from raydd.distill.engine import Distillation, DistillPoint, PixelSpace, Spread
+from raydd.distill.engine import Distillation, DistillPoint, PixelSpace, Spread, positive
 from raydd.distill.experts import Experts
 from raydd.distill.inversion import pixels_of_features
 from raydd.distill.start import start_set
@@ -250,7 +250,11 @@ def _inverted(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
     record = Record.of(bench.store, "pixels", content, upstream, version=VERSION)
     start, size = _real_pixels(bench, synthetic).pixels, images_at_once(bench.config.place, device)
     assert start is not None
-    done, total, unit = itertools.count(1), settings.steps * len(start), bench.features.image_spread[1].to(device)
+    done, total, unit = (
+        itertools.count(1),
+        settings.steps * len(start),
+        positive(bench.features.image_spread[1]).to(device),
+    )
 
     def tell(images: int) -> None:
         for _ in range(images):

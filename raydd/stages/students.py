@@ -6,6 +6,7 @@ from dataclasses import replace
 from raydd.config import Config
 from raydd.data import Features
 from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError
 from raydd.evaluate.scores import Scores
 from raydd.evaluate.students import TrainingPairs, score_heads, synthetic_pairs, train_students
 from raydd.place import device_of
@@ -37,11 +38,19 @@ def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet)
 
     Rates are learned for walks of some steps. A student of a hundred epochs goes many times as far, and does better
     with a part of them; how large a part depends on the walk, so it is halved as long as val r_mean rises.
+
+    Raises:
+        NonFiniteError: the student diverged with the smallest part too.
     """
     best, best_part, best_score = synthetic, 1.0, float("-inf")
     for part in PARTS:
         tried = replace(synthetic, rate_image=part * synthetic.rate_image, rate_text=part * synthetic.rate_text)
-        score = score_students(config, cached, synthetic_pairs(tried), "val", [0]).mean["r_mean"]
+        try:
+            score = score_students(config, cached, synthetic_pairs(tried), "val", [0]).mean["r_mean"]
+        except NonFiniteError:
+            if part == PARTS[-1] and best_score == float("-inf"):
+                raise
+            continue  # a smaller part may hold
         if score < best_score:
             break
         best, best_part, best_score = tried, part, score

@@ -19,6 +19,8 @@ from raydd.distill import engine
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.settings import with_settings
+from raydd.stages import students
+from raydd.stages.students import score_students, with_fitted_rates
 from raydd.store import Store
 
 TINY: dict[str, Any] = {
@@ -191,3 +193,25 @@ def test_scores_of_a_set_in_hand_equal_those_of_the_record(config: Config, store
     assert in_hand.seeds == stages.synthetic_scores(config, store).seeds
     worse = replace(synthetic, text_features=synthetic.text_features.flip(0))
     assert stages.evaluate(config, store, worse, split="val", seeds=1).mean["r_mean"] >= 0
+
+
+def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(config: Config, store: Store) -> None:
+    cached, synthetic = stages.features(config, store), stages.final_synthetic(config, store)
+    wild = replace(synthetic, rate_image=1e20, rate_text=1e20)
+    with pytest.raises(NonFiniteError):
+        with_fitted_rates(config, cached, wild)
+
+    def diverge_at_full_rate(config: Config, cached: Any, pairs: Any, split: str, seeds: Any) -> Any:
+        if pairs.rate_image > 0.5 * synthetic.rate_image:
+            raise NonFiniteError("too fast")
+        return score_students(config, cached, pairs, split, seeds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(students, "score_students", diverge_at_full_rate)
+        _, part = with_fitted_rates(config, cached, synthetic)
+    assert part <= 0.5
+
+
+def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> None:
+    assert engine.positive(torch.tensor([0.0, 2.0, 0.5])).tolist() == [0.5, 2.0, 0.5]
+    assert engine.positive(torch.zeros(2)).tolist() == [1.0, 1.0]
