@@ -84,19 +84,14 @@ def main(options: Options) -> int:
 
 def _draw(config: Config, folder: Path) -> Path:
     """Draw the synthetic pairs beside the pictures that they started from."""
-    from raydd.board.figures import synthetic_pairs
-    from raydd.data import load_image_encoder, open_pixels
+    from raydd.board.pictures import pairs_picture
+    from raydd.data import load_image_encoder
     from raydd.place import device_of, open_store
     from raydd.stages import final_synthetic, pairs
 
     store = open_store(config.place)
-    synthetic, train = final_synthetic(config, store), pairs(config, store).train
-    shown = synthetic.start_images[:8].tolist()
     size = load_image_encoder(config.encoders, device_of(config.place)).size
-    start = open_pixels([train.images[index] for index in shown], size)
-    captions = [train.captions[index] for index in synthetic.start_captions[:8].tolist()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "pairs.png"
-    pixels = synthetic.pixels if synthetic.pixels is not None else start
-    synthetic_pairs(start.numpy(), pixels[:8].numpy(), captions).savefig(path, dpi=110)
+    pairs_picture(final_synthetic(config, store), pairs(config, store).train, size).savefig(path, dpi=110)
     return path

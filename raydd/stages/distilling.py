@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from raydd.config import Config, DistillConfig
@@ -57,7 +58,7 @@ def distill(config: Config, store: Store, progress: Progress = silent, *, every:
     if settings.space == "features-then-pixels":
         yield from _features_then_pixels(bench, record)
     elif settings.space == "pixels":
-        yield from _match(bench, record, settings, lambda: _real_pixels(bench, _real_pairs(bench)), settings.steps)
+        yield from _match(bench, record, settings, lambda: _photographs(bench), settings.steps)
     else:
         yield from _match(bench, record, settings, lambda: _real_pairs(bench), settings.steps)
 
@@ -122,9 +123,7 @@ def _features_then_pixels(bench: _Bench, record: Record) -> Iterator[DistillPoin
     if not record.complete:
         yield from _match(bench, features_record, in_features.distill, lambda: _real_pairs(bench), steps + settle)
     settling = replace(config.distill, space="features", image_lr=0.0, steps=settle, seed=config.distill.seed + 1)
-    yield from _match(
-        bench, record, settling, lambda: _inverted(bench, load_synthetic(features_record)), steps + settle, before=steps
-    )
+    yield from _match(bench, record, settling, lambda: _inverted(bench, features_record), steps + settle, before=steps)
 
 
 def _match(
@@ -233,28 +232,31 @@ def _real_pairs(bench: _Bench) -> SyntheticSet:
     )
 
 
-def _real_pixels(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
-    """The set with the pixels of the real images that it started from."""
-    images = [load_pairs(bench.config, bench.store).train.images[index] for index in synthetic.start_images.tolist()]
-    return replace(synthetic, pixels=open_pixels(images, bench.encoder().size))
+def _photographs(bench: _Bench) -> SyntheticSet:
+    """The real pairs with their pixels."""
+    synthetic = _real_pairs(bench)
+    return replace(synthetic, pixels=_start_pixels(bench, synthetic, bench.encoder().size))
 
 
-def _inverted(bench: _Bench, synthetic: SyntheticSet) -> SyntheticSet:
-    """The set with pixels that have its image features, and with the features that these 8-bit pixels really have.
+def _start_pixels(bench: _Bench, synthetic: SyntheticSet, size: int) -> UInt8[Tensor, "N 3 S S"]:
+    """The pixels of the real images that a set started from."""
+    train = load_pairs(bench.config, bench.store).train
+    return open_pixels([train.images[index] for index in synthetic.start_images.tolist()], size)
+
+
+def _inverted(bench: _Bench, features_record: Record) -> SyntheticSet:
+    """The set of a record of features with pixels that have these, and with the features that the pixels really have.
 
     Images are found batch by batch, on a CPU some batches side by side, each kept in the store when it is done.
     """
     settings, encoder, device = bench.config.pixels, bench.encoder(), bench.device
-    upstream = {"features_set": synthetic_record(_in_features(bench.config), bench.store).fingerprint}
     content = {"steps": settings.steps, "lr": settings.lr}
+    upstream = {"features_set": features_record.fingerprint}
     record = Record.of(bench.store, "pixels", content, upstream, version=VERSION)
-    start, size = _real_pixels(bench, synthetic).pixels, images_at_once(bench.config.place, device)
-    assert start is not None
-    done, total, unit = (
-        itertools.count(1),
-        settings.steps * len(start),
-        positive(bench.features.image_spread[1]).to(device),
-    )
+    synthetic = load_synthetic(features_record)
+    start, size = _start_pixels(bench, synthetic, encoder.size), images_at_once(bench.config.place, device)
+    unit = positive(bench.features.image_spread[1]).to(device)
+    done, total = itertools.count(1), settings.steps * len(start)
 
     def tell(images: int) -> None:
         for _ in range(images):

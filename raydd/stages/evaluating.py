@@ -1,7 +1,7 @@
 """The stage evaluate: retrieval scores of students of a synthetic set, of random real pairs, and of all real pairs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from raydd.config import Config
@@ -93,8 +93,7 @@ def full_scores(config: Config, store: Store, progress: Progress = silent) -> Sc
 def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str, float]:
     """Collapse measures of a synthetic set, in the space of the first expert's last snapshot."""
     cached = make_features(config, store)
-    opened = replace(open_experts(config, store, cached), count=1)
-    image, text = opened.snapshot(0, config.distill.expert_epochs[-1])
+    image, text = open_experts(config, store, cached).snapshot(0, config.distill.expert_epochs[-1])
     return collapse_measures(embed(image, synthetic.image_features), embed(text, synthetic.text_features))
 
 

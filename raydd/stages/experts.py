@@ -18,7 +18,6 @@ def experts(
     progress: Progress = silent,
     *,
     claim: Callable[[int], bool] = lambda expert: True,
-    epochs: Collection[int] = (),
 ) -> Experts:
     """The experts that a distillation reads, those that the store lacks trained here.
 
@@ -27,14 +26,9 @@ def experts(
         store: where trajectories are kept.
         progress: told about epochs.
         claim: asked before an expert is trained; False leaves it to whoever has it.
-        epochs: snapshots that each must have; as default those that the distillation reads.
     """
-    opened = open_experts(config, store, make_features(config, store, progress))
-    wanted = epochs or config.distill.expert_epochs
-    for expert in opened.missing(wanted):
-        if claim(expert):
-            _train(config, opened, expert, wanted, make_features(config, store), progress)
-    return opened
+    count, epochs = config.experts.count, config.distill.expert_epochs
+    return trajectories_of(config, store, progress, count=count, epochs=epochs, claim=claim)
 
 
 def missing_experts(config: Config, store: Store) -> list[int]:
@@ -65,13 +59,23 @@ def open_experts(config: Config, store: Store, features: Features, *, count: int
 
 
 def trajectories_of(
-    config: Config, store: Store, progress: Progress = silent, *, count: int, epochs: Collection[int]
+    config: Config,
+    store: Store,
+    progress: Progress = silent,
+    *,
+    count: int,
+    epochs: Collection[int],
+    claim: Callable[[int], bool] = lambda expert: True,
 ) -> Experts:
-    """The first `count` experts with their snapshots of these epochs, trained on where the store lacks them."""
+    """The first `count` experts with their snapshots of these epochs, trained on where the store lacks them.
+
+    `claim` is asked before an expert is trained; False leaves it to whoever has it.
+    """
     cached = make_features(config, store, progress)
     opened = open_experts(config, store, cached, count=count)
     for expert in opened.missing(epochs):
-        _train(config, opened, expert, epochs, cached, progress)
+        if claim(expert):
+            _train(config, opened, expert, epochs, cached, progress)
     return opened
 
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
 from raydd.board import figures
+from raydd.board.pictures import pairs_picture
 from raydd.board.tracking import Run, Tracking
 from raydd.config import Config
-from raydd.data import open_pixels
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError
 from raydd.settings import flatten, with_settings
@@ -131,11 +131,7 @@ class Logbook:
 
     def _picture(self, synthetic: SyntheticSet) -> Figure:
         assert synthetic.pixels is not None
-        train, count = pairs(self._config, self._store).train, min(8, len(synthetic))
-        images = [train.images[index] for index in synthetic.start_images[:count].tolist()]
-        start = open_pixels(images, synthetic.pixels.shape[-1])
-        captions = [train.captions[index] for index in synthetic.start_captions[:count].tolist()]
-        return figures.synthetic_pairs(start.numpy(), synthetic.pixels[:count].numpy(), captions, count)
+        return pairs_picture(synthetic, pairs(self._config, self._store).train, synthetic.pixels.shape[-1])
 
 
 def _params(config: Config) -> dict[str, Any]:

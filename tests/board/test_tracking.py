@@ -90,11 +90,13 @@ def test_nobody_waits_for_a_server_that_is_not_there():
     assert said[-1].startswith("1000 entries")
 
 
-def test_none_tracks_nothing():
+def test_none_tracks_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MLflow would put its database and its artefacts by itself
     with Tracking("none") as tracking:
         run = tracking.run("trial", ("raydd.trial", "five/0"))
         run.curve([{"step": 1, "loss": 1.0}])
         run.end()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

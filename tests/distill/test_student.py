@@ -55,12 +55,18 @@ def ours(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tenso
     return matching_loss({"image": image, "text": text}, targets, merged=False)[0]
 
 
-def dense(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor]) -> Tensor:
-    """The same loss with whole heads and their gradients, as the method is written down."""
+def dense(
+    variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor], partners: Tensor | None = None
+) -> Tensor:
+    """The same loss with whole heads and their gradients, as the method is written down.
+
+    `partners` [T B] are rows of the variables to blend with, in place of the plan's permuted pairs.
+    """
+    if partners is None:
+        partners = plan.minibatches.gather(1, plan.permutations)
     image, text = flats["image_start"].requires_grad_(), flats["text_start"].requires_grad_()
-    for index, permutation, ratio in zip(plan.minibatches, plan.permutations, plan.ratios, strict=True):
-        rows = [variables[side][index] for side in ("image", "text")]
-        rows = [(1 - ratio) * side + ratio * side[permutation] for side in rows]
+    for index, partner, ratio in zip(plan.minibatches, partners, plan.ratios, strict=True):
+        rows = [(1 - ratio) * variables[side][index] + ratio * variables[side][partner] for side in ("image", "text")]
         embeddings = embed(Head.of_flat(image, D_IMAGE, D), rows[0]), embed(Head.of_flat(text, D_TEXT, D), rows[1])
         loss = LOSSES["wbce"](embeddings[0] @ embeddings[1].T / 0.5, variables["similarity"][index][:, index])
         gradients = torch.autograd.grad(loss, (image, text), create_graph=True)
@@ -122,23 +128,6 @@ def test_noise_partners_take_the_place_of_other_pairs() -> None:
         "image": torch.cat([variables["image"], noise[0].flatten(0, 1)]),
         "text": torch.cat([variables["text"], noise[1].flatten(0, 1)]),
     }
-    image, text = as_pairs["image"], as_pairs["text"]
     # By hand: the noise rows are appended as pairs, and each step's partner points at its own.
-    expected = dense_with_partners(variables | {"image": image, "text": text}, plan, flats)
+    expected = dense(variables | as_pairs, plan, flats, partners=N + torch.arange(T * B).view(T, B))
     torch.testing.assert_close(ours(variables, noisy, flats), expected, rtol=1e-10, atol=1e-12)
-
-
-def dense_with_partners(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor]) -> Tensor:
-    image, text = flats["image_start"].requires_grad_(), flats["text_start"].requires_grad_()
-    for step, (index, ratio) in enumerate(zip(plan.minibatches, plan.ratios, strict=True)):
-        partner = N + step * B + torch.arange(B)
-        rows = [(1 - ratio) * variables[side][index] + ratio * variables[side][partner] for side in ("image", "text")]
-        embeddings = embed(Head.of_flat(image, D_IMAGE, D), rows[0]), embed(Head.of_flat(text, D_TEXT, D), rows[1])
-        loss = LOSSES["wbce"](embeddings[0] @ embeddings[1].T / 0.5, variables["similarity"][index][:, index])
-        gradients = torch.autograd.grad(loss, (image, text), create_graph=True)
-        image, text = image - variables["rate_image"] * gradients[0], text - variables["rate_text"] * gradients[1]
-    fraction = 0
-    for end, side in ((image, "image"), (text, "text")):
-        start, target = flats[f"{side}_start"], flats[f"{side}_target"]
-        fraction = fraction + (end - target).square().sum() / (start - target).square().sum()
-    return torch.as_tensor(fraction)
