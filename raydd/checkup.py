@@ -119,7 +119,7 @@ def _store(config: Config) -> str:
         same = store.read(name) == content
         store.remove(name)
     except (OSError, ValueError) as error:
-        where = config.place.store or home(config.place)
+        where = config.place.store or os.environ.get("RAYDD_STORE") or home(config.place)
         raise RayddError(f"{where} cannot be written ({error}). Set place.store and place.home to what can.") from error
     if not same:
         raise RayddError(f"{store.root} gives back other bytes than were written. Set place.store to another place.")

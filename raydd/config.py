@@ -111,6 +111,8 @@ class DistillConfig:
     """Synthetic pairs N. Published budgets of 100, 200, 500 are 99, 199, 499: the similarity is paid with one pair."""
     space: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
     """What is learned: image features and then pixels that have them, image features alone, or pixels as published."""
+    start: Literal["random", "herding", "k-center", "forgetting"] = "random"
+    """Selection of the real pairs that the synthetic ones start from."""
     steps: int = 300
     """Distillation steps (outer iterations)."""
     student_steps: int = 4
@@ -125,6 +127,8 @@ class DistillConfig:
     """Epochs from the start snapshot to the target snapshot of an expert, M."""
     blend: Literal["none", "beta", "fixed", "noise"] = "beta"
     """Blending before the heads: none, a ratio from Beta(a, a), a fixed ratio, or noise as the partner."""
+    blend_sides: Literal["both", "image", "text"] = "both"
+    """Which modalities are blended."""
     blend_beta: float = 1.0
     """The a of Beta(a, a); 1 is uniform. Used by blend beta and noise."""
     blend_ratio: float = 0.2
@@ -251,8 +255,8 @@ class EvaluateConfig:
     """Split to score. Every choice is made on val; test is for the end."""
     seeds: int = 5
     """Student seeds."""
-    baselines: tuple[Literal["random", "full"], ...] = ("random", "full")
-    """Rows beside the synthetic one: as many random real pairs, and students of all real pairs."""
+    baselines: tuple[Literal["random", "herding", "k-center", "forgetting", "full"], ...] = ("random", "full")
+    """Rows beside the synthetic one: as many real pairs of a selection, and students of all real pairs."""
 
     def __post_init__(self) -> None:
         _require(self.seeds >= 1, "evaluate.seeds", self.seeds, "1 or more")
@@ -301,7 +305,7 @@ class PlaceConfig:
     home: str = ""
     """Folder of all that raydd writes by default; empty is $RAYDD_HOME, or ~/.raydd."""
     store: str = ""
-    """The store of records: a folder or s3://bucket/prefix; empty is HOME/store."""
+    """The store of records: a folder, s3://bucket/prefix or gs://bucket/prefix; empty is $RAYDD_STORE, or HOME/store."""
     mlflow: str = ""
     """MLflow's tracking address; empty is $MLFLOW_TRACKING_URI, or SQLite at HOME/mlflow.db. `none` tracks nothing."""
     study: str = ""

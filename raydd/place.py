@@ -21,8 +21,9 @@ def home(place: PlaceConfig) -> Path:
 
 
 def open_store(place: PlaceConfig) -> Store:
-    """The store of records: `place.store`, else the folder `store` in the home."""
-    return Store(place.store or home(place) / "store", cache=home(place) / "cache")
+    """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home."""
+    root = place.store or os.environ.get("RAYDD_STORE") or home(place) / "store"
+    return Store(root, cache=home(place) / "cache")
 
 
 def mlflow_address(place: PlaceConfig) -> str:

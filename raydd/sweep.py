@@ -1,9 +1,12 @@
 """The sweep over settings: `raydd sweep`, `python raydd/sweep.py` and `ray submit CLUSTER.yaml raydd/sweep.py` alike.
 
-`ray submit` copies this file alone to the cluster, so it imports the installed package and reads nothing beside it.
+`ray submit` copies this file alone to the cluster, so it imports the installed package. Settings in a `sweep.yaml`
+beside it (the cluster files put one there) are those of a `--config` that is not given.
 """
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydd.config import Config
@@ -39,7 +42,14 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
     return run_sweep(config, address, dry_run=dry_run, console=console or Console())
 
 
+def command_line(given: Sequence[str], beside: Path) -> list[str]:
+    """The command line for what the script was given: with the settings file beside it, unless another one is named."""
+    named = any(argument == "--config" or argument.startswith("--config=") for argument in given)
+    settings = [] if named or not beside.is_file() else ["--config", str(beside)]
+    return ["sweep", *settings, *given]
+
+
 if __name__ == "__main__":
     from raydd.cli import main
 
-    sys.exit(main(["sweep", *sys.argv[1:]]))
+    sys.exit(main(command_line(sys.argv[1:], Path(__file__).with_name("sweep.yaml"))))
