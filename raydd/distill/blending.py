@@ -2,15 +2,15 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 
 def blend(
-    rows: Float[Tensor, "B D"], permutation: Int[Tensor, "B"], ratio: Float[Tensor, ""] | float
-) -> Float[Tensor, "B D"]:
+    rows: Float[Tensor, "*T B D"], partners: Float[Tensor, "*T B D"], ratio: Float[Tensor, "*T 1 1"] | float
+) -> Float[Tensor, "*T B D"]:
     """h' = (1 - λ) h + λ h[π]; images and texts share π and the blend ratio λ, the partner's weight. S stays."""
-    return (1 - ratio) * rows + ratio * rows[permutation]
+    return (1 - ratio) * rows + ratio * partners
 
 
 def draw_ratio(kind: str, *, beta: float, fixed: float, generator: Generator) -> float:

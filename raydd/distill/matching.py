@@ -24,8 +24,9 @@ def matching_loss(
     Raises:
         NonFiniteError: the expert did not move between start and target.
     """
-    ends = {name: walk.distance(targets[name]) for name, walk in walks.items()}
-    begins = {name: _squared_distance(walk.start, targets[name]) for name, walk in walks.items()}
+    distances = {name: walk.distance(targets[name]) for name, walk in walks.items()}
+    ends = {name: end for name, (end, _) in distances.items()}
+    begins = {name: begin for name, (_, begin) in distances.items()}
     if any(float(begin.detach()) == 0 for begin in begins.values()):
         raise NonFiniteError(
             "An expert's start and target snapshots are equal. Train experts with a larger experts.lr."
@@ -34,7 +35,3 @@ def matching_loss(
     if merged:
         return sum(ends.values()) / sum(begins.values()), fractions  # type: ignore[return-value]
     return sum(ends[name] / begins[name] for name in walks), fractions  # type: ignore[return-value]
-
-
-def _squared_distance(one: Head, other: Head) -> Float[Tensor, ""]:
-    return sum((a - b).square().sum() for a, b in zip(one, other, strict=True))  # type: ignore[return-value]

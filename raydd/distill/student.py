@@ -5,7 +5,8 @@ seen and the loss gradients δ_j at the layer's output. Neither W_k nor its grad
 the matching loss need of them are products of thin matrices. That is exact, not an approximation, and autograd
 differentiates it in place of P-sized copies of the heads.
 
-Letters: N synthetic pairs, B minibatch, T student steps, M rows seen so far, d and e encoder widths, D shared width.
+Letters: N synthetic pairs, U of them used by a plan, B minibatch, T student steps, M rows seen so far, d and e encoder
+widths, D shared width.
 """
 
 from collections.abc import Callable
@@ -45,12 +46,16 @@ class StudentPlan:
 
 
 class WalkingHead:
-    """One head on its walk away from `start`."""
+    """One head on its walk away from `start`.
+
+    The inputs of its first layer are blends of the pairs that the plan uses. That layer is linear, so its products are
+    taken with these base rows, each once, and blended afterwards; the T·B inputs themselves are never formed.
+    """
 
     def __init__(
         self, start: Head, features: Float[Tensor, "N d"], rate: Float[Tensor, ""], *, through_steps: bool
     ) -> None:
-        """Begin the walk.
+        """Put the head at its start.
 
         Args:
             start: the expert's snapshot theta_0, constant.
@@ -61,63 +66,94 @@ class WalkingHead:
         # The student's own gradients are taken by autograd too, so constant features still need a graph.
         features = features if features.requires_grad else features.detach().requires_grad_()
         self.start, self.features, self.rate, self.through_steps = start, features, rate, through_steps
-        self.rows_in: list[Tensor] = []  # x, inputs of the first layer
         self.first: list[Tensor] = []  # δ at the first layer's output
         self.hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
         self.second: list[Tensor] = []  # δ at the second layer's output
         self.norm_weight = torch.zeros_like(start.norm_weight)  # gradients of the LayerNorm's γ and β, summed
         self.norm_bias = torch.zeros_like(start.norm_bias)
-        # Blending is linear, so the first layer's product is taken once for the N pairs and blended afterwards.
-        self.projected = F.linear(features, start.projection_weight, start.projection_bias)
 
-    def forward(self, rows: Float[Tensor, "B d"], projected: Float[Tensor, "B D"]) -> Taps:
-        """A minibatch through the head under its current parameters."""
+    def begin(self, plan: StudentPlan, noise: Float[Tensor, "T B d"] | None) -> None:
+        """Take the first layer's products with all that the plan uses: U pairs, and T·B rows of noise if there are.
+
+        Args:
+            plan: minibatches, partners and blend ratios.
+            noise: this side's partners, in place of other pairs.
+        """
+        used, self._own = plan.minibatches.unique(return_inverse=True)
+        self._base, self._partner = self.features[used], self._own.gather(1, plan.permutations)
+        if noise is not None:
+            self._base = torch.cat([self._base, noise.flatten(0, 1)])
+            self._partner = len(used) + torch.arange(self._own.numel(), device=used.device).view_as(self._own)
+        ratios = torch.tensor(plan.ratios, dtype=self._base.dtype, device=used.device)
+        self._ratios = ratios[:, None, None] if any(plan.ratios) else None
+        self._projected = self._blended(F.linear(self._base, self.start.projection_weight, self.start.projection_bias))
+        self._kernel = self._inner_products(self._past(self._base))
+
+    def forward(self) -> Taps:
+        """The next minibatch through the head under its current parameters."""
+        step = len(self.first)
+        p = self._projected[step]
+        if step:
+            rows = p.shape[0]
+            kernel = self._kernel[step * rows : (step + 1) * rows, : step * rows]
+            p = p - self._moved(kernel, self.first)
 
         def second(hidden: Tensor) -> Tensor:
             at_start = F.linear(hidden, self.start.fc_weight, self.start.fc_bias)
-            return at_start - self._moved(hidden, self.hidden, self.second)
+            if not step:
+                return at_start
+            return at_start - self._moved(hidden @ self._past(torch.cat(self.hidden)).T + 1, self.second)
 
         rate = self._past(self.rate)
         return taps_from(
-            projected - self._moved(rows, self.rows_in, self.first),
+            p,
             second,
             self.start.norm_weight - rate * self._past(self.norm_weight),
             self.start.norm_bias - rate * self._past(self.norm_bias),
         )
 
-    def step(self, rows: Tensor, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
+    def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
         """Take one SGD step, given the loss's gradients at p, h and out."""
         at_p, at_h, at_out = gradients
-        self.rows_in.append(rows)
         self.first.append(at_p)
         self.hidden.append(taps.hidden)
         self.second.append(at_h)
         self.norm_weight = self.norm_weight + (at_out * taps.normed).sum(0)
         self.norm_bias = self.norm_bias + at_out.sum(0)
 
-    def distance(self, target: Head) -> Float[Tensor, ""]:
-        """|theta_T - theta*|², over all parameters, as |Δ|² - 2η <Δ, G> + η² |G|² with Δ = theta_0 - theta*."""
-        delta = Head(*(ours - theirs for ours, theirs in zip(self.start, target, strict=True)))
-        squared = sum((part * part).sum() for part in delta)
-        if not self.rows_in:
-            return torch.as_tensor(squared)
-        rows_in, first = torch.cat(self.rows_in), torch.cat(self.first)
-        hidden, second = torch.cat(self.hidden), torch.cat(self.second)
-        along = (first * F.linear(rows_in, delta.projection_weight, delta.projection_bias)).sum()
-        along = along + (second * F.linear(hidden, delta.fc_weight, delta.fc_bias)).sum()
-        along = along + (self.norm_weight * delta.norm_weight).sum() + (self.norm_bias * delta.norm_bias).sum()
-        # A bias is a weight whose input is 1, hence the + 1 beside the inputs' inner products.
-        length = ((first @ first.T) * (rows_in @ rows_in.T + 1)).sum()
-        length = length + ((second @ second.T) * (hidden @ hidden.T + 1)).sum()
-        length = length + self.norm_weight.square().sum() + self.norm_bias.square().sum()
-        return squared - 2 * self.rate * along + self.rate.square() * length
+    def distance(self, target: Head) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """|theta_T - theta*|² and |theta_0 - theta*|², over all parameters.
 
-    def _moved(self, rows: Tensor, inputs: list[Tensor], gradients: list[Tensor]) -> Tensor | float:
+        The first is |Δ|² - 2η <Δ, G> + η² |G|² with Δ = theta_0 - theta* and G the sum of the steps' gradients.
+        """
+        delta = Head(*(ours - theirs for ours, theirs in zip(self.start, target, strict=True)))
+        squared = torch.stack([part.flatten() @ part.flatten() for part in delta]).sum()
+        first, hidden, second = torch.cat(self.first), torch.cat(self.hidden), torch.cat(self.second)
+        projected = self._blended(F.linear(self._base, delta.projection_weight, delta.projection_bias))
+        along = (first * projected.flatten(0, 1)).sum()
+        along = along + (second * F.linear(hidden, delta.fc_weight, delta.fc_bias)).sum()
+        along = along + self.norm_weight @ delta.norm_weight + self.norm_bias @ delta.norm_bias
+        kernel = self._kernel if self.through_steps else self._inner_products(self._base)
+        length = ((first @ first.T) * kernel).sum() + ((second @ second.T) * (hidden @ hidden.T + 1)).sum()
+        length = length + self.norm_weight.square().sum() + self.norm_bias.square().sum()
+        return squared - 2 * self.rate * along + self.rate.square() * length, squared
+
+    def _moved(self, kernel: Float[Tensor, "B M"], gradients: list[Tensor]) -> Float[Tensor, "B D"]:
         """What the steps so far have added to a layer's output, to subtract: η (X X_seenᵀ + 1) δ_seen."""
-        if not inputs:
-            return 0.0
-        seen, moved = self._past(torch.cat(inputs)), self._past(torch.cat(gradients))
-        return self._past(self.rate) * ((rows @ seen.T + 1) @ moved)
+        return self._past(self.rate) * (kernel @ self._past(torch.cat(gradients)))
+
+    def _inner_products(self, others: Float[Tensor, "U d"]) -> Float[Tensor, "T*B T*B"]:
+        """X Xᵀ + 1 of all steps' inputs, the second X made of `others`; 1 is the input of a bias."""
+        rows = self._blended(self._base @ others.T + 1).flatten(0, 1)
+        return self._blended(rows.T).flatten(0, 1).T
+
+    def _blended(self, base: Float[Tensor, "U c"]) -> Float[Tensor, "T B c"]:
+        """Each step's minibatch of what the base rows stand for."""
+        own = base.index_select(0, self._own.flatten()).view(*self._own.shape, -1)
+        if self._ratios is None:
+            return own
+        partner = base.index_select(0, self._partner.flatten()).view_as(own)
+        return blend(own, partner, self._ratios)
 
     def _past(self, tensor: Tensor) -> Tensor:
         return tensor if self.through_steps else tensor.detach()
@@ -141,35 +177,16 @@ def walk(
         loss: of logits and target.
         temperature: tau, which divides the cosines.
     """
+    image.begin(plan, plan.image_noise)
+    text.begin(plan, plan.text_noise)
     losses = []
-    for step, (index, permutation, ratio) in enumerate(
-        zip(plan.minibatches, plan.permutations, plan.ratios, strict=True)
-    ):
-        image_rows, image_projected = _blended(image, index, permutation, ratio, _at(plan.image_noise, step))
-        text_rows, text_projected = _blended(text, index, permutation, ratio, _at(plan.text_noise, step))
-        image_taps = image.forward(image_rows, image_projected)
-        text_taps = text.forward(text_rows, text_projected)
+    for index in plan.minibatches:
+        image_taps, text_taps = image.forward(), text.forward()
         logits = to_sphere(image_taps.out) @ to_sphere(text_taps.out).T / temperature
         value = loss(logits, similarity(index))
         at = (*image_taps.differentiable(), *text_taps.differentiable())
         gradients = torch.autograd.grad(value, at, create_graph=True)
-        image.step(image_rows, image_taps, gradients[:3])
-        text.step(text_rows, text_taps, gradients[3:])
+        image.step(image_taps, gradients[:3])
+        text.step(text_taps, gradients[3:])
         losses.append(value)
     return losses
-
-
-def _blended(
-    head: WalkingHead, index: Tensor, permutation: Tensor, ratio: float, noise: Tensor | None
-) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B D"]]:
-    rows, projected = head.features[index], head.projected[index]
-    if ratio == 0:
-        return rows, projected
-    if noise is None:
-        return blend(rows, permutation, ratio), blend(projected, permutation, ratio)
-    partner = F.linear(noise, head.start.projection_weight, head.start.projection_bias)
-    return torch.lerp(rows, noise, ratio), torch.lerp(projected, partner, ratio)
-
-
-def _at(noise: Tensor | None, step: int) -> Tensor | None:
-    return None if noise is None else noise[step]

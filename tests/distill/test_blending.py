@@ -15,15 +15,15 @@ def test_blend_equals_its_formula_row_by_row(rows: int, ratio: float, seed: int)
     generator = Generator().manual_seed(seed)
     features = torch.randn(rows, 3, generator=generator, dtype=torch.float64)
     permutation = torch.randperm(rows, generator=generator)
-    blended = blend(features, permutation, ratio)
+    blended = blend(features, features[permutation], ratio)
     for row in range(rows):
         torch.testing.assert_close(blended[row], (1 - ratio) * features[row] + ratio * features[permutation[row]])
 
 
 def test_ratio_0_is_the_pair_itself_and_ratio_1_its_partner() -> None:
     features, permutation = torch.randn(4, 3), torch.tensor([1, 2, 3, 0])
-    assert torch.equal(blend(features, permutation, 0.0), features)
-    assert torch.equal(blend(features, permutation, 1.0), features[permutation])
+    assert torch.equal(blend(features, features[permutation], 0.0), features)
+    assert torch.equal(blend(features, features[permutation], 1.0), features[permutation])
 
 
 @pytest.mark.parametrize(("beta", "variance"), [(1.0, 1 / 12), (0.2, 1 / 5.6), (8.0, 1 / 68)])

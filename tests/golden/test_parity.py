@@ -117,8 +117,8 @@ def test_expert_loss(case: Case) -> None:
 @pytest.mark.parametrize("case", ["case4_blended_inner_step"], indirect=True)
 def test_blended_inner_step(case: Case) -> None:
     ratio, permutation = 1 - case.number("lam"), case["perm"].long()
-    images = blend(case["image_features"], permutation, ratio)
-    texts = blend(case["text_features"], permutation, ratio)
+    images = blend(case["image_features"], case["image_features"][permutation], ratio)
+    texts = blend(case["text_features"], case["text_features"][permutation], ratio)
     case.agrees(images, "blended_image")
     case.agrees(texts, "blended_text")
     image_flat, text_flat = case["img_params"].requires_grad_(), case["txt_params"].requires_grad_()
