@@ -8,12 +8,14 @@ seeded by (seed, epoch), so nothing else has to be kept.
 Letters: B minibatch, P head parameters (flat).
 """
 
+import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
@@ -52,7 +54,7 @@ class Experts:
 
     def initial(self, expert: int) -> Heads:
         """Both heads of an expert before its first step."""
-        return initial_heads(self.image_width, self.text_width, self.width, self.first_seed + expert)
+        return _drawn(self.image_width, self.text_width, self.width, self.first_seed + expert)
 
     def has(self, expert: int, epoch: int) -> bool:
         """Whether a snapshot is there."""
@@ -82,9 +84,19 @@ class Experts:
         return differences, self._moved(start, differences)
 
     def _moved(self, start: Heads, differences: dict[str, Tensor]) -> Heads:
-        image = Head.of_flat(start[0].flat() + differences["image"].float(), self.image_width, self.width)
-        text = Head.of_flat(start[1].flat() + differences["text"].float(), self.text_width, self.width)
-        return image, text
+        image = Head.of_flat(differences["image"], self.image_width, self.width)
+        text = Head.of_flat(differences["text"], self.text_width, self.width)
+        return _sum(start[0], image), _sum(start[1], text)
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn(image_width: int, text_width: int, width: int, seed: int) -> Heads:
+    """The initial heads of the last expert asked for: a distillation step takes its start and its target from them."""
+    return initial_heads(image_width, text_width, width, seed)
+
+
+def _sum(one: Head, other: Head) -> Head:
+    return Head(*(a + b for a, b in zip(one, other, strict=True)))
 
 
 def train_expert(
@@ -130,11 +142,19 @@ def train_expert(
 
 
 def train_epoch_(
-    image: Head, text: Head, features: SplitFeatures, recipe: ExpertsConfig, *, seed: int, device: str
+    image: Head,
+    text: Head,
+    features: SplitFeatures,
+    recipe: ExpertsConfig,
+    *,
+    seed: int,
+    device: str,
+    on_logits: Callable[[Int[Tensor, "B"], Float[Tensor, "B B"]], None] = lambda captions, logits: None,
 ) -> float:
     """One epoch of both heads, in place, over all captions in shuffled minibatches, the last short one dropped.
 
-    Every pair's image is one of its augmented views, drawn anew each time. Gives the mean loss.
+    Every pair's image is one of its augmented views, drawn anew each time. Gives the mean loss. `on_logits` is told
+    each minibatch's captions and its logits before the step.
     """
     draws = Generator().manual_seed(seed)
     masks = Generator(device).manual_seed(seed)
@@ -157,6 +177,7 @@ def train_epoch_(
                 dropout_mask((size, width), recipe.dropout, masks),
                 dropout_mask((size, width), recipe.dropout, masks),
             ),
+            on_logits=partial(on_logits, batch),
         )
     return float(total) / steps
 
@@ -170,6 +191,7 @@ def sgd_step_(
     lr: float,
     temperature: float,
     dropout: tuple[Tensor | None, Tensor | None] = (None, None),
+    on_logits: Callable[[Float[Tensor, "B B"]], None] = lambda logits: None,
 ) -> Float[Tensor, ""]:
     """One plain SGD step of both heads, in place, on the contrastive loss of a minibatch; gives the loss before it.
 
@@ -179,7 +201,9 @@ def sgd_step_(
     # Gradients are asked for at the layers' outputs alone; the rows ask for one so that there is a graph.
     image_rows, text_rows = (rows.detach().requires_grad_() for rows in (image_rows, text_rows))
     seen = taps(image, image_rows, dropout[0]), taps(text, text_rows, dropout[1])
-    loss = contrastive_loss(to_sphere(seen[0].out) @ to_sphere(seen[1].out).T / temperature)
+    logits = to_sphere(seen[0].out) @ to_sphere(seen[1].out).T / temperature
+    on_logits(logits.detach())
+    loss = contrastive_loss(logits)
     gradients = torch.autograd.grad(loss, (*seen[0].differentiable(), *seen[1].differentiable()))
     with torch.no_grad():
         for head, rows, tap, (at_p, at_h, at_out) in (

@@ -12,9 +12,10 @@ from raydd.stages.distilling import (
     load_synthetic,
     synthetic_record,
 )
-from raydd.stages.evaluating import evaluate, full_scores, random_scores, synthetic_scores
+from raydd.stages.evaluating import evaluate, full_scores, selected_scores, synthetic_scores
 from raydd.stages.experts import experts, missing_experts, train_expert
 from raydd.stages.features import features, pairs
+from raydd.stages.selecting import select
 from raydd.stages.whole import run
 
 __all__ = [
@@ -28,8 +29,9 @@ __all__ = [
     "load_synthetic",
     "missing_experts",
     "pairs",
-    "random_scores",
     "run",
+    "select",
+    "selected_scores",
     "synthetic_record",
     "synthetic_scores",
     "train_expert",

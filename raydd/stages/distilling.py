@@ -18,6 +18,7 @@ from raydd.distill.inversion import pixels_of_features
 from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
+from raydd.memory import peak_bytes, reset_peak
 from raydd.place import device_of, images_at_once, side_by_side
 from raydd.progress import Progress, silent
 from raydd.settings import with_settings
@@ -25,6 +26,7 @@ from raydd.stages.experts import experts as make_experts
 from raydd.stages.experts import open_experts
 from raydd.stages.features import features as make_features
 from raydd.stages.features import pairs as load_pairs
+from raydd.stages.selecting import select
 from raydd.stages.students import with_fitted_rates
 from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record, Store
@@ -143,6 +145,7 @@ def _match(
         curve = _curve_of(record.read_tensors(CURVE))
         yield DistillPoint(before + settings.steps, total, _last_means(curve, 1), load_synthetic(record))
         return
+    reset_peak(bench.device)
     distillation, curve = _begin(bench, record, settings, start())
     since = distillation.done
     while distillation.done < settings.steps:
@@ -212,6 +215,7 @@ def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[
             "part_of_learned_rates": part,
             "first_captions": captions[:3],
             "seconds": sum(step["seconds"] for step in curve),
+            "peak_bytes": peak_bytes(bench.device),
         }
     )
     record.remove(CHECKPOINT)
@@ -220,9 +224,12 @@ def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[
 
 def _real_pairs(bench: _Bench) -> SyntheticSet:
     settings = bench.config.distill
+    captions = select(
+        bench.config, bench.store, settings.start, pairs=settings.pairs, seed=settings.seed, progress=bench.progress
+    )
     return start_set(
         bench.features.train,
-        pairs=settings.pairs,
+        captions,
         seed=settings.seed,
         rate=settings.start_rate,
         similarity=settings.similarity,

@@ -1,4 +1,4 @@
-"""The stage evaluate: retrieval scores of students of a synthetic set, of random real pairs, and of all real pairs."""
+"""The stage evaluate: retrieval scores of students of a synthetic set, of selected pairs, and of all real pairs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -6,7 +6,6 @@ from typing import Any
 
 from raydd.config import Config
 from raydd.distill.heads import embed
-from raydd.distill.start import random_captions
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.collapse import collapse_measures
 from raydd.evaluate.scores import Scores
@@ -16,6 +15,7 @@ from raydd.progress import Progress, silent
 from raydd.stages.distilling import final_synthetic, synthetic_record
 from raydd.stages.experts import open_experts, trajectories_of
 from raydd.stages.features import features as make_features
+from raydd.stages.selecting import select
 from raydd.stages.students import score_students
 from raydd.store import Record, Store
 
@@ -45,16 +45,23 @@ def synthetic_scores(config: Config, store: Store, progress: Progress = silent) 
     return _kept(config, store, "synthetic", upstream, {}, score)
 
 
-def random_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
-    """Scores of students of as many random real pairs, each seed with its own, at the rate that is best on val."""
+def selected_scores(config: Config, store: Store, selection: str, progress: Progress = silent) -> Scores:
+    """Scores of students of as many selected real pairs, each seed with its own, at the rate that is best on val.
+
+    Args:
+        config: all settings; `distill.pairs` says how many.
+        store: where the choices and the scores are kept.
+        selection: a name of `raydd.distill.selections.SELECTIONS`.
+        progress: told about the warm-up and the students.
+    """
     cached = make_features(config, store, progress)
 
     def on(split: str, rate: float, seeds: Sequence[int]) -> Scores:
         scored: list[dict[str, float]] = []
         for seed in seeds:
-            captions = random_captions(cached.train.image_of_text, config.distill.pairs, seed)
+            captions = select(config, store, selection, pairs=config.distill.pairs, seed=seed, progress=progress)
             scored += score_students(config, cached, real_pairs(cached.train, captions, rate), split, [seed]).seeds
-            progress("students of random pairs", len(scored), len(seeds))
+            progress(f"students of {selection} pairs", len(scored), len(seeds))
         return Scores(tuple(scored))
 
     def score() -> tuple[Scores, Mapping[str, Any]]:
@@ -62,7 +69,10 @@ def random_scores(config: Config, store: Store, progress: Progress = silent) -> 
         rate = max(on_val, key=lambda rate: on_val[rate])
         return on(config.evaluate.split, rate, range(config.evaluate.seeds)), {"rate": rate, "chosen_on": "val"}
 
-    return _kept(config, store, "random", {"features": cached.fingerprint}, {"pairs": config.distill.pairs}, score)
+    upstream = {"features": cached.fingerprint}
+    if selection != "random":
+        upstream["experts"] = open_experts(config, store, cached).record.fingerprint
+    return _kept(config, store, selection, upstream, {"pairs": config.distill.pairs}, score)
 
 
 def full_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:

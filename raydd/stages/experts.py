@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from raydd.config import Config
 from raydd.data import Features
 from raydd.distill import experts as trajectories
-from raydd.distill.experts import Experts
+from raydd.distill.experts import Experts, Heads
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.stages.features import features as make_features
@@ -40,6 +40,15 @@ def train_expert(config: Config, store: Store, expert: int, progress: Progress =
     """Train what one expert lacks for this distillation."""
     cached = make_features(config, store, progress)
     _train(config, open_experts(config, store, cached), expert, config.distill.expert_epochs, cached, progress)
+
+
+def warmed_up(config: Config, store: Store, expert: int, epoch: int, progress: Progress = silent) -> Heads:
+    """Both heads of one expert after an epoch, trained on where the store lacks it."""
+    cached = make_features(config, store, progress)
+    opened = open_experts(config, store, cached, count=expert + 1)
+    if not opened.has(expert, epoch):
+        _train(config, opened, expert, [epoch], cached, progress)
+    return opened.snapshot(expert, epoch)
 
 
 def open_experts(config: Config, store: Store, features: Features, *, count: int = 0) -> Experts:

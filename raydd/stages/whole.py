@@ -7,11 +7,9 @@ from raydd.config import Config
 from raydd.progress import Progress, silent
 from raydd.settings import flatten
 from raydd.stages.distilling import synthetic_record
-from raydd.stages.evaluating import full_scores, random_scores, synthetic_scores
+from raydd.stages.evaluating import full_scores, selected_scores, synthetic_scores
 from raydd.stages.features import pairs
 from raydd.store import Store
-
-_ROWS = {"random": random_scores, "full": full_scores}
 
 
 def run(config: Config, store: Store, progress: Progress = silent) -> dict[str, Any]:
@@ -23,7 +21,10 @@ def run(config: Config, store: Store, progress: Progress = silent) -> dict[str, 
     """
     rows = {"synthetic": synthetic_scores(config, store, progress).as_json()}
     for name in config.evaluate.baselines:
-        rows[name] = _ROWS[name](config, store, progress).as_json()
+        scores = (
+            full_scores(config, store, progress) if name == "full" else selected_scores(config, store, name, progress)
+        )
+        rows[name] = scores.as_json()
     data, record = pairs(config, store), synthetic_record(config, store)
     return {
         **rows,

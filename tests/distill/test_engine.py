@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from raydd.config import DistillConfig
 from raydd.distill.engine import Distillation, PixelSpace, Spread, distill
 from raydd.distill.experts import Experts
+from raydd.distill.selections.random_pairs import random_captions
 from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
@@ -30,7 +31,7 @@ def spread_of(split: Split) -> Spread:
 def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
     return start_set(
         split,
-        pairs=config.pairs,
+        random_captions(split.image_of_text, config.pairs, config.seed),
         seed=config.seed,
         rate=config.start_rate,
         similarity=config.similarity,

@@ -1,11 +1,11 @@
-"""The start pairs: different images, by seed, no more than there are."""
+"""Random pairs: of different images, by seed, no more than there are."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydd.distill.start import random_captions
+from raydd.distill.selections.random_pairs import random_captions
 from raydd.errors import ConfigError
 
 

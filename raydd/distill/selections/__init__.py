@@ -1,0 +1,16 @@
+"""The selections by name: coresets of real pairs. A selection is a file with its paper, and one line here."""
+
+from raydd.distill.selections.evidence import Evidence, Forgetting, Joint, Select
+from raydd.distill.selections.forgetting import forgetting
+from raydd.distill.selections.herding import herding
+from raydd.distill.selections.k_center import k_center
+from raydd.distill.selections.random_pairs import random_pairs
+
+SELECTIONS: dict[str, Select] = {
+    "random": random_pairs,
+    "herding": herding,
+    "k-center": k_center,
+    "forgetting": forgetting,
+}
+
+__all__ = ["SELECTIONS", "Evidence", "Forgetting", "Joint", "Select"]

@@ -1,0 +1,33 @@
+"""Herding (Welling, ICML 2009): pairs whose mean joint feature follows the mean of all.
+
+Differences from the field's code: joint features are of unit length in each modality, and an image gives one pair.
+"""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from raydd.distill.selections.evidence import Evidence, Joint, greedily
+
+WARM_UP = 5  # epochs of the heads before they embed the pairs
+
+
+def herding(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG001
+    """Herded pairs; the seed only chooses the heads that embed them."""
+    return herd(evidence.joint(WARM_UP), pairs)
+
+
+def herd(joint: Joint, pairs: int) -> Int[Tensor, "N"]:
+    """Pairs x_1, x_2, ... such that each brings the mean of those chosen nearest to the mean of all, μ.
+
+    As |x|² is the same for all pairs, the t-th is the largest <x, t μ - (x_1 + ... + x_{t-1})>.
+    """
+    towards = joint.products(*joint.mean())
+    scores = towards.clone()
+
+    def best(free: Bool[Tensor, "C"]) -> int:
+        chosen = int(scores.masked_fill(~free, -torch.inf).argmax())
+        scores.add_(towards).sub_(joint.products(*joint.row(chosen)))
+        return chosen
+
+    return greedily(joint.image_of_text, pairs, best)

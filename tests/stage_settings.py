@@ -1,0 +1,27 @@
+"""Settings of a whole run that takes a second: some pictures, encoders of some hundred weights."""
+
+from typing import Any
+
+TINY: dict[str, Any] = {
+    "data.reader": "flat-json",
+    "data.name": "tiny",
+    "encoders.image": "tiny_encoders:image",
+    "encoders.text": "tiny_encoders:text",
+    "features.views": 2,
+    "experts.count": 2,
+    "experts.epochs": 3,
+    "experts.batch_size": 8,
+    "distill.pairs": 6,
+    "distill.minibatch": 3,
+    "distill.student_steps": 3,
+    "distill.rank": 2,
+    "distill.steps": 8,
+    "distill.target_epochs": 2,
+    "distill.max_start_epoch": 1,
+    "distill.checkpoint_every": 3,
+    "pixels.steps": 4,
+    "pixels.refine_steps": 3,
+    "students.epochs": 4,
+    "evaluate.seeds": 2,
+    "place.threads": 1,
+}

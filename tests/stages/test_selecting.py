@@ -1,0 +1,61 @@
+"""Selections as a stage: every one of them, from the store the second time, and as the start of a distillation."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stage_settings import TINY
+
+from raydd import stages
+from raydd.config import Config
+from raydd.distill.selections import SELECTIONS
+from raydd.errors import ConfigError
+from raydd.settings import with_settings
+from raydd.stages.selecting import selection_record
+from raydd.store import Store
+
+
+@pytest.fixture
+def config(tiny_data: Path) -> Config:
+    return with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
+
+
+def no_work(work: str, *_: Any) -> None:
+    raise AssertionError(f"{work} was done again")
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_a_choice_has_different_images_and_is_made_once(config: Config, store: Store, name: str) -> None:
+    chosen = stages.select(config, store, name, pairs=6, seed=1)
+    owner = stages.features(config, store).train.image_of_text
+    assert len(owner[chosen].unique()) == 6
+    assert torch.equal(stages.select(config, store, name, pairs=6, seed=1, progress=no_work), chosen)
+    facts = selection_record(config, store, name, pairs=6, seed=1).facts()
+    assert facts["seconds"] > 0
+    assert facts["peak_bytes"] > 10_000_000
+
+
+def test_the_warm_up_is_a_prefix_of_the_seed_s_expert(config: Config, store: Store) -> None:
+    stages.select(config, store, "herding", pairs=4, seed=1)
+    experts = stages.experts(config, store)
+    assert experts.has(1, 5)
+    assert not experts.has(0, 5)
+
+
+def test_herding_scores_are_kept_apart_from_random_ones(config: Config, store: Store) -> None:
+    scores = {name: stages.selected_scores(config, store, name) for name in ("random", "herding")}
+    assert all(len(row.seeds) == 2 for row in scores.values())
+    kept = stages.selected_scores(config, store, "herding", no_work)
+    assert kept == scores["herding"]
+
+
+def test_a_distillation_starts_from_the_selection_that_is_asked_for(config: Config, store: Store) -> None:
+    config = with_settings(config, {"distill.start": "k-center", "distill.space": "features", "distill.steps": 1})
+    chosen = stages.select(config, store, "k-center", pairs=6, seed=config.distill.seed)
+    assert torch.equal(stages.final_synthetic(config, store).start_captions, chosen)
+
+
+def test_more_pairs_than_images_is_refused(config: Config, store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"distill\.pairs is 13, but train has 12 images"):
+        stages.select(config, store, "herding", pairs=13, seed=0)
