@@ -106,7 +106,7 @@ class DistillConfig:
     """The distillation: from expert trajectories to a synthetic set."""
 
     method: str = "repblend"
-    """Method of the registry `raydd.distill.methods.METHODS`; it sets the defaults of this section."""
+    """Method, which sets the defaults of this section: repblend, lors, tesla-vl, mtt-vl, or yours, FILE.py:METHOD."""
     pairs: int = 99
     """Synthetic pairs N. Published budgets of 100, 200, 500 are 99, 199, 499: the similarity is paid with one pair."""
     space: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
@@ -305,7 +305,9 @@ class PlaceConfig:
     home: str = ""
     """Folder of all that raydd writes by default; empty is $RAYDD_HOME, or ~/.raydd."""
     store: str = ""
-    """The store of records: a folder, s3://bucket/prefix or gs://bucket/prefix; empty is $RAYDD_STORE, or HOME/store."""
+    """The store of records: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; else $RAYDD_STORE, or HOME/store."""
+    cache_gb: float = 50.0
+    """Most that a machine keeps of a bucket's files, in GB."""
     mlflow: str = ""
     """MLflow's tracking address; empty is $MLFLOW_TRACKING_URI, or SQLite at HOME/mlflow.db. `none` tracks nothing."""
     study: str = ""

@@ -20,6 +20,10 @@ class RecordError(RayddError):
     """A record of the store is missing, incomplete, damaged, or was made with other settings."""
 
 
+class PlaceError(RayddError):
+    """The store does not answer, or its disk is full: what was asked for is right, and may be asked for again."""
+
+
 class NonFiniteError(RayddError):
     """A loss, a gradient or a score became NaN or infinite; the last good state was kept."""
 

@@ -23,7 +23,7 @@ def home(place: PlaceConfig) -> Path:
 def open_store(place: PlaceConfig) -> Store:
     """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home."""
     root = place.store or os.environ.get("RAYDD_STORE") or home(place) / "store"
-    return Store(root, cache=home(place) / "cache")
+    return Store(root, cache=home(place) / "cache", cache_bytes=int(place.cache_gb * 1e9))
 
 
 def mlflow_address(place: PlaceConfig) -> str:

@@ -122,7 +122,7 @@ def open_features(record: Record, *, verify: bool = False) -> Features:
     if verify:
         _verify(record)
     facts = record.facts()
-    stats = record.read_tensors(STATS)
+    stats = record.map_tensors(STATS)
     return Features(
         **{split: _open_split(record, split, facts) for split in SPLITS},
         fingerprint=record.fingerprint,
@@ -145,7 +145,7 @@ def _open_split(record: Record, split: Split, facts: dict[str, Any]) -> SplitFea
         map_shard(record.local(shard.file), "texts", (len(shard), *text_shape))
         for shard in text_shards(split, size["captions"])
     ]
-    owners = [record.read_tensors(shard.file)["image_of_text"] for shard in text_shards(split, size["captions"])]
+    owners = [record.map_tensors(shard.file)["image_of_text"] for shard in text_shards(split, size["captions"])]
     return SplitFeatures(FeatureRows(tuple(images), per_shard=len(images[0])), torch.cat(texts), torch.cat(owners))
 
 

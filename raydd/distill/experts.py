@@ -50,7 +50,7 @@ class Experts:
         start = self.initial(expert)
         if epoch == 0:
             return start
-        return self._moved(start, self.record.read_tensors(self.name(expert, epoch)))
+        return self._moved(start, self.record.map_tensors(self.name(expert, epoch)))
 
     def initial(self, expert: int) -> Heads:
         """Both heads of an expert before its first step."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -16,9 +16,11 @@ from torch import Tensor
 import raydd
 from raydd.errors import RecordError
 from raydd.store.fingerprints import canonical, fingerprint
+from raydd.store.seals import KEY, seal_json, seal_tensors
 from raydd.store.storage import Store
 
 MANIFEST = "manifest.json"
+_ITEMS = "items"  # holds a value that is no mapping, so that there is a place for its seal
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,12 @@ class Record:
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
         """Write named tensors as safetensors; `facts` go into its header as JSON."""
-        header = {"facts": canonical(facts)} if facts else None
-        self.write(name, save_tensors({key: value.contiguous() for key, value in tensors.items()}, header))
+        content = save_tensors({key: value.contiguous() for key, value in tensors.items()})
+        self.write(name, seal_tensors(content, canonical(facts) if facts else ""))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON, indented for a reader."""
-        self.write(name, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode())
+        self.write(name, seal_json(value if isinstance(value, Mapping) else {_ITEMS: value}))
 
     def read(self, name: str) -> bytes:
         """The content of one file of the record."""
@@ -88,9 +90,37 @@ class Record:
                 f"{self.store.root}/{self.folder}/{name} is damaged ({error}). Delete {self.folder} and make it again."
             ) from error
 
+    def map_tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a safetensors file that never changes, mapped into memory: a node's processes share one copy.
+
+        Raises:
+            RecordError: the file is missing or damaged.
+        """
+        path = self.local(name)
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
+        except SafetensorError as error:
+            raise RecordError(
+                f"{self.store.root}/{self.folder}/{name} is damaged ({error}). Delete {self.folder} and make it again."
+            ) from error
+
     def read_json(self, name: str) -> Any:
-        """The value of one JSON file."""
-        return json.loads(self.read(name))
+        """The value of one JSON file; none of them changes once it is written.
+
+        Raises:
+            RecordError: the file is missing or damaged.
+        """
+        try:
+            value = json.loads(self.store.read_kept(f"{self.folder}/{name}"))
+        except ValueError as error:
+            raise RecordError(
+                f"{self.store.root}/{self.folder}/{name} is damaged ({error}). Delete it and make it again."
+            ) from error
+        if not isinstance(value, dict):
+            return value
+        value.pop(KEY, None)
+        return value[_ITEMS] if set(value) == {_ITEMS} else value
 
     def local(self, name: str) -> Path:
         """A path on this machine that holds one file of the record."""

@@ -1,0 +1,92 @@
+"""Buckets: how a store's address becomes a pyarrow file system that is patient with a service that is not well.
+
+Credentials come from the usual chain of AWS or GCP (environment, files, the machine's role), never from the address:
+an address is shown, logged and kept in settings.
+"""
+
+import datetime
+import logging
+import os
+import re
+from urllib.parse import parse_qsl, urlsplit
+
+import tenacity
+from pyarrow import fs
+
+from raydd.errors import ConfigError
+
+PATIENCE_SECONDS = 180.0  # how long a request is repeated before the store is given up
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds; each pause is random, up to twice the one before
+_CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 30.0
+_OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
+# What services and networks say of trouble that passes. All else (no such bucket, no permission) does not get better.
+_PASSES = re.compile(
+    r"HTTP status (5\d\d|429)|NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING"
+    r"|REQUEST_TIMEOUT|[Tt]imed? ?out|UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL:|[Cc]onnection (reset|refused)"
+)
+
+log = logging.getLogger(__name__)
+
+
+def open_bucket(address: str) -> tuple[fs.FileSystem, str]:
+    """The file system of `s3://bucket/prefix` or `gs://bucket/prefix`, and the prefix in it.
+
+    Options follow a question mark: `region`, `scheme` and `endpoint_override` of a service that is not Amazon's or
+    Google's own; $AWS_ENDPOINT_URL_S3 and $AWS_ENDPOINT_URL do the same for all of a process.
+
+    Raises:
+        ConfigError: another scheme, credentials in the address, or an option that there is not.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in _OPTIONS:
+        raise ConfigError(f"The store {parts.scheme}://… is of no kind known here. Use a folder, s3:// or gs://.")
+    if "@" in parts.netloc:
+        raise ConfigError(
+            f"The store's address {parts.scheme}://…@… holds credentials, which would be shown and logged. Leave them "
+            "out: they are taken from the environment, the usual files, or the machine's role."
+        )
+    options, known = dict(parse_qsl(parts.query)), _OPTIONS[parts.scheme]
+    if unknown := sorted(set(options) - set(known)):
+        raise ConfigError(f"The store's address has the option {unknown[0]!r}. Known: {', '.join(known)}.")
+    base = f"{parts.netloc}{parts.path}".rstrip("/")
+    return (_s3(parts.netloc, options) if parts.scheme == "s3" else _gs(options)), base
+
+
+def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
+    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = options.get("endpoint_override") or given
+    region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return fs.S3FileSystem(
+        region=region or (None if endpoint else fs.resolve_s3_region(bucket)),
+        endpoint_override=endpoint,
+        scheme=options.get("scheme"),
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=_ANSWER_SECONDS,
+        allow_delayed_open=True,  # a small file is one request, not the three of a multipart upload
+    )
+
+
+def _gs(options: dict[str, str]) -> fs.FileSystem:
+    return fs.GcsFileSystem(**options, retry_time_limit=datetime.timedelta(seconds=_ANSWER_SECONDS))
+
+
+def patient(patience: float) -> tenacity.Retrying:
+    """What repeats a call while the service is not well: random pauses that double, for so many seconds in all."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(passes),
+        wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        stop=tenacity.stop_after_delay(patience),
+        before_sleep=_say,
+        reraise=True,
+    )
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error is of the kind that a later attempt may not meet."""
+    return isinstance(error, OSError) and bool(_PASSES.search(str(error)))
+
+
+def _say(state: tenacity.RetryCallState) -> None:
+    if state.attempt_number == 2:  # the first repetition is nothing to speak of
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("The store does not answer (%s); trying again.", str(error).split("; Details")[0][-200:])

@@ -1,0 +1,1 @@
+from s3_server import s3  # noqa: F401
