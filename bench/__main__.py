@@ -1,0 +1,162 @@
+"""`python -m bench`: each stage beside the published loop, timed in one run, and whether it keeps to its floor."""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from bench.measuring import FULL, QUICK, Clock, memory_is_measurable, time_pieces, total
+from bench.memory import peak_of
+from bench.rows import ROWS, Row
+
+
+@dataclass(frozen=True)
+class Options:
+    """Time raydd's stages beside the published loop; exit code 1 if one falls under its floor."""
+
+    quick: bool = False
+    """Small sizes and generous floors, some minutes: for CI."""
+    only: tuple[str, ...] = ()
+    """Rows to measure; all if none is named."""
+    threads: int = 1
+    """CPU threads of either side."""
+    clock: Clock = "cpu"
+    """CPU seconds, which other work on the machine leaves alone, or those on the wall, for an idle machine."""
+    json: Path | None = None
+    """Also write all numbers to this file."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one row."""
+
+    name: str
+    baseline: float
+    raydd: float
+    value: float
+    """What the floor is about: a ratio, or raydd's number itself."""
+    floor: float
+    aim: float | None
+    kept: bool
+    """Whether time and memory keep to their floors."""
+    pieces: dict[str, float]
+    """Median seconds of each piece."""
+    counts: dict[str, dict[str, float]]
+    """How often each side does each."""
+    baseline_bytes: int | None = None
+    raydd_bytes: int | None = None
+
+
+def measure(row: Row, options: Options) -> Result:
+    """Measure one row."""
+    size, floor = (QUICK, row.quick_floor) if options.quick else (FULL, row.floor)
+    assert floor is not None
+    seconds, counts = {}, {}
+    with tempfile.TemporaryDirectory(prefix="raydd-bench-") as name:
+        folder = Path(name)
+        if row.pieces:
+            pieces = row.pieces(size, folder)
+            seconds = time_pieces(pieces, size.rounds, options.clock)
+            counts = {side: dict(pieces.side(side)) for side in ("baseline", "raydd")}
+            baseline, raydd = total(pieces.baseline, seconds), total(pieces.raydd, seconds)
+            del pieces
+        else:
+            assert row.numbers is not None
+            baseline, raydd = row.numbers(size, folder)
+    value = row.measure.of(baseline, raydd)
+    kept, peaks = row.measure.holds(value, floor), (None, None)
+    if row.memory and memory_is_measurable() and not options.quick:
+        peaks = tuple(peak_of(row.name, side, threads=options.threads) for side in ("baseline", "raydd"))
+        kept = kept and row.memory.holds(*peaks)
+    return Result(row.name, baseline, raydd, value, floor, row.aim, kept, seconds, counts, *peaks)
+
+
+def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
+    """The results for the terminal."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("row", "what", "baseline", "raydd", "measured", "floor", "aim", "peak memory"):
+        table.add_column(name, justify="left" if name in ("row", "what") else "right", overflow="fold")
+    for row, result in rows:
+        form = row.measure.form.format
+        table.add_row(
+            row.name,
+            f"{row.what} [dim](baseline: {row.baseline})[/]",
+            _amount(row, result.baseline),
+            _amount(row, result.raydd),
+            f"[{'green' if result.kept else 'bold red'}]{form(result.value)}[/]",
+            form(result.floor),
+            form(result.aim) if result.aim else "",
+            ""
+            if result.raydd_bytes is None
+            else f"{_megabytes(result.baseline_bytes)} / {_megabytes(result.raydd_bytes)}",
+        )
+    return table
+
+
+def main(options: Options) -> int:
+    """Measure the rows, print the table, and say what fell under its floor."""
+    console = Console()
+    unknown = set(options.only) - {row.name for row in ROWS}
+    if unknown:
+        console.print(f"There is no row {sorted(unknown)}. The rows: {', '.join(row.name for row in ROWS)}.")
+        return 2
+    torch.set_num_threads(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of the processes that this one starts
+    chosen = [
+        row
+        for row in ROWS
+        if (not options.only or row.name in options.only) and (not options.quick or row.quick_floor is not None)
+    ]
+    began, measured = time.monotonic(), []
+    for row in chosen:
+        with console.status(f"{row.name}: {row.what}"):
+            measured.append((row, measure(row, options)))
+        console.log(f"{row.name}: {row.measure.form.format(measured[-1][1].value)}")
+    clock = "CPU seconds" if options.clock == "cpu" else "seconds on the wall"
+    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    rounds = (QUICK if options.quick else FULL).rounds
+    title = f"{clock}, {threads}, medians of {rounds} rounds in turn; torch {torch.__version__}, {_processor()}"
+    console.print(table_of(measured, title))
+    console.print(
+        f"{(time.monotonic() - began) / 60:.1f} minutes. Times of hours are sums of measured pieces (--json)."
+    )
+    if options.json:
+        told = {"machine": title, "quick": options.quick, "rows": [asdict(result) for _, result in measured]}
+        options.json.write_text(json.dumps(told, indent=1))
+    under = [row.name for row, result in measured if not result.kept]
+    if under:
+        console.print(f"Under the floor: {', '.join(under)}. See what changed there, or run `--only {under[0]}` again.")
+    return 1 if under else 0
+
+
+def _amount(row: Row, number: float) -> str:
+    if row.name == "storage":
+        return f"{number:.3f} GB"
+    if number < 60:
+        return f"{number:.3g} s"
+    return f"{number / 60:.3g} min" if number < 3600 else f"{number / 3600:.3g} h"
+
+
+def _megabytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:,.0f} MB"
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, description=__doc__, use_underscores=True)))

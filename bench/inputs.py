@@ -1,0 +1,96 @@
+"""What the rows run on: the packaged encoders, the bundled pictures, features and experts of random numbers.
+
+Times do not depend on the numbers in features or heads, so no data set has to be encoded to time what reads a cache.
+The sizes are Flickr8k's (3,400 images with five captions each), which two cores can also run for real.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor, nn
+
+from raydd.config import DataConfig, EncodersConfig
+from raydd.data import FeatureRows, SplitFeatures, load_image_encoder, load_text_encoder
+from raydd.data.encoders.registry import IMAGE_ENCODERS
+from raydd.data.encoders.towers import ImageEncoder, NormalisedTower, TextEncoder
+from raydd.data.images import ImageSource, open_image
+from raydd.data.readers import find_reader
+from raydd.distill.experts import Experts
+from raydd.distill.heads import Head, initial_heads
+from raydd.store import Record, Store
+
+IMAGES, CAPTIONS_EACH = 3_400, 5
+SCORED_IMAGES = 1_000
+TEMPERATURE = 0.07
+_ENCODERS = EncodersConfig()  # efficientnet-lite0 and MiniLM
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """Both encoders as raydd runs them, and the image encoder as it is loaded, which the published loop runs."""
+
+    image: ImageEncoder
+    text: TextEncoder
+    plain: nn.Module
+
+
+@cache
+def encoders(image_size: int) -> Encoders:
+    """The packaged encoders at an image size."""
+    config = EncodersConfig(image_size=image_size)
+    tower = IMAGE_ENCODERS[_ENCODERS.image].load("", config)
+    plain = NormalisedTower(tower.module, tower.mean, tower.std).eval().requires_grad_(False)
+    return Encoders(load_image_encoder(config), load_text_encoder(config), plain)
+
+
+@cache
+def sources(count: int) -> tuple[tuple[ImageSource, ...], tuple[str, ...]]:
+    """So many bundled pictures where they lie, and their captions; the list is gone through again where it is short."""
+    entries = find_reader("stamps")(DataConfig()).entries
+    chosen = [entries[number % len(entries)] for number in range(count)]
+    return tuple(entry.image for entry in chosen), tuple(entry.captions[0] for entry in chosen)
+
+
+@cache
+def pictures(count: int) -> tuple[Sequence[Image.Image], Sequence[str]]:
+    """So many bundled pictures in memory, and their captions."""
+    images, captions = sources(count)
+    return [open_image(image) for image in images], captions
+
+
+def split_of(images: int, image_width: int, text_width: int, *, captions: int = CAPTIONS_EACH) -> SplitFeatures:
+    """A split of random features, one view of each image."""
+    generator = Generator().manual_seed(0)
+    rows = FeatureRows((torch.randn(images, 1, image_width, generator=generator).half(),), per_shard=images)
+    texts = torch.randn(images * captions, text_width, generator=generator).half()
+    return SplitFeatures(rows, texts, torch.arange(images).repeat_interleave(captions))
+
+
+def experts_in(folder: Path, image_width: int, text_width: int, width: int, *, count: int, epochs: int) -> Experts:
+    """Experts in a store of their own whose snapshots lie near their starts, as trained ones do."""
+    record = Record.of(Store(folder), "experts", {}, {}, version=1)
+    experts = Experts(record, image_width, text_width, width, first_seed=0, count=count)
+    for expert in range(count):
+        for epoch in range(1, epochs + 1):
+            if not experts.has(expert, epoch):
+                record.write_tensors(experts.name(expert, epoch), experts.rounded(expert, _near(experts, epoch))[0])
+    return experts
+
+
+def _near(experts: Experts, epoch: int) -> tuple[Head, Head]:
+    away = initial_heads(experts.image_width, experts.text_width, experts.width, 1_000 + epoch)
+    starts = experts.initial(0)
+    image, text = (
+        Head(*(part + 0.05 * other for part, other in zip(start, head, strict=True)))
+        for start, head in zip(starts, away, strict=True)
+    )
+    return image, text
+
+
+def flat(heads: tuple[Head, Head]) -> tuple[Tensor, Tensor]:
+    """Both heads as the published loop has them: one vector each."""
+    return heads[0].flat(), heads[1].flat()

@@ -1,0 +1,32 @@
+"""Peak memory of one side of a row, in a process of its own: `python -m bench.memory ROW SIDE THREADS`."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def peak_of(row: str, side: str, *, threads: int) -> int:
+    """Bytes that a side's pieces add at their peak to a fresh process that holds the inputs of both sides."""
+    command = [sys.executable, "-m", "bench.memory", row, side, str(threads)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(row: str, side: str, threads: str) -> None:
+    """Print the peak."""
+    import torch
+
+    from bench.measuring import FULL, peak_bytes
+    from bench.rows import ROWS
+
+    torch.set_num_threads(int(threads))
+    make = next(known.pieces for known in ROWS if known.name == row)
+    assert make is not None
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(peak_bytes(make(FULL, Path(folder)), side)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,133 @@
+"""A distillation step on pixels and on features, both with the published settings and the constant-memory gradient."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from bench import published_loop
+from bench.inputs import TEMPERATURE, encoders, experts_in, flat, pictures
+from bench.measuring import Pieces, Size
+from bench.rows.row import Memory, Row
+from raydd.config import DistillConfig, PlaceConfig
+from raydd.distill.draws import draw_step
+from raydd.distill.engine import Distillation, PixelSpace, Spread
+from raydd.distill.experts import Experts
+from raydd.distill.similarity import Similarity
+from raydd.distill.synthetic import SyntheticSet
+from raydd.place import images_at_once
+
+PUBLISHED = DistillConfig(
+    pairs=99,
+    minibatch=20,
+    student_steps=8,
+    max_start_epoch=2,
+    target_epochs=1,
+    loss="wbce",
+    gradient="constant-memory",
+    optimizer="sgd",
+    schedule="constant",
+    start_rate=0.1,
+    image_lr=1e-3,
+    text_lr=1e-3,
+    similarity_lr=1e-3,
+    rate_lr=1e-4,
+    space="features",
+)
+_EXPERTS = 4
+_STORED_EPOCHS = 11  # snapshots in a published file: the start and 10 epochs
+
+
+def _feature_step(size: Size, folder: Path) -> Pieces:
+    experts = experts_in(folder, size.width, size.width // 3, size.width, count=_EXPERTS, epochs=2)
+    start = _start(torch.randn(PUBLISHED.pairs, size.width, generator=Generator().manual_seed(1)), size.width // 3)
+    distillation = Distillation(start, experts, PUBLISHED, temperature=TEMPERATURE, spread=_units(start))
+    return _pieces(distillation.step, _published(start, start.image_features, experts, folder, lambda rows: rows))
+
+
+def _pixel_step(size: Size, folder: Path) -> Pieces:
+    used = encoders(size.image_size)
+    image_width, text_width = used.image.width, used.text.width
+    experts = experts_in(folder, image_width, text_width, image_width, count=_EXPERTS, epochs=2)
+    images, _ = pictures(PUBLISHED.pairs)
+    square = (size.image_size, size.image_size)
+    pixels = torch.stack([_bytes(image.resize(square)) for image in images])
+    start = _start(torch.zeros(PUBLISHED.pairs, image_width), text_width, pixels)
+    space = PixelSpace(used.image.module, used.image.pixel_std, images_at_once(PlaceConfig(), "cpu"))
+    distillation = Distillation(
+        start, experts, PUBLISHED, temperature=TEMPERATURE, spread=_units(start), pixel_space=space
+    )
+    return _pieces(distillation.step, _published(start, pixels.float() / 255, experts, folder, used.plain))
+
+
+def _pieces(raydd: Callable[[], object], published: Callable[[], object]) -> Pieces:
+    return Pieces({"published step": published, "step": raydd}, {"published step": 1}, {"step": 1})
+
+
+def _published(
+    start: SyntheticSet, image: Tensor, experts: Experts, folder: Path, encode: Callable[[Tensor], Tensor]
+) -> Callable[[], object]:
+    file = folder / "expert.pt"
+    epochs = [flat(experts.snapshot(0, epoch)) for epoch in (0, 1, 2)]
+    later = [tuple(part.clone() for part in epochs[2]) for _ in range(_STORED_EPOCHS - len(epochs))]
+    published_loop.write_trajectory(file, [*epochs, *later])  # type: ignore[list-item]
+    variables = published_loop.Variables(
+        image, start.text_features, **start.similarity.factors, rates=torch.tensor([start.rate_image, start.rate_text])
+    )
+    draws = draw_step(PUBLISHED, 0, 1, (torch.ones(2, 1), torch.ones(2, 1)))
+    plan = published_loop.Plan(
+        draws.start_epoch,
+        draws.start_epoch + PUBLISHED.target_epochs,
+        draws.plan.minibatches,
+        draws.plan.permutations,
+        draws.plan.ratios,
+    )
+    return lambda: published_loop.distillation_step(
+        variables, file, plan, encode, width=experts.width, alpha=PUBLISHED.alpha, temperature=TEMPERATURE
+    )
+
+
+def _start(image_features: Tensor, text_width: int, pixels: Tensor | None = None) -> SyntheticSet:
+    generator, pairs = Generator().manual_seed(2), len(image_features)
+    similarity = Similarity.start("low-rank", pairs, rank=PUBLISHED.rank, alpha=PUBLISHED.alpha, generator=generator)
+    texts, rate, numbers = (
+        torch.randn(pairs, text_width, generator=generator),
+        PUBLISHED.start_rate,
+        torch.arange(pairs),
+    )
+    return SyntheticSet(image_features, texts, similarity, rate, rate, PUBLISHED.loss, numbers, numbers, pixels)
+
+
+def _units(start: SyntheticSet) -> Spread:
+    image, text = (torch.ones(2, rows.shape[1]) for rows in (start.image_features, start.text_features))
+    return Spread(image, text, image)
+
+
+def _bytes(image) -> Tensor:
+    from torchvision.transforms.functional import pil_to_tensor
+
+    return pil_to_tensor(image)
+
+
+DISTILLATION = (
+    Row(
+        "pixels",
+        "a pixel distillation step, 99 pairs, 8 student steps of 20",
+        "two passes that encode each minibatch, the expert's file read",
+        floor=2.5,
+        aim=4,
+        quick_floor=1.3,
+        memory=Memory(share=0.5),
+        pieces=_pixel_step,
+    ),
+    Row(
+        "features",
+        "a feature distillation step, heads of 2304, 8 student steps of 20",
+        "two passes with whole heads, the expert's file read",
+        floor=3,
+        aim=6,
+        quick_floor=1.5,
+        pieces=_feature_step,
+    ),
+)

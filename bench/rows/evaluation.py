@@ -1,0 +1,159 @@
+"""Students and their scores, retrieval at COCO's size, selections."""
+
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import normalize
+
+from bench import published_selections, published_students
+from bench.inputs import CAPTIONS_EACH, SCORED_IMAGES, TEMPERATURE, encoders, flat, pictures, split_of
+from bench.measuring import Pieces, Size
+from bench.rows.row import WITHIN, Memory, Row
+from raydd.config import StudentsConfig
+from raydd.data.augment import transform_of
+from raydd.distill.heads import initial_heads
+from raydd.distill.losses import weighted_bce
+from raydd.distill.selections.evidence import Joint
+from raydd.distill.selections.herding import herd
+from raydd.distill.selections.k_center import centres
+from raydd.distill.similarity import Similarity
+from raydd.evaluate.retrieval import KS, retrieval_scores
+from raydd.evaluate.students import FIRST_SEED, TrainingPairs, score_heads, train_students
+
+_STUDENTS, _EPOCHS = 5, 101  # published: one epoch more than its 100
+_TESTS = 6  # of a published student: after epochs 0, 20, ..., 100
+_PAIRS = 99
+_SLICE = 20  # images of test that one piece encodes
+_FEW_EPOCHS = 9  # of raydd's students in one piece, and one more
+_WIDTH = 1280
+
+
+def _students(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+    used, recipe = encoders(size.image_size), StudentsConfig(rate="published")
+    images, captions = pictures(_PAIRS)
+    plainly = transform_of("none", size.image_size)
+    width, rates = used.image.width, (0.01, 0.01)
+    generator = Generator().manual_seed(0)
+    texts, similarity = torch.randn(_PAIRS, used.text.width, generator=generator), torch.eye(_PAIRS)
+    test = split_of(SCORED_IMAGES, width, used.text.width)
+    heads = initial_heads(width, used.text.width, width, 0)
+
+    def pixels_of(pictures) -> Tensor:
+        return torch.stack([plainly(picture) for picture in pictures]).float() / 255
+
+    pixels, few = pixels_of(images), [*captions, captions[0]]
+    features = torch.randn(_PAIRS, width, generator=generator)
+    pairs = TrainingPairs(features, texts, Similarity("identity", _PAIRS, {}), *rates, "wbce")
+    embedded = [normalize(torch.randn(rows, width, generator=generator)) for rows in (SCORED_IMAGES, len(test.texts))]
+    matrix, owners = (embedded[0] @ embedded[1].T).numpy(), test.image_of_text.numpy()
+
+    def published_epoch() -> object:
+        return published_students.train_student(
+            flat(heads),
+            pixels,
+            texts,
+            similarity,
+            rates,
+            used.plain,
+            width=width,
+            temperature=TEMPERATURE,
+            epochs=0,
+            batch_size=recipe.batch_size,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            dropout=recipe.dropout,
+            seed=FIRST_SEED,
+            loss=weighted_bce,
+        )
+
+    @torch.no_grad()
+    def encoded_slice() -> None:
+        used.plain(pixels_of(images[:_SLICE]))
+        used.text.encode(few)
+
+    def epochs() -> object:
+        some = StudentsConfig(rate="published", epochs=_FEW_EPOCHS)
+        seeds = range(_STUDENTS)
+        return train_students(pairs, some, width=width, temperature=TEMPERATURE, seeds=seeds)
+
+    run = {
+        "published epoch": published_epoch,
+        "slice of test encoded": encoded_slice,
+        "test ranked": lambda: published_students.recalls(matrix, owners),
+        "10 epochs of 5 students": epochs,
+        "one student scored": lambda: score_heads(*heads, test),
+    }
+    tests = _STUDENTS * _TESTS
+    baseline = {
+        "published epoch": _STUDENTS * _EPOCHS,
+        "slice of test encoded": tests * SCORED_IMAGES / _SLICE,
+        "test ranked": tests,
+    }
+    return Pieces(run, baseline, {"10 epochs of 5 students": _EPOCHS / 10, "one student scored": _STUDENTS})
+
+
+def _retrieval(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+    images, captions = size.retrieval
+    generator = Generator().manual_seed(0)
+    image, text = (normalize(torch.randn(count, _WIDTH, generator=generator)) for count in size.retrieval)
+    owners = torch.arange(images).repeat_interleave(captions // images)
+    run = {
+        "product and top-k": lambda: (image @ text.T).topk(max(KS), dim=1),
+        "scores": lambda: retrieval_scores(image, text, owners),
+    }
+    return Pieces(run, {"product and top-k": 1}, {"scores": 1})
+
+
+def _selections(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+    chosen, candidates = size.selection
+    images = candidates // CAPTIONS_EACH
+    generator = Generator().manual_seed(0)
+    image, text = (normalize(torch.randn(count, _WIDTH, generator=generator)) for count in (images, candidates))
+    owners = torch.arange(images).repeat_interleave(CAPTIONS_EACH)
+    joint, whole = Joint(image.half(), text.half(), owners), torch.cat([image[owners], text], dim=1)
+    few = min(chosen, 20)
+    # A loop takes equally long for each choice. One is run; K-Center's first is drawn, so there it is the second.
+    run = {
+        "a herded pair": lambda: published_selections.herd(whole, owners, 1),
+        "a centre": lambda: published_selections.centres(whole, owners, 2, first=0),
+        f"{few} herded pairs": lambda: herd(joint, few),
+        f"{few} centres": lambda: centres(joint, few, seed=0),
+    }
+    times = chosen / few
+    return Pieces(
+        run,
+        {"a herded pair": chosen, "a centre": chosen},
+        {f"{few} herded pairs": times, f"{few} centres": times},
+    )
+
+
+EVALUATION = (
+    Row(
+        "students",
+        "five students of 100 epochs on 99 pairs, and their scores on 1,000 images",
+        "one epoch, and one slice of a test, that encode; times 505 and 6 tests a student",
+        floor=20,
+        aim=50,
+        quick_floor=3,
+        pieces=_students,
+    ),
+    Row(
+        "retrieval",
+        "retrieval scores of 5,000 images and 25,000 captions",
+        "one matrix product and one top-k",
+        floor=1.5,
+        quick_floor=2.5,
+        measure=WITHIN,
+        memory=Memory(megabytes=500),
+        pieces=_retrieval,
+    ),
+    Row(
+        "selections",
+        "herding and K-Center, 500 of 30,000 pairs",
+        "loops over all candidates, one choice of each times 500",
+        floor=20,
+        quick_floor=5,
+        pieces=_selections,
+    ),
+)

@@ -1,0 +1,47 @@
+"""How long it takes until something starts: the help, and the engine's import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.measuring import Pieces, Size
+from bench.rows.row import BEYOND, ITSELF, Row
+
+
+def _help(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+    run = {"python": lambda: _python("pass"), "help": lambda: _python("from raydd.cli import main; main(['--help'])")}
+    return Pieces(run, {"python": 1}, {"help": 1})
+
+
+def _import(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+    run = {"torch": lambda: _python("import torch"), "engine": lambda: _python("import torch, raydd.stages")}
+    return Pieces(run, {"torch": 1}, {"engine": 1})
+
+
+def _python(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+START = (
+    Row(
+        "help",
+        "`raydd --help`",
+        "a Python that does nothing",
+        floor=0.7,
+        aim=0.3,
+        quick_floor=0.7,
+        measure=ITSELF,
+        memory=None,
+        pieces=_help,
+    ),
+    Row(
+        "import",
+        "import of the engine beside torch's own",
+        "`import torch`",
+        floor=0.3,
+        quick_floor=0.6,
+        measure=BEYOND,
+        memory=None,
+        pieces=_import,
+    ),
+)

@@ -1,0 +1,76 @@
+"""The busy share of a sweep's slots, with trials that sleep in place of distilling."""
+
+import json
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.measuring import Size
+from bench.rows.row import SHARE, Row
+from raydd.config import Config
+from raydd.settings import with_settings
+from search_spaces import Space
+
+_TRIALS, _SECONDS, _SLOTS = 16, 5.0, 2
+
+
+def busy_seconds(folder: Path, *, trials: int, seconds: float, slots: int) -> tuple[float, float]:
+    """Seconds that the slots were busy, and that they were there: from the first trial's start to the last one's end.
+
+    The trials go through Ray Tune, the study and the searcher as a sweep's do; starting Ray and the first workers is
+    not counted.
+    """
+    from raydd.tuning.environment import prepare_environment
+
+    prepare_environment("local")
+    from raydd.tuning.cluster import cluster
+    from raydd.tuning.study import open_study
+    from raydd.tuning.trials import run_trials
+
+    folder = folder.absolute()
+    config = with_settings(Config(), {"sweep.name": "sleepers", "sweep.trials": trials, "sweep.stop_weak": False})
+    space = Space("sleepers", _suggest)
+    with cluster("local", folder):
+        study = open_study(config, space, f"sqlite:///{folder / 'studies.db'}")
+        trial = partial(_sleep, seconds=seconds, folder=str(folder))
+        run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), at_once=slots)
+    times = [json.loads(path.read_text()) for path in folder.glob("trial-*.json")]
+    there = max(end for _, end in times) - min(begin for begin, _ in times)
+    return trials * seconds, slots * there
+
+
+def _suggest(trial: Any) -> Mapping[str, Any]:
+    trial.suggest_float("distill.image_lr", 0.01, 0.1, log=True)
+    return {}
+
+
+def _sleep(trial: Mapping[str, Any], *, seconds: float, folder: str) -> None:
+    from ray import tune
+
+    from raydd.tuning.reports import TrialReport
+
+    begin = time.time()
+    time.sleep(seconds)
+    done = TrialReport(step=1, steps=1, r_mean=1.0, seconds=seconds, bytes=1, record="none")
+    tune.report(done.as_result())
+    (Path(folder) / f"trial-{trial['number']}.json").write_text(json.dumps([begin, time.time()]))
+
+
+def _busy(size: Size, folder: Path) -> tuple[float, float]:  # noqa: ARG001
+    return busy_seconds(folder, trials=_TRIALS, seconds=_SECONDS, slots=_SLOTS)
+
+
+SWEEP = (
+    Row(
+        "sweep",
+        "busy share of the slots, 16 trials of 5 s on 2 slots",
+        "16 x 5 s of sleep",
+        floor=90,
+        aim=97,
+        measure=SHARE,
+        memory=None,
+        numbers=_busy,
+    ),
+)
