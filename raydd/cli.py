@@ -22,6 +22,7 @@ COMMANDS = {
     "distill": "Distil a synthetic set.",
     "evaluate": "Score a synthetic set beside random pairs and full data.",
     "sweep": "Search the settings with Ray Tune and Optuna, tracked in MLflow.",
+    "report": "Write one page on a sweep or a set: results, what mattered, the pairs, the cost.",
     "board": "Open MLflow's pages on what was tracked.",
     "doctor": "Say what this machine has and lacks for the planned run.",
 }

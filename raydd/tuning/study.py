@@ -17,7 +17,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from raydd.config import Config
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, nearest
 from raydd.settings import flatten
 from search_spaces import Space
 
@@ -76,6 +76,28 @@ def find_study(config: Config, address: str) -> optuna.Study | None:
         return None
     _require_same(study, config)
     return study
+
+
+def load_study(name: str, address: str) -> optuna.Study:
+    """A sweep's study by its name, to look at.
+
+    Raises:
+        ConfigError: there is none of that name; it says which there are.
+    """
+    storage = _storage(address)
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        known = optuna.get_all_study_names(storage)
+        raise ConfigError(
+            f"There is no sweep {name!r} in {hide_password(address)}. "
+            f"{nearest(name, known) if known else 'There is none at all.'} Set sweep.name or place.study."
+        ) from error
+
+
+def shared_settings(study: optuna.Study) -> dict[str, Any]:
+    """The settings that all trials share and that decide their results, as the sweep was started with them."""
+    return dict(study.user_attrs.get(_BASE, {}))
 
 
 def study_id(study: optuna.Study) -> str:

@@ -163,6 +163,7 @@ def _importance(study: optuna.Study, objectives: tuple[str, ...]) -> Mapping[str
     if len(studies.ranked(study, objectives)) < studies.STARTUP_TRIALS:
         return {}
     try:
-        return optuna.importance.get_param_importances(study, target=lambda trial: trial.values[place])
+        # Optuna's default takes low targets as good; other evaluators do not mind the sign.
+        return optuna.importance.get_param_importances(study, target=lambda trial: -trial.values[place])
     except (ValueError, RuntimeError):  # no setting is in every trial, or all scores are equal
         return {}

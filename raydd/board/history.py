@@ -1,0 +1,59 @@
+"""What MLflow kept of a sweep's trials, read back; with `tracking`, the only module that imports it."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raydd.board.tracking import EXPERIMENT, metric_name
+
+_PAGE = 1000  # runs that are asked for at once
+
+
+class History:
+    """The runs of one sweep's trials. Nothing is written; without a database there are none."""
+
+    def __init__(self, address: str, study: str) -> None:
+        """Find the runs.
+
+        Args:
+            address: MLflow's tracking address; `none` has no runs.
+            study: what tells this sweep from all others, see `raydd.tuning.study.study_id`.
+        """
+        self._runs: dict[int, Any] = {}
+        if address == "none" or not _there(address):
+            return
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient(address)
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return
+        token = None
+        while token is None or token:
+            found = self._client.search_runs(
+                [experiment.experiment_id], f"tags.`raydd.trial` LIKE '{study}/%'", max_results=_PAGE, page_token=token
+            )
+            self._runs |= {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in found}
+            token = found.token or ""
+
+    def last(self) -> dict[int, Mapping[str, float]]:
+        """The last value of each metric of each trial, by MLflow's names (`val/IR_at_1`)."""
+        return {number: run.data.metrics for number, run in self._runs.items()}
+
+    def curves(self, number: int, keys: Iterable[str]) -> dict[str, Sequence[tuple[int, float]]]:
+        """Step and value of some metrics of one trial; those that it lacks are left out."""
+        run = self._runs.get(number)
+        names = {key: metric_name(key) for key in keys}
+        if run is None:
+            return {}
+        return {
+            key: sorted((point.step, point.value) for point in self._client.get_metric_history(run.info.run_id, name))
+            for key, name in names.items()
+            if name in run.data.metrics
+        }
+
+
+def _there(address: str) -> bool:
+    return not address.startswith("sqlite:///") or Path(address.removeprefix("sqlite:///")).is_file()

@@ -1,0 +1,49 @@
+"""One page on a sweep, or on a single synthetic set, that opens without a server: results, search, pairs, cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from raydd import cli
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """A page on the sweep that `sweep.name` names, or on one set."""
+
+    set: Path | None = None
+    """Folder of a synthetic set, to show it alone; give the settings that it was made with besides."""
+    out: Path | None = None
+    """Where to write the page; else HOME/reports/NAME.html."""
+    map: Literal["pca", "umap"] = "pca"
+    """Plane in which both modalities are drawn: principal components, or UMAP (extra `umap`)."""
+
+
+def main(options: Options) -> int:
+    """Write the page and say where it is."""
+    from raydd.console import progress_on
+    from raydd.place import use_threads
+    from raydd.report.making import report_of_set, report_of_sweep
+    from raydd.report.page import write_page
+
+    use_threads(options.settings.place)
+    with progress_on() as progress:
+        if options.set:
+            page, name = report_of_set(options.set, options.settings, options.map, progress), options.set.name
+        else:
+            # The sweep's own settings, unless a file says others.
+            own = options.config is None
+            page = report_of_sweep(options.settings, options.map, progress, own_settings=own)
+            name = options.settings.sweep.name
+    path = write_page(page, options.out or _folder(options) / f"{name}.html")
+    megabytes = path.stat().st_size / 1e6
+    Console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _folder(options: Options) -> Path:
+    from raydd.place import home
+
+    return home(options.settings.place) / "reports"

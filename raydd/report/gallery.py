@@ -1,0 +1,107 @@
+"""The synthetic pairs to look at: each image beside the one it started from, its words, its strongest neighbours."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from raydd.data import Pairs, open_pixels
+from raydd.distill.synthetic import SyntheticSet
+from raydd.export.sets import OpenedSet
+
+AMPLIFIED = 6  # times the difference, around middle grey
+STRONGEST = 3  # off-diagonal similarities that are listed
+_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    """One synthetic pair as the page shows it; pictures are data addresses."""
+
+    number: int
+    start: str
+    """The real image that it started from."""
+    image: str
+    """The synthetic image; empty for a set of features."""
+    difference: str
+    """Their difference, amplified; empty for a set of features."""
+    change: float
+    """Mean absolute change of a pixel, of 255."""
+    start_name: str
+    start_caption: str
+    nearest: tuple[tuple[str, float], ...]
+    """Real captions nearest to the text feature, with their cosines."""
+    strongest: tuple[tuple[int, float, str], ...]
+    """The texts that the image is most (or least) similar to beside its own: number, similarity, nearest caption."""
+
+
+def shown_pairs(opened: OpenedSet, train: Pairs, size: int) -> list[ShownPair]:
+    """All pairs of a set.
+
+    Args:
+        opened: the set.
+        train: the training pairs that it started from.
+        size: side of the images in pixels, for a set without images.
+    """
+    synthetic = opened.synthetic
+    side = size if synthetic.pixels is None else synthetic.pixels.shape[-1]
+    starts = open_pixels([train.images[index] for index in synthetic.start_images.tolist()], side)
+    neighbours = strongest(synthetic.similarity.matrix(), opened.rows)
+    return [
+        _shown(number, synthetic, starts[number], row, neighbours[number]) for number, row in enumerate(opened.rows)
+    ]
+
+
+def strongest(
+    similarity: Float[Tensor, "N N"], rows: Sequence[Mapping[str, Any]], count: int = STRONGEST
+) -> list[tuple[tuple[int, float, str], ...]]:
+    """For each image the texts with the largest similarities by size beside its own; none where all are zero."""
+    beside = similarity.clone().fill_diagonal_(0.0)
+    places = beside.abs().topk(min(count, len(beside) - 1), dim=1).indices
+    return [
+        tuple(
+            (other, float(beside[number, other]), rows[other]["nearest_captions"][0])
+            for other in places[number].tolist()
+            if beside[number, other] != 0
+        )
+        for number in range(len(beside))
+    ]
+
+
+def difference(start: UInt8[Tensor, "3 H W"], image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:
+    """What was added to an image, amplified, around middle grey."""
+    return ((image.float() - start.float()) * AMPLIFIED + 128).round().clamp(0, 255).to(torch.uint8)
+
+
+def data_address(pixels: UInt8[Tensor, "3 H W"]) -> str:
+    """An image as a `data:` address, in WebP."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="WEBP", quality=_QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _shown(
+    number: int,
+    synthetic: SyntheticSet,
+    start: UInt8[Tensor, "3 H W"],
+    row: Mapping[str, Any],
+    neighbours: tuple[tuple[int, float, str], ...],
+) -> ShownPair:
+    pixels = None if synthetic.pixels is None else synthetic.pixels[number]
+    return ShownPair(
+        number=number,
+        start=data_address(start),
+        image="" if pixels is None else data_address(pixels),
+        difference="" if pixels is None else data_address(difference(start, pixels)),
+        change=0.0 if pixels is None else float((pixels.float() - start.float()).abs().mean()),
+        start_name=row["start_image"],
+        start_caption=row["start_caption"],
+        nearest=tuple(zip(row["nearest_captions"], row["cosines"], strict=True)),
+        strongest=neighbours,
+    )

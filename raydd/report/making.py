@@ -1,0 +1,125 @@
+"""From a sweep's name, or a set's folder, to its page: finds what is kept, makes what is lacking."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from raydd.board.history import History
+from raydd.config import Config
+from raydd.errors import RecordError
+from raydd.export.sets import OpenedSet, kept_scores, open_set, set_of_record
+from raydd.place import home, mlflow_address, open_store, study_address
+from raydd.progress import Progress
+from raydd.report.page import Page
+from raydd.report.search import objectives_of, sweep_parts
+from raydd.report.sets import require_data, set_parts
+from raydd.report.sweeps import best_first, trials_of
+from raydd.report.whole import final_of, result_rows, set_page
+from raydd.settings import flatten, load, with_settings
+from raydd.stages import evaluate, full_scores, pairs, selected_scores
+from raydd.store import Record, Store
+from raydd.tuning import study as studies
+from raydd.tuning.results import SETTINGS
+
+How = Literal["pca", "umap"]
+
+
+def report_of_sweep(config: Config, how: How, progress: Progress, *, own_settings: bool) -> Page:
+    """The page of the sweep that `sweep.name` names, running or concluded, with the best set that it has.
+
+    Args:
+        config: place and name; the rest too, where the sweep's own settings are not wanted.
+        how: the plane of the maps.
+        progress: told about what is made.
+        own_settings: take the settings that the sweep kept.
+
+    Raises:
+        ConfigError: there is no sweep of that name.
+        RecordError: no trial of it is complete.
+    """
+    name = config.sweep.name
+    study = studies.load_study(name, study_address(config.place))
+    objectives = objectives_of(study)
+    history = History(mlflow_address(config.place), studies.study_id(study))
+    best = best_first(trials_of(study, objectives, {}))
+    if not best:
+        raise RecordError(f"The sweep {name} has no complete trial yet. `raydd watch` shows how it gets on.")
+    folder, store = home(config.place) / "sweeps" / name, open_store(config.place)
+    final = final_of(folder)
+    if own_settings:
+        config = _settings_of(study, config, folder / SETTINGS)
+    config = with_settings(config, final["settings"] if final else {**best[0].settings, "distill.space": "features"})
+    opened = set_of_record(_record(store, final["record"] if final else best[0].record))
+    scores = {split: final[split] for split in ("val", "test")} if final else kept_scores(opened)
+    return _page(
+        opened,
+        config,
+        scores,
+        sweep_parts(study, objectives, history),
+        how,
+        progress,
+        title=f"Sweep {name}",
+        command=f"raydd sweep --config FILE.yaml --sweep.name {name} --sweep.trials {len(study.trials)}",
+    )
+
+
+def report_of_set(folder: Path, config: Config, how: How, progress: Progress) -> Page:
+    """The page of the set in a folder; the settings say where its data are.
+
+    Raises:
+        RecordError: the folder is not a synthetic set.
+        ConfigError: the settings name other data.
+    """
+    opened = open_set(folder)
+    made_with = {
+        f"distill.{name}": value
+        for name, value in opened.settings.items()
+        if f"distill.{name}" in flatten(config) and not isinstance(value, Mapping)
+    }
+    config = with_settings(config, {**made_with, **{f"encoders.{k}": v for k, v in opened.facts["encoders"].items()}})
+    command = "raydd run --config FILE.yaml"
+    return _page(opened, config, kept_scores(opened), {}, how, progress, title=opened.title, command=command)
+
+
+def _page(
+    opened: OpenedSet,
+    config: Config,
+    scores: Mapping[str, Mapping[str, Any]],
+    parts: Mapping[str, Any],
+    how: How,
+    progress: Progress,
+    *,
+    title: str,
+    command: str,
+) -> Page:
+    store = open_store(config.place)
+    data = pairs(config, store, progress)
+    require_data(opened, data)
+    shown = set_parts(opened, data, config, how, progress)
+    if not scores:  # never on test: that is for what is concluded
+        seeds = config.evaluate.seeds
+        scores = {"val": evaluate(config, store, opened.synthetic, split="val", seeds=seeds).as_json()}
+    split = config.evaluate.split if config.evaluate.split in scores else next(iter(scores))
+    config = with_settings(config, {"evaluate.split": split})
+    baselines = {
+        name: full_scores(config, store, progress) if name == "full" else selected_scores(config, store, name, progress)
+        for name in config.evaluate.baselines
+    }
+    rows = result_rows(opened, scores, {name: row.as_json() for name, row in baselines.items()}, split)
+    return set_page(opened, config, rows, {**shown, **parts}, title=title, command=command)
+
+
+def _settings_of(study: Any, config: Config, file: Path) -> Config:
+    """The settings that a sweep was started with: of its `best.yaml`, or of its study while it has not concluded."""
+    place = {name: value for name, value in flatten(config).items() if name.startswith(("place.", "sweep."))}
+    base = load(file) if file.is_file() else config
+    return with_settings(base, {**place, **_without_place(studies.shared_settings(study))})
+
+
+def _without_place(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if not name.startswith(("place.", "sweep."))}
+
+
+def _record(store: Store, folder: str) -> Record:
+    stage, name = folder.split("/")
+    return Record(store, stage, name, {}, {})

@@ -1,0 +1,84 @@
+"""The page: what it holds, and how it becomes one HTML file that needs no server and no network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.offline
+
+from raydd.report.charts import Chart
+from raydd.report.gallery import ShownPair
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One row of the table of results, in percent."""
+
+    name: str
+    scores: Mapping[str, str]
+    """Metric to `12.3 ± 0.4`, or `12.3` where a deviation is unknown."""
+    kind: str = "ours"
+    """ours, baseline or published."""
+    note: str = ""
+    """What tells it from the other rows: encoders and protocol of a published one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Everything that the page shows; what is empty is left out."""
+
+    title: str
+    lead: str
+    """What was found, in one or two sentences."""
+    facts: Mapping[str, str]
+    """Short facts below the lead: name to value."""
+    results: Sequence[ScoreRow] = ()
+    results_note: str = ""
+    history: Chart | None = None
+    importance: Chart | None = None
+    slices: Sequence[Chart] = ()
+    parallel: Chart | None = None
+    fronts: Sequence[Chart] = ()
+    choices: Sequence[Mapping[str, Any]] = ()
+    trials: Sequence[Mapping[str, Any]] = ()
+    """Rows of the trials' table: number, state, r_mean, seconds, kilobytes, settings."""
+    failures: Sequence[Mapping[str, Any]] = ()
+    collapse: Sequence[Chart] = ()
+    collapse_table: Sequence[Mapping[str, Any]] = ()
+    maps: Sequence[Chart] = ()
+    similarity: Chart | None = None
+    pairs: Sequence[ShownPair] = ()
+    pairs_note: str = ""
+    film: str = ""
+    """A film of the distillation as a data address."""
+    film_words: str = ""
+    cost: Sequence[tuple[str, str]] = ()
+    commands: Sequence[str] = ()
+    configuration: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+METRICS = ("IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "r_mean")
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Write the page; the folder is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(page), encoding="utf-8")
+    return path
+
+
+def render(page: Page) -> str:
+    """The page as HTML, with Plotly's script in it once, and only where there is a chart."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("raydd.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.get_template("page.html.j2")
+    charts = [
+        page.history, page.importance, *page.slices, page.parallel, *page.fronts, *page.collapse, *page.maps,
+        page.similarity,
+    ]  # fmt: skip
+    script = plotly.offline.get_plotlyjs() if any(charts) else ""
+    return template.render(page=page, metrics=METRICS, plotly=script)

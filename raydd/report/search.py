@@ -1,0 +1,114 @@
+"""The parts of the page that show a search: its history, what matters, what it cost."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+
+from raydd.board.history import History
+from raydd.report import charts
+from raydd.report.sets import MEASURES
+from raydd.report.sweeps import Trial, best_first, choices, front, trials_of
+from raydd.tuning import study as studies
+from raydd.tuning.live import brief, duration
+
+TABLED = 50  # trials in the page's table
+CURVES = 6  # trials whose collapse is drawn over the steps
+
+
+def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History) -> dict[str, Any]:
+    """The page's fields that show a search; fast with a thousand trials.
+
+    Args:
+        study: the sweep's.
+        objectives: names of the study's values.
+        history: what MLflow has of its trials.
+    """
+    trials = trials_of(study, objectives, history.last())
+    shares = charts.importances(study, objectives)
+    return {
+        "history": charts.history(trials),
+        "importance": charts.importance(shares) if any(shares.values()) else None,
+        "slices": charts.slices(study, objectives, shares),
+        "parallel": charts.parallel(trials, shares),
+        "fronts": [chart for cost in ("bytes", "seconds") if (chart := charts.pareto(trials, cost))],
+        "choices": choices(trials),
+        "trials": [_row(trial) for trial in best_first(trials)[:TABLED]],
+        "failures": _failures(trials),
+        "collapse": collapse_curves(trials, history),
+        "cost": sweep_cost(trials),
+        "facts": _sweep_facts(trials),
+    }
+
+
+def collapse_curves(trials: Sequence[Trial], history: History) -> list[charts.Chart]:
+    """Collapse measures over the steps of the best trials, a chart a measure; none without MLflow's curves."""
+    keys = [f"collapse/{name}" for name in MEASURES]
+    found = {trial.number: history.curves(trial.number, keys) for trial in best_first(trials)[:CURVES]}
+    drawn = []
+    for key, (name, words) in zip(keys, MEASURES.items(), strict=True):
+        lines = {f"trial {number}": curves[key] for number, curves in found.items() if curves.get(key)}
+        if lines:
+            ends = ", ".join(f"{trial} {points[-1][1]:.3f}" for trial, points in lines.items())
+            title = name.replace("_", " ")
+            drawn.append(charts.curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. Ends: {ends}."))
+    return drawn
+
+
+def sweep_cost(trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    """What the search took."""
+    walls = [trial.wall for trial in trials if math.isfinite(trial.wall)]
+    if not walls:
+        return []
+    stopped = [trial.wall for trial in trials if trial.state == "stopped" and math.isfinite(trial.wall)]
+    cost = [
+        ("all trials", duration(sum(walls))),
+        ("a trial, median", duration(sorted(walls)[len(walls) // 2])),
+    ]
+    if stopped:
+        cost.append(("spent on stopped trials", duration(sum(stopped))))
+    for name, unit, scale in (("seconds", "s", 1.0), ("bytes", "kB", 1e-3)):
+        if ends := front(trials, name):
+            value = getattr(ends[-1], name) * scale
+            cost.append((f"{name} of the best on the front", f"{value:.0f} {unit}"))
+    return cost
+
+
+def objectives_of(study: optuna.Study) -> tuple[str, ...]:
+    """Names of a study's values, as its sweep was started with them."""
+    return tuple(studies.shared_settings(study).get("sweep.objectives", ("r_mean",)))
+
+
+def _sweep_facts(trials: Sequence[Trial]) -> dict[str, str]:
+    counted = Counter(trial.state for trial in trials)
+    facts = {"trials": ", ".join(f"{counted[state]} {state}" for state in counted)}
+    if best := best_first(trials)[:1]:
+        facts["best trial"] = f"{best[0].number}, {best[0].r_mean:.2f} on val"
+    return facts
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    def number(value: float, scale: float = 1.0) -> str:
+        return f"{value * scale:.0f}" if math.isfinite(value) else ""
+
+    return {
+        "number": trial.number,
+        "r_mean": f"{trial.r_mean:.2f}",
+        "seconds": number(trial.seconds),
+        "kilobytes": number(trial.bytes, 1e-3),
+        "settings": brief(trial.settings),
+    }
+
+
+def _failures(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    reasons = Counter(trial.reason for trial in trials if trial.state == "failed")
+    return [
+        {
+            "reason": reason,
+            "count": count,
+            "numbers": ", ".join(str(one.number) for one in trials if one.state == "failed" and one.reason == reason),
+        }
+        for reason, count in reasons.most_common()
+    ]

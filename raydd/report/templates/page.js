@@ -1,0 +1,60 @@
+// Charts are drawn when they come near the screen, in the colours of the reader's scheme.
+const scheme = matchMedia("(prefers-color-scheme: dark)");
+const DARK = {
+  "#0a6aa8": "#6cb8f0", "#b8560a": "#f0a35e", "#00785a": "#4fd1a5", "#a8427f": "#e79ac6", "#6a5acd": "#b3a8ff",
+  "#8a6d00": "#e3c64a", "#6b7280": "#9aa3b2", "#9ec9ec": "#24527a", "#08306b": "#b9e0ff",
+  "#2166ac": "#5aa9f2", "#f7f7f7": "#1d2128", "#b2182b": "#ff7a6b",
+};
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+function coloured(value) {
+  if (typeof value === "string") return (scheme.matches && DARK[value]) || value;
+  if (Array.isArray(value)) return value.map(coloured);
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner)]));
+  }
+  return value;
+}
+
+function draw(plot) {
+  const figure = coloured(JSON.parse(plot.nextElementSibling.textContent));
+  const layout = figure.layout;
+  const [text, line, card] = [css("--text"), css("--line"), css("--card")];
+  Object.assign(layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: text, size: 13 } });
+  layout.hoverlabel = { bgcolor: card, bordercolor: line, font: { color: text }, align: "left" };
+  layout.height = Number(plot.dataset.height);
+  for (const axis of Object.keys(layout).filter((key) => /^[xy]axis/.test(key)).concat("xaxis", "yaxis")) {
+    layout[axis] = { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, automargin: true, ...layout[axis] };
+  }
+  for (const trace of figure.data) {
+    if (trace.type === "parcoords") {
+      Object.assign(trace, { labelfont: { color: text }, tickfont: { color: text }, rangefont: { color: "rgba(0,0,0,0)" } });
+      layout.margin = { l: 60, r: 50, t: 50, b: 30 };
+    }
+  }
+  return Plotly.react(plot, figure.data, layout, { responsive: true, displayModeBar: false });
+}
+
+const drawn = new Set();
+const near = new IntersectionObserver((entries) => {
+  for (const entry of entries.filter((one) => one.isIntersecting && !drawn.has(one.target))) {
+    drawn.add(entry.target);
+    near.unobserve(entry.target);
+    draw(entry.target);
+  }
+}, { rootMargin: "600px" });
+document.querySelectorAll(".plot").forEach((plot) => near.observe(plot));
+scheme.addEventListener("change", () => drawn.forEach(draw));
+addEventListener("beforeprint", () => document.querySelectorAll(".plot").forEach(draw));
+
+// Before and after: a slider a pair, and one for all.
+function cut(slider) {
+  slider.closest(".pair").querySelector(".compare").style.setProperty("--cut", `${slider.value}%`);
+}
+document.querySelectorAll(".pair .slider").forEach((slider) => slider.addEventListener("input", () => cut(slider)));
+document.getElementById("all-pairs")?.addEventListener("input", (event) => {
+  document.querySelectorAll(".pair .slider").forEach((slider) => {
+    slider.value = event.target.value;
+    cut(slider);
+  });
+});

@@ -1,0 +1,90 @@
+"""A small synthetic set made the whole way, once a test session: features, experts, distillation, pixels, scores."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from raydd import stages
+from raydd.config import Config
+from raydd.place import open_store
+from raydd.settings import load
+from raydd.store import Store
+
+SETTINGS: dict[str, Any] = {
+    "data.reader": "flat-json",
+    "data.name": "tiny",
+    "encoders.image": "tiny_encoders:image",
+    "encoders.text": "tiny_encoders:text",
+    "features.views": 2,
+    "experts.count": 2,
+    "experts.epochs": 2,
+    "experts.batch_size": 8,
+    "distill.pairs": 6,
+    "distill.minibatch": 4,
+    "distill.rank": 2,
+    "distill.steps": 6,
+    "distill.target_epochs": 1,
+    "pixels.steps": 3,
+    "pixels.refine_steps": 2,
+    "students.epochs": 3,
+    "evaluate.seeds": 2,
+    "place.mlflow": "none",
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """The set, where it lies, and the settings that made it."""
+
+    config: Config
+    store: Store
+    folder: Path
+    home: Path
+
+
+@cache
+def made_set(space: str = "features-then-pixels") -> Made:
+    """The set in a temporary home; `space` as in `distill.space`."""
+    home = Path(mkdtemp(prefix="raydd-made-"))
+    config = load(
+        settings={
+            **SETTINGS,
+            "data.root": str(write_pictures(home / "tiny")),
+            "distill.space": space,
+            "place.home": str(home),
+        }
+    )
+    store = open_store(config.place)
+    result = stages.run(config, store)
+    return Made(config, store, home / "store" / result["made"]["synthetic_record"], home)
+
+
+def flags(made: Made, *more: str) -> list[str]:
+    """The settings as flags of the command line."""
+    given = {
+        **SETTINGS,
+        "data.root": made.config.data.root,
+        "distill.space": made.config.distill.space,
+        "place.home": str(made.home),
+    }
+    return [part for name, value in given.items() for part in (f"--{name}", str(value))] + [*more]
+
+
+def write_pictures(root: Path) -> Path:
+    """A flat-json data set named tiny: 24 train, 6 val and 6 test PNGs of 32 x 32 pixels, two captions each."""
+    (root / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, count in {"train": 24, "val": 6, "test": 6}.items():
+        rows = []
+        for number in range(count):
+            name = f"images/{split}{number}.png"
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(root / name)
+            rows.append({"image": name, "caption": [f"picture {number} of {split}", f"some noise, number {number}"]})
+        (root / f"tiny_{split}.json").write_text(json.dumps(rows))
+    return root

@@ -1,0 +1,82 @@
+"""The page of a real small set, from its folder to HTML."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_sets import flags, made_set
+
+from raydd.cli import main
+from raydd.report.published import published_rows
+
+
+class Seen(HTMLParser):
+    """What a page holds, by tag."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: dict[str, list[dict[str, str | None]]] = {}
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.setdefault(tag, []).append(dict(attrs))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    made, out = made_set(), tmp_path_factory.mktemp("page") / "set.html"
+    assert main(["report", "--set", str(made.folder), "--out", str(out), *flags(made)]) == 0
+    return out.read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_beside_it(page: str):
+    seen = Seen(page.replace(page[page.index("<script>") : page.rindex("</script>")], ""))
+    assert all(str(image["src"]).startswith("data:image/webp") for image in seen.tags["img"])
+    assert not seen.tags.get("link")
+    assert not any("src" in script for script in seen.tags["script"])
+
+
+def test_every_pair_has_its_three_pictures_with_words_and_a_slider(page: str):
+    seen = Seen(page)
+    assert len(seen.tags["img"]) == 6 * 3
+    assert all(image["alt"] for image in seen.tags["img"])
+    assert len([one for one in seen.tags["input"] if one["type"] == "range"]) == 6 + 1
+    assert len(seen.tags["article"]) == 6
+
+
+def test_the_set_stands_beside_its_baselines(page: str):
+    rows = re.findall(r'<tr class="(\w+)"><th scope="row" class="words">([^<]+)', page)
+    assert {("ours", "6 synthetic pairs"), ("baseline", "6 random real pairs"), ("baseline", "all real pairs")} == set(
+        rows
+    )
+
+
+def test_maps_collapse_measures_and_the_way_back_are_there(page: str):
+    for text in ("At the start: real pairs", "At the end: synthetic pairs", "modality_gap", "data fingerprint"):
+        assert text in page
+    assert "target_epochs: 1" in page  # the configuration
+
+
+def test_a_set_of_other_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    made = made_set()
+    other = ["--data.reader", "stamps", "--place.home", str(made.home)]
+    assert main(["report", "--set", str(made.folder), "--out", str(tmp_path / "x.html"), *other]) == 2
+    assert "Give the settings that it was made with" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", "--set", str(tmp_path)]) == 2
+    assert "is not a synthetic set" in capsys.readouterr().err
+
+
+def test_a_sweep_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["report", "--sweep.name", "nothing", "--place.home", str(tmp_path)]) == 2
+    assert "There is no sweep 'nothing'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("data", "known"), [("flickr30k", 14), ("coco_karpathy", 13), ("stamps", 0)])
+def test_published_rows_are_those_of_the_data(data: str, known: int):
+    rows = published_rows(data, 99)
+    assert len(rows) == known
+    assert {row["pairs"] for row in rows} <= {"100", "full"}

@@ -1,0 +1,108 @@
+import json
+import math
+import time
+
+import optuna
+import pytest
+from made_studies import OBJECTIVES, searched
+
+from raydd.board.history import History
+from raydd.report import charts
+from raydd.report.page import Page, render
+from raydd.report.search import sweep_parts
+from raydd.report.sweeps import best_first, choices, front, trials_of
+
+NOTHING = History("none", "")
+MOST_SECONDS, MOST_BYTES = 20, 12e6  # for 1,000 trials; some seconds on an idle machine
+
+
+@pytest.fixture(scope="module")
+def study() -> optuna.Study:
+    return searched(120)
+
+
+def test_a_thousand_trials_make_a_page_in_seconds_and_of_some_megabytes():
+    study = searched(1000)
+    optuna.importance.PedAnovaImportanceEvaluator()  # its import costs more than its work
+    began = time.process_time()
+    parts = sweep_parts(study, OBJECTIVES, NOTHING)
+    page = render(Page(title="Sweep", lead="", **parts))
+    assert time.process_time() - began < MOST_SECONDS
+    assert len(page) < MOST_BYTES
+    assert all(f"trial {number}" in page for number in (parts["trials"][0]["number"],))
+
+
+def test_trials_are_what_the_study_says(study: optuna.Study):
+    trials = trials_of(study, OBJECTIVES, {})
+    assert [trial.number for trial in trials] == list(range(120))
+    states = [trial.state for trial in trials]
+    assert states.count("failed") == 2
+    assert states.count("stopped") > 5
+    assert all(math.isfinite(trial.seconds) for trial in trials if trial.state == "complete")
+    best = best_first(trials)
+    assert best[0].r_mean == max(trial.values[0] for trial in study.get_trials() if trial.values)
+
+
+def test_costs_that_are_no_objective_come_from_what_was_tracked():
+    study = searched(4, ("r_mean",))
+    trials = trials_of(study, ("r_mean",), {1: {"seconds": 7.0, "bytes": 5e5}})
+    assert trials[1].seconds == 7
+    assert math.isnan(trials[0].seconds)
+    assert [trial.number for trial in front(trials, "seconds")] == [1]
+
+
+def test_no_trial_beats_one_of_the_front(study: optuna.Study):
+    trials = best_first(trials_of(study, OBJECTIVES, {}))
+    for cost in ("seconds", "bytes"):
+        for one in front(trials, cost):
+            assert not any(
+                (other.r_mean >= one.r_mean and getattr(other, cost) < getattr(one, cost))
+                or (other.r_mean > one.r_mean and getattr(other, cost) <= getattr(one, cost))
+                for other in trials
+            )
+
+
+def test_the_setting_that_matters_most_is_named_first(study: optuna.Study):
+    shares = charts.importances(study, OBJECTIVES)
+    assert next(iter(shares)) == "distill.image_lr"
+    assert math.isclose(sum(shares.values()), 1.0, rel_tol=1e-6)
+
+
+def test_choices_name_the_better_loss(study: optuna.Study):
+    rows = [row for row in choices(trials_of(study, OBJECTIVES, {})) if row["setting"] == "distill.loss"]
+    assert [row["value"] for row in rows] == ["infonce", "wbce"]
+    assert rows[0]["median"] > rows[1]["median"]
+
+
+def test_a_hover_names_the_trial_and_its_settings(study: optuna.Study):
+    drawn = charts.pareto(trials_of(study, OBJECTIVES, {}), "seconds")
+    assert drawn
+    joined = json.loads(drawn.figure)["data"][1]
+    assert joined["hovertemplate"].startswith("trial %{customdata}")
+    assert "image_lr" in joined["text"][0]
+
+
+def test_settings_that_only_some_trials_have_are_no_axis(study: optuna.Study):
+    trials = trials_of(study, OBJECTIVES, {})
+    drawn = charts.parallel(trials, {"distill.image_lr": 0.5, "distill.blend_beta": 0.3, "distill.loss": 0.2})
+    assert drawn
+    labels = [axis["label"] for axis in json.loads(drawn.figure)["data"][0]["dimensions"]]
+    assert labels == ["image_lr", "loss", "r_mean"]
+
+
+def test_a_study_of_one_trial_has_a_page_too():
+    parts = sweep_parts(searched(1), OBJECTIVES, NOTHING)
+    assert parts["parallel"] is None
+    assert "<h1>One</h1>" in render(Page(title="One", lead="", **parts))
+
+
+def test_text_of_a_study_cannot_become_markup():
+    study = searched(2, ("r_mean",))
+    trial = study.ask()
+    trial.set_user_attr("settings", {"distill.loss": "</script><b>"})
+    trial.set_user_attr("reason", "<img src=x onerror=alert(1)>")
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    page = render(Page(title="<i>", lead="", **sweep_parts(study, ("r_mean",), NOTHING)))
+    assert "<img src=x" not in page
+    assert "</script><b>" not in page
+    assert "<h1>&lt;i&gt;</h1>" in page
