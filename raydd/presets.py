@@ -23,8 +23,7 @@ _ENCODERS = {
     "experts.width": 2304,
 }
 
-_REPBLEND = {
-    "distill.method": "repblend",
+_SCRIPTS = {
     "distill.space": "pixels",
     "distill.steps": 3000,
     "distill.student_steps": 8,
@@ -39,8 +38,6 @@ _REPBLEND = {
     "distill.gradient": "constant-memory",
     "distill.rate_lr": 0.01,
     "distill.start_rate": 0.1,
-    "distill.blend": "beta",
-    "distill.blend_beta": 1.0,
 }
 
 
@@ -51,7 +48,10 @@ def _repblend(
         f"RepBlend on {name}, {pairs} pairs, NFNet and BERT, pixels, as published (scripts of the reference code)",
         {
             **_ENCODERS,
-            **_REPBLEND,
+            **_SCRIPTS,
+            "distill.method": "repblend",
+            "distill.blend": "beta",
+            "distill.blend_beta": 1.0,
             "distill.pairs": pairs,
             "distill.image_lr": lr,
             "distill.text_lr": lr,
@@ -64,6 +64,18 @@ def _repblend(
     )
 
 
+def _lors(pairs: int, lr: float, similarity_lr: float, rank: int, alpha: float, starts: int, minibatch: int) -> Preset:
+    same = _repblend("Flickr30k", pairs, lr, similarity_lr, rank, alpha, starts)
+    return Preset(
+        f"LoRS on Flickr30k, {pairs} pairs, NFNet and BERT, pixels, both heads trained, else as its scripts have it",
+        {**same.settings, "distill.method": "lors", "distill.blend": "none", "distill.minibatch": minibatch},
+    )
+
+
+def _ablation(what: str, settings: Mapping[str, Any]) -> Preset:
+    return Preset(f"Ablation of RepBlend: {what}", {"distill.method": "repblend", **settings})
+
+
 PRESETS: dict[str, Preset] = {
     "repblend-flickr30k-100": _repblend("Flickr30k", 99, 100, 10, 10, 3, 2),
     "repblend-flickr30k-200": _repblend("Flickr30k", 199, 1000, 10, 5, 1, 2),
@@ -71,4 +83,14 @@ PRESETS: dict[str, Preset] = {
     "repblend-coco-100": _repblend("COCO", 99, 1000, 5, 10, 1, 2, merged=True),
     "repblend-coco-200": _repblend("COCO", 199, 1000, 50, 20, 1, 2, merged=True),
     "repblend-coco-500": _repblend("COCO", 499, 5000, 500, 40, 1, 2, merged=True),
+    "lors-flickr30k-100": _lors(99, 100, 10, 10, 3, 2, 20),
+    "lors-flickr30k-200": _lors(199, 1000, 10, 5, 1, 2, 20),
+    "lors-flickr30k-500": _lors(499, 1000, 100, 20, 0.01, 3, 40),
+    "repblend-no-blending": _ablation("no blending", {"distill.blend": "none"}),
+    "repblend-noise": _ablation("noise in place of the other pair", {"distill.blend": "noise"}),
+    "repblend-image-blend": _ablation("images alone are blended", {"distill.blend_sides": "image"}),
+    "repblend-text-blend": _ablation("texts alone are blended", {"distill.blend_sides": "text"}),
+    "repblend-text-head": _ablation("the text head alone is matched", {"distill.matched": "text-head"}),
+    "repblend-identity": _ablation("the identity as similarity", {"distill.similarity": "identity"}),
+    "repblend-full": _ablation("every entry of the similarity free", {"distill.similarity": "full"}),
 }

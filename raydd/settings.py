@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from raydd.config import Config
-from raydd.distill.methods import METHODS
+from raydd.distill.methods import find_method
 from raydd.errors import ConfigError, nearest
 from raydd.presets import PRESETS
 
@@ -33,10 +33,8 @@ def load(
         ConfigError: a file that is not there or not YAML, an unknown name, a value of the wrong type or out of range.
     """
     given = {**(defaults or {}), **_preset(preset), **(_file(file) if file else {}), **(settings or {})}
-    method = given.get("distill.method", Config().distill.method)
-    if method not in METHODS:
-        raise ConfigError(f"distill.method {method!r} is unknown. {nearest(str(method), METHODS)}")
-    return with_settings(Config(), {**METHODS[method].settings, **given})
+    method = find_method(str(given.get("distill.method", Config().distill.method)))
+    return with_settings(Config(), {**method.settings, **given})
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:

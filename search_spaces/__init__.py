@@ -44,7 +44,7 @@ def load_space(name: str) -> Space:
     file, colon, function = name.rpartition(":")
     if not colon:
         folder = Path(__file__).parent
-        known = sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+        known = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
         if name not in known:
             raise ConfigError(f"There is no search space {name!r}. {nearest(name, known)} Or give FILE.py:FUNCTION.")
         file, function = str(folder / f"{name}.py"), "space"

@@ -53,7 +53,8 @@ def draw_step(
             mean + std * torch.randn(steps, size, len(mean), generator=generator)
             for mean, std in (spread[0], spread[1])
         ]
-    return StepDraws(expert, start_epoch, StudentPlan(minibatches, permutations, ratios, noise[0], noise[1]))
+    plan = StudentPlan(minibatches, permutations, ratios, noise[0], noise[1], config.blend_sides)
+    return StepDraws(expert, start_epoch, plan)
 
 
 def draw_minibatches(pairs: int, size: int, steps: int, order: str, generator: Generator) -> Int[Tensor, "T B"]:

@@ -11,6 +11,7 @@ widths, D shared width.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,13 +36,15 @@ class StudentPlan:
     image_noise: Float[Tensor, "T B d"] | None = None
     """Partners that are noise, in place of other pairs; None blends with other pairs."""
     text_noise: Float[Tensor, "T B e"] | None = None
+    sides: Literal["both", "image", "text"] = "both"
+    """Which modalities are blended."""
 
     def to(self, device: str) -> "StudentPlan":
         """The plan with its tensors on a device."""
         tensors = (self.image_noise, self.text_noise)
         image_noise, text_noise = (None if noise is None else noise.to(device) for noise in tensors)
         return StudentPlan(
-            self.minibatches.to(device), self.permutations.to(device), self.ratios, image_noise, text_noise
+            self.minibatches.to(device), self.permutations.to(device), self.ratios, image_noise, text_noise, self.sides
         )
 
 
@@ -72,12 +75,13 @@ class WalkingHead:
         self.norm_weight = torch.zeros_like(start.norm_weight)  # gradients of the LayerNorm's γ and β, summed
         self.norm_bias = torch.zeros_like(start.norm_bias)
 
-    def begin(self, plan: StudentPlan, noise: Float[Tensor, "T B d"] | None) -> None:
+    def begin(self, plan: StudentPlan, noise: Float[Tensor, "T B d"] | None, *, blended: bool) -> None:
         """Take the first layer's products with all that the plan uses: U pairs, and T·B rows of noise if there are.
 
         Args:
             plan: minibatches, partners and blend ratios.
             noise: this side's partners, in place of other pairs.
+            blended: whether this side is blended at all.
         """
         used, self._own = plan.minibatches.unique(return_inverse=True)
         self._base, self._partner = self.features[used], self._own.gather(1, plan.permutations)
@@ -85,7 +89,7 @@ class WalkingHead:
             self._base = torch.cat([self._base, noise.flatten(0, 1)])
             self._partner = len(used) + torch.arange(self._own.numel(), device=used.device).view_as(self._own)
         ratios = torch.tensor(plan.ratios, dtype=self._base.dtype, device=used.device)
-        self._ratios = ratios[:, None, None] if any(plan.ratios) else None
+        self._ratios = ratios[:, None, None] if blended and any(plan.ratios) else None
         self._projected = self._blended(F.linear(self._base, self.start.projection_weight, self.start.projection_bias))
         self._kernel = self._inner_products(self._past(self._base))
 
@@ -177,8 +181,8 @@ def walk(
         loss: of logits and target.
         temperature: tau, which divides the cosines.
     """
-    image.begin(plan, plan.image_noise)
-    text.begin(plan, plan.text_noise)
+    image.begin(plan, plan.image_noise, blended=plan.sides != "text")
+    text.begin(plan, plan.text_noise, blended=plan.sides != "image")
     losses = []
     for index in plan.minibatches:
         image_taps, text_taps = image.forward(), text.forward()

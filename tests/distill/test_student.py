@@ -1,5 +1,8 @@
 """The outer-product walk against dense SGD through autograd, and against finite differences."""
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,7 +69,10 @@ def dense(
         partners = plan.minibatches.gather(1, plan.permutations)
     image, text = flats["image_start"].requires_grad_(), flats["text_start"].requires_grad_()
     for index, partner, ratio in zip(plan.minibatches, partners, plan.ratios, strict=True):
-        rows = [(1 - ratio) * variables[side][index] + ratio * variables[side][partner] for side in ("image", "text")]
+        rows = [
+            torch.lerp(variables[side][index], variables[side][partner], ratio if plan.sides in ("both", side) else 0.0)
+            for side in ("image", "text")
+        ]
         embeddings = embed(Head.of_flat(image, D_IMAGE, D), rows[0]), embed(Head.of_flat(text, D_TEXT, D), rows[1])
         loss = LOSSES["wbce"](embeddings[0] @ embeddings[1].T / 0.5, variables["similarity"][index][:, index])
         gradients = torch.autograd.grad(loss, (image, text), create_graph=True)
@@ -131,3 +137,12 @@ def test_noise_partners_take_the_place_of_other_pairs() -> None:
     # By hand: the noise rows are appended as pairs, and each step's partner points at its own.
     expected = dense(variables | as_pairs, plan, flats, partners=N + torch.arange(T * B).view(T, B))
     torch.testing.assert_close(ours(variables, noisy, flats), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("sides", ["image", "text"])
+def test_one_side_alone_can_be_blended(sides: Literal["image", "text"]) -> None:
+    variables, plan, flats = problem(3, blended=True)
+    plan = replace(plan, sides=sides)
+    torch.testing.assert_close(ours(variables, plan, flats), dense(variables, plan, flats), rtol=1e-9, atol=1e-9)
+    other = ours(variables, replace(plan, sides="both"), flats)
+    assert not torch.allclose(ours(variables, plan, flats), other, rtol=1e-6)

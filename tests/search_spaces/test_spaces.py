@@ -1,7 +1,9 @@
 import pytest
 
 from raydd.config import Config
+from raydd.distill.methods import METHODS
 from raydd.errors import ConfigError
+from raydd.settings import flatten, load
 from search_spaces import draw_configs, load_space
 
 
@@ -16,6 +18,15 @@ def test_the_bundled_space_builds_configs():
     configs = draw_configs(space, Config())
     assert space.first
     assert {config.distill.blend for config in configs} == {"none", "beta", "fixed"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_s_space_keeps_what_makes_it_that_method(name):
+    method, space = METHODS[name], load_space(METHODS[name].space)
+    searched = {"distill.loss"} if name in ("lors", "repblend") else set()
+    for config in draw_configs(space, load(settings={"distill.method": name})):
+        assert all(flatten(config)[key] == value for key, value in method.settings.items() if key not in searched)
+    assert all(space.first[1].get(key, value) == value for key, value in method.published.items() if "mini" not in key)
 
 
 def test_an_unknown_space_is_answered_with_the_known_ones():

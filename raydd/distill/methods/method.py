@@ -1,7 +1,7 @@
 """What a method of the registry is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -13,3 +13,7 @@ class Method:
     """Who published it, and where."""
     settings: Mapping[str, Any]
     """Dotted settings that make the engine this method; a user's own settings win over them."""
+    published: Mapping[str, Any] = field(default_factory=dict)
+    """Its published numbers, those that hold whatever is learned: outer step sizes in pixels are not among them."""
+    space: str = ""
+    """Search space of its own, as `sweep.space` names it; empty is not searched by `raydd compare`."""

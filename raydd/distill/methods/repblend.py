@@ -19,4 +19,19 @@ METHOD = Method(
         "distill.similarity": "low-rank",
         "distill.matched": "both-heads",
     },
+    # The reference code's scripts for Flickr30k and 100 pairs.
+    published={
+        "experts.lr": 0.1,
+        "distill.blend_beta": 1.0,
+        "distill.loss": "wbce",
+        "distill.gradient": "constant-memory",
+        "distill.rank": 10,
+        "distill.alpha": 3.0,
+        "distill.student_steps": 8,
+        "distill.minibatch": 20,
+        "distill.target_epochs": 1,
+        "distill.max_start_epoch": 2,
+        "distill.start_rate": 0.1,
+    },
+    space="repblend_alone",
 )

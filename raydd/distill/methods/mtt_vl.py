@@ -1,0 +1,30 @@
+"""MTT-VL: match trajectories through the unrolled student; the similarity is the identity, the loss InfoNCE.
+
+Differences from the paper:
+- Both heads are matched on frozen encoders; the paper matches the image encoder and the text head.
+- Dropout is off in the student of a distillation step.
+"""
+
+from raydd.distill.methods.method import Method
+
+METHOD = Method(
+    paper="Wu et al., Vision-Language Dataset Distillation, TMLR 2024, arXiv:2308.07545",
+    settings={
+        "distill.blend": "none",
+        "distill.similarity": "identity",
+        "distill.loss": "infonce",
+        "distill.gradient": "exact",
+        "distill.matched": "both-heads",
+        "distill.minibatch_order": "random",
+    },
+    # The reference code's README for Flickr30k and 100 pairs, whose minibatch is up to 100 pairs.
+    published={
+        "experts.lr": 0.1,
+        "distill.student_steps": 8,
+        "distill.minibatch": 99,
+        "distill.target_epochs": 1,
+        "distill.max_start_epoch": 2,
+        "distill.start_rate": 0.1,
+    },
+    space="mtt_vl",
+)

@@ -1,0 +1,29 @@
+"""TESLA-VL: MTT-VL with TESLA's constant-memory gradient and BCE; the baseline that LoRS introduced.
+
+Differences from the paper:
+- Both heads are matched on frozen encoders; the paper matches the image encoder and the text head.
+- Dropout is off in the student of a distillation step, so both passes of TESLA see the same student.
+- BCE is unweighted, as the name says. LoRS's tables weight it for this row too (`--distill.loss wbce`).
+"""
+
+from raydd.distill.methods.method import Method
+
+METHOD = Method(
+    paper="Cui et al., ICML 2023, arXiv:2211.10586, on pairs as in Xu et al., ICML 2024",
+    settings={
+        "distill.blend": "none",
+        "distill.similarity": "identity",
+        "distill.loss": "bce",
+        "distill.gradient": "constant-memory",
+        "distill.matched": "both-heads",
+    },
+    published={
+        "experts.lr": 0.1,
+        "distill.student_steps": 8,
+        "distill.minibatch": 20,
+        "distill.target_epochs": 1,
+        "distill.max_start_epoch": 2,
+        "distill.start_rate": 0.1,
+    },
+    space="tesla_vl",
+)

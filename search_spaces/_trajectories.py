@@ -1,0 +1,54 @@
+"""What the search spaces of all matching methods share, so that none has wider ranges than another."""
+
+from typing import Any
+
+from optuna.trial import Trial
+
+# raydd's defaults for features, and what is published for all of them (Flickr30k, 100 pairs) in what carries over.
+OURS: dict[str, Any] = {
+    "experts.lr": 0.2,
+    "distill.student_steps": 4,
+    "distill.minibatch": 0,
+    "distill.target_epochs": 2,
+    "distill.max_start_epoch": 1,
+    "distill.start_rate": 0.3,
+    "distill.image_lr": 0.2,
+    "distill.text_lr": 0.2,
+    "distill.rate_lr": 0.02,
+}
+PUBLISHED: dict[str, Any] = {
+    **OURS,
+    "experts.lr": 0.1,
+    "distill.student_steps": 8,
+    "distill.minibatch": 20,
+    "distill.target_epochs": 1,
+    "distill.max_start_epoch": 2,
+    "distill.start_rate": 0.1,
+}
+OUR_SIMILARITY: dict[str, Any] = {"distill.rank": 10, "distill.alpha": 3.0, "distill.similarity_lr": 0.05}
+
+
+def suggest_trajectory(trial: Trial, *, rates: tuple[float, float] = (0.02, 1.0)) -> None:
+    """Suggest the trajectories' length and all rates.
+
+    Args:
+        trial: to suggest to.
+        rates: range of the students' start rate; a loss that is smaller by its count of entries needs larger ones.
+    """
+    trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
+    trial.suggest_int("distill.student_steps", 4, 16, log=True)
+    trial.suggest_categorical("distill.minibatch", [0, 20])
+    trial.suggest_int("distill.target_epochs", 1, 5, log=True)
+    trial.suggest_int("distill.max_start_epoch", 1, 2)
+    trial.suggest_float("distill.start_rate", *rates, log=True)
+    trial.suggest_float("distill.image_lr", 0.02, 0.5, log=True)
+    trial.suggest_float("distill.text_lr", 0.02, 0.5, log=True)
+    trial.suggest_float("distill.rate_lr", 0.005, 0.1, log=True)
+
+
+def suggest_similarity(trial: Trial) -> None:
+    """Suggest the low-rank similarity and the loss against it: LoRS publishes both, as wBCE and eNCE."""
+    trial.suggest_categorical("distill.loss", ["infonce", "wbce"])
+    trial.suggest_categorical("distill.rank", [5, 10, 20])
+    trial.suggest_float("distill.alpha", 0.01, 10.0, log=True)
+    trial.suggest_float("distill.similarity_lr", 0.005, 0.5, log=True)

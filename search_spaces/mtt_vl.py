@@ -1,0 +1,21 @@
+"""MTT-VL: trajectory length and rates; what makes the method is fixed."""
+
+from typing import Any
+
+from optuna.trial import Trial
+
+from search_spaces._trajectories import OURS, PUBLISHED, suggest_trajectory
+
+FIRST: tuple[dict[str, Any], ...] = (OURS, PUBLISHED)
+
+
+def space(trial: Trial) -> dict[str, Any]:
+    """Suggest the settings of one trial."""
+    suggest_trajectory(trial)
+    return {
+        "distill.blend": "none",
+        "distill.similarity": "identity",
+        "distill.loss": "infonce",
+        "distill.gradient": "exact",
+        "distill.minibatch_order": "random",
+    }

@@ -1,0 +1,20 @@
+"""RepBlend among other methods: as the space repblend, but always blended, and in the ranges that all of them have."""
+
+from typing import Any
+
+from optuna.trial import Trial
+
+from search_spaces._trajectories import OUR_SIMILARITY, OURS, PUBLISHED, suggest_similarity, suggest_trajectory
+
+FIRST: tuple[dict[str, Any], ...] = (
+    {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce", "distill.blend_beta": 1.0},
+    {**PUBLISHED, **OUR_SIMILARITY, "distill.loss": "wbce", "distill.blend_beta": 1.0},
+)
+
+
+def space(trial: Trial) -> dict[str, Any]:
+    """Suggest the settings of one trial."""
+    suggest_trajectory(trial)
+    suggest_similarity(trial)
+    trial.suggest_float("distill.blend_beta", 0.2, 5.0, log=True)
+    return {"distill.blend": "beta", "distill.similarity": "low-rank", "distill.matched": "both-heads"}
