@@ -257,6 +257,9 @@ class EvaluateConfig:
     """Student seeds."""
     baselines: tuple[Literal["random", "herding", "k-center", "forgetting", "full"], ...] = ("random", "full")
     """Rows beside the synthetic one: as many real pairs of a selection, and students of all real pairs."""
+    choice: Literal["last", "best-on-split"] = "last"
+    """Which student counts: the last, or, as published, each seed's best of six checks on the very split it is scored
+    on. For like-for-like tables alone."""
 
     def __post_init__(self) -> None:
         _require(self.seeds >= 1, "evaluate.seeds", self.seeds, "1 or more")
@@ -299,6 +302,44 @@ class SweepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """The table of methods, pairs and data sets that `raydd compare` makes."""
+
+    name: str = "compare"
+    """Name of the comparison: asking again under the same name goes on with it."""
+    methods: tuple[str, ...] = (
+        "random",
+        "herding",
+        "k-center",
+        "forgetting",
+        "mtt-vl",
+        "tesla-vl",
+        "lors",
+        "repblend",
+        "full",
+    )
+    """Rows: selections, methods (yours as in `distill.method`), presets, and full, which is all real pairs."""
+    pairs: tuple[int, ...] = (99, 199, 499)
+    """Synthetic pairs N of each table. A selection gets one pair more, which the others pay for their similarity."""
+    data: tuple[str, ...] = ()
+    """YAML files, one a data set, whose settings win over all others; empty is the data of these settings."""
+    trials: int = 12
+    """Trials in which each method is tuned on val at the first of `compare.pairs`; its settings serve the other pairs.
+    0 takes the settings as they are."""
+    published: bool = True
+    """Also a row of each tuned method at its published settings, those that hold whatever is learned."""
+    protocol: Literal["held-out", "published"] = "held-out"
+    """Students chosen without the scored split, or as published: the learned rates as they are, the best of six checks
+    on the scored split. Rows made so carry a mark."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.name) and "/" not in self.name, "compare.name", self.name, "a name without '/'")
+        _require(bool(self.methods), "compare.methods", self.methods, "one or more")
+        _require(bool(self.pairs) and min(self.pairs) >= 3, "compare.pairs", self.pairs, "one or more numbers from 3 on")
+        _require(self.trials >= 0, "compare.trials", self.trials, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlaceConfig:
     """Where things are kept and computed; none of it changes a result."""
 
@@ -335,6 +376,7 @@ class Config:
     students: StudentsConfig = field(default_factory=StudentsConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
 
