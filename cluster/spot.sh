@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Watch for the notice that the cloud takes this machine back, and let its trials write their checkpoints.
+# Watch for the notice that the cloud takes this machine back, and let its trials keep their state.
 #
-# AWS gives two minutes. The trials' processes get SIGTERM, on which a distillation writes its state to the store and
-# ends; Ray starts it again elsewhere, where it goes on from there. `spot.sh now` does so at once, as a preStop hook.
+# AWS gives two minutes. Ray is told to start nothing more here; the trials' processes get SIGTERM, on which a
+# distillation writes its state to the store and ends, and goes on from there on another machine. `spot.sh now` does so
+# at once, as the preStop hook of a Kubernetes pod.
 set -uo pipefail
 metadata=${RAYDD_METADATA:-http://169.254.169.254}
 
@@ -15,4 +16,6 @@ notice() {
 if [ "${1:-watch}" != now ]; then
   until notice; do sleep 5; done
 fi
+ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'spot notice' --deadline-remaining-seconds 100 ||
+  true # an older Ray
 pkill -TERM -f '^ray::' || true

@@ -9,6 +9,7 @@ from ray import tune
 from raydd import stages
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import PlaceError
 from raydd.place import open_store, use_threads
 from raydd.settings import with_settings
 from raydd.stages.evaluating import collapse
@@ -41,7 +42,8 @@ def distill_trial(trial: Mapping[str, Any], base: Config, claims: Any) -> None:
             for report in distillation_reports(config, store, claimant):
                 tune.report(report.as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
-        tune.report(TrialReport(failure=f"{type(error).__name__}: {error}").as_result())
+        again = isinstance(error, PlaceError)
+        tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
 
 
 def share_making(config: Config, store: Store, claimant: Claimant) -> None:
@@ -80,17 +82,11 @@ def distillation_reports(config: Config, store: Store, claimant: Claimant) -> It
             steps=point.steps,
             r_mean=scores["r_mean"],
             seconds=record.facts()["seconds"] if record else seconds,
-            bytes=set_bytes(point.synthetic),
+            bytes=point.synthetic.stored_bytes,
             curve=curve,
             record=record.folder if record else "",
         )
         curve = []
-
-
-def set_bytes(synthetic: SyntheticSet) -> int:
-    """Size of what a student needs of a synthetic set: features, similarity factors, two rates."""
-    parts = [synthetic.image_features, synthetic.text_features, *synthetic.similarity.factors.values()]
-    return sum(part.numel() * part.element_size() for part in parts) + 16
 
 
 def _as_if_finished(config: Config, store: Store, synthetic: SyntheticSet) -> SyntheticSet:

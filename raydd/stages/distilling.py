@@ -20,7 +20,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
 from raydd.memory import peak_bytes, reset_peak
 from raydd.place import device_of, images_at_once, side_by_side
-from raydd.progress import Progress, silent
+from raydd.progress import Leave, Progress, silent
 from raydd.settings import with_settings
 from raydd.stages.experts import experts as make_experts
 from raydd.stages.experts import open_experts
@@ -156,7 +156,11 @@ def _match(
             record.write_tensors(LAST_GOOD, distillation.synthetic().tensors())
             raise
         curve.append(metrics | {"seconds": time.perf_counter() - began})
-        bench.progress("distillation steps", before + distillation.done, total)
+        try:
+            bench.progress("distillation steps", before + distillation.done, total)
+        except Leave:
+            record.write_tensors(CHECKPOINT, distillation.state() | _as_tensors(curve))
+            raise
         if distillation.done == settings.steps:
             break
         if distillation.done % settings.checkpoint_every == 0:

@@ -13,6 +13,9 @@ from typing import Any, Self
 
 import ray
 
+from raydd.progress import Leave
+from raydd.tuning.leaving import exit_waits
+
 NAMESPACE = "raydd"
 BEAT_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0  # a holder silent for so long is taken for dead
@@ -77,21 +80,31 @@ class Claimant:
         """
         self._ledger, self._holder, self._pause = ledger, holder, beat_seconds
         self._doing = ""
+        self._exit = contextlib.ExitStack()
+        self._told_to_leave: Callable[[], bool] = lambda: False
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
 
     def __enter__(self) -> Self:
+        self._told_to_leave = self._exit.enter_context(exit_waits())
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._exit.close()  # first: an exit that waits takes the ledger's answer away
         self._left.set()
         self._thread.join()
         ray.get(self._ledger.leave.remote(self._holder))
 
     def progress(self, work: str, done: int, total: int) -> None:
-        """Say what is being done; a `raydd.progress.Progress`, sent along with the next sign of life."""
+        """Say what is being done; a `raydd.progress.Progress`, sent along with the next sign of life.
+
+        Raises:
+            Leave: the process is told to end.
+        """
         self._doing = f"{work} {done}/{total}"
+        if self._told_to_leave():
+            raise Leave
 
     @contextlib.contextmanager
     def holding(self, key: str) -> Iterator[bool]:

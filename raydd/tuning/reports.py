@@ -27,6 +27,8 @@ class TrialReport:
     """Folder of the synthetic set in the store, once it is complete."""
     failure: str = ""
     """Why the trial cannot go on; empty while all is well."""
+    again: bool = False
+    """Whether it was the store or the disk that failed, so that the same settings are to be tried again."""
 
     @classmethod
     def of(cls, result: Mapping[str, Any] | None) -> Self:

@@ -106,7 +106,10 @@ class StudySearch(Searcher):
         why = self._why_failed(report, error)
         if why:
             state = TrialState.FAIL
-            studies.fail(self._study, trial, why)
+            if report.again:
+                studies.ask_again(self._study, trial)
+            else:
+                studies.fail(self._study, trial, why)
         elif report.finished:
             state = TrialState.COMPLETE
             trial.set_user_attr("record", report.record)

@@ -33,7 +33,7 @@ STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _BASE, _ID, _AGAIN, _REASON = "base", "id", "again", "reason"
 # What the finals alone read, and where things are computed: both may change from one command to the next.
-_FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.")
+_FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.", "compare.")
 _FIXED = ("sweep.space", "sweep.objectives")
 
 
@@ -109,11 +109,15 @@ def requeue_interrupted(study: optuna.Study) -> int:
     """Mark trials that a dead driver left RUNNING as failed by interruption, ask for their settings again; how many."""
     orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for orphan in orphans:
-        optuna.trial.Trial(study, orphan._trial_id).set_user_attr(_REASON, INTERRUPTED)
-        study.tell(orphan.number, state=TrialState.FAIL)
-        if orphan.params:
-            study.enqueue_trial(orphan.params, user_attrs={_AGAIN: identity(orphan)})
+        ask_again(study, optuna.trial.Trial(study, orphan._trial_id))
     return len(orphans)
+
+
+def ask_again(study: optuna.Study, trial: optuna.Trial) -> None:
+    """End a running trial as failed by interruption, and queue its settings, to be run again under its number."""
+    fail(study, trial, INTERRUPTED)
+    if trial.params:
+        study.enqueue_trial(trial.params, user_attrs={_AGAIN: identity(trial)})
 
 
 def identity(trial: FrozenTrial | optuna.Trial) -> int:
@@ -127,7 +131,7 @@ def settings(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def interrupted(trial: FrozenTrial) -> bool:
-    """Whether a trial only failed because its driver was killed."""
+    """Whether a trial only failed because its driver was killed, the store was away, or the disk was full."""
     return reason(trial) == INTERRUPTED
 
 

@@ -2,9 +2,12 @@ import contextlib
 import math
 
 import pytest
+import torch
 
 from raydd import stages
 from raydd.place import open_store
+from raydd.progress import Leave
+from raydd.store import Store
 from raydd.tuning.reports import TrialReport
 from trainables import distill
 
@@ -76,3 +79,21 @@ def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
     monkeypatch.setattr(distill.time, "sleep", others_finish)
     distill.share_making(config, store, claimant)
     assert stages.missing_experts(config, store) == []
+
+
+def test_a_distillation_that_is_told_to_leave_goes_on_at_the_step_where_it_was(config, tmp_path):
+    store, steps = open_store(config.place), []
+
+    def leave_at_step_30(work, done, total):
+        if work == "distillation steps":
+            steps.append(done)
+            if len(steps) == 30:
+                raise Leave
+
+    with pytest.raises(Leave):
+        stages.final_synthetic(config, store, leave_at_step_30)
+    made = stages.final_synthetic(config, store, leave_at_step_30)
+    assert steps == list(range(1, 51))
+    undisturbed = stages.final_synthetic(config, Store(tmp_path / "undisturbed"))
+    assert torch.equal(made.image_features, undisturbed.image_features)
+    assert (made.rate_image, made.rate_text) == (undisturbed.rate_image, undisturbed.rate_text)

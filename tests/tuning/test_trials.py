@@ -4,6 +4,7 @@ import os
 import pytest
 from optuna.trial import TrialState
 
+from raydd.errors import PlaceError
 from raydd.tuning import study as studies
 from raydd.tuning.trials import run_trials
 
@@ -22,8 +23,9 @@ def make_trial(folder, behave):
                 record = "synthetic/0" if step == 10 else ""
                 report = TrialReport(step=step, steps=10, r_mean=r_mean, seconds=r_mean, record=record)
                 tune.report(report.as_result())
-        except ArithmeticError as error:
-            tune.report(TrialReport(failure=f"{type(error).__name__}: {error}").as_result())
+        except (ArithmeticError, PlaceError) as error:
+            again = isinstance(error, PlaceError)
+            tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
 
     return trial
 
@@ -93,3 +95,23 @@ def test_weak_trials_are_pruned(run):
 def test_several_objectives_give_a_front(run):
     study = run(lambda number, step: 10.0 * number + step, trials=3, objectives=("r_mean", "seconds"))
     assert [trial.values for trial in studies.pareto_front(study)] == [[10.0, 10.0], [20.0, 20.0], [30.0, 30.0]]
+
+
+def test_a_trial_that_the_store_or_the_disk_failed_is_asked_again_under_its_number(run, tmp_path):
+    full = tmp_path / "full"
+    full.touch()
+
+    def behave(number, step):
+        if number == 1 and full.exists():
+            full.unlink()
+            raise PlaceError("the disk is full")
+        return float(number)
+
+    study = run(behave, stop_weak=False, trials=3, at_once=1)
+    _, failed, again = study.trials
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert studies.interrupted(failed)
+    assert studies.identity(again) == 1
+    assert again.params == failed.params
+    study = run(behave, stop_weak=False, trials=3, at_once=1)  # the same command makes up for the lost one
+    assert studies.finished(study) == 3
