@@ -15,6 +15,7 @@ notice() {
 
 if [ "${1:-watch}" != now ]; then
   until notice; do sleep 5; done
+  echo
 fi
 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'spot notice' --deadline-remaining-seconds 100 ||
   true # an older Ray

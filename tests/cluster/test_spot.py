@@ -17,10 +17,10 @@ class Metadata(http.server.BaseHTTPRequestHandler):
 
     asked = 0
 
-    def do_PUT(self):  # noqa: N802
+    def do_PUT(self):
         self._answer(200, b"token")
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         assert self.headers["X-aws-ec2-metadata-token"] == "token"
         Metadata.asked += 1
         self._answer(404 if Metadata.asked == 1 else 200, b'{"action": "terminate"}')
