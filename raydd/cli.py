@@ -23,6 +23,9 @@ COMMANDS = {
     "evaluate": "Score a synthetic set beside random pairs and full data.",
     "sweep": "Search the settings with Ray Tune and Optuna, tracked in MLflow.",
     "report": "Write one page on a sweep or a set: results, what mattered, the pairs, the cost.",
+    "compare": "The table of methods, pairs and data sets, each method tuned alike.",
+    "export": "Write a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
+    "search": "Find photographs by a text or an image, with a student of a set, trained in seconds.",
     "board": "Open MLflow's pages on what was tracked.",
     "doctor": "Say what this machine has and lacks for the planned run.",
 }

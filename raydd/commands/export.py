@@ -1,0 +1,45 @@
+"""Write a synthetic set, or a student of it, in a format that others load, with a data card from its provenance."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from raydd import cli
+from raydd.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """Where a set lies, and what to make of it."""
+
+    set: Path | None = None
+    """Folder of the synthetic set, as `raydd run` prints it at its end."""
+    to: Literal["hf", "webdataset", "png", "head", "onnx"] = "hf"
+    """hf: a folder for Hugging Face's `datasets`; webdataset: a tar shard; png: pictures and JSON; head: a trained
+    student's heads as safetensors; onnx: a trained student with the image encoder."""
+    folder: tyro.conf.Positional[Path] = field(default=Path("export"))
+    """Folder to write to."""
+    licence: str = ""
+    """Licence of the source data in your own word, where raydd does not know the data."""
+    push: str = ""
+    """Also push the folder to this data set of the Hugging Face hub, USER/NAME; log in with `hf auth login` before."""
+
+
+def main(options: Options) -> int:
+    """Write the files, say which, and push them if asked."""
+    if not options.set:
+        raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
+    from raydd.export.whole import export_set, push
+    from raydd.place import use_threads
+
+    use_threads(options.settings.place)
+    console = Console()
+    files = export_set(options.set, options.to, options.folder, options.settings, licence=options.licence)
+    for name, what in files.items():
+        console.print(f"{options.folder / name}: {what}", soft_wrap=True, highlight=False, markup=False)
+    if options.push:
+        console.print(push(options.folder, options.push), soft_wrap=True)
+    return 0

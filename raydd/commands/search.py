@@ -1,0 +1,53 @@
+"""Find photographs by a text or an image, with a student trained in seconds on a synthetic set."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from raydd import cli
+from raydd.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """What to look for, and where."""
+
+    query: tyro.conf.Positional[str] = field(default="a dog that runs")
+    """A text, or the path of an image."""
+    set: Path | None = None
+    """Folder of the synthetic set, as `raydd run` prints it at its end."""
+    folder: Annotated[Path, tyro.conf.arg(name="in")] = Path()
+    """Folder of photographs; those in its folders count too."""
+    count: int = 10
+    """Photographs to show."""
+
+
+def main(options: Options) -> int:
+    """Print the nearest photographs."""
+    if not options.set:
+        raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
+    from raydd.console import progress_on
+    from raydd.export.searching import search
+    from raydd.export.sets import open_set
+    from raydd.place import open_store, use_threads
+
+    config, began = options.settings, time.monotonic()
+    use_threads(config.place)
+    opened = open_set(options.set)
+    with progress_on() as progress:
+        found = search(opened, options.query, options.folder, config, open_store(config.place), progress)
+    console = Console()
+    table = Table(title=f"nearest to: {options.query}", title_justify="left", box=None)
+    table.add_column("cosine", justify="right")
+    table.add_column("photograph", overflow="fold")
+    for one in found[: options.count]:
+        table.add_row(f"{one.cosine:.3f}", str(one.path))
+    console.print(table)
+    seconds = time.monotonic() - began
+    console.print(f"{len(found)} photographs, by a student of {opened.title}, in {seconds:.1f} s", soft_wrap=True)
+    return 0

@@ -1,0 +1,130 @@
+"""The data card of an exported set, written from its provenance: a README with the metadata that hubs read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from raydd.evaluate.retrieval import METRICS
+from raydd.export.sets import OpenedSet
+
+# The licence of what a set was distilled from: a word for hubs, and a sentence. Synthetic images begin as these images.
+_LICENCES = {
+    "stamps": ("gpl-2.0", "The stamps of Tux Paint, GPL-2.0-or-later."),
+    "flickr8k": ("other", "Flickr8k: for research and teaching, not commercial; the photographs are their owners'."),
+    "flickr30k": ("other", "Flickr30k: for research and teaching, not commercial; the photographs are their owners'."),
+    "coco": ("other", "COCO: annotations CC BY 4.0; the photographs are their owners', under Flickr's terms."),
+    "cc3m": ("other", "CC3M: captions free to use with acknowledgement of Google; the photographs are their owners'."),
+}
+_UNKNOWN = ("unknown", "Unknown. Ask who made the data before you pass this on.")
+_SETTINGS = ("method", "space", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
+
+
+def licence_of(data: str, given: str = "") -> tuple[str, str]:
+    """The licence of a data set by its name: a word for hubs and a sentence. `given` is the user's own word for it."""
+    if given:
+        return given.lower(), f"{given}, as stated by who exported this."
+    return next((licence for name, licence in _LICENCES.items() if name in data.lower()), _UNKNOWN)
+
+
+def card(
+    opened: OpenedSet,
+    scores: Mapping[str, Mapping[str, Any]],
+    *,
+    files: Mapping[str, str],
+    reading: str,
+    metadata: Mapping[str, Any] | None = None,
+    licence: str = "",
+) -> str:
+    """The card as Markdown under a block of YAML.
+
+    Args:
+        opened: the set.
+        scores: what is known of its scores, by split.
+        files: each file or pattern of the export, and what it holds.
+        reading: code that reads it.
+        metadata: what a format adds to the YAML.
+        licence: the user's own word for the source's licence.
+    """
+    facts, count = opened.facts, len(opened.synthetic)
+    word, sentence = licence_of(facts["data"]["name"], licence)
+    header = {
+        "pretty_name": f"{count} synthetic image-text pairs distilled from {facts['data']['name']}",
+        "license": word,
+        "language": ["en"],
+        "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", "raydd"],
+        "size_categories": ["n<1K"],
+        **(metadata or {}),
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n",
+        f"# {header['pretty_name']}\n",
+        f"{count} learned image-text pairs with a learned {count} x {count} similarity matrix. A student, two "
+        "projection heads on frozen encoders, trains on them in seconds and retrieves images by text and texts by "
+        "image.\n",
+        *_section("Files", [f"`{name}`: {what}" for name, what in files.items()]),
+        f"## Reading\n\n```python\n{reading.strip()}\n```\n",
+        *_section("Where it comes from", _provenance(opened, sentence)),
+        _scores(scores),
+        *_section("For what", _USE),
+        *_section("Limits", _limits(opened)),
+    ]
+    return "\n".join(parts)
+
+
+_USE = (
+    "Research on dataset distillation, and quick retrieval models for who has the same encoders.",
+    "Not for decisions about people: nobody looked for what the encoders and the source data get wrong about them.",
+)
+
+
+def _limits(opened: OpenedSet) -> Sequence[str]:
+    encoders = opened.facts["encoders"]
+    image, text = encoders["image"], encoders["text"]
+    limits = [
+        f"The pairs belong to their encoders, {image} and {text}; with others they are worth less.",
+        "The texts are features. The listed captions are real ones near to them, which a student does not train on.",
+        "What is wrong or one-sided in the source data and in the encoders is in here too.",
+    ]
+    if opened.synthetic.pixels is None:
+        limits.append("Image features were learned and no pixels, so there are no pictures in it.")
+    else:
+        limits.append("The images began as real photographs and still resemble them; they do not anonymise anybody.")
+    return limits
+
+
+def _provenance(opened: OpenedSet, licence: str) -> Sequence[str]:
+    facts, manifest = opened.facts, opened.manifest
+    settings = ", ".join(f"{name} {opened.settings[name]}" for name in _SETTINGS if name in opened.settings)
+    return (
+        f"data: {facts['data']['name']}, fingerprint {facts['data']['fingerprint']}",
+        f"licence of the source: {licence}",
+        f"encoders, both frozen: {facts['encoders']['image']} (images), {facts['encoders']['text']} (texts)",
+        f"distillation: {settings}",
+        f"width of the shared space: {opened.width}, temperature {opened.temperature}",
+        f"learning rates of the student's heads: {opened.synthetic.rate_image:.6g} (image), "
+        f"{opened.synthetic.rate_text:.6g} (text), loss {opened.synthetic.loss}",
+        f"made by raydd {manifest['raydd']} on {manifest['made']}, record {manifest['fingerprint']}",
+    )
+
+
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    if not scores:
+        return "## Scores\n\nNone are known. `raydd run` with the same settings makes them.\n"
+    lines = [
+        "## Scores",
+        "",
+        "Percent, mean ± standard deviation over student seeds. IR: text to image, TR: image to text. Nothing was "
+        "chosen on test.",
+        "",
+        f"| split | seeds | {' | '.join(METRICS)} |",
+        f"|---|---|{'---|' * len(METRICS)}",
+    ]
+    for split, row in scores.items():
+        cells = [f"{row[metric]['mean']:.1f} ± {row[metric]['std']:.1f}" for metric in METRICS]
+        lines.append(f"| {split} | {len(row['r_mean']['seeds'])} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _section(title: str, points: Sequence[str]) -> Sequence[str]:
+    return (f"## {title}\n", "\n".join(f"- {point}" for point in points) + "\n")

@@ -1,0 +1,129 @@
+"""A set as rows, one a pair, for formats that know rows: Hugging Face's Parquet, WebDataset's shards, PNG and JSON."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from raydd.export.sets import OpenedSet
+
+PARQUET, SHARD = "data/train-00000-of-00001.parquet", "pairs-000000.tar"
+_WORDS = ("start_image", "start_caption", "nearest_captions", "cosines")
+
+
+def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
+    """One Parquet file as `datasets` lays them out; the column `image` opens as a picture. Gives the files.
+
+    Columns: pair, image (if there are pixels), image_feature [d], text_feature [e], similarity [N], and the words of
+    `pairs.parquet`.
+    """
+    synthetic = opened.synthetic
+    arrays = {
+        "image_feature": synthetic.image_features.float().numpy(),
+        "text_feature": synthetic.text_features.float().numpy(),
+        "similarity": synthetic.similarity.matrix().float().numpy(),
+    }
+    number = {"dtype": "int64", "_type": "Value"}
+    word = {"dtype": "string", "_type": "Value"}
+    columns: dict[str, Any] = {"pair": pa.array(range(len(synthetic)), pa.int64())}
+    features: dict[str, Any] = {"pair": number}
+    if synthetic.pixels is not None:
+        pictures = [{"bytes": png, "path": f"{place:03}.png"} for place, png in enumerate(_pngs(opened))]
+        columns["image"] = pa.array(pictures, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        features["image"] = {"_type": "Image"}
+    for name, values in arrays.items():
+        columns[name] = _rows_of(values)
+        features[name] = {
+            "feature": {"dtype": "float32", "_type": "Value"},
+            "length": values.shape[1],
+            "_type": "Sequence",
+        }
+    for name in _WORDS:
+        columns[name] = pa.array([row[name] for row in opened.rows])
+        features[name] = word
+    features["nearest_captions"] = {"feature": word, "_type": "Sequence"}
+    features["cosines"] = {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "Sequence"}
+    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / PARQUET)
+    return {PARQUET: "the pairs: " + ", ".join(columns), **_tensors(opened, folder)}
+
+
+def write_webdataset(opened: OpenedSet, folder: Path) -> dict[str, str]:
+    """One tar shard: of each pair its PNG (if there are pixels), the nearest caption, features and a JSON of words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / SHARD, "w") as shard:
+        for name, content in _members(opened):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    return {SHARD: "the pairs: " + ", ".join(name for name, _ in _members(opened) if name.startswith("000000."))}
+
+
+def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
+    """PNG pictures and one JSON of words, with the tensors beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"pair": number, **_words(row)} for number, row in enumerate(opened.rows)]
+    files = {"pairs.json": "start pair and nearest real captions of each pair"}
+    if opened.synthetic.pixels is not None:
+        (folder / "images").mkdir(exist_ok=True)
+        for number, png in enumerate(_pngs(opened)):
+            (folder / "images" / f"{number:03}.png").write_bytes(png)
+            rows[number]["image"] = f"images/{number:03}.png"
+        files["images/*.png"] = "the synthetic images"
+    (folder / "pairs.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
+    return {**files, **_tensors(opened, folder)}
+
+
+def _tensors(opened: OpenedSet, folder: Path) -> dict[str, str]:
+    name = "synthetic.safetensors"
+    (folder / name).write_bytes(opened.record.read(name))
+    return {name: "the same as tensors, with the similarity's factors and the students' learning rates"}
+
+
+def _members(opened: OpenedSet) -> Iterator[tuple[str, bytes]]:
+    synthetic = opened.synthetic
+    pngs = _pngs(opened) if synthetic.pixels is not None else []
+    matrix = synthetic.similarity.matrix().float().numpy()
+    for number, row in enumerate(opened.rows):
+        key = f"{number:06}"
+        if pngs:
+            yield f"{key}.png", pngs[number]
+        yield f"{key}.txt", row["nearest_captions"][0].encode()
+        yield f"{key}.json", json.dumps({"pair": number, **_words(row)}, ensure_ascii=False).encode()
+        yield f"{key}.image_feature.npy", _npy(synthetic.image_features[number].float().numpy())
+        yield f"{key}.text_feature.npy", _npy(synthetic.text_features[number].float().numpy())
+        yield f"{key}.similarity.npy", _npy(matrix[number])
+
+
+def _words(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in _WORDS}
+
+
+def _pngs(opened: OpenedSet) -> list[bytes]:
+    """The images as PNG, without loss."""
+    assert opened.synthetic.pixels is not None
+    encoded = []
+    for pixels in opened.synthetic.pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+def _npy(values: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def _rows_of(values: NDArray[np.float32]) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])

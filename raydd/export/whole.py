@@ -1,0 +1,84 @@
+"""One export from a set's folder to files with their card."""
+
+from pathlib import Path
+from typing import Any
+
+from raydd.config import Config
+from raydd.data import load_image_encoder
+from raydd.errors import ConfigError
+from raydd.export.cards import card
+from raydd.export.encoding import encoders_of
+from raydd.export.heads import READING, write_heads, write_onnx
+from raydd.export.rows import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
+from raydd.export.sets import kept_scores, open_set
+from raydd.export.students import train_student
+from raydd.place import device_of
+
+CARD = "README.md"
+
+_ROWS = {"hf": write_hugging_face, "webdataset": write_webdataset, "png": write_plain}
+_READING = {
+    "hf": "from datasets import load_dataset\n\npairs = load_dataset(FOLDER, split='train').with_format('numpy')",
+    "webdataset": f"""\
+import webdataset
+
+pairs = webdataset.WebDataset(FOLDER + "/{SHARD}", shardshuffle=False).decode("pil")""",
+    "png": "import json\nfrom pathlib import Path\n\npairs = json.loads((Path(FOLDER) / 'pairs.json').read_text())",
+    "head": READING,
+    "onnx": """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession(FOLDER + "/image.onnx")
+(embedding,) = session.run(None, {"pixels": pixels})  # float32 [B 3 S S] in 0 to 1""",
+}
+
+
+def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: str = "") -> dict[str, str]:
+    """Write a set, or a student of it, in one format; gives each file and what it holds.
+
+    Args:
+        folder: the synthetic set.
+        to: hf, webdataset, png, head or onnx.
+        into: where to write; made if it is missing.
+        config: for a student: its recipe, the encoders' weights, where to compute.
+        licence: the user's own word for the source's licence.
+
+    Raises:
+        RecordError: the folder is not a synthetic set.
+    """
+    opened = open_set(folder)
+    metadata: dict[str, Any] = {}
+    if to in _ROWS:
+        files = _ROWS[to](opened, into)
+        metadata["task_categories"] = ["feature-extraction", "zero-shot-image-classification"]
+        if to == "hf":
+            files_of = [{"split": "train", "path": PARQUET}]
+            metadata["configs"] = [{"config_name": "default", "data_files": files_of}]
+    else:
+        device = device_of(config.place)
+        heads = train_student(opened, config.students, device)
+        files = write_heads(heads, opened, into)
+        if to == "onnx":
+            files |= write_onnx(heads, load_image_encoder(encoders_of(opened, config), "cpu"), into)
+    text = card(opened, kept_scores(opened), files=files, reading=_READING[to], metadata=metadata, licence=licence)
+    (into / CARD).write_text(text, encoding="utf-8")
+    return {**files, CARD: "the data card"}
+
+
+def push(folder: Path, name: str) -> str:
+    """Push an exported folder to the Hugging Face hub; gives its address there.
+
+    Raises:
+        ConfigError: nobody is logged in, or the hub refuses or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        api.create_repo(name, repo_type="dataset", exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset"))
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"{name} cannot be pushed ({str(error).splitlines()[0]}). Log in with `hf auth login`, and check the name."
+        ) from error

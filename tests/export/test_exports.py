@@ -1,0 +1,165 @@
+"""Each export read back by its own library."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from made_sets import flags, made_set
+from PIL import Image
+
+from raydd.cli import main
+from raydd.data import load_image_encoder
+from raydd.distill.heads import embed
+from raydd.errors import ConfigError, RecordError
+from raydd.export.cards import licence_of
+from raydd.export.sets import OpenedSet, kept_scores, open_set
+from raydd.export.students import train_student
+
+Exported = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def opened() -> OpenedSet:
+    return open_set(made_set().folder)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    def write(to: str) -> Path:
+        folder = tmp_path_factory.mktemp(to)
+        made = made_set()
+        assert main(["export", "--set", str(made.folder), "--to", to, str(folder), *flags(made)]) == 0
+        return folder
+
+    return write
+
+
+def test_datasets_loads_it_offline(exported: Exported, opened: OpenedSet, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    pairs = datasets.load_dataset(str(exported("hf")), split="train", cache_dir=str(tmp_path))
+    assert len(pairs) == 6
+    assert opened.synthetic.pixels is not None
+    for number, pair in enumerate(pairs):
+        assert np.array_equal(np.asarray(pair["image"]).transpose(2, 0, 1), opened.synthetic.pixels[number].numpy())
+        assert np.array_equal(np.float32(pair["text_feature"]), opened.synthetic.text_features[number].numpy())
+        assert pair["nearest_captions"] == opened.rows[number]["nearest_captions"]
+    matrix = np.float32(pairs["similarity"][:])
+    assert np.array_equal(matrix, opened.synthetic.similarity.matrix().numpy())
+
+
+def test_webdataset_reads_its_shard(exported: Exported, opened: OpenedSet):
+    webdataset = pytest.importorskip("webdataset")
+    shard = exported("webdataset") / "pairs-000000.tar"
+    pairs = list(webdataset.WebDataset(str(shard), shardshuffle=False).decode("pil"))
+    assert [pair["json"]["pair"] for pair in pairs] == list(range(6))
+    assert opened.synthetic.pixels is not None
+    for pair, pixels, features in zip(pairs, opened.synthetic.pixels, opened.synthetic.image_features, strict=True):
+        assert np.array_equal(np.asarray(pair["png"]).transpose(2, 0, 1), pixels.numpy())
+        assert np.array_equal(pair["image_feature.npy"], features.numpy())
+        assert pair["txt"] == opened.rows[pair["json"]["pair"]]["nearest_captions"][0]
+
+
+def test_pictures_and_words_are_plain_files(exported: Exported, opened: OpenedSet):
+    folder = exported("png")
+    rows = json.loads((folder / "pairs.json").read_text())
+    assert opened.synthetic.pixels is not None
+    for row, pixels in zip(rows, opened.synthetic.pixels, strict=True):
+        assert np.array_equal(np.asarray(Image.open(folder / row["image"])).transpose(2, 0, 1), pixels.numpy())
+    assert rows[2]["start_caption"] == opened.rows[2]["start_caption"]
+
+
+def test_the_card_s_own_code_loads_heads_that_embed_as_the_student_does(
+    exported: Exported, opened: OpenedSet, monkeypatch: pytest.MonkeyPatch
+):
+    folder = exported("head")
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from", "class"))]
+    assert len(lines) <= 13
+    monkeypatch.chdir(folder)
+    names: dict = {}
+    exec(code, names)
+    image, text = train_student(opened, made_set().config.students, "cpu")
+    with torch.no_grad():
+        for loaded, head, rows in (
+            (names["image_head"], image, opened.synthetic.image_features),
+            (names["text_head"], text, opened.synthetic.text_features),
+        ):
+            assert torch.allclose(loaded(rows), embed(head, rows), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_onnxruntime_embeds_as_torch_does(exported: Exported, opened: OpenedSet):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    folder, config = exported("onnx"), made_set().config
+    image, text = train_student(opened, config.students, "cpu")
+    encoder = load_image_encoder(config.encoders)
+    assert opened.synthetic.pixels is not None
+    pixels = opened.synthetic.pixels.float() / 255
+    with torch.no_grad():
+        wanted = embed(image, encoder.module(pixels)), embed(text, opened.synthetic.text_features)
+    for file, name, given, want in (
+        ("image.onnx", "pixels", pixels, wanted[0]),
+        ("text_head.onnx", "text_features", opened.synthetic.text_features, wanted[1]),
+    ):
+        (got,) = onnxruntime.InferenceSession(folder / file).run(["embedding"], {name: given.numpy()})
+        assert np.allclose(got, want.numpy(), atol=1e-4)
+
+
+def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: OpenedSet):
+    text = (exported("hf") / "README.md").read_text()
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert header["license"] == "unknown"
+    assert header["configs"][0]["data_files"][0]["split"] == "train"
+    for part in (opened.facts["data"]["fingerprint"], "tiny_encoders:image", "Limits", "| test | 2 |", "Ask who made"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("data", "word"), [("stamps", "gpl-2.0"), ("flickr8k", "other"), ("coco_karpathy", "other"), ("mine", "unknown")]
+)
+def test_licences_go_by_the_data(data: str, word: str):
+    assert licence_of(data)[0] == word
+    assert licence_of(data, "CC-BY-4.0")[0] == "cc-by-4.0"
+
+
+def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: OpenedSet):
+    import shutil
+
+    copy = tmp_path / "somewhere" / "copy"
+    shutil.copytree(made_set().folder, copy)
+    again = open_set(copy)
+    assert kept_scores(again) == {}
+    assert torch.equal(again.synthetic.image_features, opened.synthetic.image_features)
+    assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out")]) == 0
+    assert "None are known" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_set_of_features_has_no_pictures(tmp_path: Path):
+    made = made_set("features")
+    for to in ("hf", "png", "webdataset"):
+        assert main(["export", "--set", str(made.folder), "--to", to, str(tmp_path / to)]) == 0
+    assert "no pictures in it" in (tmp_path / "png" / "README.md").read_text()
+    assert not (tmp_path / "png" / "images").exists()
+
+
+def test_what_is_no_set_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(RecordError, match="is not a synthetic set"):
+        open_set(tmp_path)
+    assert main(["export", "--to", "png", str(tmp_path)]) == 2
+    assert "--set is missing" in capsys.readouterr().err
+
+
+def test_pushing_without_a_hub_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub.constants
+
+    from raydd.export.whole import push
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="Log in"):
+        push(tmp_path, "nobody/nothing")
