@@ -115,6 +115,8 @@ class DistillConfig:
     """Selection of the real pairs that the synthetic ones start from."""
     steps: int = 300
     """Distillation steps (outer iterations)."""
+    steps_per_encoding: int = 4
+    """Distillation steps between two encodings of learned pixels, whose gradients add up; 1 as published."""
     student_steps: int = 4
     """Steps T that a student takes on synthetic pairs within one distillation step."""
     minibatch: int = 0
@@ -175,6 +177,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         _require(self.pairs >= 3, "distill.pairs", self.pairs, "3 or more")
         _require(self.steps >= 0, "distill.steps", self.steps, "0 or more")
+        _require(self.steps_per_encoding >= 1, "distill.steps_per_encoding", self.steps_per_encoding, "1 or more")
         _require(self.student_steps >= 1, "distill.student_steps", self.student_steps, "1 or more")
         _require(
             self.minibatch == 0 or 2 <= self.minibatch <= self.pairs,

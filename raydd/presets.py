@@ -26,6 +26,7 @@ _ENCODERS = {
 _SCRIPTS = {
     "distill.space": "pixels",
     "distill.steps": 3000,
+    "distill.steps_per_encoding": 1,
     "distill.student_steps": 8,
     "distill.minibatch": 20,
     "distill.target_epochs": 1,

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.config import DistillConfig
+from raydd.distill.block_adam import BlockAdam
 from raydd.distill.draws import draw_step
 from raydd.distill.encoding import Encode, EncodedPixels
 from raydd.distill.experts import Experts
@@ -102,14 +103,17 @@ class Distillation:
             value.requires_grad_(self._lr(name) > 0)
         groups = [
             {"params": [value], "lr": self._lr(name), "base": self._lr(name)}
+            | ({"block": name == "image" and pixel_space is None} if adam else {})
             for name, value in self.variables.items()
             if value.requires_grad
         ]
         self._optimizer: torch.optim.Optimizer = (
-            torch.optim.Adam(groups, betas=(config.momentum, 0.999))
+            BlockAdam(groups, betas=(config.momentum, 0.999))
             if adam
             else torch.optim.SGD(groups, momentum=config.momentum)
         )
+        self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
+        self._owed: Tensor | None = None  # the features' gradient since then
 
     def step(self) -> dict[str, float]:
         """Take one distillation step; gives the losses, the gradients' norms and the rates.
@@ -120,8 +124,9 @@ class Distillation:
         draws = draw_step(self.config, self.done, self.experts.count, (self._spread.image, self._spread.text))
         start = self.experts.snapshot(draws.expert, draws.start_epoch)
         target = self.experts.snapshot(draws.expert, draws.start_epoch + self.config.target_epochs)
-        encoded = self._encoded()
-        image_features = self._image() if encoded is None else encoded.features
+        if self._pixels is not None and self._encoded is None:
+            self._encoded = EncodedPixels(self._pixels.encode, self._image(), self._pixels.batch)
+        image_features = self._image() if self._encoded is None else self._encoded.features
         rates, through = self._rates(), self.config.gradient == "exact"
         image = WalkingHead(_on(start[0], self.device), image_features, rates[0], through_steps=through)
         text = WalkingHead(_on(start[1], self.device), self._text(), rates[1], through_steps=through)
@@ -130,7 +135,7 @@ class Distillation:
         walks = {"image": image, "text": text} if self.config.matched == "both-heads" else {"text": text}
         targets = {"image": _on(target[0], self.device), "text": _on(target[1], self.device)}
         loss, fractions = matching_loss(walks, targets, merged=self.config.merged)
-        norms = self._differentiate(loss, encoded)
+        norms = self._differentiate(loss)
         metrics = {
             "loss": float(loss.detach()),
             **fractions,
@@ -168,7 +173,8 @@ class Distillation:
             for key, moment in self._optimizer.state.get(value, {}).items():
                 if isinstance(moment, Tensor):
                     state[f"moment.{key}.{name}"] = moment.detach().cpu()
-        return state | {"done": torch.tensor(self.done)}
+        owed = {} if self._owed is None else {"owed": self._owed.cpu()}
+        return state | owed | {"done": torch.tensor(self.done)}
 
     def resume(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state` gave.
@@ -193,6 +199,7 @@ class Distillation:
                     self._optimizer.state[value] = {
                         key: moment if key == "step" else moment.to(self.device) for key, moment in moments.items()
                     }
+        self._encoded, self._owed = None, state["owed"].to(self.device) if "owed" in state else None
         self.done = int(state["done"])
 
     def _synthetic_image(self) -> tuple[Tensor | None, Tensor]:
@@ -204,11 +211,6 @@ class Distillation:
         pixels = (self._image() * 255).round().clamp(0, 255).to(torch.uint8)
         parts = (pixels.float() / 255).split(self._pixels.batch)
         return pixels.cpu(), torch.cat([self._pixels.encode(part) for part in parts])
-
-    def _encoded(self) -> EncodedPixels | None:
-        if self._pixels is None:
-            return None
-        return EncodedPixels(self._pixels.encode, self._image(), self._pixels.batch)
 
     def _image(self) -> Tensor:
         return self.variables["image"] * self._units["image"]
@@ -234,18 +236,32 @@ class Distillation:
             "rates": config.rate_lr,
         }[kind]
 
-    def _differentiate(self, loss: Tensor, encoded: EncodedPixels | None) -> dict[str, float]:
-        """Put the loss's gradient at every variable that is learned; gives the norms."""
+    def _differentiate(self, loss: Tensor) -> dict[str, float]:
+        """Put the loss's gradient at every variable that is learned; gives the norms.
+
+        Pixels get theirs at the last step of an encoding, for the sum of the steps' gradients at the features.
+        """
         learned = {name: value for name, value in self.variables.items() if value.requires_grad}
-        at = dict(learned)
+        at, encoded = dict(learned), self._encoded
         if encoded is not None and "image" in at:
             at["image"] = encoded.features
-        gradients = dict(zip(at, torch.autograd.grad(loss, list(at.values()), allow_unused=True), strict=True))
+        gradients: dict[str, Tensor | None] = dict(
+            zip(at, torch.autograd.grad(loss, list(at.values()), allow_unused=True), strict=True)
+        )
+        norms = {name: float(gradient.norm()) for name, gradient in gradients.items() if gradient is not None}
         if encoded is not None and gradients.get("image") is not None:
-            gradients["image"] = encoded.gradient(gradients["image"]) * self._units["image"]
+            self._owed = gradients["image"] if self._owed is None else self._owed + gradients["image"]
+            gradients["image"] = None
+            if self._last_of_encoding:
+                gradients["image"] = encoded.gradient(self._owed) * self._units["image"]
         for name, value in learned.items():
             value.grad = gradients[name]
-        return {name: float(gradient.norm()) for name, gradient in gradients.items() if gradient is not None}
+        return norms
+
+    @property
+    def _last_of_encoding(self) -> bool:
+        """Whether the pixels move after this step."""
+        return (self.done + 1) % self.config.steps_per_encoding == 0 or self.done + 1 == self.config.steps
 
     def _require_finite(self, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():
@@ -269,6 +285,8 @@ class Distillation:
             if self.config.optimizer == "sgd":
                 self.variables["rates"].clamp_(min=SMALLEST_RATE)
             self._bound_image()
+        if self._last_of_encoding:
+            self._encoded, self._owed = None, None
         self.done += 1
 
     def _bound_image(self) -> None:

@@ -156,8 +156,8 @@ class TinyEncoder(nn.Module):
         return torch.tanh(pixels.flatten(1) @ self.weight.to(pixels.dtype))
 
 
-def pixel_run(split: Split, experts: Experts, batch: int) -> Distillation:
-    config = replace(BASE, space="pixels", image_lr=0.1)
+def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1) -> Distillation:
+    config = replace(BASE, space="pixels", image_lr=0.1, steps_per_encoding=every)
     pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     start = replace(start_of(split, config), pixels=pixels)
     space = PixelSpace(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch)
@@ -174,4 +174,27 @@ def test_pixels_move_alike_whether_the_graph_is_kept_or_made_again(train_split: 
     assert synthetic.pixels is not None
     assert synthetic.pixels.dtype == torch.uint8
     torch.testing.assert_close(synthetic.image_features, TinyEncoder()(synthetic.pixels.float() / 255))
-    assert not torch.equal(synthetic.pixels, pixel_run(train_split, experts, batch=12).synthetic().pixels)
+    assert not torch.equal(synthetic.pixels, pixel_run(train_split, experts).synthetic().pixels)
+
+
+def test_pixels_move_once_an_encoding_along_the_sum_of_the_steps(train_split: Split, experts: Experts) -> None:
+    run = pixel_run(train_split, experts, every=3)
+    start, moves = run.variables["image"].detach().clone(), []
+    for _ in range(12):
+        run.step()
+        moves.append(not torch.equal(run.variables["image"].detach(), start))
+        start = run.variables["image"].detach().clone()
+    assert moves == [False, False, True] * 4
+
+
+def test_pixels_go_on_bit_for_bit_from_between_two_encodings(train_split: Split, experts: Experts) -> None:
+    whole, first, second = (pixel_run(train_split, experts, every=4) for _ in range(3))
+    for _ in range(12):
+        whole.step()
+    for _ in range(6):
+        first.step()
+    second.resume({name: value.clone() for name, value in first.state().items()})
+    for _ in range(6):
+        second.step()
+    for name, value in whole.state().items():
+        assert torch.equal(value, second.state()[name]), name
