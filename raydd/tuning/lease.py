@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -54,13 +55,18 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
 
 def _mark() -> dict[str, Any]:
     process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": os.getpid(), "begun": process.create_time(), "beat": time.time()}
+    return {"host": _host(), "pid": os.getpid(), "begun": process.create_time(), "beat": time.time()}
 
 
 def _lives(mark: dict[str, Any]) -> bool:
-    if mark["host"] != socket.gethostname():
+    if mark["host"] != _host():
         return time.time() - mark["beat"] < PATIENCE_SECONDS
     try:
         return abs(psutil.Process(mark["pid"]).create_time() - mark["begun"]) < 1.0  # a number may have been reused
     except psutil.NoSuchProcess:
         return False
+
+
+def _host() -> str:
+    """Where process numbers mean the same processes: this machine, and in it this container."""
+    return f"{socket.gethostname()} ({Path('/proc/self/ns/pid').readlink()})"
