@@ -13,6 +13,8 @@ class Options(cli.Options):
 
     workers: int = 0
     """Ray Train workers to share the trajectories among; 0 trains them in this process, without Ray."""
+    gpus: float = 0.0
+    """GPUs of each worker, fractions allowed."""
 
 
 def main(options: Options) -> int:
@@ -27,7 +29,7 @@ def main(options: Options) -> int:
     if options.workers:
         from trainables.experts import make_experts
 
-        make_experts(config, workers=options.workers)
+        make_experts(config, workers=options.workers, gpus=options.gpus)
     with progress_on() as progress:
         made = experts(config, store, progress)
     epochs = [epoch for epoch in config.distill.expert_epochs if epoch]

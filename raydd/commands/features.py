@@ -1,13 +1,23 @@
 """Encode a data set: every image once (train in K augmented views) and every caption, into the feature cache."""
 
+from dataclasses import dataclass
+
 from rich.console import Console
 
 from raydd import cli
 
-Options = cli.Options
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """Make the feature cache."""
+
+    workers: int = 0
+    """Ray workers to share the data set among; 0 encodes in this process, without Ray."""
+    gpus: float = 0.0
+    """GPUs of each worker, fractions allowed."""
 
 
-def main(options: cli.Options) -> int:
+def main(options: Options) -> int:
     """Make the features record and say what it holds."""
     from raydd.console import progress_on
     from raydd.place import open_store, use_threads
@@ -19,6 +29,10 @@ def main(options: cli.Options) -> int:
     with progress_on() as progress:
         for line in pairs(config, store, progress).summary():
             console.print(line)
+        if options.workers:
+            from trainables.features import make_features
+
+            make_features(config, workers=options.workers, gpus=options.gpus, progress=progress)
         cached = features(config, store, progress)
     images, views, width = cached.train.images.shape
     console.print(

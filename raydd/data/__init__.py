@@ -3,6 +3,7 @@
 from raydd.data.augment import open_pixels
 from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
 from raydd.data.feature_rows import FeatureRows
+from raydd.data.feature_shards import shards_of, write_images, write_texts
 from raydd.data.features import Features, SplitFeatures, encode_features, features_record, open_features
 from raydd.data.images import ImageSource, open_image
 from raydd.data.listing import Entry, Listing, Problem
@@ -28,4 +29,7 @@ __all__ = [
     "open_features",
     "open_image",
     "open_pixels",
+    "shards_of",
+    "write_images",
+    "write_texts",
 ]

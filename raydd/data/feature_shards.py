@@ -3,7 +3,7 @@
 Letters: C captions, V views, D feature width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -62,12 +62,19 @@ def views_in(split: Split, config: FeaturesConfig) -> int:
     return config.views if split == "train" and config.augment != "none" else 1
 
 
-def write_images(config: Config, data: DataSet, record: Record, device: str, progress: Progress) -> None:
-    """Write the image shards that the record lacks, told in views."""
+def shards_of(data: DataSet) -> list[Shard]:
+    """The shards of a data set, images first."""
+    splits = list(zip(SPLITS, data.splits, strict=True))
+    images = [shard for split, pairs in splits for shard in image_shards(split, len(pairs))]
+    return images + [shard for split, pairs in splits for shard in text_shards(split, len(pairs.captions))]
+
+
+def write_images(
+    config: Config, data: DataSet, record: Record, device: str, progress: Progress, *, only: Collection[str] = ()
+) -> None:
+    """Write the image shards that the record lacks, told in views; `only` leaves those alone that it does not name."""
     views = {split: views_in(split, config.features) for split in SPLITS}
-    shards = [
-        shard for split, pairs in zip(SPLITS, data.splits, strict=True) for shard in image_shards(split, len(pairs))
-    ]
+    shards = [shard for shard in shards_of(data) if shard.kind == "images" and (not only or shard.file in only)]
     missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), views[shard.split], None))]
     total = sum(len(shard) * views[shard.split] for shard in shards)
     done = total - sum(len(shard) * views[shard.split] for shard in missing)
@@ -91,10 +98,15 @@ def write_images(config: Config, data: DataSet, record: Record, device: str, pro
             _write(record, shard, {"images": torch.cat(parts)})
 
 
-def write_texts(config: Config, data: DataSet, record: Record, device: str, progress: Progress) -> None:
-    """Write the caption shards that the record lacks, told in captions; batches hold captions of like length."""
+def write_texts(
+    config: Config, data: DataSet, record: Record, device: str, progress: Progress, *, only: Collection[str] = ()
+) -> None:
+    """Write the caption shards that the record lacks, told in captions; batches hold captions of like length.
+
+    `only` leaves those alone that it does not name.
+    """
     by_split = dict(zip(SPLITS, data.splits, strict=True))
-    shards = [shard for split, pairs in by_split.items() for shard in text_shards(split, len(pairs.captions))]
+    shards = [shard for shard in shards_of(data) if shard.kind == "texts" and (not only or shard.file in only)]
     missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), None))]
     total = sum(map(len, shards))
     done = total - sum(map(len, missing))

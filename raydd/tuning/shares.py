@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import ray
+from ray.exceptions import GetTimeoutError
 
 from raydd.config import Config
 from raydd.errors import ConfigError
@@ -18,7 +19,9 @@ _STUDENT_COPIES = 4  # parameters, gradients, momentum, and one temporary
 _WALK_TENSORS = 16  # rows that a student step keeps for the second backward pass, over two heads
 
 
-def with_gpu_share(config: Config, drawn: Sequence[Config], image_width: int, text_width: int) -> Config:
+def with_gpu_share(
+    config: Config, drawn: Sequence[Config], image_width: int, text_width: int, *, wait: float = 0.0
+) -> Config:
     """The config with `sweep.gpus` -1 replaced by the share of this cluster's GPUs that its largest trial needs.
 
     Args:
@@ -26,15 +29,14 @@ def with_gpu_share(config: Config, drawn: Sequence[Config], image_width: int, te
         drawn: configs of trials, from the search space.
         image_width: of the image features.
         text_width: of the text features.
+        wait: seconds for a cluster that has no GPU yet to start a machine with one.
 
     Raises:
-        ConfigError: the cluster has no GPU, or a trial does not fit on one.
+        ConfigError: no GPU came in time, or a trial does not fit on one.
     """
     if config.sweep.gpus >= 0:
         return config
-    if not ray.cluster_resources().get("GPU"):
-        raise ConfigError("sweep.gpus -1 picks a share of a GPU, but Ray sees none here. Set sweep.gpus to 0.")
-    size = int(ray.get(ray.remote(num_gpus=1)(_gpu_bytes).remote()))
+    size = _gpu_bytes(wait)
     need = max(trial_bytes(trial, image_width, text_width) for trial in drawn)
     if need > size:
         raise ConfigError(
@@ -54,7 +56,20 @@ def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
     return int(SAFETY * (CONTEXT_BYTES + SCORING_BYTES + _FLOAT * tensors))
 
 
-def _gpu_bytes() -> int:
+def _gpu_bytes(wait: float) -> int:
+    """Memory of a GPU of the cluster; asking for one makes a cluster that grows start a machine."""
+    none = "sweep.gpus -1 picks a share of a GPU, but Ray sees none here. Set sweep.gpus to 0."
+    if not wait and not ray.cluster_resources().get("GPU"):
+        raise ConfigError(none)
+    asked = ray.remote(num_gpus=1)(_size_of_gpu).remote()
+    try:
+        return int(ray.get(asked, timeout=wait or None))
+    except GetTimeoutError as error:
+        ray.cancel(asked)
+        raise ConfigError(f"No machine with a GPU came within {wait:.0f} s. {none}") from error
+
+
+def _size_of_gpu() -> int:
     import torch
 
     return torch.cuda.get_device_properties(0).total_memory

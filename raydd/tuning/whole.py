@@ -14,8 +14,9 @@ from rich.status import Status
 from raydd.board.tracking import Tracking
 from raydd.config import Config
 from raydd.console import progress_on
+from raydd.data import Features
 from raydd.place import home, open_store
-from raydd.progress import silent
+from raydd.progress import Progress, silent
 from raydd.settings import with_settings
 from raydd.stages import features
 from raydd.tuning import study as studies
@@ -32,6 +33,10 @@ from raydd.tuning.shares import with_gpu_share
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
+from trainables.features import make_features
+
+ENCODERS = 8  # workers that share a data set out on a cluster; a shard each at a time
+MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU
 
 
 def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) -> SweepResult | None:
@@ -54,8 +59,9 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     with _tracking(base, console) as tracking, cluster(address, home(base.place)):
         if base.sweep.gpus < 0:
             with progress_on(console) as progress:
-                cached = features(config, store, progress)
-            base = with_gpu_share(base, drawn, cached.image_width, cached.text_width)
+                cached = _features(config, address, progress)
+            wait = 0.0 if address == "local" else MACHINE_SECONDS
+            base = with_gpu_share(base, drawn, cached.image_width, cached.text_width, wait=wait)
         at_once = base.sweep.at_once or (slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0)
         with progress_on(console) as progress:
             plan = make_plan(base, space, studies.find_study(base, base.place.study), store, at_once, progress)
@@ -65,9 +71,9 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
         study = studies.open_study(base, space, base.place.study)
         with driving(study):
             studies.requeue_interrupted(study)
-            if address == "local" and math.isnan(plan.seconds):
-                with progress_on(console) as progress:  # on all cores, before the trials share them out
-                    features(config, store, progress)
+            if math.isnan(plan.seconds):
+                with progress_on(console) as progress:  # with all there is, before the trials share it out
+                    _features(config, address, progress)
                 plan = make_plan(base, space, study, store, at_once, silent)
             logbook = Logbook(tracking, studies.study_id(study), base, store)
             claims = open_claims(store.root)
@@ -80,6 +86,14 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     console.print(result.tables())
     console.print(f"kept in {folder}: {RESULT}, {SETTINGS}", soft_wrap=True)
     return result
+
+
+def _features(config: Config, address: str, progress: Progress) -> Features:
+    """The feature cache, encoded by this process on a machine of its own, on a cluster by its nodes."""
+    if address != "local":
+        gpus = 1.0 if config.sweep.gpus else 0.0
+        make_features(config, workers=ENCODERS, gpus=gpus, progress=progress)
+    return features(config, open_store(config.place), progress)
 
 
 def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, console: Console) -> None:

@@ -1,0 +1,31 @@
+"""One row of a comparison, as a Ray task: what it shares with others is made once, then it is made and scored."""
+
+from typing import Any
+
+from raydd import stages
+from raydd.distill.selections import SELECTIONS
+from raydd.place import open_store, use_threads
+from raydd.stages.comparing import Cell, Row, make_row
+from raydd.tuning.claims import Claimant
+from trainables.distill import share_making
+
+
+def compare_cell(cell: Cell, claims: Any) -> Row:
+    """Make one row; runs in a Ray worker.
+
+    Args:
+        cell: what to make.
+        claims: handle of the actor of `raydd.tuning.claims`.
+    """
+    config = cell.config
+    use_threads(config.place)
+    store = open_store(config.place)
+    with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs}".strip()) as claimant:
+        if cell.method in SELECTIONS:
+            # Selections of one size or another share warm-ups: one of them makes all at a time.
+            with claimant.waiting_for(f"selections of {cell.data}"):
+                for seed in range(config.evaluate.seeds):
+                    stages.select(config, store, cell.method, pairs=cell.pairs, seed=seed, progress=claimant.progress)
+        else:
+            share_making(config, store, claimant)
+        return make_row(cell, store, claimant.progress)
