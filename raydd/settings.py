@@ -59,6 +59,15 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}. Correct the value.") from error
 
 
+def with_file(config: Config, file: str | Path) -> Config:
+    """The config with the settings of a YAML file in place of its own.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return with_settings(config, _file(file))
+
+
 def flatten(config: Config) -> dict[str, Any]:
     """All settings under their dotted names."""
     return {

@@ -36,6 +36,13 @@ class SyntheticSet:
     def __len__(self) -> int:
         return len(self.text_features)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Size of what a student needs: pixels or else image features, text features, similarity, two rates."""
+        images = self.image_features if self.pixels is None else self.pixels
+        parts = [images, self.text_features, *self.similarity.factors.values()]
+        return sum(part.numel() * part.element_size() for part in parts) + 16
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named tensors, for safetensors."""
         named = {

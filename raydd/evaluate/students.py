@@ -4,7 +4,7 @@ Letters: S student seeds, N pairs, B minibatch, d and e encoder widths, D shared
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,11 +66,13 @@ def train_students(
     temperature: float,
     seeds: Sequence[int],
     device: str = "cpu",
+    on_epoch: Callable[[int, Head, Head], None] = lambda epoch, image, text: None,
 ) -> tuple[Head, Head]:
     """Train one student a seed on the published recipe; gives both heads with a leading axis of students.
 
     SGD with momentum and weight decay, the rates cut to a tenth at half the epochs, dropout on, no blending. An epoch
-    is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
+    is ceil(N/B) minibatches, each drawn from all pairs by itself, as published. `on_epoch` is told each epoch's number,
+    from 0, and the heads after it.
 
     Raises:
         NonFiniteError: the training diverged.
@@ -107,6 +109,7 @@ def train_students(
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
+        on_epoch(epoch, image, text)
     if not bool(total.isfinite()):
         raise NonFiniteError(
             f"Students diverged at the rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "

@@ -146,7 +146,9 @@ def _match(
         yield DistillPoint(before + settings.steps, total, _last_means(curve, 1), load_synthetic(record))
         return
     reset_peak(bench.device)
+    began = time.perf_counter()
     distillation, curve = _begin(bench, record, settings, start())
+    preparing = time.perf_counter() - began
     since = distillation.done
     while distillation.done < settings.steps:
         began = time.perf_counter()
@@ -169,7 +171,7 @@ def _match(
             means = _last_means(curve, distillation.done - since)
             since = distillation.done
             yield DistillPoint(before + distillation.done, total, means, distillation.synthetic())
-    synthetic = _finish(bench, record, distillation.synthetic(), curve)
+    synthetic = _finish(bench, record, distillation.synthetic(), curve, preparing)
     yield DistillPoint(before + settings.steps, total, _last_means(curve, settings.steps - since), synthetic)
 
 
@@ -199,8 +201,13 @@ def _begin(
     return distillation, _curve_of(state)
 
 
-def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[dict[str, float]]) -> SyntheticSet:
-    """Fit the rates, write the set and what others can read of it, and complete the record; gives the set."""
+def _finish(
+    bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[dict[str, float]], preparing: float
+) -> SyntheticSet:
+    """Fit the rates, write the set and what others can read of it, and complete the record; gives the set.
+
+    `preparing` are the seconds that the start took: a selection, or pixels of features.
+    """
     part = 1.0
     if bench.config.distill.fit_rates:
         synthetic, part = with_fitted_rates(bench.config, bench.features, synthetic)
@@ -219,6 +226,7 @@ def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[
             "part_of_learned_rates": part,
             "first_captions": captions[:3],
             "seconds": sum(step["seconds"] for step in curve),
+            "preparing_seconds": preparing,
             "peak_bytes": peak_bytes(bench.device),
         }
     )

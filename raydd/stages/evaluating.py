@@ -41,8 +41,7 @@ def synthetic_scores(config: Config, store: Store, progress: Progress = silent) 
         split, seeds = config.evaluate.split, config.evaluate.seeds
         return evaluate(config, store, synthetic, split=split, seeds=seeds), {}
 
-    upstream = {"synthetic": synthetic_record(config, store).fingerprint}
-    return _kept(config, store, "synthetic", upstream, {}, score)
+    return _kept(scores_record(config, store, "synthetic"), score)
 
 
 def selected_scores(config: Config, store: Store, selection: str, progress: Progress = silent) -> Scores:
@@ -69,35 +68,34 @@ def selected_scores(config: Config, store: Store, selection: str, progress: Prog
         rate = max(on_val, key=lambda rate: on_val[rate])
         return on(config.evaluate.split, rate, range(config.evaluate.seeds)), {"rate": rate, "chosen_on": "val"}
 
-    upstream = {"features": cached.fingerprint}
-    if selection != "random":
-        upstream["experts"] = open_experts(config, store, cached).record.fingerprint
-    return _kept(config, store, selection, upstream, {"pairs": config.distill.pairs}, score)
+    return _kept(scores_record(config, store, selection), score)
 
 
 def full_scores(config: Config, store: Store, progress: Progress = silent) -> Scores:
     """Scores of students of all real pairs: expert trajectories, one a seed, to the epoch that is best on val.
 
-    The epoch is chosen by the first expert alone, among all up to `experts.epochs`. The students are experts of seeds
-    that distillation reads too, so what the store has of them is not trained again.
+    Under `evaluate.choice` best-on-split it is best on the scored split, as published. It is chosen by the first expert
+    alone, among all up to `experts.epochs`. The students are experts of seeds that distillation reads too, so what the
+    store has of them is not trained again.
     """
     cached, device = make_features(config, store, progress), device_of(config.place)
+    splits = {"val": cached.val, "test": cached.test}
+    chosen_on = config.evaluate.split if config.evaluate.choice == "best-on-split" else "val"
 
     def score() -> tuple[Scores, Mapping[str, Any]]:
         epochs, seeds = range(1, config.experts.epochs + 1), config.evaluate.seeds
         first = trajectories_of(config, store, progress, count=1, epochs=epochs)
         on_val = {
-            epoch: score_heads(*first.snapshot(0, epoch), cached.val, device=device)[0]["r_mean"] for epoch in epochs
+            epoch: score_heads(*first.snapshot(0, epoch), splits[chosen_on], device=device)[0]["r_mean"]
+            for epoch in epochs
         }
         best = max(on_val, key=lambda epoch: on_val[epoch])
         students = trajectories_of(config, store, progress, count=seeds, epochs=[best])
-        split = {"val": cached.val, "test": cached.test}[config.evaluate.split]
+        split = splits[config.evaluate.split]
         scored = [score_heads(*students.snapshot(seed, best), split, device=device)[0] for seed in range(seeds)]
-        return Scores(tuple(scored)), {"epoch": best, "chosen_on": "val"}
+        return Scores(tuple(scored)), {"epoch": best, "chosen_on": chosen_on}
 
-    upstream = {"experts": open_experts(config, store, cached).record.fingerprint}
-    settings = {"epochs": config.experts.epochs, "first_seed": config.experts.seed}
-    return _kept(config, store, "full", upstream, settings, score)
+    return _kept(scores_record(config, store, "full"), score)
 
 
 def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str, float]:
@@ -107,15 +105,21 @@ def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str,
     return collapse_measures(embed(image, synthetic.image_features), embed(text, synthetic.text_features))
 
 
-def _kept(
-    config: Config,
-    store: Store,
-    row: str,
-    upstream: Mapping[str, str],
-    settings: Mapping[str, Any],
-    score: Callable[[], tuple[Scores, Mapping[str, Any]]],
-) -> Scores:
-    """The scores that the store has, or those that `score` makes, kept with what made them."""
+def scores_record(config: Config, store: Store, row: str) -> Record:
+    """The place of a row's scores: `synthetic`, `full`, or the name of a selection."""
+    cached = make_features(config, store)
+    experts = open_experts(config, store, cached).record.fingerprint
+    if row == "synthetic":
+        upstream, settings = {"synthetic": synthetic_record(config, store).fingerprint}, {}
+    elif row == "full":
+        upstream, settings = (
+            {"experts": experts},
+            {"epochs": config.experts.epochs, "first_seed": config.experts.seed},
+        )
+    else:
+        upstream, settings = {"features": cached.fingerprint}, {"pairs": config.distill.pairs}
+        if row != "random":
+            upstream["experts"] = experts
     made_with = {
         "row": row,
         "split": config.evaluate.split,
@@ -125,7 +129,13 @@ def _kept(
         "width": config.experts.width,
         **settings,
     }
-    record = Record.of(store, "scores", made_with, upstream, version=VERSION)
+    if config.evaluate.choice != "last":
+        made_with["choice"] = config.evaluate.choice
+    return Record.of(store, "scores", made_with, upstream, version=VERSION)
+
+
+def _kept(record: Record, score: Callable[[], tuple[Scores, Mapping[str, Any]]]) -> Scores:
+    """The scores that a record has, or those that `score` makes, kept with what made them."""
     if not record.complete:
         scores, facts = score()
         record.write_json(SCORES, list(scores.seeds))

@@ -77,7 +77,7 @@ def run_finals(
             try:
                 finalist = ray.get(reference)
             except RayError as error:  # the stage's own error comes wrapped in one of Ray's
-                on_end(candidate, None, _reason(error))
+                on_end(candidate, None, reason_of(error))
             else:
                 finalists.append(finalist)
                 on_end(candidate, finalist, "")
@@ -111,6 +111,7 @@ def rank_correlation(finalists: Sequence[Finalist]) -> float | None:
     return float(np.corrcoef(ranks)[0, 1])
 
 
-def _reason(error: RayError) -> str:
+def reason_of(error: RayError) -> str:
+    """The last line of the error that a task ended with."""
     cause = getattr(error, "cause", None) or error
     return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"

@@ -1,0 +1,31 @@
+"""Compare methods: each tuned by the same budget of trials, scored by the same students, in one table with its cost.
+
+The same command goes on where it was. The table is written after every row: compare.md, compare.csv, compare.html in
+the folder comparisons/NAME of the home.
+"""
+
+from dataclasses import dataclass
+
+from raydd import cli
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """Compare methods."""
+
+    dry_run: bool = False
+    """Show the plan (rows, trials, time) and stop."""
+
+
+def main(options: Options) -> int:
+    """Make the table; the exit code is 1 if a row failed."""
+    from rich.console import Console
+
+    from raydd.tuning.environment import prepare_environment, ray_address
+
+    address = ray_address(options.settings.place.ray)
+    prepare_environment(address)
+    from raydd.tuning.comparison import run_comparison
+
+    result = run_comparison(options.settings, address, dry_run=options.dry_run, console=Console())
+    return 1 if result is not None and result.failed else 0

@@ -1,0 +1,38 @@
+"""Whether one row of a table is better than another: paired t-tests over student seeds, corrected for their number."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.stats import ttest_rel
+
+LEVEL = 0.05  # a difference with a smaller p counts as one
+
+
+def p_values_against_best(rows: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Each row's p that it equals the row with the best mean; the best one itself is left out.
+
+    Students of one seed begin alike in every row, so rows are compared seed by seed. p is two-sided and corrected after
+    Holm (1979). With fewer than two seeds, or seeds that are not the same number, there is none.
+
+    Args:
+        rows: each row's scores, seed by seed; higher is better.
+    """
+    best = max(rows, key=lambda name: float(np.mean(rows[name])))
+    others = [name for name in rows if name != best and len(rows[name]) == len(rows[best]) > 1]
+    return _holm({name: paired_p(rows[best], rows[name]) for name in others})
+
+
+def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
+    """Two-sided p of a paired t-test; the same difference at every seed is certain, and none at all is none."""
+    differences = np.subtract(one, other)
+    if np.ptp(differences) < 1e-9:
+        return 1.0 if abs(differences[0]) < 1e-9 else 0.0
+    return float(ttest_rel(one, other).pvalue)
+
+
+def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    corrected, largest = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        largest = max(largest, min(1.0, p_values[name] * (len(p_values) - rank)))
+        corrected[name] = largest
+    return corrected

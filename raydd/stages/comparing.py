@@ -1,0 +1,157 @@
+"""The stage compare: one row of the table of methods, its scores and its cost, made or taken from the store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from raydd.config import Config
+from raydd.distill.methods import find_method
+from raydd.distill.selections import SELECTIONS
+from raydd.presets import PRESETS
+from raydd.progress import Progress, silent
+from raydd.settings import with_settings
+from raydd.stages.distilling import load_synthetic, synthetic_record
+from raydd.stages.evaluating import full_scores, scores_record, selected_scores, synthetic_scores
+from raydd.stages.features import features as make_features
+from raydd.stages.selecting import selection_record
+from raydd.store import Record, Store
+
+FULL = "full"
+_AS_PUBLISHED = {
+    "students.rate": "published",
+    "distill.fit_rates": False,
+    "evaluate.choice": "best-on-split",
+}
+_FLOAT = 4  # bytes
+_OF_A_PRESET = ("distill.", "pixels.")  # its encoders and experts would make another table
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row to make."""
+
+    method: str
+    """A selection, a method, a preset, or full."""
+    variant: str
+    """tuned, published settings, as given; empty for rows that have no settings."""
+    data: str
+    """Name of the data set."""
+    pairs: int
+    """The budget: real pairs of a selection, synthetic pairs and one for the similarity; 0 for full."""
+    config: Config
+    """All settings of this row."""
+
+    @property
+    def kind(self) -> str:
+        """The row of `raydd.stages.evaluating` that this is."""
+        return self.method if self.method in SELECTIONS or self.method == FULL else "synthetic"
+
+    @property
+    def name(self) -> str:
+        """What to call it in a table."""
+        return f"{self.method}, {self.variant}" if self.variant else self.method
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table."""
+
+    cell: Cell
+    seeds: Mapping[str, tuple[float, ...]]
+    """Each metric in percent, seed by seed."""
+    seconds: float | None
+    """Time of the distillation or the choice, without features and experts; None where nothing is chosen."""
+    peak_bytes: int | None
+    """Most memory that a process held meanwhile, torch and the encoders included."""
+    stored_bytes: int
+    """Size of what a student trains on."""
+    record: str
+    """Folder of the synthetic set in the store; empty for real pairs."""
+
+
+def settings_of(method: str) -> Mapping[str, Any]:
+    """What a row sets: a method's settings, or a preset's without those that belong to the data.
+
+    Raises:
+        ConfigError: there is no selection, method or preset of that name.
+    """
+    if method in SELECTIONS or method == FULL:
+        return {}
+    if method in PRESETS:
+        preset = PRESETS[method].settings
+        return {**find_method(preset["distill.method"]).settings, **_of_a_preset(preset)}
+    return {**find_method(method).settings, "distill.method": method}
+
+
+def is_tuned(method: str) -> bool:
+    """Whether trials are run for this row: a method that has a search space."""
+    real_pairs_or_preset = method in SELECTIONS or method == FULL or method in PRESETS
+    return not real_pairs_or_preset and bool(find_method(method).space)
+
+
+def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, extra: Mapping[str, Any]) -> Cell:
+    """The row of a method at N synthetic pairs, with settings beside its own.
+
+    Raises:
+        ConfigError: the settings do not go together.
+    """
+    given = {**settings_of(method), **extra}
+    if config.compare.protocol == "published":
+        given |= _AS_PUBLISHED
+    if method in SELECTIONS:
+        pairs, given = pairs + 1, {**given, "distill.pairs": pairs + 1, "distill.minibatch": 0}
+        return Cell(method, "", data, pairs, with_settings(config, given))
+    if method == FULL:
+        return Cell(method, "", data, 0, with_settings(config, given))
+    given["distill.pairs"] = pairs
+    given["distill.minibatch"] = min(pairs, int(given.get("distill.minibatch", config.distill.minibatch)))
+    given["distill.rank"] = min(pairs, int(given.get("distill.rank", config.distill.rank)))
+    return Cell(method, variant, data, pairs + 1, with_settings(config, given))
+
+
+def is_made(cell: Cell, store: Store) -> bool:
+    """Whether the store has the row's scores; its features must be there."""
+    return scores_record(cell.config, store, cell.kind).complete
+
+
+def make_row(cell: Cell, store: Store, progress: Progress = silent) -> Row:
+    """Make a row, or read it if the store has it."""
+    config = cell.config
+    if cell.kind == "synthetic":
+        scores, record = synthetic_scores(config, store, progress), synthetic_record(config, store)
+        facts = _facts_of_all(record, config, store)
+        seconds = sum(part["seconds"] + part.get("preparing_seconds", 0.0) for part in facts)
+        peak = max((part.get("peak_bytes", 0) for part in facts), default=0) or None
+        cost = seconds, peak, load_synthetic(record).stored_bytes, record.folder
+    elif cell.kind == FULL:
+        scores, cost = full_scores(config, store, progress), (None, None, _real_bytes(config, store, 0), "")
+    else:
+        scores = selected_scores(config, store, cell.kind, progress)
+        facts = [
+            selection_record(config, store, cell.kind, pairs=cell.pairs, seed=seed).facts()
+            for seed in range(config.evaluate.seeds)
+        ]
+        seconds, peak = fmean(part["seconds"] for part in facts), max(part["peak_bytes"] for part in facts)
+        cost = seconds, peak, _real_bytes(config, store, cell.pairs), ""
+    by_metric = {metric: tuple(seed[metric] for seed in scores.seeds) for metric in scores.seeds[0]}
+    return Row(cell, by_metric, *cost)
+
+
+def _facts_of_all(record: Record, config: Config, store: Store) -> list[dict[str, Any]]:
+    """Facts of a synthetic set's record, and of the set in features that it came from."""
+    facts = [record.facts()]
+    if config.distill.space == "features-then-pixels":
+        facts.append(synthetic_record(with_settings(config, {"distill.space": "features"}), store).facts())
+    return facts
+
+
+def _real_bytes(config: Config, store: Store, pairs: int) -> int:
+    """Size of the features of real pairs; 0 pairs are all of them, an image kept once for its captions."""
+    cached = make_features(config, store)
+    images, texts = (pairs, pairs) if pairs else (cached.train.images.shape[0], len(cached.train.texts))
+    return _FLOAT * (images * cached.image_width + texts * cached.text_width)
+
+
+def _of_a_preset(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name.startswith(_OF_A_PRESET)}

@@ -1,0 +1,220 @@
+"""A comparison from its plan to its table: tunes each method by a sweep, then makes every row as a task of Ray."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from rich.console import Console
+from rich.table import Table
+
+from raydd.board.comparison import write_comparison
+from raydd.config import CompareConfig, Config
+from raydd.console import progress_on
+from raydd.distill.methods import find_method
+from raydd.place import home, open_store
+from raydd.settings import flatten, to_yaml, with_file, with_settings
+from raydd.stages import features, pairs
+from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_row
+from raydd.store import Store, fingerprint
+from raydd.tuning.claims import open_claims
+from raydd.tuning.cluster import cluster
+from raydd.tuning.estimate import trials_seconds
+from raydd.tuning.finals import reason_of
+from raydd.tuning.live import duration
+from raydd.tuning.places import settled
+from raydd.tuning.whole import run_sweep
+from trainables.compare import compare_cell
+
+RESTARTS = 2  # of a row whose process or node died
+TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
+_NOT_SHARED = ("place.", "evaluate.", "pixels.", "sweep.", "compare.")  # what a sweep's trials do not depend on
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What came out."""
+
+    rows: Sequence[Row]
+    failed: Mapping[str, str]
+    """Rows that could not be made, with the reason."""
+    files: Sequence[Path]
+
+
+def run_comparison(config: Config, address: str, *, dry_run: bool, console: Console) -> Comparison | None:
+    """Make the table of methods, going on from what the store and the studies have; None for a dry run.
+
+    Args:
+        config: as the user gave it; `compare.*` says what to compare, `sweep.*` how trials share the machine.
+        address: Ray's, see `raydd.tuning.environment.ray_address`.
+        dry_run: show the plan and stop.
+        console: where to show everything.
+
+    Raises:
+        ConfigError: a method, a data set or a setting is not in order; told before anything is computed.
+    """
+    bases = _data_sets(config)
+    store = open_store(config.place)
+    planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
+    with progress_on(console) as progress:
+        for base in bases.values():
+            pairs(base, store, progress)
+            if not dry_run:
+                features(base, store, progress)
+    console.print(_plan(config, bases, planned, store, known=not dry_run))
+    if dry_run:
+        return None
+    folder = home(config.place) / "comparisons" / config.compare.name
+    with cluster(address, home(config.place)):
+        cells: list[Cell] = []
+        for name, base in bases.items():
+            tuned = _tune(base, name, address, console, folder)
+            cells += _cells(base, name, tuned)
+        rows, failed = _make(cells, store, folder, console)
+        files = write_comparison(rows, failed, folder)
+    console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
+    return Comparison(rows, failed, files)
+
+
+def _data_sets(config: Config) -> dict[str, Config]:
+    """The settings of each data set, by its name."""
+    given = [with_file(config, file) for file in config.compare.data] or [config]
+    return {
+        base.data.name or base.data.reader: settled(base, cpus=base.sweep.cpus, gpus=max(0.0, base.sweep.gpus))
+        for base in given
+    }
+
+
+def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+    """All rows of a data set, the smallest budgets first; `tuned` are the settings found for each method."""
+    cells = []
+    for count in base.compare.pairs:
+        for method in base.compare.methods:
+            if base.compare.trials and is_tuned(method):
+                cells.append(cell_of(base, method, data, count, TUNED, tuned.get(method, {})))
+                if base.compare.published:
+                    cells.append(cell_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
+            else:
+                cells.append(cell_of(base, method, data, count, AS_GIVEN, {}))
+    return list(dict.fromkeys(cells))  # full data has no budget, and comes once
+
+
+def _tune(base: Config, data: str, address: str, console: Console, folder: Path) -> dict[str, Mapping[str, Any]]:
+    """The best settings of each method that is tuned, by a sweep at the first number of pairs; kept as YAML too."""
+    if not base.compare.trials:
+        return {}
+    found = {}
+    for method in filter(is_tuned, base.compare.methods):
+        result = run_sweep(_sweep_of(base, method, data), address, dry_run=False, console=console)
+        found[method] = dict(result.settings) if result else {}
+        settings = cell_of(base, method, data, base.compare.pairs[0], TUNED, found[method]).config
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{data}-{_slug(method)}.yaml").write_text(to_yaml(settings), encoding="utf-8")
+    return found
+
+
+def _sweep_of(base: Config, method: str, data: str) -> Config:
+    """The sweep that tunes a method. Its name holds what all trials share, so changed settings begin another one."""
+    config = cell_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
+    shared = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
+    del shared["distill.space"]
+    mark = fingerprint("compare", 1, shared, {})[:6]
+    return with_settings(
+        dataclasses.replace(config, compare=CompareConfig()),
+        {
+            "sweep.name": f"{base.compare.name}-{data}-{_slug(method)}-{mark}",
+            "sweep.space": find_method(method).space,
+            "sweep.trials": base.compare.trials,
+            "sweep.finalists": 0,
+            "sweep.objectives": ("r_mean",),
+        },
+    )
+
+
+def _slug(method: str) -> str:
+    """A method's name fit for a file's: of one's own, FILE.py:NAME or module:NAME, without the folder."""
+    return Path(method).name.replace(":", "-")
+
+
+def _make(cells: Sequence[Cell], store: Store, folder: Path, console: Console) -> tuple[list[Row], dict[str, str]]:
+    """Make all rows side by side; the table is written anew after each."""
+    there = [cell for cell in cells if is_made(cell, store)]
+    rows = {cell: make_row(cell, store) for cell in there}
+    failed: dict[str, str] = {}
+    work = {cell: _seconds(cell, store) for cell in cells}
+    claims = open_claims(store.root)
+    waiting = {_task(cell).remote(cell, claims): cell for cell in cells if cell not in rows}
+    with _telling(work, len(waiting), console) as ended:
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=1.0)
+            for reference in ready:
+                cell = waiting.pop(reference)
+                try:
+                    rows[cell] = ray.get(reference)
+                except RayError as error:  # the stage's own error comes wrapped in one of Ray's
+                    failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs"] = reason_of(error)
+                    console.print(f"{cell.name}, {cell.pairs} pairs failed: {reason_of(error)}", markup=False)
+                ended(cell, rows.get(cell))
+                write_comparison([rows[cell] for cell in cells if cell in rows], failed, folder)
+    return [rows[cell] for cell in cells if cell in rows], failed
+
+
+def _task(cell: Cell) -> Any:
+    sweep = cell.config.sweep
+    # A process of its own for each row, so that its peak of memory is its own.
+    return ray.remote(num_cpus=sweep.cpus, num_gpus=max(0.0, sweep.gpus), max_calls=1, max_retries=RESTARTS)(
+        compare_cell
+    )
+
+
+@contextlib.contextmanager
+def _telling(work: Mapping[Cell, float], wanted: int, console: Console) -> Iterator[Any]:
+    """Tell each row's end, and the time left by the work that rows were estimated to be."""
+    done, total = 0.0, max(1, round(sum(work.values())))
+    count = 0
+    with progress_on(console) as progress:
+
+        def ended(cell: Cell, row: Row | None) -> None:
+            nonlocal done, count
+            done, count = done + work[cell], count + 1
+            progress("rows, weighed by their work", min(total, round(done)), total)
+            if row is not None:
+                mean = sum(row.seeds["r_mean"]) / len(row.seeds["r_mean"])
+                console.print(f"{cell.name}, {cell.pairs} pairs: r_mean {mean:.2f} ({count}/{wanted})", highlight=False)
+
+        yield ended
+
+
+def _seconds(cell: Cell, store: Store) -> float:
+    """What a row may take on one core, experts that others share not counted."""
+    config = cell.config if cell.kind == "synthetic" else with_settings(cell.config, {"distill.steps": 0})
+    cached = features(config, store)
+    return trials_seconds(config, cached.image_width, cached.text_width, len(cached.train.texts), 0, 1)
+
+
+def _plan(config: Config, bases: Mapping[str, Config], cells: Sequence[Cell], store: Store, *, known: bool) -> Table:
+    """The plan for the terminal; times and what is there are known once the features are."""
+    compare = config.compare
+    table = Table(show_header=False, box=None, pad_edge=False, title=f"comparison {compare.name}", title_justify="left")
+    tuned = [method for method in compare.methods if is_tuned(method)] if compare.trials else []
+    table.add_row("data", ", ".join(bases))
+    table.add_row("rows", f"{len(cells)}: {', '.join(compare.methods)}; budgets {', '.join(map(str, compare.pairs))}")
+    if tuned:
+        trials = f"{compare.trials} trials each of {', '.join(tuned)} at {compare.pairs[0]} pairs, chosen on val"
+        table.add_row("tuning", f"{trials}, for {' and '.join(bases)}")
+    table.add_row("students", f"{compare.protocol}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
+    if known:
+        made = sum(is_made(cell, store) for cell in cells)
+        seconds = sum(_seconds(cell, store) for cell in cells)
+        tuning = sum(
+            compare.trials * _seconds(cell, store)
+            for cell in cells
+            if cell.method in tuned and cell.variant == TUNED and cell.pairs == compare.pairs[0] + 1
+        )
+        table.add_row("there", f"{made} rows, settings found by earlier trials not counted")
+        table.add_row("time", f"about {duration(seconds + tuning)} of one core, experts not counted")
+    table.add_row("store", store.root)
+    return table

@@ -1,0 +1,41 @@
+"""The paired test against its formula, and what it says of rows that are clearly apart or alike."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as checks
+from hypothesis import strategies as st
+from scipy.stats import t
+
+from raydd.evaluate.significance import p_values_against_best, paired_p
+
+scores = st.lists(st.floats(0, 100), min_size=5, max_size=5)
+
+
+@given(one=scores, other=scores)
+@checks(deadline=None)
+def test_p_is_that_of_student_s_t(one: list[float], other: list[float]) -> None:
+    differences = np.subtract(one, other)
+    if np.ptp(differences) < 1e-6:
+        return
+    statistic = differences.mean() / (differences.std(ddof=1) / 5**0.5)
+    assert paired_p(one, other) == pytest.approx(2 * t.sf(abs(statistic), 4), rel=1e-6, abs=1e-12)
+
+
+def test_constant_differences() -> None:
+    assert paired_p([1, 2, 3], [1, 2, 3]) == 1
+    assert paired_p([2, 3, 4], [1, 2, 3]) == 0
+
+
+def test_the_correction_multiplies_by_the_tests_that_remain() -> None:
+    best = [50.0, 52, 51, 53, 50]
+    rows = {"near": [49.0, 52, 50, 53, 50], "far": [20.0, 21, 22, 20, 21], "best": best}
+    found = p_values_against_best(rows)
+    assert set(found) == {"near", "far"}
+    assert found["far"] == pytest.approx(2 * paired_p(best, rows["far"]))
+    assert found["near"] == pytest.approx(paired_p(best, rows["near"]))
+    assert found["far"] < 0.01 < found["near"]
+
+
+def test_one_seed_says_nothing() -> None:
+    assert p_values_against_best({"a": [1.0], "b": [2.0]}) == {}
