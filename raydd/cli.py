@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "The table of methods, pairs and data sets, each method tuned alike.",
     "export": "Write a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
     "search": "Find photographs by a text or an image, with a student of a set, trained in seconds.",
+    "watch": "Watch a running sweep from another terminal: its trials as sparklines.",
     "board": "Open MLflow's pages on what was tracked.",
     "doctor": "Say what this machine has and lacks for the planned run.",
 }

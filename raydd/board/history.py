@@ -1,11 +1,11 @@
-"""What MLflow kept of a sweep's trials, read back; with `tracking`, the only module that imports it."""
+"""What MLflow kept of a sweep's trials, read back."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydd.board.tracking import EXPERIMENT, metric_name
+from raydd.board.connection import EXPERIMENT, metric_name
 
 _PAGE = 1000  # runs that are asked for at once
 
@@ -13,13 +13,15 @@ _PAGE = 1000  # runs that are asked for at once
 class History:
     """The runs of one sweep's trials. Nothing is written; without a database there are none."""
 
-    def __init__(self, address: str, study: str) -> None:
+    def __init__(self, address: str, study: str, trial: int | None = None) -> None:
         """Find the runs.
 
         Args:
             address: MLflow's tracking address; `none` has no runs.
             study: what tells this sweep from all others, see `raydd.tuning.study.study_id`.
+            trial: one trial's number, to look at it alone.
         """
+        wanted = f"LIKE '{study}/%'" if trial is None else f"= '{study}/{trial}'"
         self._runs: dict[int, Any] = {}
         if address == "none" or not _there(address):
             return
@@ -33,7 +35,7 @@ class History:
         token = None
         while token is None or token:
             found = self._client.search_runs(
-                [experiment.experiment_id], f"tags.`raydd.trial` LIKE '{study}/%'", max_results=_PAGE, page_token=token
+                [experiment.experiment_id], f"tags.`raydd.trial` {wanted}", max_results=_PAGE, page_token=token
             )
             self._runs |= {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in found}
             token = found.token or ""

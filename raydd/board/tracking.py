@@ -1,25 +1,22 @@
-"""MLflow, the only module that imports it: runs written by a thread of their own, so that nobody waits for a server.
+"""Runs in MLflow, written by a thread of their own, so that nobody waits for a server.
 
 Every call returns at once. While the server is away what is logged waits in memory and is sent when it answers again;
 what a dead server never took is dropped when the tracking is closed, and that is said once. Nothing here raises.
 """
 
-import contextlib
-import logging
-import os
 import queue
-import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from matplotlib.figure import Figure
 
-EXPERIMENT = "raydd"
+from raydd.board.connection import Connection, connect, metric_name
+
 WAITING_JOBS = 20_000  # calls kept while a server is away, some hours of a large sweep's
 ATTEMPTS = 3  # for a call that fails although the server answers
 GRACE_SECONDS = 10.0  # how long closing waits for a server that does not answer
@@ -54,7 +51,7 @@ class Tracking:
         self._closing, self._closed_at = threading.Event(), 0.0
         self._dead, self._lost = False, 0
         self._said: set[str] = set()
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         if address != "none":
             self._thread.start()
@@ -80,10 +77,10 @@ class Tracking:
         except queue.Full:
             self._lost += 1
 
-    def connection(self) -> "_Connection":
+    def connection(self) -> Connection:
         """The open connection; for jobs, inside the thread."""
         if self._connection is None:
-            self._connection = _connect(self.address, self._artifacts)
+            self._connection = connect(self.address, self._artifacts)
         return self._connection
 
     def close(self) -> None:
@@ -193,6 +190,14 @@ class Run:
 
         self.tracking.submit(job)
 
+    def describe(self, text: Callable[[str], str]) -> None:
+        """Set the description, Markdown, which may name the run by its id."""
+
+        def job() -> None:
+            self._client().set_tag(self.id(), "mlflow.note.content", text(self.id()))
+
+        self.tracking.submit(job)
+
     def figure(self, name: str, draw: Callable[[], Figure]) -> None:
         """Log a picture, drawn in the thread."""
         self.tracking.submit(lambda: self._client().log_figure(self.id(), draw(), name))
@@ -246,51 +251,6 @@ class Run:
             history = self._client().get_metric_history(self.id(), key)
             self._known[key] = max((point.step for point in history), default=-1)
         return self._known[key]
-
-
-def metric_name(key: str) -> str:
-    """A name that MLflow takes: `val/IR@1` becomes `val/IR_at_1`."""
-    return re.sub(r"[^\w\-. :/]", "_", key.replace("@", "_at_"))
-
-
-@dataclass(frozen=True)
-class _Connection:
-    client: Any
-    experiment: str
-
-
-def _connect(address: str, artifacts: Path | None) -> _Connection:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the thread has patience of its own
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of each migration of a new database
-    with _alone(address):  # two processes that make one fresh database at once break it
-        client = MlflowClient(address)
-        location = artifacts.as_uri() if artifacts and address.startswith("sqlite") else None
-        if (known := client.get_experiment_by_name(EXPERIMENT)) is None:
-            try:
-                return _Connection(client, client.create_experiment(EXPERIMENT, location))
-            except MlflowException:
-                if (known := client.get_experiment_by_name(EXPERIMENT)) is None:  # not made by somebody else meanwhile
-                    raise
-        return _Connection(client, known.experiment_id)
-
-
-@contextlib.contextmanager
-def _alone(address: str) -> Iterator[None]:
-    if not address.startswith("sqlite:///"):
-        yield
-        return
-    import fcntl
-
-    database = Path(address.removeprefix("sqlite:///"))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _first_line(error: Exception) -> str:

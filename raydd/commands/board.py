@@ -34,6 +34,7 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Serve the pages and say where they are."""
+    from raydd.board.views import keep_view
     from raydd.place import home, mlflow_address
 
     place, console = options.settings.place, Console()
@@ -53,7 +54,8 @@ def main(options: Options) -> int:
             database.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with _server(address, options.port, artifacts=folder / "mlartifacts", log=folder / "board.log") as server:
-        console.print(f"MLflow's pages: http://{HOST}:{options.port} (Ctrl-C closes them)", soft_wrap=True)
+        page = keep_view(f"http://{HOST}:{options.port}")
+        console.print(f"MLflow's pages: http://{HOST}:{options.port}{page} (Ctrl-C closes them)", soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
             raise RayddError(f"MLflow's server ended by itself. {folder / 'board.log'} says why.")

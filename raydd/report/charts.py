@@ -15,6 +15,7 @@ import optuna
 import plotly.graph_objects as go
 
 from raydd.report.sweeps import Trial, best_first, front
+from raydd.tuning import study as studies
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, darkened to 3:1 on white; page.js has the dark ones.
 LIGHT = ("#0a6aa8", "#b8560a", "#00785a", "#a8427f", "#6a5acd", "#8a6d00")
@@ -96,9 +97,13 @@ def history(trials: Sequence[Trial]) -> Chart:
 def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, float]:
     """How much each setting decides whether a trial is among the best tenth (PED-ANOVA), the most important first.
 
-    Empty where there are too few trials to tell, or nothing that varies.
+    All zero where there are too few trials to tell, or nothing that varies.
     """
     place = list(objectives).index("r_mean")
+    complete = studies.ranked(study, objectives)
+    unknown = dict.fromkeys(complete[0].params if complete else (), 0.0)
+    if len(complete) < studies.STARTUP_TRIALS:
+        return unknown
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that low targets count as good, which the sign below heeds
         try:
@@ -108,7 +113,7 @@ def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, flo
                 target=lambda trial: -trial.values[place],
             )
         except (ValueError, RuntimeError):  # no setting is in every trial, or all scores are equal
-            return {}
+            return unknown
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
@@ -147,14 +152,14 @@ def slices(study: optuna.Study, objectives: Sequence[str], shares: Mapping[str, 
 
 
 def parallel(trials: Sequence[Trial], shares: Mapping[str, float]) -> Chart | None:
-    """The best trials as lines over the most important settings; None where fewer than two settings are known.
+    """The best trials as lines over the most important settings; None for fewer than two settings or eight trials.
 
     Plotly's own parallel coordinates, which draw a thousand lines at once and can be brushed.
     """
     chosen = best_first(trials)
     chosen = chosen[: max(20, round(NEAR * len(chosen)))]
     names = [name for name in list(shares)[:SHOWN] if all(name in trial.settings for trial in chosen)]
-    if len(names) < 2 or len(chosen) < 2:
+    if len(names) < 2 or len(chosen) < studies.STARTUP_TRIALS:
         return None
     scores = [trial.r_mean for trial in chosen]
     figure = go.Figure(

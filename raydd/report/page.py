@@ -60,7 +60,7 @@ class Page:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-METRICS = ("IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "r_mean")
+METRICS = ("r_mean", "IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10")  # the mean first: a phone shows two columns
 
 
 def write_page(page: Page, path: Path) -> Path:

@@ -44,7 +44,7 @@ def set_page(
         title=title,
         lead=_lead(rows, opened),
         results=rows,
-        results_note=_results_note(config),
+        results_note=_results_note(config, rows),
         commands=(command,),
         configuration=to_yaml(config),
         provenance={
@@ -110,12 +110,14 @@ def _lead(rows: Sequence[ScoreRow], opened: OpenedSet) -> str:
     return f"{opened.title.capitalize()} reach an r_mean of {ours} percent{beside}."
 
 
-def _results_note(config: Config) -> str:
-    return (
+def _results_note(config: Config, rows: Sequence[ScoreRow]) -> str:
+    note = (
         f"Percent on {config.evaluate.split}, mean ± standard deviation over student seeds. Ours: frozen encoders, "
-        "both heads trained, every choice made on val. Published rows have other encoders and another selection rule; "
-        "they give the order of size."
+        "both heads trained, every choice made on val."
     )
+    if any(row.kind == "published" for row in rows):
+        note += " Published rows have other encoders and another selection rule; they give the order of size."
+    return note
 
 
 def _kilobytes(opened: OpenedSet) -> float:

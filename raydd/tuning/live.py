@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from optuna.trial import TrialState
@@ -13,8 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from raydd.board.sparkline import sparkline
 from raydd.tuning.reports import TrialReport
 
+LOSS = "distill/loss"  # the curve that is drawn small
 _REFRESH = 2.0  # times a second
 
 
@@ -23,6 +25,7 @@ class _Running:
     settings: Mapping[str, Any]
     begun: float
     report: TrialReport
+    losses: list[float] = field(default_factory=list)
 
 
 class Board:
@@ -81,7 +84,11 @@ class Board:
 
     def reported(self, number: int, report: TrialReport) -> None:
         """A trial got on."""
-        self._running[number].report = report
+        running = self._running[number]
+        running.losses += [
+            point[LOSS] for point in report.curve if LOSS in point and point["step"] > running.report.step
+        ]
+        running.report = report
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
         """A trial is over."""
@@ -118,7 +125,7 @@ class Board:
         """The whole board."""
         doing = self._doing()
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("trial", "step", "val r_mean", "time", "now"):
+        for heading in ("trial", "step", "val r_mean", "loss", "time", "now"):
             table.add_column(heading, justify="left" if heading == "now" else "right")
         for number, trial in sorted(self._running.items()):
             report = trial.report
@@ -126,6 +133,7 @@ class Board:
                 str(number),
                 f"{report.step}/{report.steps}" if report.steps else "",
                 "" if math.isnan(report.r_mean) else f"{report.r_mean:.2f}",
+                sparkline(trial.losses),
                 duration(self._clock() - trial.begun),
                 doing.get(f"trial {number}", ""),
             )

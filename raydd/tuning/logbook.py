@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
@@ -17,10 +18,13 @@ from raydd.settings import flatten, with_settings
 from raydd.stages import load_synthetic, pairs
 from raydd.store import Record, Store
 from raydd.tuning.finals import Finalist
+from raydd.tuning.live import brief
 from raydd.tuning.reports import TrialReport
 from raydd.tuning.results import SweepResult
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
+NAMED = 4  # searched settings in a run's name
+_NAME_LENGTH = 120
 _SET_FILES = ("synthetic.safetensors", "pairs.parquet", "manifest.json")
 
 
@@ -44,8 +48,12 @@ class Logbook:
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Open a nested run with the trial's settings."""
-        run = self._tracking.run(f"trial-{number}", ("raydd.trial", f"{self._study}/{number}"), self._sweep)
-        run.params(self._trial_params(settings))
+        params = self._trial_params(settings) | {"distill.space": "features"}
+        name = f"trial-{number}: {in_words(params, settings)}"
+        run = self._tracking.run(name, ("raydd.trial", f"{self._study}/{number}"), self._sweep)
+        run.params(params)
+        run.tags(_filters(params, "trial"))
+        run.describe(lambda id: _description(params, settings, id, "figures/similarity.png"))
         self._runs[number], self._curves[number] = run, []
 
     def reported(self, number: int, report: TrialReport) -> None:
@@ -71,8 +79,15 @@ class Logbook:
     def final(self, finalist: Finalist) -> None:
         """Log a finalist: its scores on val and test, its synthetic set, its images beside the real ones."""
         number = finalist.number
-        run = self._tracking.run(f"final-{number}", ("raydd.final", f"{self._study}/{number}"), self._sweep)
-        run.params(self._trial_params(finalist.settings))
+        params = self._trial_params(finalist.settings)
+        name = f"final-{number}: {in_words(params, finalist.settings)}"
+        run = self._tracking.run(name, ("raydd.final", f"{self._study}/{number}"), self._sweep)
+        run.params(params)
+        run.tags(_filters(params, "final"))
+        picture = (
+            "figures/synthetic_pairs.png" if params.get("distill.space") != "features" else "figures/similarity.png"
+        )
+        run.describe(lambda id: _description(params, finalist.settings, id, picture))
         scores = {
             f"{split}/{metric}{suffix}": values[key]
             for split, rows in (("val", finalist.val), ("test", finalist.test))
@@ -132,6 +147,26 @@ class Logbook:
     def _picture(self, synthetic: SyntheticSet) -> Figure:
         assert synthetic.pixels is not None
         return pairs_picture(synthetic, pairs(self._config, self._store).train, synthetic.pixels.shape[-1])
+
+
+def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """A run's name: method, pairs, space, and the first searched settings."""
+    kind = [str(params.get("distill.method", "")), f"{params.get('distill.pairs', '?')} pairs"]
+    kind.append(str(params.get("distill.space", "")))
+    said = {name: value for name, value in settings.items() if name not in ("distill.method", "distill.space")}
+    return ", ".join([*filter(None, kind), brief(dict(list(said.items())[:NAMED]))])[:_NAME_LENGTH]
+
+
+def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """Tags that MLflow's search filters by: `tags.method = 'repblend'`."""
+    names = {"method": "distill.method", "pairs": "distill.pairs", "space": "distill.space", "data": "data.name"}
+    return {"kind": kind, **{tag: str(params[name]) for tag, name in names.items() if params.get(name)}}
+
+
+def _description(params: Mapping[str, Any], settings: Mapping[str, Any], run: str, picture: str) -> str:
+    """What MLflow shows above a run: its settings in words, and a picture of its set."""
+    address = f"get-artifact?path={quote(picture, safe='')}&run_uuid={run}"
+    return f"{in_words(params, settings)}\n\n{brief(settings)}\n\n![its synthetic set]({address})"
 
 
 def _params(config: Config) -> dict[str, Any]:

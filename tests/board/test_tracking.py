@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-from raydd.board.tracking import EXPERIMENT, Tracking, metric_name
+from raydd.board.connection import EXPERIMENT, metric_name
+from raydd.board.tracking import Tracking
 
 
 def runs(address):

@@ -46,11 +46,15 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
     finals = [f"final-{finalist.number}" for finalist in result.finalists]
-    assert sorted(run.info.run_name for run in runs) == sorted(["small", "trial-0", "trial-1", "trial-2", *finals])
+    names = [run.info.run_name.partition(":")[0] for run in runs]
+    assert sorted(names) == sorted(["small", "trial-0", "trial-1", "trial-2", *finals])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    final = next(run for run in runs if run.info.run_name == f"final-{result.finalists[0].number}")
+    final = next(run for run in runs if run.info.run_name.startswith(f"final-{result.finalists[0].number}:"))
     assert final.data.metrics["test/r_mean"] == pytest.approx(result.finalists[0].test["r_mean"]["mean"])
-    trial = next(run for run in runs if run.info.run_name == "trial-0")
+    trial = next(run for run in runs if run.info.run_name.startswith("trial-0:"))
+    assert "6 pairs, features" in trial.info.run_name
+    assert trial.data.tags["space"] == "features"
+    assert "synthetic set](get-artifact?path=figures" in trial.data.tags["mlflow.note.content"]
     assert {"val/IR_at_1", "distill/loss", "collapse/modality_gap", "seconds"} <= set(trial.data.metrics)
     assert {item.path for item in client.list_artifacts(trial.info.run_id, "synthetic")} >= {f"synthetic/{SETS}"}
 

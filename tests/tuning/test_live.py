@@ -64,6 +64,14 @@ def test_the_picture_has_the_running_the_best_and_the_time_left(board, clock):
     assert lines[3].split() == ["4", "5/10", "21.50", "30", "s", "epochs", "of", "experts", "12/40"]
 
 
+def test_a_running_trial_s_loss_is_a_sparkline(board):
+    board.started(4, {})
+    for step in (5, 10):  # a report repeats nothing, and a trial that was started again repeats itself
+        curve = [{"step": at, "distill/loss": 1.0 - at / 10} for at in (5, 10) if at <= step]
+        board.reported(4, TrialReport(step=step, steps=10, r_mean=20.0, curve=curve))
+    assert "█▁" in picture(board)
+
+
 def test_time_left_counts_what_runs_already(board, clock):
     board.started(3, {})
     clock[0] = 60.0

@@ -1,0 +1,65 @@
+"""The connection to MLflow's database or server, made once and alone; and the names that MLflow takes."""
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+EXPERIMENT = "raydd"
+
+
+def metric_name(key: str) -> str:
+    """A name that MLflow takes: `val/IR@1` becomes `val/IR_at_1`."""
+    return re.sub(r"[^\w\-. :/]", "_", key.replace("@", "_at_"))
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open client, and the id of raydd's experiment."""
+
+    client: Any
+    experiment: str
+
+
+def connect(address: str, artifacts: Path | None = None) -> Connection:
+    """Connect, making the experiment if it is missing.
+
+    Args:
+        address: MLflow's tracking address.
+        artifacts: where artefacts go if `address` is a database.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the thread has patience of its own
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of each migration of a new database
+    with _alone(address):  # two processes that make one fresh database at once break it
+        client = MlflowClient(address)
+        location = artifacts.as_uri() if artifacts and address.startswith("sqlite") else None
+        if (known := client.get_experiment_by_name(EXPERIMENT)) is None:
+            try:
+                return Connection(client, client.create_experiment(EXPERIMENT, location))
+            except MlflowException:
+                if (known := client.get_experiment_by_name(EXPERIMENT)) is None:  # not made by somebody else meanwhile
+                    raise
+        return Connection(client, known.experiment_id)
+
+
+@contextlib.contextmanager
+def _alone(address: str) -> Iterator[None]:
+    if not address.startswith("sqlite:///"):
+        yield
+        return
+    import fcntl
+
+    database = Path(address.removeprefix("sqlite:///"))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,39 @@
+"""Watch a running sweep from another terminal or over ssh: its trials, their scores and their losses as sparklines."""
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+
+from raydd import cli
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """The sweep that `sweep.name` names, as its study and MLflow tell it."""
+
+    every: float = 5.0
+    """Seconds between two looks."""
+    rows: int = 20
+    """Trials to show: running ones first, then the latest."""
+
+
+def main(options: Options) -> int:
+    """Show the sweep until Ctrl-C, or once where there is no terminal."""
+    from raydd.place import mlflow_address, study_address
+    from raydd.report.watching import picture
+    from raydd.tuning.study import load_study
+
+    place, console = options.settings.place, Console()
+    study, mlflow = load_study(options.settings.sweep.name, study_address(place)), mlflow_address(place)
+    if not console.is_terminal:
+        console.print(picture(study, mlflow, options.rows))
+        return 0
+    with Live(picture(study, mlflow, options.rows), console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(options.every)
+                live.update(picture(study, mlflow, options.rows), refresh=True)
+        except KeyboardInterrupt:
+            return 0

@@ -1,0 +1,66 @@
+"""A running sweep as a table on a terminal, from its study and MLflow alone: nothing of the sweep has to be near."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+import optuna
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from raydd.board.history import History
+from raydd.board.sparkline import sparkline
+from raydd.report.search import objectives_of
+from raydd.report.sweeps import Trial, best_first, trials_of
+from raydd.tuning import study as studies
+from raydd.tuning.live import LOSS, brief, duration
+
+_STYLES = {"complete": "green", "stopped": "dim", "failed": "red", "running": "bold"}
+
+
+def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
+    """The sweep's head line, its best trial, and its latest trials with their loss as a sparkline.
+
+    Args:
+        study: the sweep's.
+        mlflow: MLflow's address, where the curves are; `none` leaves them out.
+        rows: trials to show, running ones first, then the latest.
+    """
+    objectives, name = objectives_of(study), studies.study_id(study)
+    trials = trials_of(study, objectives, {})
+    begun = {studies.identity(trial): trial.datetime_start for trial in study.get_trials(deepcopy=False)}
+    running = [trial for trial in trials if trial.state == "running"]
+    latest = [*running, *(trial for trial in reversed(trials) if trial.state != "running")][:rows]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("trial", "state", "val r_mean", "loss", "step", "time", "settings"):
+        table.add_column(heading, justify="left" if heading in ("state", "loss", "settings") else "right")
+    for trial in latest:
+        curve = History(mlflow, name, trial.number).curves(trial.number, [LOSS]).get(LOSS, [])
+        began = begun[trial.number]
+        seconds = (datetime.now() - began).total_seconds() if trial.state == "running" and began else trial.wall
+        table.add_row(
+            str(trial.number),
+            Text(trial.state, style=_STYLES[trial.state]),
+            f"{trial.r_mean:.2f}" if math.isfinite(trial.r_mean) else "",
+            sparkline([value for _, value in curve]),
+            str(curve[-1][0]) if curve else "",
+            duration(seconds) if math.isfinite(seconds) else "",
+            Text(trial.reason or brief(trial.settings), overflow="ellipsis", no_wrap=True),
+        )
+    return Group(_headline(study, trials), *_best(trials), table)
+
+
+def _headline(study: optuna.Study, trials: Sequence[Trial]) -> Text:
+    counted = Counter(trial.state for trial in trials)
+    states = ", ".join(f"{counted[state]} {state}" for state in _STYLES if counted[state]) or "no trial yet"
+    scores = sparkline([trial.r_mean for trial in trials if trial.state in ("complete", "stopped")], 32)
+    return Text.assemble((f"sweep {study.study_name} ", "bold"), states, f"  {scores}")
+
+
+def _best(trials: Sequence[Trial]) -> list[Text]:
+    return [
+        Text(f"best: trial {best.number}, r_mean {best.r_mean:.2f}; {brief(best.settings)}", style="green")
+        for best in best_first(trials)[:1]
+    ]

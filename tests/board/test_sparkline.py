@@ -1,0 +1,17 @@
+import math
+
+import pytest
+
+from raydd.board.sparkline import sparkline
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([], ""), ([1.0], "▁"), ([1, 2, 3, 8], "▁▂▃█"), ([2, 2], "▁▁"), ([0, math.nan, 7], "▁ █"), ([math.inf], "")],
+)
+def test_the_bars_lie_between_the_least_and_the_greatest(values, shown):
+    assert sparkline(values) == shown
+
+
+def test_the_last_values_are_those_shown():
+    assert sparkline([9, 9, 1, 2], width=2) == "▁█"

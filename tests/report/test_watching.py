@@ -1,0 +1,34 @@
+import io
+
+import optuna
+from made_studies import searched
+from rich.console import Console
+
+from raydd.report.watching import picture
+
+
+def shown(study: optuna.Study, rows: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=300)
+    console.print(picture(study, "none", rows))
+    return console.file.getvalue().splitlines()
+
+
+def test_running_trials_stand_first_and_the_latest_after_them():
+    study = searched(60, ("r_mean",))
+    trial = study.ask()
+    trial.set_user_attr("settings", {"distill.image_lr": 0.25})
+    lines = shown(study, 4)
+    assert lines[0].startswith("sweep ")
+    assert "1 failed, 1 running" in lines[0]
+    assert lines[1].startswith("best: trial ")
+    assert lines[3].split()[:2] == ["60", "running"]
+    assert [line.split()[0] for line in lines[4:]] == ["59", "58", "57"]
+    assert "image_lr 0.25" in lines[3]
+
+
+def test_a_failed_trial_shows_its_reason():
+    assert any("failed" in line and "diverged" in line for line in shown(searched(50, ("r_mean",)), 1))
+
+
+def test_a_sweep_without_trials_says_so():
+    assert "no trial yet" in shown(searched(0, ("r_mean",)), 5)[0]
