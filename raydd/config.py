@@ -263,6 +263,14 @@ class EvaluateConfig:
     choice: Literal["last", "best-on-split"] = "last"
     """Which student counts: the last, or, as published, each seed's best of six checks on the very split it is scored
     on. For like-for-like tables alone."""
+    encoders: tuple[str, ...] = ()
+    """Other encoders that `raydd evaluate` scores a set with pixels with too, IMAGE or IMAGE+TEXT: its pixels are
+    encoded by them, and with another text encoder its texts are the nearest real captions."""
+    classes: str = ""
+    """A folder of one folder of images a class, classified by the set's students without training on it; a
+    `classes.json` in it or above it maps folders to names."""
+    unseen: str = ""
+    """A YAML file of another data set, on all of whose pairs the set's students are scored without training on it."""
 
     def __post_init__(self) -> None:
         _require(self.seeds >= 1, "evaluate.seeds", self.seeds, "1 or more")

@@ -30,3 +30,19 @@ def text(config: EncodersConfig, device: str) -> TextTower:
         )
 
     return TextTower(encode=encode, width=TEXT_WIDTH)
+
+
+def wide(config: EncodersConfig) -> ImageTower:
+    """Another image encoder: a larger input, more features."""
+    torch.manual_seed(2)
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 30))
+    return ImageTower(module=module, size=20, width=30, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+def letters(config: EncodersConfig, device: str) -> TextTower:
+    """Another text encoder: how often each letter comes."""
+
+    def encode(captions: Sequence[str]) -> Tensor:
+        return torch.tensor([[caption.count(chr(97 + n)) for n in range(26)] for caption in captions]).float()
+
+    return TextTower(encode=encode, width=26)

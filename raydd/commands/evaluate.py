@@ -1,5 +1,51 @@
-"""Score a synthetic set beside its baselines; the set is made first if the store lacks it."""
+"""Score a synthetic set beside its baselines; without --set, the one that the settings make.
 
-from raydd.commands.run import Options, main
+With --set a folder's set is scored as it is, with its own encoders: `evaluate.encoders` scores its pixels with others
+too, `evaluate.classes` classifies labelled images, `evaluate.unseen` retrieves on pairs of another data set.
+"""
 
-__all__ = ["Options", "main"]
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from raydd.commands import run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(run.Options):
+    """Score a synthetic set."""
+
+    set: Path | None = None
+    """Folder of a synthetic set, as `raydd run` prints it; `settings` need the same data."""
+
+
+def main(options: Options) -> int:
+    """Score and print."""
+    evaluation = options.settings.evaluate
+    elsewhere = evaluation.encoders or evaluation.classes or evaluation.unseen
+    if options.set is None and not elsewhere:
+        return run.main(options)
+
+    from raydd.board.tables import scores_table
+    from raydd.console import progress_on
+    from raydd.evaluate.zero_shot import METRICS
+    from raydd.export.elsewhere import score_elsewhere
+    from raydd.place import open_store, use_threads
+
+    config, console = options.settings, Console()
+    use_threads(config.place)
+    store = open_store(config.place)
+    with progress_on() as progress:
+        found = score_elsewhere(config, store, options.set, progress)
+    title = f"{found.title}, {evaluation.seeds} student seeds, percent"
+    tables = found.as_json()
+    console.print(scores_table(tables["retrieval"], f"retrieval, {title}"))
+    if tables["classes"]:
+        console.print(scores_table(tables["classes"], f"zero-shot classes, {title}", METRICS))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(tables, indent=1, ensure_ascii=False), encoding="utf-8")
+        console.print(f"scores: {options.json}", soft_wrap=True)
+    return 0

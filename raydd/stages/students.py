@@ -1,10 +1,11 @@
 """Students of a set of pairs, trained by the configured recipe and scored on a split: what several stages ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from raydd.config import Config
 from raydd.data import Features
+from raydd.distill.experts import Heads
 from raydd.distill.heads import Head
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
@@ -31,17 +32,31 @@ def score_students(config: Config, cached: Features, pairs: TrainingPairs, split
         if config.evaluate.choice == "best-on-split" and epoch % max(1, config.students.epochs // CHECKS) == 0:
             checks.append(score_heads(image, text, features, device=device))
 
-    image, text = train_students(
-        pairs,
-        config.students,
-        width=config.experts.width or cached.image_width,
-        temperature=config.experts.temperature,
-        seeds=seeds,
-        device=device,
-        on_epoch=check,
-    )
+    image, text = trained_students(config, pairs, seeds, check)
     checks = checks or [score_heads(image, text, features, device=device)]
     return Scores(tuple(max(own, key=lambda scores: scores["r_mean"]) for own in zip(*checks, strict=True)))
+
+
+def trained_students(
+    config: Config,
+    pairs: TrainingPairs,
+    seeds: Sequence[int],
+    on_epoch: Callable[[int, Head, Head], None] = lambda epoch, image, text: None,
+) -> Heads:
+    """One student a seed by the configured recipe: both heads with a leading axis of students.
+
+    Raises:
+        NonFiniteError: the students diverged.
+    """
+    return train_students(
+        pairs,
+        config.students,
+        width=config.experts.width or pairs.image_features.shape[1],
+        temperature=config.experts.temperature,
+        seeds=seeds,
+        device=device_of(config.place),
+        on_epoch=on_epoch,
+    )
 
 
 def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet) -> tuple[SyntheticSet, float]:

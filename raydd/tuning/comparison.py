@@ -14,8 +14,10 @@ from rich.table import Table
 from raydd.board.comparison import write_comparison
 from raydd.config import CompareConfig, Config
 from raydd.console import progress_on
+from raydd.data import features_record
 from raydd.distill.methods import find_method
 from raydd.place import home, open_store
+from raydd.progress import Progress
 from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.stages import features, pairs
 from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_row
@@ -60,11 +62,11 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     store = open_store(config.place)
     planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
     with progress_on(console) as progress:
-        for base in bases.values():
-            pairs(base, store, progress)
-            if not dry_run:
+        known = [_has_features(base, store, progress) for base in bases.values()]
+        if not dry_run:
+            for base in bases.values():
                 features(base, store, progress)
-    console.print(_plan(config, bases, planned, store, known=not dry_run))
+    console.print(_plan(config, bases, planned, store, known=all(known) or not dry_run))
     if dry_run:
         return None
     folder = home(config.place) / "comparisons" / config.compare.name
@@ -77,6 +79,10 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
     return Comparison(rows, failed, files)
+
+
+def _has_features(base: Config, store: Store, progress: Progress) -> bool:
+    return features_record(base, pairs(base, store, progress).fingerprint, store).complete
 
 
 def _data_sets(config: Config) -> dict[str, Config]:

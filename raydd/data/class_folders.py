@@ -1,0 +1,56 @@
+"""Labelled images: a folder of one folder a class, as ImageNet and its subsets lie on a disk."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from raydd.data.images import FileImage
+from raydd.errors import DataError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+NAMES = "classes.json"
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """Images with the class of each."""
+
+    images: tuple[FileImage, ...]
+    labels: tuple[int, ...]
+    names: tuple[str, ...]
+    """Name of each class in words."""
+
+
+def read_classes(root: Path) -> ClassImages:
+    """List a folder of class folders, sorted. Names come from `classes.json` in it or above it, else from the folders.
+
+    Raises:
+        DataError: there is no such folder, no image in it, or `classes.json` lacks a class.
+    """
+    if not root.is_dir():
+        raise DataError(f"evaluate.classes: {root} is not a folder. Set it to a folder of one folder a class.")
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    found = [sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) for folder in folders]
+    if not any(found):
+        raise DataError(
+            f"evaluate.classes: no folder in {root} holds an image. Set it to the folder above the classes."
+        )
+    known = _names(root)
+    lacking = [folder.name for folder in folders if known and folder.name not in known]
+    if lacking:
+        raise DataError(f"{NAMES} of {root} has no name for {', '.join(lacking)}. Add it, or move the folder away.")
+    return ClassImages(
+        tuple(FileImage(str(path.relative_to(root)), str(path)) for files in found for path in files),
+        tuple(label for label, files in enumerate(found) for _ in files),
+        tuple(known.get(folder.name, folder.name.replace("_", " ")) for folder in folders),
+    )
+
+
+def _names(root: Path) -> dict[str, str]:
+    for folder in (root, root.parent):
+        if (folder / NAMES).is_file():
+            try:
+                return {str(key): str(value) for key, value in json.loads((folder / NAMES).read_text("utf-8")).items()}
+            except (ValueError, AttributeError) as error:
+                raise DataError(f"{folder / NAMES} is not a JSON object of folders and names ({error}).") from error
+    return {}
