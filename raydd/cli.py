@@ -86,6 +86,8 @@ def _dispatch(given: list[str]) -> int:
 
         print(raydd.__version__)
         return 0
+    if given[0] == "--completion":
+        return _completion(given[1:])
     name, rest = given[0], given[1:]
     if name not in COMMANDS:
         raise RayddError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
@@ -122,6 +124,17 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
     )
 
 
+def _completion(shells: list[str]) -> int:
+    """Print the script with which a shell completes commands, settings and their choices; made by tyro."""
+    if shells not in (["bash"], ["zsh"], ["tcsh"]):
+        raise ConfigError("--completion takes one shell: bash, zsh or tcsh.")
+    commands = {name: importlib.import_module(f"raydd.commands.{name}").Options for name in COMMANDS}
+    tyro.extras.subcommand_cli_from_dict(
+        commands, prog="raydd", args=["--tyro-print-completion", *shells], use_underscores=True
+    )
+    return 0
+
+
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
@@ -134,6 +147,7 @@ def _overview() -> str:
             *lines,
             "",
             "`raydd COMMAND --help` lists every setting with its unit and default. Start with `raydd demo`.",
+            "`raydd --completion bash` (or zsh) prints what a shell needs to complete all of it.",
         ]
     )
 

@@ -42,4 +42,6 @@ def keep_view(address: str) -> str:
     connection.client.set_experiment_tag(
         connection.experiment, f"mlflow.sharedViewState.{KEY}", json.dumps(view, separators=(",", ":"))
     )
+    # Else MLflow takes the runs for a chat application's and opens a page without them.
+    connection.client.set_experiment_tag(connection.experiment, "mlflow.experimentKind", "custom_model_development")
     return f"/#/experiments/{connection.experiment}/runs?viewStateShareKey={KEY}"

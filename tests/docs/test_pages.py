@@ -1,0 +1,162 @@
+"""The documentation is as the code is: generated pages, examples, the tutorial and the notebook run as written."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from raydd.cli import COMMANDS, main
+from raydd.distill.methods import METHODS
+from raydd.settings import load
+from search_spaces import draw_configs, load_space
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+EXAMPLES = DOCS / "examples"
+SMALL = {
+    "features.views": "2",
+    "experts.count": "2",
+    "experts.epochs": "2",
+    "experts.batch_size": "8",
+    "distill.pairs": "4",
+    "distill.minibatch": "4",
+    "distill.rank": "2",
+    "distill.steps": "3",
+    "distill.target_epochs": "1",
+    "distill.space": "features",
+    "students.epochs": "2",
+    "evaluate.seeds": "2",
+}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_generated_pages_are_as_the_code_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import write_docs
+
+    for name, content in write_docs.pages().items():
+        assert (DOCS / name).read_text(encoding="utf-8") == content, f"run python tools/write_docs.py for docs/{name}"
+
+
+def test_every_method_and_command_has_its_place():
+    assert all((DOCS / "methods" / f"{name}.md").is_file() for name in METHODS)
+    assert all(f"`raydd {name}`" in (DOCS / "reference/commands.md").read_text() for name in COMMANDS)
+
+
+def test_what_the_page_of_failures_quotes_is_what_raydd_says():
+    code = "".join(path.read_text(encoding="utf-8") for room in ("raydd", "trainables") for path in files(room))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # strings that go on in the next line
+    page = (DOCS / "failures.md").read_text(encoding="utf-8")
+    quoted = [row.split("`")[1] for row in page.splitlines() if row.startswith(("| `", "| a trial"))]
+    said = [part.strip(" .:") for message in quoted for part in re.split(r"'[^']*'|…|\(|\)|[A-Z]{3,}|\d+", message)]
+    said = [part for part in said if len(part) > 11 and "current node" not in part]  # that one is Ray's
+    assert len(said) > 12
+    assert [part for part in said if part not in code] == []
+
+
+def files(room: str) -> list[Path]:
+    return list((ROOT / room).rglob("*.py"))
+
+
+def test_own_data_and_own_encoders_run_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for number in range(24):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f"pictures/{number:02}.png")
+        (tmp_path / f"pictures/{number:02}.txt").write_text(f"noise, {'abcdefghijklmnopqrstuvwxyz'[number] * 3}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    for name in ("own_data", "own_encoders"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    small = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
+    flags = [*_flags("extend/data.md"), *_flags("extend/encoder.md"), "--place.home", "home", *small]
+    assert main(["run", *flags, "--distill.method", f"{EXAMPLES / 'own_method.py'}:METHOD"]) == 0
+    assert len(list((tmp_path / "home/store/synthetic").iterdir())) == 1
+
+
+def test_the_example_of_a_search_space_suggests_settings():
+    configs = draw_configs(load_space(f"{EXAMPLES / 'own_space.py'}:space"), load())
+    assert configs[0].distill.target_epochs == 7
+    assert {config.distill.blend for config in configs} == {"none"}
+
+
+def test_the_example_of_a_method_sets_what_it_says():
+    config = load(settings={"distill.method": f"{EXAMPLES / 'own_method.py'}:METHOD"})
+    assert (config.distill.blend, config.distill.similarity) == ("fixed", "full")
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site/methods/repblend/index.html").read_text(encoding="utf-8")
+    assert "<math" in page
+    assert "cdn" not in page
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_as_written(tmp_path: Path):
+    """Some minutes: features of 677 pictures, a distillation with pixels, a sweep of three trials."""
+    script = "set -euo pipefail\n" + "\n".join(blocks("tutorial.md", "sh"))
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "200"}
+    began = time.monotonic()
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    print(f"the tutorial took {time.monotonic() - began:.0f} s")
+    for name in ("report.html", "dataset/README.md", "student/heads.safetensors", "pictures/images/000.png"):
+        assert (tmp_path / name).is_file(), name
+    assert "photographs, by a student of 20 pairs from stamps" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path):
+    jupytext = pytest.importorskip("jupytext")
+    client = pytest.importorskip("nbclient")
+    notebook = jupytext.read(DOCS / "notebook.md")
+    client.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = "".join(
+        output["text"]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.get("name") == "stdout"
+    )
+    assert "494 train" in printed
+    assert "'r_mean'" in printed
+    assert re.search(r"modality gap \d\.\d{3}", printed)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands_and_settings(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--completion", shell]) == 0
+    script = tmp_path / "raydd"
+    script.write_text(capsys.readouterr().out)
+    if not shutil.which(shell):
+        assert "--distill.space" in script.read_text()
+        pytest.skip(f"there is no {shell} to try it in; the script names the settings")
+    assert subprocess.run([shell, "-n", str(script)], check=False).returncode == 0
+    if shell == "bash":
+        ask = f"source {script}; COMP_WORDS=(raydd %s); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _tyro_raydd; "
+        ask += 'echo "${COMPREPLY[@]}"'
+        for words, wanted in (("exp", "export"), ("run --distill.sp", "--distill.space")):
+            done = subprocess.run(["bash", "-c", ask % words], check=True, capture_output=True, text=True)
+            assert wanted in done.stdout.split()
+
+
+def _flags(page: str) -> list[str]:
+    (command,) = blocks(page, "sh")
+    return command.split("raydd run ")[1].split()

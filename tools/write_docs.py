@@ -1,0 +1,131 @@
+"""Write those pages of docs/ that follow from the code: settings, commands, and each method's numbers.
+
+    python tools/write_docs.py
+
+A test holds that they are as the code is.
+"""
+
+import ast
+import dataclasses
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raydd import config as settings
+from raydd.cli import COMMANDS
+from raydd.distill.methods import METHODS
+from raydd.presets import PRESETS
+
+DOCS = Path(__file__).parents[1] / "docs"
+BEGIN, END = "<!-- generated -->", "<!-- end -->"
+
+
+def pages() -> dict[str, str]:
+    """The content of each page that follows from the code, by its path below docs/."""
+    methods = {f"methods/{name}.md": _method_page(name) for name in METHODS}
+    return {"reference/settings.md": settings_page(), "reference/commands.md": commands_page(), **methods}
+
+
+def settings_page() -> str:
+    """All settings, a table a section."""
+    lines = [
+        "# Settings",
+        "",
+        "One tree serves files, flags, search spaces, records and MLflow. In a file: `distill: {pairs: 200}`; as a "
+        "flag: `--distill.pairs 200`. Later ones win: defaults, the method's, a preset's, the file's, the flags'.",
+    ]
+    for section in dataclasses.fields(settings.Config):
+        kind: Any = section.default_factory
+        lines += [
+            "",
+            f"## {section.name}",
+            "",
+            inspect.getdoc(kind) or "",
+            "",
+            "| setting | default | |",
+            "|---|---|---|",
+        ]
+        texts = _docs_of_fields(kind)
+        for item in dataclasses.fields(kind):
+            default = getattr(kind(), item.name)
+            text = texts[item.name].replace("|", "\\|")
+            lines.append(f"| `{section.name}.{item.name}` | `{_shown(default)}` | {text}{_choices(item.type)} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands_page() -> str:
+    """All commands, and how to have a shell complete them."""
+    lines = ["# Commands", "", "`raydd COMMAND --help` lists every setting with its unit and default.", ""]
+    lines += ["| command | |", "|---|---|", *(f"| `raydd {name}` | {text} |" for name, text in COMMANDS.items())]
+    return "\n".join(lines) + "\n" + _COMPLETION
+
+
+_COMPLETION = """
+## Completion
+
+Commands, settings and their choices at the Tab key:
+
+```sh
+# bash, with the package bash-completion
+raydd --completion bash > ~/.local/share/bash-completion/completions/raydd
+
+# zsh, in a folder of $fpath
+raydd --completion zsh > ~/.zfunc/_raydd
+```
+"""
+
+
+def _method_page(name: str) -> str:
+    method, path = METHODS[name], DOCS / "methods" / f"{name}.md"
+    text = path.read_text(encoding="utf-8")
+    module = sys.modules[f"raydd.distill.methods.{name.replace('-', '_')}"]
+    differences = (module.__doc__ or "").split("Differences from the paper:")[-1].strip()
+    parts = [
+        f"Paper: {method.paper}.",
+        "## Settings",
+        "What makes the engine this method:",
+        _table(method.settings),
+    ]
+    if method.published:
+        parts += ["Published numbers:", _table(method.published)]
+    presets = [f"`{key}`: {preset.description}" for key, preset in PRESETS.items() if key.startswith(name)]
+    if presets:
+        parts += ["## Presets", "\n".join(f"- {line}" for line in presets)]
+    parts += ["## Differences from the paper", differences]
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + rest.partition(END)[2]
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    rows = [f"| `{name}` | `{_shown(value)}` |" for name, value in values.items()]
+    return "\n".join(["| setting | value |", "|---|---|", *rows])
+
+
+def _docs_of_fields(kind: type[Any]) -> dict[str, str]:
+    """The string below each field of a dataclass."""
+    (body,) = (node for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef))
+    found = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            found[field.target.id] = " ".join(inspect.cleandoc(ast.literal_eval(below.value)).split())
+    return found
+
+
+def _choices(kind: Any) -> str:
+    allowed = getattr(kind, "__args__", ())
+    words = [word for word in allowed if isinstance(word, str)]
+    return f" One of {', '.join(f'`{word}`' for word in words)}." if words else ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return '""' if value == "" else str(value)
+
+
+if __name__ == "__main__":
+    for name, content in pages().items():
+        (DOCS / name).write_text(content, encoding="utf-8")
+        print(f"docs/{name}")
