@@ -35,6 +35,13 @@ def published_rows(method: str, data: str, pairs: int) -> list[Published]:
     return [row for row in _all() if (row.method, row.data, row.pairs) == (method, data.lower(), pairs)]
 
 
+def published_on(data: str, pairs: int) -> list[Published]:
+    """What was published on a data set at the nearest budget, and of full data there; the best last, none elsewhere."""
+    rows = [row for row in _all() if row.data in data.lower()]
+    budgets = sorted({row.pairs for row in rows if row.pairs}, key=lambda budget: abs(budget - pairs))
+    return sorted((row for row in rows if row.pairs in (0, *budgets[:1])), key=lambda row: row.scores["r_mean"])
+
+
 @cache
 def _all() -> tuple[Published, ...]:
     text = files("raydd.board").joinpath(_SOURCE).read_text(encoding="utf-8")

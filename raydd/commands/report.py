@@ -15,6 +15,8 @@ class Options(cli.Options):
 
     set: Path | None = None
     """Folder of a synthetic set, to show it alone; give the settings that it was made with besides."""
+    comparison: str = ""
+    """Name of a comparison that `raydd compare` made (`compare.name`), to show it instead."""
     out: Path | None = None
     """Where to write the page; else HOME/reports/NAME.html."""
     map: Literal["pca", "umap"] = "pca"
@@ -25,6 +27,7 @@ def main(options: Options) -> int:
     """Write the page and say where it is."""
     from raydd.console import progress_on
     from raydd.place import use_threads
+    from raydd.report.comparing import comparison_page
     from raydd.report.making import report_of_set, report_of_sweep
     from raydd.report.page import write_page
 
@@ -32,18 +35,20 @@ def main(options: Options) -> int:
     with progress_on() as progress:
         if options.set:
             page, name = report_of_set(options.set, options.settings, options.map, progress), options.set.name
+        elif options.comparison:
+            page, name = comparison_page(_home(options) / "comparisons" / options.comparison), options.comparison
         else:
             # The sweep's own settings, unless a file says others.
             own = options.config is None
             page = report_of_sweep(options.settings, options.map, progress, own_settings=own)
             name = options.settings.sweep.name
-    path = write_page(page, options.out or _folder(options) / f"{name}.html")
+    path = write_page(page, options.out or _home(options) / "reports" / f"{name}.html")
     megabytes = path.stat().st_size / 1e6
     Console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)
     return 0
 
 
-def _folder(options: Options) -> Path:
+def _home(options: Options) -> Path:
     from raydd.place import home
 
-    return home(options.settings.place) / "reports"
+    return home(options.settings.place)

@@ -24,6 +24,7 @@ RAMP = [[0.0, "#9ec9ec"], [1.0, "#08306b"]]  # early to late trials, low to high
 DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
 SCORE = "val r_mean, percent"
 SHOWN = 6  # settings that get a slice and an axis: the most important ones
+LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 NEAR = 0.3  # of the trials, by score, that the parallel coordinates show: the rest hides them
 
 
@@ -86,7 +87,7 @@ def history(trials: Sequence[Trial]) -> Chart:
         line={"color": LIGHT[1], "shape": "hv"},
         hoverinfo="skip",
     )
-    figure.update_layout(xaxis_title="trial", yaxis_title=SCORE, legend=_ABOVE)
+    figure.update_layout(xaxis_title="trial", yaxis_title=SCORE, legend=LEGEND_ABOVE)
     first = best_first(trials)[:1]
     words = f"{len(complete)} complete trials, {len(stopped)} stopped as weak."
     if first:
@@ -204,7 +205,7 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
             hovertemplate="trial %{customdata}: %{y:.2f} at %{x:.4g}<br>%{text}<extra></extra>",
             **style,
         )
-    figure.update_layout(xaxis_title=unit, yaxis_title=SCORE, legend=_ABOVE)
+    figure.update_layout(xaxis_title=unit, yaxis_title=SCORE, legend=LEGEND_ABOVE)
     words = "; ".join(
         f"trial {trial.number}: {trial.r_mean:.1f} percent at {getattr(trial, cost) * scale:.4g}" for trial in best[:6]
     )
@@ -223,11 +224,8 @@ def curves(id: str, title: str, lines: Mapping[str, Sequence[tuple[float, float]
             line={"color": LIGHT[number % len(LIGHT)], "dash": ("solid", "dash", "dot")[number // len(LIGHT) % 3]},
             hovertemplate=f"{name}, step %{{x}}: %{{y:.3f}}<extra></extra>",
         )
-    figure.update_layout(xaxis_title="distillation step", yaxis_title=axis, showlegend=True, legend=_ABOVE)
+    figure.update_layout(xaxis_title="distillation step", yaxis_title=axis, showlegend=True, legend=LEGEND_ABOVE)
     return chart(id, title, summary, figure, 320)
-
-
-_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def umap(rows: Float[Tensor, "M D"]) -> Float[NDArray, "M 2"]:
         ConfigError: the package is not installed.
     """
     try:
-        from umap import UMAP
+        from umap import UMAP  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise ConfigError("--map umap needs the package umap-learn. Run `pip install 'raydd[umap]'`.") from error
     return np.asarray(UMAP(metric="cosine", random_state=0).fit_transform(rows.numpy()), dtype=np.float64)

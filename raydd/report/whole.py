@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import raydd
+from raydd.board.published import published_on
 from raydd.config import Config
 from raydd.export.sets import OpenedSet
 from raydd.report.page import METRICS, Page, ScoreRow
-from raydd.report.published import published_rows
 from raydd.settings import to_yaml
 from raydd.tuning.live import duration
 
@@ -78,11 +78,11 @@ def result_rows(
     }
     table = sorted({**others, **ours}.items(), key=lambda item: item[1][1]["r_mean"]["mean"])
     rows = [ScoreRow(name, cells(row), kind) for name, (kind, row) in table]
-    for row in published_rows(opened.facts["data"]["name"], pairs):
-        amount = "all pairs" if row["pairs"] == "full" else f"{row['pairs']} pairs"
-        note = f"published ({row['venue']}), {amount}, {row['image_encoder']} and {row['text_encoder']}"
-        note += f", protocol {row['protocol']}, best epoch chosen on test"
-        rows.append(ScoreRow(row["method"], {metric: row[metric] for metric in METRICS}, "published", note))
+    for row in published_on(opened.facts["data"]["name"], pairs):
+        amount = f"{row.pairs} pairs" if row.pairs else "all pairs"
+        note = f"published, {amount}, {row.image_encoder} and {row.text_encoder}, protocol {row.protocol}: {row.source}"
+        scores_of = {metric: f"{row.scores[metric]:.1f}" for metric in METRICS}
+        rows.append(ScoreRow(row.method, scores_of, "published", note))
     return rows
 
 
