@@ -153,16 +153,18 @@ class DistillConfig:
     """Outer optimiser: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
     """Momentum of SGD; the first moment's decay of Adam."""
-    image_lr: float = 0.2
-    """Outer step size of the images: features in units of their spread, or pixels after normalisation."""
+    image_lr: float = 0.1
+    """Outer step size of the images: root mean square over all features, in units of their spread, or pixels after
+    normalisation."""
     text_lr: float = 0.2
     """Outer step size of the text features, in units of their spread under adam."""
     similarity_lr: float = 0.05
     """Outer step size of the similarity's factors."""
     rate_lr: float = 0.02
     """Outer step size of the students' learned rates."""
-    bounded: bool = False
-    """Keep learned image features in the range that real ones have, where pixels can follow them."""
+    range_pull: float = 0.03
+    """Part of the way back into the range of real image features that learned ones go after each step: 0 leaves them
+    free, 1 holds them in it. Pixels can follow inside it alone."""
     start_rate: float = 0.3
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
     fit_rates: bool = True
@@ -191,6 +193,7 @@ class DistillConfig:
         _require(0 <= self.blend_ratio <= 1, "distill.blend_ratio", self.blend_ratio, "0 to 1")
         _require(1 <= self.rank <= self.pairs, "distill.rank", self.rank, f"1 to distill.pairs, {self.pairs}")
         _require(0 <= self.momentum < 1, "distill.momentum", self.momentum, "0 or more and under 1")
+        _require(0 <= self.range_pull <= 1, "distill.range_pull", self.range_pull, "0 to 1")
         _require(self.start_rate > 0, "distill.start_rate", self.start_rate, "above 0")
         _require(self.checkpoint_every >= 1, "distill.checkpoint_every", self.checkpoint_every, "1 or more")
         for name in ("image_lr", "text_lr", "similarity_lr", "rate_lr"):
@@ -212,11 +215,11 @@ class DistillConfig:
 class PixelsConfig:
     """The second half of features-then-pixels: pixels whose features match the distilled ones."""
 
-    steps: int = 40
+    steps: int = 150
     """Adam steps on the pixels."""
-    lr: float = 0.01
-    """Step size, in units of the pixel range 0 to 1."""
-    refine_steps: int = 100
+    lr: float = 0.02
+    """Step size at the start, in units of the pixel range 0 to 1; it falls to zero along a cosine."""
+    refine_steps: int = 0
     """Distillation steps of text, similarity and rates afterwards, with the pixels' own features held fixed."""
 
     def __post_init__(self) -> None:

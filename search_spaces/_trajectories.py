@@ -12,7 +12,7 @@ OURS: dict[str, Any] = {
     "distill.target_epochs": 2,
     "distill.max_start_epoch": 1,
     "distill.start_rate": 0.3,
-    "distill.image_lr": 0.2,
+    "distill.image_lr": 0.1,
     "distill.text_lr": 0.2,
     "distill.rate_lr": 0.02,
 }

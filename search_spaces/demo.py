@@ -5,15 +5,15 @@ from typing import Any
 from optuna.trial import Trial
 
 FIRST: tuple[dict[str, Any], ...] = (
-    {"distill.blend": "beta", "distill.image_lr": 0.2, "distill.text_lr": 0.2, "distill.start_rate": 0.2},
-    {"distill.blend": "none", "distill.image_lr": 0.2, "distill.text_lr": 0.2, "distill.start_rate": 0.2},
+    {"distill.blend": "beta", "distill.image_lr": 0.1, "distill.text_lr": 0.2, "distill.start_rate": 0.2},
+    {"distill.blend": "none", "distill.image_lr": 0.1, "distill.text_lr": 0.2, "distill.start_rate": 0.2},
 )
 
 
 def space(trial: Trial) -> dict[str, Any]:
     """Suggest blending, the outer step sizes and the students' start rate."""
     trial.suggest_categorical("distill.blend", ["beta", "none"])
-    trial.suggest_float("distill.image_lr", 0.05, 0.5, log=True)
+    trial.suggest_float("distill.image_lr", 0.02, 0.3, log=True)
     trial.suggest_float("distill.text_lr", 0.05, 0.5, log=True)
     trial.suggest_float("distill.start_rate", 0.05, 0.5, log=True)
     return {}

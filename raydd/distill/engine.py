@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.config import DistillConfig
 from raydd.distill.block_adam import BlockAdam
-from raydd.distill.draws import draw_step
+from raydd.distill.draws import StepDraws, draw_step
 from raydd.distill.encoding import Encode, EncodedPixels
 from raydd.distill.experts import Experts
 from raydd.distill.heads import Head
@@ -39,7 +39,7 @@ class Spread:
     image: Float[Tensor, "2 d"]
     text: Float[Tensor, "2 e"]
     image_range: Float[Tensor, "2 d"]
-    """Least and greatest value of each image feature, which `bounded` features keep to."""
+    """Least and greatest value of each image feature, towards which learned ones are pulled back."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ class Distillation:
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; the variables stay.
         """
-        draws = draw_step(self.config, self.done, self.experts.count, (self._spread.image, self._spread.text))
+        draws = self._draws(self.done)
         start = self.experts.snapshot(draws.expert, draws.start_epoch)
         target = self.experts.snapshot(draws.expert, draws.start_epoch + self.config.target_epochs)
         if self._pixels is not None and self._encoded is None:
-            self._encoded = EncodedPixels(self._pixels.encode, self._image(), self._pixels.batch)
+            self._encoded = EncodedPixels(self._pixels.encode, self._image(), self._pixels.batch, self._used())
         image_features = self._image() if self._encoded is None else self._encoded.features
         rates, through = self._rates(), self.config.gradient == "exact"
         image = WalkingHead(_on(start[0], self.device), image_features, rates[0], through_steps=through)
@@ -212,6 +212,15 @@ class Distillation:
         parts = (pixels.float() / 255).split(self._pixels.batch)
         return pixels.cpu(), torch.cat([self._pixels.encode(part) for part in parts])
 
+    def _draws(self, step: int) -> StepDraws:
+        return draw_step(self.config, step, self.experts.count, (self._spread.image, self._spread.text))
+
+    def _used(self) -> Int[Tensor, "U"]:
+        """The pairs that the distillation steps of this encoding use."""
+        first = self.done - self.done % self.config.steps_per_encoding
+        steps = range(first, first + self.config.steps_per_encoding)
+        return torch.cat([self._draws(step).plan.minibatches.flatten() for step in steps]).unique()
+
     def _image(self) -> Tensor:
         return self.variables["image"] * self._units["image"]
 
@@ -290,13 +299,13 @@ class Distillation:
         self.done += 1
 
     def _bound_image(self) -> None:
-        """Keep pixels in 0 to 1, and bounded features in the range of real ones."""
-        unit, image = self._units["image"], self.variables["image"]
+        """Keep pixels in 0 to 1, and pull features back towards the range of real ones."""
+        unit, image, pull = self._units["image"], self.variables["image"], self.config.range_pull
         if self._pixels is not None:
             image.clamp_(torch.zeros_like(unit), 1 / unit)
-        elif self.config.bounded and image.requires_grad:
+        elif pull and image.requires_grad:
             low, high = self._spread.image_range.to(self.device)
-            image.clamp_(low / unit, high / unit)
+            image.lerp_(image.clamp(low / unit, high / unit), pull)
 
 
 @dataclass(frozen=True)

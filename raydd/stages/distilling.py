@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raydd.config import Config, DistillConfig
 from raydd.data import Features, ImageEncoder, load_image_encoder, open_pixels
-from raydd.distill.engine import Distillation, DistillPoint, PixelSpace, Spread, positive
+from raydd.distill.engine import Distillation, DistillPoint, PixelSpace, Spread
 from raydd.distill.experts import Experts
 from raydd.distill.inversion import pixels_of_features
 from raydd.distill.start import start_set
@@ -31,7 +31,8 @@ from raydd.stages.students import with_fitted_rates
 from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record, Store
 
-VERSION = 1
+VERSION = 2  # 2: image features step along their gradient
+PIXELS_VERSION = 2  # 2: a plain feature distance, under a cosine
 SET = "synthetic.safetensors"
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
@@ -271,10 +272,9 @@ def _inverted(bench: _Bench, features_record: Record) -> SyntheticSet:
     settings, encoder, device = bench.config.pixels, bench.encoder(), bench.device
     content = {"steps": settings.steps, "lr": settings.lr}
     upstream = {"features_set": features_record.fingerprint}
-    record = Record.of(bench.store, "pixels", content, upstream, version=VERSION)
+    record = Record.of(bench.store, "pixels", content, upstream, version=PIXELS_VERSION)
     synthetic = load_synthetic(features_record)
     start, size = _start_pixels(bench, synthetic, encoder.size), images_at_once(bench.config.place, device)
-    unit = positive(bench.features.image_spread[1]).to(device)
     done, total = itertools.count(1), settings.steps * len(start)
 
     def tell(images: int) -> None:
@@ -288,7 +288,6 @@ def _inverted(bench: _Bench, features_record: Record) -> SyntheticSet:
                 pixels.to(device),
                 synthetic.image_features[begin : begin + size].to(device),
                 encoder.module,
-                unit=unit,
                 steps=settings.steps,
                 lr=settings.lr,
                 on_step=lambda _: tell(len(pixels)),

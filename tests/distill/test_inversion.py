@@ -23,7 +23,7 @@ def problem() -> tuple[Tensor, Tensor]:
 
 def test_features_come_nearer_and_pixels_stay_8_bit() -> None:
     (start, target), seen = problem(), []
-    found = pixels_of_features(start, target, encode, unit=torch.ones(12), steps=80, lr=0.02, on_step=seen.append)
+    found = pixels_of_features(start, target, encode, steps=80, lr=0.02, on_step=seen.append)
     before, after = ((encode(pixels.float() / 255) - target).square().mean() for pixels in (start, found))
     assert float(after) < 0.05 * float(before)
     assert found.dtype == torch.uint8
@@ -32,13 +32,13 @@ def test_features_come_nearer_and_pixels_stay_8_bit() -> None:
 
 def test_no_step_changes_nothing_and_images_are_independent() -> None:
     start, target = problem()
-    assert torch.equal(pixels_of_features(start, target, encode, unit=torch.ones(12), steps=0, lr=0.1), start)
-    whole = pixels_of_features(start, target, encode, unit=torch.ones(12), steps=5, lr=0.02)
-    part = pixels_of_features(start[:2], target[:2], encode, unit=torch.ones(12), steps=5, lr=0.02)
+    assert torch.equal(pixels_of_features(start, target, encode, steps=0, lr=0.1), start)
+    whole = pixels_of_features(start, target, encode, steps=5, lr=0.02)
+    part = pixels_of_features(start[:2], target[:2], encode, steps=5, lr=0.02)
     assert int((whole[:2].int() - part.int()).abs().max()) <= 1
 
 
 def test_a_non_finite_distance_is_named() -> None:
     start, target = problem()
     with pytest.raises(NonFiniteError, match="pixel step 1"):
-        pixels_of_features(start, target * torch.nan, encode, unit=torch.ones(12), steps=2, lr=0.02)
+        pixels_of_features(start, target * torch.nan, encode, steps=2, lr=0.02)
