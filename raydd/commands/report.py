@@ -17,6 +17,8 @@ class Options(cli.Options):
     """Folder of a synthetic set, to show it alone; give the settings that it was made with besides."""
     comparison: str = ""
     """Name of a comparison that `raydd compare` made (`compare.name`), to show it instead."""
+    film: int = 0
+    """Frames of a film of the distillation, which is made once more on features for it; 0 makes none."""
     out: Path | None = None
     """Where to write the page; else HOME/reports/NAME.html."""
     map: Literal["pca", "umap"] = "pca"
@@ -30,17 +32,19 @@ def main(options: Options) -> int:
     from raydd.report.comparing import comparison_page
     from raydd.report.making import report_of_set, report_of_sweep
     from raydd.report.page import write_page
+    from raydd.report.sets import Looks
 
     use_threads(options.settings.place)
+    looks = Looks(options.map, options.film)
     with progress_on() as progress:
         if options.set:
-            page, name = report_of_set(options.set, options.settings, options.map, progress), options.set.name
+            page, name = report_of_set(options.set, options.settings, looks, progress), options.set.name
         elif options.comparison:
             page, name = comparison_page(_home(options) / "comparisons" / options.comparison), options.comparison
         else:
             # The sweep's own settings, unless a file says others.
             own = options.config is None
-            page = report_of_sweep(options.settings, options.map, progress, own_settings=own)
+            page = report_of_sweep(options.settings, looks, progress, own_settings=own)
             name = options.settings.sweep.name
     path = write_page(page, options.out or _home(options) / "reports" / f"{name}.html")
     megabytes = path.stat().st_size / 1e6

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raydd.board.history import History
 from raydd.config import Config
@@ -12,7 +12,7 @@ from raydd.place import home, mlflow_address, open_store, study_address
 from raydd.progress import Progress
 from raydd.report.page import Page
 from raydd.report.search import objectives_of, sweep_parts
-from raydd.report.sets import require_data, set_parts
+from raydd.report.sets import Looks, require_data, set_parts
 from raydd.report.sweeps import best_first, trials_of
 from raydd.report.whole import final_of, result_rows, set_page
 from raydd.settings import flatten, load, with_settings
@@ -21,15 +21,13 @@ from raydd.store import Record, Store
 from raydd.tuning import study as studies
 from raydd.tuning.results import SETTINGS
 
-How = Literal["pca", "umap"]
 
-
-def report_of_sweep(config: Config, how: How, progress: Progress, *, own_settings: bool) -> Page:
+def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_settings: bool) -> Page:
     """The page of the sweep that `sweep.name` names, running or concluded, with the best set that it has.
 
     Args:
         config: place and name; the rest too, where the sweep's own settings are not wanted.
-        how: the plane of the maps.
+        looks: the plane of the maps, and whether there is a film.
         progress: told about what is made.
         own_settings: take the settings that the sweep kept.
 
@@ -48,7 +46,8 @@ def report_of_sweep(config: Config, how: How, progress: Progress, *, own_setting
     final = final_of(folder)
     if own_settings:
         config = _settings_of(study, config, folder / SETTINGS)
-    config = with_settings(config, final["settings"] if final else {**best[0].settings, "distill.space": "features"})
+    found = final["settings"] if final else {**best[0].settings, "distill.space": "features"}
+    config = with_settings(config, _known(config, found))
     opened = set_of_record(_record(store, final["record"] if final else best[0].record))
     scores = {split: final[split] for split in ("val", "test")} if final else kept_scores(opened)
     return _page(
@@ -56,14 +55,14 @@ def report_of_sweep(config: Config, how: How, progress: Progress, *, own_setting
         config,
         scores,
         sweep_parts(study, objectives, history),
-        how,
+        looks,
         progress,
         title=f"Sweep {name}",
         command=f"raydd sweep --config FILE.yaml --sweep.name {name} --sweep.trials {len(study.trials)}",
     )
 
 
-def report_of_set(folder: Path, config: Config, how: How, progress: Progress) -> Page:
+def report_of_set(folder: Path, config: Config, looks: Looks, progress: Progress) -> Page:
     """The page of the set in a folder; the settings say where its data are.
 
     Raises:
@@ -78,7 +77,7 @@ def report_of_set(folder: Path, config: Config, how: How, progress: Progress) ->
     }
     config = with_settings(config, {**made_with, **{f"encoders.{k}": v for k, v in opened.facts["encoders"].items()}})
     command = "raydd run --config FILE.yaml"
-    return _page(opened, config, kept_scores(opened), {}, how, progress, title=opened.title, command=command)
+    return _page(opened, config, kept_scores(opened), {}, looks, progress, title=opened.title, command=command)
 
 
 def _page(
@@ -86,7 +85,7 @@ def _page(
     config: Config,
     scores: Mapping[str, Mapping[str, Any]],
     parts: Mapping[str, Any],
-    how: How,
+    looks: Looks,
     progress: Progress,
     *,
     title: str,
@@ -95,7 +94,7 @@ def _page(
     store = open_store(config.place)
     data = pairs(config, store, progress)
     require_data(opened, data)
-    shown = set_parts(opened, data, config, how, progress)
+    shown = set_parts(opened, data, config, looks, progress)
     if not scores:  # never on test: that is for what is concluded
         seeds = config.evaluate.seeds
         scores = {"val": evaluate(config, store, opened.synthetic, split="val", seeds=seeds).as_json()}
@@ -113,11 +112,13 @@ def _settings_of(study: Any, config: Config, file: Path) -> Config:
     """The settings that a sweep was started with: of its `best.yaml`, or of its study while it has not concluded."""
     place = {name: value for name, value in flatten(config).items() if name.startswith(("place.", "sweep."))}
     base = load(file) if file.is_file() else config
-    return with_settings(base, {**place, **_without_place(studies.shared_settings(study))})
+    return with_settings(base, {**_known(base, studies.shared_settings(study)), **place})
 
 
-def _without_place(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if not name.startswith(("place.", "sweep."))}
+def _known(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings of an older sweep that this version still has; the page shows results and makes none."""
+    here = flatten(config)
+    return {name: value for name, value in settings.items() if name in here}
 
 
 def _record(store: Store, folder: str) -> Record:

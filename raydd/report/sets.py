@@ -1,6 +1,7 @@
 """The parts of the page that show one synthetic set: gallery, similarity matrix, maps of both modalities, collapse."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from raydd.export.encoding import encode_images, encoders_of
 from raydd.export.sets import OpenedSet
 from raydd.place import device_of
 from raydd.progress import Progress
+from raydd.report.film import address, distilled_again, film
 from raydd.report.gallery import shown_pairs
 from raydd.report.maps import modality_maps, similarity_map
 from raydd.store import Record
@@ -30,6 +32,16 @@ MEASURES = {
     "image_rank": "effective rank of the images, at most pairs less one",
     "text_rank": "effective rank of the texts",
 }
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What the reader asked for."""
+
+    plane: Literal["pca", "umap"] = "pca"
+    """The plane of the maps."""
+    frames: int = 0
+    """Frames of the film; 0 is none."""
 
 
 def require_data(opened: OpenedSet, data: DataSet) -> None:
@@ -46,16 +58,14 @@ def require_data(opened: OpenedSet, data: DataSet) -> None:
         )
 
 
-def set_parts(
-    opened: OpenedSet, data: DataSet, config: Config, how: Literal["pca", "umap"], progress: Progress
-) -> dict[str, Any]:
+def set_parts(opened: OpenedSet, data: DataSet, config: Config, looks: Looks, progress: Progress) -> dict[str, Any]:
     """The page's fields that show a set: pairs, similarity, maps and collapse measures.
 
     Args:
         opened: the set.
         data: the data that it was made from.
-        config: encoders' weights and place are read.
-        how: the plane of the maps.
+        config: encoders' weights and place are read; all of it for a film.
+        looks: the plane of the maps, and whether there is a film.
         progress: told about encoded images.
     """
     device = device_of(config.place)
@@ -77,11 +87,18 @@ def set_parts(
     start = _embedded(heads, encode_images(encoder, images, config, device, progress), texts)
     end = _embedded(heads, synthetic.image_features, synthetic.text_features)
     before, after = collapse_measures(*start), collapse_measures(*end)
-    parts["maps"] = modality_maps(start, end, how)
+    parts["maps"] = modality_maps(start, end, looks.plane)
     parts["collapse_table"] = [
         {"name": name, "start": before[f"collapse/{name}"], "end": after[f"collapse/{name}"], "words": words}
         for name, words in MEASURES.items()
     ]
+    if looks.frames:
+        states = [start, *distilled_again(config, opened.record.store, heads, looks.frames, progress)]
+        parts["film"] = address(film(states))
+        parts["film_words"] = (
+            f"Images and texts of the distillation of features in {len(states)} states, the real pairs first, in the "
+            "plane of their principal components."
+        )
     return parts
 
 

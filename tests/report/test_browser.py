@@ -16,7 +16,7 @@ from raydd.export.sets import open_set
 from raydd.progress import silent
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts
-from raydd.report.sets import set_parts
+from raydd.report.sets import Looks, set_parts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -55,7 +55,9 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 def page() -> str:
     """A page with every section: a sweep of 1,000 trials, and a small set with its pictures."""
     made = made_set()
-    shown = set_parts(open_set(made.folder), load_data(made.config.data, made.store), made.config, "pca", silent)
+    shown = set_parts(
+        open_set(made.folder), load_data(made.config.data, made.store), made.config, Looks(frames=3), silent
+    )
     parts = sweep_parts(searched(1000), OBJECTIVES, History("none", ""))
     return render(
         Page(

@@ -1,0 +1,104 @@
+"""A film of a distillation: both modalities in one plane, step by step, as an animated PNG."""
+
+import base64
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from raydd import stages
+from raydd.config import Config
+from raydd.distill.experts import Heads
+from raydd.distill.heads import embed
+from raydd.errors import ConfigError
+from raydd.progress import Progress
+from raydd.report.charts import LIGHT
+from raydd.report.maps import pca
+from raydd.settings import with_settings
+from raydd.store import Store
+
+MILLISECONDS = 250  # a frame is shown; the last one longer
+_REMADE = ("synthetic", "pixels", "scores")  # records that the film must make again to see them grow
+
+Embeddings = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]
+
+
+def distilled_again(config: Config, store: Store, heads: Heads, frames: int, progress: Progress) -> list[Embeddings]:
+    """Images and texts in the shared space over the steps of a distillation of features, which is made once more.
+
+    Args:
+        config: the settings that made the set.
+        store: has the features and the experts; nothing is written to it.
+        heads: an expert's, which embed the pairs.
+        frames: how many states to see.
+        progress: told about steps.
+
+    Raises:
+        ConfigError: the store is a bucket, whose records cannot be borrowed.
+    """
+    if store.folder is None:
+        raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to one.")
+    config = with_settings(config, {"distill.space": "features"})
+    with tempfile.TemporaryDirectory() as scratch:
+        for kept in store.folder.iterdir():
+            if kept.name not in _REMADE:
+                (Path(scratch) / kept.name).symlink_to(kept)
+        every = max(1, config.distill.steps // frames)
+        points = stages.distill(config, Store(scratch), progress, every=every)
+        return [
+            (embed(heads[0], point.synthetic.image_features), embed(heads[1], point.synthetic.text_features))
+            for point in points
+        ]
+
+
+def film(states: Sequence[Embeddings]) -> bytes:
+    """The states as an animated PNG, all in the plane of their common principal components."""
+    count = len(states[0][0])
+    points = pca(torch.cat([part for state in states for part in state]))
+    split = np.split(points, 2 * len(states))
+    low, high = points.min(0), points.max(0)
+    pictures = [
+        _frame(split[2 * number], split[2 * number + 1], low, high, f"{count} pairs, state {number + 1}/{len(states)}")
+        for number in range(len(states))
+    ]
+    buffer = io.BytesIO()
+    durations = [MILLISECONDS] * (len(pictures) - 1) + [8 * MILLISECONDS]
+    pictures[0].save(
+        buffer, format="PNG", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
+    )
+    return buffer.getvalue()
+
+
+def address(content: bytes) -> str:
+    """The film as a `data:` address."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
+def _frame(
+    images: Float[NDArray, "N 2"],
+    texts: Float[NDArray, "N 2"],
+    low: Float[NDArray, "2"],
+    high: Float[NDArray, "2"],
+    title: str,
+) -> Image.Image:
+    figure = Figure(figsize=(5, 5), dpi=96, layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    for image, text in zip(images, texts, strict=True):
+        axes.plot(*zip(image, text, strict=True), color="#6b7280", linewidth=0.4)
+    axes.scatter(*images.T, s=16, color=LIGHT[0], label="images")
+    axes.scatter(*texts.T, s=16, color=LIGHT[1], marker="D", label="texts")
+    margin = 0.05 * (high - low)
+    axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
+    axes.set_title(title, fontsize=10)
+    axes.legend(loc="upper right", fontsize=8)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
