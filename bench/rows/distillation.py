@@ -24,6 +24,7 @@ PUBLISHED = DistillConfig(
     student_steps=8,
     max_start_epoch=2,
     target_epochs=1,
+    steps_per_encoding=1,
     loss="wbce",
     gradient="constant-memory",
     optimizer="sgd",
@@ -101,7 +102,8 @@ def _start(image_features: Tensor, text_width: int, pixels: Tensor | None = None
 
 def _units(start: SyntheticSet) -> Spread:
     image, text = (torch.ones(2, rows.shape[1]) for rows in (start.image_features, start.text_features))
-    return Spread(image, text, image)
+    free = torch.tensor([[-1e6], [1e6]]).expand_as(image)  # no range that features are pulled back to
+    return Spread(image, text, free)
 
 
 def _bytes(image) -> Tensor:

@@ -32,6 +32,7 @@ SETTINGS = DistillConfig(
     student_steps=4,
     max_start_epoch=2,
     target_epochs=2,
+    steps_per_encoding=1,
     rank=3,
     space="features",
     loss="wbce",
@@ -169,7 +170,8 @@ def test_the_engine_s_steps(tmp_path: Path, experts: Experts, space: str) -> Non
         torch.arange(N),
         pixels,
     )
-    units = Spread(torch.ones(2, IMAGE_WIDTH), torch.ones(2, TEXT_WIDTH), torch.ones(2, IMAGE_WIDTH))
+    free = torch.tensor([[-1e6], [1e6]]).expand(2, IMAGE_WIDTH)  # no range that features are pulled back to
+    units = Spread(torch.ones(2, IMAGE_WIDTH), torch.ones(2, TEXT_WIDTH), free)
     run = Distillation(
         start,
         experts,

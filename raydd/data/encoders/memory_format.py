@@ -21,20 +21,23 @@ def fastest_memory_format(name: str, module: nn.Module, size: int) -> torch.memo
         module: a network on the CPU; left in the memory format that is returned.
         size: side of its square input.
     """
+    formats = torch.contiguous_format, torch.channels_last
     if name not in _measured:
-        seconds = {}
-        for memory_format in (torch.contiguous_format, torch.channels_last):
-            module.to(memory_format=memory_format)  # type: ignore[call-overload]
-            pixels = torch.rand(_IMAGES, 3, size, size).to(memory_format=memory_format)
-            module(pixels)
-            seconds[memory_format] = min(_seconds(module, pixels) for _ in range(_ROUNDS))
+        pixels = torch.rand(_IMAGES, 3, size, size)
+        seconds = {memory_format: float("inf") for memory_format in formats}
+        for _ in range(1 + _ROUNDS):  # in turn, since a machine has its moods; the first round warms up
+            for memory_format in formats:
+                module.to(memory_format=memory_format)  # type: ignore[call-overload]
+                module(pixels)
+                seconds[memory_format] = min(seconds[memory_format], _cpu_seconds(module, pixels))
         faster = seconds[torch.channels_last] < _GAIN * seconds[torch.contiguous_format]
         _measured[name] = torch.channels_last if faster else torch.contiguous_format
     module.to(memory_format=_measured[name])  # type: ignore[call-overload]
     return _measured[name]
 
 
-def _seconds(module: nn.Module, pixels: torch.Tensor) -> float:
-    began = time.perf_counter()
+def _cpu_seconds(module: nn.Module, pixels: torch.Tensor) -> float:
+    """Of all threads: work beside this process does not count."""
+    began = time.process_time()
     module(pixels)
-    return time.perf_counter() - began
+    return time.process_time() - began

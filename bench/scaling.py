@@ -1,0 +1,167 @@
+"""`python -m bench.scaling NAME`: how time and memory grow. Each point runs in a process of its own, for its peak.
+
+Tables in docs/performance.md come from here, one command each.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Generator
+
+from bench.inputs import TEMPERATURE, experts_in
+from bench.measuring import Pieces, peak_bytes, time_pieces
+from bench.rows.distillation import PUBLISHED
+from bench.rows.sweep import busy_seconds
+from raydd.config import DistillConfig
+from raydd.data.feature_rows import FeatureRows, map_shard
+from raydd.data.features import SplitFeatures
+from raydd.distill.engine import Distillation, Spread
+from raydd.distill.experts import sgd_step_
+from raydd.distill.heads import initial_heads
+from raydd.distill.similarity import Similarity
+from raydd.distill.synthetic import SyntheticSet
+from raydd.store import Record, Store
+
+_IMAGE_WIDTH, _TEXT_WIDTH = 1280, 384
+_REPEATS = 3
+_PER_SHARD = 16_384
+
+
+def pairs(count: int, folder: Path) -> dict[str, float]:
+    """A feature distillation step with so many pairs, published steps and minibatches."""
+    return _step(replace(PUBLISHED, pairs=count), folder)
+
+
+def steps(count: int, folder: Path) -> dict[str, float]:
+    """A feature distillation step of so many student steps, 99 pairs, exact gradient."""
+    return _step(replace(PUBLISHED, student_steps=count, gradient="exact"), folder)
+
+
+def captions(count: int, folder: Path) -> dict[str, float]:
+    """Thirty expert steps of 128 random pairs from a cache of so many captions, an image each, in mapped shards."""
+    record = Record.of(Store(folder), "features", {}, {}, version=1)
+    image_rows, text_rows = [], []
+    for start in range(0, count, _PER_SHARD):
+        size, name = min(_PER_SHARD, count - start), f"{start:08}.safetensors"
+        rows = torch.randn(size, _IMAGE_WIDTH + _TEXT_WIDTH, generator=Generator().manual_seed(start)).half()
+        images, texts = rows.split((_IMAGE_WIDTH, _TEXT_WIDTH), dim=1)
+        record.write_tensors(name, {"images": images[:, None], "texts": texts})
+        image_rows.append(map_shard(record.local(name), "images", (size, 1, _IMAGE_WIDTH)))
+        text_rows.append(map_shard(record.local(name), "texts", (size, _TEXT_WIDTH)))
+    heads = initial_heads(_IMAGE_WIDTH, _TEXT_WIDTH, _IMAGE_WIDTH, 0)
+
+    def some_steps() -> None:
+        split = SplitFeatures(FeatureRows(tuple(image_rows), _PER_SHARD), torch.cat(text_rows), torch.arange(count))
+        for batch in torch.randperm(count)[: 30 * 128].split(128):
+            rows = split.images.gather(split.image_of_text[batch], 0)
+            sgd_step_(*heads, rows, split.texts[batch].float(), lr=0.1, temperature=TEMPERATURE)
+
+    return _measured(some_steps)
+
+
+def nodes(count: int, folder: Path) -> dict[str, float]:
+    """Eight trials of 4 s a node, on so many Ray nodes of this machine with one slot each."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    for _ in range(count - 1):
+        cluster.add_node(num_cpus=1)
+    try:
+        cluster.connect()
+        busy, there = busy_seconds(folder, trials=8 * count, seconds=4.0, slots=count)
+    finally:
+        cluster.shutdown()
+    return {"trials": 8 * count, "seconds": there / count, "busy share, percent": 100 * busy / there}
+
+
+def trials(count: int, folder: Path) -> dict[str, float]:
+    """So many trials that do nothing, on two slots: what a trial costs the driver."""
+    _, there = busy_seconds(folder, trials=count, seconds=0.0, slots=2)
+    return {"seconds": there / 2, "milliseconds a trial": 500 * there / count}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One table."""
+
+    point: Callable[[int, Path], dict[str, float]]
+    at: tuple[int, ...]
+
+
+SCALES = {
+    "pairs": Scale(pairs, (100, 500, 2_000)),
+    "steps": Scale(steps, (8, 16, 32, 64)),
+    "captions": Scale(captions, (30_000, 300_000, 3_000_000)),
+    "nodes": Scale(nodes, (1, 2, 4)),
+    "trials": Scale(trials, (100, 1_000)),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Show how one thing grows."""
+
+    name: tyro.conf.Positional[Literal["pairs", "steps", "captions", "nodes", "trials"]]
+    """What grows."""
+    at: int | None = None
+    """Measure this point alone, in this process, and print it as JSON."""
+
+
+def main(options: Options) -> None:
+    """Print the table of one scale."""
+    scale = SCALES[options.name]
+    if options.at is not None:
+        torch.set_num_threads(1)
+        with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
+            print(json.dumps(scale.point(options.at, Path(folder))))
+        return
+    table = Table(title=f"{scale.point.__doc__}", title_justify="left", box=None)
+    for at in scale.at:
+        command = [sys.executable, "-m", "bench.scaling", options.name, "--at", str(at)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        if not table.columns:
+            for name in (options.name, *found):
+                table.add_column(name, justify="right")
+        table.add_row(f"{at:,}", *(f"{value:,.3g}" for value in found.values()))
+    Console().print(table)
+
+
+def _step(config: DistillConfig, folder: Path) -> dict[str, float]:
+    """One feature distillation step at the widths of efficientnet-lite0 and MiniLM."""
+    experts = experts_in(folder, _IMAGE_WIDTH, _TEXT_WIDTH, _IMAGE_WIDTH, count=2, epochs=2)
+    generator = Generator().manual_seed(0)
+    similarity = Similarity.start("low-rank", config.pairs, rank=config.rank, alpha=config.alpha, generator=generator)
+    start = SyntheticSet(
+        torch.randn(config.pairs, _IMAGE_WIDTH, generator=generator),
+        torch.randn(config.pairs, _TEXT_WIDTH, generator=generator),
+        similarity,
+        config.start_rate,
+        config.start_rate,
+        config.loss,
+        torch.arange(config.pairs),
+        torch.arange(config.pairs),
+    )
+    units = Spread(torch.ones(2, _IMAGE_WIDTH), torch.ones(2, _TEXT_WIDTH), torch.ones(2, _IMAGE_WIDTH))
+    return _measured(Distillation(start, experts, config, temperature=TEMPERATURE, spread=units).step)
+
+
+def _measured(run: Callable[[], object]) -> dict[str, float]:
+    """Median CPU seconds on one thread, and megabytes added at the peak of the first run."""
+    pieces = Pieces({"run": run}, {"run": 1}, {"run": 1})
+    peak = peak_bytes(pieces, "raydd")
+    return {"CPU seconds": time_pieces(pieces, _REPEATS, "cpu")["run"], "peak MB": peak / 1e6}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
