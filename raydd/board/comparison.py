@@ -14,6 +14,7 @@ from raydd.evaluate.significance import LEVEL, p_values_against_best
 from raydd.stages.comparing import Row
 
 FILES = ("compare.md", "compare.csv", "compare.html")
+COLLAPSE = ("collapse.csv", "collapse.html")
 LIKE, MARK, ELSEWHERE = "≈", "†", "‡"
 _COST = ("seconds", "peak MiB", "kB")
 
@@ -43,6 +44,29 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
     paths = [folder / name for name in FILES]
     for path, content in zip(paths, contents, strict=True):
         path.write_text(content, encoding="utf-8")
+    return paths + write_collapse(rows, folder)
+
+
+def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Collapse measures over the steps of every synthetic set, as CSV and as a figure; nothing where there are none."""
+    import plotly.express as px
+
+    points = [
+        {"data": row.cell.data, "pairs": row.cell.pairs, "row": row.cell.name, **point}
+        for row in rows
+        for point in row.collapse
+    ]
+    if not points:
+        return []
+    frame, paths = pd.DataFrame(points), [folder / name for name in COLLAPSE]
+    frame.to_csv(paths[0], index=False)
+    frame["row"] += " (" + frame["data"] + ", " + frame["pairs"].astype(str) + ")"
+    long = frame.drop(columns=["data", "pairs"]).melt(["row", "step"], var_name="measure")
+    long["measure"] = long["measure"].str.removeprefix("collapse/").str.replace("_", " ")
+    figure = px.line(long, x="step", y="value", color="row", facet_col="measure", facet_col_wrap=2, height=1000)
+    figure.update_yaxes(matches=None, showticklabels=True)
+    figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
+    figure.write_html(paths[1])
     return paths
 
 
@@ -175,7 +199,7 @@ def _html(tables: Sequence[_Table], notes: Sequence[str]) -> str:
         weights = table.best.map(lambda best: "font-weight: bold" if best else "")
         style = table.texts.style.apply(lambda _: weights, axis=None).hide(axis="index").set_caption(table.title)
         style.format(escape="html")
-        lines = [
+        lines: list[Any] = [
             {"selector": "th, td", "props": "padding: 0.2em 0.7em; text-align: right; white-space: nowrap"},
             {"selector": "td.col0, th.col0", "props": "text-align: left"},
             {"selector": "caption", "props": "text-align: left; font-weight: bold; padding: 0.7em 0"},

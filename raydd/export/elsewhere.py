@@ -7,10 +7,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 from raydd.config import Config
+from raydd.data.class_folders import read_classes
 from raydd.export.sets import OpenedSet, open_set, set_of_record
 from raydd.progress import Progress, silent
-from raydd.settings import with_settings
-from raydd.stages import final_synthetic, full_scores, selected_scores, synthetic_record
+from raydd.settings import with_file, with_settings
+from raydd.stages import final_synthetic, full_scores, pairs, selected_scores, synthetic_record
 from raydd.stages.transferring import (
     MadeSet,
     class_scores,
@@ -54,6 +55,10 @@ def score_elsewhere(config: Config, store: Store, folder: Path | None, progress:
     else:
         opened = open_set(folder)
     require_same_data(config, store, opened.facts["data"])
+    if config.evaluate.unseen:  # what is asked for must be there before anything is computed
+        pairs(with_file(config, config.evaluate.unseen), store, progress)
+    if config.evaluate.classes:
+        read_classes(Path(config.evaluate.classes).expanduser())
     made = made_set(opened)
     config = made.settings(config)
     found = Elsewhere(f"{opened.title}, {config.evaluate.split}")

@@ -1,6 +1,6 @@
 """The stage compare: one row of the table of methods, its scores and its cost, made or taken from the store."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 from raydd.config import Config
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
+from raydd.evaluate.scores import Scores
 from raydd.presets import PRESETS
 from raydd.progress import Progress, silent
 from raydd.settings import with_settings
-from raydd.stages.distilling import load_synthetic, synthetic_record
+from raydd.stages.distilling import collapse_over_steps, load_synthetic, synthetic_record
 from raydd.stages.evaluating import full_scores, scores_record, selected_scores, synthetic_scores
 from raydd.stages.features import features as make_features
 from raydd.stages.selecting import selection_record
@@ -68,6 +69,8 @@ class Row:
     """Size of what a student trains on."""
     record: str
     """Folder of the synthetic set in the store; empty for real pairs."""
+    collapse: Sequence[Mapping[str, float]] = ()
+    """Collapse measures over the steps of the distillation, and the `step` of each; none of real pairs."""
 
 
 def settings_of(method: str) -> Mapping[str, Any]:
@@ -117,33 +120,57 @@ def is_made(cell: Cell, store: Store) -> bool:
 
 def make_row(cell: Cell, store: Store, progress: Progress = silent) -> Row:
     """Make a row, or read it if the store has it."""
-    config = cell.config
     if cell.kind == "synthetic":
-        scores, record = synthetic_scores(config, store, progress), synthetic_record(config, store)
-        facts = _facts_of_all(record, config, store)
-        seconds = sum(part["seconds"] + part.get("preparing_seconds", 0.0) for part in facts)
-        peak = max((part.get("peak_bytes", 0) for part in facts), default=0) or None
-        cost = seconds, peak, load_synthetic(record).stored_bytes, record.folder
-    elif cell.kind == FULL:
-        scores, cost = full_scores(config, store, progress), (None, None, _real_bytes(config, store, 0), "")
-    else:
-        scores = selected_scores(config, store, cell.kind, progress)
-        facts = [
-            selection_record(config, store, cell.kind, pairs=cell.pairs, seed=seed).facts()
-            for seed in range(config.evaluate.seeds)
-        ]
-        seconds, peak = fmean(part["seconds"] for part in facts), max(part["peak_bytes"] for part in facts)
-        cost = seconds, peak, _real_bytes(config, store, cell.pairs), ""
-    by_metric = {metric: tuple(seed[metric] for seed in scores.seeds) for metric in scores.seeds[0]}
-    return Row(cell, by_metric, *cost)
+        return _distilled(cell, store, progress)
+    if cell.kind == FULL:
+        scores = full_scores(cell.config, store, progress)
+        return Row(cell, _by_metric(scores), None, None, _real_bytes(cell.config, store, 0), "")
+    return _selected(cell, store, progress)
 
 
-def _facts_of_all(record: Record, config: Config, store: Store) -> list[dict[str, Any]]:
-    """Facts of a synthetic set's record, and of the set in features that it came from."""
-    facts = [record.facts()]
-    if config.distill.space == "features-then-pixels":
-        facts.append(synthetic_record(with_settings(config, {"distill.space": "features"}), store).facts())
-    return facts
+def _distilled(cell: Cell, store: Store, progress: Progress) -> Row:
+    scores, record = synthetic_scores(cell.config, store, progress), synthetic_record(cell.config, store)
+    records = _records(record, cell.config, store)
+    facts = [part.facts() for part in records]
+    return Row(
+        cell,
+        _by_metric(scores),
+        sum(part["seconds"] + part.get("preparing_seconds", 0.0) for part in facts),
+        max(part.get("peak_bytes", 0) for part in facts) or None,
+        load_synthetic(record).stored_bytes,
+        record.folder,
+        _collapse(records),
+    )
+
+
+def _selected(cell: Cell, store: Store, progress: Progress) -> Row:
+    scores = selected_scores(cell.config, store, cell.kind, progress)
+    facts = [
+        selection_record(cell.config, store, cell.kind, pairs=cell.pairs, seed=seed).facts()
+        for seed in range(cell.config.evaluate.seeds)
+    ]
+    seconds, peak = fmean(part["seconds"] for part in facts), max(part["peak_bytes"] for part in facts)
+    return Row(cell, _by_metric(scores), seconds, peak, _real_bytes(cell.config, store, cell.pairs), "")
+
+
+def _by_metric(scores: Scores) -> dict[str, tuple[float, ...]]:
+    return {metric: tuple(seed[metric] for seed in scores.seeds) for metric in scores.seeds[0]}
+
+
+def _records(record: Record, config: Config, store: Store) -> list[Record]:
+    """A synthetic set's record, after that of the set in features that it came from."""
+    if config.distill.space != "features-then-pixels":
+        return [record]
+    return [synthetic_record(with_settings(config, {"distill.space": "features"}), store), record]
+
+
+def _collapse(records: Sequence[Record]) -> list[dict[str, float]]:
+    """Collapse measures over the steps of all phases, counted through."""
+    points, before = [], 0.0
+    for record in records:
+        points += [point | {"step": before + point["step"]} for point in collapse_over_steps(record)]
+        before = points[-1]["step"] if points else 0.0
+    return points
 
 
 def _real_bytes(config: Config, store: Store, pairs: int) -> int:

@@ -22,6 +22,8 @@ from raydd.memory import peak_bytes, reset_peak
 from raydd.place import device_of, images_at_once, side_by_side
 from raydd.progress import Leave, Progress, silent
 from raydd.settings import with_settings
+from raydd.stages.collapsing import collapse_of, is_due
+from raydd.stages.curves import Log, without_log
 from raydd.stages.experts import experts as make_experts
 from raydd.stages.experts import open_experts
 from raydd.stages.features import features as make_features
@@ -37,7 +39,6 @@ SET = "synthetic.safetensors"
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
-_CURVE = "curve."  # prefix of the metrics over the steps, among a checkpoint's tensors
 _NOT_CONTENT = ("method", "checkpoint_every")  # settings that do not decide what comes out
 
 
@@ -86,6 +87,11 @@ def synthetic_record(config: Config, store: Store) -> Record:
         settings["pixels"] = asdict(config.pixels)
         upstream["features_set"] = synthetic_record(_in_features(config), store).fingerprint
     return Record.of(store, "synthetic", settings, upstream, version=VERSION)
+
+
+def collapse_over_steps(record: Record) -> list[dict[str, float]]:
+    """Collapse measures of a complete record's set over its steps, and the `step` of each; none in older records."""
+    return Log.of_tensors(record.read_tensors(CURVE)).collapse
 
 
 def load_synthetic(record: Record) -> SyntheticSet:
@@ -143,14 +149,16 @@ def _match(
     `total` and `before` count the steps of the other phases of the same distillation too.
     """
     if record.complete:
-        curve = _curve_of(record.read_tensors(CURVE))
-        yield DistillPoint(before + settings.steps, total, _last_means(curve, 1), load_synthetic(record))
+        log = Log.of_tensors(record.read_tensors(CURVE))
+        yield DistillPoint(before + settings.steps, total, log.last_means(1), load_synthetic(record))
         return
     reset_peak(bench.device)
     began = time.perf_counter()
-    distillation, curve = _begin(bench, record, settings, start())
+    distillation, log = _begin(bench, record, settings, start())
     preparing = time.perf_counter() - began
     since = distillation.done
+    if not since:
+        _note_collapse(bench, settings, distillation, log)
     while distillation.done < settings.steps:
         began = time.perf_counter()
         try:
@@ -158,28 +166,33 @@ def _match(
         except NonFiniteError:
             record.write_tensors(LAST_GOOD, distillation.synthetic().tensors())
             raise
-        curve.append(metrics | {"seconds": time.perf_counter() - began})
+        log.steps.append(metrics | {"seconds": time.perf_counter() - began})
+        _note_collapse(bench, settings, distillation, log)
         try:
             bench.progress("distillation steps", before + distillation.done, total)
         except Leave:
-            record.write_tensors(CHECKPOINT, distillation.state() | _as_tensors(curve))
+            record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
             raise
         if distillation.done == settings.steps:
             break
         if distillation.done % settings.checkpoint_every == 0:
-            record.write_tensors(CHECKPOINT, distillation.state() | _as_tensors(curve))
+            record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
         if bench.every and distillation.done % bench.every == 0:
-            means = _last_means(curve, distillation.done - since)
+            means = log.last_means(distillation.done - since)
             since = distillation.done
             yield DistillPoint(before + distillation.done, total, means, distillation.synthetic())
-    synthetic = _finish(bench, record, distillation.synthetic(), curve, preparing)
-    yield DistillPoint(before + settings.steps, total, _last_means(curve, settings.steps - since), synthetic)
+    synthetic = _finish(bench, record, distillation.synthetic(), log, preparing)
+    yield DistillPoint(before + settings.steps, total, log.last_means(settings.steps - since), synthetic)
 
 
-def _begin(
-    bench: _Bench, record: Record, settings: DistillConfig, start: SyntheticSet
-) -> tuple[Distillation, list[dict[str, float]]]:
-    """A distillation at its start or at its last checkpoint, and its metrics so far."""
+def _note_collapse(bench: _Bench, settings: DistillConfig, distillation: Distillation, log: Log) -> None:
+    if is_due(distillation.done, settings.steps):
+        measures = collapse_of(bench.experts, settings, distillation.synthetic())
+        log.collapse.append({"step": distillation.done, **measures})
+
+
+def _begin(bench: _Bench, record: Record, settings: DistillConfig, start: SyntheticSet) -> tuple[Distillation, Log]:
+    """A distillation at its start or at its last checkpoint, and its notes so far."""
     pixel_space = None
     if settings.space == "pixels":
         encoder = bench.encoder()
@@ -196,15 +209,13 @@ def _begin(
         device=bench.device,
     )
     if not record.has(CHECKPOINT):
-        return distillation, []
+        return distillation, Log()
     state = record.read_tensors(CHECKPOINT)
-    distillation.resume({name: value for name, value in state.items() if not name.startswith(_CURVE)})
-    return distillation, _curve_of(state)
+    distillation.resume(without_log(state))
+    return distillation, Log.of_tensors(state)
 
 
-def _finish(
-    bench: _Bench, record: Record, synthetic: SyntheticSet, curve: list[dict[str, float]], preparing: float
-) -> SyntheticSet:
+def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
     """Fit the rates, write the set and what others can read of it, and complete the record; gives the set.
 
     `preparing` are the seconds that the start took: a selection, or pixels of features.
@@ -213,7 +224,7 @@ def _finish(
     if bench.config.distill.fit_rates:
         synthetic, part = with_fitted_rates(bench.config, bench.features, synthetic)
     record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
-    record.write_tensors(CURVE, _as_tensors(curve))
+    record.write_tensors(CURVE, log.tensors())
     config = bench.config
     data = load_pairs(config, bench.store)
     captions = write_readable(record, synthetic, bench.features.train, data.train)
@@ -226,7 +237,7 @@ def _finish(
             "experts": {"lr": config.experts.lr, "width": bench.experts.width},
             "part_of_learned_rates": part,
             "first_captions": captions[:3],
-            "seconds": sum(step["seconds"] for step in curve),
+            "seconds": sum(step["seconds"] for step in log.steps),
             "preparing_seconds": preparing,
             "peak_bytes": peak_bytes(bench.device),
         }
@@ -307,18 +318,3 @@ def _inverted(bench: _Bench, features_record: Record) -> SyntheticSet:
 
 def _in_features(config: Config) -> Config:
     return with_settings(config, {"distill.space": "features"})
-
-
-def _as_tensors(curve: list[dict[str, float]]) -> dict[str, Tensor]:
-    names = curve[0] if curve else {}
-    return {_CURVE + name: torch.tensor([step[name] for step in curve], dtype=torch.float64) for name in names}
-
-
-def _curve_of(tensors: dict[str, Tensor]) -> list[dict[str, float]]:
-    columns = {name.removeprefix(_CURVE): value.tolist() for name, value in tensors.items() if name.startswith(_CURVE)}
-    return [dict(zip(columns, step, strict=True)) for step in zip(*columns.values(), strict=True)]
-
-
-def _last_means(curve: list[dict[str, float]], count: int) -> dict[str, float]:
-    steps = curve[-count:] if count else []
-    return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} if steps else {}

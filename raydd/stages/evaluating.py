@@ -5,13 +5,12 @@ from dataclasses import asdict
 from typing import Any
 
 from raydd.config import Config
-from raydd.distill.heads import embed
 from raydd.distill.synthetic import SyntheticSet
-from raydd.evaluate.collapse import collapse_measures
 from raydd.evaluate.scores import Scores
 from raydd.evaluate.students import real_pairs, score_heads, synthetic_pairs
 from raydd.place import device_of
 from raydd.progress import Progress, silent
+from raydd.stages.collapsing import collapse_of
 from raydd.stages.distilling import final_synthetic, synthetic_record
 from raydd.stages.experts import open_experts, trajectories_of
 from raydd.stages.features import features as make_features
@@ -101,8 +100,7 @@ def full_scores(config: Config, store: Store, progress: Progress = silent) -> Sc
 def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str, float]:
     """Collapse measures of a synthetic set, in the space of the first expert's last snapshot."""
     cached = make_features(config, store)
-    image, text = open_experts(config, store, cached).snapshot(0, config.distill.expert_epochs[-1])
-    return collapse_measures(embed(image, synthetic.image_features), embed(text, synthetic.text_features))
+    return collapse_of(open_experts(config, store, cached), config.distill, synthetic)
 
 
 def scores_record(config: Config, store: Store, row: str) -> Record:

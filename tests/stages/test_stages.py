@@ -21,6 +21,8 @@ from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.settings import with_settings
 from raydd.stages import students
+from raydd.stages.distilling import collapse_over_steps
+from raydd.stages.evaluating import collapse
 from raydd.stages.students import score_students, with_fitted_rates
 from raydd.store import Store
 
@@ -192,3 +194,18 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(config: C
 def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> None:
     assert engine.positive(torch.tensor([0.0, 2.0, 0.5])).tolist() == [0.5, 2.0, 0.5]
     assert engine.positive(torch.zeros(2)).tolist() == [1.0, 1.0]
+
+
+def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:
+    config = with_settings(config, {"distill.space": "features", "distill.steps": 25})
+    points = stages.distill(config, store, every=1)
+    for _ in range(14):
+        next(points)
+    points.close()
+    last = stages.final_synthetic(config, store)
+    noted = collapse_over_steps(stages.synthetic_record(config, store))
+    assert [point["step"] for point in noted] == [*range(0, 25, 2), 25]
+    # Noted before the rates are fitted, which change no pair.
+    measured = collapse(config, store, last)
+    assert {name: value for name, value in noted[-1].items() if name != "step"} == pytest.approx(measured)
+    assert noted[0] != noted[-1]

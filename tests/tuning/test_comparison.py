@@ -70,6 +70,9 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     folder = tmp_path / "home" / "comparisons" / "compare"
     assert "**" in (folder / "compare.md").read_text()
     assert (folder / "compare.html").read_text().count("<table") == 2
+    collapse = list(csv.DictReader((folder / "collapse.csv").open()))
+    assert {line["row"] for line in collapse} == set(names[1:])
+    assert float(collapse[0]["step"]) == 0
     lines = list(csv.DictReader((folder / "compare.csv").open()))
     assert len([line for line in lines if line["made by"] == "raydd"]) == 7
 
