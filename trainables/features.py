@@ -4,12 +4,16 @@ A shard is a file of 512 images or 16,384 captions. Whoever is free takes the ne
 no more than it in memory. A worker that dies takes the shard in its hands with it, which is given to another.
 """
 
+from functools import lru_cache
+from itertools import islice
+
 from raydd.config import Config
+from raydd.data import DataSet
 from raydd.place import device_of, home, open_store, use_threads
 from raydd.progress import Progress, silent
 from raydd.tuning.environment import prepare_environment, ray_address
 
-RESTARTS = 3  # of a worker, and of a shard
+RESTARTS = 3  # of a shard whose worker died
 
 
 def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: Progress = silent) -> None:
@@ -17,17 +21,16 @@ def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: 
 
     Args:
         config: all settings; `place.ray` names the cluster.
-        workers: how many encode side by side.
+        workers: shards in work at the same time, if the cluster has room for so many.
         gpus: of each worker, fractions allowed.
         progress: told how many shards are there.
 
     Raises:
-        ray.exceptions.RayError: workers died more often than they are started again.
+        ray.exceptions.RayError: a shard cannot be made; the cause is that of the worker.
     """
     address = ray_address(config.place.ray)
     prepare_environment(address)
     import ray
-    from ray.util import ActorPool
 
     from raydd.data import features_record, shards_of
     from raydd.stages import pairs
@@ -43,30 +46,30 @@ def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: 
         return
     config = settled(config, cpus=1, gpus=gpus)
     with cluster(address, home(config.place)):
-        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(ShardEncoder)
-        pool = ActorPool([actor.remote(config) for _ in range(min(workers, len(missing)))])
-        done = len(shards) - len(missing)
-        for _ in pool.map_unordered(lambda encoder, file: encoder.encode.remote(file), missing):
-            done += 1
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RESTARTS)(encode_shard)
+        waiting, running = iter(missing), []
+        for done in range(len(shards) - len(missing), len(shards)):
             progress("shards of features", done, len(shards))
+            running += [task.remote(config, file) for file in islice(waiting, workers - len(running))]
+            ready, running = ray.wait(running)
+            ray.get(ready)
+        progress("shards of features", len(shards), len(shards))
 
 
-class ShardEncoder:
-    """Encodes shards of one data set; runs as a Ray actor."""
+def encode_shard(config: Config, file: str) -> None:
+    """Write one shard, unless it is there; runs in a Ray worker."""
+    from raydd.data import features_record, write_images, write_texts
 
-    def __init__(self, config: Config) -> None:
-        """Read the data set's listing, which lies at the same path on each node."""
-        from raydd.data import features_record
-        from raydd.stages import pairs
+    use_threads(config.place)
+    data = _data_of(config)
+    record = features_record(config, data.fingerprint, open_store(config.place))
+    write = write_images if "/images-" in file else write_texts
+    write(config, data, record, device_of(config.place), silent, only={file})
 
-        use_threads(config.place)
-        store = open_store(config.place)
-        self._config, self._data = config, pairs(config, store)
-        self._record = features_record(config, self._data.fingerprint, store)
 
-    def encode(self, file: str) -> None:
-        """Write one shard, unless it is there."""
-        from raydd.data import write_images, write_texts
+@lru_cache(maxsize=1)
+def _data_of(config: Config) -> DataSet:
+    """The data set's listing, read once a process; it lies at the same path on each node."""
+    from raydd.stages import pairs
 
-        write = write_images if "/images-" in file else write_texts
-        write(self._config, self._data, self._record, device_of(self._config.place), silent, only={file})
+    return pairs(config, open_store(config.place))

@@ -68,7 +68,11 @@ class Claims:
 
 
 class Claimant:
-    """One holder's side of the ledger, which beats in the background as long as the process lives."""
+    """One holder's side of the ledger, which beats in the background as long as the process lives.
+
+    Once the process is told to end it falls silent: Ray is shut down by then, and a call of it would end the process
+    before the work has kept its state. Under the same name the work has its claims again when it is started elsewhere.
+    """
 
     def __init__(self, ledger: Any, holder: str, beat_seconds: float = BEAT_SECONDS) -> None:
         """Join a ledger.
@@ -91,10 +95,12 @@ class Claimant:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._exit.close()  # first: an exit that waits takes the ledger's answer away
+        leaving = self._told_to_leave()
+        self._exit.close()
         self._left.set()
         self._thread.join()
-        ray.get(self._ledger.leave.remote(self._holder))
+        if not leaving:
+            ray.get(self._ledger.leave.remote(self._holder))
 
     def progress(self, work: str, done: int, total: int) -> None:
         """Say what is being done; a `raydd.progress.Progress`, sent along with the next sign of life.
@@ -113,7 +119,7 @@ class Claimant:
         try:
             yield granted
         finally:
-            if granted:
+            if granted and not self._told_to_leave():
                 ray.get(self._ledger.give.remote(key, self._holder))
 
     @contextlib.contextmanager
@@ -127,7 +133,7 @@ class Claimant:
             time.sleep(wait_seconds)
 
     def _beat(self) -> None:
-        while not self._left.is_set():
+        while not self._left.is_set() and not self._told_to_leave():
             self._ledger.beat.remote(self._holder, self._doing)
             self._left.wait(self._pause)
 

@@ -5,7 +5,7 @@ from raydd import stages
 from raydd.data import feature_shards
 from raydd.place import open_store
 from raydd.settings import with_settings
-from trainables.features import ShardEncoder, make_features
+from trainables.features import encode_shard, make_features
 
 
 @pytest.fixture
@@ -15,11 +15,10 @@ def many_shards(monkeypatch):
 
 def test_shards_encoded_one_by_one_are_those_of_one_process(config, many_shards, tmp_path):
     store = open_store(config.place)
-    encoder = ShardEncoder(config)
     files = [shard.file for shard in feature_shards.shards_of(stages.pairs(config, store))]
     assert files[:3] == [f"train/images-0000{number}.safetensors" for number in range(3)]
     for file in reversed(files):
-        encoder.encode(file)
+        encode_shard(config, file)
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
     ours, theirs = stages.features(config, store), stages.features(alone, open_store(alone.place))
     assert ours.fingerprint == theirs.fingerprint
@@ -32,9 +31,9 @@ def test_shards_encoded_one_by_one_are_those_of_one_process(config, many_shards,
 @pytest.mark.slow
 def test_ray_workers_share_the_shards_and_pass_over_those_that_are_there(config):
     told = []
-    make_features(config, workers=2, progress=lambda work, done, total: told.append((work, done, total)))
+    make_features(config, workers=4, progress=lambda work, done, total: told.append((work, done, total)))
     shards = [(done, total) for work, done, total in told if work == "shards of features"]
-    assert shards == [(done, 6) for done in range(1, 7)]
+    assert shards == [(done, 6) for done in range(7)]
     stages.features(config, open_store(config.place))
     told.clear()
     make_features(config, workers=2, progress=lambda work, done, total: told.append(work))
