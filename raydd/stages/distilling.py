@@ -28,6 +28,7 @@ from raydd.stages.experts import experts as make_experts
 from raydd.stages.experts import open_experts
 from raydd.stages.features import features as make_features
 from raydd.stages.features import pairs as load_pairs
+from raydd.stages.room import within_memory
 from raydd.stages.selecting import select
 from raydd.stages.students import with_fitted_rates
 from raydd.stages.synthetic_files import write_readable
@@ -55,7 +56,16 @@ def distill(config: Config, store: Store, progress: Progress = silent, *, every:
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
+        ConfigError: GPU memory was too small for half of `place.encode_batch` images too.
     """
+
+    def work(config: Config) -> Iterator[DistillPoint]:
+        return _distilled(config, store, progress, every)
+
+    yield from within_memory(work, config, device_of(config.place))
+
+
+def _distilled(config: Config, store: Store, progress: Progress, every: int) -> Iterator[DistillPoint]:
     cached = make_features(config, store, progress)
     bench = _Bench(config, store, cached, make_experts(config, store, progress), progress, every)
     record, settings = synthetic_record(config, store), config.distill

@@ -1,4 +1,4 @@
-"""Settings for processes that share neither the driver's environment nor its machine."""
+"""Settings for processes that share neither the driver's environment nor its machine, and for the eyes of others."""
 
 from raydd.config import Config
 from raydd.place import home, mlflow_address, open_store, study_address
@@ -25,6 +25,22 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
             "place.device": "cpu" if place.device == "auto" and not gpus else place.device,
         },
     )
+
+
+def without_passwords(config: Config) -> Config:
+    """The config without database addresses that hold a password: for Ray's workers, and for what MLflow is given.
+
+    Only the driver opens the study and MLflow.
+    """
+    addresses = {"place.study": config.place.study, "place.mlflow": config.place.mlflow}
+    return with_settings(config, {name: "" for name, value in addresses.items() if hide_password(value) != value})
+
+
+def hide_password(address: str) -> str:
+    """A database address fit for a message."""
+    scheme, mark, rest = address.partition("://")
+    login, at, host = rest.rpartition("@")
+    return f"{scheme}{mark}{login.partition(':')[0]}:***{at}{host}" if ":" in login else address
 
 
 def tune_folder(config: Config) -> str:

@@ -17,6 +17,7 @@ from raydd.store import Store
 from raydd.tuning import study as studies
 from raydd.tuning.estimate import trials_seconds
 from raydd.tuning.live import duration
+from raydd.tuning.places import hide_password
 from search_spaces import Space
 
 
@@ -51,9 +52,9 @@ class Plan:
         table = Table(show_header=False, box=None, pad_edge=False, title=f"sweep {sweep.name}", title_justify="left")
         for name, text in self._lines():
             table.add_row(name, text)
-        table.add_row("study", studies.hide_password(place.study))
+        table.add_row("study", hide_password(place.study))
         table.add_row("store", place.store)
-        table.add_row("mlflow", studies.hide_password(place.mlflow))
+        table.add_row("mlflow", hide_password(place.mlflow))
         return table
 
     def _lines(self) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from raydd.settings import to_yaml, with_settings
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate, Finalist, rank_correlation
 from raydd.tuning.live import brief
+from raydd.tuning.places import without_passwords
 
 RESULT, SETTINGS = "result.json", "best.yaml"
 
@@ -76,7 +77,8 @@ class SweepResult:
         }
         (folder / RESULT).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         if self.settings:
-            (folder / SETTINGS).write_text(to_yaml(with_settings(self.config, self.settings)), encoding="utf-8")
+            found = without_passwords(with_settings(self.config, self.settings))  # the folder goes to MLflow as well
+            (folder / SETTINGS).write_text(to_yaml(found), encoding="utf-8")
 
     def tables(self) -> RenderableType:
         """The result for the terminal."""

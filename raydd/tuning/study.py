@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from raydd.config import Config
 from raydd.errors import ConfigError, nearest
 from raydd.settings import flatten
+from raydd.tuning.places import hide_password
 from search_spaces import Space
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
@@ -192,13 +193,6 @@ def renew_sampler(study: optuna.Study, seed: int) -> None:
             group=True,
             constant_liar=True,
         )
-
-
-def hide_password(address: str) -> str:
-    """A database address fit for a message."""
-    scheme, mark, rest = address.partition("://")
-    login, at, host = rest.rpartition("@")
-    return f"{scheme}{mark}{login.partition(':')[0]}:***{at}{host}" if ":" in login else address
 
 
 def _storage(address: str) -> optuna.storages.RDBStorage:

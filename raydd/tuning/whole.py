@@ -26,7 +26,7 @@ from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
 from raydd.tuning.live import Board
 from raydd.tuning.logbook import Logbook
-from raydd.tuning.places import settled, tune_folder
+from raydd.tuning.places import settled, tune_folder, without_passwords
 from raydd.tuning.plan import Plan, make_plan
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude
 from raydd.tuning.shares import with_gpu_share
@@ -115,7 +115,7 @@ def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, 
     )
     with board:
         run_trials(
-            tune.with_parameters(distill_trial, base=plan.config, claims=claims),
+            tune.with_parameters(distill_trial, base=without_passwords(plan.config), claims=claims),
             study,
             plan.space,
             sweep,
@@ -150,7 +150,7 @@ def _run_finals(
             doing: Any = ray.get(claims.doing.remote())
             status.update("; ".join(f"{who}: {what}" for who, what in sorted(doing.items())) or "finals")
 
-        return run_finals(base, best, claims, cpus=cpus, on_end=ended, on_wait=wait)
+        return run_finals(without_passwords(base), best, claims, cpus=cpus, on_end=ended, on_wait=wait)
 
 
 @contextlib.contextmanager
