@@ -1,11 +1,13 @@
 """The stage evaluate: retrieval scores of students of a synthetic set, of selected pairs, and of all real pairs."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError
 from raydd.evaluate.scores import Scores
 from raydd.evaluate.students import real_pairs, score_heads, synthetic_pairs
 from raydd.place import device_of
@@ -63,8 +65,11 @@ def selected_scores(config: Config, store: Store, selection: str, progress: Prog
         return Scores(tuple(scored))
 
     def score() -> tuple[Scores, Mapping[str, Any]]:
-        on_val = {rate: on("val", rate, [0]).mean["r_mean"] for rate in RATES}
-        rate = max(on_val, key=lambda rate: on_val[rate])
+        on_val = {}
+        for rate in RATES:
+            with contextlib.suppress(NonFiniteError):  # a rate that diverges is not the best one
+                on_val[rate] = on("val", rate, [0]).mean["r_mean"]
+        rate = max(on_val or RATES, key=lambda rate: on_val.get(rate, -rate))
         return on(config.evaluate.split, rate, range(config.evaluate.seeds)), {"rate": rate, "chosen_on": "val"}
 
     return _kept(scores_record(config, store, selection), score)
