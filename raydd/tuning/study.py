@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
+import tenacity
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DatabaseError
 
 from raydd.config import Config
 from raydd.errors import ConfigError, nearest
@@ -195,13 +197,22 @@ def renew_sampler(study: optuna.Study, seed: int) -> None:
         )
 
 
+# Processes that make the tables of a new database at once break each other's making, not the tables.
+_patiently = tenacity.Retrying(
+    retry=tenacity.retry_if_exception_type(DatabaseError),
+    wait=tenacity.wait_random(0.2, 1.0),
+    stop=tenacity.stop_after_attempt(4),
+    reraise=True,
+)
+
+
 def _storage(address: str) -> optuna.storages.RDBStorage:
     # Seconds to wait while another sweep writes; or a connection that the server closed meanwhile is replaced.
     options = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {"pool_pre_ping": True}
     try:
         if address.startswith("sqlite:///"):
             Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        return optuna.storages.RDBStorage(address, engine_kwargs=options)
+        return _patiently(lambda: optuna.storages.RDBStorage(address, engine_kwargs=options))
     except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
         raise ConfigError(
             f"The study's database {hide_password(address)} cannot be opened ({type(error).__name__}: {error}). "

@@ -11,6 +11,8 @@ from raydd.tuning.environment import prepare_environment
 
 prepare_environment("local")  # before any test imports ray
 
+from s3_server import s3  # noqa: E402, F401
+
 SPACE = """
 FIRST = ({"distill.blend": "none", "distill.image_lr": 0.05, "experts.lr": 0.1},)
 

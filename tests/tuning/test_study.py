@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 from optuna.trial import TrialState
@@ -97,3 +99,24 @@ def test_a_database_that_cannot_be_opened_is_named_without_its_password(config, 
     with pytest.raises(ConfigError, match=r"mariadb://me:\*\*\*@host/db") as raised:
         studies.open_study(config, space, "mariadb://me:secret@host/db")
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_sweeps_that_make_a_new_database_at_once_all_get_it(address):
+    code = """
+import sys, time
+from raydd.tuning.study import _storage
+print("ready", flush=True)
+sys.stdin.readline()
+_storage(sys.argv[1]).get_all_studies()
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    makers = [subprocess.Popen([sys.executable, "-c", code, address], **pipes) for _ in range(3)]
+    for maker in makers:
+        assert maker.stdout.readline() == "ready\n"
+    for maker in makers:
+        maker.stdin.write("\n")
+        maker.stdin.flush()
+    for maker in makers:
+        maker.communicate()
+    assert [maker.returncode for maker in makers] == [0, 0, 0]

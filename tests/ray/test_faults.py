@@ -1,0 +1,166 @@
+"""What may be lost in the middle of a sweep, and that its result is that of a sweep that lost nothing.
+
+`docs/faults.md` has the table. Faults of single parts are tested beside these: a worker in a trajectory in
+tests/trainables, the driver in test_sweep.py, MLflow in tests/board, damaged files and a store that is away in
+tests/store.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from nodes import cluster_of
+from optuna.trial import TrialState
+from s3_server import BUCKET, Server
+
+SET = "synthetic.safetensors"
+
+
+@pytest.fixture
+def sweep_settings(settings: dict) -> dict:
+    """Trials of some seconds, so that they can be met in the middle."""
+    steps = {"distill.steps": 400, "distill.checkpoint_every": 20}
+    return {**settings, **steps, "sweep.trials": 3, "sweep.finalists": 1, "sweep.at_once": 2}
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict:
+    """The first sweep that ran through; all others of the module are to come out as it did."""
+    return {}
+
+
+def outcome(settings: dict) -> dict:
+    """What a sweep came to: settings and score of its trials, and the finals' scores; numbers are but names."""
+    home = Path(settings["place.home"])
+    study = optuna.load_study(study_name=settings["sweep.name"], storage=f"sqlite:///{home}/studies.db")
+    assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    trials = sorted((trial.value, sorted(trial.params.items())) for trial in complete)
+    kept = json.loads((home / f"sweeps/{settings['sweep.name']}/result.json").read_text())
+    best = kept["best"]["cheap"], kept["best"]["settings"]
+    return {"trials": trials, "best": best, "finals": [(one["val"], one["test"]) for one in kept["finalists"]]}
+
+
+@pytest.fixture
+def compare(sweep_settings: dict, undisturbed: dict, drive, tmp_path: Path):
+    """Compare a disturbed sweep's outcome with that of one of the same seeds that ran in peace."""
+
+    def compare(disturbed: dict) -> None:
+        if not undisturbed:
+            peaceful = {**sweep_settings, "place.home": str(tmp_path / "peaceful")}
+            assert drive(peaceful, tmp_path / "peaceful.log").wait(900) == 0
+            undisturbed.update(outcome(peaceful))
+        assert outcome(disturbed) == undisturbed
+
+    return compare
+
+
+def wait_for(holds, driver: subprocess.Popen, log: Path, seconds: float = 600) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert driver.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.1)
+
+
+def checkpoints(settings: dict) -> dict[Path, int]:
+    """The states that running trials have kept, and when."""
+    found = {}
+    for path in Path(settings["place.home"]).rglob("checkpoint.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
+            found[path] = path.stat().st_mtime_ns
+    return found
+
+
+@pytest.mark.slow
+def test_a_spot_notice_and_then_the_node_s_loss(sweep_settings: dict, drive, compare, tmp_path: Path):
+    log = tmp_path / "log"
+    with cluster_of(tmp_path, nodes=2) as (cluster, workers):
+        settings = {**sweep_settings, "place.ray": cluster.address, "sweep.at_once": 1}
+        driver = drive(settings, log)
+        wait_for(lambda: checkpoints(settings), driver, log)
+        taken = next(node for node in workers if cluster.trials(node))
+        before = checkpoints(settings)
+        for trial in cluster.trials(taken):
+            trial.terminate()
+        wait_for(lambda: not cluster.trials(taken), driver, log, seconds=60)
+        assert checkpoints(settings) != before  # the trial kept its state before it left
+        cluster.lose(taken)
+        lost_at = time.monotonic()
+        kept = checkpoints(settings)
+        wait_for(
+            lambda: any(path not in kept or kept[path] != at for path, at in checkpoints(settings).items()), driver, log
+        )
+        print(f"another node went on after {time.monotonic() - lost_at:.1f} s")
+        assert driver.wait(900) == 0, log.read_text()
+    compare(settings)
+
+
+@pytest.mark.slow
+def test_a_lost_head_ends_the_driver_and_the_same_command_goes_on(sweep_settings, drive, compare, tmp_path: Path):
+    log = tmp_path / "log"
+    with cluster_of(tmp_path, nodes=2) as (cluster, _):
+        settings = {**sweep_settings, "place.ray": cluster.address}
+        driver = drive(settings, log)
+        wait_for(lambda: "trial 0" in log.read_text(), driver, log)
+        cluster.lose(cluster.head)
+        lost_at = time.monotonic()
+        assert driver.wait(300) != 0
+        print(f"the driver ended after {time.monotonic() - lost_at:.1f} s")
+    sets = {path: path.stat().st_mtime_ns for path in Path(settings["place.home"]).rglob(SET)}
+    assert sets
+    with cluster_of(tmp_path, nodes=2) as (cluster, _):
+        settings = {**settings, "place.ray": cluster.address}
+        assert drive(settings, log).wait(900) == 0, log.read_text()
+    assert all(path.stat().st_mtime_ns == then for path, then in sets.items())  # nothing finished was made again
+    compare(settings)
+
+
+@pytest.mark.slow
+def test_a_bucket_that_answers_503_for_a_while(sweep_settings: dict, drive, compare, s3: Server, tmp_path: Path):
+    settings, log = {**sweep_settings, "place.store": f"s3://{BUCKET}/raydd"}, tmp_path / "log"
+    driver = drive(settings, log)
+    wait_for(lambda: any("checkpoint" in path for _, path, _ in s3.requests), driver, log)
+    with s3.ill("503 Slow Down", seconds=5):
+        time.sleep(5)
+        assert driver.poll() is None
+    assert driver.wait(900) == 0, log.read_text()
+    compare(settings)
+
+
+@pytest.mark.slow
+def test_two_sweeps_on_one_store_at_once(sweep_settings: dict, drive, compare, tmp_path: Path):
+    both = [{**sweep_settings, "sweep.name": name, "sweep.at_once": 1} for name in ("small", "other")]
+    drivers = [drive(settings, tmp_path / settings["sweep.name"]) for settings in both]
+    ended = [driver.wait(900) for driver in drivers]
+    assert ended == [0, 0], [(tmp_path / settings["sweep.name"]).read_text() for settings in both]
+    for settings in both:
+        compare(settings)
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_no_trial_for_good(sweep_settings: dict, drive, compare, tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("needs root for a small disk")
+    settings, log = {**sweep_settings, "place.store": str(disk)}, tmp_path / "log"
+    try:
+        driver = drive(settings, log)
+        wait_for(lambda: list(disk.rglob("checkpoint.safetensors")), driver, log)
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+        driver.wait(900)
+        filler.unlink()
+        assert drive(settings, log).wait(900) == 0, log.read_text()
+        compare(settings)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+        shutil.rmtree(disk)
