@@ -54,7 +54,7 @@ class Record:
     @property
     def complete(self) -> bool:
         """Whether the manifest is there, and with it every file it lists."""
-        return self.store.exists(f"{self.folder}/{MANIFEST}")
+        return self.store.exists_for_good(f"{self.folder}/{MANIFEST}")
 
     def has(self, name: str) -> bool:
         """Whether one file of the record is there, complete or not the record itself."""

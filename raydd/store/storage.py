@@ -133,6 +133,13 @@ class Store:
         """
         return self.local(name).read_bytes() if self.folder is None else self.read(name)
 
+    def exists_for_good(self, name: str) -> bool:
+        """Whether a file which never changes is there; this machine keeps it, and need not ask a bucket again."""
+        there = self.exists(name)
+        if there and self.folder is None:
+            self.local(name)
+        return there
+
     def names(self, folder: str) -> list[str]:
         """The names of all files under one folder of the store, sorted; empty if there is no such folder."""
         selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
