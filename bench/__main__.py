@@ -84,21 +84,19 @@ def measure(row: Row, options: Options) -> Result:
 def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
     """The results for the terminal."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("row", "what", "baseline", "raydd", "measured", "floor", "aim", "peak memory"):
-        table.add_column(name, justify="left" if name in ("row", "what") else "right", overflow="fold")
+    for name in ("row", "baseline", "raydd", "measured", "floor", "aim", "peak: baseline", "raydd"):
+        table.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     for row, result in rows:
         form = row.measure.form.format
         table.add_row(
             row.name,
-            f"{row.what} [dim](baseline: {row.baseline})[/]",
             _amount(row, result.baseline),
             _amount(row, result.raydd),
             f"[{'green' if result.kept else 'bold red'}]{form(result.value)}[/]",
             form(result.floor),
             form(result.aim) if result.aim else "",
-            ""
-            if result.raydd_bytes is None
-            else f"{_megabytes(result.baseline_bytes)} / {_megabytes(result.raydd_bytes)}",
+            _megabytes(result.baseline_bytes),
+            _megabytes(result.raydd_bytes),
         )
     return table
 

@@ -42,22 +42,22 @@ _STORED_EPOCHS = 11  # snapshots in a published file: the start and 10 epochs
 
 def _feature_step(size: Size, folder: Path) -> Pieces:
     experts = experts_in(folder, size.width, size.width // 3, size.width, count=_EXPERTS, epochs=2)
-    start = _start(torch.randn(PUBLISHED.pairs, size.width, generator=Generator().manual_seed(1)), size.width // 3)
-    distillation = Distillation(start, experts, PUBLISHED, temperature=TEMPERATURE, spread=_units(start))
+    start = start_of(torch.randn(PUBLISHED.pairs, size.width, generator=Generator().manual_seed(1)), size.width // 3)
+    distillation = Distillation(start, experts, PUBLISHED, temperature=TEMPERATURE, spread=units_of(start))
     return _pieces(distillation.step, _published(start, start.image_features, experts, folder, lambda rows: rows))
 
 
-def _pixel_step(size: Size, folder: Path) -> Pieces:
+def pixel_pieces(size: Size, folder: Path) -> Pieces:
     used = encoders(size.image_size)
     image_width, text_width = used.image.width, used.text.width
     experts = experts_in(folder, image_width, text_width, image_width, count=_EXPERTS, epochs=2)
     images, _ = pictures(PUBLISHED.pairs)
     square = (size.image_size, size.image_size)
     pixels = torch.stack([_bytes(image.resize(square)) for image in images])
-    start = _start(torch.zeros(PUBLISHED.pairs, image_width), text_width, pixels)
+    start = start_of(torch.zeros(PUBLISHED.pairs, image_width), text_width, pixels)
     space = PixelSpace(used.image.module, used.image.pixel_std, images_at_once(PlaceConfig(), "cpu"))
     distillation = Distillation(
-        start, experts, PUBLISHED, temperature=TEMPERATURE, spread=_units(start), pixel_space=space
+        start, experts, PUBLISHED, temperature=TEMPERATURE, spread=units_of(start), pixel_space=space
     )
     return _pieces(distillation.step, _published(start, pixels.float() / 255, experts, folder, used.plain))
 
@@ -89,7 +89,7 @@ def _published(
     )
 
 
-def _start(image_features: Tensor, text_width: int, pixels: Tensor | None = None) -> SyntheticSet:
+def start_of(image_features: Tensor, text_width: int, pixels: Tensor | None = None) -> SyntheticSet:
     generator, pairs = Generator().manual_seed(2), len(image_features)
     similarity = Similarity.start("low-rank", pairs, rank=PUBLISHED.rank, alpha=PUBLISHED.alpha, generator=generator)
     texts, rate, numbers = (
@@ -100,7 +100,7 @@ def _start(image_features: Tensor, text_width: int, pixels: Tensor | None = None
     return SyntheticSet(image_features, texts, similarity, rate, rate, PUBLISHED.loss, numbers, numbers, pixels)
 
 
-def _units(start: SyntheticSet) -> Spread:
+def units_of(start: SyntheticSet) -> Spread:
     image, text = (torch.ones(2, rows.shape[1]) for rows in (start.image_features, start.text_features))
     free = torch.tensor([[-1e6], [1e6]]).expand_as(image)  # no range that features are pulled back to
     return Spread(image, text, free)
@@ -121,7 +121,7 @@ DISTILLATION = (
         aim=4,
         quick_floor=1.3,
         memory=Memory(share=0.5),
-        pieces=_pixel_step,
+        pieces=pixel_pieces,
     ),
     Row(
         "features",
