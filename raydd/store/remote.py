@@ -18,7 +18,10 @@ from raydd.errors import ConfigError
 PATIENCE_SECONDS = 180.0  # how long a request is repeated before the store is given up
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds; each pause is random, up to twice the one before
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 30.0
-_OPTIONS = {"s3": ("region", "scheme", "endpoint_override"), "gs": ("scheme", "endpoint_override")}
+_OPTIONS = {
+    "s3": ("region", "scheme", "endpoint_override", "anonymous"),
+    "gs": ("scheme", "endpoint_override", "anonymous"),
+}
 # What services and networks say of trouble that passes. All else (no such bucket, no permission) does not get better.
 _PASSES = re.compile(
     r"HTTP status (5\d\d|429)|NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING"
@@ -32,7 +35,8 @@ def open_bucket(address: str) -> tuple[fs.FileSystem, str]:
     """The file system of `s3://bucket/prefix` or `gs://bucket/prefix`, and the prefix in it.
 
     Options follow a question mark: `region`, `scheme` and `endpoint_override` of a service that is not Amazon's or
-    Google's own; $AWS_ENDPOINT_URL_S3 and $AWS_ENDPOINT_URL do the same for all of a process.
+    Google's own, `anonymous=true` for one that asks for no credentials. $AWS_ENDPOINT_URL_S3 and $AWS_ENDPOINT_URL name
+    an endpoint for all of a process.
 
     Raises:
         ConfigError: another scheme, credentials in the address, or an option that there is not.
@@ -60,6 +64,7 @@ def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
         region=region or (None if endpoint else fs.resolve_s3_region(bucket)),
         endpoint_override=endpoint,
         scheme=options.get("scheme"),
+        anonymous=options.get("anonymous") == "true",
         connect_timeout=_CONNECT_SECONDS,
         request_timeout=_ANSWER_SECONDS,
         allow_delayed_open=True,  # a small file is one request, not the three of a multipart upload
@@ -67,7 +72,12 @@ def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
 
 
 def _gs(options: dict[str, str]) -> fs.FileSystem:
-    return fs.GcsFileSystem(**options, retry_time_limit=datetime.timedelta(seconds=_ANSWER_SECONDS))
+    return fs.GcsFileSystem(
+        scheme=options.get("scheme", "https"),
+        endpoint_override=options.get("endpoint_override"),
+        anonymous=options.get("anonymous") == "true",
+        retry_time_limit=datetime.timedelta(seconds=_ANSWER_SECONDS),
+    )
 
 
 def patient(patience: float) -> tenacity.Retrying:

@@ -1,6 +1,7 @@
 """The store: whole files or none, names that stay inside, fingerprints that tell settings apart."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -110,3 +111,38 @@ while True:
         content = (tmp_path / "f.bin").read_bytes()
         assert len(content) == 3_000_000
         assert len(set(content)) == 1
+
+
+def test_a_flipped_bit_in_a_folder_is_refused_and_a_checked_file_is_not_read_again(tmp_path: Path) -> None:
+    record = Record.of(Store(tmp_path / "store", tmp_path / "cache"), "stage", {}, {}, version=1)
+    record.write_tensors("x.safetensors", {"a": torch.arange(1000)})
+    path = record.local("x.safetensors")
+    then = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"x\.safetensors is damaged"):
+        record.map_tensors("x.safetensors")
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))  # as if it had not changed since it was checked
+    again = Record.of(Store(tmp_path / "store", tmp_path / "cache"), "stage", {}, {}, version=1)
+    assert again.map_tensors("x.safetensors")["a"].shape == (1000,)
+
+
+def test_a_full_disk_leaves_what_is_there_and_says_so(tmp_path: Path) -> None:
+    code = f"""
+import resource
+from raydd.errors import PlaceError
+from raydd.store import Store
+store = Store({str(tmp_path)!r})
+store.write("a.bin", b"whole")
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    store.write("a.bin", bytes(5000))
+except PlaceError as error:
+    assert "no room for a.bin" in str(error)
+    assert store.read("a.bin") == b"whole"
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "refused\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
