@@ -349,7 +349,7 @@ class CompareConfig:
     def __post_init__(self) -> None:
         _require(bool(self.name) and "/" not in self.name, "compare.name", self.name, "a name without '/'")
         _require(bool(self.methods), "compare.methods", self.methods, "one or more")
-        _require(bool(self.pairs) and min(self.pairs) >= 3, "compare.pairs", self.pairs, "one or more numbers from 3 on")
+        _require(bool(self.pairs) and min(self.pairs) >= 3, "compare.pairs", self.pairs, "numbers from 3 on")
         _require(self.trials >= 0, "compare.trials", self.trials, "0 or more")
 
 
