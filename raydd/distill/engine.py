@@ -258,8 +258,9 @@ class Distillation:
             zip(at, torch.autograd.grad(loss, list(at.values()), allow_unused=True), strict=True)
         )
         norms = {name: float(gradient.norm()) for name, gradient in gradients.items() if gradient is not None}
-        if encoded is not None and gradients.get("image") is not None:
-            self._owed = gradients["image"] if self._owed is None else self._owed + gradients["image"]
+        at_features = gradients.get("image")
+        if encoded is not None and at_features is not None:
+            self._owed = at_features if self._owed is None else self._owed + at_features
             gradients["image"] = None
             if self._last_of_encoding:
                 gradients["image"] = encoded.gradient(self._owed) * self._units["image"]
