@@ -28,7 +28,7 @@ class TrialReport:
     failure: str = ""
     """Why the trial cannot go on; empty while all is well."""
     again: bool = False
-    """Whether it was the store or the disk that failed, so that the same settings are to be tried again."""
+    """Whether the store, the disk or a lost node failed, so that the same settings are to be tried again."""
 
     @classmethod
     def of(cls, result: Mapping[str, Any] | None) -> Self:
