@@ -4,19 +4,20 @@ Later ones win: the defaults of `raydd.config`, the method's, a preset's, a YAML
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from raydd.config import Config
 from raydd.distill.methods import find_method
 from raydd.errors import ConfigError, nearest
 from raydd.presets import PRESETS
 
-_ADAPTER = TypeAdapter(Config)
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 def load(
@@ -51,8 +52,10 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     for name, value in {**known, **settings}.items():
         section, key = name.split(".")
         tree.setdefault(section, {})[key] = value
+    from pydantic import ValidationError
+
     try:
-        return _ADAPTER.validate_python(tree)
+        return _adapter().validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"][:2]))
@@ -79,7 +82,15 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The config as YAML that `load` reads back."""
-    return yaml.safe_dump(_ADAPTER.dump_python(config, mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_adapter().dump_python(config, mode="json"), sort_keys=False, allow_unicode=True)
+
+
+@functools.cache
+def _adapter() -> "TypeAdapter[Config]":
+    """What checks and converts settings; made when first used, which takes as long as importing half of raydd."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Config)
 
 
 def _file(path: str | Path) -> dict[str, Any]:

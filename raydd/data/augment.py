@@ -12,7 +12,6 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from raydd.data.images import ImageSource, open_image
 
@@ -27,6 +26,8 @@ def transform_of(augment: Augment, size: int) -> Transform:
     Published: crop of scale 0.5 to 1 resized bicubically, flip, RandAugment of 2 operations at magnitude 5. The images
     stay Pillow's until the end, which is five times faster on a CPU than the same operations on tensors.
     """
+    from torchvision.transforms import InterpolationMode, v2  # here, since it takes longer to import than all of raydd
+
     if augment == "none":
         return v2.Compose([v2.Resize((size, size), InterpolationMode.BICUBIC), v2.PILToTensor()])
     crop = v2.RandomResizedCrop(size, scale=(0.5, 1.0), interpolation=InterpolationMode.BICUBIC)
