@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,10 @@ def checkout(machine: Machine, tiny_data: Path, tmp_path: Path) -> Path:
     """A checkout in which the user has filled in the files of cluster/."""
     root = tmp_path / "checkout"
     root.mkdir()
-    for item in ("raydd", "trainables", "search_spaces", "pyproject.toml", "README.md", "LICENSE"):
+    for item in ("raydd", "trainables", "search_spaces"):
         (root / item).symlink_to(ROOT / item)
+    for item in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / item, root / item)
     folder = root / "cluster"
     folder.mkdir()
     (folder / "install.sh").write_bytes((ROOT / "cluster/install.sh").read_bytes())
