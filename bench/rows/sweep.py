@@ -16,15 +16,19 @@ from search_spaces import Space
 _TRIALS, _SECONDS, _SLOTS = 16, 5.0, 2
 
 
-def busy_seconds(folder: Path, *, trials: int, seconds: float, slots: int) -> tuple[float, float]:
+def busy_seconds(
+    folder: Path, *, trials: int, seconds: float, slots: int, address: str = "local"
+) -> tuple[float, float]:
     """Seconds that the slots were busy, and that they were there: from the first trial's start to the last one's end.
 
     The trials go through Ray Tune, the study and the searcher as a sweep's do; starting Ray and the first workers is
-    not counted.
+    not counted. `address` is Ray's.
     """
     from raydd.tuning.environment import prepare_environment
 
-    prepare_environment("local")
+    prepare_environment(address)
+    import optuna
+
     from raydd.tuning.cluster import cluster
     from raydd.tuning.study import open_study
     from raydd.tuning.trials import run_trials
@@ -32,7 +36,8 @@ def busy_seconds(folder: Path, *, trials: int, seconds: float, slots: int) -> tu
     folder = folder.absolute()
     config = with_settings(Config(), {"sweep.name": "sleepers", "sweep.trials": trials, "sweep.stop_weak": False})
     space = Space("sleepers", _suggest)
-    with cluster("local", folder):
+    with cluster(address, folder):
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = open_study(config, space, f"sqlite:///{folder / 'studies.db'}")
         trial = partial(_sleep, seconds=seconds, folder=str(folder))
         run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), at_once=slots)
