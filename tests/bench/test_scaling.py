@@ -1,0 +1,15 @@
+"""Each scale at a point of seconds."""
+
+from pathlib import Path
+
+import pytest
+
+from bench import scaling
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "at"), [("pairs", 24), ("steps", 2), ("captions", 20_000)])
+def test_a_point_has_its_time_and_its_memory(name: str, at: int, tmp_path: Path) -> None:
+    found = scaling.SCALES[name].point(at, tmp_path)
+    assert found["CPU seconds"] > 0
+    assert 0 < found["peak MB"] < 1_000
