@@ -77,7 +77,7 @@ def nodes(count: int, folder: Path) -> dict[str, float]:
     for _ in range(count - 1):
         cluster.add_node(num_cpus=1)
     try:
-        busy, there = busy_seconds(folder, trials=8 * count, seconds=4.0, slots=count, address=cluster.address)
+        busy, there = busy_seconds(folder, trials=8 * count, seconds=4.0, slots=count, address=str(cluster.address))
     finally:
         cluster.shutdown()
     return {"trials": 8 * count, "seconds": there / count, "busy share, percent": 100 * busy / there}
