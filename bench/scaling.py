@@ -70,17 +70,17 @@ def captions(count: int, folder: Path) -> dict[str, float]:
 
 
 def nodes(count: int, folder: Path) -> dict[str, float]:
-    """Eight trials of 4 s a node, on so many Ray nodes of this machine with one slot each."""
+    """Ten trials of 8 s a node, on so many Ray nodes of this machine with one slot each."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     for _ in range(count - 1):
         cluster.add_node(num_cpus=1)
     try:
-        busy, there = busy_seconds(folder, trials=8 * count, seconds=4.0, slots=count, address=str(cluster.address))
+        busy, there = busy_seconds(folder, trials=10 * count, seconds=8.0, slots=count, address=str(cluster.address))
     finally:
         cluster.shutdown()
-    return {"trials": 8 * count, "seconds": there / count, "busy share, percent": 100 * busy / there}
+    return {"trials": 10 * count, "seconds": there / count, "busy share, percent": 100 * busy / there}
 
 
 def trials(count: int, folder: Path) -> dict[str, float]:

@@ -69,7 +69,8 @@ class WalkingHead:
         # The student's own gradients are taken by autograd too, so constant features still need a graph.
         features = features if features.requires_grad else features.detach().requires_grad_()
         self.start, self.features, self.rate, self.through_steps = start, features, rate, through_steps
-        self.first: list[Tensor] = []  # δ at the first layer's output
+        self.steps = 0
+        self.first: list[Tensor] = []  # δ at the first layer's output, see `_append`
         self.hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
         self.second: list[Tensor] = []  # δ at the second layer's output
         self.norm_weight = torch.zeros_like(start.norm_weight)  # gradients of the LayerNorm's γ and β, summed
@@ -92,21 +93,21 @@ class WalkingHead:
         self._ratios = ratios[:, None, None] if blended and any(plan.ratios) else None
         self._projected = self._blended(F.linear(self._base, self.start.projection_weight, self.start.projection_bias))
         self._kernel = self._inner_products(self._past(self._base))
+        self._kernels = self._kernel.split(plan.minibatches.shape[1])
 
     def forward(self) -> Taps:
         """The next minibatch through the head under its current parameters."""
-        step = len(self.first)
-        p = self._projected[step]
-        if step:
-            rows = p.shape[0]
-            kernel = self._kernel[step * rows : (step + 1) * rows, : step * rows]
-            p = p - self._moved(kernel, self.first)
+        p = self._projected[self.steps]
+        lengths = [len(first) for first in self.first]
+        kernels = self._kernels[self.steps].split([*lengths, self._own.numel() - sum(lengths)], dim=1)
+        for kernel, first in zip(kernels, self.first, strict=False):  # the last kernel is of steps to come
+            p = p - self._moved(kernel, first)
 
         def second(hidden: Tensor) -> Tensor:
-            at_start = F.linear(hidden, self.start.fc_weight, self.start.fc_bias)
-            if not step:
-                return at_start
-            return at_start - self._moved(hidden @ self._past(torch.cat(self.hidden)).T + 1, self.second)
+            h = F.linear(hidden, self.start.fc_weight, self.start.fc_bias)
+            for inputs, gradients in zip(self.hidden, self.second, strict=True):
+                h = h - self._moved(hidden @ self._past(inputs).T + 1, gradients)
+            return h
 
         rate = self._past(self.rate)
         return taps_from(
@@ -119,9 +120,9 @@ class WalkingHead:
     def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
         """Take one SGD step, given the loss's gradients at p, h and out."""
         at_p, at_h, at_out = gradients
-        self.first.append(at_p)
-        self.hidden.append(taps.hidden)
-        self.second.append(at_h)
+        self.steps += 1
+        for chunks, rows in ((self.first, at_p), (self.hidden, taps.hidden), (self.second, at_h)):
+            _append(chunks, rows)
         self.norm_weight = self.norm_weight + (at_out * taps.normed).sum(0)
         self.norm_bias = self.norm_bias + at_out.sum(0)
 
@@ -142,9 +143,9 @@ class WalkingHead:
         length = length + self.norm_weight.square().sum() + self.norm_bias.square().sum()
         return squared - 2 * self.rate * along + self.rate.square() * length, squared
 
-    def _moved(self, kernel: Float[Tensor, "B M"], gradients: list[Tensor]) -> Float[Tensor, "B D"]:
-        """What the steps so far have added to a layer's output, to subtract: η (X X_seenᵀ + 1) δ_seen."""
-        return self._past(self.rate) * (kernel @ self._past(torch.cat(gradients)))
+    def _moved(self, kernel: Float[Tensor, "B M"], gradients: Float[Tensor, "M D"]) -> Float[Tensor, "B D"]:
+        """What some steps have added to a layer's output, to subtract: η (X X_seenᵀ + 1) δ_seen."""
+        return self._past(self.rate) * (kernel @ self._past(gradients))
 
     def _inner_products(self, others: Float[Tensor, "U d"]) -> Float[Tensor, "T*B T*B"]:
         """X Xᵀ + 1 of all steps' inputs, the second X made of `others`; 1 is the input of a bias."""
@@ -161,6 +162,17 @@ class WalkingHead:
 
     def _past(self, tensor: Tensor) -> Tensor:
         return tensor if self.through_steps else tensor.detach()
+
+
+def _append(chunks: list[Float[Tensor, "_ D"]], rows: Float[Tensor, "B D"]) -> None:
+    """Add a step's rows to those before, joining chunks of equal length as a binary counter carries.
+
+    A row is copied log2(T) times in T steps, not T times, and each step meets log2(T) chunks.
+    """
+    chunks.append(rows)
+    while len(chunks) > 1 and len(chunks[-2]) == len(chunks[-1]):
+        last = chunks.pop()
+        chunks[-1] = torch.cat([chunks[-1], last])
 
 
 def walk(
