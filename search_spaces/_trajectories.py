@@ -4,6 +4,8 @@ from typing import Any
 
 from optuna.trial import Trial
 
+from raydd.distill.methods.scripts import FLICKR30K_100, SIMILARITY
+
 # raydd's defaults for features, and what is published for all of them (Flickr30k, 100 pairs) in what carries over.
 OURS: dict[str, Any] = {
     "experts.lr": 0.2,
@@ -16,16 +18,8 @@ OURS: dict[str, Any] = {
     "distill.text_lr": 0.2,
     "distill.rate_lr": 0.02,
 }
-PUBLISHED: dict[str, Any] = {
-    **OURS,
-    "experts.lr": 0.1,
-    "distill.student_steps": 8,
-    "distill.minibatch": 20,
-    "distill.target_epochs": 1,
-    "distill.max_start_epoch": 2,
-    "distill.start_rate": 0.1,
-}
-OUR_SIMILARITY: dict[str, Any] = {"distill.rank": 10, "distill.alpha": 3.0, "distill.similarity_lr": 0.05}
+PUBLISHED: dict[str, Any] = {**OURS, **FLICKR30K_100}
+OUR_SIMILARITY: dict[str, Any] = {**SIMILARITY, "distill.similarity_lr": 0.05}
 
 
 def suggest_trajectory(trial: Trial, *, rates: tuple[float, float] = (0.02, 1.0)) -> None:

@@ -11,24 +11,16 @@ from typing import Any
 
 from optuna.trial import Trial
 
+from search_spaces._trajectories import OUR_SIMILARITY, OURS, PUBLISHED
+
 _OURS: dict[str, Any] = {
-    "experts.lr": 0.2,
+    **OURS,
+    **OUR_SIMILARITY,
     "distill.loss": "infonce",
     "distill.blend": "beta",
     "distill.blend_beta": 1.0,
     "distill.similarity": "low-rank",
-    "distill.rank": 10,
-    "distill.alpha": 3.0,
-    "distill.similarity_lr": 0.05,
     "distill.range_pull": 0.03,
-    "distill.student_steps": 4,
-    "distill.minibatch": 0,
-    "distill.target_epochs": 2,
-    "distill.max_start_epoch": 1,
-    "distill.start_rate": 0.3,
-    "distill.image_lr": 0.1,
-    "distill.text_lr": 0.2,
-    "distill.rate_lr": 0.02,
 }
 
 # Our defaults, without blending, with free features; Flickr30k at 100 pairs as published, in what carries over.
@@ -36,16 +28,7 @@ FIRST: tuple[dict[str, Any], ...] = (
     _OURS,
     {**_OURS, "distill.blend": "none"},
     {**_OURS, "distill.range_pull": 0.0},
-    {
-        **_OURS,
-        "experts.lr": 0.1,
-        "distill.loss": "wbce",
-        "distill.student_steps": 8,
-        "distill.minibatch": 20,
-        "distill.target_epochs": 1,
-        "distill.max_start_epoch": 2,
-        "distill.start_rate": 0.1,
-    },
+    {**_OURS, **PUBLISHED, "distill.loss": "wbce"},
 )
 
 

@@ -1,14 +1,12 @@
 """A small synthetic set made the whole way, once a test session: features, experts, distillation, pixels, scores."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import numpy as np
-from PIL import Image
+from tiny_pictures import write_pictures
 
 from raydd import stages
 from raydd.config import Config
@@ -74,17 +72,3 @@ def flags(made: Made, *more: str) -> list[str]:
         "place.home": str(made.home),
     }
     return [part for name, value in given.items() for part in (f"--{name}", str(value))] + [*more]
-
-
-def write_pictures(root: Path) -> Path:
-    """A flat-json data set named tiny: 24 train, 6 val and 6 test PNGs of 32 x 32 pixels, two captions each."""
-    (root / "images").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split, count in {"train": 24, "val": 6, "test": 6}.items():
-        rows = []
-        for number in range(count):
-            name = f"images/{split}{number}.png"
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(root / name)
-            rows.append({"image": name, "caption": [f"picture {number} of {split}", f"some noise, number {number}"]})
-        (root / f"tiny_{split}.json").write_text(json.dumps(rows))
-    return root

@@ -7,6 +7,7 @@ Differences from the paper:
 """
 
 from raydd.distill.methods.method import Method
+from raydd.distill.methods.scripts import FLICKR30K_100, SIMILARITY
 
 METHOD = Method(
     paper="Xu et al., Low-Rank Similarity Mining for Multimodal Dataset Distillation, ICML 2024, arXiv:2406.03793",
@@ -17,16 +18,6 @@ METHOD = Method(
         "distill.gradient": "constant-memory",
         "distill.matched": "both-heads",
     },
-    # The reference code's scripts for Flickr30k and 100 pairs.
-    published={
-        "experts.lr": 0.1,
-        "distill.rank": 10,
-        "distill.alpha": 3.0,
-        "distill.student_steps": 8,
-        "distill.minibatch": 20,
-        "distill.target_epochs": 1,
-        "distill.max_start_epoch": 2,
-        "distill.start_rate": 0.1,
-    },
+    published={**FLICKR30K_100, **SIMILARITY},
     space="lors",
 )

@@ -6,6 +6,7 @@ Differences from the paper:
 """
 
 from raydd.distill.methods.method import Method
+from raydd.distill.methods.scripts import FLICKR30K_100
 
 METHOD = Method(
     paper="Wu et al., Vision-Language Dataset Distillation, TMLR 2024, arXiv:2308.07545",
@@ -17,14 +18,7 @@ METHOD = Method(
         "distill.matched": "both-heads",
         "distill.minibatch_order": "random",
     },
-    # The reference code's README for Flickr30k and 100 pairs, whose minibatch is up to 100 pairs.
-    published={
-        "experts.lr": 0.1,
-        "distill.student_steps": 8,
-        "distill.minibatch": 99,
-        "distill.target_epochs": 1,
-        "distill.max_start_epoch": 2,
-        "distill.start_rate": 0.1,
-    },
+    # The reference code's README has the same, but minibatches of up to 100 pairs.
+    published={**FLICKR30K_100, "distill.minibatch": 99},
     space="mtt_vl",
 )

@@ -11,6 +11,7 @@ Differences from the paper:
 """
 
 from raydd.distill.methods.method import Method
+from raydd.distill.methods.scripts import FLICKR30K_100, SIMILARITY
 
 METHOD = Method(
     paper="Zhang et al., NeurIPS 2025, arXiv:2505.14705",
@@ -19,19 +20,12 @@ METHOD = Method(
         "distill.similarity": "low-rank",
         "distill.matched": "both-heads",
     },
-    # The reference code's scripts for Flickr30k and 100 pairs.
     published={
-        "experts.lr": 0.1,
+        **FLICKR30K_100,
+        **SIMILARITY,
         "distill.blend_beta": 1.0,
         "distill.loss": "wbce",
         "distill.gradient": "constant-memory",
-        "distill.rank": 10,
-        "distill.alpha": 3.0,
-        "distill.student_steps": 8,
-        "distill.minibatch": 20,
-        "distill.target_epochs": 1,
-        "distill.max_start_epoch": 2,
-        "distill.start_rate": 0.1,
     },
     space="repblend_alone",
 )

@@ -7,6 +7,7 @@ Differences from the paper:
 """
 
 from raydd.distill.methods.method import Method
+from raydd.distill.methods.scripts import FLICKR30K_100
 
 METHOD = Method(
     paper="Cui et al., ICML 2023, arXiv:2211.10586, on pairs as in Xu et al., ICML 2024",
@@ -17,13 +18,6 @@ METHOD = Method(
         "distill.gradient": "constant-memory",
         "distill.matched": "both-heads",
     },
-    published={
-        "experts.lr": 0.1,
-        "distill.student_steps": 8,
-        "distill.minibatch": 20,
-        "distill.target_epochs": 1,
-        "distill.max_start_epoch": 2,
-        "distill.start_rate": 0.1,
-    },
+    published=FLICKR30K_100,
     space="tesla_vl",
 )
