@@ -102,10 +102,9 @@ class Distillation:
         for name, value in self.variables.items():
             value.requires_grad_(self._lr(name) > 0)
         groups = [
-            {"params": [value], "lr": self._lr(name), "base": self._lr(name)}
-            | ({"block": name == "image" and pixel_space is None} if adam else {})
+            {"params": [value], "lr": lr, "base": lr, "block": name == "image" and pixel_space is None}
             for name, value in self.variables.items()
-            if value.requires_grad
+            if (lr := self._lr(name)) > 0
         ]
         self._optimizer: torch.optim.Optimizer = (
             BlockAdam(groups, betas=(config.momentum, 0.999))
