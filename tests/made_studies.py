@@ -29,10 +29,10 @@ def searched(trials: int, objectives: tuple[str, ...] = OBJECTIVES, sampler=None
         if number % 50 == 49:
             studies.fail(study, trial, "NonFiniteError: the matching loss diverged")
         elif number % 4 == 3 and values["r_mean"] < 40:
-            trial.set_user_attr(studies.LAST_SCORE, values["r_mean"] - 5)
+            trial.set_user_attr(studies.REPORT, {"r_mean": values["r_mean"] - 5})
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
-            trial.set_user_attr("record", f"synthetic/{number:016x}")
+            trial.set_user_attr(studies.REPORT, {"record": f"synthetic/{number:016x}"})
             study.tell(trial, [values[name] for name in objectives])
     return study
 

@@ -22,6 +22,7 @@ ATTEMPTS = 3  # for a call that fails although the server answers
 GRACE_SECONDS = 10.0  # how long closing waits for a server that does not answer
 PAUSE_SECONDS = 2.0  # between two looks at a server that does not answer
 
+_PAGE = 1000  # runs that are asked for at once
 _PARAM_LENGTH, _BATCH_PARAMS, _BATCH_METRICS = 6000, 100, 1000  # MLflow's limits
 
 
@@ -77,6 +78,17 @@ class Tracking:
         except queue.Full:
             self._lost += 1
 
+    def ended(self, tag: str, like: str) -> set[str]:
+        """The values of a tag, in SQL's LIKE, of runs that are over; for jobs, inside the thread."""
+        connection, ended, token = self.connection(), set(), None
+        while token is None or token:
+            found = connection.client.search_runs(
+                [connection.experiment], f"tags.`{tag}` LIKE '{like}'", max_results=_PAGE, page_token=token
+            )
+            ended |= {run.data.tags[tag] for run in found if run.info.status != "RUNNING"}
+            token = found.token or ""
+        return ended
+
     def connection(self) -> Connection:
         """The open connection; for jobs, inside the thread."""
         if self._connection is None:
@@ -89,6 +101,7 @@ class Tracking:
             return
         self._closed_at = time.monotonic()
         self._closing.set()
+        self._jobs.join()  # a job may hand in others
         self._jobs.put(None)
         self._thread.join()
         if self._lost:
@@ -98,6 +111,7 @@ class Tracking:
         while (job := self._jobs.get()) is not None:
             if self._dead or not self._sent(job):
                 self._lost += 1
+            self._jobs.task_done()
 
     def _sent(self, job: Callable[[], None]) -> bool:
         refusals, away = 0, False

@@ -94,8 +94,8 @@ def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def _trial(trial: FrozenTrial, objectives: Sequence[str], tracked: Mapping[str, float]) -> Trial:
-    values = dict(zip(objectives, trial.values or [], strict=False))
-    score = values.get("r_mean", trial.user_attrs.get(studies.LAST_SCORE, math.nan))
+    values, report = dict(zip(objectives, trial.values or [], strict=False)), studies.report(trial)
+    score = values.get("r_mean", report.r_mean)
     begun, ended = trial.datetime_start, trial.datetime_complete
     return Trial(
         number=studies.identity(trial),
@@ -106,5 +106,5 @@ def _trial(trial: FrozenTrial, objectives: Sequence[str], tracked: Mapping[str, 
         bytes=values.get("bytes", tracked.get("bytes", math.nan)),
         wall=(ended - begun).total_seconds() if begun and ended else math.nan,
         reason=studies.reason(trial),
-        record=trial.user_attrs.get("record", ""),
+        record=report.record,
     )

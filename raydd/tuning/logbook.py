@@ -1,10 +1,12 @@
 """The sweep's story in MLflow: a run for the sweep, a nested one for each trial and each final."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import optuna
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
@@ -17,6 +19,7 @@ from raydd.errors import ConfigError
 from raydd.settings import flatten, with_settings
 from raydd.stages import load_synthetic, pairs
 from raydd.store import Record, Store
+from raydd.tuning import study as studies
 from raydd.tuning.finals import Finalist
 from raydd.tuning.live import brief
 from raydd.tuning.reports import TrialReport
@@ -25,6 +28,7 @@ from raydd.tuning.results import SweepResult
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
 NAMED = 4  # searched settings in a run's name
 _NAME_LENGTH = 120
+_TRIAL = "raydd.trial"  # the tag that a trial's run is found by
 _SET_FILES = ("synthetic.safetensors", "pairs.parquet", "manifest.json")
 
 
@@ -46,15 +50,29 @@ class Logbook:
         self._curves: dict[int, list[dict[str, float]]] = {}
         self._sweep.params(_params(config))
 
+    def catch_up(self, study: optuna.Study) -> None:
+        """Log the trials that are over in the study and not in MLflow: their driver ended before it could.
+
+        Args:
+            study: the sweep's study, before it goes on.
+        """
+        over = studies.over(study)
+
+        def job() -> None:
+            ended = self._tracking.ended(_TRIAL, f"{self._study}/%")
+            for trial in over:
+                number, report = studies.identity(trial), studies.report(trial)
+                if f"{self._study}/{number}" in ended:
+                    continue
+                run = self._opened(number, studies.settings(trial))
+                run.curve(report.curve)
+                self._close(run, trial.state, report, studies.reason(trial))
+
+        self._tracking.submit(job)
+
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Open a nested run with the trial's settings."""
-        params = self._trial_params(settings) | {"distill.space": "features"}
-        name = f"trial-{number}: {in_words(params, settings)}"
-        run = self._tracking.run(name, ("raydd.trial", f"{self._study}/{number}"), self._sweep)
-        run.params(params)
-        run.tags(_filters(params, "trial"))
-        run.describe(lambda id: _description(params, settings, id, "figures/similarity.png"))
-        self._runs[number], self._curves[number] = run, []
+        self._runs[number], self._curves[number] = self._opened(number, settings), []
 
     def reported(self, number: int, report: TrialReport) -> None:
         """Log the curve since the last report."""
@@ -67,14 +85,7 @@ class Logbook:
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
         """Log the rest of the curve, the synthetic set of a complete trial, and how the trial ended."""
         self.reported(number, report)
-        run, curve = self._runs.pop(number), self._curves.pop(number)
-        run.tags({"raydd.state": state.name, "raydd.reason": reason})
-        if state == TrialState.COMPLETE:
-            run.curve([{"step": report.step, "seconds": report.seconds, "bytes": report.bytes}])
-            self._log_set(run, self._record(report.record))
-            for prefix in ("collapse/", "distill/", "val/"):
-                run.figure(f"figures/{prefix.rstrip('/')}.png", lambda prefix=prefix: figures.curves(curve, prefix))
-        run.end(_STATUS[state])
+        self._close(self._runs.pop(number), state, replace(report, curve=self._curves.pop(number)), reason)
 
     def final(self, finalist: Finalist) -> None:
         """Log a finalist: its scores on val and test, its synthetic set, its images beside the real ones."""
@@ -118,6 +129,27 @@ class Logbook:
         if result.best:
             self._sweep.curve([{"step": result.finished, "val/r_mean": result.best.cheap}])
         self._sweep.end()
+
+    def _opened(self, number: int, settings: Mapping[str, Any]) -> Run:
+        params = self._trial_params(settings) | {"distill.space": "features"}
+        name = f"trial-{number}: {in_words(params, settings)}"
+        run = self._tracking.run(name, (_TRIAL, f"{self._study}/{number}"), self._sweep)
+        run.params(params)
+        run.tags(_filters(params, "trial"))
+        run.describe(lambda id: _description(params, settings, id, "figures/similarity.png"))
+        return run
+
+    def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
+        """Log a trial's end, `report` having its whole curve."""
+        run.tags({"raydd.state": state.name, "raydd.reason": reason})
+        if state == TrialState.COMPLETE:
+            run.curve([{"step": report.step, "seconds": report.seconds, "bytes": report.bytes}])
+            self._log_set(run, self._record(report.record))
+            for prefix in ("collapse/", "distill/", "val/"):
+                run.figure(
+                    f"figures/{prefix.rstrip('/')}.png", lambda prefix=prefix: figures.curves(report.curve, prefix)
+                )
+        run.end(_STATUS[state])
 
     def _trial_params(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.settings import to_yaml, with_settings
 from raydd.tuning import study as studies
@@ -74,6 +75,7 @@ class SweepResult:
             "finalists": [dataclasses.asdict(finalist) for finalist in self.finalists],
             "rank_correlation": self.rank_correlation,
             "settings": dict(self.settings),
+            "raydd": code_version(),
         }
         (folder / RESULT).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         if self.settings:

@@ -7,7 +7,7 @@ its early value, and fails when a study is ahead of Tune's snapshot; here the st
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import optuna
@@ -39,6 +39,11 @@ class Listener(Protocol):
 class _Running:
     trial: optuna.Trial
     noted: int = 0  # the last step whose score the study has
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    def keep_curve(self, report: TrialReport) -> None:
+        known = self.curve[-1]["step"] if self.curve else -1
+        self.curve += [point for point in report.curve if point["step"] > known]
 
 
 class StudySearch(Searcher):
@@ -96,6 +101,7 @@ class StudySearch(Searcher):
         if report.failure:
             return
         self._note(running, report)
+        running.keep_curve(report)
         for listener in self._listeners:
             listener.reported(studies.identity(running.trial), report)
 
@@ -103,7 +109,10 @@ class StudySearch(Searcher):
         """Tell the study the trial's end: COMPLETE, PRUNED if the scheduler stopped it, or FAIL with the reason."""
         running, report = self._running.pop(trial_id), TrialReport.of(result)
         trial = running.trial
+        running.keep_curve(report)
         why = self._why_failed(report, error)
+        if not report.again:  # before the end is told: whoever finds the trial over finds its report too
+            trial.set_user_attr(studies.REPORT, asdict(replace(report, curve=running.curve)))
         if why:
             state = TrialState.FAIL
             if report.again:
@@ -112,12 +121,10 @@ class StudySearch(Searcher):
                 studies.fail(self._study, trial, why)
         elif report.finished:
             state = TrialState.COMPLETE
-            trial.set_user_attr("record", report.record)
             self._note(running, report)
             self._study.tell(trial, [report.objective(name) for name in self._objectives])
         else:
             state = TrialState.PRUNED
-            trial.set_user_attr(studies.LAST_SCORE, report.r_mean)
             self._note(running, report)
             self._study.tell(trial, state=state)
         for listener in self._listeners:

@@ -22,6 +22,7 @@ from raydd.config import Config
 from raydd.errors import ConfigError, nearest
 from raydd.settings import flatten
 from raydd.tuning.places import hide_password
+from raydd.tuning.reports import TrialReport
 from search_spaces import Space
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
@@ -30,7 +31,7 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "bytes": "minimize",
 }
 INTERRUPTED = "interrupted"
-SETTINGS, LAST_SCORE = "settings", "r_mean"  # user attributes that the searcher writes
+SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
 STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -149,20 +150,29 @@ def fail(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
     study.tell(trial, state=TrialState.FAIL)
 
 
+def report(trial: FrozenTrial) -> TrialReport:
+    """The last report of a trial that is over, with its whole curve; an empty one if it gave none."""
+    return TrialReport.of(trial.user_attrs.get(REPORT))
+
+
 def last_score(trial: FrozenTrial) -> float:
     """Val r_mean of a stopped trial when it was stopped."""
-    return trial.user_attrs[LAST_SCORE]
+    return report(trial).r_mean
 
 
 def counts(study: optuna.Study) -> Counter[str]:
     """How many trials are over, by state: complete, pruned, or fail for a reason of their own."""
-    trials = study.get_trials(deepcopy=False, states=_OVER)
-    return Counter(trial.state.name.lower() for trial in trials if not interrupted(trial))
+    return Counter(trial.state.name.lower() for trial in over(study))
 
 
 def finished(study: optuna.Study) -> int:
     """Trials that count towards `sweep.trials`."""
     return counts(study).total()
+
+
+def over(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that are over: complete, pruned, or failed for a reason of their own."""
+    return [trial for trial in study.get_trials(deepcopy=False, states=_OVER) if not interrupted(trial)]
 
 
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:

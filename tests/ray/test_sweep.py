@@ -58,10 +58,20 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     assert {"val/IR_at_1", "distill/loss", "collapse/modality_gap", "seconds"} <= set(trial.data.metrics)
     assert {item.path for item in client.list_artifacts(trial.info.run_id, "synthetic")} >= {f"synthetic/{SETS}"}
 
+    client.delete_run(trial.info.run_id)  # as if the driver had been killed before it was logged
     again, shown = run(settings)
     assert again.scores == result.scores
     assert again.finalists == result.finalists
     assert "0 to run of 3 (3 complete)" in shown
+    runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
+    assert len(runs) == len(names)
+    (late,) = [run for run in runs if run.info.run_name == trial.info.run_name]
+    assert late.data.metrics == trial.data.metrics
+    assert late.info.status == "FINISHED"
+    steps = [
+        [point.step for point in client.get_metric_history(run.info.run_id, "distill/loss")] for run in (trial, late)
+    ]
+    assert steps[0] == steps[1]
 
 
 def test_a_dry_run_shows_the_plan_and_starts_nothing(ray_here, settings):

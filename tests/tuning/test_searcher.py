@@ -58,7 +58,7 @@ def test_scores_on_the_way_and_the_end_reach_the_study(search, study, heard):
     trial = study.trials[0]
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 30.0)
     assert trial.intermediate_values == {5: 20.0, 10: 30.0}
-    assert trial.user_attrs["record"] == "distill/0"
+    assert studies.report(trial).record == "distill/0"
     assert heard.events[-1] == ("ended", 0, "COMPLETE", "")
 
 
