@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from rich.console import Console
 
+from raydd.code_version import code_version
 from raydd.errors import ConfigError
 from raydd.settings import load
 from raydd.sweep import sweep
@@ -38,6 +39,7 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     assert len(result.finalists[0].test["r_mean"]["seeds"]) == 2
     kept = json.loads((home / "sweeps/small/result.json").read_text())
     assert kept["finalists"][0]["test"] == result.finalists[0].test
+    assert kept["raydd"] == code_version()
     assert kept["best"]["settings"]["distill.text_lr"] == 0.05  # the space sets it, beside what it searches
 
     winner = load(home / "sweeps/small/best.yaml")
@@ -54,6 +56,7 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     trial = next(run for run in runs if run.info.run_name.startswith("trial-0:"))
     assert "6 pairs, features" in trial.info.run_name
     assert trial.data.tags["space"] == "features"
+    assert trial.data.tags["code"] == code_version()
     assert "synthetic set](get-artifact?path=figures" in trial.data.tags["mlflow.note.content"]
     assert {"val/IR_at_1", "distill/loss", "collapse/modality_gap", "seconds"} <= set(trial.data.metrics)
     assert {item.path for item in client.list_artifacts(trial.info.run_id, "synthetic")} >= {f"synthetic/{SETS}"}
@@ -107,7 +110,10 @@ def test_the_same_command_goes_on_where_the_driver_ended(settings, drive, tmp_pa
     assert done
     assert orphans
 
-    sets = {path: path.stat().st_mtime_ns for path in Path(settings["place.home"]).rglob(SETS)}
+    store = Path(settings["place.home"], "store")
+    found = [path for path in store.rglob(SETS) if path.with_name("manifest.json").is_file()]
+    assert found
+    sets = {path: path.stat().st_mtime_ns for path in found}
     assert drive(settings, log).wait(1200) == 0
     after = study_of(settings)
     assert [trial.params for trial in after.trials[: len(done)]] == [trial.params for trial in before[: len(done)]]
