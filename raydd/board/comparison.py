@@ -10,6 +10,7 @@ import pandas as pd
 
 from raydd.board.published import Published, published_rows
 from raydd.board.tables import COLUMNS
+from raydd.code_version import code_version
 from raydd.evaluate.significance import LEVEL, p_values_against_best
 from raydd.stages.comparing import Row
 
@@ -180,6 +181,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         f"{ELSEWHERE} published with other encoders, and by other protocols where it says so: for orientation, "
         "not to compare.",
     ]
+    notes.append(f"Table written by raydd {code_version()}.")
     if any(row.cell.config.compare.protocol == "published" for row in rows):
         notes.append(f"{MARK} by the published protocol: the best of six checks on the scored split itself.")
     return notes

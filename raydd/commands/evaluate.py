@@ -29,6 +29,7 @@ def main(options: Options) -> int:
         return run.main(options)
 
     from raydd.board.tables import scores_table
+    from raydd.code_version import code_version
     from raydd.console import progress_on
     from raydd.evaluate.zero_shot import METRICS
     from raydd.export.elsewhere import score_elsewhere
@@ -46,6 +47,7 @@ def main(options: Options) -> int:
         console.print(scores_table(tables["classes"], f"zero-shot classes, {title}", METRICS))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(tables, indent=1, ensure_ascii=False), encoding="utf-8")
+        result = {**tables, "made": {"raydd": code_version()}}
+        options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
         console.print(f"scores: {options.json}", soft_wrap=True)
     return 0

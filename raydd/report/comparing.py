@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from raydd.board.comparison import COLLAPSE, FILES
+from raydd.code_version import code_version
 from raydd.errors import RecordError
 from raydd.report.charts import LEGEND_ABOVE, LIGHT, Chart, chart, curves
 from raydd.report.page import METRICS, Page, ScoreRow
@@ -47,7 +48,11 @@ def comparison_page(folder: Path) -> Page:
         fronts=[drawn for cost in _COSTS if (drawn := _front(ours, cost))],
         collapse=_collapse(folder / COLLAPSE[0]),
         commands=("raydd compare --config FILE.yaml",),
-        provenance={"table": str(file), "records": str(len({row["record"] for row in ours}))},
+        provenance={
+            "page made by raydd": code_version(),
+            "table": str(file),
+            "records": str(len({row["record"] for row in ours})),
+        },
     )
 
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import raydd
 from raydd.board.published import published_on
+from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.export.sets import OpenedSet
 from raydd.report.page import METRICS, Page, ScoreRow
@@ -48,8 +48,8 @@ def set_page(
         commands=(command,),
         configuration=to_yaml(config),
         provenance={
-            "raydd": str(opened.manifest["raydd"]),
-            "page made by raydd": raydd.__version__,
+            "made by raydd": str(opened.manifest["raydd"]),
+            "page made by raydd": code_version(),
             "data fingerprint": data["fingerprint"],
             "synthetic set": opened.record.folder,
             "experts": opened.manifest["upstream"]["experts"],

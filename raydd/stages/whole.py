@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import raydd
+from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.progress import Progress, silent
 from raydd.settings import flatten
@@ -36,7 +36,7 @@ def run(config: Config, store: Store, progress: Progress = silent) -> dict[str, 
             "selection": "last student epoch, last distillation step; nothing is chosen on the scored split",
             "synthetic_record": record.folder,
             "store": store.root,
-            "raydd": raydd.__version__,
+            "raydd": code_version(),
             "settings": {name: value for name, value in flatten(config).items() if not name.startswith("place.")},
         },
     }

@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-import raydd
+from raydd.code_version import code_version
 from raydd.errors import RecordError
 from raydd.store.fingerprints import canonical, fingerprint
 from raydd.store.seals import KEY, seal_json, seal_tensors
@@ -65,9 +65,10 @@ class Record:
         self.store.write(f"{self.folder}/{name}", content)
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
-        """Write named tensors as safetensors; `facts` go into its header as JSON."""
+        """Write named tensors as safetensors; `facts` go into its header as JSON, beside the code's version."""
         content = save_tensors({key: value.contiguous() for key, value in tensors.items()})
-        self.write(name, seal_tensors(content, canonical(facts) if facts else ""))
+        notes = {"raydd": code_version(), **({"facts": canonical(facts)} if facts else {})}
+        self.write(name, seal_tensors(content, notes))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON, indented for a reader."""
@@ -148,7 +149,7 @@ class Record:
                 "files": dict(files or {}),
                 "facts": dict(facts or {}),
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
-                "raydd": raydd.__version__,
+                "raydd": code_version(),
             },
         )
 

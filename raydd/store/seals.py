@@ -20,12 +20,13 @@ _LENGTH = 8  # bytes of a safetensors file that say how long its header is
 _CHUNK = 1 << 22
 
 
-def seal_tensors(content: bytes, facts: str = "") -> bytes:
-    """A safetensors file with the seal, and `facts`, in its metadata."""
+def seal_tensors(content: bytes, notes: Mapping[str, str]) -> bytes:
+    """A safetensors file with the seal, and notes, in its metadata."""
     length = int.from_bytes(content[:_LENGTH], "little")
     header = json.loads(content[_LENGTH : _LENGTH + length])
-    metadata = {KEY: _BLANK, **({"facts": facts} if facts else {})}
-    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(
+        {"__metadata__": {KEY: _BLANK, **notes}, **header}, separators=(",", ":"), ensure_ascii=False
+    ).encode()
     text += b" " * (-len(text) % _LENGTH)  # tensors begin at a multiple of 8, as their makers have it
     return _filled(len(text).to_bytes(_LENGTH, "little") + text + content[_LENGTH + length :])
 

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from raydd.board import figures
 from raydd.board.pictures import pairs_picture
 from raydd.board.tracking import Run, Tracking
+from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError
@@ -49,6 +50,7 @@ class Logbook:
         self._runs: dict[int, Run] = {}
         self._curves: dict[int, list[dict[str, float]]] = {}
         self._sweep.params(_params(config))
+        self._sweep.tags({"code": code_version()})
 
     def catch_up(self, study: optuna.Study) -> None:
         """Log the trials that are over in the study and not in MLflow: their driver ended before it could.
@@ -192,7 +194,11 @@ def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:
     """Tags that MLflow's search filters by: `tags.method = 'repblend'`."""
     names = {"method": "distill.method", "pairs": "distill.pairs", "space": "distill.space", "data": "data.name"}
-    return {"kind": kind, **{tag: str(params[name]) for tag, name in names.items() if params.get(name)}}
+    return {
+        "kind": kind,
+        "code": code_version(),
+        **{tag: str(params[name]) for tag, name in names.items() if params.get(name)},
+    }
 
 
 def _description(params: Mapping[str, Any], settings: Mapping[str, Any], run: str, picture: str) -> str:

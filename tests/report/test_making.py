@@ -9,6 +9,7 @@ from made_sets import flags, made_set
 
 from raydd.board.published import published_on
 from raydd.cli import main
+from raydd.code_version import code_version
 
 
 class Seen(HTMLParser):
@@ -56,6 +57,11 @@ def test_maps_collapse_measures_and_the_way_back_are_there(page: str):
     for text in ("At the start: real pairs", "At the end: synthetic pairs", "modality_gap", "data fingerprint"):
         assert text in page
     assert "target_epochs: 1" in page  # the configuration
+
+
+def test_the_page_says_which_code_made_the_set_and_the_page(page: str):
+    facts = dict(re.findall(r"<dt>([^<]+)</dt><dd>([^<]+)</dd>", page))
+    assert facts["made by raydd"] == facts["page made by raydd"] == code_version()
 
 
 def test_a_set_of_other_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -14,7 +14,7 @@ from raydd.errors import RecordError
 from raydd.store.seals import require_intact, require_intact_file, seal_json, seal_tensors
 
 TENSORS = {"b": torch.arange(5), "a": torch.ones(3, 2).half()}
-SEALED = seal_tensors(save(TENSORS), '{"why":"test"}')
+SEALED = seal_tensors(save(TENSORS), {"facts": '{"why":"test"}'})
 
 
 def test_a_sealed_file_is_a_safetensors_file(tmp_path: Path):
@@ -24,7 +24,7 @@ def test_a_sealed_file_is_a_safetensors_file(tmp_path: Path):
     (tmp_path / "x").write_bytes(SEALED)
     with safe_open(tmp_path / "x", framework="pt") as file:
         assert json.loads(file.metadata()["facts"]) == {"why": "test"}
-    assert seal_tensors(save(TENSORS), '{"why":"test"}') == SEALED
+    assert seal_tensors(save(TENSORS), {"facts": '{"why":"test"}'}) == SEALED
     require_intact(SEALED, "x")
     require_intact_file(tmp_path / "x", "x")
 
@@ -49,7 +49,7 @@ def test_no_flipped_bit_is_read_as_something_else(bit: int):
 
 
 def test_a_file_larger_than_a_piece_is_checked_to_its_end(tmp_path: Path):
-    content = bytearray(seal_tensors(save({"a": torch.zeros(2_000_000)})))
+    content = bytearray(seal_tensors(save({"a": torch.zeros(2_000_000)}), {}))
     (tmp_path / "x").write_bytes(content)
     require_intact_file(tmp_path / "x", "x")
     content[-1] ^= 1
