@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Generator
 
+from bench.encoder_steps import matching_step, unrolled_step
 from bench.inputs import TEMPERATURE, experts_in
 from bench.measuring import Pieces, peak_bytes, time_pieces
 from bench.rows.distillation import PUBLISHED
@@ -45,6 +46,21 @@ def pairs(count: int, folder: Path) -> dict[str, float]:
 def steps(count: int, folder: Path) -> dict[str, float]:
     """A feature distillation step of so many student steps, 99 pairs, exact gradient."""
     return _step(replace(PUBLISHED, student_steps=count, gradient="exact"), folder)
+
+
+def encoder_steps(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
+    """A step that trains the whole image encoder (protocol A), of so many student steps, constant memory."""
+    return _measured(matching_step(count, exact=False), repeats=1)
+
+
+def encoder_steps_exact(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
+    """The same with the exact gradient, by the walk's adjoint."""
+    return _measured(matching_step(count, exact=True), repeats=1)
+
+
+def encoder_steps_unrolled(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
+    """The same with the exact gradient, unrolled."""
+    return _measured(unrolled_step(count), repeats=1)
 
 
 def captions(count: int, folder: Path) -> dict[str, float]:
@@ -100,6 +116,9 @@ class Scale:
 SCALES = {
     "pairs": Scale(pairs, (100, 500, 2_000)),
     "steps": Scale(steps, (8, 16, 32, 64)),
+    "encoder-steps": Scale(encoder_steps, (4, 8, 16, 32)),
+    "encoder-steps-exact": Scale(encoder_steps_exact, (4, 8, 16, 32)),
+    "encoder-steps-unrolled": Scale(encoder_steps_unrolled, (4, 8, 16, 32)),
     "captions": Scale(captions, (30_000, 300_000, 3_000_000)),
     "nodes": Scale(nodes, (1, 2, 4)),
     "trials": Scale(trials, (100, 1_000)),
@@ -110,7 +129,18 @@ SCALES = {
 class Options:
     """Show how one thing grows."""
 
-    name: tyro.conf.Positional[Literal["pairs", "steps", "captions", "nodes", "trials"]]
+    name: tyro.conf.Positional[
+        Literal[
+            "pairs",
+            "steps",
+            "encoder-steps",
+            "encoder-steps-exact",
+            "encoder-steps-unrolled",
+            "captions",
+            "nodes",
+            "trials",
+        ]
+    ]
     """What grows."""
     at: int | None = None
     """Measure this point alone, in this process, and print it as JSON."""
@@ -155,11 +185,11 @@ def _step(config: DistillConfig, folder: Path) -> dict[str, float]:
     return _measured(Distillation(start, experts, config, temperature=TEMPERATURE, spread=units).step)
 
 
-def _measured(run: Callable[[], object]) -> dict[str, float]:
+def _measured(run: Callable[[], object], repeats: int = _REPEATS) -> dict[str, float]:
     """Median CPU seconds on one thread, and megabytes added at the peak of the first run."""
     pieces = Pieces({"run": run}, {"run": 1}, {"run": 1})
     peak = peak_bytes(pieces, "raydd")
-    return {"CPU seconds": time_pieces(pieces, _REPEATS, "cpu")["run"], "peak MB": peak / 1e6}
+    return {"CPU seconds": time_pieces(pieces, repeats, "cpu")["run"], "peak MB": peak / 1e6}
 
 
 if __name__ == "__main__":

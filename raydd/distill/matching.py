@@ -1,25 +1,34 @@
 """The matching loss: how far the student ends from the expert's target, beside how far it began."""
 
+from collections.abc import Mapping
+from typing import Any, Protocol
+
 from jaxtyping import Float
 from torch import Tensor
 
-from raydd.distill.heads import Head
-from raydd.distill.student import WalkingHead
 from raydd.errors import NonFiniteError
 
 
+class Walked(Protocol):
+    """A network after its walk."""
+
+    def distance(self, target: Any) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """|theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
+        ...
+
+
 def matching_loss(
-    walks: dict[str, WalkingHead], targets: dict[str, Head], *, merged: bool
+    walks: Mapping[str, Walked], targets: Mapping[str, Any], *, merged: bool
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """Sum over heads of |theta_T - theta*|² / |theta_0 - theta*|², or merged: one fraction of both sums.
+    """Sum over networks of |theta_T - theta*|² / |theta_0 - theta*|², or merged: one fraction of both sums.
 
     Args:
-        walks: the heads that are matched, after their steps: image and text, or text alone.
+        walks: the networks that are matched, after their steps: image and text, or text alone.
         targets: the expert's later snapshot of each.
         merged: sum numerators and denominators before dividing, as the RepBlend paper writes it.
 
     Returns:
-        The loss, and each head's own fraction.
+        The loss, and each network's own fraction.
 
     Raises:
         NonFiniteError: the expert did not move between start and target.

@@ -8,7 +8,7 @@ from bench import scaling
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "at"), [("pairs", 24), ("steps", 2), ("captions", 20_000)])
+@pytest.mark.parametrize(("name", "at"), [("pairs", 24), ("steps", 2), ("captions", 20_000), ("encoder-steps", 1)])
 def test_a_point_has_its_time_and_its_memory(name: str, at: int, tmp_path: Path) -> None:
     found = scaling.SCALES[name].point(at, tmp_path)
     assert found["CPU seconds"] > 0

@@ -16,6 +16,7 @@ import torch
 from raydd.config import EncodersConfig
 from raydd.data.encoders import huggingface, openclip, packaged, timm_models
 from raydd.data.encoders.folding import fold_batch_norms
+from raydd.data.encoders.lean_graph import LeanGraph
 from raydd.data.encoders.memory_format import fastest_memory_format
 from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
 from raydd.data.encoders.weights import content_identity, path_of, seed_of
@@ -59,10 +60,11 @@ TEXT_ENCODERS: dict[str, Family[LoadText]] = {
 }
 
 
-def load_image_encoder(config: EncodersConfig, device: str = "cpu") -> ImageEncoder:
+def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, fold: bool = True) -> ImageEncoder:
     """The image encoder that `encoders.image` names, frozen, on a device.
 
-    On the CPU it is in the memory format that is faster there, which is measured.
+    On the CPU it is in the memory format that is faster there, which is measured. `fold` makes batch norms part of the
+    convolutions before them; without it the parameters are those that the network was trained in.
 
     Raises:
         ConfigError: there is no such encoder.
@@ -71,7 +73,8 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu") -> ImageEnco
     family, argument = _find(config.image, IMAGE_ENCODERS, "image")
     tower = family.load(argument, config)
     plain = tower.module.eval().requires_grad_(False)
-    module = NormalisedTower(fold_batch_norms(plain, tower.size), tower.mean, tower.std).eval().requires_grad_(False)
+    network = LeanGraph(fold_batch_norms(plain, tower.size)) if fold else plain
+    module = NormalisedTower(network, tower.mean, tower.std).eval().requires_grad_(False)
     if torch.device(device).type == "cpu":
         fastest_memory_format(f"{config.image} {tower.size}", module, tower.size)
     return ImageEncoder(config.image, tower.size, tower.width, module.to(device), image_identity(config))

@@ -1,0 +1,154 @@
+"""An image encoder whose weights are trained: a minibatch's features, and the derivatives that students need of them.
+
+What follows the encoder needs of it two things alone: the features E = f(θ, x), and how E answers to small moves. So a
+minibatch goes through the encoder some images at a time. The first `at_once` images keep their graph between two
+questions; more are encoded without one, and again, part by part, when a derivative is asked for. Memory stays that of
+`at_once` images, whatever the minibatch: activation checkpointing along the images. (Along the layers it would save
+nothing here: the second derivative's graph keeps the recomputed activations too.)
+
+Norm layers stay in eval mode: their statistics are the pretrained ones, their weights and biases are trained.
+
+Letters: B minibatch, S side in pixels, D width of the features.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from raydd.distill.weights import Weights, leaves
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """An image encoder as a function of its weights."""
+
+    module: nn.Module
+    """From pixels in 0 to 1 to features, in eval mode; its own parameters are the pretrained weights, never changed."""
+    at_once: int
+    """The most images whose graph fits in memory."""
+    precision: Precision = "float32"
+    """Under bfloat16 the layers compute in it where that is safe (autocast); weights and features stay float32."""
+
+    @property
+    def start(self) -> Weights:
+        """The pretrained weights."""
+        return {name: weight.detach() for name, weight in self.module.named_parameters()}
+
+    def __call__(self, weights: Weights, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Features of pixels in 0 to 1, all in one graph."""
+        half = self.precision == "bfloat16"
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=half):
+            return functional_call(self.module, weights, (pixels,)).to(pixels.dtype)
+
+
+@dataclass(frozen=True)
+class Along:
+    """What s = Σ <g, v> gives, g = Σ_b <c_b, ∂E_b/∂θ> being a loss's gradient and v a direction of the weights."""
+
+    gradient: Weights
+    """g itself."""
+    moved: Float[Tensor, "B D"]
+    """∂s/∂c: how the features move along v."""
+    at_pixels: Float[Tensor, "B 3 S S"]
+    """∂s/∂x with c held."""
+    at_weights: Weights
+    """∂s/∂θ with c held; empty unless it was asked for."""
+
+
+class SeenImages:
+    """A minibatch of images through the encoder under some weights."""
+
+    def __init__(self, encoder: TrainedEncoder, weights: Weights, pixels: Float[Tensor, "B 3 S S"]) -> None:
+        """Encode the minibatch.
+
+        Args:
+            encoder: the network.
+            weights: its present weights.
+            pixels: in 0 to 1.
+        """
+        self._encoder = encoder
+        self._weights = leaves(weights)
+        self._parts = [part.detach().requires_grad_() for part in pixels.split(encoder.at_once)]
+        self._kept = encoder(self._weights, self._parts[0])
+        with torch.no_grad():
+            rest = [encoder(self._weights, part) for part in self._parts[1:]]
+        self.features: Float[Tensor, "B D"] = torch.cat([self._kept.detach(), *rest]).requires_grad_()
+
+    def gradient(self, at_features: Float[Tensor, "B D"]) -> Weights:
+        """g = Σ_b <c_b, ∂E_b/∂θ>: a loss's gradient at the weights, c being the one at the features."""
+        total = _Sum()
+        for graph, _, rows, again in self._graphs(at_features):
+            total.add(_derivatives(graph, self._leaves, rows, retain_graph=again))
+        return self._named(total)
+
+    def along(self, at_features: Float[Tensor, "B D"], direction: Weights, *, with_weights: bool) -> Along:
+        """The derivatives of s = <g, v>: g is differentiated once more.
+
+        Args:
+            at_features: c, held.
+            direction: v, of the weights' shapes.
+            with_weights: also give the derivative at the weights.
+        """
+        moved, at_pixels, gradient, at_weights = [], [], _Sum(), _Sum()
+        for graph, pixels, rows, again in self._graphs(at_features):
+            rows = rows.detach().requires_grad_()
+            first = _derivatives(graph, self._leaves, rows, create_graph=True)
+            slope = torch.stack([(g * v).sum() for g, v in zip(first, direction.values(), strict=True)]).sum()
+            at = [rows, pixels, *(self._leaves if with_weights else [])]
+            found = _derivatives(slope, at, None, retain_graph=again)
+            moved.append(found[0])
+            at_pixels.append(found[1])
+            gradient.add([g.detach() for g in first])
+            at_weights.add(found[2:])
+        return Along(self._named(gradient), torch.cat(moved), torch.cat(at_pixels), self._named(at_weights))
+
+    def back(
+        self, at_features: Float[Tensor, "B D"], *, with_weights: bool
+    ) -> tuple[Float[Tensor, "B 3 S S"], Weights]:
+        """Σ_b <a_b, ∂E_b/∂x> and, if asked for, Σ_b <a_b, ∂E_b/∂θ>."""
+        at_pixels, at_weights = [], _Sum()
+        for graph, pixels, rows, again in self._graphs(at_features):
+            found = _derivatives(graph, [pixels, *(self._leaves if with_weights else [])], rows, retain_graph=again)
+            at_pixels.append(found[0])
+            at_weights.add(found[1:])
+        return torch.cat(at_pixels), self._named(at_weights)
+
+    @property
+    def _leaves(self) -> list[Tensor]:
+        return list(self._weights.values())
+
+    def _graphs(self, at_features: Float[Tensor, "B D"]) -> Iterator[tuple[Tensor, Tensor, Tensor, bool]]:
+        """Each part's features with their graph, its pixels, its rows of `at_features`, and whether the graph stays."""
+        for number, rows in enumerate(at_features.split(self._encoder.at_once)):
+            pixels = self._parts[number]
+            yield (self._encoder(self._weights, pixels) if number else self._kept), pixels, rows, number == 0
+
+    def _named(self, total: "_Sum") -> Weights:
+        return dict(zip(self._weights, total.parts, strict=False)) if total.parts else {}
+
+
+class _Sum:
+    """A running sum of lists of tensors, in place."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        """Add one list; the first becomes the sum itself."""
+        if self.parts:
+            for part, tensor in zip(self.parts, tensors, strict=True):
+                part += tensor
+        else:
+            self.parts = list(tensors)
+
+
+def _derivatives(of: Tensor, at: list[Tensor], rows: Tensor | None, **how: bool) -> tuple[Tensor, ...]:
+    """`torch.autograd.grad`, with zeros where nothing depends on a tensor."""
+    return torch.autograd.grad(of, at, rows, materialize_grads=True, **how)

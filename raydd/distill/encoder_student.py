@@ -1,0 +1,72 @@
+"""The student of protocol A: plain SGD on synthetic pairs that trains the whole image encoder and the text head.
+
+The image encoder has no projection head, as published: its features are the embedding, as wide as the text head's
+output. What a student step needs beyond the encoder (blending, text head, loss) is small: plain autograd differentiates
+it.
+
+Letters: B minibatch, d and e widths of the image and the text features.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raydd.distill.blending import blend
+from raydd.distill.heads import Head, project, to_sphere
+from raydd.distill.losses import Loss
+from raydd.distill.weights import Weights, moved, scaled
+
+
+class Networks(NamedTuple):
+    """What is trained, or a gradient or a direction of it."""
+
+    image: Weights
+    """The image encoder."""
+    text: Weights
+    """The text head, by the names of `Head`'s parts."""
+
+    @classmethod
+    def of(cls, image: Weights, text: Head) -> Self:
+        """An encoder's weights and a text head."""
+        return cls(image, text._asdict())
+
+    def moved(self, along: "Networks", by: tuple[float, float]) -> "Networks":
+        """Itself + by · along, each side by its own number."""
+        return Networks(moved(self.image, along.image, by[0]), moved(self.text, along.text, by[1]))
+
+    def scaled(self, by: tuple[float, float]) -> "Networks":
+        """by · itself, each side by its own number."""
+        return Networks(scaled(self.image, by[0]), scaled(self.text, by[1]))
+
+    def to(self, device: str) -> "Networks":
+        """The same on a device."""
+        return Networks(*({name: weight.to(device) for name, weight in weights.items()} for weights in self))
+
+
+@dataclass(frozen=True)
+class StudentStep:
+    """What a student step does with the features of its minibatch."""
+
+    loss: Loss
+    temperature: float
+    """tau, which divides the cosines."""
+    permutation: Int[Tensor, "B"]
+    """Blending partners, as positions within the minibatch."""
+    ratios: tuple[float, float]
+    """Blend ratios of the image and of the text features."""
+
+    def __call__(
+        self,
+        features: Float[Tensor, "B d"],
+        text: Weights,
+        texts: Float[Tensor, "B e"],
+        similarity: Float[Tensor, "B B"],
+    ) -> Float[Tensor, ""]:
+        """The student's loss on a minibatch."""
+        images, texts = (
+            blend(rows, rows[self.permutation], ratio) if ratio else rows
+            for rows, ratio in zip((features, texts), self.ratios, strict=True)
+        )
+        return self.loss(to_sphere(images) @ to_sphere(project(Head(**text), texts)).T / self.temperature, similarity)

@@ -1,0 +1,125 @@
+"""A student's walk on a tiny convolutional encoder, with all that its gradient needs, in float64 unless told."""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raydd.distill.encoder_gradient import LearnedPairs, Walk
+from raydd.distill.encoder_passes import Precision, TrainedEncoder
+from raydd.distill.encoder_student import Networks
+from raydd.distill.heads import initial_head
+from raydd.distill.losses import LOSSES
+from raydd.distill.similarity import Similarity
+from raydd.distill.student import StudentPlan
+
+N, E, D, SIDE, B = 6, 5, 7, 8, 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A walk, its start and target, and the pairs it walks on."""
+
+    walk: Walk
+    start: Networks
+    target: Networks
+    pairs: LearnedPairs
+
+    def single(self) -> "Problem":
+        """The same in float32."""
+        encoder = replace(self.walk.encoder, module=copy.deepcopy(self.walk.encoder.module).float())
+        similarity = self.pairs.similarity
+        pairs = LearnedPairs(
+            self.pairs.pixels.float(),
+            self.pairs.texts.float(),
+            similarity.with_factors({name: part.float() for name, part in similarity.factors.items()}),
+            self.pairs.rates.float(),
+        )
+        return Problem(replace(self.walk, encoder=encoder), single(self.start), single(self.target), pairs)
+
+    def at_precision(self, precision: Precision) -> "Problem":
+        """The same with an encoder that computes in another precision."""
+        return replace(self, walk=replace(self.walk, encoder=replace(self.walk.encoder, precision=precision)))
+
+
+def conv_net() -> nn.Module:
+    """Two convolutions with batch norm, one of them depthwise, pooled: what efficient networks are made of."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2, padding=1),
+        nn.BatchNorm2d(6),
+        nn.GELU(),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        nn.BatchNorm2d(6),
+        nn.SiLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.LayerNorm(24),
+        nn.Linear(24, D),
+    )
+    with torch.no_grad():
+        for part in net:
+            if isinstance(part, nn.BatchNorm2d):
+                part.running_mean.normal_()  # type: ignore[union-attr]
+                part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    return net.eval().requires_grad_(False)
+
+
+def problem(
+    *,
+    steps: int = 3,
+    loss: str = "wbce",
+    kind: str = "low-rank",
+    at_once: int = B,
+    blended: bool = True,
+    **changes: Any,
+) -> Problem:
+    """A problem drawn from a fixed seed; `changes` are of `Walk`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = conv_net().double()
+        encoder = TrainedEncoder(module, at_once)
+        plan = StudentPlan(
+            torch.stack([torch.randperm(N)[:B] for _ in range(steps)]),
+            torch.stack([torch.randperm(B) for _ in range(steps)]),
+            tuple(torch.rand(steps).tolist()) if blended else (0.0,) * steps,
+        )
+        generator = torch.Generator().manual_seed(1)
+        start, target = (
+            Networks.of(
+                {name: part + size * torch.randn_like(part) for name, part in encoder.start.items()},
+                initial_head(E, D, generator),
+            )
+            for size in (0.0, 0.1)
+        )
+        factors = Similarity.start(kind, N, rank=2, alpha=3.0, generator=generator)  # type: ignore[arg-type]
+        if kind == "low-rank":
+            factors = factors.with_factors(factors.factors | {"right": 0.1 * torch.randn(N, 2)})
+        similarity = factors.with_factors({name: part.double() for name, part in factors.factors.items()})
+        rates = torch.tensor([0.05, 0.2], dtype=torch.float64)
+        pairs = LearnedPairs(torch.rand(N, 3, SIDE, SIDE).double(), torch.randn(N, E).double(), similarity, rates)
+        walk = replace(Walk(encoder, plan, LOSSES[loss], temperature=0.5, exact=True), **changes)
+        return Problem(walk, double(start), double(target), pairs)
+
+
+def double(networks: Networks) -> Networks:
+    return Networks(*({name: part.double() for name, part in side.items()} for side in networks))
+
+
+def single(networks: Networks) -> Networks:
+    return Networks(*({name: part.float() for name, part in side.items()} for side in networks))
+
+
+def with_variable(pairs: LearnedPairs, name: str, value: Tensor) -> LearnedPairs:
+    """The pairs with one of the gradient's variables replaced."""
+    if name.startswith("similarity."):
+        factors = pairs.similarity.factors | {name.removeprefix("similarity."): value}
+        return replace(pairs, similarity=pairs.similarity.with_factors(factors))
+    return replace(pairs, **{{"image": "pixels", "text": "texts", "rates": "rates"}[name]: value})
+
+
+def variables(pairs: LearnedPairs) -> dict[str, Tensor]:
+    """The pairs' variables by the gradient's names."""
+    factors = {f"similarity.{name}": factor for name, factor in pairs.similarity.factors.items()}
+    return {"image": pairs.pixels, "text": pairs.texts, "rates": pairs.rates, **factors}
