@@ -8,28 +8,23 @@ A distillation step (RepBlend's; the other methods are switches of it):
 Letters: N synthetic pairs, d and e the widths of the image and the text encoder.
 """
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.config import DistillConfig
-from raydd.distill.block_adam import BlockAdam
 from raydd.distill.draws import StepDraws, draw_step
 from raydd.distill.encoding import Encode, EncodedPixels
 from raydd.distill.experts import Experts
 from raydd.distill.heads import Head
+from raydd.distill.learned import LearnedSet, unit_pixels
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.student import WalkingHead, walk
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import NonFiniteError, RecordError
-
-DIVERGED = 1e3  # a matching loss this far above its start, near 1 a head, does not come back
-SMALLEST_RATE = 1e-4  # keeps a learned rate positive under plain SGD
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class PixelSpace:
     """The most images whose graph fits in memory."""
 
 
-class Distillation:
+class Distillation(LearnedSet):
     """A distillation in progress: its variables, its optimiser, and the number of steps done."""
 
     def __init__(
@@ -79,38 +74,21 @@ class Distillation:
             pixel_space: learn `start.pixels` in place of image features.
             device: where to compute.
         """
-        self.config, self.experts, self.device, self.done = config, experts, device, 0
-        self._temperature, self._spread, self._pixels = temperature, spread, pixel_space
-        self._start = start
         adam = config.optimizer == "adam"
-        text_unit = spread.text[1] if adam else torch.ones_like(spread.text[1])
         if pixel_space is None:
             image, image_unit = start.image_features, spread.image[1] if adam else torch.ones_like(spread.image[1])
         else:
-            if start.pixels is None:
-                raise RecordError("A distillation on pixels needs pixels to start from.")
-            image, image_unit = start.pixels.float() / 255, pixel_space.unit
-        self._units = {"image": positive(image_unit).to(device), "text": positive(text_unit).to(device)}
-        rates = torch.tensor([start.rate_image, start.rate_text])
-        variables = {
-            "image": image.to(device) / self._units["image"],
-            "text": start.text_features.to(device) / self._units["text"],
-            "rates": rates.log() if adam else rates,
-            **{f"similarity.{name}": factor for name, factor in start.similarity.factors.items()},
-        }
-        self.variables = {name: value.float().to(device).clone() for name, value in variables.items()}
-        for name, value in self.variables.items():
-            value.requires_grad_(self._lr(name) > 0)
-        groups = [
-            {"params": [value], "lr": lr, "base": lr, "block": name == "image" and pixel_space is None}
-            for name, value in self.variables.items()
-            if (lr := self._lr(name)) > 0
-        ]
-        self._optimizer: torch.optim.Optimizer = (
-            BlockAdam(groups, betas=(config.momentum, 0.999))
-            if adam
-            else torch.optim.SGD(groups, momentum=config.momentum)
+            image, image_unit = unit_pixels(start), pixel_space.unit
+        super().__init__(
+            start,
+            config,
+            image=image,
+            image_unit=image_unit,
+            text_unit=spread.text[1] if adam else torch.ones_like(spread.text[1]),
+            block=pixel_space is None,
+            device=device,
         )
+        self.experts, self._temperature, self._spread, self._pixels = experts, temperature, spread, pixel_space
         self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
         self._owed: Tensor | None = None  # the features' gradient since then
 
@@ -135,45 +113,18 @@ class Distillation:
         targets = {"image": _on(target[0], self.device), "text": _on(target[1], self.device)}
         loss, fractions = matching_loss(walks, targets, merged=self.config.merged)
         norms = self._differentiate(loss)
-        metrics = {
-            "loss": float(loss.detach()),
-            **fractions,
-            "student_loss/first": float(student_losses[0].detach()),
-            "student_loss/last": float(student_losses[-1].detach()),
-            **{f"gradient/{name}": norm for name, norm in norms.items()},
-            "rate/image": float(rates[0].detach()),
-            "rate/text": float(rates[1].detach()),
-        }
+        told = [float(value.detach()) for value in student_losses]
+        metrics = self._metrics(float(loss.detach()), fractions, told, norms)
         self._require_finite(metrics)
+        last = self._last_of_encoding
         self._move()
+        if last:
+            self._encoded, self._owed = None, None
         return metrics
-
-    def synthetic(self) -> SyntheticSet:
-        """The set as it stands, on the CPU."""
-        with torch.no_grad():
-            pixels, image = self._synthetic_image()
-            factors = {name: factor.detach().cpu().clone() for name, factor in self._similarity().factors.items()}
-            rate_image, rate_text = self._rates().tolist()
-            return replace(
-                self._start,
-                image_features=image.cpu().clone(),
-                text_features=self._text().cpu().clone(),
-                similarity=self._start.similarity.with_factors(factors),
-                rate_image=rate_image,
-                rate_text=rate_text,
-                loss=self.config.loss,
-                pixels=pixels,
-            )
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `resume` needs to go on bit for bit: variables, moments, and the number of steps done."""
-        state = {f"variable.{name}": value.detach().cpu() for name, value in self.variables.items()}
-        for name, value in self.variables.items():
-            for key, moment in self._optimizer.state.get(value, {}).items():
-                if isinstance(moment, Tensor):
-                    state[f"moment.{key}.{name}"] = moment.detach().cpu()
-        owed = {} if self._owed is None else {"owed": self._owed.cpu()}
-        return state | owed | {"done": torch.tensor(self.done)}
+        return super().state() | ({} if self._owed is None else {"owed": self._owed.cpu()})
 
     def resume(self, state: dict[str, Tensor]) -> None:
         """Go on from what `state` gave.
@@ -181,25 +132,8 @@ class Distillation:
         Raises:
             RecordError: the state belongs to other settings.
         """
-        with torch.no_grad():
-            for name, value in self.variables.items():
-                stored = state.get(f"variable.{name}")
-                if stored is None or stored.shape != value.shape:
-                    raise RecordError(
-                        f"The checkpoint's {name} does not fit these settings. Delete it and start again."
-                    )
-                value.copy_(stored)
-                moments = {
-                    key.removeprefix("moment.").removesuffix(f".{name}"): moment.clone()
-                    for key, moment in state.items()
-                    if key.startswith("moment.") and key.removeprefix("moment.").partition(".")[2] == name
-                }
-                if moments:
-                    self._optimizer.state[value] = {
-                        key: moment if key == "step" else moment.to(self.device) for key, moment in moments.items()
-                    }
+        super().resume(state)
         self._encoded, self._owed = None, state["owed"].to(self.device) if "owed" in state else None
-        self.done = int(state["done"])
 
     def _synthetic_image(self) -> tuple[Tensor | None, Tensor]:
         """8-bit pixels, if there are any, and the features: of these pixels, or learned, or those of the start."""
@@ -207,7 +141,7 @@ class Distillation:
             return self._start.pixels, self._start.image_features
         if self._pixels is None:
             return None, self._image()
-        pixels = (self._image() * 255).round().clamp(0, 255).to(torch.uint8)
+        pixels = self._eight_bit()
         parts = (pixels.float() / 255).split(self._pixels.batch)
         return pixels.cpu(), torch.cat([self._pixels.encode(part) for part in parts])
 
@@ -219,30 +153,6 @@ class Distillation:
         first = self.done - self.done % self.config.steps_per_encoding
         steps = range(first, first + self.config.steps_per_encoding)
         return torch.cat([self._draws(step).plan.minibatches.flatten() for step in steps]).unique()
-
-    def _image(self) -> Tensor:
-        return self.variables["image"] * self._units["image"]
-
-    def _text(self) -> Tensor:
-        return self.variables["text"] * self._units["text"]
-
-    def _rates(self) -> Float[Tensor, "2"]:
-        return self.variables["rates"].exp() if self.config.optimizer == "adam" else self.variables["rates"]
-
-    def _similarity(self):
-        prefix = "similarity."
-        factors = {name.removeprefix(prefix): v for name, v in self.variables.items() if name.startswith(prefix)}
-        return self._start.similarity.with_factors(factors)
-
-    def _lr(self, name: str) -> float:
-        kind = name.partition(".")[0]
-        config = self.config
-        return {
-            "image": config.image_lr,
-            "text": config.text_lr,
-            "similarity": config.similarity_lr,
-            "rates": config.rate_lr,
-        }[kind]
 
     def _differentiate(self, loss: Tensor) -> dict[str, float]:
         """Put the loss's gradient at every variable that is learned; gives the norms.
@@ -272,39 +182,13 @@ class Distillation:
         """Whether the pixels move after this step."""
         return (self.done + 1) % self.config.steps_per_encoding == 0 or self.done + 1 == self.config.steps
 
-    def _require_finite(self, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"Step {self.done}: {name} is {value}. Lower the learning rates of distill, or distill.start_rate."
-                )
-        if metrics["loss"] > DIVERGED:
-            raise NonFiniteError(
-                f"Step {self.done}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate."
-            )
-
-    def _move(self) -> None:
-        factor = 1.0
-        if self.config.schedule == "cosine":
-            factor = (1 + math.cos(math.pi * self.done / self.config.steps)) / 2
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["base"] * factor
-        self._optimizer.step()
-        with torch.no_grad():
-            if self.config.optimizer == "sgd":
-                self.variables["rates"].clamp_(min=SMALLEST_RATE)
-            self._bound_image()
-        if self._last_of_encoding:
-            self._encoded, self._owed = None, None
-        self.done += 1
-
     def _bound_image(self) -> None:
         """Keep pixels in 0 to 1, and pull features back towards the range of real ones."""
-        unit, image, pull = self._units["image"], self.variables["image"], self.config.range_pull
         if self._pixels is not None:
-            image.clamp_(torch.zeros_like(unit), 1 / unit)
-        elif pull and image.requires_grad:
+            self._bound_pixels()
+        elif (pull := self.config.range_pull) and self.variables["image"].requires_grad:
             low, high = self._spread.image_range.to(self.device)
+            image, unit = self.variables["image"], self._units["image"]
             image.lerp_(image.clamp(low / unit, high / unit), pull)
 
 
@@ -334,8 +218,3 @@ def distill(distillation: Distillation, every: int) -> Iterator[DistillPoint]:
 
 def _on(head: Head, device: str) -> Head:
     return Head(*(part.to(device) for part in head))
-
-
-def positive(unit: Tensor) -> Tensor:
-    """Units to divide by: a feature that never varies has none, and gets the smallest one that others have."""
-    return torch.where(unit > 0, unit, unit[unit > 0].min()) if bool((unit > 0).any()) else torch.ones_like(unit)

@@ -16,7 +16,7 @@ from stage_settings import TINY
 from raydd import stages
 from raydd.config import Config
 from raydd.data import load_image_encoder
-from raydd.distill import engine
+from raydd.distill import engine, learned
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.settings import with_settings
@@ -192,8 +192,8 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(config: C
 
 
 def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> None:
-    assert engine.positive(torch.tensor([0.0, 2.0, 0.5])).tolist() == [0.5, 2.0, 0.5]
-    assert engine.positive(torch.zeros(2)).tolist() == [1.0, 1.0]
+    assert learned.positive(torch.tensor([0.0, 2.0, 0.5])).tolist() == [0.5, 2.0, 0.5]
+    assert learned.positive(torch.zeros(2)).tolist() == [1.0, 1.0]
 
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:
