@@ -4,7 +4,9 @@ import torch
 from torch import nn
 
 from raydd.config import Config
+from raydd.distill.encoding import KEPT_BYTES
 from raydd.distill.heads import head_size
+from raydd.memory import kept_by_autograd
 
 _HALF, _SINGLE = 2, 4  # bytes of a stored and of a computed number
 _PROCESS = 1_200_000_000  # Python, torch, the encoders' packages and their weights
@@ -53,9 +55,10 @@ def memory_bytes(
     per_image = _FORWARD * 3 * size * size * _SINGLE
     if config.distill.space != "features":
         per_image = max(per_image, int(_BACKWARD * graph))
+    kept = min(KEPT_BYTES, config.distill.pairs * graph) if config.distill.space == "pixels" else 0
     copies = max(_HEAD_COPIES, _STUDENT_COPIES * config.evaluate.seeds)
     heads = copies * _SINGLE * parameters_of(config, image_width, text_width)
-    return _PROCESS + workers * _WORKER + max(images * per_image, heads)
+    return _PROCESS + workers * _WORKER + max(images * per_image + kept, heads)
 
 
 def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
@@ -66,14 +69,6 @@ def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
         size: side of its square input, in pixels.
         device: where the encoder is.
     """
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
-    kept: list[torch.Tensor] = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor)  # held on to, so that no address is used twice
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        module(torch.zeros(1, 3, size, size, device=device, requires_grad=True))
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
-    return sum(nbytes for address, nbytes in storages.items() if address not in own)
+    image = torch.zeros(1, 3, size, size, device=device, requires_grad=True)
+    weights = (*module.parameters(), *module.buffers())
+    return kept_by_autograd(lambda: module(image), but=weights)[1]

@@ -2,7 +2,14 @@
 
 import re
 import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Result = TypeVar("Result")
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _RESET_PEAK = "5"  # what Linux takes as: forget the peak of resident memory
@@ -32,3 +39,22 @@ def peak_bytes(device: str) -> int:
     except OSError:
         found = None
     return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def kept_by_autograd(work: Callable[[], Result], *, but: "tuple[Tensor, ...]" = ()) -> "tuple[Result, int]":
+    """The result of some work, and the bytes of what autograd keeps for its gradient, `but` for tensors named."""
+    from torch import Tensor
+    from torch.autograd.graph import saved_tensors_hooks
+
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)  # held on to, so that no address is used twice
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = work()
+    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    for tensor in but:
+        sizes.pop(tensor.untyped_storage().data_ptr(), None)
+    return result, sum(sizes.values())

@@ -1,0 +1,34 @@
+"""Pixels through the encoder and back, whether the batches' graphs are kept or made again."""
+
+import pytest
+import torch
+from torch import nn
+
+from raydd.distill import encoding
+from raydd.distill.encoding import EncodedPixels
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kept_bytes", [0, 30_000, 10**9])  # the first batch's graph, some batches', all
+def test_gradient_is_that_of_one_graph(kept_bytes: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 5)).double()
+    encoder.requires_grad_(False)
+    pixels, used = torch.rand(9, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 4, 5, 6, 8])
+    at_features = torch.randn(9, 5, dtype=torch.float64)
+    leaf = pixels.clone().requires_grad_()
+    features = encoder(leaf)
+    (want,) = torch.autograd.grad(features[used], leaf, at_features[used])
+
+    monkeypatch.setattr(encoding, "KEPT_BYTES", kept_bytes)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        encoded = EncodedPixels(encoder, pixels, 2, used)
+        kept = len(encoded._kept)
+        got = encoded.gradient(at_features)
+    finally:
+        torch.set_num_threads(before)
+    assert kept == {0: 1, 30_000: 2, 10**9: 4}[kept_bytes]
+    torch.testing.assert_close(encoded.features[used], features[used])
+    torch.testing.assert_close(got, want)
