@@ -5,7 +5,6 @@ from typing import Any
 
 from raydd.config import Config
 from raydd.data import load_image_encoder
-from raydd.errors import ConfigError
 from raydd.export.cards import card
 from raydd.export.encoding import encoders_of
 from raydd.export.heads import READING, write_heads, write_onnx
@@ -63,22 +62,3 @@ def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: st
     text = card(opened, kept_scores(opened), files=files, reading=_READING[to], metadata=metadata, licence=licence)
     (into / CARD).write_text(text, encoding="utf-8")
     return {**files, CARD: "the data card"}
-
-
-def push(folder: Path, name: str) -> str:
-    """Push an exported folder to the Hugging Face hub; gives its address there.
-
-    Raises:
-        ConfigError: nobody is logged in, or the hub refuses or cannot be reached.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    api = HfApi()
-    try:
-        api.create_repo(name, repo_type="dataset", exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset"))
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
-        raise ConfigError(
-            f"{name} cannot be pushed ({str(error).splitlines()[0]}). Log in with `hf auth login`, and check the name."
-        ) from error
