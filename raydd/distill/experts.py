@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.heads import Head, dropout_mask, initial_heads, taps, to_sphere
+from raydd.distill.products import add_product_
 from raydd.errors import NonFiniteError, RecordError
 from raydd.store import Record
 
@@ -195,8 +196,7 @@ def sgd_step_(
 ) -> Float[Tensor, ""]:
     """One plain SGD step of both heads, in place, on the contrastive loss of a minibatch; gives the loss before it.
 
-    A weight's gradient is a product of two thin matrices, added to the weight as it is multiplied: no gradient of the
-    weight's size is ever written.
+    A weight's gradient is a product of two thin matrices, which is added to the weight at once.
     """
     # Gradients are asked for at the layers' outputs alone; the rows ask for one so that there is a graph.
     image_rows, text_rows = (rows.detach().requires_grad_() for rows in (image_rows, text_rows))
@@ -210,9 +210,9 @@ def sgd_step_(
             (image, image_rows, seen[0], gradients[:3]),
             (text, text_rows, seen[1], gradients[3:]),
         ):
-            head.projection_weight.addmm_(at_p.T, rows, alpha=-lr)
+            add_product_(head.projection_weight, at_p, rows, -lr)
             head.projection_bias.sub_(at_p.sum(0), alpha=lr)
-            head.fc_weight.addmm_(at_h.T, tap.hidden, alpha=-lr)
+            add_product_(head.fc_weight, at_h, tap.hidden, -lr)
             head.fc_bias.sub_(at_h.sum(0), alpha=lr)
             head.norm_weight.sub_((at_out * tap.normed).sum(0), alpha=lr)
             head.norm_bias.sub_(at_out.sum(0), alpha=lr)

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from raydd.distill import products
+
 NORM_EPSILON = 1e-5
 
 
@@ -142,7 +144,7 @@ def linear(
 ) -> Float[Tensor, "*S B D"]:
     """X Wᵀ + b, for one student or for several."""
     if weight.ndim == 2:
-        return F.linear(features, weight, bias)
+        return products.linear(features, weight, bias)
     return features @ weight.mT + bias.unsqueeze(-2)
 
 

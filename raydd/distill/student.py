@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.distill.blending import blend
 from raydd.distill.heads import Head, Taps, taps_from, to_sphere
 from raydd.distill.losses import Loss
+from raydd.distill.products import linear
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class WalkingHead:
             self._partner = len(used) + torch.arange(self._own.numel(), device=used.device).view_as(self._own)
         ratios = torch.tensor(plan.ratios, dtype=self._base.dtype, device=used.device)
         self._ratios = ratios[:, None, None] if blended and any(plan.ratios) else None
-        self._projected = self._blended(F.linear(self._base, self.start.projection_weight, self.start.projection_bias))
+        self._projected = self._blended(linear(self._base, self.start.projection_weight, self.start.projection_bias))
         self._kernel = self._inner_products(self._past(self._base))
         self._kernels = self._kernel.split(plan.minibatches.shape[1])
 
@@ -104,7 +104,7 @@ class WalkingHead:
             p = p - self._moved(kernel, first)
 
         def second(hidden: Tensor) -> Tensor:
-            h = F.linear(hidden, self.start.fc_weight, self.start.fc_bias)
+            h = linear(hidden, self.start.fc_weight, self.start.fc_bias)
             for inputs, gradients in zip(self.hidden, self.second, strict=True):
                 h = h - self._moved(hidden @ self._past(inputs).T + 1, gradients)
             return h
@@ -134,9 +134,9 @@ class WalkingHead:
         delta = Head(*(ours - theirs for ours, theirs in zip(self.start, target, strict=True)))
         squared = torch.stack([part.flatten() @ part.flatten() for part in delta]).sum()
         first, hidden, second = torch.cat(self.first), torch.cat(self.hidden), torch.cat(self.second)
-        projected = self._blended(F.linear(self._base, delta.projection_weight, delta.projection_bias))
+        projected = self._blended(linear(self._base, delta.projection_weight, delta.projection_bias))
         along = (first * projected.flatten(0, 1)).sum()
-        along = along + (second * F.linear(hidden, delta.fc_weight, delta.fc_bias)).sum()
+        along = along + (second * linear(hidden, delta.fc_weight, delta.fc_bias)).sum()
         along = along + self.norm_weight @ delta.norm_weight + self.norm_bias @ delta.norm_bias
         kernel = self._kernel if self.through_steps else self._inner_products(self._base)
         length = ((first @ first.T) * kernel).sum() + ((second @ second.T) * (hidden @ hidden.T + 1)).sum()

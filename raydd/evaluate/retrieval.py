@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from raydd.distill.products import linear
 from raydd.errors import NonFiniteError
 
 KS = (1, 5, 10)
@@ -42,7 +43,7 @@ def retrieval_scores(
     for captions, owner in zip(
         text_embeddings.split(captions_at_once), image_of_text.split(captions_at_once), strict=True
     ):
-        similarity = image_embeddings @ captions.T
+        similarity = linear(image_embeddings, captions)
         column = torch.arange(len(owner), device=owner.device)
         own = similarity[owner, column]
         images_before.append((similarity >= own).sum(0) - 1)

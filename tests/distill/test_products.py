@@ -1,0 +1,51 @@
+"""Products by oneDNN agree with torch's own, and so do their gradients of both orders."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from raydd.distill.products import add_product_, linear
+
+ROWS, NARROW, WIDE = 7, 33, 48
+
+
+def given(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return tuple(torch.randn(shape, dtype=dtype) for shape in ((ROWS, NARROW), (WIDE, NARROW), (WIDE,)))  # type: ignore
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_product_is_torchs(transposed: bool, dtype: torch.dtype) -> None:
+    rows, weight, bias = given(dtype)
+    if transposed:
+        rows, weight = rows.T.contiguous().T, weight.T.contiguous().T
+    torch.testing.assert_close(linear(rows, weight, bias), F.linear(rows, weight, bias))
+    torch.testing.assert_close(linear(rows, weight), rows @ weight.T)
+
+
+def test_gradients_of_both_orders_are_torchs() -> None:
+    rows, weight, bias = given()
+
+    def gradients(product) -> tuple[Tensor, Tensor]:
+        leaf = rows.clone().requires_grad_()
+        (first,) = torch.autograd.grad(product(leaf, weight, bias).tanh().sum(), leaf, create_graph=True)
+        return first, torch.autograd.grad(first.square().sum(), leaf)[0]
+
+    for got, want in zip(gradients(linear), gradients(F.linear), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_a_weight_that_asks_for_a_gradient_gets_it() -> None:
+    rows, weight, bias = given()
+    linear(rows, weight.requires_grad_(), bias).sum().backward()
+    torch.testing.assert_close(weight.grad, rows.sum(0).expand_as(weight))
+
+
+def test_product_is_added_in_place() -> None:
+    rows, weight, _ = given()
+    left = torch.randn(ROWS, WIDE)
+    want = weight - 0.1 * left.T @ rows
+    add_product_(weight, left, rows, -0.1)
+    torch.testing.assert_close(weight, want)
