@@ -102,7 +102,7 @@ def _dispatch(given: list[str]) -> int:
 
 
 def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str) -> Any:
-    """Options of one command: its method's and preset's settings, then the file's, then the flags.
+    """Options of one command: its method's, protocol's and preset's settings, then the file's, then the flags.
 
     Raises:
         ConfigError: an unknown name or a bad value in any of them.
@@ -112,12 +112,13 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     before.add_argument("--config")
     before.add_argument("--preset")
-    before.add_argument("--distill.method", dest="method")
+    for name in ("method", "protocol"):  # which bring settings of their own
+        before.add_argument(f"--distill.{name}", dest=f"distill.{name}")
     try:
         seen, _ = before.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error.argument_name}: {error.message}. See `{prog} --help`.") from error
-    chosen = {"distill.method": seen.method} if seen.method else {}
+    chosen = {name: value for name, value in vars(seen).items() if name.startswith("distill.") and value}
     base = load(seen.config, seen.preset, chosen, kind.defaults)
     return tyro.cli(
         kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=True

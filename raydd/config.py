@@ -51,6 +51,9 @@ class EncodersConfig:
     """How token states become one vector, for hf: encoders: over the attention mask, or the first token's."""
     image_size: int = 0
     """Side of the square input in pixels; 0 is the encoder's own."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """How an image encoder that is trained computes (`distill.protocol` encoder): bfloat16 where that is safe, which
+    takes half the memory and suits a GPU, or float32. Weights stay float32."""
 
     def __post_init__(self) -> None:
         _require(self.image_size >= 0, "encoders.image_size", self.image_size, "0 or more")
@@ -81,6 +84,8 @@ class ExpertsConfig:
     """Most epochs of the full-data row, which stops where val is best; distillation reads its own number of epochs."""
     lr: float = 0.2
     """Step size of SGD for both heads."""
+    encoder_lr: float = 0.01
+    """Step size of SGD for the image encoder, where it is trained (`distill.protocol` encoder)."""
     batch_size: int = 128
     """Pairs in a minibatch; the last, smaller one of an epoch is dropped."""
     width: int = 0
@@ -96,6 +101,7 @@ class ExpertsConfig:
         _require(self.count >= 1, "experts.count", self.count, "1 or more")
         _require(self.epochs >= 1, "experts.epochs", self.epochs, "1 or more")
         _require(self.lr > 0, "experts.lr", self.lr, "above 0")
+        _require(self.encoder_lr > 0, "experts.encoder_lr", self.encoder_lr, "above 0")
         _require(self.batch_size >= 2, "experts.batch_size", self.batch_size, "2 or more")
         _require(0 <= self.dropout < 1, "experts.dropout", self.dropout, "0 or more and under 1")
         _require(self.temperature > 0, "experts.temperature", self.temperature, "above 0")
@@ -107,6 +113,10 @@ class DistillConfig:
 
     method: str = "repblend"
     """Method, which sets the defaults of this section: repblend, lors, tesla-vl, mtt-vl, or yours, FILE.py:METHOD."""
+    protocol: Literal["heads", "encoder"] = "heads"
+    """What experts and students train: both projection heads on frozen encoders (protocol B, as RepBlend publishes it),
+    or the whole image encoder, without a head of its own, and the text head, from pixels (protocol A, as MTT-VL,
+    TESLA-VL and LoRS do), which learns pixels alone (`distill.space`)."""
     pairs: int = 99
     """Synthetic pairs N. Published budgets of 100, 200, 500 are 99, 199, 499: the similarity is paid with one pair."""
     space: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
@@ -167,6 +177,8 @@ class DistillConfig:
     free, 1 holds them in it. Pixels can follow inside it alone."""
     start_rate: float = 0.3
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
+    encoder_rate: float = 0.01
+    """The same for the image encoder, where students train it (`distill.protocol` encoder)."""
     fit_rates: bool = True
     """At the end, halve the students' rates while that raises val r_mean; False keeps the learned ones (published)."""
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -195,9 +207,15 @@ class DistillConfig:
         _require(0 <= self.momentum < 1, "distill.momentum", self.momentum, "0 or more and under 1")
         _require(0 <= self.range_pull <= 1, "distill.range_pull", self.range_pull, "0 to 1")
         _require(self.start_rate > 0, "distill.start_rate", self.start_rate, "above 0")
+        _require(self.encoder_rate > 0, "distill.encoder_rate", self.encoder_rate, "above 0")
         _require(self.checkpoint_every >= 1, "distill.checkpoint_every", self.checkpoint_every, "1 or more")
         for name in ("image_lr", "text_lr", "similarity_lr", "rate_lr"):
             _require(getattr(self, name) >= 0, f"distill.{name}", getattr(self, name), "0 or more")
+        if self.protocol == "encoder":  # no image features are cached: none to learn, to select by, or to draw noise as
+            rule = "under distill.protocol encoder"
+            _require(self.space == "pixels", "distill.space", self.space, f"pixels {rule}")
+            _require(self.start == "random", "distill.start", self.start, f"random {rule}")
+            _require(self.blend != "noise", "distill.blend", self.blend, f"none, beta or fixed {rule}")
 
     @property
     def minibatch_size(self) -> int:
@@ -392,6 +410,11 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     compare: CompareConfig = field(default_factory=CompareConfig)
     place: PlaceConfig = field(default_factory=PlaceConfig)
+
+    def __post_init__(self) -> None:
+        if self.distill.protocol == "encoder":
+            unknown = [name for name in self.evaluate.baselines if name not in ("random", "full")]
+            _require(not unknown, "evaluate.baselines", unknown, "random or full under distill.protocol encoder")
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:

@@ -1,6 +1,7 @@
 """Settings from files, presets and dotted names to a `Config`, and back.
 
-Later ones win: the defaults of `raydd.config`, the method's, a preset's, a YAML file's, then flags or a trial's.
+Later ones win: the defaults of `raydd.config`, the method's, the protocol's, a preset's, a YAML file's, then flags or a
+trial's.
 """
 
 import dataclasses
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
+# Defaults of a protocol, where they cannot be those of the heads'.
+_PROTOCOLS: Mapping[str, Mapping[str, Any]] = {"encoder": {"distill.space": "pixels"}}
+
+
 def load(
     file: str | Path | None = None,
     preset: str | None = None,
@@ -35,7 +40,8 @@ def load(
     """
     given = {**(defaults or {}), **_preset(preset), **(_file(file) if file else {}), **(settings or {})}
     method = find_method(str(given.get("distill.method", Config().distill.method)))
-    return with_settings(Config(), {**method.settings, **given})
+    protocol = _PROTOCOLS.get(str(given.get("distill.protocol")), {})
+    return with_settings(Config(), {**method.settings, **protocol, **given})
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:

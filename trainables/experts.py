@@ -40,7 +40,8 @@ def make_experts(config: Config, *, workers: int, gpus: float = 0.0, progress: P
     from raydd.tuning.places import settled, tune_folder
 
     store = open_store(config.place)
-    features(config, store, progress)
+    if config.distill.protocol == "heads":
+        features(config, store, progress)
     if not (missing := missing_experts(config, store)):
         return
     config = settled(config, cpus=1, gpus=gpus)

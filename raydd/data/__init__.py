@@ -2,14 +2,17 @@
 
 from raydd.data.augment import open_pixels
 from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
+from raydd.data.encoding import ViewsOf, open_views
 from raydd.data.feature_rows import FeatureRows
 from raydd.data.feature_shards import shards_of, write_images, write_texts
 from raydd.data.features import Features, SplitFeatures, encode_features, features_record, open_features
 from raydd.data.images import ImageSource, open_image
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.pairs import DataSet, Pairs, load_data
+from raydd.data.texts import CaptionFeatures, Texts, encode_texts
 
 __all__ = [
+    "CaptionFeatures",
     "DataSet",
     "Entry",
     "FeatureRows",
@@ -21,7 +24,10 @@ __all__ = [
     "Problem",
     "SplitFeatures",
     "TextEncoder",
+    "Texts",
+    "ViewsOf",
     "encode_features",
+    "encode_texts",
     "features_record",
     "load_data",
     "load_image_encoder",
@@ -29,6 +35,7 @@ __all__ = [
     "open_features",
     "open_image",
     "open_pixels",
+    "open_views",
     "shards_of",
     "write_images",
     "write_texts",

@@ -72,13 +72,35 @@ def encode_views(
             rows = torch.cat([encoder.module(part.to(device, torch.float32) / 255) for part in parts])
         return rows.half().cpu().unflatten(0, pixels.shape[:2])
 
-    def stacked(items: Sequence[UInt8[Tensor, "V 3 S S"] | str]) -> UInt8[Tensor, "b V 3 S S"] | str:
-        broken = next((item for item in items if isinstance(item, str)), None)
-        return broken or torch.stack(list(items))  # type: ignore[arg-type]
-
     few = sum(map(len, batches)) * views.views < _FEW
-    for batch in _through_workers(views, batches, stacked, features, device, 0 if few else workers):
+    for batch in _through_workers(views, batches, _stacked, features, device, 0 if few else workers):
         yield _finite(batch, "image features")
+
+
+def open_views(
+    views: ViewsOf, batches: Sequence[Sequence[int]], *, workers: int
+) -> Iterator[UInt8[Tensor, "b V 3 S S"]]:
+    """The pixels of each batch of images, in the batches' order, for a network that is trained on them.
+
+    Args:
+        views: the images and how their views are made.
+        batches: indices of images.
+        workers: processes that decode, 0 for none beside this one.
+
+    Raises:
+        DataError: an image has become unreadable.
+    """
+    loader = DataLoader(
+        views,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=_stacked,
+        num_workers=workers,
+        generator=torch.Generator(),  # else the loader draws from the caller's random state
+    )
+    for batch in loader:
+        if isinstance(batch, str):
+            raise DataError(batch)
+        yield batch
 
 
 def encode_captions(
@@ -108,6 +130,12 @@ def workers_for(device: str) -> int:
 def batches_of(indices: Sequence[int], size: int) -> list[list[int]]:
     """Indices cut into batches, the last one shorter."""
     return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+
+
+def _stacked(items: Sequence[UInt8[Tensor, "V 3 S S"] | str]) -> UInt8[Tensor, "b V 3 S S"] | str:
+    """A batch of items; the text of an error, if one is broken."""
+    broken = next((item for item in items if isinstance(item, str)), None)
+    return broken or torch.stack(list(items))  # type: ignore[arg-type]
 
 
 def _through_workers(

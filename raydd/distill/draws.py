@@ -27,7 +27,7 @@ def draw_step(
     config: DistillConfig,
     step: int,
     num_experts: int,
-    spread: tuple[Float[Tensor, "2 d"], Float[Tensor, "2 e"]],
+    spread: tuple[Float[Tensor, "2 d"], Float[Tensor, "2 e"]] | None,
 ) -> StepDraws:
     """Draw a step's expert, start epoch, minibatches, partners and blend ratios.
 
@@ -35,7 +35,8 @@ def draw_step(
         config: the distillation's settings.
         step: number of the distillation step, from 0.
         num_experts: experts to draw one from.
-        spread: mean and standard deviation of real image and text features, for partners that are noise.
+        spread: mean and standard deviation of real image and text features, for partners that are noise;
+            None where there are none.
     """
     generator = Generator().manual_seed(config.seed * 1_000_003 + step)
     expert = int(torch.randint(num_experts, (), generator=generator))
@@ -48,7 +49,7 @@ def draw_step(
         for _ in range(steps)
     )
     noise = [None, None]
-    if config.blend == "noise":
+    if config.blend == "noise" and spread is not None:
         noise = [
             mean + std * torch.randn(steps, size, len(mean), generator=generator)
             for mean, std in (spread[0], spread[1])

@@ -1,9 +1,7 @@
 """Expert trajectories: both projection heads trained on all real pairs, a snapshot an epoch.
 
-A snapshot is stored as the half-precision difference to the initial state, which its seed regenerates. The expert
-itself goes on from the rounded state, so a stored snapshot is the trajectory's exact state: any later run extends it
-to more epochs, reads a prefix of it, or repeats it, and gets the same numbers. Each epoch draws from a generator
-seeded by (seed, epoch), so nothing else has to be kept.
+A snapshot is stored as the half-precision difference to the initial state, which its seed regenerates
+(`raydd.distill.trajectories` says how they are extended).
 
 Letters: B minibatch, P head parameters (flat).
 """
@@ -22,6 +20,7 @@ from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.heads import Head, dropout_mask, initial_heads, taps, to_sphere
 from raydd.distill.products import add_product_
+from raydd.distill.trajectories import Trajectories, extend
 from raydd.errors import NonFiniteError, RecordError
 from raydd.store import Record
 
@@ -30,7 +29,7 @@ Heads = tuple[Head, Head]  # image head, text head
 
 
 @dataclass(frozen=True)
-class Experts:
+class Experts(Trajectories[Heads]):
     """Expert trajectories in the store: `count` of them, read snapshot by snapshot."""
 
     record: Record
@@ -57,19 +56,7 @@ class Experts:
         """Both heads of an expert before its first step."""
         return _drawn(self.image_width, self.text_width, self.width, self.first_seed + expert)
 
-    def has(self, expert: int, epoch: int) -> bool:
-        """Whether a snapshot is there."""
-        return epoch == 0 or self.record.has(self.name(expert, epoch))
-
-    def missing(self, epochs: Collection[int]) -> list[int]:
-        """The experts that lack any of these epochs."""
-        return [expert for expert in range(self.count) if not all(self.has(expert, epoch) for epoch in epochs)]
-
-    def name(self, expert: int, epoch: int) -> str:
-        """The file of a snapshot inside the record."""
-        return f"seed-{self.first_seed + expert:06}/epoch-{epoch:03}.safetensors"
-
-    def rounded(self, expert: int, heads: Heads) -> tuple[dict[str, Tensor], Heads]:
+    def rounded(self, expert: int, state: Heads) -> tuple[dict[str, Tensor], Heads]:
         """Half-precision differences to the initial state, as stored, and the heads that they stand for.
 
         Raises:
@@ -78,7 +65,7 @@ class Experts:
         start = self.initial(expert)
         differences = {
             side: (now.flat().cpu() - then.flat()).half()
-            for side, now, then in zip(("image", "text"), heads, start, strict=True)
+            for side, now, then in zip(("image", "text"), state, start, strict=True)
         }
         if not all(bool(difference.isfinite().all()) for difference in differences.values()):
             raise NonFiniteError(f"Expert {expert} left the range of half precision. Lower experts.lr.")
@@ -124,22 +111,12 @@ def train_expert(
     Raises:
         NonFiniteError: the loss became NaN or infinite.
     """
-    wanted = [epoch for epoch in sorted(keep) if not experts.has(expert, epoch)]
-    if not wanted:
-        return
-    begin = max(epoch for epoch in range(wanted[0]) if experts.has(expert, epoch))
-    heads = experts.snapshot(expert, begin)
-    for epoch in range(begin + 1, wanted[-1] + 1):
+
+    def train_epoch(heads: Heads, epoch: int, seed: int) -> tuple[float, Heads]:  # noqa: ARG001
         image, text = (Head(*(part.to(device, copy=True) for part in head)) for head in heads)
-        seed = (experts.first_seed + expert) * 1_000_003 + epoch
-        loss = train_epoch_(image, text, features, recipe, seed=seed, device=device)
-        if not loss < float("inf"):
-            raise NonFiniteError(f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower experts.lr.")
-        # Rounded after every epoch, kept or not: else the state would depend on which epochs were asked for.
-        differences, heads = experts.rounded(expert, (image, text))
-        if epoch in wanted:
-            experts.record.write_tensors(experts.name(expert, epoch), differences)
-        on_epoch(epoch, loss)
+        return train_epoch_(image, text, features, recipe, seed=seed, device=device), (image, text)
+
+    extend(experts, expert, keep, train_epoch, lower="experts.lr", on_epoch=on_epoch)
 
 
 def train_epoch_(

@@ -73,6 +73,10 @@ class LearnedSet:
             else torch.optim.SGD(groups, momentum=config.momentum)
         )
 
+    def step(self) -> dict[str, float]:
+        """Take one distillation step; gives the losses, the gradients' norms and the rates."""
+        raise NotImplementedError
+
     def synthetic(self) -> SyntheticSet:
         """The set as it stands, on the CPU."""
         with torch.no_grad():

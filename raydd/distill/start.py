@@ -1,11 +1,27 @@
 """The real pairs that a distillation starts from."""
 
-from jaxtyping import Int
+from typing import Protocol
+
+from jaxtyping import Float, Float16, Int
 from torch import Generator, Tensor
 
 from raydd.data.features import SplitFeatures
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
+
+
+class Captions(Protocol):
+    """Caption features of a split and whose captions they are."""
+
+    @property
+    def texts(self) -> Float16[Tensor, "C e"]:
+        """Caption features."""
+        ...
+
+    @property
+    def image_of_text(self) -> Int[Tensor, "C"]:
+        """Index of each caption's image."""
+        ...
 
 
 def start_set(
@@ -20,15 +36,40 @@ def start_set(
     loss: str,
 ) -> SyntheticSet:
     """Real pairs as a synthetic set: their features, the identity as similarity, both rates at `rate`."""
-    images = features.image_of_text[captions]
+    images = features.images.gather(features.image_of_text[captions], 0)
+    return start_of(
+        images,
+        features,
+        captions,
+        seed=seed,
+        rates=(rate, rate),
+        similarity=similarity,
+        rank=rank,
+        alpha=alpha,
+        loss=loss,
+    )
+
+
+def start_of(
+    image_features: Float[Tensor, "N d"],
+    split: Captions,
+    captions: Int[Tensor, "N"],
+    *,
+    seed: int,
+    rates: tuple[float, float],
+    similarity: str,
+    rank: int = 1,
+    alpha: float = 1.0,
+    loss: str,
+) -> SyntheticSet:
+    """The same with image features in hand, and a rate for each side."""
     generator = Generator().manual_seed(seed)
     return SyntheticSet(
-        features.images.gather(images, 0),
-        features.texts[captions].float(),
+        image_features,
+        split.texts[captions].float(),
         Similarity.start(similarity, len(captions), rank=rank, alpha=alpha, generator=generator),  # type: ignore[arg-type]
-        rate,
-        rate,
+        *rates,
         loss,
-        images,
+        split.image_of_text[captions],
         captions,
     )

@@ -21,7 +21,7 @@ from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_scores
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
-_DECAY = 0.1  # of the rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
+DECAY = 0.1  # of the rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def train_students(
     for epoch in range(recipe.epochs + 1):  # published: one epoch more than the number says
         if epoch == recipe.epochs // 2 + 1:
             for group in optimizer.param_groups:
-                group["lr"] *= _DECAY
+                group["lr"] *= DECAY
         for _ in range(math.ceil(len(images) / size)):
             batch = torch.stack([torch.randperm(len(images), generator=draw)[:size] for draw in draws]).to(device)
             dropout = [_masks((size, width), recipe.dropout, masks) for _ in range(2)]

@@ -1,7 +1,6 @@
 """The stage distill: from expert trajectories to a synthetic set, in one of three spaces, interrupted at any time."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,17 +16,17 @@ from raydd.distill.experts import Experts
 from raydd.distill.inversion import pixels_of_features
 from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import NonFiniteError, RecordError
-from raydd.memory import peak_bytes, reset_peak
 from raydd.place import device_of, images_at_once, side_by_side
-from raydd.progress import Leave, Progress, silent
+from raydd.progress import Progress, silent
 from raydd.settings import with_settings
-from raydd.stages.collapsing import collapse_of, is_due
-from raydd.stages.curves import Log, without_log
-from raydd.stages.experts import experts as make_experts
-from raydd.stages.experts import open_experts
+from raydd.stages import encoder_distilling
+from raydd.stages.collapsing import collapse_of
+from raydd.stages.curves import Log
+from raydd.stages.encoder_bench import open_bench
+from raydd.stages.experts import of_heads, open_experts
 from raydd.stages.features import features as make_features
 from raydd.stages.features import pairs as load_pairs
+from raydd.stages.matching import CURVE, Phase, load_synthetic, match
 from raydd.stages.room import within_memory
 from raydd.stages.selecting import select
 from raydd.stages.students import with_fitted_rates
@@ -36,11 +35,7 @@ from raydd.store import Record, Store
 
 VERSION = 2  # 2: image features step along their gradient
 PIXELS_VERSION = 2  # 2: a plain feature distance, under a cosine
-SET = "synthetic.safetensors"
-LAST_GOOD = "last_good.safetensors"
-CHECKPOINT = "checkpoint.safetensors"
-CURVE = "curve.safetensors"
-_NOT_CONTENT = ("method", "checkpoint_every")  # settings that do not decide what comes out
+_NOT_CONTENT = ("method", "checkpoint_every", "protocol", "encoder_rate")  # settings that decide nothing here
 
 
 def distill(config: Config, store: Store, progress: Progress = silent, *, every: int = 0) -> Iterator[DistillPoint]:
@@ -59,15 +54,17 @@ def distill(config: Config, store: Store, progress: Progress = silent, *, every:
         ConfigError: GPU memory was too small for half of `place.encode_batch` images too.
     """
 
+    distilled = encoder_distilling.distilled if config.distill.protocol == "encoder" else _distilled
+
     def work(config: Config) -> Iterator[DistillPoint]:
-        return _distilled(config, store, progress, every)
+        return distilled(config, store, progress, every)
 
     yield from within_memory(work, config, device_of(config.place))
 
 
 def _distilled(config: Config, store: Store, progress: Progress, every: int) -> Iterator[DistillPoint]:
     cached = make_features(config, store, progress)
-    bench = _Bench(config, store, cached, make_experts(config, store, progress), progress, every)
+    bench = _Bench(config, store, cached, of_heads(config, store, progress), progress, every)
     record, settings = synthetic_record(config, store), config.distill
     if settings.space == "features-then-pixels":
         yield from _features_then_pixels(bench, record)
@@ -85,6 +82,8 @@ def final_synthetic(config: Config, store: Store, progress: Progress = silent) -
 
 def synthetic_record(config: Config, store: Store) -> Record:
     """The place of the synthetic set that these settings make."""
+    if config.distill.protocol == "encoder":
+        return encoder_distilling.synthetic_record(open_bench(config, store))
     opened = open_experts(config, store, make_features(config, store))
     settings: dict[str, Any] = {
         **{name: value for name, value in asdict(config.distill).items() if name not in _NOT_CONTENT},
@@ -102,17 +101,6 @@ def synthetic_record(config: Config, store: Store) -> Record:
 def collapse_over_steps(record: Record) -> list[dict[str, float]]:
     """Collapse measures of a complete record's set over its steps, and the `step` of each; none in older records."""
     return Log.of_tensors(record.read_tensors(CURVE)).collapse
-
-
-def load_synthetic(record: Record) -> SyntheticSet:
-    """The synthetic set of a complete record.
-
-    Raises:
-        RecordError: the record is not complete, or damaged.
-    """
-    if not record.complete:
-        raise RecordError(f"{record.folder} is not complete. Run `raydd distill` with the same settings.")
-    return SyntheticSet.of_tensors(record.read_tensors(SET), record.facts()["set"])
 
 
 @dataclass(frozen=True)
@@ -158,58 +146,30 @@ def _match(
 
     `total` and `before` count the steps of the other phases of the same distillation too.
     """
-    if record.complete:
-        log = Log.of_tensors(record.read_tensors(CURVE))
-        yield DistillPoint(before + settings.steps, total, log.last_means(1), load_synthetic(record))
-        return
-    reset_peak(bench.device)
-    began = time.perf_counter()
-    distillation, log = _begin(bench, record, settings, start())
-    preparing = time.perf_counter() - began
-    since = distillation.done
-    if not since:
-        _note_collapse(bench, settings, distillation, log)
-    while distillation.done < settings.steps:
-        began = time.perf_counter()
-        try:
-            metrics = distillation.step()
-        except NonFiniteError:
-            record.write_tensors(LAST_GOOD, distillation.synthetic().tensors())
-            raise
-        log.steps.append(metrics | {"seconds": time.perf_counter() - began})
-        _note_collapse(bench, settings, distillation, log)
-        try:
-            bench.progress("distillation steps", before + distillation.done, total)
-        except Leave:
-            record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
-            raise
-        if distillation.done == settings.steps:
-            break
-        if distillation.done % settings.checkpoint_every == 0:
-            record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
-        if bench.every and distillation.done % bench.every == 0:
-            means = log.last_means(distillation.done - since)
-            since = distillation.done
-            yield DistillPoint(before + distillation.done, total, means, distillation.synthetic())
-    synthetic = _finish(bench, record, distillation.synthetic(), log, preparing)
-    yield DistillPoint(before + settings.steps, total, log.last_means(settings.steps - since), synthetic)
+    phase = Phase(
+        record,
+        settings,
+        begin=lambda: _begin(bench, settings, start()),
+        collapse=lambda synthetic: collapse_of(bench.experts, settings, synthetic),
+        finish=lambda synthetic: _finish(bench, record, synthetic),
+        device=bench.device,
+        progress=bench.progress,
+        every=bench.every,
+        total=total,
+        before=before,
+    )
+    yield from match(phase)
 
 
-def _note_collapse(bench: _Bench, settings: DistillConfig, distillation: Distillation, log: Log) -> None:
-    if is_due(distillation.done, settings.steps):
-        measures = collapse_of(bench.experts, settings, distillation.synthetic())
-        log.collapse.append({"step": distillation.done, **measures})
-
-
-def _begin(bench: _Bench, record: Record, settings: DistillConfig, start: SyntheticSet) -> tuple[Distillation, Log]:
-    """A distillation at its start or at its last checkpoint, and its notes so far."""
+def _begin(bench: _Bench, settings: DistillConfig, start: SyntheticSet) -> Distillation:
+    """A distillation at its start."""
     pixel_space = None
     if settings.space == "pixels":
         encoder = bench.encoder()
         pixel_space = PixelSpace(
             encoder.module, encoder.pixel_std.to(bench.device), images_at_once(bench.config.place, bench.device)
         )
-    distillation = Distillation(
+    return Distillation(
         start,
         bench.experts,
         settings,
@@ -218,42 +178,23 @@ def _begin(bench: _Bench, record: Record, settings: DistillConfig, start: Synthe
         pixel_space=pixel_space,
         device=bench.device,
     )
-    if not record.has(CHECKPOINT):
-        return distillation, Log()
-    state = record.read_tensors(CHECKPOINT)
-    distillation.resume(without_log(state))
-    return distillation, Log.of_tensors(state)
 
 
-def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
-    """Fit the rates, write the set and what others can read of it, and complete the record; gives the set.
-
-    `preparing` are the seconds that the start took: a selection, or pixels of features.
-    """
-    part = 1.0
-    if bench.config.distill.fit_rates:
-        synthetic, part = with_fitted_rates(bench.config, bench.features, synthetic)
-    record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
-    record.write_tensors(CURVE, log.tensors())
-    config = bench.config
+def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet) -> tuple[SyntheticSet, dict[str, Any]]:
+    """Fit the rates, and write what others can read of the set; gives it and the record's facts."""
+    part, config = 1.0, bench.config
+    if config.distill.fit_rates:
+        synthetic, part = with_fitted_rates(config, bench.features, synthetic)
     data = load_pairs(config, bench.store)
-    captions = write_readable(record, synthetic, bench.features.train, data.train)
-    record.finish(
-        facts={
-            "set": synthetic.facts(),
-            "pairs": len(synthetic),
-            "data": {"name": data.name, "fingerprint": data.fingerprint},
-            "encoders": {"image": config.encoders.image, "text": config.encoders.text},
-            "experts": {"lr": config.experts.lr, "width": bench.experts.width},
-            "part_of_learned_rates": part,
-            "first_captions": captions[:3],
-            "seconds": sum(step["seconds"] for step in log.steps),
-            "preparing_seconds": preparing,
-            "peak_bytes": peak_bytes(bench.device),
-        }
-    )
-    record.remove(CHECKPOINT)
-    return synthetic
+    captions = write_readable(record, synthetic, bench.features.train.texts, data.train)
+    facts = {
+        "data": {"name": data.name, "fingerprint": data.fingerprint},
+        "encoders": {"image": config.encoders.image, "text": config.encoders.text},
+        "experts": {"lr": config.experts.lr, "width": bench.experts.width},
+        "part_of_learned_rates": part,
+        "first_captions": captions[:3],
+    }
+    return synthetic, facts
 
 
 def _real_pairs(bench: _Bench) -> SyntheticSet:

@@ -12,8 +12,10 @@ from raydd.evaluate.scores import Scores
 from raydd.evaluate.students import real_pairs, score_heads, synthetic_pairs
 from raydd.place import device_of
 from raydd.progress import Progress, silent
+from raydd.stages import encoder_distilling, encoder_experts, encoder_rows, encoder_students
 from raydd.stages.collapsing import collapse_of
 from raydd.stages.distilling import final_synthetic, synthetic_record
+from raydd.stages.encoder_bench import open_bench
 from raydd.stages.experts import open_experts, trajectories_of
 from raydd.stages.features import features as make_features
 from raydd.stages.selecting import select
@@ -31,6 +33,8 @@ def evaluate(config: Config, store: Store, synthetic: SyntheticSet, *, split: st
     Raises:
         NonFiniteError: the students diverged.
     """
+    if config.distill.protocol == "encoder":
+        return encoder_students.score_students(open_bench(config, store), synthetic, split, range(seeds))
     return score_students(config, make_features(config, store), synthetic_pairs(synthetic), split, range(seeds))
 
 
@@ -54,6 +58,8 @@ def selected_scores(config: Config, store: Store, selection: str, progress: Prog
         selection: a name of `raydd.distill.selections.SELECTIONS`.
         progress: told about the warm-up and the students.
     """
+    if config.distill.protocol == "encoder":
+        return _kept(scores_record(config, store, selection), encoder_rows.selected(config, store, progress))
     cached = make_features(config, store, progress)
 
     def on(split: str, rate: float, seeds: Sequence[int]) -> Scores:
@@ -82,6 +88,8 @@ def full_scores(config: Config, store: Store, progress: Progress = silent) -> Sc
     alone, among all up to `experts.epochs`. The students are experts of seeds that distillation reads too, so what the
     store has of them is not trained again.
     """
+    if config.distill.protocol == "encoder":
+        return _kept(scores_record(config, store, "full"), encoder_rows.full(config, store, progress))
     cached, device = make_features(config, store, progress), device_of(config.place)
     splits = {"val": cached.val, "test": cached.test}
     chosen_on = config.evaluate.split if config.evaluate.choice == "best-on-split" else "val"
@@ -104,14 +112,21 @@ def full_scores(config: Config, store: Store, progress: Progress = silent) -> Sc
 
 def collapse(config: Config, store: Store, synthetic: SyntheticSet) -> dict[str, float]:
     """Collapse measures of a synthetic set, in the space of the first expert's last snapshot."""
+    if config.distill.protocol == "encoder":
+        bench = open_bench(config, store)
+        return encoder_distilling.collapse_of(bench, encoder_experts.open_experts(bench), synthetic)
     cached = make_features(config, store)
     return collapse_of(open_experts(config, store, cached), config.distill, synthetic)
 
 
 def scores_record(config: Config, store: Store, row: str) -> Record:
     """The place of a row's scores: `synthetic`, `full`, or the name of a selection."""
-    cached = make_features(config, store)
-    experts = open_experts(config, store, cached).record.fingerprint
+    if config.distill.protocol == "encoder":
+        bench = open_bench(config, store)
+        source, experts = bench.captions.fingerprint, encoder_experts.experts_record(bench).fingerprint
+    else:
+        cached = make_features(config, store)
+        source, experts = cached.fingerprint, open_experts(config, store, cached).record.fingerprint
     if row == "synthetic":
         upstream, settings = {"synthetic": synthetic_record(config, store).fingerprint}, {}
     elif row == "full":
@@ -120,7 +135,7 @@ def scores_record(config: Config, store: Store, row: str) -> Record:
             {"epochs": config.experts.epochs, "first_seed": config.experts.seed},
         )
     else:
-        upstream, settings = {"features": cached.fingerprint}, {"pairs": config.distill.pairs}
+        upstream, settings = {"features": source}, {"pairs": config.distill.pairs}
         if row != "random":
             upstream["experts"] = experts
     made_with = {
@@ -134,6 +149,8 @@ def scores_record(config: Config, store: Store, row: str) -> Record:
     }
     if config.evaluate.choice != "last":
         made_with["choice"] = config.evaluate.choice
+    if config.distill.protocol == "encoder":
+        made_with |= {"protocol": "encoder", "image": open_bench(config, store).identity}
     return Record.of(store, "scores", made_with, upstream, version=VERSION)
 
 

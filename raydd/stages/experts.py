@@ -5,9 +5,12 @@ from collections.abc import Callable, Collection
 from raydd.config import Config
 from raydd.data import Features
 from raydd.distill import experts as trajectories
+from raydd.distill.encoder_experts import EncoderExperts
 from raydd.distill.experts import Experts, Heads
 from raydd.place import device_of
 from raydd.progress import Progress, silent
+from raydd.stages import encoder_experts
+from raydd.stages.encoder_bench import open_bench
 from raydd.stages.features import features as make_features
 from raydd.store import Record, Store
 
@@ -18,7 +21,7 @@ def experts(
     progress: Progress = silent,
     *,
     claim: Callable[[int], bool] = lambda expert: True,
-) -> Experts:
+) -> Experts | EncoderExperts:
     """The experts that a distillation reads, those that the store lacks trained here.
 
     Args:
@@ -27,17 +30,37 @@ def experts(
         progress: told about epochs.
         claim: asked before an expert is trained; False leaves it to whoever has it.
     """
+    if config.distill.protocol == "encoder":
+        return encoder_experts.experts(config, store, progress, claim=claim)
+    return of_heads(config, store, progress, claim=claim)
+
+
+def of_heads(
+    config: Config,
+    store: Store,
+    progress: Progress = silent,
+    *,
+    claim: Callable[[int], bool] = lambda expert: True,
+) -> Experts:
+    """The same of heads on frozen encoders."""
     count, epochs = config.experts.count, config.distill.expert_epochs
     return trajectories_of(config, store, progress, count=count, epochs=epochs, claim=claim)
 
 
 def missing_experts(config: Config, store: Store) -> list[int]:
     """The experts whose snapshots for this distillation are not all in the store."""
+    if config.distill.protocol == "encoder":
+        return encoder_experts.open_experts(open_bench(config, store)).missing(config.distill.expert_epochs)
     return open_experts(config, store, make_features(config, store)).missing(config.distill.expert_epochs)
 
 
 def train_expert(config: Config, store: Store, expert: int, progress: Progress = silent) -> None:
     """Train what one expert lacks for this distillation."""
+    if config.distill.protocol == "encoder":
+        bench = open_bench(config, store, progress)
+        opened = encoder_experts.open_experts(bench)
+        encoder_experts.train_expert(bench, opened, expert, config.distill.expert_epochs)
+        return
     cached = make_features(config, store, progress)
     _train(config, open_experts(config, store, cached), expert, config.distill.expert_epochs, cached, progress)
 

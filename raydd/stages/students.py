@@ -62,8 +62,23 @@ def trained_students(
 def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet) -> tuple[SyntheticSet, float]:
     """The set with that part of its learned rates which is best for one student on val, and the part.
 
+    Raises:
+        NonFiniteError: the student diverged with the smallest part too.
+    """
+    return fit_rates(
+        synthetic, lambda tried: score_students(config, cached, synthetic_pairs(tried), "val", [0]).mean["r_mean"]
+    )
+
+
+def fit_rates(synthetic: SyntheticSet, score: Callable[[SyntheticSet], float]) -> tuple[SyntheticSet, float]:
+    """The set with that part of its learned rates whose score is best, and the part.
+
     Rates are learned for walks of some steps. A student of a hundred epochs goes many times as far, and does better
-    with a part of them; how large a part depends on the walk, so it is halved as long as val r_mean rises.
+    with a part of them; how large a part depends on the walk, so it is halved as long as the score rises.
+
+    Args:
+        synthetic: the set with its learned rates.
+        score: val r_mean of a student of a set.
 
     Raises:
         NonFiniteError: the student diverged with the smallest part too.
@@ -72,12 +87,12 @@ def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet)
     for part in PARTS:
         tried = replace(synthetic, rate_image=part * synthetic.rate_image, rate_text=part * synthetic.rate_text)
         try:
-            score = score_students(config, cached, synthetic_pairs(tried), "val", [0]).mean["r_mean"]
+            scored = score(tried)
         except NonFiniteError:
             if part == PARTS[-1] and best_score == float("-inf"):
                 raise
             continue  # a smaller part may hold
-        if score < best_score:
+        if scored < best_score:
             break
-        best, best_part, best_score = tried, part, score
+        best, best_part, best_score = tried, part, scored
     return best, best_part

@@ -5,11 +5,11 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Int
+from jaxtyping import Float16, Int
 from PIL import Image
 from torch import Tensor
 
-from raydd.data import Pairs, SplitFeatures
+from raydd.data import Pairs
 from raydd.distill.heads import to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.store import Record
@@ -18,13 +18,13 @@ NEAREST = 5  # captions listed for each text feature
 _CAPTIONS_AT_ONCE = 65_536
 
 
-def write_readable(record: Record, synthetic: SyntheticSet, features: SplitFeatures, pairs: Pairs) -> list[str]:
+def write_readable(record: Record, synthetic: SyntheticSet, texts: Float16[Tensor, "C e"], pairs: Pairs) -> list[str]:
     """Write `pairs.parquet` and, where there are pixels, `images/000.png` and on; gives the nearest captions.
 
     Each row of `pairs.parquet` has the pair's number, its image file, the id and the caption of the real pair that it
     started from, and the real captions nearest to its text feature with their cosines.
     """
-    nearest, cosines = nearest_captions(synthetic.text_features, features.texts)
+    nearest, cosines = nearest_captions(synthetic.text_features, texts)
     files = [f"images/{number:03}.png" if synthetic.pixels is not None else None for number in range(len(synthetic))]
     first = [pairs.captions[index] for index in nearest[:, 0].tolist()]
     table = pa.table(

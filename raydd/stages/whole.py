@@ -11,6 +11,11 @@ from raydd.stages.evaluating import full_scores, selected_scores, synthetic_scor
 from raydd.stages.features import pairs
 from raydd.store import Store
 
+_PROTOCOLS = {
+    "heads": "both encoders frozen, both heads trained",
+    "encoder": "text encoder frozen, image encoder and text head trained from pixels",
+}
+
 
 def run(config: Config, store: Store, progress: Progress = silent) -> dict[str, Any]:
     """Make a synthetic set and score it beside its baselines.
@@ -31,7 +36,7 @@ def run(config: Config, store: Store, progress: Progress = silent) -> dict[str, 
         "made": {
             "data": {"name": data.name, "fingerprint": data.fingerprint, "notes": list(data.notes)},
             "encoders": {"image": config.encoders.image, "text": config.encoders.text},
-            "protocol": "both encoders frozen, both heads trained",
+            "protocol": _PROTOCOLS[config.distill.protocol],
             "split": config.evaluate.split,
             "selection": "last student epoch, last distillation step; nothing is chosen on the scored split",
             "synthetic_record": record.folder,

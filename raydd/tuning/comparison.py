@@ -28,6 +28,7 @@ from raydd.tuning.estimate import trials_seconds
 from raydd.tuning.finals import reason_of
 from raydd.tuning.live import duration
 from raydd.tuning.places import settled
+from raydd.tuning.plan import require_heads
 from raydd.tuning.whole import run_sweep
 from trainables.compare import compare_cell
 
@@ -59,6 +60,8 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         ConfigError: a method, a data set or a setting is not in order; told before anything is computed.
     """
     bases = _data_sets(config)
+    for base in bases.values():
+        require_heads(base)
     store = open_store(config.place)
     planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
     with progress_on(console) as progress:

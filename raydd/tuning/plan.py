@@ -10,6 +10,7 @@ from rich.table import Table
 
 from raydd.config import Config
 from raydd.data import Features, features_record
+from raydd.errors import ConfigError
 from raydd.progress import Progress
 from raydd.stages import features, pairs
 from raydd.stages.experts import open_experts
@@ -19,6 +20,19 @@ from raydd.tuning.estimate import trials_seconds
 from raydd.tuning.live import duration
 from raydd.tuning.places import hide_password
 from search_spaces import Space
+
+
+def require_heads(config: Config) -> None:
+    """Refuse to search or to compare where there are no cached features to do it on.
+
+    Raises:
+        ConfigError: the image encoder is to be trained.
+    """
+    if config.distill.protocol != "heads":
+        raise ConfigError(
+            f"distill.protocol is {config.distill.protocol!r}, but sweeps and comparisons run on cached features, which "
+            "heads alone are trained on. Take `raydd run` for protocol encoder."
+        )
 
 
 @dataclass(frozen=True)

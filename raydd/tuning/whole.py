@@ -27,7 +27,7 @@ from raydd.tuning.lease import driving
 from raydd.tuning.live import Board
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.places import settled, tune_folder, without_passwords
-from raydd.tuning.plan import Plan, make_plan
+from raydd.tuning.plan import Plan, make_plan, require_heads
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude
 from raydd.tuning.shares import with_gpu_share
 from raydd.tuning.trials import run_trials
@@ -51,6 +51,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     Raises:
         ConfigError: the space, the study, the resources or the settings are not in order.
     """
+    require_heads(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)

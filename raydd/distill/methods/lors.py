@@ -1,7 +1,8 @@
 """LoRS: learn the similarity matrix with the pairs, as diag(a) + alpha/r L R^T, under a weighted BCE.
 
 Differences from the paper:
-- Both heads are matched on frozen encoders; the paper matches the image encoder and the text head.
+- Both heads are matched on frozen encoders; `--distill.protocol encoder` matches the image encoder and the text head,
+  as the paper does.
 - Dropout is off in the student of a distillation step, so both passes of TESLA see the same student.
 - Its eNCE, InfoNCE against the learned similarity, is `--distill.loss infonce`.
 """

@@ -1,7 +1,8 @@
 """MTT-VL: match trajectories through the unrolled student; the similarity is the identity, the loss InfoNCE.
 
 Differences from the paper:
-- Both heads are matched on frozen encoders; the paper matches the image encoder and the text head.
+- Both heads are matched on frozen encoders; `--distill.protocol encoder` matches the image encoder and the text head,
+  as the paper does.
 - Dropout is off in the student of a distillation step.
 """
 

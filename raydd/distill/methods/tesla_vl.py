@@ -1,7 +1,8 @@
 """TESLA-VL: MTT-VL with TESLA's constant-memory gradient and BCE; the baseline that LoRS introduced.
 
 Differences from the paper:
-- Both heads are matched on frozen encoders; the paper matches the image encoder and the text head.
+- Both heads are matched on frozen encoders; `--distill.protocol encoder` matches the image encoder and the text head,
+  as the paper does.
 - Dropout is off in the student of a distillation step, so both passes of TESLA see the same student.
 - BCE is unweighted, as the name says. LoRS's tables weight it for this row too (`--distill.loss wbce`).
 """

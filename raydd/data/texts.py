@@ -1,0 +1,76 @@
+"""Caption features alone: what is cached of a data set where the image encoder is trained from pixels.
+
+A record of the same shards that the feature cache has of captions (`raydd.data.features`).
+
+Letters: C captions, e width of the text encoder.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float16, Int
+from torch import Tensor
+
+from raydd.config import Config
+from raydd.data.encoders import text_identity
+from raydd.data.feature_rows import map_shard
+from raydd.data.feature_shards import text_shards, write_texts
+from raydd.data.features import mean_and_std
+from raydd.data.listing import SPLITS, Split
+from raydd.data.pairs import DataSet
+from raydd.place import device_of
+from raydd.progress import Progress, silent
+from raydd.store import Record, Store
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Caption features of one split."""
+
+    texts: Float16[Tensor, "C e"]
+    image_of_text: Int[Tensor, "C"]
+    """Index of each caption's image, ascending."""
+
+
+@dataclass(frozen=True)
+class CaptionFeatures:
+    """Caption features of a data set under the frozen text encoder."""
+
+    train: Texts
+    val: Texts
+    test: Texts
+    fingerprint: str
+    spread: Float[Tensor, "2 e"]
+    """Mean and standard deviation of each feature over train."""
+
+    @property
+    def width(self) -> int:
+        """Width e of the text encoder."""
+        return self.spread.shape[1]
+
+
+def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> CaptionFeatures:
+    """Encode what the store lacks of a data set's captions, and open the result."""
+    record = Record.of(
+        store, "texts", {"text": text_identity(config.encoders)}, {"pairs": data.fingerprint}, version=VERSION
+    )
+    if not record.complete:
+        write_texts(config, data, record, device_of(config.place), progress)
+        record.finish(facts={"data": data.name, "encoder": config.encoders.text})
+    opened = {
+        split: _open(record, split, len(pairs.captions)) for split, pairs in zip(SPLITS, data.splits, strict=True)
+    }
+    return CaptionFeatures(
+        **opened,
+        fingerprint=record.fingerprint,
+        spread=torch.stack(mean_and_std([opened["train"].texts])),
+    )
+
+
+def _open(record: Record, split: Split, captions: int) -> Texts:
+    shards = text_shards(split, captions)
+    rows = [map_shard(record.local(shard.file), "texts", (len(shard), None)) for shard in shards]
+    owners = [record.map_tensors(shard.file)["image_of_text"] for shard in shards]
+    return Texts(torch.cat(rows), torch.cat(owners))

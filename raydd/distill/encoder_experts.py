@@ -1,0 +1,128 @@
+"""Expert trajectories of protocol A: the whole image encoder and the text head trained on all real pairs, from pixels.
+
+A snapshot is stored as half-precision differences: of the encoder to its pretrained weights, of the text head to its
+initial state, which its seed regenerates. `raydd.distill.trajectories` says how trajectories are extended.
+
+Letters: B minibatch, S side in pixels, C captions, e width of the text encoder.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float16, Int, UInt8
+from torch import Generator, Tensor
+
+from raydd.config import ExpertsConfig
+from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
+from raydd.distill.encoder_student import Networks
+from raydd.distill.experts import contrastive_loss
+from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
+from raydd.distill.trajectories import Trajectories
+from raydd.distill.weights import Weights, leaves
+from raydd.errors import NonFiniteError
+from raydd.store import Record
+
+VERSION = 1
+Batches = Iterable[tuple[Int[Tensor, "B"], UInt8[Tensor, "B 3 S S"]]]
+
+
+@dataclass(frozen=True)
+class EncoderExperts(Trajectories[Networks]):
+    """Expert trajectories in the store: `count` of them, read snapshot by snapshot."""
+
+    record: Record
+    pretrained: Weights
+    """The image encoder's weights that every expert starts from, on the CPU."""
+    text_width: int
+    width: int
+    """Width of the image encoder's features, and so of the shared space."""
+    first_seed: int
+    count: int
+
+    def initial(self, expert: int) -> Networks:
+        """The pretrained encoder and a fresh text head."""
+        generator = Generator().manual_seed(self.first_seed + expert)
+        return Networks.of(self.pretrained, initial_head(self.text_width, self.width, generator))
+
+    def snapshot(self, expert: int, epoch: int) -> Networks:
+        """The networks of an expert after an epoch, on the CPU; epoch 0 is the initial state.
+
+        Raises:
+            RecordError: that snapshot is not in the store, or damaged.
+        """
+        start = self.initial(expert)
+        if epoch == 0:
+            return start
+        return _moved(start, self.record.map_tensors(self.name(expert, epoch)))
+
+    def rounded(self, expert: int, state: Networks) -> tuple[dict[str, Tensor], Networks]:
+        """Half-precision differences to the initial state, as stored, and the networks that they stand for.
+
+        Raises:
+            NonFiniteError: a difference has no half-precision number.
+        """
+        start = self.initial(expert)
+        differences = {
+            f"{side}.{name}": (part.cpu() - then[name]).half()
+            for side, now, then in zip(Networks._fields, state, start, strict=True)
+            for name, part in now.items()
+        }
+        if not all(bool(difference.isfinite().all()) for difference in differences.values()):
+            raise NonFiniteError(
+                f"Expert {expert} left the range of half precision. Lower experts.encoder_lr and experts.lr."
+            )
+        return differences, _moved(start, differences)
+
+
+def _moved(start: Networks, differences: dict[str, Tensor]) -> Networks:
+    sides = (
+        {name: part + differences[f"{side}.{name}"].float() for name, part in weights.items()}
+        for side, weights in zip(Networks._fields, start, strict=True)
+    )
+    return Networks(*sides)
+
+
+def train_epoch(
+    encoder: TrainedEncoder,
+    networks: Networks,
+    batches: Batches,
+    texts: Float16[Tensor, "C e"],
+    recipe: ExpertsConfig,
+    *,
+    seed: int,
+    device: str,
+    on_batch: Callable[[], None] = lambda: None,
+) -> tuple[float, Networks]:
+    """One epoch of plain SGD on InfoNCE; gives the mean loss and the networks after it.
+
+    Args:
+        encoder: the image encoder, on `device`.
+        networks: before the epoch.
+        batches: captions and an augmented view of each one's image, minibatch by minibatch.
+        texts: features of all captions.
+        recipe: step sizes, dropout and temperature.
+        seed: of the dropout.
+        device: where to compute.
+        on_batch: told of each minibatch that is done.
+    """
+    masks, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
+    for captions, pixels in batches:
+        seen = SeenImages(encoder, networks.image, pixels.to(device) / 255)
+        text = leaves(networks.text)
+        dropout = dropout_mask((len(captions), seen.features.shape[1]), recipe.dropout, masks)
+        projected = project(Head(**text), texts[captions].to(device, torch.float32), dropout)
+        loss = contrastive_loss(to_sphere(seen.features) @ to_sphere(projected).T / recipe.temperature)
+        at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()])
+        gradient = Networks(seen.gradient(at_features), dict(zip(text, at_text, strict=True)))
+        networks = networks.moved(gradient, (-recipe.encoder_lr, -recipe.lr))
+        losses.append(float(loss.detach()))
+        on_batch()
+    return sum(losses) / len(losses), networks
+
+
+def minibatches(captions: int, size: int, seed: int) -> list[list[int]]:
+    """All captions in shuffled minibatches, the last short one dropped."""
+    order = torch.randperm(captions, generator=Generator().manual_seed(seed)).tolist()
+    size = min(size, captions)
+    return [order[begin : begin + size] for begin in range(0, captions - size + 1, size)]

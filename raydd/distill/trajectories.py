@@ -1,0 +1,88 @@
+"""Expert trajectories in the store, whatever is trained: snapshots by expert and epoch, extended where they end.
+
+The expert itself goes on from the state as it is stored, rounded. So a stored snapshot is the trajectory's exact state:
+any later run extends it to more epochs, reads a prefix of it, or repeats it, and gets the same numbers. Each epoch
+draws from a generator seeded by (seed, epoch), so nothing else has to be kept.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from raydd.errors import NonFiniteError
+from raydd.store import Record
+
+State = TypeVar("State")
+
+
+class Trajectories(ABC, Generic[State]):
+    """Trajectories of one recipe: `count` experts, read snapshot by snapshot."""
+
+    record: Record
+    """The trajectories of one recipe on one set of data, whatever their number or length."""
+    first_seed: int
+    count: int
+
+    @abstractmethod
+    def initial(self, expert: int) -> State:
+        """An expert before its first step."""
+
+    @abstractmethod
+    def snapshot(self, expert: int, epoch: int) -> State:
+        """An expert after an epoch; epoch 0 is the initial state."""
+
+    @abstractmethod
+    def rounded(self, expert: int, state: State) -> tuple[dict[str, Tensor], State]:
+        """A state as it is stored, and the state that this stands for."""
+
+    def has(self, expert: int, epoch: int) -> bool:
+        """Whether a snapshot is there."""
+        return epoch == 0 or self.record.has(self.name(expert, epoch))
+
+    def missing(self, epochs: Collection[int]) -> list[int]:
+        """The experts that lack any of these epochs."""
+        return [expert for expert in range(self.count) if not all(self.has(expert, epoch) for epoch in epochs)]
+
+    def name(self, expert: int, epoch: int) -> str:
+        """The file of a snapshot inside the record."""
+        return f"seed-{self.first_seed + expert:06}/epoch-{epoch:03}.safetensors"
+
+
+def extend(
+    trajectories: Trajectories[State],
+    expert: int,
+    keep: Collection[int],
+    train_epoch: Callable[[State, int, int], tuple[float, State]],
+    *,
+    lower: str,
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> None:
+    """Train one expert from its last useful snapshot and store the epochs of `keep` that are missing.
+
+    Args:
+        trajectories: where snapshots are read from and written to.
+        expert: which trajectory.
+        keep: epochs after which a snapshot is wanted.
+        train_epoch: from a state, the epoch's number and its seed to the mean loss and the new state.
+        lower: the settings to lower when it diverges.
+        on_epoch: told each finished epoch's number and mean loss.
+
+    Raises:
+        NonFiniteError: the loss became NaN or infinite.
+    """
+    wanted = [epoch for epoch in sorted(keep) if not trajectories.has(expert, epoch)]
+    if not wanted:
+        return
+    begin = max(epoch for epoch in range(wanted[0]) if trajectories.has(expert, epoch))
+    state = trajectories.snapshot(expert, begin)
+    for epoch in range(begin + 1, wanted[-1] + 1):
+        loss, state = train_epoch(state, epoch, (trajectories.first_seed + expert) * 1_000_003 + epoch)
+        if not loss < float("inf"):
+            raise NonFiniteError(f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower {lower}.")
+        # Rounded after every epoch, kept or not: else the state would depend on which epochs were asked for.
+        stored, state = trajectories.rounded(expert, state)
+        if epoch in wanted:
+            trajectories.record.write_tensors(trajectories.name(expert, epoch), stored)
+        on_epoch(epoch, loss)

@@ -1,0 +1,116 @@
+"""Students of protocol A: the pretrained image encoder and a fresh text head, trained on a set's pixels, and scored.
+
+Letters: N pairs, S side in pixels, C captions, d and e widths of the image and the text encoder.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import Float, Float16, Int, UInt8
+from torch import Generator, Tensor
+
+from raydd.config import StudentsConfig
+from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
+from raydd.distill.encoder_student import Networks
+from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
+from raydd.distill.losses import LOSSES
+from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.weights import leaves
+from raydd.errors import NonFiniteError, RecordError
+from raydd.evaluate.retrieval import retrieval_scores
+from raydd.evaluate.students import DECAY, FIRST_SEED
+
+
+def train_student(
+    encoder: TrainedEncoder,
+    pairs: SyntheticSet,
+    recipe: StudentsConfig,
+    *,
+    temperature: float,
+    seed: int,
+    device: str = "cpu",
+    on_epoch: Callable[[int, Networks], None] = lambda epoch, networks: None,
+) -> Networks:
+    """Train one student by the recipe of `raydd.evaluate.students`, the image encoder in place of the image head.
+
+    `on_epoch` is told each epoch's number, from 0, and the networks after it.
+
+    Raises:
+        NonFiniteError: the training diverged.
+        RecordError: the pairs have no pixels.
+    """
+    if pairs.pixels is None:
+        raise RecordError("This set has no pixels, which students that train an image encoder need.")
+    pixels, texts = pairs.pixels.to(device), pairs.text_features.to(device)
+    similarity, width = pairs.similarity.matrix().to(device), pairs.image_features.shape[1]
+    draws, masks = Generator().manual_seed(FIRST_SEED + seed), Generator(device).manual_seed(FIRST_SEED + seed)
+    head = initial_head(texts.shape[1], width, Generator().manual_seed(FIRST_SEED + seed))
+    networks = Networks.of({name: weight.clone() for name, weight in encoder.start.items()}, head).to(device)
+    networks = Networks(leaves(networks.image), leaves(networks.text))
+    scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
+    optimizer = torch.optim.SGD(
+        [
+            {"params": list(side.values()), "lr": rate * scale}
+            for side, rate in zip(networks, (pairs.rate_image, pairs.rate_text), strict=True)
+        ],
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    size = min(recipe.batch_size, len(pixels))
+    for epoch in range(recipe.epochs + 1):  # published: one epoch more than the number says
+        if epoch == recipe.epochs // 2 + 1:
+            for group in optimizer.param_groups:
+                group["lr"] *= DECAY
+        for _ in range(math.ceil(len(pixels) / size)):
+            batch = torch.randperm(len(pixels), generator=draws)[:size].to(device)
+            seen = SeenImages(encoder, networks.image, pixels[batch] / 255)
+            dropout = dropout_mask((size, width), recipe.dropout, masks)
+            projected = to_sphere(project(Head(**networks.text), texts[batch], dropout))
+            logits = to_sphere(seen.features) @ projected.T / temperature
+            loss = LOSSES[pairs.loss](logits, similarity[batch][:, batch])
+            if not bool(loss.isfinite()):
+                raise NonFiniteError(
+                    f"A student diverged at the rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
+                    "Lower distill.encoder_rate or distill.start_rate."
+                )
+            at_features, *at_text = torch.autograd.grad(loss, [seen.features, *networks.text.values()])
+            gradients = [*seen.gradient(at_features).values(), *at_text]
+            for weight, gradient in zip((*networks.image.values(), *networks.text.values()), gradients, strict=True):
+                weight.grad = gradient
+            optimizer.step()
+        on_epoch(epoch, networks)
+    return Networks(*({name: weight.detach() for name, weight in side.items()} for side in networks))
+
+
+def score_networks(
+    encoder: TrainedEncoder,
+    networks: Networks,
+    images: Iterable[UInt8[Tensor, "_ 3 S S"]],
+    texts: Float16[Tensor, "C e"],
+    image_of_text: Int[Tensor, "C"],
+    *,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Retrieval scores of a student or an expert on images that its own encoder sees, batch by batch.
+
+    Raises:
+        NonFiniteError: an embedding is not finite.
+    """
+    networks = networks.to(device)
+    with torch.inference_mode():
+        embedded = torch.cat([to_sphere(encoder(networks.image, part.to(device) / 255)) for part in images])
+        projected = to_sphere(project(Head(**networks.text), texts.to(device, torch.float32)))
+        return retrieval_scores(embedded, projected, image_of_text.to(device))
+
+
+def embed_pairs(
+    encoder: TrainedEncoder, networks: Networks, pairs: SyntheticSet, *, device: str = "cpu"
+) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]:
+    """A set's images and texts in the shared space of an expert or a student."""
+    assert pairs.pixels is not None
+    networks = networks.to(device)
+    with torch.no_grad():
+        images = [encoder(networks.image, part.to(device) / 255) for part in pairs.pixels.split(encoder.at_once)]
+        texts = project(Head(**networks.text), pairs.text_features.to(device))
+    return to_sphere(torch.cat(images)), to_sphere(texts)

@@ -1,0 +1,96 @@
+"""The stage distill under protocol A: synthetic pixels and texts that train a whole image encoder and a text head."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from raydd.config import Config
+from raydd.distill.encoder_engine import EncoderDistillation
+from raydd.distill.encoder_experts import EncoderExperts
+from raydd.distill.engine import DistillPoint
+from raydd.distill.synthetic import SyntheticSet
+from raydd.evaluate.collapse import collapse_measures
+from raydd.evaluate.encoder_students import embed_pairs
+from raydd.progress import Progress
+from raydd.stages.encoder_bench import EncoderBench, open_bench
+from raydd.stages.encoder_experts import experts_record, trained
+from raydd.stages.encoder_students import score_students
+from raydd.stages.matching import Phase, match
+from raydd.stages.students import fit_rates
+from raydd.stages.synthetic_files import write_readable
+from raydd.store import Record, Store
+
+VERSION = 1
+# Settings of distill that do not decide what comes out, or that protocol A has no use for.
+_NOT_CONTENT = ("method", "checkpoint_every", "steps_per_encoding", "range_pull", "start", "space")
+
+
+def distilled(config: Config, store: Store, progress: Progress, every: int) -> Iterator[DistillPoint]:
+    """Distil, going on from the store's checkpoint; yields every so many steps and at the end."""
+    bench = open_bench(config, store, progress)
+    record, settings = synthetic_record(bench), config.distill
+    experts = trained(bench, count=config.experts.count, epochs=settings.expert_epochs)
+    phase = Phase(
+        record,
+        settings,
+        begin=lambda: _begin(bench, experts),
+        collapse=lambda synthetic: collapse_of(bench, experts, synthetic),
+        finish=lambda synthetic: _finish(bench, record, synthetic),
+        device=bench.device,
+        progress=progress,
+        every=every,
+        total=settings.steps,
+    )
+    yield from match(phase)
+
+
+def synthetic_record(bench: EncoderBench) -> Record:
+    """The place of the synthetic set that these settings make."""
+    config = bench.config
+    settings: dict[str, Any] = {
+        **{name: value for name, value in asdict(config.distill).items() if name not in _NOT_CONTENT},
+        "temperature": config.experts.temperature,
+        "experts": {"count": config.experts.count, "first_seed": config.experts.seed},
+        "students": asdict(config.students) if config.distill.fit_rates else {},
+    }
+    upstream = {"experts": experts_record(bench).fingerprint}
+    return Record.of(bench.store, "synthetic", settings, upstream, version=VERSION)
+
+
+def _begin(bench: EncoderBench, experts: EncoderExperts) -> EncoderDistillation:
+    """A distillation at its start: real pairs with their pixels."""
+    config = bench.config
+    settings = config.distill
+    rates = settings.encoder_rate, settings.start_rate
+    return EncoderDistillation(
+        bench.real_set(settings.seed, rates, settings.loss, settings.similarity),
+        experts,
+        settings,
+        encoder=bench.trained,
+        temperature=config.experts.temperature,
+        pixel_unit=bench.encoder.pixel_std,
+        text_spread=bench.captions.spread,
+        device=bench.device,
+    )
+
+
+def collapse_of(bench: EncoderBench, experts: EncoderExperts, synthetic: SyntheticSet) -> dict[str, float]:
+    """Collapse measures of a set, in the space of the first expert's last snapshot."""
+    networks = experts.snapshot(0, bench.config.distill.expert_epochs[-1])
+    return collapse_measures(*embed_pairs(bench.trained, networks, synthetic, device=bench.device))
+
+
+def _finish(bench: EncoderBench, record: Record, synthetic: SyntheticSet) -> tuple[SyntheticSet, dict[str, Any]]:
+    """Fit the rates, and write what others can read of the set; gives it and the record's facts."""
+    part, config = 1.0, bench.config
+    if config.distill.fit_rates:
+        synthetic, part = fit_rates(synthetic, lambda tried: score_students(bench, tried, "val", [0]).mean["r_mean"])
+    captions = write_readable(record, synthetic, bench.captions.train.texts, bench.data.train)
+    facts = {
+        "data": {"name": bench.data.name, "fingerprint": bench.data.fingerprint},
+        "encoders": {"image": config.encoders.image, "text": config.encoders.text},
+        "experts": {"lr": config.experts.lr, "encoder_lr": config.experts.encoder_lr, "width": bench.encoder.width},
+        "part_of_learned_rates": part,
+        "first_captions": captions[:3],
+    }
+    return synthetic, facts
