@@ -30,8 +30,8 @@ def require_heads(config: Config) -> None:
     """
     if config.distill.protocol != "heads":
         raise ConfigError(
-            f"distill.protocol is {config.distill.protocol!r}, but sweeps and comparisons run on cached features, which "
-            "heads alone are trained on. Take `raydd run` for protocol encoder."
+            f"distill.protocol is {config.distill.protocol!r}, but sweeps and comparisons run on cached features, "
+            "which heads alone are trained on. Take `raydd run` for protocol encoder."
         )
 
 
