@@ -71,7 +71,8 @@ Commands, settings and their choices at the Tab key:
 # bash, with the package bash-completion
 raydd --completion bash > ~/.local/share/bash-completion/completions/raydd
 
-# zsh, in a folder of $fpath
+# zsh; ~/.zshrc has: fpath=(~/.zfunc $fpath); autoload -U compinit; compinit
+mkdir -p ~/.zfunc
 raydd --completion zsh > ~/.zfunc/_raydd
 ```
 """

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -138,23 +137,6 @@ def test_the_notebook_runs(tmp_path: Path):
     assert "494 train" in printed
     assert "'r_mean'" in printed
     assert re.search(r"modality gap \d\.\d{3}", printed)
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_a_shell_completes_commands_and_settings(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["--completion", shell]) == 0
-    script = tmp_path / "raydd"
-    script.write_text(capsys.readouterr().out)
-    if not shutil.which(shell):
-        assert "--distill.space" in script.read_text()
-        pytest.skip(f"there is no {shell} to try it in; the script names the settings")
-    assert subprocess.run([shell, "-n", str(script)], check=False).returncode == 0
-    if shell == "bash":
-        ask = f"source {script}; COMP_WORDS=(raydd %s); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _tyro_raydd; "
-        ask += 'echo "${COMPREPLY[@]}"'
-        for words, wanted in (("exp", "export"), ("run --distill.sp", "--distill.space")):
-            done = subprocess.run(["bash", "-c", ask % words], check=True, capture_output=True, text=True)
-            assert wanted in done.stdout.split()
 
 
 def _flags(page: str) -> list[str]:
