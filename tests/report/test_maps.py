@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from raydd.report.maps import cluster_order, modality_maps, pca, similarity_map
+from raydd.report.maps import cluster_order, modality_maps, pca, similarity_map, umap
 
 
 def test_the_plane_is_that_of_the_largest_variance():
@@ -53,7 +53,19 @@ def test_start_and_end_are_drawn_on_the_same_axes():
     assert "7 images and 7 texts" in start.summary
 
 
-def test_umap_is_an_extra():
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:n_jobs")
+def test_umap_s_plane_keeps_neighbours_and_is_the_same_again():
     pytest.importorskip("umap")
-    rows = [torch.nn.functional.normalize(torch.randn(12, 5), dim=1) for _ in range(4)]
-    assert len(modality_maps((rows[0], rows[1]), (rows[2], rows[3]), "umap")) == 2
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.nn.functional.normalize(torch.randn(3, 16, generator=generator), dim=1)
+    rows = kinds.repeat_interleave(20, 0) + 0.1 * torch.randn(60, 16, generator=generator)
+    points = umap(rows)
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert (apart.argmin(1) // 20 == np.arange(60) // 20).all()
+    assert np.array_equal(umap(rows), points)
+    halves = torch.nn.functional.normalize(rows, dim=1).split(15)
+    start, _ = modality_maps((halves[0], halves[1]), (halves[2], halves[3]), "umap")
+    assert "UMAP 1" in start.figure
+    assert "the table below measures the gap" in start.summary
