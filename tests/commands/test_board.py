@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import socket
@@ -49,7 +50,15 @@ def test_an_address_that_mlflow_refuses_ends_with_its_reason(tmp_path: Path, cap
 def test_the_pages_are_served_on_loopback_until_the_end_and_nothing_stays(end: signal.Signals, tmp_path: Path):
     port = free_port()
     command = [sys.executable, "-m", "raydd.cli", "board", "--port", str(port), "--place.home", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "300"}) as board:
+    board = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "300"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
+    )
+    with board, contextlib.ExitStack() as left:
+        left.callback(board.terminate)  # if an assertion fails: else the block would wait for ever
         assert board.stdout
         assert "Nothing was tracked yet" in board.stdout.readline()
         assert f"http://127.0.0.1:{port}" in board.stdout.readline()
