@@ -233,17 +233,14 @@ class DistillConfig:
 class PixelsConfig:
     """The second half of features-then-pixels: pixels whose features match the distilled ones."""
 
-    steps: int = 150
+    steps: int = 300
     """Adam steps on the pixels."""
     lr: float = 0.02
     """Step size at the start, in units of the pixel range 0 to 1; it falls to zero along a cosine."""
-    refine_steps: int = 0
-    """Distillation steps of text, similarity and rates afterwards, with the pixels' own features held fixed."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, "pixels.steps", self.steps, "0 or more")
         _require(self.lr > 0, "pixels.lr", self.lr, "above 0")
-        _require(self.refine_steps >= 0, "pixels.refine_steps", self.refine_steps, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,6 @@ SETTINGS: dict[str, Any] = {
     "distill.steps": 6,
     "distill.target_epochs": 1,
     "pixels.steps": 3,
-    "pixels.refine_steps": 2,
     "students.epochs": 3,
     "evaluate.seeds": 2,
     "place.mlflow": "none",

@@ -20,7 +20,6 @@ TINY: dict[str, Any] = {
     "distill.max_start_epoch": 1,
     "distill.checkpoint_every": 3,
     "pixels.steps": 4,
-    "pixels.refine_steps": 3,
     "students.epochs": 4,
     "evaluate.seeds": 2,
     "place.threads": 1,

