@@ -1,4 +1,4 @@
-"""A distillation step that trains the whole image encoder: efficientnet-lite0, 64 pixels, minibatches of 8 pairs."""
+"""A distillation step that trains the whole image encoder: efficientnet-lite0, 64 pixels, minibatches of 4 pairs."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ from raydd.distill.losses import LOSSES
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
 
-_SIDE, _PAIRS, _MINIBATCH, _TEXT_WIDTH = 64, 24, 8, 384
+_SIDE, _PAIRS, _MINIBATCH, _TEXT_WIDTH = 64, 24, 4, 384
 
 
 def matching_step(steps: int, *, exact: bool) -> Callable[[], object]:
@@ -34,7 +34,7 @@ def unrolled_step(steps: int) -> Callable[[], object]:
 
 
 def _given(steps: int, *, exact: bool) -> tuple[Walk, Networks, Networks, LearnedPairs]:
-    encoder = load_image_encoder(EncodersConfig(image_size=_SIDE), fold=False)
+    encoder = load_image_encoder(EncodersConfig(image_size=_SIDE), trained=True)
     trained = TrainedEncoder(encoder.module, at_once=_MINIBATCH)
     generator = Generator().manual_seed(0)
     head = initial_head(_TEXT_WIDTH, encoder.width, generator)

@@ -135,18 +135,15 @@ class SeenImages:
 
 
 class _Sum:
-    """A running sum of lists of tensors, in place."""
+    """A running sum of lists of tensors. Never in place: autograd may give one tensor for several weights."""
 
     def __init__(self) -> None:
         self.parts: list[Tensor] = []
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Add one list; the first becomes the sum itself."""
-        if self.parts:
-            for part, tensor in zip(self.parts, tensors, strict=True):
-                part += tensor
-        else:
-            self.parts = list(tensors)
+        """Add one list."""
+        sums = [part + tensor for part, tensor in zip(self.parts, tensors, strict=True)] if self.parts else tensors
+        self.parts = list(sums)
 
 
 def _derivatives(of: Tensor, at: list[Tensor], rows: Tensor | None, **how: bool) -> tuple[Tensor, ...]:

@@ -38,7 +38,7 @@ class EncoderBench:
         Raises:
             ConfigError: a width that it does not have was asked for.
         """
-        encoder = load_image_encoder(self.config.encoders, self.device, fold=False)
+        encoder = load_image_encoder(self.config.encoders, self.device, trained=True)
         if self.config.experts.width not in (0, encoder.width):
             raise ConfigError(
                 f"experts.width is {self.config.experts.width}, but under distill.protocol encoder the image encoder's "

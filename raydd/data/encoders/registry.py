@@ -60,11 +60,11 @@ TEXT_ENCODERS: dict[str, Family[LoadText]] = {
 }
 
 
-def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, fold: bool = True) -> ImageEncoder:
+def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: bool = False) -> ImageEncoder:
     """The image encoder that `encoders.image` names, frozen, on a device.
 
-    On the CPU it is in the memory format that is faster there, which is measured. `fold` makes batch norms part of the
-    convolutions before them; without it the parameters are those that the network was trained in.
+    On the CPU it is in the memory format that is faster there, which is measured. One that is to be `trained` keeps its
+    own parameters, no batch norm being folded, and its memory format, on which last bits depend.
 
     Raises:
         ConfigError: there is no such encoder.
@@ -73,9 +73,9 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, fold: boo
     family, argument = _find(config.image, IMAGE_ENCODERS, "image")
     tower = family.load(argument, config)
     plain = tower.module.eval().requires_grad_(False)
-    network = LeanGraph(fold_batch_norms(plain, tower.size)) if fold else plain
+    network = plain if trained else LeanGraph(fold_batch_norms(plain, tower.size))
     module = NormalisedTower(network, tower.mean, tower.std).eval().requires_grad_(False)
-    if torch.device(device).type == "cpu":
+    if torch.device(device).type == "cpu" and not trained:
         fastest_memory_format(f"{config.image} {tower.size}", module, tower.size)
     return ImageEncoder(config.image, tower.size, tower.width, module.to(device), image_identity(config))
 
