@@ -65,6 +65,17 @@ def _repblend(
     )
 
 
+# What the scripts of LoRS train: the whole image encoder, which has no head, and the text head.
+_ENCODER = {"distill.protocol": "encoder", "experts.encoder_lr": 0.1, "distill.encoder_rate": 0.1}
+
+
+def _trained(preset: Preset) -> Preset:
+    return Preset(
+        preset.description.replace("both heads trained, else", "image encoder and text head trained,"),
+        {**preset.settings, **_ENCODER},
+    )
+
+
 def _lors(pairs: int, lr: float, similarity_lr: float, rank: int, alpha: float, starts: int, minibatch: int) -> Preset:
     same = _repblend("Flickr30k", pairs, lr, similarity_lr, rank, alpha, starts)
     return Preset(
@@ -87,6 +98,9 @@ PRESETS: dict[str, Preset] = {
     "lors-flickr30k-100": _lors(99, 100, 10, 10, 3, 2, 20),
     "lors-flickr30k-200": _lors(199, 1000, 10, 5, 1, 2, 20),
     "lors-flickr30k-500": _lors(499, 1000, 100, 20, 0.01, 3, 40),
+    "lors-flickr30k-100-encoder": _trained(_lors(99, 100, 10, 10, 3, 2, 20)),
+    "lors-flickr30k-200-encoder": _trained(_lors(199, 1000, 10, 5, 1, 2, 20)),
+    "lors-flickr30k-500-encoder": _trained(_lors(499, 1000, 100, 20, 0.01, 3, 40)),
     "repblend-no-blending": _ablation("no blending", {"distill.blend": "none"}),
     "repblend-noise": _ablation("noise in place of the other pair", {"distill.blend": "noise"}),
     "repblend-image-blend": _ablation("images alone are blended", {"distill.blend_sides": "image"}),
