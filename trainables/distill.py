@@ -13,7 +13,6 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import PlaceError
 from raydd.place import open_store, use_threads
 from raydd.settings import with_settings
-from raydd.stages.evaluating import collapse
 from raydd.stages.experts import open_experts
 from raydd.stages.students import with_fitted_rates
 from raydd.store import Store, fingerprint
@@ -66,6 +65,7 @@ def distillation_reports(config: Config, store: Store, claimant: Claimant) -> It
     seconds, before, scored = 0.0, 0, 0
     for point in stages.distill(config, store, claimant.progress, every=every):
         last = point.step == point.steps
+        curve += map(dict, point.collapse)
         curve.append({"step": point.step, **{f"distill/{name}": value for name, value in point.metrics.items()}})
         seconds += point.metrics.get("seconds", 0.0) * (point.step - before)
         before = point.step
@@ -77,7 +77,6 @@ def distillation_reports(config: Config, store: Store, claimant: Claimant) -> It
             synthetic, seeds = _as_if_finished(config, store, synthetic), 1
         scores = stages.evaluate(config, store, synthetic, split="val", seeds=seeds).mean
         curve[-1] |= {f"val/{name}": value for name, value in scores.items()}
-        curve[-1] |= collapse(config, store, point.synthetic)
         record = stages.synthetic_record(config, store) if last else None
         yield TrialReport(
             step=point.step,
@@ -85,10 +84,18 @@ def distillation_reports(config: Config, store: Store, claimant: Claimant) -> It
             r_mean=scores["r_mean"],
             seconds=record.facts()["seconds"] if record else seconds,
             bytes=point.synthetic.stored_bytes,
-            curve=curve,
+            curve=_by_step(curve),
             record=record.folder if record else "",
         )
         curve = []
+
+
+def _by_step(points: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The points in the order of their steps, those of the same step as one."""
+    by_step: dict[float, dict[str, float]] = {}
+    for point in sorted(points, key=lambda point: point["step"]):
+        by_step.setdefault(point["step"], {}).update(point)
+    return list(by_step.values())
 
 
 def _as_if_finished(config: Config, store: Store, synthetic: SyntheticSet) -> SyntheticSet:

@@ -8,7 +8,7 @@ A distillation step (RepBlend's; the other methods are switches of it):
 Letters: N synthetic pairs, d and e the widths of the image and the text encoder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -203,6 +203,8 @@ class DistillPoint:
     metrics: dict[str, float]
     """Losses, gradient norms and rates of the last step; means over the steps since the point before."""
     synthetic: SyntheticSet
+    collapse: Sequence[Mapping[str, float]] = ()
+    """Collapse measures since the point before, where somebody takes them, and the `step` of each."""
 
 
 def distill(distillation: Distillation, every: int) -> Iterator[DistillPoint]:

@@ -14,7 +14,7 @@ from raydd.errors import NonFiniteError, RecordError
 from raydd.memory import peak_bytes, reset_peak
 from raydd.progress import Leave, Progress
 from raydd.stages.collapsing import is_due
-from raydd.stages.curves import Log, without_log
+from raydd.stages.curves import Log, Points, without_log
 from raydd.store import Record
 
 SET = "synthetic.safetensors"
@@ -44,6 +44,11 @@ class Phase:
     before: int = 0
     """Steps of the phases before this one."""
 
+    def point(self, step: int, metrics: dict[str, float], synthetic: SyntheticSet, collapse: Points) -> DistillPoint:
+        """What a listener is told after so many steps of this phase."""
+        noted = [note | {"step": self.before + note["step"]} for note in collapse]
+        return DistillPoint(self.before + step, self.total, metrics, synthetic, noted)
+
 
 def match(phase: Phase) -> Iterator[DistillPoint]:
     """Match trajectories until the record is complete, going on from its checkpoint.
@@ -54,13 +59,13 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     record, settings, before = phase.record, phase.settings, phase.before
     if record.complete:
         log = Log.of_tensors(record.read_tensors(CURVE))
-        yield DistillPoint(before + settings.steps, phase.total, log.last_means(1), load_synthetic(record))
+        yield phase.point(settings.steps, log.last_means(1), load_synthetic(record), log.collapse)
         return
     reset_peak(phase.device)
     began = time.perf_counter()
     distillation, log = _begin(phase)
     preparing = time.perf_counter() - began
-    since = distillation.done
+    since, told = distillation.done, 0  # after an interruption all of the collapse once more: some may be lost
     if not since:
         _note_collapse(phase, distillation, log)
     while distillation.done < settings.steps:
@@ -84,9 +89,10 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
         if phase.every and distillation.done % phase.every == 0:
             means = log.last_means(distillation.done - since)
             since = distillation.done
-            yield DistillPoint(before + distillation.done, phase.total, means, distillation.synthetic())
+            yield phase.point(since, means, distillation.synthetic(), log.collapse[told:])
+            told = len(log.collapse)
     synthetic = _finish(phase, distillation.synthetic(), log, preparing)
-    yield DistillPoint(before + settings.steps, phase.total, log.last_means(settings.steps - since), synthetic)
+    yield phase.point(settings.steps, log.last_means(settings.steps - since), synthetic, log.collapse[told:])
 
 
 def load_synthetic(record: Record) -> SyntheticSet:

@@ -50,7 +50,11 @@ def test_a_trial_reports_half_way_and_at_the_end_and_repeats_at_no_cost(config, 
     distill.distill_trial({"number": 0, "settings": {"distill.image_lr": 0.02}}, config, None)
     assert [report.step for report in reported] == [26, 50]
     assert [report.finished for report in reported] == [False, True]
-    assert [len(report.curve) for report in reported] == [13, 12]
+    losses = [point["step"] for report in reported for point in report.curve if "distill/loss" in point]
+    assert losses == list(range(2, 51, 2))
+    gaps = [point["step"] for report in reported for point in report.curve if "collapse/modality_gap" in point]
+    assert gaps == list(range(0, 51, 5))
+    assert all(sorted(steps := [point["step"] for point in report.curve]) == steps for report in reported)
     assert all(0 <= report.r_mean <= 100 for report in reported)
     last = reported[-1]
     assert last.bytes == 4 * (6 * (1280 + 384) + 6 + 2 * 6 * 3) + 16
@@ -58,6 +62,7 @@ def test_a_trial_reports_half_way_and_at_the_end_and_repeats_at_no_cost(config, 
 
     distill.distill_trial({"number": 1, "settings": {"distill.image_lr": 0.02}}, config, None)
     (again,) = reported[2:]
+    assert [point["step"] for point in again.curve] == list(range(0, 51, 5))
     assert (again.step, again.r_mean, again.seconds, again.record) == (50, last.r_mean, last.seconds, last.record)
 
 
