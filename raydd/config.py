@@ -235,7 +235,7 @@ class PixelsConfig:
 
     steps: int = 300
     """Adam steps on the pixels."""
-    lr: float = 0.02
+    lr: float = 0.01
     """Step size at the start, in units of the pixel range 0 to 1; it falls to zero along a cosine."""
 
     def __post_init__(self) -> None:
