@@ -3,11 +3,12 @@
 import json
 import os
 import platform
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +16,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from bench.measuring import FULL, QUICK, Clock, memory_is_measurable, time_pieces, total
+from bench.measuring import FULL, QUICK, Clock, keep_memory, median, memory_is_measurable, time_pieces, total
 from bench.memory import peak_of
 from bench.rows import ROWS, Row
+
+_WIDTH = 140  # of what is written to a file
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Options:
     """CPU threads of either side."""
     clock: Clock = "cpu"
     """CPU seconds, which other work on the machine leaves alone, or those on the wall, for an idle machine."""
+    data: Path | None = None
+    """A YAML file of a data set whose features and experts are in raydd's store, for the row `equal`."""
     json: Path | None = None
     """Also write all numbers to this file."""
 
@@ -59,21 +64,25 @@ class Result:
 
 def measure(row: Row, options: Options) -> Result:
     """Measure one row."""
-    size, floor = (QUICK, row.quick_floor) if options.quick else (FULL, row.floor)
+    size, floor = (
+        (QUICK, row.quick_floor) if options.quick else (replace(FULL, data=str(options.data or "")), row.floor)
+    )
     assert floor is not None
     seconds, counts = {}, {}
     with tempfile.TemporaryDirectory(prefix="raydd-bench-") as name:
         folder = Path(name)
         if row.pieces:
             pieces = row.pieces(size, folder)
-            seconds = time_pieces(pieces, size.rounds, options.clock)
+            rounds = time_pieces(pieces, size.rounds, options.clock)
+            seconds = {name: median(rounds, name) for name in pieces.run}
             counts = {side: dict(pieces.side(side)) for side in ("baseline", "raydd")}
-            baseline, raydd = total(pieces.baseline, seconds), total(pieces.raydd, seconds)
+            pairs = [(total(pieces.baseline, once), total(pieces.raydd, once)) for once in rounds]
             del pieces
         else:
             assert row.numbers is not None
-            baseline, raydd = row.numbers(size, folder)
-    value = row.measure.of(baseline, raydd)
+            pairs = [row.numbers(size, folder)]
+    baseline, raydd = (statistics.median(side) for side in zip(*pairs, strict=True))
+    value = statistics.median(row.measure.of(*pair) for pair in pairs)
     kept, peaks = row.measure.holds(value, floor), (None, None)
     if row.memory and memory_is_measurable() and not options.quick:
         peaks = tuple(peak_of(row.name, side, threads=options.threads) for side in ("baseline", "raydd"))
@@ -103,11 +112,12 @@ def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
 
 def main(options: Options) -> int:
     """Measure the rows, print the table, and say what fell under its floor."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     unknown = set(options.only) - {row.name for row in ROWS}
     if unknown:
         console.print(f"There is no row {sorted(unknown)}. The rows: {', '.join(row.name for row in ROWS)}.")
         return 2
+    keep_memory()
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of the processes that this one starts
     chosen = [
@@ -123,7 +133,7 @@ def main(options: Options) -> int:
     clock = "CPU seconds" if options.clock == "cpu" else "seconds on the wall"
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     rounds = (QUICK if options.quick else FULL).rounds
-    title = f"{clock}, {threads}, medians of {rounds} rounds in turn; torch {torch.__version__}, {_processor()}"
+    title = f"{clock}, {threads}, medians of {rounds} pairs in turn; torch {torch.__version__}, {_processor()}"
     console.print(table_of(measured, title))
     console.print(
         f"{(time.monotonic() - began) / 60:.1f} minutes. Times of hours are sums of measured pieces (--json)."

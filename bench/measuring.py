@@ -1,14 +1,16 @@
 """How a row is measured: pieces of work, timed in turn in one process, and added up as often as each side does them.
 
-A piece is timed in rounds, every piece once a round, so that whatever else the machine does falls on all of them alike;
-the median counts. What takes hours is never run whole: it is the sum of its pieces, each times its number.
+A piece is timed in rounds, every piece once a round, so that whatever else the machine does falls on all of them alike.
+A round gives a pair of both sides, and the median of the pairs counts. What takes hours is never run whole: it is the
+sum of its pieces, each times its number.
 """
 
+import ctypes
 import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,11 +19,12 @@ import psutil
 
 Clock = Literal["cpu", "wall"]
 _SHORTEST, _MOST = 0.02, 10  # seconds; shorter pieces are repeated within a round, at most so often
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the measured pieces are; ratios move little with it, and CI has minutes alone."""
+    """How large the measured pieces are; ratios move with it, and CI has minutes alone."""
 
     rounds: int = 5
     expert_batch: int = 128
@@ -34,6 +37,8 @@ class Size:
     """Images and captions to rank."""
     selection: tuple[int, int] = (500, 30_000)
     """Pairs to select, and pairs to select from."""
+    data: str = ""
+    """A YAML file whose data the row `equal` takes; the bundled pictures if empty."""
 
 
 FULL = Size()
@@ -53,19 +58,23 @@ class Pieces:
         return {"baseline": self.baseline, "raydd": self.raydd}[name]
 
 
-def time_pieces(pieces: Pieces, rounds: int, clock: Clock) -> dict[str, float]:
-    """Median seconds of each piece; a round before the first warms up and finds how often a short one is repeated."""
+Round = Mapping[str, float]  # seconds of each piece
+
+
+def time_pieces(pieces: Pieces, rounds: int, clock: Clock) -> list[Round]:
+    """Seconds of each piece in each round; one more before them warms up and finds how often a short one runs."""
     first = {name: _seconds(run, 1, clock) for name, run in pieces.run.items()}
     repeats = {name: min(_MOST, max(1, round(_SHORTEST / max(seconds, 1e-6)))) for name, seconds in first.items()}
-    seen: dict[str, list[float]] = {name: [] for name in pieces.run}
-    for _ in range(rounds):
-        for name, run in pieces.run.items():
-            seen[name].append(_seconds(run, repeats[name], clock))
-    return {name: statistics.median(seconds) for name, seconds in seen.items()}
+    return [{name: _seconds(run, repeats[name], clock) for name, run in pieces.run.items()} for _ in range(rounds)]
 
 
-def total(counts: Mapping[str, float], seconds: Mapping[str, float]) -> float:
-    """Seconds of a side: each piece's median times its number."""
+def median(rounds: Sequence[Round], name: str) -> float:
+    """Median seconds of a piece."""
+    return statistics.median(seconds[name] for seconds in rounds)
+
+
+def total(counts: Mapping[str, float], seconds: Round) -> float:
+    """Seconds of a side in one round: each piece's times its number."""
     return sum(count * seconds[name] for name, count in counts.items())
 
 
@@ -77,13 +86,26 @@ def now(clock: Clock) -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
+def keep_memory() -> None:
+    """Let glibc keep the memory that it once took.
+
+    Else a large tensor may be given back and taken again, page by page, at every step, or not, as it happens with what
+    ran before. The published loop, which makes many, takes up to twice as long where it is.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
 def peak_bytes(pieces: Pieces, side: str) -> int:
-    """What the pieces of a side add to this process's memory at their peak, each run once."""
+    """What the pieces of a side add to this process's memory at their peak, or a process that they start; run once."""
     before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, see proc(5)
     for name in pieces.side(side):
         pieces.run[name]()
-    return max(0, _peak() - before)
+    children = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(0, _peak() - before, children)
 
 
 def memory_is_measurable() -> bool:

@@ -20,7 +20,7 @@ from torch import Generator
 
 from bench.encoder_steps import matching_step, unrolled_step
 from bench.inputs import TEMPERATURE, experts_in
-from bench.measuring import Pieces, now, peak_bytes, time_pieces
+from bench.measuring import Pieces, median, now, peak_bytes, time_pieces
 from bench.rows.distillation import PUBLISHED
 from bench.rows.sweep import busy_seconds
 from raydd.config import DistillConfig
@@ -189,7 +189,7 @@ def _measured(run: Callable[[], object]) -> dict[str, float]:
     """Median CPU seconds on one thread, and megabytes added at the peak of the first run."""
     pieces = Pieces({"run": run}, {"run": 1}, {"run": 1})
     peak = peak_bytes(pieces, "raydd")
-    return {"CPU seconds": time_pieces(pieces, _REPEATS, "cpu")["run"], "peak MB": peak / 1e6}
+    return {"CPU seconds": median(time_pieces(pieces, _REPEATS, "cpu"), "run"), "peak MB": peak / 1e6}
 
 
 def _measured_once(run: Callable[[], object]) -> dict[str, float]:

@@ -31,7 +31,6 @@ START = (
         aim=0.3,
         quick_floor=0.7,
         measure=ITSELF,
-        memory=None,
         pieces=_help,
     ),
     Row(
@@ -39,9 +38,8 @@ START = (
         "import of the engine beside torch's own",
         "`import torch`",
         floor=0.3,
-        quick_floor=0.6,
+        quick_floor=1.0,
         measure=BEYOND,
-        memory=None,
         pieces=_import,
     ),
 )
