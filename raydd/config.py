@@ -26,12 +26,15 @@ class DataConfig:
     """What to do with unreadable images, empty captions and duplicate ids: leave them out and say so, or stop."""
     grey_images: Literal["keep", "skip", "refuse"] = "keep"
     """What to do with grey-scale images: use them as RGB, leave them out, or stop."""
+    caption_words: int = 0
+    """Clean captions as published (lower case, marks to spaces) and cut them after so many words; 0 leaves them."""
     val_share: float = 0.1
     """Share of the training images that become val when the data set brings no val split, 0 to 0.5."""
     seed: int = 0
     """Seed of the splits that raydd cuts itself."""
 
     def __post_init__(self) -> None:
+        _require(self.caption_words >= 0, "data.caption_words", self.caption_words, "0 or more")
         _require(0 < self.val_share <= 0.5, "data.val_share", self.val_share, "above 0 and at most 0.5")
 
 

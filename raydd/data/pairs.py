@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raydd.config import DataConfig
+from raydd.data.captions import clean_caption
 from raydd.data.checking import GREY, check_images, check_texts, content_fingerprint, refuse, summarise
 from raydd.data.images import ImageSource
 from raydd.data.listing import SPLITS, Entry, Problem, Split
@@ -26,7 +27,7 @@ class Pairs:
     ids: tuple[str, ...]
     """Name of each image in the data set; of length n, unique over all splits."""
     captions: tuple[str, ...]
-    """All captions as the data set has them, those of an image side by side."""
+    """All captions, those of an image side by side."""
     image_of_caption: NDArray[np.int64]
     """Index of each caption's image, ascending: shape (C,)."""
 
@@ -88,7 +89,7 @@ def load_data(config: DataConfig, store: Store, progress: Progress = silent) -> 
             refuse, or has no training image left.
     """
     listing = find_reader(config.reader)(config)
-    entries, text_problems = check_texts(listing.entries)
+    entries, text_problems = check_texts(_cleaned(listing.entries, config.caption_words))
     problems = [*listing.problems, *text_problems]
     if config.bad_pairs == "refuse":
         refuse(problems, "data.bad_pairs")  # before the images, which take longer
@@ -110,6 +111,12 @@ def load_data(config: DataConfig, store: Store, progress: Progress = silent) -> 
         notes=listing.notes + notes,
         fingerprint=content_fingerprint(entries),
     )
+
+
+def _cleaned(entries: Sequence[Entry], words: int) -> Sequence[Entry]:
+    if not words:
+        return entries
+    return [replace(entry, captions=tuple(clean_caption(c, words) for c in entry.captions)) for entry in entries]
 
 
 def _complete(

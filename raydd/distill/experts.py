@@ -21,7 +21,7 @@ from raydd.data.features import SplitFeatures
 from raydd.distill.heads import Head, dropout_mask, initial_heads, taps, to_sphere
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
-from raydd.errors import NonFiniteError, RecordError
+from raydd.errors import NonFiniteError
 from raydd.store import Record
 
 VERSION = 1
@@ -200,17 +200,3 @@ def contrastive_loss(logits: Float[Tensor, "B B"]) -> Float[Tensor, ""]:
     """InfoNCE: half the sum of the mean cross-entropies of rows and columns, the right class of row k being k."""
     right = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
-
-
-def require_snapshots(experts: Experts, epochs: Collection[int]) -> None:
-    """Refuse to distil from trajectories that lack an epoch.
-
-    Raises:
-        RecordError: naming the experts that are not there.
-    """
-    missing = experts.missing(epochs)
-    if missing:
-        raise RecordError(
-            f"{experts.record.folder}: experts {missing} lack snapshots of epochs {sorted(epochs)}. "
-            "Run `raydd experts` with the same settings."
-        )

@@ -42,6 +42,16 @@ def test_captions_belong_to_their_images(tiny_data: Path, store: Store) -> None:
     assert data.summary() == ("tiny: 12 train, 4 val, 4 test images, 40 captions",)
 
 
+def test_captions_are_cleaned_before_they_are_judged(tiny_data: Path, store: Store) -> None:
+    change(tiny_data, "train", caption=["Two DOGS (one black): running!", "!!!"])
+    plain = load_data(config_of(tiny_data), store)
+    cleaned = load_data(replace(config_of(tiny_data), caption_words=4), store)
+    assert plain.train.captions[0] == "Two DOGS (one black): running!"
+    assert cleaned.train.captions[0] == "two dogs one black"
+    assert len(cleaned.train.captions) == len(plain.train.captions) - 1
+    assert cleaned.fingerprint != plain.fingerprint
+
+
 def test_a_second_load_decodes_nothing(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (tiny_data / "images/train0.png").write_bytes(b"not an image")
     seen = []
