@@ -65,7 +65,11 @@ class Nodes:
 
     def trials(self, node: psutil.Process) -> list[psutil.Process]:
         """The processes of a node that run trials."""
-        return [process for process in self._all_of(node) if "ray::ImplicitFunc" in name_of(process)]
+        return self.processes(node, "ray::ImplicitFunc")
+
+    def processes(self, node: psutil.Process, name: str) -> list[psutil.Process]:
+        """The processes of a node whose command line holds a name."""
+        return [process for process in self._all_of(node) if name in name_of(process)]
 
     def close(self) -> None:
         """Kill all that is left."""

@@ -1,20 +1,28 @@
+import contextlib
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 
 import psutil
 import pytest
+from nodes import cluster_of
+from safetensors.torch import load_file
 
 from raydd import stages
 from raydd.config import Config
 from raydd.place import open_store
-from raydd.settings import with_settings
+from raydd.settings import flatten, load, with_settings
 from trainables.experts import make_experts
 
 
-def snapshots(config: Config) -> dict[str, bytes]:
+def snapshots(config: Config) -> dict[str, dict[str, list]]:
+    """The numbers of every snapshot by its file's name."""
     store = open_store(config.place)
-    return {name: store.read(name) for name in store.names("experts")}
+    tensors = {name: load_file(store.local(name)) for name in store.names("experts")}
+    return {name: {key: value.tolist() for key, value in parts.items()} for name, parts in tensors.items()}
 
 
 @pytest.mark.slow
@@ -54,6 +62,39 @@ def test_a_killed_worker_costs_the_trajectory_in_its_hands(config):
     assert stages.missing_experts(config, store) == []
     assert kept
     assert all(store.local(name).stat().st_mtime_ns == then for name, then in kept.items())
+
+
+@pytest.mark.slow
+def test_two_nodes_share_the_trajectories_and_make_what_one_process_makes(config, tmp_path):
+    with cluster_of(tmp_path, nodes=2) as (cluster, nodes):
+        config = with_settings(config, {"experts.width": 256, "place.ray": cluster.address})
+        settings = {name: value for name, value in flatten(config).items() if value != flatten(load())[name]}
+        driver = subprocess.Popen([sys.executable, "-c", DRIVER, json.dumps(settings)])
+        written: dict[int, int] = {node.pid: 0 for node in nodes}  # bytes that a node's Ray Train worker wrote
+        while driver.poll() is None:
+            time.sleep(0.05)
+            for node in nodes:
+                with contextlib.suppress(psutil.Error):  # the worker has just ended
+                    for worker in cluster.processes(node, "RayTrainWorker"):
+                        written[node.pid] = max(written[node.pid], worker.io_counters().write_chars)
+        assert driver.returncode == 0
+    store = open_store(config.place)
+    of_an_expert = sum(len(store.read(name)) for name in store.names("experts")) / 4
+    print(f"bytes written by each node's worker: {list(written.values())}; an expert has {of_an_expert:.0f}")
+    assert min(written.values()) > of_an_expert
+    alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
+    stages.experts(alone, open_store(alone.place))
+    assert len(snapshots(alone)) == 4
+    assert snapshots(alone) == snapshots(config)
+
+
+DRIVER = """
+import json, sys
+from raydd.settings import load
+from trainables.experts import make_experts
+
+make_experts(load(settings=json.loads(sys.argv[1])), workers=2)
+"""
 
 
 def is_worker(process: psutil.Process) -> bool:
