@@ -1,0 +1,97 @@
+"""Students that train the image encoder: they learn what the pairs teach, each seed its own way."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from encoder_walks import SIDE, D, E, N, conv_net
+
+from raydd.config import StudentsConfig
+from raydd.distill.encoder_passes import TrainedEncoder
+from raydd.distill.encoder_student import Networks
+from raydd.distill.experts import contrastive_loss
+from raydd.distill.heads import Head, embed, initial_head
+from raydd.distill.similarity import Similarity
+from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError, RecordError
+from raydd.evaluate.encoder_students import embed_pairs, score_networks, train_student
+from raydd.evaluate.retrieval import retrieval_scores
+from raydd.evaluate.students import FIRST_SEED
+
+RECIPE = StudentsConfig(epochs=6, batch_size=4, dropout=0.0)
+RATES = 0.05, 0.2
+TEXTS = torch.randn(N, E, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def encoder() -> TrainedEncoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TrainedEncoder(conv_net(), at_once=3)
+
+
+def pairs(rates: tuple[float, float] = RATES) -> SyntheticSet:
+    pixels = torch.randint(0, 256, (N, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    identity, which = Similarity("identity", N, {}), torch.arange(N)
+    return SyntheticSet(torch.zeros(N, D), TEXTS, identity, *rates, "infonce", which, which, pixels)
+
+
+def student(encoder: TrainedEncoder, given: SyntheticSet, seed: int = 0) -> Networks:
+    return train_student(encoder, given, RECIPE, temperature=0.07, seed=seed)
+
+
+def test_a_student_is_a_network_trained_by_plain_sgd(encoder: TrainedEncoder) -> None:
+    given, net = pairs(), copy.deepcopy(encoder.module).requires_grad_(True)
+    assert given.pixels is not None
+    head = Head(*map(torch.clone, initial_head(E, D, torch.Generator().manual_seed(FIRST_SEED))))
+    head = Head(*(part.requires_grad_() for part in head))
+    optimizer = torch.optim.SGD(
+        [{"params": list(net.parameters()), "lr": RATES[0] / 10}, {"params": list(head), "lr": RATES[1] / 10}],
+        momentum=0.9,
+        weight_decay=5e-4,
+    )
+    draws = torch.Generator().manual_seed(FIRST_SEED)
+    for epoch in range(7):
+        if epoch == 4:
+            for group in optimizer.param_groups:
+                group["lr"] /= 10
+        for _ in range(2):
+            batch = torch.randperm(N, generator=draws)[:4]
+            images = torch.nn.functional.normalize(net(given.pixels[batch] / 255))
+            logits = images @ embed(head, TEXTS[batch]).T / 0.07
+            optimizer.zero_grad()
+            contrastive_loss(logits).backward()
+            optimizer.step()
+    before = encoder.start
+    learnt = student(encoder, given)
+    for name, weight in net.named_parameters():
+        torch.testing.assert_close(learnt.image[name], weight.detach(), rtol=1e-4, atol=1e-6)
+        assert not torch.equal(learnt.image[name], before[name])
+    for name, part in head._asdict().items():
+        torch.testing.assert_close(learnt.text[name], part.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_scores_are_those_of_the_network_on_the_images(encoder: TrainedEncoder) -> None:
+    given, networks = pairs(), student(encoder, pairs())
+    assert given.pixels is not None
+    images, texts = embed_pairs(encoder, networks, given)
+    scores = score_networks(encoder, networks, given.pixels.split(4), TEXTS.half(), torch.arange(N))
+    assert scores == retrieval_scores(images, embed(Head(**networks.text), TEXTS.half().float()), torch.arange(N))
+    torch.testing.assert_close(texts, embed(Head(**networks.text), TEXTS))
+
+
+def test_same_seed_same_student_other_seed_another(encoder: TrainedEncoder) -> None:
+    one, same, other = (student(encoder, pairs(), seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(weight, same.image[name]) for name, weight in one.image.items())
+    assert not torch.equal(one.text["fc_weight"], other.text["fc_weight"])
+
+
+def test_a_diverging_student_says_what_to_lower(encoder: TrainedEncoder) -> None:
+    with pytest.raises(NonFiniteError, match=r"Lower distill\.encoder_rate"):
+        student(encoder, pairs((1e30, 1e30)))
+
+
+def test_pairs_without_pixels_are_refused(encoder: TrainedEncoder) -> None:
+    with pytest.raises(RecordError, match="no pixels"):
+        student(encoder, replace(pairs(), pixels=None))
