@@ -62,7 +62,7 @@ class _Images:
 
     def _fetch(self, block: int) -> None:
         if not 0 <= self._next <= block:
-            self._stream, self._next = self._blocks(), 0
+            self._stream, self._next = _blocks(self._path, self._column, self._group), 0
         while self._next <= block:
             number, images = next(self._stream)
             self._kept[number] = images
@@ -71,12 +71,17 @@ class _Images:
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
 
-    def _blocks(self) -> Iterator[tuple[int, pa.Array]]:
-        with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20) as file:
-            batches = file.iter_batches(BLOCK, row_groups=[self._group], columns=[self._column], use_threads=False)
-            for number, batch in enumerate(batches):
-                images = batch.column(0)
-                yield number, images.field("bytes") if isinstance(images, pa.StructArray) else images
+
+def _blocks(path: str, column: str, group: int) -> Iterator[tuple[int, pa.Array]]:
+    """The blocks of a column of a row group in order.
+
+    No method: a stream that knew its `_Images` would make a circle, whose megabytes wait for the garbage collector.
+    """
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        batches = file.iter_batches(BLOCK, row_groups=[group], columns=[column], use_threads=False)
+        for number, batch in enumerate(batches):
+            images = batch.column(0)
+            yield number, images.field("bytes") if isinstance(images, pa.StructArray) else images
 
 
 @lru_cache(maxsize=4)

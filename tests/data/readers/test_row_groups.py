@@ -1,4 +1,6 @@
+import gc
 import random
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,3 +46,18 @@ def test_only_some_blocks_stay_in_memory(sources: list[ParquetImage]) -> None:
         source.read()
     images = row_groups._images_of(sources[0].path, sources[0].column, 0)
     assert len(images._kept) == row_groups.KEPT
+
+
+def test_a_row_group_that_was_left_is_freed_without_the_garbage_collector(tmp_path: Path) -> None:
+    path = tmp_path / "groups.parquet"
+    pq.write_table(pa.table({"image": [content(i) for i in range(6 * BLOCK)]}), path, row_group_size=BLOCK)
+    row_groups._images_of.cache_clear()
+    left = []
+    gc.disable()
+    try:
+        for group in range(6):
+            assert ParquetImage("0", str(path), "image", group, 0, 1).read() == content(group * BLOCK)
+            left.append(weakref.ref(row_groups._images_of(str(path), "image", group)))
+        assert [images() is None for images in left] == [True, True, False, False, False, False]
+    finally:
+        gc.enable()
