@@ -100,6 +100,9 @@ def keep_memory() -> None:
 
 def peak_bytes(pieces: Pieces, side: str) -> int:
     """What the pieces of a side add to this process's memory at their peak, or a process that they start; run once."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # else what was freed before would hide as much of what is taken
     before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, see proc(5)
     for name in pieces.side(side):

@@ -154,7 +154,7 @@ def main(options: Options) -> None:
         with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
             print(json.dumps(scale.point(options.at, Path(folder))))
         return
-    table = Table(title=f"{scale.point.__doc__}", title_justify="left", box=None)
+    console, table = Console(), Table(box=None)
     for at in scale.at:
         command = [sys.executable, "-m", "bench.scaling", options.name, "--at", str(at)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -163,7 +163,8 @@ def main(options: Options) -> None:
             for name in (options.name, *found):
                 table.add_column(name, justify="right")
         table.add_row(f"{at:,}", *(f"{value:,.3g}" for value in found.values()))
-    Console().print(table)
+    console.print(scale.point.__doc__)
+    console.print(table)
 
 
 def _step(config: DistillConfig, folder: Path) -> dict[str, float]:
