@@ -139,6 +139,12 @@ def test_the_notebook_runs(tmp_path: Path):
     assert re.search(r"modality gap \d\.\d{3}", printed)
 
 
+@pytest.mark.parametrize("page", sorted((DOCS / "extend").glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_on_adding_to_raydd_shows_its_example(page: Path):
+    (included,) = re.findall(r'^--8<-- "(.+)"$', page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert (DOCS.parent / included).is_file()
+
+
 def _flags(page: str) -> list[str]:
     (command,) = blocks(page, "sh")
     return command.split("raydd run ")[1].split()
