@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raydd import stages
 from raydd.config import Config
@@ -42,8 +42,8 @@ def distill_trial(trial: Mapping[str, Any], base: Config, claims: Any) -> None:
             for report in distillation_reports(config, store, claimant):
                 tune.report(report.as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
-        # An actor that was on a lost node, Claims among them, is started again elsewhere.
-        again = isinstance(error, PlaceError | RayActorError)
+        # An actor that was on a lost node or was killed for memory, Claims among them, is started again.
+        again = isinstance(error, PlaceError | RayActorError | OutOfMemoryError)
         tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
 
 

@@ -79,6 +79,11 @@ class StudySearch(Searcher):
         self._deadline, self._clock = deadline, clock
         self._running: dict[str, _Running] = {}
 
+    @property
+    def running(self) -> int:
+        """Trials that were handed to Tune and have not ended."""
+        return len(self._running)
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's number and dotted settings, None while enough are running, FINISHED past the deadline."""
         if self._clock() >= self._deadline:

@@ -7,9 +7,11 @@ from typing import Any
 
 import optuna
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from raydd.config import SweepConfig
+from raydd.errors import PlaceError
 from raydd.tuning import study as studies
 from raydd.tuning.searcher import Listener, StudySearch
 from search_spaces import Space
@@ -28,8 +30,11 @@ def run_trials(
     *,
     folder: str,
     at_once: int,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Run trials until the study has `settings.trials` finished ones or the hours are over; returns when all ended.
+
+    Trials that Ray kills because a machine's memory runs out are run again, half as many at once.
 
     Args:
         trial: the trainable; it reports `TrialReport`s.
@@ -39,19 +44,38 @@ def run_trials(
         listeners: told of every trial.
         folder: where Tune writes, a folder or a bucket that every node reaches.
         at_once: trials that run together; 0 leaves it to the resources, which on a cluster may grow.
+        say: told when memory ran out.
+
+    Raises:
+        PlaceError: memory runs out with one trial at a time, or again and again.
     """
-    wanted = settings.trials - studies.finished(study)
+    deadline = time.monotonic() + settings.hours * 3600 if settings.hours else math.inf
+    for left in reversed(range(RESTARTS + 1)):
+        search = StudySearch(
+            study, space, settings.objectives, listeners, seed=settings.seed, at_once=at_once, deadline=deadline
+        )
+        try:
+            _run(trial, search, settings, settings.trials - studies.finished(study), folder)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, OutOfMemoryError):  # which Tune does not take for a trial's own end
+                raise
+            if not left or search.running <= 1:
+                raise PlaceError(
+                    "Memory ran out, and Ray killed a trial for it. Nothing finished is lost: free some memory, or "
+                    "take a machine with more, and give the same command."
+                ) from error
+            at_once = search.running // 2
+            studies.requeue_interrupted(study)
+            say(f"Memory ran out, and Ray killed trials for it. They go on, at most {at_once} at once.")
+        else:
+            return
+
+
+def _run(
+    trial: Callable[[Mapping[str, Any]], None], search: StudySearch, settings: SweepConfig, wanted: int, folder: str
+) -> None:
     if wanted <= 0:
         return
-    search = StudySearch(
-        study,
-        space,
-        settings.objectives,
-        listeners,
-        seed=settings.seed,
-        at_once=at_once,
-        deadline=time.monotonic() + settings.hours * 3600 if settings.hours else math.inf,
-    )
     tune.Tuner(
         tune.with_resources(trial, {"cpu": settings.cpus, "gpu": settings.gpus}),
         tune_config=tune.TuneConfig(

@@ -124,6 +124,7 @@ def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, 
             [board, logbook],
             folder=tune_folder(plan.config),
             at_once=plan.at_once,
+            say=lambda message: console.print(message, markup=False, soft_wrap=True),
         )
 
 
