@@ -99,7 +99,7 @@ def keep_memory() -> None:
 
 
 def peak_bytes(pieces: Pieces, side: str) -> int:
-    """What the pieces of a side add to this process's memory at their peak, or a process that they start; run once."""
+    """What the pieces of a side add to this process's memory at their peak, each run once."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)  # else what was freed before would hide as much of what is taken
@@ -107,8 +107,7 @@ def peak_bytes(pieces: Pieces, side: str) -> int:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, see proc(5)
     for name in pieces.side(side):
         pieces.run[name]()
-    children = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return max(0, _peak() - before, children)
+    return max(0, _peak() - before)
 
 
 def memory_is_measurable() -> bool:

@@ -53,14 +53,17 @@ def _equal(size: Size, folder: Path) -> tuple[float, float]:
     )
     pieces = pixel_pieces(replace(size, image_size=ours.encoders.image_size or size.image_size), folder)
     step = median(time_pieces(pieces, 3, "cpu"), "published step")
-    print(f"equal: {score:.1f} after {-steps} published steps")
+    print(f"equal: {score:.1f} after {-steps} published steps", flush=True)
     for features, pixels in _RUNS:
         config = with_settings(ours, {"distill.steps": features, "pixels.steps": pixels})
         began = now("cpu")
         made = stages.final_synthetic(config, store)
         seconds = now("cpu") - began
         reached = _score(config, store, made)
-        print(f"equal: {reached:.1f} after {features} steps on features and {pixels} on pixels, {seconds:.0f} s")
+        print(
+            f"equal: {reached:.1f} after {features} steps on features and {pixels} on pixels, {seconds:.0f} s",
+            flush=True,
+        )
         if reached >= score:
             return -steps * step, seconds
     return -steps * step, float("inf")

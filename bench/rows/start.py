@@ -31,6 +31,7 @@ START = (
         aim=0.3,
         quick_floor=0.7,
         measure=ITSELF,
+        memory=None,
         pieces=_help,
     ),
     Row(
@@ -40,6 +41,7 @@ START = (
         floor=0.3,
         quick_floor=1.0,
         measure=BEYOND,
+        memory=None,
         pieces=_import,
     ),
 )
