@@ -126,5 +126,6 @@ if __name__ == "__main__":
         )
         print(
             f"{kind}, {count} pairs ({files:.0f} MB) to {shards:.0f} MB of features "
-            f"in {time.monotonic() - began:.0f} s: driver {driver:.0f} MB, the largest of {WORKERS} workers {worker:.0f} MB"
+            f"in {time.monotonic() - began:.0f} s: "
+            f"driver {driver:.0f} MB, the largest of {WORKERS} workers {worker:.0f} MB"
         )
