@@ -160,18 +160,20 @@ class Run:
     identity: tuple[str, str]
     parent: "Run | None" = None
     _id: str = field(default="", repr=False)
+    _first_params: Mapping[str, str] = field(default_factory=dict, repr=False)  # of a run that goes on
     _known: dict[str, int] | None = field(default=None, repr=False)  # of a run that goes on: key to its last step
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log settings; MLflow keeps the first value of each."""
+        """Log settings; the first value of each stays, since MLflow refuses another one."""
         pairs = [(metric_name(key), str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
 
         def job() -> None:
             from mlflow.entities import Param
 
-            for start in range(0, len(pairs), _BATCH_PARAMS):
-                params = [Param(key, value) for key, value in pairs[start : start + _BATCH_PARAMS]]
-                self._client().log_batch(self.id(), params=params)
+            run = self.id()
+            new = [Param(key, value) for key, value in pairs if key not in self._first_params]
+            for start in range(0, len(new), _BATCH_PARAMS):
+                self._client().log_batch(run, params=new[start : start + _BATCH_PARAMS])
 
         self.tracking.submit(job)
 
@@ -250,6 +252,7 @@ class Run:
             if found:
                 client.update_run(found[0].info.run_id, status="RUNNING")
                 self._known, self._id = {}, found[0].info.run_id
+                self._first_params = found[0].data.params
             else:
                 tags = {tag: value, **({"mlflow.parentRunId": self.parent.id()} if self.parent else {})}
                 self._id = client.create_run(experiment, run_name=self.name, tags=tags).info.run_id
