@@ -29,12 +29,12 @@ def test_gradients_of_both_orders_are_torchs() -> None:
     rows, weight, bias = given()
 
     def gradients(product) -> tuple[Tensor, Tensor]:
-        leaf = rows.clone().requires_grad_()
+        leaf = (rows / 10).requires_grad_()  # where tanh bends: saturated, its derivatives are what rounding left
         (first,) = torch.autograd.grad(product(leaf, weight, bias).tanh().sum(), leaf, create_graph=True)
         return first, torch.autograd.grad(first.square().sum(), leaf)[0]
 
     for got, want in zip(gradients(linear), gradients(F.linear), strict=True):
-        torch.testing.assert_close(got, want)
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6 * float(want.abs().max()))
 
 
 def test_a_weight_that_asks_for_a_gradient_gets_it() -> None:
