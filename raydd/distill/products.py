@@ -44,6 +44,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
+    if torch.compiler.is_compiling():  # also while exporting: ONNX has no such operator
+        return False
     frozen = not (weight.requires_grad and torch.is_grad_enabled())
     return _ONEDNN and frozen and rows.ndim == 2 and rows.dtype == torch.float32 and rows.device.type == "cpu"
 
