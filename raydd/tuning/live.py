@@ -85,9 +85,7 @@ class Board:
     def reported(self, number: int, report: TrialReport) -> None:
         """A trial got on."""
         running = self._running[number]
-        running.losses += [
-            point[LOSS] for point in report.curve if LOSS in point and point["step"] > running.report.step
-        ]
+        running.losses += [point[LOSS] for point in report.curve if LOSS in point]
         running.report = report
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:

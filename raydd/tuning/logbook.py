@@ -1,7 +1,6 @@
 """The sweep's story in MLflow: a run for the sweep, a nested one for each trial and each final."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -48,7 +47,6 @@ class Logbook:
         self._tracking, self._study, self._config, self._store = tracking, study, config, store
         self._sweep = tracking.run(config.sweep.name, ("raydd.sweep", study))
         self._runs: dict[int, Run] = {}
-        self._curves: dict[int, list[dict[str, float]]] = {}
         self._sweep.params(_params(config))
         self._sweep.tags({"code": code_version()})
 
@@ -74,20 +72,15 @@ class Logbook:
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Open a nested run with the trial's settings."""
-        self._runs[number], self._curves[number] = self._opened(number, settings), []
+        self._runs[number] = self._opened(number, settings)
 
     def reported(self, number: int, report: TrialReport) -> None:
         """Log the curve since the last report."""
-        known = self._curves[number]
-        new = [point for point in report.curve if not known or point["step"] > known[-1]["step"]]
-        known.extend(new)
-        if new:
-            self._runs[number].curve(new)
+        self._runs[number].curve(report.curve)
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
-        """Log the rest of the curve, the synthetic set of a complete trial, and how the trial ended."""
-        self.reported(number, report)
-        self._close(self._runs.pop(number), state, replace(report, curve=self._curves.pop(number)), reason)
+        """Log the synthetic set of a complete trial, and how the trial ended."""
+        self._close(self._runs.pop(number), state, report, reason)
 
     def final(self, finalist: Finalist) -> None:
         """Log a finalist: its scores on val and test, its synthetic set, its images beside the real ones."""

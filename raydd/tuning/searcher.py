@@ -27,11 +27,11 @@ class Listener(Protocol):
         ...
 
     def reported(self, number: int, report: TrialReport) -> None:
-        """A running trial reported."""
+        """A running trial reported; its curve has the points that were not told before."""
         ...
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
-        """A trial is COMPLETE, PRUNED, or FAIL with its reason; `report` is its last, perhaps not told before."""
+        """A trial is COMPLETE, PRUNED, or FAIL with its reason; `report` is its last, with the whole curve."""
         ...
 
 
@@ -41,9 +41,12 @@ class _Running:
     noted: int = 0  # the last step whose score the study has
     curve: list[dict[str, float]] = field(default_factory=list)
 
-    def keep_curve(self, report: TrialReport) -> None:
+    def new_in(self, report: TrialReport) -> TrialReport:
+        """The report with the new points of its curve alone, which join the whole one."""
         known = self.curve[-1]["step"] if self.curve else -1
-        self.curve += [point for point in report.curve if point["step"] > known]
+        new = [point for point in report.curve if point["step"] > known]  # one that was started again repeats itself
+        self.curve += new
+        return replace(report, curve=new)
 
 
 class StudySearch(Searcher):
@@ -106,18 +109,18 @@ class StudySearch(Searcher):
         if report.failure:
             return
         self._note(running, report)
-        running.keep_curve(report)
-        for listener in self._listeners:
-            listener.reported(studies.identity(running.trial), report)
+        self._tell(running, running.new_in(report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study the trial's end: COMPLETE, PRUNED if the scheduler stopped it, or FAIL with the reason."""
-        running, report = self._running.pop(trial_id), TrialReport.of(result)
+        running, last = self._running.pop(trial_id), TrialReport.of(result)
         trial = running.trial
-        running.keep_curve(report)
+        if (rest := running.new_in(last)).curve:  # Tune did not tell of it if it stopped the trial
+            self._tell(running, rest)
+        report = replace(last, curve=running.curve)
         why = self._why_failed(report, error)
         if not report.again:  # before the end is told: whoever finds the trial over finds its report too
-            trial.set_user_attr(studies.REPORT, asdict(replace(report, curve=running.curve)))
+            trial.set_user_attr(studies.REPORT, asdict(report))
         if why:
             state = TrialState.FAIL
             if report.again:
@@ -157,6 +160,10 @@ class StudySearch(Searcher):
             if not math.isfinite(value := report.objective(name)):
                 return f"{name} is {value} at step {report.step} of {report.steps}"
         return ""
+
+    def _tell(self, running: _Running, report: TrialReport) -> None:
+        for listener in self._listeners:
+            listener.reported(studies.identity(running.trial), report)
 
     def _note(self, running: _Running, report: TrialReport) -> None:
         if len(self._objectives) > 1 or not math.isfinite(report.r_mean):

@@ -12,13 +12,14 @@ from raydd.tuning.searcher import StudySearch
 
 class Heard:
     def __init__(self):
-        self.events = []
+        self.events, self.points = [], []
 
     def started(self, number, settings):
         self.events.append(("started", number, settings))
 
     def reported(self, number, report):
         self.events.append(("reported", number, report.step))
+        self.points += [point["step"] for point in report.curve]
 
     def ended(self, number, state, report, reason):
         self.events.append(("ended", number, state.name, reason))
@@ -60,6 +61,21 @@ def test_scores_on_the_way_and_the_end_reach_the_study(search, study, heard):
     assert trial.intermediate_values == {5: 20.0, 10: 30.0}
     assert studies.report(trial).record == "distill/0"
     assert heard.events[-1] == ("ended", 0, "COMPLETE", "")
+
+
+def test_each_point_of_a_curve_is_told_once_and_the_study_has_them_all(search, study, heard):
+    def until(step):
+        points = [{"step": at, "distill/loss": 1.0 / at} for at in (2, 4, 6, 8, 10) if at <= step]
+        return report(
+            step=step, r_mean=20.0, curve=points
+        )  # all of them: a trial that was started again repeats itself
+
+    search.suggest("a")
+    search.on_trial_result("a", until(4))
+    search.on_trial_result("a", until(6))
+    search.on_trial_complete("a", until(10))
+    assert heard.points == [2, 4, 6, 8, 10]
+    assert [point["step"] for point in studies.report(study.trials[0]).curve] == heard.points
 
 
 def test_a_trial_that_was_stopped_is_pruned_with_its_last_score(search, study):
