@@ -11,6 +11,8 @@ from typing import Any
 
 EXPERIMENT = "raydd"
 
+_PAGE = 1000  # runs that are asked for at once
+
 
 def metric_name(key: str) -> str:
     """A name that MLflow takes: `val/IR@1` becomes `val/IR_at_1`."""
@@ -23,6 +25,15 @@ class Connection:
 
     client: Any
     experiment: str
+
+    def runs(self, wanted: str) -> list[Any]:
+        """All runs of the experiment that MLflow's filter picks."""
+        found, token = [], None
+        while token is None or token:
+            page = self.client.search_runs([self.experiment], wanted, max_results=_PAGE, page_token=token)
+            found += page
+            token = page.token or ""
+        return found
 
 
 def connect(address: str, artifacts: Path | None = None) -> Connection:

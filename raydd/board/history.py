@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydd.board.connection import EXPERIMENT, metric_name
-
-_PAGE = 1000  # runs that are asked for at once
+from raydd.board.connection import EXPERIMENT, Connection, metric_name
 
 
 class History:
@@ -32,13 +30,8 @@ class History:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return
-        token = None
-        while token is None or token:
-            found = self._client.search_runs(
-                [experiment.experiment_id], f"tags.`raydd.trial` {wanted}", max_results=_PAGE, page_token=token
-            )
-            self._runs |= {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in found}
-            token = found.token or ""
+        found = Connection(self._client, experiment.experiment_id).runs(f"tags.`raydd.trial` {wanted}")
+        self._runs = {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in found}
 
     def last(self) -> dict[int, Mapping[str, float]]:
         """The last value of each metric of each trial, by MLflow's names (`val/IR_at_1`)."""

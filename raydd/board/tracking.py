@@ -22,7 +22,6 @@ ATTEMPTS = 3  # for a call that fails although the server answers
 GRACE_SECONDS = 10.0  # how long closing waits for a server that does not answer
 PAUSE_SECONDS = 2.0  # between two looks at a server that does not answer
 
-_PAGE = 1000  # runs that are asked for at once
 _PARAM_LENGTH, _BATCH_PARAMS, _BATCH_METRICS = 6000, 100, 1000  # MLflow's limits
 
 
@@ -80,14 +79,8 @@ class Tracking:
 
     def ended(self, tag: str, like: str) -> set[str]:
         """The values of a tag, in SQL's LIKE, of runs that are over; for jobs, inside the thread."""
-        connection, ended, token = self.connection(), set(), None
-        while token is None or token:
-            found = connection.client.search_runs(
-                [connection.experiment], f"tags.`{tag}` LIKE '{like}'", max_results=_PAGE, page_token=token
-            )
-            ended |= {run.data.tags[tag] for run in found if run.info.status != "RUNNING"}
-            token = found.token or ""
-        return ended
+        found = self.connection().runs(f"tags.`{tag}` LIKE '{like}'")
+        return {run.data.tags[tag] for run in found if run.info.status != "RUNNING"}
 
     def connection(self) -> Connection:
         """The open connection; for jobs, inside the thread."""
