@@ -6,8 +6,9 @@ initial state, which its seed regenerates. `raydd.distill.trajectories` says how
 Letters: B minibatch, S side in pixels, C captions, e width of the text encoder.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float16, Int, UInt8
@@ -20,7 +21,6 @@ from raydd.distill.experts import contrastive_loss
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.trajectories import Trajectories
 from raydd.distill.weights import Weights, leaves
-from raydd.errors import NonFiniteError
 from raydd.store import Record
 
 VERSION = 1
@@ -39,48 +39,28 @@ class EncoderExperts(Trajectories[Networks]):
     """Width of the image encoder's features, and so of the shared space."""
     first_seed: int
     count: int
+    rates: ClassVar[str] = "experts.encoder_lr or experts.lr"
 
     def initial(self, expert: int) -> Networks:
         """The pretrained encoder and a fresh text head."""
         generator = Generator().manual_seed(self.first_seed + expert)
         return Networks.of(self.pretrained, initial_head(self.text_width, self.width, generator))
 
-    def snapshot(self, expert: int, epoch: int) -> Networks:
-        """The networks of an expert after an epoch, on the CPU; epoch 0 is the initial state.
-
-        Raises:
-            RecordError: that snapshot is not in the store, or damaged.
-        """
-        start = self.initial(expert)
-        if epoch == 0:
-            return start
-        return _moved(start, self.record.map_tensors(self.name(expert, epoch)))
-
-    def rounded(self, expert: int, state: Networks) -> tuple[dict[str, Tensor], Networks]:
-        """Half-precision differences to the initial state, as stored, and the networks that they stand for.
-
-        Raises:
-            NonFiniteError: a difference has no half-precision number.
-        """
-        start = self.initial(expert)
-        differences = {
-            f"{side}.{name}": (part.cpu() - then[name]).half()
+    def differences(self, start: Networks, state: Networks) -> dict[str, Tensor]:
+        """Each weight of each side by its own name."""
+        return {
+            f"{side}.{name}": part.cpu() - then[name]
             for side, now, then in zip(Networks._fields, state, start, strict=True)
             for name, part in now.items()
         }
-        if not all(bool(difference.isfinite().all()) for difference in differences.values()):
-            raise NonFiniteError(
-                f"Expert {expert} left the range of half precision. Lower experts.encoder_lr and experts.lr."
-            )
-        return differences, _moved(start, differences)
 
-
-def _moved(start: Networks, differences: dict[str, Tensor]) -> Networks:
-    sides = (
-        {name: part + differences[f"{side}.{name}"].float() for name, part in weights.items()}
-        for side, weights in zip(Networks._fields, start, strict=True)
-    )
-    return Networks(*sides)
+    def moved(self, start: Networks, differences: Mapping[str, Tensor]) -> Networks:
+        """Both networks after such differences."""
+        sides = (
+            {name: part + differences[f"{side}.{name}"].float() for name, part in weights.items()}
+            for side, weights in zip(Networks._fields, start, strict=True)
+        )
+        return Networks(*sides)
 
 
 def train_epoch(

@@ -7,9 +7,10 @@ Letters: B minibatch, P head parameters (flat).
 """
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,6 @@ from raydd.data.features import SplitFeatures
 from raydd.distill.heads import Head, dropout_mask, initial_heads, taps, to_sphere
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
-from raydd.errors import NonFiniteError
 from raydd.store import Record
 
 VERSION = 1
@@ -40,38 +40,19 @@ class Experts(Trajectories[Heads]):
     """Width D of the shared space."""
     first_seed: int
     count: int
-
-    def snapshot(self, expert: int, epoch: int) -> Heads:
-        """Both heads of an expert after an epoch; epoch 0 is the initial state.
-
-        Raises:
-            RecordError: that snapshot is not in the store, or damaged.
-        """
-        start = self.initial(expert)
-        if epoch == 0:
-            return start
-        return self._moved(start, self.record.map_tensors(self.name(expert, epoch)))
+    rates: ClassVar[str] = "experts.lr"
 
     def initial(self, expert: int) -> Heads:
         """Both heads of an expert before its first step."""
         return _drawn(self.image_width, self.text_width, self.width, self.first_seed + expert)
 
-    def rounded(self, expert: int, state: Heads) -> tuple[dict[str, Tensor], Heads]:
-        """Half-precision differences to the initial state, as stored, and the heads that they stand for.
+    def differences(self, start: Heads, state: Heads) -> dict[str, Float[Tensor, "P"]]:
+        """All parameters of each head, flat."""
+        sides = zip(("image", "text"), state, start, strict=True)
+        return {side: now.flat().cpu() - then.flat() for side, now, then in sides}
 
-        Raises:
-            NonFiniteError: a difference has no half-precision number.
-        """
-        start = self.initial(expert)
-        differences = {
-            side: (now.flat().cpu() - then.flat()).half()
-            for side, now, then in zip(("image", "text"), state, start, strict=True)
-        }
-        if not all(bool(difference.isfinite().all()) for difference in differences.values()):
-            raise NonFiniteError(f"Expert {expert} left the range of half precision. Lower experts.lr.")
-        return differences, self._moved(start, differences)
-
-    def _moved(self, start: Heads, differences: dict[str, Tensor]) -> Heads:
+    def moved(self, start: Heads, differences: Mapping[str, Float[Tensor, "P"]]) -> Heads:
+        """Both heads after such differences."""
         image = Head.of_flat(differences["image"], self.image_width, self.width)
         text = Head.of_flat(differences["text"], self.text_width, self.width)
         return _sum(start[0], image), _sum(start[1], text)
@@ -116,7 +97,7 @@ def train_expert(
         image, text = (Head(*(part.to(device, copy=True) for part in head)) for head in heads)
         return train_epoch_(image, text, features, recipe, seed=seed, device=device), (image, text)
 
-    extend(experts, expert, keep, train_epoch, lower="experts.lr", on_epoch=on_epoch)
+    extend(experts, expert, keep, train_epoch, on_epoch=on_epoch)
 
 
 def train_epoch_(

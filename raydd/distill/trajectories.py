@@ -6,8 +6,8 @@ draws from a generator seeded by (seed, epoch), so nothing else has to be kept.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Mapping
+from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
@@ -24,18 +24,41 @@ class Trajectories(ABC, Generic[State]):
     """The trajectories of one recipe on one set of data, whatever their number or length."""
     first_seed: int
     count: int
+    rates: ClassVar[str]
+    """The settings to lower when an expert diverges."""
 
     @abstractmethod
     def initial(self, expert: int) -> State:
         """An expert before its first step."""
 
     @abstractmethod
-    def snapshot(self, expert: int, epoch: int) -> State:
-        """An expert after an epoch; epoch 0 is the initial state."""
+    def differences(self, start: State, state: State) -> dict[str, Tensor]:
+        """state - start by the names that are stored, in single precision."""
 
     @abstractmethod
+    def moved(self, start: State, differences: Mapping[str, Tensor]) -> State:
+        """start + differences."""
+
+    def snapshot(self, expert: int, epoch: int) -> State:
+        """An expert after an epoch, on the CPU; epoch 0 is the initial state.
+
+        Raises:
+            RecordError: that snapshot is not in the store, or damaged.
+        """
+        start = self.initial(expert)
+        return start if epoch == 0 else self.moved(start, self.record.map_tensors(self.name(expert, epoch)))
+
     def rounded(self, expert: int, state: State) -> tuple[dict[str, Tensor], State]:
-        """A state as it is stored, and the state that this stands for."""
+        """Half-precision differences to the initial state, as stored, and the state that they stand for.
+
+        Raises:
+            NonFiniteError: a difference has no half-precision number.
+        """
+        start = self.initial(expert)
+        stored = {name: difference.half() for name, difference in self.differences(start, state).items()}
+        if not all(bool(difference.isfinite().all()) for difference in stored.values()):
+            raise NonFiniteError(f"Expert {expert} left the range of half precision. Lower {self.rates}.")
+        return stored, self.moved(start, stored)
 
     def has(self, expert: int, epoch: int) -> bool:
         """Whether a snapshot is there."""
@@ -56,7 +79,6 @@ def extend(
     keep: Collection[int],
     train_epoch: Callable[[State, int, int], tuple[float, State]],
     *,
-    lower: str,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
     """Train one expert from its last useful snapshot and store the epochs of `keep` that are missing.
@@ -66,7 +88,6 @@ def extend(
         expert: which trajectory.
         keep: epochs after which a snapshot is wanted.
         train_epoch: from a state, the epoch's number and its seed to the mean loss and the new state.
-        lower: the settings to lower when it diverges.
         on_epoch: told each finished epoch's number and mean loss.
 
     Raises:
@@ -80,7 +101,9 @@ def extend(
     for epoch in range(begin + 1, wanted[-1] + 1):
         loss, state = train_epoch(state, epoch, (trajectories.first_seed + expert) * 1_000_003 + epoch)
         if not loss < float("inf"):
-            raise NonFiniteError(f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower {lower}.")
+            raise NonFiniteError(
+                f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower {trajectories.rates}."
+            )
         # Rounded after every epoch, kept or not: else the state would depend on which epochs were asked for.
         stored, state = trajectories.rounded(expert, state)
         if epoch in wanted:

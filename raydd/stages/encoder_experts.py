@@ -99,7 +99,7 @@ def train_expert(bench: EncoderBench, opened: EncoderExperts, expert: int, epoch
             on_batch=lambda: bench.progress("minibatches of experts", next(done), total),
         )
 
-    extend(opened, expert, epochs, epoch_of, lower="experts.encoder_lr or experts.lr")
+    extend(opened, expert, epochs, epoch_of)
 
 
 def _batches(bench: EncoderBench, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
