@@ -7,6 +7,7 @@ Letters: N synthetic pairs, e width of the text encoder.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ DIVERGED = 1e3  # a matching loss this far above its start, near 1 a head, does 
 SMALLEST_RATE = 1e-4  # keeps a learned rate positive under plain SGD
 
 
-class LearnedSet:
+class LearnedSet(ABC):
     """The variables of a synthetic set and how they move."""
 
     def __init__(
@@ -73,9 +74,9 @@ class LearnedSet:
             else torch.optim.SGD(groups, momentum=config.momentum)
         )
 
+    @abstractmethod
     def step(self) -> dict[str, float]:
         """Take one distillation step; gives the losses, the gradients' norms and the rates."""
-        raise NotImplementedError
 
     def synthetic(self) -> SyntheticSet:
         """The set as it stands, on the CPU."""
@@ -128,13 +129,13 @@ class LearnedSet:
                     }
         self.done = int(state["done"])
 
+    @abstractmethod
     def _synthetic_image(self) -> tuple[Tensor | None, Tensor]:
         """8-bit pixels, if there are any, and the image features."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _bound_image(self) -> None:
         """Bring the image variable back to where it may be."""
-        raise NotImplementedError
 
     def _metrics(
         self, loss: float, fractions: Mapping[str, float], student_losses: Sequence[float], norms: Mapping[str, float]
