@@ -90,17 +90,7 @@ def open_views(
     Raises:
         DataError: an image has become unreadable.
     """
-    loader = DataLoader(
-        views,
-        batch_sampler=batches,  # type: ignore[arg-type]
-        collate_fn=_stacked,
-        num_workers=workers,
-        generator=torch.Generator(),  # else the loader draws from the caller's random state
-    )
-    for batch in loader:
-        if isinstance(batch, str):
-            raise DataError(batch)
-        yield batch
+    yield from _loaded(views, batches, _stacked, workers)
 
 
 def encode_captions(
@@ -153,17 +143,25 @@ def _through_workers(
         prepared = prepare(batch)
         return features(prepared) if encode_there and not isinstance(prepared, str) else prepared
 
+    for batch in _loaded(items, batches, in_worker, workers):
+        yield batch if encode_there else features(batch)
+
+
+def _loaded(
+    items: Any, batches: Sequence[Sequence[int]], prepare: Callable[[Sequence], Any], workers: int
+) -> Iterator[Any]:
+    """What `prepare` makes of each batch in a worker; where it is a text, the data are at fault, and it says how."""
     loader = DataLoader(
         items,
         batch_sampler=batches,  # type: ignore[arg-type]
-        collate_fn=in_worker,
+        collate_fn=prepare,
         num_workers=workers,
         generator=torch.Generator(),  # else the loader draws from the caller's random state
     )
     for batch in loader:
         if isinstance(batch, str):  # as an exception it would arrive wrapped in the worker's traceback
             raise DataError(batch)
-        yield batch if encode_there else features(batch)
+        yield batch
 
 
 def _is_cpu(device: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
+from jaxtyping import Float16, Int
 from torch import Tensor
 
 from raydd.config import Config, FeaturesConfig
@@ -127,6 +128,26 @@ def write_texts(
         texts = torch.cat(rows)[torch.tensor(by_length).argsort()]
         owners = torch.from_numpy(pairs.image_of_caption[shard.start : shard.stop].copy())
         _write(record, shard, {"texts": texts, "image_of_text": owners})
+
+
+def read_texts(
+    record: Record, split: Split, captions: int, width: int | None = None
+) -> tuple[Float16[Tensor, "C D"], Int[Tensor, "C"]]:
+    """A split's caption features, and the index of each caption's image.
+
+    Args:
+        record: with all shards of the split's captions.
+        split: which one.
+        captions: its number of captions C.
+        width: the width that the features must have; None takes any.
+
+    Raises:
+        RecordError: a shard is missing, damaged, or of another shape.
+    """
+    shards = text_shards(split, captions)
+    rows = [map_shard(record.local(shard.file), "texts", (len(shard), width)) for shard in shards]
+    owners = [record.map_tensors(shard.file)["image_of_text"] for shard in shards]
+    return torch.cat(rows), torch.cat(owners)
 
 
 def _cut(split: Split, kind: str, count: int, size: int) -> list[Shard]:

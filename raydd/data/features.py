@@ -22,6 +22,7 @@ from raydd.data.encoders import image_identity, text_identity
 from raydd.data.feature_rows import HOW_TO_MEND, FeatureRows, map_shard
 from raydd.data.feature_shards import (
     image_shards,
+    read_texts,
     text_shards,
     views_in,
     write_images,
@@ -136,17 +137,13 @@ def open_features(record: Record, *, verify: bool = False) -> Features:
 
 def _open_split(record: Record, split: Split, facts: dict[str, Any]) -> SplitFeatures:
     size = facts["splits"][split]
-    image_shape, text_shape = (size["views"], facts["image_width"]), (facts["text_width"],)
+    image_shape = size["views"], facts["image_width"]
     images = [
         map_shard(record.local(shard.file), "images", (len(shard), *image_shape))
         for shard in image_shards(split, size["images"])
     ]
-    texts = [
-        map_shard(record.local(shard.file), "texts", (len(shard), *text_shape))
-        for shard in text_shards(split, size["captions"])
-    ]
-    owners = [record.map_tensors(shard.file)["image_of_text"] for shard in text_shards(split, size["captions"])]
-    return SplitFeatures(FeatureRows(tuple(images), per_shard=len(images[0])), torch.cat(texts), torch.cat(owners))
+    texts, image_of_text = read_texts(record, split, size["captions"], facts["text_width"])
+    return SplitFeatures(FeatureRows(tuple(images), per_shard=len(images[0])), texts, image_of_text)
 
 
 def _finish(config: Config, data: DataSet, record: Record) -> None:

@@ -6,6 +6,7 @@ Letters: C captions, e width of the text encoder.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Float16, Int
@@ -13,10 +14,9 @@ from torch import Tensor
 
 from raydd.config import Config
 from raydd.data.encoders import text_identity
-from raydd.data.feature_rows import map_shard
-from raydd.data.feature_shards import text_shards, write_texts
+from raydd.data.feature_shards import read_texts, write_texts
 from raydd.data.features import mean_and_std
-from raydd.data.listing import SPLITS, Split
+from raydd.data.listing import SPLITS
 from raydd.data.pairs import DataSet
 from raydd.place import device_of
 from raydd.progress import Progress, silent
@@ -42,13 +42,16 @@ class CaptionFeatures:
     val: Texts
     test: Texts
     fingerprint: str
-    spread: Float[Tensor, "2 e"]
-    """Mean and standard deviation of each feature over train."""
+
+    @cached_property
+    def spread(self) -> Float[Tensor, "2 e"]:
+        """Mean and standard deviation of each feature over train."""
+        return torch.stack(mean_and_std([self.train.texts]))
 
     @property
     def width(self) -> int:
         """Width e of the text encoder."""
-        return self.spread.shape[1]
+        return self.train.texts.shape[1]
 
 
 def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> CaptionFeatures:
@@ -60,17 +63,7 @@ def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress
         write_texts(config, data, record, device_of(config.place), progress)
         record.finish(facts={"data": data.name, "encoder": config.encoders.text})
     opened = {
-        split: _open(record, split, len(pairs.captions)) for split, pairs in zip(SPLITS, data.splits, strict=True)
+        split: Texts(*read_texts(record, split, len(pairs.captions)))
+        for split, pairs in zip(SPLITS, data.splits, strict=True)
     }
-    return CaptionFeatures(
-        **opened,
-        fingerprint=record.fingerprint,
-        spread=torch.stack(mean_and_std([opened["train"].texts])),
-    )
-
-
-def _open(record: Record, split: Split, captions: int) -> Texts:
-    shards = text_shards(split, captions)
-    rows = [map_shard(record.local(shard.file), "texts", (len(shard), None)) for shard in shards]
-    owners = [record.map_tensors(shard.file)["image_of_text"] for shard in shards]
-    return Texts(torch.cat(rows), torch.cat(owners))
+    return CaptionFeatures(**opened, fingerprint=record.fingerprint)
