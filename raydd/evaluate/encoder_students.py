@@ -19,7 +19,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.weights import leaves
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import retrieval_scores
-from raydd.evaluate.students import DECAY, FIRST_SEED
+from raydd.evaluate.students import FIRST_SEED, epochs_of, optimizer_of
 
 
 def train_student(
@@ -48,20 +48,10 @@ def train_student(
     head = initial_head(texts.shape[1], width, Generator().manual_seed(FIRST_SEED + seed))
     networks = Networks.of({name: weight.clone() for name, weight in encoder.start.items()}, head).to(device)
     networks = Networks(leaves(networks.image), leaves(networks.text))
-    scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
-    optimizer = torch.optim.SGD(
-        [
-            {"params": list(side.values()), "lr": rate * scale}
-            for side, rate in zip(networks, (pairs.rate_image, pairs.rate_text), strict=True)
-        ],
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
+    sides = list(networks.image.values()), list(networks.text.values())
+    optimizer = optimizer_of(recipe, sides, (pairs.rate_image, pairs.rate_text))
     size = min(recipe.batch_size, len(pixels))
-    for epoch in range(recipe.epochs + 1):  # published: one epoch more than the number says
-        if epoch == recipe.epochs // 2 + 1:
-            for group in optimizer.param_groups:
-                group["lr"] *= DECAY
+    for epoch in epochs_of(recipe, optimizer):
         for _ in range(math.ceil(len(pixels) / size)):
             batch = torch.randperm(len(pixels), generator=draws)[:size].to(device)
             seen = SeenImages(encoder, networks.image, pixels[batch] / 255)
@@ -74,9 +64,9 @@ def train_student(
                     f"A student diverged at the rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
                     "Lower distill.encoder_rate or distill.start_rate."
                 )
-            at_features, *at_text = torch.autograd.grad(loss, [seen.features, *networks.text.values()])
+            at_features, *at_text = torch.autograd.grad(loss, [seen.features, *sides[1]])
             gradients = [*seen.gradient(at_features).values(), *at_text]
-            for weight, gradient in zip((*networks.image.values(), *networks.text.values()), gradients, strict=True):
+            for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
                 weight.grad = gradient
             optimizer.step()
         on_epoch(epoch, networks)

@@ -4,7 +4,7 @@ Letters: S student seeds, N pairs, B minibatch, d and e encoder widths, D shared
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_scores
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
-DECAY = 0.1  # of the rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
+_DECAY = 0.1  # of the rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,12 @@ def train_students(
     text = Head(*(torch.stack(parts).to(device) for parts in zip(*(start[1] for start in starts), strict=True)))
     leaves = [part.requires_grad_() for part in (*image, *text)]
     image, text = Head(*leaves[:6]), Head(*leaves[6:])
-    scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
-    optimizer = torch.optim.SGD(
-        [{"params": leaves[:6], "lr": pairs.rate_image * scale}, {"params": leaves[6:], "lr": pairs.rate_text * scale}],
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
+    optimizer = optimizer_of(recipe, (leaves[:6], leaves[6:]), (pairs.rate_image, pairs.rate_text))
     size = min(recipe.batch_size, len(images))
     draws = [Generator().manual_seed(FIRST_SEED + seed) for seed in seeds]
     masks = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in seeds]
     total = torch.zeros((), device=device)
-    for epoch in range(recipe.epochs + 1):  # published: one epoch more than the number says
-        if epoch == recipe.epochs // 2 + 1:
-            for group in optimizer.param_groups:
-                group["lr"] *= DECAY
+    for epoch in epochs_of(recipe, optimizer):
         for _ in range(math.ceil(len(images) / size)):
             batch = torch.stack([torch.randperm(len(images), generator=draw)[:size] for draw in draws]).to(device)
             dropout = [_masks((size, width), recipe.dropout, masks) for _ in range(2)]
@@ -116,6 +108,27 @@ def train_students(
             "Lower distill.start_rate or distill.rate_lr."
         )
     return Head(*(part.detach() for part in image)), Head(*(part.detach() for part in text))
+
+
+def optimizer_of(
+    recipe: StudentsConfig, sides: tuple[Sequence[Tensor], Sequence[Tensor]], rates: tuple[float, float]
+) -> torch.optim.SGD:
+    """The recipe's SGD of what is trained on the image side and on the text side, each at its learned rate."""
+    scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
+    return torch.optim.SGD(
+        [{"params": list(side), "lr": rate * scale} for side, rate in zip(sides, rates, strict=True)],
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def epochs_of(recipe: StudentsConfig, optimizer: torch.optim.SGD) -> Iterator[int]:
+    """The recipe's epochs, from 0, the rates being cut at half of them."""
+    for epoch in range(recipe.epochs + 1):  # published: one epoch more than the number says
+        if epoch == recipe.epochs // 2 + 1:
+            for group in optimizer.param_groups:
+                group["lr"] *= _DECAY
+        yield epoch
 
 
 def score_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[dict[str, float]]:

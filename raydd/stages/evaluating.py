@@ -1,13 +1,10 @@
 """The stage evaluate: retrieval scores of students of a synthetic set, of selected pairs, and of all real pairs."""
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import NonFiniteError
 from raydd.evaluate.scores import Scores
 from raydd.evaluate.students import real_pairs, score_heads, synthetic_pairs
 from raydd.place import device_of
@@ -18,6 +15,7 @@ from raydd.stages.distilling import final_synthetic, synthetic_record
 from raydd.stages.encoder_bench import open_bench
 from raydd.stages.experts import open_experts, trajectories_of
 from raydd.stages.features import features as make_features
+from raydd.stages.rows import Row, best_rate, row_of_experts
 from raydd.stages.selecting import select
 from raydd.stages.students import score_students
 from raydd.store import Record, Store
@@ -42,7 +40,7 @@ def synthetic_scores(config: Config, store: Store, progress: Progress = silent) 
     """Scores of the synthetic set that these settings make, on `evaluate.split`."""
     synthetic = final_synthetic(config, store, progress)
 
-    def score() -> tuple[Scores, Mapping[str, Any]]:
+    def score() -> Row:
         split, seeds = config.evaluate.split, config.evaluate.seeds
         return evaluate(config, store, synthetic, split=split, seeds=seeds), {}
 
@@ -59,7 +57,7 @@ def selected_scores(config: Config, store: Store, selection: str, progress: Prog
         progress: told about the warm-up and the students.
     """
     if config.distill.protocol == "encoder":
-        return _kept(scores_record(config, store, selection), encoder_rows.selected(config, store, progress))
+        return _kept(scores_record(config, store, selection), lambda: encoder_rows.selected(config, store, progress))
     cached = make_features(config, store, progress)
 
     def on(split: str, rate: float, seeds: Sequence[int]) -> Scores:
@@ -70,12 +68,8 @@ def selected_scores(config: Config, store: Store, selection: str, progress: Prog
             progress(f"students of {selection} pairs", len(scored), len(seeds))
         return Scores(tuple(scored))
 
-    def score() -> tuple[Scores, Mapping[str, Any]]:
-        on_val = {}
-        for rate in RATES:
-            with contextlib.suppress(NonFiniteError):  # a rate that diverges is not the best one
-                on_val[rate] = on("val", rate, [0]).mean["r_mean"]
-        rate = max(on_val or RATES, key=lambda rate: on_val.get(rate, -rate))
+    def score() -> Row:
+        rate = best_rate(RATES, lambda rate: on("val", rate, [0]).mean["r_mean"])
         return on(config.evaluate.split, rate, range(config.evaluate.seeds)), {"rate": rate, "chosen_on": "val"}
 
     return _kept(scores_record(config, store, selection), score)
@@ -89,23 +83,16 @@ def full_scores(config: Config, store: Store, progress: Progress = silent) -> Sc
     store has of them is not trained again.
     """
     if config.distill.protocol == "encoder":
-        return _kept(scores_record(config, store, "full"), encoder_rows.full(config, store, progress))
+        return _kept(scores_record(config, store, "full"), lambda: encoder_rows.full(config, store, progress))
     cached, device = make_features(config, store, progress), device_of(config.place)
     splits = {"val": cached.val, "test": cached.test}
-    chosen_on = config.evaluate.split if config.evaluate.choice == "best-on-split" else "val"
 
-    def score() -> tuple[Scores, Mapping[str, Any]]:
-        epochs, seeds = range(1, config.experts.epochs + 1), config.evaluate.seeds
-        first = trajectories_of(config, store, progress, count=1, epochs=epochs)
-        on_val = {
-            epoch: score_heads(*first.snapshot(0, epoch), splits[chosen_on], device=device)[0]["r_mean"]
-            for epoch in epochs
-        }
-        best = max(on_val, key=lambda epoch: on_val[epoch])
-        students = trajectories_of(config, store, progress, count=seeds, epochs=[best])
-        split = splits[config.evaluate.split]
-        scored = [score_heads(*students.snapshot(seed, best), split, device=device)[0] for seed in range(seeds)]
-        return Scores(tuple(scored)), {"epoch": best, "chosen_on": chosen_on}
+    def score() -> Row:
+        return row_of_experts(
+            config,
+            lambda count, epochs: trajectories_of(config, store, progress, count=count, epochs=epochs),
+            lambda heads, split: score_heads(*heads, splits[split], device=device)[0],
+        )
 
     return _kept(scores_record(config, store, "full"), score)
 
@@ -124,8 +111,9 @@ def scores_record(config: Config, store: Store, row: str) -> Record:
     if config.distill.protocol == "encoder":
         bench = open_bench(config, store)
         source, experts = bench.captions.fingerprint, encoder_experts.experts_record(bench).fingerprint
+        trained = {"protocol": "encoder", "image": bench.identity}
     else:
-        cached = make_features(config, store)
+        cached, trained = make_features(config, store), {}
         source, experts = cached.fingerprint, open_experts(config, store, cached).record.fingerprint
     if row == "synthetic":
         upstream, settings = {"synthetic": synthetic_record(config, store).fingerprint}, {}
@@ -146,15 +134,14 @@ def scores_record(config: Config, store: Store, row: str) -> Record:
         "temperature": config.experts.temperature,
         "width": config.experts.width,
         **settings,
+        **trained,
     }
     if config.evaluate.choice != "last":
         made_with["choice"] = config.evaluate.choice
-    if config.distill.protocol == "encoder":
-        made_with |= {"protocol": "encoder", "image": open_bench(config, store).identity}
     return Record.of(store, "scores", made_with, upstream, version=VERSION)
 
 
-def _kept(record: Record, score: Callable[[], tuple[Scores, Mapping[str, Any]]]) -> Scores:
+def _kept(record: Record, score: Callable[[], Row]) -> Scores:
     """The scores that a record has, or those that `score` makes, kept with what made them."""
     if not record.complete:
         scores, facts = score()
