@@ -24,3 +24,14 @@ TINY: dict[str, Any] = {
     "evaluate.seeds": 2,
     "place.threads": 1,
 }
+
+
+class Work:
+    """What the stages say they did."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, list[int]] = {}
+
+    def __call__(self, work: str, done: int, total: int) -> None:
+        assert 0 <= done <= total
+        self.done.setdefault(work, []).append(done)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from stage_settings import TINY
+from stage_settings import TINY, Work
 
 from raydd import stages
 from raydd.cli import main
@@ -38,17 +38,6 @@ def weights(config: Config, store: Store, epoch: int) -> dict[str, torch.Tensor]
     experts: Any = stages.experts(config, store)
     image, text = experts.snapshot(0, epoch)
     return image | text
-
-
-class Work:
-    """What the stages say they did."""
-
-    def __init__(self) -> None:
-        self.done: dict[str, list[int]] = {}
-
-    def __call__(self, work: str, done: int, total: int) -> None:
-        assert 0 <= done <= total
-        self.done.setdefault(work, []).append(done)
 
 
 def test_the_whole_way_through_the_command_line(

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from stage_settings import TINY
+from stage_settings import TINY, Work
 
 from raydd import stages
 from raydd.config import Config
@@ -30,17 +30,6 @@ from raydd.store import Store
 @pytest.fixture
 def config(tiny_data: Path) -> Config:
     return with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
-
-
-class Work:
-    """What the stages say they did."""
-
-    def __init__(self) -> None:
-        self.done: dict[str, list[int]] = {}
-
-    def __call__(self, work: str, done: int, total: int) -> None:
-        assert 0 <= done <= total
-        self.done.setdefault(work, []).append(done)
 
 
 def test_the_whole_way_gives_every_row_and_a_second_time_computes_nothing(config: Config, store: Store) -> None:
