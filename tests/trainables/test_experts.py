@@ -8,6 +8,7 @@ import time
 
 import psutil
 import pytest
+import torch
 from nodes import cluster_of
 from safetensors.torch import load_file
 
@@ -18,11 +19,19 @@ from raydd.settings import flatten, load, with_settings
 from trainables.experts import make_experts
 
 
-def snapshots(config: Config) -> dict[str, dict[str, list]]:
-    """The numbers of every snapshot by its file's name."""
+def snapshots(config: Config) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of every snapshot by its file's name."""
     store = open_store(config.place)
-    tensors = {name: load_file(store.local(name)) for name in store.names("experts")}
-    return {name: {key: value.tolist() for key, value in parts.items()} for name, parts in tensors.items()}
+    return {name: load_file(store.local(name)) for name in store.names("experts")}
+
+
+def assert_same_experts(made: dict[str, dict[str, torch.Tensor]], expected: dict[str, dict[str, torch.Tensor]]) -> None:
+    """Equal but for rounding: a process of other threads sums in another order. Other seeds are 1.4 apart."""
+    assert made.keys() == expected.keys()
+    for name, parts in expected.items():
+        for side, value in parts.items():
+            value, apart = value.double(), made[name][side].double() - value.double()
+            assert apart.norm() < 1e-3 * value.norm(), (name, side)
 
 
 @pytest.mark.slow
@@ -38,7 +47,7 @@ def test_workers_share_the_trajectories_and_make_what_one_process_makes(config, 
     assert stages.missing_experts(config, open_store(config.place)) == []
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
     stages.experts(alone, open_store(alone.place))
-    assert snapshots(alone) == snapshots(config)
+    assert_same_experts(snapshots(alone), snapshots(config))
 
 
 @pytest.mark.slow
@@ -85,7 +94,7 @@ def test_two_nodes_share_the_trajectories_and_make_what_one_process_makes(config
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
     stages.experts(alone, open_store(alone.place))
     assert len(snapshots(alone)) == 4
-    assert snapshots(alone) == snapshots(config)
+    assert_same_experts(snapshots(alone), snapshots(config))
 
 
 DRIVER = """
