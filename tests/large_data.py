@@ -106,7 +106,7 @@ class Peaks:
 
 def _own(process: psutil.Process) -> float:
     try:
-        if process.pid != psutil.Process().pid and "encode_shard" not in " ".join(process.cmdline()):
+        if process.pid != psutil.Process().pid and "ShardEncoder" not in " ".join(process.cmdline()):
             return 0.0
         memory = process.memory_info()
         return (memory.rss - memory.shared) / 1e6

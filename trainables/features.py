@@ -1,37 +1,37 @@
-"""The feature cache of a large data set by Ray workers: each encodes shards, straight into the store.
+"""The feature cache of a large data set by Ray Data: a pool of actors encodes shards, straight into the store.
 
-A shard is a file of 512 images or 16,384 captions. Whoever is free takes the next one that the store lacks, and holds
-no more than it in memory. A worker that dies takes the shard in its hands with it, which is given to another.
+A shard is a file of 512 images or 16,384 captions. An actor holds both encoders and takes the next shard that the
+store lacks; no feature passes through Ray. An actor that dies takes the shard in its hands with it: it is started
+again, and given that shard anew.
 """
 
-from functools import lru_cache
-from itertools import islice
+import functools
+import logging
+from collections.abc import Iterator
+from typing import Any
 
 from raydd.config import Config
-from raydd.data import DataSet
 from raydd.place import device_of, home, open_store, use_threads
 from raydd.progress import Progress, silent
 from raydd.tuning.environment import prepare_environment, ray_address
 
-RESTARTS = 3  # of a shard whose worker died
+RESTARTS = 3  # of an actor that died, and of the shard in its hands
 
 
 def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: Progress = silent) -> None:
-    """Write the shards that the store lacks on Ray workers; `raydd.stages.features` then has only to conclude.
+    """Write the shards that the store lacks by a pool of actors; `raydd.stages.features` then has only to conclude.
 
     Args:
         config: all settings; `place.ray` names the cluster.
-        workers: shards in work at the same time, if the cluster has room for so many.
-        gpus: of each worker, fractions allowed.
+        workers: actors, as far as the cluster has room for so many.
+        gpus: of each actor, fractions allowed.
         progress: told how many shards are there.
 
     Raises:
-        ray.exceptions.RayError: a shard cannot be made; the cause is that of the worker.
+        ray.exceptions.RayError: a shard cannot be made; the cause is that of the actor.
     """
     address = ray_address(config.place.ray)
     prepare_environment(address)
-    import ray
-
     from raydd.data import features_record, shards_of
     from raydd.stages import pairs
     from raydd.tuning.cluster import cluster
@@ -46,30 +46,56 @@ def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: 
         return
     config = settled(config, cpus=1, gpus=gpus)
     with cluster(address, home(config.place)):
-        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RESTARTS)(encode_shard)
-        waiting, running = iter(missing), []
-        for done in range(len(shards) - len(missing), len(shards)):
+        done = len(shards) - len(missing)
+        progress("shards of features", done, len(shards))
+        for _ in _encoded(config, missing, min(workers, len(missing)), gpus):
+            done += 1
             progress("shards of features", done, len(shards))
-            running += [task.remote(config, file) for file in islice(waiting, workers - len(running))]
-            ready, running = ray.wait(running)
-            ray.get(ready)
-        progress("shards of features", len(shards), len(shards))
 
 
-def encode_shard(config: Config, file: str) -> None:
-    """Write one shard, unless it is there; runs in a Ray worker."""
-    from raydd.data import features_record, write_images, write_texts
+def _encoded(config: Config, files: list[str], workers: int, gpus: float) -> Iterator[Any]:
+    """The shards as they get written. The list lies with the driver: a task that read it would wait for the actors."""
+    import ray.data
 
-    use_threads(config.place)
-    data = _data_of(config)
-    record = features_record(config, data.fingerprint, open_store(config.place))
-    write = write_images if "/images-" in file else write_texts
-    write(config, data, record, device_of(config.place), silent, only={file})
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    pool = ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1)
+    shards = ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
+    encode: Any = ShardEncoder  # Ray types functions alone
+    written = shards.map(
+        encode,
+        fn_constructor_args=(config,),
+        compute=pool,
+        num_cpus=1,
+        num_gpus=gpus,
+        ray_remote_args_fn=lambda: {"max_restarts": RESTARTS, "max_task_retries": RESTARTS},
+    )
+    return iter(written.iter_rows())
 
 
-@lru_cache(maxsize=1)
-def _data_of(config: Config) -> DataSet:
-    """The data set's listing, read once a process; it lies at the same path on each node."""
-    from raydd.stages import pairs
+class ShardEncoder:
+    """An actor of the pool: the data set's listing, which lies at the same path on each node, and both encoders."""
 
-    return pairs(config, open_store(config.place))
+    def __init__(self, config: Config) -> None:
+        from raydd.data import features_record, load_image_encoder, load_text_encoder
+        from raydd.stages import pairs
+
+        use_threads(config.place)
+        store, device = open_store(config.place), device_of(config.place)
+        self._config, self._data = config, pairs(config, store)
+        self._record = features_record(config, self._data.fingerprint, store)
+        self._image_encoder = functools.cache(functools.partial(load_image_encoder, config.encoders, device))
+        self._text_encoder = functools.cache(functools.partial(load_text_encoder, config.encoders, device))
+
+    def __call__(self, shard: dict[str, str]) -> dict[str, str]:
+        """Write one shard, unless it is there."""
+        from raydd.data import write_images, write_texts
+
+        file = shard["file"]
+        if "/images-" in file:
+            write_images(self._config, self._data, self._record, self._image_encoder, only={file})
+        else:
+            write_texts(self._config, self._data, self._record, self._text_encoder, only={file})
+        return shard

@@ -3,7 +3,7 @@
 Letters: C captions, V views, D feature width.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,13 +13,14 @@ from torch import Tensor
 
 from raydd.config import Config, FeaturesConfig
 from raydd.data.augment import transform_of
-from raydd.data.encoders import load_image_encoder, load_text_encoder
+from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.encoding import ViewsOf, batches_of, encode_captions, encode_views, images_at_once, workers_for
 from raydd.data.feature_rows import map_shard
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.errors import RecordError
-from raydd.progress import Progress
+from raydd.place import device_of
+from raydd.progress import Progress, silent
 from raydd.store import Record
 
 _IMAGES_PER_SHARD = 512
@@ -71,9 +72,18 @@ def shards_of(data: DataSet) -> list[Shard]:
 
 
 def write_images(
-    config: Config, data: DataSet, record: Record, device: str, progress: Progress, *, only: Collection[str] = ()
+    config: Config,
+    data: DataSet,
+    record: Record,
+    load_encoder: Callable[[], ImageEncoder],
+    progress: Progress = silent,
+    *,
+    only: Collection[str] = (),
 ) -> None:
-    """Write the image shards that the record lacks, told in views; `only` leaves those alone that it does not name."""
+    """Write the image shards that the record lacks, told in views; `only` leaves those alone that it does not name.
+
+    The encoder is loaded if there is something to write.
+    """
     views = {split: views_in(split, config.features) for split in SPLITS}
     shards = [shard for shard in shards_of(data) if shard.kind == "images" and (not only or shard.file in only)]
     missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), views[shard.split], None))]
@@ -82,7 +92,7 @@ def write_images(
     progress("views encoded", done, total)
     if not missing:
         return
-    encoder = load_image_encoder(config.encoders, device)
+    encoder, device = load_encoder(), device_of(config.place)
     for split, pairs in zip(SPLITS, data.splits, strict=True):
         wanted = [shard for shard in missing if shard.split == split]
         augment = config.features.augment if split == "train" else "none"
@@ -100,12 +110,15 @@ def write_images(
 
 
 def write_texts(
-    config: Config, data: DataSet, record: Record, device: str, progress: Progress, *, only: Collection[str] = ()
+    config: Config,
+    data: DataSet,
+    record: Record,
+    load_encoder: Callable[[], TextEncoder],
+    progress: Progress = silent,
+    *,
+    only: Collection[str] = (),
 ) -> None:
-    """Write the caption shards that the record lacks, told in captions; batches hold captions of like length.
-
-    `only` leaves those alone that it does not name.
-    """
+    """The same of captions, told in captions; batches hold captions of like length."""
     by_split = dict(zip(SPLITS, data.splits, strict=True))
     shards = [shard for shard in shards_of(data) if shard.kind == "texts" and (not only or shard.file in only)]
     missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), None))]
@@ -114,7 +127,7 @@ def write_texts(
     progress("captions encoded", done, total)
     if not missing:
         return
-    encoder = load_text_encoder(config.encoders, device)
+    encoder, device = load_encoder(), device_of(config.place)
     for shard in missing:
         pairs = by_split[shard.split]
         captions = pairs.captions[shard.start : shard.stop]

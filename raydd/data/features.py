@@ -11,6 +11,7 @@ Letters: n images, C captions, V views, D feature width.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
 from raydd.config import Config
-from raydd.data.encoders import image_identity, text_identity
+from raydd.data.encoders import image_identity, load_image_encoder, load_text_encoder, text_identity
 from raydd.data.feature_rows import HOW_TO_MEND, FeatureRows, map_shard
 from raydd.data.feature_shards import (
     image_shards,
@@ -102,8 +103,8 @@ def encode_features(config: Config, data: DataSet, store: Store, progress: Progr
     record = features_record(config, data.fingerprint, store)
     if not record.complete:
         device = device_of(config.place)
-        write_images(config, data, record, device, progress)
-        write_texts(config, data, record, device, progress)
+        write_images(config, data, record, partial(load_image_encoder, config.encoders, device), progress)
+        write_texts(config, data, record, partial(load_text_encoder, config.encoders, device), progress)
         _finish(config, data, record)
     return open_features(record)
 

@@ -6,14 +6,14 @@ Letters: C captions, e width of the text encoder.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
 from raydd.config import Config
-from raydd.data.encoders import text_identity
+from raydd.data.encoders import load_text_encoder, text_identity
 from raydd.data.feature_shards import read_texts, write_texts
 from raydd.data.features import mean_and_std
 from raydd.data.listing import SPLITS
@@ -60,7 +60,9 @@ def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress
         store, "texts", {"text": text_identity(config.encoders)}, {"pairs": data.fingerprint}, version=VERSION
     )
     if not record.complete:
-        write_texts(config, data, record, device_of(config.place), progress)
+        write_texts(
+            config, data, record, partial(load_text_encoder, config.encoders, device_of(config.place)), progress
+        )
         record.finish(facts={"data": data.name, "encoder": config.encoders.text})
     opened = {
         split: Texts(*read_texts(record, split, len(pairs.captions)))

@@ -1,11 +1,17 @@
+import os
+from pathlib import Path
+
+import mortal_encoders
 import pytest
+import ray
 import torch
+from stage_settings import Work
 
 from raydd import stages
 from raydd.data import feature_shards
 from raydd.place import open_store
 from raydd.settings import with_settings
-from trainables.features import encode_shard, make_features
+from trainables.features import ShardEncoder, make_features
 
 
 @pytest.fixture
@@ -17,8 +23,9 @@ def test_shards_encoded_one_by_one_are_those_of_one_process(config, many_shards,
     store = open_store(config.place)
     files = [shard.file for shard in feature_shards.shards_of(stages.pairs(config, store))]
     assert files[:3] == [f"train/images-0000{number}.safetensors" for number in range(3)]
+    encoder = ShardEncoder(config)
     for file in reversed(files):
-        encode_shard(config, file)
+        assert encoder({"file": file}) == {"file": file}
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
     ours, theirs = stages.features(config, store), stages.features(alone, open_store(alone.place))
     assert ours.fingerprint == theirs.fingerprint
@@ -38,3 +45,27 @@ def test_ray_workers_share_the_shards_and_pass_over_those_that_are_there(config)
     told.clear()
     make_features(config, workers=2, progress=lambda work, done, total: told.append(work))
     assert "shards of features" not in told
+
+
+@pytest.fixture
+def mortal(config, monkeypatch, tmp_path):
+    """Of workers that can import mortal_encoders, and find out there whether they died before."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(mortal_encoders.__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv(mortal_encoders.FLAG, str(tmp_path / "died"))
+    return with_settings(config, {"encoders.image": "mortal_encoders:once", "encoders.image_weights": ""})
+
+
+@pytest.mark.slow
+def test_an_actor_that_dies_costs_the_shard_in_its_hands(mortal, tmp_path):
+    make_features(mortal, workers=2)
+    assert (tmp_path / "died").exists()
+    store = open_store(mortal.place)
+    features = stages.features(mortal, store, progress := Work())
+    assert progress.done["views encoded"] == [20]  # nothing was left to encode
+    assert features.train.images.shape[0] == 12
+
+
+@pytest.mark.slow
+def test_a_shard_that_kills_every_actor_ends_with_an_error(mortal):
+    with pytest.raises(ray.exceptions.RayError):
+        make_features(with_settings(mortal, {"encoders.image": "mortal_encoders:always"}), workers=2)
