@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 _QUIET: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its C++ writes to the terminal; what fails reaches Python too
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0: no output of Tune's at all
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study and MLflow keep the results
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the sweep, whose study goes on later
