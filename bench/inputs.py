@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Generator, Tensor, nn
 
 from raydd.config import DataConfig, EncodersConfig
-from raydd.data import FeatureRows, SplitFeatures, load_image_encoder, load_text_encoder
+from raydd.data import CaptionRows, FeatureRows, SplitFeatures, load_image_encoder, load_text_encoder
 from raydd.data.encoders.registry import IMAGE_ENCODERS
 from raydd.data.encoders.towers import ImageEncoder, NormalisedTower, TextEncoder
 from raydd.data.images import ImageSource, open_image
@@ -67,7 +67,9 @@ def split_of(images: int, image_width: int, text_width: int, *, captions: int = 
     generator = Generator().manual_seed(0)
     rows = FeatureRows((torch.randn(images, 1, image_width, generator=generator).half(),), per_shard=images)
     texts = torch.randn(images * captions, text_width, generator=generator).half()
-    return SplitFeatures(rows, texts, torch.arange(images).repeat_interleave(captions))
+    return SplitFeatures(
+        rows, CaptionRows((texts,), per_shard=len(texts)), torch.arange(images).repeat_interleave(captions)
+    )
 
 
 def experts_in(folder: Path, image_width: int, text_width: int, width: int, *, count: int, epochs: int) -> Experts:

@@ -24,7 +24,7 @@ from bench.measuring import Pieces, median, now, peak_bytes, time_pieces
 from bench.rows.distillation import PUBLISHED
 from bench.rows.sweep import busy_seconds
 from raydd.config import DistillConfig
-from raydd.data.feature_rows import FeatureRows, map_shard
+from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard
 from raydd.data.features import SplitFeatures
 from raydd.distill.engine import Distillation, Spread
 from raydd.distill.experts import sgd_step_
@@ -77,7 +77,8 @@ def captions(count: int, folder: Path) -> dict[str, float]:
     heads = initial_heads(_IMAGE_WIDTH, _TEXT_WIDTH, _IMAGE_WIDTH, 0)
 
     def some_steps() -> None:
-        split = SplitFeatures(FeatureRows(tuple(image_rows), _PER_SHARD), torch.cat(text_rows), torch.arange(count))
+        images, texts = FeatureRows(tuple(image_rows), _PER_SHARD), CaptionRows(tuple(text_rows), _PER_SHARD)
+        split = SplitFeatures(images, texts, torch.arange(count))
         for batch in torch.randperm(count)[: 30 * 128].split(128):
             rows = split.images.gather(split.image_of_text[batch], 0)
             sgd_step_(*heads, rows, split.texts[batch].float(), lr=0.1, temperature=TEMPERATURE)

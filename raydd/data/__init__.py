@@ -3,7 +3,7 @@
 from raydd.data.augment import open_pixels
 from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
 from raydd.data.encoding import ViewsOf, open_views
-from raydd.data.feature_rows import FeatureRows
+from raydd.data.feature_rows import CaptionRows, FeatureRows
 from raydd.data.feature_shards import shards_of, write_images, write_texts
 from raydd.data.features import Features, SplitFeatures, encode_features, features_record, open_features
 from raydd.data.images import ImageSource, open_image
@@ -13,6 +13,7 @@ from raydd.data.texts import CaptionFeatures, Texts, encode_texts
 
 __all__ = [
     "CaptionFeatures",
+    "CaptionRows",
     "DataSet",
     "Entry",
     "FeatureRows",

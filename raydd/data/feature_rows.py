@@ -1,6 +1,6 @@
-"""Cached image features: rows of memory-mapped shards, read without loading them.
+"""Cached features: rows of memory-mapped shards, read without loading them.
 
-Letters: n images, V views, D feature width, B rows asked for.
+Letters: n images, V views, C captions, D feature width, B rows asked for.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class FeatureRows:
     def shape(self) -> tuple[int, int, int]:
         """(n, V, D)."""
         _, views, width = self.shards[0].shape
-        return sum(len(shard) for shard in self.shards), views, width
+        return sum(map(len, self.shards)), views, width
 
     def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B D"]:
         """The features of one view of each of these images, in float32.
@@ -35,16 +35,46 @@ class FeatureRows:
             rows: images, 0 to n - 1, in any order, repeated or not.
             views: the view of each, or one for all.
         """
-        views = torch.full_like(rows, views) if isinstance(views, int) else views
-        if len(self.shards) == 1:
-            return self.shards[0][rows, views].float()
-        out = torch.empty(len(rows), self.shape[2])
-        places, within = rows.div(self.per_shard, rounding_mode="floor"), rows % self.per_shard
-        order = places.argsort()
-        present, counts = places[order].unique_consecutive(return_counts=True)
-        for shard, at in zip(present.tolist(), order.split(counts.tolist()), strict=True):
-            out[at] = self.shards[shard][within[at], views[at]].float()
-        return out
+        count = self.shape[1]
+        return _gather(self.shards, self.per_shard * count, rows * count + views).float()
+
+
+@dataclass(frozen=True)
+class CaptionRows:
+    """Caption features in half precision, [C D], in shards of `per_shard` captions, the last one shorter."""
+
+    shards: tuple[Float16[Tensor, "_ D"], ...]
+    per_shard: int
+
+    def __len__(self) -> int:
+        """Captions C."""
+        return sum(map(len, self.shards))
+
+    @property
+    def width(self) -> int:
+        """Feature width D."""
+        return self.shards[0].shape[1]
+
+    def __getitem__(self, captions: Int[Tensor, "B"]) -> Float16[Tensor, "B D"]:
+        """The features of these captions, 0 to C - 1, in any order, repeated or not."""
+        return _gather(self.shards, self.per_shard, captions)
+
+    def whole(self) -> Float16[Tensor, "C D"]:
+        """All of them in memory: 768 bytes each at a width of 384."""
+        return torch.cat(self.shards)
+
+
+def _gather(shards: Sequence[Float16[Tensor, "..."]], per_shard: int, rows: Int[Tensor, "B"]) -> Float16[Tensor, "B D"]:
+    """Rows along the last dimension of shards that hold `per_shard` of them."""
+    if len(shards) == 1:
+        return shards[0].flatten(0, -2)[rows]
+    out = torch.empty(len(rows), shards[0].shape[-1], dtype=shards[0].dtype)
+    places, within = rows.div(per_shard, rounding_mode="floor"), rows % per_shard
+    order = places.argsort()
+    present, counts = places[order].unique_consecutive(return_counts=True)
+    for shard, at in zip(present.tolist(), order.split(counts.tolist()), strict=True):
+        out[at] = shards[shard].flatten(0, -2)[within[at]]
+    return out
 
 
 def map_shard(path: Path, name: str, shape: Sequence[int | None]) -> Float16[Tensor, "..."]:

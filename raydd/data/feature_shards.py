@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from jaxtyping import Float16, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from raydd.config import Config, FeaturesConfig
 from raydd.data.augment import transform_of
 from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.encoding import ViewsOf, batches_of, encode_captions, encode_views, images_at_once, workers_for
-from raydd.data.feature_rows import map_shard
+from raydd.data.feature_rows import CaptionRows, map_shard
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.errors import RecordError
@@ -145,8 +145,8 @@ def write_texts(
 
 def read_texts(
     record: Record, split: Split, captions: int, width: int | None = None
-) -> tuple[Float16[Tensor, "C D"], Int[Tensor, "C"]]:
-    """A split's caption features, and the index of each caption's image.
+) -> tuple[CaptionRows, Int[Tensor, "C"]]:
+    """A split's caption features, memory-mapped, and the index of each caption's image.
 
     Args:
         record: with all shards of the split's captions.
@@ -160,7 +160,7 @@ def read_texts(
     shards = text_shards(split, captions)
     rows = [map_shard(record.local(shard.file), "texts", (len(shard), width)) for shard in shards]
     owners = [record.map_tensors(shard.file)["image_of_text"] for shard in shards]
-    return torch.cat(rows), torch.cat(owners)
+    return CaptionRows(tuple(rows), per_shard=len(rows[0])), torch.cat(owners)
 
 
 def _cut(split: Split, kind: str, count: int, size: int) -> list[Shard]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from raydd.config import Config
 from raydd.data.encoders import image_identity, load_image_encoder, load_text_encoder, text_identity
-from raydd.data.feature_rows import HOW_TO_MEND, FeatureRows, map_shard
+from raydd.data.feature_rows import HOW_TO_MEND, CaptionRows, FeatureRows, map_shard
 from raydd.data.feature_shards import (
     image_shards,
     read_texts,
@@ -47,8 +47,8 @@ class SplitFeatures:
 
     images: FeatureRows
     """Image features [n V D], memory-mapped."""
-    texts: Float16[Tensor, "C D"]
-    """Caption features."""
+    texts: CaptionRows
+    """Caption features [C D], memory-mapped."""
     image_of_text: Int[Tensor, "C"]
     """Index of each caption's image, ascending."""
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.config import Config
 from raydd.data.encoders import load_text_encoder, text_identity
+from raydd.data.feature_rows import CaptionRows
 from raydd.data.feature_shards import read_texts, write_texts
 from raydd.data.features import mean_and_std
 from raydd.data.listing import SPLITS
@@ -29,7 +30,8 @@ VERSION = 1
 class Texts:
     """Caption features of one split."""
 
-    texts: Float16[Tensor, "C e"]
+    texts: CaptionRows
+    """Features [C e], memory-mapped."""
     image_of_text: Int[Tensor, "C"]
     """Index of each caption's image, ascending."""
 
@@ -46,12 +48,12 @@ class CaptionFeatures:
     @cached_property
     def spread(self) -> Float[Tensor, "2 e"]:
         """Mean and standard deviation of each feature over train."""
-        return torch.stack(mean_and_std([self.train.texts]))
+        return torch.stack(mean_and_std(self.train.texts.shards))
 
     @property
     def width(self) -> int:
         """Width e of the text encoder."""
-        return self.train.texts.shape[1]
+        return self.train.texts.width
 
 
 def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> CaptionFeatures:

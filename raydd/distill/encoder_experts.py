@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float16, Int, UInt8
+from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
+from raydd.data.feature_rows import CaptionRows
 from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.experts import contrastive_loss
@@ -67,7 +68,7 @@ def train_epoch(
     encoder: TrainedEncoder,
     networks: Networks,
     batches: Batches,
-    texts: Float16[Tensor, "C e"],
+    texts: CaptionRows,
     recipe: ExpertsConfig,
     *,
     seed: int,

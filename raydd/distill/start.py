@@ -2,9 +2,10 @@
 
 from typing import Protocol
 
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from raydd.data.feature_rows import CaptionRows
 from raydd.data.features import SplitFeatures
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
@@ -14,7 +15,7 @@ class Captions(Protocol):
     """Caption features of a split and whose captions they are."""
 
     @property
-    def texts(self) -> Float16[Tensor, "C e"]:
+    def texts(self) -> CaptionRows:
         """Caption features."""
         ...
 

@@ -136,7 +136,7 @@ def score_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = 
     if image.fc_bias.ndim == 1:
         image, text = Head(*(part[None] for part in image)), Head(*(part[None] for part in text))
     images = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
-    texts = split.texts.float().to(device)
+    texts = split.texts.whole().float().to(device)
     scores = []
     for student in range(len(image.fc_bias)):
         with torch.inference_mode():

@@ -51,7 +51,7 @@ def score(bench: EncoderBench, networks: Networks, split: str) -> dict[str, floa
     """Retrieval scores of one student or expert on val or test, whose images its own encoder sees."""
     texts = {"val": bench.captions.val, "test": bench.captions.test}[split]
     return score_networks(
-        bench.trained, networks, _images(bench, split), texts.texts, texts.image_of_text, device=bench.device
+        bench.trained, networks, _images(bench, split), texts.texts.whole(), texts.image_of_text, device=bench.device
     )
 
 

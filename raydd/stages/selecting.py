@@ -103,10 +103,11 @@ def _evidence(config: Config, store: Store, seed: int, progress: Progress, clock
 def _joint(cached: Features, image: Head, text: Head, device: str) -> Joint:
     """Joint features of all training pairs, of the images' first views, chunk by chunk."""
     train = cached.train
-    rows = torch.arange(train.images.shape[0]).split(_ROWS)
+    images = torch.arange(train.images.shape[0]).split(_ROWS)
+    captions = torch.arange(len(train.texts)).split(_ROWS)
     return Joint(
-        torch.cat([_embedded(image, train.images.gather(part, 0), device) for part in rows]),
-        torch.cat([_embedded(text, part.float(), device) for part in train.texts.split(_ROWS)]),
+        torch.cat([_embedded(image, train.images.gather(rows, 0), device) for rows in images]),
+        torch.cat([_embedded(text, train.texts[rows].float(), device) for rows in captions]),
         train.image_of_text,
     )
 

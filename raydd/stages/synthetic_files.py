@@ -5,20 +5,19 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float16, Int
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from raydd.data import Pairs
+from raydd.data import CaptionRows, Pairs
 from raydd.distill.heads import to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.store import Record
 
 NEAREST = 5  # captions listed for each text feature
-_CAPTIONS_AT_ONCE = 65_536
 
 
-def write_readable(record: Record, synthetic: SyntheticSet, texts: Float16[Tensor, "C e"], pairs: Pairs) -> list[str]:
+def write_readable(record: Record, synthetic: SyntheticSet, texts: CaptionRows, pairs: Pairs) -> list[str]:
     """Write `pairs.parquet` and, where there are pixels, `images/000.png` and on; gives the nearest captions.
 
     Each row of `pairs.parquet` has the pair's number, its image file, the id and the caption of the real pair that it
@@ -48,16 +47,18 @@ def write_readable(record: Record, synthetic: SyntheticSet, texts: Float16[Tenso
     return first
 
 
-def nearest_captions(text_features: Tensor, real: Tensor, count: int = NEAREST) -> tuple[Int[Tensor, "N K"], Tensor]:
+def nearest_captions(
+    text_features: Float[Tensor, "N e"], real: CaptionRows, count: int = NEAREST
+) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
     """Indices and cosines of the real captions nearest to each text, nearest first; memory does not grow with C."""
     rows = to_sphere(text_features.float())
     indices = torch.empty(len(rows), 0, dtype=torch.long)
     cosines = torch.empty(len(rows), 0)
-    for begin in range(0, len(real), _CAPTIONS_AT_ONCE):
-        part = rows @ to_sphere(real[begin : begin + _CAPTIONS_AT_ONCE].float()).T
+    for number, shard in enumerate(real.shards):
+        part = rows @ to_sphere(shard.float()).T
         found = part.topk(min(count, part.shape[1]), dim=1)
         cosines = torch.cat([cosines, found.values], dim=1)
-        indices = torch.cat([indices, found.indices + begin], dim=1)
+        indices = torch.cat([indices, found.indices + number * real.per_shard], dim=1)
         order = cosines.argsort(dim=1, descending=True)[:, :count]
         cosines, indices = cosines.gather(1, order), indices.gather(1, order)
     return indices, cosines

@@ -193,7 +193,7 @@ def _everything(
     for split in (cached.train, cached.val, cached.test):
         count = split.images.shape[0]
         images.append(split.images.gather(torch.arange(count), 0))
-        texts.append(split.texts.float())
+        texts.append(split.texts.whole().float())
         owners.append(split.image_of_text + before)
         before += count
     return torch.cat(images), torch.cat(texts), torch.cat(owners)

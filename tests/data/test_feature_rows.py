@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from raydd.data.feature_rows import FeatureRows, map_shard
+from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard
 from raydd.errors import RecordError
 
 VALUES = torch.randn(11, 3, 5, generator=torch.Generator().manual_seed(0)).half()
@@ -31,6 +31,15 @@ def test_any_rows_of_any_sharding(asked: list[tuple[int, int]], per_shard: int) 
     assert torch.equal(
         FeatureRows(VALUES.split(per_shard), per_shard).gather(wanted, views), VALUES[wanted, views].float()
     )
+
+
+@given(st.lists(st.integers(0, 10), min_size=1), st.integers(1, 12))
+def test_any_captions_of_any_sharding(asked: list[int], per_shard: int) -> None:
+    values, wanted = VALUES[:, 0], torch.tensor(asked)
+    captions = CaptionRows(values.split(per_shard), per_shard)
+    assert torch.equal(captions[wanted], values[wanted])
+    assert torch.equal(captions.whole(), values)
+    assert (len(captions), captions.width) == values.shape
 
 
 def test_a_row_that_is_not_there_is_an_error() -> None:

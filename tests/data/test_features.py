@@ -99,7 +99,7 @@ def test_features_are_the_encoders_of_the_right_pixels_and_captions(
                 got = split.images.gather(torch.tensor([index]), view)[0]
                 assert torch.allclose(got, want[view], atol=1e-3)
         want = torch.tensor([[len(c), sum(map(ord, c)) / 99] for c in pairs.captions]).half()
-        assert torch.equal(split.texts, want)
+        assert torch.equal(split.texts.whole(), want)
         assert torch.equal(split.image_of_text, torch.from_numpy(pairs.image_of_caption))
 
 
@@ -108,7 +108,7 @@ def test_the_spread_is_that_of_all_training_views(config: Config, data: DataSet,
     rows = torch.cat([features.train.images.gather(torch.arange(12), view) for view in range(3)]).double()
     assert torch.allclose(features.image_spread[0].double(), rows.mean(0), atol=1e-6)
     assert torch.allclose(features.image_spread[1].double(), rows.std(0, correction=0), atol=1e-6)
-    texts = features.train.texts.double()
+    texts = features.train.texts.whole().double()
     assert torch.allclose(features.text_spread.double(), torch.stack([texts.mean(0), texts.std(0, correction=0)]))
 
 
@@ -167,11 +167,11 @@ def test_a_complete_record_is_opened_without_encoders(
     config: Config, data: DataSet, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = encode_features(config, data, store)
-    monkeypatch.setattr(feature_shards, "load_image_encoder", None)
-    monkeypatch.setattr(feature_shards, "load_text_encoder", None)
+    monkeypatch.setattr("raydd.data.features.load_image_encoder", None)
+    monkeypatch.setattr("raydd.data.features.load_text_encoder", None)
     again = encode_features(config, data, store)
     assert again.fingerprint == made.fingerprint
-    assert torch.equal(again.train.texts, made.train.texts)
+    assert torch.equal(again.train.texts.whole(), made.train.texts.whole())
 
 
 def test_the_record_is_named_by_what_decides_its_content(config: Config, store: Store) -> None:
