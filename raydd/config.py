@@ -183,7 +183,8 @@ class DistillConfig:
     encoder_rate: float = 0.01
     """The same for the image encoder, where students train it (`distill.protocol` encoder)."""
     fit_rates: bool = True
-    """At the end, halve the students' rates while that raises val r_mean; False keeps the learned ones (published)."""
+    """At the end, double the students' rates while that raises val r_mean, or else halve them; False keeps the learned
+    ones (published)."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """How the outer step sizes change over the steps: not at all (as published), or down to zero along a cosine."""
     checkpoint_every: int = 50

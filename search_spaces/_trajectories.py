@@ -9,7 +9,7 @@ from raydd.distill.methods.scripts import FLICKR30K_100, SIMILARITY
 # raydd's defaults for features, and what is published for all of them (Flickr30k, 100 pairs) in what carries over.
 OURS: dict[str, Any] = {
     "experts.lr": 0.2,
-    "distill.student_steps": 4,
+    "distill.student_steps": 8,
     "distill.minibatch": 0,
     "distill.target_epochs": 2,
     "distill.max_start_epoch": 1,

@@ -33,7 +33,7 @@ from raydd.stages.students import with_fitted_rates
 from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record, Store
 
-VERSION = 2  # 2: image features step along their gradient
+VERSION = 3  # 2: image features step along their gradient; 3: rates are fitted upwards too
 PIXELS_VERSION = 3  # 3: shorter memories of Adam
 _NOT_CONTENT = ("method", "checkpoint_every", "protocol", "encoder_rate")  # settings that decide nothing here
 
@@ -181,16 +181,16 @@ def _begin(bench: _Bench, settings: DistillConfig, start: SyntheticSet) -> Disti
 
 def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet) -> tuple[SyntheticSet, dict[str, Any]]:
     """Fit the rates, and write what others can read of the set; gives it and the record's facts."""
-    part, config = 1.0, bench.config
+    times, config = 1.0, bench.config
     if config.distill.fit_rates:
-        synthetic, part = with_fitted_rates(config, bench.features, synthetic)
+        synthetic, times = with_fitted_rates(config, bench.features, synthetic)
     data = load_pairs(config, bench.store)
     captions = write_readable(record, synthetic, bench.features.train.texts, data.train)
     facts = {
         "data": {"name": data.name, "fingerprint": data.fingerprint},
         "encoders": {"image": config.encoders.image, "text": config.encoders.text},
         "experts": {"lr": config.experts.lr, "width": bench.experts.width},
-        "part_of_learned_rates": part,
+        "times_learned_rates": times,
         "first_captions": captions[:3],
     }
     return synthetic, facts

@@ -16,11 +16,11 @@ from raydd.stages.encoder_bench import EncoderBench, open_bench
 from raydd.stages.encoder_experts import experts_record, trained
 from raydd.stages.encoder_students import score_students
 from raydd.stages.matching import Phase, match
-from raydd.stages.students import fit_rates
+from raydd.stages.rates import fit_rates
 from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record, Store
 
-VERSION = 1
+VERSION = 2  # 2: rates are fitted upwards too
 # Settings of distill that do not decide what comes out, or that protocol A has no use for.
 _NOT_CONTENT = ("method", "checkpoint_every", "steps_per_encoding", "range_pull", "start", "space")
 
@@ -82,15 +82,15 @@ def collapse_of(bench: EncoderBench, experts: EncoderExperts, synthetic: Synthet
 
 def _finish(bench: EncoderBench, record: Record, synthetic: SyntheticSet) -> tuple[SyntheticSet, dict[str, Any]]:
     """Fit the rates, and write what others can read of the set; gives it and the record's facts."""
-    part, config = 1.0, bench.config
+    times, config = 1.0, bench.config
     if config.distill.fit_rates:
-        synthetic, part = fit_rates(synthetic, lambda tried: score_students(bench, tried, "val", [0]).mean["r_mean"])
+        synthetic, times = fit_rates(synthetic, lambda tried: score_students(bench, tried, "val", [0]).mean["r_mean"])
     captions = write_readable(record, synthetic, bench.captions.train.texts, bench.data.train)
     facts = {
         "data": {"name": bench.data.name, "fingerprint": bench.data.fingerprint},
         "encoders": {"image": config.encoders.image, "text": config.encoders.text},
         "experts": {"lr": config.experts.lr, "encoder_lr": config.experts.encoder_lr, "width": bench.encoder.width},
-        "part_of_learned_rates": part,
+        "times_learned_rates": times,
         "first_captions": captions[:3],
     }
     return synthetic, facts

@@ -6,10 +6,11 @@ from raydd.progress import Progress
 from raydd.stages.encoder_bench import open_bench
 from raydd.stages.encoder_experts import trained
 from raydd.stages.encoder_students import score, score_students
-from raydd.stages.rows import Row, best_rate, row_of_experts
+from raydd.stages.rates import best_multiple
+from raydd.stages.rows import Row, row_of_experts
 from raydd.store import Store
 
-RATES = (0.01, 0.03, 0.1, 0.3)  # of the image encoder, among which students of real pairs get theirs on val
+RATE = 0.03  # a multiple of it, chosen on val, is the rate of the image encoder for students of real pairs
 TEXT_RATE = 0.3  # of their text head
 
 
@@ -21,7 +22,7 @@ def selected(config: Config, store: Store, progress: Progress) -> Row:
         pairs = bench.real_set(seed, (rate, TEXT_RATE), "infonce")
         return score_students(bench, pairs, split, [seed]).seeds
 
-    rate = best_rate(RATES, lambda rate: on("val", rate, 0)[0]["r_mean"])
+    rate = RATE * best_multiple(lambda multiple: on("val", multiple * RATE, 0)[0]["r_mean"])
     scored = [scores for seed in range(config.evaluate.seeds) for scores in on(config.evaluate.split, rate, seed)]
     return Scores(tuple(scored)), {"rate": rate, "text_rate": TEXT_RATE, "chosen_on": "val"}
 

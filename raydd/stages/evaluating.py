@@ -15,14 +15,15 @@ from raydd.stages.distilling import final_synthetic, synthetic_record
 from raydd.stages.encoder_bench import open_bench
 from raydd.stages.experts import open_experts, trajectories_of
 from raydd.stages.features import features as make_features
-from raydd.stages.rows import Row, best_rate, row_of_experts
+from raydd.stages.rates import best_multiple
+from raydd.stages.rows import Row, row_of_experts
 from raydd.stages.selecting import select
 from raydd.stages.students import score_students
 from raydd.store import Record, Store
 
-VERSION = 1
+VERSION = 2  # 2: rates of real pairs may be any multiple
 SCORES = "scores.json"
-RATES = (0.1, 0.2, 0.4, 0.8)  # among which students of real pairs, who bring no learned rate, get theirs on val
+RATE = 0.4  # a multiple of it, chosen on val, is the rate of students of real pairs, who bring no learned one
 
 
 def evaluate(config: Config, store: Store, synthetic: SyntheticSet, *, split: str, seeds: int) -> Scores:
@@ -69,7 +70,7 @@ def selected_scores(config: Config, store: Store, selection: str, progress: Prog
         return Scores(tuple(scored))
 
     def score() -> Row:
-        rate = best_rate(RATES, lambda rate: on("val", rate, [0]).mean["r_mean"])
+        rate = RATE * best_multiple(lambda multiple: on("val", multiple * RATE, [0]).mean["r_mean"])
         return on(config.evaluate.split, rate, range(config.evaluate.seeds)), {"rate": rate, "chosen_on": "val"}
 
     return _kept(scores_record(config, store, selection), score)

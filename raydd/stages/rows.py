@@ -1,25 +1,14 @@
-"""The rows beside a synthetic set, whatever is trained: how the rate of some pairs and the epoch of all are chosen."""
+"""The rows beside a synthetic set, whatever is trained: how the epoch of all pairs is chosen."""
 
-import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from raydd.config import Config
 from raydd.distill.trajectories import Trajectories
-from raydd.errors import NonFiniteError
 from raydd.evaluate.scores import Scores
 
 State = TypeVar("State")
 Row = tuple[Scores, Mapping[str, Any]]  # and what made them
-
-
-def best_rate(rates: Sequence[float], on_val: Callable[[float], float]) -> float:
-    """The rate whose student is best on val, or the smallest one if all diverge."""
-    found = {}
-    for rate in rates:
-        with contextlib.suppress(NonFiniteError):  # a rate that diverges is not the best one
-            found[rate] = on_val(rate)
-    return max(found or rates, key=lambda rate: found.get(rate, -rate))
 
 
 def row_of_experts(

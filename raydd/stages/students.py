@@ -1,20 +1,18 @@
 """Students of a set of pairs, trained by the configured recipe and scored on a split: what several stages ask for."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from raydd.config import Config
 from raydd.data import Features
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import NonFiniteError
 from raydd.evaluate.scores import Scores
 from raydd.evaluate.students import TrainingPairs, score_heads, synthetic_pairs, train_students
 from raydd.place import device_of
+from raydd.stages.rates import fit_rates
 
 CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
-PARTS = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03)
 
 
 def score_students(config: Config, cached: Features, pairs: TrainingPairs, split: str, seeds: Sequence[int]) -> Scores:
@@ -60,39 +58,11 @@ def trained_students(
 
 
 def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet) -> tuple[SyntheticSet, float]:
-    """The set with that part of its learned rates which is best for one student on val, and the part.
+    """The set with that multiple of its learned rates which is best for one student on val, and the multiple.
 
     Raises:
-        NonFiniteError: the student diverged with the smallest part too.
+        NonFiniteError: the student diverges whatever the rates.
     """
     return fit_rates(
         synthetic, lambda tried: score_students(config, cached, synthetic_pairs(tried), "val", [0]).mean["r_mean"]
     )
-
-
-def fit_rates(synthetic: SyntheticSet, score: Callable[[SyntheticSet], float]) -> tuple[SyntheticSet, float]:
-    """The set with that part of its learned rates whose score is best, and the part.
-
-    Rates are learned for walks of some steps. A student of a hundred epochs goes many times as far, and does better
-    with a part of them; how large a part depends on the walk, so it is halved as long as the score rises.
-
-    Args:
-        synthetic: the set with its learned rates.
-        score: val r_mean of a student of a set.
-
-    Raises:
-        NonFiniteError: the student diverged with the smallest part too.
-    """
-    best, best_part, best_score = synthetic, 1.0, float("-inf")
-    for part in PARTS:
-        tried = replace(synthetic, rate_image=part * synthetic.rate_image, rate_text=part * synthetic.rate_text)
-        try:
-            scored = score(tried)
-        except NonFiniteError:
-            if part == PARTS[-1] and best_score == float("-inf"):
-                raise
-            continue  # a smaller part may hold
-        if scored < best_score:
-            break
-        best, best_part, best_score = tried, part, scored
-    return best, best_part
