@@ -21,7 +21,7 @@ def compare_cell(cell: Cell, claims: Any) -> Row:
     use_threads(config.place)
     store = open_store(config.place)
     with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs}".strip()) as claimant:
-        if cell.method in SELECTIONS:
+        if cell.method in SELECTIONS and config.distill.protocol == "heads":
             # Selections of one size or another share warm-ups: one of them makes all at a time.
             with claimant.waiting_for(f"selections of {cell.data}"):
                 for seed in range(config.evaluate.seeds):

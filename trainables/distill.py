@@ -13,7 +13,6 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import PlaceError
 from raydd.place import open_store, use_threads
 from raydd.settings import with_settings
-from raydd.stages.experts import open_experts
 from raydd.stages.students import with_fitted_rates
 from raydd.store import Store, fingerprint
 from raydd.tuning.claims import Claimant
@@ -48,13 +47,13 @@ def distill_trial(trial: Mapping[str, Any], base: Config, claims: Any) -> None:
 
 
 def share_making(config: Config, store: Store, claimant: Claimant) -> None:
-    """Have the features and the experts in the store, made together with everybody who needs the same ones."""
+    """Have what a distillation reads in the store, made together with everybody who needs the same."""
     sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
     with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
-        cached = stages.features(config, store, claimant.progress)
-    opened = open_experts(config, store, cached)
-    while missing := opened.missing(config.distill.expert_epochs):
-        if not any(_trained(config, store, claimant, opened.record.fingerprint, expert) for expert in missing):
+        stages.prepare(config, store, claimant.progress)
+    experts = stages.experts_record(config, store).fingerprint
+    while missing := stages.missing_experts(config, store):
+        if not any(_trained(config, store, claimant, experts, expert) for expert in missing):
             time.sleep(WAIT_SECONDS)  # others are at all of them
 
 

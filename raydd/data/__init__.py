@@ -9,7 +9,7 @@ from raydd.data.features import Features, SplitFeatures, encode_features, featur
 from raydd.data.images import ImageSource, open_image
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.pairs import DataSet, Pairs, load_data
-from raydd.data.texts import CaptionFeatures, Texts, encode_texts
+from raydd.data.texts import CaptionFeatures, Texts, encode_texts, texts_record
 
 __all__ = [
     "CaptionFeatures",
@@ -38,6 +38,7 @@ __all__ = [
     "open_pixels",
     "open_views",
     "shards_of",
+    "texts_record",
     "write_images",
     "write_texts",
 ]

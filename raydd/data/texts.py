@@ -56,11 +56,15 @@ class CaptionFeatures:
         return self.train.texts.width
 
 
+def texts_record(config: Config, data_fingerprint: str, store: Store) -> Record:
+    """The place of the caption features of a data set under these settings."""
+    settings = {"text": text_identity(config.encoders)}
+    return Record.of(store, "texts", settings, {"pairs": data_fingerprint}, version=VERSION)
+
+
 def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> CaptionFeatures:
     """Encode what the store lacks of a data set's captions, and open the result."""
-    record = Record.of(
-        store, "texts", {"text": text_identity(config.encoders)}, {"pairs": data.fingerprint}, version=VERSION
-    )
+    record = texts_record(config, data.fingerprint, store)
     if not record.complete:
         write_texts(
             config, data, record, partial(load_text_encoder, config.encoders, device_of(config.place)), progress

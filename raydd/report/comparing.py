@@ -43,8 +43,9 @@ def comparison_page(folder: Path) -> Page:
             "encoders": ", ".join(sorted({f"{row['image encoder']}, {row['text encoder']}" for row in ours})),
         },
         results=[_row(row) for row in rows],
-        results_note="Percent, mean ± standard deviation over student seeds. Ours: frozen encoders, both heads "
-        "trained. Published rows have other encoders and selection rules; they give the order of size.",
+        results_note="Percent, mean ± standard deviation over student seeds. Ours: "
+        f"{'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
+        "Published rows have other encoders and selection rules; they give the order of size.",
         fronts=[drawn for cost in _COSTS if (drawn := _front(ours, cost))],
         collapse=_collapse(folder / COLLAPSE[0]),
         commands=("raydd compare --config FILE.yaml",),

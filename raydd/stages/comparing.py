@@ -13,6 +13,7 @@ from raydd.presets import PRESETS
 from raydd.progress import Progress, silent
 from raydd.settings import with_settings
 from raydd.stages.distilling import collapse_over_steps, load_synthetic, synthetic_record
+from raydd.stages.encoder_bench import open_bench
 from raydd.stages.evaluating import full_scores, scores_record, selected_scores, synthetic_scores
 from raydd.stages.features import features as make_features
 from raydd.stages.selecting import selection_record
@@ -145,6 +146,8 @@ def _distilled(cell: Cell, store: Store, progress: Progress) -> Row:
 
 def _selected(cell: Cell, store: Store, progress: Progress) -> Row:
     scores = selected_scores(cell.config, store, cell.kind, progress)
+    if cell.config.distill.protocol == "encoder":  # pairs drawn by seed, which takes no time
+        return Row(cell, _by_metric(scores), None, None, _real_bytes(cell.config, store, cell.pairs), "")
     facts = [
         selection_record(cell.config, store, cell.kind, pairs=cell.pairs, seed=seed).facts()
         for seed in range(cell.config.evaluate.seeds)
@@ -174,7 +177,11 @@ def _collapse(records: Sequence[Record]) -> list[dict[str, float]]:
 
 
 def _real_bytes(config: Config, store: Store, pairs: int) -> int:
-    """Size of the features of real pairs; 0 pairs are all of them, an image kept once for its captions."""
+    """Size of what students read of real pairs; 0 pairs are all of them, an image kept once for its captions."""
+    if config.distill.protocol == "encoder":
+        bench = open_bench(config, store)
+        images, texts = (pairs, pairs) if pairs else (len(bench.data.train), len(bench.captions.train.texts))
+        return images * 3 * bench.encoder.size**2 + _FLOAT * texts * bench.captions.width
     cached = make_features(config, store)
     images, texts = (pairs, pairs) if pairs else (cached.train.images.shape[0], len(cached.train.texts))
     return _FLOAT * (images * cached.image_width + texts * cached.text_width)

@@ -54,6 +54,13 @@ def missing_experts(config: Config, store: Store) -> list[int]:
     return open_experts(config, store, make_features(config, store)).missing(config.distill.expert_epochs)
 
 
+def experts_record(config: Config, store: Store) -> Record:
+    """The place of the trajectories of these settings, whatever their number or length."""
+    if config.distill.protocol == "encoder":
+        return encoder_experts.experts_record(open_bench(config, store))
+    return open_experts(config, store, make_features(config, store)).record
+
+
 def train_expert(config: Config, store: Store, expert: int, progress: Progress = silent) -> None:
     """Train what one expert lacks for this distillation."""
     if config.distill.protocol == "encoder":

@@ -11,7 +11,7 @@ from raydd.stages.evaluating import full_scores, selected_scores, synthetic_scor
 from raydd.stages.features import pairs
 from raydd.store import Store
 
-_PROTOCOLS = {
+PROTOCOLS = {
     "heads": "both encoders frozen, both heads trained",
     "encoder": "text encoder frozen, image encoder and text head trained from pixels",
 }
@@ -36,7 +36,7 @@ def run(config: Config, store: Store, progress: Progress = silent) -> dict[str, 
         "made": {
             "data": {"name": data.name, "fingerprint": data.fingerprint, "notes": list(data.notes)},
             "encoders": {"image": config.encoders.image, "text": config.encoders.text},
-            "protocol": _PROTOCOLS[config.distill.protocol],
+            "protocol": PROTOCOLS[config.distill.protocol],
             "split": config.evaluate.split,
             "selection": "last student epoch, last distillation step; nothing is chosen on the scored split",
             "synthetic_record": record.folder,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from rich.table import Table
 from raydd.board.comparison import write_comparison
 from raydd.config import CompareConfig, Config
 from raydd.console import progress_on
-from raydd.data import features_record
+from raydd.data import features_record, texts_record
 from raydd.distill.methods import find_method
+from raydd.distill.selections import SELECTIONS
 from raydd.place import home, open_store
 from raydd.progress import Progress
 from raydd.settings import flatten, to_yaml, with_file, with_settings
-from raydd.stages import features, pairs
+from raydd.stages import features, pairs, prepare
 from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.store import Store, fingerprint
 from raydd.tuning.claims import open_claims
@@ -28,7 +30,6 @@ from raydd.tuning.estimate import trials_seconds
 from raydd.tuning.finals import reason_of
 from raydd.tuning.live import duration
 from raydd.tuning.places import settled
-from raydd.tuning.plan import require_heads
 from raydd.tuning.whole import run_sweep
 from trainables.compare import compare_cell
 
@@ -60,15 +61,13 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         ConfigError: a method, a data set or a setting is not in order; told before anything is computed.
     """
     bases = _data_sets(config)
-    for base in bases.values():
-        require_heads(base)
     store = open_store(config.place)
     planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
     with progress_on(console) as progress:
         known = [_has_features(base, store, progress) for base in bases.values()]
         if not dry_run:
             for base in bases.values():
-                features(base, store, progress)
+                prepare(base, store, progress)
     console.print(_plan(config, bases, planned, store, known=all(known) or not dry_run))
     if dry_run:
         return None
@@ -85,16 +84,19 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
 
 
 def _has_features(base: Config, store: Store, progress: Progress) -> bool:
-    return features_record(base, pairs(base, store, progress).fingerprint, store).complete
+    record = features_record if base.distill.protocol == "heads" else texts_record
+    return record(base, pairs(base, store, progress).fingerprint, store).complete
 
 
 def _data_sets(config: Config) -> dict[str, Config]:
-    """The settings of each data set, by its name."""
+    """The settings of each data set under each protocol, by its name."""
     given = [with_file(config, file) for file in config.compare.data] or [config]
-    return {
-        base.data.name or base.data.reader: settled(base, cpus=base.sweep.cpus, gpus=max(0.0, base.sweep.gpus))
-        for base in given
-    }
+    return {_name(base): settled(base, cpus=base.sweep.cpus, gpus=max(0.0, base.sweep.gpus)) for base in given}
+
+
+def _name(base: Config) -> str:
+    name = base.data.name or base.data.reader
+    return name if base.distill.protocol == "heads" else f"{name}, image encoder trained"
 
 
 def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
@@ -102,7 +104,10 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
     cells = []
     for count in base.compare.pairs:
         for method in base.compare.methods:
-            if base.compare.trials and is_tuned(method):
+            if base.distill.protocol == "encoder":  # no cached image features to tune on, or to select by
+                if method not in SELECTIONS or method == "random":
+                    cells.append(cell_of(base, method, data, count, AS_GIVEN, {}))
+            elif base.compare.trials and is_tuned(method):
                 cells.append(cell_of(base, method, data, count, TUNED, tuned.get(method, {})))
                 if base.compare.published:
                     cells.append(cell_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
@@ -113,7 +118,7 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
 
 def _tune(base: Config, data: str, address: str, console: Console, folder: Path) -> dict[str, Mapping[str, Any]]:
     """The best settings of each method that is tuned, by a sweep at the first number of pairs; kept as YAML too."""
-    if not base.compare.trials:
+    if not base.compare.trials or base.distill.protocol == "encoder":
         return {}
     found = {}
     for method in filter(is_tuned, base.compare.methods):
@@ -154,6 +159,8 @@ def _make(cells: Sequence[Cell], store: Store, folder: Path, console: Console) -
     rows = {cell: make_row(cell, store) for cell in there}
     failed: dict[str, str] = {}
     work = {cell: _seconds(cell, store) for cell in cells}
+    if any(map(math.isnan, work.values())):
+        work = dict.fromkeys(cells, 1.0)  # each counts the same
     claims = open_claims(store.root)
     waiting = {_task(cell).remote(cell, claims): cell for cell in cells if cell not in rows}
     with _telling(work, len(waiting), console) as ended:
@@ -198,8 +205,10 @@ def _telling(work: Mapping[Cell, float], wanted: int, console: Console) -> Itera
 
 
 def _seconds(cell: Cell, store: Store) -> float:
-    """What a row may take on one core, experts that others share not counted."""
+    """What a row may take on one core, experts that others share not counted; unknown where encoders are trained."""
     config = cell.config if cell.kind == "synthetic" else with_settings(cell.config, {"distill.steps": 0})
+    if config.distill.protocol == "encoder":
+        return math.nan
     cached = features(config, store)
     return trials_seconds(config, cached.image_width, cached.text_width, len(cached.train.texts), 0, 1)
 
@@ -224,6 +233,7 @@ def _plan(config: Config, bases: Mapping[str, Config], cells: Sequence[Cell], st
             if cell.method in tuned and cell.variant == TUNED and cell.pairs == compare.pairs[0] + 1
         )
         table.add_row("there", f"{made} rows, settings found by earlier trials not counted")
-        table.add_row("time", f"about {duration(seconds + tuning)} of one core, experts not counted")
+        expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
+        table.add_row("time", f"{expected}, experts not counted")
     table.add_row("store", store.root)
     return table

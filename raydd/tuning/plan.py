@@ -23,15 +23,15 @@ from search_spaces import Space
 
 
 def require_heads(config: Config) -> None:
-    """Refuse to search or to compare where there are no cached features to do it on.
+    """Refuse to search where there are no cached features to do it on.
 
     Raises:
         ConfigError: the image encoder is to be trained.
     """
     if config.distill.protocol != "heads":
         raise ConfigError(
-            f"distill.protocol is {config.distill.protocol!r}, but sweeps and comparisons run on cached features, "
-            "which heads alone are trained on. Take `raydd run` for protocol encoder."
+            f"distill.protocol is {config.distill.protocol!r}, but sweeps search on cached features, which "
+            "heads alone are trained on. Take `raydd run` or `raydd compare` for protocol encoder."
         )
 
 

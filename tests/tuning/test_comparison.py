@@ -12,6 +12,7 @@ from stage_settings import TINY
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.settings import with_settings
+from raydd.stages.whole import PROTOCOLS
 from raydd.tuning.comparison import run_comparison
 from raydd.tuning.environment import prepare_environment
 
@@ -89,3 +90,34 @@ def test_a_wrong_row_is_told_before_any_work(config: Config) -> None:
     config = with_settings(config, {"compare.methods": ("random", "repblent")})
     with pytest.raises(ConfigError, match="Did you mean 'repblend'"):
         run_comparison(config, "local", dry_run=False, console=quiet())
+
+
+@pytest.mark.slow
+def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) -> None:
+    files = []
+    for protocol, extra in (("heads", ""), ("encoder", ", gradient: constant-memory, space: pixels")):
+        files.append(tmp_path / f"{protocol}.yaml")
+        files[-1].write_text(f"distill: {{protocol: {protocol}{extra}}}\n")
+    config = with_settings(
+        config,
+        {
+            "compare.data": tuple(map(str, files)),
+            "compare.methods": ("random", "herding", "lors", "full"),
+            "compare.pairs": (6,),
+            "compare.trials": 0,
+        },
+    )
+    result = run_comparison(config, "local", dry_run=False, console=quiet())
+    assert result is not None
+    assert result.failed == {}
+    made = [(row.cell.data, row.cell.method) for row in result.rows]
+    trained = "tiny, image encoder trained"
+    assert made == [("tiny", method) for method in ("random", "herding", "lors", "full")] + [
+        (trained, method)
+        for method in ("random", "lors", "full")  # nothing is selected by features that change
+    ]
+    by_row = dict(zip(made, result.rows, strict=True))
+    assert by_row["tiny", "lors"].seeds != by_row[trained, "lors"].seeds
+    assert by_row[trained, "random"].stored_bytes == 7 * (3 * 16**2 + 4 * 10)
+    lines = list(csv.DictReader((tmp_path / "home/comparisons/compare/compare.csv").open()))
+    assert {line["protocol"] for line in lines if line["made by"] == "raydd"} == set(PROTOCOLS.values())
