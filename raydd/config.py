@@ -355,7 +355,7 @@ class CompareConfig:
     pairs: tuple[int, ...] = (99, 199, 499)
     """Synthetic pairs N of each table. A selection gets one pair more, which the others pay for their similarity."""
     data: tuple[str, ...] = ()
-    """YAML files, one a data set or a protocol, whose settings win over all others; empty is the data of these settings."""
+    """YAML files, one a data set or a protocol, whose settings win over all others; empty is these settings alone."""
     trials: int = 12
     """Trials in which each method is tuned on val at the first of `compare.pairs`; its settings serve the other pairs.
     0 takes the settings as they are."""
