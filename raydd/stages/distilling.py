@@ -29,8 +29,7 @@ from raydd.stages.features import pairs as load_pairs
 from raydd.stages.matching import CURVE, Phase, load_synthetic, match
 from raydd.stages.room import within_memory
 from raydd.stages.selecting import select
-from raydd.stages.students import with_fitted_rates
-from raydd.stages.synthetic_files import write_readable
+from raydd.stages.students import val_r_mean
 from raydd.store import Record, Store
 
 VERSION = 3  # 2: image features step along their gradient; 3: rates are fitted upwards too
@@ -150,7 +149,13 @@ def _match(
         settings,
         begin=lambda: _begin(bench, settings, start()),
         collapse=lambda synthetic: collapse_of(bench.experts, settings, synthetic),
-        finish=lambda synthetic: _finish(bench, record, synthetic),
+        score=lambda synthetic: val_r_mean(bench.config, bench.features, synthetic),
+        data=load_pairs(bench.config, bench.store),
+        captions=bench.features.train.texts,
+        facts={
+            "encoders": {"image": bench.config.encoders.image, "text": bench.config.encoders.text},
+            "experts": {"lr": bench.config.experts.lr, "width": bench.experts.width},
+        },
         device=bench.device,
         progress=bench.progress,
         every=bench.every,
@@ -177,23 +182,6 @@ def _begin(bench: _Bench, settings: DistillConfig, start: SyntheticSet) -> Disti
         pixel_space=pixel_space,
         device=bench.device,
     )
-
-
-def _finish(bench: _Bench, record: Record, synthetic: SyntheticSet) -> tuple[SyntheticSet, dict[str, Any]]:
-    """Fit the rates, and write what others can read of the set; gives it and the record's facts."""
-    times, config = 1.0, bench.config
-    if config.distill.fit_rates:
-        synthetic, times = with_fitted_rates(config, bench.features, synthetic)
-    data = load_pairs(config, bench.store)
-    captions = write_readable(record, synthetic, bench.features.train.texts, data.train)
-    facts = {
-        "data": {"name": data.name, "fingerprint": data.fingerprint},
-        "encoders": {"image": config.encoders.image, "text": config.encoders.text},
-        "experts": {"lr": config.experts.lr, "width": bench.experts.width},
-        "times_learned_rates": times,
-        "first_captions": captions[:3],
-    }
-    return synthetic, facts
 
 
 def _real_pairs(bench: _Bench) -> SyntheticSet:

@@ -16,8 +16,6 @@ from raydd.stages.encoder_bench import EncoderBench, open_bench
 from raydd.stages.encoder_experts import experts_record, trained
 from raydd.stages.encoder_students import score_students
 from raydd.stages.matching import Phase, match
-from raydd.stages.rates import fit_rates
-from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record, Store
 
 VERSION = 2  # 2: rates are fitted upwards too
@@ -35,7 +33,17 @@ def distilled(config: Config, store: Store, progress: Progress, every: int) -> I
         settings,
         begin=lambda: _begin(bench, experts),
         collapse=lambda synthetic: collapse_of(bench, experts, synthetic),
-        finish=lambda synthetic: _finish(bench, record, synthetic),
+        score=lambda synthetic: score_students(bench, synthetic, "val", [0]).mean["r_mean"],
+        data=bench.data,
+        captions=bench.captions.train.texts,
+        facts={
+            "encoders": {"image": config.encoders.image, "text": config.encoders.text},
+            "experts": {
+                "lr": config.experts.lr,
+                "encoder_lr": config.experts.encoder_lr,
+                "width": bench.encoder.width,
+            },
+        },
         device=bench.device,
         progress=progress,
         every=every,
@@ -78,19 +86,3 @@ def collapse_of(bench: EncoderBench, experts: EncoderExperts, synthetic: Synthet
     """Collapse measures of a set, in the space of the first expert's last snapshot."""
     networks = experts.snapshot(0, bench.config.distill.expert_epochs[-1])
     return collapse_measures(*embed_pairs(bench.trained, networks, synthetic, device=bench.device))
-
-
-def _finish(bench: EncoderBench, record: Record, synthetic: SyntheticSet) -> tuple[SyntheticSet, dict[str, Any]]:
-    """Fit the rates, and write what others can read of the set; gives it and the record's facts."""
-    times, config = 1.0, bench.config
-    if config.distill.fit_rates:
-        synthetic, times = fit_rates(synthetic, lambda tried: score_students(bench, tried, "val", [0]).mean["r_mean"])
-    captions = write_readable(record, synthetic, bench.captions.train.texts, bench.data.train)
-    facts = {
-        "data": {"name": bench.data.name, "fingerprint": bench.data.fingerprint},
-        "encoders": {"image": config.encoders.image, "text": config.encoders.text},
-        "experts": {"lr": config.experts.lr, "encoder_lr": config.experts.encoder_lr, "width": bench.encoder.width},
-        "times_learned_rates": times,
-        "first_captions": captions[:3],
-    }
-    return synthetic, facts

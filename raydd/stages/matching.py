@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raydd.config import DistillConfig
+from raydd.data import CaptionRows, DataSet
 from raydd.distill.engine import DistillPoint
 from raydd.distill.learned import LearnedSet
 from raydd.distill.synthetic import SyntheticSet
@@ -15,6 +16,8 @@ from raydd.memory import peak_bytes, reset_peak
 from raydd.progress import Leave, Progress
 from raydd.stages.collapsing import is_due
 from raydd.stages.curves import Log, Points, without_log
+from raydd.stages.rates import fit_rates
+from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record
 
 SET = "synthetic.safetensors"
@@ -33,8 +36,13 @@ class Phase:
     """The distillation at its start."""
     collapse: Callable[[SyntheticSet], dict[str, float]]
     """Collapse measures of a set."""
-    finish: Callable[[SyntheticSet], tuple[SyntheticSet, Mapping[str, Any]]]
-    """From the last set to the one that is kept, what else is in its record being written; and the record's facts."""
+    score: Callable[[SyntheticSet], float]
+    """Val r_mean of one student of a set, by which the rates are fitted at the end."""
+    data: DataSet
+    captions: CaptionRows
+    """Features of the training captions."""
+    facts: Mapping[str, Any]
+    """What the record says of the encoders and the experts."""
     device: str
     progress: Progress
     every: int
@@ -123,9 +131,10 @@ def _note_collapse(phase: Phase, distillation: LearnedSet, log: Log) -> None:
 
 
 def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
-    """Write the set and complete the record; `preparing` are the seconds that the start took."""
-    record = phase.record
-    synthetic, facts = phase.finish(last)
+    """Fit the rates, write the set and complete the record; `preparing` are the seconds that the start took."""
+    record, data = phase.record, phase.data
+    synthetic, times = fit_rates(last, phase.score) if phase.settings.fit_rates else (last, 1.0)
+    nearest = write_readable(record, synthetic, phase.captions, data.train)
     record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
     record.write_tensors(CURVE, log.tensors())
     record.finish(
@@ -133,7 +142,10 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> Syn
             "set": synthetic.facts(),
             "pairs": len(synthetic),
             "protocol": phase.settings.protocol,
-            **facts,
+            "data": {"name": data.name, "fingerprint": data.fingerprint},
+            **phase.facts,
+            "times_learned_rates": times,
+            "first_captions": nearest[:3],
             "seconds": sum(step["seconds"] for step in log.steps),
             "preparing_seconds": preparing,
             "peak_bytes": peak_bytes(phase.device),

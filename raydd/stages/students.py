@@ -63,6 +63,13 @@ def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet)
     Raises:
         NonFiniteError: the student diverges whatever the rates.
     """
-    return fit_rates(
-        synthetic, lambda tried: score_students(config, cached, synthetic_pairs(tried), "val", [0]).mean["r_mean"]
-    )
+    return fit_rates(synthetic, lambda tried: val_r_mean(config, cached, tried))
+
+
+def val_r_mean(config: Config, cached: Features, synthetic: SyntheticSet) -> float:
+    """Val r_mean in percent of one student of a set.
+
+    Raises:
+        NonFiniteError: the student diverged.
+    """
+    return score_students(config, cached, synthetic_pairs(synthetic), "val", [0]).mean["r_mean"]
