@@ -32,6 +32,7 @@ _PLAIN: dict[str, Any] = {**OURS, "distill.loss": "infonce", "distill.blend": "n
 FIRST: tuple[dict[str, Any], ...] = (
     _OURS,
     _PLAIN,
+    {**_PLAIN, "distill.student_steps": 16},
     {**_OURS, "distill.blend": "none"},
     {**_OURS, "distill.student_steps": 4},
     _FAR,
