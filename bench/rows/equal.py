@@ -25,7 +25,7 @@ from raydd.store import Store
 _SEEDS = 3
 _STEPS, _EVERY = 100, 10  # of the published loop, and between two scores of it
 _IMAGE_LRS = (100.0, 10.0)  # as published, and less, since encoders differ
-_RUNS = ((60, 20), (120, 40), (300, 150))  # steps on features and on pixels, shortest first
+_RUNS = ((40, 5), (60, 20), (120, 40), (300, 150))  # steps on features and on pixels, shortest first
 _BUNDLED = {
     "encoders.image_size": 96,
     "features.views": 2,
