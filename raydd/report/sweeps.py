@@ -14,7 +14,7 @@ _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: "not over",  # it runs, or an interruption left it: the study cannot tell
+    TrialState.RUNNING: "running",
 }
 
 
@@ -25,7 +25,7 @@ class Trial:
     number: int
     """The number that its settings were first tried under."""
     state: str
-    """complete, stopped, failed or not over."""
+    """complete, stopped, failed or running."""
     settings: Mapping[str, Any]
     r_mean: float
     """Val r_mean in percent: at the end, or when it was stopped; NaN if there is none."""
