@@ -6,7 +6,8 @@ from optuna.trial import Trial
 
 from raydd.distill.methods.scripts import FLICKR30K_100, SIMILARITY
 
-# raydd's defaults for features, and what is published for all of them (Flickr30k, 100 pairs) in what carries over.
+# raydd's defaults for features with twice their student steps, and what is published for all of them (Flickr30k, 100
+# pairs) in what carries over.
 OURS: dict[str, Any] = {
     "experts.lr": 0.2,
     "distill.student_steps": 8,

@@ -27,8 +27,8 @@ _OURS: dict[str, Any] = {
 _FAR: dict[str, Any] = {**_OURS, "experts.lr": 0.4, "distill.target_epochs": 3}
 _PLAIN: dict[str, Any] = {**OURS, "distill.loss": "infonce", "distill.blend": "none", "distill.similarity": "identity"}
 
-# Our defaults, and what hand trials found beside them: a short search starts from what is known to be good. The last is
-# Flickr30k at 100 pairs as published, in what carries over.
+# Near our defaults, and what hand trials found beside them: a short search starts from what is known to be good. The
+# last is Flickr30k at 100 pairs as published, in what carries over.
 FIRST: tuple[dict[str, Any], ...] = (
     _OURS,
     _PLAIN,

@@ -51,9 +51,9 @@ def share_making(config: Config, store: Store, claimant: Claimant) -> None:
     sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
     with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
         stages.prepare(config, store, claimant.progress)
-    experts = stages.experts_record(config, store).fingerprint
-    while missing := stages.missing_experts(config, store):
-        if not any(_trained(config, store, claimant, experts, expert) for expert in missing):
+    opened = stages.opened_experts(config, store)
+    while missing := opened.missing(config.distill.expert_epochs):
+        if not any(_trained(config, store, claimant, opened.record.fingerprint, expert) for expert in missing):
             time.sleep(WAIT_SECONDS)  # others are at all of them
 
 

@@ -35,13 +35,12 @@ def make_experts(config: Config, *, workers: int, gpus: float = 0.0, progress: P
     from ray import train
     from ray.train.torch import TorchTrainer
 
-    from raydd.stages import features, missing_experts
+    from raydd.stages import missing_experts, prepare
     from raydd.tuning.cluster import cluster
     from raydd.tuning.places import settled, tune_folder
 
     store = open_store(config.place)
-    if config.distill.protocol == "heads":
-        features(config, store, progress)
+    prepare(config, store, progress)
     if not (missing := missing_experts(config, store)):
         return
     config = settled(config, cpus=1, gpus=gpus)
@@ -85,13 +84,16 @@ def _resources(gpus: float) -> dict[str, float]:
 @contextlib.contextmanager
 def _telling(config: Config, progress: Progress) -> Iterator[None]:
     """Tell from the driver how many trajectories the store has, since workers report at their end alone."""
-    from raydd.stages import missing_experts
+    from raydd.stages import opened_experts
 
-    store, over = open_store(config.place), threading.Event()
+    opened, over = opened_experts(config, open_store(config.place)), threading.Event()
+
+    def tell() -> None:
+        progress("experts", opened.count - len(opened.missing(config.distill.expert_epochs)), opened.count)
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):
-            progress("experts", config.experts.count - len(missing_experts(config, store)), config.experts.count)
+            tell()
 
     thread = threading.Thread(target=look, name="experts", daemon=True)
     thread.start()
@@ -100,4 +102,4 @@ def _telling(config: Config, progress: Progress) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        progress("experts", config.experts.count - len(missing_experts(config, store)), config.experts.count)
+        tell()

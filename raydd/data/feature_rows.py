@@ -35,8 +35,8 @@ class FeatureRows:
             rows: images, 0 to n - 1, in any order, repeated or not.
             views: the view of each, or one for all.
         """
-        count = self.shape[1]
-        return _gather(self.shards, self.per_shard * count, rows * count + views).float()
+        views = torch.full_like(rows, views) if isinstance(views, int) else views
+        return _gather(self.shards, self.per_shard, rows, views).float()
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,18 @@ class CaptionRows:
         return torch.cat(self.shards)
 
 
-def _gather(shards: Sequence[Float16[Tensor, "..."]], per_shard: int, rows: Int[Tensor, "B"]) -> Float16[Tensor, "B D"]:
-    """Rows along the last dimension of shards that hold `per_shard` of them."""
+def _gather(
+    shards: Sequence[Float16[Tensor, "..."]], per_shard: int, rows: Int[Tensor, "B"], *inner: Int[Tensor, "B"]
+) -> Float16[Tensor, "B D"]:
+    """Rows of shards that hold `per_shard` of them; `inner` indexes what a row holds but its last dimension."""
     if len(shards) == 1:
-        return shards[0].flatten(0, -2)[rows]
+        return shards[0][(rows, *inner)]
     out = torch.empty(len(rows), shards[0].shape[-1], dtype=shards[0].dtype)
     places, within = rows.div(per_shard, rounding_mode="floor"), rows % per_shard
     order = places.argsort()
     present, counts = places[order].unique_consecutive(return_counts=True)
     for shard, at in zip(present.tolist(), order.split(counts.tolist()), strict=True):
-        out[at] = shards[shard].flatten(0, -2)[within[at]]
+        out[at] = shards[shard][(within[at], *(index[at] for index in inner))]
     return out
 
 

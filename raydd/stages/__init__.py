@@ -13,7 +13,7 @@ from raydd.stages.distilling import (
     synthetic_record,
 )
 from raydd.stages.evaluating import evaluate, full_scores, selected_scores, synthetic_scores
-from raydd.stages.experts import experts, experts_record, missing_experts, train_expert
+from raydd.stages.experts import experts, missing_experts, opened_experts, train_expert
 from raydd.stages.features import features, pairs, prepare
 from raydd.stages.selecting import select
 from raydd.stages.whole import run
@@ -23,12 +23,12 @@ __all__ = [
     "distill",
     "evaluate",
     "experts",
-    "experts_record",
     "features",
     "final_synthetic",
     "full_scores",
     "load_synthetic",
     "missing_experts",
+    "opened_experts",
     "pairs",
     "prepare",
     "run",

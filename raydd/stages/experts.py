@@ -49,16 +49,14 @@ def of_heads(
 
 def missing_experts(config: Config, store: Store) -> list[int]:
     """The experts whose snapshots for this distillation are not all in the store."""
-    if config.distill.protocol == "encoder":
-        return encoder_experts.open_experts(open_bench(config, store)).missing(config.distill.expert_epochs)
-    return open_experts(config, store, make_features(config, store)).missing(config.distill.expert_epochs)
+    return opened_experts(config, store).missing(config.distill.expert_epochs)
 
 
-def experts_record(config: Config, store: Store) -> Record:
-    """The place of the trajectories of these settings, whatever their number or length."""
+def opened_experts(config: Config, store: Store) -> Experts | EncoderExperts:
+    """The place of the trajectories of these settings, to be asked again and again what it lacks."""
     if config.distill.protocol == "encoder":
-        return encoder_experts.experts_record(open_bench(config, store))
-    return open_experts(config, store, make_features(config, store)).record
+        return encoder_experts.open_experts(open_bench(config, store))
+    return open_experts(config, store, make_features(config, store))
 
 
 def train_expert(config: Config, store: Store, expert: int, progress: Progress = silent) -> None:

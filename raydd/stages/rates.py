@@ -41,8 +41,8 @@ def best_multiple(score: Callable[[float], float]) -> float:
 def fit_rates(synthetic: SyntheticSet, score: Callable[[SyntheticSet], float]) -> tuple[SyntheticSet, float]:
     """The set with the multiple of its learned rates that is best on val, and the multiple.
 
-    Rates are learned for walks of some steps. A student of a hundred epochs goes another way, and does better with
-    several times those rates on learned features, which do not tire it, or with a part of them on what pixels give.
+    Rates are learned for walks of some steps. A student of a hundred epochs goes another way: it does better with
+    several times those rates where the similarity is the identity, with a part of them where pixels miss the features.
 
     Args:
         synthetic: the set with its learned rates.

@@ -91,12 +91,14 @@ def _has_features(base: Config, store: Store, progress: Progress) -> bool:
 def _data_sets(config: Config) -> dict[str, Config]:
     """The settings of each data set under each protocol, by its name."""
     given = [with_file(config, file) for file in config.compare.data] or [config]
-    return {_name(base): settled(base, cpus=base.sweep.cpus, gpus=max(0.0, base.sweep.gpus)) for base in given}
-
-
-def _name(base: Config) -> str:
-    name = base.data.name or base.data.reader
-    return name if base.distill.protocol == "heads" else f"{name}, image encoder trained"
+    bases = {}
+    for base in given:
+        name, settings = base.data.name or base.data.reader, {}
+        if base.distill.protocol == "encoder":  # no cached image features to tune on
+            name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
+        placed = settled(base, cpus=base.sweep.cpus, gpus=max(0.0, base.sweep.gpus))
+        bases[name] = with_settings(placed, settings)
+    return bases
 
 
 def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
@@ -104,10 +106,9 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
     cells = []
     for count in base.compare.pairs:
         for method in base.compare.methods:
-            if base.distill.protocol == "encoder":  # no cached image features to tune on, or to select by
-                if method not in SELECTIONS or method == "random":
-                    cells.append(cell_of(base, method, data, count, AS_GIVEN, {}))
-            elif base.compare.trials and is_tuned(method):
+            if base.distill.protocol == "encoder" and method in SELECTIONS and method != "random":
+                continue  # no cached image features to select by
+            if base.compare.trials and is_tuned(method):
                 cells.append(cell_of(base, method, data, count, TUNED, tuned.get(method, {})))
                 if base.compare.published:
                     cells.append(cell_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
@@ -118,7 +119,7 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
 
 def _tune(base: Config, data: str, address: str, console: Console, folder: Path) -> dict[str, Mapping[str, Any]]:
     """The best settings of each method that is tuned, by a sweep at the first number of pairs; kept as YAML too."""
-    if not base.compare.trials or base.distill.protocol == "encoder":
+    if not base.compare.trials:
         return {}
     found = {}
     for method in filter(is_tuned, base.compare.methods):
@@ -217,12 +218,13 @@ def _plan(config: Config, bases: Mapping[str, Config], cells: Sequence[Cell], st
     """The plan for the terminal; times and what is there are known once the features are."""
     compare = config.compare
     table = Table(show_header=False, box=None, pad_edge=False, title=f"comparison {compare.name}", title_justify="left")
-    tuned = [method for method in compare.methods if is_tuned(method)] if compare.trials else []
+    tuned_on = [name for name, base in bases.items() if base.compare.trials]
+    tuned = [method for method in compare.methods if is_tuned(method)] if tuned_on else []
     table.add_row("data", ", ".join(bases))
     table.add_row("rows", f"{len(cells)}: {', '.join(compare.methods)}; budgets {', '.join(map(str, compare.pairs))}")
     if tuned:
         trials = f"{compare.trials} trials each of {', '.join(tuned)} at {compare.pairs[0]} pairs, chosen on val"
-        table.add_row("tuning", f"{trials}, for {' and '.join(bases)}")
+        table.add_row("tuning", f"{trials}, for {' and '.join(tuned_on)}")
     table.add_row("students", f"{compare.protocol}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
     if known:
         made = sum(is_made(cell, store) for cell in cells)

@@ -47,6 +47,12 @@ def test_a_row_that_is_not_there_is_an_error() -> None:
         FeatureRows(VALUES.split(4), 4).gather(torch.tensor([11]), 0)
 
 
+@pytest.mark.parametrize("per_shard", [4, 11])
+def test_a_view_that_is_not_there_is_an_error(per_shard: int) -> None:
+    with pytest.raises(IndexError):
+        FeatureRows(VALUES.split(per_shard), per_shard).gather(torch.tensor([0]), 3)
+
+
 def saved(path: Path, tensor: torch.Tensor) -> Path:
     save_file({"images": tensor}, path)
     return path
