@@ -12,7 +12,7 @@ from raydd.store import Store
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_CPU_IMAGES = 16  # through an encoder at once: fewer take torch's slow pointwise convolutions, more leave the cache
+_CPU_IMAGES = 8  # through an encoder at once: more leave the cache, fewer take torch's slow convolutions
 
 
 def home(place: PlaceConfig) -> Path:

@@ -21,6 +21,7 @@ from raydd.data.encoders.memory_format import fastest_memory_format
 from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
 from raydd.data.encoders.weights import content_identity, path_of, seed_of
 from raydd.errors import ConfigError, nearest
+from raydd.memory import keep_freed_blocks
 
 Load = TypeVar("Load")
 LoadImage = Callable[[str, EncodersConfig], ImageTower]
@@ -75,6 +76,8 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: 
     plain = tower.module.eval().requires_grad_(False)
     network = plain if trained else LeanGraph(fold_batch_norms(plain, tower.size))
     module = NormalisedTower(network, tower.mean, tower.std).eval().requires_grad_(False)
+    if torch.device(device).type == "cpu":
+        keep_freed_blocks()
     if torch.device(device).type == "cpu" and not trained:
         fastest_memory_format(f"{config.image} {tower.size}", module, tower.size)
     return ImageEncoder(config.image, tower.size, tower.width, module.to(device), image_identity(config))
