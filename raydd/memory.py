@@ -52,7 +52,8 @@ def keep_freed_blocks() -> None:
     """Let this process, and those forked from it, use freed blocks again in place of asking the system for new ones.
 
     Activations come and go by the hundred megabytes, and each new page of them is zeroed and mapped first: an encoder
-    on a CPU is a fifth faster without that. At most a gigabyte lies free. Other C libraries than glibc stay as they are.
+    on a CPU is a fifth faster without that. At most a gigabyte lies free. Other C libraries than glibc stay as they
+    are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -15,14 +15,14 @@ from raydd.place import side_by_side
 
 Encode = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B d"]]
 
-KEPT_BYTES = 1_000_000_000  # of the batches' graphs
+KEPT_BYTES = 1_500_000_000  # of the batches' graphs
 
 
 class EncodedPixels:
     """The features of the pixels that some distillation steps use, as a leaf that the heads' gradient is taken at.
 
-    Batches keep their graph between the two calls as long as all graphs take less than a gigabyte; the first one always
-    does. The others are encoded without one, and again on the way back.
+    Batches keep their graph between the two calls as long as all graphs take less than `KEPT_BYTES`; the first one
+    always does. The others are encoded without one, and again on the way back.
     """
 
     def __init__(

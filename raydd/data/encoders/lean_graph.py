@@ -1,8 +1,8 @@
 """The gradient at a frozen network's input: what autograd keeps for it, and how it is computed on a CPU.
 
 At a convolution's input it needs the weight, at a rectifier's which numbers passed, which the rectifier's output tells.
-torch keeps both layers' inputs in full, for gradients at weights that nobody asks for. In channels-last memory a pointwise convolution is a product of
-matrices as they lie there, where torch copies a few images into columns and back.
+torch keeps both layers' inputs in full, for gradients at weights that nobody asks for. In channels-last memory a
+pointwise convolution is a product of matrices as they lie there, where torch copies a few images into columns and back.
 """
 
 from collections.abc import Callable, Sequence
