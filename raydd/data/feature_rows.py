@@ -3,7 +3,7 @@
 Letters: n images, V views, C captions, D feature width, B rows asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +101,16 @@ def map_shard(path: Path, name: str, shape: Sequence[int | None]) -> Float16[Ten
             f"{path} holds {tuple(tensor.shape)} in {tensor.dtype}, wanted {tuple(shape)} in float16. {HOW_TO_MEND}"
         )
     return tensor
+
+
+def mean_and_std(chunks: Iterable[Float16[Tensor, "_ D"]]) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
+    """Mean and (population) standard deviation of each column over the rows of all chunks, one chunk in memory."""
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for chunk in chunks:
+        rows = chunk.double()
+        count, total, squares = count + len(rows), total + rows.sum(0), squares + rows.square().sum(0)
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp_min(0).sqrt().float()
 
 
 HOW_TO_MEND = (

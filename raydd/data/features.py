@@ -1,43 +1,36 @@
 """The feature cache: what the frozen encoders make of a data set, one clean view of val and test, K of train.
 
 A record of shards in half precision, written one by one, the manifest last: a killed run goes on at the next shard.
+Captions have a record of their own (`raydd.data.texts`).
 
     SPLIT/images-00000.safetensors   images [512 V D]
-    SPLIT/texts-00000.safetensors    texts [16384 D], image_of_text [16384]
     stats.safetensors                mean, standard deviation and range of the features over train
 
 Letters: n images, C captions, V views, D feature width.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.config import Config
-from raydd.data.encoders import image_identity, load_image_encoder, load_text_encoder, text_identity
-from raydd.data.feature_rows import HOW_TO_MEND, CaptionRows, FeatureRows, map_shard
-from raydd.data.feature_shards import (
-    image_shards,
-    read_texts,
-    text_shards,
-    views_in,
-    write_images,
-    write_texts,
-)
+from raydd.data.encoders import image_identity, load_image_encoder
+from raydd.data.feature_rows import HOW_TO_MEND, CaptionRows, FeatureRows, map_shard, mean_and_std
+from raydd.data.feature_shards import image_shards, views_in, write_images
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
+from raydd.data.texts import CaptionFeatures, encode_texts, texts_record
 from raydd.errors import RecordError
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store
 from raydd.store.records import MANIFEST, checksum
 
-VERSION = 1
+VERSION = 2  # 2: captions in a record of their own
 STATS = "stats.safetensors"
 
 
@@ -74,14 +67,15 @@ class Features:
 def features_record(config: Config, data_fingerprint: str, store: Store) -> Record:
     """The place of the features of a data set under these settings."""
     views = views_in("train", config.features)
+    texts = texts_record(config, data_fingerprint, store)
     settings = {
         "image": image_identity(config.encoders),
-        "text": text_identity(config.encoders),
         "augment": config.features.augment,
         "views": views,
         "seed": config.features.seed if config.features.augment != "none" else 0,
     }
-    return Record.of(store, "features", settings, {"pairs": data_fingerprint}, version=VERSION)
+    upstream = {"pairs": data_fingerprint, "texts": texts.fingerprint}
+    return Record.of(store, "features", settings, upstream, version=VERSION)
 
 
 def encode_features(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> Features:
@@ -102,18 +96,18 @@ def encode_features(config: Config, data: DataSet, store: Store, progress: Progr
     """
     record = features_record(config, data.fingerprint, store)
     if not record.complete:
-        device = device_of(config.place)
-        write_images(config, data, record, partial(load_image_encoder, config.encoders, device), progress)
-        write_texts(config, data, record, partial(load_text_encoder, config.encoders, device), progress)
+        load_encoder = partial(load_image_encoder, config.encoders, device_of(config.place))
+        write_images(config, data, record, load_encoder, progress)
         _finish(config, data, record)
-    return open_features(record)
+    return open_features(record, encode_texts(config, data, store, progress))
 
 
-def open_features(record: Record, *, verify: bool = False) -> Features:
+def open_features(record: Record, texts: CaptionFeatures, *, verify: bool = False) -> Features:
     """Open a complete record; images stay on the disk until they are gathered.
 
     Args:
         record: of `features_record`.
+        texts: the captions' features, which the record is named by too.
         verify: read every file and compare its SHA-256 with the manifest's, beside the sizes that are always checked.
 
     Raises:
@@ -126,69 +120,50 @@ def open_features(record: Record, *, verify: bool = False) -> Features:
     facts = record.facts()
     stats = record.map_tensors(STATS)
     return Features(
-        **{split: _open_split(record, split, facts) for split in SPLITS},
+        **{split: _open_split(record, split, facts, texts) for split in SPLITS},
         fingerprint=record.fingerprint,
         image_width=facts["image_width"],
-        text_width=facts["text_width"],
+        text_width=texts.width,
         image_spread=torch.stack([stats["image_mean"], stats["image_std"]]),
         image_range=torch.stack([stats["image_min"], stats["image_max"]]),
-        text_spread=torch.stack([stats["text_mean"], stats["text_std"]]),
+        text_spread=texts.spread,
     )
 
 
-def _open_split(record: Record, split: Split, facts: dict[str, Any]) -> SplitFeatures:
-    size = facts["splits"][split]
+def _open_split(record: Record, split: Split, facts: dict[str, Any], texts: CaptionFeatures) -> SplitFeatures:
+    size, captions = facts["splits"][split], {"train": texts.train, "val": texts.val, "test": texts.test}[split]
     image_shape = size["views"], facts["image_width"]
     images = [
         map_shard(record.local(shard.file), "images", (len(shard), *image_shape))
         for shard in image_shards(split, size["images"])
     ]
-    texts, image_of_text = read_texts(record, split, size["captions"], facts["text_width"])
-    return SplitFeatures(FeatureRows(tuple(images), per_shard=len(images[0])), texts, image_of_text)
+    rows = FeatureRows(tuple(images), per_shard=len(images[0]))
+    return SplitFeatures(rows, captions.texts, captions.image_of_text)
 
 
 def _finish(config: Config, data: DataSet, record: Record) -> None:
     """Write the statistics and the manifest."""
     by_split = dict(zip(SPLITS, data.splits, strict=True))
     images = {split: image_shards(split, len(pairs)) for split, pairs in by_split.items()}
-    texts = {split: text_shards(split, len(pairs.captions)) for split, pairs in by_split.items()}
     image_rows = [map_shard(record.local(shard.file), "images", (None, None, None)) for shard in images["train"]]
     image_mean, image_std = mean_and_std(rows.flatten(0, 1) for rows in image_rows)
     image_min = torch.stack([rows.flatten(0, 1).amin(0) for rows in image_rows]).amin(0).float()
     image_max = torch.stack([rows.flatten(0, 1).amax(0) for rows in image_rows]).amax(0).float()
-    text_mean, text_std = mean_and_std(
-        map_shard(record.local(shard.file), "texts", (None, None)) for shard in texts["train"]
-    )
     stats = {"image_mean": image_mean, "image_std": image_std, "image_min": image_min, "image_max": image_max}
-    record.write_tensors(STATS, stats | {"text_mean": text_mean, "text_std": text_std})
-    names = [STATS, *(shard.file for shards in (*images.values(), *texts.values()) for shard in shards)]
+    record.write_tensors(STATS, stats)
+    names = [STATS, *(shard.file for shards in images.values() for shard in shards)]
     record.finish(
         files={name: checksum(record.local(name).read_bytes()) for name in names},
         facts={
             "data": data.name,
             "encoders": {"image": config.encoders.image, "text": config.encoders.text},
             "image_width": len(image_mean),
-            "text_width": len(text_mean),
             "splits": {
-                split: {
-                    "images": len(pairs),
-                    "views": views_in(split, config.features),
-                    "captions": len(pairs.captions),
-                }
+                split: {"images": len(pairs), "views": views_in(split, config.features)}
                 for split, pairs in by_split.items()
             },
         },
     )
-
-
-def mean_and_std(chunks: Iterable[Float16[Tensor, "_ D"]]) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
-    """Mean and (population) standard deviation of each column over the rows of all chunks, one chunk in memory."""
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for chunk in chunks:
-        rows = chunk.double()
-        count, total, squares = count + len(rows), total + rows.sum(0), squares + rows.square().sum(0)
-    mean = total / count
-    return mean.float(), (squares / count - mean.square()).clamp_min(0).sqrt().float()
 
 
 def _verify(record: Record) -> None:

@@ -1,12 +1,15 @@
-"""Caption features alone: what is cached of a data set where the image encoder is trained from pixels.
+"""Caption features: what the frozen text encoder makes of a data set, whatever becomes of its images.
 
-A record of the same shards that the feature cache has of captions (`raydd.data.features`).
+A record of its own, so that another image encoder or augmentation encodes no caption again.
+
+    SPLIT/texts-00000.safetensors    texts [16384 e], image_of_text [16384]
+    stats.safetensors                mean and standard deviation of the features over train
 
 Letters: C captions, e width of the text encoder.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -14,16 +17,18 @@ from torch import Tensor
 
 from raydd.config import Config
 from raydd.data.encoders import load_text_encoder, text_identity
-from raydd.data.feature_rows import CaptionRows
-from raydd.data.feature_shards import read_texts, write_texts
-from raydd.data.features import mean_and_std
+from raydd.data.feature_rows import CaptionRows, mean_and_std
+from raydd.data.feature_shards import read_texts, text_shards, write_texts
 from raydd.data.listing import SPLITS
 from raydd.data.pairs import DataSet
+from raydd.errors import RecordError
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store
+from raydd.store.records import checksum
 
-VERSION = 1
+VERSION = 2  # 2: statistics beside the shards
+STATS = "stats.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,8 @@ class CaptionFeatures:
     val: Texts
     test: Texts
     fingerprint: str
-
-    @cached_property
-    def spread(self) -> Float[Tensor, "2 e"]:
-        """Mean and standard deviation of each feature over train."""
-        return torch.stack(mean_and_std(self.train.texts.shards))
+    spread: Float[Tensor, "2 e"]
+    """Mean and standard deviation of each feature over train."""
 
     @property
     def width(self) -> int:
@@ -66,12 +68,36 @@ def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress
     """Encode what the store lacks of a data set's captions, and open the result."""
     record = texts_record(config, data.fingerprint, store)
     if not record.complete:
-        write_texts(
-            config, data, record, partial(load_text_encoder, config.encoders, device_of(config.place)), progress
-        )
-        record.finish(facts={"data": data.name, "encoder": config.encoders.text})
+        load_encoder = partial(load_text_encoder, config.encoders, device_of(config.place))
+        write_texts(config, data, record, load_encoder, progress)
+        _finish(config, data, record)
+    return open_texts(record)
+
+
+def open_texts(record: Record) -> CaptionFeatures:
+    """Open a complete record; captions stay on the disk until they are gathered.
+
+    Raises:
+        RecordError: the record is not complete, or a file of it is missing or damaged.
+    """
+    if not record.complete:
+        raise RecordError(f"{record.folder} is not complete. Run `raydd features` with the same settings.")
+    facts, stats = record.facts(), record.map_tensors(STATS)
     opened = {
-        split: Texts(*read_texts(record, split, len(pairs.captions)))
-        for split, pairs in zip(SPLITS, data.splits, strict=True)
+        split: Texts(*read_texts(record, split, facts["captions"][split], facts["text_width"])) for split in SPLITS
     }
-    return CaptionFeatures(**opened, fingerprint=record.fingerprint)
+    spread = torch.stack([stats["text_mean"], stats["text_std"]])
+    return CaptionFeatures(**opened, fingerprint=record.fingerprint, spread=spread)
+
+
+def _finish(config: Config, data: DataSet, record: Record) -> None:
+    """Write the statistics and the manifest."""
+    captions = {split: len(pairs.captions) for split, pairs in zip(SPLITS, data.splits, strict=True)}
+    train, _ = read_texts(record, "train", captions["train"])
+    mean, std = mean_and_std(train.shards)
+    record.write_tensors(STATS, {"text_mean": mean, "text_std": std})
+    names = [STATS, *(shard.file for split in SPLITS for shard in text_shards(split, captions[split]))]
+    record.finish(
+        files={name: checksum(record.local(name).read_bytes()) for name in names},
+        facts={"data": data.name, "encoder": config.encoders.text, "text_width": len(mean), "captions": captions},
+    )

@@ -11,6 +11,7 @@ from raydd.data import (
     DataSet,
     Features,
     encode_features,
+    encode_texts,
     feature_shards,
     features_record,
     load_data,
@@ -18,7 +19,7 @@ from raydd.data import (
     open_image,
 )
 from raydd.data.augment import transform_of, views_of
-from raydd.data.features import mean_and_std
+from raydd.data.feature_rows import mean_and_std
 from raydd.errors import DataError, RecordError
 from raydd.store import Record, Store
 
@@ -121,7 +122,7 @@ def test_mean_and_deviation_over_chunks() -> None:
 
 @pytest.mark.parametrize(
     ("work", "done", "kept"),
-    [("views encoded", 0, 0), ("views encoded", 20, 1), ("views encoded", 41, 4), ("captions encoded", 8, 6)],
+    [("views encoded", 0, 0), ("views encoded", 20, 1), ("views encoded", 41, 4)],
 )
 def test_a_killed_run_goes_on_at_its_shard_and_gives_the_same_bytes(
     config: Config, data: DataSet, store: Store, tmp_path: Path, work: str, done: int, kept: int
@@ -168,7 +169,7 @@ def test_a_complete_record_is_opened_without_encoders(
 ) -> None:
     made = encode_features(config, data, store)
     monkeypatch.setattr("raydd.data.features.load_image_encoder", None)
-    monkeypatch.setattr("raydd.data.features.load_text_encoder", None)
+    monkeypatch.setattr("raydd.data.texts.load_text_encoder", None)
     again = encode_features(config, data, store)
     assert again.fingerprint == made.fingerprint
     assert torch.equal(again.train.texts.whole(), made.train.texts.whole())
@@ -195,6 +196,14 @@ def test_the_record_is_named_by_what_decides_its_content(config: Config, store: 
     assert name(replace(config, features=plain)) == name(replace(config, features=replace(plain, views=9, seed=9)))
 
 
+def test_another_augmentation_encodes_no_caption_again(config: Config, data: DataSet, store: Store) -> None:
+    encode_features(config, data, store)
+    told = []
+    other = replace(config, features=FeaturesConfig(views=2, augment="mild"))
+    encode_features(other, data, store, lambda work, done, total: told.append(work))
+    assert set(told) == {"views encoded"}
+
+
 def test_without_augmentation_one_view_is_enough(config: Config, data: DataSet, store: Store) -> None:
     features = encode_features(replace(config, features=FeaturesConfig(views=3, augment="none")), data, store)
     assert features.train.images.shape == (12, 1, 12)
@@ -214,7 +223,7 @@ def test_a_damaged_shard_is_named_and_mended(config: Config, data: DataSet, reco
         encode_features(config, data, record.store)
     path.unlink()
     with pytest.raises(RecordError, match=r"no file .*images-00001"):
-        open_features(record)
+        encode_features(config, data, record.store)
     record.remove("manifest.json")  # what the message says
     encode_features(config, data, record.store)
     assert contents(record) == whole
@@ -223,26 +232,26 @@ def test_a_damaged_shard_is_named_and_mended(config: Config, data: DataSet, reco
 def test_a_damaged_shard_of_an_unfinished_record_is_made_again(config: Config, data: DataSet, record: Record) -> None:
     whole = contents(record)
     record.remove("manifest.json")
-    for name in ("val/images-00000.safetensors", "train/texts-00001.safetensors"):
-        path = record.local(name)
-        path.write_bytes(path.read_bytes()[:-1])
+    path = record.local("val/images-00000.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
     encode_features(config, data, record.store)
     assert contents(record) == whole
 
 
-def test_flipped_bits_are_found_on_demand(record: Record) -> None:
-    assert isinstance(open_features(record, verify=True), Features)
+def test_flipped_bits_are_found_on_demand(config: Config, data: DataSet, record: Record) -> None:
+    texts = encode_texts(config, data, record.store)
+    assert isinstance(open_features(record, texts, verify=True), Features)
     path = record.local("test/images-00000.safetensors")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(RecordError, match="test/images-00000"):
-        open_features(record, verify=True)
+        open_features(record, texts, verify=True)
 
 
-def test_an_unfinished_record_is_not_opened(config: Config, store: Store) -> None:
+def test_an_unfinished_record_is_not_opened(config: Config, data: DataSet, store: Store) -> None:
     with pytest.raises(RecordError, match="raydd features"):
-        open_features(features_record(config, "d", store))
+        open_features(features_record(config, "d", store), encode_texts(config, data, store))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
