@@ -86,6 +86,7 @@ def _store(size: Size, folder: Path) -> Store:
     made = open_store(PlaceConfig()).folder
     if size.data and made is not None:
         for kind in ("pairs", "texts", "features", "experts"):
+            (made / kind).mkdir(parents=True, exist_ok=True)
             (folder / "store" / kind).symlink_to(made / kind)
     return Store(folder / "store")
 
