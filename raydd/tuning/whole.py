@@ -132,6 +132,12 @@ def _run_finals(
     config: Config, base: Config, study: optuna.Study, claims: Any, logbook: Logbook, console: Console
 ) -> list[Finalist]:
     best = candidates(study, base.sweep.objectives, base.sweep.finalists)
+    if len(best) < base.sweep.finalists:
+        console.print(
+            f"finals of {len(best)} trials in place of {base.sweep.finalists}: no more went to their end. "
+            "With --sweep.no-stop-weak none is stopped early.",
+            soft_wrap=True,
+        )
     if not best:
         return []
     cpus = share_of_node(base.sweep.cpus, len(best))

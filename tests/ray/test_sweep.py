@@ -76,6 +76,10 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     ]
     assert steps[0] == steps[1]
 
+    more, shown = run({**settings, "sweep.finalists": 4})
+    assert "finals of 3 trials in place of 4" in shown
+    assert len(more.finalists) == 3
+
 
 def test_a_dry_run_shows_the_plan_and_starts_nothing(ray_here, settings):
     result, shown = run(settings, dry_run=True)
