@@ -3,9 +3,10 @@
 Letters: C captions, V views, D feature width.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -15,13 +16,14 @@ from raydd.config import Config, FeaturesConfig
 from raydd.data.augment import transform_of
 from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.encoding import ViewsOf, batches_of, encode_captions, encode_views, images_at_once, workers_for
-from raydd.data.feature_rows import CaptionRows, map_shard
+from raydd.data.feature_rows import HOW_TO_MEND, CaptionRows, map_shard
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.errors import RecordError
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record
+from raydd.store.records import MANIFEST, checksum
 
 _IMAGES_PER_SHARD = 512
 _CAPTIONS_PER_SHARD = 16384
@@ -161,6 +163,28 @@ def read_texts(
     rows = [map_shard(record.local(shard.file), "texts", (len(shard), width)) for shard in shards]
     owners = [record.map_tensors(shard.file)["image_of_text"] for shard in shards]
     return CaptionRows(tuple(rows), per_shard=len(rows[0])), torch.cat(owners)
+
+
+def finish(record: Record, files: Sequence[str], facts: Mapping[str, Any]) -> None:
+    """Write the manifest, with the checksum of each file."""
+    record.finish(files={name: checksum(record.local(name).read_bytes()) for name in files}, facts=facts)
+
+
+def require_whole(record: Record, *, verify: bool = False) -> None:
+    """Refuse a record that lacks its manifest.
+
+    Args:
+        record: of features or of captions.
+        verify: read every file too, and compare its SHA-256 with the manifest's.
+
+    Raises:
+        RecordError: the record is not complete, or a file of it is missing or damaged.
+    """
+    if not record.complete:
+        raise RecordError(f"{record.folder} is not complete. Run `raydd features` with the same settings.")
+    for name, wanted in record.read_json(MANIFEST)["files"].items() if verify else ():
+        if checksum(record.read(name)) != wanted:
+            raise RecordError(f"{record.store.root}/{record.folder}/{name} is damaged. {HOW_TO_MEND}")
 
 
 def _cut(split: Split, kind: str, count: int, size: int) -> list[Shard]:

@@ -19,16 +19,14 @@ from torch import Tensor
 
 from raydd.config import Config
 from raydd.data.encoders import image_identity, load_image_encoder
-from raydd.data.feature_rows import HOW_TO_MEND, CaptionRows, FeatureRows, map_shard, mean_and_std
-from raydd.data.feature_shards import image_shards, views_in, write_images
+from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard, mean_and_std
+from raydd.data.feature_shards import finish, image_shards, require_whole, views_in, write_images
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.data.texts import CaptionFeatures, encode_texts, texts_record
-from raydd.errors import RecordError
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store
-from raydd.store.records import MANIFEST, checksum
 
 VERSION = 2  # 2: captions in a record of their own
 STATS = "stats.safetensors"
@@ -113,10 +111,7 @@ def open_features(record: Record, texts: CaptionFeatures, *, verify: bool = Fals
     Raises:
         RecordError: the record is not complete, or a file of it is missing or damaged.
     """
-    if not record.complete:
-        raise RecordError(f"{record.folder} is not complete. Run `raydd features` with the same settings.")
-    if verify:
-        _verify(record)
+    require_whole(record, verify=verify)
     facts = record.facts()
     stats = record.map_tensors(STATS)
     return Features(
@@ -152,9 +147,10 @@ def _finish(config: Config, data: DataSet, record: Record) -> None:
     stats = {"image_mean": image_mean, "image_std": image_std, "image_min": image_min, "image_max": image_max}
     record.write_tensors(STATS, stats)
     names = [STATS, *(shard.file for shards in images.values() for shard in shards)]
-    record.finish(
-        files={name: checksum(record.local(name).read_bytes()) for name in names},
-        facts={
+    finish(
+        record,
+        names,
+        {
             "data": data.name,
             "encoders": {"image": config.encoders.image, "text": config.encoders.text},
             "image_width": len(image_mean),
@@ -164,9 +160,3 @@ def _finish(config: Config, data: DataSet, record: Record) -> None:
             },
         },
     )
-
-
-def _verify(record: Record) -> None:
-    for name, wanted in record.read_json(MANIFEST)["files"].items():
-        if checksum(record.read(name)) != wanted:
-            raise RecordError(f"{record.store.root}/{record.folder}/{name} is damaged. {HOW_TO_MEND}")

@@ -18,14 +18,12 @@ from torch import Tensor
 from raydd.config import Config
 from raydd.data.encoders import load_text_encoder, text_identity
 from raydd.data.feature_rows import CaptionRows, mean_and_std
-from raydd.data.feature_shards import read_texts, text_shards, write_texts
+from raydd.data.feature_shards import finish, read_texts, require_whole, text_shards, write_texts
 from raydd.data.listing import SPLITS
 from raydd.data.pairs import DataSet
-from raydd.errors import RecordError
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store
-from raydd.store.records import checksum
 
 VERSION = 2  # 2: statistics beside the shards
 STATS = "stats.safetensors"
@@ -74,14 +72,17 @@ def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress
     return open_texts(record)
 
 
-def open_texts(record: Record) -> CaptionFeatures:
+def open_texts(record: Record, *, verify: bool = False) -> CaptionFeatures:
     """Open a complete record; captions stay on the disk until they are gathered.
+
+    Args:
+        record: of `texts_record`.
+        verify: read every file and compare its SHA-256 with the manifest's, beside the sizes that are always checked.
 
     Raises:
         RecordError: the record is not complete, or a file of it is missing or damaged.
     """
-    if not record.complete:
-        raise RecordError(f"{record.folder} is not complete. Run `raydd features` with the same settings.")
+    require_whole(record, verify=verify)
     facts, stats = record.facts(), record.map_tensors(STATS)
     opened = {
         split: Texts(*read_texts(record, split, facts["captions"][split], facts["text_width"])) for split in SPLITS
@@ -97,7 +98,5 @@ def _finish(config: Config, data: DataSet, record: Record) -> None:
     mean, std = mean_and_std(train.shards)
     record.write_tensors(STATS, {"text_mean": mean, "text_std": std})
     names = [STATS, *(shard.file for split in SPLITS for shard in text_shards(split, captions[split]))]
-    record.finish(
-        files={name: checksum(record.local(name).read_bytes()) for name in names},
-        facts={"data": data.name, "encoder": config.encoders.text, "text_width": len(mean), "captions": captions},
-    )
+    facts = {"data": data.name, "encoder": config.encoders.text, "text_width": len(mean), "captions": captions}
+    finish(record, names, facts)

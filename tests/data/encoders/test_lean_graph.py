@@ -38,7 +38,10 @@ def test_output_and_gradient_are_the_plain_networks(channels_last: bool, dtype: 
     plain = network(channels_last=channels_last).to(dtype)
     images = 9 * torch.randn(2, 3, 12, 12, dtype=dtype)
     want, got = output_and_gradient(plain, images), output_and_gradient(LeanGraph(plain), images)
-    torch.testing.assert_close(got[0], want[0])
+    if channels_last:  # pointwise convolutions are products of matrices there
+        torch.testing.assert_close(got[0], want[0])
+    else:
+        assert torch.equal(got[0], want[0])
     torch.testing.assert_close(got[1], want[1])
     assert bool(got[1].abs().sum() > 0)
 
