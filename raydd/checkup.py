@@ -1,7 +1,6 @@
 """What a machine has and lacks for a planned run: the checks of `raydd doctor`."""
 
 import importlib
-import math
 import os
 import platform
 import secrets
@@ -13,6 +12,7 @@ from typing import Literal
 
 import psutil
 import torch
+from rich.filesize import decimal
 
 from raydd.config import Config
 from raydd.data import DataSet
@@ -20,8 +20,17 @@ from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, l
 from raydd.data.encoding import workers_for
 from raydd.data.feature_shards import views_in
 from raydd.data.features import features_record
+from raydd.data.texts import texts_record
 from raydd.errors import RayddError
-from raydd.forecast import expert_bytes, feature_bytes, graph_bytes, memory_bytes
+from raydd.forecast import (
+    encoder_memory_bytes,
+    expert_bytes,
+    feature_bytes,
+    graph_bytes,
+    memory_bytes,
+    parameters_of,
+    second_graph_bytes,
+)
 from raydd.place import device_of, home, images_at_once, open_store, use_threads
 from raydd.progress import Progress, silent
 from raydd.stages import pairs
@@ -81,7 +90,17 @@ class _Plan:
 
     @cached_property
     def image(self) -> ImageEncoder:
-        return load_image_encoder(self.config.encoders, device_of(self.config.place))
+        return load_image_encoder(self.config.encoders, device_of(self.config.place), trained=self.trains_encoder)
+
+    @property
+    def trains_encoder(self) -> bool:
+        return self.config.distill.protocol == "encoder"
+
+    @property
+    def parameters(self) -> int:
+        """That an expert trains."""
+        encoder = self.image.module if self.trains_encoder else None
+        return parameters_of(self.config, self.image.width, self.text.width, encoder)
 
     @cached_property
     def text(self) -> TextEncoder:
@@ -98,7 +117,7 @@ def _guarded(name: str, look: Callable[[], str]) -> Check:
 
 def _device(config: Config) -> str:
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    names = ", ".join(f"{gpu.name} with {_size(gpu.total_memory)}" for gpu in gpus) or "no GPU"
+    names = ", ".join(f"{gpu.name} with {decimal(gpu.total_memory)}" for gpu in gpus) or "no GPU"
     cores = len(os.sched_getaffinity(0))
     return f"{device_of(config.place)}; {names}; {cores} CPU cores, {torch.get_num_threads()} threads a process"
 
@@ -129,21 +148,22 @@ def _store(config: Config) -> str:
 def _disk(plan: _Plan) -> Check:
     config, data = plan.config, plan.data
     store = open_store(config.place)
-    made = features_record(config, data.fingerprint, store).complete
+    record = texts_record if plan.trains_encoder else features_record
+    made = record(config, data.fingerprint, store).complete
+    images = (0, 0) if plan.trains_encoder else (len(data.train), len(data.val) + len(data.test))
     features = feature_bytes(
-        len(data.train),
-        len(data.val) + len(data.test),
+        *images,
         views_in("train", config.features),
         plan.image.width,
         sum(len(split.captions) for split in data.splits),
         plan.text.width,
     )
-    experts = expert_bytes(config, plan.image.width, plan.text.width)
-    text = f"{_size(features)} of features{' (made)' if made else ''}, {_size(experts)} of experts"
+    experts = expert_bytes(config, plan.parameters)
+    text = f"{decimal(features)} of features{' (made)' if made else ''}, {decimal(experts)} of experts"
     if store.folder is None:
         return Check("disk", "ok", f"{text}, in a bucket")
     free = psutil.disk_usage(str(store.folder)).free
-    text = f"{text}; {_size(free)} free"
+    text = f"{text}; {decimal(free)} free"
     if experts + (0 if made else features) > free:
         return Check("disk", "missing", f"{text}. Make room, set place.store to another disk, or lower features.views.")
     return Check("disk", "ok", text)
@@ -151,8 +171,18 @@ def _disk(plan: _Plan) -> Check:
 
 def _memory(plan: _Plan) -> Check:
     device = device_of(plan.config.place)
+    need = _trained_memory(plan, device) if plan.trains_encoder else _frozen_memory(plan, device)
+    free, total = torch.cuda.mem_get_info(device) if device.startswith("cuda") else _machine_memory()
+    text = f"about {decimal(need)} at most, without a sweep; {decimal(free)} free of {decimal(total)}"
+    if need <= free:
+        return Check("memory", "ok", text)
+    less = "encoders.image_size" if plan.trains_encoder else "place.encode_batch, or distil in the space features"
+    return Check("memory", "warning" if need <= total else "missing", f"{text}. Lower {less}.")
+
+
+def _frozen_memory(plan: _Plan, device: str) -> int:
     on_gpu = device.startswith("cuda")
-    need = memory_bytes(
+    return memory_bytes(
         plan.config,
         plan.image.width,
         plan.text.width,
@@ -161,21 +191,20 @@ def _memory(plan: _Plan) -> Check:
         images=images_at_once(plan.config.place, device) * (1 if on_gpu else torch.get_num_threads()),
         workers=0 if on_gpu else workers_for(device),
     )
-    free, total = torch.cuda.mem_get_info(device) if on_gpu else _machine_memory()
-    text = f"about {_size(need)} at most, without a sweep; {_size(free)} free of {_size(total)}"
-    if need <= free:
-        return Check("memory", "ok", text)
-    state = "warning" if need <= total else "missing"
-    return Check("memory", state, f"{text}. Lower place.encode_batch, or distil in the space features.")
 
 
-def _machine_memory() -> tuple[float, float]:
+def _trained_memory(plan: _Plan, device: str) -> int:
+    return encoder_memory_bytes(
+        plan.config,
+        plan.parameters,
+        graph=second_graph_bytes(plan.image.module, plan.image.size, device),
+        images=min(images_at_once(plan.config.place, device), plan.config.distill.minibatch_size),
+    )
+
+
+def _machine_memory() -> tuple[int, int]:
     """Free and total memory, within what a container may take."""
     machine = psutil.virtual_memory()
-    text = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.exists() else "max"
-    total = min(machine.total, math.inf if text == "max" else float(text))
+    limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.exists() else "max"
+    total = machine.total if limit == "max" else min(machine.total, int(limit))
     return min(machine.available, total), total
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from raydd.config import Config
 from raydd.distill.encoding import KEPT_BYTES
@@ -22,20 +23,27 @@ def feature_bytes(images: int, clean_images: int, views: int, image_width: int, 
     return _HALF * ((images * views + clean_images) * image_width + captions * text_width)
 
 
-def parameters_of(config: Config, image_width: int, text_width: int) -> int:
-    """Parameters of both projection heads."""
+def parameters_of(config: Config, image_width: int, text_width: int, encoder: nn.Module | None = None) -> int:
+    """Parameters that an expert trains: of both projection heads, or of an image encoder and the text head."""
     width = config.experts.width or image_width
+    if encoder is not None:
+        return sum(weight.numel() for weight in encoder.parameters()) + head_size(text_width, width)
     return head_size(image_width, width) + head_size(text_width, width)
 
 
-def expert_bytes(config: Config, image_width: int, text_width: int) -> int:
-    """Size of the stored expert snapshots: those that distillation reads, and those of the full-data row."""
+def expert_bytes(config: Config, parameters: int) -> int:
+    """Size of the stored expert snapshots: those that distillation reads, and those of the full-data row.
+
+    Args:
+        config: all settings.
+        parameters: that an expert trains, see `parameters_of`.
+    """
     snapshots = {(expert, epoch) for expert in range(config.experts.count) for epoch in config.distill.expert_epochs}
     if "full" in config.evaluate.baselines:
         snapshots |= {(0, epoch) for epoch in range(config.experts.epochs)}  # among which val chooses one
         snapshots |= {(expert, config.experts.epochs) for expert in range(config.evaluate.seeds)}
     stored = sum(epoch > 0 for _, epoch in snapshots)  # the initial state is drawn again from its seed
-    return _HALF * parameters_of(config, image_width, text_width) * stored
+    return _HALF * parameters * stored
 
 
 def memory_bytes(
@@ -61,6 +69,20 @@ def memory_bytes(
     return _PROCESS + workers * _WORKER + max(images * per_image + kept, heads)
 
 
+def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images: int) -> int:
+    """The same where the image encoder is trained, whose weights are held some times over.
+
+    Args:
+        config: all settings.
+        parameters: of the encoder and the text head.
+        graph: what autograd keeps of one image, see `second_graph_bytes`.
+        images: in the encoder at once.
+    """
+    walked = config.distill.student_steps if config.distill.gradient == "exact" else 0  # each step's weights are kept
+    weights = (_HEAD_COPIES + walked) * _SINGLE * parameters
+    return _PROCESS + weights + int(_BACKWARD * images * graph)
+
+
 def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
     """What autograd keeps of one image for the gradient at its pixels, its own weights not counted; runs one image.
 
@@ -72,3 +94,15 @@ def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
     image = torch.zeros(1, 3, size, size, device=device, requires_grad=True)
     weights = (*module.parameters(), *module.buffers())
     return kept_by_autograd(lambda: module(image), but=weights)[1]
+
+
+def second_graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
+    """The same for the second derivative at the encoder's own weights, where these are trained."""
+    image = torch.zeros(1, 3, size, size, device=device, requires_grad=True)
+    weights = {name: weight.detach().requires_grad_() for name, weight in module.named_parameters()}
+
+    def gradient() -> object:
+        features = functional_call(module, weights, (image,))
+        return torch.autograd.grad(features.square().sum(), list(weights.values()), create_graph=True)
+
+    return kept_by_autograd(gradient, but=(*weights.values(), *module.buffers()))[1]

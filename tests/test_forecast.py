@@ -2,7 +2,16 @@ import torch
 from torch import nn
 
 from raydd.distill.experts import Experts
-from raydd.forecast import expert_bytes, feature_bytes, graph_bytes, memory_bytes, parameters_of
+from raydd.distill.heads import head_size
+from raydd.forecast import (
+    encoder_memory_bytes,
+    expert_bytes,
+    feature_bytes,
+    graph_bytes,
+    memory_bytes,
+    parameters_of,
+    second_graph_bytes,
+)
 from raydd.settings import load
 from raydd.store import Record, Store
 
@@ -35,17 +44,18 @@ def test_expert_snapshots_take_what_is_predicted(store: Store):
             differences, _ = experts.rounded(expert, experts.initial(expert))
             experts.record.write_tensors(experts.name(expert, epoch), differences)
             written += len(experts.record.read(experts.name(expert, epoch)))
-    assert 0 <= written - expert_bytes(config, 12, 6) <= 6 * HEADER
+    assert 0 <= written - expert_bytes(config, parameters_of(config, 12, 6)) <= 6 * HEADER
 
 
 def test_the_full_data_row_adds_all_epochs_of_one_expert_and_one_of_the_others():
     few = {"experts.count": 3, "experts.epochs": 4, "distill.max_start_epoch": 1, "distill.target_epochs": 4}
     few |= {"evaluate.seeds": 5}
-    snapshot = 2 * parameters_of(load(), 12, 6)
-    assert expert_bytes(load(settings={**few, "evaluate.baselines": []}), 12, 6) == 3 * snapshot
-    assert expert_bytes(load(settings=few), 12, 6) == (3 + 3 + 2) * snapshot
+    parameters = parameters_of(load(), 12, 6)
+    snapshot = 2 * parameters
+    assert expert_bytes(load(settings={**few, "evaluate.baselines": []}), parameters) == 3 * snapshot
+    assert expert_bytes(load(settings=few), parameters) == (3 + 3 + 2) * snapshot
     # epoch 4 is a target already for three of the five; the first expert has epochs 1 to 3 as well
-    assert expert_bytes(load(settings={**few, "experts.epochs": 7}), 12, 6) == (3 + 5 + 5) * snapshot
+    assert expert_bytes(load(settings={**few, "experts.epochs": 7}), parameters) == (3 + 5 + 5) * snapshot
 
 
 def test_what_autograd_keeps_is_counted_once_and_without_the_weights():
@@ -70,3 +80,25 @@ def test_predicting_leaves_the_encoder_as_it_was():
     graph_bytes(nn.Sequential(module), 4)
     assert torch.equal(module.weight, before)
     assert module.weight.grad is None
+
+
+def test_a_trained_encoder_counts_its_own_weights_and_the_text_head():
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(48, 12))
+    head = parameters_of(load(), 12, 6) - head_size(12, 12)
+    assert parameters_of(load(), 12, 6, encoder) == 48 * 12 + 12 + head
+
+
+def test_the_second_derivative_keeps_more_than_the_first():
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten())
+    first, second = graph_bytes(module.requires_grad_(False), 16), second_graph_bytes(module, 16)
+    assert 1.5 * first < second < 8 * first
+    assert all(weight.grad is None and not weight.requires_grad for weight in module.parameters())
+
+
+def test_the_exact_gradient_holds_each_steps_weights():
+    def need(gradient: str, steps: int) -> int:
+        config = load(settings={"distill.gradient": gradient, "distill.student_steps": steps})
+        return encoder_memory_bytes(config, 5_000_000, graph=10_000_000, images=8)
+
+    assert need("exact", 16) - need("exact", 4) == 12 * 4 * 5_000_000
+    assert need("constant-memory", 16) == need("constant-memory", 4)

@@ -9,12 +9,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from raydd.tuning import study as studies
+from raydd.tuning.lease import is_driven
 
 _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped",
     TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
 }
 
 
@@ -25,7 +25,7 @@ class Trial:
     number: int
     """The number that its settings were first tried under."""
     state: str
-    """complete, stopped, failed or running."""
+    """complete, stopped, failed, running, or interrupted: it runs no more, and the same sweep will run it again."""
     settings: Mapping[str, Any]
     r_mean: float
     """Val r_mean in percent: at the end, or when it was stopped; NaN if there is none."""
@@ -34,7 +34,7 @@ class Trial:
     bytes: float
     """Size of its synthetic set; NaN if nothing says."""
     wall: float
-    """Seconds from its start to its end, waiting for experts included; NaN while it runs."""
+    """Seconds from its start to its end, waiting for experts included; NaN where it has none."""
     reason: str
     """Why it failed; empty if it did not."""
     record: str
@@ -51,10 +51,11 @@ def trials_of(
         objectives: names of the study's values, r_mean among them.
         tracked: last metrics of each trial as MLflow has them, for what is no objective; may be empty.
     """
+    unfinished = "running" if is_driven(study) else "interrupted"
     trials = [
-        _trial(trial, objectives, tracked.get(studies.identity(trial), {}))
+        _trial(trial, unfinished, objectives, tracked.get(studies.identity(trial), {}))
         for trial in study.get_trials(deepcopy=False)
-        if trial.state in _STATES and not studies.interrupted(trial)
+        if trial.state != TrialState.WAITING and not studies.interrupted(trial)
     ]
     return sorted(trials, key=lambda trial: trial.number)
 
@@ -93,13 +94,13 @@ def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["setting"], -row["best"]))
 
 
-def _trial(trial: FrozenTrial, objectives: Sequence[str], tracked: Mapping[str, float]) -> Trial:
+def _trial(trial: FrozenTrial, unfinished: str, objectives: Sequence[str], tracked: Mapping[str, float]) -> Trial:
     values, report = dict(zip(objectives, trial.values or [], strict=False)), studies.report(trial)
     score = values.get("r_mean", report.r_mean)
     begun, ended = trial.datetime_start, trial.datetime_complete
     return Trial(
         number=studies.identity(trial),
-        state=_STATES[trial.state],
+        state=_STATES.get(trial.state, unfinished),
         settings=trial.user_attrs.get(studies.SETTINGS, trial.params),
         r_mean=score,
         seconds=values.get("seconds", tracked.get("seconds", math.nan)),

@@ -17,7 +17,7 @@ from raydd.report.sweeps import Trial, best_first, trials_of
 from raydd.tuning import study as studies
 from raydd.tuning.live import LOSS, brief, duration
 
-_STYLES = {"complete": "green", "stopped": "dim", "failed": "red", "running": "bold"}
+_STYLES = {"complete": "green", "stopped": "dim", "failed": "red", "interrupted": "yellow", "running": "bold"}
 
 
 def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:

@@ -53,6 +53,12 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
         study.set_user_attr(_DRIVER, None)
 
 
+def is_driven(study: optuna.Study) -> bool:
+    """Whether a process that runs this sweep still lives."""
+    mark = study.user_attrs.get(_DRIVER)
+    return bool(mark) and _lives(mark)
+
+
 def _mark() -> dict[str, Any]:
     process = psutil.Process()
     return {"host": _host(), "pid": os.getpid(), "begun": process.create_time(), "beat": time.time()}

@@ -10,7 +10,7 @@ from raydd import checkup
 from raydd.checkup import Check, examine
 from raydd.cli import main
 from raydd.config import Config
-from raydd.settings import load
+from raydd.settings import load, with_settings
 
 ENCODERS = """
 import torch
@@ -57,6 +57,16 @@ def test_a_machine_that_lacks_nothing(config: Config):
     assert {check.state for check in found.values()} == {"ok"}
     assert "12 train, 4 val, 4 test images, 40 captions" in found["data"].text
     assert found["image encoder"].text == "doctors_encoders:image: 32 pixels, 12 wide"
+
+
+def test_a_trained_image_encoder_needs_no_image_features_but_room_for_its_weights(config: Config):
+    trained = {"distill.protocol": "encoder", "distill.space": "pixels", "encoders.image": "tiny_encoders:image"}
+    found = {protocol: checks(with_settings(config, settings)) for protocol, settings in (("A", trained), ("B", {}))}
+    assert {check.state for check in found["A"].values()} == {"ok"}
+    captions, views = 2 * 40 * 4, 2 * (12 * config.features.views + 8) * 12  # bytes, of numbers of two each
+    assert found["A"]["disk"].text.startswith(f"{captions} bytes of features, ")
+    assert found["B"]["disk"].text.startswith(f"{(captions + views) / 1e3:.1f} kB of features, ")
+    assert "GB at most" in found["A"]["memory"].text
 
 
 def test_the_probe_leaves_nothing_in_the_store(config: Config, tmp_path: Path):

@@ -5,6 +5,7 @@ from made_studies import searched
 from rich.console import Console
 
 from raydd.report.watching import picture
+from raydd.tuning.lease import driving
 
 
 def shown(study: optuna.Study, rows: int) -> list[str]:
@@ -17,13 +18,22 @@ def test_running_trials_stand_first_and_the_latest_after_them():
     study = searched(60, ("r_mean",))
     trial = study.ask()
     trial.set_user_attr("settings", {"distill.image_lr": 0.25})
-    lines = shown(study, 4)
+    with driving(study):
+        lines = shown(study, 4)
     assert lines[0].startswith("sweep ")
     assert "1 failed, 1 running" in lines[0]
     assert lines[1].startswith("best: trial ")
     assert lines[3].split()[:2] == ["60", "running"]
     assert [line.split()[0] for line in lines[4:]] == ["59", "58", "57"]
     assert "image_lr 0.25" in lines[3]
+
+
+def test_a_trial_whose_driver_is_gone_is_called_interrupted():
+    study = searched(3, ("r_mean",))
+    study.ask().set_user_attr("settings", {})
+    lines = shown(study, 1)
+    assert "1 interrupted" in lines[0]
+    assert "running" not in lines[0]
 
 
 def test_a_failed_trial_shows_its_reason():
