@@ -19,7 +19,7 @@ from raydd.data import DataSet
 from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
 from raydd.data.encoding import workers_for
 from raydd.data.feature_shards import views_in
-from raydd.data.features import features_record
+from raydd.data.features import feature_records
 from raydd.data.texts import texts_record
 from raydd.errors import RayddError
 from raydd.forecast import (
@@ -148,7 +148,7 @@ def _store(config: Config) -> str:
 def _disk(plan: _Plan) -> Check:
     config, data = plan.config, plan.data
     store = open_store(config.place)
-    record = texts_record if plan.trains_encoder else features_record
+    record = texts_record if plan.trains_encoder else feature_records
     made = record(config, data.fingerprint, store).complete
     images = (0, 0) if plan.trains_encoder else (len(data.train), len(data.val) + len(data.test))
     features = feature_bytes(

@@ -8,16 +8,12 @@ again, and given that shard anew.
 import functools
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raydd.config import Config
 from raydd.place import device_of, home, open_store, use_threads
 from raydd.progress import Progress, silent
-from raydd.store import Record, Store
 from raydd.tuning.environment import prepare_environment, ray_address
-
-if TYPE_CHECKING:
-    from raydd.data import DataSet
 
 RESTARTS = 3  # of an actor that died, and of the shard in its hands
 
@@ -36,16 +32,16 @@ def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: 
     """
     address = ray_address(config.place.ray)
     prepare_environment(address)
-    from raydd.data import shards_of
+    from raydd.data import feature_records, shards_of
     from raydd.stages import pairs
     from raydd.tuning.cluster import cluster
     from raydd.tuning.places import settled
 
     store = open_store(config.place)
     data = pairs(config, store, progress)
-    unfinished = {kind: record for kind, record in _records(config, data, store).items() if not record.complete}
-    shards = [shard for shard in shards_of(data) if shard.kind in unfinished]
-    missing = [shard.file for shard in shards if not unfinished[shard.kind].has(shard.file)]
+    records = feature_records(config, data.fingerprint, store)
+    shards = [shard for shard in shards_of(data) if not records.of(shard).complete]
+    missing = [shard.file for shard in shards if not records.of(shard).has(shard.file)]
     if not missing:
         return
     config = settled(config, cpus=1, gpus=gpus)
@@ -83,31 +79,25 @@ class ShardEncoder:
     """An actor of the pool: the data set's listing, which lies at the same path on each node, and both encoders."""
 
     def __init__(self, config: Config) -> None:
-        from raydd.data import load_image_encoder, load_text_encoder
+        from raydd.data import feature_records, load_image_encoder, load_text_encoder, shards_of
         from raydd.stages import pairs
 
         use_threads(config.place)
         store, device = open_store(config.place), device_of(config.place)
         self._config, self._data = config, pairs(config, store)
-        self._records = _records(config, self._data, store)
+        self._records = feature_records(config, self._data.fingerprint, store)
+        self._shards = {shard.file: shard for shard in shards_of(self._data)}
         self._image_encoder = functools.cache(functools.partial(load_image_encoder, config.encoders, device))
         self._text_encoder = functools.cache(functools.partial(load_text_encoder, config.encoders, device))
 
-    def __call__(self, shard: dict[str, str]) -> dict[str, str]:
-        """Write one shard, unless it is there."""
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        """Write the shard of a file, unless it is there."""
         from raydd.data import write_images, write_texts
 
-        file = shard["file"]
-        if "/images-" in file:
-            write_images(self._config, self._data, self._records["images"], self._image_encoder, only={file})
+        shard = self._shards[row["file"]]
+        given = self._config, self._data, self._records.of(shard)
+        if shard.kind == "images":
+            write_images(*given, self._image_encoder, splits=(shard.split,), only={shard.file})
         else:
-            write_texts(self._config, self._data, self._records["texts"], self._text_encoder, only={file})
-        return shard
-
-
-def _records(config: Config, data: "DataSet", store: Store) -> dict[str, Record]:
-    """The records of images and of captions, by the kind of their shards."""
-    from raydd.data import features_record, texts_record
-
-    found = {"images": features_record, "texts": texts_record}
-    return {kind: place(config, data.fingerprint, store) for kind, place in found.items()}
+            write_texts(*given, self._text_encoder, only={shard.file})
+        return row

@@ -5,7 +5,16 @@ from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, l
 from raydd.data.encoding import ViewsOf, open_views
 from raydd.data.feature_rows import CaptionRows, FeatureRows
 from raydd.data.feature_shards import shards_of, write_images, write_texts
-from raydd.data.features import Features, SplitFeatures, encode_features, features_record, open_features
+from raydd.data.features import (
+    FeatureRecords,
+    Features,
+    HeldOut,
+    SplitFeatures,
+    encode_features,
+    encode_held_out,
+    feature_records,
+    open_features,
+)
 from raydd.data.images import ImageSource, open_image
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.pairs import DataSet, Pairs, load_data
@@ -16,8 +25,10 @@ __all__ = [
     "CaptionRows",
     "DataSet",
     "Entry",
+    "FeatureRecords",
     "FeatureRows",
     "Features",
+    "HeldOut",
     "ImageEncoder",
     "ImageSource",
     "Listing",
@@ -28,8 +39,9 @@ __all__ = [
     "Texts",
     "ViewsOf",
     "encode_features",
+    "encode_held_out",
     "encode_texts",
-    "features_record",
+    "feature_records",
     "load_data",
     "load_image_encoder",
     "load_text_encoder",

@@ -80,25 +80,31 @@ def write_images(
     load_encoder: Callable[[], ImageEncoder],
     progress: Progress = silent,
     *,
+    splits: Sequence[Split],
     only: Collection[str] = (),
 ) -> None:
-    """Write the image shards that the record lacks, told in views; `only` leaves those alone that it does not name.
+    """Write the image shards of some splits that the record lacks; `only` leaves those alone that it does not name.
 
-    The encoder is loaded if there is something to write.
+    Progress is told in views. The encoder is loaded if there is something to write.
     """
-    views = {split: views_in(split, config.features) for split in SPLITS}
-    shards = [shard for shard in shards_of(data) if shard.kind == "images" and (not only or shard.file in only)]
+    views = {split: views_in(split, config.features) for split in splits}
+    by_split = dict(zip(SPLITS, data.splits, strict=True))
+    shards = [shard for split in splits for shard in image_shards(split, len(by_split[split]))]
+    shards = [shard for shard in shards if not only or shard.file in only]
     missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), views[shard.split], None))]
     total = sum(len(shard) * views[shard.split] for shard in shards)
     done = total - sum(len(shard) * views[shard.split] for shard in missing)
-    progress("views encoded", done, total)
+    work = "views encoded" if "train" in splits else "held-out images encoded"
+    progress(work, done, total)
     if not missing:
         return
     encoder, device = load_encoder(), device_of(config.place)
-    for split, pairs in zip(SPLITS, data.splits, strict=True):
+    for split in splits:
         wanted = [shard for shard in missing if shard.split == split]
         augment = config.features.augment if split == "train" else "none"
-        source = ViewsOf(pairs.images, transform_of(augment, encoder.size), views[split], config.features.seed)
+        source = ViewsOf(
+            by_split[split].images, transform_of(augment, encoder.size), views[split], config.features.seed
+        )
         size = images_at_once(device, views[split], config.place.encode_batch)
         batches = [batches_of(range(shard.start, shard.stop), size) for shard in wanted]
         stream = encode_views(encoder, source, _flat(batches), device=device, workers=workers_for(device))
@@ -107,7 +113,7 @@ def write_images(
             for part in islice(stream, count):
                 parts.append(part)
                 done += len(part) * views[split]
-                progress("views encoded", done, total)
+                progress(work, done, total)
             _write(record, shard, {"images": torch.cat(parts)})
 
 

@@ -1,16 +1,19 @@
 """The feature cache: what the frozen encoders make of a data set, one clean view of val and test, K of train.
 
-A record of shards in half precision, written one by one, the manifest last: a killed run goes on at the next shard.
-Captions have a record of their own (`raydd.data.texts`).
+Three records, each named by what decides it alone, so that another augmentation encodes no val image again, and
+another encoder of one side nothing of the other side (captions: `raydd.data.texts`). They are written shard by shard in
+half precision, the manifest last: a killed run goes on at the next shard.
 
-    SPLIT/images-00000.safetensors   images [512 V D]
-    stats.safetensors                mean, standard deviation and range of the features over train
+    train    train/images-00000.safetensors   images [512 V D]
+             stats.safetensors                mean, standard deviation and range of the features
+    held out val/images-00000.safetensors     images [512 1 D], and those of test
 
 Letters: n images, C captions, V views, D feature width.
 """
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,16 +23,17 @@ from torch import Tensor
 from raydd.config import Config
 from raydd.data.encoders import image_identity, load_image_encoder
 from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard, mean_and_std
-from raydd.data.feature_shards import finish, image_shards, require_whole, views_in, write_images
+from raydd.data.feature_shards import Shard, finish, image_shards, require_whole, views_in, write_images
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
-from raydd.data.texts import CaptionFeatures, encode_texts, texts_record
+from raydd.data.texts import CaptionFeatures, Texts, encode_texts, texts_record
 from raydd.place import device_of
 from raydd.progress import Progress, silent
-from raydd.store import Record, Store
+from raydd.store import Record, Store, fingerprint
 
-VERSION = 2  # 2: captions in a record of their own
+VERSION = 3  # 2: captions in a record of their own; 3: val and test too
 STATS = "stats.safetensors"
+_HELD_OUT: tuple[Split, ...] = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,20 @@ class SplitFeatures:
 
 
 @dataclass(frozen=True)
-class Features:
+class HeldOut:
+    """Features of val and test: all that scoring students reads."""
+
+    val: SplitFeatures
+    test: SplitFeatures
+
+
+@dataclass(frozen=True)
+class Features(HeldOut):
     """The feature cache of a data set under two encoders."""
 
     train: SplitFeatures
-    val: SplitFeatures
-    test: SplitFeatures
     fingerprint: str
+    """What tells the features of train from any others."""
     image_width: int
     text_width: int
     image_spread: Float[Tensor, "2 D"]
@@ -62,18 +73,42 @@ class Features:
     """Mean and standard deviation of each text feature over train."""
 
 
-def features_record(config: Config, data_fingerprint: str, store: Store) -> Record:
-    """The place of the features of a data set under these settings."""
-    views = views_in("train", config.features)
-    texts = texts_record(config, data_fingerprint, store)
-    settings = {
-        "image": image_identity(config.encoders),
+@dataclass(frozen=True)
+class FeatureRecords:
+    """The places of a data set's features."""
+
+    train: Record
+    """Of the views of training images."""
+    held_out: Record
+    """Of the images of val and test, which no augmentation changes."""
+    texts: Record
+
+    def of(self, shard: Shard) -> Record:
+        """Where a shard belongs."""
+        if shard.kind == "texts":
+            return self.texts
+        return self.train if shard.split == "train" else self.held_out
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to encode."""
+        return self.train.complete and self.held_out.complete and self.texts.complete
+
+
+def feature_records(config: Config, data_fingerprint: str, store: Store) -> FeatureRecords:
+    """The places of the features of a data set under these settings."""
+    image, upstream = image_identity(config.encoders), {"pairs": data_fingerprint}
+    augmented = config.features.augment != "none"
+    views = {
         "augment": config.features.augment,
-        "views": views,
-        "seed": config.features.seed if config.features.augment != "none" else 0,
+        "views": views_in("train", config.features),
+        "seed": config.features.seed if augmented else 0,
     }
-    upstream = {"pairs": data_fingerprint, "texts": texts.fingerprint}
-    return Record.of(store, "features", settings, upstream, version=VERSION)
+    return FeatureRecords(
+        Record.of(store, "features", {"image": image, **views}, upstream, version=VERSION),
+        Record.of(store, "features", {"image": image, "held_out": True}, upstream, version=VERSION),
+        texts_record(config, data_fingerprint, store),
+    )
 
 
 def encode_features(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> Features:
@@ -84,40 +119,48 @@ def encode_features(config: Config, data: DataSet, store: Store, progress: Progr
     Args:
         config: encoders, features and place are read.
         data: the pairs.
-        store: where the record is.
-        progress: told about image views and captions.
+        store: where the records are.
+        progress: told about views of training images, held-out images, and captions.
 
     Raises:
         ConfigError: there is no such encoder.
         DataError: weights cannot be had, or an image has become unreadable since it was checked.
-        RecordError: a shard of the complete record is damaged.
+        RecordError: a shard of a complete record is damaged.
     """
-    record = features_record(config, data.fingerprint, store)
-    if not record.complete:
-        load_encoder = partial(load_image_encoder, config.encoders, device_of(config.place))
-        write_images(config, data, record, load_encoder, progress)
-        _finish(config, data, record)
-    return open_features(record, encode_texts(config, data, store, progress))
+    records = feature_records(config, data.fingerprint, store)
+    _encode(config, data, [(records.train, ("train",)), (records.held_out, _HELD_OUT)], progress)
+    return open_features(records, encode_texts(config, data, store, progress))
 
 
-def open_features(record: Record, texts: CaptionFeatures, *, verify: bool = False) -> Features:
-    """Open a complete record; images stay on the disk until they are gathered.
+def encode_held_out(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> HeldOut:
+    """The same of val and test alone, for students that were not trained on this data set's features."""
+    records = feature_records(config, data.fingerprint, store)
+    _encode(config, data, [(records.held_out, _HELD_OUT)], progress)
+    return open_held_out(records.held_out, encode_texts(config, data, store, progress))
+
+
+def open_features(records: FeatureRecords, texts: CaptionFeatures, *, verify: bool = False) -> Features:
+    """Open complete records; images stay on the disk until they are gathered.
 
     Args:
-        record: of `features_record`.
-        texts: the captions' features, which the record is named by too.
+        records: of `feature_records`.
+        texts: the captions' features.
         verify: read every file and compare its SHA-256 with the manifest's, beside the sizes that are always checked.
 
     Raises:
-        RecordError: the record is not complete, or a file of it is missing or damaged.
+        RecordError: a record is not complete, or a file of it is missing or damaged.
     """
-    require_whole(record, verify=verify)
-    facts = record.facts()
-    stats = record.map_tensors(STATS)
+    require_whole(records.train, verify=verify)
+    stats = records.train.map_tensors(STATS)
+    held_out = open_held_out(records.held_out, texts, verify=verify)
     return Features(
-        **{split: _open_split(record, split, facts, texts) for split in SPLITS},
-        fingerprint=record.fingerprint,
-        image_width=facts["image_width"],
+        val=held_out.val,
+        test=held_out.test,
+        train=_open_split(records.train, "train", texts.train),
+        fingerprint=fingerprint(
+            "features", VERSION, {}, {"images": records.train.fingerprint, "texts": texts.fingerprint}
+        ),
+        image_width=records.train.facts()["image_width"],
         text_width=texts.width,
         image_spread=torch.stack([stats["image_mean"], stats["image_std"]]),
         image_range=torch.stack([stats["image_min"], stats["image_max"]]),
@@ -125,38 +168,53 @@ def open_features(record: Record, texts: CaptionFeatures, *, verify: bool = Fals
     )
 
 
-def _open_split(record: Record, split: Split, facts: dict[str, Any], texts: CaptionFeatures) -> SplitFeatures:
-    size, captions = facts["splits"][split], {"train": texts.train, "val": texts.val, "test": texts.test}[split]
-    image_shape = size["views"], facts["image_width"]
+def open_held_out(record: Record, texts: CaptionFeatures, *, verify: bool = False) -> HeldOut:
+    """Open a complete record of val and test; arguments and errors as those of `open_features`."""
+    require_whole(record, verify=verify)
+    return HeldOut(val=_open_split(record, "val", texts.val), test=_open_split(record, "test", texts.test))
+
+
+def _encode(
+    config: Config, data: DataSet, wanted: Sequence[tuple[Record, Sequence[Split]]], progress: Progress
+) -> None:
+    """Write and conclude the records of these splits that are not complete; the encoder is loaded at most once."""
+    load_encoder = functools.cache(lambda: load_image_encoder(config.encoders, device_of(config.place)))
+    for record, splits in wanted:
+        if not record.complete:
+            write_images(config, data, record, load_encoder, progress, splits=splits)
+            _finish(config, data, record, splits)
+
+
+def _open_split(record: Record, split: Split, captions: Texts) -> SplitFeatures:
+    facts = record.facts()
+    size, width = facts["splits"][split], facts["image_width"]
     images = [
-        map_shard(record.local(shard.file), "images", (len(shard), *image_shape))
+        map_shard(record.local(shard.file), "images", (len(shard), size["views"], width))
         for shard in image_shards(split, size["images"])
     ]
     rows = FeatureRows(tuple(images), per_shard=len(images[0]))
     return SplitFeatures(rows, captions.texts, captions.image_of_text)
 
 
-def _finish(config: Config, data: DataSet, record: Record) -> None:
-    """Write the statistics and the manifest."""
+def _finish(config: Config, data: DataSet, record: Record, splits: Sequence[Split]) -> None:
+    """Write the statistics of train, and the manifest."""
     by_split = dict(zip(SPLITS, data.splits, strict=True))
-    images = {split: image_shards(split, len(pairs)) for split, pairs in by_split.items()}
-    image_rows = [map_shard(record.local(shard.file), "images", (None, None, None)) for shard in images["train"]]
-    image_mean, image_std = mean_and_std(rows.flatten(0, 1) for rows in image_rows)
-    image_min = torch.stack([rows.flatten(0, 1).amin(0) for rows in image_rows]).amin(0).float()
-    image_max = torch.stack([rows.flatten(0, 1).amax(0) for rows in image_rows]).amax(0).float()
-    stats = {"image_mean": image_mean, "image_std": image_std, "image_min": image_min, "image_max": image_max}
-    record.write_tensors(STATS, stats)
-    names = [STATS, *(shard.file for shards in images.values() for shard in shards)]
-    finish(
-        record,
-        names,
-        {
-            "data": data.name,
-            "encoders": {"image": config.encoders.image, "text": config.encoders.text},
-            "image_width": len(image_mean),
-            "splits": {
-                split: {"images": len(pairs), "views": views_in(split, config.features)}
-                for split, pairs in by_split.items()
-            },
+    shards = [shard.file for split in splits for shard in image_shards(split, len(by_split[split]))]
+    rows = [map_shard(record.local(file), "images", (None, None, None)) for file in shards]
+    names = shards
+    if "train" in splits:
+        mean, std = mean_and_std(part.flatten(0, 1) for part in rows)
+        least = torch.stack([part.flatten(0, 1).amin(0) for part in rows]).amin(0).float()
+        greatest = torch.stack([part.flatten(0, 1).amax(0) for part in rows]).amax(0).float()
+        stats = {"image_mean": mean, "image_std": std, "image_min": least, "image_max": greatest}
+        record.write_tensors(STATS, stats)
+        names = [STATS, *shards]
+    facts: dict[str, Any] = {
+        "data": data.name,
+        "encoders": {"image": config.encoders.image},
+        "image_width": rows[0].shape[-1],
+        "splits": {
+            split: {"images": len(by_split[split]), "views": views_in(split, config.features)} for split in splits
         },
-    )
+    }
+    finish(record, names, facts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -51,8 +52,9 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What to call it in a table."""
-        return f"{self.method}, {self.variant}" if self.variant else self.method
+        """What to call it in a table: a method of one's own without its folder."""
+        method = Path(self.method).name
+        return f"{method}, {self.variant}" if self.variant else method
 
 
 @dataclass(frozen=True)

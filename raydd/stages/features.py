@@ -1,7 +1,16 @@
 """The stages pairs and features."""
 
 from raydd.config import Config
-from raydd.data import CaptionFeatures, DataSet, Features, encode_features, encode_texts, load_data
+from raydd.data import (
+    CaptionFeatures,
+    DataSet,
+    Features,
+    HeldOut,
+    encode_features,
+    encode_held_out,
+    encode_texts,
+    load_data,
+)
 from raydd.progress import Progress, silent
 from raydd.store import Store
 
@@ -14,6 +23,11 @@ def pairs(config: Config, store: Store, progress: Progress = silent) -> DataSet:
 def features(config: Config, store: Store, progress: Progress = silent) -> Features:
     """The feature cache of the data set under the two encoders."""
     return encode_features(config, pairs(config, store, progress), store, progress)
+
+
+def held_out(config: Config, store: Store, progress: Progress = silent) -> HeldOut:
+    """The features of val and test alone, for students of what other encoders or data made."""
+    return encode_held_out(config, pairs(config, store, progress), store, progress)
 
 
 def prepare(config: Config, store: Store, progress: Progress = silent) -> Features | CaptionFeatures:

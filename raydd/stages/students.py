@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from raydd.config import Config
-from raydd.data import Features
+from raydd.data import HeldOut
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head
 from raydd.distill.synthetic import SyntheticSet
@@ -15,7 +15,7 @@ from raydd.stages.rates import fit_rates
 CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
 
 
-def score_students(config: Config, cached: Features, pairs: TrainingPairs, split: str, seeds: Sequence[int]) -> Scores:
+def score_students(config: Config, cached: HeldOut, pairs: TrainingPairs, split: str, seeds: Sequence[int]) -> Scores:
     """Train one student a seed on the pairs and score it on val or test.
 
     Under `evaluate.choice` best-on-split each student is scored at six checks and its best r_mean counts, as published.
@@ -57,7 +57,7 @@ def trained_students(
     )
 
 
-def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet) -> tuple[SyntheticSet, float]:
+def with_fitted_rates(config: Config, cached: HeldOut, synthetic: SyntheticSet) -> tuple[SyntheticSet, float]:
     """The set with that multiple of its learned rates which is best for one student on val, and the multiple.
 
     Raises:
@@ -66,7 +66,7 @@ def with_fitted_rates(config: Config, cached: Features, synthetic: SyntheticSet)
     return fit_rates(synthetic, lambda tried: val_r_mean(config, cached, tried))
 
 
-def val_r_mean(config: Config, cached: Features, synthetic: SyntheticSet) -> float:
+def val_r_mean(config: Config, cached: HeldOut, synthetic: SyntheticSet) -> float:
     """Val r_mean in percent of one student of a set.
 
     Raises:

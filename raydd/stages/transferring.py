@@ -26,6 +26,7 @@ from raydd.place import device_of, images_at_once
 from raydd.progress import Progress, silent
 from raydd.settings import with_file, with_settings
 from raydd.stages.features import features as make_features
+from raydd.stages.features import held_out
 from raydd.stages.features import pairs as load_pairs
 from raydd.stages.students import score_students, trained_students, with_fitted_rates
 from raydd.store import Record, Store, fingerprint
@@ -94,10 +95,9 @@ def transferred_scores(
     Raises:
         RecordError: the set has no pixels to encode.
     """
-    config = with_settings(config, _ONE_VIEW)
 
     def score() -> list[dict[str, float]]:
-        cached = make_features(config, store, progress)
+        cached = held_out(config, store, progress)
         moved = _moved(config, store, made, photographs)
         raised = replace(moved, rate_image=_HEADROOM * moved.rate_image, rate_text=_HEADROOM * moved.rate_text)
         fitted, _ = with_fitted_rates(config, cached, raised)

@@ -15,7 +15,7 @@ from rich.table import Table
 from raydd.board.comparison import write_comparison
 from raydd.config import CompareConfig, Config
 from raydd.console import progress_on
-from raydd.data import features_record, texts_record
+from raydd.data import feature_records, texts_record
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
 from raydd.place import home, open_store
@@ -84,7 +84,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
 
 
 def _has_features(base: Config, store: Store, progress: Progress) -> bool:
-    record = features_record if base.distill.protocol == "heads" else texts_record
+    record = feature_records if base.distill.protocol == "heads" else texts_record
     return record(base, pairs(base, store, progress).fingerprint, store).complete
 
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from raydd.config import Config
-from raydd.data import Features, features_record
+from raydd.data import Features, feature_records
 from raydd.errors import ConfigError
 from raydd.progress import Progress
 from raydd.stages import features, pairs
@@ -103,7 +103,7 @@ def make_plan(
     left = max(0, config.sweep.trials - done.total())
     data, count = pairs(config, store, progress), config.experts.count
     read = f"{len(data.train)} training images, {config.features.views} views"
-    if not features_record(config, data.fingerprint, store).complete:
+    if not feature_records(config, data.fingerprint, store).complete:
         records = ("features", f"to make: {read}"), ("experts", f"to make: {count} for each recipe of the trials")
         seconds = math.nan
     else:

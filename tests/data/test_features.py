@@ -1,5 +1,4 @@
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +8,13 @@ import torch
 from raydd.config import Config, DataConfig, EncodersConfig, FeaturesConfig, PlaceConfig
 from raydd.data import (
     DataSet,
+    FeatureRecords,
     Features,
     encode_features,
+    encode_held_out,
     encode_texts,
+    feature_records,
     feature_shards,
-    features_record,
     load_data,
     open_features,
     open_image,
@@ -21,7 +22,7 @@ from raydd.data import (
 from raydd.data.augment import transform_of, views_of
 from raydd.data.feature_rows import mean_and_std
 from raydd.errors import DataError, RecordError
-from raydd.store import Record, Store
+from raydd.store import Store
 
 ENCODERS = """
 import torch
@@ -36,6 +37,9 @@ def image(config):
 
 def text(config, device):
     return TextTower(lambda captions: torch.tensor([[len(c), sum(map(ord, c)) / 99] for c in captions]), 2)
+
+def short(config, device):
+    return TextTower(lambda captions: torch.tensor([[float(len(c))] for c in captions]), 1)
 
 def infinite(config, device):
     return TextTower(lambda captions: torch.full((len(captions), 2), 1e6), 2)
@@ -79,9 +83,14 @@ def killing_after(work: str, wanted: int):
     return progress
 
 
-def contents(record: Record) -> dict[str, bytes]:
-    names = record.store.names(record.folder)
-    return {name: record.store.read(name) for name in names if not name.endswith("manifest.json")}
+def contents(records: FeatureRecords) -> dict[str, bytes]:
+    """The files of both image records by their names inside them."""
+    return {
+        name.removeprefix(record.folder): record.store.read(name)
+        for record in (records.train, records.held_out)
+        for name in record.store.names(record.folder)
+        if not name.endswith("manifest.json")
+    }
 
 
 def test_features_are_the_encoders_of_the_right_pixels_and_captions(
@@ -122,25 +131,25 @@ def test_mean_and_deviation_over_chunks() -> None:
 
 @pytest.mark.parametrize(
     ("work", "done", "kept"),
-    [("views encoded", 0, 0), ("views encoded", 20, 1), ("views encoded", 41, 4)],
+    [("views encoded", 0, 0), ("views encoded", 20, 1), ("held-out images encoded", 5, 5)],
 )
 def test_a_killed_run_goes_on_at_its_shard_and_gives_the_same_bytes(
     config: Config, data: DataSet, store: Store, tmp_path: Path, work: str, done: int, kept: int
 ) -> None:
     with pytest.raises(KilledError):
         encode_features(config, data, store, killing_after(work, done))
-    record = features_record(config, data.fingerprint, store)
-    assert not record.complete
-    before = contents(record)
+    records = feature_records(config, data.fingerprint, store)
+    assert not records.complete
+    before = contents(records)
     assert len(before) == kept
     first: dict[str, int] = {}
     encode_features(config, data, store, lambda at, done, total: first.setdefault(at, done))
-    assert (first["views encoded"] > 0) == (kept > 0)
-    after = contents(record)
+    assert (first.get(work, 0) > 0) == (kept > 0)
+    after = contents(records)
     assert before.items() <= after.items()
     other = Store(tmp_path / "other")
     encode_features(config, data, other)
-    assert contents(features_record(config, data.fingerprint, other)) == after
+    assert contents(feature_records(config, data.fingerprint, other)) == after
 
 
 @pytest.mark.parametrize("encode_in_workers", [True, False])  # as on a CPU, and as for a GPU
@@ -160,8 +169,8 @@ def test_workers_change_nothing(
     monkeypatch.setattr(encoding, "_is_cpu", lambda device: encode_in_workers)
     other = Store(tmp_path / "other")
     encode_features(config, data, other)
-    record = features_record(config, data.fingerprint, store)
-    assert contents(record) == contents(features_record(config, data.fingerprint, other))
+    records = [feature_records(config, data.fingerprint, where) for where in (store, other)]
+    assert contents(records[0]) == contents(records[1])
 
 
 def test_a_complete_record_is_opened_without_encoders(
@@ -175,25 +184,37 @@ def test_a_complete_record_is_opened_without_encoders(
     assert torch.equal(again.train.texts.whole(), made.train.texts.whole())
 
 
-def test_the_record_is_named_by_what_decides_its_content(config: Config, store: Store) -> None:
-    def name(config: Config, data: str = "d") -> str:
-        return features_record(config, data, store).fingerprint
+def test_each_record_is_named_by_what_decides_its_content(config: Config, store: Store) -> None:
+    def names(config: Config, data: str = "d") -> tuple[str, str, str]:
+        records = feature_records(config, data, store)
+        return records.train.fingerprint, records.held_out.fingerprint, records.texts.fingerprint
 
-    features = config.features
-    changed = [
-        name(config),
-        name(config, "e"),
-        name(replace(config, encoders=replace(config.encoders, image_weights="random:1"))),
-        name(replace(config, encoders=replace(config.encoders, text=f"{MODULE}:infinite"))),
-        *(
-            name(replace(config, features=replace(features, **change)))
-            for change in ({"views": 4}, {"seed": 3}, {"augment": "mild"}, {"augment": "none"})
-        ),
-    ]
-    assert len(set(changed)) == len(changed)
-    assert name(replace(config, place=PlaceConfig(encode_batch=1, threads=1))) == name(config)
-    plain = replace(features, augment="none")
-    assert name(replace(config, features=plain)) == name(replace(config, features=replace(plain, views=9, seed=9)))
+    def changed(**features: object) -> Config:
+        return replace(config, features=replace(config.features, **features))
+
+    train, held_out, texts = names(config)
+    assert not {train, held_out, texts} & set(names(config, "e"))
+    weights = names(replace(config, encoders=replace(config.encoders, image_weights="random:1")))
+    assert weights[2] == texts
+    assert weights[0] != train
+    assert weights[1] != held_out
+    other_texts = names(replace(config, encoders=replace(config.encoders, text=f"{MODULE}:infinite")))
+    assert other_texts[:2] == (train, held_out)
+    assert other_texts[2] != texts
+    changes = ({"views": 4}, {"seed": 3}, {"augment": "mild"}, {"augment": "none"})
+    views = [names(changed(**change)) for change in changes]
+    assert len({train, *(name for name, _, _ in views)}) == 5
+    assert {name[1:] for name in views} == {(held_out, texts)}
+    assert names(replace(config, place=PlaceConfig(encode_batch=1, threads=1))) == (train, held_out, texts)
+    assert names(changed(augment="none")) == names(changed(augment="none", views=9, seed=9))
+
+
+def test_features_are_told_apart_by_both_encoders(config: Config, data: DataSet, store: Store) -> None:
+    made = encode_features(config, data, store).fingerprint
+    text = replace(config, encoders=replace(config.encoders, text=f"{MODULE}:short"))
+    assert encode_features(text, data, store).fingerprint != made
+    image = replace(config, features=FeaturesConfig(views=2))
+    assert encode_features(image, data, store).fingerprint != made
 
 
 def test_another_augmentation_encodes_no_caption_again(config: Config, data: DataSet, store: Store) -> None:
@@ -201,7 +222,27 @@ def test_another_augmentation_encodes_no_caption_again(config: Config, data: Dat
     told = []
     other = replace(config, features=FeaturesConfig(views=2, augment="mild"))
     encode_features(other, data, store, lambda work, done, total: told.append(work))
-    assert set(told) == {"views encoded"}
+    assert set(told) == {"views encoded"}  # nor an image of val or test
+
+
+def test_another_text_encoder_encodes_no_image_again(config: Config, data: DataSet, store: Store) -> None:
+    encode_features(config, data, store)
+    told = []
+    other = replace(config, encoders=replace(config.encoders, text=f"{MODULE}:short"))
+    encode_features(other, data, store, lambda work, done, total: told.append(work))
+    assert set(told) == {"captions encoded"}
+
+
+def test_val_and_test_can_be_had_alone(config: Config, data: DataSet, store: Store) -> None:
+    told = []
+    held_out = encode_held_out(config, data, store, lambda work, done, total: told.append(work))
+    assert set(told) == {"held-out images encoded", "captions encoded"}
+    whole = encode_features(config, data, store)
+    rows = torch.arange(4)
+    for split in ("val", "test"):
+        alone, within = getattr(held_out, split), getattr(whole, split)
+        assert torch.equal(alone.images.gather(rows, 0), within.images.gather(rows, 0))
+        assert torch.equal(alone.image_of_text, within.image_of_text)
 
 
 def test_without_augmentation_one_view_is_enough(config: Config, data: DataSet, store: Store) -> None:
@@ -210,13 +251,13 @@ def test_without_augmentation_one_view_is_enough(config: Config, data: DataSet, 
 
 
 @pytest.fixture
-def record(config: Config, data: DataSet, store: Store) -> Iterator[Record]:
+def records(config: Config, data: DataSet, store: Store) -> FeatureRecords:
     encode_features(config, data, store)
-    return features_record(config, data.fingerprint, store)
+    return feature_records(config, data.fingerprint, store)
 
 
-def test_a_damaged_shard_is_named_and_mended(config: Config, data: DataSet, record: Record) -> None:
-    whole = contents(record)
+def test_a_damaged_shard_is_named_and_mended(config: Config, data: DataSet, records: FeatureRecords) -> None:
+    whole, record = contents(records), records.train
     path = record.local("train/images-00001.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(RecordError, match=r"train/images-00001.safetensors is damaged"):
@@ -226,32 +267,34 @@ def test_a_damaged_shard_is_named_and_mended(config: Config, data: DataSet, reco
         encode_features(config, data, record.store)
     record.remove("manifest.json")  # what the message says
     encode_features(config, data, record.store)
-    assert contents(record) == whole
+    assert contents(records) == whole
 
 
-def test_a_damaged_shard_of_an_unfinished_record_is_made_again(config: Config, data: DataSet, record: Record) -> None:
-    whole = contents(record)
+def test_a_damaged_shard_of_an_unfinished_record_is_made_again(
+    config: Config, data: DataSet, records: FeatureRecords
+) -> None:
+    whole, record = contents(records), records.held_out
     record.remove("manifest.json")
     path = record.local("val/images-00000.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
     encode_features(config, data, record.store)
-    assert contents(record) == whole
+    assert contents(records) == whole
 
 
-def test_flipped_bits_are_found_on_demand(config: Config, data: DataSet, record: Record) -> None:
-    texts = encode_texts(config, data, record.store)
-    assert isinstance(open_features(record, texts, verify=True), Features)
-    path = record.local("test/images-00000.safetensors")
+def test_flipped_bits_are_found_on_demand(config: Config, data: DataSet, records: FeatureRecords) -> None:
+    texts = encode_texts(config, data, records.texts.store)
+    assert isinstance(open_features(records, texts, verify=True), Features)
+    path = records.held_out.local("test/images-00000.safetensors")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(RecordError, match="test/images-00000"):
-        open_features(record, texts, verify=True)
+        open_features(records, texts, verify=True)
 
 
 def test_an_unfinished_record_is_not_opened(config: Config, data: DataSet, store: Store) -> None:
     with pytest.raises(RecordError, match="raydd features"):
-        open_features(features_record(config, "d", store), encode_texts(config, data, store))
+        open_features(feature_records(config, "d", store), encode_texts(config, data, store))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

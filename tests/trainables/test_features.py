@@ -61,7 +61,8 @@ def test_an_actor_that_dies_costs_the_shard_in_its_hands(mortal, tmp_path):
     assert (tmp_path / "died").exists()
     store = open_store(mortal.place)
     features = stages.features(mortal, store, progress := Work())
-    assert progress.done["views encoded"] == [20]  # nothing was left to encode
+    assert progress.done["views encoded"] == [12]  # nothing was left to encode
+    assert progress.done["held-out images encoded"] == [8]
     assert features.train.images.shape[0] == 12
 
 

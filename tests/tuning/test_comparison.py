@@ -56,8 +56,7 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     result = run_comparison(config, "local", dry_run=False, console=quiet())
     assert result is not None
     assert result.failed == {}
-    mine = config.compare.methods[1]
-    names = ["herding", f"{mine}, tuned", f"{mine}, published settings"]
+    names = ["herding", "mine.py:METHOD, tuned", "mine.py:METHOD, published settings"]
     assert [row.cell.name for row in result.rows] == [*names, "full", *names]
     assert [row.cell.config.distill.pairs for row in result.rows if row.cell.name == "herding"] == [6, 7]
     assert [row.cell.config.distill.pairs for row in result.rows if row.cell.name == names[1]] == [5, 6]
