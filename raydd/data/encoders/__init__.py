@@ -8,7 +8,7 @@ from raydd.data.encoders.registry import (
     load_text_encoder,
     text_identity,
 )
-from raydd.data.encoders.towers import ImageEncoder, ImageTower, TextEncoder, TextTower
+from raydd.data.encoders.towers import ImageEncoder, ImageTower, TextEncoder, TextTower, resized
 
 __all__ = [
     "IMAGE_ENCODERS",
@@ -20,5 +20,6 @@ __all__ = [
     "image_identity",
     "load_image_encoder",
     "load_text_encoder",
+    "resized",
     "text_identity",
 ]

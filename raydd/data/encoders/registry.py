@@ -1,7 +1,8 @@
 """Encoders by name. A new family is a file with a loader, and a line here.
 
-`efficientnet-lite0` is a name of its own; `timm:MODEL` is a family with an argument; `module:function` is a function of
-yours, `function(config: EncodersConfig) -> ImageTower` for images, `function(config, device) -> TextTower` for texts.
+`efficientnet-lite0` is a name of its own; `timm:MODEL` is a family with an argument; `joined:ONE,OTHER` is several side
+by side; `module:function` is a function of yours, `function(config: EncodersConfig) -> ImageTower` for images,
+`function(config, device) -> TextTower` for texts.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import torch
 from raydd.config import EncodersConfig
 from raydd.data.encoders import huggingface, openclip, packaged, timm_models
 from raydd.data.encoders.folding import fold_batch_norms
+from raydd.data.encoders.joined import join
 from raydd.data.encoders.lean_graph import LeanGraph
 from raydd.data.encoders.memory_format import fastest_memory_format
 from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
@@ -44,6 +46,33 @@ def _lite(number: str) -> Family[LoadImage]:
     return Family(partial(packaged.load_lite, number=number), partial(packaged.lite_identity, number=number))
 
 
+def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
+    if path_of(config.image_weights, "encoders.image_weights"):
+        raise ConfigError(
+            f"encoders.image_weights {config.image_weights} is one encoder's file, but encoders.image joined:{argument} "
+            "names several. Leave it empty, or give `random:SEED`."
+        )
+    parts = [_find(name, IMAGE_ENCODERS, "image") for name in _names(argument)]
+    return join([family.load(own, config) for family, own in parts])
+
+
+def _joined_identity(argument: str) -> str:
+    parts = [_find(name, IMAGE_ENCODERS, "image") for name in _names(argument)]
+    return " ".join(family.source + family.own_weights(own) for family, own in parts)
+
+
+def _names(argument: str) -> list[str]:
+    """The encoders that are joined.
+
+    Raises:
+        ConfigError: there are not several, or a name is empty.
+    """
+    names = argument.split(",")
+    if len(names) < 2 or not all(names):
+        raise ConfigError(f"encoders.image joined:{argument} has to name several encoders: joined:ONE,OTHER.")
+    return names
+
+
 IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {
     "efficientnet-lite0": _lite("0"),
     "efficientnet-lite1": _lite("1"),
@@ -51,6 +80,7 @@ IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {
     "nfnet": Family(timm_models.load_nfnet, timm_models.nfnet_identity),
     "timm:": Family(timm_models.load_timm, timm_models.timm_identity),
     "open_clip:": Family(openclip.load_openclip_image, openclip.openclip_identity),
+    "joined:": Family(_load_joined, _joined_identity),
 }
 
 TEXT_ENCODERS: dict[str, Family[LoadText]] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -89,6 +90,13 @@ class NormalisedTower(nn.Module):
     def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Features of pixels in 0 to 1."""
         return self.tower((pixels - self.mean) / self.std)
+
+
+def resized(pixels: Float[Tensor, "B 3 S S"], size: int) -> Float[Tensor, "B 3 s s"]:
+    """Pixels in 0 to 1 in the size of an encoder's input, differentiable."""
+    if pixels.shape[-1] == size:
+        return pixels
+    return F.interpolate(pixels, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
 @torch.no_grad()
