@@ -49,7 +49,7 @@ def _lite(number: str) -> Family[LoadImage]:
 def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
     if path_of(config.image_weights, "encoders.image_weights"):
         raise ConfigError(
-            f"encoders.image_weights {config.image_weights} is one encoder's file, but encoders.image joined:{argument} "
+            f"encoders.image_weights {config.image_weights} is one encoder's file, and joined:{argument} "
             "names several. Leave it empty, or give `random:SEED`."
         )
     parts = [_find(name, IMAGE_ENCODERS, "image") for name in _names(argument)]
