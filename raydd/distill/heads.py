@@ -145,7 +145,7 @@ def linear(
     """X Wᵀ + b, for one student or for several."""
     if weight.ndim == 2:
         return products.linear(features, weight, bias)
-    return features @ weight.mT + bias.unsqueeze(-2)
+    return products.linear_of_students(features, weight) + bias.unsqueeze(-2)
 
 
 def dropout_mask(shape: tuple[int, ...], rate: float, generator: Generator) -> Float[Tensor, "..."] | None:

@@ -1,13 +1,15 @@
-"""Products of rows with weights that ask for no gradient, by the faster of the two libraries that torch brings.
+"""Products of rows with weights, in the faster of the ways that torch has.
 
-On a CPU torch multiplies by MKL, which uses half the width of an AMD core's vector units; oneDNN uses all of it, in
-float32 as well. 128 rows and a weight of 2304 x 2304 take 6.5 ms in place of 13.9 on one core of an EPYC of 2024.
+Weights that ask for no gradient: on a CPU torch multiplies by MKL, which uses half the width of an AMD core's vector
+units; oneDNN uses all of it, in float32 as well. 128 rows and a weight of 2304 x 2304 take 6.5 ms in place of 13.9 on
+one core of an EPYC of 2024.
 """
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -19,6 +21,17 @@ def linear(
     if not _by_onednn(rows, weight):
         return F.linear(rows, weight, bias)
     return _Linear.apply(rows, weight, bias)  # type: ignore[no-any-return]
+
+
+def linear_of_students(features: Float[Tensor, "*S B d"], weight: Float[Tensor, "S D d"]) -> Float[Tensor, "S B D"]:
+    """X Wᵀ of several students, differentiable once.
+
+    The weights' gradient comes in their own layout. Autograd's comes transposed and is copied at each step, which takes
+    a fifth of a training of students on a CPU.
+    """
+    if features.ndim < weight.ndim:
+        return features @ weight.mT
+    return _OfStudents.apply(features, weight)  # type: ignore[no-any-return]
 
 
 def add_product_(
@@ -41,6 +54,20 @@ class _Linear(torch.autograd.Function):
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         return linear(gradients[0], weight.T), None, None
+
+
+class _OfStudents(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        return features @ weight.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (gradient,), (features, weight) = gradients, ctx.saved_tensors
+        at_features, at_weight = ctx.needs_input_grad
+        return gradient @ weight if at_features else None, gradient.mT @ features if at_weight else None
 
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:

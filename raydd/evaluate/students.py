@@ -119,6 +119,7 @@ def optimizer_of(
         [{"params": list(side), "lr": rate * scale} for side, rate in zip(sides, rates, strict=True)],
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        fused=True,
     )
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raydd.distill.products import add_product_, linear
+from raydd.distill.products import add_product_, linear, linear_of_students
 
 ROWS, NARROW, WIDE = 7, 33, 48
 
@@ -49,3 +49,29 @@ def test_product_is_added_in_place() -> None:
     want = weight - 0.1 * left.T @ rows
     add_product_(weight, left, rows, -0.1)
     torch.testing.assert_close(weight, want)
+
+
+@pytest.mark.parametrize("students", [(), (4,)])
+def test_students_side_by_side_have_torchs_products_and_gradients(students: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    rows = torch.randn(*students, ROWS, NARROW, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, WIDE, NARROW, dtype=torch.float64, requires_grad=True)
+
+    def gradients(product) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(product(rows, weight).tanh().sum(), (rows, weight))
+
+    torch.testing.assert_close(linear_of_students(rows, weight), rows @ weight.mT)
+    for got, want in zip(gradients(linear_of_students), gradients(lambda x, w: x @ w.mT), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_the_students_gradient_lies_as_their_weights_do() -> None:
+    rows, weight = torch.randn(4, ROWS, NARROW), torch.randn(4, WIDE, NARROW, requires_grad=True)
+    (gradient,) = torch.autograd.grad(linear_of_students(rows, weight).sum(), weight)
+    assert gradient.is_contiguous()
+
+
+def test_frozen_students_ask_for_no_gradient_of_their_weights() -> None:
+    rows, weight = torch.randn(4, ROWS, NARROW, requires_grad=True), torch.randn(4, WIDE, NARROW)
+    (gradient,) = torch.autograd.grad(linear_of_students(rows, weight).sum(), rows)
+    torch.testing.assert_close(gradient, weight.sum(1, keepdim=True).expand(4, ROWS, NARROW))
