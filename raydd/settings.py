@@ -88,7 +88,11 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The config as YAML that `load` reads back."""
-    return yaml.safe_dump(_adapter().dump_python(config, mode="json"), sort_keys=False, allow_unicode=True)
+    tree = _adapter().dump_python(config, mode="json")
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    # YAML reads these as line breaks and folds them, so they have to be written escaped.
+    folded = any(mark in text for mark in ("\x85", "\u2028", "\u2029"))
+    return yaml.safe_dump(tree, sort_keys=False) if folded else text
 
 
 @functools.cache

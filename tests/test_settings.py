@@ -27,6 +27,8 @@ settings = st.fixed_dictionaries(
 
 
 @given(settings)
+@hypothesis.example(settings={"data.root": "\x85"})
+@hypothesis.example(settings={"data.root": "Bär\u2028"})
 @hypothesis.settings(deadline=None)
 def test_yaml_brings_back_the_same_config(tmp_path_factory: pytest.TempPathFactory, settings: dict):
     config = load(settings=settings)
@@ -138,3 +140,7 @@ def test_a_mistake_is_named(settings: dict, said: str):
     with pytest.raises(ConfigError) as error:
         load(settings=settings)
     assert said in str(error.value)
+
+
+def test_letters_beyond_ascii_stay_readable():
+    assert "root: Bären" in to_yaml(load(settings={"data.root": "Bären"}))
