@@ -30,8 +30,7 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
     Raises:
         ConfigError: another process drives this sweep.
     """
-    mark = study.user_attrs.get(_DRIVER)
-    if mark and _lives(mark):
+    if mark := _living(study):
         raise ConfigError(
             f"The sweep {study.study_name!r} is being run by process {mark['pid']} on {mark['host']}. "
             "Wait for it, end it, or give this one another sweep.name."
@@ -55,8 +54,13 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
 
 def is_driven(study: optuna.Study) -> bool:
     """Whether a process that runs this sweep still lives."""
+    return _living(study) is not None
+
+
+def _living(study: optuna.Study) -> dict[str, Any] | None:
+    """The mark of the driver that runs this sweep; None if there is none, or if it is dead."""
     mark = study.user_attrs.get(_DRIVER)
-    return bool(mark) and _lives(mark)
+    return mark if mark and _lives(mark) else None
 
 
 def _mark() -> dict[str, Any]:

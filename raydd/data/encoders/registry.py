@@ -52,25 +52,23 @@ def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
             f"encoders.image_weights {config.image_weights} is one encoder's file, and joined:{argument} "
             "names several. Leave it empty, or give `random:SEED`."
         )
-    parts = [_find(name, IMAGE_ENCODERS, "image") for name in _names(argument)]
-    return join([family.load(own, config) for family, own in parts])
+    return join([family.load(own, config) for family, own in _parts(argument)])
 
 
 def _joined_identity(argument: str) -> str:
-    parts = [_find(name, IMAGE_ENCODERS, "image") for name in _names(argument)]
-    return " ".join(family.source + family.own_weights(own) for family, own in parts)
+    return " ".join(family.source + family.own_weights(own) for family, own in _parts(argument))
 
 
-def _names(argument: str) -> list[str]:
-    """The encoders that are joined.
+def _parts(argument: str) -> list[tuple[Family[LoadImage], str]]:
+    """The encoders that are joined, each with its own argument.
 
     Raises:
-        ConfigError: there are not several, or a name is empty.
+        ConfigError: there are not several, or one does not exist.
     """
     names = argument.split(",")
     if len(names) < 2 or not all(names):
         raise ConfigError(f"encoders.image joined:{argument} has to name several encoders: joined:ONE,OTHER.")
-    return names
+    return [_find(name, IMAGE_ENCODERS, "image") for name in names]
 
 
 IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {
