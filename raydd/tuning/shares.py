@@ -15,7 +15,7 @@ SCORING_BYTES = 512 * 2**20  # similarities of queries and candidates, taken in 
 SAFETY = 1.25
 _FLOAT = 4
 _HEAD_COPIES = 6  # start and target of both heads, their difference, its square, on the way
-_STUDENT_COPIES = 4  # parameters, gradients, momentum, and one temporary
+_STUDENT_COPIES = 3  # parameters, gradients and momentum; the optimiser is one kernel without temporaries
 _WALK_TENSORS = 16  # rows that a student step keeps for the second backward pass, over two heads
 
 

@@ -18,6 +18,8 @@ from nodes import cluster_of
 from optuna.trial import TrialState
 from s3_server import BUCKET, Server
 
+from raydd.tuning import study as studies
+
 SET = "synthetic.safetensors"
 
 
@@ -40,6 +42,8 @@ def outcome(settings: dict) -> dict:
     home = Path(settings["place.home"])
     study = optuna.load_study(study_name=settings["sweep.name"], storage=f"sqlite:///{home}/studies.db")
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+    failed = {trial.number: studies.reason(trial) for trial in study.get_trials(states=(TrialState.FAIL,))}
+    assert set(failed.values()) <= {studies.INTERRUPTED}, failed
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     trials = sorted((trial.value, sorted(trial.params.items())) for trial in complete)
     kept = json.loads((home / f"sweeps/{settings['sweep.name']}/result.json").read_text())
