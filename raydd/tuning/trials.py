@@ -17,7 +17,7 @@ from raydd.tuning.searcher import Listener, StudySearch
 from search_spaces import Space
 from trainables.distill import SCORES
 
-RESTARTS = 2  # of a trial whose process or node died; it goes on from its checkpoint in the store
+RESTARTS = 2  # of a trial whose process or node died, and of runs with nothing to show; the store has what is done
 FIRST_LOOK = 100 // SCORES  # percent of a trial's steps before it may be stopped as weak
 
 
@@ -34,7 +34,8 @@ def run_trials(
 ) -> None:
     """Run trials until the study has `settings.trials` finished ones or the hours are over; returns when all ended.
 
-    Trials that Ray kills because a machine's memory runs out are run again, half as many at once.
+    Trials that Ray kills because a machine's memory runs out are run again, half as many at once. Tune counts a trial
+    that a lost node or the store ended as one of its own, so what such trials leave missing is run once more.
 
     Args:
         trial: the trainable; it reports `TrialReport`s.
@@ -50,12 +51,14 @@ def run_trials(
         PlaceError: memory runs out with one trial at a time, or again and again.
     """
     deadline = time.monotonic() + settings.hours * 3600 if settings.hours else math.inf
-    for left in reversed(range(RESTARTS + 1)):
+    left = RESTARTS
+    while True:
         search = StudySearch(
             study, space, settings.objectives, listeners, seed=settings.seed, at_once=at_once, deadline=deadline
         )
+        had = studies.finished(study)
         try:
-            _run(trial, search, settings, settings.trials - studies.finished(study), folder)
+            _run(trial, search, settings, settings.trials - had, folder)
         except RuntimeError as error:
             if not isinstance(error.__cause__, OutOfMemoryError):  # which Tune does not take for a trial's own end
                 raise
@@ -64,11 +67,17 @@ def run_trials(
                     "Memory ran out, and Ray killed a trial for it. Nothing finished is lost: free some memory, or "
                     "take a machine with more, and give the same command."
                 ) from error
+            left -= 1
             at_once = search.running // 2
             studies.requeue_interrupted(study)
             say(f"Memory ran out, and Ray killed trials for it. They go on, at most {at_once} at once.")
         else:
-            return
+            if not search.asked_again:
+                return
+            if studies.finished(study) == had:  # the store, say, is away for good
+                if not left:
+                    return
+                left -= 1
 
 
 def _run(

@@ -6,7 +6,7 @@ from optuna.trial import TrialState
 
 from raydd.errors import PlaceError
 from raydd.tuning import study as studies
-from raydd.tuning.trials import run_trials
+from raydd.tuning.trials import RESTARTS, run_trials
 
 
 def make_trial(folder, behave):
@@ -108,10 +108,18 @@ def test_a_trial_that_the_store_or_the_disk_failed_is_asked_again_under_its_numb
         return float(number)
 
     study = run(behave, stop_weak=False, trials=3, at_once=1)
-    _, failed, again = study.trials
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert studies.finished(study) == 3  # Tune had counted the failed one among its three
+    _, failed, again, _ = study.trials
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert studies.interrupted(failed)
     assert studies.identity(again) == 1
     assert again.params == failed.params
-    study = run(behave, stop_weak=False, trials=3, at_once=1)  # the same command makes up for the lost one
-    assert studies.finished(study) == 3
+
+
+def test_a_store_that_stays_away_ends_the_trials_and_loses_none(run):
+    def behave(number, step):
+        raise PlaceError("the store did not answer")
+
+    study = run(behave, stop_weak=False, trials=1, at_once=1)
+    assert [studies.interrupted(trial) for trial in study.trials[:-1]] == [True] * (RESTARTS + 1)
+    assert study.trials[-1].state == TrialState.WAITING

@@ -1,0 +1,37 @@
+"""Plain matching of features alone: a space of one's own, narrower than `mtt_vl`, for longer trials.
+
+raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain_features.py:space --distill.space features
+"""
+
+from typing import Any
+
+from optuna.trial import Trial
+
+from search_spaces._trajectories import OURS
+
+FIRST: tuple[dict[str, Any], ...] = (
+    OURS,
+    {**OURS, "distill.student_steps": 16},
+    {**OURS, "distill.student_steps": 16, "distill.target_epochs": 4},
+    {**OURS, "distill.max_start_epoch": 3},
+    {**OURS, "experts.lr": 0.4, "distill.student_steps": 16},
+)
+
+
+def space(trial: Trial) -> dict[str, Any]:
+    """Suggest how far experts and students go, and the step sizes of what is learned."""
+    trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
+    trial.suggest_categorical("distill.student_steps", [8, 16])
+    trial.suggest_int("distill.target_epochs", 1, 6, log=True)
+    trial.suggest_int("distill.max_start_epoch", 1, 3)
+    trial.suggest_float("distill.image_lr", 0.03, 0.3, log=True)
+    trial.suggest_float("distill.text_lr", 0.05, 0.5, log=True)
+    return {
+        "distill.minibatch": 0,
+        "distill.start_rate": 0.3,
+        "distill.rate_lr": 0.02,
+        "distill.range_pull": 0.0,
+        "distill.blend": "none",
+        "distill.similarity": "identity",
+        "distill.loss": "infonce",
+    }
