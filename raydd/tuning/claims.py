@@ -100,7 +100,7 @@ class Claimant:
         self._left.set()
         self._thread.join()
         if not leaving:
-            ray.get(self._ledger.leave.remote(self._holder))
+            _answer(self._ledger.leave.remote(self._holder))
 
     def progress(self, work: str, done: int, total: int) -> None:
         """Say what is being done; a `raydd.progress.Progress`, sent along with the next sign of life.
@@ -115,12 +115,12 @@ class Claimant:
     @contextlib.contextmanager
     def holding(self, key: str) -> Iterator[bool]:
         """Hold a claim for the length of the block; yields whether it was granted."""
-        granted = bool(ray.get(self._ledger.take.remote(key, self._holder)))
+        granted = bool(_answer(self._ledger.take.remote(key, self._holder)))
         try:
             yield granted
         finally:
             if granted and not self._told_to_leave():
-                ray.get(self._ledger.give.remote(key, self._holder))
+                _answer(self._ledger.give.remote(key, self._holder))
 
     @contextlib.contextmanager
     def waiting_for(self, key: str, wait_seconds: float = 1.0) -> Iterator[None]:
@@ -136,6 +136,11 @@ class Claimant:
         while not self._left.is_set() and not self._told_to_leave():
             self._ledger.beat.remote(self._holder, self._doing)
             self._left.wait(self._pause)
+
+
+def _answer(reference: ray.ObjectRef) -> Any:
+    """What the ledger answers. Not by `ray.get`: while a task waits there, Ray gives its CPUs to another one."""
+    return reference.future().result()
 
 
 def open_claims(store_root: str) -> Any:

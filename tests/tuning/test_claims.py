@@ -58,6 +58,9 @@ def test_two_processes_share_the_work_and_double_none(ray_here, tmp_path):
 
     def work(holder, ledger, folder):
         made = []
+        (folder / holder).touch()
+        while not all((folder / one).exists() for one in ("a", "b")):  # both there before either begins
+            time.sleep(0.01)
         with Claimant(ledger, holder) as claimant:
             for index in range(6):
                 with claimant.holding(f"record {index}") as granted:
@@ -92,3 +95,23 @@ def test_a_killed_holder_is_succeeded(ray_here, tmp_path):
 
 def test_one_ledger_a_store(ray_here, tmp_path):
     assert open_claims(str(tmp_path)) == open_claims(str(tmp_path))
+
+
+def test_waiting_for_the_ledger_hands_no_cores_to_other_tasks(ray_here, tmp_path):
+    ledger = open_claims(str(tmp_path))
+    cores = int(ray.cluster_resources()["CPU"])
+
+    def work(number, ledger, folder):
+        running = folder / f"running {number}"
+        running.touch()
+        most = 0
+        with Claimant(ledger, str(number)) as claimant:
+            for turn in range(20):
+                with claimant.holding(f"{number} {turn}"):
+                    time.sleep(0.01)
+                    most = max(most, len(list(folder.glob("running *"))))
+        running.unlink()
+        return most
+
+    task = ray.remote(num_cpus=cores)(work)  # one takes all of the machine
+    assert ray.get([task.remote(number, ledger, tmp_path) for number in range(3)]) == [1, 1, 1]
