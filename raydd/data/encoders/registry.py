@@ -1,10 +1,11 @@
 """Encoders by name. A new family is a file with a loader, and a line here.
 
-`efficientnet-lite0` is a name of its own; `timm:MODEL` is a family with an argument; `joined:ONE,OTHER` is several side
-by side; `module:function` is a function of yours, `function(config: EncodersConfig) -> ImageTower` for images,
-`function(config, device) -> TextTower` for texts.
+`efficientnet-lite0` is a name of its own; `timm:MODEL` is a family with an argument; `joined:ONE,OTHER*0.5` is several
+side by side, each with its weight; `module:function` is a function of yours, `function(config: EncodersConfig) ->
+ImageTower` for images, `function(config, device) -> TextTower` for texts.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -52,23 +53,36 @@ def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
             f"encoders.image_weights {config.image_weights} is one encoder's file, and joined:{argument} "
             "names several. Leave it empty, or give `random:SEED`."
         )
-    return join([family.load(own, config) for family, own in _parts(argument)])
+    families, arguments, weights = zip(*_parts(argument), strict=True)
+    towers = [family.load(own, config) for family, own in zip(families, arguments, strict=True)]
+    return join(towers, weights)
 
 
 def _joined_identity(argument: str) -> str:
-    return " ".join(family.source + family.own_weights(own) for family, own in _parts(argument))
+    return " ".join(family.source + family.own_weights(own) for family, own, _ in _parts(argument))
 
 
-def _parts(argument: str) -> list[tuple[Family[LoadImage], str]]:
-    """The encoders that are joined, each with its own argument.
+def _parts(argument: str) -> list[tuple[Family[LoadImage], str, float]]:
+    """The encoders that are joined, each with its own argument and its weight.
 
     Raises:
-        ConfigError: there are not several, or one does not exist.
+        ConfigError: there are not several, one does not exist, or its weight is none.
     """
     names = argument.split(",")
     if len(names) < 2 or not all(names):
         raise ConfigError(f"encoders.image joined:{argument} has to name several encoders: joined:ONE,OTHER.")
-    return [_find(name, IMAGE_ENCODERS, "image") for name in names]
+    return [_part(name) for name in names]
+
+
+def _part(name: str) -> tuple[Family[LoadImage], str, float]:
+    encoder, star, weight = name.partition("*")
+    try:
+        number = float(weight) if star else 1.0
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigError(f"encoders.image: {weight!r} in {name!r} is no weight. Give a number above 0, as in ONE*0.5.")
+    return *_find(encoder, IMAGE_ENCODERS, "image"), number
 
 
 IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {

@@ -20,6 +20,13 @@ def test_each_part_is_the_encoder_s_own_on_the_resized_pixels() -> None:
     assert torch.allclose(joined.module(pixels), torch.cat(want, 1), atol=1e-6)
 
 
+def test_a_weight_multiplies_one_encoder_s_features() -> None:
+    plain, leaning = (load_image_encoder(EncodersConfig(image=name)) for name in (JOINED, f"{JOINED}*0.5"))
+    pixels = torch.rand(3, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    factors = torch.cat([torch.ones(24), torch.full((30,), 0.5)])
+    assert torch.allclose(leaning.module(pixels), plain.module(pixels) * factors, atol=1e-6)
+
+
 def test_its_gradient_is_the_sum_of_the_parts() -> None:
     joined = load_image_encoder(EncodersConfig(image=JOINED)).module.double()
     pixels = torch.rand(2, 3, 20, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -34,8 +41,8 @@ def test_its_gradient_is_the_sum_of_the_parts() -> None:
 
 
 def test_its_identity_tells_its_parts_and_their_order() -> None:
-    names = (JOINED, "joined:tiny_encoders:wide,tiny_encoders:image", "tiny_encoders:image")
-    assert len({image_identity(EncodersConfig(image=name)) for name in names}) == 3
+    names = (JOINED, "joined:tiny_encoders:wide,tiny_encoders:image", "tiny_encoders:image", f"{JOINED}*0.5")
+    assert len({image_identity(EncodersConfig(image=name)) for name in names}) == 4
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,9 @@ def test_its_identity_tells_its_parts_and_their_order() -> None:
         ("joined:tiny_encoders:image", "several encoders"),
         ("joined:tiny_encoders:image,", "several encoders"),
         ("joined:efficientnet-lite0,efficientnet-lite7", "efficientnet-lite7"),
+        ("joined:efficientnet-lite0,efficientnet-lite1*", "no weight"),
+        ("joined:efficientnet-lite0,efficientnet-lite1*0", "no weight"),
+        ("joined:efficientnet-lite0*half,efficientnet-lite1", "no weight"),
     ],
 )
 def test_what_cannot_be_joined_is_named(name: str, said: str) -> None:
