@@ -12,10 +12,10 @@ from search_spaces._trajectories import OURS
 FIRST: tuple[dict[str, Any], ...] = (
     OURS,
     {**OURS, "distill.student_steps": 16},
-    {**OURS, "experts.lr": 0.1, "distill.student_steps": 16, "distill.target_epochs": 4},
     {**OURS, "distill.student_steps": 16, "distill.target_epochs": 4},
     {**OURS, "distill.max_start_epoch": 3},
     {**OURS, "experts.lr": 0.4, "distill.student_steps": 16},
+    {**OURS, "experts.lr": 0.1, "distill.student_steps": 16, "distill.target_epochs": 4},
 )
 
 
