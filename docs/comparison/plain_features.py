@@ -7,15 +7,21 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from search_spaces._trajectories import OURS
-
+_START: dict[str, Any] = {
+    "experts.lr": 0.2,
+    "distill.student_steps": 8,
+    "distill.target_epochs": 2,
+    "distill.max_start_epoch": 1,
+    "distill.image_lr": 0.1,
+    "distill.text_lr": 0.2,
+}
 FIRST: tuple[dict[str, Any], ...] = (
-    OURS,
-    {**OURS, "distill.student_steps": 16},
-    {**OURS, "distill.student_steps": 16, "distill.target_epochs": 4},
-    {**OURS, "distill.max_start_epoch": 3},
-    {**OURS, "experts.lr": 0.4, "distill.student_steps": 16},
-    {**OURS, "experts.lr": 0.1, "distill.student_steps": 16, "distill.target_epochs": 4},
+    _START,
+    {**_START, "distill.student_steps": 16},
+    {**_START, "distill.student_steps": 16, "distill.target_epochs": 4},
+    {**_START, "distill.max_start_epoch": 3},
+    {**_START, "experts.lr": 0.4, "distill.student_steps": 16},
+    {**_START, "experts.lr": 0.1, "distill.student_steps": 16, "distill.target_epochs": 4},
 )
 
 
@@ -27,12 +33,4 @@ def space(trial: Trial) -> dict[str, Any]:
     trial.suggest_int("distill.max_start_epoch", 1, 3)
     trial.suggest_float("distill.image_lr", 0.03, 0.3, log=True)
     trial.suggest_float("distill.text_lr", 0.05, 0.5, log=True)
-    return {
-        "distill.minibatch": 0,
-        "distill.start_rate": 0.3,
-        "distill.rate_lr": 0.02,
-        "distill.range_pull": 0.0,
-        "distill.blend": "none",
-        "distill.similarity": "identity",
-        "distill.loss": "infonce",
-    }
+    return {"distill.range_pull": 0.0, "distill.blend": "none", "distill.similarity": "identity"}

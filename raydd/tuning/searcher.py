@@ -81,12 +81,8 @@ class StudySearch(Searcher):
         self._listeners, self._seed, self._at_once = tuple(listeners), seed, at_once
         self._deadline, self._clock = deadline, clock
         self._running: dict[str, _Running] = {}
-        self._asked_again = 0
-
-    @property
-    def asked_again(self) -> int:
+        self.asked_again = 0
         """Trials whose settings were queued anew, since the store, the disk or a lost node failed them."""
-        return self._asked_again
 
     @property
     def running(self) -> int:
@@ -130,7 +126,7 @@ class StudySearch(Searcher):
         if why:
             state = TrialState.FAIL
             if report.again:
-                self._asked_again += 1
+                self.asked_again += 1
                 studies.ask_again(self._study, trial)
             else:
                 studies.fail(self._study, trial, why)

@@ -35,7 +35,7 @@ def run_trials(
     """Run trials until the study has `settings.trials` finished ones or the hours are over; returns when all ended.
 
     Trials that Ray kills because a machine's memory runs out are run again, half as many at once. Tune counts a trial
-    that a lost node or the store ended as one of its own, so what such trials leave missing is run once more.
+    that a lost node or the store ended as one of its own, so what such trials leave missing is run again.
 
     Args:
         trial: the trainable; it reports `TrialReport`s.

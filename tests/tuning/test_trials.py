@@ -116,10 +116,18 @@ def test_a_trial_that_the_store_or_the_disk_failed_is_asked_again_under_its_numb
     assert again.params == failed.params
 
 
-def test_a_store_that_stays_away_ends_the_trials_and_loses_none(run):
+def test_a_store_that_stays_away_ends_the_trials_and_the_same_command_makes_up_for_them(run, tmp_path):
+    away = tmp_path / "away"
+    away.touch()
+
     def behave(number, step):
-        raise PlaceError("the store did not answer")
+        if away.exists():
+            raise PlaceError("the store did not answer")
+        return float(step)
 
     study = run(behave, stop_weak=False, trials=1, at_once=1)
     assert [studies.interrupted(trial) for trial in study.trials[:-1]] == [True] * (RESTARTS + 1)
     assert study.trials[-1].state == TrialState.WAITING
+    away.unlink()
+    study = run(behave, stop_weak=False, trials=1, at_once=1)
+    assert studies.finished(study) == 1

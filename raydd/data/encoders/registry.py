@@ -53,9 +53,8 @@ def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
             f"encoders.image_weights {config.image_weights} is one encoder's file, and joined:{argument} "
             "names several. Leave it empty, or give `random:SEED`."
         )
-    families, arguments, weights = zip(*_parts(argument), strict=True)
-    towers = [family.load(own, config) for family, own in zip(families, arguments, strict=True)]
-    return join(towers, weights)
+    parts = _parts(argument)
+    return join([family.load(own, config) for family, own, _ in parts], [weight for *_, weight in parts])
 
 
 def _joined_identity(argument: str) -> str:
