@@ -98,7 +98,7 @@ def _trajectory(steps: int, image_width: int, text_width: int, device: str) -> t
         Head(*(part.to(device) for part in head)) for head in initial_heads(image_width, text_width, image_width, 0)
     )
     times = _EPOCHS * (_PAIRS_OF_FLICKR30K // recipe.batch_size) / steps
-    return lambda: train_epoch_(image, text, split, recipe, seed=0, device=device), times
+    return lambda: train_epoch_(image, text, split, recipe, epoch=1, seed=0, device=device), times
 
 
 def _students(start: SyntheticSet, width: int, device: str) -> None:

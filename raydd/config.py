@@ -90,6 +90,8 @@ class ExpertsConfig:
     """Step size of SGD for both heads."""
     encoder_lr: float = 0.01
     """Step size of SGD for the image encoder, where it is trained (`distill.protocol` encoder)."""
+    anneal: int = 0
+    """Epochs over which the step sizes fall linearly to zero, where a trajectory ends; 0 keeps them, as published."""
     batch_size: int = 128
     """Pairs in a minibatch; the last, smaller one of an epoch is dropped."""
     width: int = 0
@@ -106,9 +108,21 @@ class ExpertsConfig:
         _require(self.epochs >= 1, "experts.epochs", self.epochs, "1 or more")
         _require(self.lr > 0, "experts.lr", self.lr, "above 0")
         _require(self.encoder_lr > 0, "experts.encoder_lr", self.encoder_lr, "above 0")
+        _require(self.anneal >= 0, "experts.anneal", self.anneal, "0 or more")
         _require(self.batch_size >= 2, "experts.batch_size", self.batch_size, "2 or more")
         _require(0 <= self.dropout < 1, "experts.dropout", self.dropout, "0 or more and under 1")
         _require(self.temperature > 0, "experts.temperature", self.temperature, "above 0")
+
+    @property
+    def last_epoch(self) -> int:
+        """The most epochs that the full-data row trains: `epochs`, or to the end of an annealed trajectory."""
+        return min(self.epochs, self.anneal) if self.anneal else self.epochs
+
+    def paces(self, epoch: int, steps: int) -> list[float]:
+        """What part of the step sizes each step of an epoch takes, epochs counted from 1."""
+        if not self.anneal:
+            return [1.0] * steps
+        return [max(0.0, 1 - (epoch - 1 + step / steps) / self.anneal) for step in range(steps)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,6 +431,9 @@ class Config:
         if self.distill.protocol == "encoder":
             unknown = [name for name in self.evaluate.baselines if name not in ("random", "full")]
             _require(not unknown, "evaluate.baselines", unknown, "random or full under distill.protocol encoder")
+        if self.experts.anneal:
+            last = self.distill.expert_epochs[-1]
+            _require(last <= self.experts.anneal, "the last target epoch", last, "within the epochs of experts.anneal")
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:

@@ -40,8 +40,8 @@ def expert_bytes(config: Config, parameters: int) -> int:
     """
     snapshots = {(expert, epoch) for expert in range(config.experts.count) for epoch in config.distill.expert_epochs}
     if "full" in config.evaluate.baselines:
-        snapshots |= {(0, epoch) for epoch in range(config.experts.epochs)}  # among which val chooses one
-        snapshots |= {(expert, config.experts.epochs) for expert in range(config.evaluate.seeds)}
+        snapshots |= {(0, epoch) for epoch in range(config.experts.last_epoch)}  # among which val chooses one
+        snapshots |= {(expert, config.experts.last_epoch) for expert in range(config.evaluate.seeds)}
     stored = sum(epoch > 0 for _, epoch in snapshots)  # the initial state is drawn again from its seed
     return _HALF * parameters * stored
 

@@ -6,7 +6,7 @@ initial state, which its seed regenerates. `raydd.distill.trajectories` says how
 Letters: B minibatch, S side in pixels, C captions, e width of the text encoder.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -71,6 +71,7 @@ def train_epoch(
     texts: CaptionRows,
     recipe: ExpertsConfig,
     *,
+    paces: Sequence[float],
     seed: int,
     device: str,
     on_batch: Callable[[], None] = lambda: None,
@@ -83,12 +84,13 @@ def train_epoch(
         batches: captions and an augmented view of each one's image, minibatch by minibatch.
         texts: features of all captions.
         recipe: step sizes, dropout and temperature.
+        paces: what part of the step sizes each minibatch takes.
         seed: of the dropout.
         device: where to compute.
         on_batch: told of each minibatch that is done.
     """
     masks, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
-    for captions, pixels in batches:
+    for (captions, pixels), pace in zip(batches, paces, strict=True):
         seen = SeenImages(encoder, networks.image, pixels.to(device) / 255)
         text = leaves(networks.text)
         dropout = dropout_mask((len(captions), seen.features.shape[1]), recipe.dropout, masks)
@@ -96,7 +98,7 @@ def train_epoch(
         loss = contrastive_loss(to_sphere(seen.features) @ to_sphere(projected).T / recipe.temperature)
         at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()])
         gradient = Networks(seen.gradient(at_features), dict(zip(text, at_text, strict=True)))
-        networks = networks.moved(gradient, (-recipe.encoder_lr, -recipe.lr))
+        networks = networks.moved(gradient, (-recipe.encoder_lr * pace, -recipe.lr * pace))
         losses.append(float(loss.detach()))
         on_batch()
     return sum(losses) / len(losses), networks

@@ -93,9 +93,10 @@ def train_expert(
         NonFiniteError: the loss became NaN or infinite.
     """
 
-    def train_epoch(heads: Heads, epoch: int, seed: int) -> tuple[float, Heads]:  # noqa: ARG001
+    def train_epoch(heads: Heads, epoch: int, seed: int) -> tuple[float, Heads]:
         image, text = (Head(*(part.to(device, copy=True) for part in head)) for head in heads)
-        return train_epoch_(image, text, features, recipe, seed=seed, device=device), (image, text)
+        loss = train_epoch_(image, text, features, recipe, epoch=epoch, seed=seed, device=device)
+        return loss, (image, text)
 
     extend(experts, expert, keep, train_epoch, on_epoch=on_epoch)
 
@@ -106,14 +107,16 @@ def train_epoch_(
     features: SplitFeatures,
     recipe: ExpertsConfig,
     *,
+    epoch: int,
     seed: int,
     device: str,
     on_logits: Callable[[Int[Tensor, "B"], Float[Tensor, "B B"]], None] = lambda captions, logits: None,
 ) -> float:
     """One epoch of both heads, in place, over all captions in shuffled minibatches, the last short one dropped.
 
-    Every pair's image is one of its augmented views, drawn anew each time. Gives the mean loss. `on_logits` is told
-    each minibatch's captions and its logits before the step.
+    Every pair's image is one of its augmented views, drawn anew each time. Gives the mean loss. `epoch`, from 1,
+    decides the step size where the recipe anneals it. `on_logits` is told each minibatch's captions and its logits
+    before the step.
     """
     draws = Generator().manual_seed(seed)
     masks = Generator(device).manual_seed(seed)
@@ -122,7 +125,7 @@ def train_epoch_(
     size = min(recipe.batch_size, len(order))
     width = image.fc_bias.shape[-1]
     total, steps = torch.zeros((), device=device), len(order) // size
-    for step in range(steps):
+    for step, pace in enumerate(recipe.paces(epoch, steps)):
         batch = order[step * size : (step + 1) * size]
         rows = features.images.gather(features.image_of_text[batch], views[step * size : (step + 1) * size])
         total += sgd_step_(
@@ -130,7 +133,7 @@ def train_epoch_(
             text,
             rows.to(device),
             features.texts[batch].float().to(device),
-            lr=recipe.lr,
+            lr=recipe.lr * pace,
             temperature=recipe.temperature,
             dropout=(
                 dropout_mask((size, width), recipe.dropout, masks),

@@ -61,6 +61,7 @@ def experts_record(bench: EncoderBench) -> Record:
         "batch_size": recipe.batch_size,
         "dropout": recipe.dropout,
         "temperature": recipe.temperature,
+        **({"anneal": recipe.anneal} if recipe.anneal else {}),
     }
     upstream = {"texts": bench.captions.fingerprint}
     return Record.of(bench.store, "experts", settings, upstream, version=trajectories.VERSION)
@@ -94,6 +95,7 @@ def train_expert(bench: EncoderBench, opened: EncoderExperts, expert: int, epoch
             _batches(bench, seed),
             texts,
             recipe,
+            paces=recipe.paces(epoch, per_epoch),
             seed=seed,
             device=bench.device,
             on_batch=lambda: bench.progress("minibatches of experts", next(done), total),

@@ -121,7 +121,7 @@ def scores_record(config: Config, store: Store, row: str) -> Record:
     elif row == "full":
         upstream, settings = (
             {"experts": experts},
-            {"epochs": config.experts.epochs, "first_seed": config.experts.seed},
+            {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed},
         )
     else:
         upstream, settings = {"features": source}, {"pairs": config.distill.pairs}

@@ -74,6 +74,7 @@ def warmed_up(config: Config, store: Store, expert: int, epoch: int, progress: P
     """Both heads of one expert after an epoch, trained on where the store lacks it."""
     cached = make_features(config, store, progress)
     opened = open_experts(config, store, cached, count=expert + 1)
+    epoch = min(epoch, config.experts.anneal or epoch)
     if not opened.has(expert, epoch):
         _train(config, opened, expert, [epoch], cached, progress)
     return opened.snapshot(expert, epoch)
@@ -89,6 +90,7 @@ def open_experts(config: Config, store: Store, features: Features, *, count: int
         "dropout": recipe.dropout,
         "temperature": recipe.temperature,
         "width": width,
+        **({"anneal": recipe.anneal} if recipe.anneal else {}),
     }
     upstream = {"features": features.fingerprint}
     record = Record.of(store, "experts", settings, upstream, version=trajectories.VERSION)

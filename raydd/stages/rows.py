@@ -24,7 +24,7 @@ def row_of_experts(
         score: retrieval scores of a snapshot on a split.
     """
     chosen_on = config.evaluate.split if config.evaluate.choice == "best-on-split" else "val"
-    epochs, seeds = range(1, config.experts.epochs + 1), config.evaluate.seeds
+    epochs, seeds = range(1, config.experts.last_epoch + 1), config.evaluate.seeds
     first = trained(1, epochs)
     found = {epoch: score(first.snapshot(0, epoch), chosen_on)["r_mean"] for epoch in epochs}
     best = max(found, key=lambda epoch: found[epoch])

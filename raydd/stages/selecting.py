@@ -147,6 +147,7 @@ def _watched(
             text,
             cached.train,
             config.experts,
+            epoch=epoch,
             seed=(config.experts.seed + expert) * 1_000_003 + epoch,
             device=device,
             on_logits=lambda captions, logits, met=met: met.append((captions, ranked_first(logits).cpu())),

@@ -1,6 +1,7 @@
-"""Plain matching of features alone: a space of one's own, narrower than `mtt_vl`, for longer trials.
+"""Plain matching alone: spaces of one's own, narrower than `mtt_vl`, for longer trials.
 
-raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain_features.py:space --distill.space features
+raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:features --distill.space features
+raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:pixels
 """
 
 from typing import Any
@@ -18,14 +19,29 @@ _START: dict[str, Any] = {
 FIRST: tuple[dict[str, Any], ...] = (
     _START,
     {**_START, "distill.student_steps": 16},
+    {**_START, "experts.lr": 0.1, "distill.target_epochs": 6},
+    {**_START, "experts.lr": 0.1, "distill.student_steps": 16, "distill.target_epochs": 6},
     {**_START, "distill.student_steps": 16, "distill.target_epochs": 4},
     {**_START, "distill.max_start_epoch": 3},
     {**_START, "experts.lr": 0.4, "distill.student_steps": 16},
     {**_START, "experts.lr": 0.1, "distill.student_steps": 16, "distill.target_epochs": 4},
 )
+_PLAIN: dict[str, Any] = {"distill.blend": "none", "distill.similarity": "identity"}
 
 
-def space(trial: Trial) -> dict[str, Any]:
+def features(trial: Trial) -> dict[str, Any]:
+    """Sets of features, which may leave the range of real ones."""
+    _suggest(trial)
+    return {**_PLAIN, "distill.range_pull": 0.0}
+
+
+def pixels(trial: Trial) -> dict[str, Any]:
+    """Sets of features that pixels can follow."""
+    _suggest(trial)
+    return _PLAIN
+
+
+def _suggest(trial: Trial) -> None:
     """Suggest how far experts and students go, and the step sizes of what is learned."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_categorical("distill.student_steps", [8, 16])
@@ -33,4 +49,3 @@ def space(trial: Trial) -> dict[str, Any]:
     trial.suggest_int("distill.max_start_epoch", 1, 3)
     trial.suggest_float("distill.image_lr", 0.03, 0.3, log=True)
     trial.suggest_float("distill.text_lr", 0.05, 0.5, log=True)
-    return {"distill.range_pull": 0.0, "distill.blend": "none", "distill.similarity": "identity"}
