@@ -36,6 +36,20 @@ def test_expert_epochs_are_the_starts_and_their_targets(starts: int, ahead: int,
     assert DistillConfig(max_start_epoch=starts, target_epochs=ahead).expert_epochs == epochs
 
 
+def test_annealed_step_sizes_fall_along_a_line_to_zero_over_the_epochs():
+    kept, annealed = ExpertsConfig(), ExpertsConfig(anneal=2)
+    assert kept.paces(7, 3) == [1.0, 1.0, 1.0]
+    assert annealed.paces(1, 4) + annealed.paces(2, 4) == [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert annealed.paces(3, 4) == [0.0] * 4
+    assert (kept.last_epoch, annealed.last_epoch, ExpertsConfig(epochs=1, anneal=2).last_epoch) == (6, 2, 1)
+
+
+def test_a_target_beyond_an_annealed_trajectory_is_refused():
+    Config(experts=ExpertsConfig(anneal=4), distill=DistillConfig(max_start_epoch=2, target_epochs=3))
+    with pytest.raises(ConfigError, match=r"target epoch is 5.*experts\.anneal"):
+        Config(experts=ExpertsConfig(anneal=4), distill=DistillConfig(max_start_epoch=3, target_epochs=3))
+
+
 @pytest.mark.parametrize(
     ("section", "settings", "named"),
     [
@@ -43,6 +57,7 @@ def test_expert_epochs_are_the_starts_and_their_targets(starts: int, ahead: int,
         (DataConfig, {"val_share": 0.6}, "data.val_share"),
         (FeaturesConfig, {"views": 0}, "features.views"),
         (ExpertsConfig, {"count": 0}, "experts.count"),
+        (ExpertsConfig, {"anneal": -1}, "experts.anneal"),
         (ExpertsConfig, {"dropout": 1.0}, "experts.dropout"),
         (ExpertsConfig, {"lr": float("nan")}, "experts.lr"),
         (DistillConfig, {"pairs": 1}, "distill.pairs"),

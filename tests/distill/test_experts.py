@@ -1,14 +1,16 @@
 """Expert trajectories: prefix, extension, repetition, and what is stored."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
 import pytest
 import torch
-from small_pairs import RECIPE, TEXT_WIDTH, Split, open_experts
+from small_pairs import IMAGE_WIDTH, RECIPE, TEXT_WIDTH, WIDTH, Split, open_experts
+from torch import Generator
 
 from raydd.config import DistillConfig, ExpertsConfig
-from raydd.distill.experts import Experts, contrastive_loss, train_expert
+from raydd.distill.experts import Experts, contrastive_loss, sgd_step_, train_epoch_, train_expert
 from raydd.distill.heads import Head, embed, head_size, initial_heads
 from raydd.errors import NonFiniteError, RecordError
 from raydd.store import Record, Store
@@ -87,3 +89,33 @@ def test_a_trajectory_of_published_size_takes_at_most_0_11_gb(tmp_path: Path) ->
     print(f"\na trajectory of published size: {size / 1e9:.4f} GB")
     assert epochs == [1, 2]
     assert size <= 0.11e9
+
+
+def test_an_annealed_epoch_takes_ever_smaller_steps(train_split: Split) -> None:
+    recipe = dataclasses.replace(RECIPE, anneal=2, dropout=0.0)
+    heads, written = (initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0) for _ in range(2))
+    train_epoch_(*heads, train_split, recipe, epoch=2, seed=5, device="cpu")
+
+    draws, captions, size = Generator().manual_seed(5), len(train_split.image_of_text), recipe.batch_size
+    order = torch.randperm(captions, generator=draws)
+    views = torch.randint(train_split.images.shape[1], (captions,), generator=draws)
+    steps = captions // size
+    for step in range(steps):
+        batch = order[step * size : (step + 1) * size]
+        rows = train_split.images.gather(train_split.image_of_text[batch], views[step * size : (step + 1) * size])
+        lr = recipe.lr * (steps - step) / (2 * steps)  # the second half of a line from lr to zero
+        sgd_step_(*written, rows, train_split.texts[batch].float(), lr=lr, temperature=recipe.temperature)
+    for head, other in zip(heads, written, strict=True):
+        torch.testing.assert_close(head.flat(), other.flat())
+
+
+def test_an_annealed_trajectory_is_the_same_in_one_go_and_in_two(tmp_path: Path, train_split: Split) -> None:
+    recipe = dataclasses.replace(RECIPE, anneal=2)
+    at_once, in_two = open_experts(tmp_path / "at-once"), open_experts(tmp_path / "in-two")
+    train_expert(at_once, 0, train_split, recipe, [2], device="cpu")
+    for epoch in (1, 2):
+        train_expert(in_two, 0, train_split, recipe, [epoch], device="cpu")
+    assert same(at_once.snapshot(0, 2), in_two.snapshot(0, 2))
+    kept = open_experts(tmp_path / "kept")
+    train_expert(kept, 0, train_split, RECIPE, [2], device="cpu")
+    assert not same(at_once.snapshot(0, 2), kept.snapshot(0, 2))
