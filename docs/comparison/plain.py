@@ -15,16 +15,23 @@ _START: dict[str, Any] = {
     "distill.max_start_epoch": 1,
     "distill.image_lr": 0.1,
     "distill.text_lr": 0.2,
+    "distill.start": "random",
+    "distill.seed": 0,
 }
+_LONG: dict[str, Any] = {**_START, "distill.student_steps": 16}
 FIRST: tuple[dict[str, Any], ...] = (
     _START,
-    {**_START, "distill.student_steps": 16},
+    _LONG,
     {**_START, "experts.lr": 0.1, "distill.target_epochs": 6},
-    {**_START, "experts.lr": 0.1, "distill.student_steps": 16, "distill.target_epochs": 6},
-    {**_START, "distill.student_steps": 16, "distill.target_epochs": 4},
-    {**_START, "distill.max_start_epoch": 3},
-    {**_START, "experts.lr": 0.4, "distill.student_steps": 16},
-    {**_START, "experts.lr": 0.1, "distill.student_steps": 16, "distill.target_epochs": 4},
+    {**_LONG, "experts.lr": 0.1, "distill.target_epochs": 6},
+    {**_LONG, "distill.seed": 1},
+    {**_LONG, "distill.start": "herding"},
+    {**_LONG, "distill.seed": 2},
+    {**_LONG, "distill.image_lr": 0.2, "distill.text_lr": 0.4},
+    {**_LONG, "distill.start": "k-center"},
+    {**_LONG, "distill.seed": 3},
+    {**_LONG, "distill.start": "forgetting"},
+    {**_LONG, "distill.seed": 4},
 )
 _PLAIN: dict[str, Any] = {"distill.blend": "none", "distill.similarity": "identity"}
 
@@ -42,10 +49,12 @@ def pixels(trial: Trial) -> dict[str, Any]:
 
 
 def _suggest(trial: Trial) -> None:
-    """Suggest how far experts and students go, and the step sizes of what is learned."""
+    """Suggest how far experts and students go, the step sizes of what is learned, and the pairs to start from."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_categorical("distill.student_steps", [8, 16])
     trial.suggest_int("distill.target_epochs", 1, 6, log=True)
     trial.suggest_int("distill.max_start_epoch", 1, 3)
     trial.suggest_float("distill.image_lr", 0.03, 0.3, log=True)
     trial.suggest_float("distill.text_lr", 0.05, 0.5, log=True)
+    trial.suggest_categorical("distill.start", ["random", "herding", "k-center", "forgetting"])
+    trial.suggest_int("distill.seed", 0, 9)
