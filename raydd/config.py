@@ -116,7 +116,11 @@ class ExpertsConfig:
     @property
     def last_epoch(self) -> int:
         """The most epochs that the full-data row trains: `epochs`, or to the end of an annealed trajectory."""
-        return min(self.epochs, self.anneal) if self.anneal else self.epochs
+        return self.within(self.epochs)
+
+    def within(self, epochs: int) -> int:
+        """So many epochs, or fewer where an annealed trajectory ends before."""
+        return min(epochs, self.anneal or epochs)
 
     def paces(self, epoch: int, steps: int) -> list[float]:
         """What part of the step sizes each step of an epoch takes, epochs counted from 1."""
@@ -433,7 +437,12 @@ class Config:
             _require(not unknown, "evaluate.baselines", unknown, "random or full under distill.protocol encoder")
         if self.experts.anneal:
             last = self.distill.expert_epochs[-1]
-            _require(last <= self.experts.anneal, "the last target epoch", last, "within the epochs of experts.anneal")
+            _require(
+                last <= self.experts.anneal,
+                "the last target epoch",
+                last,
+                f"at most experts.anneal, {self.experts.anneal}",
+            )
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:

@@ -42,6 +42,7 @@ def test_annealed_step_sizes_fall_along_a_line_to_zero_over_the_epochs():
     assert annealed.paces(1, 4) + annealed.paces(2, 4) == [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
     assert annealed.paces(3, 4) == [0.0] * 4
     assert (kept.last_epoch, annealed.last_epoch, ExpertsConfig(epochs=1, anneal=2).last_epoch) == (6, 2, 1)
+    assert [recipe.within(epochs) for recipe in (kept, annealed) for epochs in (1, 10)] == [1, 10, 1, 2]
 
 
 def test_a_target_beyond_an_annealed_trajectory_is_refused():

@@ -7,10 +7,11 @@ draws from a generator seeded by (seed, epoch), so nothing else has to be kept.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
+from raydd.config import ExpertsConfig
 from raydd.errors import NonFiniteError
 from raydd.store import Record
 
@@ -71,6 +72,12 @@ class Trajectories(ABC, Generic[State]):
     def name(self, expert: int, epoch: int) -> str:
         """The file of a snapshot inside the record."""
         return f"seed-{self.first_seed + expert:06}/epoch-{epoch:03}.safetensors"
+
+
+def content_of(recipe: ExpertsConfig) -> dict[str, Any]:
+    """What of a recipe decides trajectories, whatever is trained; a step size that stays is not named."""
+    content = {name: getattr(recipe, name) for name in ("lr", "batch_size", "dropout", "temperature")}
+    return content | ({"anneal": recipe.anneal} if recipe.anneal else {})
 
 
 def extend(

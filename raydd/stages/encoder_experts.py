@@ -13,7 +13,7 @@ from raydd.data.encoding import workers_for
 from raydd.distill import encoder_experts as trajectories
 from raydd.distill.encoder_experts import EncoderExperts, minibatches
 from raydd.distill.encoder_student import Networks
-from raydd.distill.trajectories import extend
+from raydd.distill.trajectories import content_of, extend
 from raydd.progress import Progress, silent
 from raydd.stages.encoder_bench import EncoderBench, open_bench
 from raydd.store import Record, Store
@@ -56,12 +56,8 @@ def experts_record(bench: EncoderBench) -> Record:
         "protocol": "encoder",
         "image": bench.identity,
         "augment": bench.config.features.augment,
-        "lr": recipe.lr,
+        **content_of(recipe),
         "encoder_lr": recipe.encoder_lr,
-        "batch_size": recipe.batch_size,
-        "dropout": recipe.dropout,
-        "temperature": recipe.temperature,
-        **({"anneal": recipe.anneal} if recipe.anneal else {}),
     }
     upstream = {"texts": bench.captions.fingerprint}
     return Record.of(bench.store, "experts", settings, upstream, version=trajectories.VERSION)

@@ -7,6 +7,7 @@ from raydd.data import Features
 from raydd.distill import experts as trajectories
 from raydd.distill.encoder_experts import EncoderExperts
 from raydd.distill.experts import Experts, Heads
+from raydd.distill.trajectories import content_of
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.stages import encoder_experts
@@ -74,7 +75,6 @@ def warmed_up(config: Config, store: Store, expert: int, epoch: int, progress: P
     """Both heads of one expert after an epoch, trained on where the store lacks it."""
     cached = make_features(config, store, progress)
     opened = open_experts(config, store, cached, count=expert + 1)
-    epoch = min(epoch, config.experts.anneal or epoch)
     if not opened.has(expert, epoch):
         _train(config, opened, expert, [epoch], cached, progress)
     return opened.snapshot(expert, epoch)
@@ -85,12 +85,8 @@ def open_experts(config: Config, store: Store, features: Features, *, count: int
     recipe = config.experts
     width = recipe.width or features.image_width
     settings = {
-        "lr": recipe.lr,
-        "batch_size": recipe.batch_size,
-        "dropout": recipe.dropout,
-        "temperature": recipe.temperature,
+        **content_of(recipe),
         "width": width,
-        **({"anneal": recipe.anneal} if recipe.anneal else {}),
     }
     upstream = {"features": features.fingerprint}
     record = Record.of(store, "experts", settings, upstream, version=trajectories.VERSION)

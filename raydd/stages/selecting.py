@@ -92,9 +92,9 @@ class _Clock:
 
 
 def _evidence(config: Config, store: Store, seed: int, progress: Progress, clock: _Clock) -> Evidence:
-    cached = make_features(config, store, progress)
-    warm_up = clock.timed(lambda epochs: warmed_up(config, store, seed, epochs, progress))
-    watched = clock.timed(lambda epochs: _forgetting(config, store, seed, epochs, progress))
+    cached, within = make_features(config, store, progress), config.experts.within
+    warm_up = clock.timed(lambda epochs: warmed_up(config, store, seed, within(epochs), progress))
+    watched = clock.timed(lambda epochs: _forgetting(config, store, seed, within(epochs), progress))
     return Evidence(
         cached.train.image_of_text, lambda epochs: _joint(cached, *warm_up(epochs), device_of(config.place)), watched
     )
