@@ -26,7 +26,7 @@ from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_r
 from raydd.store import Store, fingerprint
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster
-from raydd.tuning.estimate import trials_seconds
+from raydd.tuning.estimate import trial_seconds
 from raydd.tuning.finals import reason_of
 from raydd.tuning.live import duration
 from raydd.tuning.places import settled
@@ -211,7 +211,7 @@ def _seconds(cell: Cell, store: Store) -> float:
     if config.distill.protocol == "encoder":
         return math.nan
     cached = features(config, store)
-    return trials_seconds(config, cached.image_width, cached.text_width, len(cached.train.texts), 0, 1)
+    return trial_seconds(config, cached.image_width, cached.text_width)
 
 
 def _plan(config: Config, bases: Mapping[str, Config], cells: Sequence[Cell], store: Store, *, known: bool) -> Table:

@@ -1,5 +1,6 @@
 """How long trials may take before any has run: operations counted, over the speed of a core. Good to a factor 2."""
 
+import functools
 import math
 import time
 
@@ -16,28 +17,38 @@ _FITS = 6  # students that find the part of the learned rates, half-way and at t
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
 
 
-def trials_seconds(
-    config: Config, image_width: int, text_width: int, captions: int, missing: int, trials: int
-) -> float:
-    """Expected time of so many trials on one core each, one after the other, with the experts that are missing.
+def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
+    """Expected time of a trial on one core, its experts being there.
 
     Args:
-        config: the settings of an average trial.
+        config: the trial's settings.
         image_width: of the image features.
         text_width: of the text features.
-        captions: captions of train, which an expert sees in an epoch.
-        missing: experts to train.
-        trials: trials to run.
     """
     width, distill = config.experts.width or image_width, config.distill
     parameters = head_size(image_width, width) + head_size(text_width, width)
     steps = distill.steps * _STEP * distill.student_steps * distill.minibatch_size * width**2
     fits = _FITS if distill.fit_rates else 0
     students = (1 + STUDENT_SEEDS + fits) * _STUDENT * config.students.epochs * distill.pairs * parameters
-    experts = missing * _EXPERT * distill.expert_epochs[-1] * captions * parameters
-    return (trials * (steps + students) + experts) / core_speed(width, distill.minibatch_size)
+    return (steps + students) / core_speed(width, distill.minibatch_size)
 
 
+def expert_seconds(config: Config, image_width: int, text_width: int, captions: int) -> float:
+    """Expected time of an expert on one core, up to the last epoch that these settings read.
+
+    Args:
+        config: the experts' and the distillation's settings.
+        image_width: of the image features.
+        text_width: of the text features.
+        captions: captions of train, which an expert sees in an epoch.
+    """
+    width = config.experts.width or image_width
+    parameters = head_size(image_width, width) + head_size(text_width, width)
+    epochs = config.distill.expert_epochs[-1]
+    return _EXPERT * epochs * captions * parameters / core_speed(width, config.experts.batch_size)
+
+
+@functools.cache
 def core_speed(width: int, rows: int, repeats: int = 20) -> float:
     """Floating-point operations a second of one core, in products of the size that a distillation step consists of.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -16,7 +17,7 @@ from raydd.stages import features, pairs
 from raydd.stages.experts import open_experts
 from raydd.store import Store
 from raydd.tuning import study as studies
-from raydd.tuning.estimate import trials_seconds
+from raydd.tuning.estimate import expert_seconds, trial_seconds
 from raydd.tuning.live import duration
 from raydd.tuning.places import hide_password
 from search_spaces import Space
@@ -96,9 +97,25 @@ class Plan:
 
 
 def make_plan(
-    config: Config, space: Space, study: optuna.Study | None, store: Store, at_once: int, progress: Progress
+    config: Config,
+    space: Space,
+    drawn: Sequence[Config],
+    study: optuna.Study | None,
+    store: Store,
+    at_once: int,
+    progress: Progress,
 ) -> Plan:
-    """Look at the study, if the sweep was started before, and at the store; computes nothing but the data's checks."""
+    """Look at the study, if the sweep was started before, and at the store; computes nothing but the data's checks.
+
+    Args:
+        config: the base settings.
+        space: what is searched.
+        drawn: its first trials, then random ones: what trials may be like.
+        study: the sweep's, if it was started before.
+        store: where records are kept.
+        at_once: trials that run together; 0 where nobody knows.
+        progress: told about the data's checks.
+    """
     done = studies.counts(study) if study else Counter()
     left = max(0, config.sweep.trials - done.total())
     data, count = pairs(config, store, progress), config.experts.count
@@ -110,11 +127,19 @@ def make_plan(
         cached = features(config, store)
         missing = len(open_experts(config, store, cached).missing(config.distill.expert_epochs))
         records = ("features", f"there: {read}"), ("experts", f"{count - missing} of {count} there in the base recipe")
-        seconds = _expected(config, study, cached, missing, left) / max(1, at_once)
+        coming = drawn[done.total() :][:left] or drawn
+        seconds = _expected(config, study, coming, cached, store, left) / max(1, at_once)
     return Plan(config, space, done, at_once, records, seconds)
 
 
-def _expected(config: Config, study: optuna.Study | None, cached: Features, missing: int, trials: int) -> float:
+def _expected(
+    config: Config,
+    study: optuna.Study | None,
+    coming: Sequence[Config],
+    cached: Features,
+    store: Store,
+    trials: int,
+) -> float:
     """Seconds of the trials one after the other: as the complete ones took, else estimated, on CPUs alone."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
     times = [
@@ -126,4 +151,12 @@ def _expected(config: Config, study: optuna.Study | None, cached: Features, miss
         return trials * sum(times) / len(times)
     if config.sweep.gpus:
         return math.nan
-    return trials_seconds(config, cached.image_width, cached.text_width, len(cached.train.texts), missing, trials)
+    widths = cached.image_width, cached.text_width
+    experts: dict[str, float] = {}  # by recipe, which trials share, to the last epoch that any of them reads
+    for trial in coming:
+        opened = open_experts(trial, store, cached)
+        missing = len(opened.missing(trial.distill.expert_epochs))
+        seconds = missing * expert_seconds(trial, *widths, len(cached.train.texts))
+        experts[opened.record.fingerprint] = max(seconds, experts.get(opened.record.fingerprint, 0.0))
+    mean = sum(trial_seconds(trial, *widths) for trial in coming) / len(coming)
+    return trials * mean + (sum(experts.values()) if trials else 0.0)

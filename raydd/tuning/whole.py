@@ -65,7 +65,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
             base = with_gpu_share(base, drawn, cached.image_width, cached.text_width, wait=wait)
         at_once = base.sweep.at_once or (slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0)
         with progress_on(console) as progress:
-            plan = make_plan(base, space, studies.find_study(base, base.place.study), store, at_once, progress)
+            plan = make_plan(base, space, drawn, studies.find_study(base, base.place.study), store, at_once, progress)
         console.print(plan.table())
         if dry_run:
             return None
@@ -75,7 +75,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
             if math.isnan(plan.seconds):
                 with progress_on(console) as progress:  # with all there is, before the trials share it out
                     _features(config, address, progress)
-                plan = make_plan(base, space, study, store, at_once, silent)
+                plan = make_plan(base, space, drawn, study, store, at_once, silent)
             logbook = Logbook(tracking, studies.study_id(study), base, store)
             logbook.catch_up(study)
             claims = open_claims(store.root)

@@ -1,14 +1,63 @@
-"""What a sweep refuses before anything starts."""
+"""What a sweep refuses before anything starts, and how long it says that it will take."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
+from optuna.trial import Trial
 from rich.console import Console
+from stage_settings import TINY
 
+from raydd.config import Config
 from raydd.errors import ConfigError
-from raydd.settings import load
+from raydd.progress import silent
+from raydd.settings import load, with_settings
+from raydd.stages import features
+from raydd.store import Store
+from raydd.tuning import estimate
+from raydd.tuning.plan import make_plan
 from raydd.tuning.whole import run_sweep
+from search_spaces import Space, draw_configs
+
+SPEED = 1e9  # floating-point operations a second
 
 
 def test_protocol_a_is_refused_at_once() -> None:
     config = load(settings={"distill.protocol": "encoder"})
     with pytest.raises(ConfigError, match=r"distill\.protocol is 'encoder', but sweeps search on cached features"):
         run_sweep(config, "local", dry_run=True, console=Console(quiet=True))
+
+
+Seconds = Callable[[Callable[[Trial], Mapping[str, Any]], int, int], float]
+
+
+@pytest.fixture
+def seconds(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Seconds:
+    """The time that so many trials of a space are expected to take, so many at once."""
+    monkeypatch.setattr(estimate, "core_speed", lambda width, rows: SPEED)
+    base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
+    features(base, store)
+
+    def of(suggest: Callable[[Trial], Mapping[str, Any]], trials: int, at_once: int) -> float:
+        config, space = with_settings(base, {"sweep.trials": trials}), Space("mine", suggest)
+        return make_plan(config, space, draw_configs(space, config), None, store, at_once, silent).seconds
+
+    return of
+
+
+def test_time_is_that_of_the_trials_and_not_of_the_base(seconds: Seconds) -> None:
+    short = seconds(lambda trial: {}, 4, 1)
+    assert seconds(lambda trial: {"distill.student_steps": 64}, 4, 1) > 2 * short
+    assert seconds(lambda trial: {}, 4, 2) == pytest.approx(short / 2)
+
+
+def test_trials_share_the_experts_of_a_recipe(seconds: Seconds) -> None:
+    def two_recipes(trial: Trial) -> Mapping[str, Any]:
+        trial.suggest_categorical("experts.lr", [0.1, 0.2])
+        return {}
+
+    four, eight = seconds(lambda trial: {}, 4, 1), seconds(lambda trial: {}, 8, 1)
+    trials = eight - four
+    assert 0 < trials < four
+    assert seconds(two_recipes, 16, 1) == pytest.approx(4 * trials + 2 * (four - trials))
