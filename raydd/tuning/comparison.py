@@ -26,7 +26,7 @@ from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_r
 from raydd.store import Store, fingerprint
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster
-from raydd.tuning.estimate import trial_seconds
+from raydd.tuning.estimate import pixel_seconds, trial_seconds
 from raydd.tuning.finals import reason_of
 from raydd.tuning.live import duration
 from raydd.tuning.places import settled
@@ -159,11 +159,11 @@ def _make(cells: Sequence[Cell], store: Store, folder: Path, console: Console) -
     there = [cell for cell in cells if is_made(cell, store)]
     rows = {cell: make_row(cell, store) for cell in there}
     failed: dict[str, str] = {}
-    work = {cell: _seconds(cell, store) for cell in cells}
+    work = {cell: _seconds(cell, store) for cell in cells if cell not in rows}
     if any(map(math.isnan, work.values())):
-        work = dict.fromkeys(cells, 1.0)  # each counts the same
+        work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
-    waiting = {_task(cell).remote(cell, claims): cell for cell in cells if cell not in rows}
+    waiting = {_task(cell).remote(cell, claims): cell for cell in work}
     with _telling(work, len(waiting), console) as ended:
         while waiting:
             ready, _ = ray.wait(list(waiting), timeout=1.0)
@@ -206,10 +206,18 @@ def _telling(work: Mapping[Cell, float], wanted: int, console: Console) -> Itera
 
 
 def _seconds(cell: Cell, store: Store) -> float:
-    """What a row may take on one core, experts that others share not counted; unknown where encoders are trained."""
-    config = cell.config if cell.kind == "synthetic" else with_settings(cell.config, {"distill.steps": 0})
-    if config.distill.protocol == "encoder":
+    """What a row may take on one core, experts that others share not counted.
+
+    Unknown where encoders are trained, and on a GPU.
+    """
+    if cell.config.distill.protocol == "encoder" or cell.config.sweep.gpus:
         return math.nan
+    if cell.kind == "synthetic":
+        return _trial_seconds(cell.config, store) + pixel_seconds(cell.config)
+    return _trial_seconds(with_settings(cell.config, {"distill.steps": 0}), store)
+
+
+def _trial_seconds(config: Config, store: Store) -> float:
     cached = features(config, store)
     return trial_seconds(config, cached.image_width, cached.text_width)
 
@@ -227,14 +235,14 @@ def _plan(config: Config, bases: Mapping[str, Config], cells: Sequence[Cell], st
         table.add_row("tuning", f"{trials}, for {' and '.join(tuned_on)}")
     table.add_row("students", f"{compare.protocol}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
     if known:
-        made = sum(is_made(cell, store) for cell in cells)
-        seconds = sum(_seconds(cell, store) for cell in cells)
+        left = [cell for cell in cells if not is_made(cell, store)]
+        seconds = sum(_seconds(cell, store) for cell in left)
         tuning = sum(
-            compare.trials * _seconds(cell, store)
+            compare.trials * _trial_seconds(cell.config, store)
             for cell in cells
             if cell.method in tuned and cell.variant == TUNED and cell.pairs == compare.pairs[0] + 1
         )
-        table.add_row("there", f"{made} rows, settings found by earlier trials not counted")
+        table.add_row("there", f"{len(cells) - len(left)} rows, settings found by earlier trials not counted")
         expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
         table.add_row("time", f"{expected}, experts not counted")
     table.add_row("store", store.root)

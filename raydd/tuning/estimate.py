@@ -1,13 +1,17 @@
 """How long trials may take before any has run: operations counted, over the speed of a core. Good to a factor 2."""
 
+import contextlib
 import functools
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 
-from raydd.config import Config
+from raydd.config import Config, EncodersConfig
+from raydd.data import load_image_encoder
 from raydd.distill.heads import head_size
+from raydd.place import images_at_once
 from trainables.distill import STUDENT_SEEDS
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
@@ -48,21 +52,55 @@ def expert_seconds(config: Config, image_width: int, text_width: int, captions: 
     return _EXPERT * epochs * captions * parameters / core_speed(width, config.experts.batch_size)
 
 
+def pixel_seconds(config: Config) -> float:
+    """Expected time of a set's images on one core, forth and back through the encoder; 0 where features are learned.
+
+    Raises:
+        ConfigError: the image encoder cannot be loaded.
+    """
+    distill = config.distill
+    if distill.space == "features":
+        return 0.0
+    found = distill.space == "features-then-pixels"
+    passes = config.pixels.steps if found else math.ceil(distill.steps / distill.steps_per_encoding)
+    return passes * distill.pairs * image_seconds(config.encoders, images_at_once(config.place, "cpu"))
+
+
+@functools.cache
+def image_seconds(encoders: EncodersConfig, images: int) -> float:
+    """Seconds of one core for an image's gradient at its pixels, in a batch of so many; runs a batch twice."""
+    with _one_thread():
+        encoder = load_image_encoder(encoders, "cpu")
+        pixels = torch.zeros(images, 3, encoder.size, encoder.size, requires_grad=True)
+        seconds = math.inf
+        for _ in range(2):  # the first pass sets up what later ones find there
+            began = time.perf_counter()
+            encoder.module(pixels).sum().backward()
+            seconds = min(seconds, time.perf_counter() - began)
+    return seconds / images
+
+
 @functools.cache
 def core_speed(width: int, rows: int, repeats: int = 20) -> float:
     """Floating-point operations a second of one core, in products of the size that a distillation step consists of.
 
     The fastest of some products counts: the others were interrupted by whatever else the machine does.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _one_thread():
         left, right = torch.randn(rows, width), torch.randn(width, width)
         seconds = math.inf
         for _ in range(repeats):
             began = time.perf_counter()
             torch.mm(left, right)
             seconds = min(seconds, time.perf_counter() - began)
-        return 2 * rows * width**2 / seconds
+    return 2 * rows * width**2 / seconds
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)

@@ -17,7 +17,7 @@ from raydd.stages import features, pairs
 from raydd.stages.experts import open_experts
 from raydd.store import Store
 from raydd.tuning import study as studies
-from raydd.tuning.estimate import expert_seconds, trial_seconds
+from raydd.tuning.estimate import expert_seconds, pixel_seconds, trial_seconds
 from raydd.tuning.live import duration
 from raydd.tuning.places import hide_password
 from search_spaces import Space
@@ -50,6 +50,8 @@ class Plan:
     """Shared records of the base settings: name, and what of it is there."""
     seconds: float
     """Expected time of the trials to run; NaN if there is nothing to go by."""
+    final_seconds: float
+    """Expected time of a finalist's pixels on one core; NaN if there is nothing to go by."""
 
     @property
     def finished(self) -> int:
@@ -82,6 +84,8 @@ class Plan:
             f"about {duration(self.seconds)}" if not math.isnan(self.seconds) else "known once the features are there"
         )
         finals = f"the best {sweep.finalists} again on {self.config.distill.space}" if sweep.finalists else "none"
+        seeds = f", {self.config.evaluate.seeds} student seeds, val then test"
+        pixels = f", about {duration(self.final_seconds)} of one core each" if self.final_seconds > 0 else ""
         return [
             ("space", f"{self.space.name}, {len(self.space.first)} published or default settings first"),
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
@@ -89,10 +93,7 @@ class Plan:
             ("objectives", ", ".join(sweep.objectives) + (", weak trials are stopped" if sweep.stop_weak else "")),
             *self.records,
             ("time", seconds if self.left else "none"),
-            (
-                "finals",
-                f"{finals}, {self.config.evaluate.seeds} student seeds, val then test" if sweep.finalists else finals,
-            ),
+            ("finals", finals + seeds + pixels if sweep.finalists else finals),
         ]
 
 
@@ -129,7 +130,8 @@ def make_plan(
         records = ("features", f"there: {read}"), ("experts", f"{count - missing} of {count} there in the base recipe")
         coming = drawn[done.total() :][:left] or drawn
         seconds = _expected(config, study, coming, cached, store, left) / max(1, at_once)
-    return Plan(config, space, done, at_once, records, seconds)
+    final_seconds = math.nan if config.sweep.gpus else pixel_seconds(config)
+    return Plan(config, space, done, at_once, records, seconds, final_seconds)
 
 
 def _expected(

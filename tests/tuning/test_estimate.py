@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from raydd.config import Config
+from raydd.config import Config, EncodersConfig
+from raydd.settings import load
 from raydd.tuning import estimate
 
 
@@ -28,3 +29,16 @@ def test_experts_take_as_long_as_the_last_epoch_that_is_read():
 def test_a_core_multiplies_at_a_plausible_speed(monkeypatch):
     monkeypatch.undo()
     assert 1e8 < estimate.core_speed(256, 20) < 1e13
+
+
+def test_pixels_cost_a_pass_a_step_and_pair(monkeypatch):
+    monkeypatch.setattr(estimate, "image_seconds", lambda encoders, images: 0.5)
+    assert estimate.pixel_seconds(load(settings={"pixels.steps": 10, "distill.pairs": 20})) == 10 * 20 * 0.5
+    assert estimate.pixel_seconds(load(settings={"distill.space": "features"})) == 0
+    direct = {"distill.space": "pixels", "distill.pairs": 20, "distill.steps": 10, "distill.steps_per_encoding": 4}
+    assert estimate.pixel_seconds(load(settings=direct)) == 3 * 20 * 0.5
+
+
+def test_an_image_takes_a_plausible_time():
+    encoders = EncodersConfig(image="tiny_encoders:image")
+    assert 1e-6 < estimate.image_seconds(encoders, 4) < 1
