@@ -16,6 +16,7 @@ from raydd.distill.experts import Experts
 from raydd.distill.inversion import pixels_of_features
 from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import content_of
 from raydd.place import device_of, images_at_once, side_by_side
 from raydd.progress import Progress, silent
 from raydd.settings import with_settings
@@ -154,7 +155,7 @@ def _match(
         captions=bench.features.train.texts,
         facts={
             "encoders": {"image": bench.config.encoders.image, "text": bench.config.encoders.text},
-            "experts": {"lr": bench.config.experts.lr, "width": bench.experts.width},
+            "experts": {**content_of(bench.config.experts), "width": bench.experts.width},
         },
         device=bench.device,
         progress=bench.progress,

@@ -9,6 +9,7 @@ from raydd.distill.encoder_engine import EncoderDistillation
 from raydd.distill.encoder_experts import EncoderExperts
 from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import content_of
 from raydd.evaluate.collapse import collapse_measures
 from raydd.evaluate.encoder_students import embed_pairs
 from raydd.progress import Progress
@@ -39,7 +40,7 @@ def distilled(config: Config, store: Store, progress: Progress, every: int) -> I
         facts={
             "encoders": {"image": config.encoders.image, "text": config.encoders.text},
             "experts": {
-                "lr": config.experts.lr,
+                **content_of(config.experts),
                 "encoder_lr": config.experts.encoder_lr,
                 "width": bench.encoder.width,
             },

@@ -69,6 +69,13 @@ def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: St
     torch.testing.assert_close(synthetic.image_features, features, rtol=1e-4, atol=1e-5)
 
 
+def test_a_set_says_how_its_experts_were_trained(config: Config, store: Store) -> None:
+    config = with_settings(config, {"experts.lr": 0.3, "experts.anneal": 2, "distill.space": "features"})
+    stages.final_synthetic(config, store)
+    told = stages.synthetic_record(config, store).facts()["experts"]
+    assert (told["lr"], told["anneal"], told["batch_size"]) == (0.3, 2, 8)
+
+
 def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(config: Config, tmp_path: Path) -> None:
     undisturbed = stages.final_synthetic(config, Store(tmp_path / "a"))
     store = Store(tmp_path / "b")
