@@ -51,7 +51,7 @@ class Plan:
     seconds: float
     """Expected time of the trials to run; NaN if there is nothing to go by."""
     final_seconds: float
-    """Expected time of a finalist's pixels on one core; NaN if there is nothing to go by."""
+    """Expected time of a finalist's pixels on one core; NaN if there is nothing to go by, 0 if there are none."""
 
     @property
     def finished(self) -> int:
@@ -67,14 +67,15 @@ class Plan:
         """The plan for the terminal."""
         sweep, place = self.config.sweep, self.config.place
         table = Table(show_header=False, box=None, pad_edge=False, title=f"sweep {sweep.name}", title_justify="left")
-        for name, text in self._lines():
+        for name, text in self.lines():
             table.add_row(name, text)
         table.add_row("study", hide_password(place.study))
         table.add_row("store", place.store)
         table.add_row("mlflow", hide_password(place.mlflow))
         return table
 
-    def _lines(self) -> list[tuple[str, str]]:
+    def lines(self) -> list[tuple[str, str]]:
+        """The plan's lines but for its places: name and text."""
         sweep = self.config.sweep
         done = ", ".join(f"{count} {state}" for state, count in sorted(self.done.items()) if count)
         share = f"{sweep.cpus:g} CPU" + (f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else "")
@@ -83,9 +84,10 @@ class Plan:
         seconds = (
             f"about {duration(self.seconds)}" if not math.isnan(self.seconds) else "known once the features are there"
         )
-        finals = f"the best {sweep.finalists} again on {self.config.distill.space}" if sweep.finalists else "none"
-        seeds = f", {self.config.evaluate.seeds} student seeds, val then test"
-        pixels = f", about {duration(self.final_seconds)} of one core each" if self.final_seconds > 0 else ""
+        finals = f"the best {sweep.finalists} again on {self.config.distill.space}"
+        finals += f", {self.config.evaluate.seeds} student seeds, val then test"
+        if self.final_seconds > 0:
+            finals += f", about {duration(self.final_seconds)} of one core each"
         return [
             ("space", f"{self.space.name}, {len(self.space.first)} published or default settings first"),
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
@@ -93,7 +95,7 @@ class Plan:
             ("objectives", ", ".join(sweep.objectives) + (", weak trials are stopped" if sweep.stop_weak else "")),
             *self.records,
             ("time", seconds if self.left else "none"),
-            ("finals", finals + seeds + pixels if sweep.finalists else finals),
+            ("finals", finals if sweep.finalists else "none"),
         ]
 
 
@@ -130,8 +132,13 @@ def make_plan(
         records = ("features", f"there: {read}"), ("experts", f"{count - missing} of {count} there in the base recipe")
         coming = drawn[done.total() :][:left] or drawn
         seconds = _expected(config, study, coming, cached, store, left) / max(1, at_once)
-    final_seconds = math.nan if config.sweep.gpus else pixel_seconds(config)
-    return Plan(config, space, done, at_once, records, seconds, final_seconds)
+    return Plan(config, space, done, at_once, records, seconds, _final_seconds(config))
+
+
+def _final_seconds(config: Config) -> float:
+    if config.sweep.gpus:
+        return math.nan
+    return pixel_seconds(config) if config.sweep.finalists else 0.0
 
 
 def _expected(

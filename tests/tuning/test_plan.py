@@ -61,3 +61,20 @@ def test_trials_share_the_experts_of_a_recipe(seconds: Seconds) -> None:
     trials = eight - four
     assert 0 < trials < four
     assert seconds(two_recipes, 16, 1) == pytest.approx(4 * trials + 2 * (four - trials))
+
+
+def test_the_plan_tells_what_finals_cost_in_pixels(
+    tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "image_seconds", lambda encoders, images: 5.0)
+    base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
+
+    def finals(settings: Mapping[str, Any]) -> str:
+        config, space = with_settings(base, settings), Space("mine", lambda trial: {})
+        plan = make_plan(config, space, draw_configs(space, config), None, store, 1, silent)
+        return next(text for name, text in plan.lines() if name == "finals")
+
+    assert finals({}).endswith("val then test, about 2 min of one core each")  # 6 pairs, 4 steps
+    assert finals({"distill.space": "features"}).endswith("val then test")
+    assert finals({"sweep.gpus": 0.5}).endswith("val then test")
+    assert finals({"sweep.finalists": 0}) == "none"
