@@ -1,7 +1,8 @@
 """Where things are kept and computed: the home folder, the store, the device, the threads."""
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -76,9 +77,18 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: 
     threads = torch.get_num_threads() if device == "cpu" else 1
     if threads == 1:
         return [work(item) for item in items]
+    with one_thread(), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, items))
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one CPU thread meanwhile."""
+    import torch
+
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, items))
+        yield
     finally:
         torch.set_num_threads(threads)

@@ -164,7 +164,7 @@ def _make(cells: Sequence[Cell], store: Store, folder: Path, console: Console) -
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
     waiting = {_task(cell).remote(cell, claims): cell for cell in work}
-    with _telling(work, len(waiting), console) as ended:
+    with _telling(work, console) as ended:
         while waiting:
             ready, _ = ray.wait(list(waiting), timeout=1.0)
             for reference in ready:
@@ -188,7 +188,7 @@ def _task(cell: Cell) -> Any:
 
 
 @contextlib.contextmanager
-def _telling(work: Mapping[Cell, float], wanted: int, console: Console) -> Iterator[Any]:
+def _telling(work: Mapping[Cell, float], console: Console) -> Iterator[Any]:
     """Tell each row's end, and the time left by the work that rows were estimated to be."""
     done, total = 0.0, max(1, round(sum(work.values())))
     count = 0
@@ -200,7 +200,9 @@ def _telling(work: Mapping[Cell, float], wanted: int, console: Console) -> Itera
             progress("rows, weighed by their work", min(total, round(done)), total)
             if row is not None:
                 mean = sum(row.seeds["r_mean"]) / len(row.seeds["r_mean"])
-                console.print(f"{cell.name}, {cell.pairs} pairs: r_mean {mean:.2f} ({count}/{wanted})", highlight=False)
+                console.print(
+                    f"{cell.name}, {cell.pairs} pairs: r_mean {mean:.2f} ({count}/{len(work)})", highlight=False
+                )
 
         yield ended
 

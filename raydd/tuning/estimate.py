@@ -1,17 +1,16 @@
 """How long trials may take before any has run: operations counted, over the speed of a core. Good to a factor 2."""
 
-import contextlib
 import functools
 import math
-import time
-from collections.abc import Iterator
+import timeit
+from collections.abc import Callable
 
 import torch
 
 from raydd.config import Config, EncodersConfig
 from raydd.data import load_image_encoder
-from raydd.distill.heads import head_size
-from raydd.place import images_at_once
+from raydd.forecast import parameters_of
+from raydd.place import images_at_once, one_thread
 from trainables.distill import STUDENT_SEEDS
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
@@ -30,7 +29,7 @@ def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
         text_width: of the text features.
     """
     width, distill = config.experts.width or image_width, config.distill
-    parameters = head_size(image_width, width) + head_size(text_width, width)
+    parameters = parameters_of(config, image_width, text_width)
     steps = distill.steps * _STEP * distill.student_steps * distill.minibatch_size * width**2
     fits = _FITS if distill.fit_rates else 0
     students = (1 + STUDENT_SEEDS + fits) * _STUDENT * config.students.epochs * distill.pairs * parameters
@@ -47,9 +46,8 @@ def expert_seconds(config: Config, image_width: int, text_width: int, captions: 
         captions: captions of train, which an expert sees in an epoch.
     """
     width = config.experts.width or image_width
-    parameters = head_size(image_width, width) + head_size(text_width, width)
-    epochs = config.distill.expert_epochs[-1]
-    return _EXPERT * epochs * captions * parameters / core_speed(width, config.experts.batch_size)
+    operations = _EXPERT * config.distill.expert_epochs[-1] * captions * parameters_of(config, image_width, text_width)
+    return operations / core_speed(width, config.experts.batch_size)
 
 
 def pixel_seconds(config: Config) -> float:
@@ -69,38 +67,20 @@ def pixel_seconds(config: Config) -> float:
 @functools.cache
 def image_seconds(encoders: EncodersConfig, images: int) -> float:
     """Seconds of one core for an image's gradient at its pixels, in a batch of so many; runs a batch twice."""
-    with _one_thread():
-        encoder = load_image_encoder(encoders, "cpu")
-        pixels = torch.zeros(images, 3, encoder.size, encoder.size, requires_grad=True)
-        seconds = math.inf
-        for _ in range(2):  # the first pass sets up what later ones find there
-            began = time.perf_counter()
-            encoder.module(pixels).sum().backward()
-            seconds = min(seconds, time.perf_counter() - began)
-    return seconds / images
+    encoder = load_image_encoder(encoders, "cpu")
+    pixels = torch.zeros(images, 3, encoder.size, encoder.size, requires_grad=True)
+    # The first pass sets up what later ones find there.
+    return _fastest(lambda: encoder.module(pixels).sum().backward(), 2) / images
 
 
 @functools.cache
 def core_speed(width: int, rows: int, repeats: int = 20) -> float:
-    """Floating-point operations a second of one core, in products of the size that a distillation step consists of.
-
-    The fastest of some products counts: the others were interrupted by whatever else the machine does.
-    """
-    with _one_thread():
-        left, right = torch.randn(rows, width), torch.randn(width, width)
-        seconds = math.inf
-        for _ in range(repeats):
-            began = time.perf_counter()
-            torch.mm(left, right)
-            seconds = min(seconds, time.perf_counter() - began)
-    return 2 * rows * width**2 / seconds
+    """Floating-point operations a second of one core, in products of the size that a distillation step consists of."""
+    left, right = torch.randn(rows, width), torch.randn(width, width)
+    return 2 * rows * width**2 / _fastest(lambda: torch.mm(left, right), repeats)
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def _fastest(work: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of some runs on one core; what else the machine does interrupts the others."""
+    with one_thread():
+        return min(timeit.repeat(work, number=1, repeat=repeats))

@@ -161,11 +161,13 @@ def _expected(
     if config.sweep.gpus:
         return math.nan
     widths = cached.image_width, cached.text_width
+    recipes = {
+        (open_experts(trial, store, cached).record.fingerprint, trial.distill.expert_epochs): trial for trial in coming
+    }
     experts: dict[str, float] = {}  # by recipe, which trials share, to the last epoch that any of them reads
-    for trial in coming:
-        opened = open_experts(trial, store, cached)
-        missing = len(opened.missing(trial.distill.expert_epochs))
+    for (recipe, epochs), trial in recipes.items():
+        missing = len(open_experts(trial, store, cached).missing(epochs))
         seconds = missing * expert_seconds(trial, *widths, len(cached.train.texts))
-        experts[opened.record.fingerprint] = max(seconds, experts.get(opened.record.fingerprint, 0.0))
+        experts[recipe] = max(seconds, experts.get(recipe, 0.0))
     mean = sum(trial_seconds(trial, *widths) for trial in coming) / len(coming)
     return trials * mean + (sum(experts.values()) if trials else 0.0)

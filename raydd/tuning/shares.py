@@ -7,6 +7,7 @@ from ray.exceptions import GetTimeoutError
 
 from raydd.config import Config
 from raydd.errors import ConfigError
+from raydd.forecast import parameters_of
 from raydd.settings import with_settings
 from trainables.distill import STUDENT_SEEDS
 
@@ -49,7 +50,7 @@ def with_gpu_share(
 def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
     """GPU memory that a trial on features may need, in bytes; an upper estimate."""
     width = config.experts.width or image_width
-    parameters = sum(width * (inputs + width + 4) for inputs in (image_width, text_width))
+    parameters = parameters_of(config, image_width, text_width)
     steps, rows = config.distill.student_steps, config.distill.minibatch_size
     seen = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step looks at all before it
     tensors = parameters * (_HEAD_COPIES + _STUDENT_COPIES * STUDENT_SEEDS) + seen * rows * width * _WALK_TENSORS

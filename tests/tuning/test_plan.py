@@ -16,7 +16,7 @@ from raydd.settings import load, with_settings
 from raydd.stages import features
 from raydd.store import Store
 from raydd.tuning import estimate
-from raydd.tuning.plan import make_plan
+from raydd.tuning.plan import Plan, make_plan
 from raydd.tuning.whole import run_sweep
 from search_spaces import Space, draw_configs
 
@@ -29,7 +29,13 @@ def test_protocol_a_is_refused_at_once() -> None:
         run_sweep(config, "local", dry_run=True, console=Console(quiet=True))
 
 
-Seconds = Callable[[Callable[[Trial], Mapping[str, Any]], int, int], float]
+Suggest = Callable[[Trial], Mapping[str, Any]]
+Seconds = Callable[[Suggest, int, int], float]
+
+
+def plan(config: Config, suggest: Suggest, store: Store, at_once: int) -> Plan:
+    space = Space("mine", suggest)
+    return make_plan(config, space, draw_configs(space, config), None, store, at_once, silent)
 
 
 @pytest.fixture
@@ -39,9 +45,8 @@ def seconds(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> S
     base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
     features(base, store)
 
-    def of(suggest: Callable[[Trial], Mapping[str, Any]], trials: int, at_once: int) -> float:
-        config, space = with_settings(base, {"sweep.trials": trials}), Space("mine", suggest)
-        return make_plan(config, space, draw_configs(space, config), None, store, at_once, silent).seconds
+    def of(suggest: Suggest, trials: int, at_once: int) -> float:
+        return plan(with_settings(base, {"sweep.trials": trials}), suggest, store, at_once).seconds
 
     return of
 
@@ -70,9 +75,8 @@ def test_the_plan_tells_what_finals_cost_in_pixels(
     base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
 
     def finals(settings: Mapping[str, Any]) -> str:
-        config, space = with_settings(base, settings), Space("mine", lambda trial: {})
-        plan = make_plan(config, space, draw_configs(space, config), None, store, 1, silent)
-        return next(text for name, text in plan.lines() if name == "finals")
+        lines = plan(with_settings(base, settings), lambda trial: {}, store, 1).lines()
+        return next(text for name, text in lines if name == "finals")
 
     assert finals({}).endswith("val then test, about 2 min of one core each")  # 6 pairs, 4 steps
     assert finals({"distill.space": "features"}).endswith("val then test")
