@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -16,24 +16,12 @@ from rich.filesize import decimal
 
 from raydd.config import Config
 from raydd.data import DataSet
-from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
-from raydd.data.encoding import workers_for
-from raydd.data.feature_shards import views_in
-from raydd.data.features import feature_records
-from raydd.data.texts import texts_record
+from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.errors import RayddError
-from raydd.forecast import (
-    encoder_memory_bytes,
-    expert_bytes,
-    feature_bytes,
-    graph_bytes,
-    memory_bytes,
-    parameters_of,
-    second_graph_bytes,
-)
-from raydd.place import device_of, home, images_at_once, open_store, use_threads
+from raydd.forecast import expert_bytes
+from raydd.place import device_of, home, open_store, use_threads
 from raydd.progress import Progress, silent
-from raydd.stages import pairs
+from raydd.protocols import Workbench, open_workbench
 
 # What a run without a sweep does not need, and who does.
 _OPTIONAL = {
@@ -85,26 +73,20 @@ class _Plan:
         self.config, self._progress = config, progress
 
     @cached_property
+    def work(self) -> Workbench[Any]:
+        return open_workbench(self.config, open_store(self.config.place), self._progress)
+
+    @property
     def data(self) -> DataSet:
-        return pairs(self.config, open_store(self.config.place), self._progress)
+        return self.work.data
 
-    @cached_property
+    @property
     def image(self) -> ImageEncoder:
-        return load_image_encoder(self.config.encoders, device_of(self.config.place), trained=self.trains_encoder)
+        return self.work.image_encoder
 
     @property
-    def trains_encoder(self) -> bool:
-        return self.config.distill.protocol == "encoder"
-
-    @property
-    def parameters(self) -> int:
-        """That an expert trains."""
-        encoder = self.image.module if self.trains_encoder else None
-        return parameters_of(self.config, self.image.width, self.text.width, encoder)
-
-    @cached_property
     def text(self) -> TextEncoder:
-        return load_text_encoder(self.config.encoders, device_of(self.config.place))
+        return self.work.text_encoder
 
 
 def _guarded(name: str, look: Callable[[], str]) -> Check:
@@ -146,23 +128,13 @@ def _store(config: Config) -> str:
 
 
 def _disk(plan: _Plan) -> Check:
-    config, data = plan.config, plan.data
-    store = open_store(config.place)
-    record = texts_record if plan.trains_encoder else feature_records
-    made = record(config, data.fingerprint, store).complete
-    images = (0, 0) if plan.trains_encoder else (len(data.train), len(data.val) + len(data.test))
-    features = feature_bytes(
-        *images,
-        views_in("train", config.features),
-        plan.image.width,
-        sum(len(split.captions) for split in data.splits),
-        plan.text.width,
-    )
-    experts = expert_bytes(config, plan.parameters)
+    work = plan.work
+    made, features = work.is_prepared, work.prepared_bytes
+    experts = expert_bytes(work.config, work.parameters)
     text = f"{decimal(features)} of features{' (made)' if made else ''}, {decimal(experts)} of experts"
-    if store.folder is None:
+    if work.store.folder is None:
         return Check("disk", "ok", f"{text}, in a bucket")
-    free = psutil.disk_usage(str(store.folder)).free
+    free = psutil.disk_usage(str(work.store.folder)).free
     text = f"{text}; {decimal(free)} free"
     if experts + (0 if made else features) > free:
         return Check("disk", "missing", f"{text}. Make room, set place.store to another disk, or lower features.views.")
@@ -170,36 +142,13 @@ def _disk(plan: _Plan) -> Check:
 
 
 def _memory(plan: _Plan) -> Check:
-    device = device_of(plan.config.place)
-    need = _trained_memory(plan, device) if plan.trains_encoder else _frozen_memory(plan, device)
+    work = plan.work
+    need, device = work.memory_bytes, work.device
     free, total = torch.cuda.mem_get_info(device) if device.startswith("cuda") else _machine_memory()
     text = f"about {decimal(need)} at most, without a sweep; {decimal(free)} free of {decimal(total)}"
     if need <= free:
         return Check("memory", "ok", text)
-    less = "encoders.image_size" if plan.trains_encoder else "place.encode_batch, or distil in the space features"
-    return Check("memory", "warning" if need <= total else "missing", f"{text}. Lower {less}.")
-
-
-def _frozen_memory(plan: _Plan, device: str) -> int:
-    on_gpu = device.startswith("cuda")
-    return memory_bytes(
-        plan.config,
-        plan.image.width,
-        plan.text.width,
-        size=plan.image.size,
-        graph=graph_bytes(plan.image.module, plan.image.size, device),
-        images=images_at_once(plan.config.place, device) * (1 if on_gpu else torch.get_num_threads()),
-        workers=0 if on_gpu else workers_for(device),
-    )
-
-
-def _trained_memory(plan: _Plan, device: str) -> int:
-    return encoder_memory_bytes(
-        plan.config,
-        plan.parameters,
-        graph=second_graph_bytes(plan.image.module, plan.image.size, device),
-        images=min(images_at_once(plan.config.place, device), plan.config.distill.minibatch_size),
-    )
+    return Check("memory", "warning" if need <= total else "missing", f"{text}. Lower {work.memory_help}.")
 
 
 def _machine_memory() -> tuple[int, int]:

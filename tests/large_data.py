@@ -58,7 +58,7 @@ def _write_parquet(path: Path, pairs: Iterator[Pair]) -> None:
 
 def encode(kind: str, data: Path, home: Path) -> tuple[float, float]:
     """Encode a folder of pairs in this process and its workers; gives the peaks of both in MB."""
-    from raydd import stages
+    import raydd
     from raydd.place import open_store
     from raydd.settings import load
     from trainables.features import make_features
@@ -76,7 +76,7 @@ def encode(kind: str, data: Path, home: Path) -> tuple[float, float]:
     )
     with Peaks() as peaks:
         make_features(config, workers=WORKERS)
-        features = stages.features(config, open_store(config.place))
+        features = raydd.open(config, open_store(config.place)).features
     assert features.train.images.shape[1:] == (VIEWS, 2304)
     return peaks.driver, peaks.worker
 

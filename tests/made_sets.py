@@ -8,6 +8,7 @@ from typing import Any
 
 from tiny_pictures import write_pictures
 
+import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.place import open_store
@@ -58,7 +59,7 @@ def made_set(space: str = "features-then-pixels") -> Made:
         }
     )
     store = open_store(config.place)
-    result = stages.run(config, store)
+    result = stages.run(raydd.open(config, store))
     return Made(config, store, home / "store" / result["made"]["synthetic_record"], home)
 
 

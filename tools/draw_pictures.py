@@ -12,13 +12,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import raydd
 from raydd.board.pictures import pairs_picture
 from raydd.commands.report import Options, main
 from raydd.export.sets import set_of_record
 from raydd.place import home, open_store
 from raydd.report.whole import final_of
 from raydd.settings import load, with_settings
-from raydd.stages import pairs
 from raydd.store import Record
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -37,7 +37,7 @@ def draw_pairs(sweep: str) -> Path:
     if synthetic.pixels is None:
         sys.exit(f"The sweep {sweep} has no pictures. Run it with distill.space features-then-pixels.")
     path = DOCS / "pairs.png"
-    figure = pairs_picture(synthetic, pairs(config, store).train, synthetic.pixels.shape[-1])
+    figure = pairs_picture(synthetic, raydd.open(config, store).data.train, synthetic.pixels.shape[-1])
     figure.savefig(path, dpi=110)
     return path
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from raydd import stages
 from raydd.distill.selections import SELECTIONS
 from raydd.place import open_store, use_threads
+from raydd.protocols import open_workbench
 from raydd.stages.comparing import Cell, Row, make_row
 from raydd.tuning.claims import Claimant
 from trainables.distill import share_making
@@ -19,13 +19,13 @@ def compare_cell(cell: Cell, claims: Any) -> Row:
     """
     config = cell.config
     use_threads(config.place)
-    store = open_store(config.place)
     with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs}".strip()) as claimant:
-        if cell.method in SELECTIONS and config.distill.protocol == "heads":
+        work = open_workbench(config, open_store(config.place), claimant.progress)
+        if cell.method in SELECTIONS:
             # Selections of one size or another share warm-ups: one of them makes all at a time.
             with claimant.waiting_for(f"selections of {cell.data}"):
                 for seed in range(config.evaluate.seeds):
-                    stages.select(config, store, cell.method, pairs=cell.pairs, seed=seed, progress=claimant.progress)
+                    work.select(cell.method, cell.pairs, seed)
         else:
-            share_making(config, store, claimant)
-        return make_row(cell, store, claimant.progress)
+            share_making(work, claimant)
+        return make_row(cell, work)

@@ -9,12 +9,12 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raydd import stages
 from raydd.config import Config
-from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import Trajectories
 from raydd.errors import PlaceError
 from raydd.place import open_store, use_threads
+from raydd.protocols import Workbench, open_workbench, trial_settings
 from raydd.settings import with_settings
-from raydd.stages.students import with_fitted_rates
-from raydd.store import Store, fingerprint
+from raydd.store import fingerprint
 from raydd.tuning.claims import Claimant
 from raydd.tuning.reports import TrialReport
 
@@ -33,12 +33,12 @@ def distill_trial(trial: Mapping[str, Any], base: Config, claims: Any) -> None:
         claims: handle of the actor of `raydd.tuning.claims`.
     """
     try:
-        config = with_settings(base, {**trial["settings"], "distill.space": "features"})
+        config = with_settings(base, {**trial["settings"], **trial_settings(base)})
         use_threads(config.place)
-        store = open_store(config.place)
         with Claimant(claims, f"trial {trial['number']}") as claimant:
-            share_making(config, store, claimant)
-            for report in distillation_reports(config, store, claimant):
+            work = open_workbench(config, open_store(config.place), claimant.progress)
+            share_making(work, claimant)
+            for report in distillation_reports(work):
                 tune.report(report.as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
         # An actor that was on a lost node or was killed for memory, Claims among them, is started again.
@@ -46,23 +46,24 @@ def distill_trial(trial: Mapping[str, Any], base: Config, claims: Any) -> None:
         tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
 
 
-def share_making(config: Config, store: Store, claimant: Claimant) -> None:
+def share_making(work: Workbench[Any], claimant: Claimant) -> None:
     """Have what a distillation reads in the store, made together with everybody who needs the same."""
+    config = work.config
     sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
     with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
-        stages.prepare(config, store, claimant.progress)
-    opened = stages.opened_experts(config, store)
-    while missing := opened.missing(config.distill.expert_epochs):
-        if not any(_trained(config, store, claimant, opened.record.fingerprint, expert) for expert in missing):
+        work.prepare()
+    experts, epochs = work.open_experts(), config.distill.expert_epochs
+    while missing := experts.missing(epochs):
+        if not any(_trained(work, experts, claimant, expert) for expert in missing):
             time.sleep(WAIT_SECONDS)  # others are at all of them
 
 
-def distillation_reports(config: Config, store: Store, claimant: Claimant) -> Iterator[TrialReport]:
+def distillation_reports(work: Workbench[Any]) -> Iterator[TrialReport]:
     """Distil, and score students on val half-way and at the end."""
-    every = max(1, config.distill.steps // (SCORES * POINTS_PER_SCORE))
+    every = max(1, work.config.distill.steps // (SCORES * POINTS_PER_SCORE))
     curve: list[dict[str, float]] = []
     seconds, before, scored = 0.0, 0, 0
-    for point in stages.distill(config, store, claimant.progress, every=every):
+    for point in stages.distill(work, every=every):
         last = point.step == point.steps
         curve += map(dict, point.collapse)
         curve.append({"step": point.step, **{f"distill/{name}": value for name, value in point.metrics.items()}})
@@ -71,12 +72,14 @@ def distillation_reports(config: Config, store: Store, claimant: Claimant) -> It
         if not last and point.step * SCORES // point.steps == scored:
             continue
         scored = point.step * SCORES // point.steps
-        synthetic, seeds = point.synthetic, STUDENT_SEEDS
+        synthetic, seeds = point.synthetic, range(STUDENT_SEEDS)
         if not last:
-            synthetic, seeds = _as_if_finished(config, store, synthetic), 1
-        scores = stages.evaluate(config, store, synthetic, split="val", seeds=seeds).mean
+            # As if finished, lest the scheduler judge a trial by its learning rate at the start.
+            synthetic = stages.fit_rates(work, synthetic)[0] if work.config.distill.fit_rates else synthetic
+            seeds = range(1)
+        scores = stages.score_students(work, synthetic, split="val", seeds=seeds).mean
         curve[-1] |= {f"val/{name}": value for name, value in scores.items()}
-        record = stages.synthetic_record(config, store) if last else None
+        record = stages.synthetic_record(work) if last else None
         yield TrialReport(
             step=point.step,
             steps=point.steps,
@@ -97,15 +100,8 @@ def _by_step(points: list[dict[str, float]]) -> list[dict[str, float]]:
     return list(by_step.values())
 
 
-def _as_if_finished(config: Config, store: Store, synthetic: SyntheticSet) -> SyntheticSet:
-    """The set with its rates fitted like a finished one's, lest the scheduler judge a trial by its start rate."""
-    if not config.distill.fit_rates:
-        return synthetic
-    return with_fitted_rates(config, stages.features(config, store), synthetic)[0]
-
-
-def _trained(config: Config, store: Store, claimant: Claimant, experts: str, expert: int) -> bool:
-    with claimant.holding(f"experts {experts} {expert}") as granted:
+def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
+    with claimant.holding(f"experts {experts.record.fingerprint} {expert}") as granted:
         if granted:
-            stages.train_expert(config, store, expert, claimant.progress)
+            work.train_expert(experts, expert, work.config.distill.expert_epochs)
     return granted

@@ -7,12 +7,15 @@ starts the group again, and everybody passes over what is there.
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raydd.config import Config
 from raydd.place import home, open_store, use_threads
 from raydd.progress import Progress, silent
 from raydd.tuning.environment import prepare_environment, ray_address
+
+if TYPE_CHECKING:
+    from raydd.protocols import Workbench
 
 RESTARTS = 3  # of the workers, after one died
 LOOK_SECONDS = 1.0  # between two looks of the driver at what the store has
@@ -35,16 +38,16 @@ def make_experts(config: Config, *, workers: int, gpus: float = 0.0, progress: P
     from ray import train
     from ray.train.torch import TorchTrainer
 
-    from raydd.stages import missing_experts, prepare
+    from raydd.protocols import open_workbench
     from raydd.tuning.cluster import cluster
     from raydd.tuning.places import settled, tune_folder
 
-    store = open_store(config.place)
-    prepare(config, store, progress)
-    if not (missing := missing_experts(config, store)):
+    work = open_workbench(config, open_store(config.place), progress)
+    work.prepare()
+    if not (missing := work.missing_experts):
         return
     config = settled(config, cpus=1, gpus=gpus)
-    with cluster(address, home(config.place)), _telling(config, progress):
+    with cluster(address, home(config.place)), _telling(work):
         TorchTrainer(
             train_share,
             train_loop_config={"config": config, "missing": missing},
@@ -66,14 +69,15 @@ def train_share(given: Mapping[str, Any]) -> None:
     """
     from ray import train
 
-    from raydd.stages import train_expert
+    from raydd.protocols import open_workbench
 
     config: Config = given["config"]
     use_threads(config.place)
-    store, context = open_store(config.place), train.get_context()
+    work, context = open_workbench(config, open_store(config.place)), train.get_context()
+    experts = work.open_experts()
     mine = given["missing"][context.get_world_rank() :: context.get_world_size()]
     for expert in mine:
-        train_expert(config, store, expert)
+        work.train_expert(experts, expert, config.distill.expert_epochs)
     train.report({"experts": len(mine)})
 
 
@@ -82,14 +86,13 @@ def _resources(gpus: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _telling(config: Config, progress: Progress) -> Iterator[None]:
+def _telling(work: "Workbench[Any]") -> Iterator[None]:
     """Tell from the driver how many trajectories the store has, since workers report at their end alone."""
-    from raydd.stages import opened_experts
-
-    opened, over = opened_experts(config, open_store(config.place)), threading.Event()
+    opened, over = work.open_experts(), threading.Event()
 
     def tell() -> None:
-        progress("experts", opened.count - len(opened.missing(config.distill.expert_epochs)), opened.count)
+        missing = opened.missing(work.config.distill.expert_epochs)
+        work.progress("experts", opened.count - len(missing), opened.count)
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):

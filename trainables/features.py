@@ -19,7 +19,7 @@ RESTARTS = 3  # of an actor that died, and of the shard in its hands
 
 
 def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: Progress = silent) -> None:
-    """Write the shards that the store lacks by a pool of actors; `raydd.stages.features` then has only to conclude.
+    """Write the shards that the store lacks by a pool of actors; `raydd features` then has only to conclude.
 
     Args:
         config: all settings; `place.ray` names the cluster.
@@ -32,13 +32,12 @@ def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: 
     """
     address = ray_address(config.place.ray)
     prepare_environment(address)
-    from raydd.data import feature_records, shards_of
-    from raydd.stages import pairs
+    from raydd.data import feature_records, load_data, shards_of
     from raydd.tuning.cluster import cluster
     from raydd.tuning.places import settled
 
     store = open_store(config.place)
-    data = pairs(config, store, progress)
+    data = load_data(config.data, store, progress)
     records = feature_records(config, data.fingerprint, store)
     shards = [shard for shard in shards_of(data) if not records.of(shard).complete]
     missing = [shard.file for shard in shards if not records.of(shard).has(shard.file)]
@@ -79,12 +78,11 @@ class ShardEncoder:
     """An actor of the pool: the data set's listing, which lies at the same path on each node, and both encoders."""
 
     def __init__(self, config: Config) -> None:
-        from raydd.data import feature_records, load_image_encoder, load_text_encoder, shards_of
-        from raydd.stages import pairs
+        from raydd.data import feature_records, load_data, load_image_encoder, load_text_encoder, shards_of
 
         use_threads(config.place)
         store, device = open_store(config.place), device_of(config.place)
-        self._config, self._data = config, pairs(config, store)
+        self._config, self._data = config, load_data(config.data, store)
         self._records = feature_records(config, self._data.fingerprint, store)
         self._shards = {shard.file: shard for shard in shards_of(self._data)}
         self._image_encoder = functools.cache(functools.partial(load_image_encoder, config.encoders, device))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import raydd
 from bench.measuring import Size, median, now, time_pieces
 from bench.rows.distillation import pixel_pieces
 from bench.rows.row import Row
@@ -44,7 +45,7 @@ def _equal(size: Size, folder: Path) -> tuple[float, float]:
     ours = _config(size, {**_script("plain-pixels"), "distill.image_lr": _IMAGE_LR})
     same = {f"distill.{name}": getattr(ours.distill, name) for name in ("pairs", "target_epochs", "max_start_epoch")}
     theirs = _config(size, {**_script("repblend-flickr30k-100"), **same, "distill.steps": _STEPS})
-    stages.experts(ours, store)
+    raydd.open(ours, store).experts()
     score, steps = max(
         (score, -steps)
         for lr in _IMAGE_LRS
@@ -56,7 +57,7 @@ def _equal(size: Size, folder: Path) -> tuple[float, float]:
     for distilled, between in _RUNS:
         config = with_settings(ours, {"distill.steps": distilled, "distill.steps_per_encoding": between})
         began = now("cpu")
-        made = stages.final_synthetic(config, store)
+        made = stages.final_synthetic(raydd.open(config, store))
         seconds = now("cpu") - began
         reached = _score(config, store, made)
         print(
@@ -92,14 +93,15 @@ def _store(size: Size, folder: Path) -> Store:
 def _scores(config: Config, store: Store) -> Iterator[tuple[int, float]]:
     """The published loop's val r_mean after so many steps."""
     try:
-        for point in stages.distill(config, store, every=_EVERY):
+        for point in stages.distill(raydd.open(config, store), every=_EVERY):
             yield point.step, _score(config, store, point.synthetic)
     except NonFiniteError:  # that step size is too large here
         return
 
 
 def _score(config: Config, store: Store, synthetic: SyntheticSet) -> float:
-    return stages.evaluate(config, store, synthetic, split="val", seeds=_SEEDS).mean["r_mean"]
+    work = raydd.open(config, store)
+    return stages.score_students(work, synthetic, split="val", seeds=range(_SEEDS)).mean["r_mean"]
 
 
 EQUAL = (

@@ -12,8 +12,8 @@ from raydd.board.published import Published, published_rows
 from raydd.board.tables import COLUMNS
 from raydd.code_version import code_version
 from raydd.evaluate.significance import LEVEL, p_values_against_best
+from raydd.protocols import trains
 from raydd.stages.comparing import Row
-from raydd.stages.whole import PROTOCOLS
 
 FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")
@@ -140,7 +140,7 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
             "method": cell.method,
             "variant": cell.variant,
             "made by": "raydd",
-            "protocol": PROTOCOLS[cell.config.distill.protocol],
+            "protocol": trains(cell.config),
             "students": cell.config.compare.protocol,
             "image encoder": cell.config.encoders.image,
             "text encoder": cell.config.encoders.text,

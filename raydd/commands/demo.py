@@ -9,11 +9,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from raydd import cli
-from raydd.config import Config
-from raydd.settings import with_settings
+
+if TYPE_CHECKING:
+    from raydd.protocols import Workbench
 
 # Small data: few pairs, narrow heads, a small batch so that an epoch has some steps, and long trajectories.
 SETTINGS: Mapping[str, Any] = {
@@ -49,7 +50,8 @@ def main(options: Options) -> int:
     from raydd.board.tables import scores_table
     from raydd.console import progress_on
     from raydd.place import home, open_store, use_threads
-    from raydd.stages import experts, pairs, run
+    from raydd.protocols import changed, open_workbench
+    from raydd.stages import run
     from raydd.sweep import sweep
     from trainables.experts import make_experts
 
@@ -57,18 +59,19 @@ def main(options: Options) -> int:
     use_threads(config.place)
     store, folder = open_store(config.place), home(config.place)
     with progress_on() as progress:
-        for line in pairs(config, store, progress).summary():
+        work = open_workbench(config, store, progress)
+        for line in work.data.summary():
             console.print(line)
         make_experts(config, workers=2, progress=progress)
-        made = experts(config, store, progress)
+        made = work.experts()
     console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)
     found = sweep(config)
     if found is None or not found.settings:
         console.print("No trial came through, so there is nothing to score.")
         return 1
-    best = with_settings(config, found.settings)
     with progress_on() as progress:
-        result = run(best, store, progress)
+        best = changed(work.with_progress(progress), found.settings)
+        result = run(best)
     rows = {name: row for name, row in result.items() if name != "made"}
     console.print(scores_table(rows, f"test, {config.distill.pairs} pairs, {config.evaluate.seeds} seeds, percent"))
     picture = _draw(best, folder / "demo")
@@ -81,16 +84,13 @@ def main(options: Options) -> int:
     return 0
 
 
-def _draw(config: Config, folder: Path) -> Path:
+def _draw(work: "Workbench[Any]", folder: Path) -> Path:
     """Draw the synthetic pairs beside the pictures that they started from."""
     from raydd.board.pictures import pairs_picture
-    from raydd.data import load_image_encoder
-    from raydd.place import device_of, open_store
-    from raydd.stages import final_synthetic, pairs
+    from raydd.stages import final_synthetic
 
-    store = open_store(config.place)
-    size = load_image_encoder(config.encoders, device_of(config.place)).size
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "pairs.png"
-    pairs_picture(final_synthetic(config, store), pairs(config, store).train, size).savefig(path, dpi=110)
+    picture = pairs_picture(final_synthetic(work), work.data.train, work.image_encoder.size)
+    picture.savefig(path, dpi=110)
     return path

@@ -11,14 +11,15 @@ def main(options: cli.Options) -> int:
     """Make the synthetic set and say where it lies."""
     from raydd.console import progress_on
     from raydd.place import open_store, use_threads
+    from raydd.protocols import open_workbench
     from raydd.stages import final_synthetic, synthetic_record
 
     config = options.settings
     use_threads(config.place)
     store, console = open_store(config.place), Console()
     with progress_on() as progress:
-        synthetic = final_synthetic(config, store, progress)
-    record = synthetic_record(config, store)
+        work = open_workbench(config, store, progress)
+        synthetic, record = final_synthetic(work), synthetic_record(work)
     console.print(
         f"{len(synthetic)} synthetic pairs in {store.root}/{record.folder}: synthetic.safetensors, pairs.parquet"
         f"{', images/' if synthetic.pixels is not None else ''}, manifest.json.",

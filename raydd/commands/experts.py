@@ -21,7 +21,7 @@ def main(options: Options) -> int:
     """Make the trajectories and say how large they are."""
     from raydd.console import progress_on
     from raydd.place import open_store, use_threads
-    from raydd.stages import experts
+    from raydd.protocols import open_workbench
 
     config = options.settings
     use_threads(config.place)
@@ -31,7 +31,7 @@ def main(options: Options) -> int:
 
         make_experts(config, workers=options.workers, gpus=options.gpus)
     with progress_on() as progress:
-        made = experts(config, store, progress)
+        made = open_workbench(config, store, progress).experts()
     epochs = [epoch for epoch in config.distill.expert_epochs if epoch]
     size = sum(len(made.record.read(made.name(0, epoch))) for epoch in epochs)
     console.print(

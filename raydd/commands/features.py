@@ -21,23 +21,19 @@ def main(options: Options) -> int:
     """Make the features record and say what it holds."""
     from raydd.console import progress_on
     from raydd.place import open_store, use_threads
-    from raydd.stages import features, pairs
+    from raydd.protocols import open_workbench
 
     config = options.settings
     use_threads(config.place)
     store, console = open_store(config.place), Console()
     with progress_on() as progress:
-        for line in pairs(config, store, progress).summary():
+        work = open_workbench(config, store, progress)
+        for line in work.data.summary():
             console.print(line)
         if options.workers:
             from trainables.features import make_features
 
             make_features(config, workers=options.workers, gpus=options.gpus, progress=progress)
-        cached = features(config, store, progress)
-    images, views, width = cached.train.images.shape
-    console.print(
-        f"features {cached.fingerprint}: {images} training images x {views} views, {width} wide; "
-        f"{len(cached.train.texts)} captions, {cached.text_width} wide. Kept in {store.root}.",
-        soft_wrap=True,
-    )
+        work.prepare()
+        console.print(work.prepared_in_words(), soft_wrap=True)
     return 0

@@ -22,16 +22,18 @@ def main(options: Options) -> int:
     """Run the stages and print the scores."""
     from raydd.console import progress_on
     from raydd.place import open_store, use_threads
-    from raydd.stages import pairs, run
+    from raydd.protocols import open_workbench
+    from raydd.stages import run
 
     config = options.settings
     use_threads(config.place)
     store = open_store(config.place)
     console = Console()
     with progress_on() as progress:
-        for line in pairs(config, store, progress).summary():
+        work = open_workbench(config, store, progress)
+        for line in work.data.summary():
             console.print(line)
-        result = run(config, store, progress)
+        result = run(work)
     rows = {name: row for name, row in result.items() if name != "made"}
     title = f"{config.evaluate.split}, {config.distill.pairs} pairs, {config.evaluate.seeds} student seeds, percent"
     console.print(scores_table(rows, title))

@@ -35,12 +35,14 @@ def main(options: Options) -> int:
     from raydd.export.searching import search
     from raydd.export.sets import open_set
     from raydd.place import open_store, use_threads
+    from raydd.protocols import open_workbench
 
     config, began = options.settings, time.monotonic()
     use_threads(config.place)
     opened = open_set(options.set)
     with progress_on() as progress:
-        found = search(opened, options.query, options.folder, config, open_store(config.place), progress)
+        work = open_workbench(config, open_store(config.place), progress)
+        found = search(opened, options.query, options.folder, work)
     console = Console()
     table = Table(title=f"nearest to: {options.query}", title_justify="left", box=None)
     table.add_column("cosine", justify="right")

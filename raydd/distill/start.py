@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from raydd.data.feature_rows import CaptionRows
@@ -62,6 +62,7 @@ def start_of(
     rank: int = 1,
     alpha: float = 1.0,
     loss: str,
+    pixels: UInt8[Tensor, "N 3 S S"] | None = None,
 ) -> SyntheticSet:
     """The same with image features in hand, and a rate for each side."""
     generator = Generator().manual_seed(seed)
@@ -73,4 +74,5 @@ def start_of(
         loss,
         split.image_of_text[captions],
         captions,
+        pixels,
     )

@@ -1,15 +1,14 @@
 """Zero-shot classification: the class whose prompts lie nearest to an image, by heads that never saw the classes.
 
-Letters: n images, K classes, T prompt templates, e width of the text encoder, D width of the shared space.
+Letters: n images, K classes, T prompt templates, D width of the shared space.
 """
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydd.distill.heads import Head, embed, to_sphere
+from raydd.distill.heads import to_sphere
 from raydd.errors import NonFiniteError
 
 # In the words of captions, since the heads are trained on these: CLIP's "itap of a {}" says nothing to them.
@@ -30,10 +29,9 @@ def prompts(names: Sequence[str]) -> list[str]:
     return [template.format(name) for name in names for template in TEMPLATES]
 
 
-def class_embeddings(text: Head, features: Float[Tensor, "KT e"]) -> Float[Tensor, "K D"]:
-    """The mean direction of each class's prompts, of features in the order of `prompts`."""
-    by_class = embed(text, features).unflatten(0, (-1, len(TEMPLATES)))
-    return to_sphere(by_class.mean(1))
+def class_directions(prompts: Float[Tensor, "KT D"]) -> Float[Tensor, "K D"]:
+    """The mean direction of each class's embedded prompts, in the order of `prompts`."""
+    return to_sphere(prompts.unflatten(0, (-1, len(TEMPLATES))).mean(1))
 
 
 def accuracies(
@@ -50,15 +48,3 @@ def accuracies(
     own = similarity.gather(1, labels[:, None])
     before = (similarity >= own).sum(1) - 1
     return {f"ACC@{k}": 100 * float((before < k).double().mean()) for k in KS}
-
-
-def score_classes(
-    image: Head, text: Head, images: Float[Tensor, "n d"], texts: Float[Tensor, "KT e"], labels: Int[Tensor, "n"]
-) -> list[dict[str, float]]:
-    """Accuracies of several students side by side, one dictionary a student."""
-    scores = []
-    for student in range(len(image.fc_bias)):
-        one_image, one_text = (Head(*(part[student] for part in head)) for head in (image, text))
-        with torch.inference_mode():
-            scores.append(accuracies(embed(one_image, images), class_embeddings(one_text, texts), labels))
-    return scores

@@ -1,25 +1,19 @@
 """All that `raydd evaluate` is asked of one set: its own scores, its baselines, and its scores elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from raydd.config import Config
 from raydd.data.class_folders import read_classes
-from raydd.export.sets import OpenedSet, open_set, set_of_record
+from raydd.export.sets import OpenedSet, open_set, require_data, set_of_record
 from raydd.progress import Progress, silent
+from raydd.protocols import changed, open_workbench
 from raydd.settings import with_file, with_settings
-from raydd.stages import final_synthetic, full_scores, pairs, selected_scores, synthetic_record
-from raydd.stages.transferring import (
-    MadeSet,
-    class_scores,
-    own_scores,
-    require_same_data,
-    transferred_scores,
-    unseen_scores,
-)
+from raydd.stages import final_synthetic, scores_of, synthetic_record
+from raydd.stages.transferring import MadeSet, class_scores, own_scores, transferred_scores, unseen_scores
 from raydd.store import Store
 
 Seeds = Sequence[Mapping[str, float]]
@@ -47,64 +41,57 @@ def score_elsewhere(config: Config, store: Store, folder: Path | None, progress:
 
     Raises:
         RecordError: the folder is not a complete set.
-        ConfigError: the settings name other data than the set was made from.
+        ConfigError: the settings name other data than the set was made from, or an encoder that cannot be had.
     """
-    if folder is None:
-        final_synthetic(config, store, progress)
-        opened = set_of_record(synthetic_record(config, store))
-    else:
-        opened = open_set(folder)
-    require_same_data(config, store, opened.facts["data"])
-    if config.evaluate.unseen:  # what is asked for must be there before anything is computed
-        pairs(with_file(config, config.evaluate.unseen), store, progress)
+    work = open_workbench(config, store, progress)
+    others = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}
+    for other in others.values():  # what is asked for must be there before anything is computed
+        _ = other.image_encoder, other.text_encoder
+    unseen = open_workbench(_unseen(config), store, progress) if config.evaluate.unseen else None
+    if unseen is not None:
+        _ = unseen.data
     if config.evaluate.classes:
         read_classes(Path(config.evaluate.classes).expanduser())
+    if folder is None:
+        final_synthetic(work)
+        opened = set_of_record(synthetic_record(work))
+    else:
+        opened = open_set(folder)
+    require_data(opened, work.data)
     made = made_set(opened)
-    config = made.settings(config)
     found = Elsewhere(f"{opened.title}, {config.evaluate.split}")
-    found.retrieval["synthetic"] = own_scores(config, store, made, progress)
+    found.retrieval["synthetic"] = own_scores(work, made)
     for name in config.evaluate.baselines:
-        scores = full_scores if name == "full" else selected_scores
-        arguments = () if name == "full" else (name,)
-        found.retrieval[name] = scores(config, store, *arguments, progress=progress).seeds
-    for encoders in config.evaluate.encoders:
-        other = _with_encoders(config, encoders)
+        found.retrieval[name] = scores_of(work, name).seeds
+    for encoders, other in others.items():
         for name, photographs in (("synthetic", False), ("its photographs", True)):
-            found.retrieval[f"{name}, {encoders}"] = transferred_scores(
-                other, store, made, photographs=photographs, progress=progress
-            )
-    if config.evaluate.unseen:
+            found.retrieval[f"{name}, {encoders}"] = transferred_scores(other, made, photographs=photographs)
+    if unseen is not None:
         name = Path(config.evaluate.unseen).stem
-        found.retrieval[f"synthetic, on all of {name}"] = unseen_scores(
-            config, store, made, config.evaluate.unseen, progress
-        )
+        found.retrieval[f"synthetic, on all of {name}"] = unseen_scores(work, made, unseen)
     if config.evaluate.classes:
         classes = Path(config.evaluate.classes).expanduser()
-        found.classes["synthetic"] = class_scores(config, store, made, classes, progress)
+        found.classes["synthetic"] = class_scores(work, made, classes)
     return found
 
 
-def _with_encoders(config: Config, encoders: str) -> Config:
+def _with_encoders(encoders: str) -> dict[str, Any]:
     image, _, text = encoders.partition("+")
     settings = {"encoders.image": image, "encoders.image_weights": "", "experts.width": 0}
-    if text:
-        settings |= {"encoders.text": text, "encoders.text_weights": ""}
-    return with_settings(config, settings)
+    return settings | ({"encoders.text": text, "encoders.text_weights": ""} if text else {})
+
+
+def _unseen(config: Config) -> Config:
+    """The settings of another data set, whose captions the set's own text encoder reads."""
+    own = {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
+    return with_settings(with_file(config, config.evaluate.unseen), own)
 
 
 def made_set(opened: OpenedSet) -> MadeSet:
     """What is to be known of an opened set."""
     encoders = opened.facts["encoders"]
     captions = tuple(row["nearest_captions"][0] for row in opened.rows)
-    return MadeSet(
-        opened.synthetic,
-        opened.manifest["fingerprint"],
-        encoders["image"],
-        encoders["text"],
-        captions,
-        opened.temperature,
-        opened.width,
-    )
+    return MadeSet(opened.synthetic, opened.manifest["fingerprint"], encoders["image"], encoders["text"], captions)
 
 
 def _summary(seeds: Seeds, metric: str) -> dict[str, Any]:

@@ -8,17 +8,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from raydd.data import ImageEncoder
-from raydd.distill.experts import Heads
-from raydd.distill.heads import Head, embed
 from raydd.errors import ConfigError, NonFiniteError
 from raydd.export.sets import OpenedSet
 
 HEADS, IMAGE_MODEL, TEXT_MODEL = "heads.safetensors", "image.onnx", "text_head.onnx"
-_NAMES = ("projection.weight", "projection.bias", "fc.weight", "fc.bias", "norm.weight", "norm.bias")
 _AGREES = 1e-4  # largest difference of a unit embedding's entries between ONNX and torch
 
-READING = """\
+_READING = """\
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -38,25 +34,35 @@ def load_head(side, file="heads.safetensors"):
     head.load_state_dict(state)
     return head.eval()
 
-image_head, text_head = load_head("image"), load_head("text")
+{heads}
 """
 
 
-def write_heads(heads: Heads, opened: OpenedSet, folder: Path) -> dict[str, str]:
-    """Both heads in one safetensors file, named as `torch.nn` names them; the header says which encoders they need."""
+def reading(tensors: Mapping[str, Tensor]) -> str:
+    """Code that reads a student's file."""
+    if any(name.startswith("image_encoder.") for name in tensors):
+        return _READING.replace(
+            "{heads}",
+            'text_head = load_head("text")\n'
+            "# The image encoder's weights have the names of raydd's encoder of the header's name, trained as it was:\n"
+            'image_encoder = {n.removeprefix("image_encoder."): w for n, w in load_file("heads.safetensors").items()'
+            ' if n.startswith("image_encoder.")}',
+        )
+    return _READING.replace("{heads}", 'image_head, text_head = load_head("image"), load_head("text")')
+
+
+def write_student(tensors: Mapping[str, Tensor], opened: OpenedSet, folder: Path) -> dict[str, str]:
+    """A student's weights in one safetensors file; the header says which encoders they need."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"{side}.{name}": part.contiguous()
-        for side, head in zip(("image", "text"), heads, strict=True)
-        for name, part in zip(_NAMES, head, strict=True)
-    }
     encoders = opened.facts["encoders"]
     header = {"image_encoder": encoders["image"], "text_encoder": encoders["text"]}
-    save_file(tensors, folder / HEADS, {**header, "temperature": str(opened.temperature)})
-    return {HEADS: "image and text head of a student: Linear, GELU, Linear, residual, LayerNorm"}
+    save_file(dict(tensors), folder / HEADS, {**header, "temperature": str(opened.temperature)})
+    trained = any(name.startswith("image_encoder.") for name in tensors)
+    what = "image encoder and text head" if trained else "image and text head"
+    return {HEADS: f"{what} of a student; a head is Linear, GELU, Linear, residual, LayerNorm"}
 
 
-def write_onnx(heads: Heads, encoder: ImageEncoder, folder: Path) -> dict[str, str]:
+def write_onnx(modules: tuple[nn.Module, nn.Module], size: int, text_width: int, folder: Path) -> dict[str, str]:
     """`image.onnx`, from pixels [B 3 S S] in 0 to 1 to unit embeddings, and `text_head.onnx`, from text features.
 
     Both are run by onnxruntime on random input and compared with torch; what differs is not left there.
@@ -66,27 +72,15 @@ def write_onnx(heads: Heads, encoder: ImageEncoder, folder: Path) -> dict[str, s
         NonFiniteError: what ONNX gives is not what torch gives.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    image, text = heads
+    image, text = modules
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(2, 3, encoder.size, encoder.size, generator=generator)
-    rows = torch.randn(2, text.projection_weight.shape[1], generator=generator)
-    _write(nn.Sequential(encoder.module.cpu(), _HeadModule(image)), pixels, folder / IMAGE_MODEL, "pixels")
-    _write(_HeadModule(text), rows, folder / TEXT_MODEL, "text_features")
+    pixels = torch.rand(2, 3, size, size, generator=generator)
+    _write(image, pixels, folder / IMAGE_MODEL, "pixels")
+    _write(text, torch.randn(2, text_width, generator=generator), folder / TEXT_MODEL, "text_features")
     return {
-        IMAGE_MODEL: f"image encoder and head: `pixels` [B 3 {encoder.size} {encoder.size}] in 0 to 1 to `embedding`",
-        TEXT_MODEL: f"text head: `text_features` [B {rows.shape[1]}] of the text encoder to `embedding`",
+        IMAGE_MODEL: f"the student's image side: `pixels` [B 3 {size} {size}] in 0 to 1 to `embedding`",
+        TEXT_MODEL: f"text head: `text_features` [B {text_width}] of the text encoder to `embedding`",
     }
-
-
-class _HeadModule(nn.Module):
-    def __init__(self, head: Head) -> None:
-        super().__init__()
-        for name, part in head._asdict().items():
-            self.register_buffer(name, part)
-
-    def forward(self, features: Tensor) -> Tensor:
-        parts: Mapping[str, Tensor] = dict(self.named_buffers())
-        return embed(Head(**parts), features)
 
 
 def _write(module: nn.Module, example: Tensor, file: Path, name: str) -> None:

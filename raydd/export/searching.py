@@ -4,25 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from raydd.config import Config
-from raydd.data import ImageEncoder, load_image_encoder, load_text_encoder
 from raydd.data.images import FileImage
-from raydd.distill.heads import embed
 from raydd.errors import DataError
-from raydd.export.encoding import encode_images, encoders_of
 from raydd.export.sets import OpenedSet
-from raydd.export.students import train_student
-from raydd.place import device_of
-from raydd.progress import Progress, silent
-from raydd.store import Record, Store
+from raydd.protocols import Workbench
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -33,37 +22,30 @@ class Found:
     cosine: float
 
 
-def search(
-    opened: OpenedSet, query: str, folder: Path, config: Config, store: Store, progress: Progress = silent
-) -> list[Found]:
+def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) -> list[Found]:
     """All photographs of a folder, the nearest to the query first.
 
-    The folder's features are kept in the store, so that a second search only trains its student.
+    What can be computed of the photographs once is kept in the store, so that a second search only trains its student.
 
     Args:
         opened: the synthetic set that the student trains on.
         query: a text, or the path of an image.
         folder: where the photographs are, folders in it included.
-        config: the students' recipe, the encoders' weights, where to compute.
-        store: where the folder's features are kept.
-        progress: told about encoded photographs.
+        work: of the settings that made the set.
 
     Raises:
         DataError: there is no photograph, or one cannot be read.
     """
-    device = device_of(config.place)
     paths = photographs(folder)
-    encoder = load_image_encoder(encoders_of(opened, config), device)
-    image_head, text_head = train_student(opened, config.students, device)
-    features = _features(encoder, paths, folder, config, store, device, progress)
-    with torch.no_grad():
-        if Path(query).is_file():
-            asked = encode_images(encoder, [FileImage(query, query)], config, device)
-            wanted = embed(image_head, asked)
-        else:
-            text_encoder = load_text_encoder(encoders_of(opened, config), device)
-            wanted = embed(text_head, text_encoder.encode([query]).float().cpu())
-        cosines = (embed(image_head, features) @ wanted.T)[:, 0]
+    images = [FileImage(path.name, str(path)) for path in paths]
+    gallery = work.gallery(images, _listed(paths, folder))
+    (student,) = work.train_students(opened.synthetic, [0])
+    if Path(query).is_file():
+        asked = FileImage(query, query)
+        wanted = work.embed_images(student, work.gallery([asked], hashlib.sha256(asked.read()).hexdigest()))[0]
+    else:
+        wanted = work.embed_texts(student, work.text_encoder.encode([query]).float().cpu())[0]
+    cosines = (work.embed_images(student, gallery)[0] @ wanted.T)[:, 0]
     order = cosines.argsort(descending=True).tolist()
     return [Found(paths[place], float(cosines[place])) for place in order]
 
@@ -80,22 +62,7 @@ def photographs(folder: Path) -> list[Path]:
     return found
 
 
-def _features(
-    encoder: ImageEncoder,
-    paths: Sequence[Path],
-    folder: Path,
-    config: Config,
-    store: Store,
-    device: str,
-    progress: Progress,
-) -> Float[Tensor, "n d"]:
-    """The photographs' features, from the store where names, sizes and times are those that were encoded."""
+def _listed(paths: Sequence[Path], folder: Path) -> str:
+    """What tells these photographs from others: names, sizes and times."""
     listed = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    files = hashlib.sha256("\n".join(listed).encode()).hexdigest()
-    record = Record.of(store, "searched", {"image": encoder.identity, "files": files}, {}, version=VERSION)
-    if not record.complete:
-        images = [FileImage(path.name, str(path)) for path in paths]
-        features = encode_images(encoder, images, config, device, progress)
-        record.write_tensors("features.safetensors", {"features": features})
-        record.finish(facts={"photographs": len(paths)})
-    return record.read_tensors("features.safetensors")["features"]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from raydd.data import DataSet
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import RecordError
+from raydd.errors import ConfigError, RecordError
 from raydd.evaluate.scores import Scores
 from raydd.stages import load_synthetic
 from raydd.store import Record, Store
@@ -79,6 +80,20 @@ def set_of_record(record: Record) -> OpenedSet:
     synthetic = load_synthetic(record)
     rows = pq.read_table(io.BytesIO(record.read(PAIRS))).to_pylist()
     return OpenedSet(record, synthetic, tuple(rows), record.read_json(MANIFEST))
+
+
+def require_data(opened: OpenedSet, data: DataSet) -> None:
+    """Refuse settings that name other data than the set was made from.
+
+    Raises:
+        ConfigError: names both.
+    """
+    made_from = opened.facts["data"]
+    if made_from["fingerprint"] != data.fingerprint:
+        raise ConfigError(
+            f"The set was made from {made_from['name']} ({made_from['fingerprint']}), these settings read {data.name} "
+            f"({data.fingerprint}). Give the settings that it was made with: --config FILE.yaml."
+        )
 
 
 def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:

@@ -4,14 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from raydd.config import Config
-from raydd.data import load_image_encoder
 from raydd.export.cards import card
-from raydd.export.encoding import encoders_of
-from raydd.export.heads import READING, write_heads, write_onnx
+from raydd.export.heads import reading, write_onnx, write_student
 from raydd.export.rows import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
 from raydd.export.sets import kept_scores, open_set
-from raydd.export.students import train_student
-from raydd.place import device_of
+from raydd.protocols import open_workbench
 
 CARD = "README.md"
 
@@ -23,7 +20,6 @@ import webdataset
 
 pairs = webdataset.WebDataset(FOLDER + "/{SHARD}", shardshuffle=False).decode("pil")""",
     "png": "import json\nfrom pathlib import Path\n\npairs = json.loads((Path(FOLDER) / 'pairs.json').read_text())",
-    "head": READING,
     "onnx": """\
 import onnxruntime
 
@@ -46,7 +42,7 @@ def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: st
         RecordError: the folder is not a synthetic set.
     """
     opened = open_set(folder)
-    metadata: dict[str, Any] = {}
+    metadata, code = dict[str, Any](), ""
     if to in _ROWS:
         files = _ROWS[to](opened, into)
         metadata["task_categories"] = ["feature-extraction", "zero-shot-image-classification"]
@@ -54,11 +50,15 @@ def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: st
             files_of = [{"split": "train", "path": PARQUET}]
             metadata["configs"] = [{"config_name": "default", "data_files": files_of}]
     else:
-        device = device_of(config.place)
-        heads = train_student(opened, config.students, device)
-        files = write_heads(heads, opened, into)
+        work = open_workbench(config, opened.record.store)
+        (student,) = work.train_students(opened.synthetic, [0])
+        tensors = work.student_tensors(student)
+        files, code = write_student(tensors, opened, into), reading(tensors)
         if to == "onnx":
-            files |= write_onnx(heads, load_image_encoder(encoders_of(opened, config), "cpu"), into)
-    text = card(opened, kept_scores(opened), files=files, reading=_READING[to], metadata=metadata, licence=licence)
+            size, text_width = work.image_encoder.size, opened.synthetic.text_features.shape[1]
+            files |= write_onnx(work.student_modules(student), size, text_width, into)
+    text = card(
+        opened, kept_scores(opened), files=files, reading=_READING.get(to, code), metadata=metadata, licence=licence
+    )
     (into / CARD).write_text(text, encoding="utf-8")
     return {**files, CARD: "the data card"}

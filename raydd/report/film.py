@@ -5,6 +5,7 @@ import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from raydd import stages
-from raydd.config import Config
-from raydd.distill.experts import Heads
-from raydd.distill.heads import embed
 from raydd.errors import ConfigError
-from raydd.progress import Progress
+from raydd.protocols import Workbench, open_workbench, trial_settings
 from raydd.report.charts import LIGHT
 from raydd.report.maps import pca
 from raydd.settings import with_settings
@@ -32,32 +30,27 @@ _REMADE = ("synthetic", "pixels", "scores")  # records that the film must make a
 Embeddings = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]
 
 
-def distilled_again(config: Config, store: Store, heads: Heads, frames: int, progress: Progress) -> list[Embeddings]:
-    """Images and texts in the shared space over the steps of a distillation of features, which is made once more.
+def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Embeddings]:
+    """Images and texts in the shared space over the steps of a distillation, which is made once more.
 
     Args:
-        config: the settings that made the set.
-        store: has the features and the experts; nothing is written to it.
-        heads: an expert's, which embed the pairs.
+        work: of the settings that made the set; its store has the features and the experts, and is not written to.
+        networks: an expert's, which embed the pairs.
         frames: how many states to see.
-        progress: told about steps.
 
     Raises:
         ConfigError: the store is a bucket, whose records cannot be borrowed.
     """
-    if store.folder is None:
+    if work.store.folder is None:
         raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to one.")
-    config = with_settings(config, {"distill.space": "features"})
+    config = with_settings(work.config, trial_settings(work.config))
     with tempfile.TemporaryDirectory() as scratch:
-        for kept in store.folder.iterdir():
+        for kept in work.store.folder.iterdir():
             if kept.name not in _REMADE:
                 (Path(scratch) / kept.name).symlink_to(kept)
-        every = max(1, config.distill.steps // frames)
-        points = stages.distill(config, Store(scratch), progress, every=every)
-        return [
-            (embed(heads[0], point.synthetic.image_features), embed(heads[1], point.synthetic.text_features))
-            for point in points
-        ]
+        again = open_workbench(config, Store(scratch), work.progress, work.opened)
+        points = stages.distill(again, every=max(1, config.distill.steps // frames))
+        return [again.embed(networks, point.synthetic) for point in points]
 
 
 def film(states: Sequence[Embeddings]) -> bytes:

@@ -7,16 +7,17 @@ from typing import Any
 from raydd.board.history import History
 from raydd.config import Config
 from raydd.errors import RecordError
-from raydd.export.sets import OpenedSet, kept_scores, open_set, set_of_record
+from raydd.export.sets import OpenedSet, kept_scores, open_set, require_data, set_of_record
 from raydd.place import home, mlflow_address, open_store, study_address
 from raydd.progress import Progress
+from raydd.protocols import changed, open_workbench, trial_settings
 from raydd.report.page import Page
 from raydd.report.search import objectives_of, sweep_parts
-from raydd.report.sets import Looks, require_data, set_parts
+from raydd.report.sets import Looks, set_parts
 from raydd.report.sweeps import best_first, trials_of
 from raydd.report.whole import final_of, result_rows, set_page
 from raydd.settings import flatten, load, with_settings
-from raydd.stages import evaluate, full_scores, pairs, selected_scores
+from raydd.stages import score_students, scores_of
 from raydd.store import Record, Store
 from raydd.tuning import study as studies
 from raydd.tuning.results import SETTINGS
@@ -46,7 +47,7 @@ def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_set
     final = final_of(folder)
     if own_settings:
         config = _settings_of(study, config, folder / SETTINGS)
-    found = final["settings"] if final else {**best[0].settings, "distill.space": "features"}
+    found = final["settings"] if final else {**best[0].settings, **trial_settings(config)}
     config = with_settings(config, _known(config, found))
     opened = set_of_record(_record(store, final["record"] if final else best[0].record))
     scores = {split: final[split] for split in ("val", "test")} if final else kept_scores(opened)
@@ -91,21 +92,17 @@ def _page(
     title: str,
     command: str,
 ) -> Page:
-    store = open_store(config.place)
-    data = pairs(config, store, progress)
-    require_data(opened, data)
-    shown = set_parts(opened, data, config, looks, progress)
+    work = open_workbench(config, open_store(config.place), progress)
+    require_data(opened, work.data)
+    shown = set_parts(opened, work, looks)
     if not scores:  # never on test: that is for what is concluded
-        seeds = config.evaluate.seeds
-        scores = {"val": evaluate(config, store, opened.synthetic, split="val", seeds=seeds).as_json()}
+        seeds = range(config.evaluate.seeds)
+        scores = {"val": score_students(work, opened.synthetic, split="val", seeds=seeds).as_json()}
     split = config.evaluate.split if config.evaluate.split in scores else next(iter(scores))
-    config = with_settings(config, {"evaluate.split": split})
-    baselines = {
-        name: full_scores(config, store, progress) if name == "full" else selected_scores(config, store, name, progress)
-        for name in config.evaluate.baselines
-    }
+    work = changed(work, {"evaluate.split": split})
+    baselines = {name: scores_of(work, name) for name in config.evaluate.baselines}
     rows = result_rows(opened, scores, {name: row.as_json() for name, row in baselines.items()}, split)
-    return set_page(opened, config, rows, {**shown, **parts}, title=title, command=command)
+    return set_page(opened, work.config, rows, {**shown, **parts}, title=title, command=command)
 
 
 def _settings_of(study: Any, config: Config, file: Path) -> Config:

@@ -4,20 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from raydd.config import Config
-from raydd.data import DataSet, load_image_encoder, load_text_encoder
-from raydd.distill.experts import Experts, Heads
-from raydd.distill.heads import embed
-from raydd.errors import ConfigError
 from raydd.evaluate.collapse import collapse_measures
-from raydd.export.encoding import encode_images, encoders_of
 from raydd.export.sets import OpenedSet
-from raydd.place import device_of
-from raydd.progress import Progress
+from raydd.protocols import Workbench
 from raydd.report.film import address, distilled_again, film
 from raydd.report.gallery import shown_pairs
 from raydd.report.maps import modality_maps, similarity_map
@@ -44,48 +33,24 @@ class Looks:
     """Frames of the film; 0 is none."""
 
 
-def require_data(opened: OpenedSet, data: DataSet) -> None:
-    """Refuse settings that name other data than the set was made from.
-
-    Raises:
-        ConfigError: names both.
-    """
-    made_from = opened.facts["data"]
-    if made_from["fingerprint"] != data.fingerprint:
-        raise ConfigError(
-            f"The set was made from {made_from['name']} ({made_from['fingerprint']}), these settings read {data.name} "
-            f"({data.fingerprint}). Give the settings that it was made with: --config FILE.yaml."
-        )
-
-
-def set_parts(opened: OpenedSet, data: DataSet, config: Config, looks: Looks, progress: Progress) -> dict[str, Any]:
+def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str, Any]:
     """The page's fields that show a set: pairs, similarity, maps and collapse measures.
 
     Args:
         opened: the set.
-        data: the data that it was made from.
-        config: encoders' weights and place are read; all of it for a film.
+        work: of the settings that made it.
         looks: the plane of the maps, and whether there is a film.
-        progress: told about encoded images.
     """
-    device = device_of(config.place)
-    encoder = load_image_encoder(encoders_of(opened, config), device)
-    parts: dict[str, Any] = {
-        "pairs": shown_pairs(opened, data.train, encoder.size),
-        "pairs_note": _pairs_note(opened),
-        "similarity": similarity_map(opened.synthetic.similarity.matrix()),
-    }
     synthetic = opened.synthetic
-    heads = expert_heads(opened)
-    if heads is None:
+    parts: dict[str, Any] = {
+        "pairs": shown_pairs(opened, work.data.train, work.image_encoder.size),
+        "pairs_note": _pairs_note(opened),
+        "similarity": similarity_map(synthetic.similarity.matrix()),
+    }
+    networks = last_expert(opened, work)
+    if networks is None:
         return parts
-    images = [data.train.images[index] for index in synthetic.start_images.tolist()]
-    captions = [data.train.captions[index] for index in synthetic.start_captions.tolist()]
-    text_encoder = load_text_encoder(encoders_of(opened, config), device)
-    with torch.no_grad():
-        texts = text_encoder.encode(captions).float().cpu()
-    start = _embedded(heads, encode_images(encoder, images, config, device, progress), texts)
-    end = _embedded(heads, synthetic.image_features, synthetic.text_features)
+    start, end = work.embed(networks, work.began_as(synthetic)), work.embed(networks, synthetic)
     before, after = collapse_measures(*start), collapse_measures(*end)
     parts["maps"] = modality_maps(start, end, looks.plane)
     parts["collapse_table"] = [
@@ -93,34 +58,20 @@ def set_parts(opened: OpenedSet, data: DataSet, config: Config, looks: Looks, pr
         for name, words in MEASURES.items()
     ]
     if looks.frames:
-        states = [start, *distilled_again(config, opened.record.store, heads, looks.frames, progress)]
+        states = [start, *distilled_again(work, networks, looks.frames)]
         parts["film"] = address(film(states))
         parts["film_words"] = (
-            f"Images and texts of the distillation of features in {len(states)} states, the real pairs first, in the "
-            "plane of their principal components."
+            f"Images and texts of the distillation in {len(states)} states, the real pairs first, in the plane of "
+            "their principal components."
         )
     return parts
 
 
-def expert_heads(opened: OpenedSet) -> Heads | None:
-    """The first expert's heads at the last epoch that the distillation read; None where the store lacks them."""
-    settings, synthetic = opened.settings, opened.synthetic
-    experts = Experts(
-        Record(opened.record.store, "experts", opened.manifest["upstream"]["experts"], {}, {}),
-        synthetic.image_features.shape[1],
-        synthetic.text_features.shape[1],
-        opened.width,
-        settings["experts"]["first_seed"],
-        settings["experts"]["count"],
-    )
-    epoch = settings["max_start_epoch"] - 1 + settings["target_epochs"]
+def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
+    """The first expert's networks at the last epoch that the distillation read; None where the store lacks them."""
+    record = Record(opened.record.store, "experts", opened.manifest["upstream"]["experts"], {}, {})
+    experts, epoch = work.experts_in(record, opened.synthetic), work.config.distill.expert_epochs[-1]
     return experts.snapshot(0, epoch) if experts.has(0, epoch) else None
-
-
-def _embedded(
-    heads: Heads, images: Float[Tensor, "N d"], texts: Float[Tensor, "N e"]
-) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-    return embed(heads[0], images), embed(heads[1], texts)
 
 
 def _pairs_note(opened: OpenedSet) -> str:

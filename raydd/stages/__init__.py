@@ -2,39 +2,36 @@
 
     pairs -> features -> experts -> distill -> evaluate
 
-Plain functions of a `Config` and a `Store`, called alike by the command line, a notebook, a Ray worker and the tests.
+Plain functions of a workbench (`raydd.open`), called alike by the command line, a notebook, a Ray worker and the tests.
 """
 
 from raydd.stages.distilling import (
     DistillPoint,
+    collapse_over_steps,
     distill,
     final_synthetic,
     load_synthetic,
+    records_of,
     synthetic_record,
 )
-from raydd.stages.evaluating import evaluate, full_scores, selected_scores, synthetic_scores
-from raydd.stages.experts import experts, missing_experts, opened_experts, train_expert
-from raydd.stages.features import features, pairs, prepare
-from raydd.stages.selecting import select
-from raydd.stages.whole import run
+from raydd.stages.evaluating import full_scores, scores_of, scores_record, selected_scores, synthetic_scores
+from raydd.stages.pipeline import run
+from raydd.stages.students import fit_rates, score_students
 
 __all__ = [
     "DistillPoint",
+    "collapse_over_steps",
     "distill",
-    "evaluate",
-    "experts",
-    "features",
     "final_synthetic",
+    "fit_rates",
     "full_scores",
     "load_synthetic",
-    "missing_experts",
-    "opened_experts",
-    "pairs",
-    "prepare",
+    "records_of",
     "run",
-    "select",
+    "score_students",
+    "scores_of",
+    "scores_record",
     "selected_scores",
     "synthetic_record",
     "synthetic_scores",
-    "train_expert",
 ]

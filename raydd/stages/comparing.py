@@ -11,14 +11,11 @@ from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
 from raydd.evaluate.scores import Scores
 from raydd.presets import PRESETS
-from raydd.progress import Progress, silent
+from raydd.protocols import Workbench
 from raydd.settings import with_settings
-from raydd.stages.distilling import collapse_over_steps, load_synthetic, synthetic_record
-from raydd.stages.encoder_bench import open_bench
+from raydd.stages.distilling import collapse_over_steps, load_synthetic, records_of
 from raydd.stages.evaluating import full_scores, scores_record, selected_scores, synthetic_scores
-from raydd.stages.features import features as make_features
-from raydd.stages.selecting import selection_record
-from raydd.store import Record, Store
+from raydd.store import Record
 
 FULL = "full"
 _AS_PUBLISHED = {
@@ -26,7 +23,6 @@ _AS_PUBLISHED = {
     "distill.fit_rates": False,
     "evaluate.choice": "best-on-split",
 }
-_FLOAT = 4  # bytes
 _OF_A_PRESET = ("distill.", "pixels.")  # its encoders and experts would make another table
 
 
@@ -116,57 +112,45 @@ def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
     return Cell(method, variant, data, pairs + 1, with_settings(config, given))
 
 
-def is_made(cell: Cell, store: Store) -> bool:
-    """Whether the store has the row's scores; its features must be there."""
-    return scores_record(cell.config, store, cell.kind).complete
+def is_made(cell: Cell, work: Workbench[Any]) -> bool:
+    """Whether the store has the row's scores; its features must be there. `work` is the workbench of its settings."""
+    return scores_record(work, cell.kind).complete
 
 
-def make_row(cell: Cell, store: Store, progress: Progress = silent) -> Row:
-    """Make a row, or read it if the store has it."""
+def make_row(cell: Cell, work: Workbench[Any]) -> Row:
+    """Make a row, or read it if the store has it; `work` is the workbench of its settings."""
     if cell.kind == "synthetic":
-        return _distilled(cell, store, progress)
+        return _distilled(cell, work)
     if cell.kind == FULL:
-        scores = full_scores(cell.config, store, progress)
-        return Row(cell, _by_metric(scores), None, None, _real_bytes(cell.config, store, 0), "")
-    return _selected(cell, store, progress)
+        return Row(cell, _by_metric(full_scores(work)), None, None, work.real_bytes(0), "")
+    return _selected(cell, work)
 
 
-def _distilled(cell: Cell, store: Store, progress: Progress) -> Row:
-    scores, record = synthetic_scores(cell.config, store, progress), synthetic_record(cell.config, store)
-    records = _records(record, cell.config, store)
+def _distilled(cell: Cell, work: Workbench[Any]) -> Row:
+    scores, records = synthetic_scores(work), records_of(work)
     facts = [part.facts() for part in records]
     return Row(
         cell,
         _by_metric(scores),
         sum(part["seconds"] + part.get("preparing_seconds", 0.0) for part in facts),
         max(part.get("peak_bytes", 0) for part in facts) or None,
-        load_synthetic(record).stored_bytes,
-        record.folder,
+        load_synthetic(records[-1]).stored_bytes,
+        records[-1].folder,
         _collapse(records),
     )
 
 
-def _selected(cell: Cell, store: Store, progress: Progress) -> Row:
-    scores = selected_scores(cell.config, store, cell.kind, progress)
-    if cell.config.distill.protocol == "encoder":  # pairs drawn by seed, which takes no time
-        return Row(cell, _by_metric(scores), None, None, _real_bytes(cell.config, store, cell.pairs), "")
-    facts = [
-        selection_record(cell.config, store, cell.kind, pairs=cell.pairs, seed=seed).facts()
-        for seed in range(cell.config.evaluate.seeds)
-    ]
-    seconds, peak = fmean(part["seconds"] for part in facts), max(part["peak_bytes"] for part in facts)
-    return Row(cell, _by_metric(scores), seconds, peak, _real_bytes(cell.config, store, cell.pairs), "")
+def _selected(cell: Cell, work: Workbench[Any]) -> Row:
+    scores = selected_scores(work, cell.kind)
+    costs = [work.selection_cost(cell.kind, cell.pairs, seed) for seed in range(cell.config.evaluate.seeds)]
+    taken = [cost for cost in costs if cost is not None]
+    seconds = fmean(cost[0] for cost in taken) if taken else None
+    peak = max((cost[1] for cost in taken), default=None)
+    return Row(cell, _by_metric(scores), seconds, peak, work.real_bytes(cell.pairs), "")
 
 
 def _by_metric(scores: Scores) -> dict[str, tuple[float, ...]]:
     return {metric: tuple(seed[metric] for seed in scores.seeds) for metric in scores.seeds[0]}
-
-
-def _records(record: Record, config: Config, store: Store) -> list[Record]:
-    """A synthetic set's record, after that of the set in features that it came from."""
-    if config.distill.space != "features-then-pixels":
-        return [record]
-    return [synthetic_record(with_settings(config, {"distill.space": "features"}), store), record]
 
 
 def _collapse(records: Sequence[Record]) -> list[dict[str, float]]:
@@ -176,17 +160,6 @@ def _collapse(records: Sequence[Record]) -> list[dict[str, float]]:
         points += [point | {"step": before + point["step"]} for point in collapse_over_steps(record)]
         before = points[-1]["step"] if points else 0.0
     return points
-
-
-def _real_bytes(config: Config, store: Store, pairs: int) -> int:
-    """Size of what students read of real pairs; 0 pairs are all of them, an image kept once for its captions."""
-    if config.distill.protocol == "encoder":
-        bench = open_bench(config, store)
-        images, texts = (pairs, pairs) if pairs else (len(bench.data.train), len(bench.captions.train.texts))
-        return images * 3 * bench.encoder.size**2 + _FLOAT * texts * bench.captions.width
-    cached = make_features(config, store)
-    images, texts = (pairs, pairs) if pairs else (cached.train.images.shape[0], len(cached.train.texts))
-    return _FLOAT * (images * cached.image_width + texts * cached.text_width)
 
 
 def _of_a_preset(settings: Mapping[str, Any]) -> dict[str, Any]:

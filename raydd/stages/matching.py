@@ -1,22 +1,20 @@
-"""One phase of a distillation, whatever is trained in it: matching steps until the record is complete, interrupted at
-any time."""
+"""One phase of a distillation: matching steps until the record is complete, interrupted at any time."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from raydd.config import DistillConfig
-from raydd.data import CaptionRows, DataSet
-from raydd.distill.engine import DistillPoint
-from raydd.distill.learned import LearnedSet
+from raydd.distill.engine import Distillation, DistillPoint
 from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import content_of
 from raydd.errors import NonFiniteError, RecordError
 from raydd.memory import peak_bytes, reset_peak
-from raydd.progress import Leave, Progress
-from raydd.stages.collapsing import is_due
-from raydd.stages.curves import Log, Points, without_log
-from raydd.stages.rates import fit_rates
+from raydd.progress import Leave
+from raydd.protocols import Workbench
+from raydd.stages.notes import Log, Points, without_log
+from raydd.stages.students import fit_rates
 from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record
 
@@ -26,25 +24,18 @@ CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
 
 
+_COLLAPSE_POINTS = 10  # times that collapse is measured over the steps, beside the start
+
+
 @dataclass(frozen=True)
 class Phase:
     """A phase and what it needs of its surroundings."""
 
+    work: Workbench[Any]
     record: Record
     settings: DistillConfig
-    begin: Callable[[], LearnedSet]
-    """The distillation at its start."""
-    collapse: Callable[[SyntheticSet], dict[str, float]]
-    """Collapse measures of a set."""
-    score: Callable[[SyntheticSet], float]
-    """Val r_mean of one student of a set, by which the rates are fitted at the end."""
-    data: DataSet
-    captions: CaptionRows
-    """Features of the training captions."""
-    facts: Mapping[str, Any]
-    """What the record says of the encoders and the experts."""
-    device: str
-    progress: Progress
+    start: Callable[[], SyntheticSet]
+    """The set to start from."""
     every: int
     """Steps between two points; 0 yields the last one alone."""
     total: int
@@ -69,7 +60,7 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
         log = Log.of_tensors(record.read_tensors(CURVE))
         yield phase.point(settings.steps, log.last_means(1), load_synthetic(record), log.collapse)
         return
-    reset_peak(phase.device)
+    reset_peak(phase.work.device)
     began = time.perf_counter()
     distillation, log = _begin(phase)
     preparing = time.perf_counter() - began
@@ -86,7 +77,7 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
         log.steps.append(metrics | {"seconds": time.perf_counter() - began})
         _note_collapse(phase, distillation, log)
         try:
-            phase.progress("distillation steps", before + distillation.done, phase.total)
+            phase.work.progress("distillation steps", before + distillation.done, phase.total)
         except Leave:
             record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
             raise
@@ -114,9 +105,9 @@ def load_synthetic(record: Record) -> SyntheticSet:
     return SyntheticSet.of_tensors(record.read_tensors(SET), record.facts()["set"])
 
 
-def _begin(phase: Phase) -> tuple[LearnedSet, Log]:
+def _begin(phase: Phase) -> tuple[Distillation, Log]:
     """A distillation at its start or at its last checkpoint, and its notes so far."""
-    distillation = phase.begin()
+    distillation = phase.work.begin(phase.settings, phase.start())
     if not phase.record.has(CHECKPOINT):
         return distillation, Log()
     state = phase.record.read_tensors(CHECKPOINT)
@@ -124,17 +115,18 @@ def _begin(phase: Phase) -> tuple[LearnedSet, Log]:
     return distillation, Log.of_tensors(state)
 
 
-def _note_collapse(phase: Phase, distillation: LearnedSet, log: Log) -> None:
-    if is_due(distillation.done, phase.settings.steps):
-        measures = phase.collapse(distillation.synthetic())
-        log.collapse.append({"step": distillation.done, **measures})
+def _note_collapse(phase: Phase, distillation: Distillation, log: Log) -> None:
+    """Measure collapse at the start, ten times on the way, and at the end."""
+    step, steps = distillation.done, phase.settings.steps
+    if step == steps or step % max(1, steps // _COLLAPSE_POINTS) == 0:
+        log.collapse.append({"step": step, **phase.work.collapse(distillation.synthetic())})
 
 
 def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
-    """Fit the rates, write the set and complete the record; `preparing` are the seconds that the start took."""
-    record, data = phase.record, phase.data
-    synthetic, times = fit_rates(last, phase.score) if phase.settings.fit_rates else (last, 1.0)
-    nearest = write_readable(record, synthetic, phase.captions, data.train)
+    """Fit the learning rates, write the set and complete the record; `preparing` are the seconds of the start."""
+    record, work = phase.record, phase.work
+    synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
+    nearest = write_readable(record, synthetic, work.captions.train.texts, work.data.train)
     record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
     record.write_tensors(CURVE, log.tensors())
     record.finish(
@@ -142,13 +134,14 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> Syn
             "set": synthetic.facts(),
             "pairs": len(synthetic),
             "protocol": phase.settings.protocol,
-            "data": {"name": data.name, "fingerprint": data.fingerprint},
-            **phase.facts,
+            "data": {"name": work.data.name, "fingerprint": work.data.fingerprint},
+            "encoders": {"image": work.config.encoders.image, "text": work.config.encoders.text},
+            "experts": {**content_of(work.config.experts), "width": work.width},
             "times_learned_rates": times,
             "first_captions": nearest[:3],
             "seconds": sum(step["seconds"] for step in log.steps),
             "preparing_seconds": preparing,
-            "peak_bytes": peak_bytes(phase.device),
+            "peak_bytes": peak_bytes(work.device),
         }
     )
     record.remove(CHECKPOINT)

@@ -1,75 +1,91 @@
-"""Students of a set of pairs, trained by the configured recipe and scored on a split: what several stages ask for."""
+"""Students of a set of pairs, trained by the configured recipe, scored on a split, and their learning rates fitted."""
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
-from raydd.config import Config
-from raydd.data import HeldOut
-from raydd.distill.experts import Heads
-from raydd.distill.heads import Head
 from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError
 from raydd.evaluate.scores import Scores
-from raydd.evaluate.students import TrainingPairs, score_heads, synthetic_pairs, train_students
-from raydd.place import device_of
-from raydd.stages.rates import fit_rates
+from raydd.protocols import Workbench
 
 CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
+LEAST, MOST = 1 / 32, 32.0
 
 
-def score_students(config: Config, cached: HeldOut, pairs: TrainingPairs, split: str, seeds: Sequence[int]) -> Scores:
+def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, seeds: Sequence[int]) -> Scores:
     """Train one student a seed on the pairs and score it on val or test.
 
     Under `evaluate.choice` best-on-split each student is scored at six checks and its best r_mean counts, as published.
 
     Raises:
-        NonFiniteError: the students diverged.
+        NonFiniteError: a student diverged.
     """
-    device, features = device_of(config.place), {"val": cached.val, "test": cached.test}[split]
+    config, scored = work.config, []
+    checked, every = config.evaluate.choice == "best-on-split", max(1, config.students.epochs // CHECKS)
     checks: list[list[dict[str, float]]] = []
 
-    def check(epoch: int, image: Head, text: Head) -> None:
-        if config.evaluate.choice == "best-on-split" and epoch % max(1, config.students.epochs // CHECKS) == 0:
-            checks.append(score_heads(image, text, features, device=device))
+    def check(epoch: int, students: Any) -> None:
+        if checked and epoch % every == 0:
+            checks.append(work.score(students, split))
 
-    image, text = trained_students(config, pairs, seeds, check)
-    checks = checks or [score_heads(image, text, features, device=device)]
-    return Scores(tuple(max(own, key=lambda scores: scores["r_mean"]) for own in zip(*checks, strict=True)))
-
-
-def trained_students(
-    config: Config,
-    pairs: TrainingPairs,
-    seeds: Sequence[int],
-    on_epoch: Callable[[int, Head, Head], None] = lambda epoch, image, text: None,
-) -> Heads:
-    """One student a seed by the configured recipe: both heads with a leading axis of students.
-
-    Raises:
-        NonFiniteError: the students diverged.
-    """
-    return train_students(
-        pairs,
-        config.students,
-        width=config.experts.width or pairs.image_features.shape[1],
-        temperature=config.experts.temperature,
-        seeds=seeds,
-        device=device_of(config.place),
-        on_epoch=on_epoch,
-    )
+    for students in work.train_students(pairs, seeds, check):
+        rounds = checks or [work.score(students, split)]
+        scored += [max(own, key=lambda scores: scores["r_mean"]) for own in zip(*rounds, strict=True)]
+        checks.clear()  # of these students; the next ones are trained when they are asked for
+    return Scores(tuple(scored))
 
 
-def with_fitted_rates(config: Config, cached: HeldOut, synthetic: SyntheticSet) -> tuple[SyntheticSet, float]:
-    """The set with that multiple of its learned rates which is best for one student on val, and the multiple.
-
-    Raises:
-        NonFiniteError: the student diverges whatever the rates.
-    """
-    return fit_rates(synthetic, lambda tried: val_r_mean(config, cached, tried))
-
-
-def val_r_mean(config: Config, cached: HeldOut, synthetic: SyntheticSet) -> float:
+def val_r_mean(work: Workbench[Any], pairs: SyntheticSet) -> float:
     """Val r_mean in percent of one student of a set.
 
     Raises:
         NonFiniteError: the student diverged.
     """
-    return score_students(config, cached, synthetic_pairs(synthetic), "val", [0]).mean["r_mean"]
+    return score_students(work, pairs, split="val", seeds=[0]).mean["r_mean"]
+
+
+def best_multiple(score: Callable[[float], float]) -> float:
+    """The power of two by which learning rates are multiplied: doubled from 1 while the score rises, or else halved.
+
+    Args:
+        score: val r_mean of a student at so many times its learning rates; one that diverges is worse than any other.
+
+    Raises:
+        NonFiniteError: students diverge at 1/32 of the learning rates too.
+    """
+
+    @functools.cache
+    def scored(multiple: float) -> float:
+        try:
+            return score(multiple)
+        except NonFiniteError:
+            if multiple == LEAST:
+                raise
+            return float("-inf")
+
+    best = 1.0
+    while best < MOST and scored(2 * best) > scored(best):
+        best *= 2
+    if best == 1.0:
+        while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == float("-inf")):
+            best /= 2
+    return best
+
+
+def fit_rates(work: Workbench[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
+    """The set with the LR multiplier that is best for one student on val, and the multiplier.
+
+    Learning rates are learned for students of a few steps. A student of a hundred epochs does better with several times
+    those where the similarity is the identity, and with a part of them where pixels miss the features.
+
+    Raises:
+        NonFiniteError: the student diverges at every learning rate.
+    """
+
+    def at(multiple: float) -> SyntheticSet:
+        return replace(pairs, rate_image=multiple * pairs.rate_image, rate_text=multiple * pairs.rate_text)
+
+    best = best_multiple(lambda multiple: val_r_mean(work, at(multiple)))
+    return at(best), best

@@ -6,34 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from raydd.config import Config
-from raydd.data import Features, load_image_encoder, load_text_encoder, open_pixels
-from raydd.data.augment import transform_of
 from raydd.data.class_folders import read_classes
-from raydd.data.encoders import image_identity, resized, text_identity
-from raydd.data.encoding import ViewsOf, batches_of, encode_views
-from raydd.distill.heads import Head, embed
+from raydd.data.encoders import image_identity, text_identity
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import ConfigError, RecordError
+from raydd.errors import RecordError
 from raydd.evaluate.retrieval import retrieval_scores
-from raydd.evaluate.students import synthetic_pairs
-from raydd.evaluate.zero_shot import prompts, score_classes
-from raydd.place import device_of, images_at_once
-from raydd.progress import Progress, silent
-from raydd.settings import with_file, with_settings
-from raydd.stages.features import features as make_features
-from raydd.stages.features import held_out
-from raydd.stages.features import pairs as load_pairs
-from raydd.stages.students import score_students, trained_students, with_fitted_rates
-from raydd.store import Record, Store, fingerprint
+from raydd.evaluate.zero_shot import accuracies, class_directions, prompts
+from raydd.protocols import Workbench
+from raydd.stages.students import fit_rates, score_students
+from raydd.store import Record, fingerprint
 
-VERSION = 1
+VERSION = 2  # 2: by content of the data, students of either protocol
 SCORES = "scores.json"
-_ONE_VIEW = {"features.views": 1, "features.augment": "none"}  # nothing is trained on all of these features
-_HEADROOM = 4.0  # other encoders may ask for larger rates than those that were learned
+_HEADROOM = 4.0  # other encoders may ask for larger learning rates than those that were learned
 
 
 @dataclass(frozen=True)
@@ -46,186 +32,111 @@ class MadeSet:
     text_encoder: str
     captions: tuple[str, ...]
     """The real caption nearest to each text feature, which stands for it with another text encoder."""
-    temperature: float
-    width: int
-    """Width of the shared space."""
-
-    def settings(self, config: Config) -> Config:
-        """The config with what belongs to the set: its encoders, number of pairs, students' temperature and width."""
-        given, own = config.experts.width, self.synthetic.image_features.shape[1]
-        return with_settings(
-            config,
-            {
-                "encoders.image": self.image_encoder,
-                "encoders.text": self.text_encoder,
-                "experts.temperature": self.temperature,
-                "experts.width": given if (given or own) == self.width else self.width,
-                "distill.pairs": len(self.synthetic),
-                "distill.minibatch": 0,
-                "distill.rank": min(config.distill.rank, len(self.synthetic)),
-            },
-        )
 
 
-def own_scores(config: Config, store: Store, made: MadeSet, progress: Progress = silent) -> list[dict[str, float]]:
-    """Scores of a set with its own encoders; those of the config have to be the same."""
-
-    def score() -> list[dict[str, float]]:
-        cached = make_features(config, store, progress)
-        seeds = range(config.evaluate.seeds)
-        return list(score_students(config, cached, synthetic_pairs(made.synthetic), config.evaluate.split, seeds).seeds)
-
-    return _kept(config, store, made, {"row": "own"}, score)
+def own_scores(work: Workbench[Any], made: MadeSet) -> list[dict[str, float]]:
+    """Scores of a set with its own encoders; those of the workbench have to be the same."""
+    return _kept(work, made, {"row": "own"}, lambda: _scores(work, made.synthetic))
 
 
-def transferred_scores(
-    config: Config, store: Store, made: MadeSet, *, photographs: bool = False, progress: Progress = silent
-) -> list[dict[str, float]]:
-    """Scores of a set with the config's encoders, which need not be its own; the students' rates are fitted on val.
+def transferred_scores(work: Workbench[Any], made: MadeSet, *, photographs: bool = False) -> list[dict[str, float]]:
+    """Scores of a set with the workbench's encoders, which need not be its own; learning rates are fitted on val.
 
     Args:
-        config: all settings; the encoders are those to score with.
-        store: where features and scores are kept.
+        work: its encoders are those to score with.
         made: the set; its pixels are encoded anew, and its texts are read as their nearest real captions where the text
             encoder is another one.
         photographs: take the photographs that the pairs started from in place of the learned pixels.
-        progress: told about the features.
 
     Raises:
         RecordError: the set has no pixels to encode.
     """
 
     def score() -> list[dict[str, float]]:
-        cached = held_out(config, store, progress)
-        moved = _moved(config, store, made, photographs)
+        moved = _moved(work, made, photographs)
         raised = replace(moved, rate_image=_HEADROOM * moved.rate_image, rate_text=_HEADROOM * moved.rate_text)
-        fitted, _ = with_fitted_rates(config, cached, raised)
-        seeds = range(config.evaluate.seeds)
-        return list(score_students(config, cached, synthetic_pairs(fitted), config.evaluate.split, seeds).seeds)
+        return _scores(work, fit_rates(work, raised)[0])
 
-    settings = {"row": "photographs" if photographs else "pixels", "encoders": _identities(config)}
-    return _kept(config, store, made, settings, score)
+    return _kept(work, made, {"row": "photographs" if photographs else "pixels"}, score)
 
 
-def class_scores(
-    config: Config, store: Store, made: MadeSet, folder: Path, progress: Progress = silent
-) -> list[dict[str, float]]:
+def class_scores(work: Workbench[Any], made: MadeSet, folder: Path) -> list[dict[str, float]]:
     """ACC@1 and ACC@5 of the set's students on a folder of class folders, a dictionary a seed."""
-    images, texts, labels, content = _class_features(config, store, folder, progress)
+    found = read_classes(folder)
+    listed = {"names": found.names, "files": [[image.name, image.size()] for image in found.images]}
+    content = fingerprint("class folders", VERSION, listed, {})
 
     def score() -> list[dict[str, float]]:
-        image, text = _heads(config, made)
-        device = device_of(config.place)
-        return score_classes(image, text, images.to(device), texts.to(device), labels.to(device))
+        gallery, labels = work.gallery(found.images, content), torch.tensor(found.labels)
+        texts = work.text_encoder.encode(prompts(found.names)).half().cpu().float()
+        return [
+            accuracies(images, class_directions(embedded), labels)
+            for students in _students(work, made.synthetic)
+            for images, embedded in zip(
+                work.embed_images(students, gallery), work.embed_texts(students, texts), strict=True
+            )
+        ]
 
-    return _kept(config, store, made, {"row": "classes", "classes": content}, score)
+    return _kept(work, made, {"row": "classes", "classes": content}, score)
 
 
-def unseen_scores(
-    config: Config, store: Store, made: MadeSet, file: str, progress: Progress = silent
-) -> list[dict[str, float]]:
+def unseen_scores(work: Workbench[Any], made: MadeSet, other: Workbench[Any]) -> list[dict[str, float]]:
     """Retrieval scores of the set's students on all pairs of another data set, splits joined, a dictionary a seed."""
-    other = with_settings(with_file(config, file), {**_ONE_VIEW, **_encoders_of(config)})
-    cached = make_features(other, store, progress)
 
     def score() -> list[dict[str, float]]:
-        image, text = _heads(config, made)
-        images, texts, owners = _everything(cached)
-        device = device_of(config.place)
-        with torch.inference_mode():
-            return [
-                retrieval_scores(
-                    embed(Head(*(part[student] for part in image)), images.to(device)),
-                    embed(Head(*(part[student] for part in text)), texts.to(device)),
-                    owners.to(device),
-                )
-                for student in range(config.evaluate.seeds)
-            ]
+        splits = [split for split in other.data.splits if len(split)]
+        gallery = work.gallery([image for split in splits for image in split.images], other.data.fingerprint)
+        captions = other.captions.train, other.captions.val, other.captions.test
+        encoded = [part for part in captions if len(part.texts)]
+        texts = torch.cat([part.texts.whole().float() for part in encoded])
+        before = torch.tensor([0, *map(len, splits)]).cumsum(0).tolist()
+        owners = torch.cat([part.image_of_text + start for part, start in zip(encoded, before, strict=False)])
+        return [
+            retrieval_scores(images, embedded, owners)
+            for students in _students(work, made.synthetic)
+            for images, embedded in zip(
+                work.embed_images(students, gallery), work.embed_texts(students, texts), strict=True
+            )
+        ]
 
-    return _kept(config, store, made, {"row": "unseen", "features": cached.fingerprint}, score)
-
-
-def _heads(config: Config, made: MadeSet) -> tuple[Head, Head]:
-    return trained_students(config, synthetic_pairs(made.synthetic), range(config.evaluate.seeds))
+    return _kept(work, made, {"row": "unseen", "pairs": other.data.fingerprint}, score)
 
 
-def _moved(config: Config, store: Store, made: MadeSet, photographs: bool) -> SyntheticSet:
-    """The set as the config's encoders see it."""
-    moved = made.synthetic
-    if config.encoders.image != made.image_encoder or photographs:
-        encoder = load_image_encoder(config.encoders, device_of(config.place))
-        if photographs:
-            train = load_pairs(config, store).train
-            pixels = open_pixels([train.images[index] for index in moved.start_images.tolist()], encoder.size)
-        elif moved.pixels is not None:
-            pixels = moved.pixels
-        else:
+def _students(work: Workbench[Any], pairs: SyntheticSet) -> Any:
+    return work.train_students(pairs, range(work.config.evaluate.seeds))
+
+
+def _scores(work: Workbench[Any], pairs: SyntheticSet) -> list[dict[str, float]]:
+    evaluate = work.config.evaluate
+    return list(score_students(work, pairs, split=evaluate.split, seeds=range(evaluate.seeds)).seeds)
+
+
+def _moved(work: Workbench[Any], made: MadeSet, photographs: bool) -> SyntheticSet:
+    """The set as the workbench's encoders see it."""
+    moved, encoders = made.synthetic, work.config.encoders
+    if encoders.image != made.image_encoder or photographs:
+        pixels = work.start_pixels(moved) if photographs else moved.pixels
+        if pixels is None:
             raise RecordError(
                 "The set holds image features alone, which no other encoder can read. "
                 "Score one that was made with distill.space pixels or features-then-pixels."
             )
-        moved = replace(moved, image_features=_encoded(config, encoder.module, encoder.size, pixels), pixels=pixels)
-    if config.encoders.text != made.text_encoder:
-        encoder = load_text_encoder(config.encoders, device_of(config.place))
-        moved = replace(moved, text_features=encoder.encode(made.captions).float().cpu())
+        moved = replace(moved, image_features=work.encode_pixels(pixels), pixels=work.fitted_pixels(pixels))
+    if encoders.text != made.text_encoder:
+        moved = replace(moved, text_features=work.text_encoder.encode(made.captions).float().cpu())
     return moved
 
 
-def _encoded(config: Config, module: Callable[[Tensor], Tensor], size: int, pixels: Tensor) -> Float[Tensor, "N d"]:
-    device, parts = device_of(config.place), []
-    for part in pixels.split(images_at_once(config.place, device)):
-        with torch.no_grad():
-            parts.append(module(resized(part.to(device).float() / 255, size)).float().cpu())
-    return torch.cat(parts)
-
-
-def _everything(
-    cached: Features,
-) -> tuple[Float[Tensor, "I d"], Float[Tensor, "C e"], Int[Tensor, "C"]]:
-    """Features of all splits, one after the other: first views, captions, and whose they are."""
-    images, texts, owners, before = [], [], [], 0
-    for split in (cached.train, cached.val, cached.test):
-        count = split.images.shape[0]
-        images.append(split.images.gather(torch.arange(count), 0))
-        texts.append(split.texts.whole().float())
-        owners.append(split.image_of_text + before)
-        before += count
-    return torch.cat(images), torch.cat(texts), torch.cat(owners)
-
-
-def _class_features(
-    config: Config, store: Store, folder: Path, progress: Progress
-) -> tuple[Float[Tensor, "n d"], Float[Tensor, "KT e"], Int[Tensor, "n"], str]:
-    """Features of labelled images and of the prompts of their classes, and what tells this folder from others."""
-    found = read_classes(folder)
-    content = fingerprint(
-        "class folders",
-        VERSION,
-        {"names": found.names, "files": [[image.name, image.size()] for image in found.images]},
-        {},
-    )
-    record = Record.of(store, "classes", {"folder": content, "encoders": _identities(config)}, {}, version=VERSION)
-    if not record.complete:
-        device = device_of(config.place)
-        encoder, size = load_image_encoder(config.encoders, device), images_at_once(config.place, device)
-        views, rows = ViewsOf(found.images, transform_of("none", encoder.size), 1, 0), []
-        for batch in encode_views(encoder, views, batches_of(range(len(views)), size), device=device, workers=0):
-            rows.append(batch[:, 0])
-            progress("images of classes", sum(map(len, rows)), len(views))
-        texts = load_text_encoder(config.encoders, device).encode(prompts(found.names)).half().cpu()
-        record.write_tensors("features.safetensors", {"images": torch.cat(rows), "texts": texts})
-        record.finish(facts={"classes": list(found.names), "images": len(views)})
-    kept = record.read_tensors("features.safetensors")
-    return kept["images"].float(), kept["texts"].float(), torch.tensor(found.labels), content
-
-
 def _kept(
-    config: Config, store: Store, made: MadeSet, settings: Mapping[str, Any], score: Callable[[], Sequence[Any]]
+    work: Workbench[Any], made: MadeSet, settings: Mapping[str, Any], score: Callable[[], Sequence[Any]]
 ) -> list[dict[str, float]]:
     """The scores that the store has, or those that `score` makes, kept with what made them."""
+    config = work.config
     made_with = {
         **settings,
-        "data": fingerprint("data", VERSION, asdict(config.data), {}),
+        **work.student_content,
+        "encoders": [image_identity(config.encoders), text_identity(config.encoders)],
+        "data": work.data.fingerprint,
         "split": config.evaluate.split,
         "choice": config.evaluate.choice,
         "seeds": config.evaluate.seeds,
@@ -233,30 +144,8 @@ def _kept(
         "temperature": config.experts.temperature,
         "width": config.experts.width,
     }
-    record = Record.of(store, "transfers", made_with, {"synthetic": made.fingerprint}, version=VERSION)
+    record = Record.of(work.store, "transfers", made_with, {"synthetic": made.fingerprint}, version=VERSION)
     if not record.complete:
         record.write_json(SCORES, list(score()))
         record.finish()
     return record.read_json(SCORES)
-
-
-def _identities(config: Config) -> list[str]:
-    return [image_identity(config.encoders), text_identity(config.encoders)]
-
-
-def _encoders_of(config: Config) -> dict[str, Any]:
-    return {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
-
-
-def require_same_data(config: Config, store: Store, data: Mapping[str, str]) -> None:
-    """Refuse to score a set on another data set than it was made from without being asked to.
-
-    Raises:
-        ConfigError: the config's data are others.
-    """
-    found = load_pairs(config, store)
-    if found.fingerprint != data["fingerprint"]:
-        raise ConfigError(
-            f"The set was made from {data['name']} ({data['fingerprint']}), but data.* names {found.name} "
-            f"({found.fingerprint}). Give the settings of its data, and the other ones as evaluate.unseen."
-        )

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,11 @@ from rich.table import Table
 from raydd.board.comparison import write_comparison
 from raydd.config import CompareConfig, Config
 from raydd.console import progress_on
-from raydd.data import feature_records, texts_record
 from raydd.distill.methods import find_method
-from raydd.distill.selections import SELECTIONS
 from raydd.place import home, open_store
-from raydd.progress import Progress
+from raydd.progress import silent
+from raydd.protocols import Opened, Workbench, can_select, open_workbench, trial_settings
 from raydd.settings import flatten, to_yaml, with_file, with_settings
-from raydd.stages import features, pairs, prepare
 from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.store import Store, fingerprint
 from raydd.tuning.claims import open_claims
@@ -63,12 +61,18 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     bases = _data_sets(config)
     store = open_store(config.place)
     planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
+    opened = Opened()
     with progress_on(console) as progress:
-        known = [_has_features(base, store, progress) for base in bases.values()]
+        works = [open_workbench(base, store, progress, opened) for base in bases.values()]
+        known = [work.is_prepared for work in works]
         if not dry_run:
-            for base in bases.values():
-                prepare(base, store, progress)
-    console.print(_plan(config, bases, planned, store, known=all(known) or not dry_run))
+            for work in works:
+                work.prepare()
+
+    def work_of(cell: Cell) -> Workbench[Any]:
+        return open_workbench(cell.config, store, silent, opened)
+
+    console.print(_plan(config, bases, planned, work_of, store, known=all(known) or not dry_run))
     if dry_run:
         return None
     folder = home(config.place) / "comparisons" / config.compare.name
@@ -77,15 +81,10 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         for name, base in bases.items():
             tuned = _tune(base, name, address, console, folder)
             cells += _cells(base, name, tuned)
-        rows, failed = _make(cells, store, folder, console)
+        rows, failed = _make(cells, work_of, store, folder, console)
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
     return Comparison(rows, failed, files)
-
-
-def _has_features(base: Config, store: Store, progress: Progress) -> bool:
-    record = feature_records if base.distill.protocol == "heads" else texts_record
-    return record(base, pairs(base, store, progress).fingerprint, store).complete
 
 
 def _data_sets(config: Config) -> dict[str, Config]:
@@ -94,7 +93,7 @@ def _data_sets(config: Config) -> dict[str, Config]:
     bases = {}
     for base in given:
         name, settings = base.data.name or base.data.reader, {}
-        if base.distill.protocol == "encoder":  # no cached image features to tune on
+        if not trial_settings(base):  # trials would cost as much as the rows themselves
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
         placed = settled(base, cpus=base.sweep.cpus, gpus=max(0.0, base.sweep.gpus))
         bases[name] = with_settings(placed, settings)
@@ -106,8 +105,8 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
     cells = []
     for count in base.compare.pairs:
         for method in base.compare.methods:
-            if base.distill.protocol == "encoder" and method in SELECTIONS and method != "random":
-                continue  # no cached image features to select by
+            if not can_select(base, method):
+                continue
             if base.compare.trials and is_tuned(method):
                 cells.append(cell_of(base, method, data, count, TUNED, tuned.get(method, {})))
                 if base.compare.published:
@@ -154,12 +153,16 @@ def _slug(method: str) -> str:
     return Path(method).name.replace(":", "-")
 
 
-def _make(cells: Sequence[Cell], store: Store, folder: Path, console: Console) -> tuple[list[Row], dict[str, str]]:
+WorkOf = Callable[[Cell], Workbench[Any]]
+
+
+def _make(
+    cells: Sequence[Cell], work_of: WorkOf, store: Store, folder: Path, console: Console
+) -> tuple[list[Row], dict[str, str]]:
     """Make all rows side by side; the table is written anew after each."""
-    there = [cell for cell in cells if is_made(cell, store)]
-    rows = {cell: make_row(cell, store) for cell in there}
+    rows = {cell: make_row(cell, work_of(cell)) for cell in cells if is_made(cell, work_of(cell))}
     failed: dict[str, str] = {}
-    work = {cell: _seconds(cell, store) for cell in cells if cell not in rows}
+    work = {cell: _seconds(cell, work_of(cell)) for cell in cells if cell not in rows}
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
@@ -207,24 +210,25 @@ def _telling(work: Mapping[Cell, float], console: Console) -> Iterator[Any]:
         yield ended
 
 
-def _seconds(cell: Cell, store: Store) -> float:
-    """What a row may take on one core, experts that others share not counted.
-
-    Unknown where encoders are trained, and on a GPU.
-    """
-    if cell.config.distill.protocol == "encoder" or cell.config.sweep.gpus:
+def _seconds(cell: Cell, work: Workbench[Any]) -> float:
+    """What a row may take on one core, experts that others share not counted; unknown without a cache, and on a GPU."""
+    config, widths = cell.config, work.feature_widths
+    if widths is None or config.sweep.gpus:
         return math.nan
     if cell.kind == "synthetic":
-        return _trial_seconds(cell.config, store) + pixel_seconds(cell.config)
-    return _trial_seconds(with_settings(cell.config, {"distill.steps": 0}), store)
+        return trial_seconds(config, *widths) + pixel_seconds(config)
+    return trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
 
 
-def _trial_seconds(config: Config, store: Store) -> float:
-    cached = features(config, store)
-    return trial_seconds(config, cached.image_width, cached.text_width)
-
-
-def _plan(config: Config, bases: Mapping[str, Config], cells: Sequence[Cell], store: Store, *, known: bool) -> Table:
+def _plan(
+    config: Config,
+    bases: Mapping[str, Config],
+    cells: Sequence[Cell],
+    work_of: WorkOf,
+    store: Store,
+    *,
+    known: bool,
+) -> Table:
     """The plan for the terminal; times and what is there are known once the features are."""
     compare = config.compare
     table = Table(show_header=False, box=None, pad_edge=False, title=f"comparison {compare.name}", title_justify="left")
@@ -237,10 +241,10 @@ def _plan(config: Config, bases: Mapping[str, Config], cells: Sequence[Cell], st
         table.add_row("tuning", f"{trials}, for {' and '.join(tuned_on)}")
     table.add_row("students", f"{compare.protocol}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
     if known:
-        left = [cell for cell in cells if not is_made(cell, store)]
-        seconds = sum(_seconds(cell, store) for cell in left)
+        left = [cell for cell in cells if not is_made(cell, work_of(cell))]
+        seconds = sum(_seconds(cell, work_of(cell)) for cell in left)
         tuning = sum(
-            compare.trials * _trial_seconds(cell.config, store)
+            compare.trials * trial_seconds(cell.config, *(work_of(cell).feature_widths or (0, 0)))
             for cell in cells
             if cell.method in tuned and cell.variant == TUNED and cell.pairs == compare.pairs[0] + 1
         )

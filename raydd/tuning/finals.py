@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 from raydd import stages
 from raydd.config import Config
 from raydd.place import open_store, use_threads
+from raydd.protocols import changed, open_workbench
 from raydd.settings import with_settings
 from raydd.tuning.claims import Claimant
 from trainables.distill import share_making
@@ -88,16 +89,13 @@ def score_finalist(base: Config, candidate: Candidate, claims: Any) -> Finalist:
     """Make a candidate's synthetic set and score it on val and test; runs in a Ray worker."""
     config = with_settings(base, candidate.settings)
     use_threads(config.place)
-    store = open_store(config.place)
     with Claimant(claims, f"final {candidate.number}") as claimant:
-        share_making(config, store, claimant)
+        work = open_workbench(config, open_store(config.place), claimant.progress)
+        share_making(work, claimant)
         val, test = (
-            stages.synthetic_scores(
-                with_settings(config, {"evaluate.split": split}), store, claimant.progress
-            ).as_json()
-            for split in ("val", "test")
+            stages.synthetic_scores(changed(work, {"evaluate.split": split})).as_json() for split in ("val", "test")
         )
-        record = stages.synthetic_record(config, store)
+        record = stages.synthetic_record(work)
     return Finalist(candidate.number, candidate.settings, candidate.cheap, val, test, record.folder)
 
 

@@ -16,9 +16,10 @@ from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError
+from raydd.protocols import Workbench, trial_settings
 from raydd.settings import flatten, with_settings
-from raydd.stages import load_synthetic, pairs
-from raydd.store import Record, Store
+from raydd.stages import load_synthetic
+from raydd.store import Record
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Finalist
 from raydd.tuning.live import brief
@@ -35,16 +36,16 @@ _SET_FILES = ("synthetic.safetensors", "pairs.parquet", "manifest.json")
 class Logbook:
     """Writes a sweep to MLflow; a listener of the searcher. Nothing here waits for the server."""
 
-    def __init__(self, tracking: Tracking, study: str, config: Config, store: Store) -> None:
+    def __init__(self, tracking: Tracking, study: str, work: Workbench[Any]) -> None:
         """Find or create the sweep's run when the first thing is logged.
 
         Args:
             tracking: the open connection.
             study: what tells this sweep from all others, see `raydd.tuning.study.study_id`.
-            config: the settings that all trials share.
-            store: where synthetic sets are read from.
+            work: the workbench of the settings that all trials share; synthetic sets are read from its store.
         """
-        self._tracking, self._study, self._config, self._store = tracking, study, config, store
+        config = work.config
+        self._tracking, self._study, self._config, self._store, self._work = tracking, study, config, work.store, work
         self._sweep = tracking.run(config.sweep.name, ("raydd.sweep", study))
         self._runs: dict[int, Run] = {}
         self._sweep.params(_params(config))
@@ -126,7 +127,7 @@ class Logbook:
         self._sweep.end()
 
     def _opened(self, number: int, settings: Mapping[str, Any]) -> Run:
-        params = self._trial_params(settings) | {"distill.space": "features"}
+        params = self._trial_params(settings) | trial_settings(self._config)
         name = f"trial-{number}: {in_words(params, settings)}"
         run = self._tracking.run(name, (_TRIAL, f"{self._study}/{number}"), self._sweep)
         run.params(params)
@@ -173,7 +174,7 @@ class Logbook:
 
     def _picture(self, synthetic: SyntheticSet) -> Figure:
         assert synthetic.pixels is not None
-        return pairs_picture(synthetic, pairs(self._config, self._store).train, synthetic.pixels.shape[-1])
+        return pairs_picture(synthetic, self._work.data.train, synthetic.pixels.shape[-1])
 
 
 def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -4,36 +4,20 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from rich.table import Table
 
 from raydd.config import Config
-from raydd.data import Features, feature_records
-from raydd.errors import ConfigError
-from raydd.progress import Progress
-from raydd.stages import features, pairs
-from raydd.stages.experts import open_experts
-from raydd.store import Store
+from raydd.protocols import Workbench, changed, trial_settings
+from raydd.settings import flatten
 from raydd.tuning import study as studies
 from raydd.tuning.estimate import expert_seconds, pixel_seconds, trial_seconds
 from raydd.tuning.live import duration
 from raydd.tuning.places import hide_password
 from search_spaces import Space
-
-
-def require_heads(config: Config) -> None:
-    """Refuse to search where there are no cached features to do it on.
-
-    Raises:
-        ConfigError: the image encoder is to be trained.
-    """
-    if config.distill.protocol != "heads":
-        raise ConfigError(
-            f"distill.protocol is {config.distill.protocol!r}, but sweeps search on cached features, which "
-            "heads alone are trained on. Take `raydd run` or `raydd compare` for protocol encoder."
-        )
 
 
 @dataclass(frozen=True)
@@ -100,55 +84,46 @@ class Plan:
 
 
 def make_plan(
-    config: Config,
-    space: Space,
-    drawn: Sequence[Config],
-    study: optuna.Study | None,
-    store: Store,
-    at_once: int,
-    progress: Progress,
+    work: Workbench[Any], space: Space, drawn: Sequence[Config], study: optuna.Study | None, at_once: int
 ) -> Plan:
     """Look at the study, if the sweep was started before, and at the store; computes nothing but the data's checks.
 
     Args:
-        config: the base settings.
+        work: the workbench of the base settings.
         space: what is searched.
         drawn: its first trials, then random ones: what trials may be like.
         study: the sweep's, if it was started before.
-        store: where records are kept.
         at_once: trials that run together; 0 where nobody knows.
-        progress: told about the data's checks.
     """
+    config = work.config
     done = studies.counts(study) if study else Counter()
     left = max(0, config.sweep.trials - done.total())
-    data, count = pairs(config, store, progress), config.experts.count
-    read = f"{len(data.train)} training images, {config.features.views} views"
-    if not feature_records(config, data.fingerprint, store).complete:
+    count, epochs = config.experts.count, config.distill.expert_epochs
+    read = f"{len(work.data.train)} training images, {config.features.views} views"
+    if not work.is_prepared:
         records = ("features", f"to make: {read}"), ("experts", f"to make: {count} for each recipe of the trials")
         seconds = math.nan
     else:
-        cached = features(config, store)
-        missing = len(open_experts(config, store, cached).missing(config.distill.expert_epochs))
+        missing = len(work.open_experts().missing(epochs))
         records = ("features", f"there: {read}"), ("experts", f"{count - missing} of {count} there in the base recipe")
         coming = drawn[done.total() :][:left] or drawn
-        seconds = _expected(config, study, coming, cached, store, left) / max(1, at_once)
-    return Plan(config, space, done, at_once, records, seconds, _final_seconds(config))
+        trials = [changed(work, _differing(config, trial) | trial_settings(config)) for trial in coming]
+        seconds = _expected(work, study, trials, left) / max(1, at_once)
+    return Plan(config, space, done, at_once, records, seconds, _final_seconds(work))
 
 
-def _final_seconds(config: Config) -> float:
-    if config.sweep.gpus:
+def _differing(base: Config, trial: Config) -> dict[str, Any]:
+    known = flatten(base)
+    return {name: value for name, value in flatten(trial).items() if value != known[name]}
+
+
+def _final_seconds(work: Workbench[Any]) -> float:
+    if work.config.sweep.gpus or work.feature_widths is None:
         return math.nan
-    return pixel_seconds(config) if config.sweep.finalists else 0.0
+    return pixel_seconds(work.config) if work.config.sweep.finalists else 0.0
 
 
-def _expected(
-    config: Config,
-    study: optuna.Study | None,
-    coming: Sequence[Config],
-    cached: Features,
-    store: Store,
-    trials: int,
-) -> float:
+def _expected(work: Workbench[Any], study: optuna.Study | None, coming: Sequence[Workbench[Any]], trials: int) -> float:
     """Seconds of the trials one after the other: as the complete ones took, else estimated, on CPUs alone."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
     times = [
@@ -158,16 +133,13 @@ def _expected(
     ]
     if times:
         return trials * sum(times) / len(times)
-    if config.sweep.gpus:
+    if work.config.sweep.gpus or (widths := work.feature_widths) is None:
         return math.nan
-    widths = cached.image_width, cached.text_width
-    recipes = {
-        (open_experts(trial, store, cached).record.fingerprint, trial.distill.expert_epochs): trial for trial in coming
-    }
+    recipes = {(trial.experts_record.fingerprint, trial.config.distill.expert_epochs): trial for trial in coming}
     experts: dict[str, float] = {}  # by recipe, which trials share, to the last epoch that any of them reads
     for (recipe, epochs), trial in recipes.items():
-        missing = len(open_experts(trial, store, cached).missing(epochs))
-        seconds = missing * expert_seconds(trial, *widths, len(cached.train.texts))
+        missing = len(trial.open_experts().missing(epochs))
+        seconds = missing * expert_seconds(trial.config, *widths, len(work.captions.train.texts))
         experts[recipe] = max(seconds, experts.get(recipe, 0.0))
-    mean = sum(trial_seconds(trial, *widths) for trial in coming) / len(coming)
+    mean = sum(trial_seconds(trial.config, *widths) for trial in coming) / len(coming)
     return trials * mean + (sum(experts.values()) if trials else 0.0)

@@ -21,15 +21,14 @@ _WALK_TENSORS = 16  # rows that a student step keeps for the second backward pas
 
 
 def with_gpu_share(
-    config: Config, drawn: Sequence[Config], image_width: int, text_width: int, *, wait: float = 0.0
+    config: Config, drawn: Sequence[Config], widths: tuple[int, int] | None, *, wait: float = 0.0
 ) -> Config:
     """The config with `sweep.gpus` -1 replaced by the share of this cluster's GPUs that its largest trial needs.
 
     Args:
         config: what all trials share.
         drawn: configs of trials, from the search space.
-        image_width: of the image features.
-        text_width: of the text features.
+        widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU.
         wait: seconds for a cluster that has no GPU yet to start a machine with one.
 
     Raises:
@@ -38,7 +37,9 @@ def with_gpu_share(
     if config.sweep.gpus >= 0:
         return config
     size = _gpu_bytes(wait)
-    need = max(trial_bytes(trial, image_width, text_width) for trial in drawn)
+    if widths is None:
+        return with_settings(config, {"sweep.gpus": 1.0})
+    need = max(trial_bytes(trial, *widths) for trial in drawn)
     if need > size:
         raise ConfigError(
             f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "

@@ -14,11 +14,10 @@ from rich.status import Status
 from raydd.board.tracking import Tracking
 from raydd.config import Config
 from raydd.console import progress_on
-from raydd.data import Features
 from raydd.place import home, open_store
-from raydd.progress import Progress, silent
+from raydd.progress import silent
+from raydd.protocols import Workbench, open_workbench
 from raydd.settings import with_settings
-from raydd.stages import features
 from raydd.tuning import study as studies
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster, share_of_node, slots
@@ -27,7 +26,7 @@ from raydd.tuning.lease import driving
 from raydd.tuning.live import Board
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.places import settled, tune_folder, without_passwords
-from raydd.tuning.plan import Plan, make_plan, require_heads
+from raydd.tuning.plan import Plan, make_plan
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude
 from raydd.tuning.shares import with_gpu_share
 from raydd.tuning.trials import run_trials
@@ -51,21 +50,23 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     Raises:
         ConfigError: the space, the study, the resources or the settings are not in order.
     """
-    require_heads(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
+    work = open_workbench(base, store)
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
     with _tracking(base, console) as tracking, cluster(address, home(base.place)):
         if base.sweep.gpus < 0:
             with progress_on(console) as progress:
-                cached = _features(config, address, progress)
+                _prepare(work.with_progress(progress), address)
             wait = 0.0 if address == "local" else MACHINE_SECONDS
-            base = with_gpu_share(base, drawn, cached.image_width, cached.text_width, wait=wait)
+            base = with_gpu_share(base, drawn, work.feature_widths, wait=wait)
+            work = open_workbench(base, store, silent, work.opened)
         at_once = base.sweep.at_once or (slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0)
         with progress_on(console) as progress:
-            plan = make_plan(base, space, drawn, studies.find_study(base, base.place.study), store, at_once, progress)
+            known = studies.find_study(base, base.place.study)
+            plan = make_plan(work.with_progress(progress), space, drawn, known, at_once)
         console.print(plan.table())
         if dry_run:
             return None
@@ -74,9 +75,9 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
             studies.requeue_interrupted(study)
             if math.isnan(plan.seconds):
                 with progress_on(console) as progress:  # with all there is, before the trials share it out
-                    _features(config, address, progress)
-                plan = make_plan(base, space, drawn, study, store, at_once, silent)
-            logbook = Logbook(tracking, studies.study_id(study), base, store)
+                    _prepare(work.with_progress(progress), address)
+                plan = make_plan(work, space, drawn, study, at_once)
+            logbook = Logbook(tracking, studies.study_id(study), work)
             logbook.catch_up(study)
             claims = open_claims(store.root)
             _run_trials(plan, study, claims, logbook, console)
@@ -90,12 +91,12 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     return result
 
 
-def _features(config: Config, address: str, progress: Progress) -> Features:
-    """The feature cache, encoded by this process on a machine of its own, on a cluster by its nodes."""
+def _prepare(work: Workbench[Any], address: str) -> None:
+    """What the trials read of the data, encoded by this process on a machine of its own, on a cluster by its nodes."""
     if address != "local":
-        gpus = 1.0 if config.sweep.gpus else 0.0
-        make_features(config, workers=ENCODERS, gpus=gpus, progress=progress)
-    return features(config, open_store(config.place), progress)
+        gpus = 1.0 if work.config.sweep.gpus else 0.0
+        make_features(work.config, workers=ENCODERS, gpus=gpus, progress=work.progress)
+    work.prepare()
 
 
 def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, console: Console) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from raydd.distill.heads import embed, initial_heads, to_sphere
 from raydd.errors import NonFiniteError
-from raydd.evaluate.zero_shot import TEMPLATES, accuracies, class_embeddings, prompts
+from raydd.evaluate.zero_shot import TEMPLATES, accuracies, class_directions, prompts
 
 
 @given(seed=st.integers(0, 999), images=st.integers(1, 20), classes=st.integers(1, 12))
@@ -36,7 +36,7 @@ def test_a_class_is_the_mean_direction_of_its_own_prompts() -> None:
     _, text = initial_heads(4, 6, 8, seed=0)
     features = torch.randn(2 * len(TEMPLATES), 6)
     own = to_sphere(embed(text, features[len(TEMPLATES) :]).mean(0))
-    torch.testing.assert_close(class_embeddings(text, features)[1], own)
+    torch.testing.assert_close(class_directions(embed(text, features))[1], own)
 
 
 def test_embeddings_that_are_not_finite_are_refused() -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from stage_settings import TINY
 
+import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.errors import ConfigError, RecordError
@@ -62,16 +63,16 @@ def test_every_row_that_is_asked_for_is_there_and_kept(config: Config, store: St
 
 
 def test_a_folder_s_set_brings_its_own_encoders_and_size(config: Config, store: Store) -> None:
-    stages.final_synthetic(config, store)
-    folder = Path(store.root) / stages.synthetic_record(config, store).folder
+    stages.final_synthetic(raydd.open(config, store))
+    folder = Path(store.root) / stages.synthetic_record(raydd.open(config, store)).folder
     asked = with_settings(config, {"distill.pairs": 5, "encoders.image": "tiny_encoders:wide"})
     found = score_elsewhere(asked, store, folder)
-    assert found.retrieval["synthetic"] == list(stages.synthetic_scores(config, store).seeds)
+    assert found.retrieval["synthetic"] == list(stages.synthetic_scores(raydd.open(config, store)).seeds)
 
 
 def test_other_data_than_the_set_s_are_refused(config: Config, store: Store, tmp_path: Path) -> None:
-    stages.final_synthetic(config, store)
-    folder = Path(store.root) / stages.synthetic_record(config, store).folder
+    stages.final_synthetic(raydd.open(config, store))
+    folder = Path(store.root) / stages.synthetic_record(raydd.open(config, store)).folder
     with pytest.raises(ConfigError, match="The set was made from tiny"):
         score_elsewhere(with_settings(config, {"data.reader": "stamps", "data.root": ""}), store, folder)
 

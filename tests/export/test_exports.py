@@ -11,16 +11,22 @@ import yaml
 from made_sets import flags, made_set
 from PIL import Image
 
+import raydd
 from raydd.cli import main
 from raydd.code_version import code_version
 from raydd.data import load_image_encoder
-from raydd.distill.heads import embed
+from raydd.distill.heads import Head, embed
 from raydd.errors import RecordError
 from raydd.export.cards import licence_of
 from raydd.export.sets import OpenedSet, kept_scores, open_set
-from raydd.export.students import train_student
 
 Exported = Callable[[str], Path]
+
+
+def student_of(opened: OpenedSet) -> list[Head]:
+    """Both heads of the student that is exported."""
+    ((image, text),) = raydd.open(made_set().config).train_students(opened.synthetic, [0])
+    return [Head(*(part[0] for part in head)) for head in (image, text)]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,7 @@ def test_the_card_s_own_code_loads_heads_that_embed_as_the_student_does(
     monkeypatch.chdir(folder)
     names: dict = {}
     exec(code, names)
-    image, text = train_student(opened, made_set().config.students, "cpu")
+    image, text = student_of(opened)
     with torch.no_grad():
         for loaded, head, rows in (
             (names["image_head"], image, opened.synthetic.image_features),
@@ -98,7 +104,7 @@ def test_onnxruntime_embeds_as_torch_does(exported: Exported, opened: OpenedSet)
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     folder, config = exported("onnx"), made_set().config
-    image, text = train_student(opened, config.students, "cpu")
+    image, text = student_of(opened)
     encoder = load_image_encoder(config.encoders)
     assert opened.synthetic.pixels is not None
     pixels = opened.synthetic.pixels.float() / 255

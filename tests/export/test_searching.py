@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from made_sets import made_set
 
+import raydd
 from raydd.cli import main
 from raydd.errors import DataError
 from raydd.export.searching import photographs, search
@@ -19,13 +20,13 @@ def test_an_image_finds_itself_and_a_second_search_encodes_nothing(store: Store)
         told.append(done)
 
     query = str(pictures / "val3.png")
-    found = search(open_set(made.folder), query, pictures, made.config, store, listen)
+    found = search(open_set(made.folder), query, pictures, raydd.open(made.config, store, listen))
     assert len(found) == 36
     assert found[0].path.name == "val3.png"
     assert found[0].cosine == pytest.approx(1, abs=1e-5)
     assert told[-1] == 36
     told.clear()
-    assert search(open_set(made.folder), query, pictures, made.config, store, listen) == found
+    assert search(open_set(made.folder), query, pictures, raydd.open(made.config, store, listen)) == found
     assert told == []
 
 

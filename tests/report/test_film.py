@@ -4,19 +4,20 @@ import numpy as np
 from made_sets import made_set
 from PIL import Image, ImageSequence
 
+import raydd
 from raydd.distill.heads import embed
 from raydd.export.sets import open_set
-from raydd.progress import silent
 from raydd.report.film import distilled_again, film
-from raydd.report.sets import expert_heads
+from raydd.report.sets import last_expert
 
 
 def test_the_film_ends_with_the_set_and_leaves_the_store_as_it_was():
     made = made_set("features")
     opened = open_set(made.folder)
-    heads, before = expert_heads(opened), made.store.names("synthetic")
+    work = raydd.open(made.config, made.store)
+    heads, before = last_expert(opened, work), made.store.names("synthetic")
     assert heads
-    states = distilled_again(made.config, made.store, heads, 3, silent)
+    states = distilled_again(work, heads, 3)
     assert len(states) == 3
     assert np.allclose(states[-1][0], embed(heads[0], opened.synthetic.image_features))
     assert made.store.names("synthetic") == before

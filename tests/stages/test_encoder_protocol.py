@@ -8,6 +8,7 @@ import pytest
 import torch
 from stage_settings import TINY, Work
 
+import raydd
 from raydd import stages
 from raydd.cli import main
 from raydd.config import Config
@@ -16,7 +17,7 @@ from raydd.distill.encoder_gradient import Matching
 from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.retrieval import METRICS
 from raydd.settings import load, with_settings
-from raydd.stages.distilling import collapse_over_steps
+from raydd.stages import collapse_over_steps
 from raydd.store import Store
 
 ENCODER: dict[str, Any] = {
@@ -35,7 +36,7 @@ def config(tiny_data: Path) -> Config:
 
 
 def weights(config: Config, store: Store, epoch: int) -> dict[str, torch.Tensor]:
-    experts: Any = stages.experts(config, store)
+    experts: Any = raydd.open(config, store).experts()
     image, text = experts.snapshot(0, epoch)
     return image | text
 
@@ -59,8 +60,8 @@ def test_the_whole_way_through_the_command_line(
 
 
 def test_a_second_time_computes_nothing(config: Config, store: Store) -> None:
-    first, work = stages.run(config, store), Work()
-    assert stages.run(config, store, work) == first
+    first, work = stages.run(raydd.open(config, store)), Work()
+    assert stages.run(raydd.open(config, store, work)) == first
     assert work.done == {}
 
 
@@ -68,13 +69,13 @@ def test_a_second_time_computes_nothing(config: Config, store: Store) -> None:
 def test_every_method_learns_pixels_and_texts(tiny_data: Path, store: Store, method: str) -> None:
     settings = {name: value for name, value in ENCODER.items() if name != "distill.gradient"}
     config = load(settings={**settings, "data.root": str(tiny_data), "distill.method": method})
-    *_, last = stages.distill(config, store, every=1)
-    start = next(iter(stages.distill(with_settings(config, {"distill.steps": 0}), store)))
+    *_, last = stages.distill(raydd.open(config, store), every=1)
+    start = next(iter(stages.distill(raydd.open(with_settings(config, {"distill.steps": 0}), store))))
     assert last.synthetic.pixels is not None
     assert start.synthetic.pixels is not None
     assert not torch.equal(last.synthetic.pixels, start.synthetic.pixels)
     assert not torch.equal(last.synthetic.text_features, start.synthetic.text_features)
-    noted = collapse_over_steps(stages.synthetic_record(config, store))
+    noted = collapse_over_steps(stages.synthetic_record(raydd.open(config, store)))
     assert noted[0] != noted[-1]
 
 
@@ -83,14 +84,14 @@ def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(
     config: Config, tmp_path: Path, gradient: str
 ) -> None:
     config = with_settings(config, {"distill.gradient": gradient})
-    undisturbed, store = stages.final_synthetic(config, Store(tmp_path / "a")), Store(tmp_path / "b")
+    undisturbed, store = stages.final_synthetic(raydd.open(config, Store(tmp_path / "a"))), Store(tmp_path / "b")
     for stop_after in (4, 1):  # points that are drawn before the generator is left, as Ctrl-C leaves it
-        points = stages.distill(config, store, every=1)
+        points = stages.distill(raydd.open(config, store), every=1)
         for _ in range(stop_after):
             next(points)
         points.close()  # type: ignore[attr-defined]
     work = Work()
-    resumed = stages.final_synthetic(config, store, work)
+    resumed = stages.final_synthetic(raydd.open(config, store, work))
     assert work.done["distillation steps"][0] == 4  # the checkpoint is of step 3
     for name, value in undisturbed.tensors().items():
         assert torch.equal(resumed.tensors()[name], value), name
@@ -99,9 +100,9 @@ def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(
 def test_experts_move_the_encoder_and_go_on_as_if_never_stopped(config: Config, tmp_path: Path) -> None:
     longer = with_settings(config, {"distill.target_epochs": 3})
     whole, parts = Store(tmp_path / "whole"), Store(tmp_path / "parts")
-    stages.experts(config, parts)
-    assert stages.missing_experts(config, parts) == []
-    assert stages.missing_experts(longer, parts) == [0, 1]
+    raydd.open(config, parts).experts()
+    assert raydd.open(config, parts).missing_experts == []
+    assert raydd.open(longer, parts).missing_experts == [0, 1]
     one, other, start = weights(longer, whole, 3), weights(longer, parts, 3), weights(longer, parts, 0)
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
@@ -109,22 +110,25 @@ def test_experts_move_the_encoder_and_go_on_as_if_never_stopped(config: Config, 
 
 
 def test_other_settings_never_read_a_stale_record(config: Config, store: Store) -> None:
-    one = stages.synthetic_record(config, store).fingerprint
+    one = stages.synthetic_record(raydd.open(config, store)).fingerprint
     for name, value in [
         ("distill.encoder_rate", 0.5),
         ("experts.encoder_lr", 0.3),
         ("encoders.precision", "bfloat16"),
         ("distill.protocol", "heads"),
     ]:
-        assert stages.synthetic_record(with_settings(config, {name: value}), store).fingerprint != one, name
+        assert stages.synthetic_record(raydd.open(with_settings(config, {name: value}), store)).fingerprint != one, name
     heads = with_settings(config, {"distill.protocol": "heads"})
     same = with_settings(heads, {"distill.encoder_rate": 0.5, "encoders.precision": "bfloat16"})
-    assert stages.synthetic_record(heads, store).fingerprint == stages.synthetic_record(same, store).fingerprint
+    assert (
+        stages.synthetic_record(raydd.open(heads, store)).fingerprint
+        == stages.synthetic_record(raydd.open(same, store)).fingerprint
+    )
 
 
 def test_half_precision_goes_the_whole_way(config: Config, store: Store) -> None:
     half = with_settings(config, {"encoders.precision": "bfloat16", "distill.steps": 2})
-    assert len(stages.synthetic_scores(half, store).seeds) == 2
+    assert len(stages.synthetic_scores(raydd.open(half, store)).seeds) == 2
 
 
 def test_a_non_finite_gradient_ends_with_its_reason_and_the_last_good_set(
@@ -141,8 +145,8 @@ def test_a_non_finite_gradient_ends_with_its_reason_and_the_last_good_set(
 
     monkeypatch.setattr(encoder_engine, "matching_gradient", poisoned)
     with pytest.raises(NonFiniteError, match=r"Step 2: gradient/image is nan\. Lower"):
-        stages.final_synthetic(config, store)
-    record = stages.synthetic_record(config, store)
+        stages.final_synthetic(raydd.open(config, store))
+    record = stages.synthetic_record(raydd.open(config, store))
     assert not record.complete
     assert bool(record.read_tensors("last_good.safetensors")["text_features"].isfinite().all())
 
@@ -150,7 +154,7 @@ def test_a_non_finite_gradient_ends_with_its_reason_and_the_last_good_set(
 def test_students_that_diverge_say_so(config: Config, store: Store) -> None:
     wild = with_settings(config, {"distill.encoder_rate": 1e20, "distill.fit_rates": False, "distill.steps": 0})
     with pytest.raises(NonFiniteError, match=r"Lower distill\.encoder_rate"):
-        stages.synthetic_scores(wild, store)
+        stages.synthetic_scores(raydd.open(wild, store))
 
 
 @pytest.mark.parametrize(
@@ -172,4 +176,4 @@ def test_what_protocol_a_cannot_do_is_refused_at_once(settings: dict[str, Any], 
 
 def test_a_width_that_the_encoder_lacks_is_refused(config: Config, store: Store) -> None:
     with pytest.raises(ConfigError, match=r"experts\.width is 7"):
-        stages.experts(with_settings(config, {"experts.width": 7}), store)
+        raydd.open(with_settings(config, {"experts.width": 7}), store).experts()

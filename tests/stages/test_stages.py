@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from stage_settings import TINY, Work
 
+import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.data import load_image_encoder
@@ -20,10 +21,8 @@ from raydd.distill import engine, learned
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.settings import with_settings
-from raydd.stages import students
-from raydd.stages.distilling import collapse_over_steps
-from raydd.stages.evaluating import collapse
-from raydd.stages.students import score_students, with_fitted_rates
+from raydd.stages import collapse_over_steps, fit_rates, students
+from raydd.stages.students import score_students
 from raydd.store import Store
 
 
@@ -33,7 +32,7 @@ def config(tiny_data: Path) -> Config:
 
 
 def test_the_whole_way_gives_every_row_and_a_second_time_computes_nothing(config: Config, store: Store) -> None:
-    result = stages.run(config, store)
+    result = stages.run(raydd.open(config, store))
     for row in ("synthetic", "random", "full"):
         assert set(result[row]) == set(METRICS)
         assert len(result[row]["r_mean"]["seeds"]) == 2
@@ -42,14 +41,17 @@ def test_the_whole_way_gives_every_row_and_a_second_time_computes_nothing(config
     assert not any(name.startswith("place.") for name in result["made"]["settings"])
     json.dumps(result)
     work = Work()
-    assert stages.run(config, store, work) == result
+    assert stages.run(raydd.open(config, store, work)) == result
     assert work.done == {}
 
 
 @pytest.mark.parametrize("space", ["features", "pixels", "features-then-pixels"])
 def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: Store, space: str) -> None:
     config = with_settings(config, {"distill.space": space})
-    synthetic, record = stages.final_synthetic(config, store), stages.synthetic_record(config, store)
+    synthetic, record = (
+        stages.final_synthetic(raydd.open(config, store)),
+        stages.synthetic_record(raydd.open(config, store)),
+    )
     assert record.complete
     loaded = stages.load_synthetic(record)
     for name, value in synthetic.tensors().items():
@@ -71,36 +73,36 @@ def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: St
 
 def test_a_set_says_how_its_experts_were_trained(config: Config, store: Store) -> None:
     config = with_settings(config, {"experts.lr": 0.3, "experts.anneal": 2, "distill.space": "features"})
-    stages.final_synthetic(config, store)
-    told = stages.synthetic_record(config, store).facts()["experts"]
+    stages.final_synthetic(raydd.open(config, store))
+    told = stages.synthetic_record(raydd.open(config, store)).facts()["experts"]
     assert (told["lr"], told["anneal"], told["batch_size"]) == (0.3, 2, 8)
 
 
 def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(config: Config, tmp_path: Path) -> None:
-    undisturbed = stages.final_synthetic(config, Store(tmp_path / "a"))
+    undisturbed = stages.final_synthetic(raydd.open(config, Store(tmp_path / "a")))
     store = Store(tmp_path / "b")
     for stop_after in (4, 2, 5):  # points that are drawn before the generator is left, as Ctrl-C leaves it
-        points = stages.distill(config, store, every=1)
+        points = stages.distill(raydd.open(config, store), every=1)
         for _ in range(stop_after):
             next(points)
         points.close()
-    resumed = stages.final_synthetic(config, store)
+    resumed = stages.final_synthetic(raydd.open(config, store))
     for name, value in undisturbed.tensors().items():
         assert torch.equal(resumed.tensors()[name], value), name
 
 
 def test_work_since_the_last_checkpoint_alone_is_lost(config: Config, store: Store) -> None:
     config, work = with_settings(config, {"distill.space": "features"}), Work()
-    points = stages.distill(config, store, every=1)
+    points = stages.distill(raydd.open(config, store), every=1)
     for _ in range(5):
         next(points)
     points.close()
-    stages.final_synthetic(config, store, work)
+    stages.final_synthetic(raydd.open(config, store, work))
     assert work.done["distillation steps"] == [4, 5, 6, 7, 8]  # the checkpoint is of step 3
 
 
 def test_points_count_the_steps_of_both_phases(config: Config, store: Store) -> None:
-    points = list(stages.distill(config, store, every=4))
+    points = list(stages.distill(raydd.open(config, store), every=4))
     assert [(point.step, point.steps) for point in points] == [(4, 8), (8, 8), (8, 8)]
     assert all(point.metrics["loss"] > 0 for point in points[:2])
     assert [point.synthetic.pixels is None for point in points] == [True, True, False]
@@ -109,35 +111,35 @@ def test_points_count_the_steps_of_both_phases(config: Config, store: Store) -> 
 def test_the_set_does_not_depend_on_how_it_is_watched(config: Config, tmp_path: Path) -> None:
     sets = []
     for every in (0, 2):
-        *_, last = stages.distill(config, Store(tmp_path / str(every)), every=every)
+        *_, last = stages.distill(raydd.open(config, Store(tmp_path / str(every))), every=every)
         sets.append(last.synthetic)
     assert torch.equal(sets[0].text_features, sets[1].text_features)
 
 
 def test_experts_are_shared_by_distillations_and_extended(config: Config, store: Store) -> None:
-    stages.experts(config, store)
-    assert stages.missing_experts(config, store) == []
+    raydd.open(config, store).experts()
+    assert raydd.open(config, store).missing_experts == []
     longer = with_settings(config, {"distill.target_epochs": 3, "experts.count": 3})
-    assert stages.missing_experts(longer, store) == [0, 1, 2]
+    assert raydd.open(longer, store).missing_experts == [0, 1, 2]
     work = Work()
-    stages.experts(longer, store, work)
+    raydd.open(longer, store, work).experts()
     assert len(work.done["epochs of experts"]) == 1 + 1 + 3
-    assert stages.missing_experts(longer, store) == []
+    assert raydd.open(longer, store).missing_experts == []
 
 
 def test_an_expert_that_another_has_claimed_is_left_to_it(config: Config, store: Store) -> None:
-    stages.experts(config, store, claim=lambda expert: expert == 1)
-    assert stages.missing_experts(config, store) == [0]
-    stages.train_expert(config, store, 0)
-    assert stages.missing_experts(config, store) == []
+    raydd.open(config, store).experts(claim=lambda expert: expert == 1)
+    assert raydd.open(config, store).missing_experts == [0]
+    raydd.open(config, store).train_expert(raydd.open(config, store).open_experts(), 0, config.distill.expert_epochs)
+    assert raydd.open(config, store).missing_experts == []
 
 
 def test_other_settings_never_read_a_stale_record(config: Config, store: Store) -> None:
-    one = stages.synthetic_record(config, store).fingerprint
+    one = stages.synthetic_record(raydd.open(config, store)).fingerprint
     for name, value in [("distill.image_lr", 0.5), ("experts.lr", 0.3), ("features.seed", 5), ("pixels.lr", 0.5)]:
-        assert stages.synthetic_record(with_settings(config, {name: value}), store).fingerprint != one, name
+        assert stages.synthetic_record(raydd.open(with_settings(config, {name: value}), store)).fingerprint != one, name
     for name, value in [("place.threads", 2), ("distill.checkpoint_every", 7), ("evaluate.seeds", 3)]:
-        assert stages.synthetic_record(with_settings(config, {name: value}), store).fingerprint == one, name
+        assert stages.synthetic_record(raydd.open(with_settings(config, {name: value}), store)).fingerprint == one, name
 
 
 def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
@@ -154,8 +156,8 @@ def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
     calls: list[int] = []
     monkeypatch.setattr(engine, "matching_loss", poisoned)
     with pytest.raises(NonFiniteError, match="Step 4: loss is nan"):
-        stages.final_synthetic(config, store)
-    record = stages.synthetic_record(config, store)
+        stages.final_synthetic(raydd.open(config, store))
+    record = stages.synthetic_record(raydd.open(config, store))
     assert not record.complete
     last_good = record.read_tensors("last_good.safetensors")
     assert all(bool(part.float().isfinite().all()) for part in last_good.values())
@@ -164,27 +166,28 @@ def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
 
 
 def test_scores_of_a_set_in_hand_equal_those_of_the_record(config: Config, store: Store) -> None:
-    synthetic = stages.final_synthetic(config, store)
-    in_hand = stages.evaluate(config, store, synthetic, split="test", seeds=2)
-    assert in_hand.seeds == stages.synthetic_scores(config, store).seeds
+    synthetic = stages.final_synthetic(raydd.open(config, store))
+    in_hand = stages.score_students(raydd.open(config, store), synthetic, split="test", seeds=range(2))
+    assert in_hand.seeds == stages.synthetic_scores(raydd.open(config, store)).seeds
     worse = replace(synthetic, text_features=synthetic.text_features.flip(0))
-    assert stages.evaluate(config, store, worse, split="val", seeds=1).mean["r_mean"] >= 0
+    assert stages.score_students(raydd.open(config, store), worse, split="val", seeds=range(1)).mean["r_mean"] >= 0
 
 
 def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(config: Config, store: Store) -> None:
-    cached, synthetic = stages.features(config, store), stages.final_synthetic(config, store)
+    work = raydd.open(config, store)
+    synthetic = stages.final_synthetic(work)
     wild = replace(synthetic, rate_image=1e20, rate_text=1e20)
     with pytest.raises(NonFiniteError):
-        with_fitted_rates(config, cached, wild)
+        fit_rates(work, wild)
 
-    def diverge_at_full_rate(config: Config, cached: Any, pairs: Any, split: str, seeds: Any) -> Any:
+    def diverge_at_full_rate(work: Any, pairs: Any, **options: Any) -> Any:
         if pairs.rate_image > 0.5 * synthetic.rate_image:
             raise NonFiniteError("too fast")
-        return score_students(config, cached, pairs, split, seeds)
+        return score_students(work, pairs, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(students, "score_students", diverge_at_full_rate)
-        _, part = with_fitted_rates(config, cached, synthetic)
+        _, part = fit_rates(work, synthetic)
     assert part <= 0.5
 
 
@@ -195,14 +198,14 @@ def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> No
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:
     config = with_settings(config, {"distill.space": "features", "distill.steps": 25})
-    points = stages.distill(config, store, every=1)
+    points = stages.distill(raydd.open(config, store), every=1)
     for _ in range(14):
         next(points)
     points.close()
-    last = stages.final_synthetic(config, store)
-    noted = collapse_over_steps(stages.synthetic_record(config, store))
+    last = stages.final_synthetic(raydd.open(config, store))
+    noted = collapse_over_steps(stages.synthetic_record(raydd.open(config, store)))
     assert [point["step"] for point in noted] == [*range(0, 25, 2), 25]
     # Noted before the rates are fitted, which change no pair.
-    measured = collapse(config, store, last)
+    measured = raydd.open(config, store).collapse(last)
     assert {name: value for name, value in noted[-1].items() if name != "step"} == pytest.approx(measured)
     assert noted[0] != noted[-1]

@@ -17,6 +17,7 @@ from machines import free_port, wait_for
 from made_sets import SETTINGS
 from tiny_pictures import write_pictures
 
+import raydd
 from raydd import stages
 from raydd.errors import PlaceError, RecordError
 from raydd.place import open_store
@@ -102,5 +103,5 @@ def test_a_distillation_keeps_everything_there(gs: str, tmp_path: Path):
     made = []
     for place in (gs, str(tmp_path / "folder")):
         config = load(settings={**settings, "place.store": place, "place.home": str(tmp_path / "home")})
-        made.append(stages.run(config, open_store(config.place))["synthetic"])
+        made.append(stages.run(raydd.open(config, open_store(config.place)))["synthetic"])
     assert made[0] == made[1]

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 
+import raydd
 from raydd import stages
 from raydd.place import open_store
 from raydd.progress import Leave
@@ -78,12 +79,12 @@ def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
     claimant = Alone(taken={0, 1})
 
     def others_finish(seconds):
-        assert sorted(stages.missing_experts(config, store)) == [0, 1]  # everything else was done first
+        assert sorted(raydd.open(config, store).missing_experts) == [0, 1]  # everything else was done first
         claimant.taken.clear()
 
     monkeypatch.setattr(distill.time, "sleep", others_finish)
-    distill.share_making(config, store, claimant)
-    assert stages.missing_experts(config, store) == []
+    distill.share_making(raydd.open(config, store), claimant)
+    assert raydd.open(config, store).missing_experts == []
 
 
 def test_a_distillation_that_is_told_to_leave_goes_on_at_the_step_where_it_was(config, tmp_path):
@@ -96,9 +97,9 @@ def test_a_distillation_that_is_told_to_leave_goes_on_at_the_step_where_it_was(c
                 raise Leave
 
     with pytest.raises(Leave):
-        stages.final_synthetic(config, store, leave_at_step_30)
-    made = stages.final_synthetic(config, store, leave_at_step_30)
+        stages.final_synthetic(raydd.open(config, store, leave_at_step_30))
+    made = stages.final_synthetic(raydd.open(config, store, leave_at_step_30))
     assert steps == list(range(1, 51))
-    undisturbed = stages.final_synthetic(config, Store(tmp_path / "undisturbed"))
+    undisturbed = stages.final_synthetic(raydd.open(config, Store(tmp_path / "undisturbed")))
     assert torch.equal(made.image_features, undisturbed.image_features)
     assert (made.rate_image, made.rate_text) == (undisturbed.rate_image, undisturbed.rate_text)

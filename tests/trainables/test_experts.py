@@ -12,7 +12,7 @@ import torch
 from nodes import cluster_of
 from safetensors.torch import load_file
 
-from raydd import stages
+import raydd
 from raydd.config import Config
 from raydd.place import open_store
 from raydd.settings import flatten, load, with_settings
@@ -44,9 +44,9 @@ def test_workers_share_the_trajectories_and_make_what_one_process_makes(config, 
 
     make_experts(config, workers=2, progress=note)
     assert shares[-1] == (4, 4)
-    assert stages.missing_experts(config, open_store(config.place)) == []
+    assert raydd.open(config, open_store(config.place)).missing_experts == []
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
-    stages.experts(alone, open_store(alone.place))
+    raydd.open(alone, open_store(alone.place)).experts()
     assert_same_experts(snapshots(alone), snapshots(config))
 
 
@@ -63,12 +63,12 @@ def test_a_killed_worker_costs_the_trajectory_in_its_hands(config):
         workers = [child for child in psutil.Process().children(recursive=True) if is_worker(child)]
         os.kill(workers[0].pid, 9)
 
-    stages.features(config, store)
+    raydd.open(config, store).prepare()
     killer = threading.Thread(target=kill_one)
     killer.start()
     make_experts(config, workers=2)
     killer.join()
-    assert stages.missing_experts(config, store) == []
+    assert raydd.open(config, store).missing_experts == []
     assert kept
     assert all(store.local(name).stat().st_mtime_ns == then for name, then in kept.items())
 
@@ -92,7 +92,7 @@ def test_two_nodes_share_the_trajectories_and_make_what_one_process_makes(config
     print(f"bytes written by each node's worker: {list(written.values())}; an expert has {of_an_expert:.0f}")
     assert min(written.values()) > of_an_expert
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
-    stages.experts(alone, open_store(alone.place))
+    raydd.open(alone, open_store(alone.place)).experts()
     assert len(snapshots(alone)) == 4
     assert_same_experts(snapshots(alone), snapshots(config))
 

@@ -7,7 +7,7 @@ import ray
 import torch
 from stage_settings import Work
 
-from raydd import stages
+import raydd
 from raydd.data import feature_shards
 from raydd.place import open_store
 from raydd.settings import with_settings
@@ -21,13 +21,13 @@ def many_shards(monkeypatch):
 
 def test_shards_encoded_one_by_one_are_those_of_one_process(config, many_shards, tmp_path):
     store = open_store(config.place)
-    files = [shard.file for shard in feature_shards.shards_of(stages.pairs(config, store))]
+    files = [shard.file for shard in feature_shards.shards_of(raydd.open(config, store).data)]
     assert files[:3] == [f"train/images-0000{number}.safetensors" for number in range(3)]
     encoder = ShardEncoder(config)
     for file in reversed(files):
         assert encoder({"file": file}) == {"file": file}
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
-    ours, theirs = stages.features(config, store), stages.features(alone, open_store(alone.place))
+    ours, theirs = raydd.open(config, store).features, raydd.open(alone, open_store(alone.place)).features
     assert ours.fingerprint == theirs.fingerprint
     for name in ("image_spread", "image_range", "text_spread"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name))
@@ -41,7 +41,7 @@ def test_ray_workers_share_the_shards_and_pass_over_those_that_are_there(config)
     make_features(config, workers=4, progress=lambda work, done, total: told.append((work, done, total)))
     shards = [(done, total) for work, done, total in told if work == "shards of features"]
     assert shards == [(done, 6) for done in range(7)]
-    stages.features(config, open_store(config.place))
+    raydd.open(config, open_store(config.place)).prepare()
     told.clear()
     make_features(config, workers=2, progress=lambda work, done, total: told.append(work))
     assert "shards of features" not in told
@@ -61,7 +61,7 @@ def test_an_actor_that_dies_costs_the_shard_in_its_hands(mortal, tmp_path):
     make_features(mortal, workers=2)
     assert (tmp_path / "died").exists()
     store = open_store(mortal.place)
-    features = stages.features(mortal, store, progress := Work())
+    features = raydd.open(mortal, store, progress := Work()).features
     assert progress.done["views encoded"] == [12]  # nothing was left to encode
     assert progress.done["held-out images encoded"] == [8]
     assert features.train.images.shape[0] == 12

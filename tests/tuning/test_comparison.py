@@ -11,8 +11,8 @@ from stage_settings import TINY
 
 from raydd.config import Config
 from raydd.errors import ConfigError
+from raydd.protocols import PROTOCOLS
 from raydd.settings import with_settings
-from raydd.stages.whole import PROTOCOLS
 from raydd.tuning.comparison import run_comparison
 from raydd.tuning.environment import prepare_environment
 
@@ -119,4 +119,6 @@ def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) 
     assert by_row["tiny", "lors"].seeds != by_row[trained, "lors"].seeds
     assert by_row[trained, "random"].stored_bytes == 7 * (3 * 16**2 + 4 * 10)
     lines = list(csv.DictReader((tmp_path / "home/comparisons/compare/compare.csv").open()))
-    assert {line["protocol"] for line in lines if line["made by"] == "raydd"} == set(PROTOCOLS.values())
+    assert {line["protocol"] for line in lines if line["made by"] == "raydd"} == {
+        work.trains for work in PROTOCOLS.values()
+    }

@@ -1,9 +1,9 @@
 import pytest
 from mlflow import MlflowClient
 
+import raydd
 from raydd.board.connection import EXPERIMENT
 from raydd.board.tracking import Tracking
-from raydd.place import open_store
 from raydd.tuning import study as studies
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.reports import TrialReport
@@ -24,7 +24,7 @@ def test_trials_that_ended_with_their_driver_are_logged_by_the_next_one_once(con
     mlflow = f"sqlite:///{tmp_path}/mlflow.db"
     for _ in range(2):
         with Tracking(mlflow, tmp_path / "artifacts") as tracking:
-            Logbook(tracking, studies.study_id(study), config, open_store(config.place)).catch_up(study)
+            Logbook(tracking, studies.study_id(study), raydd.open(config)).catch_up(study)
     client = MlflowClient(mlflow)
     runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     stopped, failed = sorted(

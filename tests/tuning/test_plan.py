@@ -6,27 +6,17 @@ from typing import Any
 
 import pytest
 from optuna.trial import Trial
-from rich.console import Console
 from stage_settings import TINY
 
+import raydd
 from raydd.config import Config
-from raydd.errors import ConfigError
-from raydd.progress import silent
-from raydd.settings import load, with_settings
-from raydd.stages import features
+from raydd.settings import with_settings
 from raydd.store import Store
 from raydd.tuning import estimate
 from raydd.tuning.plan import Plan, make_plan
-from raydd.tuning.whole import run_sweep
 from search_spaces import Space, draw_configs
 
 SPEED = 1e9  # floating-point operations a second
-
-
-def test_protocol_a_is_refused_at_once() -> None:
-    config = load(settings={"distill.protocol": "encoder"})
-    with pytest.raises(ConfigError, match=r"distill\.protocol is 'encoder', but sweeps search on cached features"):
-        run_sweep(config, "local", dry_run=True, console=Console(quiet=True))
 
 
 Suggest = Callable[[Trial], Mapping[str, Any]]
@@ -35,7 +25,7 @@ Seconds = Callable[[Suggest, int, int], float]
 
 def plan(config: Config, suggest: Suggest, store: Store, at_once: int) -> Plan:
     space = Space("mine", suggest)
-    return make_plan(config, space, draw_configs(space, config), None, store, at_once, silent)
+    return make_plan(raydd.open(config, store), space, draw_configs(space, config), None, at_once)
 
 
 @pytest.fixture
@@ -43,7 +33,7 @@ def seconds(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> S
     """The time that so many trials of a space are expected to take, so many at once."""
     monkeypatch.setattr(estimate, "core_speed", lambda width, rows: SPEED)
     base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
-    features(base, store)
+    raydd.open(base, store).prepare()
 
     def of(suggest: Suggest, trials: int, at_once: int) -> float:
         return plan(with_settings(base, {"sweep.trials": trials}), suggest, store, at_once).seconds

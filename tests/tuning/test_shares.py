@@ -9,13 +9,13 @@ from raydd.tuning.shares import trial_bytes, with_gpu_share
 
 def test_a_given_share_stays(config, with_sweep):
     config = with_sweep(config, gpus=0.25)
-    assert with_gpu_share(config, [config], 8, 8) == config
+    assert with_gpu_share(config, [config], (8, 8)) == config
 
 
 def test_no_gpu_is_named(ray_here, config, with_sweep):
     config = with_sweep(config, gpus=-1)
     with pytest.raises(ConfigError, match="Ray sees none"):
-        with_gpu_share(config, [config], 8, 8)
+        with_gpu_share(config, [config], (8, 8))
 
 
 def test_larger_heads_and_longer_walks_need_more():

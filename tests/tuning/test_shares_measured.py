@@ -15,6 +15,7 @@ from raydd.tuning.shares import CONTEXT_BYTES, trial_bytes
 TRIAL = """
 import json, sys
 import psutil
+import raydd
 from raydd import stages
 from raydd.memory import peak_bytes, reset_peak
 from raydd.place import open_store
@@ -23,11 +24,12 @@ from trainables.distill import STUDENT_SEEDS
 
 config = load(settings=json.loads(sys.argv[1]))
 store = open_store(config.place)
-stages.experts(config, store)
+work = raydd.open(config, store)
+work.experts()
 reset_peak("cpu")
 before = psutil.Process().memory_info().rss
-synthetic = stages.final_synthetic(config, store)
-stages.evaluate(config, store, synthetic, split="val", seeds=STUDENT_SEEDS)
+synthetic = stages.final_synthetic(work)
+stages.score_students(work, synthetic, split="val", seeds=range(STUDENT_SEEDS))
 print(peak_bytes("cpu") - before)
 """
 

@@ -1,45 +1,43 @@
-"""Room on a GPU: what does not fit is tried once more with half as many images at once, then ends with its numbers."""
+"""On CUDA out-of-memory, retry once with half the images in a batch, then fail and report the memory figures."""
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.memory import peak_bytes
-from raydd.settings import with_settings
+from raydd.protocols import Workbench, changed
 
 Point = TypeVar("Point")
 log = logging.getLogger(__name__)
 
 
-def within_memory(work: Callable[[Config], Iterator[Point]], config: Config, device: str) -> Iterator[Point]:
+def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbench[Any]) -> Iterator[Point]:
     """The points of a piece of work, which goes on from what it kept when it is started again.
 
     Args:
-        work: given the settings, gives points.
-        config: `place.encode_batch` is halved if the work runs out of GPU memory.
-        device: where it computes.
+        run: given the workbench, gives points.
+        work: `place.encode_batch` is halved if it runs out of GPU memory.
 
     Raises:
         ConfigError: half was too much as well; with the memory that was there and wanted.
     """
-    size = config.place.encode_batch
+    size = work.config.place.encode_batch
     try:
-        yield from work(config)
+        yield from run(work)
         return
     except torch.OutOfMemoryError as error:
         said = _wanted(error)
     half = max(1, size // 2)
     log.warning("Out of GPU memory with %d images at once (%s). Going on with %d.", size, said, half)
-    _empty_cache(device)  # after the except block, which held the failed work's tensors
+    _empty_cache(work.device)  # after the except block, which held the failed work's tensors
     try:
-        yield from work(with_settings(config, {"place.encode_batch": half}))
+        yield from run(changed(work, {"place.encode_batch": half}))
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"Out of GPU memory with {half} images at once too, {peak_bytes(device) / 1e9:.1f} GB being held "
+            f"Out of GPU memory with {half} images at once too, {peak_bytes(work.device) / 1e9:.1f} GB being held "
             f"({_wanted(error)}). Lower distill.student_steps, distill.pairs or experts.width, or give a trial more of "
             "the GPU by sweep.gpus."
         ) from error

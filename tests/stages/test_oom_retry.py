@@ -3,34 +3,44 @@ import logging
 import pytest
 import torch
 
-from raydd.config import Config
+import raydd
 from raydd.errors import ConfigError
-from raydd.stages.room import within_memory
+from raydd.protocols import Workbench
+from raydd.settings import load
+from raydd.stages.oom_retry import within_memory
+from raydd.store import Store
 
 MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which 1 is free."
 
 
 def work_that_fits(most: int, tried: list[int]):
-    def work(config: Config):
-        tried.append(config.place.encode_batch)
+    def run(work: Workbench):
+        size = work.config.place.encode_batch
+        tried.append(size)
         yield "half-way"
-        if config.place.encode_batch > most:
+        if size > most:
             raise torch.OutOfMemoryError(MESSAGE)
         yield "done"
 
-    return work
+    return run
 
 
 def test_what_fits_runs_once():
     tried: list[int] = []
-    assert list(within_memory(work_that_fits(64, tried), Config(), "cpu")) == ["half-way", "done"]
+    assert list(
+        within_memory(work_that_fits(64, tried), raydd.open(load(settings={"place.device": "cpu"}), Store("unused")))
+    ) == ["half-way", "done"]
     assert tried == [64]
 
 
 def test_what_does_not_fit_goes_on_with_half_and_says_so(caplog: pytest.LogCaptureFixture):
     tried: list[int] = []
     with caplog.at_level(logging.WARNING):
-        assert list(within_memory(work_that_fits(32, tried), Config(), "cpu")) == ["half-way", "half-way", "done"]
+        assert list(
+            within_memory(
+                work_that_fits(32, tried), raydd.open(load(settings={"place.device": "cpu"}), Store("unused"))
+            )
+        ) == ["half-way", "half-way", "done"]
     assert tried == [64, 32]
     assert "with 64 images at once (Tried to allocate 2.00 GiB" in caplog.text
     assert "Going on with 32" in caplog.text
@@ -39,5 +49,7 @@ def test_what_does_not_fit_goes_on_with_half_and_says_so(caplog: pytest.LogCaptu
 def test_what_does_not_fit_by_half_ends_with_its_numbers():
     tried: list[int] = []
     with pytest.raises(ConfigError, match=r"32 images at once too.*GB being held.*Tried to allocate 2\.00 GiB"):
-        list(within_memory(work_that_fits(8, tried), Config(), "cpu"))
+        list(
+            within_memory(work_that_fits(8, tried), raydd.open(load(settings={"place.device": "cpu"}), Store("unused")))
+        )
     assert tried == [64, 32]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydd.errors import NonFiniteError
-from raydd.stages.rates import LEAST, MOST, best_multiple
+from raydd.stages.students import LEAST, MOST, best_multiple
 
 
 @given(st.integers(-7, 7))

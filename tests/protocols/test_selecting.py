@@ -7,12 +7,13 @@ import pytest
 import torch
 from stage_settings import TINY
 
+import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.distill.selections import SELECTIONS
 from raydd.errors import ConfigError
+from raydd.protocols.selecting import selection_record
 from raydd.settings import with_settings
-from raydd.stages.selecting import selection_record
 from raydd.store import Store
 
 
@@ -27,35 +28,35 @@ def no_work(work: str, *_: Any) -> None:
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_a_choice_has_different_images_and_is_made_once(config: Config, store: Store, name: str) -> None:
-    chosen = stages.select(config, store, name, pairs=6, seed=1)
-    owner = stages.features(config, store).train.image_of_text
+    chosen = raydd.open(config, store).select(name, 6, 1)
+    owner = raydd.open(config, store).features.train.image_of_text
     assert len(owner[chosen].unique()) == 6
-    assert torch.equal(stages.select(config, store, name, pairs=6, seed=1, progress=no_work), chosen)
-    facts = selection_record(config, store, name, pairs=6, seed=1).facts()
+    assert torch.equal(raydd.open(config, store, no_work).select(name, 6, 1), chosen)
+    facts = selection_record(raydd.open(config, store), name, 6, 1).facts()
     assert facts["seconds"] > 0
     assert facts["peak_bytes"] > 10_000_000
 
 
 def test_the_warm_up_is_a_prefix_of_the_seed_s_expert(config: Config, store: Store) -> None:
-    stages.select(config, store, "herding", pairs=4, seed=1)
-    experts = stages.experts(config, store)
+    raydd.open(config, store).select("herding", 4, 1)
+    experts = raydd.open(config, store).experts()
     assert experts.has(1, 5)
     assert not experts.has(0, 5)
 
 
 def test_herding_scores_are_kept_apart_from_random_ones(config: Config, store: Store) -> None:
-    scores = {name: stages.selected_scores(config, store, name) for name in ("random", "herding")}
+    scores = {name: stages.selected_scores(raydd.open(config, store), name) for name in ("random", "herding")}
     assert all(len(row.seeds) == 2 for row in scores.values())
-    kept = stages.selected_scores(config, store, "herding", no_work)
+    kept = stages.selected_scores(raydd.open(config, store, no_work), "herding")
     assert kept == scores["herding"]
 
 
 def test_a_distillation_starts_from_the_selection_that_is_asked_for(config: Config, store: Store) -> None:
     config = with_settings(config, {"distill.start": "k-center", "distill.space": "features", "distill.steps": 1})
-    chosen = stages.select(config, store, "k-center", pairs=6, seed=config.distill.seed)
-    assert torch.equal(stages.final_synthetic(config, store).start_captions, chosen)
+    chosen = raydd.open(config, store).select("k-center", 6, config.distill.seed)
+    assert torch.equal(stages.final_synthetic(raydd.open(config, store)).start_captions, chosen)
 
 
 def test_more_pairs_than_images_is_refused(config: Config, store: Store) -> None:
     with pytest.raises(ConfigError, match=r"distill\.pairs is 13, but train has 12 images"):
-        stages.select(config, store, "herding", pairs=13, seed=0)
+        raydd.open(config, store).select("herding", 13, 0)

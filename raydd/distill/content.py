@@ -1,0 +1,67 @@
+"""What decides a synthetic set, setting by setting: its record is named by that alone.
+
+An allow-list for each switch: what a switch leaves unread (the blend ratio without blending, the rank of an identity)
+is not part of the name. A setting that has its neutral value is omitted, so that a setting which a later version adds
+renames no record of anybody.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from raydd.config import DistillConfig
+
+# The value at which a setting is left out of the name. These numbers never change, whatever the defaults of
+# `raydd.config` become: a new setting enters with the value that means what was done before there was one.
+_NEUTRAL: Mapping[str, Any] = {
+    "start": "random",
+    "minibatch_order": "permutations",
+    "blend": "none",
+    "blend_sides": "both",
+    "blend_beta": 1.0,
+    "similarity": "identity",
+    "loss": "infonce",
+    "matched": "both-heads",
+    "merged": False,
+    "gradient": "exact",
+    "optimizer": "adam",
+    "momentum": 0.5,
+    "range_pull": 0.0,
+    "fit_rates": True,
+    "schedule": "cosine",
+    "steps_per_encoding": 1,
+    "seed": 0,
+}
+_ALWAYS = (
+    *("pairs", "space", "start", "steps", "student_steps", "minibatch_order", "max_start_epoch", "target_epochs"),
+    *("blend", "similarity", "loss", "matched", "gradient", "optimizer", "momentum", "schedule", "fit_rates", "seed"),
+    *("image_lr", "text_lr", "rate_lr", "start_rate"),
+)
+_BLENDED: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "beta": ("blend_sides", "blend_beta"),
+    "noise": ("blend_sides", "blend_beta"),
+    "fixed": ("blend_sides", "blend_ratio"),
+}
+_SIMILAR: Mapping[str, tuple[str, ...]] = {
+    "identity": (),
+    "full": ("similarity_lr",),
+    "low-rank": ("similarity_lr", "rank", "alpha"),
+}
+_PROTOCOL: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "heads": {
+        "features": ("range_pull",),
+        "features-then-pixels": (),  # the features' own record is upstream of it
+        "pixels": ("steps_per_encoding",),
+    },
+    "encoder": {"pixels": ("encoder_rate",)},
+}
+
+
+def distillation_content(distill: DistillConfig) -> dict[str, Any]:
+    """The settings that decide what a distillation makes of its experts and its data."""
+    read = [*_ALWAYS, *_BLENDED[distill.blend], *_SIMILAR[distill.similarity]]
+    read += _PROTOCOL[distill.protocol][distill.space]
+    if distill.matched == "both-heads":
+        read.append("merged")  # one network alone is its own sum
+    content = {name: getattr(distill, name) for name in read} | {"minibatch": distill.minibatch_size}
+    return {name: value for name, value in content.items() if name not in _NEUTRAL or _NEUTRAL[name] != value}

@@ -1,0 +1,367 @@
+"""A workbench: one run with everything it reads opened lazily and once, and what is trained in it.
+
+    work = raydd.open(config)
+    work.data, work.captions        # the pairs, and their text features
+    work.experts()                  # expert trajectories, those that the store lacks trained
+    work.start(), work.begin(...)   # the real pairs to start from; a distillation at its start
+    work.train_students(set, seeds) # fresh students of a synthetic set or of real pairs
+    work.score(students, split)     # their retrieval scores
+
+`raydd.protocols.heads` and `raydd.protocols.encoder` say what experts and students train. Everything above takes a
+workbench and never asks which one it is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from raydd.config import Config, DistillConfig
+from raydd.data import (
+    CaptionFeatures,
+    DataSet,
+    ImageEncoder,
+    TextEncoder,
+    encode_texts,
+    load_data,
+    load_image_encoder,
+    load_text_encoder,
+    open_pixels,
+)
+from raydd.data.encoders import resized
+from raydd.data.images import ImageSource
+from raydd.distill.engine import Distillation
+from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import Trajectories
+from raydd.evaluate.collapse import collapse_measures
+from raydd.place import device_of, images_at_once
+from raydd.progress import Progress
+from raydd.store import Record, Store
+
+Networks = TypeVar("Networks")
+"""What a student or an expert is: a pair of heads, or an image encoder and a text head."""
+Thing = TypeVar("Thing")
+
+
+class Opened:
+    """What a process has opened, each thing under what decides it; workbenches of one run share it."""
+
+    def __init__(self) -> None:
+        self._things: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
+        """The thing of that key, made when it is first asked for."""
+        if key not in self._things:
+            self._things[key] = make()
+        return self._things[key]
+
+
+class Workbench(ABC, Generic[Networks]):
+    """One opened run. `Networks` is what one student, several side by side, or an expert's snapshot is made of."""
+
+    trains: ClassVar[str]
+    """What experts and students train, in words."""
+    selections: ClassVar[Collection[str]]
+    """Selections of real pairs that it can make."""
+    trial_settings: ClassVar[Mapping[str, Any]]
+    """Settings of a sweep's trials: the cheapest form of a distillation that ranks settings."""
+
+    def __init__(self, config: Config, store: Store, progress: Progress, opened: Opened) -> None:
+        """Open nothing yet.
+
+        Args:
+            config: all settings.
+            store: where records are read and written.
+            progress: told of what is made.
+            opened: shared with the workbenches of the same run.
+        """
+        self.config, self.store, self.progress, self.opened = config, store, progress, opened
+
+    def with_progress(self, progress: Progress) -> Self:
+        """The same workbench, telling another listener."""
+        return type(self)(self.config, self.store, progress, self.opened)
+
+    @property
+    def device(self) -> str:
+        """Where to compute."""
+        return device_of(self.config.place)
+
+    @property
+    def data(self) -> DataSet:
+        """The pairs, every image of them checked once."""
+        return self.opened.once(
+            ("data", self.config.data), lambda: load_data(self.config.data, self.store, self.progress)
+        )
+
+    @property
+    def captions(self) -> CaptionFeatures:
+        """Text features of all captions, encoded where the store lacks them."""
+        encoders = self.config.encoders
+        key = ("captions", self.data.fingerprint, encoders.text, encoders.text_weights, encoders.text_pooling)
+        return self.opened.once(key, lambda: encode_texts(self.config, self.data, self.store, self.progress))
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """The frozen image encoder, for inference and for gradients at its input."""
+        key = ("image encoder", self.config.encoders, self.device)
+        return self.opened.once(key, lambda: load_image_encoder(self.config.encoders, self.device))
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The frozen text encoder."""
+        key = ("text encoder", self.config.encoders, self.device)
+        return self.opened.once(key, lambda: load_text_encoder(self.config.encoders, self.device))
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """Name of the features that experts and selections are made from."""
+
+    @property
+    @abstractmethod
+    def is_prepared(self) -> bool:
+        """Whether the store has all that experts and distillations read of the data."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make what experts and distillations read of the data, where the store lacks it."""
+
+    @abstractmethod
+    def prepared_in_words(self) -> str:
+        """What `prepare` made, in a sentence."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Width D of the shared space."""
+
+    @property
+    @abstractmethod
+    def feature_widths(self) -> tuple[int, int] | None:
+        """Widths of the cached image and text features, by which time is estimated; None without a cache."""
+
+    @property
+    @abstractmethod
+    def experts_record(self) -> Record:
+        """The place of the trajectories of these settings; builds no network."""
+
+    @abstractmethod
+    def open_experts(self, count: int = 0) -> Trajectories[Networks]:
+        """The trajectories of these settings, complete or not; `count` overrides `experts.count`."""
+
+    @abstractmethod
+    def experts_in(self, record: Record, pairs: SyntheticSet) -> Trajectories[Networks]:
+        """The trajectories of a record that a set names as its own, whatever the settings here; reads no features."""
+
+    @abstractmethod
+    def train_expert(self, experts: Trajectories[Networks], expert: int, epochs: Collection[int]) -> None:
+        """Train what one expert lacks of these epochs."""
+
+    def experts(
+        self,
+        count: int = 0,
+        epochs: Collection[int] = (),
+        *,
+        claim: Callable[[int], bool] = lambda expert: True,
+    ) -> Trajectories[Networks]:
+        """The experts that a distillation reads, those that the store lacks trained here.
+
+        Args:
+            count: how many; 0 is `experts.count`.
+            epochs: snapshots that must be there; those that the distillation reads if empty.
+            claim: asked before an expert is trained; False leaves it to whoever has it.
+        """
+        opened, epochs = self.open_experts(count), epochs or self.config.distill.expert_epochs
+        for expert in opened.missing(epochs):
+            if claim(expert):
+                self.train_expert(opened, expert, epochs)
+        return opened
+
+    @property
+    def missing_experts(self) -> list[int]:
+        """The experts whose snapshots for this distillation are not all in the store."""
+        return self.open_experts().missing(self.config.distill.expert_epochs)
+
+    @abstractmethod
+    def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
+        """Captions of so many different training images that a selection chooses, kept in the store.
+
+        Raises:
+            ConfigError: there are fewer training images than that.
+        """
+
+    @abstractmethod
+    def selection_cost(self, selection: str, pairs: int, seed: int) -> tuple[float, int] | None:
+        """Seconds and peak memory in bytes of a choice that was made; None where a choice takes none."""
+
+    @abstractmethod
+    def real_set(
+        self,
+        captions: Int[Tensor, "N"],
+        rates: tuple[float, float],
+        *,
+        seed: int = 0,
+        similarity: str = "identity",
+        loss: str = "infonce",
+        with_pixels: bool = False,
+    ) -> SyntheticSet:
+        """Real pairs as a set to start from, or to train students on.
+
+        Args:
+            captions: the training captions; each brings its image.
+            rates: learning rates of image and text side.
+            seed: of the similarity's factors.
+            similarity: kind of the similarity matrix, which starts as the identity.
+            loss: what students train on.
+            with_pixels: bring the images themselves, where students do not need them anyway.
+        """
+
+    def start(self) -> SyntheticSet:
+        """The real pairs that a distillation starts from; with their pixels where those are learned."""
+        distill = self.config.distill
+        captions = self.select(distill.start, distill.pairs, distill.seed)
+        return self.real_set(
+            captions,
+            self.start_rates,
+            seed=distill.seed,
+            similarity=distill.similarity,
+            loss=distill.loss,
+            with_pixels=distill.space == "pixels",
+        )
+
+    @property
+    @abstractmethod
+    def start_rates(self) -> tuple[float, float]:
+        """The students' learning rates at the start of a distillation: of the image side and of the text side."""
+
+    @abstractmethod
+    def real_rates_at(self, multiple: float) -> tuple[float, float]:
+        """Learning rates of image and text side for students of real pairs; the multiple is chosen on val."""
+
+    @abstractmethod
+    def begin(self, settings: DistillConfig, start: SyntheticSet) -> Distillation:
+        """A distillation at its start set; `settings` are those of one of its phases."""
+
+    @abstractmethod
+    def train_students(
+        self,
+        pairs: SyntheticSet,
+        seeds: Sequence[int],
+        on_epoch: Callable[[int, Networks], None] = lambda epoch, students: None,
+    ) -> Iterator[Networks]:
+        """Train one fresh student a seed by the configured recipe; yields them side by side or one after the other.
+
+        `on_epoch` is told each epoch's number, from 0, and the students after it.
+
+        Raises:
+            NonFiniteError: a student diverged.
+        """
+
+    @abstractmethod
+    def score(self, networks: Networks, split: str) -> list[dict[str, float]]:
+        """Retrieval scores in percent on val or test, a dictionary a student; also of an expert's snapshot."""
+
+    @abstractmethod
+    def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """A set's images and texts in the shared space of one student or expert, on the unit sphere."""
+
+    @abstractmethod
+    def gallery(self, images: Sequence[ImageSource], name: str) -> Any:
+        """What students need of images that they are to embed; what can be computed once is kept in the store.
+
+        Args:
+            images: any images, of this data set or of others.
+            name: what tells these images from any others.
+        """
+
+    @abstractmethod
+    def embed_images(self, networks: Networks, gallery: Any) -> Float[Tensor, "S n D"]:
+        """A gallery's images in the shared space of each student, on the unit sphere."""
+
+    @abstractmethod
+    def embed_texts(self, networks: Networks, features: Float[Tensor, "m e"]) -> Float[Tensor, "S m D"]:
+        """Features of the text encoder in the shared space of each student, on the unit sphere."""
+
+    def encode_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N d"]:
+        """Features of the frozen or pretrained image encoder, on the CPU; resized to its input first."""
+        encoder, parts = self.image_encoder, []
+        for part in pixels.split(self.images_at_once):
+            with torch.no_grad():
+                parts.append(encoder.module(resized(part.to(self.device).float() / 255, encoder.size)).float().cpu())
+        return torch.cat(parts)
+
+    def fitted_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 S S"]:
+        """Images of another encoder's size, in this one's."""
+        size = self.image_encoder.size
+        if pixels.shape[-2:] == (size, size):
+            return pixels
+        return torch.cat(
+            [(resized(part.float() / 255, size) * 255).round().to(torch.uint8) for part in pixels.split(8)]
+        )
+
+    def collapse(self, pairs: SyntheticSet) -> dict[str, float]:
+        """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step."""
+        experts = self.opened.once(("experts", self.experts_record.fingerprint), self.open_experts)
+        networks = experts.snapshot(0, self.config.distill.expert_epochs[-1])
+        return collapse_measures(*self.embed(networks, pairs))
+
+    @abstractmethod
+    def student_tensors(self, networks: Networks) -> dict[str, Tensor]:
+        """The first student's weights by name: `image.` and `text.` heads, and `image_encoder.` where it is trained."""
+
+    @abstractmethod
+    def student_modules(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
+        """The first student as modules on the CPU: pixels in 0 to 1 to embeddings, and text features to embeddings."""
+
+    @property
+    @abstractmethod
+    def student_content(self) -> Mapping[str, Any]:
+        """What decides a student beside its training set and the recipe of `students`."""
+
+    @abstractmethod
+    def real_bytes(self, pairs: int) -> int:
+        """Size in bytes of so many real pairs for a student; 0 are all of them, an image counted once."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """Numbers that an expert trains."""
+
+    @property
+    @abstractmethod
+    def prepared_bytes(self) -> int:
+        """Size of what `prepare` makes, in the store."""
+
+    @property
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """Peak memory of a run without a sweep, an upper estimate; runs one image through the encoder."""
+
+    memory_help: ClassVar[str]
+    """What to lower where memory is too small."""
+
+    def pixels_of(self, images: Sequence[ImageSource]) -> UInt8[Tensor, "N 3 S S"]:
+        """Images as the encoder takes them, plainly resized."""
+        return open_pixels(images, self.image_encoder.size)
+
+    def start_pixels(self, pairs: SyntheticSet) -> UInt8[Tensor, "N 3 S S"]:
+        """The real images that a set's pairs started from."""
+        images = self.data.train.images
+        return self.pixels_of([images[index] for index in pairs.start_images.tolist()])
+
+    def began_as(self, pairs: SyntheticSet) -> SyntheticSet:
+        """A set as the real pairs that it started from, each image and caption encoded once more."""
+        pixels = self.start_pixels(pairs)
+        captions = [self.data.train.captions[index] for index in pairs.start_captions.tolist()]
+        with torch.no_grad():
+            texts = self.text_encoder.encode(captions).float().cpu()
+        return replace(pairs, image_features=self.encode_pixels(pixels), text_features=texts, pixels=pixels)
+
+    @property
+    def images_at_once(self) -> int:
+        """Images whose graph fits in memory."""
+        return images_at_once(self.config.place, self.device)

@@ -1,0 +1,323 @@
+"""Protocol A, as MTT-VL, TESLA-VL and LoRS publish it: image encoder and text head are trained, from pixels.
+
+The text encoder stays frozen, so captions are encoded once. The image encoder has no projection head: its features are
+the shared space.
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from raydd.config import DistillConfig
+from raydd.data import ImageEncoder, ImageSource, ViewsOf, load_image_encoder, open_views, texts_record
+from raydd.data.augment import transform_of
+from raydd.data.encoders import image_identity
+from raydd.data.encoding import batches_of, workers_for
+from raydd.distill import encoder_experts as trajectories
+from raydd.distill.encoder_engine import EncoderDistillation
+from raydd.distill.encoder_experts import EncoderExperts, minibatches
+from raydd.distill.encoder_passes import TrainedEncoder
+from raydd.distill.encoder_student import Networks
+from raydd.distill.heads import Head, embed, to_sphere
+from raydd.distill.selections.random_pairs import random_captions
+from raydd.distill.start import start_of
+from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import Trajectories, content_of, extend
+from raydd.errors import ConfigError
+from raydd.evaluate.encoder_students import embed_pairs, score_networks, train_student
+from raydd.forecast import encoder_memory_bytes, feature_bytes, parameters_of, second_graph_bytes
+from raydd.protocols.base import Workbench
+from raydd.protocols.student_modules import EncoderModule, HeadModule, head_tensors
+from raydd.store import Record
+
+_FLOAT = 4  # bytes
+_REAL_RATE, _REAL_TEXT_RATE = 0.03, 0.3  # of students of real pairs; a multiple of the first is chosen on val
+
+
+class EncoderWorkbench(Workbench[Networks]):
+    """Nothing of the images can be cached: they go through the trained encoder each time."""
+
+    trains = "text encoder frozen, image encoder and text head trained from pixels"
+    selections: ClassVar[Collection[str]] = ("random",)  # the others look at cached image features
+    trial_settings: ClassVar[Mapping[str, Any]] = {}  # pixels are all that it learns
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """The image encoder with the parameters that it was trained in: no batch norm is folded.
+
+        Raises:
+            ConfigError: a width that it does not have was asked for.
+        """
+        encoders = self.config.encoders
+        encoder = self.opened.once(
+            ("trained image encoder", encoders, self.device),
+            lambda: load_image_encoder(encoders, self.device, trained=True),
+        )
+        if self.config.experts.width not in (0, encoder.width):
+            raise ConfigError(
+                f"experts.width is {self.config.experts.width}, but under distill.protocol encoder the image encoder's "
+                f"features are the shared space, {encoder.width} wide. Leave it 0."
+            )
+        return encoder
+
+    @property
+    def trained_encoder(self) -> TrainedEncoder:
+        """The image encoder as a function of its weights."""
+        return TrainedEncoder(self.image_encoder.module, self.images_at_once, self.config.encoders.precision)
+
+    @property
+    def source(self) -> str:
+        """Name of the captions' features."""
+        return self.captions.fingerprint
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether all captions are encoded."""
+        return texts_record(self.config, self.data.fingerprint, self.store).complete
+
+    def prepare(self) -> None:
+        """Encode the captions that the store lacks."""
+        _ = self.captions
+
+    def prepared_in_words(self) -> str:
+        """Number and width of the captions' features."""
+        texts = self.captions.train.texts
+        return (
+            f"text features {self.source}: {len(texts)} training captions, {texts.width} wide. Images are not encoded "
+            f"beforehand, since their encoder is trained. Kept in {self.store.root}."
+        )
+
+    @property
+    def width(self) -> int:
+        """Width of the image encoder's features."""
+        return self.image_encoder.width
+
+    @property
+    def feature_widths(self) -> tuple[int, int] | None:
+        """None: images are not cached."""
+        return None
+
+    @property
+    def experts_record(self) -> Record:
+        """The place of the trajectories of this recipe on these pairs; builds no network."""
+        recipe = self.config.experts
+        settings = {
+            **self.student_content,
+            "augment": self.config.features.augment,
+            **content_of(recipe),
+            "encoder_lr": recipe.encoder_lr,
+        }
+        upstream = {"texts": self.source}
+        return Record.of(self.store, "experts", settings, upstream, version=trajectories.VERSION)
+
+    def open_experts(self, count: int = 0) -> EncoderExperts:
+        """The trajectories of this recipe on these pairs."""
+        return self._experts(self.experts_record, self.captions.width, count or self.config.experts.count)
+
+    def experts_in(self, record: Record, pairs: SyntheticSet) -> EncoderExperts:
+        """The trajectories of a record that a set names as its own."""
+        return self._experts(record, pairs.text_features.shape[1], self.config.experts.count)
+
+    def _experts(self, record: Record, text_width: int, count: int) -> EncoderExperts:
+        pretrained = {name: weight.cpu() for name, weight in self.trained_encoder.start.items()}
+        return EncoderExperts(record, pretrained, text_width, self.width, self.config.experts.seed, count)
+
+    def train_expert(self, experts: Trajectories[Networks], expert: int, epochs: Collection[int]) -> None:
+        """Train what one expert lacks of these epochs."""
+        recipe, texts = self.config.experts, self.captions.train.texts
+        per_epoch = len(minibatches(len(texts), recipe.batch_size, seed=0))
+        total = experts.count * max(epochs) * per_epoch
+
+        def epoch_of(networks: Networks, epoch: int, seed: int) -> tuple[float, Networks]:
+            done = itertools.count((expert * max(epochs) + epoch - 1) * per_epoch + 1)
+            return trajectories.train_epoch(
+                self.trained_encoder,
+                networks,
+                self._minibatches(seed),
+                texts,
+                recipe,
+                paces=recipe.paces(epoch, per_epoch),
+                seed=seed,
+                device=self.device,
+                on_batch=lambda: self.progress("minibatches of experts", next(done), total),
+            )
+
+        extend(experts, expert, epochs, epoch_of)
+
+    def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG002 - settings allow random alone
+        """Captions of different training images, drawn by seed."""
+        return random_captions(self.captions.train.image_of_text, pairs, seed)
+
+    def selection_cost(self, selection: str, pairs: int, seed: int) -> tuple[float, int] | None:  # noqa: ARG002
+        """None: a draw takes no time."""
+        return None
+
+    def real_set(
+        self,
+        captions: Int[Tensor, "N"],
+        rates: tuple[float, float],
+        *,
+        seed: int = 0,
+        similarity: str = "identity",
+        loss: str = "infonce",
+        with_pixels: bool = True,  # noqa: ARG002 - students train on them
+    ) -> SyntheticSet:
+        """Real pairs with their pixels, and the pretrained encoder's features of these."""
+        texts, images = self.captions.train, self.data.train.images
+        pixels = self.pixels_of([images[index] for index in texts.image_of_text[captions].tolist()])
+        with torch.no_grad():
+            parts = [
+                self.image_encoder.module(part.to(self.device) / 255) for part in pixels.split(self.images_at_once)
+            ]
+        return start_of(
+            torch.cat([part.cpu() for part in parts]),
+            texts,
+            captions,
+            seed=seed,
+            rates=rates,
+            similarity=similarity,
+            rank=self.config.distill.rank,
+            alpha=self.config.distill.alpha,
+            loss=loss,
+            pixels=pixels,
+        )
+
+    @property
+    def start_rates(self) -> tuple[float, float]:
+        """Of the image encoder and of the text head."""
+        return self.config.distill.encoder_rate, self.config.distill.start_rate
+
+    def real_rates_at(self, multiple: float) -> tuple[float, float]:
+        """A multiple for the image encoder; the text head's stays."""
+        return multiple * _REAL_RATE, _REAL_TEXT_RATE
+
+    def begin(self, settings: DistillConfig, start: SyntheticSet) -> EncoderDistillation:
+        """A distillation of pixels through an encoder that the student trains."""
+        return EncoderDistillation(
+            start,
+            self.experts(),  # type: ignore[arg-type]
+            settings,
+            encoder=self.trained_encoder,
+            temperature=self.config.experts.temperature,
+            pixel_unit=self.image_encoder.pixel_std,
+            text_spread=self.captions.spread,
+            device=self.device,
+        )
+
+    def train_students(
+        self,
+        pairs: SyntheticSet,
+        seeds: Sequence[int],
+        on_epoch: Callable[[int, Networks], None] = lambda epoch, students: None,
+    ) -> Iterator[Networks]:
+        """One student after the other, since each has an image encoder of its own."""
+        for number, seed in enumerate(seeds):
+            yield train_student(
+                self.trained_encoder,
+                pairs,
+                self.config.students,
+                temperature=self.config.experts.temperature,
+                seed=seed,
+                device=self.device,
+                on_epoch=on_epoch,
+            )
+            self.progress("students", number + 1, len(seeds))
+
+    def score(self, networks: Networks, split: str) -> list[dict[str, float]]:
+        """Retrieval scores of one student or expert, whose images its own encoder sees."""
+        texts = {"val": self.captions.val, "test": self.captions.test}[split]
+        images = {"val": self.data.val, "test": self.data.test}[split].images
+        seen, captions = self._clean(images), texts.texts.whole()
+        return [score_networks(self.trained_encoder, networks, seen, captions, texts.image_of_text, device=self.device)]
+
+    def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """The set's pixels through the encoder, its text features through the text head."""
+        return embed_pairs(self.trained_encoder, networks, pairs, device=self.device)
+
+    memory_help: ClassVar[str] = "encoders.image_size"
+
+    @property
+    def parameters(self) -> int:
+        """Of the image encoder and the text head."""
+        encoder = self.image_encoder
+        return parameters_of(self.config, encoder.width, self.text_encoder.width, encoder.module)
+
+    @property
+    def prepared_bytes(self) -> int:
+        """Of the captions' features in half precision."""
+        captions = sum(len(split.captions) for split in self.data.splits)
+        return feature_bytes(0, 0, 1, self.image_encoder.width, captions, self.text_encoder.width)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the encoder's weights, held some times over, and of the second derivative's graph."""
+        encoder = self.image_encoder
+        return encoder_memory_bytes(
+            self.config,
+            self.parameters,
+            graph=second_graph_bytes(encoder.module, encoder.size, self.device),
+            images=min(self.images_at_once, self.config.distill.minibatch_size),
+        )
+
+    def gallery(self, images: Sequence[ImageSource], name: str) -> Sequence[ImageSource]:  # noqa: ARG002
+        """The images themselves: each student's encoder sees them anew."""
+        return images
+
+    def embed_images(self, networks: Networks, gallery: Sequence[ImageSource]) -> Float[Tensor, "1 n D"]:
+        """The images through the student's encoder."""
+        weights = networks.to(self.device).image
+        with torch.no_grad():
+            rows = [self.trained_encoder(weights, part.to(self.device) / 255) for part in self._clean(gallery)]
+        return to_sphere(torch.cat(rows))[None].cpu()
+
+    def embed_texts(self, networks: Networks, features: Float[Tensor, "m e"]) -> Float[Tensor, "1 m D"]:
+        """Text features through the student's text head."""
+        with torch.no_grad():
+            return embed(Head(**networks.to(self.device).text), features.to(self.device))[None].cpu()
+
+    def student_tensors(self, networks: Networks) -> dict[str, Tensor]:
+        """The image encoder's trained weights, and the text head."""
+        weights = {f"image_encoder.{name}": part.cpu().contiguous() for name, part in networks.image.items()}
+        return weights | head_tensors("text", Head(**networks.text))
+
+    def student_modules(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
+        """The image encoder with the student's weights, and the text head."""
+        encoder = load_image_encoder(self.config.encoders, "cpu", trained=True)  # not the shared one: weights go in
+        trained = TrainedEncoder(encoder.module, self.images_at_once)
+        return EncoderModule(trained, networks.image), HeadModule(Head(**networks.text))
+
+    @property
+    def student_content(self) -> Mapping[str, Any]:
+        """The image encoder that students begin with; builds no network."""
+        encoders = self.config.encoders
+        return {"protocol": "encoder", "image": f"{image_identity(encoders)} {encoders.precision}"}
+
+    def real_bytes(self, pairs: int) -> int:
+        """Size of 8-bit pixels and of text features in single precision."""
+        images, texts = (pairs, pairs) if pairs else (len(self.data.train), len(self.captions.train.texts))
+        return images * 3 * self.image_encoder.size**2 + _FLOAT * texts * self.captions.width
+
+    def _minibatches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's minibatches: captions, and an augmented view of each one's image, drawn from (seed, caption)."""
+        train, features = self.data.train, self.config.features
+        images = [train.images[index] for index in train.image_of_caption.tolist()]
+        views = ViewsOf(images, transform_of(features.augment, self.image_encoder.size), 1, seed)
+        batches = minibatches(len(images), self.config.experts.batch_size, seed)
+        for captions, pixels in zip(batches, open_views(views, batches, workers=self._decoders), strict=True):
+            yield torch.tensor(captions), pixels[:, 0]
+
+    def _clean(self, images: Sequence[ImageSource]) -> Iterator[UInt8[Tensor, "_ 3 S S"]]:
+        """Images plainly resized, batch by batch."""
+        views = ViewsOf(images, transform_of("none", self.image_encoder.size), 1, 0)
+        batches = batches_of(range(len(images)), self.images_at_once)
+        for pixels in open_views(views, batches, workers=self._decoders):
+            yield pixels[:, 0]
+
+    @property
+    def _decoders(self) -> int:
+        """Processes that decode beside a GPU; on a CPU the cores are busy training."""
+        return 0 if self.device == "cpu" else workers_for(self.device)

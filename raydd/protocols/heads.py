@@ -1,0 +1,291 @@
+"""Protocol B, as RepBlend publishes it: experts and students train both projection heads on frozen encoders."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from raydd.config import DistillConfig
+from raydd.data import Features, HeldOut, ImageSource, ViewsOf, encode_features, encode_held_out, feature_records
+from raydd.data.augment import transform_of
+from raydd.data.encoders import image_identity
+from raydd.data.encoding import batches_of, encode_views, workers_for
+from raydd.data.feature_shards import views_in
+from raydd.distill import experts as trajectories
+from raydd.distill.engine import Distillation, PixelSpace, Spread
+from raydd.distill.experts import Experts, Heads
+from raydd.distill.heads import Head, embed
+from raydd.distill.selections import SELECTIONS
+from raydd.distill.start import start_of
+from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import Trajectories, content_of
+from raydd.evaluate.students import score_heads, synthetic_pairs, train_students
+from raydd.forecast import feature_bytes, graph_bytes, memory_bytes, parameters_of
+from raydd.protocols import selecting
+from raydd.protocols.base import Workbench
+from raydd.protocols.student_modules import HeadModule, head_tensors
+from raydd.store import Record
+
+_FLOAT = 4  # bytes
+_GALLERY_VERSION = 1
+_REAL_RATE = 0.4  # learning rate of students of real pairs, of which a multiple is chosen on val
+
+
+class HeadsWorkbench(Workbench[Heads]):
+    """Both encoders are frozen, so features are computed once and everything else trains on them."""
+
+    trains = "both encoders frozen, both heads trained"
+    selections: ClassVar[Collection[str]] = tuple(SELECTIONS)
+    trial_settings: ClassVar[Mapping[str, Any]] = {"distill.space": "features"}  # a hundredth of the pixels' time
+
+    @property
+    def features(self) -> Features:
+        """The feature cache, encoded where the store lacks it."""
+        key = ("features", self.data.fingerprint, self.config.encoders, self.config.features)
+        return self.opened.once(key, lambda: encode_features(self.config, self.data, self.store, self.progress))
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The features of val and test alone: all that scoring reads."""
+        key = ("held out", self.data.fingerprint, self.config.encoders)
+        return self.opened.once(key, lambda: encode_held_out(self.config, self.data, self.store, self.progress))
+
+    @property
+    def source(self) -> str:
+        """Name of the feature cache."""
+        return self.features.fingerprint
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the feature cache is complete."""
+        return feature_records(self.config, self.data.fingerprint, self.store).complete
+
+    def prepare(self) -> None:
+        """Encode what the store lacks."""
+        _ = self.features
+
+    def prepared_in_words(self) -> str:
+        """Number and width of the features."""
+        images, views, width = self.features.train.images.shape
+        return (
+            f"features {self.source}: {images} training images x {views} views, {width} wide; "
+            f"{len(self.features.train.texts)} captions, {self.features.text_width} wide. Kept in {self.store.root}."
+        )
+
+    @property
+    def width(self) -> int:
+        """Width D of the shared space."""
+        return self.config.experts.width or self.features.image_width
+
+    @property
+    def feature_widths(self) -> tuple[int, int] | None:
+        """Widths of both encoders."""
+        return self.features.image_width, self.features.text_width
+
+    @property
+    def experts_record(self) -> Record:
+        """The place of the trajectories of this recipe on these features."""
+        settings = {**content_of(self.config.experts), "width": self.width}
+        upstream = {"features": self.source}
+        return Record.of(self.store, "experts", settings, upstream, version=trajectories.VERSION)
+
+    def open_experts(self, count: int = 0) -> Experts:
+        """The trajectories of this recipe on these features."""
+        recipe, features = self.config.experts, self.features
+        widths = features.image_width, features.text_width, self.width
+        return Experts(self.experts_record, *widths, recipe.seed, count or recipe.count)
+
+    def experts_in(self, record: Record, pairs: SyntheticSet) -> Experts:
+        """The trajectories of a record that a set names as its own."""
+        recipe, widths = self.config.experts, (pairs.image_features.shape[1], pairs.text_features.shape[1])
+        return Experts(record, *widths, recipe.width or widths[0], recipe.seed, recipe.count)
+
+    def train_expert(self, experts: Trajectories[Heads], expert: int, epochs: Collection[int]) -> None:
+        """Train what one expert lacks of these epochs."""
+        assert isinstance(experts, Experts)
+        last, total = max(epochs), experts.count
+        trajectories.train_expert(
+            experts,
+            expert,
+            self.features.train,
+            self.config.experts,
+            epochs,
+            device=self.device,
+            on_epoch=lambda epoch, loss: self.progress("epochs of experts", expert * last + epoch, total * last),
+        )
+
+    def warmed_up(self, expert: int, epoch: int) -> Heads:
+        """Both heads of one expert after an epoch, trained on where the store lacks it."""
+        opened = self.open_experts(expert + 1)
+        if not opened.has(expert, epoch):
+            self.train_expert(opened, expert, [epoch])
+        return opened.snapshot(expert, epoch)
+
+    def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
+        """Captions that a selection chooses, kept as a record together with what the choice took."""
+        return selecting.select(self, selection, pairs, seed)
+
+    def selection_cost(self, selection: str, pairs: int, seed: int) -> tuple[float, int] | None:
+        """Seconds and peak memory of a choice that was made."""
+        facts = selecting.selection_record(self, selection, pairs, seed).facts()
+        return facts["seconds"], facts["peak_bytes"]
+
+    def real_set(
+        self,
+        captions: Int[Tensor, "N"],
+        rates: tuple[float, float],
+        *,
+        seed: int = 0,
+        similarity: str = "identity",
+        loss: str = "infonce",
+        with_pixels: bool = False,
+    ) -> SyntheticSet:
+        """Real pairs with the features of their images' first views."""
+        train, distill = self.features.train, self.config.distill
+        images = train.image_of_text[captions]
+        sources = [self.data.train.images[index] for index in images.tolist()] if with_pixels else []
+        return start_of(
+            train.images.gather(images, 0),
+            train,
+            captions,
+            seed=seed,
+            rates=rates,
+            similarity=similarity,
+            rank=distill.rank,
+            alpha=distill.alpha,
+            loss=loss,
+            pixels=self.pixels_of(sources) if with_pixels else None,
+        )
+
+    @property
+    def start_rates(self) -> tuple[float, float]:
+        """The same for both heads."""
+        return self.config.distill.start_rate, self.config.distill.start_rate
+
+    def real_rates_at(self, multiple: float) -> tuple[float, float]:
+        """The same for both heads."""
+        return multiple * _REAL_RATE, multiple * _REAL_RATE
+
+    def begin(self, settings: DistillConfig, start: SyntheticSet) -> Distillation:
+        """A distillation of features, or of pixels through the frozen encoder."""
+        features, pixel_space = self.features, None
+        if settings.space == "pixels":
+            encoder = self.image_encoder
+            pixel_space = PixelSpace(encoder.module, encoder.pixel_std.to(self.device), self.images_at_once)
+        return Distillation(
+            start,
+            self.experts(),  # type: ignore[arg-type]
+            settings,
+            temperature=self.config.experts.temperature,
+            spread=Spread(features.image_spread, features.text_spread, features.image_range),
+            pixel_space=pixel_space,
+            device=self.device,
+        )
+
+    def train_students(
+        self,
+        pairs: SyntheticSet,
+        seeds: Sequence[int],
+        on_epoch: Callable[[int, Heads], None] = lambda epoch, students: None,
+    ) -> Iterator[Heads]:
+        """All students as one batched computation: both heads with a leading axis of students."""
+        yield train_students(
+            synthetic_pairs(pairs),
+            self.config.students,
+            width=self.config.experts.width or pairs.image_features.shape[1],
+            temperature=self.config.experts.temperature,
+            seeds=seeds,
+            device=self.device,
+            on_epoch=lambda epoch, image, text: on_epoch(epoch, (image, text)),
+        )
+
+    def score(self, networks: Heads, split: str) -> list[dict[str, float]]:
+        """Retrieval scores of one pair of heads, or of several side by side, on cached features."""
+        features = {"val": self.held_out.val, "test": self.held_out.test}[split]
+        return score_heads(*networks, features, device=self.device)
+
+    def embed(self, networks: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
+        """The set's features through both heads."""
+        image, text = (Head(*(part.cpu() for part in head)) for head in networks)
+        with torch.no_grad():
+            return embed(image, pairs.image_features), embed(text, pairs.text_features)
+
+    memory_help: ClassVar[str] = "place.encode_batch, or distil in the space features"
+
+    @property
+    def parameters(self) -> int:
+        """Of both heads."""
+        return parameters_of(self.config, self.image_encoder.width, self.text_encoder.width)
+
+    @property
+    def prepared_bytes(self) -> int:
+        """Of all features in half precision."""
+        data, views = self.data, views_in("train", self.config.features)
+        held_out, captions = len(data.val) + len(data.test), sum(len(split.captions) for split in data.splits)
+        widths = self.image_encoder.width, captions, self.text_encoder.width
+        return feature_bytes(len(data.train), held_out, views, *widths)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of encoding, or of what the heads take."""
+        encoder, on_gpu = self.image_encoder, self.device.startswith("cuda")
+        return memory_bytes(
+            self.config,
+            encoder.width,
+            self.text_encoder.width,
+            size=encoder.size,
+            graph=graph_bytes(encoder.module, encoder.size, self.device),
+            images=self.images_at_once * (1 if on_gpu else torch.get_num_threads()),
+            workers=0 if on_gpu else workers_for(self.device),
+        )
+
+    def gallery(self, images: Sequence[ImageSource], name: str) -> Float[Tensor, "n d"]:
+        """The images' features, from the store where these images were encoded before."""
+        settings = {"image": image_identity(self.config.encoders), "images": name}
+        record = Record.of(self.store, "galleries", settings, {}, version=_GALLERY_VERSION)
+        if not record.complete:
+            encoder, rows = self.image_encoder, []
+            views = ViewsOf(images, transform_of("none", encoder.size), 1, 0)
+            batches = batches_of(range(len(views)), self.images_at_once)
+            for batch in encode_views(encoder, views, batches, device=self.device, workers=workers_for(self.device)):
+                rows.append(batch[:, 0])
+                self.progress("images encoded", sum(map(len, rows)), len(views))
+            record.write_tensors("features.safetensors", {"images": torch.cat(rows)})
+            record.finish(facts={"images": len(views)})
+        return record.read_tensors("features.safetensors")["images"].float()
+
+    def embed_images(self, networks: Heads, gallery: Float[Tensor, "n d"]) -> Float[Tensor, "S n D"]:
+        """The gallery's features through each image head."""
+        return self._embedded(networks[0], gallery)
+
+    def embed_texts(self, networks: Heads, features: Float[Tensor, "m e"]) -> Float[Tensor, "S m D"]:
+        """Text features through each text head."""
+        return self._embedded(networks[1], features)
+
+    def _embedded(self, heads: Head, features: Tensor) -> Tensor:
+        rows = features.to(self.device)
+        with torch.no_grad():  # one student at a time: several would hold as many copies of all rows
+            return torch.stack([embed(Head(*each), rows).cpu() for each in zip(*heads, strict=True)])
+
+    def student_tensors(self, networks: Heads) -> dict[str, Tensor]:
+        """Both heads of the first student."""
+        image, text = (Head(*(part[0] for part in head)) for head in networks)
+        return head_tensors("image", image) | head_tensors("text", text)
+
+    def student_modules(self, networks: Heads) -> tuple[nn.Module, nn.Module]:
+        """The frozen encoder with the image head behind it, and the text head."""
+        image, text = (HeadModule(Head(*(part[0] for part in head))) for head in networks)
+        return nn.Sequential(self.image_encoder.module.cpu(), image), text
+
+    @property
+    def student_content(self) -> Mapping[str, Any]:
+        """Nothing: the training set has its encoders' features."""
+        return {}
+
+    def real_bytes(self, pairs: int) -> int:
+        """Size of the features of so many pairs in single precision."""
+        features = self.features
+        images, texts = (pairs, pairs) if pairs else (features.train.images.shape[0], len(features.train.texts))
+        return _FLOAT * (images * features.image_width + texts * features.text_width)

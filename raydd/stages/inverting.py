@@ -1,0 +1,58 @@
+"""From distilled features to pixels that have them, batch by batch, each kept in the store when it is done."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raydd.distill.inversion import pixels_of_features
+from raydd.distill.synthetic import SyntheticSet
+from raydd.place import side_by_side
+from raydd.protocols import Workbench
+from raydd.stages.matching import load_synthetic
+from raydd.store import Record
+
+VERSION = 3  # 3: shorter memories of Adam
+
+
+def inverted(work: Workbench[Any], features_record: Record) -> SyntheticSet:
+    """The set of a record of features with pixels that have these, and with the features that the pixels really have.
+
+    On a CPU some batches are found side by side.
+    """
+    settings, encoder, device = work.config.pixels, work.image_encoder, work.device
+    content = {"steps": settings.steps, "lr": settings.lr}
+    upstream = {"features_set": features_record.fingerprint}
+    record = Record.of(work.store, "pixels", content, upstream, version=VERSION)
+    synthetic = load_synthetic(features_record)
+    start, size = work.start_pixels(synthetic), work.images_at_once
+    done, total = itertools.count(1), settings.steps * len(start)
+
+    def tell(images: int) -> None:
+        for _ in range(images):
+            work.progress("pixel steps", next(done), total)
+
+    def find(begin: int) -> dict[str, Tensor]:
+        name, pixels = f"from-{begin:04}-by-{size}.safetensors", start[begin : begin + size]
+        if not record.has(name):
+            found = pixels_of_features(
+                pixels.to(device),
+                synthetic.image_features[begin : begin + size].to(device),
+                encoder.module,
+                steps=settings.steps,
+                lr=settings.lr,
+                on_step=lambda _: tell(len(pixels)),
+            )
+            with torch.no_grad():
+                features = encoder.module(found.float() / 255)
+            record.write_tensors(name, {"pixels": found.cpu(), "features": features.float().cpu()})
+        return record.read_tensors(name)
+
+    parts = side_by_side(find, range(0, len(start), size), device)
+    return replace(
+        synthetic,
+        pixels=torch.cat([part["pixels"] for part in parts]),
+        image_features=torch.cat([part["features"] for part in parts]),
+    )
