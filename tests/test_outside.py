@@ -183,6 +183,7 @@ def test_a_guarded_function_is_pickled_and_copied_and_guarded_once():
 
 def test_the_source_s_identity_follows_the_file_and_runs_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     first = [source_identity(name) for name in (write("1 / 0"), "mine:f", f"{folder}/mine.py:g")]
     assert len({*first}) == 1
     assert len(first[0]) == 16

@@ -48,6 +48,7 @@ def _lite(number: str) -> Family[LoadImage]:
 
 
 def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
+    """Several image encoders, their features side by side: `joined:ONE,OTHER`, with weights `ONE,OTHER*0.5`."""
     if path_of(config.image_weights, "encoders.image_weights"):
         raise ConfigError(
             f"encoders.image_weights {config.image_weights} is one encoder's file, and joined:{argument} "
