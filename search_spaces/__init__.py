@@ -2,11 +2,9 @@
 
 A space is a function `space(trial)` that suggests settings, `trial.suggest_float("distill.image_lr", ...)`, and returns
 those that follow from them without being searched. `FIRST` in the same file lists the settings of the first trials,
-the published ones. Name a file of this folder, or your own as `FILE.py:FUNCTION`, in `sweep.space`.
+the published ones. Name a file of this folder in `sweep.space`, or your own as `module:NAME` or `FILE.py:NAME`.
 """
 
-import importlib.util
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +13,13 @@ from typing import Any
 import optuna
 
 from raydd.config import Config
-from raydd.errors import ConfigError, nearest
+from raydd.errors import ConfigError
+from raydd.outside import checked, find, guarded, outside_module
 from raydd.settings import with_settings
 
 DRAWS = 32  # settings drawn to check a space: enough to meet every branch of the conditional ones
+
+Suggest = Callable[[optuna.Trial], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -26,33 +27,44 @@ class Space:
     """What a sweep searches."""
 
     name: str
-    suggest: Callable[[optuna.Trial], Mapping[str, Any]]
+    suggest: Suggest
     first: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     def settings(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The dotted settings of a trial: what the space suggests, and what it sets beside that."""
-        constants = self.suggest(trial)
+        """The dotted settings of a trial: those that the space suggests, and those that it returns.
+
+        Raises:
+            ConfigError: the function fails, or returns something else than a mapping.
+        """
+        constants = checked(self.suggest(trial), Mapping, self.name, "sweep.space")
         return {**trial.params, **constants}
 
 
+def spaces() -> dict[str, str]:
+    """The search spaces of this folder by name, each with the `module:NAME` of its function."""
+    files = sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_"))
+    return {name: f"{__name__}.{name}:space" for name in files}
+
+
 def load_space(name: str) -> Space:
-    """The space of a file of this folder, or of a user's own `FILE.py:FUNCTION`, which is run as code.
+    """The space of a file of this folder, or a user's own as `module:NAME` or `FILE.py:NAME`, which is run as code.
+
+    `FIRST` comes from the module or file that is named.
 
     Raises:
-        ConfigError: there is no such file or function, or the file cannot be imported.
+        ConfigError: there is no such space, its file fails, or it is something else.
     """
-    file, colon, function = name.rpartition(":")
-    if not colon:
-        folder = Path(__file__).parent
-        known = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-        if name not in known:
-            raise ConfigError(f"There is no search space {name!r}. {nearest(name, known)} Or give FILE.py:FUNCTION.")
-        file, function = str(folder / f"{name}.py"), "space"
-    module = _import(Path(file))
-    functions: dict[str, Any] = {key: value for key, value in vars(module).items() if inspect.isfunction(value)}
-    if function not in functions:
-        raise ConfigError(f"{file} has no function {function!r}. {nearest(function, functions)}")
-    return Space(name, functions[function], tuple(getattr(module, "FIRST", ())))
+    known = spaces()
+    wanted = 'a function, as in def space(trial): ... return {"distill.blend": "none"}'
+    own = name if ":" in name else find(name, known, "sweep.space", str, wanted)
+    function: Suggest = find(own, {}, "sweep.space", None, wanted)
+    first = getattr(outside_module(own, "sweep.space"), "FIRST", ())
+    if not isinstance(first, list | tuple) or not all(isinstance(settings, Mapping) for settings in first):
+        raise ConfigError(
+            f"sweep.space {name}: FIRST must be a tuple of mappings from settings to values. "
+            'Write FIRST = ({"distill.image_lr": 0.1},).'
+        )
+    return Space(name, guarded(function, own, "sweep.space"), tuple(first))
 
 
 def draw_configs(space: Space, config: Config) -> list[Config]:
@@ -71,11 +83,8 @@ def draw_configs(space: Space, config: Config) -> list[Config]:
 def _drawn(space: Space, config: Config, trial: optuna.Trial) -> Config:
     try:
         settings = space.settings(trial)
-    except Exception as error:  # a user's own code can raise anything
-        raise ConfigError(
-            f"The search space {space.name} failed with {type(error).__name__}: {error}, "
-            f"after it had suggested {trial.params}. Correct the function."
-        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{error} It had suggested {trial.params}.") from error
     return _with(space, config, settings)
 
 
@@ -84,19 +93,3 @@ def _with(space: Space, config: Config, settings: Mapping[str, Any]) -> Config:
         return with_settings(config, settings)
     except ConfigError as error:
         raise ConfigError(f"The search space {space.name} suggests what cannot be set. {error}") from error
-
-
-def _import(file: Path) -> Any:
-    if not file.is_file():
-        raise ConfigError(f"The search space's file {file} is not there. Give it as FILE.py:FUNCTION.")
-    spec = importlib.util.spec_from_file_location(f"raydd_space_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"The search space's file {file} is not Python. Give it as FILE.py:FUNCTION.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # a user's own file can raise anything
-        raise ConfigError(
-            f"The search space's file {file} cannot be run ({type(error).__name__}: {error}). Correct it."
-        ) from error
-    return module

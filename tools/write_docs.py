@@ -1,4 +1,4 @@
-"""Write those pages of docs/ that follow from the code: settings, commands, and each method's numbers.
+"""Write those pages of docs/ that follow from the code: settings, commands, names, and each method's numbers.
 
     python tools/write_docs.py
 
@@ -7,6 +7,7 @@ A test holds that they are as the code is.
 
 import ast
 import dataclasses
+import functools
 import inspect
 import sys
 from collections.abc import Mapping
@@ -15,8 +16,12 @@ from typing import Any
 
 from raydd import config as settings
 from raydd.cli import COMMANDS
+from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
+from raydd.outside import outside_module
 from raydd.presets import PRESETS
+from search_spaces import spaces
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- generated -->", "<!-- end -->"
@@ -25,7 +30,12 @@ BEGIN, END = "<!-- generated -->", "<!-- end -->"
 def pages() -> dict[str, str]:
     """The content of each page that follows from the code, by its path below docs/."""
     methods = {f"methods/{name}.md": _method_page(name) for name in METHODS}
-    return {"reference/settings.md": settings_page(), "reference/commands.md": commands_page(), **methods}
+    return {
+        "reference/settings.md": settings_page(),
+        "reference/commands.md": commands_page(),
+        "reference/names.md": names_page(),
+        **methods,
+    }
 
 
 def settings_page() -> str:
@@ -62,6 +72,34 @@ def commands_page() -> str:
     return "\n".join(lines) + "\n" + _COMPLETION
 
 
+def names_page() -> str:
+    """Every reader, encoder, method and search space by name."""
+    kinds: dict[str, Mapping[str, str]] = {
+        "data.reader": {name: _first_line(inspect.getmodule(reader)) for name, reader in READERS.items()},
+        "encoders.image": {_with_argument(name): _first_line(item.load) for name, item in IMAGE_ENCODERS.items()},
+        "encoders.text": {_with_argument(name): _first_line(item.load) for name, item in TEXT_ENCODERS.items()},
+        "distill.method": {name: method.paper for name, method in METHODS.items()},
+        "sweep.space": {name: _first_line(outside_module(own, "sweep.space")) for name, own in spaces().items()},
+    }
+    lines = ["# Names", "", "What raydd brings by name. Your own is `FILE.py:NAME` or `module:NAME`: see"]
+    lines[-1] += " [Add to it](../extend/index.md)."
+    for setting, names in kinds.items():
+        rows = (f"| `{name}` | {text} |" for name, text in names.items())
+        lines += ["", f"## {setting}", "", "| name | |", "|---|---|", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(documented: Any) -> str:
+    """The first paragraph of a docstring."""
+    if isinstance(documented, functools.partial):
+        documented = documented.func
+    return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
+
+
+def _with_argument(name: str) -> str:
+    return f"{name}…" if name.endswith(":") else name
+
+
 _COMPLETION = """
 ## Completion
 
@@ -80,7 +118,7 @@ raydd --completion zsh > ~/.zfunc/_raydd
 
 def _method_page(name: str) -> str:
     method, path = METHODS[name], DOCS / "methods" / f"{name}.md"
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8") if path.is_file() else f"# {name}\n\n"
     module = sys.modules[f"raydd.distill.methods.{name.replace('-', '_')}"]
     differences = (module.__doc__ or "").split("Differences from the paper:")[-1].strip()
     parts = [

@@ -78,6 +78,8 @@ def open_image(source: ImageSource) -> Image.Image:
         raise ImageError("missing image", source.name, "there is no such file") from error
     except OSError as error:
         raise ImageError("unreadable image", source.name, error.strerror or str(error)) from error
+    except Exception as error:  # a source of a user's own reader can raise anything
+        raise ImageError("unreadable image", source.name, f"{type(error).__name__}: {error}") from error
     if not content:
         raise ImageError("unreadable image", source.name, "it is empty")
     try:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +13,12 @@ import pytest
 from PIL import Image
 
 from raydd.cli import COMMANDS, main
+from raydd.data import load_data
+from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
+from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
 from raydd.settings import load
+from raydd.store import Store
 from search_spaces import draw_configs, load_space
 
 ROOT = Path(__file__).parents[2]
@@ -67,31 +72,82 @@ def files(room: str) -> list[Path]:
     return list((ROOT / room).rglob("*.py"))
 
 
-def test_own_data_and_own_encoders_run_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the examples, and pictures with their captions in files and in a CSV file."""
     rng = np.random.default_rng(0)
+    shutil.copytree(EXAMPLES, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pictures").mkdir()
+    rows = ["image,caption"]
     for number in range(24):
+        caption = f"noise, {'abcdefghijklmnopqrstuvwxyz'[number] * 3}"
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f"pictures/{number:02}.png")
-        (tmp_path / f"pictures/{number:02}.txt").write_text(f"noise, {'abcdefghijklmnopqrstuvwxyz'[number] * 3}\n")
+        (tmp_path / f"pictures/{number:02}.txt").write_text(f"{caption}\n")
+        rows += [f'{number:02}.png,"{caption}"', f"{number:02}.png,more"]
+    (tmp_path / "pictures/captions.csv").write_text("\n".join([*rows, "../own_data.py,outside"]))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    for name in ("own_data", "own_encoders"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    small = [part for name, value in SMALL.items() for part in (f"--{name}", value)]
-    flags = [*_flags("extend/data.md"), *_flags("extend/encoder.md"), "--place.home", "home", *small]
-    assert main(["run", *flags, "--distill.method", f"{EXAMPLES / 'own_method.py'}:METHOD"]) == 0
-    assert len(list((tmp_path / "home/store/synthetic").iterdir())) == 1
+    return tmp_path
 
 
-def test_the_example_of_a_search_space_suggests_settings():
-    configs = draw_configs(load_space(f"{EXAMPLES / 'own_space.py'}:space"), load())
-    assert configs[0].distill.target_epochs == 7
-    assert {config.distill.blend for config in configs} == {"none"}
+def commands(page: str) -> list[dict[str, str]]:
+    """The settings of each command that a page of docs/extend shows."""
+    shown = [block.split() for block in blocks(f"extend/{page}.md", "sh")]
+    return [dict(zip((flag[2:] for flag in words[2::2]), words[3::2], strict=True)) for words in shown]
 
 
+def test_own_data_encoders_and_method_run_as_shown(workplace: Path):
+    (encoder,), (method,) = commands("encoder"), commands("method")
+    settings = {**commands("data")[0], **encoder, **SMALL, **method, "place.home": "home"}
+    assert main(["run", *(part for name, value in settings.items() for part in (f"--{name}", value))]) == 0
+    assert len(list((workplace / "home/store/synthetic").iterdir())) == 1
+
+
+def test_each_example_of_a_data_set_lists_the_same_pictures(workplace: Path):
+    shown = [load(settings=settings).data for settings in commands("data")]
+    data = [load_data(config, Store(workplace / "store")) for config in shown]
+    assert len(data) > 1
+    assert {tuple(id_ for pairs in each.splits for id_ in pairs.ids) for each in data} == {
+        tuple(id_ for pairs in data[0].splits for id_ in pairs.ids)
+    }
+    assert [sum(len(pairs.captions) for pairs in each.splits) for each in data] == [24, 48]
+    assert [(problem.kind, problem.which) for problem in data[1].problems] == [("image path outside", "../own_data.py")]
+
+
+@pytest.mark.usefixtures("workplace")
+def test_each_example_of_a_search_space_suggests_settings():
+    drawn = [draw_configs(load_space(settings["sweep.space"]), load()) for settings in commands("space")]
+    assert [configs[0].distill.target_epochs for configs in drawn] == [7, load().distill.target_epochs]
+    assert {config.distill.seed for config in drawn[1]} == set(range(10))
+    assert {config.distill.blend for configs in drawn for config in configs} == {"none"}
+
+
+@pytest.mark.usefixtures("workplace")
 def test_the_example_of_a_method_sets_what_it_says():
-    config = load(settings={"distill.method": f"{EXAMPLES / 'own_method.py'}:METHOD"})
+    (settings,) = commands("method")
+    config = load(settings=settings)
     assert (config.distill.blend, config.distill.similarity) == ("fixed", "full")
+
+
+def test_every_example_is_shown_on_a_page():
+    shown = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "extend").glob("*.md"))
+    assert [file.name for file in EXAMPLES.glob("*.py") if f'--8<-- "docs/examples/{file.name}"' not in shown] == []
+
+
+def test_every_name_is_where_a_reader_looks_for_it():
+    settings = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    overview = (DOCS / "methods/index.md").read_text(encoding="utf-8")
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for setting, known in {
+        "data.reader": READERS,
+        "encoders.image": {name for name in IMAGE_ENCODERS if not name[-1].isdigit()},  # one size of several is enough
+        "encoders.text": TEXT_ENCODERS,
+        "distill.method": METHODS,
+    }.items():
+        (row,) = (line for line in settings.splitlines() if line.startswith(f"| `{setting}` "))
+        assert [name for name in known if name not in row] == [], setting
+    assert [name for name in READERS if f"`{name}`" not in readme and name != "stamps"] == []
+    assert [name for name in METHODS if f"({name}.md)" not in overview or f"methods/{name}.md" not in contents] == []
 
 
 @pytest.mark.slow
@@ -141,10 +197,6 @@ def test_the_notebook_runs(tmp_path: Path):
 
 @pytest.mark.parametrize("page", sorted((DOCS / "extend").glob("*.md")), ids=lambda page: page.stem)
 def test_a_page_on_adding_to_raydd_shows_its_example(page: Path):
-    (included,) = re.findall(r'^--8<-- "(.+)"$', page.read_text(encoding="utf-8"), re.MULTILINE)
-    assert (DOCS.parent / included).is_file()
-
-
-def _flags(page: str) -> list[str]:
-    (command,) = blocks(page, "sh")
-    return command.split("raydd run ")[1].split()
+    included = re.findall(r'^--8<-- "(.+)"$', page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert included or page.stem == "index"
+    assert all((ROOT / file).is_file() for file in included)

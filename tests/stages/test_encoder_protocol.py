@@ -14,6 +14,7 @@ from raydd.cli import main
 from raydd.config import Config
 from raydd.distill import encoder_engine
 from raydd.distill.encoder_gradient import Matching
+from raydd.distill.methods import METHODS
 from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.retrieval import METRICS
 from raydd.settings import load, with_settings
@@ -65,7 +66,7 @@ def test_a_second_time_computes_nothing(config: Config, store: Store) -> None:
     assert work.done == {}
 
 
-@pytest.mark.parametrize("method", ["mtt-vl", "tesla-vl", "lors", "repblend"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_pixels_and_texts(tiny_data: Path, store: Store, method: str) -> None:
     settings = {name: value for name, value in ENCODER.items() if name != "distill.gradient"}
     config = load(settings={**settings, "data.root": str(tiny_data), "distill.method": method})

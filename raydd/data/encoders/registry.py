@@ -1,19 +1,18 @@
 """Encoders by name. A new family is a file with a loader, and a line here.
 
 `efficientnet-lite0` is a name of its own; `timm:MODEL` is a family with an argument; `joined:ONE,OTHER*0.5` is several
-side by side, each with its weight; `module:function` is a function of yours, `function(config: EncodersConfig) ->
-ImageTower` for images, `function(config, device) -> TextTower` for texts.
+side by side, each with its weight; `module:NAME` or `FILE.py:NAME` is a function of yours, `function(config:
+EncodersConfig) -> ImageTower` for images, `function(config, device) -> TextTower` for texts.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
-from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from torch import nn
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders import huggingface, openclip, packaged, timm_models
@@ -23,8 +22,9 @@ from raydd.data.encoders.lean_graph import LeanGraph
 from raydd.data.encoders.memory_format import fastest_memory_format
 from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
 from raydd.data.encoders.weights import content_identity, path_of, seed_of
-from raydd.errors import ConfigError, nearest
+from raydd.errors import ConfigError
 from raydd.memory import keep_freed_blocks
+from raydd.outside import JOINED, checked, find, guarded, source_identity, without_folder
 
 Load = TypeVar("Load")
 LoadImage = Callable[[str, EncodersConfig], ImageTower]
@@ -39,8 +39,8 @@ class Family(Generic[Load]):
     """From the name's argument (what follows the colon) and the settings to a tower; texts take the device too."""
     own_weights: Callable[[str], str]
     """From the name's argument to what tells its own weights from any other; cheap, builds no network."""
-    source: str = ""
-    """Hash of the code of an encoder from outside, which decides its features whatever its weights."""
+    source: Callable[[str], str] = lambda argument: ""
+    """From the name's argument to the hash of code from outside, which decides features whatever the weights."""
 
 
 def _lite(number: str) -> Family[LoadImage]:
@@ -48,6 +48,7 @@ def _lite(number: str) -> Family[LoadImage]:
 
 
 def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
+    """Several image encoders, their features side by side: `joined:ONE,OTHER`, with weights `ONE,OTHER*0.5`."""
     if path_of(config.image_weights, "encoders.image_weights"):
         raise ConfigError(
             f"encoders.image_weights {config.image_weights} is one encoder's file, and joined:{argument} "
@@ -58,7 +59,11 @@ def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
 
 
 def _joined_identity(argument: str) -> str:
-    return " ".join(family.source + family.own_weights(own) for family, own, _ in _parts(argument))
+    return " ".join(family.own_weights(own) for family, own, _ in _parts(argument))
+
+
+def _joined_source(argument: str) -> str:
+    return " ".join(filter(None, (family.source(own) for family, own, _ in _parts(argument))))
 
 
 def _parts(argument: str) -> list[tuple[Family[LoadImage], str, float]]:
@@ -91,7 +96,7 @@ IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {
     "nfnet": Family(timm_models.load_nfnet, timm_models.nfnet_identity),
     "timm:": Family(timm_models.load_timm, timm_models.timm_identity),
     "open_clip:": Family(openclip.load_openclip_image, openclip.openclip_identity),
-    "joined:": Family(_load_joined, _joined_identity),
+    JOINED: Family(_load_joined, _joined_identity, _joined_source),
 }
 
 TEXT_ENCODERS: dict[str, Family[LoadText]] = {
@@ -141,7 +146,7 @@ def image_identity(config: EncodersConfig) -> str:
     family, argument = _find(config.image, IMAGE_ENCODERS, "image")
     weights = _weights_identity(config.image_weights, "encoders.image_weights") or family.own_weights(argument)
     size = f"size {config.image_size}" if config.image_size else ""
-    return " ".join(filter(None, (config.image, family.source, weights, size)))
+    return " ".join(filter(None, (without_folder(config.image), family.source(argument), weights, size)))
 
 
 def text_identity(config: EncodersConfig) -> str:
@@ -149,7 +154,7 @@ def text_identity(config: EncodersConfig) -> str:
     family, argument = _find(config.text, TEXT_ENCODERS, "text")
     weights = _weights_identity(config.text_weights, "encoders.text_weights") or family.own_weights(argument)
     pooling = "" if config.text_pooling == "default" else config.text_pooling
-    return " ".join(filter(None, (config.text, family.source, weights, pooling)))
+    return " ".join(filter(None, (without_folder(config.text), family.source(argument), weights, pooling)))
 
 
 def _weights_identity(weights: str, setting: str) -> str:
@@ -163,16 +168,22 @@ def _find(name: str, known: dict[str, Family[Load]], side: str) -> tuple[Family[
     prefix, colon, argument = name.partition(":")
     if prefix + colon in known and bool(colon) == bool(argument):
         return known[prefix + colon], argument
-    if not colon or not argument:
-        raise ConfigError(f"There is no {side} encoder {name!r}. {nearest(name, known)} Your own is `module:function`.")
-    try:
-        module = import_module(prefix)
-        function = getattr(module, argument)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"encoders.{side} {name}: {error}. {nearest(prefix + ':', known)} "
-            "Your own is `module:function`, of a module that Python can import; put its folder on PYTHONPATH."
-        ) from error
-    source = content_identity(Path(module.__file__)) if module.__file__ else ""
-    family = Family(lambda _, *settings: function(*settings), lambda _: "", source)
-    return family, argument  # type: ignore[return-value]
+    setting = f"encoders.{side}"
+    if name in known:
+        raise ConfigError(f"{setting} {name!r} names no model. Write it after the colon, as in {name}MODEL.")
+    example = f"a function, as in def {side}(config{', device' if side == 'text' else ''}): ..."
+    function: Any = find(name, known, setting, None, example)
+    load: Any = partial(_load_own, function, name, setting)
+    return Family(load, lambda _: "", lambda _: source_identity(name)), argument
+
+
+def _load_own(function: Callable[..., Any], name: str, setting: str, _: str, *given: Any) -> ImageTower | TextTower:
+    """A user's tower, whose faults become a ConfigError when it is made and when it encodes."""
+    tower = guarded(function, name, setting)(*given)
+    if setting == "encoders.text":
+        tower = checked(tower, TextTower, name, setting)
+        return replace(tower, encode=guarded(tower.encode, name, setting))
+    tower = checked(tower, ImageTower, name, setting)
+    module = checked(tower.module, nn.Module, name, setting)
+    module.forward = guarded(module.forward, name, setting)  # the module stays what it is, for whoever looks into it
+    return tower

@@ -1,15 +1,19 @@
 """Readers: each lists a data set of one layout. A new one is a file with `read(config) -> Listing` and a line here.
 
-A reader of your own needs no change here: `data.reader = "module:function"` names a function with that signature.
+A reader of your own needs no change here: `data.reader` takes `module:NAME` or `FILE.py:NAME` of such a function.
 """
 
+import os
 from collections.abc import Callable
-from importlib import import_module
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from raydd.config import DataConfig
-from raydd.data.listing import Listing
+from raydd.data.images import FileImage
+from raydd.data.listing import SPLITS, Entry, Listing, Problem
 from raydd.data.readers import coco, flat_json, karpathy, parquet_files, stamps, tar_shards
-from raydd.errors import DataError, nearest
+from raydd.errors import ConfigError
+from raydd.outside import checked, find, guarded
 
 Reader = Callable[[DataConfig], Listing]
 
@@ -24,20 +28,66 @@ READERS: dict[str, Reader] = {
 
 
 def find_reader(name: str) -> Reader:
-    """The reader of that name, or the function that `module:function` names.
+    """The reader of that name, or a user's own function as `module:NAME` or `FILE.py:NAME`, which is run as code.
+
+    What a user's own reader lists is checked: images in files outside `data.root` and `data.images` become problems,
+    as with raydd's own readers.
 
     Raises:
-        DataError: there is none.
+        ConfigError: there is no such reader, or its file fails.
     """
-    if name in READERS:
-        return READERS[name]
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise DataError(f"There is no reader {name!r}. {nearest(name, READERS)} Your own is `module:function`.")
-    try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise DataError(
-            f"data.reader {name}: {error}. Name a function of a module that Python can import; "
-            "for a file of yours, put its folder on PYTHONPATH."
-        ) from error
+    found = find(name, READERS, "data.reader", None, "a function, as in def read(config): return Listing(...)")
+    return found if name in READERS else _Own(found, name)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A user's reader."""
+
+    function: Reader
+    name: str
+
+    def __call__(self, config: DataConfig) -> Listing:
+        """List the data set.
+
+        Raises:
+            ConfigError: the function fails, or gives something else than a listing.
+        """
+        found = guarded(self.function, self.name, "data.reader")(config)
+        listing = checked(found, Listing, self.name, "data.reader")
+        for number, entry in enumerate(listing.entries):
+            if fault := _fault(entry):
+                raise ConfigError(f"data.reader {self.name}: entry {number} {fault}. Correct the function.")
+        return _confined(listing, config)
+
+
+def _fault(entry: Entry) -> str:
+    if not isinstance(entry, Entry):
+        return f"is a {type(entry).__name__}, but must be a raydd.data.listing.Entry"
+    if entry.split not in SPLITS:
+        return f"({entry.id}) has the split {entry.split!r}, but must have one of {', '.join(SPLITS)}"
+    if not isinstance(entry.captions, tuple) or not all(isinstance(caption, str) for caption in entry.captions):
+        return f"({entry.id}) has the captions {entry.captions!r}, but must have a tuple of texts"
+    return ""
+
+
+def _confined(listing: Listing, config: DataConfig) -> Listing:
+    """The listing without images in files that lie outside the data set's folders; all of it if it names no folder."""
+    if not config.root:
+        return listing
+    root = Path(config.root).expanduser()
+    folders = (root, root / Path(config.images).expanduser())
+    inside = tuple(_normal(str(folder)).rstrip(os.sep) + os.sep for folder in folders)
+    kept, problems = [], []
+    for entry in listing.entries:
+        path = entry.image.path if isinstance(entry.image, FileImage) else None
+        if path is None or ("\0" not in path and _normal(path).startswith(inside)):
+            kept.append(entry)
+        else:
+            problems.append(Problem("image path outside", entry.id, f"it leads out of {root}"))
+    return replace(listing, entries=tuple(kept), problems=(*listing.problems, *problems))
+
+
+def _normal(path: str) -> str:
+    """The absolute path without `..`; links stay, since a data set's folder may be made of them."""
+    return os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links

@@ -1,12 +1,11 @@
 """The methods by name. A method is a file that holds its settings of the one engine, and one line here.
 
-From outside the package: `distill.method: mine.py:METHOD`, or `module:METHOD` of a module that Python can import.
+A user's own is `distill.method: module:METHOD` or `FILE.py:METHOD`.
 """
 
 from raydd.distill.methods import lors, mtt_vl, repblend, tesla_vl
 from raydd.distill.methods.method import Method
-from raydd.errors import ConfigError, nearest
-from raydd.outside import outside
+from raydd.outside import find
 
 METHODS: dict[str, Method] = {
     "mtt-vl": mtt_vl.METHOD,
@@ -20,21 +19,10 @@ def find_method(name: str) -> Method:
     """A method of the registry, or a user's own as `FILE.py:NAME` or `module:NAME`, which is run as code.
 
     Raises:
-        ConfigError: there is no such method.
+        ConfigError: there is no such method, its file fails, or it is something else.
     """
-    if name in METHODS:
-        return METHODS[name]
-    if ":" not in name:
-        raise ConfigError(
-            f"distill.method {name!r} is unknown. {nearest(name, METHODS)} Your own is FILE.py:NAME or module:NAME."
-        )
-    found = outside(name, "distill.method")
-    if not isinstance(found, Method):
-        raise ConfigError(
-            f"distill.method {name} is a {type(found).__name__}, but must be a raydd.distill.methods.Method. "
-            'Write METHOD = Method(paper="...", settings={"distill.blend": "none"}).'
-        )
-    return found
+    wanted = 'a raydd.distill.methods.Method, as in METHOD = Method(paper="...", settings={"distill.blend": "none"})'
+    return find(name, METHODS, "distill.method", Method, wanted)
 
 
 __all__ = ["METHODS", "Method", "find_method"]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from layouts import LAYOUTS, Picture
 
 from raydd.config import DataConfig
+from raydd.data.images import ImageError, open_image
 from raydd.data.readers import READERS, find_reader
-from raydd.errors import DataError
+from raydd.errors import ConfigError, DataError
 
 captions = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).map(str.strip).filter(bool)
 
@@ -67,25 +68,95 @@ def test_an_empty_folder_is_named(reader: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_reader_is_answered_with_the_nearest() -> None:
-    with pytest.raises(DataError, match="Did you mean 'karpathy'"):
+    with pytest.raises(ConfigError, match="Did you mean 'karpathy'"):
         find_reader("karpaty")
 
 
-def test_a_function_of_any_module_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_pictures.py").write_text(
-        "from raydd.data import Entry, Listing\n"
-        "from raydd.data.images import FileImage\n"
-        "def read(config):\n"
-        "    return Listing('mine', (Entry('train', 'a', FileImage('a', config.root + '/a.png'), ('one',)),))\n"
-    )
+OWN = """
+from raydd.data import Entry, Listing
+from raydd.data.images import FileImage
+
+def read(config):
+    return Listing('mine', (Entry('train', 'a', FileImage('a', config.root + '/a.png'), ('one',)),))
+"""
+
+
+@pytest.mark.parametrize("by", ["module", "file", "relative file"])
+def test_a_function_of_any_module_or_file_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    (tmp_path / "my_pictures.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    listing = find_reader("my_pictures:read")(DataConfig(reader="my_pictures:read", root="here"))
+    monkeypatch.delitem(sys.modules, "my_pictures", raising=False)
+    source = {"module": "my_pictures", "file": f"{tmp_path}/my_pictures.py", "relative file": "my_pictures.py"}[by]
+    listing = find_reader(f"{source}:read")(DataConfig(reader=f"{source}:read", root="here"))
     assert listing.name == "mine"
     assert listing.entries[0].image.name == "a"
-    del sys.modules["my_pictures"]
+    monkeypatch.delitem(sys.modules, "my_pictures", raising=False)
 
 
-@pytest.mark.parametrize("name", ["no_such_module:read", "json:no_such_function"])
-def test_a_function_that_is_not_there_is_named(name: str) -> None:
-    with pytest.raises(DataError, match=f"data.reader {name}: .*PYTHONPATH"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_such_module:read", "no_such_module cannot be imported: .*PYTHONPATH"),
+        ("json:no_such_function", "json has no 'no_such_function'. Known: .*loads"),
+        ("nowhere.py:read", "there is no such file as .*nowhere.py"),
+        ("json:__name__", "is a str, but must be a function"),
+        ("read.py:", "is incomplete. Your own is module:NAME or FILE.py:NAME"),
+        (":read", "is incomplete"),
+    ],
+)
+def test_a_function_that_is_not_there_is_named(name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.reader '?{name}'?:? {said}"):
         find_reader(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("return Listing", "return list", "gave a list|failed"),
+        (
+            "return Listing(",
+            "return 1 / 0, (",
+            "failed in .*own.py line 6: ZeroDivisionError: division by zero. Correct",
+        ),
+        ("('one',)", "'one'", r"entry 0 \(a\) has the captions 'one', but must have a tuple of texts"),
+        ("'train'", "'training'", "entry 0 .* split 'training', but must have one of train, val, test"),
+        ("Entry('train', 'a',", "tuple((1,)), (", "entry 0 is a tuple, but must be a raydd.data.listing.Entry"),
+    ],
+)
+def test_a_faulty_reader_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    code = OWN.replace(old, new)
+    assert code != OWN
+    (tmp_path / "own.py").write_text(code)
+    with pytest.raises(ConfigError, match=f"data.reader {tmp_path}/own.py:read.*({said})"):
+        find_reader(f"{tmp_path}/own.py:read")(DataConfig(root="here"))
+
+
+def test_images_outside_the_data_set_s_folders_are_left_out_of_a_user_s_own_listing(tmp_path: Path) -> None:
+    listed = ["a.png", "../../secret.png", "/etc/passwd", "images/../b.png", "../rooted/c.png", "../images/d.png"]
+    entries = ", ".join(
+        f"Entry('train', {path!r}, FileImage('', os.path.join(config.root, {path!r})), ('one',))" for path in listed
+    )
+    code = "import os\n" + OWN.partition("def")[0] + f"def read(config):\n    return Listing('mine', ({entries}))\n"
+    (tmp_path / "own.py").write_text(code)
+    read = find_reader(f"{tmp_path}/own.py:read")
+    listing = read(DataConfig(root=str(tmp_path / "root")))
+    assert [entry.id for entry in listing.entries] == ["a.png", "images/../b.png"]
+    assert {problem.kind for problem in listing.problems} == {"image path outside"}
+    assert [problem.which for problem in listing.problems] == [listed[1], listed[2], listed[4], listed[5]]
+    elsewhere = read(DataConfig(root=str(tmp_path / "root"), images=str(tmp_path / "images")))
+    assert [entry.id for entry in elsewhere.entries] == ["a.png", "images/../b.png", "../images/d.png"]
+
+
+def test_a_source_of_a_user_s_own_that_fails_is_an_unreadable_image() -> None:
+    class Source:
+        name = "mine"
+
+        def read(self) -> bytes:
+            raise ZeroDivisionError("zero")
+
+        def size(self) -> int:
+            return 1
+
+    with pytest.raises(ImageError, match=r"unreadable image .ZeroDivisionError: zero"):
+        open_image(Source())
