@@ -142,7 +142,15 @@ class Record:
             RecordError: the file is missing or not what was written, or carries no seal and the manifest does not list
                 it.
         """
-        return self.store.read(f"{self.folder}/{name}", place=self._place(name), sha256=self._sum(name))
+        full, place = f"{self.folder}/{name}", self._place(name)
+        if sealable(name):
+            return self.store.read(full, place=place)
+        try:
+            return self.store.read(full, place=place, sha256=self._sum(name))
+        except RecordError:
+            # Another machine may have made the record again since this one copied the manifest from the bucket.
+            self.store.forget(f"{self.folder}/{MANIFEST}")
+            return self.store.read(full, place=place, sha256=self._sum(name))
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one safetensors file.

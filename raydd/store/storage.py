@@ -130,6 +130,11 @@ class Store:
                 f"{self.root} has no room for {name} ({error.strerror}). Make room, and give the same command again."
             ) from error
 
+    def forget(self, name: str) -> None:
+        """Drop this machine's copy of a bucket's file, to read the file itself next time."""
+        if self.folder is None:
+            self._cache.drop(name)
+
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
         path = self._path(name)
@@ -138,8 +143,7 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 self._files.delete_file(path)
 
-        if self.folder is None:
-            self._cache.drop(name)
+        self.forget(name)
         self._ask(name, delete)
 
     def remove_folder(self, name: str) -> None:

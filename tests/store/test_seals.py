@@ -1,4 +1,4 @@
-"""Seals: any flipped bit and any wrong place is seen, any reader of the format reads it, equal content is equal files."""
+"""Seals: any flipped bit and any wrong place is seen, any reader of the format reads it, equal content: equal files."""
 
 import hashlib
 import json
