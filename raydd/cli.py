@@ -28,6 +28,7 @@ COMMANDS = {
     "search": "Find photographs by a text or an image, with a student of a set, trained in seconds.",
     "watch": "Watch a running sweep from another terminal: its trials as sparklines.",
     "board": "Open MLflow's pages on what was tracked.",
+    "verify": "Read the store through: what is damaged, out of place or left over.",
     "doctor": "Say what this machine has and lacks for the planned run.",
 }
 

@@ -23,7 +23,7 @@ from raydd.errors import RecordError
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record
-from raydd.store.records import MANIFEST, checksum
+from raydd.store.records import checksum
 
 _IMAGES_PER_SHARD = 512
 _CAPTIONS_PER_SHARD = 16384
@@ -188,7 +188,7 @@ def require_whole(record: Record, *, verify: bool = False) -> None:
     """
     if not record.complete:
         raise RecordError(f"{record.folder} is not complete. Run `raydd features` with the same settings.")
-    for name, wanted in record.read_json(MANIFEST)["files"].items() if verify else ():
+    for name, wanted in record.manifest()["files"].items() if verify else ():
         if checksum(record.read(name)) != wanted:
             raise RecordError(f"{record.store.root}/{record.folder}/{name} is damaged. {HOW_TO_MEND}")
 

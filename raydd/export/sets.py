@@ -13,7 +13,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, RecordError
 from raydd.evaluate.scores import Scores
 from raydd.stages import load_synthetic
-from raydd.store import Record, Store
+from raydd.store import Record
 from raydd.store.records import MANIFEST
 
 PAIRS = "pairs.parquet"
@@ -66,9 +66,7 @@ def open_set(folder: Path) -> OpenedSet:
         raise RecordError(
             f"{folder} is not a synthetic set: it has no {MANIFEST}. Give the folder that `raydd run` prints last."
         )
-    # A record is named by its folder and that one's parent; the store is what lies above.
-    record = Record(Store(folder.parent.parent), folder.parent.name, folder.name, {}, {})
-    return set_of_record(record)
+    return set_of_record(Record.of_folder(folder))
 
 
 def set_of_record(record: Record) -> OpenedSet:
@@ -79,7 +77,7 @@ def set_of_record(record: Record) -> OpenedSet:
     """
     synthetic = load_synthetic(record)
     rows = pq.read_table(io.BytesIO(record.read(PAIRS))).to_pylist()
-    return OpenedSet(record, synthetic, tuple(rows), record.read_json(MANIFEST))
+    return OpenedSet(record, synthetic, tuple(rows), record.manifest())
 
 
 def require_data(opened: OpenedSet, data: DataSet) -> None:
@@ -103,7 +101,7 @@ def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
         if not name.endswith(f"/{MANIFEST}"):
             continue
         record = Record(store, "scores", name.split("/")[1], {}, {})
-        manifest = record.read_json(MANIFEST)
+        manifest = record.manifest()
         if manifest["upstream"].get("synthetic") != opened.manifest["fingerprint"]:
             continue
         scores, split = Scores(tuple(record.read_json("scores.json"))), manifest["settings"]["split"]

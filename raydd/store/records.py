@@ -1,5 +1,10 @@
-"""A record: the files of one stage's result, complete when its manifest, written last, is there."""
+"""A record: the files of one stage's result, complete when its manifest, written last, is there.
 
+Each file proves that raydd wrote it to this place of this record. JSON and safetensors files carry a seal that says so.
+The manifest, sealed itself, lists the SHA-256 of all others (Parquet, PNG), which are checked whenever they are read.
+"""
+
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,11 +21,22 @@ from torch import Tensor
 from raydd.code_version import code_version
 from raydd.errors import RecordError
 from raydd.store.fingerprints import canonical, fingerprint
-from raydd.store.seals import KEY, seal_json, seal_tensors
+from raydd.store.seals import KEY, PLACE, seal_json, seal_tensors, sealable
 from raydd.store.storage import Store
 
 MANIFEST = "manifest.json"
-_ITEMS = "items"  # holds a value that is no mapping, so that there is a place for its seal
+_ITEMS = "items"  # holds a value that is no mapping, or has a key of the seal, so that there is room for its seal
+_FIELDS = {
+    "stage": str,
+    "fingerprint": str,
+    "version": int,
+    "settings": dict,
+    "upstream": dict,
+    "files": dict,
+    "facts": dict,
+    "made": str,
+    "raydd": str,
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,10 @@ class Record:
     settings: Mapping[str, Any] = field(repr=False)
     upstream: Mapping[str, str] = field(repr=False)
     version: int = 1
+    copied_to: str = ""
+    """The folder inside the store where it lies, if it was copied there under another name."""
+    _listed: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """SHA-256 of the files written so far that carry no seal; `finish` puts them into the manifest."""
 
     @classmethod
     def of(
@@ -46,37 +66,91 @@ class Record:
         name = fingerprint(stage, version, settings, upstream)
         return cls(store, stage, name, settings, dict(upstream), version)
 
+    @classmethod
+    def of_folder(cls, folder: Path) -> Self:
+        """The complete record that a folder of this machine holds, whatever the folder is called.
+
+        Its manifest says which record it is, and all its files must belong to that one. The record's store is what
+        lies two levels above the folder, as for a record that was never copied.
+
+        Raises:
+            RecordError: the folder has no manifest, or it is damaged.
+        """
+        folder = folder.expanduser().absolute()
+        store, lies = Store(folder.parent.parent), f"{folder.parent.name}/{folder.name}"
+        content = store.content(f"{lies}/{MANIFEST}")
+        where = f"{folder}/{MANIFEST}"
+        try:
+            told = json.loads(content)
+            named = cls(store, str(told["stage"]), str(told["fingerprint"]), {}, {}, copied_to=lies)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RecordError(_no_manifest(where, f"it does not say which record it is of ({error!r})")) from error
+        manifest = named.manifest()
+        lies = "" if lies == f"{named.stage}/{named.fingerprint}" else lies
+        return dataclasses.replace(
+            named,
+            settings=manifest["settings"],
+            upstream=manifest["upstream"],
+            version=manifest["version"],
+            copied_to=lies,
+        )
+
     @property
     def folder(self) -> str:
-        """The record's folder inside the store: `stage/fingerprint`."""
-        return f"{self.stage}/{self.fingerprint}"
+        """The record's folder inside the store: `stage/fingerprint`, but for a copy."""
+        return self.copied_to or f"{self.stage}/{self.fingerprint}"
 
     @property
     def complete(self) -> bool:
-        """Whether the manifest is there, and with it every file it lists."""
-        return self.store.exists_for_good(f"{self.folder}/{MANIFEST}")
+        """Whether the manifest is there, and with it every file of the record.
+
+        Raises:
+            RecordError: what is there is not this record's manifest, or damaged.
+        """
+        if not self.has(MANIFEST):
+            return False
+        self.manifest()
+        return True
 
     def has(self, name: str) -> bool:
         """Whether one file of the record is there, complete or not the record itself."""
         return self.store.exists(f"{self.folder}/{name}")
 
     def write(self, name: str, content: bytes) -> None:
-        """Write one file of the record."""
+        """Write one file of a format that carries no seal, such as PNG; it can be read once the record is complete."""
+        if sealable(name):
+            raise ValueError(f"{name} needs a seal: use write_json or write_tensors")
+        self._listed[name] = checksum(content)
         self.store.write(f"{self.folder}/{name}", content)
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
         """Write named tensors as safetensors; `facts` go into its header as JSON, beside the code's version."""
         content = save_tensors({key: value.contiguous() for key, value in tensors.items()})
         notes = {"raydd": code_version(), **({"facts": canonical(facts)} if facts else {})}
-        self.write(name, seal_tensors(content, notes))
+        self.store.write(f"{self.folder}/{name}", seal_tensors(content, notes, self._place(name)))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON, indented for a reader."""
-        self.write(name, seal_json(value if isinstance(value, Mapping) else {_ITEMS: value}))
+        plain = isinstance(value, Mapping) and not {KEY, PLACE, _ITEMS} & set(value)
+        content = seal_json(value if plain else {_ITEMS: value}, self._place(name))
+        self.store.write(f"{self.folder}/{name}", content)
 
     def read(self, name: str) -> bytes:
-        """The content of one file of the record."""
-        return self.store.read(f"{self.folder}/{name}")
+        """The content of one file of the record.
+
+        Raises:
+            RecordError: the file is missing or not what was written, or carries no seal and the manifest does not list
+                it.
+        """
+        full, place = f"{self.folder}/{name}", self._place(name)
+        if sealable(name):
+            return self.store.read(full, place=place)
+        try:
+            return self.store.read(full, place=place, sha256=self._sum(name))
+        except RecordError:
+            # Another machine may have made the record again since this one copied the manifest from the bucket.
+            self.store.forget(f"{self.folder}/{MANIFEST}")
+            return self.store.read(full, place=place, sha256=self._sum(name))
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one safetensors file.
@@ -112,20 +186,16 @@ class Record:
         Raises:
             RecordError: the file is missing or damaged.
         """
-        try:
-            value = json.loads(self.store.read_kept(f"{self.folder}/{name}"))
-        except ValueError as error:
-            raise RecordError(
-                f"{self.store.root}/{self.folder}/{name} is damaged ({error}). Delete it and make it again."
-            ) from error
-        if not isinstance(value, dict):
-            return value
-        value.pop(KEY, None)
+        value = self._json(name)
         return value[_ITEMS] if set(value) == {_ITEMS} else value
 
     def local(self, name: str) -> Path:
-        """A path on this machine that holds one file of the record."""
-        return self.store.local(f"{self.folder}/{name}")
+        """A path on this machine that holds one file of the record.
+
+        Raises:
+            RecordError: as `read`.
+        """
+        return self.store.local(f"{self.folder}/{name}", place=self._place(name), sha256=self._sum(name))
 
     def remove(self, name: str) -> None:
         """Delete one file of the record, if it is there."""
@@ -135,7 +205,7 @@ class Record:
         """Write the manifest, which makes the record complete.
 
         Args:
-            files: each file's name and SHA-256 (see `checksum`), where a reader is to check them.
+            files: the SHA-256 (see `checksum`) of files to list by name, besides those that `write` wrote.
             facts: what a reader of the record wants to know without opening its files.
         """
         self.write_json(
@@ -146,20 +216,61 @@ class Record:
                 "version": self.version,
                 "settings": self.settings,
                 "upstream": self.upstream,
-                "files": dict(files or {}),
+                "files": {**self._listed, **(files or {})},
                 "facts": dict(facts or {}),
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "raydd": code_version(),
             },
         )
 
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of a complete record, with the fields that `finish` writes.
+
+        Raises:
+            RecordError: the record is not complete, or its manifest is damaged, lacks a field, or is another record's.
+        """
+        manifest, where = self._json(MANIFEST), f"{self.store.root}/{self.folder}/{MANIFEST}"
+        for name, kind in _FIELDS.items():
+            if not isinstance(manifest.get(name), kind):
+                raise RecordError(_no_manifest(where, f"its field {name!r} is missing or of another type"))
+        told = f"{manifest['stage']}/{manifest['fingerprint']}"
+        if told != f"{self.stage}/{self.fingerprint}":
+            raise RecordError(_no_manifest(where, f"it is that of {told}"))
+        return manifest
+
     def facts(self) -> dict[str, Any]:
         """The facts of a complete record.
 
         Raises:
-            RecordError: the record is not complete.
+            RecordError: as `manifest`.
         """
-        return self.read_json(MANIFEST)["facts"]
+        return self.manifest()["facts"]
+
+    def _place(self, name: str) -> str:
+        """What the seal of a file of this record names."""
+        return f"{self.stage}/{self.fingerprint}/{name}"
+
+    def _sum(self, name: str) -> str:
+        """The SHA-256 by which a file without a seal is checked; empty for one with a seal."""
+        if sealable(name):
+            return ""
+        listed = self.manifest()["files"].get(name)
+        if not isinstance(listed, str) or not listed:
+            raise RecordError(
+                f"{self.store.root}/{self.folder}/{name} was not written by raydd: the record's manifest does not list "
+                "it. Delete it, or make the record again."
+            )
+        return listed
+
+    def _json(self, name: str) -> dict[str, Any]:
+        """The mapping of a sealed JSON file, without the seal."""
+        content = self.store.read_kept(f"{self.folder}/{name}", place=self._place(name))
+        value = json.loads(content)  # a sealed file was whole when it was checked
+        return {key: item for key, item in value.items() if key not in (KEY, PLACE)}
+
+
+def _no_manifest(where: str, why: str) -> str:
+    return f"{where} is not the manifest of this record: {why}. Delete it and make the record again."
 
 
 def checksum(content: bytes) -> str:

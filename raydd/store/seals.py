@@ -1,74 +1,155 @@
-"""A file's checksum inside the file itself: SHA-256 over all of it, written into its header with the digest blank.
+"""A file's seal: its checksum and the place it belongs to, written into the file itself.
 
-One object then holds content and checksum, so reading it takes one request, and no file can go with another's sum.
-A safetensors file carries it in its metadata, a JSON file under its first key. A file without one was made elsewhere.
+The checksum is the SHA-256 of the whole file with the digest left blank, so it covers the place too: neither a changed
+file nor a file moved to another name is taken for what was written. A safetensors file carries its seal in its
+metadata, a JSON file in its first two keys, so reading a sealed file takes one request. Other formats (Parquet, PNG)
+have no room for a seal; the manifest of their record lists their SHA-256 instead, see `raydd.store.records`.
+
+A seal finds accidents and mix-ups. It is no signature: whoever runs raydd's code can seal anything.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raydd.errors import RecordError
 
-KEY = "sha256"
+KEY, PLACE = "sha256", "place"
+FaultKind = Literal["damaged", "foreign", "unsealed"]
 _BLANK = "0" * 64
-_SEAL = re.compile(rb'"sha256": ?"([0-9a-f]{64})"')
+_SEAL = rb'"sha256": ?"([0-9a-f]{64})",\s*"place": ?"([^"\\]*)"'
+_IN_JSON = re.compile(rb"\{\s*" + _SEAL)
+_IN_TENSORS = re.compile(rb'.{8}\{"__metadata__":\{' + _SEAL, re.DOTALL)
+_FORMATS = {".json": _IN_JSON, ".safetensors": _IN_TENSORS}
+_REMAINS = re.compile(rb'"[0-9a-f]{64}"')
 _LENGTH = 8  # bytes of a safetensors file that say how long its header is
 _CHUNK = 1 << 22
+_HEAD = 128  # bytes at a file's beginning that hold the digest
 
 
-def seal_tensors(content: bytes, notes: Mapping[str, str]) -> bytes:
-    """A safetensors file with the seal, and notes, in its metadata."""
+@dataclass(frozen=True)
+class Fault:
+    """Why a file is not the one that raydd wrote to its place."""
+
+    kind: FaultKind
+    reason: str
+    """What follows the file's name in a sentence, such as `is damaged: …`."""
+
+
+def sealable(name: str) -> bool:
+    """Whether a file of this name carries a seal: safetensors and JSON do."""
+    return Path(name).suffix in _FORMATS
+
+
+def seal_tensors(content: bytes, notes: Mapping[str, str], place: str) -> bytes:
+    """A safetensors file with its seal, and notes, in its metadata.
+
+    Args:
+        content: a safetensors file.
+        notes: more entries of the metadata.
+        place: the name that the file belongs to: `stage/fingerprint/file`.
+    """
     length = int.from_bytes(content[:_LENGTH], "little")
     header = json.loads(content[_LENGTH : _LENGTH + length])
     text = json.dumps(
-        {"__metadata__": {KEY: _BLANK, **notes}, **header}, separators=(",", ":"), ensure_ascii=False
+        {"__metadata__": {KEY: _BLANK, PLACE: place, **notes}, **header}, separators=(",", ":"), ensure_ascii=False
     ).encode()
     text += b" " * (-len(text) % _LENGTH)  # tensors begin at a multiple of 8, as their makers have it
     return _filled(len(text).to_bytes(_LENGTH, "little") + text + content[_LENGTH + length :])
 
 
-def seal_json(value: Mapping[str, Any]) -> bytes:
-    """A mapping as indented JSON, the seal first."""
-    return _filled(json.dumps({KEY: _BLANK, **value}, indent=1, ensure_ascii=False, allow_nan=False).encode())
-
-
-def require_intact(content: bytes, where: str) -> None:
-    """Refuse content that is not what was sealed.
+def seal_json(value: Mapping[str, Any], place: str) -> bytes:
+    """A mapping as indented JSON, the seal first; `place` as in `seal_tensors`.
 
     Raises:
-        RecordError: naming the file.
+        ValueError: the mapping has a key of the seal.
     """
-    seal = _find(content)
-    if seal and _digest(content, seal).hexdigest().encode() != seal[1]:
-        raise RecordError(_damaged(where))
+    if KEY in value or PLACE in value:
+        raise ValueError(f"{KEY!r} and {PLACE!r} are keys of the seal")
+    sealed = {KEY: _BLANK, PLACE: place, **value}
+    return _filled(json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
 
-def require_intact_file(path: Path, where: str) -> None:
+def fault_of(content: Iterable[bytes], place: str, sha256: str = "") -> Fault | None:
+    """What is wrong with a file; None if nothing is.
+
+    Args:
+        content: the file in pieces; a seal is looked for in the first one.
+        place: the name that the file must belong to. Its suffix says whether the file carries a seal.
+        sha256: the checksum of the whole file that a manifest lists, if one does.
+    """
+    pieces = iter(content)
+    first, whole = next(pieces, b""), hashlib.sha256()
+    form = _FORMATS.get(Path(place).suffix)
+    seal = form.match(first) if form else None
+    if form and not seal:
+        return _without_seal(b"".join([first, *pieces]), form)
+    sealed = _begun(first, seal) if seal else None
+    if sha256:
+        whole.update(first)
+    for piece in pieces:
+        if sealed:
+            sealed.update(piece)
+        if sha256:
+            whole.update(piece)
+    if seal and sealed and sealed.hexdigest().encode() != seal[1]:
+        return Fault("damaged", "is damaged: its content is not what was written")
+    if seal and seal[2] != place.encode():
+        return Fault("foreign", f"belongs to {seal[2].decode(errors='replace')}: somebody put it here")
+    if sha256 and whole.hexdigest() != sha256:
+        return Fault("damaged", "is damaged: its content is not what its record's manifest lists")
+    return None
+
+
+def require_intact(content: bytes, where: str, place: str, sha256: str = "") -> None:
+    """Refuse content that raydd did not write to this place.
+
+    Args:
+        content: of the whole file.
+        where: the file's name for the message.
+        place: see `fault_of`.
+        sha256: see `fault_of`.
+
+    Raises:
+        RecordError: naming the file and what is wrong with it.
+    """
+    _refuse(fault_of([content], place, sha256), where)
+
+
+def require_intact_file(path: Path, where: str, place: str, sha256: str = "") -> None:
     """As `require_intact`, for a file on this machine, read in pieces."""
+    _refuse(fault_of(pieces_of(path), place, sha256), where)
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """A file of this machine in pieces of 4 MiB."""
     with path.open("rb") as file:
-        first = file.read(_CHUNK)
-        seal = _find(first)
-        if seal is None:
-            return
-        digest = _digest(first, seal)
-        while part := file.read(_CHUNK):
-            digest.update(part)
-    if digest.hexdigest().encode() != seal[1]:
-        raise RecordError(_damaged(where))
+        while piece := file.read(_CHUNK):
+            yield piece
 
 
-def _find(content: bytes) -> re.Match[bytes] | None:
-    """The seal in a file, or in its first piece."""
-    if content[:1] == b"{":
-        return _SEAL.search(content, 0, 128)
-    if content[_LENGTH : _LENGTH + 1] != b"{":
-        return None
-    header = int.from_bytes(content[:_LENGTH], "little")
-    return _SEAL.search(content, _LENGTH, min(len(content), _LENGTH + header))
+def _refuse(fault: Fault | None, where: str) -> None:
+    if fault:
+        raise RecordError(f"{where} {fault.reason}. Delete it and make it again.")
+
+
+def _without_seal(content: bytes, form: re.Pattern[bytes]) -> Fault:
+    """A file cut short or overwritten is damaged; a readable one was written by others, or lost its seal."""
+    try:
+        if form is _IN_JSON:
+            json.loads(content)
+        else:
+            length = int.from_bytes(content[:_LENGTH], "little")
+            json.loads(content[_LENGTH : _LENGTH + length])
+    except (ValueError, RecursionError) as error:
+        return Fault("damaged", f"is damaged ({error})")
+    if _REMAINS.search(content, 0, _HEAD):
+        return Fault("damaged", "is damaged: its checksum is not where it was written")
+    return Fault("unsealed", "was not written by this version of raydd, or its checksum was removed")
 
 
 def _filled(content: bytes) -> bytes:
@@ -77,12 +158,10 @@ def _filled(content: bytes) -> bytes:
     return content[:start] + digest + content[start + len(digest) :]
 
 
-def _digest(content: bytes, seal: re.Match[bytes]) -> "hashlib._Hash":
-    digest = hashlib.sha256(content[: seal.start(1)])
+def _begun(first: bytes, seal: re.Match[bytes]) -> "hashlib._Hash":
+    """The digest of a file's first piece, the seal's own digest left blank."""
+    view = memoryview(first)  # slices of a memoryview copy nothing
+    digest = hashlib.sha256(view[: seal.start(1)])
     digest.update(_BLANK.encode())
-    digest.update(content[seal.end(1) :])
+    digest.update(view[seal.end(1) :])
     return digest
-
-
-def _damaged(where: str) -> str:
-    return f"{where} is damaged: its content is not what was written. Delete it and make it again."

@@ -2,30 +2,45 @@
 
 import contextlib
 import errno
+import logging
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from pyarrow import fs
 
 from raydd.errors import PlaceError, RecordError
-from raydd.store.cache import Cache
+from raydd.store.cache import Cache, is_settled, version_of
 from raydd.store.files import write_whole
 from raydd.store.remote import PATIENCE_SECONDS, open_bucket, passes, patient
-from raydd.store.seals import require_intact, require_intact_file
+from raydd.store.seals import Fault, fault_of, pieces_of, require_intact, require_intact_file
 
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CACHE_BYTES = 50 * 10**9
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a listing says of one file, or of a folder of a store in a folder."""
+
+    name: str
+    bytes: int
+    changed: float
+    """Seconds since the epoch."""
+    is_folder: bool = False
 
 
 class Store:
     """The root of all records: a local folder, or a bucket as `s3://bucket/prefix` or `gs://bucket/prefix`.
 
     Names are relative POSIX paths; one that would leave the root is refused. What is read is checked against its seal,
-    see `raydd.store.seals`, and a bucket that does not answer is asked again for some minutes.
+    see `raydd.store.seals`, and a bucket that does not answer is asked again for some minutes. A seal must name the
+    place that the file is read from; `place` names another one, for a record that was copied out of its store.
     """
 
     def __init__(
@@ -56,28 +71,47 @@ class Store:
             self._files, self._base = fs.LocalFileSystem(), str(self.folder)
         kept = Path(cache) if cache else Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
         self._cache = Cache(kept / self._base.strip("/").replace("/", "_"), cache_bytes)
-        self._checked: set[tuple[str, int, int]] = set()
+        self._checked: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
 
     def exists(self, name: str) -> bool:
-        """Whether a file of that name is there, whole."""
-        path = self._path(name)
-        if self.folder is not None:
-            return Path(path).is_file()
-        return self._cache.has(name) or self._ask(name, lambda: self._is_object(path))
-
-    def read(self, name: str) -> bytes:
-        """The content of a file.
+        """Whether a file of that name is there, whole.
 
         Raises:
-            RecordError: it is not there, or not what was written.
+            RecordError: a folder has that name.
         """
         path = self._path(name)
-        content = self._ask(name, lambda: self._content(path))
-        require_intact(content, f"{self.root}/{name}")
+        if self.folder is None:
+            return self._cache.has(name) or self._ask(name, lambda: self._is_object(path))
+        if Path(path).is_dir():
+            raise RecordError(self._a_folder(name))
+        return Path(path).is_file()
+
+    def read(self, name: str, *, place: str = "", sha256: str = "") -> bytes:
+        """The content of a file.
+
+        Args:
+            name: of the file.
+            place: what its seal must name; empty for `name`.
+            sha256: the checksum of the whole file, where a manifest lists one.
+
+        Raises:
+            RecordError: it is not there, or not what raydd wrote there.
+        """
+        content = self.content(name)
+        require_intact(content, f"{self.root}/{name}", place or name, sha256)
         return content
+
+    def content(self, name: str) -> bytes:
+        """The content of a file, unchecked.
+
+        Raises:
+            RecordError: it is not there.
+        """
+        path = self._path(name)
+        return self._ask(name, lambda: self._content(path))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file so that a reader sees all of it or nothing, whatever is killed meanwhile."""
@@ -87,12 +121,19 @@ class Store:
             return
         try:
             write_whole(Path(path), content)
+        except IsADirectoryError as error:
+            raise RecordError(self._a_folder(name)) from error
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             raise PlaceError(
                 f"{self.root} has no room for {name} ({error.strerror}). Make room, and give the same command again."
             ) from error
+
+    def forget(self, name: str) -> None:
+        """Drop this machine's copy of a bucket's file, to read the file itself next time."""
+        if self.folder is None:
+            self._cache.drop(name)
 
     def remove(self, name: str) -> None:
         """Delete a file, if it is there."""
@@ -102,50 +143,83 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 self._files.delete_file(path)
 
-        if self.folder is None:
-            self._cache.drop(name)
+        self.forget(name)
         self._ask(name, delete)
 
-    def local(self, name: str) -> Path:
+    def remove_folder(self, name: str) -> None:
+        """Delete a folder with all that is in it."""
+        path = self._path(name)
+        self._ask(name, lambda: self._files.delete_dir(path))
+
+    def local(self, name: str, *, place: str = "", sha256: str = "") -> Path:
         """A path on this machine that holds a file which never changes, to memory-map it: itself, or a node's copy.
 
-        Raises:
-            RecordError: it is not there, or not what was written.
+        Arguments and errors are those of `read`. The file is read through once for all processes of the machine, and
+        again when it was changed since.
         """
-        path = Path(self._path(name))
+        path, where, place = Path(self._path(name)), f"{self.root}/{name}", place or name
+        expected = f"{place} {sha256}".strip()
         if self.folder is None:
-            return self._cache.path(name, lambda: self.read(name))
-        if not path.is_file():
+
+            def intact(copy: Path) -> bool:
+                fault = fault_of(pieces_of(copy), place, sha256)
+                if fault:
+                    log.warning("This machine's copy of %s %s. It is fetched again.", where, fault.reason)
+                return fault is None
+
+            return self._cache.path(name, lambda: self.read(name, place=place, sha256=sha256), intact, expected)
+        if not self.exists(name):
             raise RecordError(self._missing(name))
-        state = path.stat()
-        version = (name, state.st_size, state.st_mtime_ns)
-        if version not in self._checked and not self._cache.knows(*version):
-            require_intact_file(path, f"{self.root}/{name}")
-            self._cache.note(*version)
-        self._checked.add(version)
+        version = version_of(path, expected)
+        if (name, version) in self._checked:
+            return path
+        if not self._cache.knows(name, version):
+            settled = is_settled(path)
+            require_intact_file(path, where, place, sha256)
+            if not settled:
+                return path
+            self._cache.note(name, version)
+        self._checked.add((name, version))
         return path
 
-    def read_kept(self, name: str) -> bytes:
+    def read_kept(self, name: str, *, place: str = "") -> bytes:
         """The content of a file which never changes, from this machine's copy if it has one.
 
-        Raises:
-            RecordError: it is not there, or not what was written.
+        Arguments and errors are those of `read`.
         """
-        return self.local(name).read_bytes() if self.folder is None else self.read(name)
+        return self.local(name, place=place).read_bytes() if self.folder is None else self.read(name, place=place)
 
-    def exists_for_good(self, name: str) -> bool:
-        """Whether a file which never changes is there; this machine keeps it, and need not ask a bucket again."""
-        there = self.exists(name)
-        if there and self.folder is None:
-            self.local(name)
-        return there
+    def fault(self, name: str, sha256: str = "") -> Fault | None:
+        """What is wrong with a file, read through now whatever was noted of it; None if nothing is.
+
+        Raises:
+            RecordError: it is not there, or a folder.
+        """
+        if self.folder is None:
+            return fault_of([self.content(name)], name, sha256)
+        if not self.exists(name):
+            raise RecordError(self._missing(name))
+        return fault_of(pieces_of(Path(self._path(name))), name, sha256)
 
     def names(self, folder: str) -> list[str]:
         """The names of all files under one folder of the store, sorted; empty if there is no such folder."""
-        selector = fs.FileSelector(self._path(folder), recursive=True, allow_not_found=True)
+        return [item.name for item in self.listing(folder) if not item.is_folder]
+
+    def listing(self, folder: str = "") -> list[Stored]:
+        """All that lies under one folder of the store, or in the whole store, sorted by name."""
+        selector = fs.FileSelector(self._path(folder) if folder else self._base, recursive=True, allow_not_found=True)
         infos = self._ask(folder, lambda: self._files.get_file_info(selector))
         start = len(self._base.rstrip("/")) + 1
-        return sorted(info.path[start:] for info in infos if info.type == fs.FileType.File)
+        found = [
+            Stored(
+                info.path[start:],
+                info.size or 0,
+                info.mtime.timestamp() if info.mtime else 0.0,
+                info.type == fs.FileType.Directory,
+            )
+            for info in infos
+        ]
+        return sorted(found, key=lambda item: item.name)
 
     def _content(self, path: str) -> bytes:
         with self._files.open_input_file(path) as file:  # one request for all of it; a stream makes many
@@ -166,10 +240,12 @@ class Store:
         """Make a request, in a bucket again and again while the service is not well."""
         try:
             return request() if self.folder is not None else patient(self._patience)(request)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RecordError(self._missing(name)) from error
         except OSError as error:
             if self.folder is not None:
+                if name and Path(self._path(name)).is_dir():
+                    raise RecordError(self._a_folder(name)) from error
                 raise
             why = "did not answer" if passes(error) else "refused a request"
             raise PlaceError(
@@ -178,6 +254,9 @@ class Store:
 
     def _missing(self, name: str) -> str:
         return f"{self.root}: there is no file {name}. Make the record that holds it again, or check the store's path."
+
+    def _a_folder(self, name: str) -> str:
+        return f"{self.root}/{name} is a folder where a file belongs. Move it away, and give the same command again."
 
     def _path(self, name: str) -> str:
         parts = PurePosixPath(name).parts

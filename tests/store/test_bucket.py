@@ -1,6 +1,8 @@
 """A store in a bucket, against a real S3-compatible server."""
 
 import logging
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -95,6 +97,30 @@ def test_a_flipped_bit_is_refused_and_not_kept(bucket: Store, s3: Server, place:
         record.read_tensors("x.safetensors")
     record.write_tensors("x.safetensors", {"a": torch.arange(1000)}, {"why": "test"})
     assert record.map_tensors("x.safetensors")["a"][-1] == 999
+
+
+def test_a_copy_that_changed_on_this_machine_is_noticed_and_fetched_again(bucket: Store, s3: Server, caplog):
+    record = Record.of(bucket, "stage", {}, {}, version=1)
+    record.write_tensors("x.safetensors", {"a": torch.arange(1000)})
+    copy = record.local("x.safetensors")
+    time.sleep(0.05)
+    then, content = copy.stat(), bytearray(copy.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    os.utime(copy, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert record.map_tensors("x.safetensors")["a"].tolist() == list(range(1000))
+    assert "x.safetensors is damaged" in caplog.text
+    assert s3.count("GET") == 2
+
+
+def test_a_file_of_another_record_is_refused_in_a_bucket_too(bucket: Store, s3: Server):
+    one, other = (Record.of(bucket, "scores", {"of": name}, {}, version=1) for name in ("one", "other"))
+    for record in (one, other):
+        record.write_json("scores.json", [1.0])
+    source = {"Bucket": BUCKET, "Key": f"raydd/{one.folder}/scores.json"}
+    s3.client.copy_object(CopySource=source, Bucket=BUCKET, Key=f"raydd/{other.folder}/scores.json")
+    with pytest.raises(RecordError, match=f"belongs to {one.folder}/scores.json"):
+        other.read_json("scores.json")
 
 
 def test_many_readers_of_a_node_fetch_a_file_once(bucket: Store, s3: Server, tmp_path: Path):

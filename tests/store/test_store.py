@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydd.errors import RecordError
-from raydd.store import Record, Store, fingerprint
+from raydd.store import Record, Store, fingerprint, storage
 from raydd.store.fingerprints import canonical
 
 SETTINGS = st.dictionaries(
@@ -88,7 +88,7 @@ def test_a_record_is_complete_when_its_manifest_is_there(tmp_path: Path) -> None
 
 def test_a_damaged_tensor_file_is_named(tmp_path: Path) -> None:
     record = Record.of(Store(tmp_path), "stage", {}, {}, version=1)
-    record.write("x.safetensors", b"not tensors")
+    record.store.write(f"{record.folder}/x.safetensors", b"not tensors")
     with pytest.raises(RecordError, match=r"x\.safetensors is damaged"):
         record.read_tensors("x.safetensors")
 
@@ -113,19 +113,39 @@ while True:
         assert len(set(content)) == 1
 
 
-def test_a_flipped_bit_in_a_folder_is_refused_and_a_checked_file_is_not_read_again(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_folder_is_refused_even_if_the_file_looks_as_old_as_before(tmp_path: Path) -> None:
     record = Record.of(Store(tmp_path / "store", tmp_path / "cache"), "stage", {}, {}, version=1)
     record.write_tensors("x.safetensors", {"a": torch.arange(1000)})
+    time.sleep(0.05)
     path = record.local("x.safetensors")
     then = path.stat()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(RecordError, match=r"x\.safetensors is damaged"):
-        record.map_tensors("x.safetensors")
-    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))  # as if it had not changed since it was checked
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
     again = Record.of(Store(tmp_path / "store", tmp_path / "cache"), "stage", {}, {}, version=1)
-    assert again.map_tensors("x.safetensors")["a"].shape == (1000,)
+    for reader in (record, again):
+        with pytest.raises(RecordError, match=r"x\.safetensors is damaged"):
+            reader.map_tensors("x.safetensors")
+
+
+def test_a_file_that_was_checked_is_not_read_through_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, check = [], storage.require_intact_file
+
+    def counted(path: Path, *expected: str) -> None:
+        checked.append(path)
+        check(path, *expected)
+
+    monkeypatch.setattr(storage, "require_intact_file", counted)
+    Record.of(Store(tmp_path / "store"), "stage", {}, {}, version=1).write_tensors(
+        "x.safetensors", {"a": torch.arange(1000)}
+    )
+    time.sleep(0.05)
+    for _ in range(3):  # each stands for another process of the machine
+        record = Record.of(Store(tmp_path / "store", tmp_path / "cache"), "stage", {}, {}, version=1)
+        assert record.map_tensors("x.safetensors")["a"].shape == (1000,)
+        assert record.map_tensors("x.safetensors")["a"].shape == (1000,)
+    assert len(checked) == 1
 
 
 def test_a_full_disk_leaves_what_is_there_and_says_so(tmp_path: Path) -> None:

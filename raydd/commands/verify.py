@@ -1,0 +1,60 @@
+"""Read the store through and name every file that is not what raydd wrote there; exit code 1 if one is left.
+
+damaged: the content is not what was written. foreign: the file belongs to another record. unsealed: it has no checksum.
+orphaned: it was left by a run that was killed. unknown: raydd keeps nothing of that name.
+"""
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from raydd import cli
+from raydd.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """Read the store through."""
+
+    delete: bool = False
+    """Delete what is damaged, foreign, unsealed or orphaned, after listing it; the next run makes what it needs."""
+    yes: bool = False
+    """Delete without asking."""
+
+
+def main(options: Options) -> int:
+    """List what is wrong, delete it if that is wanted, and say what is left."""
+    from raydd.console import progress_on
+    from raydd.place import open_store
+    from raydd.store.verify import DELETABLE, delete, verify
+
+    asks = options.delete and not options.yes
+    if asks and not sys.stdin.isatty():
+        raise ConfigError("raydd verify --delete asks before it deletes, and there is no terminal. Add --yes.")
+    store, console = open_store(options.settings.place), Console()
+    with progress_on() as progress:
+        found = verify(store, progress)
+    for finding in found.findings:
+        console.print(f"{finding.kind}: {finding.name} {finding.reason}", soft_wrap=True, markup=False, highlight=False)
+    size = f"{found.bytes / 1e9:.2f} GB"
+    console.print(f"{found.records} records with {found.files} files in {store.root}, {size}.", soft_wrap=True)
+    if found.without_upstream:
+        console.print(f"{found.without_upstream} of them were made from a record that is no longer there.")
+    if not found.findings:
+        console.print("Nothing is wrong.")
+        return 0
+    kinds = Counter(finding.kind for finding in found.findings)
+    console.print(f"Wrong: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}.")
+    deletable = [finding for finding in found.findings if finding.kind in DELETABLE]
+    if not options.delete:
+        if deletable:
+            console.print("`raydd verify --delete` deletes these but the unknown ones.")
+        return 1
+    if asks and console.input(f"Delete {len(deletable)} of them? \\[y/N] ").strip().lower() not in ("y", "yes"):
+        console.print("Nothing was deleted.")
+        return 1
+    gone = delete(store, deletable)
+    console.print(f"{len(gone)} deleted. Give the command that needs them again: it makes what is missing.")
+    return 1 if len(gone) < len(found.findings) else 0

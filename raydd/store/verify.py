@@ -1,0 +1,254 @@
+"""Read a store through: which files are not what raydd wrote there, and which nobody needs.
+
+`verify` only reads. `delete` looks again at each file before it deletes it, so that a run which writes to the store
+meanwhile loses nothing.
+"""
+
+import errno
+import re
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raydd.errors import RecordError
+from raydd.progress import Progress, silent
+from raydd.store.fingerprints import LENGTH
+from raydd.store.records import MANIFEST, Record
+from raydd.store.seals import sealable
+from raydd.store.storage import Store, Stored
+
+Kind = Literal["damaged", "foreign", "unsealed", "orphaned", "unknown"]
+DELETABLE: tuple[Kind, ...] = ("damaged", "foreign", "unsealed", "orphaned")
+STAGES = {
+    "pairs": True,
+    "texts": True,
+    "features": True,
+    "experts": False,  # its files are added as longer or more trajectories are asked for
+    "selections": True,
+    "forgetting": True,
+    "synthetic": True,
+    "pixels": False,  # its files are the parts of a search that an interrupted run goes on from
+    "scores": True,
+    "classes": True,
+    "transfers": True,
+    "searched": True,
+}
+"""Every stage that keeps records, and whether a finished record of it has a manifest."""
+QUIET_SECONDS = 3600.0  # a writer that is running has written within this time
+_UPSTREAM = {"experts": "experts", "features_set": "synthetic", "synthetic": "synthetic", "texts": "texts"}
+_RAY = "ray-runs"  # Ray's own notes, in a bucket beside the records
+_FINGERPRINT = re.compile(rf"[0-9a-f]{{{LENGTH}}}")
+_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong in a store."""
+
+    name: str
+    """A file's name, or a record's for one that is orphaned."""
+    kind: Kind
+    """damaged: its content is not what was written. foreign: it belongs to another place. unsealed: it has no checksum.
+    orphaned: left by a writer that was killed. unknown: raydd keeps nothing of this name, and `delete` leaves it."""
+    reason: str
+    """What follows the name in a sentence."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What reading a store through has shown."""
+
+    records: int
+    files: int
+    bytes: int
+    without_upstream: int
+    """Records that are whole while one that they were made from is not in the store. They can be used as they are."""
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class _Inspected:
+    """What a record's listing and manifest say, before its files are read."""
+
+    findings: list[Finding]
+    to_read: list[tuple[str, str]]
+    """Name and listed SHA-256, empty if none is, of each file that is still to be read."""
+    upstream: Mapping[str, Any]
+
+
+def verify(store: Store, progress: Progress = silent) -> Verification:
+    """Read every file of every record.
+
+    Args:
+        store: a folder or a bucket; a bucket is read itself, not this machine's copies.
+        progress: told of `manifests read`, then of `files read`.
+
+    Raises:
+        RecordError: there is no such folder.
+    """
+    if store.folder is not None and not store.folder.is_dir():
+        raise RecordError(f"There is no store in {store.root}. Set place.store or place.home to where it is.")
+    items = [item for item in store.listing() if not item.name.startswith(f"{_RAY}/")]
+    records, findings = _by_record(items)
+    inspected: list[_Inspected] = []
+    to_read: list[tuple[str, str]] = []
+    with ThreadPoolExecutor(_READERS) as pool:  # a bucket takes long to answer, and SHA-256 lets other threads run
+        for one in pool.map(lambda record: _inspect(store, *record), records.items()):
+            inspected.append(one)
+            findings += one.findings
+            to_read += one.to_read
+            progress("manifests read", len(inspected), len(records))
+        for done, found in enumerate(pool.map(lambda file: _look(store, *file), to_read), start=1):
+            findings += found
+            progress("files read", done, len(to_read))
+    files = [item for item in items if not item.is_folder]
+    return Verification(
+        records=len(records),
+        files=len(files),
+        bytes=sum(item.bytes for item in files),
+        without_upstream=sum(_lacks_upstream(one.upstream, records) for one in inspected),
+        findings=tuple(sorted(findings, key=lambda finding: finding.name)),
+    )
+
+
+def delete(store: Store, findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Delete what was found wrong, if it still is; gives the names that are gone.
+
+    A record that loses a file loses its manifest first, so that it never counts as complete without the file. The next
+    run that wants the record makes what is missing.
+
+    Args:
+        store: that `verify` has read.
+        findings: those to act on. Of kind unknown none is deleted.
+    """
+    gone, wanted = [], defaultdict(set)
+    for finding in findings:
+        if finding.kind not in DELETABLE:
+            continue
+        if _PART.fullmatch(finding.name.split("/")[-1]):  # its writer is dead, and no other one takes its name
+            store.remove(finding.name)
+            gone.append(finding.name)
+        else:
+            wanted["/".join(finding.name.split("/")[:2])].add(finding.name)
+    for key, names in wanted.items():
+        inside = store.listing(key)
+        inspected = _inspect(store, key, inside)
+        found = [finding for finding in inspected.findings if finding.name in names]
+        for name, sha256 in inspected.to_read:
+            found += _look(store, name, sha256) if name in names else []
+        wrong = {finding.name for finding in found if finding.kind in DELETABLE}
+        _remove(store, key, wrong, inside)
+        gone += sorted(wrong)
+    return tuple(gone)
+
+
+def _remove(store: Store, key: str, wrong: Collection[str], inside: Sequence[Stored]) -> None:
+    folders = {item.name for item in inside if item.is_folder}
+    if wrong and f"{key}/{MANIFEST}" not in folders:
+        store.remove(f"{key}/{MANIFEST}")
+    for name in [item.name for item in inside if not item.is_folder] if key in wrong else wrong:
+        if name in folders:
+            store.remove_folder(name)
+        else:
+            store.remove(name)
+
+
+def _by_record(items: Sequence[Stored]) -> tuple[dict[str, list[Stored]], list[Finding]]:
+    """What lies in each record by `stage/fingerprint`, and what lies elsewhere."""
+    records, elsewhere, findings = defaultdict(list), defaultdict(int), []
+    for item in items:
+        stage, *rest = item.name.split("/")
+        if stage in STAGES and len(rest) > 1 and _FINGERPRINT.fullmatch(rest[0]):
+            records[f"{stage}/{rest[0]}"].append(item)
+        elif _PART.fullmatch(item.name.split("/")[-1]):
+            findings += _old_part(item)
+        elif not item.is_folder:
+            elsewhere[stage if stage not in STAGES else "/".join([stage, *rest[:1]])] += 1
+    for name, count in elsewhere.items():
+        files = f"{count} files" if count > 1 else "1 file"
+        findings.append(Finding(name, "unknown", f"is no record of a stage that raydd has ({files})"))
+    return dict(records), findings
+
+
+def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
+    findings, stage = [], key.split("/")[0]
+    in_the_way = [item.name for item in inside if item.is_folder and (_suffixed(item.name))]
+    findings += [Finding(name, "damaged", "is a folder where a file belongs") for name in in_the_way]
+    files, manifest_name = [], f"{key}/{MANIFEST}"
+    for item in inside:
+        if item.is_folder or any(item.name.startswith(f"{name}/") for name in in_the_way):
+            continue
+        if _PART.fullmatch(item.name.split("/")[-1]):
+            findings += _old_part(item)
+        else:
+            files.append(item)
+    names = {item.name for item in files}
+    manifest: Mapping[str, Any] = {}
+    if manifest_name in names:
+        manifest, fault = _manifest(store, key)
+        findings += fault
+    elif STAGES[stage] and manifest_name not in in_the_way and files:
+        quiet = time.time() - max(item.changed for item in files)
+        if quiet > QUIET_SECONDS:
+            reason = f"has no {MANIFEST}, and nobody wrote to it for {quiet / 3600:.0f} h: a run that was interrupted"
+            return _Inspected([*findings, Finding(key, "orphaned", reason)], [], {})
+    listed = {f"{key}/{name}": str(digest) for name, digest in manifest.get("files", {}).items()}
+    findings += [
+        Finding(name, "damaged", "is missing, and its record's manifest lists it")
+        for name in sorted(set(listed) - names - set(in_the_way))
+    ]
+    to_read = []
+    for name in sorted(names - {manifest_name}):
+        if sealable(name) or name in listed:
+            to_read.append((name, listed.get(name, "")))
+        elif manifest:
+            findings.append(Finding(name, "unknown", "is not listed by its record's manifest"))
+    return _Inspected(findings, to_read, manifest.get("upstream", {}))
+
+
+def _manifest(store: Store, key: str) -> tuple[Mapping[str, Any], list[Finding]]:
+    """A record's manifest, or what is wrong with it."""
+    name = f"{key}/{MANIFEST}"
+    if found := _look(store, name):
+        return {}, found
+    store.forget(name)
+    stage, fingerprint = key.split("/")
+    try:
+        return Record(store, stage, fingerprint, {}, {}).manifest(), []
+    except RecordError as error:
+        if not store.exists(name):  # deleted since it was listed
+            return {}, []
+        return {}, [Finding(name, "damaged", str(error).removeprefix(f"{store.root}/{name} ").split(". ")[0])]
+
+
+def _look(store: Store, name: str, sha256: str = "") -> list[Finding]:
+    """What is wrong with the content of one file."""
+    try:
+        fault = store.fault(name, sha256)
+    except RecordError:  # a checkpoint that a run has deleted since it was listed
+        return []
+    except OSError as error:
+        kind = "damaged" if error.errno == errno.EIO else "unknown"
+        return [Finding(name, kind, f"cannot be read ({error.strerror or error})")]
+    return [Finding(name, fault.kind, fault.reason)] if fault else []
+
+
+def _old_part(item: Stored) -> list[Finding]:
+    if item.is_folder or time.time() - item.changed < QUIET_SECONDS:
+        return []
+    return [Finding(item.name, "orphaned", "is half a file, which a killed writer left")]
+
+
+def _suffixed(name: str) -> bool:
+    return sealable(name) or Path(name).suffix in (".parquet", ".png")
+
+
+def _lacks_upstream(upstream: Mapping[str, Any], records: Mapping[str, Any]) -> bool:
+    return any(
+        name in _UPSTREAM and f"{_UPSTREAM[name]}/{made_of}" not in records for name, made_of in upstream.items()
+    )
