@@ -8,8 +8,8 @@ from typing import Any
 
 from raydd.config import Config
 from raydd.data.class_folders import read_classes
-from raydd.export.sets import OpenedSet, open_set, set_of_record
 from raydd.progress import Progress, silent
+from raydd.sets.read import OpenedSet, open_set, set_of_record
 from raydd.settings import with_file, with_settings
 from raydd.stages import final_synthetic, full_scores, pairs, selected_scores, synthetic_record
 from raydd.stages.transferring import (
@@ -54,7 +54,7 @@ def score_elsewhere(config: Config, store: Store, folder: Path | None, progress:
         opened = set_of_record(synthetic_record(config, store))
     else:
         opened = open_set(folder)
-    require_same_data(config, store, opened.facts["data"])
+    require_same_data(config, store, opened.provenance.data)
     if config.evaluate.unseen:  # what is asked for must be there before anything is computed
         pairs(with_file(config, config.evaluate.unseen), store, progress)
     if config.evaluate.classes:
@@ -94,16 +94,16 @@ def _with_encoders(config: Config, encoders: str) -> Config:
 
 def made_set(opened: OpenedSet) -> MadeSet:
     """What is to be known of an opened set."""
-    encoders = opened.facts["encoders"]
+    made = opened.provenance
     captions = tuple(row["nearest_captions"][0] for row in opened.rows)
     return MadeSet(
         opened.synthetic,
-        opened.manifest["fingerprint"],
-        encoders["image"],
-        encoders["text"],
+        opened.fingerprint,
+        made.encoders.image.name,
+        made.encoders.text.name,
         captions,
-        opened.temperature,
-        opened.width,
+        made.temperature,
+        made.width,
     )
 
 

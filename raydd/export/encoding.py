@@ -9,14 +9,15 @@ from torch import Tensor
 
 from raydd.config import Config, EncodersConfig
 from raydd.data import ImageEncoder, ImageSource, open_pixels
-from raydd.export.sets import OpenedSet
 from raydd.place import images_at_once
 from raydd.progress import Progress, silent
+from raydd.sets.read import OpenedSet
 
 
 def encoders_of(opened: OpenedSet, config: Config) -> EncodersConfig:
     """The encoders that a set was made with; weights files and the like are those of the settings."""
-    return replace(config.encoders, **opened.facts["encoders"])
+    encoders = opened.provenance.encoders
+    return replace(config.encoders, image=encoders.image.name, text=encoders.text.name)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from raydd.data import ImageEncoder
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head, embed
 from raydd.errors import ConfigError, NonFiniteError
-from raydd.export.sets import OpenedSet
+from raydd.sets.read import OpenedSet
 
 HEADS, IMAGE_MODEL, TEXT_MODEL = "heads.safetensors", "image.onnx", "text_head.onnx"
 _NAMES = ("projection.weight", "projection.bias", "fc.weight", "fc.bias", "norm.weight", "norm.bias")
@@ -50,9 +50,9 @@ def write_heads(heads: Heads, opened: OpenedSet, folder: Path) -> dict[str, str]
         for side, head in zip(("image", "text"), heads, strict=True)
         for name, part in zip(_NAMES, head, strict=True)
     }
-    encoders = opened.facts["encoders"]
-    header = {"image_encoder": encoders["image"], "text_encoder": encoders["text"]}
-    save_file(tensors, folder / HEADS, {**header, "temperature": str(opened.temperature)})
+    made = opened.provenance
+    header = {"image_encoder": made.encoders.image.name, "text_encoder": made.encoders.text.name}
+    save_file(tensors, folder / HEADS, {**header, "temperature": str(made.temperature)})
     return {HEADS: "image and text head of a student: Linear, GELU, Linear, residual, LayerNorm"}
 
 

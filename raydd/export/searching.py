@@ -15,10 +15,10 @@ from raydd.data.images import FileImage
 from raydd.distill.heads import embed
 from raydd.errors import DataError
 from raydd.export.encoding import encode_images, encoders_of
-from raydd.export.sets import OpenedSet
 from raydd.export.students import train_student
 from raydd.place import device_of
 from raydd.progress import Progress, silent
+from raydd.sets.read import OpenedSet
 from raydd.store import Record, Store
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")

@@ -4,7 +4,7 @@ from raydd.config import StudentsConfig
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head
 from raydd.evaluate.students import synthetic_pairs, train_students
-from raydd.export.sets import OpenedSet
+from raydd.sets.read import OpenedSet
 
 
 def train_student(opened: OpenedSet, recipe: StudentsConfig, device: str, seed: int = 0) -> Heads:
@@ -16,8 +16,8 @@ def train_student(opened: OpenedSet, recipe: StudentsConfig, device: str, seed: 
     image, text = train_students(
         synthetic_pairs(opened.synthetic),
         recipe,
-        width=opened.width,
-        temperature=opened.temperature,
+        width=opened.provenance.width,
+        temperature=opened.provenance.temperature,
         seeds=[seed],
         device=device,
     )

@@ -5,13 +5,14 @@ from typing import Any
 
 from raydd.config import Config
 from raydd.data import load_image_encoder
+from raydd.errors import ConfigError
 from raydd.export.cards import card
 from raydd.export.encoding import encoders_of
 from raydd.export.heads import READING, write_heads, write_onnx
 from raydd.export.rows import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
-from raydd.export.sets import kept_scores, open_set
 from raydd.export.students import train_student
 from raydd.place import device_of
+from raydd.sets.read import kept_scores, open_set
 
 CARD = "README.md"
 
@@ -44,8 +45,14 @@ def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: st
 
     Raises:
         RecordError: the folder is not a synthetic set.
+        ConfigError: a student is asked for, but students of the set train an image encoder, which has no export.
     """
     opened = open_set(folder)
+    if to not in _ROWS and opened.provenance.protocol == "encoder":
+        raise ConfigError(
+            f"This set trains the image encoder too ({opened.provenance.encoders.image.name}), and --to {to} exports "
+            "heads on a frozen one. Use --to hf, webdataset or png."
+        )
     metadata: dict[str, Any] = {}
     if to in _ROWS:
         files = _ROWS[to](opened, into)

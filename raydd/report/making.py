@@ -7,7 +7,6 @@ from typing import Any
 from raydd.board.history import History
 from raydd.config import Config
 from raydd.errors import RecordError
-from raydd.export.sets import OpenedSet, kept_scores, open_set, set_of_record
 from raydd.place import home, mlflow_address, open_store, study_address
 from raydd.progress import Progress
 from raydd.report.page import Page
@@ -15,6 +14,7 @@ from raydd.report.search import objectives_of, sweep_parts
 from raydd.report.sets import Looks, require_data, set_parts
 from raydd.report.sweeps import best_first, trials_of
 from raydd.report.whole import final_of, result_rows, set_page
+from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record
 from raydd.settings import flatten, load, with_settings
 from raydd.stages import evaluate, full_scores, pairs, selected_scores
 from raydd.store import Record, Store
@@ -70,12 +70,17 @@ def report_of_set(folder: Path, config: Config, looks: Looks, progress: Progress
         ConfigError: the settings name other data.
     """
     opened = open_set(folder)
+    made, known = opened.provenance, flatten(config)
     made_with = {
-        f"distill.{name}": value
-        for name, value in opened.settings.items()
-        if f"distill.{name}" in flatten(config) and not isinstance(value, Mapping)
+        **{
+            name: value
+            for name, value in made.settings.items()
+            if name.startswith(("distill.", "experts.")) and name in known
+        },
+        "encoders.image": made.encoders.image.name,
+        "encoders.text": made.encoders.text.name,
     }
-    config = with_settings(config, {**made_with, **{f"encoders.{k}": v for k, v in opened.facts["encoders"].items()}})
+    config = with_settings(config, made_with)
     command = "raydd run --config FILE.yaml"
     return _page(opened, config, kept_scores(opened), {}, looks, progress, title=opened.title, command=command)
 

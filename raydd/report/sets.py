@@ -1,6 +1,5 @@
 """The parts of the page that show one synthetic set: gallery, similarity matrix, maps of both modalities, collapse."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,12 +14,12 @@ from raydd.distill.heads import embed
 from raydd.errors import ConfigError
 from raydd.evaluate.collapse import collapse_measures
 from raydd.export.encoding import encode_images, encoders_of
-from raydd.export.sets import OpenedSet
 from raydd.place import device_of
 from raydd.progress import Progress
 from raydd.report.film import address, distilled_again, film
 from raydd.report.gallery import shown_pairs
 from raydd.report.maps import modality_maps, similarity_map
+from raydd.sets.read import OpenedSet
 from raydd.store import Record
 
 MEASURES = {
@@ -49,13 +48,15 @@ def require_data(opened: OpenedSet, data: DataSet) -> None:
 
     Raises:
         ConfigError: names both.
+        RecordError: the set says that it started from pairs which the data set does not have.
     """
-    made_from = opened.facts["data"]
-    if made_from["fingerprint"] != data.fingerprint:
+    made_from = opened.provenance.data
+    if made_from.fingerprint != data.fingerprint:
         raise ConfigError(
-            f"The set was made from {made_from['name']} ({made_from['fingerprint']}), these settings read {data.name} "
+            f"The set was made from {made_from.name} ({made_from.fingerprint}), these settings read {data.name} "
             f"({data.fingerprint}). Give the settings that it was made with: --config FILE.yaml."
         )
+    opened.require_pairs(data.train)
 
 
 def set_parts(opened: OpenedSet, data: DataSet, config: Config, looks: Looks, progress: Progress) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def set_parts(opened: OpenedSet, data: DataSet, config: Config, looks: Looks, pr
     Args:
         opened: the set.
         data: the data that it was made from.
-        config: encoders' weights and place are read; all of it for a film.
+        config: the settings that made the set; of the user's own, weights files and places.
         looks: the plane of the maps, and whether there is a film.
         progress: told about encoded images.
     """
@@ -76,7 +77,7 @@ def set_parts(opened: OpenedSet, data: DataSet, config: Config, looks: Looks, pr
         "similarity": similarity_map(opened.synthetic.similarity.matrix()),
     }
     synthetic = opened.synthetic
-    heads = expert_heads(opened)
+    heads = expert_heads(opened, config)
     if heads is None:
         return parts
     images = [data.train.images[index] for index in synthetic.start_images.tolist()]
@@ -102,18 +103,19 @@ def set_parts(opened: OpenedSet, data: DataSet, config: Config, looks: Looks, pr
     return parts
 
 
-def expert_heads(opened: OpenedSet) -> Heads | None:
+def expert_heads(opened: OpenedSet, config: Config) -> Heads | None:
     """The first expert's heads at the last epoch that the distillation read; None where the store lacks them."""
-    settings, synthetic = opened.settings, opened.synthetic
+    made, synthetic = opened.provenance, opened.synthetic
+    stage, _, name = made.upstream.experts.rpartition("/")
     experts = Experts(
-        Record(opened.record.store, "experts", opened.manifest["upstream"]["experts"], {}, {}),
+        Record(opened.record.store, stage, name, {}, {}),
         synthetic.image_features.shape[1],
         synthetic.text_features.shape[1],
-        opened.width,
-        settings["experts"]["first_seed"],
-        settings["experts"]["count"],
+        made.width,
+        config.experts.seed,
+        config.experts.count,
     )
-    epoch = settings["max_start_epoch"] - 1 + settings["target_epochs"]
+    epoch = config.distill.expert_epochs[-1]
     return experts.snapshot(0, epoch) if experts.has(0, epoch) else None
 
 
@@ -124,8 +126,8 @@ def _embedded(
 
 
 def _pairs_note(opened: OpenedSet) -> str:
-    facts: Mapping[str, Any] = opened.facts
-    encoders = f"{facts['encoders']['image']} and {facts['encoders']['text']}"
+    made = opened.provenance.encoders
+    encoders = f"{made.image.name} and {made.text.name}"
     if opened.synthetic.pixels is None:
         return (
             f"Image features of {encoders} were learned, not pixels: a pair shows the real image that it started from "

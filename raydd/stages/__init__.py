@@ -5,11 +5,11 @@
 Plain functions of a `Config` and a `Store`, called alike by the command line, a notebook, a Ray worker and the tests.
 """
 
+from raydd.sets.read import load_synthetic
 from raydd.stages.distilling import (
     DistillPoint,
     distill,
     final_synthetic,
-    load_synthetic,
     synthetic_record,
 )
 from raydd.stages.evaluating import evaluate, full_scores, selected_scores, synthetic_scores

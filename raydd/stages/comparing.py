@@ -12,8 +12,9 @@ from raydd.distill.selections import SELECTIONS
 from raydd.evaluate.scores import Scores
 from raydd.presets import PRESETS
 from raydd.progress import Progress, silent
+from raydd.sets.read import load_synthetic
 from raydd.settings import with_settings
-from raydd.stages.distilling import collapse_over_steps, load_synthetic, synthetic_record
+from raydd.stages.distilling import collapse_over_steps, synthetic_record
 from raydd.stages.encoder_bench import open_bench
 from raydd.stages.evaluating import full_scores, scores_record, selected_scores, synthetic_scores
 from raydd.stages.features import features as make_features

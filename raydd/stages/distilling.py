@@ -11,14 +11,16 @@ from torch import Tensor
 
 from raydd.config import Config, DistillConfig
 from raydd.data import Features, ImageEncoder, load_image_encoder, open_pixels
+from raydd.data.encoders import image_identity, text_identity
 from raydd.distill.engine import Distillation, DistillPoint, PixelSpace, Spread
 from raydd.distill.experts import Experts
 from raydd.distill.inversion import pixels_of_features
 from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
-from raydd.distill.trajectories import content_of
 from raydd.place import device_of, images_at_once, side_by_side
 from raydd.progress import Progress, silent
+from raydd.sets.provenance import Upstream
+from raydd.sets.read import load_synthetic
 from raydd.settings import with_settings
 from raydd.stages import encoder_distilling
 from raydd.stages.collapsing import collapse_of
@@ -27,7 +29,7 @@ from raydd.stages.encoder_bench import open_bench
 from raydd.stages.experts import of_heads, open_experts
 from raydd.stages.features import features as make_features
 from raydd.stages.features import pairs as load_pairs
-from raydd.stages.matching import CURVE, Phase, load_synthetic, match
+from raydd.stages.matching import CURVE, Phase, match
 from raydd.stages.room import within_memory
 from raydd.stages.selecting import select
 from raydd.stages.students import val_r_mean
@@ -69,9 +71,9 @@ def _distilled(config: Config, store: Store, progress: Progress, every: int) -> 
     if settings.space == "features-then-pixels":
         yield from _features_then_pixels(bench, record)
     elif settings.space == "pixels":
-        yield from _match(bench, record, settings, lambda: _photographs(bench), settings.steps)
+        yield from _match(bench, record, config, settings, lambda: _photographs(bench), settings.steps)
     else:
-        yield from _match(bench, record, settings, lambda: _real_pairs(bench), settings.steps)
+        yield from _match(bench, record, config, settings, lambda: _real_pairs(bench), settings.steps)
 
 
 def final_synthetic(config: Config, store: Store, progress: Progress = silent) -> SyntheticSet:
@@ -127,14 +129,17 @@ def _features_then_pixels(bench: _Bench, record: Record) -> Iterator[DistillPoin
     in_features, steps = _in_features(bench.config), bench.config.distill.steps
     features_record = synthetic_record(in_features, bench.store)
     if not record.complete:
-        yield from _match(bench, features_record, in_features.distill, lambda: _real_pairs(bench), steps)
+        yield from _match(bench, features_record, in_features, in_features.distill, lambda: _real_pairs(bench), steps)
     found = replace(in_features.distill, image_lr=0.0, steps=0)  # the images stay those that were found
-    yield from _match(bench, record, found, lambda: _inverted(bench, features_record), steps, before=steps)
+    yield from _match(
+        bench, record, bench.config, found, lambda: _inverted(bench, features_record), steps, before=steps
+    )
 
 
 def _match(
     bench: _Bench,
     record: Record,
+    config: Config,
     settings: DistillConfig,
     start: Callable[[], SyntheticSet],
     total: int,
@@ -147,16 +152,16 @@ def _match(
     """
     phase = Phase(
         record,
+        config,
         settings,
         begin=lambda: _begin(bench, settings, start()),
         collapse=lambda synthetic: collapse_of(bench.experts, settings, synthetic),
         score=lambda synthetic: val_r_mean(bench.config, bench.features, synthetic),
         data=load_pairs(bench.config, bench.store),
         captions=bench.features.train.texts,
-        facts={
-            "encoders": {"image": bench.config.encoders.image, "text": bench.config.encoders.text},
-            "experts": {**content_of(bench.config.experts), "width": bench.experts.width},
-        },
+        identities=(image_identity(bench.config.encoders), text_identity(bench.config.encoders)),
+        upstream=Upstream(experts=bench.experts.record.folder, features=bench.features.fingerprint),
+        width=bench.experts.width,
         device=bench.device,
         progress=bench.progress,
         every=bench.every,

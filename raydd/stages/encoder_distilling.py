@@ -5,14 +5,15 @@ from dataclasses import asdict
 from typing import Any
 
 from raydd.config import Config
+from raydd.data.encoders import text_identity
 from raydd.distill.encoder_engine import EncoderDistillation
 from raydd.distill.encoder_experts import EncoderExperts
 from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
-from raydd.distill.trajectories import content_of
 from raydd.evaluate.collapse import collapse_measures
 from raydd.evaluate.encoder_students import embed_pairs
 from raydd.progress import Progress
+from raydd.sets.provenance import Upstream
 from raydd.stages.encoder_bench import EncoderBench, open_bench
 from raydd.stages.encoder_experts import experts_record, trained
 from raydd.stages.encoder_students import score_students
@@ -31,20 +32,16 @@ def distilled(config: Config, store: Store, progress: Progress, every: int) -> I
     experts = trained(bench, count=config.experts.count, epochs=settings.expert_epochs)
     phase = Phase(
         record,
+        config,
         settings,
         begin=lambda: _begin(bench, experts),
         collapse=lambda synthetic: collapse_of(bench, experts, synthetic),
         score=lambda synthetic: score_students(bench, synthetic, "val", [0]).mean["r_mean"],
         data=bench.data,
         captions=bench.captions.train.texts,
-        facts={
-            "encoders": {"image": config.encoders.image, "text": config.encoders.text},
-            "experts": {
-                **content_of(config.experts),
-                "encoder_lr": config.experts.encoder_lr,
-                "width": bench.encoder.width,
-            },
-        },
+        identities=(bench.identity, text_identity(config.encoders)),
+        upstream=Upstream(experts=experts.record.folder, features=bench.captions.fingerprint),
+        width=bench.encoder.width,
         device=bench.device,
         progress=progress,
         every=every,

@@ -2,25 +2,25 @@
 any time."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from raydd.config import DistillConfig
+from raydd.config import Config, DistillConfig
 from raydd.data import CaptionRows, DataSet
 from raydd.distill.engine import DistillPoint
 from raydd.distill.learned import LearnedSet
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import NonFiniteError, RecordError
+from raydd.errors import NonFiniteError
 from raydd.memory import peak_bytes, reset_peak
 from raydd.progress import Leave, Progress
+from raydd.sets.provenance import Provenance, Upstream
+from raydd.sets.read import load_synthetic
+from raydd.sets.write import write_set
 from raydd.stages.collapsing import is_due
 from raydd.stages.curves import Log, Points, without_log
 from raydd.stages.rates import fit_rates
-from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record
 
-SET = "synthetic.safetensors"
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
@@ -31,7 +31,10 @@ class Phase:
     """A phase and what it needs of its surroundings."""
 
     record: Record
+    config: Config
+    """All settings that make the record's set."""
     settings: DistillConfig
+    """Those of this phase alone."""
     begin: Callable[[], LearnedSet]
     """The distillation at its start."""
     collapse: Callable[[SyntheticSet], dict[str, float]]
@@ -41,8 +44,12 @@ class Phase:
     data: DataSet
     captions: CaptionRows
     """Features of the training captions."""
-    facts: Mapping[str, Any]
-    """What the record says of the encoders and the experts."""
+    identities: tuple[str, str]
+    """Of the image encoder and of the text encoder."""
+    upstream: Upstream
+    """The records that the set is made from."""
+    width: int
+    """Of the space that images and texts share."""
     device: str
     progress: Progress
     every: int
@@ -103,17 +110,6 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     yield phase.point(settings.steps, log.last_means(settings.steps - since), synthetic, log.collapse[told:])
 
 
-def load_synthetic(record: Record) -> SyntheticSet:
-    """The synthetic set of a complete record.
-
-    Raises:
-        RecordError: the record is not complete, or damaged.
-    """
-    if not record.complete:
-        raise RecordError(f"{record.folder} is not complete. Run `raydd distill` with the same settings.")
-    return SyntheticSet.of_tensors(record.read_tensors(SET), record.facts()["set"])
-
-
 def _begin(phase: Phase) -> tuple[LearnedSet, Log]:
     """A distillation at its start or at its last checkpoint, and its notes so far."""
     distillation = phase.begin()
@@ -132,24 +128,21 @@ def _note_collapse(phase: Phase, distillation: LearnedSet, log: Log) -> None:
 
 def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
     """Fit the rates, write the set and complete the record; `preparing` are the seconds that the start took."""
-    record, data = phase.record, phase.data
+    record = phase.record
     synthetic, times = fit_rates(last, phase.score) if phase.settings.fit_rates else (last, 1.0)
-    nearest = write_readable(record, synthetic, phase.captions, data.train)
-    record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
     record.write_tensors(CURVE, log.tensors())
-    record.finish(
-        facts={
-            "set": synthetic.facts(),
-            "pairs": len(synthetic),
-            "protocol": phase.settings.protocol,
-            "data": {"name": data.name, "fingerprint": data.fingerprint},
-            **phase.facts,
-            "times_learned_rates": times,
-            "first_captions": nearest[:3],
-            "seconds": sum(step["seconds"] for step in log.steps),
-            "preparing_seconds": preparing,
-            "peak_bytes": peak_bytes(phase.device),
-        }
+    provenance = Provenance.of(
+        phase.config,
+        synthetic,
+        data=phase.data,
+        identities=phase.identities,
+        upstream=phase.upstream,
+        width=phase.width,
+        times_learned_rates=times,
+        seconds=sum(step["seconds"] for step in log.steps),
+        preparing_seconds=preparing,
+        peak_bytes=peak_bytes(phase.device),
     )
+    write_set(record, synthetic, provenance, phase.captions, phase.data.train)
     record.remove(CHECKPOINT)
     return synthetic

@@ -23,6 +23,7 @@ from raydd.evaluate.students import synthetic_pairs
 from raydd.evaluate.zero_shot import prompts, score_classes
 from raydd.place import device_of, images_at_once
 from raydd.progress import Progress, silent
+from raydd.sets.provenance import DataSource
 from raydd.settings import with_file, with_settings
 from raydd.stages.features import features as make_features
 from raydd.stages.features import held_out
@@ -248,15 +249,15 @@ def _encoders_of(config: Config) -> dict[str, Any]:
     return {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
 
 
-def require_same_data(config: Config, store: Store, data: Mapping[str, str]) -> None:
+def require_same_data(config: Config, store: Store, data: DataSource) -> None:
     """Refuse to score a set on another data set than it was made from without being asked to.
 
     Raises:
         ConfigError: the config's data are others.
     """
     found = load_pairs(config, store)
-    if found.fingerprint != data["fingerprint"]:
+    if found.fingerprint != data.fingerprint:
         raise ConfigError(
-            f"The set was made from {data['name']} ({data['fingerprint']}), but data.* names {found.name} "
+            f"The set was made from {data.name} ({data.fingerprint}), but data.* names {found.name} "
             f"({found.fingerprint}). Give the settings of its data, and the other ones as evaluate.unseen."
         )

@@ -5,6 +5,7 @@ from typing import Any
 from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.progress import Progress, silent
+from raydd.sets.provenance import selection_rule
 from raydd.settings import flatten
 from raydd.stages.distilling import synthetic_record
 from raydd.stages.evaluating import full_scores, selected_scores, synthetic_scores
@@ -38,7 +39,7 @@ def run(config: Config, store: Store, progress: Progress = silent) -> dict[str, 
             "encoders": {"image": config.encoders.image, "text": config.encoders.text},
             "protocol": PROTOCOLS[config.distill.protocol],
             "split": config.evaluate.split,
-            "selection": "last student epoch, last distillation step; nothing is chosen on the scored split",
+            "selection": selection_rule(config),
             "synthetic_record": record.folder,
             "store": store.root,
             "raydd": code_version(),

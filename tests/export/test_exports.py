@@ -17,8 +17,8 @@ from raydd.data import load_image_encoder
 from raydd.distill.heads import embed
 from raydd.errors import RecordError
 from raydd.export.cards import licence_of
-from raydd.export.sets import OpenedSet, kept_scores, open_set
 from raydd.export.students import train_student
+from raydd.sets.read import OpenedSet, kept_scores, open_set
 
 Exported = Callable[[str], Path]
 
@@ -118,7 +118,7 @@ def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: Ope
     assert header["license"] == "unknown"
     assert header["configs"][0]["data_files"][0]["split"] == "train"
     for part in (
-        opened.facts["data"]["fingerprint"],
+        opened.provenance.data.fingerprint,
         "tiny_encoders:image",
         "Limits",
         "| test | 2 |",

@@ -6,7 +6,7 @@ from made_sets import made_set
 from raydd.cli import main
 from raydd.errors import DataError
 from raydd.export.searching import photographs, search
-from raydd.export.sets import open_set
+from raydd.sets.read import open_set
 from raydd.store import Store
 
 

@@ -5,16 +5,16 @@ from made_sets import made_set
 from PIL import Image, ImageSequence
 
 from raydd.distill.heads import embed
-from raydd.export.sets import open_set
 from raydd.progress import silent
 from raydd.report.film import distilled_again, film
 from raydd.report.sets import expert_heads
+from raydd.sets.read import open_set
 
 
 def test_the_film_ends_with_the_set_and_leaves_the_store_as_it_was():
     made = made_set("features")
     opened = open_set(made.folder)
-    heads, before = expert_heads(opened), made.store.names("synthetic")
+    heads, before = expert_heads(opened, made.config), made.store.names("synthetic")
     assert heads
     states = distilled_again(made.config, made.store, heads, 3, silent)
     assert len(states) == 3
