@@ -107,7 +107,7 @@ class Provenance:
     selection: Text
     """How the set was chosen among all that could have come out, in one sentence."""
     times_learned_rates: Positive
-    """LR multiplier: the set's learning rates over those that were learned. 1 where none was fitted."""
+    """LR multiplier fitted at the end: the set's learning rates over those before. 1 where none was fitted."""
     seconds: Seconds
     """Time of the distillation steps."""
     preparing_seconds: Seconds
