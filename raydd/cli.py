@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -31,6 +31,12 @@ COMMANDS = {
     "verify": "Read the store through: what is damaged, out of place or left over.",
     "doctor": "Say what this machine has and lacks for the planned run.",
 }
+
+# Flags that are read before the others: those that bring settings of their own, and those that name code.
+_SEEN_FIRST = (
+    *("distill.method", "distill.protocol", "distill.loss"),
+    *("data.reader", "encoders.image", "encoders.text"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +114,26 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
     Raises:
         ConfigError: an unknown name or a bad value in any of them.
     """
-    from raydd.settings import load
+    from raydd.settings import given_settings, load
 
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     before.add_argument("--config")
     before.add_argument("--preset")
-    for name in ("method", "protocol"):  # which bring settings of their own
-        before.add_argument(f"--distill.{name}", dest=f"distill.{name}")
+    before.add_argument("--set")
+    for name in _SEEN_FIRST:
+        before.add_argument(f"--{name}", dest=name)
     try:
         seen, _ = before.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error.argument_name}: {error.message}. See `{prog} --help`.") from error
-    chosen = {name: value for name, value in vars(seen).items() if name.startswith("distill.") and value}
-    base = load(seen.config, seen.preset, chosen, kind.defaults)
+    chosen = {name: value for name, value in vars(seen).items() if name in _SEEN_FIRST and value}
+    if seen.set and "set" in {field.name for field in fields(kind)}:
+        # A set says what made it; what the user gives wins, and repeats the names of code that a set may not choose.
+        from raydd.sets.read import open_set
+
+        base = open_set(Path(seen.set)).provenance.config(given_settings(seen.config, seen.preset, chosen))
+    else:
+        base = load(seen.config, seen.preset, chosen, kind.defaults)
     return tyro.cli(
         kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=True
     )

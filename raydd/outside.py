@@ -207,14 +207,18 @@ def require_trusted(names: Mapping[str, str], repeated: Mapping[str, str], what:
     Raises:
         ConfigError: the set names code or a download, and the user did not repeat it to the letter.
     """
-    for setting, name in names.items():
-        code = names_code(name, setting)
-        if (code or names_download(name, setting)) and repeated.get(setting) != name:
-            shown = shlex.quote(name) if name.isprintable() else ascii(name)
-            does = "run code from outside raydd" if code else "load an encoder from outside raydd"
-            raise ConfigError(
-                f"{what} names {setting} {shown}, which would {does}. If you trust it, repeat it: --{setting} {shown}"
-            )
+    shown = {
+        setting: shlex.quote(name) if name.isprintable() else ascii(name)
+        for setting, name in names.items()
+        if (names_code(name, setting) or names_download(name, setting)) and repeated.get(setting) != name
+    }
+    if shown:
+        code = any(names_code(names[setting], setting) for setting in shown)
+        does = "run code from outside raydd" if code else "load an encoder from outside raydd"
+        raise ConfigError(
+            f"{what} names {' and '.join(f'{setting} {name}' for setting, name in shown.items())}, which would {does}. "
+            f"If you trust it, repeat it: {' '.join(f'--{setting} {name}' for setting, name in shown.items())}"
+        )
 
 
 def _parts(name: str, setting: str) -> Sequence[str]:

@@ -38,10 +38,21 @@ def load(
     Raises:
         ConfigError: a file that is not there or not YAML, an unknown name, a value of the wrong type or out of range.
     """
-    given = {**(defaults or {}), **_preset(preset), **(_file(file) if file else {}), **(settings or {})}
+    given = {**(defaults or {}), **given_settings(file, preset, settings)}
     method = find_method(str(given.get("distill.method", Config().distill.method)))
     protocol = _PROTOCOLS.get(str(given.get("distill.protocol")), {})
     return with_settings(Config(), {**method.settings, **protocol, **given})
+
+
+def given_settings(
+    file: str | Path | None = None, preset: str | None = None, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The dotted settings that a user gave: a preset's, the file's over them, then the others.
+
+    Raises:
+        ConfigError: an unknown preset, or a file that is not there or not YAML.
+    """
+    return {**_preset(preset), **(_file(file) if file else {}), **(settings or {})}
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:

@@ -36,6 +36,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+# A set's encoders that are code of somebody's own have to be repeated.
+ENCODERS = ("--encoders.image", "tiny_encoders:image", "--encoders.text", "tiny_encoders:text")
+
+
 @dataclass(frozen=True)
 class Made:
     """The set, where it lies, and the settings that made it."""

@@ -15,9 +15,9 @@ from pathlib import Path
 import raydd
 from raydd.board.pictures import pairs_picture
 from raydd.commands.report import Options, main
-from raydd.export.sets import set_of_record
 from raydd.place import home, open_store
 from raydd.report.whole import final_of
+from raydd.sets.read import set_of_record
 from raydd.settings import load, with_settings
 from raydd.store import Record
 

@@ -18,7 +18,7 @@ class Options(run.Options):
     """Score a synthetic set."""
 
     set: Path | None = None
-    """Folder of a synthetic set, as `raydd run` prints it; `settings` need the same data."""
+    """Folder of a synthetic set, as `raydd run` prints it; its own settings are taken, yours win."""
 
 
 def main(options: Options) -> int:

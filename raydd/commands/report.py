@@ -14,7 +14,7 @@ class Options(cli.Options):
     """A page on the sweep that `sweep.name` names, or on one set."""
 
     set: Path | None = None
-    """Folder of a synthetic set, to show it alone; give the settings that it was made with besides."""
+    """Folder of a synthetic set, to show it alone; its own settings are taken, yours win."""
     comparison: str = ""
     """Name of a comparison that `raydd compare` made (`compare.name`), to show it instead."""
     film: int = 0

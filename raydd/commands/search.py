@@ -33,9 +33,9 @@ def main(options: Options) -> int:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
     from raydd.console import progress_on
     from raydd.export.searching import search
-    from raydd.export.sets import open_set
     from raydd.place import open_store, use_threads
     from raydd.protocols import open_workbench
+    from raydd.sets.read import open_set
 
     config, began = options.settings, time.monotonic()
     use_threads(config.place)

@@ -31,7 +31,7 @@ from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store, fingerprint
 
-VERSION = 3  # 2: captions in a record of their own; 3: val and test too
+VERSION = 4  # 2: captions in a record of their own; 3: val and test too; 4: sealed to their place
 STATS = "stats.safetensors"
 _HELD_OUT: tuple[Split, ...] = ("val", "test")
 

@@ -25,7 +25,7 @@ from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store
 
-VERSION = 2  # 2: statistics beside the shards
+VERSION = 3  # 2: statistics beside the shards; 3: sealed to their place
 STATS = "stats.safetensors"
 
 

@@ -24,7 +24,7 @@ from raydd.distill.trajectories import Trajectories
 from raydd.distill.weights import Weights, leaves
 from raydd.store import Record
 
-VERSION = 1
+VERSION = 2  # 2: sealed to their place
 Batches = Iterable[tuple[Int[Tensor, "B"], UInt8[Tensor, "B 3 S S"]]]
 
 

@@ -24,7 +24,7 @@ from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
 from raydd.store import Record
 
-VERSION = 1
+VERSION = 2  # 2: sealed to their place
 Heads = tuple[Head, Head]  # image head, text head
 
 

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from raydd.distill.set_shapes import FACTOR, require_consistent
 from raydd.distill.similarity import Similarity
-
-_FACTOR = "similarity."  # prefix of the similarity's factors among the stored tensors
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class SyntheticSet:
             "start_images": self.start_images,
             "start_captions": self.start_captions,
             "similarity_matrix": self.similarity.matrix(),
-            **{_FACTOR + name: factor for name, factor in self.similarity.factors.items()},
+            **{FACTOR + name: factor for name, factor in self.similarity.factors.items()},
         }
         if self.pixels is not None:
             named["pixels"] = self.pixels
@@ -64,8 +63,13 @@ class SyntheticSet:
 
     @classmethod
     def of_tensors(cls, named: dict[str, Tensor], facts: dict[str, Any]) -> Self:
-        """The set that `tensors` and `facts` were taken from."""
-        factors = {name.removeprefix(_FACTOR): part for name, part in named.items() if name.startswith(_FACTOR)}
+        """The set that `tensors` and `facts` were taken from.
+
+        Raises:
+            RecordError: tensors or facts are missing or do not go together.
+        """
+        require_consistent(named, facts)
+        factors = {name.removeprefix(FACTOR): part for name, part in named.items() if name.startswith(FACTOR)}
         similarity = Similarity(facts["similarity"], len(named["text_features"]), factors, facts["alpha"])
         rate_image, rate_text = named["rates"].tolist()
         return cls(

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from raydd.evaluate.retrieval import METRICS
-from raydd.export.sets import OpenedSet
+from raydd.sets.read import OpenedSet
 
 # The licence of what a set was distilled from: a word for hubs, and a sentence. Synthetic images begin as these images.
 _LICENCES = {
@@ -46,10 +46,10 @@ def card(
         metadata: what a format adds to the YAML.
         licence: the user's own word for the source's licence.
     """
-    facts, count = opened.facts, len(opened.synthetic)
-    word, sentence = licence_of(facts["data"]["name"], licence)
+    made, count = opened.provenance, len(opened.synthetic)
+    word, sentence = licence_of(made.data.name, licence)
     header = {
-        "pretty_name": f"{count} synthetic image-text pairs distilled from {facts['data']['name']}",
+        "pretty_name": f"{count} synthetic image-text pairs distilled from {made.data.name}",
         "license": word,
         "language": ["en"],
         "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", "raydd"],
@@ -59,9 +59,8 @@ def card(
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n",
         f"# {header['pretty_name']}\n",
-        f"{count} learned image-text pairs with a learned {count} x {count} similarity matrix. A student, two "
-        "projection heads on frozen encoders, trains on them in seconds and retrieves images by text and texts by "
-        "image.\n",
+        f"{count} learned image-text pairs with a learned {count} x {count} similarity matrix. A student "
+        f"trains {made.students} on them and retrieves images by text and texts by image.\n",
         *_section("Files", [f"`{name}`: {what}" for name, what in files.items()]),
         f"## Reading\n\n```python\n{reading.strip()}\n```\n",
         *_section("Where it comes from", _provenance(opened, sentence)),
@@ -73,38 +72,46 @@ def card(
 
 
 _USE = (
-    "Research on dataset distillation, and quick retrieval models for who has the same encoders.",
-    "Not for decisions about people: nobody looked for what the encoders and the source data get wrong about them.",
+    "Research on dataset distillation, and quick retrieval models for users of the same encoders.",
+    "Not for decisions about people: not evaluated for bias in the encoders or the source data.",
 )
 
 
 def _limits(opened: OpenedSet) -> Sequence[str]:
-    encoders = opened.facts["encoders"]
-    image, text = encoders["image"], encoders["text"]
+    encoders = opened.provenance.encoders
+    image, text = encoders.image.name, encoders.text.name
     limits = [
         f"The pairs belong to their encoders, {image} and {text}; with others they are worth less.",
         "The texts are features. The listed captions are real ones near to them, which a student does not train on.",
-        "What is wrong or one-sided in the source data and in the encoders is in here too.",
+        "Errors and biases of the source data and of the encoders are in the set too.",
     ]
     if opened.synthetic.pixels is None:
-        limits.append("Image features were learned and no pixels, so there are no pictures in it.")
+        limits.append("Image features were learned and no pixels, so the set has no pictures in it.")
     else:
         limits.append("The images began as real photographs and still resemble them; they do not anonymise anybody.")
     return limits
 
 
 def _provenance(opened: OpenedSet, licence: str) -> Sequence[str]:
-    facts, manifest = opened.facts, opened.manifest
-    settings = ", ".join(f"{name} {opened.settings[name]}" for name in _SETTINGS if name in opened.settings)
+    made, synthetic = opened.provenance, opened.synthetic
+    settings = [
+        f"{name} {made.settings[f'distill.{name}']}" for name in _SETTINGS if f"distill.{name}" in made.settings
+    ]
+    image, text = made.encoders.image.name, made.encoders.text.name
+    trained = made.protocol == "encoder"
     return (
-        f"data: {facts['data']['name']}, fingerprint {facts['data']['fingerprint']}",
+        f"data: {made.data.name}, fingerprint {made.data.fingerprint}",
         f"licence of the source: {licence}",
-        f"encoders, both frozen: {facts['encoders']['image']} (images), {facts['encoders']['text']} (texts)",
-        f"distillation: {settings}",
-        f"width of the shared space: {opened.width}, temperature {opened.temperature}",
-        f"learning rates of the student's heads: {opened.synthetic.rate_image:.6g} (image), "
-        f"{opened.synthetic.rate_text:.6g} (text), loss {opened.synthetic.loss}",
-        f"made by raydd {manifest['raydd']} on {manifest['made']}, record {manifest['fingerprint']}",
+        f"encoders: {image} (images), which students train, and {text} (texts), frozen"
+        if trained
+        else f"encoders, both frozen: {image} (images), {text} (texts)",
+        f"distillation: {', '.join(settings)}",
+        f"chosen: {made.selection}",
+        f"width of the shared space: {made.width}, temperature {made.temperature}",
+        f"a student's learning rates: {synthetic.rate_image:.6g} ({'image encoder' if trained else 'image head'}), "
+        f"{synthetic.rate_text:.6g} (text head), loss {made.loss}",
+        f"size of what a student trains on: {made.stored_bytes / 1000:.0f} kB",
+        f"made by raydd {made.raydd} on {opened.made}, record {opened.fingerprint}",
     )
 
 

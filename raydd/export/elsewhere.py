@@ -8,9 +8,9 @@ from typing import Any
 
 from raydd.config import Config
 from raydd.data.class_folders import read_classes
-from raydd.export.sets import OpenedSet, open_set, require_data, set_of_record
 from raydd.progress import Progress, silent
 from raydd.protocols import changed, open_workbench
+from raydd.sets.read import OpenedSet, open_set, set_of_record
 from raydd.settings import with_file, with_settings
 from raydd.stages import final_synthetic, scores_of, synthetic_record
 from raydd.stages.transferring import MadeSet, class_scores, own_scores, transferred_scores, unseen_scores
@@ -43,6 +43,7 @@ def score_elsewhere(config: Config, store: Store, folder: Path | None, progress:
         RecordError: the folder is not a complete set.
         ConfigError: the settings name other data than the set was made from, or an encoder that cannot be had.
     """
+    opened = open_set(folder) if folder else None
     work = open_workbench(config, store, progress)
     others = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}
     for other in others.values():  # what is asked for must be there before anything is computed
@@ -52,12 +53,10 @@ def score_elsewhere(config: Config, store: Store, folder: Path | None, progress:
         _ = unseen.data
     if config.evaluate.classes:
         read_classes(Path(config.evaluate.classes).expanduser())
-    if folder is None:
+    if opened is None:
         final_synthetic(work)
         opened = set_of_record(synthetic_record(work))
-    else:
-        opened = open_set(folder)
-    require_data(opened, work.data)
+    opened.require_data(work.data)
     made = made_set(opened)
     found = Elsewhere(f"{opened.title}, {config.evaluate.split}")
     found.retrieval["synthetic"] = own_scores(work, made)
@@ -89,9 +88,9 @@ def _unseen(config: Config) -> Config:
 
 def made_set(opened: OpenedSet) -> MadeSet:
     """What is to be known of an opened set."""
-    encoders = opened.facts["encoders"]
+    encoders = opened.provenance.encoders
     captions = tuple(row["nearest_captions"][0] for row in opened.rows)
-    return MadeSet(opened.synthetic, opened.manifest["fingerprint"], encoders["image"], encoders["text"], captions)
+    return MadeSet(opened.synthetic, opened.fingerprint, encoders.image.name, encoders.text.name, captions)
 
 
 def _summary(seeds: Seeds, metric: str) -> dict[str, Any]:

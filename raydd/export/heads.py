@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from raydd.errors import ConfigError, NonFiniteError
-from raydd.export.sets import OpenedSet
+from raydd.sets.read import OpenedSet
 
 HEADS, IMAGE_MODEL, TEXT_MODEL = "heads.safetensors", "image.onnx", "text_head.onnx"
 _AGREES = 1e-4  # largest difference of a unit embedding's entries between ONNX and torch
@@ -54,9 +54,9 @@ def reading(tensors: Mapping[str, Tensor]) -> str:
 def write_student(tensors: Mapping[str, Tensor], opened: OpenedSet, folder: Path) -> dict[str, str]:
     """A student's weights in one safetensors file; the header says which encoders they need."""
     folder.mkdir(parents=True, exist_ok=True)
-    encoders = opened.facts["encoders"]
-    header = {"image_encoder": encoders["image"], "text_encoder": encoders["text"]}
-    save_file(dict(tensors), folder / HEADS, {**header, "temperature": str(opened.temperature)})
+    made = opened.provenance
+    header = {"image_encoder": made.encoders.image.name, "text_encoder": made.encoders.text.name}
+    save_file(dict(tensors), folder / HEADS, {**header, "temperature": str(made.temperature)})
     trained = any(name.startswith("image_encoder.") for name in tensors)
     what = "image encoder and text head" if trained else "image and text head"
     return {HEADS: f"{what} of a student; a head is Linear, GELU, Linear, residual, LayerNorm"}

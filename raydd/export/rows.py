@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from raydd.export.sets import OpenedSet
+from raydd.sets.read import OpenedSet
 
 PARQUET, SHARD = "data/train-00000-of-00001.parquet", "pairs-000000.tar"
 _WORDS = ("start_image", "start_caption", "nearest_captions", "cosines")

@@ -8,8 +8,8 @@ from typing import Any
 
 from raydd.data.images import FileImage
 from raydd.errors import DataError
-from raydd.export.sets import OpenedSet
 from raydd.protocols import Workbench
+from raydd.sets.read import OpenedSet
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 

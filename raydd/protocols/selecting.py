@@ -23,7 +23,7 @@ from raydd.store import Record
 if TYPE_CHECKING:
     from raydd.protocols.heads import HeadsWorkbench
 
-VERSION = 1
+VERSION = 2  # 2: sealed to their place
 CHOSEN, EVENTS = "captions.safetensors", "forgetting.safetensors"
 _ROWS = 4096  # features embedded at once
 

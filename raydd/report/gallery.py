@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raydd.data import Pairs, open_pixels
 from raydd.distill.synthetic import SyntheticSet
-from raydd.export.sets import OpenedSet
+from raydd.sets.read import OpenedSet
 
 AMPLIFIED = 6  # times the difference, around middle grey
 STRONGEST = 3  # off-diagonal similarities that are listed

@@ -7,7 +7,6 @@ from typing import Any
 from raydd.board.history import History
 from raydd.config import Config
 from raydd.errors import RecordError
-from raydd.export.sets import OpenedSet, kept_scores, open_set, require_data, set_of_record
 from raydd.place import home, mlflow_address, open_store, study_address
 from raydd.progress import Progress
 from raydd.protocols import changed, open_workbench, trial_settings
@@ -16,6 +15,7 @@ from raydd.report.search import objectives_of, sweep_parts
 from raydd.report.sets import Looks, set_parts
 from raydd.report.sweeps import best_first, trials_of
 from raydd.report.whole import final_of, result_rows, set_page
+from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record
 from raydd.settings import flatten, load, with_settings
 from raydd.stages import score_students, scores_of
 from raydd.store import Record, Store
@@ -71,12 +71,6 @@ def report_of_set(folder: Path, config: Config, looks: Looks, progress: Progress
         ConfigError: the settings name other data.
     """
     opened = open_set(folder)
-    made_with = {
-        f"distill.{name}": value
-        for name, value in opened.settings.items()
-        if f"distill.{name}" in flatten(config) and not isinstance(value, Mapping)
-    }
-    config = with_settings(config, {**made_with, **{f"encoders.{k}": v for k, v in opened.facts["encoders"].items()}})
     command = "raydd run --config FILE.yaml"
     return _page(opened, config, kept_scores(opened), {}, looks, progress, title=opened.title, command=command)
 
@@ -93,7 +87,7 @@ def _page(
     command: str,
 ) -> Page:
     work = open_workbench(config, open_store(config.place), progress)
-    require_data(opened, work.data)
+    opened.require_data(work.data)
     shown = set_parts(opened, work, looks)
     if not scores:  # never on test: that is for what is concluded
         seeds = range(config.evaluate.seeds)

@@ -1,15 +1,14 @@
 """The parts of the page that show one synthetic set: gallery, similarity matrix, maps of both modalities, collapse."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from raydd.evaluate.collapse import collapse_measures
-from raydd.export.sets import OpenedSet
 from raydd.protocols import Workbench
 from raydd.report.film import address, distilled_again, film
 from raydd.report.gallery import shown_pairs
 from raydd.report.maps import modality_maps, similarity_map
+from raydd.sets.read import OpenedSet
 from raydd.store import Record
 
 MEASURES = {
@@ -69,14 +68,15 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str
 
 def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
     """The first expert's networks at the last epoch that the distillation read; None where the store lacks them."""
-    record = Record(opened.record.store, "experts", opened.manifest["upstream"]["experts"], {}, {})
+    name = opened.provenance.upstream.experts.rpartition("/")[2]
+    record = Record(opened.record.store, "experts", name, {}, {})
     experts, epoch = work.experts_in(record, opened.synthetic), work.config.distill.expert_epochs[-1]
     return experts.snapshot(0, epoch) if experts.has(0, epoch) else None
 
 
 def _pairs_note(opened: OpenedSet) -> str:
-    facts: Mapping[str, Any] = opened.facts
-    encoders = f"{facts['encoders']['image']} and {facts['encoders']['text']}"
+    made = opened.provenance.encoders
+    encoders = f"{made.image.name} and {made.text.name}"
     if opened.synthetic.pixels is None:
         return (
             f"Image features of {encoders} were learned, not pixels: a pair shows the real image that it started from "

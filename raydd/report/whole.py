@@ -8,8 +8,8 @@ from typing import Any
 from raydd.board.published import published_on
 from raydd.code_version import code_version
 from raydd.config import Config
-from raydd.export.sets import OpenedSet
 from raydd.report.page import METRICS, Page, ScoreRow
+from raydd.sets.read import OpenedSet
 from raydd.settings import to_yaml
 from raydd.tuning.live import duration
 
@@ -27,17 +27,17 @@ def set_page(
         title: the page's.
         command: what makes all of it again.
     """
-    facts, data = opened.facts, opened.facts["data"]
+    made = opened.provenance
     about = {
-        "data": data["name"],
+        "data": made.data.name,
         "pairs": str(len(opened.synthetic)),
-        "encoders": f"{facts['encoders']['image']}, {facts['encoders']['text']}",
-        "space": str(opened.settings["space"]),
+        "encoders": f"{made.encoders.image.name}, {made.encoders.text.name}",
+        "space": str(made.settings["distill.space"]),
         **parts.get("facts", {}),
     }
     cost = [
-        ("distillation of this set", duration(facts["seconds"])),
-        ("size of a student's training set", f"{_kilobytes(opened):.0f} kB"),
+        ("distillation of this set", duration(made.seconds)),
+        ("size of a student's training set", f"{made.stored_bytes / 1000:.0f} kB"),
         *parts.get("cost", []),
     ]
     return Page(
@@ -48,12 +48,12 @@ def set_page(
         commands=(command,),
         configuration=to_yaml(config),
         provenance={
-            "made by raydd": str(opened.manifest["raydd"]),
+            "made by raydd": made.raydd,
             "page made by raydd": code_version(),
-            "data fingerprint": data["fingerprint"],
+            "data fingerprint": made.data.fingerprint,
             "synthetic set": opened.record.folder,
-            "experts": opened.manifest["upstream"]["experts"],
-            "made": str(opened.manifest["made"]),
+            "experts": made.upstream.experts,
+            "made": opened.made,
         },
         **{**parts, "facts": about, "cost": cost},
     )
@@ -78,7 +78,7 @@ def result_rows(
     }
     table = sorted({**others, **ours}.items(), key=lambda item: item[1][1]["r_mean"]["mean"])
     rows = [ScoreRow(name, cells(row), kind) for name, (kind, row) in table]
-    for row in published_on(opened.facts["data"]["name"], pairs):
+    for row in published_on(opened.provenance.data.name, pairs):
         amount = f"{row.pairs} pairs" if row.pairs else "all pairs"
         note = f"published, {amount}, {row.image_encoder} and {row.text_encoder}, protocol {row.protocol}: {row.source}"
         scores_of = {metric: f"{row.scores[metric]:.1f}" for metric in METRICS}
@@ -118,9 +118,3 @@ def _results_note(config: Config, rows: Sequence[ScoreRow]) -> str:
     if any(row.kind == "published" for row in rows):
         note += " Published rows have other encoders and another selection rule; they give the order of size."
     return note
-
-
-def _kilobytes(opened: OpenedSet) -> float:
-    synthetic = opened.synthetic
-    tensors = [synthetic.image_features, synthetic.text_features, *synthetic.similarity.factors.values()]
-    return sum(part.numel() * part.element_size() for part in tensors) / 1000

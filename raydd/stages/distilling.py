@@ -8,8 +8,9 @@ from raydd.distill.content import distillation_content
 from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.protocols import Workbench, changed
+from raydd.sets.read import load_synthetic
 from raydd.stages.inverting import inverted
-from raydd.stages.matching import CURVE, Phase, load_synthetic, match
+from raydd.stages.matching import CURVE, Phase, match
 from raydd.stages.notes import Log
 from raydd.stages.oom_retry import within_memory
 from raydd.store import Record

@@ -11,10 +11,10 @@ from raydd.distill.inversion import pixels_of_features
 from raydd.distill.synthetic import SyntheticSet
 from raydd.place import side_by_side
 from raydd.protocols import Workbench
-from raydd.stages.matching import load_synthetic
+from raydd.sets.read import load_synthetic
 from raydd.store import Record
 
-VERSION = 3  # 3: shorter memories of Adam
+VERSION = 4  # 3: shorter memories of Adam; 4: sealed to their place
 
 
 def inverted(work: Workbench[Any], features_record: Record) -> SyntheticSet:

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from raydd.config import DistillConfig
+from raydd.data.encoders import image_identity, text_identity
 from raydd.distill.engine import Distillation, DistillPoint
 from raydd.distill.synthetic import SyntheticSet
-from raydd.distill.trajectories import content_of
-from raydd.errors import NonFiniteError, RecordError
+from raydd.errors import NonFiniteError
 from raydd.memory import peak_bytes, reset_peak
 from raydd.progress import Leave
 from raydd.protocols import Workbench
+from raydd.sets.provenance import Provenance, Upstream
+from raydd.sets.read import load_synthetic
+from raydd.sets.write import write_set
 from raydd.stages.notes import Log, Points, without_log
 from raydd.stages.students import fit_rates
-from raydd.stages.synthetic_files import write_readable
 from raydd.store import Record
 
-SET = "synthetic.safetensors"
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
@@ -94,17 +95,6 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     yield phase.point(settings.steps, log.last_means(settings.steps - since), synthetic, log.collapse[told:])
 
 
-def load_synthetic(record: Record) -> SyntheticSet:
-    """The synthetic set of a complete record.
-
-    Raises:
-        RecordError: the record is not complete, or damaged.
-    """
-    if not record.complete:
-        raise RecordError(f"{record.folder} is not complete. Run `raydd distill` with the same settings.")
-    return SyntheticSet.of_tensors(record.read_tensors(SET), record.facts()["set"])
-
-
 def _begin(phase: Phase) -> tuple[Distillation, Log]:
     """A distillation at its start or at its last checkpoint, and its notes so far."""
     distillation = phase.work.begin(phase.settings, phase.start())
@@ -126,23 +116,20 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> Syn
     """Fit the learning rates, write the set and complete the record; `preparing` are the seconds of the start."""
     record, work = phase.record, phase.work
     synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
-    nearest = write_readable(record, synthetic, work.captions.train.texts, work.data.train)
-    record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
     record.write_tensors(CURVE, log.tensors())
-    record.finish(
-        facts={
-            "set": synthetic.facts(),
-            "pairs": len(synthetic),
-            "protocol": phase.settings.protocol,
-            "data": {"name": work.data.name, "fingerprint": work.data.fingerprint},
-            "encoders": {"image": work.config.encoders.image, "text": work.config.encoders.text},
-            "experts": {**content_of(work.config.experts), "width": work.width},
-            "times_learned_rates": times,
-            "first_captions": nearest[:3],
-            "seconds": sum(step["seconds"] for step in log.steps),
-            "preparing_seconds": preparing,
-            "peak_bytes": peak_bytes(work.device),
-        }
+    config, encoders = work.config, work.config.encoders
+    made = Provenance.of(
+        config,
+        synthetic,
+        data=work.data,
+        identities=(image_identity(encoders), text_identity(encoders)),
+        upstream=Upstream(experts=work.experts_record.fingerprint, features=work.source),
+        width=work.width,
+        times_learned_rates=times,
+        seconds=sum(step["seconds"] for step in log.steps),
+        preparing_seconds=preparing,
+        peak_bytes=peak_bytes(work.device),
     )
+    write_set(record, synthetic, made, work.captions.train.texts, work.data.train)
     record.remove(CHECKPOINT)
     return synthetic

@@ -4,14 +4,10 @@ from typing import Any
 
 from raydd.code_version import code_version
 from raydd.protocols import Workbench
+from raydd.sets.provenance import selection_rule
 from raydd.settings import flatten
 from raydd.stages.distilling import synthetic_record
 from raydd.stages.evaluating import scores_of
-
-_SELECTION = {
-    "last": "last student epoch, last distillation step; nothing is chosen on the scored split",
-    "best-on-split": "each student's best of six checks on the scored split itself, as published; not comparable",
-}
 
 
 def run(work: Workbench[Any]) -> dict[str, Any]:
@@ -31,7 +27,7 @@ def run(work: Workbench[Any]) -> dict[str, Any]:
             "encoders": {"image": config.encoders.image, "text": config.encoders.text},
             "protocol": work.trains,
             "split": config.evaluate.split,
-            "selection": _SELECTION[config.evaluate.choice],
+            "selection": selection_rule(config),
             "synthetic_record": synthetic_record(work).folder,
             "store": work.store.root,
             "raydd": code_version(),

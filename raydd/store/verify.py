@@ -33,9 +33,8 @@ STAGES = {
     "synthetic": True,
     "pixels": False,  # its files are the parts of a search that an interrupted run goes on from
     "scores": True,
-    "classes": True,
     "transfers": True,
-    "searched": True,
+    "galleries": True,
 }
 """Every stage that keeps records, and whether a finished record of it has a manifest."""
 QUIET_SECONDS = 3600.0  # a writer that is running has written within this time

@@ -14,6 +14,7 @@ from raydd import stages
 from raydd.config import Config
 from raydd.errors import ConfigError, RecordError
 from raydd.export.elsewhere import score_elsewhere
+from raydd.sets.read import open_set
 from raydd.settings import to_yaml, with_settings
 from raydd.store import Store
 
@@ -65,7 +66,9 @@ def test_every_row_that_is_asked_for_is_there_and_kept(config: Config, store: St
 def test_a_folder_s_set_brings_its_own_encoders_and_size(config: Config, store: Store) -> None:
     stages.final_synthetic(raydd.open(config, store))
     folder = Path(store.root) / stages.synthetic_record(raydd.open(config, store)).folder
-    asked = with_settings(config, {"distill.pairs": 5, "encoders.image": "tiny_encoders:wide"})
+    names = {name: TINY[name] for name in ("encoders.image", "encoders.text")}
+    asked = open_set(folder).provenance.config({**names, "evaluate.seeds": 2})
+    assert asked.distill.pairs == 6
     found = score_elsewhere(asked, store, folder)
     assert found.retrieval["synthetic"] == list(stages.synthetic_scores(raydd.open(config, store)).seeds)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from made_sets import flags, made_set
+from made_sets import ENCODERS, flags, made_set
 from PIL import Image
 
 import raydd
@@ -18,7 +18,7 @@ from raydd.data import load_image_encoder
 from raydd.distill.heads import Head, embed
 from raydd.errors import RecordError
 from raydd.export.cards import licence_of
-from raydd.export.sets import OpenedSet, kept_scores, open_set
+from raydd.sets.read import OpenedSet, kept_scores, open_set
 
 Exported = Callable[[str], Path]
 
@@ -124,7 +124,7 @@ def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: Ope
     assert header["license"] == "unknown"
     assert header["configs"][0]["data_files"][0]["split"] == "train"
     for part in (
-        opened.facts["data"]["fingerprint"],
+        opened.provenance.data.fingerprint,
         "tiny_encoders:image",
         "Limits",
         "| test | 2 |",
@@ -150,14 +150,14 @@ def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: Open
     again = open_set(copy)
     assert kept_scores(again) == {}
     assert torch.equal(again.synthetic.image_features, opened.synthetic.image_features)
-    assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out")]) == 0
+    assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out"), *ENCODERS]) == 0
     assert "None are known" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_set_of_features_has_no_pictures(tmp_path: Path):
     made = made_set("features")
     for to in ("hf", "png", "webdataset"):
-        assert main(["export", "--set", str(made.folder), "--to", to, str(tmp_path / to)]) == 0
+        assert main(["export", "--set", str(made.folder), "--to", to, str(tmp_path / to), *ENCODERS]) == 0
     assert "no pictures in it" in (tmp_path / "png" / "README.md").read_text()
     assert not (tmp_path / "png" / "images").exists()
 

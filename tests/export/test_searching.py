@@ -1,13 +1,13 @@
 from pathlib import Path
 
 import pytest
-from made_sets import made_set
+from made_sets import ENCODERS, made_set
 
 import raydd
 from raydd.cli import main
 from raydd.errors import DataError
 from raydd.export.searching import photographs, search
-from raydd.export.sets import open_set
+from raydd.sets.read import open_set
 from raydd.store import Store
 
 
@@ -32,7 +32,7 @@ def test_an_image_finds_itself_and_a_second_search_encodes_nothing(store: Store)
 
 def test_a_text_ranks_every_photograph(capsys: pytest.CaptureFixture[str]):
     made = made_set()
-    place = ["--place.home", str(made.home), "--students.epochs", "3", "--count", "4"]
+    place = ["--place.home", str(made.home), "--count", "4", *ENCODERS]
     pictures = Path(made.config.data.root) / "images"
     assert main(["search", "some noise", "--set", str(made.folder), "--in", str(pictures), *place]) == 0
     shown = capsys.readouterr().out

@@ -12,11 +12,11 @@ from made_studies import OBJECTIVES, searched
 
 from raydd.board.history import History
 from raydd.data import load_data
-from raydd.export.sets import open_set
 from raydd.progress import silent
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts
 from raydd.report.sets import Looks, set_parts
+from raydd.sets.read import open_set
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [

@@ -6,9 +6,9 @@ from PIL import Image, ImageSequence
 
 import raydd
 from raydd.distill.heads import embed
-from raydd.export.sets import open_set
 from raydd.report.film import distilled_again, film
 from raydd.report.sets import last_expert
+from raydd.sets.read import open_set
 
 
 def test_the_film_ends_with_the_set_and_leaves_the_store_as_it_was():

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_sets import flags, made_set
+from made_sets import ENCODERS, flags, made_set
 
 from raydd.board.published import published_on
 from raydd.cli import main
@@ -66,9 +66,9 @@ def test_the_page_says_which_code_made_the_set_and_the_page(page: str):
 
 def test_a_set_of_other_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     made = made_set()
-    other = ["--data.reader", "stamps", "--place.home", str(made.home)]
+    other = ["--data.reader", "stamps", "--place.home", str(made.home), *ENCODERS]
     assert main(["report", "--set", str(made.folder), "--out", str(tmp_path / "x.html"), *other]) == 2
-    assert "Give the settings that it was made with" in capsys.readouterr().err
+    assert "The set was made from tiny" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_set_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

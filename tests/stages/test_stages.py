@@ -20,6 +20,7 @@ from raydd.data import load_image_encoder
 from raydd.distill import engine, learned
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
+from raydd.sets.read import set_of_record
 from raydd.settings import with_settings
 from raydd.stages import collapse_over_steps, fit_rates, students
 from raydd.stages.students import score_students
@@ -73,9 +74,11 @@ def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: St
 
 def test_a_set_says_how_its_experts_were_trained(config: Config, store: Store) -> None:
     config = with_settings(config, {"experts.lr": 0.3, "experts.anneal": 2, "distill.space": "features"})
-    stages.final_synthetic(raydd.open(config, store))
-    told = stages.synthetic_record(raydd.open(config, store)).facts()["experts"]
-    assert (told["lr"], told["anneal"], told["batch_size"]) == (0.3, 2, 8)
+    work = raydd.open(config, store)
+    stages.final_synthetic(work)
+    own = {name: TINY[name] for name in ("encoders.image", "encoders.text")}
+    told = set_of_record(stages.synthetic_record(work)).provenance.config(own).experts
+    assert (told.lr, told.anneal, told.batch_size) == (0.3, 2, 8)
 
 
 def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(config: Config, tmp_path: Path) -> None:

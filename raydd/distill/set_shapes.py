@@ -1,0 +1,112 @@
+"""Whether the stored tensors of a synthetic set go together: a set may come from a stranger, or from a damaged disk."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raydd.distill.losses import LOSSES
+from raydd.errors import RecordError, nearest
+
+FACTOR = "similarity."  # prefix of the similarity's factors among the stored tensors
+_FACTORS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "low-rank": {"diagonal": "N", "left": "Nr", "right": "Nr"},
+    "full": {"entries": "NN"},
+    "identity": {},
+}
+_HELP = "Copy the set again from where it is whole, or make it again."
+
+
+def require_consistent(named: Mapping[str, Tensor], facts: object) -> None:
+    """Refuse tensors and facts that no synthetic set has.
+
+    N pairs: `image_features` [N d], `text_features` [N e], `rates` [2] above zero, `start_images` and `start_captions`
+    [N] from 0 on, the similarity's factors of its kind, and where there are images `pixels`, uint8 [N 3 H W].
+
+    Raises:
+        RecordError: naming the first tensor, or fact, that is missing or wrong.
+    """
+    if not isinstance(facts, Mapping):
+        raise _wrong("the facts of the set", f"are {_short(facts)}", "a mapping with similarity, alpha and loss")
+    kind, alpha, loss = facts.get("similarity"), facts.get("alpha"), facts.get("loss")
+    if not isinstance(kind, str) or kind not in _FACTORS:
+        raise _unknown("similarity", kind, _FACTORS)
+    if not isinstance(loss, str) or loss not in LOSSES:
+        raise _unknown("loss", loss, LOSSES)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise _wrong("alpha", f"is {_short(alpha)}", "a finite number")
+    sizes: dict[str, int] = {}
+    _require(named, "image_features", "Nd", sizes)
+    _require(named, "text_features", "Ne", sizes)
+    rates = _require(named, "rates", "2", sizes)
+    if not bool((rates > 0).all()):
+        raise _wrong("rates", f"are {rates.tolist()}", "above zero")
+    for name in ("start_images", "start_captions"):
+        starts = _require(named, name, "N", sizes, whole=True)
+        if int(starts.min()) < 0:
+            raise _wrong(name, f"has {int(starts.min())}", "an index from 0 on")
+    wanted = _FACTORS[kind]
+    there = {name.removeprefix(FACTOR) for name in named if name.startswith(FACTOR)}
+    if there - set(wanted):
+        extra = ", ".join(sorted(there - set(wanted)))
+        raise _wrong("the similarity", f"is {kind} and has {extra}", f"stored as {', '.join(wanted) or 'nothing'}")
+    for name, letters in wanted.items():
+        _require(named, FACTOR + name, letters, sizes)
+    if "pixels" in named:
+        pixels = named["pixels"]
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[:2] != (sizes["N"], 3) or not pixels.numel():
+            raise _wrong("pixels", f"are {_shape(pixels)}", f"uint8 [{sizes['N']} 3 H W]")
+
+
+def _require(
+    named: Mapping[str, Tensor], name: str, letters: Sequence[str], sizes: dict[str, int], *, whole: bool = False
+) -> Tensor:
+    """A tensor of finite numbers whose shape agrees with the sizes known so far, which it adds to.
+
+    Args:
+        named: the tensors.
+        name: which one.
+        letters: a letter or a number a dimension; one letter stands for one size.
+        sizes: by letter.
+        whole: integers in place of floating-point numbers.
+    """
+    if name not in named:
+        raise RecordError(f"The synthetic set has no tensor {name}. {_HELP}")
+    tensor = named[name]
+    known = [int(letter) if letter.isdigit() else sizes.get(letter) for letter in letters]
+    fits = tensor.ndim == len(letters) and all(
+        size > 0 if want is None else size == want for size, want in zip(tensor.shape, known, strict=True)
+    )
+    for letter, size in zip(letters, tensor.shape, strict=False):
+        fits = fits and sizes.setdefault(letter, size) == size
+    of_kind = tensor.dtype in (torch.int64, torch.int32) if whole else tensor.is_floating_point()
+    if not fits or not of_kind:
+        expected = " ".join(str(letter if want is None else want) for letter, want in zip(letters, known, strict=True))
+        raise _wrong(name, f"is {_shape(tensor)}", f"{'int64' if whole else 'float32'} [{expected}]")
+    if not whole and not bool(tensor.double().isfinite().all()):
+        raise _wrong(name, "has NaN or infinite numbers", "finite")
+    return tensor
+
+
+def _wrong(name: str, what: str, rule: str) -> RecordError:
+    return RecordError(f"In the synthetic set {name} {what}, but must be {rule}. {_HELP}")
+
+
+def _unknown(fact: str, value: object, known: Mapping[str, Any]) -> RecordError:
+    return RecordError(
+        f"The synthetic set's {fact} is {_short(value)}, which raydd does not have. {_guess(value, known)}"
+    )
+
+
+def _guess(value: object, known: Mapping[str, Any]) -> str:
+    return nearest(str(value)[:100], known)
+
+
+def _short(value: object) -> str:
+    return repr(value)[:60]
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} [{' '.join(map(str, tensor.shape))}]"

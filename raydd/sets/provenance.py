@@ -1,0 +1,315 @@
+"""What a synthetic set is and what made it: the facts in its manifest, as one typed object that everybody reads.
+
+A set may come from a stranger, so `Provenance.from_json` checks every field, and `Provenance.config` takes no name of
+code from it.
+"""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
+
+from raydd.code_version import code_version
+from raydd.config import Config
+from raydd.errors import ConfigError, RecordError
+from raydd.outside import require_trusted
+from raydd.settings import flatten, with_settings
+
+if TYPE_CHECKING:
+    from raydd.data import DataSet
+    from raydd.distill.synthetic import SyntheticSet
+
+# Bounds that no set comes near. They keep a made-up manifest from asking for memory or time without end.
+_SHORT, _LONG, _MANY, _LARGEST = 4096, 100_000, 10_000, 2**62
+Name = Annotated[str, StringConstraints(max_length=_SHORT)]
+Text = Annotated[str, StringConstraints(max_length=_LONG)]
+RecordName = Annotated[str, StringConstraints(max_length=_SHORT, pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?$")]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Bytes = Annotated[int, Field(ge=0, le=_LARGEST)]
+Positive = Annotated[FiniteFloat, Field(gt=0, le=1e12)]
+Seconds = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
+Scalar = bool | int | FiniteFloat | Text | None
+Setting = Scalar | Annotated[tuple[Scalar, ...], Field(max_length=_MANY)]
+
+# Where a run goes, and where else its set is scored: none of it made the set.
+_NOT_OF_A_SET = ("place.", "sweep.", "compare.", "evaluate.encoders", "evaluate.classes", "evaluate.unseen")
+STUDENTS = {
+    "heads": "two projection heads on frozen encoders",
+    "encoder": "the image encoder and a text head",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """The data set that a synthetic set was distilled from."""
+
+    name: Name
+    fingerprint: Name
+    """Tells this data set from any other."""
+    notes: Annotated[tuple[Text, ...], Field(max_length=_MANY)] = ()
+    """What raydd decided about the splits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSource:
+    """An encoder that a set was made with."""
+
+    name: Name
+    """As the setting `encoders.image` or `encoders.text` names it."""
+    identity: Name
+    """Name, weights and input size: two encoders with one identity give the same features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSources:
+    """Both encoders."""
+
+    image: EncoderSource
+    text: EncoderSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """The records that a set was made from, as `STAGE/FINGERPRINT`, or a fingerprint alone."""
+
+    experts: RecordName
+    features: RecordName
+    """Image and caption features; under protocol encoder those of the captions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a synthetic set is and what made it."""
+
+    settings: Annotated[Mapping[Name, Setting], Field(max_length=_MANY)]
+    """All settings that made the set under their dotted names, without places, sweeps and comparisons. Those of
+    `evaluate` are of the run that made the set; its scores may have been made with others."""
+    data: DataSource
+    encoders: EncoderSources
+    upstream: Upstream
+    protocol: Literal["heads", "encoder"]
+    """What students train, see `students`."""
+    pairs: Count
+    """Number N of synthetic pairs."""
+    loss: Name
+    """The students' loss."""
+    temperature: Positive
+    """Students divide cosines by it."""
+    width: Count
+    """Width of the space that images and texts share."""
+    selection: Text
+    """How the set was chosen among all that could have come out, in one sentence."""
+    times_learned_rates: Positive
+    """LR multiplier fitted at the end: the set's learning rates over those before. 1 where none was fitted."""
+    seconds: Seconds
+    """Time of the distillation steps."""
+    preparing_seconds: Seconds
+    """Time to prepare the start of the distillation, the search for pixels included."""
+    peak_bytes: Bytes
+    """Most memory held meanwhile."""
+    stored_bytes: Bytes
+    """Size of what a student trains on."""
+    raydd: Name
+    """Version of the code."""
+    first_captions: Annotated[tuple[Text, ...], Field(max_length=_MANY)] = ()
+    """The real captions nearest to the first texts."""
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        synthetic: "SyntheticSet",
+        *,
+        data: "DataSet",
+        identities: tuple[str, str],
+        upstream: Upstream,
+        width: int,
+        times_learned_rates: float,
+        seconds: float,
+        preparing_seconds: float,
+        peak_bytes: int,
+    ) -> Self:
+        """The provenance of a set that was just made; `write_set` adds the first captions.
+
+        Args:
+            config: all settings that made it.
+            synthetic: the set.
+            data: what it was made from.
+            identities: of the image encoder and of the text encoder.
+            upstream: the records that it was made from.
+            width: of the shared space.
+            times_learned_rates: LR multiplier, 1 where none was fitted.
+            seconds: of the distillation steps.
+            preparing_seconds: before the first of them.
+            peak_bytes: most memory held meanwhile.
+        """
+        image, text = identities
+        return cls(
+            settings={k: v for k, v in flatten(config).items() if not k.startswith(_NOT_OF_A_SET)},
+            data=DataSource(name=data.name, fingerprint=data.fingerprint, notes=tuple(data.notes)),
+            encoders=EncoderSources(
+                image=EncoderSource(name=config.encoders.image, identity=image),
+                text=EncoderSource(name=config.encoders.text, identity=text),
+            ),
+            upstream=upstream,
+            protocol=config.distill.protocol,
+            pairs=len(synthetic),
+            loss=synthetic.loss,
+            temperature=config.experts.temperature,
+            width=width,
+            selection=selection_of_set(config),
+            times_learned_rates=times_learned_rates,
+            seconds=seconds,
+            preparing_seconds=preparing_seconds,
+            peak_bytes=peak_bytes,
+            stored_bytes=synthetic.stored_bytes,
+            raydd=code_version(),
+        )
+
+    @classmethod
+    def from_json(cls, value: object, where: str = "manifest.json") -> Self:
+        """The provenance in a manifest's facts, every field checked; fields that a newer raydd adds are passed over.
+
+        Args:
+            value: what `as_json` gave, or anything else.
+            where: the file that it was read from, for messages.
+
+        Raises:
+            RecordError: naming the first field that is missing or wrong, or that contradicts a setting.
+        """
+        found = checked(cls, value, where)
+        for name, own in found._also_settings().items():
+            if found.settings.get(name, own) != own:
+                raise RecordError(
+                    f"{where} contradicts itself: its setting {name} is {found.settings[name]!r}, its own field for it "
+                    f"is {own!r}. {_HELP}"
+                )
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @property
+    def students(self) -> str:
+        """What students of the set train, in words."""
+        return STUDENTS[self.protocol]
+
+    @property
+    def unknown_settings(self) -> tuple[str, ...]:
+        """Settings that made the set and that this version of raydd does not have, sorted."""
+        known = flatten(Config())
+        return tuple(sorted(name for name in self.settings if name not in known))
+
+    def config(self, given: Mapping[str, Any] | None = None) -> Config:
+        """The settings that made the set, with the user's own on top.
+
+        A setting that this version does not have is left out: `unknown_settings` names those, for a note to the user.
+        One that the set's version did not have is at its default. A setting may name code (an encoder, a reader, a
+        method, a loss). From the set only names of raydd's own registries are taken: all others, `module:NAME`,
+        `FILE.py:NAME`, and models of a hub (`hf:`, `timm:`, `open_clip:`), have to be among the user's own.
+
+        Args:
+            given: dotted settings of the user's own file and flags.
+
+        Raises:
+            RecordError: a setting of the set has a value that this version refuses.
+            ConfigError: a setting of the user's is wrong, or a name of code is not repeated.
+        """
+        given, known = dict(given or {}), flatten(Config())
+        own = {k: v for k, v in self.settings.items() if k in known and not k.startswith(_NOT_OF_A_SET)}
+        try:
+            made = with_settings(Config(), {**own, **self._also_settings()})
+        except ConfigError as error:
+            raise RecordError(
+                f"The set was made with settings that this version of raydd refuses. {error} Use the version that made "
+                f"it, {self.raydd}."
+            ) from error
+        named = {name: str(value) for name, value in flatten(made).items() if name in _CODE and name not in given}
+        require_trusted(named, {}, "The set")
+        return with_settings(made, given)
+
+    def _also_settings(self) -> dict[str, Any]:
+        """The fields that are settings too, under their dotted names."""
+        return {
+            "distill.protocol": self.protocol,
+            "distill.loss": self.loss,
+            "encoders.image": self.encoders.image.name,
+            "encoders.text": self.encoders.text.name,
+            "experts.temperature": self.temperature,
+        }
+
+
+# Settings that can name code.
+_CODE = ("data.reader", "encoders.image", "encoders.text", "distill.method", "distill.loss", "experts.loss")
+
+
+def selection_of_set(config: Config) -> str:
+    """How the set of these settings is chosen among all that could come out, in one sentence."""
+    last = "The set after the last distillation step"
+    if not config.distill.fit_rates:
+        return f"{last}, with its learned learning rates."
+    by = "the best of six checks of a student's val" if config.evaluate.choice == "best-on-split" else "a student's val"
+    return f"{last}; its learning rates are the learned ones times a power of two that was chosen by {by} r_mean."
+
+
+def selection_rule(config: Config) -> str:
+    """How the scores of these settings were chosen, and whether anything was chosen on the split that they are of."""
+    split = config.evaluate.split
+    if config.evaluate.choice == "best-on-split":
+        return (
+            f"Best of six checks of each student on {split}, the split that is scored, as published: "
+            "these scores are higher than those of a held-out choice. The set is that of the last distillation step."
+        )
+    rule = "Last student epoch, last distillation step"
+    choices = (["the synthetic set's LR multiplier"] if config.distill.fit_rates else []) + (
+        ["the baselines' learning rates and epochs"] if config.evaluate.baselines else []
+    )
+    if not choices:
+        return f"{rule}; nothing is chosen on {split}, the split that is scored."
+    chosen = f"{rule}; {' and '.join(choices)} {'are' if len(choices) > 1 or config.evaluate.baselines else 'is'}"
+    if split == "val":
+        return f"{chosen} chosen on val, the split that is scored."
+    return f"{chosen} chosen on val, and nothing is chosen on {split}, the split that is scored."
+
+
+def checked(kind: type, value: object, where: str) -> Any:
+    """A value as a dataclass (or another type), strictly: no number is taken from a string, no field is made up.
+
+    Raises:
+        RecordError: naming the first field that is missing or wrong.
+    """
+    try:
+        content = json.dumps(value)
+        return _adapter(kind).validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise RecordError(f"{where} does not describe a synthetic set: {_said(first)}. {_HELP}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecordError(f"{where} does not describe a synthetic set ({error}). {_HELP}") from error
+
+
+_HELP = "Copy the set again from where it is whole, or make it again with this version of raydd."
+_SHOWN = 60  # characters of a wrong value
+
+
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _said(problem: Any) -> str:
+    """A field and what is wrong with it."""
+    loc = [str(part) for part in problem["loc"]]
+    # Of a setting's name on come the types that its value was tried as.
+    field = ".".join(loc[:2] if loc and loc[0] == "settings" else loc)
+    if problem["type"] == "missing":
+        return f"the field {field} is missing"
+    shown = repr(problem["input"])
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    what = f"the field {field} is {shown}" if field else f"it holds {shown}"
+    message = str(problem["msg"])
+    return f"{what}, but {message[:1].lower()}{message[1:]}".replace("input should", "should")

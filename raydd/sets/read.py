@@ -1,0 +1,265 @@
+"""A finished synthetic set as it lies in a folder: what the report, the exports, the search and the scores read.
+
+A folder may come from a stranger or from a damaged disk. What is wrong with it is a RecordError that names the file.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field, FiniteFloat
+from torch import Tensor
+
+from raydd.data import DataSet, Pairs
+from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import ConfigError, RecordError
+from raydd.evaluate.retrieval import METRICS
+from raydd.evaluate.scores import Scores
+from raydd.sets.provenance import Name, Provenance, checked
+from raydd.sets.write import PAIRS, SET, image_file
+from raydd.store import Record
+from raydd.store.records import MANIFEST
+
+_STAGE = "synthetic"
+_HELP = "Copy the set again from where it is whole, or make it again."
+_COLUMNS = {
+    "pair": (pa.types.is_integer, "int64"),
+    "image": (lambda kind: _is_text(kind) or pa.types.is_null(kind), "string"),
+    "start_image": (lambda kind: _is_text(kind), "string"),
+    "start_caption": (lambda kind: _is_text(kind), "string"),
+    "nearest_captions": (lambda kind: pa.types.is_list(kind) and _is_text(kind.value_type), "list of strings"),
+    "cosines": (lambda kind: pa.types.is_list(kind) and pa.types.is_floating(kind.value_type), "list of floats"),
+}
+
+
+@dataclass(frozen=True)
+class OpenedSet:
+    """A synthetic set with what made it."""
+
+    record: Record
+    synthetic: SyntheticSet
+    rows: tuple[Mapping[str, Any], ...]
+    """The rows of `pairs.parquet`: image file, start pair, nearest real captions."""
+    provenance: Provenance
+    fingerprint: str
+    """Name of the record that the set was made as, whatever the folder is called now."""
+    made: str
+    """Day and time at which it was made, ISO 8601."""
+    manifest: Mapping[str, Any]
+    """The manifest as it was read; prefer the typed fields."""
+
+    @property
+    def title(self) -> str:
+        """The set in words: `50 pairs from stamps`."""
+        return f"{len(self.synthetic)} pairs from {self.provenance.data.name}"
+
+    def require_data(self, data: DataSet) -> None:
+        """Refuse other data than the set was made from, and a set that started from pairs that its data do not have.
+
+        Raises:
+            ConfigError: the data set is another one.
+            RecordError: an index lies beyond the training images or captions.
+        """
+        made_from = self.provenance.data
+        if made_from.fingerprint != data.fingerprint:
+            raise ConfigError(
+                f"The set was made from {made_from.name} ({made_from.fingerprint}), but data.* names {data.name} "
+                f"({data.fingerprint}). Give the settings of its data, and the other ones as evaluate.unseen."
+            )
+        self._require_pairs(data.train)
+
+    def _require_pairs(self, train: Pairs) -> None:
+        """Refuse a set that says it started from pairs that its data set does not have.
+
+        Raises:
+            RecordError: an index lies beyond the training images or captions.
+        """
+        for name, starts, count in (
+            ("start_images", self.synthetic.start_images, len(train)),
+            ("start_captions", self.synthetic.start_captions, len(train.captions)),
+        ):
+            if int(starts.max()) >= count:
+                raise RecordError(
+                    f"{self.record.folder}/{SET}: {name} names number {int(starts.max())}, but there are {count} in "
+                    f"train. {_HELP}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    """What a manifest says about its record."""
+
+    stage: Name
+    fingerprint: Name
+    made: Name
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ScoresManifest:
+    """What the manifest of scores says."""
+
+    upstream: dict[str, Name]
+    settings: dict[str, Any]
+
+
+def open_set(folder: Path) -> OpenedSet:
+    """The synthetic set of a folder: of a store, downloaded from MLflow, or copied; the store around it is optional.
+
+    Raises:
+        RecordError: the folder is not a complete set, or a file of it is damaged or says what cannot be.
+    """
+    folder = folder.expanduser().resolve()
+    if not (folder / MANIFEST).is_file():
+        raise RecordError(
+            f"{folder} is not a synthetic set: it has no {MANIFEST}. Give the folder that `raydd run` prints last."
+        )
+    return set_of_record(Record.of_folder(folder))
+
+
+def set_of_record(record: Record) -> OpenedSet:
+    """The synthetic set of a record of the store.
+
+    Raises:
+        RecordError: it is not complete, not a synthetic set, or damaged, or a file says what cannot be.
+    """
+    where = _where(record, MANIFEST)
+    manifest = _manifest(record)
+    head: _Manifest = checked(_Manifest, manifest, where)
+    if head.stage != _STAGE:
+        raise RecordError(
+            f"{record.folder} is a record of the stage {head.stage!r}, not a synthetic set. Give the folder that "
+            "`raydd run` prints last."
+        )
+    provenance = Provenance.from_json(head.facts, where)
+    synthetic = load_synthetic(record)
+    for name, said, found in (
+        ("pairs", provenance.pairs, len(synthetic)),
+        ("loss", provenance.loss, synthetic.loss),
+        ("stored_bytes", provenance.stored_bytes, synthetic.stored_bytes),
+    ):
+        if said != found:
+            raise RecordError(f"{where} says that {name} is {said}, but {SET} has {found}. {_HELP}")
+    rows = _rows(record, len(synthetic), with_images=synthetic.pixels is not None)
+    return OpenedSet(record, synthetic, rows, provenance, head.fingerprint, head.made, manifest)
+
+
+def load_synthetic(record: Record) -> SyntheticSet:
+    """The tensors of a complete record as a set.
+
+    Raises:
+        RecordError: the record is not complete, or its tensors are damaged or do not go together.
+    """
+    if not record.complete:
+        raise RecordError(f"{record.folder} is not complete. Run `raydd distill` with the same settings.")
+    manifest = _manifest(record)
+    facts = manifest.get("facts") if isinstance(manifest, dict) else None
+    return SyntheticSet.of_tensors(_tensors(record), facts.get("set") if isinstance(facts, dict) else facts)  # type: ignore[arg-type]
+
+
+def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
+    """The scores of a set that the store around it has, by split: metric to mean, std and seeds; the most seeds win.
+
+    Scores that were chosen on the split that they are of (`evaluate.choice` best-on-split) are left out.
+
+    Raises:
+        RecordError: a record of scores is damaged.
+    """
+    store = opened.record.store
+    found: dict[str, Scores] = {}
+    for name in store.names("scores"):
+        if not name.endswith(f"/{MANIFEST}"):
+            continue
+        record = Record(store, "scores", name.split("/")[1], {}, {})
+        manifest: _ScoresManifest = checked(_ScoresManifest, _manifest(record), _where(record, MANIFEST))
+        split, choice = manifest.settings.get("split"), manifest.settings.get("choice", "last")
+        if manifest.upstream.get("synthetic") != opened.fingerprint or not isinstance(split, str) or choice != "last":
+            continue
+        scores = Scores(_seeds(record))
+        if split not in found or len(found[split].seeds) < len(scores.seeds):
+            found[split] = scores
+    return {split: scores.as_json() for split, scores in sorted(found.items())}
+
+
+_Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
+
+
+def _seeds(record: Record) -> tuple[dict[str, float], ...]:
+    file = "scores.json"
+    seeds = checked(tuple[dict[str, _Percent], ...], _read(record, file, record.read_json), _where(record, file))
+    if not seeds or any(set(METRICS) - set(seed) for seed in seeds):
+        raise RecordError(f"{_where(record, file)} lacks scores: each seed has {', '.join(METRICS)}. {_HELP}")
+    return seeds
+
+
+def _manifest(record: Record) -> Any:
+    return _read(record, MANIFEST, record.read_json)
+
+
+def _tensors(record: Record) -> dict[str, Tensor]:
+    return _read(record, SET, record.read_tensors)
+
+
+def _rows(record: Record, pairs: int, *, with_images: bool) -> tuple[Mapping[str, Any], ...]:
+    """The rows of `pairs.parquet`, as many as there are pairs, each column of its type."""
+    where = _where(record, PAIRS)
+    content = _read(record, PAIRS, record.read)
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        if file.metadata.num_rows != pairs:  # before the rows are read: a small file may claim any number
+            raise RecordError(f"{where} has {file.metadata.num_rows} rows, but there are {pairs} pairs. {_HELP}")
+        schema = file.schema_arrow
+        for name, (fits, kind) in _COLUMNS.items():
+            place = schema.get_field_index(name)
+            if place < 0:
+                raise RecordError(f"{where} has no column {name}, or more than one. {_HELP}")
+            if not fits(schema.field(place).type):
+                raise RecordError(f"{where}: {name} is {schema.field(place).type}, but must be {kind}. {_HELP}")
+        rows = file.read(columns=list(_COLUMNS)).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise RecordError(f"{where} cannot be read as Parquet ({_first_line(error)}). {_HELP}") from error
+    for number, row in enumerate(rows):
+        if problem := _problem_of(row, number, with_images):
+            raise RecordError(f"{where}: row {number} {problem}. {_HELP}")
+    return tuple(rows)
+
+
+def _problem_of(row: Mapping[str, Any], number: int, with_images: bool) -> str:
+    """What is wrong with a row; empty if nothing is."""
+    if row["pair"] != number:
+        return f"is of pair {row['pair']}"
+    if row["image"] != (image_file(number) if with_images else None):
+        return f"names the image {row['image']!r}"
+    if row["start_image"] is None or row["start_caption"] is None:
+        return "does not say what it started from"
+    captions, cosines = row["nearest_captions"], row["cosines"]
+    if not captions or not cosines or len(captions) != len(cosines) or None in captions:
+        return "lacks nearest captions or their cosines"
+    if not all(cosine is not None and -1.01 <= cosine <= 1.01 for cosine in cosines):
+        return "has a cosine outside -1 to 1"
+    return ""
+
+
+def _read(record: Record, name: str, read: Any) -> Any:
+    """A file of a record by one of its readers, whatever a made-up file makes the reader raise being a RecordError."""
+    try:
+        return read(name)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError) as error:
+        said = f"{type(error).__name__}: {_first_line(error)}"
+        raise RecordError(f"{_where(record, name)} cannot be read ({said}). {_HELP}") from error
+
+
+def _where(record: Record, name: str) -> str:
+    return f"{record.store.root}/{record.folder}/{name}"
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
