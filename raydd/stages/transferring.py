@@ -12,6 +12,7 @@ from torch import Tensor
 from raydd.config import Config
 from raydd.data import Features, load_image_encoder, load_text_encoder, open_pixels
 from raydd.data.augment import transform_of
+from raydd.data.checking import image_digests
 from raydd.data.class_folders import read_classes
 from raydd.data.encoders import image_identity, resized, text_identity
 from raydd.data.encoding import ViewsOf, batches_of, encode_views
@@ -198,10 +199,11 @@ def _class_features(
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "KT e"], Int[Tensor, "n"], str]:
     """Features of labelled images and of the prompts of their classes, and what tells this folder from others."""
     found = read_classes(folder)
+    digests = image_digests(found.images, str(folder.absolute()), store, progress)
     content = fingerprint(
         "class folders",
         VERSION,
-        {"names": found.names, "files": [[image.name, image.size()] for image in found.images]},
+        {"names": found.names, "files": list(zip((image.name for image in found.images), digests, strict=True))},
         {},
     )
     record = Record.of(store, "classes", {"folder": content, "encoders": _identities(config)}, {}, version=VERSION)

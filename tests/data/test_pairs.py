@@ -9,6 +9,8 @@ from PIL import Image
 
 from raydd.config import DataConfig
 from raydd.data import DataSet, load_data, open_image
+from raydd.data.checking import judge
+from raydd.data.images import FileImage
 from raydd.errors import DataError
 from raydd.store import Store
 
@@ -52,12 +54,12 @@ def test_captions_are_cleaned_before_they_are_judged(tiny_data: Path, store: Sto
     assert cleaned.fingerprint != plain.fingerprint
 
 
-def test_a_second_load_decodes_nothing(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_load_reads_no_image(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     (tiny_data / "images/train0.png").write_bytes(b"not an image")
     seen = []
     first = load_data(config_of(tiny_data), store, lambda work, done, total: seen.append((work, done, total)))
     assert seen[-1] == ("checking images", 20, 20)
-    monkeypatch.setattr("raydd.data.checking.open_image", lambda source: pytest.fail(f"{source.name} was opened"))
+    monkeypatch.setattr(FileImage, "read", lambda source: pytest.fail(f"{source.name} was read"))
     second = load_data(config_of(tiny_data), store)
     assert second.problems == first.problems
     assert second.fingerprint == first.fingerprint
@@ -73,9 +75,7 @@ def test_an_interrupted_check_goes_on(tiny_data: Path, store: Store, monkeypatch
 
     with pytest.raises(KeyboardInterrupt):
         load_data(config_of(tiny_data), store, stop)
-    monkeypatch.setattr(
-        "raydd.data.checking.open_image", lambda source: (opened.append(source.name), open_image(source))[1]
-    )
+    monkeypatch.setattr("raydd.data.checking.judge", lambda image: (opened.append(image.name), judge(image))[1])
     load_data(config_of(tiny_data), store)
     assert len(opened) == 12  # all but the first eight
 
@@ -142,7 +142,7 @@ def test_faults_of_captions_are_refused_before_any_image_is_opened(
     tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(tiny_data, "val", caption="  ")
-    monkeypatch.setattr("raydd.data.checking.open_image", lambda source: pytest.fail(f"{source.name} was opened"))
+    monkeypatch.setattr(FileImage, "read", lambda source: pytest.fail(f"{source.name} was read"))
     with pytest.raises(DataError, match=r"(?s)empty caption: 1: .*images/val0.png"):
         load_data(replace(config_of(tiny_data), bad_pairs="refuse"), store)
 
