@@ -1,7 +1,8 @@
 """The pairs record: a checked data set in the store, which a process opens without calling its reader.
 
-Columns of texts and numbers are safetensors files, mapped into memory; a row is decoded when it is asked for, and a
-file is opened when the first of its rows is. So opening takes the same time and memory at any number of pairs.
+Columns of texts and numbers are safetensors files, mapped into memory; a row is decoded when it is asked for. A file is
+mapped when one of its rows is asked for, and few of them at the same time, since some kernels count megabytes around
+each row as memory of the process. So opening takes the same time and memory at any number of pairs.
 
     SPLIT/images-00000.safetensors      of 131,072 images: id, name, path (texts), container, numbers [n 2]
     SPLIT/captions-00000.safetensors    of 131,072 captions: caption (texts)
@@ -19,7 +20,7 @@ Letters: n images, C captions, k containers, p problems.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar, overload
 
@@ -37,7 +38,8 @@ from raydd.store import Record, Store
 from raydd.store.records import checksum
 
 VERSION = 2  # 1: verdicts alone, named by sizes
-PER_FILE = 1 << 17  # rows of a file
+PER_FILE = 1 << 17  # rows of a file, some megabytes
+MAPPED = 4  # files that a process has mapped at the same time
 STAGE = "pairs"
 KINDS: tuple[type, ...] = (FileImage, ParquetImage, TarImage)
 _CONTAINERS, _OWNERS = "containers.safetensors", "image_of_caption.safetensors"
@@ -93,24 +95,33 @@ class Rows(Sequence[Item], Generic[Item]):
 
 
 class ColumnFile:
-    """One file of a record, mapped into memory when it is first needed; pickled as its place alone."""
+    """One file of a record, mapped into memory when it is needed; pickled as its place alone."""
 
     def __init__(self, record: Record, name: str) -> None:
         """The file of that name, which is not opened yet."""
         self._record, self._name = record, name
 
-    @cached_property
+    @property
     def columns(self) -> Columns:
         """Its columns.
 
         Raises:
             RecordError: it is missing or damaged.
         """
+        return _mapped(self)
+
+    def map(self) -> Columns:
+        """Map it anew."""
         return {key: column.numpy() for key, column in self._record.map_tensors(self._name).items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Where it lies, for another process to map."""
         return ColumnFile, (self._record, self._name)
+
+
+@lru_cache(MAPPED)
+def _mapped(file: ColumnFile) -> Columns:
+    return file.map()
 
 
 @dataclass(frozen=True)
