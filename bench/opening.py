@@ -58,7 +58,7 @@ class MadeEntries(Sequence[Entry]):
 def write_made_pairs(count: int, folder: Path) -> str:
     """Write the record of a made data set as `load_data` does; gives its name."""
     sizes: dict[Split, int] = {"train": count - 2 * _HELD_OUT, "val": _HELD_OUT, "test": _HELD_OUT}
-    splits = {split: MadeEntries(split, size) for split, size in sizes.items()}
+    splits: dict[Split, MadeEntries] = {split: MadeEntries(split, size) for split, size in sizes.items()}
     return write_pairs(
         Store(folder, cache=folder.with_name("cache")),
         Listed("made", splits, (), (), f"made {count}"),

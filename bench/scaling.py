@@ -109,10 +109,8 @@ def trials(count: int, folder: Path) -> dict[str, float]:
 
 def pairs_listed(count: int, folder: Path) -> dict[str, float]:
     """Opening a data set of so many pairs that was listed before, and what a trial reads of it, in a fresh process."""
-    began = time.monotonic()
     store = folder / "store"
     listing = write_made_pairs(count, store)
-    seconds = time.monotonic() - began
     command = [sys.executable, "-m", "bench.opening", str(store), str(folder / "another machine"), listing]
     first, again = (
         json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout) for _ in range(2)

@@ -18,11 +18,12 @@ Letters: n images, C captions, k containers, p problems.
 """
 
 import hashlib
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import torch
@@ -61,17 +62,17 @@ class Rows(Sequence[Item], Generic[Item]):
         return self._count
 
     @overload
-    def __getitem__(self, index: int) -> Item: ...
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
-    def __getitem__(self, index: int | slice) -> Item | tuple[Item, ...]:
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | tuple[Item, ...]:
         """One row, or a slice of them as a tuple."""
         if isinstance(index, slice):
             return tuple(map(self._row, range(*index.indices(self._count))))
-        row = index + self._count if index < 0 else index
-        if not 0 <= row < self._count:
-            raise IndexError(f"row {index} of {self._count}")
-        return self._row(row)
+        row = operator.index(index)
+        if not -self._count <= row < self._count:
+            raise IndexError(f"row {row} of {self._count}")
+        return self._row(row % self._count)
 
     def __iter__(self) -> Iterator[Item]:
         """The rows in order."""
