@@ -21,6 +21,7 @@ from torch import Generator
 from bench.encoder_steps import matching_step, unrolled_step
 from bench.inputs import TEMPERATURE, experts_in
 from bench.measuring import Pieces, median, now, peak_bytes, time_pieces
+from bench.opening import write_made_pairs
 from bench.rows.distillation import PUBLISHED
 from bench.rows.sweep import busy_seconds
 from raydd.config import DistillConfig
@@ -106,6 +107,24 @@ def trials(count: int, folder: Path) -> dict[str, float]:
     return {"seconds": there / 2, "milliseconds a trial": 500 * there / count}
 
 
+def pairs_listed(count: int, folder: Path) -> dict[str, float]:
+    """Opening a data set of so many pairs that was listed before, and what a trial reads of it, in a fresh process."""
+    store = folder / "store"
+    listing = write_made_pairs(count, store)
+    command = [sys.executable, "-m", "bench.opening", str(store), str(folder / "another machine"), listing]
+    first, again = (
+        json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout) for _ in range(2)
+    )
+    size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    return {
+        "record, MB": size / 1e6,
+        "seconds, first on a machine": first["seconds"],
+        "peak MB, first": first["peak MB"],
+        "seconds, later": again["seconds"],
+        "peak MB, later": again["peak MB"],
+    }
+
+
 @dataclass(frozen=True)
 class Scale:
     """One table."""
@@ -121,6 +140,7 @@ SCALES = {
     "encoder-steps-exact": Scale(encoder_steps_exact, (4, 8, 16, 32)),
     "encoder-steps-unrolled": Scale(encoder_steps_unrolled, (4, 8, 16, 32)),
     "captions": Scale(captions, (30_000, 300_000, 3_000_000)),
+    "pairs-listed": Scale(pairs_listed, (300_000, 1_000_000, 3_300_000)),
     "nodes": Scale(nodes, (1, 2, 4)),
     "trials": Scale(trials, (100, 1_000)),
 }
@@ -138,6 +158,7 @@ class Options:
             "encoder-steps-exact",
             "encoder-steps-unrolled",
             "captions",
+            "pairs-listed",
             "nodes",
             "trials",
         ]

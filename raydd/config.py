@@ -27,6 +27,9 @@ class DataConfig:
     """What to do with unreadable images, empty captions and duplicate ids: leave them out and say so, or stop."""
     grey_images: Literal["keep", "skip", "refuse"] = "keep"
     """What to do with grey-scale images: use them as RGB, leave them out, or stop."""
+    duplicates: Literal["leave-out-of-train", "keep"] = "leave-out-of-train"
+    """What to do with training images that val or test holds too, byte for byte: leave them out of train, or keep them.
+    Either way they are counted and named."""
     caption_words: int = 0
     """Clean captions as published (lower case, marks to spaces) and cut them after so many words; 0 leaves them."""
     val_share: float = 0.1

@@ -12,7 +12,7 @@ from raydd.config import Config
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import PlaceError
 from raydd.place import open_store, use_threads
-from raydd.protocols import Workbench, open_workbench, trial_settings
+from raydd.protocols import Listings, Opened, Workbench, open_workbench, trial_settings
 from raydd.settings import with_settings
 from raydd.store import fingerprint
 from raydd.tuning.claims import Claimant
@@ -24,19 +24,20 @@ POINTS_PER_SCORE = 12  # of the curve
 WAIT_SECONDS = 1.0  # between two looks at what others are making
 
 
-def distill_trial(trial: Mapping[str, Any], base: Config, claims: Any) -> None:
+def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any) -> None:
     """Run one trial and report; a failure is reported with its reason, and the process stays fit for the next trial.
 
     Args:
         trial: `number` and dotted `settings`, see `raydd.tuning.searcher`.
         base: what all trials of the sweep share.
+        listings: the data sets that the driver has read, so that no trial asks a reader.
         claims: handle of the actor of `raydd.tuning.claims`.
     """
     try:
         config = with_settings(base, {**trial["settings"], **trial_settings(base)})
         use_threads(config.place)
         with Claimant(claims, f"trial {trial['number']}") as claimant:
-            work = open_workbench(config, open_store(config.place), claimant.progress)
+            work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
             share_making(work, claimant)
             for report in distillation_reports(work):
                 tune.report(report.as_result())

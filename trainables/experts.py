@@ -50,7 +50,7 @@ def make_experts(config: Config, *, workers: int, gpus: float = 0.0, progress: P
     with cluster(address, home(config.place)), _telling(work):
         TorchTrainer(
             train_share,
-            train_loop_config={"config": config, "missing": missing},
+            train_loop_config={"config": config, "missing": missing, "listings": work.opened.listings},
             scaling_config=train.ScalingConfig(
                 num_workers=min(workers, len(missing)), use_gpu=gpus > 0, resources_per_worker=_resources(gpus)
             ),
@@ -69,11 +69,14 @@ def train_share(given: Mapping[str, Any]) -> None:
     """
     from ray import train
 
-    from raydd.protocols import open_workbench
+    from raydd.protocols import Opened, open_workbench
 
     config: Config = given["config"]
     use_threads(config.place)
-    work, context = open_workbench(config, open_store(config.place)), train.get_context()
+    work, context = (
+        open_workbench(config, open_store(config.place), opened=Opened(given["listings"])),
+        train.get_context(),
+    )
     experts = work.open_experts()
     mine = given["missing"][context.get_world_rank() :: context.get_world_size()]
     for expert in mine:

@@ -47,12 +47,12 @@ def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: 
     with cluster(address, home(config.place)):
         done = len(shards) - len(missing)
         progress("shards of features", done, len(shards))
-        for _ in _encoded(config, missing, min(workers, len(missing)), gpus):
+        for _ in _encoded(config, data.listing, missing, min(workers, len(missing)), gpus):
             done += 1
             progress("shards of features", done, len(shards))
 
 
-def _encoded(config: Config, files: list[str], workers: int, gpus: float) -> Iterator[Any]:
+def _encoded(config: Config, listing: str, files: list[str], workers: int, gpus: float) -> Iterator[Any]:
     """The shards as they get written. The list lies with the driver: a task that read it would wait for the actors."""
     import ray.data
 
@@ -65,7 +65,7 @@ def _encoded(config: Config, files: list[str], workers: int, gpus: float) -> Ite
     encode: Any = ShardEncoder  # Ray types functions alone
     written = shards.map(
         encode,
-        fn_constructor_args=(config,),
+        fn_constructor_args=(config, listing),
         compute=pool,
         num_cpus=1,
         num_gpus=gpus,
@@ -77,12 +77,12 @@ def _encoded(config: Config, files: list[str], workers: int, gpus: float) -> Ite
 class ShardEncoder:
     """An actor of the pool: the data set's listing, which lies at the same path on each node, and both encoders."""
 
-    def __init__(self, config: Config) -> None:
-        from raydd.data import feature_records, load_data, load_image_encoder, load_text_encoder, shards_of
+    def __init__(self, config: Config, listing: str) -> None:
+        from raydd.data import feature_records, load_image_encoder, load_text_encoder, open_data, shards_of
 
         use_threads(config.place)
         store, device = open_store(config.place), device_of(config.place)
-        self._config, self._data = config, load_data(config.data, store)
+        self._config, self._data = config, open_data(listing, config.data, store)
         self._records = feature_records(config, self._data.fingerprint, store)
         self._shards = {shard.file: shard for shard in shards_of(self._data)}
         self._image_encoder = functools.cache(functools.partial(load_image_encoder, config.encoders, device))

@@ -17,7 +17,7 @@ from raydd.data.features import (
 )
 from raydd.data.images import ImageSource, open_image
 from raydd.data.listing import Entry, Listing, Problem
-from raydd.data.pairs import DataSet, Pairs, load_data
+from raydd.data.pairs import DataSet, Pairs, load_data, open_data
 from raydd.data.texts import CaptionFeatures, Texts, encode_texts, texts_record
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "load_data",
     "load_image_encoder",
     "load_text_encoder",
+    "open_data",
     "open_features",
     "open_image",
     "open_pixels",

@@ -1,6 +1,7 @@
 """Images where they lie, and how they are opened: as upright RGB on white, whatever the file holds."""
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,8 +34,11 @@ class ImageSource(Protocol):
         """
         ...
 
-    def size(self) -> int:
-        """Its bytes, without reading them, or a number that changes as they do; -1 if it is missing."""
+    def stamp(self) -> str:
+        """What changes whenever the image's bytes may have changed, found without reading them; "" if it is missing.
+
+        It names the file that holds the image (see `file_stamp`) and the place inside that file.
+        """
         ...
 
 
@@ -49,12 +53,22 @@ class FileImage:
         """The file's content."""
         return Path(self.path).read_bytes()
 
-    def size(self) -> int:
-        """The file's bytes, -1 if there is no such file."""
-        try:
-            return Path(self.path).stat().st_size
-        except OSError:
-            return -1
+    def stamp(self) -> str:
+        """The file's stamp, "" if there is no such file."""
+        return file_stamp(self.path)
+
+
+def file_stamp(path: str) -> str:
+    """A file's path, size, mtime, ctime and inode, or "" if there is no such file.
+
+    The ctime is there because a program can set the mtime back, but not the ctime.
+    """
+    try:
+        state = os.stat(path)  # noqa: PTH116, a Path costs more than the call
+    except (OSError, ValueError):  # ValueError: a NUL byte in the path
+        return ""
+    times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
+    return f"{state.st_size} {times} {state.st_ino} {os.path.abspath(path)}"  # noqa: PTH100
 
 
 class ImageError(DataError):
@@ -72,26 +86,47 @@ def open_image(source: ImageSource) -> Image.Image:
     Raises:
         ImageError: missing, not an image, cut short or damaged, or above Pillow's limit of pixels.
     """
+    return decode_image(read_image(source), source.name)
+
+
+def read_image(source: ImageSource) -> bytes:
+    """The encoded image.
+
+    Raises:
+        ImageError: it is missing or cannot be read.
+    """
     try:
-        content = source.read()
+        return source.read()
     except FileNotFoundError as error:
         raise ImageError("missing image", source.name, "there is no such file") from error
     except OSError as error:
         raise ImageError("unreadable image", source.name, error.strerror or str(error)) from error
     except Exception as error:  # a source of a user's own reader can raise anything
         raise ImageError("unreadable image", source.name, f"{type(error).__name__}: {error}") from error
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """The image in memory: RGB, turned upright by its EXIF tag, transparent parts on white.
+
+    Args:
+        content: the encoded image.
+        name: what to call it in an error.
+
+    Raises:
+        ImageError: empty, not an image, cut short or damaged, or above Pillow's limit of pixels.
+    """
     if not content:
-        raise ImageError("unreadable image", source.name, "it is empty")
+        raise ImageError("unreadable image", name, "it is empty")
     try:
-        return _to_rgb(_decode(content, source.name))
+        return _to_rgb(_decode(content, name))
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError("unreadable image", source.name, f"none of {', '.join(FORMATS)}") from error
+        raise ImageError("unreadable image", name, f"none of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("oversized image", source.name, str(error)) from error
+        raise ImageError("oversized image", name, str(error)) from error
     except Exception as error:  # on damaged files decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise ImageError("truncated image", source.name, str(error) or type(error).__name__) from error
+        raise ImageError("truncated image", name, str(error) or type(error).__name__) from error
 
 
 def is_grey(image: Image.Image) -> bool:

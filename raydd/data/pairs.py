@@ -1,7 +1,7 @@
 """Image-caption pairs in three splits: what every later stage reads."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,24 +9,37 @@ from numpy.typing import NDArray
 
 from raydd.config import DataConfig
 from raydd.data.captions import clean_caption
-from raydd.data.checking import GREY, check_images, check_texts, content_fingerprint, refuse, summarise
+from raydd.data.checking import (
+    GREY,
+    Check,
+    check_images,
+    check_on_threads,
+    check_texts,
+    content_fingerprint,
+    refuse,
+    summarise,
+)
 from raydd.data.images import ImageSource
-from raydd.data.listing import SPLITS, Entry, Problem, Split
+from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
+from raydd.data.pairs_record import Listed, OpenedSplit, open_pairs, require_known_sources, write_pairs
+from raydd.data.places import Places, confined
 from raydd.data.readers import find_reader
-from raydd.data.splits import cut
+from raydd.data.splits import cut, shared_images
 from raydd.errors import DataError
 from raydd.progress import Progress, silent
 from raydd.store import Store
 
+DUPLICATE = "duplicate image"
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """One split: n images and their C captions, C >= n."""
+    """One split: n images and their C captions, C >= n. Rows of a stored data set are decoded when they are read."""
 
-    images: tuple[ImageSource, ...]
-    ids: tuple[str, ...]
+    images: Sequence[ImageSource]
+    ids: Sequence[str]
     """Name of each image in the data set; of length n, unique over all splits."""
-    captions: tuple[str, ...]
+    captions: Sequence[str]
     """All captions, those of an image side by side."""
     image_of_caption: NDArray[np.int64]
     """Index of each caption's image, ascending: shape (C,)."""
@@ -36,15 +49,9 @@ class Pairs:
         return len(self.images)
 
     @classmethod
-    def of(cls, entries: Sequence[Entry]) -> "Pairs":
-        """The pairs of a sequence of entries, in its order."""
-        counts = [len(entry.captions) for entry in entries]
-        return cls(
-            images=tuple(entry.image for entry in entries),
-            ids=tuple(entry.id for entry in entries),
-            captions=tuple(caption for entry in entries for caption in entry.captions),
-            image_of_caption=np.repeat(np.arange(len(entries), dtype=np.int64), counts),
-        )
+    def of(cls, split: OpenedSplit) -> "Pairs":
+        """The pairs of one split of the store's record."""
+        return cls(split.images, split.ids, split.captions, split.image_of_caption)
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,15 @@ class DataSet:
     train: Pairs
     val: Pairs
     test: Pairs
-    problems: tuple[Problem, ...]
+    problems: Sequence[Problem]
     """Every fault that was found, with what became of it."""
     notes: tuple[str, ...]
     """What raydd decided about the splits, in plain words."""
     fingerprint: str
-    """Hash of ids, captions, splits and image sizes; the same wherever the data set lies."""
+    """Hash of splits, ids, the images' bytes and captions; the same wherever the data set lies."""
+    listing: str = ""
+    """Name of the pairs record that holds this data set, for `open_data`. It differs where the same content lies at
+    other paths below `data.root`, or was found with other faults."""
 
     def summary(self) -> tuple[str, ...]:
         """The data set in a few lines: its size, the notes, and a line for each kind of fault."""
@@ -74,43 +84,97 @@ class DataSet:
         return self.train, self.val, self.test
 
 
-def load_data(config: DataConfig, store: Store, progress: Progress = silent) -> DataSet:
-    """Read a data set, check all of it, and cut the splits that it lacks.
+def load_data(
+    config: DataConfig, store: Store, progress: Progress = silent, *, check: Check = check_on_threads
+) -> DataSet:
+    """List a data set by its reader, check all of it, cut the splits that it lacks, and keep the result in the store.
 
-    The first load decodes every image; later ones take the verdicts from the store.
+    The first load on a machine reads and decodes every image; later ones read only images whose files changed.
 
     Args:
         config: which data set, and what to do with its faults.
-        store: where the verdicts are kept.
+        store: where the pairs record goes.
         progress: told how many images were checked.
+        check: judges a batch of images that were not read before, see `raydd.data.checking.judge`; the default uses
+            the cores of this machine.
+
+    Returns:
+        The data set as `open_data` opens it from the store.
 
     Raises:
         DataError: the data set is not there, is not laid out as the reader expects, has faults that the settings
-            refuse, or has no training image left.
+            refuse, or a split that it brings has no image left.
     """
     listing = find_reader(config.reader)(config)
-    entries, text_problems = check_texts(_cleaned(listing.entries, config.caption_words))
-    problems = [*listing.problems, *text_problems]
+    require_known_sources(listing.entries, config.reader)
+    entries, outside = confined(listing.entries, config)
+    entries, text_problems = check_texts(_cleaned(entries, config.caption_words))
+    problems = [*listing.problems, *outside, *text_problems]
     if config.bad_pairs == "refuse":
         refuse(problems, "data.bad_pairs")  # before the images, which take longer
-    faults = check_images(entries, store, progress)
-    bad = [fault for fault in faults.values() if fault.kind != GREY]
-    grey = [fault for fault in faults.values() if fault.kind == GREY]
+    place = "\n".join((config.reader, str(Places.of(config).folders), config.name))
+    checked = check_images([entry.image for entry in entries], place, store, progress, check)
+    faults = [
+        Problem(kind, entries[number].id, detail, kind != GREY or config.grey_images == "skip")
+        for number, (kind, detail) in sorted(checked.faults.items())
+    ]
+    bad, grey = ([fault for fault in faults if (fault.kind == GREY) == is_grey] for is_grey in (False, True))
     if config.bad_pairs == "refuse":
         refuse(bad, "data.bad_pairs")
     if config.grey_images == "refuse":
         refuse(grey, "data.grey_images")
-    out = {fault.which for fault in [*bad, *(grey if config.grey_images == "skip" else [])]}
-    problems += [Problem(fault.kind, fault.which, fault.detail, fault.which in out) for fault in [*bad, *grey]]
-    entries, notes = _complete([entry for entry in entries if entry.id not in out], config, problems)
-    by_split = {split: Pairs.of([entry for entry in entries if entry.split == split]) for split in SPLITS}
+    problems += [*bad, *grey]
+    out = {fault.which for fault in faults if fault.left_out}
+    found = _Found(entries, checked.digests).without({n for n, entry in enumerate(entries) if entry.id in out})
+    _require_splits(found.entries, listing, config, problems)
+    found, shared, notes = _complete(found, config)
+    problems += shared
+    _require_splits(found.entries, listing, config, problems)
+    by_split: dict[Split, list[Entry]] = {
+        split: [entry for entry in found.entries if entry.split == split] for split in SPLITS
+    }
+    content = content_fingerprint(found.entries, found.digests)
+    listed = Listed(listing.name, by_split, problems, listing.notes + notes, content)
+    return open_data(write_pairs(store, listed, Places.of(config)), config, store)
+
+
+def open_data(listing: str, config: DataConfig, store: Store) -> DataSet:
+    """Open a data set that `load_data` listed, on this machine or another, without calling its reader.
+
+    Texts and image places stay on the disk until they are read, so this takes the same time and memory at any size.
+
+    Args:
+        listing: `DataSet.listing` of what `load_data` gave.
+        config: whose `root` and `images` say where the images lie on this machine.
+        store: which `load_data` wrote to.
+
+    Raises:
+        RecordError: the store has no such listing.
+    """
+    opened = open_pairs(store, listing, Places.of(config))
+    by_split = {split: Pairs.of(opened.splits[split]) for split in SPLITS}
     return DataSet(
-        listing.name,
+        opened.name,
         **by_split,
-        problems=tuple(problems),
-        notes=listing.notes + notes,
-        fingerprint=content_fingerprint(entries),
+        problems=opened.problems,
+        notes=opened.notes,
+        fingerprint=opened.content,
+        listing=listing,
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Entries with the digests of their images, shape (n, 2)."""
+
+    entries: Sequence[Entry]
+    digests: NDArray[np.int64]
+
+    def without(self, places: Collection[int]) -> "_Found":
+        if not places:
+            return self
+        kept = [number for number in range(len(self.entries)) if number not in places]
+        return _Found([self.entries[number] for number in kept], self.digests[kept])
 
 
 def _cleaned(entries: Sequence[Entry], words: int) -> Sequence[Entry]:
@@ -119,20 +183,61 @@ def _cleaned(entries: Sequence[Entry], words: int) -> Sequence[Entry]:
     return [replace(entry, captions=tuple(clean_caption(c, words) for c in entry.captions)) for entry in entries]
 
 
-def _complete(
-    entries: Sequence[Entry], config: DataConfig, problems: Sequence[Problem]
-) -> tuple[Sequence[Entry], tuple[str, ...]]:
-    if not any(entry.split == "train" for entry in entries):
-        why = "; ".join(summarise(problems)) or "the reader found none"
+def _require_splits(
+    entries: Sequence[Entry], listing: Listing, config: DataConfig, problems: Sequence[Problem]
+) -> None:
+    """Refuse a data set without training images, or one that lost all images of another split that it brings.
+
+    A new test split, cut from train, would not be the one that others report scores of.
+    """
+    brought = Counter(entry.split for entry in listing.entries)
+    left = {entry.split for entry in entries}
+    why = "; ".join(summarise(problems)) or "the reader found none"
+    if "train" not in left:
         raise DataError(
             f"No training image is left of {config.root or config.reader}: {why}. Check data.root and data.images."
         )
+    for split in ("test", "val"):
+        if split in brought and split not in left:
+            raise DataError(
+                f"None of the {brought[split]} {split} images that {listing.name} brings can be used: {why}. "
+                f"Put them right, or take the {split} split out of the data set to have one cut from train."
+            )
+
+
+def _complete(found: _Found, config: DataConfig) -> tuple[_Found, list[Problem], tuple[str, ...]]:
+    """Cut the splits that are missing, and leave the images of val and test out of train.
+
+    Returns:
+        What is left, the images that splits share, and notes on the splits that were cut.
+    """
+    problems: dict[str, Problem] = {}
     notes = []
-    missing: list[Split] = [split for split in ("test", "val") if all(entry.split != split for entry in entries)]
+    missing: list[Split] = [split for split in ("test", "val") if all(e.split != split for e in found.entries)]
+    found = _apart(found, config, problems)  # before a split is cut: what test holds must not come to val
     for split in missing:
-        entries = cut(entries, split, config.val_share, config.seed)
-        count = Counter(entry.split for entry in entries)[split]
+        if all(entry.split != "train" for entry in found.entries):  # all of them are held out: refused with the reason
+            break
+        found = _Found(cut(found.entries, split, config.val_share, config.seed), found.digests)
+        count = Counter(entry.split for entry in found.entries)[split]
         notes.append(
             f"{split}: {count} images cut from train by seed {config.seed}, since the data set has no {split} split"
         )
-    return entries, tuple(notes)
+        found = _apart(found, config, problems)
+    for place, other in shared_images(found.entries, found.digests, "val", ("test",)).items():
+        problems[found.entries[place].id] = _duplicate(found, place, other, left_out=False)
+    return found, list(problems.values()), tuple(notes)
+
+
+def _apart(found: _Found, config: DataConfig, problems: dict[str, Problem]) -> _Found:
+    """Note the training images that test or val holds too, and leave them out unless they are to be kept."""
+    shared = shared_images(found.entries, found.digests, "train", ("test", "val"))
+    leave_out = config.duplicates == "leave-out-of-train"
+    for place, other in shared.items():
+        problems[found.entries[place].id] = _duplicate(found, place, other, left_out=leave_out)
+    return found.without(shared) if leave_out else found
+
+
+def _duplicate(found: _Found, place: int, other: int, *, left_out: bool) -> Problem:
+    entry, twin = found.entries[place], found.entries[other]
+    return Problem(DUPLICATE, entry.id, f"{entry.split} has the same image as {twin.id} of {twin.split}", left_out)

@@ -1,8 +1,11 @@
-"""Splits that raydd cuts itself: by seed, whole groups, from the training images."""
+"""Splits that raydd cuts itself: by seed, whole groups, from the training images. Images that two splits share."""
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from raydd.data.listing import Entry, Split
 from raydd.errors import DataError
@@ -42,6 +45,32 @@ def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[E
         chosen.add(group)
         taken += sizes[group]
     return tuple(entry.moved(to) if entry.split == "train" and _group(entry) in chosen else entry for entry in entries)
+
+
+def shared_images(
+    entries: Sequence[Entry], digests: NDArray[np.int64], split: Split, others: Sequence[Split]
+) -> dict[int, int]:
+    """The images of one split that other splits hold too, byte for byte.
+
+    Args:
+        entries: all entries of the data set.
+        digests: of each image's bytes, shape (n, 2).
+        split: the split to look through.
+        others: the splits to compare with, the most important one first.
+
+    Returns:
+        The place of each such entry, and the place of the other split's entry with the same image.
+    """
+    owners: dict[bytes, int] = {}
+    for other in others:
+        for place, entry in enumerate(entries):
+            if entry.split == other:
+                owners.setdefault(digests[place].tobytes(), place)
+    return {
+        place: owners[digest]
+        for place, entry in enumerate(entries)
+        if entry.split == split and (digest := digests[place].tobytes()) in owners
+    }
 
 
 def _group(entry: Entry) -> str:

@@ -1,11 +1,11 @@
 """Retrieval by a student of a synthetic set: photographs of a folder, the nearest to a text or to an image first."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raydd.data.checking import image_digests
 from raydd.data.images import FileImage
 from raydd.errors import DataError
 from raydd.protocols import Workbench
@@ -38,7 +38,8 @@ def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) ->
     """
     paths = photographs(folder)
     images = [FileImage(path.name, str(path)) for path in paths]
-    gallery = work.gallery(images, _listed(paths, folder))
+    digests = image_digests(images, str(folder.absolute()), work.store, work.progress)
+    gallery = work.gallery(images, hashlib.sha256(" ".join(digests).encode()).hexdigest())
     (student,) = work.train_students(opened.synthetic, [0])
     if Path(query).is_file():
         asked = FileImage(query, query)
@@ -60,9 +61,3 @@ def photographs(folder: Path) -> list[Path]:
     if not found:
         raise DataError(f"There is no picture in {folder} ({', '.join(SUFFIXES)}). Give another folder with --in.")
     return found
-
-
-def _listed(paths: Sequence[Path], folder: Path) -> str:
-    """What tells these photographs from others: names, sizes and times."""
-    listed = [f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()

@@ -30,6 +30,7 @@ from raydd.data import (
     load_data,
     load_image_encoder,
     load_text_encoder,
+    open_data,
     open_pixels,
 )
 from raydd.data.encoders import resized
@@ -47,10 +48,20 @@ Networks = TypeVar("Networks")
 Thing = TypeVar("Thing")
 
 
+Listings = Mapping[DataConfig, str]
+"""Data sets that were read already: by their settings, the names of their records in the store."""
+
+
 class Opened:
     """What a process has opened, each thing under what decides it; workbenches of one run share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, listings: Listings | None = None) -> None:
+        """Nothing is open yet.
+
+        Args:
+            listings: of another process; these data sets are opened from the store without asking their reader.
+        """
+        self.listings: dict[DataConfig, str] = dict(listings or {})
         self._things: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
@@ -93,9 +104,15 @@ class Workbench(ABC, Generic[Networks]):
     @property
     def data(self) -> DataSet:
         """The pairs, every image of them checked once."""
-        return self.opened.once(
-            ("data", self.config.data), lambda: load_data(self.config.data, self.store, self.progress)
-        )
+        return self.opened.once(("data", self.config.data), self._open_data)
+
+    def _open_data(self) -> DataSet:
+        settings, listings = self.config.data, self.opened.listings
+        if settings in listings:
+            return open_data(listings[settings], settings, self.store)
+        found = load_data(settings, self.store, self.progress)
+        listings[settings] = found.listing
+        return found
 
     @property
     def captions(self) -> CaptionFeatures:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from raydd.data.checking import image_digests
 from raydd.data.class_folders import read_classes
 from raydd.data.encoders import image_identity, text_identity
 from raydd.distill.synthetic import SyntheticSet
@@ -63,7 +64,9 @@ def transferred_scores(work: Workbench[Any], made: MadeSet, *, photographs: bool
 def class_scores(work: Workbench[Any], made: MadeSet, folder: Path) -> list[dict[str, float]]:
     """ACC@1 and ACC@5 of the set's students on a folder of class folders, a dictionary a seed."""
     found = read_classes(folder)
-    listed = {"names": found.names, "files": [[image.name, image.size()] for image in found.images]}
+    digests = image_digests(found.images, str(folder.absolute()), work.store, work.progress)
+    files = [[image.name, digest] for image, digest in zip(found.images, digests, strict=True)]
+    listed = {"names": found.names, "files": files}
     content = fingerprint("class folders", VERSION, listed, {})
 
     def score() -> list[dict[str, float]]:

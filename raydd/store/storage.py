@@ -70,7 +70,8 @@ class Store:
             self.folder = Path(self.root.removeprefix("file://")).expanduser().absolute()
             self._files, self._base = fs.LocalFileSystem(), str(self.folder)
         kept = Path(cache) if cache else Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
-        self._cache = Cache(kept / self._base.strip("/").replace("/", "_"), cache_bytes)
+        self._kept = kept / self._base.strip("/").replace("/", "_")
+        self._cache = Cache(self._kept, cache_bytes)
         self._checked: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
@@ -220,6 +221,13 @@ class Store:
             for info in infos
         ]
         return sorted(found, key=lambda item: item.name)
+
+    def here(self) -> "Store":
+        """A store of this machine alone, in its cache folder, for what holds of this machine's files.
+
+        It may be deleted at any time, so only what can be made again belongs there.
+        """
+        return Store(self._kept / "here", cache=self._kept / "here-cache")
 
     def _content(self, path: str) -> bytes:
         with self._files.open_input_file(path) as file:  # one request for all of it; a stream makes many

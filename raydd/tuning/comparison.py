@@ -81,7 +81,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         for name, base in bases.items():
             tuned = _tune(base, name, address, console, folder)
             cells += _cells(base, name, tuned)
-        rows, failed = _make(cells, work_of, store, folder, console)
+        rows, failed = _make(cells, work_of, opened, store, folder, console)
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
     return Comparison(rows, failed, files)
@@ -157,7 +157,7 @@ WorkOf = Callable[[Cell], Workbench[Any]]
 
 
 def _make(
-    cells: Sequence[Cell], work_of: WorkOf, store: Store, folder: Path, console: Console
+    cells: Sequence[Cell], work_of: WorkOf, opened: Opened, store: Store, folder: Path, console: Console
 ) -> tuple[list[Row], dict[str, str]]:
     """Make all rows side by side; the table is written anew after each."""
     rows = {cell: make_row(cell, work_of(cell)) for cell in cells if is_made(cell, work_of(cell))}
@@ -166,7 +166,7 @@ def _make(
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
-    waiting = {_task(cell).remote(cell, claims): cell for cell in work}
+    waiting = {_task(cell).remote(cell, opened.listings, claims): cell for cell in work}
     with _telling(work, console) as ended:
         while waiting:
             ready, _ = ray.wait(list(waiting), timeout=1.0)

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from raydd import stages
 from raydd.config import Config
 from raydd.place import open_store, use_threads
-from raydd.protocols import changed, open_workbench
+from raydd.protocols import Listings, Opened, changed, open_workbench
 from raydd.settings import with_settings
 from raydd.tuning.claims import Claimant
 from trainables.distill import share_making
@@ -51,6 +51,7 @@ class Finalist:
 def run_finals(
     base: Config,
     candidates: Sequence[Candidate],
+    listings: Listings,
     claims: Any,
     *,
     cpus: float,
@@ -62,13 +63,14 @@ def run_finals(
     Args:
         base: what the trials shared; `distill.space` and `evaluate.seeds` are the finals'.
         candidates: who takes part.
+        listings: the data sets that the driver has read.
         claims: handle of the actor of `raydd.tuning.claims`.
         cpus: CPU cores of a final.
         on_end: told of each candidate's result, or None and the reason.
         on_wait: called about once a second meanwhile.
     """
     task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpus, max_retries=RESTARTS)(score_finalist)
-    waiting = {task.remote(base, candidate, claims): candidate for candidate in candidates}
+    waiting = {task.remote(base, candidate, listings, claims): candidate for candidate in candidates}
     finalists: list[Finalist] = []
     while waiting:
         ready, _ = ray.wait(list(waiting), timeout=1.0)
@@ -85,12 +87,12 @@ def run_finals(
     return sorted(finalists, key=lambda finalist: (-finalist.r_mean, finalist.number))
 
 
-def score_finalist(base: Config, candidate: Candidate, claims: Any) -> Finalist:
+def score_finalist(base: Config, candidate: Candidate, listings: Listings, claims: Any) -> Finalist:
     """Make a candidate's synthetic set and score it on val and test; runs in a Ray worker."""
     config = with_settings(base, candidate.settings)
     use_threads(config.place)
     with Claimant(claims, f"final {candidate.number}") as claimant:
-        work = open_workbench(config, open_store(config.place), claimant.progress)
+        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
         share_making(work, claimant)
         val, test = (
             stages.synthetic_scores(changed(work, {"evaluate.split": split})).as_json() for split in ("val", "test")

@@ -16,7 +16,7 @@ from raydd.config import Config
 from raydd.console import progress_on
 from raydd.place import home, open_store
 from raydd.progress import silent
-from raydd.protocols import Workbench, open_workbench
+from raydd.protocols import Listings, Workbench, open_workbench
 from raydd.settings import with_settings
 from raydd.tuning import study as studies
 from raydd.tuning.claims import open_claims
@@ -80,8 +80,8 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
             logbook = Logbook(tracking, studies.study_id(study), work)
             logbook.catch_up(study)
             claims = open_claims(store.root)
-            _run_trials(plan, study, claims, logbook, console)
-            finalists = _run_finals(config, base, study, claims, logbook, console)
+            _run_trials(plan, study, work.opened.listings, claims, logbook, console)
+            finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
             result = conclude(study, config, finalists)
             logbook.concluded(result, _importance(study, base.sweep.objectives))
     folder = home(config.place) / "sweeps" / result.name
@@ -99,7 +99,9 @@ def _prepare(work: Workbench[Any], address: str) -> None:
     work.prepare()
 
 
-def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, console: Console) -> None:
+def _run_trials(
+    plan: Plan, study: optuna.Study, listings: Listings, claims: Any, logbook: Logbook, console: Console
+) -> None:
     sweep = plan.config.sweep
     best = candidates(study, sweep.objectives, 1)
 
@@ -118,7 +120,7 @@ def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, 
     )
     with board:
         run_trials(
-            tune.with_parameters(distill_trial, base=without_passwords(plan.config), claims=claims),
+            tune.with_parameters(distill_trial, base=without_passwords(plan.config), listings=listings, claims=claims),
             study,
             plan.space,
             sweep,
@@ -130,7 +132,13 @@ def _run_trials(plan: Plan, study: optuna.Study, claims: Any, logbook: Logbook, 
 
 
 def _run_finals(
-    config: Config, base: Config, study: optuna.Study, claims: Any, logbook: Logbook, console: Console
+    config: Config,
+    base: Config,
+    study: optuna.Study,
+    listings: Listings,
+    claims: Any,
+    logbook: Logbook,
+    console: Console,
 ) -> list[Finalist]:
     best = candidates(study, base.sweep.objectives, base.sweep.finalists)
     if len(best) < base.sweep.finalists:
@@ -160,7 +168,7 @@ def _run_finals(
             doing: Any = ray.get(claims.doing.remote())
             status.update("; ".join(f"{who}: {what}" for who, what in sorted(doing.items())) or "finals")
 
-        return run_finals(without_passwords(base), best, claims, cpus=cpus, on_end=ended, on_wait=wait)
+        return run_finals(without_passwords(base), best, listings, claims, cpus=cpus, on_end=ended, on_wait=wait)
 
 
 @contextlib.contextmanager

@@ -46,8 +46,8 @@ class Noise:
         Image.fromarray(pixels).save(content, "BMP")
         return content.getvalue()
 
-    def size(self):
-        return 0
+    def stamp(self):
+        return self.name
 
 
 def pairs(count):

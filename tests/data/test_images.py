@@ -1,10 +1,11 @@
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from raydd.data.images import FileImage, ImageError, is_grey, open_image
 
@@ -17,8 +18,8 @@ class Content:
     def read(self) -> bytes:
         return self.content
 
-    def size(self) -> int:
-        return len(self.content)
+    def stamp(self) -> str:
+        return ""
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> Content:
@@ -35,7 +36,6 @@ def test_a_file_opens_as_it_is(tmp_path: Path) -> None:
     noise().save(tmp_path / "a.png")
     source = FileImage("a.png", str(tmp_path / "a.png"))
     assert np.array_equal(np.asarray(open_image(source)), np.asarray(noise()))
-    assert source.size() == (tmp_path / "a.png").stat().st_size
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
@@ -75,7 +75,7 @@ def test_the_first_frame_of_an_animation() -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     source = FileImage("a.png", str(tmp_path / "a.png"))
-    assert source.size() == -1
+    assert source.stamp() == ""
     with pytest.raises(ImageError, match=r"a.png: missing image .*data.bad_pairs"):
         open_image(source)
 
@@ -129,3 +129,15 @@ def test_a_small_coloured_part_is_colour() -> None:
     image = Image.new("RGB", (320, 320), "white")
     image.paste((255, 0, 0), (100, 100, 120, 120))
     assert not is_grey(image)
+
+
+def test_a_stamp_changes_with_the_file_even_if_the_mtime_is_set_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    noise().save(path)
+    source, state = FileImage("a.bmp", str(path)), path.stat()
+    before = source.stamp()
+    assert FileImage("another name", str(path)).stamp() == before
+    ImageOps.invert(noise()).save(path)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    assert source.stamp() != before

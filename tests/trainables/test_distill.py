@@ -48,7 +48,7 @@ def reported(monkeypatch):
 
 
 def test_a_trial_reports_half_way_and_at_the_end_and_repeats_at_no_cost(config, reported):
-    distill.distill_trial({"number": 0, "settings": {"distill.image_lr": 0.02}}, config, None)
+    distill.distill_trial({"number": 0, "settings": {"distill.image_lr": 0.02}}, config, {}, None)
     assert [report.step for report in reported] == [26, 50]
     assert [report.finished for report in reported] == [False, True]
     losses = [point["step"] for report in reported for point in report.curve if "distill/loss" in point]
@@ -61,14 +61,14 @@ def test_a_trial_reports_half_way_and_at_the_end_and_repeats_at_no_cost(config, 
     assert last.bytes == 4 * (6 * (1280 + 384) + 6 + 2 * 6 * 3) + 16
     assert {"val/IR@1", "collapse/modality_gap", "distill/loss"} <= set(last.curve[-1])
 
-    distill.distill_trial({"number": 1, "settings": {"distill.image_lr": 0.02}}, config, None)
+    distill.distill_trial({"number": 1, "settings": {"distill.image_lr": 0.02}}, config, {}, None)
     (again,) = reported[2:]
     assert [point["step"] for point in again.curve] == list(range(0, 51, 5))
     assert (again.step, again.r_mean, again.seconds, again.record) == (50, last.r_mean, last.seconds, last.record)
 
 
 def test_a_failure_is_a_report_with_its_reason(config, reported):
-    distill.distill_trial({"number": 0, "settings": {"distill.rank": 99}}, config, None)
+    distill.distill_trial({"number": 0, "settings": {"distill.rank": 99}}, config, {}, None)
     (report,) = reported
     assert report.failure.startswith("ConfigError: distill.rank is 99")
     assert math.isnan(report.r_mean)

@@ -30,9 +30,6 @@ READERS: dict[str, Reader] = {
 def find_reader(name: str) -> Reader:
     """The reader of that name, or a user's own function as `module:NAME` or `FILE.py:NAME`, which is run as code.
 
-    What a user's own reader lists is checked: images in files outside `data.root` and `data.images` become problems,
-    as with raydd's own readers.
-
     Raises:
         ConfigError: there is no such reader, or its file fails.
     """
@@ -58,7 +55,7 @@ class _Own:
         for number, entry in enumerate(listing.entries):
             if fault := _fault(entry):
                 raise ConfigError(f"data.reader {self.name}: entry {number} {fault}. Correct the function.")
-        return _confined(listing, config)
+        return listing
 
 
 def _fault(entry: Entry) -> str:
@@ -69,25 +66,3 @@ def _fault(entry: Entry) -> str:
     if not isinstance(entry.captions, tuple) or not all(isinstance(caption, str) for caption in entry.captions):
         return f"({entry.id}) has the captions {entry.captions!r}, but must have a tuple of texts"
     return ""
-
-
-def _confined(listing: Listing, config: DataConfig) -> Listing:
-    """The listing without images in files that lie outside the data set's folders; all of it if it names no folder."""
-    if not config.root:
-        return listing
-    root = Path(config.root).expanduser()
-    folders = (root, root / Path(config.images).expanduser())
-    inside = tuple(_normal(str(folder)).rstrip(os.sep) + os.sep for folder in folders)
-    kept, problems = [], []
-    for entry in listing.entries:
-        path = entry.image.path if isinstance(entry.image, FileImage) else None
-        if path is None or ("\0" not in path and _normal(path).startswith(inside)):
-            kept.append(entry)
-        else:
-            problems.append(Problem("image path outside", entry.id, f"it leads out of {root}"))
-    return replace(listing, entries=tuple(kept), problems=(*listing.problems, *problems))
-
-
-def _normal(path: str) -> str:
-    """The absolute path without `..`; links stay, since a data set's folder may be made of them."""
-    return os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links

@@ -42,19 +42,15 @@ def _read_file(root: Path, config: DataConfig, part: str, split: Split) -> tuple
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}. Set data.images to the folder that holds {part}.")
     entries: list[Entry] = []
-    problems: list[Problem] = []
     known = set()
     for number, row in enumerate(field(content, "images", str(path), list)):
         where = f"{path}, image {number}"
         key = str(field(row, "id", where, (int, str)))
         source = file_image(folder, field(row, "file_name", where, str))
         known.add(key)
-        if isinstance(source, Problem):
-            problems.append(source)
-        else:
-            entries.append(Entry(split, key, source, tuple(captions.get(key, ()))))
+        entries.append(Entry(split, key, source, tuple(captions.get(key, ()))))
     detail = f"{path.name} has captions of it, but does not list it"
-    problems += [Problem("missing image", key, detail) for key in captions if key not in known]
+    problems = [Problem("missing image", key, detail) for key in captions if key not in known]
     return entries, problems
 
 

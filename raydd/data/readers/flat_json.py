@@ -48,13 +48,7 @@ def _read_split(path: Path, split: Split, folder: Path) -> tuple[list[Entry], li
             captions.setdefault(image, []).extend(texts)
         else:
             problems.append(Problem("duplicate id", image, f"image_id {row['image_id']} is {owner}'s already"))
-    entries = []
-    for image, texts in captions.items():
-        source = file_image(folder, image)
-        if isinstance(source, Problem):
-            problems.append(source)
-        else:
-            entries.append(Entry(split, image, source, tuple(texts)))
+    entries = [Entry(split, image, file_image(folder, image), tuple(texts)) for image, texts in captions.items()]
     return entries, problems
 
 

@@ -1,4 +1,4 @@
-"""What the readers of annotation files share: the folders, JSON that may be malformed, and image paths kept inside."""
+"""What the readers of annotation files share: the folders, JSON that may be malformed, and paths of images."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 from raydd.config import DataConfig
 from raydd.data.images import FileImage
-from raydd.data.listing import Problem, Split
+from raydd.data.listing import Split
 from raydd.errors import DataError, nearest
 
 SPLIT_WORDS: Mapping[str, Split] = {
@@ -53,13 +53,9 @@ def images_folder(config: DataConfig, default: Path) -> Path:
     return folder
 
 
-def file_image(folder: Path, path: str) -> FileImage | Problem:
-    """The image at a path that an annotation file gives, or a Problem if the path leads out of the images folder."""
-    base = os.path.normpath(folder.absolute())
-    full = os.path.normpath(Path(base) / path)  # an absolute path replaces the base
-    if "\0" in path or not full.startswith(base.rstrip(os.sep) + os.sep):
-        return Problem("image path outside", path, f"it leads out of {folder}")
-    return FileImage(path, full)
+def file_image(folder: Path, path: str) -> FileImage:
+    """The image at a path that an annotation file gives; one that leads out of the data set is left out later."""
+    return FileImage(path, os.path.normpath(folder.absolute() / path))  # an absolute path replaces the folder
 
 
 def read_json(path: Path) -> Any:

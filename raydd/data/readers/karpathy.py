@@ -6,7 +6,7 @@ One object an image: `filename`, `filepath` (COCO's folder), `split` (train, res
 from pathlib import Path, PurePosixPath
 
 from raydd.config import DataConfig
-from raydd.data.listing import Entry, Listing, Problem
+from raydd.data.listing import Entry, Listing
 from raydd.data.readers.folders import field, file_image, images_folder, read_json, root_folder, split_named
 from raydd.errors import DataError, nearest
 
@@ -22,7 +22,6 @@ def read(config: DataConfig) -> Listing:
     path = root / f"dataset_{name}.json"
     folder = images_folder(config, root)
     entries: list[Entry] = []
-    problems: list[Problem] = []
     for number, row in enumerate(field(read_json(path), "images", str(path), list)):
         where = f"{path}, image {number}"
         filename = field(row, "filename", where, str)
@@ -31,12 +30,8 @@ def read(config: DataConfig) -> Listing:
         split = split_named(field(row, "split", where, str), where)
         sentences = field(row, "sentences", where, list)
         captions = tuple(field(sentence, "raw", where, str) for sentence in sentences)
-        source = file_image(folder, image)
-        if isinstance(source, Problem):
-            problems.append(source)
-        else:
-            entries.append(Entry(split, image, source, captions))
-    return Listing(name, tuple(entries), tuple(problems))
+        entries.append(Entry(split, image, file_image(folder, image), captions))
+    return Listing(name, tuple(entries))
 
 
 def _only_name(root: Path) -> str:

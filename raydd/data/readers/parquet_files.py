@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydd.config import DataConfig
-from raydd.data.images import ImageSource
+from raydd.data.images import ImageSource, file_stamp
 from raydd.data.listing import Entry, Listing, Problem, Split
 from raydd.data.readers.folders import as_captions, file_image, images_folder, root_folder, split_named, split_of_path
 from raydd.data.readers.row_groups import ParquetImage
@@ -117,15 +117,14 @@ def _sources(path: Path, metadata: pq.FileMetaData, columns: Columns) -> list[Pa
     if position is None or not _holds_bytes(metadata.schema.column(position)):
         return [None] * metadata.num_rows
     sources: list[ParquetImage | None] = []
+    stamp = file_stamp(str(path))
     for group in range(metadata.num_row_groups):
         chunk = metadata.row_group(group).column(position)
         rows = metadata.row_group(group).num_rows
         absent = chunk.statistics is not None and chunk.statistics.null_count == rows
         first = len(sources)
         sources += [
-            None
-            if absent
-            else ParquetImage(f"{path.name}:{first + row}", str(path), leaf, group, row, chunk.total_compressed_size)
+            None if absent else ParquetImage(f"{path.name}:{first + row}", str(path), leaf, group, row, stamp)
             for row in range(rows)
         ]
     return sources

@@ -1,13 +1,16 @@
 """An image in a row of a Parquet file, read in blocks of rows: memory stays flat however large a row group is."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from raydd.data.images import file_stamp
 
 BLOCK = 32  # rows read at a time
 KEPT = 4  # blocks that stay in memory: threads that read ahead of each other find theirs
@@ -25,22 +28,23 @@ class ParquetImage:
     """Index of the row group."""
     row: int
     """Index of the row in its group."""
-    group_bytes: int
-    """Bytes of the row group's images as stored."""
+    file_stamp: str = field(default="", compare=False, repr=False)
+    """Stamp of the file when it was listed, so that its rows need not ask the disk; "" asks it."""
 
     def read(self) -> bytes:
         """The row's bytes."""
         try:
-            content = _images_of(self.path, self.column, self.group)[self.row]
+            content = _images_of(self.path, self.column, self.group, _version(self.path))[self.row]
         except pa.ArrowInvalid as error:
             raise OSError(f"damaged Parquet data: {error}") from error
         if content is None:
             raise FileNotFoundError(self.name)
         return content
 
-    def size(self) -> int:
-        """The bytes of its row group's images, which the file's footer knows."""
-        return self.group_bytes
+    def stamp(self) -> str:
+        """The file's stamp with column, row group and row; "" if there is no such file."""
+        file = self.file_stamp or file_stamp(self.path)
+        return f"{file} {self.column} {self.group} {self.row}" if file else ""
 
 
 class _Images:
@@ -84,6 +88,12 @@ def _blocks(path: str, column: str, group: int) -> Iterator[tuple[int, pa.Array]
             yield number, images.field("bytes") if isinstance(images, pa.StructArray) else images
 
 
+def _version(path: str) -> tuple[int, ...]:
+    state = os.stat(path)  # noqa: PTH116, a Path costs more than the call
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+
+
 @lru_cache(maxsize=4)
-def _images_of(path: str, column: str, group: int) -> _Images:
+def _images_of(path: str, column: str, group: int, version: tuple[int, ...]) -> _Images:  # noqa: ARG001
+    # The version is part of the key: blocks of a file that was written anew must not serve its old images.
     return _Images(path, column, group)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raydd.config import DataConfig
+from raydd.data.images import file_stamp
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.readers.folders import as_captions, root_folder, split_of_path
 from raydd.errors import DataError
@@ -29,6 +30,8 @@ class TarImage:
     """Of its first byte in the tar file."""
     length: int
     """In bytes."""
+    file_stamp: str = field(default="", compare=False, repr=False)
+    """Stamp of the tar file when it was listed, so that its members need not ask the disk; "" asks it."""
 
     def read(self) -> bytes:
         """The member's content; shorter than `length` if the tar file was cut."""
@@ -36,9 +39,10 @@ class TarImage:
             file.seek(self.offset)
             return file.read(self.length)
 
-    def size(self) -> int:
-        """The member's bytes."""
-        return self.length
+    def stamp(self) -> str:
+        """The tar file's stamp with the member's place in it; "" if there is no such file."""
+        file = self.file_stamp or file_stamp(self.path)
+        return f"{file} {self.offset} {self.length}" if file else ""
 
 
 @dataclass
@@ -75,11 +79,12 @@ def read(config: DataConfig) -> Listing:
 
 def _scan(shard: Path) -> tuple[dict[str, _Sample], list[Problem]]:
     samples: dict[str, _Sample] = defaultdict(_Sample)
+    stamp = file_stamp(str(shard))
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 if member.isreg():
-                    _add(samples, tar, member, shard)
+                    _add(samples, tar, member, shard, stamp)
             if shard.stat().st_size < tar.offset + tarfile.BLOCKSIZE:  # a whole tar ends with empty blocks
                 raise tarfile.ReadError("cut short")
     except (tarfile.TarError, OSError) as error:
@@ -87,13 +92,14 @@ def _scan(shard: Path) -> tuple[dict[str, _Sample], list[Problem]]:
     return dict(samples), []
 
 
-def _add(samples: dict[str, _Sample], tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path) -> None:
+def _add(samples: dict[str, _Sample], tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, stamp: str) -> None:
     folder, _, file = member.name.rpartition("/")
     stem, _, ending = file.partition(".")  # WebDataset's rule: a key ends at the file name's first dot
     key = f"{folder}/{stem}" if folder else stem
     ending = ending.lower()
     if ending in IMAGE_ENDINGS:
-        samples[key].images.append(TarImage(f"{shard.name}/{member.name}", str(shard), member.offset_data, member.size))
+        name = f"{shard.name}/{member.name}"
+        samples[key].images.append(TarImage(name, str(shard), member.offset_data, member.size, stamp))
     elif ending == "txt":
         samples[key].captions = (_content(tar, member).decode(errors="replace").strip(),)
     elif ending == "json" and not samples[key].captions:

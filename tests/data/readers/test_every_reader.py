@@ -49,7 +49,7 @@ def test_sources_survive_pickling(layout: str, tmp_path: Path) -> None:
     for entry in find_reader(config.reader)(config).entries:
         copy = pickle.loads(pickle.dumps(entry.image))
         assert copy.read() == entry.image.read()
-        assert copy.size() == entry.image.size() > 0
+        assert copy.stamp() == entry.image.stamp() != ""
 
 
 @pytest.mark.parametrize("reader", sorted(set(READERS) - {"stamps"}))

@@ -5,6 +5,7 @@ import pytest
 from layouts import Picture, write_flat_json
 
 from raydd.config import DataConfig
+from raydd.data.places import confined
 from raydd.data.readers.flat_json import read
 from raydd.errors import DataError
 
@@ -50,9 +51,9 @@ def test_an_image_id_shared_by_two_images_is_a_fault(tmp_path: Path) -> None:
 def test_a_path_out_of_the_folder_is_refused(path: str, tmp_path: Path) -> None:
     config = write_flat_json(tmp_path, TWO)
     (tmp_path / "tiny_val.json").write_text(json.dumps([{"image": path, "caption": "x"}]))
-    listing = read(config)
-    assert [(problem.kind, problem.which) for problem in listing.problems] == [("image path outside", path)]
-    assert len(listing.entries) == 2
+    entries, problems = confined(read(config).entries, config)
+    assert [(problem.kind, problem.which) for problem in problems] == [("image path outside", path)]
+    assert len(entries) == 2
 
 
 def test_an_absolute_path_inside_the_folder_is_fine(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import pytest
 from layouts import Picture, write_karpathy
 
 from raydd.config import DataConfig
+from raydd.data.places import confined
 from raydd.data.readers.karpathy import read
 from raydd.errors import DataError
 
@@ -43,6 +44,6 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     config = write_karpathy(tmp_path, FOUR)
     row = {"filename": "passwd", "filepath": "../../../etc", "split": "train", "sentences": [{"raw": "x"}]}
     (tmp_path / "dataset_tiny.json").write_text(json.dumps({"images": [row]}))
-    listing = read(config)
-    assert listing.entries == ()
-    assert [problem.kind for problem in listing.problems] == ["image path outside"]
+    entries, problems = confined(read(config).entries, config)
+    assert entries == ()
+    assert [problem.kind for problem in problems] == ["image path outside"]

@@ -9,11 +9,12 @@ from layouts import Picture
 from raydd.config import DataConfig
 from raydd.data import load_data
 from raydd.data.listing import Listing
+from raydd.data.places import confined
 from raydd.data.readers.parquet_files import read
 from raydd.errors import DataError
 from raydd.store import Store
 
-A, B = Picture("train", "a", ()).content, Picture("train", "b", ()).content
+A, B, C, D = (Picture("train", name, ()).content for name in "abcd")
 
 
 def write(root: Path, rows: list[dict[str, Any]], name: str = "train.parquet") -> Listing:
@@ -73,11 +74,12 @@ def test_rows_without_bytes_are_files_beside(tmp_path: Path) -> None:
 
 def test_a_path_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     listing = write(tmp_path, [{"image": "../../etc/passwd", "text": "one"}, {"image": None, "text": "two"}])
-    assert [problem.kind for problem in listing.problems] == ["image path outside", "missing image"]
+    _, outside = confined(listing.entries, DataConfig(reader="parquet", root=str(tmp_path)))
+    assert [problem.kind for problem in (*outside, *listing.problems)] == ["image path outside", "missing image"]
 
 
 def test_a_row_without_bytes_among_others_is_a_missing_image(tmp_path: Path, store: Store) -> None:
-    rows = [{"image": image, "text": "x", "image_id": str(i)} for i, image in enumerate([A, None, B, A, B])]
+    rows = [{"image": image, "text": "x", "image_id": str(i)} for i, image in enumerate([A, None, B, C, D])]
     write(tmp_path, rows)
     data = load_data(DataConfig(reader="parquet", root=str(tmp_path)), store)
     assert [(problem.kind, problem.which) for problem in data.problems] == [("missing image", "1")]

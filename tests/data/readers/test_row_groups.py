@@ -19,7 +19,7 @@ def sources(tmp_path: Path) -> list[ParquetImage]:
     """One row group of more blocks than are kept, in structs as Hugging Face has them."""
     images = pa.array([{"bytes": content(i), "path": ""} for i in range(ROWS)])
     pq.write_table(pa.table({"image": images}), tmp_path / "big.parquet")
-    return [ParquetImage(str(i), str(tmp_path / "big.parquet"), "image.bytes", 0, i, 1) for i in range(ROWS)]
+    return [ParquetImage(str(i), str(tmp_path / "big.parquet"), "image.bytes", 0, i) for i in range(ROWS)]
 
 
 def content(number: int) -> bytes:
@@ -44,7 +44,7 @@ def test_only_some_blocks_stay_in_memory(sources: list[ParquetImage]) -> None:
     row_groups._images_of.cache_clear()
     for source in sources:
         source.read()
-    images = row_groups._images_of(sources[0].path, sources[0].column, 0)
+    images = row_groups._images_of(sources[0].path, sources[0].column, 0, row_groups._version(sources[0].path))
     assert len(images._kept) == row_groups.KEPT
 
 
@@ -56,8 +56,17 @@ def test_a_row_group_that_was_left_is_freed_without_the_garbage_collector(tmp_pa
     gc.disable()
     try:
         for group in range(6):
-            assert ParquetImage("0", str(path), "image", group, 0, 1).read() == content(group * BLOCK)
-            left.append(weakref.ref(row_groups._images_of(str(path), "image", group)))
+            assert ParquetImage("0", str(path), "image", group, 0).read() == content(group * BLOCK)
+            left.append(weakref.ref(row_groups._images_of(str(path), "image", group, row_groups._version(str(path)))))
         assert [images() is None for images in left] == [True, True, False, False, False, False]
     finally:
         gc.enable()
+
+
+def test_a_file_that_was_written_anew_gives_its_new_images(tmp_path: Path) -> None:
+    path = tmp_path / "images.parquet"
+    for first in (0, 7):
+        pq.write_table(pa.table({"image": [content(first + i) for i in range(4)]}), path)
+        assert [ParquetImage("", str(path), "image", 0, row).read() for row in range(4)] == [
+            content(first + i) for i in range(4)
+        ]

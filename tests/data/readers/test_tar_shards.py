@@ -12,6 +12,7 @@ from raydd.data.readers.tar_shards import read
 from raydd.store import Store
 
 A, B = Picture("train", "a", ()).content, Picture("train", "b", ()).content
+SOME = [Picture("train", f"some {number}", ()).content for number in range(4)]
 
 
 def write(root: Path, members: dict[str, bytes], name: str = "00000.tar") -> Listing:
@@ -54,7 +55,7 @@ def test_one_key_may_stand_in_two_shards(tmp_path: Path) -> None:
 
 
 def test_faults_are_named(tmp_path: Path, store: Store) -> None:
-    good = {f"{i}.png": A for i in range(4)} | {f"{i}.txt": b"fine" for i in range(4)}
+    good = {f"{i}.png": SOME[i] for i in range(4)} | {f"{i}.txt": b"fine" for i in range(4)}
     bad = {"text.txt": b"alone", "bare.png": A, "odd.png": B, "odd.json": b"[1", "empty.png": A, "empty.txt": b""}
     write(tmp_path, good | bad)
     data = load_data(DataConfig(reader="webdataset", root=str(tmp_path)), store)
@@ -67,7 +68,7 @@ def test_faults_are_named(tmp_path: Path, store: Store) -> None:
 
 
 def test_one_key_twice_in_a_shard_is_a_fault(tmp_path: Path, store: Store) -> None:
-    good = {f"{i}.png": A for i in range(4)} | {f"{i}.txt": b"fine" for i in range(4)}
+    good = {f"{i}.png": SOME[i] for i in range(4)} | {f"{i}.txt": b"fine" for i in range(4)}
     write(tmp_path, good | {"0.jpg": B})
     data = load_data(DataConfig(reader="webdataset", root=str(tmp_path)), store)
     assert [(problem.kind, problem.which) for problem in data.problems] == [("duplicate id", "00000/0")]

@@ -1,0 +1,90 @@
+"""A made pairs record, and what a trial costs that opens it: `python -m bench.opening STORE CACHE LISTING`."""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from raydd.config import DataConfig
+from raydd.data import open_data
+from raydd.data.listing import Entry, Split
+from raydd.data.pairs_record import Listed, write_pairs
+from raydd.data.places import Places
+from raydd.data.readers.tar_shards import TarImage
+from raydd.store import Store
+
+CONFIG = DataConfig(reader="webdataset", root="/made")
+_PER_SHARD, _HELD_OUT = 10_000, 5_000
+_READ = 99  # captions that a trial reads: those of a set of 100 pairs that pays for its similarity
+
+
+@dataclass(frozen=True)
+class MadeEntries(Sequence[Entry]):
+    """So many images in tar shards, laid out as img2dataset does, with a caption each of cc3m's length."""
+
+    split: Split
+    count: int
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return self.count
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        """One image, made when it is asked for."""
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(self.count))]
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        shard, place = divmod(index, _PER_SHARD)
+        name = f"{self.split}/{shard:05}"
+        image = TarImage(f"{shard:05}.tar/{index:09}.jpg", f"/made/{name}.tar", 20_480 * place, 19_000)
+        return Entry(
+            self.split, f"{name}/{index:09}", image, (f"photo number {index} of a quiet street after the rain",)
+        )
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The images in order."""
+        return (self[index] for index in range(self.count))
+
+
+def write_made_pairs(count: int, folder: Path) -> str:
+    """Write the record of a made data set as `load_data` does; gives its name."""
+    sizes: dict[Split, int] = {"train": count - 2 * _HELD_OUT, "val": _HELD_OUT, "test": _HELD_OUT}
+    splits: dict[Split, MadeEntries] = {split: MadeEntries(split, size) for split, size in sizes.items()}
+    return write_pairs(
+        Store(folder, cache=folder.with_name("cache")),
+        Listed("made", splits, (), (), f"made {count}"),
+        Places.of(CONFIG),
+    )
+
+
+def main(folder: str, cache: str, listing: str) -> None:
+    """Open the record and read what a trial does; print seconds and the peak of memory that this added."""
+    draws, before, began = random.Random(0), _peak(), time.monotonic()
+    data = open_data(listing, CONFIG, Store(folder, cache=cache))
+    counts = [(len(pairs), len(pairs.captions), len(pairs.image_of_caption)) for pairs in data.splits]
+    chosen = [draws.randrange(counts[0][1]) for _ in range(_READ)]
+    captions = [data.train.captions[index] for index in chosen]
+    images = [data.train.images[int(data.train.image_of_caption[index])] for index in chosen]
+    seconds = time.monotonic() - began
+    assert captions[0].startswith(f"photo number {chosen[0]} ")
+    assert images[0].name.endswith(f"{chosen[0]:09}.jpg")
+    assert data.fingerprint
+    print(json.dumps({"seconds": seconds, "peak MB": (_peak() - before) / 1e6}))
+
+
+def _peak() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,162 @@
+"""What this machine knows of images that it has read: the digest of their bytes, and their fault if they have one.
+
+An image is found by its stamp (file, size, times, inode, place in the file), so a data set that did not change is
+opened without reading an image, and one whose bytes changed in place is read again. The knowledge is one file a data
+set in the machine's own store (`Store.here`), 36 bytes an image. While images are being read, each shard of them is a
+file of its own, so that a killed check goes on where it was; two checks of one data set do each other no harm.
+
+    known.safetensors                stamps [n 2], digests [n 2], faults [n] (0: none), texts (JSON of the faults)
+    part-7f3a….safetensors           the same of one shard
+
+Letters: n images.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from raydd.data.images import ImageSource
+from raydd.errors import RecordError
+from raydd.store import Record, Store
+
+VERSION = 1  # of the files and of what counts as a fault
+MOST_DATA_SETS = 32  # of which a machine keeps this; the ones that were not opened the longest go
+DIGEST_BYTES = 16  # of an image's SHA-256; no two images of any number that a disk holds share them by chance
+_WHOLE = "known.safetensors"
+_STALE_SECONDS = 86_400.0  # after which an unfinished file is one of a killed writer
+
+Fault = tuple[str, str]
+"""Kind and detail."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Images of which digest and fault are known."""
+
+    stamps: NDArray[np.int64]
+    """128 bits of each image's stamp, hashed: shape (n, 2)."""
+    digests: NDArray[np.int64]
+    """`DIGEST_BYTES` of the SHA-256 of its bytes: shape (n, 2)."""
+    faults: NDArray[np.int32]
+    """1 + index into `texts`, 0 where the image has none: shape (n,)."""
+    texts: tuple[Fault, ...]
+
+    @classmethod
+    def of(cls, stamps: NDArray[np.int64], digests: NDArray[np.int64], faults: Mapping[int, Fault]) -> "Known":
+        """Images with those faults, by the image's place."""
+        texts = tuple(dict.fromkeys(faults.values()))
+        numbers = {fault: number for number, fault in enumerate(texts, start=1)}
+        column = np.zeros(len(stamps), np.int32)
+        for place, fault in faults.items():
+            column[place] = numbers[fault]
+        return cls(stamps, digests, column, texts)
+
+    def places_of(self, stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The place of each stamp here, -1 where it is not known."""
+        if not len(self.stamps):
+            return np.full(len(stamps), -1)
+        order = np.argsort(self.stamps[:, 0], kind="stable")
+        places = order[np.searchsorted(self.stamps[order, 0], stamps[:, 0]).clip(max=len(order) - 1)]
+        same = (self.stamps[places] == stamps).all(axis=1) & stamps.any(axis=1)
+        return np.where(same, places, -1)
+
+    def fault(self, place: int) -> Fault | None:
+        """The fault of one image."""
+        number = int(self.faults[place])
+        return self.texts[number - 1] if number else None
+
+
+class KnownImages:
+    """The images of one data set that this machine has read."""
+
+    def __init__(self, store: Store, data_set: str) -> None:
+        """Open what is known.
+
+        Args:
+            store: the store whose machine-local part keeps the knowledge.
+            data_set: what tells the data set from others on this machine.
+        """
+        settings = {
+            "data": hashlib.sha256(data_set.encode("utf-8", "surrogatepass")).hexdigest(),
+            "pillow": PIL.__version__,  # which decides what can be decoded
+            "pixels": Image.MAX_IMAGE_PIXELS,  # above which an image is oversized
+        }
+        self._record = Record.of(store.here(), "images", settings, {}, version=VERSION)
+        names = [name.rpartition("/")[2] for name in self._record.store.names(self._record.folder)]
+        self.parts = [name for name in names if name.startswith("part-")]
+        """Shards that are not put together yet."""
+        self.known = [found for name in (_WHOLE, *self.parts) if name in names and (found := self._read(name))]
+
+    def add(self, known: Known) -> None:
+        """Write what was learned of a shard of images, at once."""
+        if not len(known.stamps):
+            return
+        name = f"part-{secrets.token_hex(8)}.safetensors"
+        self._write(name, known)
+        self.parts.append(name)
+
+    def keep(self, known: Known) -> None:
+        """Write all that is known of the data set as it is now, in place of what was there; bound the folder."""
+        self._write(_WHOLE, known)
+        for name in self.parts:
+            self._record.remove(name)
+        self.parts.clear()
+        _bound(self._folder.parent)
+
+    def touch(self) -> None:
+        """Count as opened now."""
+        with contextlib.suppress(OSError):
+            os.utime(self._folder)
+
+    @property
+    def _folder(self) -> Path:
+        folder = self._record.store.folder
+        assert folder is not None, "the machine's own store is a folder"
+        return folder / self._record.folder
+
+    def _write(self, name: str, known: Known) -> None:
+        texts = np.frombuffer(bytearray(json.dumps(known.texts).encode()), np.uint8)
+        columns = {"stamps": known.stamps, "digests": known.digests, "faults": known.faults, "texts": texts}
+        self._record.write_tensors(name, {key: torch.from_numpy(column) for key, column in columns.items()})
+
+    def _read(self, name: str) -> Known | None:
+        try:
+            read = {key: column.numpy() for key, column in self._record.read_tensors(name).items()}
+            texts = tuple((kind, detail) for kind, detail in json.loads(read["texts"].tobytes()))
+            return Known(read["stamps"], read["digests"], read["faults"], texts)
+        except (RecordError, KeyError, ValueError):  # damaged, or put together by another process meanwhile
+            return None
+
+
+def stamps_of(images: Sequence[ImageSource]) -> NDArray[np.int64]:
+    """128 bits of each image's stamp, hashed; zeros for a missing one: shape (n, 2)."""
+    stamps = np.zeros((len(images), 2), np.int64)
+    for place, image in enumerate(images):
+        if stamp := image.stamp():
+            content = hashlib.blake2b(stamp.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            stamps[place] = np.frombuffer(content, np.int64)
+    return stamps
+
+
+def _bound(folder: Path) -> None:
+    """Keep the newest data sets, and no unfinished file of a writer that was killed long ago."""
+    with contextlib.suppress(OSError):  # another process may be doing the same
+        data_sets = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in data_sets[MOST_DATA_SETS:]:
+            shutil.rmtree(old, ignore_errors=True)
+        for path in folder.glob("*/.*.part"):
+            if path.stat().st_mtime < time.time() - _STALE_SECONDS:
+                path.unlink(missing_ok=True)

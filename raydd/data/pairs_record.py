@@ -1,0 +1,350 @@
+"""The pairs record: a checked data set in the store, which a process opens without calling its reader.
+
+Columns of texts and numbers are safetensors files, mapped into memory; a row is decoded when it is asked for. A file is
+mapped when one of its rows is asked for, and few of them at the same time, since some kernels count megabytes around
+each row as memory of the process. So opening takes the same time and memory at any number of pairs.
+
+    SPLIT/images-00000.safetensors      of 131,072 images: id, name, path (texts), container, numbers [n 2]
+    SPLIT/captions-00000.safetensors    of 131,072 captions: caption (texts)
+    SPLIT/image_of_caption.safetensors  image_of_caption [C]
+    containers.safetensors              kind [k], base [k], path, column (texts)
+    problems-00000.safetensors          of 131,072 problems: kind, which, detail (texts), left_out [p]
+
+A column of texts T is `T.bytes`, UTF-8, and `T.offsets` [n + 1] into it. A container is what many images share: a tar
+file, a column of a Parquet file, or the folder that files of their own lie in; paths are relative to a folder of
+`raydd.data.places.BASES`. An image's numbers are its offset and length in a tar file, or its row group and row.
+
+Letters: n images, C captions, k containers, p problems.
+"""
+
+import hashlib
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, islice
+from typing import Any, Generic, SupportsIndex, TypeVar, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raydd.data.images import FileImage, ImageSource
+from raydd.data.listing import SPLITS, Entry, Problem, Split
+from raydd.data.places import Places
+from raydd.data.readers.row_groups import ParquetImage
+from raydd.data.readers.tar_shards import TarImage
+from raydd.errors import DataError, RecordError
+from raydd.store import Record, Store
+from raydd.store.records import checksum
+
+VERSION = 2  # 1: verdicts alone, named by sizes
+PER_FILE = 1 << 17  # rows of a file, some megabytes
+MAPPED = 4  # files that a process has mapped at the same time
+STAGE = "pairs"
+KINDS: tuple[type, ...] = (FileImage, ParquetImage, TarImage)
+_CONTAINERS, _OWNERS = "containers.safetensors", "image_of_caption.safetensors"
+_CODEC = ("utf-8", "surrogatepass")  # half a surrogate pair may stand in a JSON file, or in a file's name
+
+Item = TypeVar("Item")
+Columns = dict[str, NDArray[Any]]
+
+
+class Rows(Sequence[Item], Generic[Item]):
+    """Rows of a record's files, decoded one at a time; equal to any sequence of equal rows."""
+
+    def __init__(self, files: Sequence["ColumnFile"], count: int, decode: Callable[[Columns, int], Item]) -> None:
+        """Rows of files of `PER_FILE` rows each; `decode` gives a row of a file's columns and its number there."""
+        self._files, self._count, self._decode = files, count, decode
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return self._count
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | tuple[Item, ...]:
+        """One row, or a slice of them as a tuple."""
+        if isinstance(index, slice):
+            return tuple(map(self._row, range(*index.indices(self._count))))
+        row = operator.index(index)
+        if not -self._count <= row < self._count:
+            raise IndexError(f"row {row} of {self._count}")
+        return self._row(row % self._count)
+
+    def __iter__(self) -> Iterator[Item]:
+        """The rows in order."""
+        return map(self._row, range(self._count))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence has equal rows."""
+        if not isinstance(other, Sequence) or isinstance(other, str):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """A few rows."""
+        return f"Rows({', '.join(map(repr, self[:3]))}{', …' if len(self) > 3 else ''})"
+
+    def _row(self, row: int) -> Item:
+        file, place = divmod(row, PER_FILE)
+        return self._decode(self._files[file].columns, place)
+
+
+class ColumnFile:
+    """One file of a record, mapped into memory when it is needed; pickled as its place alone."""
+
+    def __init__(self, record: Record, name: str) -> None:
+        """The file of that name, which is not opened yet."""
+        self._record, self._name = record, name
+
+    @property
+    def columns(self) -> Columns:
+        """Its columns.
+
+        Raises:
+            RecordError: it is missing or damaged.
+        """
+        return _mapped(self)
+
+    def map(self) -> Columns:
+        """Map it anew."""
+        return {key: column.numpy() for key, column in self._record.map_tensors(self._name).items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Where it lies, for another process to map."""
+        return ColumnFile, (self._record, self._name)
+
+
+@lru_cache(MAPPED)
+def _mapped(file: ColumnFile) -> Columns:
+    return file.map()
+
+
+@dataclass(frozen=True)
+class Text:
+    """Decodes a column of texts; the empty text is that of another column, if one is named."""
+
+    name: str
+    other: str = ""
+
+    def __call__(self, columns: Columns, row: int) -> str:
+        """The text of a row."""
+        start, end = columns[f"{self.name}.offsets"][row : row + 2].tolist()
+        if start == end and self.other:
+            return Text(self.other)(columns, row)
+        return columns[f"{self.name}.bytes"][start:end].tobytes().decode(*_CODEC)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Decodes where an image lies."""
+
+    containers: ColumnFile
+    places: Places
+
+    def __call__(self, columns: Columns, row: int) -> ImageSource:
+        """The source of a row."""
+        of, name = self.containers.columns, Text("name", "id")(columns, row)
+        container, (first, second) = int(columns["container"][row]), columns["numbers"][row].tolist()
+        kind, base = KINDS[int(of["kind"][container])], int(of["base"][container])
+        if kind is FileImage:
+            path = Text("path")(columns, row) or name
+            return FileImage(name, self.places.absolute(base, path))
+        path = self.places.absolute(base, Text("path")(of, container))
+        if kind is ParquetImage:
+            return ParquetImage(name, path, Text("column")(of, container), first, second)
+        return TarImage(name, path, first, second)
+
+
+def decode_problem(columns: Columns, row: int) -> Problem:
+    """The problem of a row."""
+    kind, which, detail = (Text(name)(columns, row) for name in ("kind", "which", "detail"))
+    return Problem(kind, which, detail, bool(columns["left_out"][row]))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A checked data set, as it is written."""
+
+    name: str
+    splits: Mapping[Split, Sequence[Entry]]
+    problems: Sequence[Problem]
+    notes: tuple[str, ...]
+    content: str
+    """The fingerprint of its content."""
+
+
+@dataclass(frozen=True)
+class OpenedSplit:
+    """One split of the record: n images and C captions."""
+
+    images: Rows[ImageSource]
+    ids: Rows[str]
+    captions: Rows[str]
+    image_of_caption: NDArray[np.int64]
+    """Shape (C,), mapped into memory."""
+
+
+@dataclass(frozen=True)
+class OpenedRecord:
+    """The record, opened."""
+
+    name: str
+    splits: Mapping[Split, OpenedSplit]
+    problems: Rows[Problem]
+    notes: tuple[str, ...]
+    content: str
+
+
+def require_known_sources(entries: Iterable[Entry], reader: str) -> None:
+    """Refuse images that the record cannot hold.
+
+    Raises:
+        DataError: one is no FileImage, ParquetImage or TarImage.
+    """
+    for entry in entries:
+        if type(entry.image) not in KINDS:
+            raise DataError(
+                f"The reader {reader} gives {entry.id!r} as a {type(entry.image).__name__}, which the store cannot "
+                "keep. Readers give a FileImage, a ParquetImage or a TarImage."
+            )
+
+
+def write_pairs(store: Store, listed: Listed, places: Places) -> str:
+    """Write the record if the store lacks it.
+
+    Args:
+        store: where.
+        listed: what; its entries are gone through several times, and may be made on the way.
+        places: the folders that paths are stored relative to.
+
+    Returns:
+        The record's name, which tells content and places apart from all others: `open_pairs` finds it by this.
+    """
+    containers: dict[tuple[int, int, str, str], int] = {}
+    said = hashlib.sha256()
+    for text in (listed.name, *listed.notes, *map(repr, listed.problems)):
+        said.update(repr(text).encode())
+    for split in SPLITS:
+        for row in _image_rows(listed.splits[split], places, containers):
+            said.update(repr(row).encode(*_CODEC))
+    said.update(repr(list(containers)).encode(*_CODEC))
+    settings = {"content": listed.content, "listed": said.hexdigest()[:32]}
+    record = Record.of(store, STAGE, settings, {}, version=VERSION)
+    if not record.complete:
+        _write(record, listed, places, containers)
+    return record.fingerprint
+
+
+def open_pairs(store: Store, listing: str, places: Places) -> OpenedRecord:
+    """Open the record of that name; a damaged file is found when one of its rows is first read.
+
+    Raises:
+        RecordError: the store has no such record, or not all of it.
+    """
+    record = Record(store, STAGE, listing, {}, {}, VERSION)
+    if not record.complete:
+        raise RecordError(f"{store.root} has no data set {listing}. List it again with `raydd features`.")
+    facts = record.facts()
+    containers = ColumnFile(record, _CONTAINERS)
+    splits = {}
+    for split in SPLITS:
+        images, captions = facts["images"][split], facts["captions"][split]
+        rows, texts = _files(record, f"{split}/images", images), _files(record, f"{split}/captions", captions)
+        splits[split] = OpenedSplit(
+            Rows(rows, images, Source(containers, places)),
+            Rows(rows, images, Text("id")),
+            Rows(texts, captions, Text("caption")),
+            record.map_tensors(f"{split}/{_OWNERS}")["image_of_caption"].numpy(),
+        )
+    problems = Rows(_files(record, "problems", facts["problems"]), facts["problems"], decode_problem)
+    return OpenedRecord(facts["name"], splits, problems, tuple(facts["notes"]), facts["content"])
+
+
+Row = tuple[str, str, str, int, int, int]
+"""Id, name, path, container and the two numbers of an image; name and path "" where they are the one before."""
+
+
+def _image_rows(
+    entries: Iterable[Entry], places: Places, containers: dict[tuple[int, int, str, str], int]
+) -> Iterator[Row]:
+    for entry in entries:
+        image, first, second = entry.image, 0, 0
+        assert isinstance(image, FileImage | ParquetImage | TarImage)  # see require_known_sources
+        base, path = places.relative(image.path)
+        within, column = path, ""
+        if isinstance(image, FileImage):
+            path, within = "" if path == image.name else path, ""
+        else:
+            path = ""
+        if isinstance(image, ParquetImage):
+            column, first, second = image.column, image.group, image.row
+        elif isinstance(image, TarImage):
+            first, second = image.offset, image.length
+        key = (KINDS.index(type(image)), base, within, column)
+        container = containers.setdefault(key, len(containers))
+        yield entry.id, "" if image.name == entry.id else image.name, path, container, first, second
+
+
+def _write(record: Record, listed: Listed, places: Places, containers: dict[tuple[int, int, str, str], int]) -> None:
+    names: list[str] = []
+
+    def write(name: str, columns: Mapping[str, NDArray[Any]]) -> None:
+        if not record.has(name):  # left by a writer that was killed, or by one that writes the same now
+            record.write_tensors(name, {key: torch.from_numpy(column) for key, column in columns.items()})
+        names.append(name)
+
+    facts: dict[str, Any] = {"name": listed.name, "content": listed.content, "notes": list(listed.notes)}
+    facts |= {"images": {}, "captions": {}, "problems": len(listed.problems)}
+    for split in SPLITS:
+        entries = listed.splits[split]
+        for number, rows in enumerate(_parts(_image_rows(entries, places, containers))):
+            ids, paths, files, container, *numbers = zip(*rows, strict=True)
+            columns = {**_texts("id", ids), **_texts("name", paths), **_texts("path", files)}
+            columns["container"] = np.array(container, np.int32)
+            columns["numbers"] = np.array(numbers, np.int64).T.copy()
+            write(_file(f"{split}/images", number), columns)
+        for number, texts in enumerate(_parts(chain.from_iterable(entry.captions for entry in entries))):
+            write(_file(f"{split}/captions", number), _texts("caption", texts))
+        counts = np.fromiter((len(entry.captions) for entry in entries), np.int64, len(entries))
+        owners = np.repeat(np.arange(len(entries), dtype=np.int64), counts)
+        write(f"{split}/{_OWNERS}", {"image_of_caption": owners})
+        facts["images"][split], facts["captions"][split] = len(entries), len(owners)
+    kinds, bases, within, column = zip(*containers, strict=True)
+    shared = {"kind": np.array(kinds, np.int32), "base": np.array(bases, np.int32)}
+    write(_CONTAINERS, {**shared, **_texts("path", within), **_texts("column", column)})
+    for number, problems in enumerate(_parts(iter(listed.problems))):
+        columns = {
+            **_texts("kind", [problem.kind for problem in problems]),
+            **_texts("which", [problem.which for problem in problems]),
+            **_texts("detail", [problem.detail for problem in problems]),
+        }
+        columns["left_out"] = np.array([problem.left_out for problem in problems], np.uint8)
+        write(_file("problems", number), columns)
+    record.finish({name: checksum(record.local(name).read_bytes()) for name in names}, facts)
+
+
+def _texts(name: str, texts: Sequence[str]) -> Columns:
+    encoded = [text.encode(*_CODEC) for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    return {f"{name}.bytes": np.frombuffer(bytearray().join(encoded), np.uint8), f"{name}.offsets": offsets}
+
+
+def _parts(rows: Iterable[Item]) -> Iterator[list[Item]]:
+    rows = iter(rows)
+    while part := list(islice(rows, PER_FILE)):
+        yield part
+
+
+def _file(kind: str, number: int) -> str:
+    return f"{kind}-{number:05}.safetensors"
+
+
+def _files(record: Record, kind: str, count: int) -> list[ColumnFile]:
+    return [ColumnFile(record, _file(kind, number)) for number in range(-(-count // PER_FILE))]
