@@ -11,8 +11,9 @@ from torch import Tensor
 
 from raydd.config import Config, DistillConfig
 from raydd.data import Features, ImageEncoder, load_image_encoder, open_pixels
-from raydd.distill.engine import Distillation, DistillPoint, PixelSpace, Spread
+from raydd.distill.engine import Distillation, DistillPoint
 from raydd.distill.experts import Experts
+from raydd.distill.image_variables import LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.inversion import pixels_of_features
 from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
@@ -168,19 +169,18 @@ def _match(
 
 def _begin(bench: _Bench, settings: DistillConfig, start: SyntheticSet) -> Distillation:
     """A distillation at its start."""
-    pixel_space = None
+    spread = Spread(bench.features.image_spread, bench.features.image_range)
+    image = LearnedFeatures(spread)
     if settings.space == "pixels":
-        encoder = bench.encoder()
-        pixel_space = PixelSpace(
-            encoder.module, encoder.pixel_std.to(bench.device), images_at_once(bench.config.place, bench.device)
-        )
+        encoder, batch = bench.encoder(), images_at_once(bench.config.place, bench.device)
+        image = LearnedPixels(encoder.module, encoder.pixel_std, batch, spread)
     return Distillation(
         start,
         bench.experts,
         settings,
+        image,
+        text_spread=bench.features.text_spread,
         temperature=bench.config.experts.temperature,
-        spread=Spread(bench.features.image_spread, bench.features.text_spread, bench.features.image_range),
-        pixel_space=pixel_space,
         device=bench.device,
     )
 

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from raydd.config import Config
-from raydd.distill.encoder_engine import EncoderDistillation
 from raydd.distill.encoder_experts import EncoderExperts
-from raydd.distill.engine import DistillPoint
+from raydd.distill.engine import Distillation, DistillPoint
+from raydd.distill.image_variables import TrainedPixels
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import content_of
 from raydd.evaluate.collapse import collapse_measures
@@ -66,19 +66,18 @@ def synthetic_record(bench: EncoderBench) -> Record:
     return Record.of(bench.store, "synthetic", settings, upstream, version=VERSION)
 
 
-def _begin(bench: EncoderBench, experts: EncoderExperts) -> EncoderDistillation:
+def _begin(bench: EncoderBench, experts: EncoderExperts) -> Distillation:
     """A distillation at its start: real pairs with their pixels."""
     config = bench.config
     settings = config.distill
     rates = settings.encoder_rate, settings.start_rate
-    return EncoderDistillation(
+    return Distillation(
         bench.real_set(settings.seed, rates, settings.loss, settings.similarity),
         experts,
         settings,
-        encoder=bench.trained,
-        temperature=config.experts.temperature,
-        pixel_unit=bench.encoder.pixel_std,
+        TrainedPixels(bench.trained, bench.encoder.pixel_std),
         text_spread=bench.captions.spread,
+        temperature=config.experts.temperature,
         device=bench.device,
     )
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from raydd.config import DistillConfig
 from raydd.data import CaptionRows, DataSet
-from raydd.distill.engine import DistillPoint
-from raydd.distill.learned import LearnedSet
+from raydd.distill.engine import Distillation, DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
 from raydd.memory import peak_bytes, reset_peak
@@ -32,7 +31,7 @@ class Phase:
 
     record: Record
     settings: DistillConfig
-    begin: Callable[[], LearnedSet]
+    begin: Callable[[], Distillation]
     """The distillation at its start."""
     collapse: Callable[[SyntheticSet], dict[str, float]]
     """Collapse measures of a set."""
@@ -114,7 +113,7 @@ def load_synthetic(record: Record) -> SyntheticSet:
     return SyntheticSet.of_tensors(record.read_tensors(SET), record.facts()["set"])
 
 
-def _begin(phase: Phase) -> tuple[LearnedSet, Log]:
+def _begin(phase: Phase) -> tuple[Distillation, Log]:
     """A distillation at its start or at its last checkpoint, and its notes so far."""
     distillation = phase.begin()
     if not phase.record.has(CHECKPOINT):
@@ -124,7 +123,7 @@ def _begin(phase: Phase) -> tuple[LearnedSet, Log]:
     return distillation, Log.of_tensors(state)
 
 
-def _note_collapse(phase: Phase, distillation: LearnedSet, log: Log) -> None:
+def _note_collapse(phase: Phase, distillation: Distillation, log: Log) -> None:
     if is_due(distillation.done, phase.settings.steps):
         measures = phase.collapse(distillation.synthetic())
         log.collapse.append({"step": distillation.done, **measures})
