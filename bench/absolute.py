@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.inputs import TEMPERATURE, experts_in, sources, split_of
-from bench.rows.distillation import PUBLISHED, start_of, units_of
+from bench.rows.distillation import PUBLISHED, distillation_of, spread_of, start_of
 from raydd.config import EncodersConfig, ExpertsConfig, PlaceConfig, StudentsConfig
 from raydd.data import load_image_encoder, load_text_encoder, open_pixels
-from raydd.distill.engine import Distillation, PixelSpace
 from raydd.distill.experts import train_epoch_
 from raydd.distill.heads import Head, initial_heads
+from raydd.distill.image_variables import LearnedFeatures, LearnedPixels
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.students import synthetic_pairs, train_students
 from raydd.place import device_of, images_at_once, use_threads
@@ -66,20 +66,15 @@ def main(options: Options) -> None:
     start = start_of(torch.randn(PUBLISHED.pairs, image.width), text.width, pixels)
     with tempfile.TemporaryDirectory(prefix="raydd-bench-") as name:
         experts = experts_in(Path(name), image.width, text.width, image.width, count=2, epochs=2)
-
-        def distillation(space: PixelSpace | None) -> Distillation:
-            units = units_of(start)
-            return Distillation(
-                start, experts, PUBLISHED, temperature=TEMPERATURE, spread=units, pixel_space=space, device=device
-            )
-
-        on_pixels = PixelSpace(image.module, image.pixel_std.to(device), batch)
+        on_features = distillation_of(start, experts, LearnedFeatures(spread_of(start)), device)
+        learned = LearnedPixels(image.module, image.pixel_std, batch, spread_of(start))
+        on_pixels = distillation_of(start, experts, learned, device)
         work: dict[str, tuple[Callable[[], object], float]] = {
             f"{len(some)} images encoded": (lambda: torch.no_grad()(image.module)(some), 1),
             f"{len(captions)} captions encoded": (lambda: text.encode(captions), 1),
             "expert trajectory": _trajectory(options.expert_steps, image.width, text.width, device),
-            "feature distillation step": (distillation(None).step, 1),
-            "pixel distillation step": (distillation(on_pixels).step, 1),
+            "feature distillation step": (on_features.step, 1),
+            "pixel distillation step": (on_pixels.step, 1),
             "two epochs of five students": (lambda: _students(start, image.width, device), 1),
         }
         table = Table(title=f"{_name(device)}, torch {torch.__version__}, {image.name} and {text.name}", box=None)

@@ -9,11 +9,12 @@ from bench.inputs import TEMPERATURE
 from bench.unrolled_encoder import unrolled_loss
 from raydd.config import EncodersConfig
 from raydd.data.encoders import load_image_encoder
-from raydd.distill.encoder_gradient import LearnedPairs, Walk, matching_gradient
+from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import initial_head
 from raydd.distill.losses import LOSSES
+from raydd.distill.matching import LearnedPairs, StudentRun
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
 
@@ -22,18 +23,18 @@ _SIDE, _PAIRS, _MINIBATCH, _TEXT_WIDTH = 64, 24, 4, 384
 
 def matching_step(steps: int, *, exact: bool) -> Callable[[], object]:
     """raydd's gradient through so many student steps."""
-    walk, start, target, pairs = _given(steps, exact=exact)
-    return lambda: matching_gradient(walk, start, target, pairs)
+    given = _given(steps, exact=exact)
+    return lambda: matching_gradient(*given)
 
 
 def unrolled_step(steps: int) -> Callable[[], object]:
     """The unrolled one: every student step's graph is kept."""
-    walk, start, target, pairs = _given(steps, exact=True)
-    pixels = pairs.pixels.requires_grad_()
-    return lambda: torch.autograd.grad(unrolled_loss(walk, start, target, pairs), pixels)
+    given = _given(steps, exact=True)
+    pixels = given[-1].images.requires_grad_()
+    return lambda: torch.autograd.grad(unrolled_loss(*given), pixels)
 
 
-def _given(steps: int, *, exact: bool) -> tuple[Walk, Networks, Networks, LearnedPairs]:
+def _given(steps: int, *, exact: bool) -> tuple[TrainedEncoder, StudentRun, Networks, Networks, LearnedPairs]:
     encoder = load_image_encoder(EncodersConfig(image_size=_SIDE), trained=True)
     trained = TrainedEncoder(encoder.module, at_once=_MINIBATCH)
     generator = Generator().manual_seed(0)
@@ -51,4 +52,4 @@ def _given(steps: int, *, exact: bool) -> tuple[Walk, Networks, Networks, Learne
         Similarity.start("low-rank", _PAIRS, rank=5, alpha=3.0, generator=generator),
         torch.tensor([1e-3, 0.1]),
     )
-    return Walk(trained, plan, LOSSES["wbce"], TEMPERATURE, exact), start, target, pairs
+    return trained, StudentRun(plan, LOSSES["wbce"], TEMPERATURE, exact), start, target, pairs

@@ -27,9 +27,10 @@ from bench.rows.sweep import busy_seconds
 from raydd.config import DistillConfig
 from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard
 from raydd.data.features import SplitFeatures
-from raydd.distill.engine import Distillation, Spread
+from raydd.distill.engine import Distillation
 from raydd.distill.experts import sgd_step_
 from raydd.distill.heads import initial_heads
+from raydd.distill.image_variables import LearnedFeatures, Spread
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.store import Record, Store
@@ -204,8 +205,12 @@ def _step(config: DistillConfig, folder: Path) -> dict[str, float]:
         torch.arange(config.pairs),
         torch.arange(config.pairs),
     )
-    units = Spread(torch.ones(2, _IMAGE_WIDTH), torch.ones(2, _TEXT_WIDTH), torch.ones(2, _IMAGE_WIDTH))
-    return _measured(Distillation(start, experts, config, temperature=TEMPERATURE, spread=units).step)
+    image, spread = (
+        LearnedFeatures(Spread(torch.ones(2, _IMAGE_WIDTH), torch.ones(2, _IMAGE_WIDTH))),
+        torch.ones(2, _TEXT_WIDTH),
+    )
+    run = Distillation(start, experts, config, image, text_spread=spread, temperature=TEMPERATURE)
+    return _measured(run.step)
 
 
 def _measured(run: Callable[[], object]) -> dict[str, float]:

@@ -8,27 +8,34 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
-from raydd.distill.encoder_gradient import LearnedPairs, Walk
+from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import Head, embed, to_sphere
+from raydd.distill.matching import LearnedPairs, StudentRun
 
 
 def unrolled_loss(
-    walk: Walk, start: Networks, target: Networks, pairs: LearnedPairs, stops: list[Networks] | None = None
+    encoder: TrainedEncoder,
+    run: StudentRun,
+    start: Networks,
+    target: Networks,
+    pairs: LearnedPairs,
+    stops: list[Networks] | None = None,
 ) -> Float[Tensor, ""]:
     """The matching loss with its graph through all student steps.
 
     Args:
-        walk: how the student walks.
+        encoder: the image encoder.
+        run: how the student trains.
         start: the expert's snapshot that it starts from.
         target: the expert's later snapshot.
         pairs: the synthetic pairs, which gradients are taken at.
-        stops: constants to take each step's gradient at, in place of where the walk has come to (TESLA's gradient is
+        stops: constants to take each step's gradient at, in place of the student's own weights (TESLA's gradient is
             this loss's); filled with them if empty.
     """
     here = Networks(*({name: part.detach().requires_grad_() for name, part in side.items()} for side in start))
     at, filled = here, bool(stops)
-    for step, index in enumerate(walk.plan.minibatches):
+    for step, index in enumerate(run.plan.minibatches):
         if stops is not None:
             if not filled:
                 stops.append(Networks(*({name: part.detach() for name, part in side.items()} for side in here)))
@@ -36,7 +43,9 @@ def unrolled_loss(
                 *({name: part.clone().requires_grad_() for name, part in side.items()} for side in stops[step])
             )
         gradients = torch.autograd.grad(
-            _student_loss(walk, step, index, at, pairs), [*at.image.values(), *at.text.values()], create_graph=True
+            _student_loss(encoder, run, step, index, at, pairs),
+            [*at.image.values(), *at.text.values()],
+            create_graph=True,
         )
         moved = zip([*here.image.items(), *here.text.items()], gradients, strict=True)
         parts = [
@@ -52,19 +61,21 @@ def unrolled_loss(
         ]
         for of in (here, start)
     )
-    chosen = [number for number, side in enumerate(("image", "text")) if side in walk.matched]
-    if walk.merged:
+    chosen = [number for number, side in enumerate(("image", "text")) if side in run.matched]
+    if run.merged:
         return torch.as_tensor(sum(ends[number] for number in chosen) / sum(begins[number] for number in chosen))
     return torch.as_tensor(sum(ends[number] / begins[number] for number in chosen))
 
 
-def _student_loss(walk: Walk, step: int, index: Tensor, at: Networks, pairs: LearnedPairs) -> Float[Tensor, ""]:
+def _student_loss(
+    encoder: TrainedEncoder, run: StudentRun, step: int, index: Tensor, at: Networks, pairs: LearnedPairs
+) -> Float[Tensor, ""]:
     """The loss of a student step."""
-    features = functional_call(walk.encoder.module, at.image, (pairs.pixels[index],))
-    texts, ratio, partner = pairs.texts[index], walk.plan.ratios[step], walk.plan.permutations[step]
-    if walk.plan.sides != "text":
+    features = functional_call(encoder.module, at.image, (pairs.images[index],))
+    texts, ratio, partner = pairs.texts[index], run.plan.ratios[step], run.plan.permutations[step]
+    if run.plan.sides != "text":
         features = (1 - ratio) * features + ratio * features[partner]
-    if walk.plan.sides != "image":
+    if run.plan.sides != "image":
         texts = (1 - ratio) * texts + ratio * texts[partner]
-    logits = to_sphere(features) @ embed(Head(**at.text), texts).T / walk.temperature
-    return walk.loss(logits, pairs.similarity.minibatch(index))
+    logits = to_sphere(features) @ embed(Head(**at.text), texts).T / run.temperature
+    return run.loss(logits, pairs.similarity.minibatch(index))

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raydd.distill.encoder_gradient import LearnedPairs, Walk
+from bench.unrolled_encoder import unrolled_loss
+from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import Precision, TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import initial_head
 from raydd.distill.losses import LOSSES
+from raydd.distill.matching import LearnedPairs, Matching, StudentRun
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
 
@@ -22,26 +24,30 @@ N, E, D, SIDE, B = 6, 5, 7, 8, 4
 class Problem:
     """A walk, its start and target, and the pairs it walks on."""
 
-    walk: Walk
+    encoder: TrainedEncoder
+    run: StudentRun
     start: Networks
     target: Networks
     pairs: LearnedPairs
 
+    def unrolled(self, pairs: LearnedPairs | None = None, stops: list[Networks] | None = None) -> Tensor:
+        """The matching loss with its graph through all student steps."""
+        return unrolled_loss(self.encoder, self.run, self.start, self.target, pairs or self.pairs, stops)
+
+    def matching(self) -> Matching:
+        """raydd's matching loss and gradient."""
+        return matching_gradient(self.encoder, self.run, self.start, self.target, self.pairs)
+
     def single(self) -> "Problem":
         """The same in float32."""
-        encoder = replace(self.walk.encoder, module=copy.deepcopy(self.walk.encoder.module).float())
-        similarity = self.pairs.similarity
-        pairs = LearnedPairs(
-            self.pairs.pixels.float(),
-            self.pairs.texts.float(),
-            similarity.with_factors({name: part.float() for name, part in similarity.factors.items()}),
-            self.pairs.rates.float(),
-        )
-        return Problem(replace(self.walk, encoder=encoder), single(self.start), single(self.target), pairs)
+        encoder = replace(self.encoder, module=copy.deepcopy(self.encoder.module).float())
+        tensors = {name: tensor.float() for name, tensor in self.pairs.tensors.items()}
+        pairs = LearnedPairs.of(tensors, self.pairs.similarity)
+        return Problem(encoder, self.run, single(self.start), single(self.target), pairs)
 
     def at_precision(self, precision: Precision) -> "Problem":
         """The same with an encoder that computes in another precision."""
-        return replace(self, walk=replace(self.walk, encoder=replace(self.walk.encoder, precision=precision)))
+        return replace(self, encoder=replace(self.encoder, precision=precision))
 
 
 def conv_net() -> nn.Module:
@@ -75,7 +81,7 @@ def problem(
     blended: bool = True,
     **changes: Any,
 ) -> Problem:
-    """A problem drawn from a fixed seed; `changes` are of `Walk`."""
+    """A problem drawn from a fixed seed; `changes` are of `StudentRun`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = conv_net().double()
@@ -99,8 +105,8 @@ def problem(
         similarity = factors.with_factors({name: part.double() for name, part in factors.factors.items()})
         rates = torch.tensor([0.05, 0.2], dtype=torch.float64)
         pairs = LearnedPairs(torch.rand(N, 3, SIDE, SIDE).double(), torch.randn(N, E).double(), similarity, rates)
-        walk = replace(Walk(encoder, plan, LOSSES[loss], temperature=0.5, exact=True), **changes)
-        return Problem(walk, double(start), double(target), pairs)
+        run = replace(StudentRun(plan, LOSSES[loss], temperature=0.5, exact=True), **changes)
+        return Problem(encoder, run, double(start), double(target), pairs)
 
 
 def double(networks: Networks) -> Networks:
@@ -113,13 +119,4 @@ def single(networks: Networks) -> Networks:
 
 def with_variable(pairs: LearnedPairs, name: str, value: Tensor) -> LearnedPairs:
     """The pairs with one of the gradient's variables replaced."""
-    if name.startswith("similarity."):
-        factors = pairs.similarity.factors | {name.removeprefix("similarity."): value}
-        return replace(pairs, similarity=pairs.similarity.with_factors(factors))
-    return replace(pairs, **{{"image": "pixels", "text": "texts", "rates": "rates"}[name]: value})
-
-
-def variables(pairs: LearnedPairs) -> dict[str, Tensor]:
-    """The pairs' variables by the gradient's names."""
-    factors = {f"similarity.{name}": factor for name, factor in pairs.similarity.factors.items()}
-    return {"image": pairs.pixels, "text": pairs.texts, "rates": pairs.rates, **factors}
+    return LearnedPairs.of(pairs.tensors | {name: value}, pairs.similarity)

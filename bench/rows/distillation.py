@@ -12,8 +12,9 @@ from bench.measuring import Pieces, Size
 from bench.rows.row import Memory, Row
 from raydd.config import DistillConfig, PlaceConfig
 from raydd.distill.draws import draw_step
-from raydd.distill.engine import Distillation, PixelSpace, Spread
+from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
+from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.place import images_at_once
@@ -43,7 +44,7 @@ _STORED_EPOCHS = 11  # snapshots in a published file: the start and 10 epochs
 def _feature_step(size: Size, folder: Path) -> Pieces:
     experts = experts_in(folder, size.width, size.width // 3, size.width, count=_EXPERTS, epochs=2)
     start = start_of(torch.randn(PUBLISHED.pairs, size.width, generator=Generator().manual_seed(1)), size.width // 3)
-    distillation = Distillation(start, experts, PUBLISHED, temperature=TEMPERATURE, spread=units_of(start))
+    distillation = distillation_of(start, experts, LearnedFeatures(spread_of(start)))
     return _pieces(distillation.step, _published(start, start.image_features, experts, folder, lambda rows: rows))
 
 
@@ -55,10 +56,9 @@ def pixel_pieces(size: Size, folder: Path) -> Pieces:
     square = (size.image_size, size.image_size)
     pixels = torch.stack([_bytes(image.resize(square)) for image in images])
     start = start_of(torch.zeros(PUBLISHED.pairs, image_width), text_width, pixels)
-    space = PixelSpace(used.image.module, used.image.pixel_std, images_at_once(PlaceConfig(), "cpu"))
-    distillation = Distillation(
-        start, experts, PUBLISHED, temperature=TEMPERATURE, spread=units_of(start), pixel_space=space
-    )
+    batch = images_at_once(PlaceConfig(), "cpu")
+    image = LearnedPixels(used.image.module, used.image.pixel_std, batch, spread_of(start))
+    distillation = distillation_of(start, experts, image)
     return _pieces(distillation.step, _published(start, pixels.float() / 255, experts, folder, used.plain))
 
 
@@ -100,10 +100,15 @@ def start_of(image_features: Tensor, text_width: int, pixels: Tensor | None = No
     return SyntheticSet(image_features, texts, similarity, rate, rate, PUBLISHED.loss, numbers, numbers, pixels)
 
 
-def units_of(start: SyntheticSet) -> Spread:
-    image, text = (torch.ones(2, rows.shape[1]) for rows in (start.image_features, start.text_features))
-    free = torch.tensor([[-1e6], [1e6]]).expand_as(image)  # no range that features are pulled back to
-    return Spread(image, text, free)
+def distillation_of(start: SyntheticSet, experts: Experts, image: ImageVariable, device: str = "cpu") -> Distillation:
+    spread = torch.ones(2, start.text_features.shape[1])
+    return Distillation(start, experts, PUBLISHED, image, text_spread=spread, temperature=TEMPERATURE, device=device)
+
+
+def spread_of(start: SyntheticSet) -> Spread:
+    moments = torch.ones(2, start.image_features.shape[1])
+    free = torch.tensor([[-1e6], [1e6]]).expand_as(moments)  # no range that features are pulled back to
+    return Spread(moments, free)
 
 
 def _bytes(image) -> Tensor:

@@ -1,15 +1,15 @@
 """The gradient of the matching loss through students whose whole image encoder is trained, in constant memory.
 
-The student is walked without a graph; then each step is looked at once more, alone, and its gradient g differentiated
-along a direction v (one double backward). With λ = ∂L/∂θ_T at the student's end, a step's part of the gradient at the
-synthetic pairs is ∂<g, v>, v = -η λ:
+The student is trained without a graph. Then each of its steps is repeated on its own, and the step's gradient g is
+differentiated along a direction v (one double backward). With λ = ∂L/∂θ_T at the student's end, a step's part of the
+gradient at the synthetic pairs is ∂<g, v>, v = -η λ:
 
-- constant memory (TESLA, which stops the gradient at the start of every step): λ stays; the steps are walked again from
-  the start, so nothing is kept between them, and memory does not depend on their number.
-- exact (MTT, unrolled): backwards, λ becoming λ + ∂<g, v>/∂θ, the adjoint of the walk. The steps' weights θ_k are kept
-  on the CPU and nothing else, where unrolling keeps every step's graph.
+- constant memory (TESLA, which stops the gradient at the start of every step): λ stays. The steps are repeated in order
+  from the start, so nothing is kept between them, and memory does not depend on their number.
+- exact (MTT, unrolled): the steps are repeated backwards, λ becoming λ + ∂<g, v>/∂θ, the adjoint of the steps. Their
+  weights θ_k are kept on the CPU and nothing else, where unrolling keeps every step's graph.
 
-Letters: N synthetic pairs, B minibatch, T student steps, θ the trained weights, η the student's rates.
+Letters: N synthetic pairs, B minibatch, T student steps, θ the trained weights, η the student's learning rates.
 """
 
 from dataclasses import dataclass
@@ -20,104 +20,45 @@ from torch import Tensor
 
 from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
 from raydd.distill.encoder_student import Networks, StudentStep
-from raydd.distill.losses import Loss
-from raydd.distill.matching import matching_loss
-from raydd.distill.similarity import Similarity
-from raydd.distill.student import StudentPlan
+from raydd.distill.matching import LearnedPairs, Matching, StudentRun, matching_loss
 from raydd.distill.weights import Weights, inner, leaves, moved, squared_distance
 
 
-@dataclass(frozen=True)
-class LearnedPairs:
-    """The synthetic pairs as a student sees them."""
+def matching_gradient(
+    encoder: TrainedEncoder, run: StudentRun, start: Networks, target: Networks, pairs: LearnedPairs
+) -> Matching:
+    """The matching loss of a student that starts at `start`, with `target` as its target, and the loss's gradient.
 
-    pixels: Float[Tensor, "N 3 S S"]
-    """In 0 to 1."""
-    texts: Float[Tensor, "N e"]
-    similarity: Similarity
-    rates: Float[Tensor, "2"]
-    """η of the image encoder and of the text head."""
-
-    @property
-    def device(self) -> str:
-        """Where they are."""
-        return str(self.pixels.device)
-
-    @property
-    def down(self) -> tuple[float, float]:
-        """-η of both sides: what a student's step multiplies its gradient with."""
-        image, text = self.rates.tolist()
-        return -image, -text
-
-
-@dataclass(frozen=True)
-class Matching:
-    """A step's matching loss and its gradient."""
-
-    loss: float
-    fractions: dict[str, float]
-    """Each matched side's own part of the loss, as `loss/image` and `loss/text`."""
-    student_losses: list[float]
-    """The student's loss before each of its steps."""
-    gradients: dict[str, Tensor]
-    """At `image` [N 3 S S], `text` [N e], `rates` [2], and `similarity.FACTOR` of each factor."""
-
-
-@dataclass(frozen=True)
-class Walk:
-    """How students walk: everything but the pairs and where the walk starts."""
-
-    encoder: TrainedEncoder
-    plan: StudentPlan
-    loss: Loss
-    temperature: float
-    exact: bool
-    """The gradient through all steps, in place of TESLA's."""
-    matched: tuple[str, ...] = ("image", "text")
-    """Whose weights are matched."""
-    merged: bool = False
-    """One fraction over both sides' distances."""
-
-    @property
-    def steps(self) -> int:
-        """Student steps T."""
-        return len(self.plan.minibatches)
-
-    def student_step(self, number: int) -> StudentStep:
-        """What a step does after the encoder."""
-        plan = self.plan
-        ratios = (
-            0.0 if plan.sides == "text" else plan.ratios[number],
-            0.0 if plan.sides == "image" else plan.ratios[number],
-        )
-        return StudentStep(self.loss, self.temperature, plan.permutations[number], ratios)
-
-
-def matching_gradient(walk: Walk, start: Networks, target: Networks, pairs: LearnedPairs) -> Matching:
-    """The matching loss of a student that walks from `start` towards `target`, and its gradient at the pairs.
+    Args:
+        encoder: the image encoder.
+        run: the student's plan, loss and temperature, and what of it is matched.
+        start: the expert's snapshot that the student starts from.
+        target: the expert's later snapshot.
+        pairs: the synthetic pairs, `images` being pixels; a gradient is taken at each of their tensors.
 
     Raises:
         NonFiniteError: start and target are equal.
     """
+    pairs = LearnedPairs.of({name: tensor.detach() for name, tensor in pairs.tensors.items()}, pairs.similarity)
     here, losses, kept = start, [], []
-    for step in range(walk.steps):
-        if walk.exact:
+    for step in range(run.steps):
+        if run.exact:
             kept.append(here.to("cpu"))
-        loss, gradient = _student_gradient(walk, step, here, pairs)
+        loss, gradient = _student_gradient(encoder, run, step, here, pairs)
         losses.append(float(loss))
         here = here.moved(gradient, pairs.down)
-    matched, fractions, at_end = _matched(walk, start, here, target)
+    matched, fractions, at_end = _matched(run, start, here, target)
     total = _Total(pairs)
-    if walk.exact:
-        for step in reversed(range(walk.steps)):
-            found = _looked_at_again(walk, step, kept.pop().to(pairs.device), pairs, at_end)
-            total.add(walk.plan.minibatches[step], found)
+    if run.exact:
+        for step in reversed(range(run.steps)):
+            found = _repeated(encoder, run, step, kept.pop().to(pairs.device), pairs, at_end)
+            total.add(run.plan.minibatches[step], found)
             at_end = at_end.moved(found.at_start, (1.0, 1.0))
     else:
         here = start
-        for step in range(walk.steps):
-            found = _looked_at_again(walk, step, here, pairs, at_end)
-            total.add(walk.plan.minibatches[step], found)
+        for step in range(run.steps):
+            found = _repeated(encoder, run, step, here, pairs, at_end)
+            total.add(run.plan.minibatches[step], found)
             here = here.moved(found.gradient, pairs.down)
     return Matching(matched, fractions, losses, total.gradients)
 
@@ -136,32 +77,44 @@ class _Step:
     """∂<g, v>/∂θ, what λ gains; of no weights unless the gradient is exact."""
 
 
+def _student_step(run: StudentRun, number: int) -> StudentStep:
+    """What a student step does after the encoder."""
+    plan = run.plan
+    ratios = (
+        0.0 if plan.sides == "text" else plan.ratios[number],
+        0.0 if plan.sides == "image" else plan.ratios[number],
+    )
+    return StudentStep(run.loss, run.temperature, plan.permutations[number], ratios)
+
+
 def _student_gradient(
-    walk: Walk, step: int, networks: Networks, pairs: LearnedPairs
+    encoder: TrainedEncoder, run: StudentRun, step: int, networks: Networks, pairs: LearnedPairs
 ) -> tuple[Float[Tensor, ""], Networks]:
     """The student's loss and its gradient g, without a graph."""
-    index = walk.plan.minibatches[step]
-    seen, text = SeenImages(walk.encoder, networks.image, pairs.pixels[index]), leaves(networks.text)
-    loss = walk.student_step(step)(seen.features, text, pairs.texts[index], pairs.similarity.minibatch(index))
+    index = run.plan.minibatches[step]
+    seen, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
+    loss = _student_step(run, step)(seen.features, text, pairs.texts[index], pairs.similarity.minibatch(index))
     at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()])
     return loss.detach(), Networks(seen.gradient(at_features), dict(zip(text, at_text, strict=True)))
 
 
-def _looked_at_again(walk: Walk, step: int, networks: Networks, pairs: LearnedPairs, at_end: Networks) -> _Step:
+def _repeated(
+    encoder: TrainedEncoder, run: StudentRun, step: int, networks: Networks, pairs: LearnedPairs, at_end: Networks
+) -> _Step:
     """One student step's part of the gradient: g, and the derivatives of <g, v> for v = -η λ."""
-    index = walk.plan.minibatches[step]
-    seen, text = SeenImages(walk.encoder, networks.image, pairs.pixels[index]), leaves(networks.text)
+    index = run.plan.minibatches[step]
+    seen, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
     texts, factors = pairs.texts[index].requires_grad_(), leaves(pairs.similarity.factors)
     similarity = pairs.similarity.with_factors(factors).minibatch(index)
-    loss = walk.student_step(step)(seen.features, text, texts, similarity)
+    loss = _student_step(run, step)(seen.features, text, texts, similarity)
     at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()], create_graph=True)
     at_text = dict(zip(text, at_text, strict=True))
     direction = at_end.scaled(pairs.down)
-    image = seen.along(at_features.detach(), direction.image, with_weights=walk.exact)
+    image = seen.along(at_features.detach(), direction.image, with_weights=run.exact)
     slope = (at_features * image.moved).sum() + inner(at_text, direction.text)
-    at = [seen.features, texts, *factors.values(), *(text.values() if walk.exact else [])]
+    at = [seen.features, texts, *factors.values(), *(text.values() if run.exact else [])]
     through_features, at_texts, *rest = torch.autograd.grad(slope, at, materialize_grads=True)
-    at_pixels, at_weights = seen.back(through_features, with_weights=walk.exact)
+    at_pixels, at_weights = seen.back(through_features, with_weights=run.exact)
     gradient = Networks(image.gradient, {name: part.detach() for name, part in at_text.items()})
     return _Step(
         gradient,
@@ -170,7 +123,7 @@ def _looked_at_again(walk: Walk, step: int, networks: Networks, pairs: LearnedPa
         dict(zip(factors, rest, strict=False)),
         -torch.stack([inner(ours, theirs) for ours, theirs in zip(gradient, at_end, strict=True)]),
         Networks(
-            moved(image.at_weights, at_weights, 1.0) if walk.exact else {},
+            moved(image.at_weights, at_weights, 1.0) if run.exact else {},
             dict(zip(text, rest[len(factors) :], strict=False)),
         ),
     )
@@ -178,7 +131,7 @@ def _looked_at_again(walk: Walk, step: int, networks: Networks, pairs: LearnedPa
 
 @dataclass(frozen=True)
 class _Ended:
-    """One side's walk from its start to its end."""
+    """One side of the student before and after its steps."""
 
     start: Weights
     end: Weights
@@ -188,11 +141,13 @@ class _Ended:
         return squared_distance(self.end, target), squared_distance(self.start, target)
 
 
-def _matched(walk: Walk, start: Networks, end: Networks, target: Networks) -> tuple[float, dict[str, float], Networks]:
+def _matched(
+    run: StudentRun, start: Networks, end: Networks, target: Networks
+) -> tuple[float, dict[str, float], Networks]:
     """The matching loss, its fractions, and λ, its gradient at the student's end."""
     end = Networks(leaves(end.image), leaves(end.text))
     ended = {"image": _Ended(start.image, end.image), "text": _Ended(start.text, end.text)}
-    loss, fractions = matching_loss({side: ended[side] for side in walk.matched}, target._asdict(), merged=walk.merged)
+    loss, fractions = matching_loss({side: ended[side] for side in run.matched}, target._asdict(), merged=run.merged)
     at = [*end.image.values(), *end.text.values()]
     found = torch.autograd.grad(loss, at, materialize_grads=True)
     image, text = found[: len(end.image)], found[len(end.image) :]
@@ -204,9 +159,7 @@ class _Total:
     """The gradient at the pairs, step by step summed."""
 
     def __init__(self, pairs: LearnedPairs) -> None:
-        factors = {f"similarity.{name}": factor for name, factor in pairs.similarity.factors.items()}
-        variables = {"image": pairs.pixels, "text": pairs.texts, "rates": pairs.rates, **factors}
-        self.gradients = {name: torch.zeros_like(value) for name, value in variables.items()}
+        self.gradients = {name: torch.zeros_like(value) for name, value in pairs.tensors.items()}
 
     def add(self, index: Int[Tensor, "B"], found: _Step) -> None:
         """Add a step's part, of the pairs that it saw."""

@@ -1,152 +1,188 @@
-"""The distillation loop: match what students learn from synthetic pairs to what experts learnt from all real ones.
+"""The distillation loop: learn synthetic pairs on which a student trains as experts do on all real pairs.
 
 A distillation step (RepBlend's; the other methods are switches of it):
-1. take an expert at a start epoch, and its later snapshot as the target;
-2. let a student walk T steps from the start on blended minibatches of the synthetic pairs;
-3. move the synthetic pairs, their similarity and the student's rates down the gradient of the matching loss.
+1. draw an expert, a start epoch, and the student's minibatches and blends;
+2. train a student from the expert's start snapshot for T steps on the synthetic pairs, and take the gradient of the
+   matching loss: how far the student ends from the expert's later snapshot;
+3. move the synthetic pairs, their similarity matrix and the students' learning rates down that gradient.
 
 Letters: N synthetic pairs, d and e the widths of the image and the text encoder.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.config import DistillConfig
+from raydd.distill.block_adam import BlockAdam
 from raydd.distill.draws import StepDraws, draw_step
-from raydd.distill.encoding import Encode, EncodedPixels
-from raydd.distill.experts import Experts
-from raydd.distill.heads import Head
-from raydd.distill.learned import LearnedSet, unit_pixels
+from raydd.distill.image_variables import DistillationStep, ImageVariable
 from raydd.distill.losses import LOSSES
-from raydd.distill.matching import matching_loss
-from raydd.distill.student import WalkingHead, walk
+from raydd.distill.matching import LearnedPairs, Matching, StudentRun
 from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import State, Trajectories
+from raydd.errors import NonFiniteError, RecordError
+
+DIVERGED = 1e3  # the matching loss is about 1 a head at the start; so far above, a run does not recover
+SMALLEST_RATE = 1e-4  # keeps a student's learned learning rate positive under plain SGD
+_MATCHED = {"both-heads": ("image", "text"), "text-head": ("text",)}
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean and standard deviation of each real feature: the units of the synthetic ones, and the law of noise."""
-
-    image: Float[Tensor, "2 d"]
-    text: Float[Tensor, "2 e"]
-    image_range: Float[Tensor, "2 d"]
-    """Least and greatest value of each image feature, towards which learned ones are pulled back."""
-
-
-@dataclass(frozen=True)
-class PixelSpace:
-    """What a distillation on pixels needs beside the features' one."""
-
-    encode: Encode
-    """The frozen image encoder, from pixels in 0 to 1."""
-    unit: Float[Tensor, "3 1 1"]
-    """The encoder's own normalising deviation: pixels are learned in this unit, as published."""
-    batch: int
-    """The most images whose graph fits in memory."""
-
-
-class Distillation(LearnedSet):
+class Distillation:
     """A distillation in progress: its variables, its optimiser, and the number of steps done."""
 
     def __init__(
         self,
         start: SyntheticSet,
-        experts: Experts,
+        experts: Trajectories[State],
         config: DistillConfig,
+        image: ImageVariable[State],
         *,
+        text_spread: Float[Tensor, "2 e"],
         temperature: float,
-        spread: Spread,
-        pixel_space: PixelSpace | None = None,
         device: str = "cpu",
     ) -> None:
-        """Put the variables at the start set.
+        """Initialise the learned variables from the start set.
 
         Args:
-            start: real pairs to start from, or a set to go on from.
-            experts: the trajectories to match.
+            start: real pairs to start from, or a synthetic set to go on from.
+            experts: the trajectories to match, of what the image variable's students train.
             config: the distillation's settings.
+            image: what is learned of the images.
+            text_spread: mean and standard deviation of each dimension of the real text features; the deviation is the
+                unit of the learned ones under Adam.
             temperature: tau of the students.
-            spread: units of the synthetic features under Adam.
-            pixel_space: learn `start.pixels` in place of image features.
             device: where to compute.
+
+        Raises:
+            RecordError: pixels are to be learned, and the start set has none.
         """
-        adam = config.optimizer == "adam"
-        if pixel_space is None:
-            image, image_unit = start.image_features, spread.image[1] if adam else torch.ones_like(spread.image[1])
-        else:
-            image, image_unit = unit_pixels(start), pixel_space.unit
-        super().__init__(
-            start,
-            config,
-            image=image,
-            image_unit=image_unit,
-            text_unit=spread.text[1] if adam else torch.ones_like(spread.text[1]),
-            block=pixel_space is None,
-            device=device,
+        self.config, self.device, self.done = config, device, 0
+        self._start, self._temperature, self._text_spread = start, temperature, text_spread
+        self._experts: Trajectories[Any] = experts
+        self._image: ImageVariable[Any] = image
+        self._adam = config.optimizer == "adam"
+        text_unit = text_spread[1] if self._adam else torch.ones_like(text_spread[1])
+        begun = image.begin(start, config)
+        self._units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
+        self._range, self._pull = begun.range.to(device) / self._units["image"], begun.pull
+        rates = torch.tensor([start.rate_image, start.rate_text])
+        variables = {
+            "image": begun.value.to(device) / self._units["image"],
+            "text": start.text_features.to(device) / self._units["text"],
+            "rates": rates.log() if self._adam else rates,
+            **{f"similarity.{name}": factor for name, factor in start.similarity.factors.items()},
+        }
+        self.variables = {name: value.float().to(device).clone() for name, value in variables.items()}
+        for name, variable in self.variables.items():
+            variable.requires_grad_(self._lr(name) > 0)
+        groups = [
+            {"params": [variable], "lr": lr, "base": lr, "block": image.block and name == "image"}
+            for name, variable in self.variables.items()
+            if (lr := self._lr(name)) > 0
+        ]
+        self._optimizer: torch.optim.Optimizer = (
+            BlockAdam(groups, betas=(config.momentum, 0.999))
+            if self._adam
+            else torch.optim.SGD(groups, momentum=config.momentum)
         )
-        self.experts, self._temperature, self._spread, self._pixels = experts, temperature, spread, pixel_space
-        self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
-        self._owed: Tensor | None = None  # the features' gradient since then
 
     def step(self) -> dict[str, float]:
-        """Take one distillation step; gives the losses, the gradients' norms and the rates.
+        """Take one distillation step; gives the losses, the gradients' norms and the students' learning rates.
 
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; the variables stay.
         """
-        draws = self._draws(self.done)
-        start = self.experts.snapshot(draws.expert, draws.start_epoch)
-        target = self.experts.snapshot(draws.expert, draws.start_epoch + self.config.target_epochs)
-        if self._pixels is not None and self._encoded is None:
-            self._encoded = EncodedPixels(self._pixels.encode, self._image(), self._pixels.batch, self._used())
-        image_features = self._image() if self._encoded is None else self._encoded.features
-        rates, through = self._rates(), self.config.gradient == "exact"
-        image = WalkingHead(_on(start[0], self.device), image_features, rates[0], through_steps=through)
-        text = WalkingHead(_on(start[1], self.device), self._text(), rates[1], through_steps=through)
-        plan, similarity = draws.plan.to(self.device), self._similarity()
-        student_losses = walk(image, text, plan, similarity.minibatch, LOSSES[self.config.loss], self._temperature)
-        walks = {"image": image, "text": text} if self.config.matched == "both-heads" else {"text": text}
-        targets = {"image": _on(target[0], self.device), "text": _on(target[1], self.device)}
-        loss, fractions = matching_loss(walks, targets, merged=self.config.merged)
-        norms = self._differentiate(loss)
-        told = [float(value.detach()) for value in student_losses]
-        metrics = self._metrics(float(loss.detach()), fractions, told, norms)
+        drawn = self._drawn()
+        matching = self._image.matching(drawn, self._pairs())
+        gradients = self._at_variables(matching.gradients)
+        metrics = self._metrics(matching, gradients)
         self._require_finite(metrics)
-        last = self._last_of_encoding
-        self._move()
-        if last:
-            self._encoded, self._owed = None, None
+        self._move(gradients)
         return metrics
+
+    def synthetic(self) -> SyntheticSet:
+        """The set as it stands, on the CPU."""
+        pairs = self._pairs()
+        with torch.no_grad():
+            pixels, image = self._start.pixels, self._start.image_features
+            if self.variables["image"].requires_grad:
+                pixels, image = self._image.finished(pairs.images)
+            factors = {name: factor.detach().cpu().clone() for name, factor in pairs.similarity.factors.items()}
+            rate_image, rate_text = pairs.rates.tolist()
+            return replace(
+                self._start,
+                image_features=image.cpu().clone(),
+                text_features=pairs.texts.detach().cpu().clone(),
+                similarity=self._start.similarity.with_factors(factors),
+                rate_image=rate_image,
+                rate_text=rate_text,
+                loss=self.config.loss,
+                pixels=pixels,
+            )
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `resume` needs to go on bit for bit: variables, moments, and the number of steps done."""
-        return super().state() | ({} if self._owed is None else {"owed": self._owed.cpu()})
+        state = {f"variable.{name}": value.detach().cpu() for name, value in self.variables.items()}
+        for name, value in self.variables.items():
+            for key, moment in self._optimizer.state.get(value, {}).items():
+                if isinstance(moment, Tensor):
+                    state[f"moment.{key}.{name}"] = moment.detach().cpu()
+        return state | {"done": torch.tensor(self.done)} | self._image.state()
 
-    def resume(self, state: dict[str, Tensor]) -> None:
+    def resume(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave.
 
         Raises:
             RecordError: the state belongs to other settings.
         """
-        super().resume(state)
-        self._encoded, self._owed = None, state["owed"].to(self.device) if "owed" in state else None
+        with torch.no_grad():
+            for name, value in self.variables.items():
+                stored = state.get(f"variable.{name}")
+                if stored is None or stored.shape != value.shape:
+                    raise RecordError(
+                        f"The checkpoint's {name} does not fit these settings. Delete it and start again."
+                    )
+                value.copy_(stored)
+                moments = {
+                    key.removeprefix("moment.").removesuffix(f".{name}"): moment.clone()
+                    for key, moment in state.items()
+                    if key.startswith("moment.") and key.removeprefix("moment.").partition(".")[2] == name
+                }
+                if moments:
+                    self._optimizer.state[value] = {
+                        key: moment if key == "step" else moment.to(self.device) for key, moment in moments.items()
+                    }
+        self.done = int(state["done"])
+        self._image.resume(state, self.device)
 
-    def _synthetic_image(self) -> tuple[Tensor | None, Tensor]:
-        """8-bit pixels, if there are any, and the features: of these pixels, or learned, or those of the start."""
-        if not self.variables["image"].requires_grad:
-            return self._start.pixels, self._start.image_features
-        if self._pixels is None:
-            return None, self._image()
-        pixels = self._eight_bit()
-        parts = (pixels.float() / 255).split(self._pixels.batch)
-        return pixels.cpu(), torch.cat([self._pixels.encode(part) for part in parts])
+    def _drawn(self) -> DistillationStep[Any]:
+        """What the next step draws."""
+        config, draws = self.config, self._draws(self.done)
+        run = StudentRun(
+            draws.plan.to(self.device),
+            LOSSES[config.loss],
+            self._temperature,
+            exact=config.gradient == "exact",
+            matched=_MATCHED[config.matched],
+            merged=config.merged,
+        )
+        return DistillationStep(
+            run,
+            start=self._experts.snapshot(draws.expert, draws.start_epoch),
+            target=self._experts.snapshot(draws.expert, draws.start_epoch + config.target_epochs),
+            last_of_encoding=(self.done + 1) % config.steps_per_encoding == 0 or self.done + 1 == config.steps,
+            used=self._used,
+        )
 
     def _draws(self, step: int) -> StepDraws:
-        return draw_step(self.config, step, self.experts.count, (self._spread.image, self._spread.text))
+        noise = None if self._image.noise is None else (self._image.noise, self._text_spread)
+        return draw_step(self.config, step, self._experts.count, noise)
 
     def _used(self) -> Int[Tensor, "U"]:
         """The pairs that the distillation steps of this encoding use."""
@@ -154,42 +190,78 @@ class Distillation(LearnedSet):
         steps = range(first, first + self.config.steps_per_encoding)
         return torch.cat([self._draws(step).plan.minibatches.flatten() for step in steps]).unique()
 
-    def _differentiate(self, loss: Tensor) -> dict[str, float]:
-        """Put the loss's gradient at every variable that is learned; gives the norms.
+    def _pairs(self) -> LearnedPairs:
+        """The synthetic pairs as they stand: leaves, of which the learned ones ask for a gradient."""
+        values = {name: variable.detach() for name, variable in self.variables.items()}
+        values |= {name: values[name] * unit for name, unit in self._units.items()} | {"rates": self._rates()}
+        for name, value in values.items():
+            value.requires_grad_(self.variables[name].requires_grad)
+        return LearnedPairs.of(values, self._start.similarity)
 
-        Pixels get theirs at the last step of an encoding, for the sum of the steps' gradients at the features.
-        """
-        learned = {name: value for name, value in self.variables.items() if value.requires_grad}
-        at, encoded = dict(learned), self._encoded
-        if encoded is not None and "image" in at:
-            at["image"] = encoded.features
-        gradients: dict[str, Tensor | None] = dict(
-            zip(at, torch.autograd.grad(loss, list(at.values()), allow_unused=True), strict=True)
-        )
-        norms = {name: float(gradient.norm()) for name, gradient in gradients.items() if gradient is not None}
-        at_features = gradients.get("image")
-        if encoded is not None and at_features is not None:
-            self._owed = at_features if self._owed is None else self._owed + at_features
-            gradients["image"] = None
-            if self._last_of_encoding:
-                gradients["image"] = encoded.gradient(self._owed) * self._units["image"]
-        for name, value in learned.items():
-            value.grad = gradients[name]
-        return norms
+    def _rates(self) -> Float[Tensor, "2"]:
+        """The students' learning rates; under Adam the variable is their logarithm."""
+        rates = self.variables["rates"].detach()
+        return rates.exp() if self._adam else rates
 
-    @property
-    def _last_of_encoding(self) -> bool:
-        """Whether the pixels move after this step."""
-        return (self.done + 1) % self.config.steps_per_encoding == 0 or self.done + 1 == self.config.steps
+    def _at_variables(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Gradients at the learned variables, given those at the values that the student saw."""
+        found = {name: gradients[name] for name, v in self.variables.items() if v.requires_grad and name in gradients}
+        slopes = dict(self._units)
+        if self._adam:
+            slopes["rates"] = self._rates()  # of the exponential that they are of their variable
+        return {name: gradient * slopes[name] if name in slopes else gradient for name, gradient in found.items()}
 
-    def _bound_image(self) -> None:
-        """Keep pixels in 0 to 1, and pull features back towards the range of real ones."""
-        if self._pixels is not None:
-            self._bound_pixels()
-        elif (pull := self.config.range_pull) and self.variables["image"].requires_grad:
-            low, high = self._spread.image_range.to(self.device)
-            image, unit = self.variables["image"], self._units["image"]
-            image.lerp_(image.clamp(low / unit, high / unit), pull)
+    def _metrics(self, matching: Matching, gradients: Mapping[str, Tensor]) -> dict[str, float]:
+        """What a step reports: losses, gradients' norms and the students' learning rates."""
+        norms = {name: float(gradient.norm()) for name, gradient in gradients.items()} | matching.norms
+        rate_image, rate_text = self._rates().tolist()
+        return {
+            "loss": matching.loss,
+            **matching.fractions,
+            "student_loss/first": matching.student_losses[0],
+            "student_loss/last": matching.student_losses[-1],
+            **{f"gradient/{name}": norms[name] for name in self.variables if name in norms},
+            "rate/image": rate_image,
+            "rate/text": rate_text,
+        }
+
+    def _require_finite(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"Step {self.done}: {name} is {value}. Lower the learning rates of distill, or distill.start_rate."
+                )
+        if metrics["loss"] > DIVERGED:
+            raise NonFiniteError(
+                f"Step {self.done}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate."
+            )
+
+    def _move(self, gradients: Mapping[str, Tensor]) -> None:
+        """Move each variable down its gradient, and bring what left its range back."""
+        for name, variable in self.variables.items():
+            variable.grad = gradients.get(name)
+        factor = 1.0
+        if self.config.schedule == "cosine":
+            factor = (1 + math.cos(math.pi * self.done / self.config.steps)) / 2
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        self._optimizer.step()
+        with torch.no_grad():
+            if not self._adam:
+                self.variables["rates"].clamp_(min=SMALLEST_RATE)
+            if self._pull and (image := self.variables["image"]).requires_grad:
+                image.lerp_(image.clamp(*self._range), self._pull)
+        self.done += 1
+
+    def _lr(self, name: str) -> float:
+        """The outer learning rate of a variable."""
+        config = self.config
+        return {
+            "image": config.image_lr,
+            "text": config.text_lr,
+            "similarity": config.similarity_lr,
+            "rates": config.rate_lr,
+        }[name.partition(".")[0]]
 
 
 @dataclass(frozen=True)
@@ -201,22 +273,12 @@ class DistillPoint:
     steps: int
     """Steps in all."""
     metrics: dict[str, float]
-    """Losses, gradient norms and rates of the last step; means over the steps since the point before."""
+    """Losses, gradient norms and the students' learning rates: means over the steps since the last point."""
     synthetic: SyntheticSet
     collapse: Sequence[Mapping[str, float]] = ()
-    """Collapse measures since the point before, where somebody takes them, and the `step` of each."""
+    """Collapse measures since the last point, where they are taken, each with its `step`."""
 
 
-def distill(distillation: Distillation, every: int) -> Iterator[DistillPoint]:
-    """Run a distillation to its end; yields after every so many steps, and after the last."""
-    steps, seen = distillation.config.steps, []
-    while distillation.done < steps:
-        seen.append(distillation.step())
-        if distillation.done % every == 0 or distillation.done == steps:
-            means = {name: sum(metrics[name] for metrics in seen) / len(seen) for name in seen[0]}
-            yield DistillPoint(distillation.done, steps, means, distillation.synthetic())
-            seen = []
-
-
-def _on(head: Head, device: str) -> Head:
-    return Head(*(part.to(device) for part in head))
+def positive(unit: Tensor) -> Tensor:
+    """Units to divide by: zeros, of dimensions that never vary, are replaced by the smallest positive unit."""
+    return torch.where(unit > 0, unit, unit[unit > 0].min()) if bool((unit > 0).any()) else torch.ones_like(unit)

@@ -1,16 +1,98 @@
-"""The matching loss: how far the student ends from the expert's target, beside how far it began."""
+"""The matching loss and what its two gradients share (`head_gradient`, `encoder_gradient`).
+
+The matching loss is the distance from where a student ends to the expert's target, divided by the distance from where
+it started.
+
+Letters: N synthetic pairs, S side in pixels, d and e widths of the image and the text encoder.
+"""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raydd.distill.losses import Loss
+from raydd.distill.similarity import Similarity
+from raydd.distill.student import StudentPlan
 from raydd.errors import NonFiniteError
 
 
-class Walked(Protocol):
-    """A network after its walk."""
+@dataclass(frozen=True)
+class LearnedPairs:
+    """The synthetic pairs as a student sees them."""
+
+    images: Float[Tensor, "N d"] | Float[Tensor, "N 3 S S"]
+    """Image features, or pixels in 0 to 1 where the student trains the image encoder."""
+    texts: Float[Tensor, "N e"]
+    similarity: Similarity
+    rates: Float[Tensor, "2"]
+    """The student's learning rates η: of the image side and of the text head."""
+
+    @property
+    def device(self) -> str:
+        """Where they are."""
+        return str(self.texts.device)
+
+    @property
+    def down(self) -> tuple[float, float]:
+        """-η of both sides: what a student step multiplies its gradient with."""
+        image, text = self.rates.tolist()
+        return -image, -text
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What gradients are taken at: `image`, `text`, `rates`, and `similarity.FACTOR` of each factor."""
+        factors = {f"similarity.{name}": factor for name, factor in self.similarity.factors.items()}
+        return {"image": self.images, "text": self.texts, "rates": self.rates, **factors}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], similarity: Similarity) -> Self:
+        """The pairs of these `tensors`, their similarity of the same kind as the one given."""
+        factors = {name: tensors[f"similarity.{name}"] for name in similarity.factors}
+        return cls(tensors["image"], tensors["text"], similarity.with_factors(factors), tensors["rates"])
+
+
+@dataclass(frozen=True)
+class StudentRun:
+    """How a student trains and what of it is matched: everything but the pairs and the weights it starts from."""
+
+    plan: StudentPlan
+    loss: Loss
+    temperature: float
+    """tau, which divides the cosines."""
+    exact: bool
+    """Take the gradient through all student steps, in place of TESLA's."""
+    matched: tuple[str, ...] = ("image", "text")
+    """The sides whose weights are matched."""
+    merged: bool = False
+    """Sum both sides' distances before dividing."""
+
+    @property
+    def steps(self) -> int:
+        """Student steps T."""
+        return len(self.plan.minibatches)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """A distillation step's matching loss and its gradient."""
+
+    loss: float
+    fractions: dict[str, float]
+    """Each matched side's own part of the loss, as `loss/image` and `loss/text`."""
+    student_losses: list[float]
+    """The student's loss before each of its steps."""
+    gradients: dict[str, Tensor]
+    """By the names of `LearnedPairs.tensors`; those without a gradient are left out."""
+    norms: dict[str, float] = field(default_factory=dict)
+    """Norms to report in place of the gradients' own: see `LearnedPixels`."""
+
+
+class Trained(Protocol):
+    """A network after its student steps."""
 
     def distance(self, target: Any) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """|theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
@@ -18,12 +100,12 @@ class Walked(Protocol):
 
 
 def matching_loss(
-    walks: Mapping[str, Walked], targets: Mapping[str, Any], *, merged: bool
+    students: Mapping[str, Trained], targets: Mapping[str, Any], *, merged: bool
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """Sum over networks of |theta_T - theta*|² / |theta_0 - theta*|², or merged: one fraction of both sums.
 
     Args:
-        walks: the networks that are matched, after their steps: image and text, or text alone.
+        students: the networks that are matched, after their steps: image and text, or text alone.
         targets: the expert's later snapshot of each.
         merged: sum numerators and denominators before dividing, as the RepBlend paper writes it.
 
@@ -33,14 +115,14 @@ def matching_loss(
     Raises:
         NonFiniteError: the expert did not move between start and target.
     """
-    distances = {name: walk.distance(targets[name]) for name, walk in walks.items()}
+    distances = {name: student.distance(targets[name]) for name, student in students.items()}
     ends = {name: end for name, (end, _) in distances.items()}
     begins = {name: begin for name, (_, begin) in distances.items()}
     if any(float(begin.detach()) == 0 for begin in begins.values()):
         raise NonFiniteError(
             "An expert's start and target snapshots are equal. Train experts with a larger experts.lr."
         )
-    fractions = {f"loss/{name}": float(ends[name].detach() / begins[name].detach()) for name in walks}
+    fractions = {f"loss/{name}": float(ends[name].detach() / begins[name].detach()) for name in students}
     if merged:
-        return sum(ends.values()) / sum(begins.values()), fractions  # type: ignore[return-value]
-    return sum(ends[name] / begins[name] for name in walks), fractions  # type: ignore[return-value]
+        return torch.as_tensor(sum(ends.values()) / sum(begins.values())), fractions
+    return torch.as_tensor(sum(ends[name] / begins[name] for name in students)), fractions

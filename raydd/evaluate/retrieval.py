@@ -55,12 +55,6 @@ def retrieval_scores(
     return _recalls(torch.cat(images_before), captions_before)
 
 
-def scores_of_matrix(scores: Float[Tensor, "I C"], image_of_text: Int[Tensor, "C"]) -> dict[str, float]:
-    """The same recalls from a similarity matrix that is there already."""
-    identity = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)
-    return retrieval_scores(identity, scores.T.contiguous(), image_of_text)
-
-
 def _recalls(images_before: Int[Tensor, "C"], captions_before: Int[Tensor, "I"]) -> dict[str, float]:
     image_retrieval = {f"IR@{k}": 100 * float((images_before < k).double().mean()) for k in KS}
     text_retrieval = {f"TR@{k}": 100 * float((captions_before < k).double().mean()) for k in KS}

@@ -373,9 +373,10 @@ class Workbench(ABC, Generic[Networks]):
     def began_as(self, pairs: SyntheticSet) -> SyntheticSet:
         """A set as the real pairs that it started from, each image and caption encoded once more."""
         pixels = self.start_pixels(pairs)
-        captions = [self.data.train.captions[index] for index in pairs.start_captions.tolist()]
+        captions = self.data.train.captions
+        started: list[str] = [captions[index] for index in pairs.start_captions.tolist()]
         with torch.no_grad():
-            texts = self.text_encoder.encode(captions).float().cpu()
+            texts = self.text_encoder.encode(started).float().cpu()
         return replace(pairs, image_features=self.encode_pixels(pixels), text_features=texts, pixels=pixels)
 
     @property

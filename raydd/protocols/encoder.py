@@ -18,11 +18,12 @@ from raydd.data.augment import transform_of
 from raydd.data.encoders import image_identity
 from raydd.data.encoding import batches_of, workers_for
 from raydd.distill import encoder_experts as trajectories
-from raydd.distill.encoder_engine import EncoderDistillation
 from raydd.distill.encoder_experts import EncoderExperts, minibatches
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
+from raydd.distill.engine import Distillation
 from raydd.distill.heads import Head, embed, to_sphere
+from raydd.distill.image_variables import TrainedPixels
 from raydd.distill.selections.random_pairs import random_captions
 from raydd.distill.start import start_of
 from raydd.distill.synthetic import SyntheticSet
@@ -195,16 +196,15 @@ class EncoderWorkbench(Workbench[Networks]):
         """A multiple for the image encoder; the text head's stays."""
         return multiple * _REAL_RATE, _REAL_TEXT_RATE
 
-    def begin(self, settings: DistillConfig, start: SyntheticSet) -> EncoderDistillation:
+    def begin(self, settings: DistillConfig, start: SyntheticSet) -> Distillation:
         """A distillation of pixels through an encoder that the student trains."""
-        return EncoderDistillation(
+        return Distillation(
             start,
-            self.experts(),  # type: ignore[arg-type]
+            self.experts(),
             settings,
-            encoder=self.trained_encoder,
-            temperature=self.config.experts.temperature,
-            pixel_unit=self.image_encoder.pixel_std,
+            TrainedPixels(self.trained_encoder, self.image_encoder.pixel_std),
             text_spread=self.captions.spread,
+            temperature=self.config.experts.temperature,
             device=self.device,
         )
 

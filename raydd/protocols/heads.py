@@ -14,9 +14,10 @@ from raydd.data.encoders import image_identity
 from raydd.data.encoding import batches_of, encode_views, workers_for
 from raydd.data.feature_shards import views_in
 from raydd.distill import experts as trajectories
-from raydd.distill.engine import Distillation, PixelSpace, Spread
+from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, Heads
 from raydd.distill.heads import Head, embed
+from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.selections import SELECTIONS
 from raydd.distill.start import start_of
 from raydd.distill.synthetic import SyntheticSet
@@ -170,17 +171,19 @@ class HeadsWorkbench(Workbench[Heads]):
 
     def begin(self, settings: DistillConfig, start: SyntheticSet) -> Distillation:
         """A distillation of features, or of pixels through the frozen encoder."""
-        features, pixel_space = self.features, None
+        features = self.features
+        spread = Spread(features.image_spread, features.image_range)
+        image: ImageVariable = LearnedFeatures(spread)
         if settings.space == "pixels":
             encoder = self.image_encoder
-            pixel_space = PixelSpace(encoder.module, encoder.pixel_std.to(self.device), self.images_at_once)
+            image = LearnedPixels(encoder.module, encoder.pixel_std, self.images_at_once, spread)
         return Distillation(
             start,
-            self.experts(),  # type: ignore[arg-type]
+            self.experts(),
             settings,
+            image,
+            text_spread=features.text_spread,
             temperature=self.config.experts.temperature,
-            spread=Spread(features.image_spread, features.text_spread, features.image_range),
-            pixel_space=pixel_space,
             device=self.device,
         )
 

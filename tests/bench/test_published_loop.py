@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matrix_scores import matrix_scores
 from PIL import Image
 from small_pairs import IMAGE_WIDTH, TEXT_WIDTH, WIDTH
 from torch import Generator, Tensor
@@ -13,15 +14,15 @@ from bench import published_loop
 from bench.published_students import recalls, train_student
 from raydd.config import DistillConfig, StudentsConfig
 from raydd.distill.draws import draw_step
-from raydd.distill.engine import Distillation, PixelSpace, Spread
+from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, sgd_step_
 from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads
+from raydd.distill.image_variables import LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan, WalkingHead, walk
 from raydd.distill.synthetic import SyntheticSet
-from raydd.evaluate.retrieval import scores_of_matrix
 from raydd.evaluate.students import FIRST_SEED, TrainingPairs, train_students
 
 DOUBLE, SINGLE = 1e-8, 1e-5
@@ -171,15 +172,9 @@ def test_the_engine_s_steps(tmp_path: Path, experts: Experts, space: str) -> Non
         pixels,
     )
     free = torch.tensor([[-1e6], [1e6]]).expand(2, IMAGE_WIDTH)  # no range that features are pulled back to
-    units = Spread(torch.ones(2, IMAGE_WIDTH), torch.ones(2, TEXT_WIDTH), free)
-    run = Distillation(
-        start,
-        experts,
-        SETTINGS,
-        temperature=TAU,
-        spread=units,
-        pixel_space=PixelSpace(encode_images, std, 5) if space == "pixels" else None,
-    )
+    spread, text_spread = Spread(torch.ones(2, IMAGE_WIDTH), free), torch.ones(2, TEXT_WIDTH)
+    image = LearnedPixels(encode_images, std, 5, spread) if space == "pixels" else LearnedFeatures(spread)
+    run = Distillation(start, experts, SETTINGS, image, text_spread=text_spread, temperature=TAU)
     rates = {"image": 0.01, "text": 0.02, "diagonal": 0.005, "left": 0.005, "right": 0.005, "rates": 0.001}
     theirs = published_loop.Variables(
         image=pixels.float() / 255 / std if space == "pixels" else rows,
@@ -191,7 +186,7 @@ def test_the_engine_s_steps(tmp_path: Path, experts: Experts, space: str) -> Non
         snapshots = [tuple(head.flat() for head in experts.snapshot(expert, epoch)) for epoch in range(4)]
         published_loop.write_trajectory(tmp_path / f"{expert}.pt", snapshots)  # type: ignore[arg-type]
     for step in range(3):
-        draws = draw_step(SETTINGS, step, experts.count, (units.image, units.text))
+        draws = draw_step(SETTINGS, step, experts.count, (spread.moments, text_spread))
         plan = published_loop.Plan(
             draws.start_epoch,
             draws.start_epoch + SETTINGS.target_epochs,
@@ -248,6 +243,6 @@ def test_recalls() -> None:
     scores = torch.randn(20, 100, generator=Generator().manual_seed(8))
     owners = torch.arange(20).repeat_interleave(5)
     scores[owners, torch.arange(100)] += 1.5
-    theirs, ours = recalls(scores.numpy(), owners.numpy()), scores_of_matrix(scores, owners)
+    theirs, ours = recalls(scores.numpy(), owners.numpy()), matrix_scores(scores, owners)
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs)
     assert 20 < ours["r_mean"] < 95

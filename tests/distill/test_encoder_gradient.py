@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from encoder_walks import Problem, problem, variables, with_variable
+from encoder_walks import Problem, problem, with_variable
 
-from bench.unrolled_encoder import unrolled_loss
-from raydd.distill.encoder_gradient import Matching, matching_gradient
 from raydd.distill.encoder_student import Networks
+from raydd.distill.matching import LearnedPairs, Matching
 from raydd.errors import NonFiniteError
 
 SWITCHES: list[dict[str, Any]] = [
@@ -20,16 +19,9 @@ SWITCHES: list[dict[str, Any]] = [
 ]
 
 
-def ours(given: Problem) -> Matching:
-    return matching_gradient(given.walk, given.start, given.target, given.pairs)
-
-
 def unrolled(given: Problem, stops: list[Networks] | None = None) -> Matching:
-    pairs = given.pairs
-    for name, value in variables(pairs).items():
-        pairs = with_variable(pairs, name, value.detach().clone().requires_grad_())
-    loss = unrolled_loss(given.walk, given.start, given.target, pairs, stops)
-    at = variables(pairs)
+    at = {name: value.detach().clone().requires_grad_() for name, value in given.pairs.tensors.items()}
+    loss = given.unrolled(LearnedPairs.of(at, given.pairs.similarity), stops)
     gradients = torch.autograd.grad(loss, list(at.values()), materialize_grads=True)
     return Matching(float(loss), {}, [], dict(zip(at, gradients, strict=True)))
 
@@ -46,29 +38,29 @@ def assert_equal(got: Matching, wanted: Matching) -> None:
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_the_exact_gradient_is_the_unrolled_one(switches: dict[str, Any]) -> None:
     given = problem(**switches)
-    assert_equal(ours(given), unrolled(given))
+    assert_equal(given.matching(), unrolled(given))
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_the_constant_memory_gradient_is_the_unrolled_one_of_a_walk_with_stops(switches: dict[str, Any]) -> None:
     given = problem(**switches, exact=False)
-    assert_equal(ours(given), unrolled(given, stops=[]))
+    assert_equal(given.matching(), unrolled(given, stops=[]))
 
 
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("name", ["image", "text", "rates", "similarity.diagonal", "similarity.right"])
 def test_the_gradient_equals_finite_differences(name: str, exact: bool) -> None:
     given = problem(exact=exact)
-    value = variables(given.pairs)[name]
+    value = given.pairs.tensors[name]
     direction = torch.randn(value.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    slope = float((ours(given).gradients[name] * direction).sum())
+    slope = float((given.matching().gradients[name] * direction).sum())
     stops: list[Networks] = []
-    unrolled_loss(given.walk, given.start, given.target, given.pairs, stops)
+    given.unrolled(stops=stops)
     step = 1e-5
 
     def loss(sign: int) -> float:
         pairs = with_variable(given.pairs, name, value + sign * step * direction)
-        return float(unrolled_loss(given.walk, given.start, given.target, pairs, None if exact else stops).detach())
+        return float(given.unrolled(pairs, None if exact else stops).detach())
 
     assert slope == pytest.approx((loss(1) - loss(-1)) / (2 * step), rel=1e-6)
 
@@ -78,8 +70,8 @@ def test_the_two_gradients_differ_and_meet_as_the_rates_fall() -> None:
     for scale in (1.0, 0.1, 0.01):
         given = problem()
         given = replace(given, pairs=replace(given.pairs, rates=given.pairs.rates * scale))
-        exact = ours(given).gradients["image"]
-        stopped = ours(replace(given, walk=replace(given.walk, exact=False))).gradients["image"]
+        exact = given.matching().gradients["image"]
+        stopped = replace(given, run=replace(given.run, exact=False)).matching().gradients["image"]
         errors.append(float((exact - stopped).norm() / exact.norm()))
     assert errors[0] > 1e-4
     assert errors[1] < 0.3 * errors[0]
@@ -88,7 +80,7 @@ def test_the_two_gradients_differ_and_meet_as_the_rates_fall() -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_images_some_at_a_time_give_the_same(exact: bool) -> None:
-    one, other = ours(problem(exact=exact)), ours(problem(exact=exact, at_once=3))
+    one, other = problem(exact=exact).matching(), problem(exact=exact, at_once=3).matching()
     for name, gradient in one.gradients.items():
         torch.testing.assert_close(gradient, other.gradients[name], rtol=1e-9, atol=1e-13)
 
@@ -96,4 +88,4 @@ def test_images_some_at_a_time_give_the_same(exact: bool) -> None:
 def test_an_expert_that_stood_still_is_refused() -> None:
     given = problem()
     with pytest.raises(NonFiniteError, match=r"larger experts\.lr"):
-        ours(replace(given, target=given.start))
+        replace(given, target=given.start).matching()

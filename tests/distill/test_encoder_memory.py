@@ -5,23 +5,18 @@ import torch
 from encoder_walks import problem
 from live_memory import peak_of_live_tensors
 
-from bench.unrolled_encoder import unrolled_loss
-from raydd.distill.encoder_gradient import matching_gradient
-
 STEPS = (4, 8, 16, 32)
 
 
 def peak(steps: int, *, exact: bool, at_once: int = 4) -> int:
     given = problem(steps=steps, exact=exact, at_once=at_once)
-    return peak_of_live_tensors(lambda: matching_gradient(given.walk, given.start, given.target, given.pairs))
+    return peak_of_live_tensors(given.matching)
 
 
 def unrolled_peak(steps: int) -> int:
     given = problem(steps=steps)
-    pixels = given.pairs.pixels.requires_grad_()
-    return peak_of_live_tensors(
-        lambda: torch.autograd.grad(unrolled_loss(given.walk, given.start, given.target, given.pairs), pixels)
-    )
+    pixels = given.pairs.images.requires_grad_()
+    return peak_of_live_tensors(lambda: torch.autograd.grad(given.unrolled(), pixels))
 
 
 def test_memory_does_not_grow_with_the_student_steps() -> None:
@@ -47,10 +42,7 @@ def test_memory_is_that_of_the_images_at_once() -> None:
 def test_half_precision_is_near_single(exact: bool) -> None:
     single = problem(exact=exact).single()
     half = single.at_precision("bfloat16")
-    gradients = [
-        matching_gradient(given.walk, given.start, given.target, given.pairs).gradients["image"]
-        for given in (single, half)
-    ]
+    gradients = [given.matching().gradients["image"] for given in (single, half)]
     assert gradients[1].dtype == torch.float32
     assert not torch.equal(*gradients)
     assert float(torch.cosine_similarity(gradients[0].flatten(), gradients[1].flatten(), dim=0)) > 0.97

@@ -9,8 +9,9 @@ from small_pairs import Split
 from torch import Tensor, nn
 
 from raydd.config import DistillConfig
-from raydd.distill.engine import Distillation, PixelSpace, Spread, distill
+from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
+from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.selections.random_pairs import random_captions
 from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
@@ -20,12 +21,16 @@ BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, t
 
 
 def spread_of(split: Split) -> Spread:
-    images, texts = split.images.values[:, 0].float(), split.texts.float()
-    return Spread(
-        torch.stack([images.mean(0), images.std(0)]),
-        torch.stack([texts.mean(0), texts.std(0)]),
-        torch.stack([images.amin(0), images.amax(0)]),
-    )
+    images = split.images.values[:, 0].float()
+    return Spread(torch.stack([images.mean(0), images.std(0)]), torch.stack([images.amin(0), images.amax(0)]))
+
+
+def distillation(
+    split: Split, start: SyntheticSet, experts: Experts, config: DistillConfig, image: ImageVariable
+) -> Distillation:
+    texts = split.texts.float()
+    spread = torch.stack([texts.mean(0), texts.std(0)])
+    return Distillation(start, experts, config, image, text_spread=spread, temperature=0.07)
 
 
 def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
@@ -43,7 +48,7 @@ def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
 
 def begin(split: Split, experts: Experts, **changes: Any) -> Distillation:
     config = replace(BASE, **changes)
-    return Distillation(start_of(split, config), experts, config, temperature=0.07, spread=spread_of(split))
+    return distillation(split, start_of(split, config), experts, config, LearnedFeatures(spread_of(split)))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_a_frozen_variable_stays_where_it_was(train_split: Split, experts: Exper
 
 
 def test_features_are_pulled_back_into_the_range_of_real_ones(train_split: Split, experts: Experts) -> None:
-    low, high = spread_of(train_split).image_range
+    low, high = spread_of(train_split).range
     outside = {}
     for pull in (0.0, 0.2, 1.0):
         run = begin(train_split, experts, range_pull=pull, image_lr=2.0)
@@ -137,12 +142,6 @@ def test_features_are_pulled_back_into_the_range_of_real_ones(train_split: Split
         outside[pull] = float((image - image.clamp(low, high)).square().sum())
     assert outside[0.0] > 2 * outside[0.2] > 0
     assert outside[1.0] < 1e-8
-
-
-def test_points_come_every_so_many_steps_and_at_the_end(train_split: Split, experts: Experts) -> None:
-    points = list(distill(begin(train_split, experts), every=5))
-    assert [point.step for point in points] == [5, 10, 12]
-    assert all(point.metrics["loss"] > 0 and len(point.synthetic) == 12 for point in points)
 
 
 class TinyEncoder(nn.Module):
@@ -161,8 +160,8 @@ def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1) -
     config = replace(BASE, space="pixels", image_lr=0.1, steps_per_encoding=every)
     pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     start = replace(start_of(split, config), pixels=pixels)
-    space = PixelSpace(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch)
-    return Distillation(start, experts, config, temperature=0.07, spread=spread_of(split), pixel_space=space)
+    image = LearnedPixels(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch, spread_of(split))
+    return distillation(split, start, experts, config, image)
 
 
 def test_pixels_move_alike_whether_the_graph_is_kept_or_made_again(train_split: Split, experts: Experts) -> None:

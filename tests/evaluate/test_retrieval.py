@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matrix_scores import matrix_scores
 from torch import Tensor
 
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import KS, METRICS, retrieval_scores, scores_of_matrix
+from raydd.evaluate.retrieval import KS, METRICS, retrieval_scores
 
 
 def slow_scores(scores: Tensor, owner: Tensor) -> dict[str, float]:
@@ -36,7 +37,7 @@ def test_scores_equal_slow_loops_with_ties_and_without(images: int, seed: int, l
     owner = torch.cat([torch.arange(images), torch.randint(images, (images,), generator=generator)])
     owner = owner[torch.randperm(len(owner), generator=generator)]
     scores = torch.randint(levels, (images, len(owner)), generator=generator).double()
-    found = scores_of_matrix(scores, owner)
+    found = matrix_scores(scores, owner)
     for metric, value in slow_scores(scores, owner).items():
         assert found[metric] == pytest.approx(value), metric
 
@@ -59,7 +60,7 @@ def test_chunks_change_nothing_and_recall_grows_with_k(seed: int, chunk: int) ->
 def test_a_matrix_that_can_be_counted_by_eye() -> None:
     # 2 images, 4 captions, captions 0 and 1 of image 0: image 0 finds caption 2 first, image 1 finds its own.
     scores = torch.tensor([[0.1, 0.5, 0.9, 0.0], [0.2, 0.1, 0.8, 0.3]])
-    found = scores_of_matrix(scores, torch.tensor([0, 0, 1, 1]))
+    found = matrix_scores(scores, torch.tensor([0, 0, 1, 1]))
     assert found["TR@1"] == 50
     assert found["IR@1"] == 50  # captions 1 and 3
     assert found["IR@5"] == found["TR@5"] == 100

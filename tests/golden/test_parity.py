@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matrix_scores import matrix_scores
 from torch import Tensor
 
 from raydd.distill.blending import blend
@@ -15,7 +16,7 @@ from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan, WalkingHead, walk
-from raydd.evaluate.retrieval import METRICS, scores_of_matrix
+from raydd.evaluate.retrieval import METRICS
 
 PARITY = Path(os.environ.get("RAYDD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
 TOLERANCE = 1e-8
@@ -209,7 +210,7 @@ def test_retrieval(case: Case) -> None:
     owner = case["image_of_text"].long()
 
     def metrics(key: str) -> Tensor:
-        scores = scores_of_matrix(case[key].double(), owner)
+        scores = matrix_scores(case[key].double(), owner)
         return torch.tensor([scores[metric] for metric in METRICS], dtype=torch.float64)
 
     case.agrees(metrics("scores"), "metrics")

@@ -12,9 +12,8 @@ import raydd
 from raydd import stages
 from raydd.cli import main
 from raydd.config import Config
-from raydd.distill import encoder_engine
-from raydd.distill.encoder_gradient import Matching
-from raydd.distill.methods import METHODS
+from raydd.distill import image_variables
+from raydd.distill.matching import Matching
 from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.retrieval import METRICS
 from raydd.settings import load, with_settings
@@ -135,7 +134,7 @@ def test_half_precision_goes_the_whole_way(config: Config, store: Store) -> None
 def test_a_non_finite_gradient_ends_with_its_reason_and_the_last_good_set(
     config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    matching, calls = encoder_engine.matching_gradient, []
+    matching, calls = image_variables.matching_gradient, []
 
     def poisoned(*given: Any) -> Matching:
         found = matching(*given)
@@ -144,7 +143,7 @@ def test_a_non_finite_gradient_ends_with_its_reason_and_the_last_good_set(
             found.gradients["image"][0] = torch.nan
         return found
 
-    monkeypatch.setattr(encoder_engine, "matching_gradient", poisoned)
+    monkeypatch.setattr(image_variables, "matching_gradient", poisoned)
     with pytest.raises(NonFiniteError, match=r"Step 2: gradient/image is nan\. Lower"):
         stages.final_synthetic(raydd.open(config, store))
     record = stages.synthetic_record(raydd.open(config, store))

@@ -17,7 +17,7 @@ import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.data import load_image_encoder
-from raydd.distill import engine, learned
+from raydd.distill import engine, head_gradient
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import set_of_record
@@ -149,7 +149,7 @@ def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
     config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_settings(config, {"distill.space": "features"})
-    matched = engine.matching_loss
+    matched = head_gradient.matching_loss
 
     def poisoned(*arguments: Any, **options: Any) -> Any:
         loss, fractions = matched(*arguments, **options)
@@ -157,7 +157,7 @@ def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
         return (loss * torch.nan if len(calls) == 5 else loss), fractions
 
     calls: list[int] = []
-    monkeypatch.setattr(engine, "matching_loss", poisoned)
+    monkeypatch.setattr(head_gradient, "matching_loss", poisoned)
     with pytest.raises(NonFiniteError, match="Step 4: loss is nan"):
         stages.final_synthetic(raydd.open(config, store))
     record = stages.synthetic_record(raydd.open(config, store))
@@ -195,8 +195,8 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(config: C
 
 
 def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> None:
-    assert learned.positive(torch.tensor([0.0, 2.0, 0.5])).tolist() == [0.5, 2.0, 0.5]
-    assert learned.positive(torch.zeros(2)).tolist() == [1.0, 1.0]
+    assert engine.positive(torch.tensor([0.0, 2.0, 0.5])).tolist() == [0.5, 2.0, 0.5]
+    assert engine.positive(torch.zeros(2)).tolist() == [1.0, 1.0]
 
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:

@@ -1,0 +1,230 @@
+"""What a distillation learns of the images, and how a student's gradient reaches it.
+
+- `LearnedFeatures`: the image features themselves. Students train heads.
+- `LearnedPixels`: pixels, seen through a frozen image encoder. Students train heads on their features.
+- `TrainedPixels`: pixels, seen through an image encoder that students train too.
+
+Letters: N synthetic pairs, S side in pixels, d width of the image encoder.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Generic
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from raydd.config import DistillConfig
+from raydd.distill.encoder_gradient import matching_gradient
+from raydd.distill.encoder_passes import TrainedEncoder
+from raydd.distill.encoder_student import Networks
+from raydd.distill.encoding import Encode, EncodedPixels
+from raydd.distill.experts import Heads
+from raydd.distill.head_gradient import heads_gradient
+from raydd.distill.matching import LearnedPairs, Matching, StudentRun
+from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.trajectories import State
+from raydd.errors import RecordError
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Statistics of each dimension of the real image features."""
+
+    moments: Float[Tensor, "2 d"]
+    """Mean and standard deviation: the unit of learned features under Adam, and the distribution of noise."""
+    range: Float[Tensor, "2 d"]
+    """Least and greatest value: learned features are pulled back towards this range."""
+
+
+@dataclass(frozen=True)
+class ImageStart:
+    """The image variable before the first step."""
+
+    value: Tensor
+    """What is learned: N rows of features, or of pixels in 0 to 1."""
+    unit: Tensor
+    """The unit that the variable is kept in: it holds value / unit."""
+    range: Tensor
+    """Least and greatest value, along a first axis of two."""
+    pull: float
+    """Fraction by which values out of range move back to it after each step: 0 leaves them free, 1 clamps them."""
+
+
+@dataclass(frozen=True)
+class DistillationStep(Generic[State]):
+    """What a distillation step has drawn."""
+
+    run: StudentRun
+    start: State
+    """The expert's snapshot that the student starts from."""
+    target: State
+    """The expert's later snapshot."""
+    last_of_encoding: bool
+    """Whether learned pixels move after this step (`distill.steps_per_encoding`)."""
+    used: Callable[[], Int[Tensor, "U"]]
+    """Gives the pairs that the steps up to the next move of the pixels use."""
+
+
+class ImageVariable(ABC, Generic[State]):
+    """What is learned of the images. It may keep state between steps, so it serves one distillation alone.
+
+    Generic in what experts and students train: `Heads` or `Networks`.
+    """
+
+    block: ClassVar[bool] = False
+    """Whether Adam keeps one second moment for the whole variable (see `BlockAdam`)."""
+    noise: Float[Tensor, "2 d"] | None = None
+    """Mean and standard deviation of the noise that `distill.blend` noise adds to image features, if it can."""
+
+    @abstractmethod
+    def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
+        """The variable at the start set.
+
+        Raises:
+            RecordError: the start set lacks what is to be learned.
+        """
+
+    @abstractmethod
+    def matching(self, step: DistillationStep[State], pairs: LearnedPairs) -> Matching:
+        """The step's matching loss and its gradient at the pairs, `pairs.images` being the value of this variable.
+
+        Raises:
+            NonFiniteError: the expert did not move between start and target.
+        """
+
+    @abstractmethod
+    def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"] | None, Float[Tensor, "N d"]]:
+        """The pixels, where those are learned, as 8-bit numbers, and the image features."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What `resume` needs, on the CPU, beside the variable."""
+        return {}
+
+    def resume(self, state: Mapping[str, Tensor], device: str) -> None:
+        """Go on from what `state` gave."""
+
+
+class LearnedFeatures(ImageVariable[Heads]):
+    """Image features."""
+
+    block = True
+
+    def __init__(self, spread: Spread) -> None:
+        """Learn image features.
+
+        Args:
+            spread: of the real image features.
+        """
+        self.noise, self._spread = spread.moments, spread
+
+    def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
+        """The start's features, under Adam in units of each dimension's standard deviation."""
+        deviation = self._spread.moments[1]
+        unit = deviation if config.optimizer == "adam" else torch.ones_like(deviation)
+        return ImageStart(start.image_features, unit, self._spread.range, config.range_pull)
+
+    def matching(self, step: DistillationStep[Heads], pairs: LearnedPairs) -> Matching:
+        """The gradient of students that train heads."""
+        return heads_gradient(step.run, step.start, step.target, pairs)
+
+    def finished(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
+        """No pixels, and the features."""
+        return None, value
+
+
+class LearnedPixels(ImageVariable[Heads]):
+    """Pixels, seen through a frozen image encoder.
+
+    They are encoded once in `distill.steps_per_encoding` steps. Until they move, each step adds its gradient at their
+    features to a sum; then one pass back through the encoder turns the sum into the gradient at the pixels. The norm
+    that a step reports is that of its gradient at the features.
+    """
+
+    def __init__(self, encode: Encode, unit: Float[Tensor, "3 1 1"], batch: int, spread: Spread) -> None:
+        """Learn pixels.
+
+        Args:
+            encode: the frozen image encoder, from pixels in 0 to 1.
+            unit: the standard deviation that the encoder normalises pixels with.
+            batch: the most images whose graph fits in memory.
+            spread: of the real image features.
+        """
+        self.noise, self._encode, self._unit, self._batch = spread.moments, encode, unit, batch
+        self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
+        self._owed: Float[Tensor, "N d"] | None = None  # the features' gradient, summed since the pixels last moved
+
+    def begin(self, start: SyntheticSet, _config: DistillConfig, /) -> ImageStart:
+        """The start's pixels in units of the encoder's own deviation, as published."""
+        return _pixels_of(start, self._unit)
+
+    def matching(self, step: DistillationStep[Heads], pairs: LearnedPairs) -> Matching:
+        """The gradient of students that train heads; at the pixels only before they move."""
+        if self._encoded is None:
+            self._encoded = EncodedPixels(self._encode, pairs.images, self._batch, step.used())
+        encoded, learned = self._encoded, pairs.images.requires_grad
+        features = encoded.features if learned else encoded.features.detach()
+        found = heads_gradient(step.run, step.start, step.target, replace(pairs, images=features))
+        at_features = found.gradients.pop("image", None)
+        if at_features is not None:
+            self._owed = at_features if self._owed is None else self._owed + at_features
+            found = replace(found, norms={"image": float(at_features.norm())})
+            if step.last_of_encoding:
+                found.gradients["image"] = encoded.gradient(self._owed)
+        if step.last_of_encoding:
+            self._encoded, self._owed = None, None
+        return found
+
+    def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
+        """The pixels, and the features of their 8-bit numbers."""
+        return _eight_bit(value, self._encode, self._batch)
+
+    def state(self) -> dict[str, Tensor]:
+        """The gradient that the pixels are still to move along."""
+        return {} if self._owed is None else {"owed": self._owed.cpu()}
+
+    def resume(self, state: Mapping[str, Tensor], device: str) -> None:
+        """Go on from what `state` gave."""
+        self._encoded, self._owed = None, state["owed"].to(device) if "owed" in state else None
+
+
+class TrainedPixels(ImageVariable[Networks]):
+    """Pixels, seen through an image encoder that experts and students train too."""
+
+    def __init__(self, encoder: TrainedEncoder, unit: Float[Tensor, "3 1 1"]) -> None:
+        """Learn pixels.
+
+        Args:
+            encoder: the image encoder, on the distillation's device.
+            unit: the standard deviation that the encoder normalises pixels with.
+        """
+        self._encoder, self._unit = encoder, unit
+
+    def begin(self, start: SyntheticSet, _config: DistillConfig, /) -> ImageStart:
+        """The start's pixels in units of the encoder's own deviation, as published."""
+        return _pixels_of(start, self._unit)
+
+    def matching(self, step: DistillationStep[Networks], pairs: LearnedPairs) -> Matching:
+        """The gradient of students that train the image encoder and the text head."""
+        start, target = step.start.to(pairs.device), step.target.to(pairs.device)
+        return matching_gradient(self._encoder, step.run, start, target, pairs)
+
+    def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
+        """The pixels, and the features of their 8-bit numbers under the pretrained encoder."""
+        return _eight_bit(value, self._encoder.module, self._encoder.at_once)
+
+
+def _pixels_of(start: SyntheticSet, unit: Float[Tensor, "3 1 1"]) -> ImageStart:
+    if start.pixels is None:
+        raise RecordError("A distillation on pixels needs pixels to start from. Start from a set that has them.")
+    limits = torch.stack([torch.zeros_like(unit), torch.ones_like(unit)])
+    return ImageStart(start.pixels.float() / 255, unit, limits, pull=1.0)
+
+
+def _eight_bit(value: Tensor, encode: Encode, batch: int) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
+    """Pixels as they are stored, on the CPU, and what the encoder makes of them."""
+    pixels = (value * 255).round().clamp(0, 255).to(torch.uint8)
+    parts = (pixels.float() / 255).split(batch)
+    return pixels.cpu(), torch.cat([encode(part) for part in parts])
