@@ -15,14 +15,7 @@ import torch
 from rich.filesize import decimal
 
 from raydd.config import Config
-from raydd.data import DataSet
-from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
-from raydd.data.encoding import workers_for
-from raydd.data.feature_shards import views_in
-from raydd.data.features import feature_records
-from raydd.data.texts import texts_record
-from raydd.errors import RayddError
-from raydd.forecast import (
+from raydd.cost.bytes import (
     encoder_memory_bytes,
     expert_bytes,
     feature_bytes,
@@ -31,6 +24,13 @@ from raydd.forecast import (
     parameters_of,
     second_graph_bytes,
 )
+from raydd.data import DataSet
+from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder
+from raydd.data.encoding import workers_for
+from raydd.data.feature_shards import views_in
+from raydd.data.features import feature_records
+from raydd.data.texts import texts_record
+from raydd.errors import RayddError
 from raydd.place import device_of, home, images_at_once, open_store, use_threads
 from raydd.progress import Progress, silent
 from raydd.stages import pairs

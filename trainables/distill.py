@@ -11,6 +11,7 @@ from raydd import stages
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import PlaceError
+from raydd.evaluate.scores import TRIAL_SEEDS
 from raydd.place import open_store, use_threads
 from raydd.settings import with_settings
 from raydd.stages.students import with_fitted_rates
@@ -19,7 +20,6 @@ from raydd.tuning.claims import Claimant
 from raydd.tuning.reports import TrialReport
 
 SCORES = 2  # times that a trial is scored on val: at half of its steps, by one student, for the scheduler
-STUDENT_SEEDS = 3  # at the end; enough to rank trials, while the finals take `evaluate.seeds`
 POINTS_PER_SCORE = 12  # of the curve
 WAIT_SECONDS = 1.0  # between two looks at what others are making
 
@@ -71,7 +71,7 @@ def distillation_reports(config: Config, store: Store, claimant: Claimant) -> It
         if not last and point.step * SCORES // point.steps == scored:
             continue
         scored = point.step * SCORES // point.steps
-        synthetic, seeds = point.synthetic, STUDENT_SEEDS
+        synthetic, seeds = point.synthetic, TRIAL_SEEDS
         if not last:
             synthetic, seeds = _as_if_finished(config, store, synthetic), 1
         scores = stages.evaluate(config, store, synthetic, split="val", seeds=seeds).mean

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from raydd.config import Config
+from raydd.cost.seconds import expert_seconds, pixel_seconds, trial_seconds
 from raydd.data import Features, feature_records
 from raydd.errors import ConfigError
 from raydd.progress import Progress
@@ -17,7 +18,6 @@ from raydd.stages import features, pairs
 from raydd.stages.experts import open_experts
 from raydd.store import Store
 from raydd.tuning import study as studies
-from raydd.tuning.estimate import expert_seconds, pixel_seconds, trial_seconds
 from raydd.tuning.live import duration
 from raydd.tuning.places import hide_password
 from search_spaces import Space

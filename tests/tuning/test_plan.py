@@ -10,12 +10,12 @@ from rich.console import Console
 from stage_settings import TINY
 
 from raydd.config import Config
+from raydd.cost import seconds as costs
 from raydd.errors import ConfigError
 from raydd.progress import silent
 from raydd.settings import load, with_settings
 from raydd.stages import features
 from raydd.store import Store
-from raydd.tuning import estimate
 from raydd.tuning.plan import Plan, make_plan
 from raydd.tuning.whole import run_sweep
 from search_spaces import Space, draw_configs
@@ -41,7 +41,7 @@ def plan(config: Config, suggest: Suggest, store: Store, at_once: int) -> Plan:
 @pytest.fixture
 def seconds(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Seconds:
     """The time that so many trials of a space are expected to take, so many at once."""
-    monkeypatch.setattr(estimate, "core_speed", lambda width, rows: SPEED)
+    monkeypatch.setattr(costs, "core_speed", lambda width, rows: SPEED)
     base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
     features(base, store)
 
@@ -71,7 +71,7 @@ def test_trials_share_the_experts_of_a_recipe(seconds: Seconds) -> None:
 def test_the_plan_tells_what_finals_cost_in_pixels(
     tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "image_seconds", lambda encoders, images: 5.0)
+    monkeypatch.setattr(costs, "image_seconds", lambda encoders, images: 5.0)
     base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
 
     def finals(settings: Mapping[str, Any]) -> str:
