@@ -15,10 +15,10 @@ import torch
 from rich.filesize import decimal
 
 from raydd.config import Config
+from raydd.cost.bytes import expert_bytes
 from raydd.data import DataSet
 from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.errors import RayddError
-from raydd.forecast import expert_bytes
 from raydd.place import device_of, home, open_store, use_threads
 from raydd.progress import Progress, silent
 from raydd.protocols import Workbench, open_workbench

@@ -12,7 +12,7 @@ import raydd
 from raydd.cli import COMMANDS
 
 ROOMS = ("raydd.config", "raydd.settings", "raydd.place", "raydd.stages")
-ENGINE = ("raydd.data", "raydd.distill", "raydd.evaluate", "raydd.store", "raydd.stages")
+ENGINE = ("raydd.data", "raydd.distill", "raydd.evaluate", "raydd.store", "raydd.sets", "raydd.cost", "raydd.stages")
 
 
 def modules_of(package: str) -> list[str]:

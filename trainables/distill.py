@@ -11,6 +11,7 @@ from raydd import stages
 from raydd.config import Config
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import PlaceError
+from raydd.evaluate.scores import TRIAL_SEEDS
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, Workbench, open_workbench, trial_settings
 from raydd.settings import with_settings
@@ -19,7 +20,6 @@ from raydd.tuning.claims import Claimant
 from raydd.tuning.reports import TrialReport
 
 SCORES = 2  # times that a trial is scored on val: at half of its steps, by one student, for the scheduler
-STUDENT_SEEDS = 3  # at the end; enough to rank trials, while the finals take `evaluate.seeds`
 POINTS_PER_SCORE = 12  # of the curve
 WAIT_SECONDS = 1.0  # between two looks at what others are making
 
@@ -73,7 +73,7 @@ def distillation_reports(work: Workbench[Any]) -> Iterator[TrialReport]:
         if not last and point.step * SCORES // point.steps == scored:
             continue
         scored = point.step * SCORES // point.steps
-        synthetic, seeds = point.synthetic, range(STUDENT_SEEDS)
+        synthetic, seeds = point.synthetic, range(TRIAL_SEEDS)
         if not last:
             # As if finished, lest the scheduler judge a trial by its learning rate at the start.
             synthetic = stages.fit_rates(work, synthetic)[0] if work.config.distill.fit_rates else synthetic

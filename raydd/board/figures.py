@@ -76,7 +76,7 @@ def search_history(scores: Mapping[int, float], stopped: Mapping[int, float]) ->
 
 
 def importance(shares: Mapping[str, float]) -> Figure:
-    """How much of the spread of val r_mean each setting accounts for."""
+    """How much each setting decides whether a trial is among the best tenth on val."""
     names = sorted(shares, key=lambda name: shares[name])
     figure = Figure(figsize=(7, 0.8 + 0.3 * len(names)), layout="constrained")
     axes = figure.add_subplot()

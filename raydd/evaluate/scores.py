@@ -6,6 +6,8 @@ from typing import Any
 
 from raydd.evaluate.retrieval import METRICS
 
+TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials, while the finals take `evaluate.seeds`
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -117,7 +117,8 @@ def _provenance(opened: OpenedSet, licence: str) -> Sequence[str]:
 
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     if not scores:
-        return "## Scores\n\nNone are known. `raydd run` with the same settings makes them.\n"
+        known = "None are known. `raydd evaluate --set FOLDER` makes them, FOLDER being the set as raydd wrote it."
+        return f"## Scores\n\n{known}\n"
     lines = [
         "## Scores",
         "",

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from raydd.config import Config, DistillConfig
+from raydd.config import Config, DataConfig, DistillConfig
 from raydd.data import (
     CaptionFeatures,
     DataSet,
@@ -374,7 +374,7 @@ class Workbench(ABC, Generic[Networks]):
         """A set as the real pairs that it started from, each image and caption encoded once more."""
         pixels = self.start_pixels(pairs)
         captions = self.data.train.captions
-        started: list[str] = [captions[index] for index in pairs.start_captions.tolist()]
+        started: list[str] = [captions[int(index)] for index in pairs.start_captions]
         with torch.no_grad():
             texts = self.text_encoder.encode(started).float().cpu()
         return replace(pairs, image_features=self.encode_pixels(pixels), text_features=texts, pixels=pixels)

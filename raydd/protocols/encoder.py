@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from raydd.config import DistillConfig
+from raydd.cost.bytes import encoder_memory_bytes, feature_bytes, parameters_of, second_graph_bytes
 from raydd.data import ImageEncoder, ImageSource, ViewsOf, load_image_encoder, open_views, texts_record
 from raydd.data.augment import transform_of
 from raydd.data.encoders import image_identity
@@ -30,7 +31,6 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories, content_of, extend
 from raydd.errors import ConfigError
 from raydd.evaluate.encoder_students import embed_pairs, score_networks, train_student
-from raydd.forecast import encoder_memory_bytes, feature_bytes, parameters_of, second_graph_bytes
 from raydd.protocols.base import Workbench
 from raydd.protocols.student_modules import EncoderModule, HeadModule, head_tensors
 from raydd.store import Record

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raydd.config import DistillConfig
+from raydd.cost.bytes import feature_bytes, graph_bytes, memory_bytes, parameters_of
 from raydd.data import Features, HeldOut, ImageSource, ViewsOf, encode_features, encode_held_out, feature_records
 from raydd.data.augment import transform_of
 from raydd.data.encoders import image_identity
@@ -23,7 +24,6 @@ from raydd.distill.start import start_of
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories, content_of
 from raydd.evaluate.students import score_heads, synthetic_pairs, train_students
-from raydd.forecast import feature_bytes, graph_bytes, memory_bytes, parameters_of
 from raydd.protocols import selecting
 from raydd.protocols.base import Workbench
 from raydd.protocols.student_modules import HeadModule, head_tensors

@@ -5,7 +5,6 @@ of the dark in their place.
 """
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,29 +92,6 @@ def history(trials: Sequence[Trial]) -> Chart:
     if first:
         words += f" Best: trial {first[0].number} with {first[0].r_mean:.2f} percent on val."
     return chart("history", "History", words, figure)
-
-
-def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, float]:
-    """How much each setting decides whether a trial is among the best tenth (PED-ANOVA), the most important first.
-
-    All zero where there are too few trials to tell, or nothing that varies.
-    """
-    place = list(objectives).index("r_mean")
-    complete = studies.ranked(study, objectives)
-    unknown = dict.fromkeys(complete[0].params if complete else (), 0.0)
-    if len(complete) < studies.STARTUP_TRIALS:
-        return unknown
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that low targets count as good, which the sign below heeds
-        try:
-            found = optuna.importance.get_param_importances(
-                study,
-                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                target=lambda trial: -trial.values[place],
-            )
-        except (ValueError, RuntimeError):  # no setting is in every trial, or all scores are equal
-            return unknown
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def importance(shares: Mapping[str, float]) -> Chart:

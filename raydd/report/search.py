@@ -12,6 +12,7 @@ from raydd.report import charts
 from raydd.report.sets import MEASURES
 from raydd.report.sweeps import Trial, best_first, choices, front, trials_of
 from raydd.tuning import study as studies
+from raydd.tuning.importance import importances
 from raydd.tuning.live import brief, duration
 
 TABLED = 50  # trials in the page's table
@@ -27,7 +28,7 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
         history: what MLflow has of its trials.
     """
     trials = trials_of(study, objectives, history.last())
-    shares = charts.importances(study, objectives)
+    shares = importances(study, objectives)
     return {
         "history": charts.history(trials),
         "importance": charts.importance(shares) if any(shares.values()) else None,

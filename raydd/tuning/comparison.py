@@ -15,6 +15,7 @@ from rich.table import Table
 from raydd.board.comparison import write_comparison
 from raydd.config import CompareConfig, Config
 from raydd.console import progress_on
+from raydd.cost.seconds import pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.place import home, open_store
 from raydd.progress import silent
@@ -24,7 +25,6 @@ from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_r
 from raydd.store import Store, fingerprint
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster
-from raydd.tuning.estimate import pixel_seconds, trial_seconds
 from raydd.tuning.finals import reason_of
 from raydd.tuning.live import duration
 from raydd.tuning.places import settled

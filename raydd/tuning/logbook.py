@@ -113,10 +113,10 @@ class Logbook:
 
         Args:
             result: what came out.
-            shares: the settings' importance for val r_mean; may be empty.
+            shares: the settings' importance for val r_mean, see `raydd.tuning.importance`; zeros are not drawn.
         """
         self._sweep.figure("figures/history.png", lambda: figures.search_history(result.scores, result.stopped))
-        if shares:
+        if any(shares.values()):
             self._sweep.figure("figures/importance.png", lambda: figures.importance(shares))
         if len(result.objectives) > 1 and result.points:
             points, front = list(result.points.values()), [result.points[number] for number in result.front]

@@ -11,10 +11,10 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from raydd.config import Config
+from raydd.cost.seconds import expert_seconds, pixel_seconds, trial_seconds
 from raydd.protocols import Workbench, changed, trial_settings
 from raydd.settings import flatten
 from raydd.tuning import study as studies
-from raydd.tuning.estimate import expert_seconds, pixel_seconds, trial_seconds
 from raydd.tuning.live import duration
 from raydd.tuning.places import hide_password
 from search_spaces import Space

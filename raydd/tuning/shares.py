@@ -6,18 +6,9 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from raydd.config import Config
+from raydd.cost.bytes import trial_bytes
 from raydd.errors import ConfigError
-from raydd.forecast import parameters_of
 from raydd.settings import with_settings
-from trainables.distill import STUDENT_SEEDS
-
-CONTEXT_BYTES = 800 * 2**20  # CUDA's own, and the libraries' work space
-SCORING_BYTES = 512 * 2**20  # similarities of queries and candidates, taken in chunks
-SAFETY = 1.25
-_FLOAT = 4
-_HEAD_COPIES = 6  # start and target of both heads, their difference, its square, on the way
-_STUDENT_COPIES = 3  # parameters, gradients and momentum; the optimiser is one kernel without temporaries
-_WALK_TENSORS = 16  # rows that a student step keeps for the second backward pass, over two heads
 
 
 def with_gpu_share(
@@ -46,16 +37,6 @@ def with_gpu_share(
             "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it all the same."
         )
     return with_settings(config, {"sweep.gpus": 1 / (size // need)})
-
-
-def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
-    """GPU memory that a trial on features may need, in bytes; an upper estimate."""
-    width = config.experts.width or image_width
-    parameters = parameters_of(config, image_width, text_width)
-    steps, rows = config.distill.student_steps, config.distill.minibatch_size
-    seen = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step looks at all before it
-    tensors = parameters * (_HEAD_COPIES + _STUDENT_COPIES * STUDENT_SEEDS) + seen * rows * width * _WALK_TENSORS
-    return int(SAFETY * (CONTEXT_BYTES + SCORING_BYTES + _FLOAT * tensors))
 
 
 def _gpu_bytes(wait: float) -> int:

@@ -22,6 +22,7 @@ from raydd.tuning import study as studies
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster, share_of_node, slots
 from raydd.tuning.finals import Candidate, Finalist, run_finals
+from raydd.tuning.importance import importances
 from raydd.tuning.lease import driving
 from raydd.tuning.live import Board
 from raydd.tuning.logbook import Logbook
@@ -83,7 +84,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
             _run_trials(plan, study, work.opened.listings, claims, logbook, console)
             finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
             result = conclude(study, config, finalists)
-            logbook.concluded(result, _importance(study, base.sweep.objectives))
+            logbook.concluded(result, importances(study, base.sweep.objectives))
     folder = home(config.place) / "sweeps" / result.name
     result.write(folder)
     console.print(result.tables())
@@ -187,15 +188,3 @@ def _tracking(config: Config, console: Console) -> Tracking:
         home(config.place) / "mlartifacts",
         lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True),
     )
-
-
-def _importance(study: optuna.Study, objectives: tuple[str, ...]) -> Mapping[str, float]:
-    """The settings' importance for val r_mean; empty while there are too few trials to tell."""
-    place = objectives.index("r_mean")
-    if len(studies.ranked(study, objectives)) < studies.STARTUP_TRIALS:
-        return {}
-    try:
-        # Optuna's default takes low targets as good; other evaluators do not mind the sign.
-        return optuna.importance.get_param_importances(study, target=lambda trial: -trial.values[place])
-    except (ValueError, RuntimeError):  # no setting is in every trial, or all scores are equal
-        return {}

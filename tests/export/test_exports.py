@@ -10,6 +10,7 @@ import torch
 import yaml
 from made_sets import ENCODERS, flags, made_set
 from PIL import Image
+from written_sets import folder_of, saved
 
 import raydd
 from raydd.cli import main
@@ -19,7 +20,9 @@ from raydd.distill.heads import Head, embed
 from raydd.errors import RecordError
 from raydd.export.cards import licence_of
 from raydd.sets.read import OpenedSet, kept_scores, open_set
+from raydd.settings import load
 
+ENCODER_SET = {"distill.protocol": "encoder", "distill.space": "pixels", "distill.pairs": 4}
 Exported = Callable[[str], Path]
 
 
@@ -160,6 +163,30 @@ def test_a_set_of_features_has_no_pictures(tmp_path: Path):
         assert main(["export", "--set", str(made.folder), "--to", to, str(tmp_path / to), *ENCODERS]) == 0
     assert "no pictures in it" in (tmp_path / "png" / "README.md").read_text()
     assert not (tmp_path / "png" / "images").exists()
+
+
+def trained_encoder_set(folder: Path) -> Path:
+    """A set whose students train the image encoder too."""
+    return folder_of(saved(folder, settings=load(settings={**ENCODER_SET, "distill.rank": 2})))
+
+
+def test_a_card_of_a_set_that_trains_its_encoder_says_so(tmp_path: Path):
+    assert main(["export", "--set", str(trained_encoder_set(tmp_path)), "--to", "png", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "efficientnet-lite0 (images), which students train, and minilm (texts), frozen" in text
+    assert "trains the image encoder and a text head on them" in text
+    assert "(image encoder), 0.2 (text head)" in text
+    assert "both frozen" not in text
+    assert "projection heads" not in text
+
+
+@pytest.mark.parametrize("to", ["head", "onnx"])
+def test_heads_of_a_set_that_trains_its_encoder_are_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str
+):
+    assert main(["export", "--set", str(trained_encoder_set(tmp_path)), "--to", to, str(tmp_path / "out")]) == 2
+    assert "This set trains the image encoder too (efficientnet-lite0)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_set_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

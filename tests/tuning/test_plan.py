@@ -10,9 +10,9 @@ from stage_settings import TINY
 
 import raydd
 from raydd.config import Config
+from raydd.cost import seconds as costs
 from raydd.settings import with_settings
 from raydd.store import Store
-from raydd.tuning import estimate
 from raydd.tuning.plan import Plan, make_plan
 from search_spaces import Space, draw_configs
 
@@ -31,7 +31,7 @@ def plan(config: Config, suggest: Suggest, store: Store, at_once: int) -> Plan:
 @pytest.fixture
 def seconds(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Seconds:
     """The time that so many trials of a space are expected to take, so many at once."""
-    monkeypatch.setattr(estimate, "core_speed", lambda width, rows: SPEED)
+    monkeypatch.setattr(costs, "core_speed", lambda width, rows: SPEED)
     base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
     raydd.open(base, store).prepare()
 
@@ -61,7 +61,7 @@ def test_trials_share_the_experts_of_a_recipe(seconds: Seconds) -> None:
 def test_the_plan_tells_what_finals_cost_in_pixels(
     tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimate, "image_seconds", lambda encoders, images: 5.0)
+    monkeypatch.setattr(costs, "image_seconds", lambda encoders, images: 5.0)
     base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
 
     def finals(settings: Mapping[str, Any]) -> str:

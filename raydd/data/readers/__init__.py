@@ -3,14 +3,11 @@
 A reader of your own needs no change here: `data.reader` takes `module:NAME` or `FILE.py:NAME` of such a function.
 """
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from raydd.config import DataConfig
-from raydd.data.images import FileImage
-from raydd.data.listing import SPLITS, Entry, Listing, Problem
+from raydd.data.listing import SPLITS, Entry, Listing
 from raydd.data.readers import coco, flat_json, karpathy, parquet_files, stamps, tar_shards
 from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from raydd.cost.bytes import graph_bytes
 from raydd.data.encoders.lean_graph import LeanGraph
-from raydd.forecast import graph_bytes
 
 
 def network(*, channels_last: bool = False) -> nn.Module:

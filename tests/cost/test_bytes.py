@@ -1,9 +1,10 @@
+from dataclasses import replace
+
 import torch
 from torch import nn
 
-from raydd.distill.experts import Experts
-from raydd.distill.heads import head_size
-from raydd.forecast import (
+from raydd.config import Config
+from raydd.cost.bytes import (
     encoder_memory_bytes,
     expert_bytes,
     feature_bytes,
@@ -11,7 +12,11 @@ from raydd.forecast import (
     memory_bytes,
     parameters_of,
     second_graph_bytes,
+    trial_bytes,
 )
+from raydd.distill.experts import Experts
+from raydd.distill.heads import head_size
+from raydd.evaluate.scores import TRIAL_SEEDS
 from raydd.settings import load
 from raydd.store import Record, Store
 
@@ -102,3 +107,35 @@ def test_the_exact_gradient_holds_each_steps_weights():
 
     assert need("exact", 16) - need("exact", 4) == 12 * 4 * 5_000_000
     assert need("constant-memory", 16) == need("constant-memory", 4)
+
+
+def test_larger_heads_and_longer_walks_need_more():
+    small = Config()
+    longer = replace(small, distill=replace(small.distill, student_steps=40))
+    assert trial_bytes(small, 1280, 384) < trial_bytes(small, 2304, 768)
+    assert trial_bytes(small, 2304, 768) < trial_bytes(longer, 2304, 768)
+
+
+def test_a_trial_of_the_published_sizes_is_expected_to_need_a_few_gigabytes():
+    assert 2e9 < trial_bytes(Config(), 2304, 768) < 6e9
+
+
+def test_a_run_and_a_trial_count_heads_alike():
+    config = load(settings={"distill.space": "features", "evaluate.seeds": TRIAL_SEEDS})
+    longer = load(settings={"distill.space": "features", "evaluate.seeds": TRIAL_SEEDS, "distill.student_steps": 40})
+
+    def run(config: Config) -> int:
+        return memory_bytes(config, 2304, 768, size=32, graph=0, images=1, workers=0)
+
+    def trial(config: Config) -> int:
+        return trial_bytes(config, 2304, 768)
+
+    assert run(longer) - run(config) == trial(longer) - trial(config) > 0
+
+
+def test_kept_graphs_of_pixels_come_on_top_of_the_heads():
+    config = load(settings={"distill.space": "pixels"})
+    without = memory_bytes(config, 2304, 768, size=32, graph=0, images=1, workers=0)
+    graph = 1_000_000
+    need = memory_bytes(config, 2304, 768, size=32, graph=graph, images=1, workers=0)
+    assert need - without == config.distill.pairs * graph

@@ -1,4 +1,7 @@
-"""What a planned run will take of disk and memory, before it starts. Sizes in bytes; memory is an upper estimate."""
+"""What a planned run takes of disk and memory. Sizes in bytes; memory is an upper estimate.
+
+The memory of matching and of students on features is counted in one place, `heads_bytes`, for a run and for a trial.
+"""
 
 import torch
 from torch import nn
@@ -7,12 +10,18 @@ from torch.func import functional_call
 from raydd.config import Config
 from raydd.distill.encoding import KEPT_BYTES
 from raydd.distill.heads import head_size
+from raydd.evaluate.scores import TRIAL_SEEDS
 from raydd.memory import kept_by_autograd
 
 _HALF, _SINGLE = 2, 4  # bytes of a stored and of a computed number
 _PROCESS = 1_200_000_000  # Python, torch, the encoders' packages and their weights
-_HEAD_COPIES = 8  # start, target, and what the matching loss keeps of them
-_STUDENT_COPIES = 4  # parameters, gradients, momentum, one temporary
+CONTEXT_BYTES = 800 * 2**20  # CUDA's own, and the libraries' work space
+_SCORING = 512 * 2**20  # similarities of queries and candidates, taken in chunks
+_SAFETY = 1.25
+_HEAD_COPIES = 6  # start and target of both heads, their difference, its square, on the way
+_STUDENT_COPIES = 3  # parameters, gradients and momentum; the optimiser is one kernel without temporaries
+_WALK_TENSORS = 16  # rows that a student step keeps for the second backward pass, over two heads
+_ENCODER_COPIES = 8  # start, target, and what the matching loss keeps of a trained encoder's weights
 _FORWARD = 32  # what an encoder holds of an image on the way forward, in sizes of the image
 _BACKWARD = 1.2  # the gradients on the way back, beside the graph
 _WORKER = 250_000_000  # a process that decodes or encodes images
@@ -46,6 +55,28 @@ def expert_bytes(config: Config, parameters: int) -> int:
     return _HALF * parameters * stored
 
 
+def heads_bytes(config: Config, image_width: int, text_width: int, *, students: int) -> int:
+    """Peak memory of heads on features: the matching of trajectories, and students side by side.
+
+    Args:
+        config: all settings.
+        image_width: of the image features.
+        text_width: of the text features.
+        students: trained at once.
+    """
+    width = config.experts.width or image_width
+    parameters = parameters_of(config, image_width, text_width)
+    steps, rows = config.distill.student_steps, config.distill.minibatch_size
+    seen = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step looks at all before it
+    numbers = parameters * (_HEAD_COPIES + _STUDENT_COPIES * students) + seen * rows * width * _WALK_TENSORS
+    return int(_SAFETY * (_SCORING + _SINGLE * numbers))
+
+
+def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
+    """GPU memory that a trial on features needs, for its share of a GPU."""
+    return int(_SAFETY * CONTEXT_BYTES) + heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
+
+
 def memory_bytes(
     config: Config, image_width: int, text_width: int, *, size: int, graph: int, images: int, workers: int
 ) -> int:
@@ -64,9 +95,8 @@ def memory_bytes(
     if config.distill.space != "features":
         per_image = max(per_image, int(_BACKWARD * graph))
     kept = min(KEPT_BYTES, config.distill.pairs * graph) if config.distill.space == "pixels" else 0
-    copies = max(_HEAD_COPIES, _STUDENT_COPIES * config.evaluate.seeds)
-    heads = copies * _SINGLE * parameters_of(config, image_width, text_width)
-    return _PROCESS + workers * _WORKER + max(images * per_image + kept, heads)
+    heads = heads_bytes(config, image_width, text_width, students=config.evaluate.seeds)
+    return _PROCESS + workers * _WORKER + kept + max(images * per_image, heads)
 
 
 def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images: int) -> int:
@@ -79,7 +109,7 @@ def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images:
         images: in the encoder at once.
     """
     walked = config.distill.student_steps if config.distill.gradient == "exact" else 0  # each step's weights are kept
-    weights = (_HEAD_COPIES + walked) * _SINGLE * parameters
+    weights = (_ENCODER_COPIES + walked) * _SINGLE * parameters
     return _PROCESS + weights + int(_BACKWARD * images * graph)
 
 

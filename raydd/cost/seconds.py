@@ -1,4 +1,7 @@
-"""How long trials may take before any has run: operations counted, over the speed of a core. Good to a factor 2."""
+"""Expected seconds of trials, experts and pixels: operations counted, over the measured speed of a core.
+
+Good to a factor of 2.
+"""
 
 import functools
 import math
@@ -8,10 +11,10 @@ from collections.abc import Callable
 import torch
 
 from raydd.config import Config, EncodersConfig
+from raydd.cost.bytes import parameters_of
 from raydd.data import load_image_encoder
-from raydd.forecast import parameters_of
+from raydd.evaluate.scores import TRIAL_SEEDS
 from raydd.place import images_at_once, one_thread
-from trainables.distill import STUDENT_SEEDS
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
 _STEP = 68  # of a distillation step, per T B D^2: both heads forward, backward, and backward again
@@ -32,7 +35,7 @@ def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
     parameters = parameters_of(config, image_width, text_width)
     steps = distill.steps * _STEP * distill.student_steps * distill.minibatch_size * width**2
     fits = _FITS if distill.fit_rates else 0
-    students = (1 + STUDENT_SEEDS + fits) * _STUDENT * config.students.epochs * distill.pairs * parameters
+    students = (1 + TRIAL_SEEDS + fits) * _STUDENT * config.students.epochs * distill.pairs * parameters
     return (steps + students) / core_speed(width, distill.minibatch_size)
 
 

@@ -3,42 +3,42 @@ from dataclasses import replace
 import pytest
 
 from raydd.config import Config, EncodersConfig
+from raydd.cost import seconds as costs
 from raydd.settings import load
-from raydd.tuning import estimate
 
 
 @pytest.fixture(autouse=True)
 def steady(monkeypatch):
-    monkeypatch.setattr(estimate, "core_speed", lambda width, rows: 1e10)
+    monkeypatch.setattr(costs, "core_speed", lambda width, rows: 1e10)
 
 
 def test_longer_walks_take_longer():
     config = Config()
     longer = replace(config, distill=replace(config.distill, student_steps=10 * config.distill.student_steps))
-    seconds = estimate.trial_seconds(config, 1280, 384)
-    assert 5 * seconds < estimate.trial_seconds(longer, 1280, 384) < 10 * seconds
+    seconds = costs.trial_seconds(config, 1280, 384)
+    assert 5 * seconds < costs.trial_seconds(longer, 1280, 384) < 10 * seconds
 
 
 def test_experts_take_as_long_as_the_last_epoch_that_is_read():
     config = Config()
     further = replace(config, distill=replace(config.distill, target_epochs=3 * config.distill.target_epochs))
-    seconds = estimate.expert_seconds(config, 1280, 384, 600)
-    assert estimate.expert_seconds(further, 1280, 384, 600) == pytest.approx(3 * seconds)
+    seconds = costs.expert_seconds(config, 1280, 384, 600)
+    assert costs.expert_seconds(further, 1280, 384, 600) == pytest.approx(3 * seconds)
 
 
 def test_a_core_multiplies_at_a_plausible_speed(monkeypatch):
     monkeypatch.undo()
-    assert 1e8 < estimate.core_speed(256, 20) < 1e13
+    assert 1e8 < costs.core_speed(256, 20) < 1e13
 
 
 def test_pixels_cost_a_pass_a_step_and_pair(monkeypatch):
-    monkeypatch.setattr(estimate, "image_seconds", lambda encoders, images: 0.5)
-    assert estimate.pixel_seconds(load(settings={"pixels.steps": 10, "distill.pairs": 20})) == 10 * 20 * 0.5
-    assert estimate.pixel_seconds(load(settings={"distill.space": "features"})) == 0
+    monkeypatch.setattr(costs, "image_seconds", lambda encoders, images: 0.5)
+    assert costs.pixel_seconds(load(settings={"pixels.steps": 10, "distill.pairs": 20})) == 10 * 20 * 0.5
+    assert costs.pixel_seconds(load(settings={"distill.space": "features"})) == 0
     direct = {"distill.space": "pixels", "distill.pairs": 20, "distill.steps": 10, "distill.steps_per_encoding": 4}
-    assert estimate.pixel_seconds(load(settings=direct)) == 3 * 20 * 0.5
+    assert costs.pixel_seconds(load(settings=direct)) == 3 * 20 * 0.5
 
 
 def test_an_image_takes_a_plausible_time():
     encoders = EncodersConfig(image="tiny_encoders:image")
-    assert 1e-6 < estimate.image_seconds(encoders, 4) < 1
+    assert 1e-6 < costs.image_seconds(encoders, 4) < 1

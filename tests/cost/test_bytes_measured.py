@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from wide_encoders import IMAGE_WIDTH, TEXT_WIDTH
 
+from raydd.cost.bytes import CONTEXT_BYTES, trial_bytes
 from raydd.settings import load
-from raydd.tuning.shares import CONTEXT_BYTES, trial_bytes
 
 TRIAL = """
 import json, sys
@@ -20,7 +20,7 @@ from raydd import stages
 from raydd.memory import peak_bytes, reset_peak
 from raydd.place import open_store
 from raydd.settings import load
-from trainables.distill import STUDENT_SEEDS
+from raydd.evaluate.scores import TRIAL_SEEDS
 
 config = load(settings=json.loads(sys.argv[1]))
 store = open_store(config.place)
@@ -29,7 +29,7 @@ work.experts()
 reset_peak("cpu")
 before = psutil.Process().memory_info().rss
 synthetic = stages.final_synthetic(work)
-stages.score_students(work, synthetic, split="val", seeds=range(STUDENT_SEEDS))
+stages.score_students(work, synthetic, split="val", seeds=range(TRIAL_SEEDS))
 print(peak_bytes("cpu") - before)
 """
 
