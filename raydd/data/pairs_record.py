@@ -4,11 +4,11 @@ Columns of texts and numbers are safetensors files, mapped into memory; a row is
 mapped when one of its rows is asked for, and few of them at the same time, since some kernels count megabytes around
 each row as memory of the process. So opening takes the same time and memory at any number of pairs.
 
-    SPLIT/images-00000.safetensors      of 131,072 images: id, name, path (texts), container, numbers [n 2]
-    SPLIT/captions-00000.safetensors    of 131,072 captions: caption (texts)
+    SPLIT/images-00000.safetensors      of 262,144 images: id, name, path (texts), container, numbers [n 2]
+    SPLIT/captions-00000.safetensors    of 262,144 captions: caption (texts)
     SPLIT/image_of_caption.safetensors  image_of_caption [C]
     containers.safetensors              kind [k], base [k], path, column (texts)
-    problems-00000.safetensors          of 131,072 problems: kind, which, detail (texts), left_out [p]
+    problems-00000.safetensors          of 262,144 problems: kind, which, detail (texts), left_out [p]
 
 A column of texts T is `T.bytes`, UTF-8, and `T.offsets` [n + 1] into it. A container is what many images share: a tar
 file, a column of a Parquet file, or the folder that files of their own lie in; paths are relative to a folder of
@@ -39,7 +39,7 @@ from raydd.store import Record, Store
 from raydd.store.records import checksum
 
 VERSION = 2  # 1: verdicts alone, named by sizes
-PER_FILE = 1 << 17  # rows of a file, some megabytes
+PER_FILE = 1 << 18  # rows of a file, some megabytes
 MAPPED = 4  # files that a process has mapped at the same time
 STAGE = "pairs"
 KINDS: tuple[type, ...] = (FileImage, ParquetImage, TarImage)

@@ -13,3 +13,11 @@ def test_a_point_has_its_time_and_its_memory(name: str, at: int, tmp_path: Path)
     found = scaling.SCALES[name].point(at, tmp_path)
     assert found["CPU seconds"] > 0
     assert 0 < found["peak MB"] < 1_000
+
+
+@pytest.mark.slow
+def test_opening_a_listed_data_set_is_quick_and_small(tmp_path: Path) -> None:
+    found = scaling.SCALES["pairs-listed"].point(30_000, tmp_path)
+    assert found["record, MB"] > 1
+    assert 0 < found["seconds, later"] < found["seconds, first on a machine"] + 1 < 10
+    assert 0 < found["peak MB, first"] < 200
