@@ -19,6 +19,6 @@ def pairs_picture(synthetic: SyntheticSet, train: Pairs, size: int) -> Figure:
     """
     count = min(COLUMNS, len(synthetic))
     start = open_pixels([train.images[index] for index in synthetic.start_images[:count].tolist()], size)
-    captions = [train.captions[index] for index in synthetic.start_captions[:count].tolist()]
+    captions = [train.captions[int(index)] for index in synthetic.start_captions[:count]]
     pixels = start if synthetic.pixels is None else synthetic.pixels[:count]
     return synthetic_pairs(start.numpy(), pixels.numpy(), captions, count)

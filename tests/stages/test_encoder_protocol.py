@@ -14,6 +14,7 @@ from raydd.cli import main
 from raydd.config import Config
 from raydd.distill import image_variables
 from raydd.distill.matching import Matching
+from raydd.distill.methods import METHODS
 from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.retrieval import METRICS
 from raydd.settings import load, with_settings
