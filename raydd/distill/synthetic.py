@@ -1,6 +1,7 @@
 """The synthetic set: what a distillation gives, and what a student trains on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from raydd.distill.similarity import Similarity
 
 _FACTOR = "similarity."  # prefix of the similarity's factors among the stored tensors
+_LOSS = "loss."  # prefix of the loss's parameters
 
 
 @dataclass(frozen=True)
@@ -25,23 +27,26 @@ class SyntheticSet:
     rate_text: float
     """Learning rate of the student's text head."""
     loss: str
-    """Name of the loss that students are to train on, in `raydd.distill.losses.LOSSES`."""
+    """Name of the loss that students are to train on (`raydd.distill.losses.find_loss`)."""
     start_images: Int[Tensor, "N"]
     """Training images that the pairs started from."""
     start_captions: Int[Tensor, "N"]
     """Training captions that the pairs started from."""
     pixels: UInt8[Tensor, "N 3 H W"] | None = None
     """The synthetic images, 0 to 255; None when only features were learned."""
+    loss_parameters: Mapping[str, float] = field(default_factory=dict)
+    """The loss's own parameters by name, as they were learned."""
 
     def __len__(self) -> int:
         return len(self.text_features)
 
     @property
     def stored_bytes(self) -> int:
-        """Size of what a student needs: pixels or else image features, text features, similarity, two rates."""
+        """Size of what a student needs: pixels or else image features, text features, similarity, two learning
+        rates, the loss's parameters."""
         images = self.image_features if self.pixels is None else self.pixels
         parts = [images, self.text_features, *self.similarity.factors.values()]
-        return sum(part.numel() * part.element_size() for part in parts) + 16
+        return sum(part.numel() * part.element_size() for part in parts) + 16 + 8 * len(self.loss_parameters)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named tensors, for safetensors."""
@@ -53,6 +58,7 @@ class SyntheticSet:
             "start_captions": self.start_captions,
             "similarity_matrix": self.similarity.matrix(),
             **{_FACTOR + name: factor for name, factor in self.similarity.factors.items()},
+            **{_LOSS + name: torch.tensor(value, dtype=torch.float64) for name, value in self.loss_parameters.items()},
         }
         if self.pixels is not None:
             named["pixels"] = self.pixels
@@ -78,4 +84,5 @@ class SyntheticSet:
             named["start_images"],
             named["start_captions"],
             named.get("pixels"),
+            {name.removeprefix(_LOSS): float(part) for name, part in named.items() if name.startswith(_LOSS)},
         )

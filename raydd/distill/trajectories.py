@@ -75,9 +75,13 @@ class Trajectories(ABC, Generic[State]):
 
 
 def content_of(recipe: ExpertsConfig) -> dict[str, Any]:
-    """What of a recipe decides trajectories, whatever is trained; a step size that stays is not named."""
+    """The settings of a recipe that decide trajectories, for heads and for a trained encoder alike.
+
+    A learning rate that is kept and the loss InfoNCE are defaults, and are left out.
+    """
     content = {name: getattr(recipe, name) for name in ("lr", "batch_size", "dropout", "temperature")}
-    return content | ({"anneal": recipe.anneal} if recipe.anneal else {})
+    content |= {"anneal": recipe.anneal} if recipe.anneal else {}
+    return content | ({"loss": recipe.loss} if recipe.loss != "infonce" else {})
 
 
 def extend(
@@ -95,7 +99,7 @@ def extend(
         expert: which trajectory.
         keep: epochs after which a snapshot is wanted.
         train_epoch: from a state, the epoch's number and its seed to the mean loss and the new state.
-        on_epoch: told each finished epoch's number and mean loss.
+        on_epoch: called after each epoch with its number and mean loss.
 
     Raises:
         NonFiniteError: the loss became NaN or infinite.

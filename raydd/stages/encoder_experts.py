@@ -91,7 +91,7 @@ def train_expert(bench: EncoderBench, opened: EncoderExperts, expert: int, epoch
             _batches(bench, seed),
             texts,
             recipe,
-            paces=recipe.paces(epoch, per_epoch),
+            lr_multipliers=recipe.lr_multipliers(epoch, per_epoch),
             seed=seed,
             device=bench.device,
             on_batch=lambda: bench.progress("minibatches of experts", next(done), total),

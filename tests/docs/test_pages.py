@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from raydd.cli import COMMANDS, main
+from raydd.distill.losses import find_loss
 from raydd.distill.methods import METHODS
 from raydd.settings import load
 from search_spaces import draw_configs, load_space
@@ -92,6 +93,11 @@ def test_the_example_of_a_search_space_suggests_settings():
 def test_the_example_of_a_method_sets_what_it_says():
     config = load(settings={"distill.method": f"{EXAMPLES / 'own_method.py'}:METHOD"})
     assert (config.distill.blend, config.distill.similarity) == ("fixed", "full")
+
+
+def test_the_example_of_a_loss_learns_its_bias_from_the_start_that_it_says():
+    assert find_loss(f"{EXAMPLES / 'own_loss.py'}:LOSS").parameters == {"bias": -10.0}
+    assert _flags("extend/loss.md") == ["--distill.loss", "own_loss.py:LOSS"]
 
 
 @pytest.mark.slow
