@@ -78,4 +78,4 @@ def _student_loss(
     if run.plan.sides != "image":
         texts = (1 - ratio) * texts + ratio * texts[partner]
     logits = to_sphere(features) @ embed(Head(**at.text), texts).T / run.temperature
-    return run.loss(logits, pairs.similarity.minibatch(index))
+    return run.loss(logits, pairs.similarity.minibatch(index), pairs.loss)

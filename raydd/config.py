@@ -92,11 +92,15 @@ class ExpertsConfig:
     epochs: int = 6
     """Most epochs of the full-data row, which stops where val is best; distillation reads its own number of epochs."""
     lr: float = 0.2
-    """Step size of SGD for both heads."""
+    """Learning rate of SGD for both heads."""
     encoder_lr: float = 0.01
-    """Step size of SGD for the image encoder, where it is trained (`distill.protocol` encoder)."""
+    """Learning rate of SGD for the image encoder, where it is trained (`distill.protocol` encoder)."""
     anneal: int = 0
-    """Epochs over which the step sizes fall linearly to zero, where a trajectory ends; 0 keeps them, as published."""
+    """Epochs over which the learning rates fall linearly to zero, where a trajectory ends; 0 keeps them, as
+    published."""
+    loss: str = "infonce"
+    """The experts' loss, each pair's own text being the right one: as `distill.loss`. Parameters of your own loss keep
+    their start values here."""
     batch_size: int = 128
     """Pairs in a minibatch; the last, smaller one of an epoch is dropped."""
     width: int = 0
@@ -127,8 +131,8 @@ class ExpertsConfig:
         """So many epochs, or fewer where an annealed trajectory ends before."""
         return min(epochs, self.anneal or epochs)
 
-    def paces(self, epoch: int, steps: int) -> list[float]:
-        """What part of the step sizes each step of an epoch takes, epochs counted from 1."""
+    def lr_multipliers(self, epoch: int, steps: int) -> list[float]:
+        """LR multiplier of each step of an epoch, epochs counted from 1."""
         if not self.anneal:
             return [1.0] * steps
         return [max(0.0, 1 - (epoch - 1 + step / steps) / self.anneal) for step in range(steps)]
@@ -179,8 +183,9 @@ class DistillConfig:
     """Rank of L and R."""
     alpha: float = 3.0
     """Scale alpha of the low-rank part."""
-    loss: Literal["infonce", "wbce", "bce"] = "infonce"
-    """The student's loss, in distillation and afterwards: InfoNCE, weighted BCE (as published), or BCE."""
+    loss: str = "infonce"
+    """The students' loss, in distillation and afterwards: infonce (InfoNCE), wbce (weighted BCE, as published), bce, or
+    your own, `FILE.py:NAME` or `module:NAME`. Parameters of your own loss are learned with the synthetic set."""
     matched: Literal["both-heads", "text-head"] = "both-heads"
     """Whose parameters are matched."""
     merged: bool = False
@@ -192,17 +197,17 @@ class DistillConfig:
     momentum: float = 0.5
     """Momentum of SGD; the first moment's decay of Adam."""
     image_lr: float = 0.1
-    """Outer step size of the images: root mean square over all features, in units of their spread, or pixels after
+    """Outer learning rate of the images: root mean square over all features, in units of their spread, or pixels after
     normalisation."""
     text_lr: float = 0.2
-    """Outer step size of the text features, in units of their spread under adam."""
+    """Outer learning rate of the text features, in units of their spread under adam."""
     similarity_lr: float = 0.05
-    """Outer step size of the similarity's factors."""
+    """Outer learning rate of the similarity's factors."""
     rate_lr: float = 0.02
-    """Outer step size of the students' learned rates."""
+    """Outer learning rate of the students' learned learning rates, and of the parameters of a loss."""
     range_pull: float = 0.03
-    """Part of the way back into the range of real image features that learned ones go after each step: 0 leaves them
-    free, 1 holds them in it. Pixels can follow inside it alone."""
+    """Fraction by which out-of-range features move back to the per-dimension range of real ones after each step (0:
+    free, 1: clamp). Pixels can only have features inside that range."""
     start_rate: float = 0.3
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
     encoder_rate: float = 0.01
@@ -211,7 +216,7 @@ class DistillConfig:
     """At the end, double the students' rates while that raises val r_mean, or else halve them; False keeps the learned
     ones (published)."""
     schedule: Literal["constant", "cosine"] = "cosine"
-    """How the outer step sizes change over the steps: not at all (as published), or down to zero along a cosine."""
+    """How the outer learning rates change over the steps: not at all (as published), or down to zero along a cosine."""
     checkpoint_every: int = 50
     """Save the state every so many steps, to go on from there after an interruption."""
     seed: int = 0
@@ -265,7 +270,7 @@ class PixelsConfig:
     steps: int = 300
     """Adam steps on the pixels."""
     lr: float = 0.01
-    """Step size at the start, in units of the pixel range 0 to 1; it falls to zero along a cosine."""
+    """Learning rate at the start, in units of the pixel range 0 to 1; it falls to zero along a cosine."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, "pixels.steps", self.steps, "0 or more")

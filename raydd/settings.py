@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raydd.config import Config
+from raydd.distill.loss_names import own_loss
 from raydd.distill.methods import find_method
 from raydd.errors import ConfigError, nearest
 from raydd.presets import PRESETS
@@ -72,11 +73,14 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     from pydantic import ValidationError
 
     try:
-        return _adapter().validate_python(tree)
+        made = _adapter().validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"][:2]))
         raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}. Correct the value.") from error
+    for name, loss in (("experts.loss", made.experts.loss), ("distill.loss", made.distill.loss)):
+        own_loss(loss, name)
+    return made
 
 
 def with_file(config: Config, file: str | Path) -> Config:

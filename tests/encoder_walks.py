@@ -12,7 +12,7 @@ from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import Precision, TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import initial_head
-from raydd.distill.losses import LOSSES
+from raydd.distill.losses import find_loss
 from raydd.distill.matching import LearnedPairs, Matching, StudentRun
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
@@ -103,9 +103,11 @@ def problem(
         if kind == "low-rank":
             factors = factors.with_factors(factors.factors | {"right": 0.1 * torch.randn(N, 2)})
         similarity = factors.with_factors({name: part.double() for name, part in factors.factors.items()})
-        rates = torch.tensor([0.05, 0.2], dtype=torch.float64)
-        pairs = LearnedPairs(torch.rand(N, 3, SIDE, SIDE).double(), torch.randn(N, E).double(), similarity, rates)
-        run = replace(StudentRun(plan, LOSSES[loss], temperature=0.5, exact=True), **changes)
+        rates, loss_of = torch.tensor([0.05, 0.2], dtype=torch.float64), find_loss(loss)
+        parameters = {name: 0.1 * value for name, value in loss_of.tensors({}, rates).items()}
+        pixels, texts = torch.rand(N, 3, SIDE, SIDE).double(), torch.randn(N, E).double()
+        pairs = LearnedPairs(pixels, texts, similarity, rates, parameters)
+        run = replace(StudentRun(plan, loss_of, temperature=0.5, exact=True), **changes)
         return Problem(encoder, run, double(start), double(target), pairs)
 
 

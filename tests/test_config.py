@@ -38,9 +38,18 @@ def test_expert_epochs_are_the_starts_and_their_targets(starts: int, ahead: int,
 
 def test_annealed_step_sizes_fall_along_a_line_to_zero_over_the_epochs():
     kept, annealed = ExpertsConfig(), ExpertsConfig(anneal=2)
-    assert kept.paces(7, 3) == [1.0, 1.0, 1.0]
-    assert annealed.paces(1, 4) + annealed.paces(2, 4) == [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
-    assert annealed.paces(3, 4) == [0.0] * 4
+    assert kept.lr_multipliers(7, 3) == [1.0, 1.0, 1.0]
+    assert annealed.lr_multipliers(1, 4) + annealed.lr_multipliers(2, 4) == [
+        1.0,
+        0.875,
+        0.75,
+        0.625,
+        0.5,
+        0.375,
+        0.25,
+        0.125,
+    ]
+    assert annealed.lr_multipliers(3, 4) == [0.0] * 4
     assert (kept.last_epoch, annealed.last_epoch, ExpertsConfig(epochs=1, anneal=2).last_epoch) == (6, 2, 1)
     assert [recipe.within(epochs) for recipe in (kept, annealed) for epochs in (1, 10)] == [1, 10, 1, 2]
 

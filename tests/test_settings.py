@@ -144,3 +144,12 @@ def test_a_mistake_is_named(settings: dict, said: str):
 
 def test_letters_beyond_ascii_stay_readable():
     assert "root: Bären" in to_yaml(load(settings={"data.root": "Bären"}))
+
+
+def test_a_loss_is_checked_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"distill\.loss 'wbc' is unknown\. Did you mean 'wbce'\?"):
+        load(settings={"distill.loss": "wbc"})
+    with pytest.raises(ConfigError, match=r"experts\.loss .*none\.py:loss"):
+        load(settings={"experts.loss": f"{tmp_path}/none.py:loss"})
+    (tmp_path / "mine.py").write_text("def loss(logits, similarity):\n    return logits.mean()\n")
+    assert load(settings={"distill.loss": f"{tmp_path}/mine.py:loss"}).distill.loss.endswith("mine.py:loss")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raydd.config import DistillConfig
+from raydd.outside import source_identity, without_folder
 
 # The value at which a setting is left out of the name. These numbers never change, whatever the defaults of
 # `raydd.config` become: a new setting enters with the value that means what was done before there was one.
@@ -57,6 +58,12 @@ _PROTOCOL: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 
 
+def named_loss(loss: str) -> dict[str, str]:
+    """A loss by what decides it: its name, and the hash of its file where it is a user's own."""
+    source = source_identity(loss)
+    return {"loss": without_folder(loss), "loss_source": source} if source else {"loss": loss}
+
+
 def distillation_content(distill: DistillConfig) -> dict[str, Any]:
     """The settings that decide what a distillation makes of its experts and its data."""
     read = [*_ALWAYS, *_BLENDED[distill.blend], *_SIMILAR[distill.similarity]]
@@ -64,4 +71,5 @@ def distillation_content(distill: DistillConfig) -> dict[str, Any]:
     if distill.matched == "both-heads":
         read.append("merged")  # one network alone is its own sum
     content = {name: getattr(distill, name) for name in read} | {"minibatch": distill.minibatch_size}
+    content |= named_loss(distill.loss)
     return {name: value for name, value in content.items() if name not in _NEUTRAL or _NEUTRAL[name] != value}

@@ -18,7 +18,7 @@ from raydd.config import ExpertsConfig
 from raydd.data.feature_rows import CaptionRows
 from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
 from raydd.distill.encoder_student import Networks
-from raydd.distill.experts import contrastive_loss
+from raydd.distill.experts import expert_loss
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.trajectories import Trajectories
 from raydd.distill.weights import Weights, leaves
@@ -71,34 +71,38 @@ def train_epoch(
     texts: CaptionRows,
     recipe: ExpertsConfig,
     *,
-    paces: Sequence[float],
+    lr_multipliers: Sequence[float],
     seed: int,
     device: str,
     on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[float, Networks]:
-    """One epoch of plain SGD on InfoNCE; gives the mean loss and the networks after it.
+    """One epoch of plain SGD on `experts.loss`; gives the mean loss and the networks after it.
 
     Args:
         encoder: the image encoder, on `device`.
         networks: before the epoch.
         batches: captions and an augmented view of each one's image, minibatch by minibatch.
         texts: features of all captions.
-        recipe: step sizes, dropout and temperature.
-        paces: what part of the step sizes each minibatch takes.
+        recipe: loss, learning rates, dropout and temperature.
+        lr_multipliers: LR multiplier of each minibatch.
         seed: of the dropout.
         device: where to compute.
-        on_batch: told of each minibatch that is done.
+        on_batch: called after each minibatch.
+
+    Raises:
+        ConfigError: the loss is a user's own and fails.
     """
+    loss_of = expert_loss(recipe)
     masks, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
-    for (captions, pixels), pace in zip(batches, paces, strict=True):
+    for (captions, pixels), multiplier in zip(batches, lr_multipliers, strict=True):
         seen = SeenImages(encoder, networks.image, pixels.to(device) / 255)
         text = leaves(networks.text)
         dropout = dropout_mask((len(captions), seen.features.shape[1]), recipe.dropout, masks)
         projected = project(Head(**text), texts[captions].to(device, torch.float32), dropout)
-        loss = contrastive_loss(to_sphere(seen.features) @ to_sphere(projected).T / recipe.temperature)
+        loss = loss_of(to_sphere(seen.features) @ to_sphere(projected).T / recipe.temperature)
         at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()])
         gradient = Networks(seen.gradient(at_features), dict(zip(text, at_text, strict=True)))
-        networks = networks.moved(gradient, (-recipe.encoder_lr * pace, -recipe.lr * pace))
+        networks = networks.moved(gradient, (-recipe.encoder_lr * multiplier, -recipe.lr * multiplier))
         losses.append(float(loss.detach()))
         on_batch()
     return sum(losses) / len(losses), networks

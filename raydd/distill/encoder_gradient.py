@@ -71,7 +71,8 @@ class _Step:
     """g, which the step goes down."""
     at_pixels: Float[Tensor, "B 3 S S"]
     at_texts: Float[Tensor, "B e"]
-    at_factors: dict[str, Tensor]
+    at_others: dict[str, Tensor]
+    """At the factors of the similarity and the parameters of the loss, by the names of `LearnedPairs.tensors`."""
     at_rates: Float[Tensor, "2"]
     at_start: Networks
     """∂<g, v>/∂θ, what λ gains; of no weights unless the gradient is exact."""
@@ -93,7 +94,9 @@ def _student_gradient(
     """The student's loss and its gradient g, without a graph."""
     index = run.plan.minibatches[step]
     seen, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
-    loss = _student_step(run, step)(seen.features, text, pairs.texts[index], pairs.similarity.minibatch(index))
+    loss = _student_step(run, step)(
+        seen.features, text, pairs.texts[index], pairs.similarity.minibatch(index), pairs.loss
+    )
     at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()])
     return loss.detach(), Networks(seen.gradient(at_features), dict(zip(text, at_text, strict=True)))
 
@@ -104,15 +107,21 @@ def _repeated(
     """One student step's part of the gradient: g, and the derivatives of <g, v> for v = -η λ."""
     index = run.plan.minibatches[step]
     seen, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
-    texts, factors = pairs.texts[index].requires_grad_(), leaves(pairs.similarity.factors)
+    texts, factors, parameters = (
+        pairs.texts[index].requires_grad_(),
+        leaves(pairs.similarity.factors),
+        leaves(pairs.loss),
+    )
     similarity = pairs.similarity.with_factors(factors).minibatch(index)
-    loss = _student_step(run, step)(seen.features, text, texts, similarity)
+    loss = _student_step(run, step)(seen.features, text, texts, similarity, parameters)
     at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()], create_graph=True)
     at_text = dict(zip(text, at_text, strict=True))
     direction = at_end.scaled(pairs.down)
     image = seen.along(at_features.detach(), direction.image, with_weights=run.exact)
     slope = (at_features * image.moved).sum() + inner(at_text, direction.text)
-    at = [seen.features, texts, *factors.values(), *(text.values() if run.exact else [])]
+    others = {f"similarity.{name}": factor for name, factor in factors.items()}
+    others |= {f"loss.{name}": parameter for name, parameter in parameters.items()}
+    at = [seen.features, texts, *others.values(), *(text.values() if run.exact else [])]
     through_features, at_texts, *rest = torch.autograd.grad(slope, at, materialize_grads=True)
     at_pixels, at_weights = seen.back(through_features, with_weights=run.exact)
     gradient = Networks(image.gradient, {name: part.detach() for name, part in at_text.items()})
@@ -120,11 +129,11 @@ def _repeated(
         gradient,
         image.at_pixels + at_pixels,
         at_texts,
-        dict(zip(factors, rest, strict=False)),
+        dict(zip(others, rest, strict=False)),
         -torch.stack([inner(ours, theirs) for ours, theirs in zip(gradient, at_end, strict=True)]),
         Networks(
             moved(image.at_weights, at_weights, 1.0) if run.exact else {},
-            dict(zip(text, rest[len(factors) :], strict=False)),
+            dict(zip(text, rest[len(others) :], strict=False)),
         ),
     )
 
@@ -166,5 +175,5 @@ class _Total:
         self.gradients["image"].index_add_(0, index, found.at_pixels)
         self.gradients["text"].index_add_(0, index, found.at_texts)
         self.gradients["rates"] += found.at_rates
-        for name, part in found.at_factors.items():
-            self.gradients[f"similarity.{name}"] += part
+        for name, part in found.at_others.items():
+            self.gradients[name] += part

@@ -7,6 +7,7 @@ it.
 Letters: B minibatch, d and e widths of the image and the text features.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -63,10 +64,12 @@ class StudentStep:
         text: Weights,
         texts: Float[Tensor, "B e"],
         similarity: Float[Tensor, "B B"],
+        parameters: Mapping[str, Tensor],
     ) -> Float[Tensor, ""]:
-        """The student's loss on a minibatch."""
+        """The student's loss on a minibatch, `parameters` being the loss's own."""
         images, texts = (
             blend(rows, rows[self.permutation], ratio) if ratio else rows
             for rows, ratio in zip((features, texts), self.ratios, strict=True)
         )
-        return self.loss(to_sphere(images) @ to_sphere(project(Head(**text), texts)).T / self.temperature, similarity)
+        logits = to_sphere(images) @ to_sphere(project(Head(**text), texts)).T / self.temperature
+        return self.loss(logits, similarity, parameters)

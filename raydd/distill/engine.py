@@ -4,7 +4,8 @@ A distillation step (RepBlend's; the other methods are switches of it):
 1. draw an expert, a start epoch, and the student's minibatches and blends;
 2. train a student from the expert's start snapshot for T steps on the synthetic pairs, and take the gradient of the
    matching loss: how far the student ends from the expert's later snapshot;
-3. move the synthetic pairs, their similarity matrix and the students' learning rates down that gradient.
+3. move the synthetic pairs, their similarity matrix, the students' learning rates and the loss's own parameters down
+   that gradient.
 
 Letters: N synthetic pairs, d and e the widths of the image and the text encoder.
 """
@@ -22,7 +23,7 @@ from raydd.config import DistillConfig
 from raydd.distill.block_adam import BlockAdam
 from raydd.distill.draws import StepDraws, draw_step
 from raydd.distill.image_variables import DistillationStep, ImageVariable
-from raydd.distill.losses import LOSSES
+from raydd.distill.losses import find_loss
 from raydd.distill.matching import LearnedPairs, Matching, StudentRun
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import State, Trajectories
@@ -61,6 +62,7 @@ class Distillation:
 
         Raises:
             RecordError: pixels are to be learned, and the start set has none.
+            ConfigError: `config.loss` is a user's own and fails.
         """
         self.config, self.device, self.done = config, device, 0
         self._start, self._temperature, self._text_spread = start, temperature, text_spread
@@ -71,12 +73,15 @@ class Distillation:
         begun = image.begin(start, config)
         self._units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
         self._range, self._pull = begun.range.to(device) / self._units["image"], begun.pull
+        self._loss = find_loss(config.loss)
+        learned = start.loss_parameters if start.loss == config.loss else {}
         rates = torch.tensor([start.rate_image, start.rate_text])
         variables = {
             "image": begun.value.to(device) / self._units["image"],
             "text": start.text_features.to(device) / self._units["text"],
             "rates": rates.log() if self._adam else rates,
             **{f"similarity.{name}": factor for name, factor in start.similarity.factors.items()},
+            **{f"loss.{name}": value for name, value in self._loss.tensors(learned, rates).items()},
         }
         self.variables = {name: value.float().to(device).clone() for name, value in variables.items()}
         for name, variable in self.variables.items():
@@ -124,6 +129,7 @@ class Distillation:
                 rate_text=rate_text,
                 loss=self.config.loss,
                 pixels=pixels,
+                loss_parameters={name: float(value.detach()) for name, value in pairs.loss.items()},
             )
 
     def state(self) -> dict[str, Tensor]:
@@ -166,7 +172,7 @@ class Distillation:
         config, draws = self.config, self._draws(self.done)
         run = StudentRun(
             draws.plan.to(self.device),
-            LOSSES[config.loss],
+            self._loss,
             self._temperature,
             exact=config.gradient == "exact",
             matched=_MATCHED[config.matched],
@@ -223,6 +229,11 @@ class Distillation:
             **{f"gradient/{name}": norms[name] for name in self.variables if name in norms},
             "rate/image": rate_image,
             "rate/text": rate_text,
+            **{
+                name.replace("loss.", "loss_parameter/"): float(value.detach())
+                for name, value in self.variables.items()
+                if name.startswith("loss.")
+            },
         }
 
     def _require_finite(self, metrics: Mapping[str, float]) -> None:
@@ -261,6 +272,7 @@ class Distillation:
             "text": config.text_lr,
             "similarity": config.similarity_lr,
             "rates": config.rate_lr,
+            "loss": config.rate_lr,
         }[name.partition(".")[0]]
 
 

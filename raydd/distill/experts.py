@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.heads import Head, dropout_mask, initial_heads, taps, to_sphere
+from raydd.distill.losses import find_loss
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
 from raydd.store import Record
@@ -84,13 +85,14 @@ def train_expert(
         experts: where snapshots are read from and written to.
         expert: which trajectory.
         features: cached features of the training pairs.
-        recipe: SGD on InfoNCE, as published.
+        recipe: SGD, on InfoNCE as published or on `experts.loss`.
         keep: epochs after which a snapshot is wanted.
         device: where to compute.
-        on_epoch: told each finished epoch's number and mean loss.
+        on_epoch: called after each epoch with its number and mean loss.
 
     Raises:
         NonFiniteError: the loss became NaN or infinite.
+        ConfigError: the loss is a user's own and fails.
     """
 
     def train_epoch(heads: Heads, epoch: int, seed: int) -> tuple[float, Heads]:
@@ -115,8 +117,8 @@ def train_epoch_(
     """One epoch of both heads, in place, over all captions in shuffled minibatches, the last short one dropped.
 
     Every pair's image is one of its augmented views, drawn anew each time. Gives the mean loss. `epoch`, from 1,
-    decides the step size where the recipe anneals it. `on_logits` is told each minibatch's captions and its logits
-    before the step.
+    decides the LR multipliers where the recipe anneals the learning rate. `on_logits` is called before each step with
+    the minibatch's captions and logits.
     """
     draws = Generator().manual_seed(seed)
     masks = Generator(device).manual_seed(seed)
@@ -125,7 +127,8 @@ def train_epoch_(
     size = min(recipe.batch_size, len(order))
     width = image.fc_bias.shape[-1]
     total, steps = torch.zeros((), device=device), len(order) // size
-    for step, pace in enumerate(recipe.paces(epoch, steps)):
+    loss = expert_loss(recipe)
+    for step, multiplier in enumerate(recipe.lr_multipliers(epoch, steps)):
         batch = order[step * size : (step + 1) * size]
         rows = features.images.gather(features.image_of_text[batch], views[step * size : (step + 1) * size])
         total += sgd_step_(
@@ -133,12 +136,13 @@ def train_epoch_(
             text,
             rows.to(device),
             features.texts[batch].float().to(device),
-            lr=recipe.lr * pace,
+            lr=recipe.lr * multiplier,
             temperature=recipe.temperature,
             dropout=(
                 dropout_mask((size, width), recipe.dropout, masks),
                 dropout_mask((size, width), recipe.dropout, masks),
             ),
+            loss_of=loss,
             on_logits=partial(on_logits, batch),
         )
     return float(total) / steps
@@ -153,18 +157,20 @@ def sgd_step_(
     lr: float,
     temperature: float,
     dropout: tuple[Tensor | None, Tensor | None] = (None, None),
+    loss_of: Callable[[Float[Tensor, "B B"]], Float[Tensor, ""]] | None = None,
     on_logits: Callable[[Float[Tensor, "B B"]], None] = lambda logits: None,
 ) -> Float[Tensor, ""]:
-    """One plain SGD step of both heads, in place, on the contrastive loss of a minibatch; gives the loss before it.
+    """One plain SGD step of both heads, in place, on a minibatch's loss of its logits; gives the loss before it.
 
-    A weight's gradient is a product of two thin matrices, which is added to the weight at once.
+    The loss is InfoNCE unless `loss_of` is another. A weight's gradient is a product of two thin matrices, which is
+    added to the weight at once.
     """
     # Gradients are asked for at the layers' outputs alone; the rows ask for one so that there is a graph.
     image_rows, text_rows = (rows.detach().requires_grad_() for rows in (image_rows, text_rows))
     seen = taps(image, image_rows, dropout[0]), taps(text, text_rows, dropout[1])
     logits = to_sphere(seen[0].out) @ to_sphere(seen[1].out).T / temperature
     on_logits(logits.detach())
-    loss = contrastive_loss(logits)
+    loss = (loss_of or contrastive_loss)(logits)
     gradients = torch.autograd.grad(loss, (*seen[0].differentiable(), *seen[1].differentiable()))
     with torch.no_grad():
         for head, rows, tap, (at_p, at_h, at_out) in (
@@ -178,6 +184,18 @@ def sgd_step_(
             head.norm_weight.sub_((at_out * tap.normed).sum(0), alpha=lr)
             head.norm_bias.sub_(at_out.sum(0), alpha=lr)
     return loss.detach()
+
+
+def expert_loss(recipe: ExpertsConfig) -> Callable[[Float[Tensor, "B B"]], Float[Tensor, ""]]:
+    """The recipe's loss of logits, the similarity being the identity and the loss's own parameters as they start.
+
+    Raises:
+        ConfigError: there is no such loss, or it is a user's own and fails.
+    """
+    if recipe.loss == "infonce":
+        return contrastive_loss  # the fast form of the same loss
+    loss = find_loss(recipe.loss, "experts.loss")
+    return lambda logits: loss(logits, torch.eye(len(logits), dtype=logits.dtype, device=logits.device))
 
 
 def contrastive_loss(logits: Float[Tensor, "B B"]) -> Float[Tensor, ""]:

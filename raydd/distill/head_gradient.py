@@ -1,5 +1,7 @@
 """The gradient of the matching loss through students that train both projection heads on image and text features."""
 
+from functools import partial
+
 import torch
 
 from raydd.distill.experts import Heads
@@ -23,7 +25,8 @@ def heads_gradient(run: StudentRun, start: Heads, target: Heads, pairs: LearnedP
     image_start, text_start, image_target, text_target = (_on(head, pairs.device) for head in (*start, *target))
     image = WalkingHead(image_start, pairs.images, pairs.rates[0], through_steps=run.exact)
     text = WalkingHead(text_start, pairs.texts, pairs.rates[1], through_steps=run.exact)
-    losses = walk(image, text, run.plan, pairs.similarity.minibatch, run.loss, run.temperature)
+    loss_of = partial(run.loss, parameters=pairs.loss)
+    losses = walk(image, text, run.plan, pairs.similarity.minibatch, loss_of, run.temperature)
     students, targets = {"image": image, "text": text}, {"image": image_target, "text": text_target}
     loss, fractions = matching_loss({side: students[side] for side in run.matched}, targets, merged=run.merged)
     at = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}

@@ -27,7 +27,7 @@ def pixels_of_features(
     lr: float,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> UInt8[Tensor, "N 3 H W"]:
-    """Adam on the squared feature distance, its step size falling to zero along a cosine; gives 8-bit pixels.
+    """Adam on the squared feature distance, its learning rate falling to zero along a cosine; gives 8-bit pixels.
 
     The distance is a plain one. What students learn from an image is a sum of outer products with its features, so an
     error counts by its size, whatever the feature's spread.
@@ -37,8 +37,8 @@ def pixels_of_features(
         target: the distilled features.
         encode: the frozen image encoder, from pixels in 0 to 1.
         steps: Adam steps.
-        lr: step size at the start, in units of the pixel range 0 to 1.
-        on_step: told the number of each finished step.
+        lr: learning rate at the start, in units of the pixel range 0 to 1.
+        on_step: called after each step with its number.
 
     Raises:
         NonFiniteError: the distance became NaN or infinite.

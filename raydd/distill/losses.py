@@ -1,18 +1,64 @@
 """Losses of a logit matrix Z (rows images, columns texts) and a similarity matrix S of the same shape.
 
-Formulas as published with LoRS and RepBlend; each gives one number for each student of an optional leading axis.
+Formulas as published with LoRS and RepBlend. Each gives one number for each student of an optional leading axis.
+
+Letters: S students (an optional leading axis), B minibatch.
 """
 
-from collections.abc import Callable
+import inspect
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from raydd.distill.loss_names import own_loss
+from raydd.errors import ConfigError, RayddError
+
 _EPSILON = 1e-6  # inside the published logarithms and counts
 
-Loss = Callable[[Float[Tensor, "*S B B"], Float[Tensor, "B B"]], Float[Tensor, "*S"]]
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss that students train on, and the parameters of its own that are learned with the synthetic set."""
+
+    function: Callable[..., Tensor]
+    """From logits Z [B B] and similarity S [B B] to one number, differentiable twice in both; the parameters come as
+    keywords, each a tensor without axes. Those of the registry take students [S B B] side by side as well."""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """The function's own parameters by name, each with the value that learning starts from."""
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "*S B B"],
+        similarity: Float[Tensor, "*S B B"],
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "*S"]:
+        """The loss of each student, its parameters at their start values unless they are given.
+
+        Raises:
+            ConfigError: a user's own function failed, or gave a wrong shape or NaN.
+        """
+        if parameters is None:
+            parameters = self.tensors({}, logits)
+        return self.function(logits, similarity, **parameters)
+
+    def tensors(self, values: Mapping[str, float], like: Tensor) -> dict[str, Float[Tensor, ""]]:
+        """The parameters as tensors: at these values, those that are missing at their start values.
+
+        Args:
+            values: learned values by name.
+            like: whose device and precision to take.
+        """
+        return {
+            name: torch.tensor(values.get(name, start), dtype=like.dtype, device=like.device)
+            for name, start in self.parameters.items()
+        }
 
 
 def weighted_bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "B B"]) -> Float[Tensor, "*S"]:
@@ -42,4 +88,92 @@ def info_nce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "B B"]) 
     return (rows + columns) / 2
 
 
-LOSSES: dict[str, Loss] = {"wbce": weighted_bce, "bce": bce, "infonce": info_nce}
+LOSSES: dict[str, Loss] = {"infonce": Loss(info_nce), "wbce": Loss(weighted_bce), "bce": Loss(bce)}
+
+
+def find_loss(name: str, setting: str = "distill.loss") -> Loss:
+    """A loss of the registry, or a user's own as `FILE.py:NAME` or `module:NAME`, which is run as code and tried once.
+
+    A user's own is a `Loss`, or a plain function of logits and similarity. It always gets the matrices of one student.
+
+    Args:
+        name: the loss.
+        setting: the setting that names it, for messages.
+
+    Raises:
+        ConfigError: there is no such loss, or it fails on a small example.
+    """
+    found = own_loss(name, setting)
+    if found is None:
+        return LOSSES[name]
+    given = found if isinstance(found, Loss) else Loss(found)
+    own = replace(given, function=_Own(given.function, f"{setting} {name}"))
+    _try(own)
+    return own
+
+
+def _try(loss: Loss) -> None:
+    """Take the loss of a small example and differentiate it twice, as students do."""
+    logits = torch.linspace(-2, 2, 9).view(3, 3).requires_grad_()
+    similarity = torch.eye(3).requires_grad_()
+    parameters = {name: tensor.requires_grad_() for name, tensor in loss.tensors({}, logits).items()}
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        value = loss(logits, similarity, parameters)
+        assert isinstance(loss.function, _Own)
+        with loss.function.blamed():
+            (first,) = torch.autograd.grad(value, logits, create_graph=True)
+            found = [first]
+            if first.requires_grad:
+                at = [logits, similarity, *parameters.values()]
+                found += torch.autograd.grad(first.sum(), at, materialize_grads=True)
+            if not all(bool(gradient.isfinite().all()) for gradient in found):
+                raise ArithmeticError("its gradient is NaN or infinite on finite logits")
+
+
+class _Own:
+    """A user's own function, whose faults are told from raydd's."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._function, self._name = function, name
+
+    def __call__(self, logits: Tensor, similarity: Tensor, **parameters: Tensor) -> Tensor:
+        if logits.ndim > 2:
+            pairs = zip(logits, similarity.expand_as(logits), strict=True)
+            return torch.stack([self(one, other, **parameters) for one, other in pairs])
+        with self.blamed():
+            value = self._function(logits, similarity, **parameters)
+            if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim:
+                what = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+                raise TypeError(f"it gave {what}, not a tensor of one number without axes")
+            if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
+                raise TypeError("its value does not depend on the logits")
+            given = (logits, similarity, *parameters.values())
+            if not bool(value.isfinite()) and all(bool(part.isfinite().all()) for part in given):
+                raise ArithmeticError(f"it is {float(value.detach())} on finite logits")
+            return value
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Make any exception inside a ConfigError that names the function, its line and the cause.
+
+        Raises:
+            ConfigError: something was raised; raydd's own errors and a full GPU pass as they are.
+        """
+        try:
+            yield
+        except (RayddError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a user's own function can raise anything
+            raise ConfigError(
+                f"{self._name}: {self._where(error)} failed ({type(error).__name__}: {error}). Correct the function."
+            ) from error
+
+    def _where(self, error: Exception) -> str:
+        """The function, and the line of its file that raised the error, if one did."""
+        named = getattr(self._function, "__name__", type(self._function).__name__)
+        try:
+            file = inspect.getfile(inspect.unwrap(self._function))
+        except TypeError:  # neither a function nor of a class with a file
+            return named
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        return f"{named} of {file}" + (f", line {lines[-1]}," if lines else "")

@@ -30,6 +30,8 @@ class LearnedPairs:
     similarity: Similarity
     rates: Float[Tensor, "2"]
     """The student's learning rates η: of the image side and of the text head."""
+    loss: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """The loss's own parameters by name."""
 
     @property
     def device(self) -> str:
@@ -44,15 +46,18 @@ class LearnedPairs:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What gradients are taken at: `image`, `text`, `rates`, and `similarity.FACTOR` of each factor."""
+        """What gradients are taken at: `image`, `text`, `rates`, `similarity.FACTOR` of each factor, and `loss.NAME` of
+        each parameter of the loss."""
         factors = {f"similarity.{name}": factor for name, factor in self.similarity.factors.items()}
-        return {"image": self.images, "text": self.texts, "rates": self.rates, **factors}
+        parameters = {f"loss.{name}": value for name, value in self.loss.items()}
+        return {"image": self.images, "text": self.texts, "rates": self.rates, **factors, **parameters}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], similarity: Similarity) -> Self:
         """The pairs of these `tensors`, their similarity of the same kind as the one given."""
         factors = {name: tensors[f"similarity.{name}"] for name in similarity.factors}
-        return cls(tensors["image"], tensors["text"], similarity.with_factors(factors), tensors["rates"])
+        loss = {name.removeprefix("loss."): value for name, value in tensors.items() if name.startswith("loss.")}
+        return cls(tensors["image"], tensors["text"], similarity.with_factors(factors), tensors["rates"], loss)
 
 
 @dataclass(frozen=True)

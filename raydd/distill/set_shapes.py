@@ -1,16 +1,17 @@
 """Whether the stored tensors of a synthetic set go together: a set may come from a stranger, or from a damaged disk."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from raydd.distill.losses import LOSSES
+from raydd.distill.loss_names import LOSS_NAMES
 from raydd.errors import RecordError, nearest
+from raydd.outside import names_code
 
 FACTOR = "similarity."  # prefix of the similarity's factors among the stored tensors
+LOSS = "loss."  # prefix of the parameters of a loss of somebody's own, each a number
 _FACTORS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "low-rank": {"diagonal": "N", "left": "Nr", "right": "Nr"},
     "full": {"entries": "NN"},
@@ -33,8 +34,8 @@ def require_consistent(named: Mapping[str, Tensor], facts: object) -> None:
     kind, alpha, loss = facts.get("similarity"), facts.get("alpha"), facts.get("loss")
     if not isinstance(kind, str) or kind not in _FACTORS:
         raise _unknown("similarity", kind, _FACTORS)
-    if not isinstance(loss, str) or loss not in LOSSES:
-        raise _unknown("loss", loss, LOSSES)
+    if not isinstance(loss, str) or (loss not in LOSS_NAMES and not names_code(loss)):
+        raise _unknown("loss", loss, LOSS_NAMES)
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise _wrong("alpha", f"is {_short(alpha)}", "a finite number")
     sizes: dict[str, int] = {}
@@ -47,6 +48,9 @@ def require_consistent(named: Mapping[str, Tensor], facts: object) -> None:
         starts = _require(named, name, "N", sizes, whole=True)
         if int(starts.min()) < 0:
             raise _wrong(name, f"has {int(starts.min())}", "an index from 0 on")
+    for name in named:
+        if name.startswith(LOSS):
+            _require(named, name, "", sizes)
     wanted = _FACTORS[kind]
     there = {name.removeprefix(FACTOR) for name in named if name.startswith(FACTOR)}
     if there - set(wanted):
@@ -94,13 +98,13 @@ def _wrong(name: str, what: str, rule: str) -> RecordError:
     return RecordError(f"In the synthetic set {name} {what}, but must be {rule}. {_HELP}")
 
 
-def _unknown(fact: str, value: object, known: Mapping[str, Any]) -> RecordError:
+def _unknown(fact: str, value: object, known: Iterable[str]) -> RecordError:
     return RecordError(
         f"The synthetic set's {fact} is {_short(value)}, which raydd does not have. {_guess(value, known)}"
     )
 
 
-def _guess(value: object, known: Mapping[str, Any]) -> str:
+def _guess(value: object, known: Iterable[str]) -> str:
     return nearest(str(value)[:100], known)
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from raydd.distill.blending import blend
 from raydd.distill.heads import Head, Taps, taps_from, to_sphere
-from raydd.distill.losses import Loss
 from raydd.distill.products import linear
 
 
@@ -180,7 +179,7 @@ def walk(
     text: WalkingHead,
     plan: StudentPlan,
     similarity: Callable[[Int[Tensor, "B"]], Float[Tensor, "B B"]],
-    loss: Loss,
+    loss: Callable[[Float[Tensor, "B B"], Float[Tensor, "B B"]], Float[Tensor, ""]],
     temperature: float,
 ) -> list[Float[Tensor, ""]]:
     """Walk both heads through the plan's T steps, theta <- theta - η grad loss; gives each step's student loss.

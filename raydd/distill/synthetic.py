@@ -1,13 +1,14 @@
 """The synthetic set: what a distillation gives, and what a student trains on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from raydd.distill.set_shapes import FACTOR, require_consistent
+from raydd.distill.set_shapes import FACTOR, LOSS, require_consistent
 from raydd.distill.similarity import Similarity
 
 
@@ -24,23 +25,26 @@ class SyntheticSet:
     rate_text: float
     """Learning rate of the student's text head."""
     loss: str
-    """Name of the loss that students are to train on, in `raydd.distill.losses.LOSSES`."""
+    """Name of the loss that students are to train on (`raydd.distill.losses.find_loss`)."""
     start_images: Int[Tensor, "N"]
     """Training images that the pairs started from."""
     start_captions: Int[Tensor, "N"]
     """Training captions that the pairs started from."""
     pixels: UInt8[Tensor, "N 3 H W"] | None = None
     """The synthetic images, 0 to 255; None when only features were learned."""
+    loss_parameters: Mapping[str, float] = field(default_factory=dict)
+    """The loss's own parameters by name, as they were learned."""
 
     def __len__(self) -> int:
         return len(self.text_features)
 
     @property
     def stored_bytes(self) -> int:
-        """Size of what a student needs: pixels or else image features, text features, similarity, two rates."""
+        """Size of what a student needs: pixels or else image features, text features, similarity, two learning
+        rates, the loss's parameters."""
         images = self.image_features if self.pixels is None else self.pixels
         parts = [images, self.text_features, *self.similarity.factors.values()]
-        return sum(part.numel() * part.element_size() for part in parts) + 16
+        return sum(part.numel() * part.element_size() for part in parts) + 16 + 8 * len(self.loss_parameters)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named tensors, for safetensors."""
@@ -52,6 +56,7 @@ class SyntheticSet:
             "start_captions": self.start_captions,
             "similarity_matrix": self.similarity.matrix(),
             **{FACTOR + name: factor for name, factor in self.similarity.factors.items()},
+            **{LOSS + name: torch.tensor(value, dtype=torch.float64) for name, value in self.loss_parameters.items()},
         }
         if self.pixels is not None:
             named["pixels"] = self.pixels
@@ -82,4 +87,5 @@ class SyntheticSet:
             named["start_images"],
             named["start_captions"],
             named.get("pixels"),
+            {name.removeprefix(LOSS): float(part) for name, part in named.items() if name.startswith(LOSS)},
         )

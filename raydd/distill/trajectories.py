@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from torch import Tensor
 
 from raydd.config import ExpertsConfig
+from raydd.distill.content import named_loss
 from raydd.errors import NonFiniteError
 from raydd.store import Record
 
@@ -75,9 +76,13 @@ class Trajectories(ABC, Generic[State]):
 
 
 def content_of(recipe: ExpertsConfig) -> dict[str, Any]:
-    """What of a recipe decides trajectories, whatever is trained; a step size that stays is not named."""
+    """The settings of a recipe that decide trajectories, for heads and for a trained encoder alike.
+
+    A learning rate that is kept and the loss InfoNCE are defaults, and are left out.
+    """
     content = {name: getattr(recipe, name) for name in ("lr", "batch_size", "dropout", "temperature")}
-    return content | ({"anneal": recipe.anneal} if recipe.anneal else {})
+    content |= {"anneal": recipe.anneal} if recipe.anneal else {}
+    return content | (named_loss(recipe.loss) if recipe.loss != "infonce" else {})
 
 
 def extend(
@@ -95,7 +100,7 @@ def extend(
         expert: which trajectory.
         keep: epochs after which a snapshot is wanted.
         train_epoch: from a state, the epoch's number and its seed to the mean loss and the new state.
-        on_epoch: told each finished epoch's number and mean loss.
+        on_epoch: called after each epoch with its number and mean loss.
 
     Raises:
         NonFiniteError: the loss became NaN or infinite.

@@ -14,7 +14,7 @@ from raydd.config import StudentsConfig
 from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
-from raydd.distill.losses import LOSSES
+from raydd.distill.losses import find_loss
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.weights import leaves
 from raydd.errors import NonFiniteError, RecordError
@@ -34,16 +34,26 @@ def train_student(
 ) -> Networks:
     """Train one student by the recipe of `raydd.evaluate.students`, the image encoder in place of the image head.
 
-    `on_epoch` is told each epoch's number, from 0, and the networks after it.
+    Args:
+        encoder: the image encoder, on `device`.
+        pairs: what to train on, with pixels.
+        recipe: the students' settings.
+        temperature: tau, which divides the cosines.
+        seed: of the text head, the minibatches and dropout.
+        device: where to compute.
+        on_epoch: called after each epoch with its number, from 0, and the networks.
 
     Raises:
         NonFiniteError: the training diverged.
+        ConfigError: the pairs' loss is a user's own and fails.
         RecordError: the pairs have no pixels.
     """
     if pairs.pixels is None:
         raise RecordError("This set has no pixels, which students that train an image encoder need.")
     pixels, texts = pairs.pixels.to(device), pairs.text_features.to(device)
     similarity, width = pairs.similarity.matrix().to(device), pairs.image_features.shape[1]
+    loss_of = find_loss(pairs.loss)
+    parameters = loss_of.tensors(pairs.loss_parameters, texts)
     draws, masks = Generator().manual_seed(FIRST_SEED + seed), Generator(device).manual_seed(FIRST_SEED + seed)
     head = initial_head(texts.shape[1], width, Generator().manual_seed(FIRST_SEED + seed))
     networks = Networks.of({name: weight.clone() for name, weight in encoder.start.items()}, head).to(device)
@@ -58,10 +68,10 @@ def train_student(
             dropout = dropout_mask((size, width), recipe.dropout, masks)
             projected = to_sphere(project(Head(**networks.text), texts[batch], dropout))
             logits = to_sphere(seen.features) @ projected.T / temperature
-            loss = LOSSES[pairs.loss](logits, similarity[batch][:, batch])
+            loss = loss_of(logits, similarity[batch][:, batch], parameters)
             if not bool(loss.isfinite()):
                 raise NonFiniteError(
-                    f"A student diverged at the rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
+                    f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
                     "Lower distill.encoder_rate or distill.start_rate."
                 )
             at_features, *at_text = torch.autograd.grad(loss, [seen.features, *sides[1]])

@@ -36,7 +36,9 @@ def retrieval_scores(
         NonFiniteError: an embedding is NaN or infinite, which no ranking may hide.
     """
     if not (bool(image_embeddings.isfinite().all()) and bool(text_embeddings.isfinite().all())):
-        raise NonFiniteError("The student's embeddings are not finite. Lower the rates that it was trained with.")
+        raise NonFiniteError(
+            "The student's embeddings are not finite. Lower the learning rates that it was trained with."
+        )
     best_own = image_embeddings.new_full((len(image_embeddings),), -torch.inf)
     best_wrong = image_embeddings.new_full((len(image_embeddings), max(KS)), -torch.inf)
     images_before = []

@@ -4,8 +4,8 @@ Letters: S student seeds, N pairs, B minibatch, d and e encoder widths, D shared
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -14,14 +14,14 @@ from torch import Generator, Tensor
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
-from raydd.distill.losses import LOSSES
+from raydd.distill.losses import find_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_scores
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
-_DECAY = 0.1  # of the rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
+_DECAY = 0.1  # of the learning rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class TrainingPairs:
     rate_text: float
     """Learning rate of the text head."""
     loss: str = "infonce"
-    """Name of the loss, in `raydd.distill.losses.LOSSES`."""
+    """Name of the loss (`raydd.distill.losses.find_loss`)."""
+    loss_parameters: Mapping[str, float] = field(default_factory=dict)
+    """The loss's own parameters by name; those that are missing have their start values."""
 
 
 def synthetic_pairs(synthetic: SyntheticSet) -> TrainingPairs:
@@ -48,6 +50,7 @@ def synthetic_pairs(synthetic: SyntheticSet) -> TrainingPairs:
         synthetic.rate_image,
         synthetic.rate_text,
         synthetic.loss,
+        synthetic.loss_parameters,
     )
 
 
@@ -70,12 +73,21 @@ def train_students(
 ) -> tuple[Head, Head]:
     """Train one student a seed on the published recipe; gives both heads with a leading axis of students.
 
-    SGD with momentum and weight decay, the rates cut to a tenth at half the epochs, dropout on, no blending. An epoch
-    is ceil(N/B) minibatches, each drawn from all pairs by itself, as published. `on_epoch` is told each epoch's number,
-    from 0, and the heads after it.
+    SGD with momentum and weight decay, the learning rates cut to a tenth at half the epochs, dropout on, no blending.
+    An epoch is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
+
+    Args:
+        pairs: what to train on.
+        recipe: the students' settings.
+        width: width D of the shared space.
+        temperature: tau, which divides the cosines.
+        seeds: one student each.
+        device: where to compute.
+        on_epoch: called after each epoch with its number, from 0, and the heads.
 
     Raises:
         NonFiniteError: the training diverged.
+        ConfigError: the pairs' loss is a user's own and fails.
     """
     images, texts = pairs.image_features.to(device), pairs.text_features.to(device)
     similarity = pairs.similarity.matrix().to(device)
@@ -88,23 +100,22 @@ def train_students(
     size = min(recipe.batch_size, len(images))
     draws = [Generator().manual_seed(FIRST_SEED + seed) for seed in seeds]
     masks = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in seeds]
-    total = torch.zeros((), device=device)
+    loss, total = find_loss(pairs.loss), torch.zeros((), device=device)
+    parameters = loss.tensors(pairs.loss_parameters, total)
     for epoch in epochs_of(recipe, optimizer):
         for _ in range(math.ceil(len(images) / size)):
             batch = torch.stack([torch.randperm(len(images), generator=draw)[:size] for draw in draws]).to(device)
             dropout = [_masks((size, width), recipe.dropout, masks) for _ in range(2)]
             logits = embed(image, images[batch], dropout[0]) @ embed(text, texts[batch], dropout[1]).mT / temperature
             target = similarity[batch[:, :, None], batch[:, None, :]]
-            total = LOSSES[pairs.loss](
-                logits, target
-            ).sum()  # students do not share parameters: a sum trains each alone
+            total = loss(logits, target, parameters).sum()  # students share no parameter: a sum trains each alone
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
         on_epoch(epoch, image, text)
     if not bool(total.isfinite()):
         raise NonFiniteError(
-            f"Students diverged at the rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
+            f"Students diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
             "Lower distill.start_rate or distill.rate_lr."
         )
     return Head(*(part.detach() for part in image)), Head(*(part.detach() for part in text))
@@ -113,7 +124,8 @@ def train_students(
 def optimizer_of(
     recipe: StudentsConfig, sides: tuple[Sequence[Tensor], Sequence[Tensor]], rates: tuple[float, float]
 ) -> torch.optim.SGD:
-    """The recipe's SGD of what is trained on the image side and on the text side, each at its learned rate."""
+    """The recipe's SGD of what is trained on the image side and on the text side, each at its learned
+    learning rate."""
     scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
     return torch.optim.SGD(
         [{"params": list(side), "lr": rate * scale} for side, rate in zip(sides, rates, strict=True)],
@@ -124,7 +136,7 @@ def optimizer_of(
 
 
 def epochs_of(recipe: StudentsConfig, optimizer: torch.optim.SGD) -> Iterator[int]:
-    """The recipe's epochs, from 0, the rates being cut at half of them."""
+    """The recipe's epochs, from 0, the learning rates being cut at half of them."""
     for epoch in range(recipe.epochs + 1):  # published: one epoch more than the number says
         if epoch == recipe.epochs // 2 + 1:
             for group in optimizer.param_groups:

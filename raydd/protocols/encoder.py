@@ -141,7 +141,7 @@ class EncoderWorkbench(Workbench[Networks]):
                 self._minibatches(seed),
                 texts,
                 recipe,
-                paces=recipe.paces(epoch, per_epoch),
+                lr_multipliers=recipe.lr_multipliers(epoch, per_epoch),
                 seed=seed,
                 device=self.device,
                 on_batch=lambda: self.progress("minibatches of experts", next(done), total),

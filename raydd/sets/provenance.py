@@ -221,15 +221,16 @@ class Provenance:
         """
         given, known = dict(given or {}), flatten(Config())
         own = {k: v for k, v in self.settings.items() if k in known and not k.startswith(_NOT_OF_A_SET)}
+        own |= self._also_settings()
+        # Before any setting is looked at: checking a loss of somebody's own runs it.
+        require_trusted({name: str(own[name]) for name in _CODE if name in own and name not in given}, {}, "The set")
         try:
-            made = with_settings(Config(), {**own, **self._also_settings()})
+            made = with_settings(Config(), {**own, **{name: value for name, value in given.items() if name in _CODE}})
         except ConfigError as error:
             raise RecordError(
                 f"The set was made with settings that this version of raydd refuses. {error} Use the version that made "
                 f"it, {self.raydd}."
             ) from error
-        named = {name: str(value) for name, value in flatten(made).items() if name in _CODE and name not in given}
-        require_trusted(named, {}, "The set")
         return with_settings(made, given)
 
     def _also_settings(self) -> dict[str, Any]:

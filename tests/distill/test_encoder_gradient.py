@@ -11,11 +11,13 @@ from raydd.distill.encoder_student import Networks
 from raydd.distill.matching import LearnedPairs, Matching
 from raydd.errors import NonFiniteError
 
+SIGLIP = "docs/examples/own_loss.py:LOSS"
 SWITCHES: list[dict[str, Any]] = [
     {},
     {"loss": "infonce", "kind": "identity", "blended": False},
     {"loss": "bce", "kind": "full", "merged": True},
     {"matched": ("text",)},
+    {"loss": SIGLIP},
 ]
 
 
@@ -48,9 +50,9 @@ def test_the_constant_memory_gradient_is_the_unrolled_one_of_a_walk_with_stops(s
 
 
 @pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("name", ["image", "text", "rates", "similarity.diagonal", "similarity.right"])
+@pytest.mark.parametrize("name", ["image", "text", "rates", "similarity.diagonal", "similarity.right", "loss.bias"])
 def test_the_gradient_equals_finite_differences(name: str, exact: bool) -> None:
-    given = problem(exact=exact)
+    given = problem(exact=exact, loss=SIGLIP if name == "loss.bias" else "wbce")
     value = given.pairs.tensors[name]
     direction = torch.randn(value.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     slope = float((given.matching().gradients[name] * direction).sum())

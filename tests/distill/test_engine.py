@@ -1,6 +1,7 @@
 """The loop: it learns, it goes on bit for bit, and it stops with its reason."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,38 @@ def test_going_on_from_a_checkpoint_is_bit_exact(train_split: Split, experts: Ex
         assert torch.equal(value, second.synthetic().tensors()[name]), name
     for name, value in whole.state().items():
         assert torch.equal(value, second.state()[name]), name
+
+
+SIGLIP = f"{Path(__file__).parents[2] / 'docs/examples/own_loss.py'}:LOSS"
+
+
+def test_a_loss_s_parameter_is_learned_kept_and_gone_on_with(train_split: Split, experts: Experts) -> None:
+    whole, first, second = (begin(train_split, experts, loss=SIGLIP) for _ in range(3))
+    assert whole.synthetic().loss_parameters == {"bias": -10.0}
+    metrics = [whole.step() for _ in range(12)]
+    assert {"gradient/loss.bias", "loss_parameter/bias"} <= metrics[-1].keys()
+    learned = whole.synthetic()
+    assert learned.loss_parameters["bias"] != pytest.approx(-10.0, abs=1e-3)
+    for _ in range(5):
+        first.step()
+    second.resume({name: value.clone() for name, value in first.state().items()})
+    for _ in range(7):
+        second.step()
+    for name, value in whole.state().items():
+        assert torch.equal(value, second.state()[name]), name
+    read = SyntheticSet.of_tensors(learned.tensors(), learned.facts())
+    assert (read.loss, read.loss_parameters) == (SIGLIP, learned.loss_parameters)
+    on = replace(BASE, loss=SIGLIP)
+    image = LearnedFeatures(spread_of(train_split))
+    assert distillation(train_split, read, experts, on, image).synthetic().loss_parameters == learned.loss_parameters
+    other = distillation(train_split, read, experts, replace(on, loss="bce"), image)
+    assert other.synthetic().loss_parameters == {}
+
+
+def test_a_loss_s_parameter_stays_where_the_rates_do(train_split: Split, experts: Experts) -> None:
+    run = begin(train_split, experts, loss=SIGLIP, rate_lr=0.0)
+    run.step()
+    assert run.synthetic().loss_parameters == {"bias": -10.0}
 
 
 def test_a_checkpoint_of_other_settings_is_refused(train_split: Split, experts: Experts) -> None:

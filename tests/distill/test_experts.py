@@ -10,10 +10,14 @@ from small_pairs import IMAGE_WIDTH, RECIPE, TEXT_WIDTH, WIDTH, Split, open_expe
 from torch import Generator
 
 from raydd.config import DistillConfig, ExpertsConfig
-from raydd.distill.experts import Experts, contrastive_loss, sgd_step_, train_epoch_, train_expert
+from raydd.distill.experts import Experts, contrastive_loss, expert_loss, sgd_step_, train_epoch_, train_expert
 from raydd.distill.heads import Head, embed, head_size, initial_heads
+from raydd.distill.losses import find_loss
+from raydd.distill.trajectories import content_of
 from raydd.errors import NonFiniteError, RecordError
 from raydd.store import Record, Store
+
+SIGLIP = f"{Path(__file__).parents[2] / 'docs/examples/own_loss.py'}:LOSS"
 
 
 def same(one: tuple[Head, Head], other: tuple[Head, Head]) -> bool:
@@ -47,6 +51,28 @@ def test_training_lowers_the_loss(experts: Experts, val_split: Split) -> None:
         return float(contrastive_loss(embed(image, images) @ embed(text, val_split.texts[first].float()).T / 0.07))
 
     assert loss(4) < 0.8 * loss(0)
+
+
+@pytest.mark.parametrize("name", ["bce", SIGLIP])
+def test_experts_train_on_their_own_loss_and_their_record_says_so(train_split: Split, name: str) -> None:
+    recipe = dataclasses.replace(RECIPE, loss=name)
+    image, text = initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0)
+    rows, texts = train_split.images.values[:8, 0].float(), train_split.texts[:16:2].float()
+    wanted = [part.clone().requires_grad_() for part in (*image, *text)]
+    logits = embed(Head(*wanted[:6]), rows) @ embed(Head(*wanted[6:]), texts).T / 0.07
+    loss = find_loss(name)(logits, torch.eye(8))  # its parameters as they start
+    gradients = torch.autograd.grad(loss, wanted)
+    found = sgd_step_(image, text, rows, texts, lr=0.1, temperature=0.07, loss_of=expert_loss(recipe))
+    assert float(found) == pytest.approx(float(loss.detach()))
+    for part, before, gradient in zip((*image, *text), wanted, gradients, strict=True):
+        torch.testing.assert_close(part, before.detach() - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+    assert content_of(recipe) == {**content_of(RECIPE), "loss": name}
+    heads = [initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0) for _ in range(2)]
+    losses = [
+        train_epoch_(*pair, train_split, used, epoch=1, seed=0, device="cpu")
+        for pair, used in zip(heads, (RECIPE, recipe), strict=True)
+    ]
+    assert losses[0] != losses[1]
 
 
 def test_a_snapshot_takes_two_bytes_a_parameter(experts: Experts) -> None:

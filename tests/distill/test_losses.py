@@ -1,6 +1,7 @@
-"""Losses against written-out loops and closed forms."""
+"""Losses against written-out loops and closed forms; losses of a user's own, and their faults."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from raydd.distill.losses import LOSSES, bce, info_nce, weighted_bce
+from raydd.distill.loss_names import LOSS_NAMES
+from raydd.distill.losses import LOSSES, Loss, bce, find_loss, info_nce, weighted_bce
+from raydd.errors import ConfigError
 
 
 def slow_weighted_bce(logits: Tensor, similarity: Tensor) -> float:
@@ -50,3 +53,83 @@ def test_students_side_by_side_have_each_their_own_loss(name: str) -> None:
 def test_images_and_texts_are_treated_alike(name: str) -> None:
     logits, similarity = torch.randn(5, 5), torch.rand(5, 5)
     torch.testing.assert_close(LOSSES[name](logits, similarity), LOSSES[name](logits.T, similarity.T))
+
+
+SIGLIP = f"{Path(__file__).parents[2] / 'docs/examples/own_loss.py'}:LOSS"
+
+
+def test_the_names_that_settings_know_are_the_registry() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
+    assert find_loss("bce") is LOSSES["bce"]
+
+
+def slow_siglip(logits: Tensor, bias: float) -> float:
+    total = 0.0
+    for i in range(len(logits)):
+        for j in range(len(logits)):
+            z = 1 if i == j else -1
+            total -= math.log(1 / (1 + math.exp(-z * (float(logits[i, j]) + bias))))
+    return total / len(logits)
+
+
+def test_the_example_is_siglip_s_formula() -> None:
+    loss, eye = find_loss(SIGLIP), torch.eye(5, dtype=torch.float64)
+    logits = 3 * torch.randn(2, 5, 5, dtype=torch.float64)
+    found = loss(logits, eye.expand(2, 5, 5), {"bias": torch.tensor(-2.0, dtype=torch.float64)})
+    assert found.tolist() == pytest.approx([slow_siglip(one, -2.0) for one in logits])
+    assert float(loss(logits[0], eye)) == pytest.approx(slow_siglip(logits[0], -10.0))
+
+
+def test_a_parameter_without_a_learned_value_starts_where_the_loss_says() -> None:
+    loss, like = Loss(bce, {"a": 1.0, "b": 2.0}), torch.zeros((), dtype=torch.float64)
+    tensors = loss.tensors({"b": 3.5}, like)
+    assert {name: float(value) for name, value in tensors.items()} == {"a": 1.0, "b": 3.5}
+    assert tensors["a"].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("undefined", "NameError"),
+        ("logits.missing()", "AttributeError"),
+        ("logits", r"it gave shape \[3, 3\]"),
+        ("logits.mean(-1, keepdim=True).mean(0)", r"it gave shape \[1\]"),
+        ("0.5", "it gave a float"),
+        ("None", "it gave a NoneType"),
+        ("similarity.sum().detach()", "does not depend on the logits"),
+        ("logits.mean() * float('nan')", "it is nan on finite logits"),
+        ("(logits - logits).sqrt().sum()", "its gradient is NaN or infinite"),
+        ("logits.sum() if logits.device.type == 'cuda' else sys.exit", "NameError"),
+    ],
+)
+def test_a_fault_in_a_loss_of_one_s_own_names_file_function_and_cause(tmp_path: Path, body: str, cause: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"def loss(logits, similarity):\n    return {body}\n")
+    with pytest.raises(ConfigError, match=rf"experts\.loss .*mine\.py:loss: loss of .*mine\.py.*failed.*{cause}"):
+        find_loss(f"{file}:loss", "experts.loss")
+
+
+def test_a_fault_that_comes_later_names_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def loss(logits, similarity):\n    if len(logits) > 3:\n        return logits.no()\n    return logits.mean()\n"
+    )
+    found = find_loss(f"{file}:loss")
+    with pytest.raises(ConfigError, match=r"loss of .*mine\.py, line 3, failed \(AttributeError"):
+        found(torch.zeros(4, 4), torch.eye(4))
+
+
+def test_logits_that_diverged_are_no_fault_of_the_loss(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def loss(logits, similarity):\n    return (logits * similarity).mean()\n")
+    assert math.isnan(float(find_loss(f"{file}:loss")(torch.full((2, 2), torch.nan), torch.eye(2))))
+
+
+def test_what_is_no_loss_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("loss = 3\n")
+    with pytest.raises(ConfigError, match=r"is a int, but must be a function of logits and similarity"):
+        find_loss(f"{file}:loss")
+    with pytest.raises(ConfigError, match=r"experts\.loss 'siglip' is unknown\. Known: bce, infonce, wbce\."):
+        find_loss("siglip", "experts.loss")

@@ -16,6 +16,7 @@ from raydd.cli import COMMANDS, main
 from raydd.data import load_data
 from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from raydd.data.readers import READERS
+from raydd.distill.losses import find_loss
 from raydd.distill.methods import METHODS
 from raydd.settings import load
 from raydd.store import Store
@@ -148,6 +149,11 @@ def test_every_name_is_where_a_reader_looks_for_it():
         assert [name for name in known if name not in row] == [], setting
     assert [name for name in READERS if f"`{name}`" not in readme and name != "stamps"] == []
     assert [name for name in METHODS if f"({name}.md)" not in overview or f"methods/{name}.md" not in contents] == []
+
+
+def test_the_example_of_a_loss_learns_its_bias_from_the_start_that_it_says():
+    assert find_loss(f"{EXAMPLES / 'own_loss.py'}:LOSS").parameters == {"bias": -10.0}
+    assert _flags("extend/loss.md") == ["--distill.loss", "own_loss.py:LOSS"]
 
 
 @pytest.mark.slow

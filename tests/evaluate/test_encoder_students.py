@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,3 +96,13 @@ def test_a_diverging_student_says_what_to_lower(encoder: TrainedEncoder) -> None
 def test_pairs_without_pixels_are_refused(encoder: TrainedEncoder) -> None:
     with pytest.raises(RecordError, match="no pixels"):
         student(encoder, replace(pairs(), pixels=None))
+
+
+def test_a_student_trains_on_the_loss_s_learned_parameters(encoder: TrainedEncoder) -> None:
+    given = replace(pairs(), loss=f"{Path(__file__).parents[2] / 'docs/examples/own_loss.py'}:LOSS")
+    start, stated, learned = (
+        student(encoder, replace(given, loss_parameters=parameters)).text["fc_weight"]
+        for parameters in ({}, {"bias": -10.0}, {"bias": -4.0})
+    )
+    assert torch.equal(start, stated)
+    assert not torch.allclose(start, learned)

@@ -1,5 +1,8 @@
 """Students: a batch of seeds equals each seed alone, and learns."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,3 +32,20 @@ def test_students_side_by_side_equal_students_alone(count: int) -> None:
             for part, single in zip(many, one, strict=True):
                 torch.testing.assert_close(part[index], single[0], rtol=1e-3, atol=1e-4)
     assert not torch.equal(together[0].fc_weight[0], together[0].fc_weight[1])
+
+
+def test_students_train_on_the_loss_s_learned_parameters(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/examples/own_loss.py").read_text()
+    (tmp_path / "ours.py").write_text(text)
+    (tmp_path / "other.py").write_text(text.replace("-10.0", "-4.0"))
+    given = replace(pairs(8), loss=f"{tmp_path}/ours.py:LOSS")
+    start, learned, other = (
+        train_students(one, RECIPE, width=11, temperature=0.1, seeds=[0, 1])[0].fc_weight
+        for one in (
+            given,
+            replace(given, loss_parameters={"bias": -4.0}),
+            replace(given, loss=f"{tmp_path}/other.py:LOSS"),
+        )
+    )
+    assert torch.equal(learned, other)
+    assert not torch.allclose(learned, start)

@@ -152,6 +152,20 @@ def test_a_non_finite_gradient_ends_with_its_reason_and_the_last_good_set(
     assert bool(record.read_tensors("last_good.safetensors")["text_features"].isfinite().all())
 
 
+@pytest.mark.parametrize("protocol", ["heads", "encoder"])
+def test_a_loss_of_one_s_own_goes_the_whole_way(config: Config, store: Store, protocol: str) -> None:
+    loss = f"{Path(__file__).parents[2] / 'docs/examples/own_loss.py'}:LOSS"
+    config = with_settings(config, {"distill.protocol": protocol, "distill.loss": loss, "experts.loss": loss})
+    assert (
+        stages.experts(config, store).record.fingerprint
+        != stages.experts(with_settings(config, {"experts.loss": "infonce"}), store).record.fingerprint
+    )
+    made = stages.final_synthetic(config, store)
+    assert made.loss_parameters["bias"] != -10.0
+    assert stages.final_synthetic(config, store).loss_parameters == made.loss_parameters  # read from the record
+    assert len(stages.synthetic_scores(config, store).seeds) == 2
+
+
 def test_students_that_diverge_say_so(config: Config, store: Store) -> None:
     wild = with_settings(config, {"distill.encoder_rate": 1e20, "distill.fit_rates": False, "distill.steps": 0})
     with pytest.raises(NonFiniteError, match=r"Lower distill\.encoder_rate"):
