@@ -7,6 +7,7 @@ work = raydd.open(raydd.load("flickr8k.yaml"))   # one run, everything it reads 
 stages.run(work)                                 # makes what the store lacks, gives the scores
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydd.config import Config
@@ -26,11 +27,15 @@ def open(config: Config | None = None, store: "Store | None" = None, progress: P
 
     Args:
         config: all settings, of `raydd.load`; the defaults if there are none.
-        store: where records are; the one that `config.place` names if there is none.
+        store: where records are, or its folder or address; the one that `config.place` names if there is none.
         progress: told the name of the work, how much is done, and how much there is.
     """
     from raydd.place import open_store
     from raydd.protocols import open_workbench
 
+    from raydd.store import Store
+
     config = config or load()
-    return open_workbench(config, store or open_store(config.place), progress)
+    if store is None:
+        store = open_store(config.place)
+    return open_workbench(config, store if isinstance(store, Store) else Store(store), progress)

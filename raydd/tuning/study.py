@@ -7,7 +7,7 @@ that was killed leaves RUNNING trials behind; the next one marks them and asks f
 import secrets
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError
 
 from raydd.config import Config
+from raydd.data.encoders import image_identity, text_identity
 from raydd.errors import ConfigError, nearest
+from raydd.outside import source_identity
 from raydd.settings import flatten
 from raydd.tuning.places import hide_password
 from raydd.tuning.reports import TrialReport
@@ -35,7 +37,7 @@ SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher wri
 STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_BASE, _ID, _AGAIN, _REASON = "base", "id", "again", "reason"
+_BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"
 # What the finals alone read, and where things are computed: both may change from one command to the next.
 _FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.", "compare.")
 _FIXED = ("sweep.space", "sweep.objectives")
@@ -97,6 +99,48 @@ def load_study(name: str, address: str) -> optuna.Study:
             f"There is no sweep {name!r} in {hide_password(address)}. "
             f"{nearest(name, known) if known else 'There is none at all.'} Set sweep.name or place.study."
         ) from error
+
+
+def require_same_sources(study: optuna.Study, sources: Mapping[str, str], *, remember: bool) -> None:
+    """Refuse to go on with a sweep whose data, encoders or code are others than when it was started.
+
+    Args:
+        study: the sweep's.
+        sources: what each of them is now, as `sources_of` gives it.
+        remember: keep them in a study that has none yet.
+
+    Raises:
+        ConfigError: naming what changed, and the two ways out.
+    """
+    known = study.user_attrs.get(_SOURCES)
+    if known is None:
+        if remember:
+            study.set_user_attr(_SOURCES, dict(sources))
+        return
+    changed = [name for name in sorted({*known, *sources}) if known.get(name, "") != sources.get(name, "")]
+    if changed:
+        first = changed[0]
+        raise ConfigError(
+            f"The sweep {study.study_name!r} was started with another {' and another '.join(changed)} "
+            f"({first} {known.get(first, 'none')}, now {sources.get(first, 'none')}): their trials cannot be compared. "
+            "Put back what it was started with, or give this sweep another sweep.name."
+        )
+
+
+def sources_of(config: Config, data_fingerprint: str) -> dict[str, str]:
+    """What the trials of a sweep depend on beside its settings, by name: content of data, encoders and own code."""
+    code = {
+        "search space": config.sweep.space,
+        "method": config.distill.method,
+        "loss": config.distill.loss,
+        "experts' loss": config.experts.loss,
+    }
+    return {
+        "data set": data_fingerprint,
+        "image encoder": image_identity(config.encoders),
+        "text encoder": text_identity(config.encoders),
+        **{name: found for name, value in code.items() if (found := source_identity(value))},
+    }
 
 
 def shared_settings(study: optuna.Study) -> dict[str, Any]:

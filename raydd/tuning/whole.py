@@ -67,11 +67,15 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
         at_once = base.sweep.at_once or (slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0)
         with progress_on(console) as progress:
             known = studies.find_study(base, base.place.study)
+            sources = studies.sources_of(base, work.with_progress(progress).data.fingerprint)
+            if known:
+                studies.require_same_sources(known, sources, remember=False)
             plan = make_plan(work.with_progress(progress), space, drawn, known, at_once)
         console.print(plan.table())
         if dry_run:
             return None
         study = studies.open_study(base, space, base.place.study)
+        studies.require_same_sources(study, sources, remember=True)
         with driving(study):
             studies.requeue_interrupted(study)
             if math.isnan(plan.seconds):

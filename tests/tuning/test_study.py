@@ -120,3 +120,23 @@ _storage(sys.argv[1]).get_all_studies()
     for maker in makers:
         maker.communicate()
     assert [maker.returncode for maker in makers] == [0, 0, 0]
+
+
+def test_a_sweep_knows_its_data_its_encoders_and_its_code(config, space, address, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("def space(trial):\n    return {}\n")
+    config = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, space=f"{mine}:space"))
+    study = studies.open_study(config, space, address)
+    before = studies.sources_of(config, "data1")
+    assert set(before) == {"data set", "image encoder", "text encoder", "search space"}
+    studies.require_same_sources(study, before, remember=True)
+    studies.require_same_sources(study, before, remember=True)
+    with pytest.raises(ConfigError, match=r"another data set \(data set data1, now data2\).*another sweep\.name"):
+        studies.require_same_sources(study, {**before, "data set": "data2"}, remember=False)
+    mine.write_text("def space(trial):\n    return {'distill.blend': 'none'}\n")
+    with pytest.raises(ConfigError, match="was started with another search space"):
+        studies.require_same_sources(study, studies.sources_of(config, "data1"), remember=True)
+    random = dataclasses.replace(config.encoders, image_weights="random:7")
+    other = studies.sources_of(dataclasses.replace(config, encoders=random), "data1")
+    with pytest.raises(ConfigError, match="another image encoder and another search space"):
+        studies.require_same_sources(study, other, remember=True)
