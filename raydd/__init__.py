@@ -22,7 +22,9 @@ __version__ = "0.1.0"
 __all__ = ["Config", "load", "open"]
 
 
-def open(config: Config | None = None, store: "Store | None" = None, progress: Progress = silent) -> "Workbench[Any]":
+def open(
+    config: Config | None = None, store: "Store | str | Path | None" = None, progress: Progress = silent
+) -> "Workbench[Any]":
     """The workbench of a run: its data, features, experts and students, each opened when it is first asked for.
 
     Args:
@@ -32,7 +34,6 @@ def open(config: Config | None = None, store: "Store | None" = None, progress: P
     """
     from raydd.place import open_store
     from raydd.protocols import open_workbench
-
     from raydd.store import Store
 
     config = config or load()
