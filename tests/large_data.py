@@ -75,7 +75,7 @@ def encode(kind: str, data: Path, home: Path) -> tuple[float, float]:
         }
     )
     with Peaks() as peaks:
-        make_features(config, workers=WORKERS)
+        make_features(raydd.open(config), workers=WORKERS)
         features = raydd.open(config, open_store(config.place)).features
     assert features.train.images.shape[1:] == (VIEWS, 2304)
     return peaks.driver, peaks.worker

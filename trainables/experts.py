@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from raydd.config import Config
 from raydd.place import home, open_store, use_threads
-from raydd.progress import Progress, silent
 from raydd.tuning.environment import prepare_environment, ray_address
 
 if TYPE_CHECKING:
@@ -21,28 +20,26 @@ RESTARTS = 3  # of the workers, after one died
 LOOK_SECONDS = 1.0  # between two looks of the driver at what the store has
 
 
-def make_experts(config: Config, *, workers: int, gpus: float = 0.0, progress: Progress = silent) -> None:
+def make_experts(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) -> None:
     """Train the trajectories that the store lacks on Ray Train workers.
 
     Args:
-        config: all settings; `place.ray` names the cluster.
+        work: of the settings; `place.ray` names the cluster. It is told how many trajectories are there.
         workers: how many share the trajectories.
         gpus: of each worker, fractions allowed.
-        progress: told how many trajectories are there.
 
     Raises:
         ray.train.TrainingFailedError: workers died more often than they are started again.
     """
+    config = work.config
     address = ray_address(config.place.ray)
     prepare_environment(address)
     from ray import train
     from ray.train.torch import TorchTrainer
 
-    from raydd.protocols import open_workbench
     from raydd.tuning.cluster import cluster
     from raydd.tuning.places import settled, tune_folder
 
-    work = open_workbench(config, open_store(config.place), progress)
     work.prepare()
     if not (missing := work.missing_experts):
         return

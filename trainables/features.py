@@ -5,51 +5,65 @@ store lacks; no feature passes through Ray. An actor that dies takes the shard i
 again, and given that shard anew.
 """
 
+import contextlib
 import functools
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raydd.config import Config
 from raydd.place import device_of, home, open_store, use_threads
-from raydd.progress import Progress, silent
 from raydd.tuning.environment import prepare_environment, ray_address
+
+if TYPE_CHECKING:
+    from raydd.protocols import Workbench
 
 RESTARTS = 3  # of an actor that died, and of the shard in its hands
 
 
-def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: Progress = silent) -> None:
+@contextlib.contextmanager
+def shared_by_workers(work: "Workbench[Any]") -> "Iterator[Workbench[Any]]":
+    """Be connected to Ray inside the block; the workbench's images are checked there by the cluster's CPUs."""
+    address = ray_address(work.config.place.ray)
+    prepare_environment(address)
+    from raydd.protocols import Opened, open_workbench
+    from raydd.tuning.cluster import cluster
+    from trainables.checking import check_on_workers
+
+    with cluster(address, home(work.config.place)):
+        yield open_workbench(work.config, work.store, work.progress, Opened(check=check_on_workers))
+
+
+def make_features(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) -> None:
     """Write the shards that the store lacks by a pool of actors; `raydd features` then has only to conclude.
 
     Args:
-        config: all settings; `place.ray` names the cluster.
+        work: of the settings; `place.ray` names the cluster. It is told how many shards are there.
         workers: actors, as far as the cluster has room for so many.
         gpus: of each actor, fractions allowed.
-        progress: told how many shards are there.
 
     Raises:
         ray.exceptions.RayError: a shard cannot be made; the cause is that of the actor.
     """
+    config, store = work.config, work.store
     address = ray_address(config.place.ray)
     prepare_environment(address)
-    from raydd.data import feature_records, load_data, shards_of
+    from raydd.data import feature_records, shards_of
     from raydd.tuning.cluster import cluster
     from raydd.tuning.places import settled
 
-    store = open_store(config.place)
-    data = load_data(config.data, store, progress)
-    records = feature_records(config, data.fingerprint, store)
-    shards = [shard for shard in shards_of(data) if not records.of(shard).complete]
+    records = feature_records(config, work.data.fingerprint, store)
+    shards = [shard for shard in shards_of(work.data) if not records.of(shard).complete]
     missing = [shard.file for shard in shards if not records.of(shard).has(shard.file)]
     if not missing:
         return
     config = settled(config, cpus=1, gpus=gpus)
     with cluster(address, home(config.place)):
         done = len(shards) - len(missing)
-        progress("shards of features", done, len(shards))
-        for _ in _encoded(config, data.listing, missing, min(workers, len(missing)), gpus):
+        work.progress("shards of features", done, len(shards))
+        for _ in _encoded(config, work.data.listing, missing, min(workers, len(missing)), gpus):
             done += 1
-            progress("shards of features", done, len(shards))
+            work.progress("shards of features", done, len(shards))
 
 
 def _encoded(config: Config, listing: str, files: list[str], workers: int, gpus: float) -> Iterator[Any]:

@@ -26,12 +26,13 @@ def main(options: Options) -> int:
     config = options.settings
     use_threads(config.place)
     store, console = open_store(config.place), Console()
-    if options.workers:
-        from trainables.experts import make_experts
-
-        make_experts(config, workers=options.workers, gpus=options.gpus)
     with progress_on() as progress:
-        made = open_workbench(config, store, progress).experts()
+        work = open_workbench(config, store, progress)
+        if options.workers:
+            from trainables.experts import make_experts
+
+            make_experts(work, workers=options.workers, gpus=options.gpus)
+        made = work.experts()
     epochs = [epoch for epoch in config.distill.expert_epochs if epoch]
     size = sum(len(made.record.read(made.name(0, epoch))) for epoch in epochs)
     console.print(

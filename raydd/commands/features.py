@@ -1,5 +1,6 @@
 """Encode a data set: every image once (train in K augmented views) and every caption, into the feature cache."""
 
+import contextlib
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -26,14 +27,17 @@ def main(options: Options) -> int:
     config = options.settings
     use_threads(config.place)
     store, console = open_store(config.place), Console()
-    with progress_on() as progress:
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(progress_on())
         work = open_workbench(config, store, progress)
+        if options.workers:
+            from trainables.features import make_features, shared_by_workers
+
+            work = stack.enter_context(shared_by_workers(work))
         for line in work.data.summary():
             console.print(line)
         if options.workers:
-            from trainables.features import make_features
-
-            make_features(config, workers=options.workers, gpus=options.gpus, progress=progress)
+            make_features(work, workers=options.workers, gpus=options.gpus)
         work.prepare()
         console.print(work.prepared_in_words(), soft_wrap=True)
     return 0

@@ -33,6 +33,7 @@ from raydd.data import (
     open_data,
     open_pixels,
 )
+from raydd.data.checking import Check, check_on_threads
 from raydd.data.encoders import resized
 from raydd.data.images import ImageSource
 from raydd.distill.engine import Distillation
@@ -55,13 +56,15 @@ Listings = Mapping[DataConfig, str]
 class Opened:
     """What a process has opened, each thing under what decides it; workbenches of one run share it."""
 
-    def __init__(self, listings: Listings | None = None) -> None:
+    def __init__(self, listings: Listings | None = None, check: Check = check_on_threads) -> None:
         """Nothing is open yet.
 
         Args:
             listings: of another process; these data sets are opened from the store without asking their reader.
+            check: looks at the images of a data set that is read for the first time.
         """
         self.listings: dict[DataConfig, str] = dict(listings or {})
+        self.check = check
         self._things: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
@@ -110,7 +113,7 @@ class Workbench(ABC, Generic[Networks]):
         settings, listings = self.config.data, self.opened.listings
         if settings in listings:
             return open_data(listings[settings], settings, self.store)
-        found = load_data(settings, self.store, self.progress)
+        found = load_data(settings, self.store, self.progress, check=self.opened.check)
         listings[settings] = found.listing
         return found
 

@@ -14,9 +14,10 @@ from rich.status import Status
 from raydd.board.tracking import Tracking
 from raydd.config import Config
 from raydd.console import progress_on
+from raydd.data.checking import check_on_threads
 from raydd.place import home, open_store
 from raydd.progress import silent
-from raydd.protocols import Listings, Workbench, open_workbench
+from raydd.protocols import Listings, Opened, Workbench, open_workbench
 from raydd.settings import with_settings
 from raydd.tuning import study as studies
 from raydd.tuning.claims import open_claims
@@ -32,6 +33,7 @@ from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conc
 from raydd.tuning.shares import with_gpu_share
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
+from trainables.checking import check_on_workers
 from trainables.distill import distill_trial
 from trainables.features import make_features
 
@@ -55,7 +57,10 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
-    work = open_workbench(base, store)
+    # On a cluster its nodes look at the images of a data set that nobody has read before.
+    work = open_workbench(
+        base, store, opened=Opened(check=check_on_threads if address == "local" else check_on_workers)
+    )
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
     with _tracking(base, console) as tracking, cluster(address, home(base.place)):
         if base.sweep.gpus < 0:
@@ -100,7 +105,7 @@ def _prepare(work: Workbench[Any], address: str) -> None:
     """What the trials read of the data, encoded by this process on a machine of its own, on a cluster by its nodes."""
     if address != "local":
         gpus = 1.0 if work.config.sweep.gpus else 0.0
-        make_features(work.config, workers=ENCODERS, gpus=gpus, progress=work.progress)
+        make_features(work, workers=ENCODERS, gpus=gpus)
     work.prepare()
 
 

@@ -23,7 +23,7 @@ def test_shards_encoded_one_by_one_are_those_of_one_process(config, many_shards,
     store = open_store(config.place)
     files = [shard.file for shard in feature_shards.shards_of(raydd.open(config, store).data)]
     assert files[:3] == [f"train/images-0000{number}.safetensors" for number in range(3)]
-    encoder = ShardEncoder(config)
+    encoder = ShardEncoder(config, raydd.open(config, store).data.listing)
     for file in reversed(files):
         assert encoder({"file": file}) == {"file": file}
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
@@ -38,12 +38,12 @@ def test_shards_encoded_one_by_one_are_those_of_one_process(config, many_shards,
 @pytest.mark.slow
 def test_ray_workers_share_the_shards_and_pass_over_those_that_are_there(config):
     told = []
-    make_features(config, workers=4, progress=lambda work, done, total: told.append((work, done, total)))
+    make_features(raydd.open(config, progress=lambda work, done, total: told.append((work, done, total))), workers=4)
     shards = [(done, total) for work, done, total in told if work == "shards of features"]
     assert shards == [(done, 6) for done in range(7)]
     raydd.open(config, open_store(config.place)).prepare()
     told.clear()
-    make_features(config, workers=2, progress=lambda work, done, total: told.append(work))
+    make_features(raydd.open(config, progress=lambda work, done, total: told.append(work)), workers=2)
     assert "shards of features" not in told
 
 
@@ -58,7 +58,7 @@ def mortal(config, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_an_actor_that_dies_costs_the_shard_in_its_hands(mortal, tmp_path):
-    make_features(mortal, workers=2)
+    make_features(raydd.open(mortal), workers=2)
     assert (tmp_path / "died").exists()
     store = open_store(mortal.place)
     features = raydd.open(mortal, store, progress := Work()).features
@@ -70,4 +70,4 @@ def test_an_actor_that_dies_costs_the_shard_in_its_hands(mortal, tmp_path):
 @pytest.mark.slow
 def test_a_shard_that_kills_every_actor_ends_with_an_error(mortal):
     with pytest.raises(ray.exceptions.RayError):
-        make_features(with_settings(mortal, {"encoders.image": "mortal_encoders:always"}), workers=2)
+        make_features(raydd.open(with_settings(mortal, {"encoders.image": "mortal_encoders:always"})), workers=2)
