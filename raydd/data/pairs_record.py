@@ -235,7 +235,7 @@ def write_pairs(store: Store, listed: Listed, places: Places) -> str:
             said.update(repr(row).encode(*_CODEC))
     said.update(repr(list(containers)).encode(*_CODEC))
     settings = {"content": listed.content, "listed": said.hexdigest()[:32]}
-    record = Record.of(store, STAGE, settings, {}, version=VERSION)
+    record = Record.of(store, "pairs", settings, {}, version=VERSION)
     if not record.complete:
         _write(record, listed, places, containers)
     return record.fingerprint

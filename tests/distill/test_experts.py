@@ -10,6 +10,7 @@ from small_pairs import IMAGE_WIDTH, RECIPE, TEXT_WIDTH, WIDTH, Split, open_expe
 from torch import Generator
 
 from raydd.config import DistillConfig, ExpertsConfig
+from raydd.distill.content import named_loss
 from raydd.distill.experts import Experts, contrastive_loss, expert_loss, sgd_step_, train_epoch_, train_expert
 from raydd.distill.heads import Head, embed, head_size, initial_heads
 from raydd.distill.losses import find_loss
@@ -66,7 +67,8 @@ def test_experts_train_on_their_own_loss_and_their_record_says_so(train_split: S
     assert float(found) == pytest.approx(float(loss.detach()))
     for part, before, gradient in zip((*image, *text), wanted, gradients, strict=True):
         torch.testing.assert_close(part, before.detach() - 0.1 * gradient, rtol=1e-4, atol=1e-6)
-    assert content_of(recipe) == {**content_of(RECIPE), "loss": name}
+    assert content_of(recipe) == {**content_of(RECIPE), **named_loss(name)}
+    assert ("loss_source" in named_loss(name)) == (name == SIGLIP)
     heads = [initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0) for _ in range(2)]
     losses = [
         train_epoch_(*pair, train_split, used, epoch=1, seed=0, device="cpu")

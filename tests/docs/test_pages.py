@@ -206,3 +206,8 @@ def test_a_page_on_adding_to_raydd_shows_its_example(page: Path):
     included = re.findall(r'^--8<-- "(.+)"$', page.read_text(encoding="utf-8"), re.MULTILINE)
     assert included or page.stem == "index"
     assert all((ROOT / file).is_file() for file in included)
+
+
+def _flags(page: str) -> list[str]:
+    (command,) = blocks(page, "sh")
+    return command.split("raydd run ")[1].split()

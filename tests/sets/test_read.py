@@ -195,7 +195,7 @@ def test_tensors_that_do_not_go_together_are_refused(name: str, tensor: torch.Te
     [
         ({"similarity": "sparse"}, "Known: full, identity, low-rank"),
         ({"similarity": None}, "similarity is None"),
-        ({"loss": "evil.py:LOSS"}, "Known: bce, infonce, wbce"),
+        ({"loss": "sharp"}, "Known: bce, infonce, wbce"),
         ({"loss": []}, "loss is"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"alpha": "3"}, "alpha is '3'"),

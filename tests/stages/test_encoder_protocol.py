@@ -157,13 +157,15 @@ def test_a_loss_of_one_s_own_goes_the_whole_way(config: Config, store: Store, pr
     loss = f"{Path(__file__).parents[2] / 'docs/examples/own_loss.py'}:LOSS"
     config = with_settings(config, {"distill.protocol": protocol, "distill.loss": loss, "experts.loss": loss})
     assert (
-        stages.experts(config, store).record.fingerprint
-        != stages.experts(with_settings(config, {"experts.loss": "infonce"}), store).record.fingerprint
+        raydd.open(config, store).experts().record.fingerprint
+        != raydd.open(with_settings(config, {"experts.loss": "infonce"}), store).experts().record.fingerprint
     )
-    made = stages.final_synthetic(config, store)
+    made = stages.final_synthetic(raydd.open(config, store))
     assert made.loss_parameters["bias"] != -10.0
-    assert stages.final_synthetic(config, store).loss_parameters == made.loss_parameters  # read from the record
-    assert len(stages.synthetic_scores(config, store).seeds) == 2
+    assert (
+        stages.final_synthetic(raydd.open(config, store)).loss_parameters == made.loss_parameters
+    )  # read from the record
+    assert len(stages.synthetic_scores(raydd.open(config, store)).seeds) == 2
 
 
 def test_students_that_diverge_say_so(config: Config, store: Store) -> None:

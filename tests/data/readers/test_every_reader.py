@@ -132,22 +132,6 @@ def test_a_faulty_reader_is_named(tmp_path: Path, old: str, new: str, said: str)
         find_reader(f"{tmp_path}/own.py:read")(DataConfig(root="here"))
 
 
-def test_images_outside_the_data_set_s_folders_are_left_out_of_a_user_s_own_listing(tmp_path: Path) -> None:
-    listed = ["a.png", "../../secret.png", "/etc/passwd", "images/../b.png", "../rooted/c.png", "../images/d.png"]
-    entries = ", ".join(
-        f"Entry('train', {path!r}, FileImage('', os.path.join(config.root, {path!r})), ('one',))" for path in listed
-    )
-    code = "import os\n" + OWN.partition("def")[0] + f"def read(config):\n    return Listing('mine', ({entries}))\n"
-    (tmp_path / "own.py").write_text(code)
-    read = find_reader(f"{tmp_path}/own.py:read")
-    listing = read(DataConfig(root=str(tmp_path / "root")))
-    assert [entry.id for entry in listing.entries] == ["a.png", "images/../b.png"]
-    assert {problem.kind for problem in listing.problems} == {"image path outside"}
-    assert [problem.which for problem in listing.problems] == [listed[1], listed[2], listed[4], listed[5]]
-    elsewhere = read(DataConfig(root=str(tmp_path / "root"), images=str(tmp_path / "images")))
-    assert [entry.id for entry in elsewhere.entries] == ["a.png", "images/../b.png", "../images/d.png"]
-
-
 def test_a_source_of_a_user_s_own_that_fails_is_an_unreadable_image() -> None:
     class Source:
         name = "mine"
@@ -155,8 +139,8 @@ def test_a_source_of_a_user_s_own_that_fails_is_an_unreadable_image() -> None:
         def read(self) -> bytes:
             raise ZeroDivisionError("zero")
 
-        def size(self) -> int:
-            return 1
+        def stamp(self) -> str:
+            return "mine"
 
     with pytest.raises(ImageError, match=r"unreadable image .ZeroDivisionError: zero"):
         open_image(Source())
