@@ -322,8 +322,9 @@ class Workbench(ABC, Generic[Networks]):
 
     def collapse(self, pairs: SyntheticSet) -> dict[str, float]:
         """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step."""
-        experts = self.opened.once(("experts", self.experts_record.fingerprint), self.open_experts)
-        networks = experts.snapshot(0, self.config.distill.expert_epochs[-1])
+        epoch = self.config.distill.expert_epochs[-1]
+        key = ("expert", self.experts_record.fingerprint, epoch)
+        networks = self.opened.once(key, lambda: self.open_experts().snapshot(0, epoch))
         return collapse_measures(*self.embed(networks, pairs))
 
     @abstractmethod

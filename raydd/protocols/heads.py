@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from raydd.config import DistillConfig
 from raydd.cost.bytes import feature_bytes, graph_bytes, memory_bytes, parameters_of
-from raydd.data import Features, HeldOut, ImageSource, ViewsOf, encode_features, encode_held_out, feature_records
+from raydd.data import (
+    Features,
+    HeldOut,
+    ImageSource,
+    ViewsOf,
+    encode_images,
+    feature_records,
+    open_features,
+    open_held_out,
+)
 from raydd.data.augment import transform_of
 from raydd.data.encoders import image_identity
 from raydd.data.encoding import batches_of, encode_views, workers_for
@@ -44,14 +53,22 @@ class HeadsWorkbench(Workbench[Heads]):
     @property
     def features(self) -> Features:
         """The feature cache, encoded where the store lacks it."""
-        key = ("features", self.data.fingerprint, self.config.encoders, self.config.features)
-        return self.opened.once(key, lambda: encode_features(self.config, self.data, self.store, self.progress))
+
+        def make() -> Features:
+            records = encode_images(self.config, self.data, self.store, self.progress)
+            return open_features(records, self.held_out, self.captions)
+
+        return self.opened.once(("features", self.data.fingerprint, self.config.encoders, self.config.features), make)
 
     @property
     def held_out(self) -> HeldOut:
         """The features of val and test alone: all that scoring reads."""
-        key = ("held out", self.data.fingerprint, self.config.encoders)
-        return self.opened.once(key, lambda: encode_held_out(self.config, self.data, self.store, self.progress))
+
+        def make() -> HeldOut:
+            records = encode_images(self.config, self.data, self.store, self.progress, held_out_only=True)
+            return open_held_out(records, self.captions)
+
+        return self.opened.once(("held out", self.data.fingerprint, self.config.encoders), make)
 
     @property
     def source(self) -> str:
