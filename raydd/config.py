@@ -390,6 +390,11 @@ class CompareConfig:
     """Students chosen without the scored split, or as published: the learned rates as they are, the best of six checks
     on the scored split. Rows made so carry a mark."""
 
+    @property
+    def as_published(self) -> bool:
+        """Whether students are chosen by the published protocol."""
+        return self.protocol == "published"
+
     def __post_init__(self) -> None:
         _require(bool(self.name) and "/" not in self.name, "compare.name", self.name, "a name without '/'")
         _require(bool(self.methods), "compare.methods", self.methods, "one or more")

@@ -78,6 +78,8 @@ class Workbench(ABC, Generic[Networks]):
     """What experts and students train, in words."""
     selections: ClassVar[Collection[str]]
     """Selections of real pairs that it can make."""
+    image_settings: ClassVar[Mapping[str, Collection[str]]]
+    """Settings of `distill` that not every image variable reads: by `distill.space`, the names of those read there."""
     trial_settings: ClassVar[Mapping[str, Any]]
     """Settings of a sweep's trials: the cheapest form of a distillation that ranks settings."""
 

@@ -48,6 +48,11 @@ class HeadsWorkbench(Workbench[Heads]):
 
     trains = "both encoders frozen, both heads trained"
     selections: ClassVar[Collection[str]] = tuple(SELECTIONS)
+    image_settings: ClassVar[Mapping[str, Collection[str]]] = {
+        "features": ("range_pull",),
+        "features-then-pixels": (),  # the record of the features is upstream of it
+        "pixels": ("steps_per_encoding",),
+    }
     trial_settings: ClassVar[Mapping[str, Any]] = {"distill.space": "features"}  # a hundredth of the pixels' time
 
     @property
@@ -301,8 +306,9 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def student_content(self) -> Mapping[str, Any]:
-        """Nothing: the training set has its encoders' features."""
-        return {}
+        """Temperature, and the width of the heads; the training set has its encoders' features."""
+        experts = self.config.experts
+        return {"temperature": experts.temperature, **({"width": experts.width} if experts.width else {})}
 
     def real_bytes(self, pairs: int) -> int:
         """Size of the features of so many pairs in single precision."""
