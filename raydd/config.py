@@ -404,6 +404,11 @@ class CompareConfig:
     """held-out: nothing is chosen on the scored split. published: learned learning rates unscaled, and the best of six
     checks on the scored split; such rows are marked."""
 
+    @property
+    def as_published(self) -> bool:
+        """Whether students are chosen by the published protocol."""
+        return self.protocol == "published"
+
     def __post_init__(self) -> None:
         _require(bool(self.name) and "/" not in self.name, "compare.name", self.name, "a name without '/'")
         _require(bool(self.methods), "compare.methods", self.methods, "one or more")

@@ -36,6 +36,16 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+# Protocol A: the image encoder is trained, which learns pixels alone.
+TRAINED: dict[str, Any] = {
+    "distill.protocol": "encoder",
+    "distill.gradient": "constant-memory",
+    "distill.encoder_rate": 0.05,
+    "experts.encoder_lr": 0.05,
+    "distill.steps": 3,
+    "students.epochs": 2,
+}
+
 # A set's encoders that are code of somebody's own have to be repeated.
 ENCODERS = ("--encoders.image", "tiny_encoders:image", "--encoders.text", "tiny_encoders:text")
 
@@ -51,12 +61,13 @@ class Made:
 
 
 @cache
-def made_set(space: str = "features-then-pixels") -> Made:
-    """The set in a temporary home; `space` as in `distill.space`."""
+def made_set(space: str = "features-then-pixels", protocol: str = "heads") -> Made:
+    """The set in a temporary home; `space` as in `distill.space`, `protocol` as in `distill.protocol`."""
     home = Path(mkdtemp(prefix="raydd-made-"))
     config = load(
         settings={
             **SETTINGS,
+            **(TRAINED if protocol == "encoder" else {}),
             "data.root": str(write_pictures(home / "tiny")),
             "distill.space": space,
             "place.home": str(home),
@@ -65,6 +76,11 @@ def made_set(space: str = "features-then-pixels") -> Made:
     store = open_store(config.place)
     result = stages.run(raydd.open(config, store))
     return Made(config, store, home / "store" / result["made"]["synthetic_record"], home)
+
+
+def trained_set() -> Made:
+    """The set of protocol A, whose students train the image encoder too."""
+    return made_set("pixels", "encoder")
 
 
 def flags(made: Made, *more: str) -> list[str]:

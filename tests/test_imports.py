@@ -2,6 +2,7 @@
 
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,16 @@ def test_the_engine_pulls_in_neither_the_sweep_s_packages_nor_an_encoder_s(tmp_p
     found = imported("raydd", *names, tmp_path=tmp_path)
     assert not found & {"ray", "optuna", "mlflow"}
     assert not found & {"timm", "open_clip", "transformers"}
+
+
+def test_which_protocol_it_is_is_asked_where_a_workbench_is_chosen_and_nowhere_else():
+    """Everything above takes a workbench; the settings check what a protocol allows, a set says its own in words."""
+    root = Path(raydd.__file__).parent
+    asked = re.compile(r"protocol (==|!=)|\.protocol\]")
+    sources = [path for name in ("raydd", "trainables", "search_spaces") for path in (root.parent / name).rglob("*.py")]
+    assert len(sources) > 100
+    found = {str(path.relative_to(root.parent)) for path in sources if asked.search(path.read_text(encoding="utf-8"))}
+    assert found == {"raydd/config.py", "raydd/protocols/__init__.py", "raydd/sets/provenance.py"}
 
 
 def test_the_command_line_gives_help_without_anything_heavy(tmp_path: Path):

@@ -111,7 +111,7 @@ def _texts(row: Row, p_values: dict[str, float | None]) -> dict[str, str]:
         like = f" {LIKE}" if p is not None and p >= LEVEL else ""
         return f"{fmean(row.seeds[metric]):.1f} ± {_std(row.seeds[metric]):.1f}{like}"
 
-    marked = row.cell.config.compare.protocol == "published"
+    marked = row.cell.config.compare.as_published
     return {
         "trained on": f"{row.cell.name}{f' {MARK}' if marked else ''}",
         **{metric: score(metric) for metric in COLUMNS},
@@ -183,7 +183,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         "not to compare.",
     ]
     notes.append(f"Table written by raydd {code_version()}.")
-    if any(row.cell.config.compare.protocol == "published" for row in rows):
+    if any(row.cell.config.compare.as_published for row in rows):
         notes.append(f"{MARK} by the published protocol: the best of six checks on the scored split itself.")
     return notes
 

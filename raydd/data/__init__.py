@@ -10,10 +10,10 @@ from raydd.data.features import (
     Features,
     HeldOut,
     SplitFeatures,
-    encode_features,
-    encode_held_out,
+    encode_images,
     feature_records,
     open_features,
+    open_held_out,
 )
 from raydd.data.images import ImageSource, open_image
 from raydd.data.listing import Entry, Listing, Problem
@@ -38,8 +38,7 @@ __all__ = [
     "TextEncoder",
     "Texts",
     "ViewsOf",
-    "encode_features",
-    "encode_held_out",
+    "encode_images",
     "encode_texts",
     "feature_records",
     "load_data",
@@ -47,6 +46,7 @@ __all__ = [
     "load_text_encoder",
     "open_data",
     "open_features",
+    "open_held_out",
     "open_image",
     "open_pixels",
     "open_views",

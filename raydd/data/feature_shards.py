@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from safetensors import safe_open
 from torch import Tensor
 
 from raydd.config import Config, FeaturesConfig
@@ -166,8 +167,12 @@ def read_texts(
         RecordError: a shard is missing, damaged, or of another shape.
     """
     shards = text_shards(split, captions)
-    rows = [map_shard(record.local(shard.file), "texts", (len(shard), width)) for shard in shards]
-    owners = [record.map_tensors(shard.file)["image_of_text"] for shard in shards]
+    rows, owners = [], []
+    for shard in shards:
+        path = record.local(shard.file)
+        rows.append(map_shard(path, "texts", (len(shard), width)))
+        with safe_open(path, framework="pt") as file:  # whole, since its features are
+            owners.append(file.get_tensor("image_of_text"))
     return CaptionRows(tuple(rows), per_shard=len(rows[0])), torch.cat(owners)
 
 

@@ -12,7 +12,7 @@ Letters: n images, C captions, V views, D feature width.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard, mean_an
 from raydd.data.feature_shards import Shard, finish, image_shards, require_whole, views_in, write_images
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
-from raydd.data.texts import CaptionFeatures, Texts, encode_texts, texts_record
+from raydd.data.texts import CaptionFeatures, Texts, texts_record
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store, fingerprint
@@ -111,8 +111,10 @@ def feature_records(config: Config, data_fingerprint: str, store: Store) -> Feat
     )
 
 
-def encode_features(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> Features:
-    """Encode what the store lacks of a data set's images and captions, and open the result.
+def encode_images(
+    config: Config, data: DataSet, store: Store, progress: Progress = silent, *, held_out_only: bool = False
+) -> FeatureRecords:
+    """Encode what the store lacks of a data set's images, and give the places of the features.
 
     Images are decoded once for all their views. Memory holds a shard and the workers' batches, whatever the size.
 
@@ -120,30 +122,31 @@ def encode_features(config: Config, data: DataSet, store: Store, progress: Progr
         config: encoders, features and place are read.
         data: the pairs.
         store: where the records are.
-        progress: told about views of training images, held-out images, and captions.
+        progress: told about views of training images, and held-out images.
+        held_out_only: encode val and test alone, for students that train on no features of this data set.
 
     Raises:
         ConfigError: there is no such encoder.
         DataError: weights cannot be had, or an image has become unreadable since it was checked.
-        RecordError: a shard of a complete record is damaged.
     """
     records = feature_records(config, data.fingerprint, store)
-    _encode(config, data, [(records.train, ("train",)), (records.held_out, _HELD_OUT)], progress)
-    return open_features(records, encode_texts(config, data, store, progress))
+    wanted: list[tuple[Record, Sequence[Split]]] = [(records.train, ("train",)), (records.held_out, _HELD_OUT)]
+    load_encoder = functools.cache(lambda: load_image_encoder(config.encoders, device_of(config.place)))
+    for record, splits in wanted[held_out_only:]:
+        if not record.complete:
+            write_images(config, data, record, load_encoder, progress, splits=splits)
+            _finish(config, data, record, splits)
+    return records
 
 
-def encode_held_out(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> HeldOut:
-    """The same of val and test alone, for students that were not trained on this data set's features."""
-    records = feature_records(config, data.fingerprint, store)
-    _encode(config, data, [(records.held_out, _HELD_OUT)], progress)
-    return open_held_out(records.held_out, encode_texts(config, data, store, progress))
-
-
-def open_features(records: FeatureRecords, texts: CaptionFeatures, *, verify: bool = False) -> Features:
+def open_features(
+    records: FeatureRecords, held_out: HeldOut, texts: CaptionFeatures, *, verify: bool = False
+) -> Features:
     """Open complete records; images stay on the disk until they are gathered.
 
     Args:
         records: of `feature_records`.
+        held_out: of `open_held_out`.
         texts: the captions' features.
         verify: read every file and compare its SHA-256 with the manifest's, beside the sizes that are always checked.
 
@@ -151,16 +154,15 @@ def open_features(records: FeatureRecords, texts: CaptionFeatures, *, verify: bo
         RecordError: a record is not complete, or a file of it is missing or damaged.
     """
     require_whole(records.train, verify=verify)
-    stats = records.train.map_tensors(STATS)
-    held_out = open_held_out(records.held_out, texts, verify=verify)
+    stats, facts = records.train.map_tensors(STATS), records.train.facts()
     return Features(
         val=held_out.val,
         test=held_out.test,
-        train=_open_split(records.train, "train", texts.train),
+        train=_open_split(records.train, facts, "train", texts.train),
         fingerprint=fingerprint(
             "features", VERSION, {}, {"images": records.train.fingerprint, "texts": texts.fingerprint}
         ),
-        image_width=records.train.facts()["image_width"],
+        image_width=facts["image_width"],
         text_width=texts.width,
         image_spread=torch.stack([stats["image_mean"], stats["image_std"]]),
         image_range=torch.stack([stats["image_min"], stats["image_max"]]),
@@ -168,25 +170,17 @@ def open_features(records: FeatureRecords, texts: CaptionFeatures, *, verify: bo
     )
 
 
-def open_held_out(record: Record, texts: CaptionFeatures, *, verify: bool = False) -> HeldOut:
-    """Open a complete record of val and test; arguments and errors as those of `open_features`."""
-    require_whole(record, verify=verify)
-    return HeldOut(val=_open_split(record, "val", texts.val), test=_open_split(record, "test", texts.test))
+def open_held_out(records: FeatureRecords, texts: CaptionFeatures, *, verify: bool = False) -> HeldOut:
+    """Open the features of val and test; arguments and errors as those of `open_features`."""
+    require_whole(records.held_out, verify=verify)
+    facts = records.held_out.facts()
+    return HeldOut(
+        val=_open_split(records.held_out, facts, "val", texts.val),
+        test=_open_split(records.held_out, facts, "test", texts.test),
+    )
 
 
-def _encode(
-    config: Config, data: DataSet, wanted: Sequence[tuple[Record, Sequence[Split]]], progress: Progress
-) -> None:
-    """Write and conclude the records of these splits that are not complete; the encoder is loaded at most once."""
-    load_encoder = functools.cache(lambda: load_image_encoder(config.encoders, device_of(config.place)))
-    for record, splits in wanted:
-        if not record.complete:
-            write_images(config, data, record, load_encoder, progress, splits=splits)
-            _finish(config, data, record, splits)
-
-
-def _open_split(record: Record, split: Split, captions: Texts) -> SplitFeatures:
-    facts = record.facts()
+def _open_split(record: Record, facts: Mapping[str, Any], split: Split, captions: Texts) -> SplitFeatures:
     size, width = facts["splits"][split], facts["image_width"]
     images = [
         map_shard(record.local(shard.file), "images", (len(shard), size["views"], width))

@@ -5,7 +5,7 @@ is not part of the name. A setting that has its neutral value is omitted, so tha
 renames no record of anybody.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from raydd.config import DistillConfig
@@ -48,14 +48,6 @@ _SIMILAR: Mapping[str, tuple[str, ...]] = {
     "full": ("similarity_lr",),
     "low-rank": ("similarity_lr", "rank", "alpha"),
 }
-_PROTOCOL: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "heads": {
-        "features": ("range_pull",),
-        "features-then-pixels": (),  # the features' own record is upstream of it
-        "pixels": ("steps_per_encoding",),
-    },
-    "encoder": {"pixels": ("encoder_rate",)},
-}
 
 
 def named_loss(loss: str) -> dict[str, str]:
@@ -64,10 +56,14 @@ def named_loss(loss: str) -> dict[str, str]:
     return {"loss": without_folder(loss), "loss_source": source} if source else {"loss": loss}
 
 
-def distillation_content(distill: DistillConfig) -> dict[str, Any]:
-    """The settings that decide what a distillation makes of its experts and its data."""
-    read = [*_ALWAYS, *_BLENDED[distill.blend], *_SIMILAR[distill.similarity]]
-    read += _PROTOCOL[distill.protocol][distill.space]
+def distillation_content(distill: DistillConfig, of_image: Collection[str]) -> dict[str, Any]:
+    """The settings that decide what a distillation makes of its experts and its data.
+
+    Args:
+        distill: all settings of a distillation.
+        of_image: names of those that its image variable alone reads, see `Workbench.image_settings`.
+    """
+    read = [*_ALWAYS, *_BLENDED[distill.blend], *_SIMILAR[distill.similarity], *of_image]
     if distill.matched == "both-heads":
         read.append("merged")  # one network alone is its own sum
     content = {name: getattr(distill, name) for name in read} | {"minibatch": distill.minibatch_size}

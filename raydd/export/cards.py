@@ -60,7 +60,7 @@ def card(
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n",
         f"# {header['pretty_name']}\n",
         f"{count} learned image-text pairs with a learned {count} x {count} similarity matrix. A student "
-        f"trains {made.students} on them and retrieves images by text and texts by image.\n",
+        f"trains {made.trained.students} on them and retrieves images by text and texts by image.\n",
         *_section("Files", [f"`{name}`: {what}" for name, what in files.items()]),
         f"## Reading\n\n```python\n{reading.strip()}\n```\n",
         *_section("Where it comes from", _provenance(opened, sentence)),
@@ -98,17 +98,14 @@ def _provenance(opened: OpenedSet, licence: str) -> Sequence[str]:
         f"{name} {made.settings[f'distill.{name}']}" for name in _SETTINGS if f"distill.{name}" in made.settings
     ]
     image, text = made.encoders.image.name, made.encoders.text.name
-    trained = made.protocol == "encoder"
     return (
         f"data: {made.data.name}, fingerprint {made.data.fingerprint}",
         f"licence of the source: {licence}",
-        f"encoders: {image} (images), which students train, and {text} (texts), frozen"
-        if trained
-        else f"encoders, both frozen: {image} (images), {text} (texts)",
+        made.trained.encoders.format(image=image, text=text),
         f"distillation: {', '.join(settings)}",
         f"chosen: {made.selection}",
         f"width of the shared space: {made.width}, temperature {made.temperature}",
-        f"a student's learning rates: {synthetic.rate_image:.6g} ({'image encoder' if trained else 'image head'}), "
+        f"a student's learning rates: {synthetic.rate_image:.6g} ({made.trained.image_side}), "
         f"{synthetic.rate_text:.6g} (text head), loss {made.loss}",
         f"size of what a student trains on: {made.stored_bytes / 1000:.0f} kB",
         f"made by raydd {made.raydd} on {opened.made}, record {opened.fingerprint}",

@@ -81,6 +81,8 @@ class Workbench(ABC, Generic[Networks]):
     """What experts and students train, in words."""
     selections: ClassVar[Collection[str]]
     """Selections of real pairs that it can make."""
+    image_settings: ClassVar[Mapping[str, Collection[str]]]
+    """Settings of `distill` that not every image variable reads: by `distill.space`, the names of those read there."""
     trial_settings: ClassVar[Mapping[str, Any]]
     """Settings of a sweep's trials: the cheapest form of a distillation that ranks settings."""
 
@@ -325,8 +327,9 @@ class Workbench(ABC, Generic[Networks]):
 
     def collapse(self, pairs: SyntheticSet) -> dict[str, float]:
         """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step."""
-        experts = self.opened.once(("experts", self.experts_record.fingerprint), self.open_experts)
-        networks = experts.snapshot(0, self.config.distill.expert_epochs[-1])
+        epoch = self.config.distill.expert_epochs[-1]
+        key = ("expert", self.experts_record.fingerprint, epoch)
+        networks = self.opened.once(key, lambda: self.open_experts().snapshot(0, epoch))
         return collapse_measures(*self.embed(networks, pairs))
 
     @abstractmethod

@@ -44,6 +44,7 @@ class EncoderWorkbench(Workbench[Networks]):
 
     trains = "text encoder frozen, image encoder and text head trained from pixels"
     selections: ClassVar[Collection[str]] = ("random",)  # the others look at cached image features
+    image_settings: ClassVar[Mapping[str, Collection[str]]] = {"pixels": ("encoder_rate",)}
     trial_settings: ClassVar[Mapping[str, Any]] = {}  # pixels are all that it learns
 
     @property
@@ -292,9 +293,10 @@ class EncoderWorkbench(Workbench[Networks]):
 
     @property
     def student_content(self) -> Mapping[str, Any]:
-        """The image encoder that students begin with; builds no network."""
+        """Temperature, and the image encoder that students begin with; builds no network."""
         encoders = self.config.encoders
-        return {"protocol": "encoder", "image": f"{image_identity(encoders)} {encoders.precision}"}
+        image = f"{image_identity(encoders)} {encoders.precision}"
+        return {"protocol": "encoder", "image": image, "temperature": self.config.experts.temperature}
 
     def real_bytes(self, pairs: int) -> int:
         """Size of 8-bit pixels and of text features in single precision."""

@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from raydd.config import DistillConfig
 from raydd.cost.bytes import feature_bytes, graph_bytes, memory_bytes, parameters_of
-from raydd.data import Features, HeldOut, ImageSource, ViewsOf, encode_features, encode_held_out, feature_records
+from raydd.data import (
+    Features,
+    HeldOut,
+    ImageSource,
+    ViewsOf,
+    encode_images,
+    feature_records,
+    open_features,
+    open_held_out,
+)
 from raydd.data.augment import transform_of
 from raydd.data.encoders import image_identity
 from raydd.data.encoding import batches_of, encode_views, workers_for
@@ -39,19 +48,32 @@ class HeadsWorkbench(Workbench[Heads]):
 
     trains = "both encoders frozen, both heads trained"
     selections: ClassVar[Collection[str]] = tuple(SELECTIONS)
+    image_settings: ClassVar[Mapping[str, Collection[str]]] = {
+        "features": ("range_pull",),
+        "features-then-pixels": (),  # the record of the features is upstream of it
+        "pixels": ("steps_per_encoding",),
+    }
     trial_settings: ClassVar[Mapping[str, Any]] = {"distill.space": "features"}  # a hundredth of the pixels' time
 
     @property
     def features(self) -> Features:
         """The feature cache, encoded where the store lacks it."""
-        key = ("features", self.data.fingerprint, self.config.encoders, self.config.features)
-        return self.opened.once(key, lambda: encode_features(self.config, self.data, self.store, self.progress))
+
+        def make() -> Features:
+            records = encode_images(self.config, self.data, self.store, self.progress)
+            return open_features(records, self.held_out, self.captions)
+
+        return self.opened.once(("features", self.data.fingerprint, self.config.encoders, self.config.features), make)
 
     @property
     def held_out(self) -> HeldOut:
         """The features of val and test alone: all that scoring reads."""
-        key = ("held out", self.data.fingerprint, self.config.encoders)
-        return self.opened.once(key, lambda: encode_held_out(self.config, self.data, self.store, self.progress))
+
+        def make() -> HeldOut:
+            records = encode_images(self.config, self.data, self.store, self.progress, held_out_only=True)
+            return open_held_out(records, self.captions)
+
+        return self.opened.once(("held out", self.data.fingerprint, self.config.encoders), make)
 
     @property
     def source(self) -> str:
@@ -284,8 +306,9 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def student_content(self) -> Mapping[str, Any]:
-        """Nothing: the training set has its encoders' features."""
-        return {}
+        """Temperature, and the width of the heads; the training set has its encoders' features."""
+        experts = self.config.experts
+        return {"temperature": experts.temperature, **({"width": experts.width} if experts.width else {})}
 
     def real_bytes(self, pairs: int) -> int:
         """Size of the features of so many pairs in single precision."""

@@ -63,8 +63,10 @@ def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int
 
 def selection_record(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Record:
     """The place of a choice. Its facts: seconds of the choice, of the warm-up that it trained, peak memory in bytes."""
-    settings = {"selection": selection, "pairs": pairs, "seed": seed, "first_expert": work.config.experts.seed}
-    upstream = {"features": work.source, "experts": work.experts_record.fingerprint}
+    settings, upstream = {"selection": selection, "pairs": pairs, "seed": seed}, {"features": work.source}
+    if selection != "random":  # which draws and trains nothing
+        settings["first_expert"] = work.config.experts.seed
+        upstream["experts"] = work.experts_record.fingerprint
     return Record.of(work.store, "selections", settings, upstream, version=VERSION)
 
 

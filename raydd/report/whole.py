@@ -8,6 +8,7 @@ from typing import Any
 from raydd.board.published import published_on
 from raydd.code_version import code_version
 from raydd.config import Config
+from raydd.protocols import trains
 from raydd.report.page import METRICS, Page, ScoreRow
 from raydd.sets.read import OpenedSet
 from raydd.settings import to_yaml
@@ -112,8 +113,8 @@ def _lead(rows: Sequence[ScoreRow], opened: OpenedSet) -> str:
 
 def _results_note(config: Config, rows: Sequence[ScoreRow]) -> str:
     note = (
-        f"Percent on {config.evaluate.split}, mean ± standard deviation over student seeds. Ours: frozen encoders, "
-        "both heads trained, every choice made on val."
+        f"Percent on {config.evaluate.split}, mean ± standard deviation over student seeds. Ours: {trains(config)}, "
+        "every choice made on val."
     )
     if any(row.kind == "published" for row in rows):
         note += " Published rows have other encoders and another selection rule; they give the order of size."

@@ -36,9 +36,31 @@ Setting = Scalar | Annotated[tuple[Scalar, ...], Field(max_length=_MANY)]
 
 # Where a run goes, and where else its set is scored: none of it made the set.
 _NOT_OF_A_SET = ("place.", "sweep.", "compare.", "evaluate.encoders", "evaluate.classes", "evaluate.unseen")
-STUDENTS = {
-    "heads": "two projection heads on frozen encoders",
-    "encoder": "the image encoder and a text head",
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What students of a set train, in words."""
+
+    students: str
+    """After `a student trains`."""
+    image_side: str
+    """What the learning rate of the image side is of."""
+    encoders: str
+    """Both encoders, `{image}` and `{text}` being their names."""
+
+
+_TRAINED = {
+    "heads": Trained(
+        "two projection heads on frozen encoders",
+        "image head",
+        "encoders, both frozen: {image} (images), {text} (texts)",
+    ),
+    "encoder": Trained(
+        "the image encoder and a text head",
+        "image encoder",
+        "encoders: {image} (images), which students train, and {text} (texts), frozen",
+    ),
 }
 
 
@@ -91,7 +113,7 @@ class Provenance:
     encoders: EncoderSources
     upstream: Upstream
     protocol: Literal["heads", "encoder"]
-    """What students train, see `students`."""
+    """What students train, see `trained`."""
     pairs: Count
     """Number N of synthetic pairs."""
     loss: Name
@@ -194,9 +216,9 @@ class Provenance:
         return json.loads(json.dumps(asdict(self)))
 
     @property
-    def students(self) -> str:
+    def trained(self) -> Trained:
         """What students of the set train, in words."""
-        return STUDENTS[self.protocol]
+        return _TRAINED[self.protocol]
 
     @property
     def unknown_settings(self) -> tuple[str, ...]:
@@ -253,8 +275,8 @@ def selection_of_set(config: Config) -> str:
     last = "The set after the last distillation step"
     if not config.distill.fit_rates:
         return f"{last}, with its learned learning rates."
-    by = "the best of six checks of a student's val" if config.evaluate.choice == "best-on-split" else "a student's val"
-    return f"{last}; its learning rates are the learned ones times a power of two that was chosen by {by} r_mean."
+    chosen = "a power of two that was chosen by a student's val r_mean"
+    return f"{last}; its learning rates are the learned ones times {chosen}."
 
 
 def selection_rule(config: Config) -> str:

@@ -99,7 +99,7 @@ def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
         ConfigError: the settings do not go together.
     """
     given = {**settings_of(method), **extra}
-    if config.compare.protocol == "published":
+    if config.compare.as_published:
         given |= _AS_PUBLISHED
     if method in SELECTIONS:
         pairs, given = pairs + 1, {**given, "distill.pairs": pairs + 1, "distill.minibatch": 0}

@@ -13,6 +13,7 @@ from raydd.stages.inverting import inverted
 from raydd.stages.matching import CURVE, Phase, match
 from raydd.stages.notes import Log
 from raydd.stages.oom_retry import within_memory
+from raydd.stages.students import recipe_content
 from raydd.store import Record
 
 VERSION = 4  # 2: image features step along their gradient; 3: learning rates are fitted upwards too; 4: allow-list
@@ -62,10 +63,10 @@ def synthetic_record(work: Workbench[Any]) -> Record:
     """The place of the synthetic set that these settings make."""
     config = work.config
     settings: dict[str, Any] = {
-        **distillation_content(config.distill),
+        **distillation_content(config.distill, work.image_settings[config.distill.space]),
         "temperature": config.experts.temperature,
         "experts": {"count": config.experts.count, "first_seed": config.experts.seed},
-        "students": asdict(config.students) if config.distill.fit_rates else {},
+        "students": recipe_content(config.students, config.distill.pairs) if config.distill.fit_rates else {},
     }
     upstream = {"experts": work.experts_record.fingerprint}
     if config.distill.space == "features-then-pixels":

@@ -1,13 +1,12 @@
 """The stage evaluate: retrieval scores of students of a synthetic set, of selected pairs, and of all real pairs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from raydd.evaluate.scores import Scores
 from raydd.protocols import Workbench
 from raydd.stages.distilling import final_synthetic, synthetic_record
-from raydd.stages.students import best_multiple, score_students
+from raydd.stages.students import best_multiple, recipe_content, score_students
 from raydd.store import Record
 
 VERSION = 3  # 2: learning rates of real pairs may be any multiple; 3: named by what matters
@@ -82,29 +81,22 @@ def _best_epoch(work: Workbench[Any]) -> Row:
 
 
 def scores_record(work: Workbench[Any], row: str) -> Record:
-    """The place of a row's scores: `synthetic`, `full`, or the name of a selection."""
-    config = work.config
-    if row == "synthetic":
-        upstream, settings = {"synthetic": synthetic_record(work).fingerprint}, {}
-    elif row == "full":
+    """The place of a row's scores: `synthetic`, `full`, or the name of a selection. Named by what the row reads."""
+    config, evaluate = work.config, work.config.evaluate
+    made_with: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds}
+    if evaluate.choice != "last":
+        made_with["choice"] = evaluate.choice
+    if row == "full":  # students are experts
         upstream = {"experts": work.experts_record.fingerprint}
-        settings = {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed}
+        made_with |= {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed}
+        return Record.of(work.store, "scores", made_with, upstream, version=VERSION)
+    made_with |= {"students": recipe_content(config.students, config.distill.pairs), **work.student_content}
+    if row == "synthetic":
+        upstream = {"synthetic": synthetic_record(work).fingerprint}
     else:
-        upstream, settings = {"features": work.source}, {"pairs": config.distill.pairs}
-        if row != "random":
-            upstream["experts"] = work.experts_record.fingerprint
-    made_with = {
-        "row": row,
-        "split": config.evaluate.split,
-        "seeds": config.evaluate.seeds,
-        "students": asdict(config.students),
-        "temperature": config.experts.temperature,
-        "width": config.experts.width,
-        **settings,
-        **work.student_content,
-    }
-    if config.evaluate.choice != "last":
-        made_with["choice"] = config.evaluate.choice
+        upstream, made_with["pairs"] = {"features": work.source}, config.distill.pairs
+        if row != "random":  # which draws and trains nothing
+            upstream["experts"], made_with["first_expert"] = work.experts_record.fingerprint, config.experts.seed
     return Record.of(work.store, "scores", made_with, upstream, version=VERSION)
 
 

@@ -2,16 +2,24 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from raydd.config import StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.scores import Scores
-from raydd.protocols import Workbench
+from raydd.protocols import Workbench, changed
 
 CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
 LEAST, MOST = 1 / 32, 32.0
+_NEUTRAL = {
+    "epochs": 100,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "dropout": 0.1,
+    "rate": "effective",
+}
 
 
 def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, seeds: Sequence[int]) -> Scores:
@@ -37,13 +45,26 @@ def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, see
     return Scores(tuple(scored))
 
 
+def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
+    """The settings of a recipe that decide students of so many pairs: records are named by these alone.
+
+    A setting at its neutral value is left out, so that one which a later version adds renames no record. These values
+    never change, whatever the defaults of `raydd.config` become.
+    """
+    content = asdict(recipe) | {"batch_size": min(recipe.batch_size, pairs)}  # a minibatch has all pairs at most
+    if recipe.momentum == 0:
+        del content["rate"]  # both take the learned learning rate as it is
+    neutral = {**_NEUTRAL, "batch_size": pairs}
+    return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
+
+
 def val_r_mean(work: Workbench[Any], pairs: SyntheticSet) -> float:
-    """Val r_mean in percent of one student of a set.
+    """Val r_mean in percent of one student of a set, after its last epoch whatever `evaluate.choice` says.
 
     Raises:
         NonFiniteError: the student diverged.
     """
-    return score_students(work, pairs, split="val", seeds=[0]).mean["r_mean"]
+    return score_students(changed(work, {"evaluate.choice": "last"}), pairs, split="val", seeds=[0]).mean["r_mean"]
 
 
 def best_multiple(score: Callable[[float], float]) -> float:

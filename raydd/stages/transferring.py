@@ -1,7 +1,7 @@
 """What a synthetic set is worth elsewhere: with other encoders, on classes and on pairs that it was not made from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from raydd.errors import RecordError
 from raydd.evaluate.retrieval import retrieval_scores
 from raydd.evaluate.zero_shot import accuracies, class_directions, prompts
 from raydd.protocols import Workbench
-from raydd.stages.students import fit_rates, score_students
+from raydd.stages.students import fit_rates, recipe_content, score_students
 from raydd.store import Record, fingerprint
 
 VERSION = 2  # 2: by content of the data, students of either protocol
@@ -80,7 +80,7 @@ def class_scores(work: Workbench[Any], made: MadeSet, folder: Path) -> list[dict
             )
         ]
 
-    return _kept(work, made, {"row": "classes", "classes": content}, score)
+    return _kept(work, made, {"row": "classes", "classes": content}, score, on_split=False)
 
 
 def unseen_scores(work: Workbench[Any], made: MadeSet, other: Workbench[Any]) -> list[dict[str, float]]:
@@ -102,7 +102,7 @@ def unseen_scores(work: Workbench[Any], made: MadeSet, other: Workbench[Any]) ->
             )
         ]
 
-    return _kept(work, made, {"row": "unseen", "pairs": other.data.fingerprint}, score)
+    return _kept(work, made, {"row": "unseen", "pairs": other.data.fingerprint}, score, on_split=False)
 
 
 def _students(work: Workbench[Any], pairs: SyntheticSet) -> Any:
@@ -131,22 +131,28 @@ def _moved(work: Workbench[Any], made: MadeSet, photographs: bool) -> SyntheticS
 
 
 def _kept(
-    work: Workbench[Any], made: MadeSet, settings: Mapping[str, Any], score: Callable[[], Sequence[Any]]
+    work: Workbench[Any],
+    made: MadeSet,
+    settings: Mapping[str, Any],
+    score: Callable[[], Sequence[Any]],
+    *,
+    on_split: bool = True,
 ) -> list[dict[str, float]]:
-    """The scores that the store has, or those that `score` makes, kept with what made them."""
+    """The scores that the store has, or those that `score` makes, kept with what made them.
+
+    `on_split` says whether they are of `evaluate.split` of the workbench's own data.
+    """
     config = work.config
     made_with = {
         **settings,
         **work.student_content,
         "encoders": [image_identity(config.encoders), text_identity(config.encoders)],
-        "data": work.data.fingerprint,
-        "split": config.evaluate.split,
-        "choice": config.evaluate.choice,
         "seeds": config.evaluate.seeds,
-        "students": asdict(config.students),
-        "temperature": config.experts.temperature,
-        "width": config.experts.width,
+        "students": recipe_content(config.students, len(made.synthetic)),
     }
+    if on_split:
+        made_with |= {"data": work.data.fingerprint, "split": config.evaluate.split}
+        made_with |= {} if config.evaluate.choice == "last" else {"choice": config.evaluate.choice}
     record = Record.of(work.store, "transfers", made_with, {"synthetic": made.fingerprint}, version=VERSION)
     if not record.complete:
         record.write_json(SCORES, list(score()))

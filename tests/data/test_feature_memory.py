@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from raydd.config import Config, EncodersConfig, FeaturesConfig, PlaceConfig
-from raydd.data import DataSet, Pairs, encode_features
+from raydd.data import DataSet, Pairs, encode_images, encode_texts, open_features, open_held_out
 from raydd.data.encoders import ImageTower, TextTower
 from raydd.store import Store
 
@@ -66,7 +66,8 @@ if __name__ == "__main__":
         features=FeaturesConfig(views=VIEWS, augment="mild"),
         place=PlaceConfig(device="cpu"),
     )
-    features = encode_features(config, data, store)
+    records, texts = encode_images(config, data, store), encode_texts(config, data, store)
+    features = open_features(records, open_held_out(records, texts), texts)
     assert features.train.images.shape == (count, VIEWS, WIDTH)
     order = torch.randperm(count)[:128]
     features.train.images.gather(order, 3)

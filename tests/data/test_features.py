@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoded import encode_features, encode_held_out
 
 from raydd.config import Config, DataConfig, EncodersConfig, FeaturesConfig, PlaceConfig
 from raydd.data import (
     DataSet,
     FeatureRecords,
     Features,
-    encode_features,
-    encode_held_out,
     encode_texts,
     feature_records,
     feature_shards,
     load_data,
     open_features,
+    open_held_out,
     open_image,
 )
 from raydd.data.augment import transform_of, views_of
@@ -283,18 +283,22 @@ def test_a_damaged_shard_of_an_unfinished_record_is_made_again(
 
 def test_flipped_bits_are_found_on_demand(config: Config, data: DataSet, records: FeatureRecords) -> None:
     texts = encode_texts(config, data, records.texts.store)
-    assert isinstance(open_features(records, texts, verify=True), Features)
+    assert isinstance(open_features(records, open_held_out(records, texts, verify=True), texts, verify=True), Features)
     path = records.held_out.local("test/images-00000.safetensors")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(RecordError, match="test/images-00000"):
-        open_features(records, texts, verify=True)
+        open_held_out(records, texts, verify=True)
 
 
 def test_an_unfinished_record_is_not_opened(config: Config, data: DataSet, store: Store) -> None:
+    held_out = encode_held_out(config, data, store)
+    texts, records = encode_texts(config, data, store), feature_records(config, "d", store)
     with pytest.raises(RecordError, match="raydd features"):
-        open_features(feature_records(config, "d", store), encode_texts(config, data, store))
+        open_held_out(records, texts)
+    with pytest.raises(RecordError, match="raydd features"):
+        open_features(records, held_out, texts)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

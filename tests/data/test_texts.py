@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoded import encode_features
 from stage_settings import TINY
 
 from raydd.config import Config
-from raydd.data import DataSet, encode_features, encode_texts, feature_shards, load_data, texts_record
+from raydd.data import DataSet, encode_texts, feature_shards, load_data, texts_record
 from raydd.data.texts import open_texts
 from raydd.errors import RecordError
 from raydd.settings import with_settings

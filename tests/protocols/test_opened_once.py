@@ -1,0 +1,93 @@
+"""What a run and a trial read whose records are all there: the reader, the parts of the features, files of the store.
+
+Before there was a workbench, a cached run called the reader 17 times, opened features 14 times, and made 93 reads and
+154 look-ups of local files; a trial 12, 11, 69 and 134.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from made_sets import Made, made_set, trained_set
+
+import raydd
+from raydd import stages
+from raydd.data import pairs
+from raydd.protocols import Opened, Workbench, base, heads, open_workbench
+from raydd.settings import with_settings
+from raydd.store import Store
+from raydd.tuning.environment import prepare_environment
+
+prepare_environment("local")  # before trainables imports ray
+
+from trainables.distill import distillation_reports  # noqa: E402
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each thing was read or opened."""
+    found: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            found[name] += 1
+            return function(*given, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for owner, name in (
+        (pairs, "find_reader"),
+        *((heads, name) for name in ("open_features", "open_held_out")),
+        *((base, name) for name in ("encode_texts", "load_data", "open_data")),
+        *((Store, name) for name in ("read", "local")),
+    ):
+        count(owner, name)
+    return found
+
+
+def trial_of(made: Made, settings: Mapping[str, Any], listings: Mapping[Any, str]) -> Workbench:
+    """The workbench of a trial in a process that has opened nothing."""
+    return open_workbench(with_settings(made.config, settings), Store(made.store.root), opened=Opened(listings))
+
+
+def test_a_cached_run_asks_the_reader_once_and_opens_each_part_once(calls: Counter[str]) -> None:
+    made = made_set()
+    calls.clear()
+    work = raydd.open(made.config, Store(made.store.root))
+    work.data.summary()
+    result = stages.run(work)
+    assert set(result) == {"synthetic", "random", "full", "made"}
+    assert calls["find_reader"] == calls["load_data"] == 1
+    assert calls["open_features"] == calls["open_held_out"] == calls["encode_texts"] == 1
+    assert 0 < calls["read"] <= 40
+    assert 0 < calls["local"] <= 25
+
+
+def test_a_cached_run_of_a_trained_encoder_opens_captions_alone(calls: Counter[str]) -> None:
+    made = trained_set()
+    calls.clear()
+    work = raydd.open(made.config, Store(made.store.root))
+    work.data.summary()
+    stages.run(work)
+    assert calls["find_reader"] == calls["encode_texts"] == 1
+    assert calls["open_features"] == calls["open_held_out"] == 0
+    assert 0 < calls["read"] <= 30
+    assert 0 < calls["local"] <= 15
+
+
+@pytest.mark.parametrize("protocol", ["heads", "encoder"])
+def test_a_trial_asks_no_reader_and_opens_each_part_once(calls: Counter[str], protocol: str) -> None:
+    made = trained_set() if protocol == "encoder" else made_set()
+    settings = {"distill.seed": 3, **({"distill.space": "features"} if protocol == "heads" else {})}
+    listings = {made.config.data: raydd.open(made.config, made.store).data.listing}
+    for bounds in ({"read": 25, "local": 35}, {"read": 30, "local": 20}):  # distilled here, then cached
+        calls.clear()
+        (*_, last) = distillation_reports(trial_of(made, settings, listings))
+        assert last.record
+        assert calls["find_reader"] == calls["load_data"] == 0
+        assert calls["open_data"] == calls["encode_texts"] == 1
+        assert calls["open_features"] == calls["open_held_out"] == (1 if protocol == "heads" else 0)
+        assert all(0 < calls[name] <= most for name, most in bounds.items())
