@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raydd.board.history import History
 from raydd.config import Config
 from raydd.errors import RecordError
 from raydd.place import home, mlflow_address, open_store, study_address
@@ -19,6 +18,7 @@ from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record
 from raydd.settings import flatten, load, with_settings
 from raydd.stages import score_students, scores_of
 from raydd.store import Record, Store
+from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.results import SETTINGS
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import optuna
 
-from raydd.board.history import History
 from raydd.report import charts
 from raydd.report.sets import MEASURES
 from raydd.report.sweeps import Trial, best_first, choices, front, trials_of
+from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.importance import importances
 from raydd.tuning.live import brief, duration

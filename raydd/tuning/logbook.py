@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 
 from raydd.board import figures
 from raydd.board.pictures import pairs_picture
-from raydd.board.tracking import Run, Tracking
 from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
@@ -20,6 +19,7 @@ from raydd.protocols import Workbench, trial_settings
 from raydd.settings import flatten, with_settings
 from raydd.stages import load_synthetic
 from raydd.store import Record
+from raydd.tracking.runs import Run, Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Finalist
 from raydd.tuning.live import brief

@@ -11,13 +11,13 @@ from ray import tune
 from rich.console import Console
 from rich.status import Status
 
-from raydd.board.tracking import Tracking
 from raydd.config import Config
 from raydd.console import progress_on
 from raydd.place import home, open_store
 from raydd.progress import silent
 from raydd.protocols import Listings, Workbench, open_workbench
 from raydd.settings import with_settings
+from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster, share_of_node, slots

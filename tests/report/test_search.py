@@ -6,11 +6,11 @@ import optuna
 import pytest
 from made_studies import OBJECTIVES, searched
 
-from raydd.board.history import History
 from raydd.report import charts
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts
 from raydd.report.sweeps import best_first, choices, front, trials_of
+from raydd.tracking.history import History
 
 NOTHING = History("none", "")
 MOST_SECONDS, MOST_BYTES = 20, 12e6  # for 1,000 trials; some seconds on an idle machine

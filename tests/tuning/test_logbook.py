@@ -2,8 +2,8 @@ import pytest
 from mlflow import MlflowClient
 
 import raydd
-from raydd.board.connection import EXPERIMENT
-from raydd.board.tracking import Tracking
+from raydd.tracking.connection import EXPERIMENT
+from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.reports import TrialReport

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-from raydd.board.connection import EXPERIMENT, metric_name
-from raydd.board.tracking import Tracking
+from raydd.tracking.connection import EXPERIMENT, metric_name
+from raydd.tracking.runs import Tracking
 
 
 def runs(address):

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from matplotlib.figure import Figure
 
-from raydd.board.connection import Connection, connect, metric_name
+from raydd.tracking.connection import Connection, connect, metric_name
 
 WAITING_JOBS = 20_000  # calls kept while a server is away, some hours of a large sweep's
 ATTEMPTS = 3  # for a call that fails although the server answers

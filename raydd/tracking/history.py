@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydd.board.connection import EXPERIMENT, Connection, metric_name
+from raydd.tracking.connection import EXPERIMENT, Connection, metric_name
 
 
 class History:

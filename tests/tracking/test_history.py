@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from raydd.board.connection import connect
-from raydd.board.history import History
-from raydd.board.tracking import Tracking
-from raydd.board.views import COLUMNS, KEY, keep_view
+from raydd.tracking.connection import connect
+from raydd.tracking.history import History
+from raydd.tracking.runs import Tracking
+from raydd.tracking.views import COLUMNS, KEY, keep_view
 
 
 @pytest.fixture(scope="module")

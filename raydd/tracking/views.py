@@ -2,7 +2,7 @@
 
 import json
 
-from raydd.board.connection import connect
+from raydd.tracking.connection import connect
 
 KEY = "raydd"
 COLUMNS = (
