@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from raydd.board.published import Published, published_rows
-from raydd.board.tables import COLUMNS
 from raydd.code_version import code_version
 from raydd.evaluate.significance import LEVEL, p_values_against_best
 from raydd.protocols import trains
 from raydd.stages.comparing import Row
+from raydd.terminal.tables import COLUMNS
 
 FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")

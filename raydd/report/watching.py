@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raydd.board.sparkline import sparkline
 from raydd.report.search import objectives_of
 from raydd.report.sweeps import Trial, best_first, trials_of
+from raydd.terminal.text import sparkline
 from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.live import LOSS, brief, duration

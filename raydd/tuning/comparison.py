@@ -14,7 +14,6 @@ from rich.table import Table
 
 from raydd.board.comparison import write_comparison
 from raydd.config import CompareConfig, Config
-from raydd.console import progress_on
 from raydd.cost.seconds import pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.place import home, open_store
@@ -23,6 +22,7 @@ from raydd.protocols import Opened, Workbench, can_select, open_workbench, trial
 from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.store import Store, fingerprint
+from raydd.terminal.progress import progress_on
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster
 from raydd.tuning.finals import reason_of

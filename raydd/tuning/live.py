@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raydd.board.sparkline import sparkline
+from raydd.terminal.text import sparkline
 from raydd.tuning.reports import TrialReport
 
 LOSS = "distill/loss"  # the curve that is drawn small

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.status import Status
 
 from raydd.config import Config
-from raydd.console import progress_on
 from raydd.place import home, open_store
 from raydd.progress import silent
 from raydd.protocols import Listings, Workbench, open_workbench
 from raydd.settings import with_settings
+from raydd.terminal.progress import progress_on
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.claims import open_claims

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from raydd.board.sparkline import sparkline
+from raydd.terminal.text import sparkline
 
 
 @pytest.mark.parametrize(
