@@ -10,10 +10,10 @@ import optuna
 from raydd.report import charts
 from raydd.report.sets import MEASURES
 from raydd.report.sweeps import Trial, best_first, choices, front, trials_of
+from raydd.terminal.text import brief, duration
 from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.importance import importances
-from raydd.tuning.live import brief, duration
 
 TABLED = 50  # trials in the page's table
 CURVES = 6  # trials whose collapse is drawn over the steps

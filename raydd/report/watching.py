@@ -12,10 +12,10 @@ from rich.text import Text
 
 from raydd.report.search import objectives_of
 from raydd.report.sweeps import Trial, best_first, trials_of
-from raydd.terminal.text import sparkline
+from raydd.terminal.text import brief, duration, sparkline
 from raydd.tracking.history import History
 from raydd.tuning import study as studies
-from raydd.tuning.live import LOSS, brief, duration
+from raydd.tuning.live import LOSS
 
 _STYLES = {"complete": "green", "stopped": "dim", "failed": "red", "interrupted": "yellow", "running": "bold"}
 

@@ -11,7 +11,7 @@ from raydd.config import Config
 from raydd.report.page import METRICS, Page, ScoreRow
 from raydd.sets.read import OpenedSet
 from raydd.settings import to_yaml
-from raydd.tuning.live import duration
+from raydd.terminal.text import duration
 
 
 def set_page(

@@ -1,7 +1,8 @@
-"""A curve in one line of text, which shows over ssh as well."""
+"""Short texts: a curve, settings, a duration, each on one line; they show over ssh as well."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -20,3 +21,19 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
         return _BARS[round((value - low) / reach * (len(_BARS) - 1))] if reach else _BARS[0]
 
     return "".join(map(bar, shown))
+
+
+def brief(settings: Mapping[str, Any]) -> str:
+    """Settings on one line, numbers short, the section distill unnamed."""
+
+    def short(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{name.removeprefix('distill.')} {short(value)}" for name, value in settings.items())
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `45 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

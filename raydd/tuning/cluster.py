@@ -31,7 +31,7 @@ def cluster(address: str, home: Path) -> Iterator[None]:
         yield
         return
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # a trial's failure is told by the board, with its reason
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the live table tells why a trial failed
     if address == "local":
         folder = str(home / "ray")
         ray.init(

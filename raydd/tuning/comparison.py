@@ -23,10 +23,10 @@ from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
+from raydd.terminal.text import duration
 from raydd.tuning.claims import open_claims
 from raydd.tuning.cluster import cluster
 from raydd.tuning.finals import reason_of
-from raydd.tuning.live import duration
 from raydd.tuning.places import settled
 from raydd.tuning.whole import run_sweep
 from trainables.compare import compare_cell

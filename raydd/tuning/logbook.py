@@ -19,10 +19,10 @@ from raydd.protocols import Workbench, trial_settings
 from raydd.settings import flatten, with_settings
 from raydd.stages import load_synthetic
 from raydd.store import Record
+from raydd.terminal.text import brief
 from raydd.tracking.runs import Run, Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Finalist
-from raydd.tuning.live import brief
 from raydd.tuning.reports import TrialReport
 from raydd.tuning.results import SweepResult
 

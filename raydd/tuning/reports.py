@@ -1,4 +1,4 @@
-"""What a trial tells while it runs: one flat, picklable report for the study, the board and the tracker alike."""
+"""What a trial tells while it runs: one flat, picklable report for the study, the live table and MLflow alike."""
 
 import dataclasses
 import math

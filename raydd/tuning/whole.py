@@ -24,7 +24,7 @@ from raydd.tuning.cluster import cluster, share_of_node, slots
 from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.importance import importances
 from raydd.tuning.lease import driving
-from raydd.tuning.live import Board
+from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.places import settled, tune_folder, without_passwords
 from raydd.tuning.plan import Plan, make_plan
@@ -109,7 +109,7 @@ def _run_trials(
     def doing() -> Mapping[str, str]:
         return ray.get(claims.doing.remote())
 
-    board = Board(
+    table = LiveTable(
         sweep.name,
         sweep.trials,
         plan.done,
@@ -119,13 +119,13 @@ def _run_trials(
         doing=doing,
         console=console,
     )
-    with board:
+    with table:
         run_trials(
             tune.with_parameters(distill_trial, base=without_passwords(plan.config), listings=listings, claims=claims),
             study,
             plan.space,
             sweep,
-            [board, logbook],
+            [table, logbook],
             folder=tune_folder(plan.config),
             at_once=plan.at_once,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from raydd.terminal.text import sparkline
+from raydd.terminal.text import brief, duration, sparkline
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,10 @@ def test_the_bars_lie_between_the_least_and_the_greatest(values, shown):
 
 def test_the_last_values_are_those_shown():
     assert sparkline([9, 9, 1, 2], width=2) == "▁█"
+
+
+def test_short_words():
+    assert brief({"distill.image_lr": 0.123456, "experts.lr": 0.2, "distill.rank": 5}) == (
+        "image_lr 0.123, experts.lr 0.2, rank 5"
+    )
+    assert [duration(seconds) for seconds in (45, 720, 12600)] == ["45 s", "12 min", "3.5 h"]
