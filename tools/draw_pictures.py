@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import raydd
-from raydd.board.pictures import pairs_picture
+from raydd.charts.figures import pairs_picture
 from raydd.commands.report import Options, main
 from raydd.place import home, open_store
 from raydd.report.whole import final_of

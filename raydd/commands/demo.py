@@ -86,7 +86,7 @@ def main(options: Options) -> int:
 
 def _draw(work: "Workbench[Any]", folder: Path) -> Path:
     """Draw the synthetic pairs beside the pictures that they started from."""
-    from raydd.board.pictures import pairs_picture
+    from raydd.charts.figures import pairs_picture
     from raydd.stages import final_synthetic
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from raydd.board.comparison import COLLAPSE, FILES
+from raydd.charts.chart import LEGEND_ABOVE, LIGHT, Chart, chart, curves
 from raydd.code_version import code_version
 from raydd.errors import RecordError
-from raydd.report.charts import LEGEND_ABOVE, LIGHT, Chart, chart, curves
 from raydd.report.page import METRICS, Page, ScoreRow
 from raydd.report.sets import MEASURES
 

@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raydd.report.search import objectives_of
-from raydd.report.sweeps import Trial, best_first, trials_of
+from raydd.charts.trials import Trial, best_first
+from raydd.report.search import objectives_of, trials_of
 from raydd.terminal.text import brief, duration, sparkline
 from raydd.tracking.history import History
 from raydd.tuning import study as studies

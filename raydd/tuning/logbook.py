@@ -9,8 +9,7 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
-from raydd.board import figures
-from raydd.board.pictures import pairs_picture
+from raydd.charts import figures
 from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
@@ -174,7 +173,7 @@ class Logbook:
 
     def _picture(self, synthetic: SyntheticSet) -> Figure:
         assert synthetic.pixels is not None
-        return pairs_picture(synthetic, self._work.data.train, synthetic.pixels.shape[-1])
+        return figures.pairs_picture(synthetic, self._work.data.train, synthetic.pixels.shape[-1])
 
 
 def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

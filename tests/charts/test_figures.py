@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pytest
 
-from raydd.board import figures
+from raydd.charts import figures
 
 
 def drawn(figure):

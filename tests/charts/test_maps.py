@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from raydd.report.maps import cluster_order, modality_maps, pca, similarity_map, umap
+from raydd.charts.maps import cluster_order, modality_maps, pca, similarity_map, umap
 
 
 def test_the_plane_is_that_of_the_largest_variance():

@@ -5,9 +5,9 @@ from made_sets import made_set
 from PIL import Image, ImageSequence
 
 import raydd
+from raydd.charts.film import film
 from raydd.distill.heads import embed
-from raydd.report.film import distilled_again, film
-from raydd.report.sets import last_expert
+from raydd.report.sets import distilled_again, last_expert
 from raydd.sets.read import open_set
 
 

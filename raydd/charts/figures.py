@@ -1,4 +1,4 @@
-"""Figures of synthetic sets and of sweeps: plain functions from arrays to matplotlib figures, without a display."""
+"""Figures of synthetic sets and of sweeps, drawn by Matplotlib without a display."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from raydd.data import Pairs, open_pixels
+from raydd.distill.synthetic import SyntheticSet
+
+COLUMNS = 8  # pairs in the picture of a set
 _COLUMN = 1.6  # inches of one picture
 _CAPTION_WIDTH, _CAPTION_LINES = 24, 4
+
+
+def pairs_picture(synthetic: SyntheticSet, train: Pairs, size: int) -> Figure:
+    """Draw the first pairs with their start captions; a set without pixels shows its start images twice.
+
+    Args:
+        synthetic: the set.
+        train: the training pairs that it started from.
+        size: side of the images in pixels.
+    """
+    count = min(COLUMNS, len(synthetic))
+    start = open_pixels([train.images[index] for index in synthetic.start_images[:count].tolist()], size)
+    captions = [train.captions[int(index)] for index in synthetic.start_captions[:count]]
+    pixels = start if synthetic.pixels is None else synthetic.pixels[:count]
+    return synthetic_pairs(start.numpy(), pixels.numpy(), captions, count)
 
 
 def synthetic_pairs(
     start: UInt8[NDArray, "N 3 H W"],
     synthetic: UInt8[NDArray, "N 3 H W"],
     captions: Sequence[str],
-    columns: int = 8,
+    columns: int = COLUMNS,
 ) -> Figure:
     """The first synthetic images below the real ones that they started from, each with a caption."""
     count = min(columns, len(synthetic))

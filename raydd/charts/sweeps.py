@@ -1,55 +1,22 @@
-"""The charts of a sweep, by Plotly and Optuna: history, importance, slices, parallel coordinates, Pareto fronts.
-
-A chart brings the sentence that says the same without eyes. Colours are those of `LIGHT`; the page's script puts those
-of the dark in their place.
-"""
+"""The charts of a sweep, by Plotly and Optuna: history, importance, slices, parallel coordinates, Pareto fronts."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
 import plotly.graph_objects as go
 
-from raydd.report.sweeps import Trial, best_first, front
-from raydd.tuning import study as studies
+from raydd.charts.chart import LEGEND_ABOVE, LIGHT, MUTED, RAMP, Chart, chart
+from raydd.charts.trials import Trial, best_first, front
 
-# Okabe and Ito's colours, which colour-blind readers tell apart, darkened to 3:1 on white; page.js has the dark ones.
-LIGHT = ("#0a6aa8", "#b8560a", "#00785a", "#a8427f", "#6a5acd", "#8a6d00")
-MUTED = "#6b7280"
-RAMP = [[0.0, "#9ec9ec"], [1.0, "#08306b"]]  # early to late trials, low to high scores
-DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
 SCORE = "val r_mean, percent"
 SHOWN = 6  # settings that get a slice and an axis: the most important ones
-LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 NEAR = 0.3  # of the trials, by score, that the parallel coordinates show: the rest hides them
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A figure and its words."""
-
-    id: str
-    title: str
-    summary: str
-    """What is to be seen, for who does not see it."""
-    figure: str
-    """Plotly's JSON, as the page embeds it."""
-    height: int = 380
-    """Pixels."""
-
-
-def chart(id: str, title: str, summary: str, figure: go.Figure, height: int = 380) -> Chart:
-    """A chart for the page: without Plotly's own title and template, which the page's style replaces."""
-    figure.update_layout(template="none", title=None, margin={"l": 56, "r": 16, "t": 16, "b": 48}, autosize=True)
-    figure.layout.width = None
-    text = figure.to_json() or ""
-    return Chart(id, title, summary, text.replace("</", "<\\/"), height)
-
-
-def brief(settings: Mapping[str, Any]) -> str:
+def _hover(settings: Mapping[str, Any]) -> str:
     """Settings for a hover, one a line."""
 
     def short(value: Any) -> str:
@@ -71,7 +38,7 @@ def history(trials: Sequence[Trial]) -> Chart:
         figure.add_scatter(
             x=[trial.number for trial in chosen],
             y=[trial.r_mean for trial in chosen],
-            text=[brief(trial.settings) for trial in chosen],
+            text=[_hover(trial.settings) for trial in chosen],
             mode="markers",
             name=name,
             marker=marker,
@@ -128,15 +95,15 @@ def slices(study: optuna.Study, objectives: Sequence[str], shares: Mapping[str, 
     return charts
 
 
-def parallel(trials: Sequence[Trial], shares: Mapping[str, float]) -> Chart | None:
-    """The best trials as lines over the most important settings; None for fewer than two settings or eight trials.
+def parallel(trials: Sequence[Trial], shares: Mapping[str, float], fewest: int) -> Chart | None:
+    """The best trials as lines over the most important settings; None for fewer than two settings or `fewest` trials.
 
     Plotly's own parallel coordinates, which draw a thousand lines at once and can be brushed.
     """
     chosen = best_first(trials)
     chosen = chosen[: max(20, round(NEAR * len(chosen)))]
     names = [name for name in list(shares)[:SHOWN] if all(name in trial.settings for trial in chosen)]
-    if len(names) < 2 or len(chosen) < studies.STARTUP_TRIALS:
+    if len(names) < 2 or len(chosen) < fewest:
         return None
     scores = [trial.r_mean for trial in chosen]
     figure = go.Figure(
@@ -176,7 +143,7 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
             x=[getattr(trial, cost) * scale for trial in chosen],
             y=[trial.r_mean for trial in chosen],
             customdata=[trial.number for trial in chosen],
-            text=[brief(trial.settings) for trial in chosen],
+            text=[_hover(trial.settings) for trial in chosen],
             name=name,
             hovertemplate="trial %{customdata}: %{y:.2f} at %{x:.4g}<br>%{text}<extra></extra>",
             **style,
@@ -186,22 +153,6 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
         f"trial {trial.number}: {trial.r_mean:.1f} percent at {getattr(trial, cost) * scale:.4g}" for trial in best[:6]
     )
     return chart(f"front-{cost}", f"r_mean against {cost}", f"Pareto front, {unit}: {words}.", figure)
-
-
-def curves(id: str, title: str, lines: Mapping[str, Sequence[tuple[float, float]]], axis: str, summary: str) -> Chart:
-    """Lines over distillation steps, one a name."""
-    figure = go.Figure()
-    for number, (name, points) in enumerate(lines.items()):
-        figure.add_scatter(
-            x=[step for step, _ in points],
-            y=[value for _, value in points],
-            name=name,
-            mode="lines+markers",
-            line={"color": LIGHT[number % len(LIGHT)], "dash": ("solid", "dash", "dot")[number // len(LIGHT) % 3]},
-            hovertemplate=f"{name}, step %{{x}}: %{{y:.3f}}<extra></extra>",
-        )
-    figure.update_layout(xaxis_title="distillation step", yaxis_title=axis, showlegend=True, legend=LEGEND_ABOVE)
-    return chart(id, title, summary, figure, 320)
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from torch import Tensor
 
+from raydd.charts.chart import DIVERGING, LIGHT, MUTED, Chart, chart
 from raydd.errors import ConfigError
-from raydd.report.charts import DIVERGING, LIGHT, MUTED, Chart, chart
 
 Plane = Callable[[Float[Tensor, "M D"]], Float[NDArray, "M 2"]]
 

@@ -2,10 +2,7 @@
 
 import base64
 import io
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,41 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from raydd import stages
-from raydd.errors import ConfigError
-from raydd.protocols import Workbench, open_workbench, trial_settings
-from raydd.report.charts import LIGHT
-from raydd.report.maps import pca
-from raydd.settings import with_settings
-from raydd.store import Store
+from raydd.charts.chart import LIGHT
+from raydd.charts.maps import pca
 
 MILLISECONDS = 250  # a frame is shown; the last one longer
-_REMADE = ("synthetic", "pixels", "scores")  # records that the film must make again to see them grow
 
 Embeddings = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]
-
-
-def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Embeddings]:
-    """Images and texts in the shared space over the steps of a distillation, which is made once more.
-
-    Args:
-        work: of the settings that made the set; its store has the features and the experts, and is not written to.
-        networks: an expert's, which embed the pairs.
-        frames: how many states to see.
-
-    Raises:
-        ConfigError: the store is a bucket, whose records cannot be borrowed.
-    """
-    if work.store.folder is None:
-        raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to one.")
-    config = with_settings(work.config, trial_settings(work.config))
-    with tempfile.TemporaryDirectory() as scratch:
-        for kept in work.store.folder.iterdir():
-            if kept.name not in _REMADE:
-                (Path(scratch) / kept.name).symlink_to(kept)
-        again = open_workbench(config, Store(scratch), work.progress, work.opened)
-        points = stages.distill(again, every=max(1, config.distill.steps // frames))
-        return [again.embed(networks, point.synthetic) for point in points]
 
 
 def film(states: Sequence[Embeddings]) -> bytes:

@@ -1,21 +1,9 @@
-"""What a study says of its trials, in the report's words."""
+"""A sweep's trials as charts and tables show them: the best, those of a Pareto front, how each choice fared."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import optuna
-from optuna.trial import FrozenTrial, TrialState
-
-from raydd.tuning import study as studies
-from raydd.tuning.lease import is_driven
-
-_STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "stopped",
-    TrialState.FAIL: "failed",
-}
 
 
 @dataclass(frozen=True)
@@ -39,25 +27,6 @@ class Trial:
     """Why it failed; empty if it did not."""
     record: str
     """Folder of its synthetic set in the store; empty if there is none."""
-
-
-def trials_of(
-    study: optuna.Study, objectives: Sequence[str], tracked: Mapping[int, Mapping[str, float]]
-) -> list[Trial]:
-    """The trials of a study by number, without those that only an interruption ended.
-
-    Args:
-        study: the sweep's.
-        objectives: names of the study's values, r_mean among them.
-        tracked: last metrics of each trial as MLflow has them, for what is no objective; may be empty.
-    """
-    unfinished = "running" if is_driven(study) else "interrupted"
-    trials = [
-        _trial(trial, unfinished, objectives, tracked.get(studies.identity(trial), {}))
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state != TrialState.WAITING and not studies.interrupted(trial)
-    ]
-    return sorted(trials, key=lambda trial: trial.number)
 
 
 def best_first(trials: Iterable[Trial]) -> list[Trial]:
@@ -92,20 +61,3 @@ def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
             median = scores[len(scores) // 2]
             rows.append({"setting": name, "value": value, "trials": len(scores), "best": scores[0], "median": median})
     return sorted(rows, key=lambda row: (row["setting"], -row["best"]))
-
-
-def _trial(trial: FrozenTrial, unfinished: str, objectives: Sequence[str], tracked: Mapping[str, float]) -> Trial:
-    values, report = dict(zip(objectives, trial.values or [], strict=False)), studies.report(trial)
-    score = values.get("r_mean", report.r_mean)
-    begun, ended = trial.datetime_start, trial.datetime_complete
-    return Trial(
-        number=studies.identity(trial),
-        state=_STATES.get(trial.state, unfinished),
-        settings=trial.user_attrs.get(studies.SETTINGS, trial.params),
-        r_mean=score,
-        seconds=values.get("seconds", tracked.get("seconds", math.nan)),
-        bytes=values.get("bytes", tracked.get("bytes", math.nan)),
-        wall=(ended - begun).total_seconds() if begun and ended else math.nan,
-        reason=studies.reason(trial),
-        record=report.record,
-    )
