@@ -11,6 +11,7 @@ PACKAGES = {"raydd", "trainables", "search_spaces"}
 NEEDED = (
     "raydd/py.typed",
     "raydd/sweep.py",
+    "raydd/evaluate/published.csv",
     "raydd/data/stamps/stamps.parquet",
     "raydd/data/stamps/NOTICE.md",
     "raydd/data/stamps/GPL-2.0.txt",

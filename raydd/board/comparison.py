@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from raydd.board.published import Published, published_rows
 from raydd.code_version import code_version
+from raydd.evaluate.published import Published, published_rows
 from raydd.evaluate.significance import LEVEL, p_values_against_best
 from raydd.protocols import trains
 from raydd.stages.comparing import Row

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydd.board.published import published_on
 from raydd.code_version import code_version
 from raydd.config import Config
+from raydd.evaluate.published import published_on
 from raydd.report.page import METRICS, Page, ScoreRow
 from raydd.sets.read import OpenedSet
 from raydd.settings import to_yaml

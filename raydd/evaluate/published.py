@@ -1,4 +1,4 @@
-"""Published rows of the methods that raydd has, to stand beside its own; other encoders, other protocols."""
+"""Published scores of the methods that raydd has, to stand beside its own; other encoders, other protocols."""
 
 import csv
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def published_on(data: str, pairs: int) -> list[Published]:
 
 @cache
 def _all() -> tuple[Published, ...]:
-    text = files("raydd.board").joinpath(_SOURCE).read_text(encoding="utf-8")
+    text = files("raydd.evaluate").joinpath(_SOURCE).read_text(encoding="utf-8")
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     return tuple(_rows(csv.DictReader(lines)))
 
