@@ -25,7 +25,7 @@ def main(options: Options) -> int:
 
     address = ray_address(options.settings.place.ray)
     prepare_environment(address)
-    from raydd.tuning.comparison import run_comparison
+    from raydd.compare.comparing import run_comparison
 
     result = run_comparison(options.settings, address, dry_run=options.dry_run, console=Console())
     return 1 if result is not None and result.failed else 0

@@ -27,8 +27,8 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Write the page and say where it is."""
+    from raydd.compare.page import comparison_page
     from raydd.place import use_threads
-    from raydd.report.comparing import comparison_page
     from raydd.report.making import report_of_set, report_of_sweep
     from raydd.report.page import write_page
     from raydd.report.sets import Looks

@@ -3,8 +3,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from raydd.compare.page import comparison_page
 from raydd.errors import RecordError
-from raydd.report.comparing import comparison_page
 from raydd.report.page import METRICS, render
 
 

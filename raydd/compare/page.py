@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from raydd.board.comparison import COLLAPSE, FILES
 from raydd.charts.chart import LEGEND_ABOVE, LIGHT, Chart, chart, curves
 from raydd.code_version import code_version
+from raydd.compare.table import COLLAPSE, FILES
 from raydd.errors import RecordError
 from raydd.report.page import METRICS, Page, ScoreRow
 from raydd.report.sets import MEASURES

@@ -12,24 +12,25 @@ from ray.exceptions import RayError
 from rich.console import Console
 from rich.table import Table
 
-from raydd.board.comparison import write_comparison
+from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
+from raydd.compare.table import write_comparison
 from raydd.config import CompareConfig, Config
 from raydd.cost.seconds import pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
-from raydd.place import home, open_store
+from raydd.distill.selections import SELECTIONS
+from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
-from raydd.protocols import Opened, Workbench, can_select, open_workbench, trial_settings
+from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
 from raydd.settings import flatten, to_yaml, with_file, with_settings
-from raydd.stages.comparing import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
-from raydd.tuning.claims import open_claims
+from raydd.tuning.claims import Claimant, open_claims
 from raydd.tuning.cluster import cluster
 from raydd.tuning.finals import reason_of
 from raydd.tuning.places import settled
 from raydd.tuning.whole import run_sweep
-from trainables.compare import compare_cell
+from trainables.distill import share_making
 
 RESTARTS = 2  # of a row whose process or node died
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
@@ -188,6 +189,28 @@ def _task(cell: Cell) -> Any:
     return ray.remote(num_cpus=sweep.cpus, num_gpus=max(0.0, sweep.gpus), max_calls=1, max_retries=RESTARTS)(
         compare_cell
     )
+
+
+def compare_cell(cell: Cell, listings: Listings, claims: Any) -> Row:
+    """Make one row; runs in a Ray worker. What it shares with other rows is made once.
+
+    Args:
+        cell: what to make.
+        listings: the data sets that the driver has read.
+        claims: handle of the actor of `raydd.tuning.claims`.
+    """
+    config = cell.config
+    use_threads(config.place)
+    with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs}".strip()) as claimant:
+        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
+        if cell.method in SELECTIONS:
+            # Selections of one size or another share warm-ups: one of them makes all at a time.
+            with claimant.waiting_for(f"selections of {cell.data}"):
+                for seed in range(config.evaluate.seeds):
+                    work.select(cell.method, cell.pairs, seed)
+        else:
+            share_making(work, claimant)
+        return make_row(cell, work)
 
 
 @contextlib.contextmanager

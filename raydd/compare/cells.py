@@ -1,4 +1,4 @@
-"""The stage compare: one row of the table of methods, its scores and its cost, made or taken from the store."""
+"""One row of the table of methods: its settings, its scores and its cost, made or taken from the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

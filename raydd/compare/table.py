@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from raydd.code_version import code_version
+from raydd.compare.cells import Row
 from raydd.evaluate.published import Published, published_rows
 from raydd.evaluate.significance import LEVEL, p_values_against_best
 from raydd.protocols import trains
-from raydd.stages.comparing import Row
 from raydd.terminal.tables import COLUMNS
 
 FILES = ("compare.md", "compare.csv", "compare.html")
