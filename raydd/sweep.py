@@ -33,7 +33,7 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
     """
     from rich.console import Console
 
-    from raydd.tuning.environment import prepare_environment, ray_address
+    from raydd.cluster.environment import prepare_environment, ray_address
 
     address = ray_address(config.place.ray)
     prepare_environment(address)

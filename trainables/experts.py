@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
 from raydd.place import home, open_store, use_threads
 from raydd.progress import Progress, silent
-from raydd.tuning.environment import prepare_environment, ray_address
 
 if TYPE_CHECKING:
     from raydd.protocols import Workbench
@@ -38,9 +38,9 @@ def make_experts(config: Config, *, workers: int, gpus: float = 0.0, progress: P
     from ray import train
     from ray.train.torch import TorchTrainer
 
+    from raydd.cluster.connect import cluster
+    from raydd.cluster.worker_settings import settled, tune_folder
     from raydd.protocols import open_workbench
-    from raydd.tuning.cluster import cluster
-    from raydd.tuning.places import settled, tune_folder
 
     work = open_workbench(config, open_store(config.place), progress)
     work.prepare()

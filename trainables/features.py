@@ -10,10 +10,10 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
 from raydd.place import device_of, home, open_store, use_threads
 from raydd.progress import Progress, silent
-from raydd.tuning.environment import prepare_environment, ray_address
 
 RESTARTS = 3  # of an actor that died, and of the shard in its hands
 
@@ -32,9 +32,9 @@ def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: 
     """
     address = ray_address(config.place.ray)
     prepare_environment(address)
+    from raydd.cluster.connect import cluster
+    from raydd.cluster.worker_settings import settled
     from raydd.data import feature_records, load_data, shards_of
-    from raydd.tuning.cluster import cluster
-    from raydd.tuning.places import settled
 
     store = open_store(config.place)
     data = load_data(config.data, store, progress)

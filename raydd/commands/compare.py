@@ -21,7 +21,7 @@ def main(options: Options) -> int:
     """Make the table; the exit code is 1 if a row failed."""
     from rich.console import Console
 
-    from raydd.tuning.environment import prepare_environment, ray_address
+    from raydd.cluster.environment import prepare_environment, ray_address
 
     address = ray_address(options.settings.place.ray)
     prepare_environment(address)

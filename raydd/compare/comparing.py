@@ -12,6 +12,10 @@ from ray.exceptions import RayError
 from rich.console import Console
 from rich.table import Table
 
+from raydd.cluster.claims import Claimant, open_claims
+from raydd.cluster.connect import cluster, reason_of
+from raydd.cluster.share_making import share_making
+from raydd.cluster.worker_settings import settled
 from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.compare.table import write_comparison
 from raydd.config import CompareConfig, Config
@@ -25,12 +29,7 @@ from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
-from raydd.tuning.claims import Claimant, open_claims
-from raydd.tuning.cluster import cluster
-from raydd.tuning.finals import reason_of
-from raydd.tuning.places import settled
 from raydd.tuning.whole import run_sweep
-from trainables.distill import share_making
 
 RESTARTS = 2  # of a row whose process or node died
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
@@ -52,7 +51,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
 
     Args:
         config: as the user gave it; `compare.*` says what to compare, `sweep.*` how trials share the machine.
-        address: Ray's, see `raydd.tuning.environment.ray_address`.
+        address: Ray's, see `raydd.cluster.environment.ray_address`.
         dry_run: show the plan and stop.
         console: where to show everything.
 
@@ -197,7 +196,7 @@ def compare_cell(cell: Cell, listings: Listings, claims: Any) -> Row:
     Args:
         cell: what to make.
         listings: the data sets that the driver has read.
-        claims: handle of the actor of `raydd.tuning.claims`.
+        claims: handle of the actor of `raydd.cluster.claims`.
     """
     config = cell.config
     use_threads(config.place)

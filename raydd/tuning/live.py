@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.terminal.text import brief, duration, sparkline
-from raydd.tuning.reports import TrialReport
 
 LOSS = "distill/loss"  # the curve that is drawn small
 _REFRESH = 2.0  # times a second
@@ -53,7 +53,7 @@ class LiveTable:
             at_once: trials that run together, to tell the time left.
             best: number, val r_mean and settings of the best trial of earlier commands.
             expected: seconds that the trials may take, until the first one has ended.
-            doing: what each process is making meanwhile, see `raydd.tuning.claims`.
+            doing: what each process is making meanwhile, see `raydd.cluster.claims`.
             console: where to show.
             clock: seconds.
         """

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
 from raydd.charts import figures
+from raydd.cluster.trial_report import TrialReport
 from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
@@ -22,7 +23,6 @@ from raydd.terminal.text import brief
 from raydd.tracking.runs import Run, Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Finalist
-from raydd.tuning.reports import TrialReport
 from raydd.tuning.results import SweepResult
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}

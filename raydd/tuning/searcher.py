@@ -14,8 +14,8 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
-from raydd.tuning.reports import TrialReport
 from search_spaces import Space
 
 

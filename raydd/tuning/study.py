@@ -18,11 +18,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError
 
+from raydd.cluster.trial_report import TrialReport
+from raydd.cluster.worker_settings import hide_password
 from raydd.config import Config
 from raydd.errors import ConfigError, nearest
 from raydd.settings import flatten
-from raydd.tuning.places import hide_password
-from raydd.tuning.reports import TrialReport
 from search_spaces import Space
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {

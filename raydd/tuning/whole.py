@@ -11,6 +11,9 @@ from ray import tune
 from rich.console import Console
 from rich.status import Status
 
+from raydd.cluster.claims import open_claims
+from raydd.cluster.connect import cluster, share_of_node, slots
+from raydd.cluster.worker_settings import settled, tune_folder, without_passwords
 from raydd.config import Config
 from raydd.place import home, open_store
 from raydd.progress import silent
@@ -19,14 +22,11 @@ from raydd.settings import with_settings
 from raydd.terminal.progress import progress_on
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
-from raydd.tuning.claims import open_claims
-from raydd.tuning.cluster import cluster, share_of_node, slots
 from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.importance import importances
 from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
-from raydd.tuning.places import settled, tune_folder, without_passwords
 from raydd.tuning.plan import Plan, make_plan
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude
 from raydd.tuning.shares import with_gpu_share
@@ -44,7 +44,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
 
     Args:
         config: as the user gave it.
-        address: Ray's, see `raydd.tuning.environment.ray_address`.
+        address: Ray's, see `raydd.cluster.environment.ray_address`.
         dry_run: show the plan and stop.
         console: where to show everything.
 

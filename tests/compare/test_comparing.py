@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 from stage_settings import TINY
 
+from raydd.cluster.environment import prepare_environment
 from raydd.compare.comparing import run_comparison
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.protocols import PROTOCOLS
 from raydd.settings import with_settings
-from raydd.tuning.environment import prepare_environment
 
 prepare_environment("local")
 

@@ -4,8 +4,8 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.tuning.live import LiveTable
-from raydd.tuning.reports import TrialReport
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import time
 import pytest
 import ray
 
-from raydd.tuning.claims import Claimant, Claims, open_claims
+from raydd.cluster.claims import Claimant, Claims, open_claims
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import ray
 
+from raydd.cluster.graceful_exit import exit_waits
 from raydd.progress import Leave
-from raydd.tuning.leaving import exit_waits
 
 NAMESPACE = "raydd"
 BEAT_SECONDS = 2.0

@@ -1,6 +1,15 @@
-from raydd.config import Config
+from pathlib import Path
+
+import pytest
+
+from raydd.cluster.worker_settings import hide_password, settled, tune_folder, without_passwords
+from raydd.config import Config, PlaceConfig
 from raydd.settings import with_settings
-from raydd.tuning.places import hide_password, settled, tune_folder, without_passwords
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(place=PlaceConfig(home=str(tmp_path)))
 
 
 def test_a_trial_s_process_has_the_threads_of_its_cores_and_every_place_spelt_out(config, monkeypatch):

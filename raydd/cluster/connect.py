@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError
 
 from raydd.errors import ConfigError
 
@@ -94,3 +95,9 @@ def share_of_node(cpus: float, count: int) -> float:
     """CPU cores for each of `count` tasks: a single machine is shared out whole, elsewhere each has `cpus`."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     return max(cpus, nodes[0] // count) if len(nodes) == 1 else cpus
+
+
+def reason_of(error: RayError) -> str:
+    """The last line of the error that a task ended with."""
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"

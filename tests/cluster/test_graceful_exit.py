@@ -7,7 +7,7 @@ import time
 
 SCRIPT = """
 import signal, sys, threading, time
-from raydd.tuning.leaving import exit_waits
+from raydd.cluster.graceful_exit import exit_waits
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as a Ray worker does, in its main thread
 
