@@ -37,7 +37,7 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
 
     address = ray_address(config.place.ray)
     prepare_environment(address)
-    from raydd.tuning.whole import run_sweep
+    from raydd.tuning.sweeping import run_sweep
 
     return run_sweep(config, address, dry_run=dry_run, console=console or Console())
 

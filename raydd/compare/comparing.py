@@ -29,7 +29,7 @@ from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
-from raydd.tuning.whole import run_sweep
+from raydd.tuning.sweeping import run_sweep
 
 RESTARTS = 2  # of a row whose process or node died
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""

@@ -12,8 +12,8 @@ from raydd.progress import Progress
 from raydd.protocols import changed, open_workbench, trial_settings
 from raydd.report.page import Page
 from raydd.report.search import objectives_of, sweep_parts, trials_of
+from raydd.report.set_page import final_of, result_rows, set_page
 from raydd.report.sets import Looks, set_parts
-from raydd.report.whole import final_of, result_rows, set_page
 from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record
 from raydd.settings import flatten, load, with_settings
 from raydd.stages import score_students, scores_of

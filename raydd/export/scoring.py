@@ -20,7 +20,7 @@ Seeds = Sequence[Mapping[str, float]]
 
 
 @dataclass
-class Elsewhere:
+class SetScores:
     """The rows of both tables: seeds by row."""
 
     title: str
@@ -36,7 +36,7 @@ class Elsewhere:
         }
 
 
-def score_elsewhere(config: Config, store: Store, folder: Path | None, progress: Progress = silent) -> Elsewhere:
+def score_set(config: Config, store: Store, folder: Path | None, progress: Progress = silent) -> SetScores:
     """Score a folder's set, or the one that the settings make.
 
     Raises:
@@ -58,7 +58,7 @@ def score_elsewhere(config: Config, store: Store, folder: Path | None, progress:
         opened = set_of_record(synthetic_record(work))
     opened.require_data(work.data)
     made = made_set(opened)
-    found = Elsewhere(f"{opened.title}, {config.evaluate.split}")
+    found = SetScores(f"{opened.title}, {config.evaluate.split}")
     found.retrieval["synthetic"] = own_scores(work, made)
     for name in config.evaluate.baselines:
         found.retrieval[name] = scores_of(work, name).seeds

@@ -5,8 +5,8 @@ from typing import Any
 
 from raydd.config import Config
 from raydd.export.cards import card
+from raydd.export.formats import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
 from raydd.export.heads import reading, write_onnx, write_student
-from raydd.export.rows import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
 from raydd.protocols import open_workbench
 from raydd.sets.read import kept_scores, open_set
 
