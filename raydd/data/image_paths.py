@@ -19,7 +19,7 @@ BASES = ("nothing", "data.images", "data.root", "the package")
 
 
 @dataclass(frozen=True)
-class Places:
+class ImagePaths:
     """The folders of a data set on this machine."""
 
     folders: dict[str, str]
@@ -27,7 +27,7 @@ class Places:
     _known: dict[str, tuple[int, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, config: DataConfig) -> "Places":
+    def of(cls, config: DataConfig) -> "ImagePaths":
         """The folders that the settings name."""
         folders = {}
         root = Path(config.root).expanduser().absolute()
@@ -78,7 +78,7 @@ def confined(entries: Iterable[Entry], config: DataConfig) -> tuple[tuple[Entry,
     """
     if not config.root:
         return tuple(entries), ()
-    folders = Places.of(config).folders
+    folders = ImagePaths.of(config).folders
     inside = [os.path.realpath(folders[name]) for name in ("data.images", "data.root") if name in folders]
     good: list[Entry] = []
     problems: list[Problem] = []

@@ -4,8 +4,8 @@ import pytest
 
 from raydd.config import DataConfig
 from raydd.data import Entry
+from raydd.data.image_paths import BASES, ImagePaths, confined
 from raydd.data.images import FileImage
-from raydd.data.places import BASES, Places, confined
 from raydd.errors import DataError
 
 
@@ -77,16 +77,16 @@ def test_without_a_root_all_stay() -> None:
 def test_paths_are_relative_to_the_folder_they_lie_in(path: str, base: str, rest: str | None, root: Path) -> None:
     """`real` is what the settings' root is a link to."""
     (root.parent / "real").symlink_to(root)
-    places = Places.of(DataConfig(root=str(root), images="../images"))
+    paths = ImagePaths.of(DataConfig(root=str(root), images="../images"))
     full = str(root.parent / path)
-    number, found = places.relative(full)
+    number, found = paths.relative(full)
     assert (BASES[number], found) == (base, rest or full)
-    assert Path(places.absolute(number, found)).samefile(full)
-    moved = Places.of(DataConfig(root="/other", images="/pictures"))
+    assert Path(paths.absolute(number, found)).samefile(full)
+    moved = ImagePaths.of(DataConfig(root="/other", images="/pictures"))
     there = {"data.root": f"/other/{rest}", "data.images": f"/pictures/{rest}", "nothing": full}
     assert moved.absolute(number, found) == there[base]
 
 
 def test_a_root_that_is_missing_here_is_named() -> None:
     with pytest.raises(DataError, match=r"listed with data.root, which is empty here. Set it"):
-        Places.of(DataConfig()).absolute(BASES.index("data.root"), "a.png")
+        ImagePaths.of(DataConfig()).absolute(BASES.index("data.root"), "a.png")
