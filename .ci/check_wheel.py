@@ -25,11 +25,10 @@ ENGINE = """
 import pathlib, sys
 sys.modules.update(dict.fromkeys(["ray", "optuna", "mlflow"]))
 import raydd
-from raydd import stages
 from raydd.settings import load
 from raydd.store import Store
 assert pathlib.Path(raydd.__file__).is_relative_to(sys.argv[1]), raydd.__file__
-data = stages.pairs(load(), Store(sys.argv[2]))
+data = raydd.open(load(), Store(sys.argv[2])).data
 assert len(data.train) > 400, len(data.train)
 """
 
