@@ -11,6 +11,7 @@ PACKAGES = {"raydd", "trainables", "search_spaces"}
 NEEDED = (
     "raydd/py.typed",
     "raydd/sweep.py",
+    "raydd/evaluate/published.csv",
     "raydd/data/stamps/stamps.parquet",
     "raydd/data/stamps/NOTICE.md",
     "raydd/data/stamps/GPL-2.0.txt",
@@ -24,11 +25,10 @@ ENGINE = """
 import pathlib, sys
 sys.modules.update(dict.fromkeys(["ray", "optuna", "mlflow"]))
 import raydd
-from raydd import stages
 from raydd.settings import load
 from raydd.store import Store
 assert pathlib.Path(raydd.__file__).is_relative_to(sys.argv[1]), raydd.__file__
-data = stages.pairs(load(), Store(sys.argv[2]))
+data = raydd.open(load(), Store(sys.argv[2])).data
 assert len(data.train) > 400, len(data.train)
 """
 

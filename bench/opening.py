@@ -11,9 +11,9 @@ from typing import overload
 
 from raydd.config import DataConfig
 from raydd.data import open_data
+from raydd.data.image_paths import ImagePaths
 from raydd.data.listing import Entry, Split
 from raydd.data.pairs_record import Listed, write_pairs
-from raydd.data.places import Places
 from raydd.data.readers.tar_shards import TarImage
 from raydd.store import Store
 
@@ -62,7 +62,7 @@ def write_made_pairs(count: int, folder: Path) -> str:
     return write_pairs(
         Store(folder, cache=folder.with_name("cache")),
         Listed("made", splits, (), (), f"made {count}"),
-        Places.of(CONFIG),
+        ImagePaths.of(CONFIG),
     )
 
 

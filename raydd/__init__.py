@@ -10,6 +10,7 @@ stages.run(work)                                 # makes what the store lacks, g
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raydd.code_version import VERSION
 from raydd.config import Config
 from raydd.progress import Progress, silent
 from raydd.settings import load
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from raydd.protocols import Workbench
     from raydd.store import Store
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Config", "load", "open"]
 
 

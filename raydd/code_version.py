@@ -4,14 +4,14 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-import raydd
+VERSION = "0.1.0"
 
 _DIGITS = 12  # of a commit
 _SECONDS = 10.0  # more than git takes for a checkout on a slow disk
 
 
 @cache
-def code_version(folder: Path = Path(raydd.__file__).parents[1]) -> str:
+def code_version(folder: Path = Path(__file__).parents[1]) -> str:
     """raydd's version, from a git checkout with its commit: `0.1.0+g1a2b3c4d5e6f`, `.dirty` after it if files changed.
 
     Where git is missing, does not trust the checkout or does not answer, it is the version alone.
@@ -20,10 +20,10 @@ def code_version(folder: Path = Path(raydd.__file__).parents[1]) -> str:
         folder: where the package lies; a checkout around an installed package is not its own.
     """
     if not (folder / ".git").exists():
-        return raydd.__version__
+        return VERSION
     describe = ["git", "--no-optional-locks", "describe", "--always", "--exclude=*", "--dirty", f"--abbrev={_DIGITS}"]
     try:
         said = subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True, timeout=_SECONDS).stdout
     except (OSError, subprocess.SubprocessError):
-        return raydd.__version__
-    return f"{raydd.__version__}+g{said.strip().replace('-dirty', '.dirty')}"
+        return VERSION
+    return f"{VERSION}+g{said.strip().replace('-dirty', '.dirty')}"

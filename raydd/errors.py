@@ -34,3 +34,9 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(wrong, names, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     return f"{guess}Known: {', '.join(names)}."
+
+
+def nearest_few(wrong: str, known: Iterable[str], listing: str) -> str:
+    """The same where a library knows hundreds: the nearest known names, or where to see all of them."""
+    close = difflib.get_close_matches(wrong, list(known), n=3)
+    return f"Did you mean {' or '.join(close)}?" if close else f"See {listing}."

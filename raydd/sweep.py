@@ -33,11 +33,11 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
     """
     from rich.console import Console
 
-    from raydd.tuning.environment import prepare_environment, ray_address
+    from raydd.cluster.environment import prepare_environment, ray_address
 
     address = ray_address(config.place.ray)
     prepare_environment(address)
-    from raydd.tuning.whole import run_sweep
+    from raydd.tuning.sweeping import run_sweep
 
     return run_sweep(config, address, dry_run=dry_run, console=console or Console())
 

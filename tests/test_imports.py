@@ -1,5 +1,6 @@
 """What an import pulls in, seen from a fresh process: a linter does not see what a dependency imports."""
 
+import configparser
 import json
 import pkgutil
 import re
@@ -12,8 +13,19 @@ import pytest
 import raydd
 from raydd.cli import COMMANDS
 
-ROOMS = ("raydd.config", "raydd.settings", "raydd.place", "raydd.stages")
-ENGINE = ("raydd.data", "raydd.distill", "raydd.evaluate", "raydd.store", "raydd.sets", "raydd.cost", "raydd.stages")
+MODULES = ("raydd.config", "raydd.settings", "raydd.place", "raydd.checkup")
+ENGINE = (
+    "raydd.cost",
+    "raydd.data",
+    "raydd.distill",
+    "raydd.evaluate",
+    "raydd.export",
+    "raydd.protocols",
+    "raydd.sets",
+    "raydd.stages",
+    "raydd.store",
+    "raydd.terminal",
+)
 
 
 def modules_of(package: str) -> list[str]:
@@ -30,7 +42,7 @@ def imported(*names: str, tmp_path: Path) -> set[str]:
 
 
 def test_the_engine_pulls_in_neither_the_sweep_s_packages_nor_an_encoder_s(tmp_path: Path):
-    names = [*ROOMS, *(module for package in ENGINE for module in modules_of(package))]
+    names = [*MODULES, *(module for package in ENGINE for module in modules_of(package))]
     found = imported("raydd", *names, tmp_path=tmp_path)
     assert not found & {"ray", "optuna", "mlflow"}
     assert not found & {"timm", "open_clip", "transformers"}
@@ -61,6 +73,14 @@ def test_the_command_line_gives_help_without_anything_heavy(tmp_path: Path):
 @pytest.mark.parametrize("name", ["trainables", "search_spaces"])
 def test_the_packages_beside_raydd_import_from_anywhere(name: str, tmp_path: Path):
     assert name in imported(name, tmp_path=tmp_path)
+
+
+def test_every_room_has_its_layer():
+    rules = configparser.ConfigParser()
+    rules.read(Path(__file__).parents[1] / ".importlinter")
+    layers = rules["importlinter:contract:layers"]["layers"].replace("|", " ").split()
+    rooms = [f"raydd.{module.name}" for module in pkgutil.iter_modules([str(Path(raydd.__file__).parent)])]
+    assert sorted(layers) == sorted([*rooms, "trainables", "search_spaces"])
 
 
 def test_no_module_of_raydd_hides_a_module_of_another(tmp_path: Path):

@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 
 import raydd
-from raydd.board.pictures import pairs_picture
+from raydd.charts.figures import pairs_picture
 from raydd.commands.report import Options, main
 from raydd.place import home, open_store
-from raydd.report.whole import final_of
+from raydd.report.set_page import final_of
 from raydd.sets.read import set_of_record
 from raydd.settings import load, with_settings
 from raydd.store import Record

@@ -1,6 +1,5 @@
 """One trial of a sweep, as Ray Tune runs it: a distillation on features, scored on val on the way and at the end."""
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,20 +7,18 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raydd import stages
+from raydd.cluster.claims import Claimant
+from raydd.cluster.share_making import share_making
+from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
-from raydd.distill.trajectories import Trajectories
 from raydd.errors import PlaceError
 from raydd.evaluate.scores import TRIAL_SEEDS
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, Workbench, open_workbench, trial_settings
 from raydd.settings import with_settings
-from raydd.store import fingerprint
-from raydd.tuning.claims import Claimant
-from raydd.tuning.reports import TrialReport
 
 SCORES = 2  # times that a trial is scored on val: at half of its steps, by one student, for the scheduler
 POINTS_PER_SCORE = 12  # of the curve
-WAIT_SECONDS = 1.0  # between two looks at what others are making
 
 
 def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any) -> None:
@@ -31,7 +28,7 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
         trial: `number` and dotted `settings`, see `raydd.tuning.searcher`.
         base: what all trials of the sweep share.
         listings: the data sets that the driver has read, so that no trial asks a reader.
-        claims: handle of the actor of `raydd.tuning.claims`.
+        claims: handle of the actor of `raydd.cluster.claims`.
     """
     try:
         config = with_settings(base, {**trial["settings"], **trial_settings(base)})
@@ -45,18 +42,6 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
         # An actor that was on a lost node or was killed for memory, Claims among them, is started again.
         again = isinstance(error, PlaceError | RayActorError | OutOfMemoryError)
         tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
-
-
-def share_making(work: Workbench[Any], claimant: Claimant) -> None:
-    """Have what a distillation reads in the store, made together with everybody who needs the same."""
-    config = work.config
-    sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
-    with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
-        work.prepare()
-    experts, epochs = work.open_experts(), config.distill.expert_epochs
-    while missing := experts.missing(epochs):
-        if not any(_trained(work, experts, claimant, expert) for expert in missing):
-            time.sleep(WAIT_SECONDS)  # others are at all of them
 
 
 def distillation_reports(work: Workbench[Any]) -> Iterator[TrialReport]:
@@ -99,10 +84,3 @@ def _by_step(points: list[dict[str, float]]) -> list[dict[str, float]]:
     for point in sorted(points, key=lambda point: point["step"]):
         by_step.setdefault(point["step"], {}).update(point)
     return list(by_step.values())
-
-
-def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
-    with claimant.holding(f"experts {experts.record.fingerprint} {expert}") as granted:
-        if granted:
-            work.train_expert(experts, expert, work.config.distill.expert_epochs)
-    return granted

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
 from raydd.place import home, open_store, use_threads
-from raydd.tuning.environment import prepare_environment, ray_address
 
 if TYPE_CHECKING:
     from raydd.protocols import Workbench
@@ -37,8 +37,8 @@ def make_experts(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) -> 
     from ray import train
     from ray.train.torch import TorchTrainer
 
-    from raydd.tuning.cluster import cluster
-    from raydd.tuning.places import settled, tune_folder
+    from raydd.cluster.connect import cluster
+    from raydd.cluster.worker_settings import settled, tune_folder
 
     work.prepare()
     if not (missing := work.missing_experts):

@@ -11,9 +11,9 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
 from raydd.place import device_of, home, open_store, use_threads
-from raydd.tuning.environment import prepare_environment, ray_address
 
 if TYPE_CHECKING:
     from raydd.protocols import Workbench
@@ -26,8 +26,8 @@ def shared_by_workers(work: "Workbench[Any]") -> "Iterator[Workbench[Any]]":
     """Be connected to Ray inside the block; the workbench's images are checked there by the cluster's CPUs."""
     address = ray_address(work.config.place.ray)
     prepare_environment(address)
+    from raydd.cluster.connect import cluster
     from raydd.protocols import Opened, open_workbench
-    from raydd.tuning.cluster import cluster
     from trainables.checking import check_on_workers
 
     with cluster(address, home(work.config.place)):
@@ -48,9 +48,9 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) ->
     config, store = work.config, work.store
     address = ray_address(config.place.ray)
     prepare_environment(address)
+    from raydd.cluster.connect import cluster
+    from raydd.cluster.worker_settings import settled
     from raydd.data import feature_records, shards_of
-    from raydd.tuning.cluster import cluster
-    from raydd.tuning.places import settled
 
     records = feature_records(config, work.data.fingerprint, store)
     shards = [shard for shard in shards_of(work.data) if not records.of(shard).complete]

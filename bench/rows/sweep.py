@@ -24,12 +24,12 @@ def busy_seconds(
     The trials go through Ray Tune, the study and the searcher as a sweep's do; starting Ray and the first workers is
     not counted. `address` is Ray's.
     """
-    from raydd.tuning.environment import prepare_environment
+    from raydd.cluster.environment import prepare_environment
 
     prepare_environment(address)
     import optuna
 
-    from raydd.tuning.cluster import cluster
+    from raydd.cluster.connect import cluster
     from raydd.tuning.study import open_study
     from raydd.tuning.trials import run_trials
 
@@ -54,7 +54,7 @@ def _suggest(trial: Any) -> Mapping[str, Any]:
 def _sleep(trial: Mapping[str, Any], *, seconds: float, folder: str) -> None:
     from ray import tune
 
-    from raydd.tuning.reports import TrialReport
+    from raydd.cluster.trial_report import TrialReport
 
     begin = time.time()
     time.sleep(seconds)

@@ -34,8 +34,8 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Serve the pages and say where they are."""
-    from raydd.board.views import keep_view
     from raydd.place import home, mlflow_address
+    from raydd.tracking.views import keep_view
 
     place, console = options.settings.place, Console()
     address, folder = mlflow_address(place), home(place)

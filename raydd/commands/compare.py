@@ -21,11 +21,11 @@ def main(options: Options) -> int:
     """Make the table; the exit code is 1 if a row failed."""
     from rich.console import Console
 
-    from raydd.tuning.environment import prepare_environment, ray_address
+    from raydd.cluster.environment import prepare_environment, ray_address
 
     address = ray_address(options.settings.place.ray)
     prepare_environment(address)
-    from raydd.tuning.comparison import run_comparison
+    from raydd.compare.comparing import run_comparison
 
     result = run_comparison(options.settings, address, dry_run=options.dry_run, console=Console())
     return 1 if result is not None and result.failed else 0

@@ -47,12 +47,12 @@ def main(options: Options) -> int:
     """Run every stage and show what came out."""
     from rich.console import Console
 
-    from raydd.board.tables import scores_table
-    from raydd.console import progress_on
     from raydd.place import home, open_store, use_threads
     from raydd.protocols import changed, open_workbench
     from raydd.stages import run
     from raydd.sweep import sweep
+    from raydd.terminal.progress import progress_on
+    from raydd.terminal.tables import scores_table
     from trainables.experts import make_experts
 
     began, config, console = time.monotonic(), options.settings, Console()
@@ -86,7 +86,7 @@ def main(options: Options) -> int:
 
 def _draw(work: "Workbench[Any]", folder: Path) -> Path:
     """Draw the synthetic pairs beside the pictures that they started from."""
-    from raydd.board.pictures import pairs_picture
+    from raydd.charts.figures import pairs_picture
     from raydd.stages import final_synthetic
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ Options = cli.Options
 
 def main(options: cli.Options) -> int:
     """Make the synthetic set and say where it lies."""
-    from raydd.console import progress_on
     from raydd.place import open_store, use_threads
     from raydd.protocols import open_workbench
     from raydd.stages import final_synthetic, synthetic_record
+    from raydd.terminal.progress import progress_on
 
     config = options.settings
     use_threads(config.place)

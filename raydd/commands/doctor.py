@@ -14,7 +14,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 def main(options: cli.Options) -> int:
     """Make the checks and print them."""
     from raydd.checkup import examine
-    from raydd.console import progress_on
+    from raydd.terminal.progress import progress_on
 
     with progress_on() as progress:
         checks = list(examine(options.settings, progress))

@@ -28,18 +28,18 @@ def main(options: Options) -> int:
     if options.set is None and not elsewhere:
         return run.main(options)
 
-    from raydd.board.tables import scores_table
     from raydd.code_version import code_version
-    from raydd.console import progress_on
     from raydd.evaluate.zero_shot import METRICS
-    from raydd.export.elsewhere import score_elsewhere
+    from raydd.export.scoring import score_set
     from raydd.place import open_store, use_threads
+    from raydd.terminal.progress import progress_on
+    from raydd.terminal.tables import scores_table
 
     config, console = options.settings, Console()
     use_threads(config.place)
     store = open_store(config.place)
     with progress_on() as progress:
-        found = score_elsewhere(config, store, options.set, progress)
+        found = score_set(config, store, options.set, progress)
     title = f"{found.title}, {evaluation.seeds} student seeds, percent"
     tables = found.as_json()
     console.print(scores_table(tables["retrieval"], f"retrieval, {title}"))

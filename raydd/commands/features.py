@@ -20,9 +20,9 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Make the features record and say what it holds."""
-    from raydd.console import progress_on
     from raydd.place import open_store, use_threads
     from raydd.protocols import open_workbench
+    from raydd.terminal.progress import progress_on
 
     config = options.settings
     use_threads(config.place)

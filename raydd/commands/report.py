@@ -27,12 +27,12 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Write the page and say where it is."""
-    from raydd.console import progress_on
+    from raydd.compare.page import comparison_page
     from raydd.place import use_threads
-    from raydd.report.comparing import comparison_page
     from raydd.report.making import report_of_set, report_of_sweep
     from raydd.report.page import write_page
     from raydd.report.sets import Looks
+    from raydd.terminal.progress import progress_on
 
     use_threads(options.settings.place)
     looks = Looks(options.map, options.film)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raydd import cli
-from raydd.board.tables import scores_table
+from raydd.terminal.tables import scores_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,10 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Run the stages and print the scores."""
-    from raydd.console import progress_on
     from raydd.place import open_store, use_threads
     from raydd.protocols import open_workbench
     from raydd.stages import run
+    from raydd.terminal.progress import progress_on
 
     config = options.settings
     use_threads(config.place)

@@ -31,11 +31,11 @@ def main(options: Options) -> int:
     """Print the nearest photographs."""
     if not options.set:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
-    from raydd.console import progress_on
     from raydd.export.searching import search
     from raydd.place import open_store, use_threads
     from raydd.protocols import open_workbench
     from raydd.sets.read import open_set
+    from raydd.terminal.progress import progress_on
 
     config, began = options.settings, time.monotonic()
     use_threads(config.place)

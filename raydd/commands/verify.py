@@ -26,9 +26,9 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """List what is wrong, delete it if that is wanted, and say what is left."""
-    from raydd.console import progress_on
     from raydd.place import open_store
     from raydd.store.verify import DELETABLE, delete, verify
+    from raydd.terminal.progress import progress_on
 
     asks = options.delete and not options.yes
     if asks and not sys.stdin.isatty():

@@ -19,10 +19,10 @@ from raydd.data.checking import (
     refuse,
     summarise,
 )
+from raydd.data.image_paths import ImagePaths, confined
 from raydd.data.images import ImageSource
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
 from raydd.data.pairs_record import Listed, OpenedSplit, open_pairs, require_known_sources, write_pairs
-from raydd.data.places import Places, confined
 from raydd.data.readers import find_reader
 from raydd.data.splits import cut, shared_images
 from raydd.errors import DataError
@@ -112,7 +112,7 @@ def load_data(
     problems = [*listing.problems, *outside, *text_problems]
     if config.bad_pairs == "refuse":
         refuse(problems, "data.bad_pairs")  # before the images, which take longer
-    place = "\n".join((config.reader, str(Places.of(config).folders), config.name))
+    place = "\n".join((config.reader, str(ImagePaths.of(config).folders), config.name))
     checked = check_images([entry.image for entry in entries], place, store, progress, check)
     faults = [
         Problem(kind, entries[number].id, detail, kind != GREY or config.grey_images == "skip")
@@ -135,7 +135,7 @@ def load_data(
     }
     content = content_fingerprint(found.entries, found.digests)
     listed = Listed(listing.name, by_split, problems, listing.notes + notes, content)
-    return open_data(write_pairs(store, listed, Places.of(config)), config, store)
+    return open_data(write_pairs(store, listed, ImagePaths.of(config)), config, store)
 
 
 def open_data(listing: str, config: DataConfig, store: Store) -> DataSet:
@@ -151,7 +151,7 @@ def open_data(listing: str, config: DataConfig, store: Store) -> DataSet:
     Raises:
         RecordError: the store has no such listing.
     """
-    opened = open_pairs(store, listing, Places.of(config))
+    opened = open_pairs(store, listing, ImagePaths.of(config))
     by_split = {split: Pairs.of(opened.splits[split]) for split in SPLITS}
     return DataSet(
         opened.name,

@@ -12,7 +12,7 @@ each row as memory of the process. So opening takes the same time and memory at 
 
 A column of texts T is `T.bytes`, UTF-8, and `T.offsets` [n + 1] into it. A container is what many images share: a tar
 file, a column of a Parquet file, or the folder that files of their own lie in; paths are relative to a folder of
-`raydd.data.places.BASES`. An image's numbers are its offset and length in a tar file, or its row group and row.
+`raydd.data.image_paths.BASES`. An image's numbers are its offset and length in a tar file, or its row group and row.
 
 Letters: n images, C captions, k containers, p problems.
 """
@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raydd.data.image_paths import ImagePaths
 from raydd.data.images import FileImage, ImageSource
 from raydd.data.listing import SPLITS, Entry, Problem, Split
-from raydd.data.places import Places
 from raydd.data.readers.row_groups import ParquetImage
 from raydd.data.readers.tar_shards import TarImage
 from raydd.errors import DataError, RecordError
@@ -145,7 +145,7 @@ class Source:
     """Decodes where an image lies."""
 
     containers: ColumnFile
-    places: Places
+    paths: ImagePaths
 
     def __call__(self, columns: Columns, row: int) -> ImageSource:
         """The source of a row."""
@@ -154,8 +154,8 @@ class Source:
         kind, base = KINDS[int(of["kind"][container])], int(of["base"][container])
         if kind is FileImage:
             path = Text("path")(columns, row) or name
-            return FileImage(name, self.places.absolute(base, path))
-        path = self.places.absolute(base, Text("path")(of, container))
+            return FileImage(name, self.paths.absolute(base, path))
+        path = self.paths.absolute(base, Text("path")(of, container))
         if kind is ParquetImage:
             return ParquetImage(name, path, Text("column")(of, container), first, second)
         return TarImage(name, path, first, second)
@@ -215,13 +215,13 @@ def require_known_sources(entries: Iterable[Entry], reader: str) -> None:
             )
 
 
-def write_pairs(store: Store, listed: Listed, places: Places) -> str:
+def write_pairs(store: Store, listed: Listed, paths: ImagePaths) -> str:
     """Write the record if the store lacks it.
 
     Args:
         store: where.
         listed: what; its entries are gone through several times, and may be made on the way.
-        places: the folders that paths are stored relative to.
+        paths: the folders that paths are stored relative to.
 
     Returns:
         The record's name, which tells content and places apart from all others: `open_pairs` finds it by this.
@@ -231,17 +231,17 @@ def write_pairs(store: Store, listed: Listed, places: Places) -> str:
     for text in (listed.name, *listed.notes, *map(repr, listed.problems)):
         said.update(repr(text).encode())
     for split in SPLITS:
-        for row in _image_rows(listed.splits[split], places, containers):
+        for row in _image_rows(listed.splits[split], paths, containers):
             said.update(repr(row).encode(*_CODEC))
     said.update(repr(list(containers)).encode(*_CODEC))
     settings = {"content": listed.content, "listed": said.hexdigest()[:32]}
     record = Record.of(store, "pairs", settings, {}, version=VERSION)
     if not record.complete:
-        _write(record, listed, places, containers)
+        _write(record, listed, paths, containers)
     return record.fingerprint
 
 
-def open_pairs(store: Store, listing: str, places: Places) -> OpenedRecord:
+def open_pairs(store: Store, listing: str, paths: ImagePaths) -> OpenedRecord:
     """Open the record of that name; a damaged file is found when one of its rows is first read.
 
     Raises:
@@ -257,7 +257,7 @@ def open_pairs(store: Store, listing: str, places: Places) -> OpenedRecord:
         images, captions = facts["images"][split], facts["captions"][split]
         rows, texts = _files(record, f"{split}/images", images), _files(record, f"{split}/captions", captions)
         splits[split] = OpenedSplit(
-            Rows(rows, images, Source(containers, places)),
+            Rows(rows, images, Source(containers, paths)),
             Rows(rows, images, Text("id")),
             Rows(texts, captions, Text("caption")),
             record.map_tensors(f"{split}/{_OWNERS}")["image_of_caption"].numpy(),
@@ -271,12 +271,12 @@ Row = tuple[str, str, str, int, int, int]
 
 
 def _image_rows(
-    entries: Iterable[Entry], places: Places, containers: dict[tuple[int, int, str, str], int]
+    entries: Iterable[Entry], paths: ImagePaths, containers: dict[tuple[int, int, str, str], int]
 ) -> Iterator[Row]:
     for entry in entries:
         image, first, second = entry.image, 0, 0
         assert isinstance(image, FileImage | ParquetImage | TarImage)  # see require_known_sources
-        base, path = places.relative(image.path)
+        base, path = paths.relative(image.path)
         within, column = path, ""
         if isinstance(image, FileImage):
             path, within = "" if path == image.name else path, ""
@@ -291,7 +291,7 @@ def _image_rows(
         yield entry.id, "" if image.name == entry.id else image.name, path, container, first, second
 
 
-def _write(record: Record, listed: Listed, places: Places, containers: dict[tuple[int, int, str, str], int]) -> None:
+def _write(record: Record, listed: Listed, paths: ImagePaths, containers: dict[tuple[int, int, str, str], int]) -> None:
     names: list[str] = []
 
     def write(name: str, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -303,9 +303,9 @@ def _write(record: Record, listed: Listed, places: Places, containers: dict[tupl
     facts |= {"images": {}, "captions": {}, "problems": len(listed.problems)}
     for split in SPLITS:
         entries = listed.splits[split]
-        for number, rows in enumerate(_parts(_image_rows(entries, places, containers))):
-            ids, paths, files, container, *numbers = zip(*rows, strict=True)
-            columns = {**_texts("id", ids), **_texts("name", paths), **_texts("path", files)}
+        for number, rows in enumerate(_parts(_image_rows(entries, paths, containers))):
+            ids, image_names, files, container, *numbers = zip(*rows, strict=True)
+            columns = {**_texts("id", ids), **_texts("name", image_names), **_texts("path", files)}
             columns["container"] = np.array(container, np.int32)
             columns["numbers"] = np.array(numbers, np.int64).T.copy()
             write(_file(f"{split}/images", number), columns)

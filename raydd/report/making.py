@@ -4,21 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raydd.board.history import History
+from raydd.charts.trials import best_first
 from raydd.config import Config
 from raydd.errors import RecordError
 from raydd.place import home, mlflow_address, open_store, study_address
 from raydd.progress import Progress
 from raydd.protocols import changed, open_workbench, trial_settings
 from raydd.report.page import Page
-from raydd.report.search import objectives_of, sweep_parts
+from raydd.report.search import objectives_of, sweep_parts, trials_of
+from raydd.report.set_page import final_of, result_rows, set_page
 from raydd.report.sets import Looks, set_parts
-from raydd.report.sweeps import best_first, trials_of
-from raydd.report.whole import final_of, result_rows, set_page
 from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record
 from raydd.settings import flatten, load, with_settings
 from raydd.stages import score_students, scores_of
 from raydd.store import Record, Store
+from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.results import SETTINGS
 

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import plotly.offline
 
-from raydd.report.charts import Chart
+from raydd.charts.chart import Chart
 from raydd.report.gallery import ShownPair
 
 

@@ -2,21 +2,29 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial, TrialState
 
-from raydd.board.history import History
-from raydd.report import charts
+from raydd.charts import sweeps as charts
+from raydd.charts.chart import Chart, curves
+from raydd.charts.trials import Trial, best_first, choices, front
 from raydd.report.sets import MEASURES
-from raydd.report.sweeps import Trial, best_first, choices, front, trials_of
+from raydd.terminal.text import brief, duration
+from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.importance import importances
-from raydd.tuning.live import brief, duration
+from raydd.tuning.lease import is_driven
 
 TABLED = 50  # trials in the page's table
 CURVES = 6  # trials whose collapse is drawn over the steps
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
 
 
 def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History) -> dict[str, Any]:
@@ -33,7 +41,7 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
         "history": charts.history(trials),
         "importance": charts.importance(shares) if any(shares.values()) else None,
         "slices": charts.slices(study, objectives, shares),
-        "parallel": charts.parallel(trials, shares),
+        "parallel": charts.parallel(trials, shares, studies.STARTUP_TRIALS),
         "fronts": [chart for cost in ("bytes", "seconds") if (chart := charts.pareto(trials, cost))],
         "choices": choices(trials),
         "trials": [_row(trial) for trial in best_first(trials)[:TABLED]],
@@ -44,17 +52,36 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
     }
 
 
-def collapse_curves(trials: Sequence[Trial], history: History) -> list[charts.Chart]:
+def trials_of(
+    study: optuna.Study, objectives: Sequence[str], tracked: Mapping[int, Mapping[str, float]]
+) -> list[Trial]:
+    """The trials of a study by number, without those that only an interruption ended.
+
+    Args:
+        study: the sweep's.
+        objectives: names of the study's values, r_mean among them.
+        tracked: last metrics of each trial as MLflow has them, for what is no objective; may be empty.
+    """
+    unfinished = "running" if is_driven(study) else "interrupted"
+    trials = [
+        _trial(trial, unfinished, objectives, tracked.get(studies.identity(trial), {}))
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state != TrialState.WAITING and not studies.interrupted(trial)
+    ]
+    return sorted(trials, key=lambda trial: trial.number)
+
+
+def collapse_curves(trials: Sequence[Trial], history: History) -> list[Chart]:
     """Collapse measures over the steps of the best trials, a chart a measure; none without MLflow's curves."""
     keys = [f"collapse/{name}" for name in MEASURES]
     found = {trial.number: history.curves(trial.number, keys) for trial in best_first(trials)[:CURVES]}
     drawn = []
     for key, (name, words) in zip(keys, MEASURES.items(), strict=True):
-        lines = {f"trial {number}": curves[key] for number, curves in found.items() if curves.get(key)}
+        lines = {f"trial {number}": kept[key] for number, kept in found.items() if kept.get(key)}
         if lines:
             ends = ", ".join(f"{trial} {points[-1][1]:.3f}" for trial, points in lines.items())
             title = name.replace("_", " ")
-            drawn.append(charts.curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. Ends: {ends}."))
+            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. Ends: {ends}."))
     return drawn
 
 
@@ -113,3 +140,20 @@ def _failures(trials: Sequence[Trial]) -> list[dict[str, Any]]:
         }
         for reason, count in reasons.most_common()
     ]
+
+
+def _trial(trial: FrozenTrial, unfinished: str, objectives: Sequence[str], tracked: Mapping[str, float]) -> Trial:
+    values, report = dict(zip(objectives, trial.values or [], strict=False)), studies.report(trial)
+    score = values.get("r_mean", report.r_mean)
+    begun, ended = trial.datetime_start, trial.datetime_complete
+    return Trial(
+        number=studies.identity(trial),
+        state=_STATES.get(trial.state, unfinished),
+        settings=trial.user_attrs.get(studies.SETTINGS, trial.params),
+        r_mean=score,
+        seconds=values.get("seconds", tracked.get("seconds", math.nan)),
+        bytes=values.get("bytes", tracked.get("bytes", math.nan)),
+        wall=(ended - begun).total_seconds() if begun and ended else math.nan,
+        reason=studies.reason(trial),
+        record=report.record,
+    )

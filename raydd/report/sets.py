@@ -1,15 +1,20 @@
 """The parts of the page that show one synthetic set: gallery, similarity matrix, maps of both modalities, collapse."""
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from raydd import stages
+from raydd.charts.film import Embeddings, address, film
+from raydd.charts.maps import modality_maps, similarity_map
+from raydd.errors import ConfigError
 from raydd.evaluate.collapse import collapse_measures
-from raydd.protocols import Workbench
-from raydd.report.film import address, distilled_again, film
+from raydd.protocols import Workbench, open_workbench, trial_settings
 from raydd.report.gallery import shown_pairs
-from raydd.report.maps import modality_maps, similarity_map
 from raydd.sets.read import OpenedSet
-from raydd.store import Record
+from raydd.settings import with_settings
+from raydd.store import Record, Store
 
 MEASURES = {
     "modality_gap": "distance between the mean directions of images and texts",
@@ -20,6 +25,8 @@ MEASURES = {
     "image_rank": "effective rank of the images, at most pairs less one",
     "text_rank": "effective rank of the texts",
 }
+
+_REMADE = ("synthetic", "pixels", "scores")  # records that the film must make again to see them grow
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,29 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str
             "their principal components."
         )
     return parts
+
+
+def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Embeddings]:
+    """Images and texts in the shared space over the steps of a distillation, which is made once more.
+
+    Args:
+        work: of the settings that made the set; its store has the features and the experts, and is not written to.
+        networks: an expert's, which embed the pairs.
+        frames: how many states to see.
+
+    Raises:
+        ConfigError: the store is a bucket, whose records cannot be borrowed.
+    """
+    if work.store.folder is None:
+        raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to one.")
+    config = with_settings(work.config, trial_settings(work.config))
+    with tempfile.TemporaryDirectory() as scratch:
+        for kept in work.store.folder.iterdir():
+            if kept.name not in _REMADE:
+                (Path(scratch) / kept.name).symlink_to(kept)
+        again = open_workbench(config, Store(scratch), work.progress, work.opened)
+        points = stages.distill(again, every=max(1, config.distill.steps // frames))
+        return [again.embed(networks, point.synthetic) for point in points]
 
 
 def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:

@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raydd.board.history import History
-from raydd.board.sparkline import sparkline
-from raydd.report.search import objectives_of
-from raydd.report.sweeps import Trial, best_first, trials_of
+from raydd.charts.trials import Trial, best_first
+from raydd.report.search import objectives_of, trials_of
+from raydd.terminal.text import brief, duration, sparkline
+from raydd.tracking.history import History
 from raydd.tuning import study as studies
-from raydd.tuning.live import LOSS, brief, duration
+from raydd.tuning.live import LOSS
 
 _STYLES = {"complete": "green", "stopped": "dim", "failed": "red", "interrupted": "yellow", "running": "bold"}
 

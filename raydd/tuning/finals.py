@@ -10,12 +10,13 @@ from ray.exceptions import RayError
 from scipy.stats import rankdata
 
 from raydd import stages
+from raydd.cluster.claims import Claimant
+from raydd.cluster.connect import reason_of
+from raydd.cluster.share_making import share_making
 from raydd.config import Config
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, changed, open_workbench
 from raydd.settings import with_settings
-from raydd.tuning.claims import Claimant
-from trainables.distill import share_making
 
 RESTARTS = 2  # of a final whose process or node died
 
@@ -64,7 +65,7 @@ def run_finals(
         base: what the trials shared; `distill.space` and `evaluate.seeds` are the finals'.
         candidates: who takes part.
         listings: the data sets that the driver has read.
-        claims: handle of the actor of `raydd.tuning.claims`.
+        claims: handle of the actor of `raydd.cluster.claims`.
         cpus: CPU cores of a final.
         on_end: told of each candidate's result, or None and the reason.
         on_wait: called about once a second meanwhile.
@@ -109,9 +110,3 @@ def rank_correlation(finalists: Sequence[Finalist]) -> float | None:
     if (ranks.std(axis=1) == 0).any():  # all equal: no order to compare
         return None
     return float(np.corrcoef(ranks)[0, 1])
-
-
-def reason_of(error: RayError) -> str:
-    """The last line of the error that a task ended with."""
-    cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"

@@ -1,4 +1,4 @@
-"""The board on the terminal: one live picture of the sweep, or a line a finished trial where there is no terminal."""
+"""A sweep on the terminal: one live table of it, or a line a finished trial where there is no terminal."""
 
 import math
 import time
@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raydd.board.sparkline import sparkline
-from raydd.tuning.reports import TrialReport
+from raydd.cluster.trial_report import TrialReport
+from raydd.terminal.text import brief, duration, sparkline
 
 LOSS = "distill/loss"  # the curve that is drawn small
 _REFRESH = 2.0  # times a second
@@ -28,7 +28,7 @@ class _Running:
     losses: list[float] = field(default_factory=list)
 
 
-class Board:
+class LiveTable:
     """Shows the trials of a sweep; a context, and a listener of the searcher."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Board:
             at_once: trials that run together, to tell the time left.
             best: number, val r_mean and settings of the best trial of earlier commands.
             expected: seconds that the trials may take, until the first one has ended.
-            doing: what each process is making meanwhile, see `raydd.tuning.claims`.
+            doing: what each process is making meanwhile, see `raydd.cluster.claims`.
             console: where to show.
             clock: seconds.
         """
@@ -120,7 +120,7 @@ class Board:
         return max(0.0, ((self._wanted - self.finished) * each - begun) / self._at_once)
 
     def picture(self) -> Group:
-        """The whole board."""
+        """The whole table, below its headline."""
         doing = self._doing()
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("trial", "step", "val r_mean", "loss", "time", "now"):
@@ -156,19 +156,3 @@ class Board:
             return []
         number, r_mean, settings = self._best
         return [Text(f"best: trial {number}, r_mean {r_mean:.2f}; {brief(settings)}", style="green")]
-
-
-def brief(settings: Mapping[str, Any]) -> str:
-    """Settings on one line, numbers short, the section distill unnamed."""
-
-    def short(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-    return ", ".join(f"{name.removeprefix('distill.')} {short(value)}" for name, value in settings.items())
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `45 s`, `12 min` or `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

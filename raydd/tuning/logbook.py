@@ -9,9 +9,8 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
-from raydd.board import figures
-from raydd.board.pictures import pairs_picture
-from raydd.board.tracking import Run, Tracking
+from raydd.charts import figures
+from raydd.cluster.trial_report import TrialReport
 from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
@@ -20,10 +19,10 @@ from raydd.protocols import Workbench, trial_settings
 from raydd.settings import flatten, with_settings
 from raydd.stages import load_synthetic
 from raydd.store import Record
+from raydd.terminal.text import brief
+from raydd.tracking.runs import Run, Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Finalist
-from raydd.tuning.live import brief
-from raydd.tuning.reports import TrialReport
 from raydd.tuning.results import SweepResult
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
@@ -174,7 +173,7 @@ class Logbook:
 
     def _picture(self, synthetic: SyntheticSet) -> Figure:
         assert synthetic.pixels is not None
-        return pairs_picture(synthetic, self._work.data.train, synthetic.pixels.shape[-1])
+        return figures.pairs_picture(synthetic, self._work.data.train, synthetic.pixels.shape[-1])
 
 
 def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -10,13 +10,13 @@ import optuna
 from optuna.trial import TrialState
 from rich.table import Table
 
+from raydd.cluster.worker_settings import hide_password
 from raydd.config import Config
 from raydd.cost.seconds import expert_seconds, pixel_seconds, trial_seconds
 from raydd.protocols import Workbench, changed, trial_settings
 from raydd.settings import flatten
+from raydd.terminal.text import duration
 from raydd.tuning import study as studies
-from raydd.tuning.live import duration
-from raydd.tuning.places import hide_password
 from search_spaces import Space
 
 

@@ -12,13 +12,13 @@ from optuna.trial import TrialState
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from raydd.cluster.worker_settings import without_passwords
 from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.settings import to_yaml, with_settings
+from raydd.terminal.text import brief
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate, Finalist, rank_correlation
-from raydd.tuning.live import brief
-from raydd.tuning.places import without_passwords
 
 RESULT, SETTINGS = "result.json", "best.yaml"
 

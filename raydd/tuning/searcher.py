@@ -14,13 +14,13 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
-from raydd.tuning.reports import TrialReport
 from search_spaces import Space
 
 
 class Listener(Protocol):
-    """Who wants to know how the trials go: the board on the terminal, the tracker, a test."""
+    """Who wants to know how the trials go: the live table on the terminal, MLflow, a test."""
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """A trial was handed to Tune; `number` is the one that these settings were first tried under."""

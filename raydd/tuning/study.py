@@ -18,13 +18,13 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError
 
+from raydd.cluster.trial_report import TrialReport
+from raydd.cluster.worker_settings import hide_password
 from raydd.config import Config
 from raydd.data.encoders import image_identity, text_identity
 from raydd.errors import ConfigError, nearest
 from raydd.outside import source_identity
 from raydd.settings import flatten
-from raydd.tuning.places import hide_password
-from raydd.tuning.reports import TrialReport
 from search_spaces import Space
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {

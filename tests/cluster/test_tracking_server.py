@@ -19,7 +19,7 @@ README = (Path(__file__).parents[2] / "cluster/README.md").read_text(encoding="u
 POINTS = 200
 LOGGER = """
 import json, sys
-from raydd.board.tracking import Tracking
+from raydd.tracking.runs import Tracking
 
 address, number = sys.argv[1], int(sys.argv[2])
 with Tracking(address, say=lambda text: print(text, file=sys.stderr)) as tracking:

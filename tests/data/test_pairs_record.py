@@ -9,9 +9,9 @@ from layouts import LAYOUTS, Picture
 
 from raydd.config import DataConfig
 from raydd.data import DataSet, Entry, Problem, load_data, open_data, open_image, pairs_record
+from raydd.data.image_paths import ImagePaths
 from raydd.data.images import FileImage
 from raydd.data.pairs_record import Listed, open_pairs, require_known_sources, write_pairs
-from raydd.data.places import Places
 from raydd.data.readers import find_reader
 from raydd.data.readers.row_groups import ParquetImage
 from raydd.data.readers.tar_shards import TarImage
@@ -50,8 +50,8 @@ def listed(count: int = 7) -> Listed:
 @pytest.mark.parametrize("per_file", [2, 3, 100])
 def test_what_is_written_opens_as_it_was(per_file: int, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs_record, "PER_FILE", per_file)
-    made, places = listed(), Places.of(CONFIG)
-    opened = open_pairs(store, write_pairs(store, made, places), places)
+    made, paths = listed(), ImagePaths.of(CONFIG)
+    opened = open_pairs(store, write_pairs(store, made, paths), paths)
     assert (opened.name, opened.content, opened.notes) == ("made", "content", ("a note",))
     assert opened.problems == made.problems
     for split, entries in made.splits.items():
@@ -66,8 +66,8 @@ def test_what_is_written_opens_as_it_was(per_file: int, store: Store, monkeypatc
 
 def test_rows_are_a_sequence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs_record, "PER_FILE", 3)
-    made, places = listed(), Places.of(CONFIG)
-    ids = open_pairs(store, write_pairs(store, made, places), places).splits["train"].ids
+    made, paths = listed(), ImagePaths.of(CONFIG)
+    ids = open_pairs(store, write_pairs(store, made, paths), paths).splits["train"].ids
     plain = [entry.id for entry in made.splits["train"]]
     assert len(ids) == 7
     assert [ids[0], ids[-1], ids[np.int64(4)]] == [plain[0], plain[-1], plain[4]]
@@ -84,9 +84,9 @@ def test_rows_are_a_sequence(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_listing_has_one_name_and_another_another(store: Store) -> None:
-    made, places = listed(), Places.of(CONFIG)
-    name = write_pairs(store, made, places)
-    assert write_pairs(store, made, places) == name
+    made, paths = listed(), ImagePaths.of(CONFIG)
+    name = write_pairs(store, made, paths)
+    assert write_pairs(store, made, paths) == name
     moved = listed()
     moved.splits["train"][0] = replace(moved.splits["train"][0], image=FileImage("a.png", "/data/other/a.png"))
     others = [
@@ -96,7 +96,7 @@ def test_one_listing_has_one_name_and_another_another(store: Store) -> None:
         replace(made, problems=made.problems[:1]),
         replace(made, content="other"),
     ]
-    assert len({name, *(write_pairs(store, other, places) for other in others)}) == 1 + len(others)
+    assert len({name, *(write_pairs(store, other, paths) for other in others)}) == 1 + len(others)
     there = replace(CONFIG, root="/mnt/data")
     elsewhere = [
         replace(entry, image=replace(entry.image, path=entry.image.path.replace("/data", "/mnt/data")))
@@ -104,11 +104,11 @@ def test_one_listing_has_one_name_and_another_another(store: Store) -> None:
     ]
     same = replace(made, splits={**made.splits, "train": elsewhere, "val": elsewhere[:0]})
     here = replace(made, splits={**made.splits, "val": []})
-    assert write_pairs(store, same, Places.of(there)) == write_pairs(store, here, places)
+    assert write_pairs(store, same, ImagePaths.of(there)) == write_pairs(store, here, paths)
 
 
 def test_a_killed_writer_leaves_nothing_that_opens(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, places = listed(), Places.of(CONFIG)
+    made, paths = listed(), ImagePaths.of(CONFIG)
 
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -116,36 +116,36 @@ def test_a_killed_writer_leaves_nothing_that_opens(store: Store, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr("raydd.store.Record.finish", killed)
         with pytest.raises(KeyboardInterrupt):
-            write_pairs(store, made, places)
+            write_pairs(store, made, paths)
     (file,) = {name.split("/")[1] for name in store.names("pairs")}
     with pytest.raises(RecordError, match=r"has no data set .*. List it again"):
-        open_pairs(store, file, places)
-    assert write_pairs(store, made, places) == file
-    assert open_pairs(store, file, places).problems == made.problems
+        open_pairs(store, file, paths)
+    assert write_pairs(store, made, paths) == file
+    assert open_pairs(store, file, paths).problems == made.problems
 
 
 def test_a_changed_byte_is_found_when_a_row_is_read(store: Store) -> None:
-    made, places = listed(), Places.of(CONFIG)
-    name = write_pairs(store, made, places)
+    made, paths = listed(), ImagePaths.of(CONFIG)
+    name = write_pairs(store, made, paths)
     assert store.folder
     path = store.folder / f"pairs/{name}/train/captions-00000.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    opened = open_pairs(Store(store.root, cache=store.folder / "fresh"), name, places)
+    opened = open_pairs(Store(store.root, cache=store.folder / "fresh"), name, paths)
     with pytest.raises(RecordError, match=r"captions-00000.safetensors is damaged"):
         opened.splits["train"].captions[0]
 
 
 def test_rows_are_pickled_as_their_place(store: Store) -> None:
-    made, places = listed(7), Places.of(CONFIG)
-    found = open_pairs(store, write_pairs(store, made, places), places).splits["train"]
+    made, paths = listed(7), ImagePaths.of(CONFIG)
+    found = open_pairs(store, write_pairs(store, made, paths), paths).splits["train"]
     assert found.captions[0] == ODD  # mapped
     packed = pickle.dumps((found.captions, found.images))
     captions, images = pickle.loads(packed)
     assert captions == found.captions
     assert images == found.images
-    grown = open_pairs(store, write_pairs(store, listed(700), places), Places.of(CONFIG)).splits["train"]
+    grown = open_pairs(store, write_pairs(store, listed(700), paths), ImagePaths.of(CONFIG)).splits["train"]
     assert grown.captions[-1] == "more"
     assert len(pickle.dumps((grown.captions, grown.images))) < 10_000  # of 246,000 captions
 

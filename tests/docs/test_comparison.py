@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from raydd.compare.cells import cell_of
 from raydd.settings import load
-from raydd.stages.comparing import cell_of
 from search_spaces import draw_configs, load_space
 
 ROOT = Path(__file__).parents[2]

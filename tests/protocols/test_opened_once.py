@@ -17,7 +17,7 @@ from raydd.data import pairs
 from raydd.protocols import Opened, Workbench, base, heads, open_workbench
 from raydd.settings import with_settings
 from raydd.store import Store
-from raydd.tuning.environment import prepare_environment
+from raydd.cluster.environment import prepare_environment
 
 prepare_environment("local")  # before trainables imports ray
 

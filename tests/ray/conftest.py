@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from raydd.tuning.environment import prepare_environment
+from raydd.cluster.environment import prepare_environment
 
 prepare_environment("local")  # before any test imports ray
 
+from local_ray import ray_here  # noqa: E402, F401
 from s3_server import s3  # noqa: E402, F401
 
 SPACE = """
@@ -89,11 +90,3 @@ def drive():
     for driver in drivers:
         driver.kill()
         driver.wait()
-
-
-@pytest.fixture(scope="session")
-def ray_here(tmp_path_factory):
-    from raydd.tuning.cluster import cluster
-
-    with cluster("local", tmp_path_factory.mktemp("home")):
-        yield

@@ -1,7 +1,7 @@
 """What may be lost in the middle of a sweep, and that its result is that of a sweep that lost nothing.
 
 `docs/faults.md` has the table. Faults of single parts are tested beside these: a worker in a trajectory in
-tests/trainables, the driver in test_sweep.py, MLflow in tests/board, damaged files and a store that is away in
+tests/trainables, the driver in test_sweep.py, MLflow in tests/tracking, damaged files and a store that is away in
 tests/store.
 """
 

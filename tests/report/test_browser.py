@@ -10,13 +10,13 @@ import pytest
 from made_sets import made_set
 from made_studies import OBJECTIVES, searched
 
-from raydd.board.history import History
 from raydd.data import load_data
 from raydd.progress import silent
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts
 from raydd.report.sets import Looks, set_parts
 from raydd.sets.read import open_set
+from raydd.tracking.history import History
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from made_sets import ENCODERS, flags, made_set
 
-from raydd.board.published import published_on
 from raydd.cli import main
 from raydd.code_version import code_version
+from raydd.evaluate.published import published_on
 
 
 class Seen(HTMLParser):

@@ -6,11 +6,11 @@ import optuna
 import pytest
 from made_studies import OBJECTIVES, searched
 
-from raydd.board.history import History
-from raydd.report import charts
+from raydd.charts import sweeps as charts
+from raydd.charts.trials import best_first, choices, front
 from raydd.report.page import Page, render
-from raydd.report.search import sweep_parts
-from raydd.report.sweeps import best_first, choices, front, trials_of
+from raydd.report.search import sweep_parts, trials_of
+from raydd.tracking.history import History
 
 NOTHING = History("none", "")
 MOST_SECONDS, MOST_BYTES = 20, 12e6  # for 1,000 trials; some seconds on an idle machine
@@ -78,7 +78,7 @@ def test_a_hover_names_the_trial_and_its_settings(study: optuna.Study):
 
 def test_settings_that_only_some_trials_have_are_no_axis(study: optuna.Study):
     trials = trials_of(study, OBJECTIVES, {})
-    drawn = charts.parallel(trials, {"distill.image_lr": 0.5, "distill.blend_beta": 0.3, "distill.loss": 0.2})
+    drawn = charts.parallel(trials, {"distill.image_lr": 0.5, "distill.blend_beta": 0.3, "distill.loss": 0.2}, 8)
     assert drawn
     labels = [axis["label"] for axis in json.loads(drawn.figure)["data"][0]["dimensions"]]
     assert labels == ["image_lr", "loss", "r_mean"]

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from raydd.cluster.environment import prepare_environment
 from raydd.config import Config
 from raydd.settings import load
-from raydd.tuning.environment import prepare_environment
 
 prepare_environment("local")  # before any test imports ray
 

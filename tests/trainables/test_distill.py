@@ -1,15 +1,17 @@
 import contextlib
 import math
+import time
 
 import pytest
 import torch
 
 import raydd
 from raydd import stages
+from raydd.cluster.share_making import share_making
+from raydd.cluster.trial_report import TrialReport
 from raydd.place import open_store
 from raydd.progress import Leave
 from raydd.store import Store
-from raydd.tuning.reports import TrialReport
 from trainables import distill
 
 
@@ -82,8 +84,8 @@ def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
         assert sorted(raydd.open(config, store).missing_experts) == [0, 1]  # everything else was done first
         claimant.taken.clear()
 
-    monkeypatch.setattr(distill.time, "sleep", others_finish)
-    distill.share_making(raydd.open(config, store), claimant)
+    monkeypatch.setattr(time, "sleep", others_finish)
+    share_making(raydd.open(config, store), claimant)
     assert raydd.open(config, store).missing_experts == []
 
 

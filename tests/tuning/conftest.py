@@ -2,10 +2,12 @@ import dataclasses
 
 import pytest
 
+from raydd.cluster.environment import prepare_environment
 from raydd.config import Config, PlaceConfig, SweepConfig
-from raydd.tuning.environment import prepare_environment
 
 prepare_environment("local")  # before any test imports ray
+
+from local_ray import ray_here  # noqa: E402, F401
 
 from search_spaces import Space  # noqa: E402
 
@@ -36,11 +38,3 @@ def address(tmp_path):
 @pytest.fixture
 def with_sweep():
     return lambda config, **changes: dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, **changes))
-
-
-@pytest.fixture(scope="session")
-def ray_here(tmp_path_factory):
-    from raydd.tuning.cluster import cluster
-
-    with cluster("local", tmp_path_factory.mktemp("home")):
-        yield

@@ -2,11 +2,11 @@ import pytest
 from mlflow import MlflowClient
 
 import raydd
-from raydd.board.connection import EXPERIMENT
-from raydd.board.tracking import Tracking
+from raydd.cluster.trial_report import TrialReport
+from raydd.tracking.connection import EXPERIMENT
+from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.logbook import Logbook
-from raydd.tuning.reports import TrialReport
 from raydd.tuning.searcher import StudySearch
 
 

@@ -18,7 +18,7 @@ folder = Path(sys.argv[1])
 
 def trial(given):
     from ray import tune
-    from raydd.tuning.reports import TrialReport
+    from raydd.cluster.trial_report import TrialReport
     greedy, kept = folder / "greedy", []
     if given["number"] == 0 and not greedy.exists():
         greedy.touch()
@@ -29,10 +29,10 @@ def trial(given):
     tune.report(TrialReport(step=1, steps=1, r_mean=1.0, record="synthetic/0").as_result())
 
 from raydd.config import Config, SweepConfig
-from raydd.tuning.environment import prepare_environment
+from raydd.cluster.environment import prepare_environment
 prepare_environment("local")
 from raydd.tuning import study as studies
-from raydd.tuning.cluster import cluster
+from raydd.cluster.connect import cluster
 from raydd.tuning.trials import run_trials
 from search_spaces import Space
 

@@ -5,8 +5,8 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
-from raydd.tuning.reports import TrialReport
 from raydd.tuning.searcher import StudySearch
 
 

@@ -15,7 +15,7 @@ def make_trial(folder, behave):
     def trial(given):
         from ray import tune
 
-        from raydd.tuning.reports import TrialReport
+        from raydd.cluster.trial_report import TrialReport
 
         try:
             for step in range(2, 11, 2):

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders.hub import hub_access
-from raydd.data.encoders.names import nearest_few
 from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, TextTower, feature_width
 from raydd.data.encoders.weights import path_of, seed_of, seeded
-from raydd.errors import ConfigError, DataError, nearest
+from raydd.errors import ConfigError, DataError, nearest, nearest_few
 
 _PROBE = "a photograph"
 

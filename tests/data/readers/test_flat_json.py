@@ -5,7 +5,7 @@ import pytest
 from layouts import Picture, write_flat_json
 
 from raydd.config import DataConfig
-from raydd.data.places import confined
+from raydd.data.image_paths import confined
 from raydd.data.readers.flat_json import read
 from raydd.errors import DataError
 

@@ -5,7 +5,7 @@ import pytest
 from layouts import Picture, write_karpathy
 
 from raydd.config import DataConfig
-from raydd.data.places import confined
+from raydd.data.image_paths import confined
 from raydd.data.readers.karpathy import read
 from raydd.errors import DataError
 

@@ -8,8 +8,8 @@ from layouts import Picture
 
 from raydd.config import DataConfig
 from raydd.data import load_data
+from raydd.data.image_paths import confined
 from raydd.data.listing import Listing
-from raydd.data.places import confined
 from raydd.data.readers.parquet_files import read
 from raydd.errors import DataError
 from raydd.store import Store

@@ -1,0 +1,54 @@
+"""A chart of the page by Plotly, with the sentence that says the same without eyes, and curves over steps.
+
+Colours are those of `LIGHT`; the page's script puts those of the dark in their place.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+# Okabe and Ito's colours, which colour-blind readers tell apart, darkened to 3:1 on white; page.js has the dark ones.
+LIGHT = ("#0a6aa8", "#b8560a", "#00785a", "#a8427f", "#6a5acd", "#8a6d00")
+MUTED = "#6b7280"
+RAMP = [[0.0, "#9ec9ec"], [1.0, "#08306b"]]  # early to late trials, low to high scores
+DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
+LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure and its words."""
+
+    id: str
+    title: str
+    summary: str
+    """What is to be seen, for who does not see it."""
+    figure: str
+    """Plotly's JSON, as the page embeds it."""
+    height: int = 380
+    """Pixels."""
+
+
+def chart(id: str, title: str, summary: str, figure: go.Figure, height: int = 380) -> Chart:
+    """A chart for the page: without Plotly's own title and template, which the page's style replaces."""
+    figure.update_layout(template="none", title=None, margin={"l": 56, "r": 16, "t": 16, "b": 48}, autosize=True)
+    figure.layout.width = None
+    text = figure.to_json() or ""
+    return Chart(id, title, summary, text.replace("</", "<\\/"), height)
+
+
+def curves(id: str, title: str, lines: Mapping[str, Sequence[tuple[float, float]]], axis: str, summary: str) -> Chart:
+    """Lines over distillation steps, one a name."""
+    figure = go.Figure()
+    for number, (name, points) in enumerate(lines.items()):
+        figure.add_scatter(
+            x=[step for step, _ in points],
+            y=[value for _, value in points],
+            name=name,
+            mode="lines+markers",
+            line={"color": LIGHT[number % len(LIGHT)], "dash": ("solid", "dash", "dot")[number // len(LIGHT) % 3]},
+            hovertemplate=f"{name}, step %{{x}}: %{{y:.3f}}<extra></extra>",
+        )
+    figure.update_layout(xaxis_title="distillation step", yaxis_title=axis, showlegend=True, legend=LEGEND_ABOVE)
+    return chart(id, title, summary, figure, 320)

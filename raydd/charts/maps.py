@@ -1,0 +1,153 @@
+"""A set as a whole: its similarity matrix ordered by cluster, and both modalities in one plane at start and end.
+
+Letters: N synthetic pairs, D width of the shared space.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+from torch import Tensor
+
+from raydd.charts.chart import DIVERGING, LIGHT, MUTED, Chart, chart
+from raydd.errors import ConfigError
+
+Plane = Callable[[Float[Tensor, "M D"]], Float[NDArray, "M 2"]]
+
+
+def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:
+    """The off-diagonal similarities as a heat map, alike pairs side by side; None if all are zero."""
+    beside = matrix.double().clone().fill_diagonal_(0.0).numpy()
+    reach = float(np.abs(beside).max())
+    if reach == 0:
+        return None
+    order = cluster_order(beside)
+    shown = beside[np.ix_(order, order)].astype(np.float32)
+    np.fill_diagonal(shown, np.nan)
+    names = [str(number) for number in order]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shown,
+            x=names,
+            y=names,
+            colorscale=DIVERGING,
+            zmin=-reach,
+            zmax=reach,
+            colorbar={"thickness": 12, "title": {"text": "similarity", "side": "right"}},
+            hovertemplate="image %{y}, text %{x}: %{z:.3f}<extra></extra>",
+        )
+    )
+    axis = {"type": "category", "nticks": 20, "showgrid": False}
+    figure.update_layout(xaxis={**axis, "title": "text"}, yaxis={**axis, "title": "image", "autorange": "reversed"})
+    diagonal = matrix.diagonal()
+    words = (
+        f"Similarities off the diagonal lie between {beside.min():.2f} and {beside.max():.2f}, their mean size is "
+        f"{np.abs(beside).mean():.3f}; the diagonal, left out, between {float(diagonal.min()):.2f} and "
+        f"{float(diagonal.max()):.2f}. Pairs are ordered so that alike ones stand side by side."
+    )
+    return chart("similarity", "Similarity matrix", words, figure, 520)
+
+
+def cluster_order(beside: Float[NDArray, "N N"]) -> list[int]:
+    """An order of the pairs in which alike rows and columns are neighbours (average linkage, optimal leaves)."""
+    rows = np.concatenate([beside, beside.T], axis=1)
+    return leaves_list(linkage(rows, "average", optimal_ordering=True)).tolist()
+
+
+def modality_maps(
+    start: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]],
+    end: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]],
+    how: Literal["pca", "umap"],
+) -> list[Chart]:
+    """Images and texts in one plane, at the start and at the end of a distillation, on the same axes.
+
+    Args:
+        start: embeddings of images and texts on the unit sphere, of the real pairs that the set started from.
+        end: the same of the synthetic set.
+        how: the plane: principal components of all four, or UMAP.
+    """
+    plane = pca if how == "pca" else umap
+    parts = np.split(plane(torch.cat([*start, *end])), 4)
+    everything = np.concatenate(parts)
+    low, high = everything.min(0), everything.max(0)
+    margin = 0.06 * (high - low)
+    ranges = [[float(a), float(b)] for a, b in zip(low - margin, high + margin, strict=True)]
+    return [
+        _modality_map(f"map-{name}", title, parts[place], parts[place + 1], ranges, how)
+        for place, name, title in ((0, "start", "At the start: real pairs"), (2, "end", "At the end: synthetic pairs"))
+    ]
+
+
+def pca(rows: Float[Tensor, "M D"]) -> Float[NDArray, "M 2"]:
+    """The rows' first two principal components; their signs are fixed by the largest row."""
+    centred = (rows - rows.mean(0)).double()
+    left, values, _ = torch.linalg.svd(centred, full_matrices=False)
+    points = left[:, :2] * values[:2]
+    return (points * points.gather(0, points.abs().argmax(0, keepdim=True)).sign()).numpy()
+
+
+def umap(rows: Float[Tensor, "M D"]) -> Float[NDArray, "M 2"]:
+    """The rows in UMAP's plane, by cosine.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    try:
+        from umap import UMAP  # pyright: ignore[reportMissingImports]  # an extra
+    except ImportError as error:
+        raise ConfigError("--map umap needs the package umap-learn. Run `pip install 'raydd[umap]'`.") from error
+    # One job: with a fixed seed it takes no more, and says so.
+    return np.asarray(UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(rows.numpy()), dtype=np.float64)
+
+
+def _modality_map(
+    id: str,
+    title: str,
+    images: Float[NDArray, "N 2"],
+    texts: Float[NDArray, "N 2"],
+    ranges: list[list[float]],
+    how: str,
+) -> Chart:
+    figure = go.Figure()
+    gaps = np.full(len(images), np.nan)
+    figure.add_scatter(
+        x=np.stack([images[:, 0], texts[:, 0], gaps], 1).ravel(),
+        y=np.stack([images[:, 1], texts[:, 1], gaps], 1).ravel(),
+        mode="lines",
+        line={"color": MUTED, "width": 0.6},
+        opacity=0.5,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    for name, points, colour, symbol in (("image", images, LIGHT[0], "circle"), ("text", texts, LIGHT[1], "diamond")):
+        figure.add_scatter(
+            x=points[:, 0],
+            y=points[:, 1],
+            customdata=np.arange(len(points)),
+            mode="markers",
+            name=f"{name}s",
+            marker={"color": colour, "size": 7, "symbol": symbol},
+            hovertemplate=f"{name} %{{customdata}}<extra></extra>",
+        )
+    words = {"pca": "principal component", "umap": "UMAP"}[how]
+    note = "" if how == "pca" else " UMAP keeps neighbours and not distances: the table below measures the gap."
+    figure.update_layout(
+        xaxis={"range": ranges[0], "title": f"{words} 1"},
+        yaxis={"range": ranges[1], "title": f"{words} 2"},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+    apart = float(np.linalg.norm(images.mean(0) - texts.mean(0)))
+    summary = (
+        f"{len(images)} images and {len(texts)} texts, a line from each image to its text; in this plane the centres "
+        f"lie {apart:.2f} apart, the images spread {_spread(images):.2f}, the texts {_spread(texts):.2f}.{note}"
+    )
+    return chart(id, title, summary, figure, 420)
+
+
+def _spread(points: Float[NDArray, "N 2"]) -> float:
+    return float(np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean()))

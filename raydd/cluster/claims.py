@@ -1,0 +1,153 @@
+"""Who makes which shared record: one Ray actor that grants claims, so that no trial computes what another one does.
+
+A claim is only a courtesy: a record is written by whoever finishes it, whole, so a claim granted twice costs time and
+nothing else. A holder that falls silent (killed, its node lost) loses its claims to whoever asks next.
+"""
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import ray
+
+from raydd.cluster.graceful_exit import exit_waits
+from raydd.progress import Leave
+
+NAMESPACE = "raydd"
+BEAT_SECONDS = 2.0
+PATIENCE_SECONDS = 30.0  # a holder silent for so long is taken for dead
+
+
+class Claims:
+    """The ledger of claims. Times are in seconds."""
+
+    def __init__(self, patience: float = PATIENCE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with no claim.
+
+        Args:
+            patience: how long a holder may be silent.
+            clock: what silence is measured by.
+        """
+        self._patience, self._clock = patience, clock
+        self._holders: dict[str, str] = {}
+        self._beats: dict[str, tuple[float, str]] = {}
+
+    def take(self, key: str, holder: str) -> bool:
+        """Claim a key; False while another living holder has it."""
+        self.beat(holder)
+        owner = self._holders.get(key, holder)
+        if owner != holder and self._lives(owner):
+            return False
+        self._holders[key] = holder
+        return True
+
+    def give(self, key: str, holder: str) -> None:
+        """Give a claim back, if it still is the holder's."""
+        if self._holders.get(key) == holder:
+            del self._holders[key]
+
+    def beat(self, holder: str, doing: str = "") -> None:
+        """Sign of life, with a word on what the holder is doing."""
+        self._beats[holder] = (self._clock(), doing or self._beats.get(holder, (0.0, ""))[1])
+
+    def leave(self, holder: str) -> None:
+        """Forget a holder and give all its claims back."""
+        self._beats.pop(holder, None)
+        self._holders = {key: owner for key, owner in self._holders.items() if owner != holder}
+
+    def doing(self) -> dict[str, str]:
+        """What each living holder last said it is doing."""
+        return {holder: doing for holder, (_, doing) in self._beats.items() if self._lives(holder)}
+
+    def _lives(self, holder: str) -> bool:
+        last = self._beats.get(holder)
+        return last is not None and self._clock() - last[0] <= self._patience
+
+
+class Claimant:
+    """One holder's side of the ledger, which beats in the background as long as the process lives.
+
+    Once the process is told to end it falls silent: Ray is shut down by then, and a call of it would end the process
+    before the work has kept its state. Under the same name the work has its claims again when it is started elsewhere.
+    """
+
+    def __init__(self, ledger: Any, holder: str, beat_seconds: float = BEAT_SECONDS) -> None:
+        """Join a ledger.
+
+        Args:
+            ledger: the handle of the actor, see `open_claims`.
+            holder: a name of one's own.
+            beat_seconds: pause between two signs of life.
+        """
+        self._ledger, self._holder, self._pause = ledger, holder, beat_seconds
+        self._doing = ""
+        self._exit = contextlib.ExitStack()
+        self._told_to_leave: Callable[[], bool] = lambda: False
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._told_to_leave = self._exit.enter_context(exit_waits())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        leaving = self._told_to_leave()
+        self._exit.close()
+        self._left.set()
+        self._thread.join()
+        if not leaving:
+            _answer(self._ledger.leave.remote(self._holder))
+
+    def progress(self, work: str, done: int, total: int) -> None:
+        """Say what is being done; a `raydd.progress.Progress`, sent along with the next sign of life.
+
+        Raises:
+            Leave: the process is told to end.
+        """
+        self._doing = f"{work} {done}/{total}"
+        if self._told_to_leave():
+            raise Leave
+
+    @contextlib.contextmanager
+    def holding(self, key: str) -> Iterator[bool]:
+        """Hold a claim for the length of the block; yields whether it was granted."""
+        granted = bool(_answer(self._ledger.take.remote(key, self._holder)))
+        try:
+            yield granted
+        finally:
+            if granted and not self._told_to_leave():
+                _answer(self._ledger.give.remote(key, self._holder))
+
+    @contextlib.contextmanager
+    def waiting_for(self, key: str, wait_seconds: float = 1.0) -> Iterator[None]:
+        """Hold a claim for the length of the block, waiting until whoever has it gives it back."""
+        while True:
+            with self.holding(key) as granted:
+                if granted:
+                    yield
+                    return
+            time.sleep(wait_seconds)
+
+    def _beat(self) -> None:
+        while not self._left.is_set() and not self._told_to_leave():
+            self._ledger.beat.remote(self._holder, self._doing)
+            self._left.wait(self._pause)
+
+
+def _answer(reference: ray.ObjectRef) -> Any:
+    """What the ledger answers. Not by `ray.get`: while a task waits there, Ray gives its CPUs to another one."""
+    return reference.future().result()
+
+
+def open_claims(store_root: str) -> Any:
+    """The actor that keeps the claims on one store's records, started if it is not there.
+
+    It outlives the sweep that started it, since another sweep of the cluster may rely on it.
+    """
+    name = f"claims-{hashlib.sha256(store_root.encode()).hexdigest()[:16]}"
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Claims)
+    return actor.options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote()

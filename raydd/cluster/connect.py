@@ -1,0 +1,103 @@
+"""Ray's cluster: one of this machine's own for the length of a sweep, or one that runs already."""
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+
+from raydd.errors import ConfigError
+
+OBJECT_STORE_BYTES = 128 * 2**20  # small: what trials share lies in the store's files, mapped into memory
+_LONGEST_FOLDER = 40  # characters; Ray puts sockets below it, whose paths end at 107
+
+
+@contextlib.contextmanager
+def cluster(address: str, home: Path) -> Iterator[None]:
+    """Be connected to Ray inside the block; a connection that is there already is used and left as it is.
+
+    Args:
+        address: `local` starts a cluster on this machine's loopback, anything else joins the one it names.
+        home: where a local cluster keeps its logs.
+
+    Raises:
+        ConfigError: there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the live table tells why a trial failed
+    if address == "local":
+        folder = str(home / "ray")
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=folder if len(folder) <= _LONGEST_FOLDER else None,
+        )
+    else:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"There is no Ray cluster at place.ray {address!r} ({str(error).splitlines()[0]}) "
+                "Start one (`ray start --head`), or set place.ray to local."
+            ) from error
+    try:
+        with _terminated_as_interrupted():
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which a scheduler or a cloud sends before it takes the machine, end the block as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def slots(cpus: float, gpus: float) -> int:
+    """How many trials of this size the cluster's resources hold now.
+
+    Raises:
+        ConfigError: not even one.
+    """
+    held = ray.cluster_resources()
+    room = min(held.get("CPU", 0.0) / cpus, held.get("GPU", 0.0) / gpus if gpus else math.inf)
+    if room < 1:
+        raise ConfigError(
+            f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray holds {held.get('CPU', 0):g} CPUs and "
+            f"{held.get('GPU', 0):g} GPUs. Lower sweep.cpus or sweep.gpus."
+        )
+    return int(room)
+
+
+def share_of_node(cpus: float, count: int) -> float:
+    """CPU cores for each of `count` tasks: a single machine is shared out whole, elsewhere each has `cpus`."""
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    return max(cpus, nodes[0] // count) if len(nodes) == 1 else cpus
+
+
+def reason_of(error: RayError) -> str:
+    """The last line of the error that a task ended with."""
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"

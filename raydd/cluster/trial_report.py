@@ -1,0 +1,51 @@
+"""What a trial tells while it runs: one flat, picklable report for the study, the live table and MLflow alike."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialReport:
+    """The state of a trial at one step of its distillation."""
+
+    step: int = 0
+    """Distillation steps done."""
+    steps: int = 0
+    """Distillation steps in all."""
+    r_mean: float = math.nan
+    """Mean retrieval on val over the student seeds, in percent."""
+    seconds: float = 0.0
+    """Seconds that the distillation took so far, those before an interruption included."""
+    bytes: int = 0
+    """Size of the synthetic set."""
+    curve: list[dict[str, float]] = field(default_factory=list)
+    """The metrics since the last report, each with its `step`."""
+    record: str = ""
+    """Folder of the synthetic set in the store, once it is complete."""
+    failure: str = ""
+    """Why the trial cannot go on; empty while all is well."""
+    again: bool = False
+    """Whether the store, the disk or a lost node failed, so that the same settings are to be tried again."""
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any] | None) -> Self:
+        """The report inside a result of Ray Tune, which adds keys of its own."""
+        names = {item.name for item in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in (result or {}).items() if name in names})
+
+    def as_result(self) -> dict[str, Any]:
+        """The report as Ray Tune takes it, with the `percent` that the scheduler measures progress by."""
+        percent = 100 * self.step // self.steps if self.steps else 0
+        return {**dataclasses.asdict(self), "percent": percent}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the distillation came to its end."""
+        return bool(self.record)
+
+    def objective(self, name: str) -> float:
+        """The value of one objective of the sweep: r_mean, seconds or bytes."""
+        return float(getattr(self, name))

@@ -1,0 +1,1 @@
+"""Methods compared: the rows of the table, what makes them, the table and its page."""

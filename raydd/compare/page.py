@@ -1,0 +1,123 @@
+"""The page of a comparison that `raydd compare` made: the table of methods, what each costs, how each collapses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from raydd.charts.chart import LEGEND_ABOVE, LIGHT, Chart, chart, curves
+from raydd.code_version import code_version
+from raydd.compare.table import COLLAPSE, FILES
+from raydd.errors import RecordError
+from raydd.report.page import METRICS, Page, ScoreRow
+from raydd.report.sets import MEASURES
+
+Record = dict[str, Any]
+
+_COSTS = {"seconds": ("seconds", 1.0), "stored bytes": ("size of the set, kB", 1e-3)}
+
+
+def comparison_page(folder: Path) -> Page:
+    """The page of a comparison, finished or not.
+
+    Raises:
+        RecordError: there is no comparison in the folder.
+    """
+    file = folder / FILES[1]
+    if not file.is_file():
+        raise RecordError(f"There is no comparison in {folder}. `raydd compare` makes one; give its compare.name.")
+    rows = _records(file)
+    ours = [row for row in rows if row["made by"] == "raydd"]
+    best = max((row for row in ours if row["budget"]), key=lambda row: row["r_mean"], default=None)
+    lead = f"{len(ours)} rows."
+    if best:
+        lead = f"The best of {lead[:-1]} is {_name(best)} with an r_mean of {best['r_mean']:.1f} percent."
+    return Page(
+        title=f"Comparison {folder.name}",
+        lead=lead,
+        facts={
+            "data": ", ".join(sorted({row["data"] for row in ours})),
+            "methods": ", ".join(dict.fromkeys(row["method"] for row in ours)),
+            "encoders": ", ".join(sorted({f"{row['image encoder']}, {row['text encoder']}" for row in ours})),
+        },
+        results=[_row(row) for row in rows],
+        results_note="Percent, mean ± standard deviation over student seeds. Ours: "
+        f"{'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
+        "Published rows have other encoders and selection rules; they give the order of size.",
+        fronts=[drawn for cost in _COSTS if (drawn := _front(ours, cost))],
+        collapse=_collapse(folder / COLLAPSE[0]),
+        commands=("raydd compare --config FILE.yaml",),
+        provenance={
+            "page made by raydd": code_version(),
+            "table": str(file),
+            "records": str(len({row["record"] for row in ours})),
+        },
+    )
+
+
+def _records(file: Path) -> list[Record]:
+    """The lines of a table; what a line lacks is None."""
+    frame = pd.read_csv(file).astype(object)
+    return frame.where(frame.notna(), None).to_dict("records")
+
+
+def _row(row: Record) -> ScoreRow:
+    where = f"{row['data']}, {_budget(row)}, {row['image encoder']} and {row['text encoder']}"
+    if row["made by"] != "raydd":
+        scores = {metric: f"{row[metric]:.1f}" for metric in METRICS}
+        return ScoreRow(row["method"], scores, "published", f"{row['made by']}, {where}, protocol {row['protocol']}")
+    scores = {metric: f"{row[metric]:.1f} ± {row[f'{metric} std']:.1f}" for metric in METRICS}
+    kind = "ours" if row["budget"] else "baseline"
+    return ScoreRow(_name(row), scores, kind, f"{where}, {row['split']}, {row['seeds']:.0f} seeds")
+
+
+def _front(ours: Sequence[Record], cost: str) -> Chart | None:
+    """r_mean against a cost, a point a row, a colour a budget."""
+    priced = sorted((row for row in ours if row[cost] and row["budget"]), key=lambda row: -row["r_mean"])
+    if not priced:
+        return None
+    unit, scale = _COSTS[cost]
+    figure = go.Figure()
+    for number, budget in enumerate(sorted({row["budget"] for row in priced})):
+        rows = [row for row in priced if row["budget"] == budget]
+        figure.add_scatter(
+            x=[row[cost] * scale for row in rows],
+            y=[row["r_mean"] for row in rows],
+            error_y={"array": [row["r_mean std"] for row in rows], "thickness": 1},
+            text=[_name(row) for row in rows],
+            name=f"{budget:.0f} pairs",
+            mode="markers+text",
+            textposition="top center",
+            marker={"color": LIGHT[number % len(LIGHT)], "size": 9},
+            hovertemplate="%{text}: %{y:.2f} at %{x:.4g}<extra></extra>",
+        )
+    figure.update_layout(xaxis={"title": unit, "type": "log"}, yaxis_title="r_mean, percent", legend=LEGEND_ABOVE)
+    ends = "; ".join(f"{_name(row)} {row['r_mean']:.1f} at {row[cost] * scale:.4g}" for row in priced[:5])
+    return chart(f"front-{cost.split()[0]}", f"r_mean against {unit}", f"The best, with {unit}: {ends}.", figure, 460)
+
+
+def _collapse(file: Path) -> Sequence[Chart]:
+    """Collapse measures over the steps, a chart a measure and a line a row."""
+    if not file.is_file():
+        return []
+    points, drawn = _records(file), []
+    for name, words in MEASURES.items():
+        key, lines = f"collapse/{name}", {}
+        for point in points:
+            if point.get(key) is not None:
+                lines.setdefault(str(point["row"]), []).append((point["step"], point[key]))
+        if lines:
+            title = name.replace("_", " ")
+            ends = ", ".join(f"{row} {line[-1][1]:.3f}" for row, line in lines.items())
+            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. Ends: {ends}."))
+    return drawn
+
+
+def _name(row: Record) -> str:
+    return f"{row['method']} {row['variant']}" if row.get("variant") else row["method"]
+
+
+def _budget(row: Record) -> str:
+    return f"{row['budget']:.0f} pairs" if row["budget"] else "all pairs"

@@ -1,0 +1,64 @@
+"""Published scores of the methods that raydd has, to stand beside its own; other encoders, other protocols."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from statistics import fmean
+
+from raydd.evaluate.retrieval import KS
+
+_SOURCE = "published.csv"  # beside this module; how it was gathered is said in its first lines
+_RECALLS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a published table."""
+
+    method: str
+    data: str
+    pairs: int
+    """The budget; 0 for full data."""
+    image_encoder: str
+    text_encoder: str
+    protocol: str
+    """A: the image encoder and the text head are trained; B: both heads on frozen encoders; a question mark: unsaid."""
+    scores: dict[str, float]
+    """Recalls in percent, and r_mean, their mean."""
+    source: str
+
+
+def published_rows(method: str, data: str, pairs: int) -> list[Published]:
+    """What was published of a method on a data set at a budget; 0 pairs are full data."""
+    return [row for row in _all() if (row.method, row.data, row.pairs) == (method, data.lower(), pairs)]
+
+
+def published_on(data: str, pairs: int) -> list[Published]:
+    """What was published on a data set at the nearest budget, and of full data there; the best last, none elsewhere."""
+    rows = [row for row in _all() if row.data in data.lower()]
+    budgets = sorted({row.pairs for row in rows if row.pairs}, key=lambda budget: abs(budget - pairs))
+    return sorted((row for row in rows if row.pairs in (0, *budgets[:1])), key=lambda row: row.scores["r_mean"])
+
+
+@cache
+def _all() -> tuple[Published, ...]:
+    text = files("raydd.evaluate").joinpath(_SOURCE).read_text(encoding="utf-8")
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    return tuple(_rows(csv.DictReader(lines)))
+
+
+def _rows(lines: csv.DictReader) -> Iterator[Published]:
+    for line in lines:
+        recalls = {name: float(line[name]) for name in _RECALLS}
+        yield Published(
+            line["method"],
+            line["data"],
+            int(line["pairs"]),
+            line["image_encoder"],
+            line["text_encoder"],
+            line["protocol"],
+            {**recalls, "r_mean": fmean(recalls.values())},
+            line["source"],
+        )

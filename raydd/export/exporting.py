@@ -1,0 +1,64 @@
+"""One export from a set's folder to files with their card."""
+
+from pathlib import Path
+from typing import Any
+
+from raydd.config import Config
+from raydd.export.cards import card
+from raydd.export.formats import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
+from raydd.export.heads import reading, write_onnx, write_student
+from raydd.protocols import open_workbench
+from raydd.sets.read import kept_scores, open_set
+
+CARD = "README.md"
+
+_ROWS = {"hf": write_hugging_face, "webdataset": write_webdataset, "png": write_plain}
+_READING = {
+    "hf": "from datasets import load_dataset\n\npairs = load_dataset(FOLDER, split='train').with_format('numpy')",
+    "webdataset": f"""\
+import webdataset
+
+pairs = webdataset.WebDataset(FOLDER + "/{SHARD}", shardshuffle=False).decode("pil")""",
+    "png": "import json\nfrom pathlib import Path\n\npairs = json.loads((Path(FOLDER) / 'pairs.json').read_text())",
+    "onnx": """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession(FOLDER + "/image.onnx")
+(embedding,) = session.run(None, {"pixels": pixels})  # float32 [B 3 S S] in 0 to 1""",
+}
+
+
+def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: str = "") -> dict[str, str]:
+    """Write a set, or a student of it, in one format; gives each file and what it holds.
+
+    Args:
+        folder: the synthetic set.
+        to: hf, webdataset, png, head or onnx.
+        into: where to write; made if it is missing.
+        config: for a student: its recipe, the encoders' weights, where to compute.
+        licence: the user's own word for the source's licence.
+
+    Raises:
+        RecordError: the folder is not a synthetic set.
+    """
+    opened = open_set(folder)
+    metadata, code = dict[str, Any](), ""
+    if to in _ROWS:
+        files = _ROWS[to](opened, into)
+        metadata["task_categories"] = ["feature-extraction", "zero-shot-image-classification"]
+        if to == "hf":
+            files_of = [{"split": "train", "path": PARQUET}]
+            metadata["configs"] = [{"config_name": "default", "data_files": files_of}]
+    else:
+        work = open_workbench(config, opened.record.store)
+        (student,) = work.train_students(opened.synthetic, [0])
+        tensors = work.student_tensors(student)
+        files, code = write_student(tensors, opened, into), reading(tensors)
+        if to == "onnx":
+            size, text_width = work.image_encoder.size, opened.synthetic.text_features.shape[1]
+            files |= write_onnx(work.student_modules(student), size, text_width, into)
+    text = card(
+        opened, kept_scores(opened), files=files, reading=_READING.get(to, code), metadata=metadata, licence=licence
+    )
+    (into / CARD).write_text(text, encoding="utf-8")
+    return {**files, CARD: "the data card"}

@@ -1,0 +1,54 @@
+"""What MLflow kept of a sweep's trials, read back."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raydd.tracking.connection import EXPERIMENT, Connection, metric_name
+
+
+class History:
+    """The runs of one sweep's trials. Nothing is written; without a database there are none."""
+
+    def __init__(self, address: str, study: str, trial: int | None = None) -> None:
+        """Find the runs.
+
+        Args:
+            address: MLflow's tracking address; `none` has no runs.
+            study: what tells this sweep from all others, see `raydd.tuning.study.study_id`.
+            trial: one trial's number, to look at it alone.
+        """
+        wanted = f"LIKE '{study}/%'" if trial is None else f"= '{study}/{trial}'"
+        self._runs: dict[int, Any] = {}
+        if address == "none" or not _there(address):
+            return
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient(address)
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return
+        found = Connection(self._client, experiment.experiment_id).runs(f"tags.`raydd.trial` {wanted}")
+        self._runs = {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in found}
+
+    def last(self) -> dict[int, Mapping[str, float]]:
+        """The last value of each metric of each trial, by MLflow's names (`val/IR_at_1`)."""
+        return {number: run.data.metrics for number, run in self._runs.items()}
+
+    def curves(self, number: int, keys: Iterable[str]) -> dict[str, Sequence[tuple[int, float]]]:
+        """Step and value of some metrics of one trial; those that it lacks are left out."""
+        run = self._runs.get(number)
+        names = {key: metric_name(key) for key in keys}
+        if run is None:
+            return {}
+        return {
+            key: sorted((point.step, point.value) for point in self._client.get_metric_history(run.info.run_id, name))
+            for key, name in names.items()
+            if name in run.data.metrics
+        }
+
+
+def _there(address: str) -> bool:
+    return not address.startswith("sqlite:///") or Path(address.removeprefix("sqlite:///")).is_file()

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import pytest
+
+from raydd.cluster.worker_settings import hide_password, settled, tune_folder, without_passwords
+from raydd.config import Config, PlaceConfig
+from raydd.settings import with_settings
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(place=PlaceConfig(home=str(tmp_path)))
+
+
+def test_a_trial_s_process_has_the_threads_of_its_cores_and_every_place_spelt_out(config, monkeypatch):
+    monkeypatch.setenv("RAYDD_STUDY", "postgresql://host/raydd")
+    alone = settled(config, cpus=2.5, gpus=0)
+    assert alone.place.threads == 2
+    assert alone.place.device == "cpu"
+    assert alone.place.study == "postgresql://host/raydd"
+    assert alone.place.store == f"{config.place.home}/store"
+    assert settled(config, cpus=0.5, gpus=0.5).place.threads == 1
+    assert settled(with_settings(config, {"place.threads": 7}), cpus=1, gpus=0).place.threads == 7
+
+
+def test_passwords_stay_with_the_driver():
+    secret = {"place.study": "postgresql://raydd:secret@host/raydd", "place.mlflow": "https://me:secret@host"}
+    config = without_passwords(with_settings(Config(), {**secret, "place.store": "s3://bucket/raydd"}))
+    assert (config.place.study, config.place.mlflow, config.place.store) == ("", "", "s3://bucket/raydd")
+    assert hide_password(secret["place.study"]) == "postgresql://raydd:***@host/raydd"
+    plain = with_settings(Config(), {"place.study": "sqlite:////tmp/a.db"})
+    assert without_passwords(plain) == plain
+
+
+def test_tune_s_notes_lie_beside_the_records_of_a_bucket():
+    config = with_settings(Config(), {"place.store": "s3://bucket/raydd?region=x"})
+    assert tune_folder(config) == "s3://bucket/raydd/ray-runs?region=x"

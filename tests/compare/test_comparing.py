@@ -1,0 +1,124 @@
+"""A comparison on some pictures: tuned methods, selections, the files, and a second time nothing to do."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from stage_settings import TINY
+
+from raydd.cluster.environment import prepare_environment
+from raydd.compare.comparing import run_comparison
+from raydd.config import Config
+from raydd.errors import ConfigError
+from raydd.protocols import PROTOCOLS
+from raydd.settings import with_settings
+
+prepare_environment("local")
+
+
+@pytest.fixture
+def config(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # Ray's workers import the tiny encoders
+    space = tmp_path / "mine.py"
+    space.write_text(
+        "from raydd.distill.methods import Method\n"
+        "def space(trial):\n    trial.suggest_float('distill.image_lr', 0.1, 0.3)\n    return {}\n"
+        f"METHOD = Method(paper='', settings={{'distill.blend': 'none'}}, published={{'distill.text_lr': 0.1}},"
+        f" space={str(space) + ':space'!r})\n"
+    )
+    settings: dict[str, Any] = {
+        **TINY,
+        "data.root": str(tiny_data),
+        "distill.space": "features",
+        "compare.methods": ("herding", f"{space}:METHOD", "full"),
+        "compare.pairs": (5, 6),
+        "compare.trials": 2,
+        "place.home": str(tmp_path / "home"),
+        "place.mlflow": "none",
+    }
+    return with_settings(Config(), settings)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=160)
+
+
+def told(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.slow
+def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path: Path) -> None:
+    result = run_comparison(config, "local", dry_run=False, console=quiet())
+    assert result is not None
+    assert result.failed == {}
+    names = ["herding", "mine.py:METHOD, tuned", "mine.py:METHOD, published settings"]
+    assert [row.cell.name for row in result.rows] == [*names, "full", *names]
+    assert [row.cell.config.distill.pairs for row in result.rows if row.cell.name == "herding"] == [6, 7]
+    assert [row.cell.config.distill.pairs for row in result.rows if row.cell.name == names[1]] == [5, 6]
+    tuned = {row.cell.config.distill.image_lr for row in result.rows if row.cell.variant == "tuned"}
+    assert len(tuned) == 1  # carried from the first number of pairs to the other
+    assert all(row.stored_bytes > 0 and (row.peak_bytes or 1e9) > 1e7 for row in result.rows)
+    again = quiet()
+    second = run_comparison(config, "local", dry_run=False, console=again)
+    assert second == result
+    assert "5 rows" in told(again)  # and two whose settings the plan does not know
+    folder = tmp_path / "home" / "comparisons" / "compare"
+    assert "**" in (folder / "compare.md").read_text()
+    assert (folder / "compare.html").read_text().count("<table") == 2
+    collapse = list(csv.DictReader((folder / "collapse.csv").open()))
+    assert {line["row"] for line in collapse} == set(names[1:])
+    assert float(collapse[0]["step"]) == 0
+    lines = list(csv.DictReader((folder / "compare.csv").open()))
+    assert len([line for line in lines if line["made by"] == "raydd"]) == 7
+
+
+def test_the_plan_is_shown_without_any_work(config: Config, tmp_path: Path) -> None:
+    console = quiet()
+    assert run_comparison(config, "local", dry_run=True, console=console) is None
+    assert "7: herding" in told(console)
+    assert "2 trials each of" in told(console)
+    assert not (tmp_path / "home" / "store" / "features").exists()
+
+
+def test_a_wrong_row_is_told_before_any_work(config: Config) -> None:
+    config = with_settings(config, {"compare.methods": ("random", "repblent")})
+    with pytest.raises(ConfigError, match="Did you mean 'repblend'"):
+        run_comparison(config, "local", dry_run=False, console=quiet())
+
+
+@pytest.mark.slow
+def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) -> None:
+    files = []
+    for protocol, extra in (("heads", ""), ("encoder", ", gradient: constant-memory, space: pixels")):
+        files.append(tmp_path / f"{protocol}.yaml")
+        files[-1].write_text(f"distill: {{protocol: {protocol}{extra}}}\n")
+    config = with_settings(
+        config,
+        {
+            "compare.data": tuple(map(str, files)),
+            "compare.methods": ("random", "herding", "lors", "full"),
+            "compare.pairs": (6,),
+            "compare.trials": 0,
+        },
+    )
+    result = run_comparison(config, "local", dry_run=False, console=quiet())
+    assert result is not None
+    assert result.failed == {}
+    made = [(row.cell.data, row.cell.method) for row in result.rows]
+    trained = "tiny, image encoder trained"
+    assert made == [("tiny", method) for method in ("random", "herding", "lors", "full")] + [
+        (trained, method)
+        for method in ("random", "lors", "full")  # nothing is selected by features that change
+    ]
+    by_row = dict(zip(made, result.rows, strict=True))
+    assert by_row["tiny", "lors"].seeds != by_row[trained, "lors"].seeds
+    assert by_row[trained, "random"].stored_bytes == 7 * (3 * 16**2 + 4 * 10)
+    lines = list(csv.DictReader((tmp_path / "home/comparisons/compare/compare.csv").open()))
+    assert {line["protocol"] for line in lines if line["made by"] == "raydd"} == {
+        work.trains for work in PROTOCOLS.values()
+    }

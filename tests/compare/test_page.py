@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from raydd.compare.page import comparison_page
+from raydd.errors import RecordError
+from raydd.report.page import METRICS, render
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    common = {"data": "flickr8k", "image encoder": "lite0", "text encoder": "minilm", "split": "test", "seeds": 5}
+    scores = dict.fromkeys(METRICS, 30.0) | {f"{metric} std": 0.5 for metric in METRICS}
+    ours = {**common, **scores, "made by": "raydd", "protocol": "B", "record": "synthetic/0"}
+    rows = [
+        {**ours, "method": "lors", "budget": 99, "seconds": 50.0, "stored bytes": 6e5},
+        {**ours, "method": "repblend", "budget": 99, "r_mean": 33.0, "seconds": 40.0, "stored bytes": 6e5},
+        {**ours, "method": "full", "budget": None, "r_mean": 41.0, "seconds": 10.0},
+        {**common, **scores, "made by": "published: Table 1", "method": "lors", "budget": 99, "protocol": "A"},
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "compare.csv", index=False)
+    points = [{"row": row, "step": step, "collapse/modality_gap": 0.1 * step} for row in ("a", "b") for step in (1, 2)]
+    pd.DataFrame(points).to_csv(tmp_path / "collapse.csv", index=False)
+    return tmp_path
+
+
+def test_rows_of_ours_and_published_ones_are_told_apart(folder: Path):
+    page = comparison_page(folder)
+    assert [(row.name, row.kind) for row in page.results] == [
+        ("lors", "ours"),
+        ("repblend", "ours"),
+        ("full", "baseline"),
+        ("lors", "published"),
+    ]
+    assert "repblend with an r_mean of 33.0 percent" in page.lead
+    assert page.results[1].scores["r_mean"] == "33.0 ± 0.5"
+
+
+def test_costs_and_collapse_are_drawn(folder: Path):
+    page = comparison_page(folder)
+    assert [drawn.id for drawn in page.fronts] == ["front-seconds", "front-stored"]
+    assert "repblend 33.0 at 40" in page.fronts[0].summary
+    assert [drawn.title for drawn in page.collapse] == ["modality gap"]
+    assert "<h1>Comparison" in render(page)
+
+
+def test_what_was_never_compared_is_named(tmp_path: Path):
+    with pytest.raises(RecordError, match="no comparison in"):
+        comparison_page(tmp_path)

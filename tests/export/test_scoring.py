@@ -1,0 +1,86 @@
+"""A set scored elsewhere: with other encoders, on classes, on other data; kept, and refused where it cannot be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from stage_settings import TINY
+
+import raydd
+from raydd import stages
+from raydd.config import Config
+from raydd.errors import ConfigError, RecordError
+from raydd.export.scoring import score_set
+from raydd.sets.read import open_set
+from raydd.settings import to_yaml, with_settings
+from raydd.store import Store
+
+
+@pytest.fixture
+def config(tiny_data: Path) -> Config:
+    settings = {**TINY, "data.root": str(tiny_data), "distill.space": "pixels", "distill.steps": 2}
+    return with_settings(Config(), {**settings, "evaluate.baselines": ("random",), "evaluate.seeds": 2})
+
+
+def write_classes(root: Path) -> Path:
+    rng = np.random.default_rng(1)
+    for name in ("red", "blue", "green"):
+        (root / name).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(root / name / "0.png")
+    return root
+
+
+def no_work(work: str, *_: Any) -> None:
+    raise AssertionError(f"{work} was done again")
+
+
+def test_every_row_that_is_asked_for_is_there_and_kept(config: Config, store: Store, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(to_yaml(with_settings(config, {"data.seed": 1})))
+    asked = {
+        "evaluate.encoders": ("tiny_encoders:wide", "tiny_encoders:image+tiny_encoders:letters"),
+        "evaluate.classes": str(write_classes(tmp_path / "classes")),
+        "evaluate.unseen": str(other),
+    }
+    found = score_set(with_settings(config, asked), store, None)
+    assert set(found.retrieval) == {
+        "synthetic",
+        "random",
+        *(
+            f"{name}, {encoders}"
+            for name in ("synthetic", "its photographs")
+            for encoders in asked["evaluate.encoders"]
+        ),
+        "synthetic, on all of other",
+    }
+    assert all(len(seeds) == 2 for seeds in found.retrieval.values())
+    assert all(0 <= seed["ACC@1"] <= seed["ACC@5"] == 100 for seed in found.classes["synthetic"])
+    json.dumps(found.as_json())
+    kept = score_set(with_settings(config, asked), store, None, no_work)
+    assert kept.as_json() == found.as_json()
+
+
+def test_a_folder_s_set_brings_its_own_encoders_and_size(config: Config, store: Store) -> None:
+    stages.final_synthetic(raydd.open(config, store))
+    folder = Path(store.root) / stages.synthetic_record(raydd.open(config, store)).folder
+    names = {name: TINY[name] for name in ("encoders.image", "encoders.text")}
+    asked = open_set(folder).provenance.config({**names, "evaluate.seeds": 2})
+    assert asked.distill.pairs == 6
+    found = score_set(asked, store, folder)
+    assert found.retrieval["synthetic"] == list(stages.synthetic_scores(raydd.open(config, store)).seeds)
+
+
+def test_other_data_than_the_set_s_are_refused(config: Config, store: Store, tmp_path: Path) -> None:
+    stages.final_synthetic(raydd.open(config, store))
+    folder = Path(store.root) / stages.synthetic_record(raydd.open(config, store)).folder
+    with pytest.raises(ConfigError, match="The set was made from tiny"):
+        score_set(with_settings(config, {"data.reader": "stamps", "data.root": ""}), store, folder)
+
+
+def test_features_alone_cannot_be_read_by_another_encoder(config: Config, store: Store) -> None:
+    config = with_settings(config, {"distill.space": "features", "evaluate.encoders": ("tiny_encoders:wide",)})
+    with pytest.raises(RecordError, match="holds image features alone"):
+        score_set(config, store, None)

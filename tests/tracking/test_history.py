@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from raydd.tracking.connection import connect
+from raydd.tracking.history import History
+from raydd.tracking.runs import Tracking
+from raydd.tracking.views import COLUMNS, KEY, keep_view
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("mlflow")
+    address = f"sqlite:///{folder / 'mlflow.db'}"
+    with Tracking(address, folder / "artifacts") as tracking:
+        for study in ("one", "two"):
+            for number in range(3):
+                run = tracking.run(f"trial-{number}", ("raydd.trial", f"{study}/{number}"))
+                run.curve([{"step": step, "val/IR@1": number + step} for step in (2, 1)])
+                run.describe(lambda id: f"run {id}")
+    return address
+
+
+def test_trials_of_one_sweep_are_read_back(address: str):
+    history = History(address, "one")
+    assert history.last() == {number: {"val/IR_at_1": number + 2.0} for number in range(3)}
+    assert history.curves(2, ["val/IR@1", "loss"]) == {"val/IR@1": [(1, 3.0), (2, 4.0)]}
+    assert history.curves(9, ["val/IR@1"]) == {}
+
+
+def test_one_trial_is_read_alone(address: str):
+    assert set(History(address, "two", 1).last()) == {1}
+
+
+def test_where_nothing_was_tracked_there_is_nothing_and_no_file_is_made(tmp_path: Path):
+    assert History("none", "one").last() == {}
+    assert History(f"sqlite:///{tmp_path / 'mlflow.db'}", "one").last() == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_view_and_the_descriptions_are_kept(address: str):
+    page = keep_view(address)
+    connection = connect(address)
+    assert page.endswith(f"/{connection.experiment}/runs?viewStateShareKey={KEY}")
+    tags = connection.client.get_experiment(connection.experiment).tags
+    assert all(column in tags[f"mlflow.sharedViewState.{KEY}"] for column in COLUMNS)
+    (run, *_) = connection.client.search_runs([connection.experiment])
+    assert run.data.tags["mlflow.note.content"] == f"run {run.info.run_id}"
