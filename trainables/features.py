@@ -33,13 +33,15 @@ def make_features(config: Config, *, workers: int, gpus: float = 0.0, progress: 
     address = ray_address(config.place.ray)
     prepare_environment(address)
     from raydd.data import feature_records, load_data, shards_of
+    from raydd.protocols import cached
     from raydd.tuning.cluster import cluster
     from raydd.tuning.places import settled
 
     store = open_store(config.place)
     data = load_data(config.data, store, progress)
     records = feature_records(config, data.fingerprint, store)
-    shards = [shard for shard in shards_of(data) if not records.of(shard).complete]
+    kinds = cached(config)
+    shards = [shard for shard in shards_of(data) if shard.kind in kinds and not records.of(shard).complete]
     missing = [shard.file for shard in shards if not records.of(shard).has(shard.file)]
     if not missing:
         return

@@ -34,12 +34,14 @@ def main(options: Options) -> int:
     from raydd.evaluate.zero_shot import METRICS
     from raydd.export.elsewhere import score_elsewhere
     from raydd.place import open_store, use_threads
+    from raydd.sets.read import open_set, store_of
 
     config, console = options.settings, Console()
     use_threads(config.place)
-    store = open_store(config.place)
+    opened = open_set(options.set) if options.set else None
+    store = store_of(opened, config.place) if opened else open_store(config.place)
     with progress_on() as progress:
-        found = score_elsewhere(config, store, options.set, progress)
+        found = score_elsewhere(config, store, opened, progress)
     title = f"{found.title}, {evaluation.seeds} student seeds, percent"
     tables = found.as_json()
     console.print(scores_table(tables["retrieval"], f"retrieval, {title}"))

@@ -180,15 +180,6 @@ def test_a_card_of_a_set_that_trains_its_encoder_says_so(tmp_path: Path):
     assert "projection heads" not in text
 
 
-@pytest.mark.parametrize("to", ["head", "onnx"])
-def test_heads_of_a_set_that_trains_its_encoder_are_refused_before_any_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str
-):
-    assert main(["export", "--set", str(trained_encoder_set(tmp_path)), "--to", to, str(tmp_path / "out")]) == 2
-    assert "This set trains the image encoder too (efficientnet-lite0)" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_what_is_no_set_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(RecordError, match="is not a synthetic set"):
         open_set(tmp_path)
