@@ -51,9 +51,10 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) ->
     from raydd.cluster.connect import cluster
     from raydd.cluster.worker_settings import settled
     from raydd.data import feature_records, shards_of
+    from raydd.protocols import cached
 
-    records = feature_records(config, work.data.fingerprint, store)
-    shards = [shard for shard in shards_of(work.data) if not records.of(shard).complete]
+    records, kinds = feature_records(config, work.data.fingerprint, store), cached(config)
+    shards = [shard for shard in shards_of(work.data) if shard.kind in kinds and not records.of(shard).complete]
     missing = [shard.file for shard in shards if not records.of(shard).has(shard.file)]
     if not missing:
         return

@@ -32,14 +32,16 @@ def main(options: Options) -> int:
     from raydd.evaluate.zero_shot import METRICS
     from raydd.export.scoring import score_set
     from raydd.place import open_store, use_threads
+    from raydd.sets.read import open_set, store_of
     from raydd.terminal.progress import progress_on
     from raydd.terminal.tables import scores_table
 
     config, console = options.settings, Console()
     use_threads(config.place)
-    store = open_store(config.place)
+    opened = open_set(options.set) if options.set else None
+    store = store_of(opened, config.place) if opened else open_store(config.place)
     with progress_on() as progress:
-        found = score_set(config, store, options.set, progress)
+        found = score_set(config, store, opened, progress)
     title = f"{found.title}, {evaluation.seeds} student seeds, percent"
     tables = found.as_json()
     console.print(scores_table(tables["retrieval"], f"retrieval, {title}"))

@@ -40,6 +40,7 @@ def main(options: Options) -> int:
     config, began = options.settings, time.monotonic()
     use_threads(config.place)
     opened = open_set(options.set)
+    opened.provenance.require_encoders(config)
     with progress_on() as progress:
         work = open_workbench(config, open_store(config.place), progress)
         found = search(opened, options.query, options.folder, work)

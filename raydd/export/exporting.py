@@ -40,6 +40,7 @@ def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: st
 
     Raises:
         RecordError: the folder is not a synthetic set.
+        ConfigError: a student is asked for, and the settings name other encoders than the set was made with.
     """
     opened = open_set(folder)
     metadata, code = dict[str, Any](), ""
@@ -50,6 +51,7 @@ def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: st
             files_of = [{"split": "train", "path": PARQUET}]
             metadata["configs"] = [{"config_name": "default", "data_files": files_of}]
     else:
+        opened.provenance.require_encoders(config)
         work = open_workbench(config, opened.record.store)
         (student,) = work.train_students(opened.synthetic, [0])
         tensors = work.student_tensors(student)

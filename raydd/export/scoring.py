@@ -8,9 +8,10 @@ from typing import Any
 
 from raydd.config import Config
 from raydd.data.class_folders import read_classes
+from raydd.errors import RecordError
 from raydd.progress import Progress, silent
 from raydd.protocols import changed, open_workbench
-from raydd.sets.read import OpenedSet, open_set, set_of_record
+from raydd.sets.read import OpenedSet, set_of_record
 from raydd.settings import with_file, with_settings
 from raydd.stages import final_synthetic, scores_of, synthetic_record
 from raydd.stages.transferring import MadeSet, class_scores, own_scores, transferred_scores, unseen_scores
@@ -36,14 +37,24 @@ class SetScores:
         }
 
 
-def score_set(config: Config, store: Store, folder: Path | None, progress: Progress = silent) -> SetScores:
-    """Score a folder's set, or the one that the settings make.
+def score_set(config: Config, store: Store, opened: OpenedSet | None = None, progress: Progress = silent) -> SetScores:
+    """Score a set, or the one that the settings make. Whatever is refused is refused before anything is computed.
 
     Raises:
-        RecordError: the folder is not a complete set.
-        ConfigError: the settings name other data than the set was made from, or an encoder that cannot be had.
+        RecordError: another image encoder is asked for, and the set has no pixels that it could read.
+        ConfigError: the settings name other data or encoders than the set was made with, or an encoder that cannot be
+            had.
     """
-    opened = open_set(folder) if folder else None
+    if opened is not None:
+        opened.provenance.require_encoders(config)
+        with_pixels = opened.synthetic.pixels is not None
+    else:
+        with_pixels = config.distill.space != "features"
+    if not with_pixels and any(_image_of(name) != config.encoders.image for name in config.evaluate.encoders):
+        raise RecordError(
+            "The set holds image features alone, which no other encoder can read. "
+            "Score one that was made with distill.space pixels or features-then-pixels."
+        )
     work = open_workbench(config, store, progress)
     others = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}
     for other in others.values():  # what is asked for must be there before anything is computed
@@ -56,7 +67,8 @@ def score_set(config: Config, store: Store, folder: Path | None, progress: Progr
     if opened is None:
         final_synthetic(work)
         opened = set_of_record(synthetic_record(work))
-    opened.require_data(work.data)
+    else:
+        opened.require_data(work.data)
     made = made_set(opened)
     found = SetScores(f"{opened.title}, {config.evaluate.split}")
     found.retrieval["synthetic"] = own_scores(work, made)
@@ -72,6 +84,10 @@ def score_set(config: Config, store: Store, folder: Path | None, progress: Progr
         classes = Path(config.evaluate.classes).expanduser()
         found.classes["synthetic"] = class_scores(work, made, classes)
     return found
+
+
+def _image_of(encoders: str) -> str:
+    return encoders.partition("+")[0]
 
 
 def _with_encoders(encoders: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What experts and students train, decided in one place: a workbench for each protocol, over one base."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from raydd.config import Config
@@ -39,6 +39,11 @@ def can_select(config: Config, method: str) -> bool:
     return method in ("random", *PROTOCOLS[config.distill.protocol].selections) or method not in SELECTIONS
 
 
+def cached(config: Config) -> Collection[str]:
+    """What is encoded beforehand under these settings: kinds of `raydd.data.shards_of`."""
+    return PROTOCOLS[config.distill.protocol].cached
+
+
 def trains(config: Config) -> str:
     """What experts and students train under these settings, in words."""
     return PROTOCOLS[config.distill.protocol].trains
@@ -55,6 +60,7 @@ __all__ = [
     "Listings",
     "Opened",
     "Workbench",
+    "cached",
     "can_select",
     "changed",
     "open_workbench",

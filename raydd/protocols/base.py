@@ -83,6 +83,8 @@ class Workbench(ABC, Generic[Networks]):
     """Selections of real pairs that it can make."""
     image_settings: ClassVar[Mapping[str, Collection[str]]]
     """Settings of `distill` that not every image variable reads: by `distill.space`, the names of those read there."""
+    cached: ClassVar[Collection[str]]
+    """What `prepare` encodes: `images`, `texts`, the kinds of `raydd.data.shards_of`."""
     trial_settings: ClassVar[Mapping[str, Any]]
     """Settings of a sweep's trials: the cheapest form of a distillation that ranks settings."""
 
@@ -129,14 +131,16 @@ class Workbench(ABC, Generic[Networks]):
     @property
     def image_encoder(self) -> ImageEncoder:
         """The frozen image encoder, for inference and for gradients at its input."""
-        key = ("image encoder", self.config.encoders, self.device)
-        return self.opened.once(key, lambda: load_image_encoder(self.config.encoders, self.device))
+        encoders, device = self.config.encoders, self.device
+        key = ("image encoder", encoders.image, encoders.image_weights, encoders.image_size, device)
+        return self.opened.once(key, lambda: load_image_encoder(encoders, device))
 
     @property
     def text_encoder(self) -> TextEncoder:
         """The frozen text encoder."""
-        key = ("text encoder", self.config.encoders, self.device)
-        return self.opened.once(key, lambda: load_text_encoder(self.config.encoders, self.device))
+        encoders, device = self.config.encoders, self.device
+        key = ("text encoder", encoders.text, encoders.text_weights, encoders.text_pooling, device)
+        return self.opened.once(key, lambda: load_text_encoder(encoders, device))
 
     @property
     @abstractmethod
@@ -160,6 +164,11 @@ class Workbench(ABC, Generic[Networks]):
     @abstractmethod
     def width(self) -> int:
         """Width D of the shared space."""
+
+    @property
+    @abstractmethod
+    def reads(self) -> str:
+        """What experts read of the data, in words."""
 
     @property
     @abstractmethod

@@ -45,6 +45,7 @@ class EncoderWorkbench(Workbench[Networks]):
     trains = "text encoder frozen, image encoder and text head trained from pixels"
     selections: ClassVar[Collection[str]] = ("random",)  # the others look at cached image features
     image_settings: ClassVar[Mapping[str, Collection[str]]] = {"pixels": ("encoder_rate",)}
+    cached: ClassVar[Collection[str]] = ("texts",)
     trial_settings: ClassVar[Mapping[str, Any]] = {}  # pixels are all that it learns
 
     @property
@@ -97,6 +98,11 @@ class EncoderWorkbench(Workbench[Networks]):
     def width(self) -> int:
         """Width of the image encoder's features."""
         return self.image_encoder.width
+
+    @property
+    def reads(self) -> str:
+        """The features of captions; images are read as pixels."""
+        return f"{len(self.data.train.captions)} training captions; images are read as pixels"
 
     @property
     def feature_widths(self) -> tuple[int, int] | None:

@@ -53,6 +53,7 @@ class HeadsWorkbench(Workbench[Heads]):
         "features-then-pixels": (),  # the record of the features is upstream of it
         "pixels": ("steps_per_encoding",),
     }
+    cached: ClassVar[Collection[str]] = ("images", "texts")
     trial_settings: ClassVar[Mapping[str, Any]] = {"distill.space": "features"}  # a hundredth of the pixels' time
 
     @property
@@ -101,6 +102,11 @@ class HeadsWorkbench(Workbench[Heads]):
     def width(self) -> int:
         """Width D of the shared space."""
         return self.config.experts.width or self.features.image_width
+
+    @property
+    def reads(self) -> str:
+        """The features of training images in all views."""
+        return f"{len(self.data.train)} training images, {self.config.features.views} views"
 
     @property
     def feature_widths(self) -> tuple[int, int] | None:

@@ -9,12 +9,12 @@ from raydd.config import Config
 from raydd.errors import RecordError
 from raydd.place import home, mlflow_address, open_store, study_address
 from raydd.progress import Progress
-from raydd.protocols import changed, open_workbench, trial_settings
+from raydd.protocols import Workbench, changed, open_workbench, trial_settings
 from raydd.report.page import Page
 from raydd.report.search import objectives_of, sweep_parts, trials_of
 from raydd.report.set_page import final_of, result_rows, set_page
 from raydd.report.sets import Looks, set_parts
-from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record
+from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record, store_of
 from raydd.settings import flatten, load, with_settings
 from raydd.stages import score_students, scores_of
 from raydd.store import Record, Store
@@ -53,11 +53,10 @@ def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_set
     scores = {split: final[split] for split in ("val", "test")} if final else kept_scores(opened)
     return _page(
         opened,
-        config,
+        open_workbench(config, store, progress),
         scores,
         sweep_parts(study, objectives, history),
         looks,
-        progress,
         title=f"Sweep {name}",
         command=f"raydd sweep --config FILE.yaml --sweep.name {name} --sweep.trials {len(study.trials)}",
     )
@@ -71,22 +70,24 @@ def report_of_set(folder: Path, config: Config, looks: Looks, progress: Progress
         ConfigError: the settings name other data.
     """
     opened = open_set(folder)
-    command = "raydd run --config FILE.yaml"
-    return _page(opened, config, kept_scores(opened), {}, looks, progress, title=opened.title, command=command)
+    opened.provenance.require_encoders(config)
+    work = open_workbench(config, store_of(opened, config.place), progress)
+    return _page(
+        opened, work, kept_scores(opened), {}, looks, title=opened.title, command="raydd run --config FILE.yaml"
+    )
 
 
 def _page(
     opened: OpenedSet,
-    config: Config,
+    work: Workbench[Any],
     scores: Mapping[str, Mapping[str, Any]],
     parts: Mapping[str, Any],
     looks: Looks,
-    progress: Progress,
     *,
     title: str,
     command: str,
 ) -> Page:
-    work = open_workbench(config, open_store(config.place), progress)
+    config = work.config
     opened.require_data(work.data)
     shown = set_parts(opened, work, looks)
     if not scores:  # never on test: that is for what is concluded

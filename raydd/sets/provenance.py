@@ -255,6 +255,33 @@ class Provenance:
             ) from error
         return with_settings(made, given)
 
+    def require_encoders(self, config: Config) -> None:
+        """Refuse settings under which students of the set would be others: what they train, or other encoders.
+
+        Reads names and weights files, and builds no network.
+
+        Raises:
+            ConfigError: naming what differs, or an encoder that cannot be had.
+            DataError: its weights cannot be had.
+        """
+        from raydd.data.encoders import image_identity, text_identity
+
+        if config.distill.protocol != self.protocol:
+            raise ConfigError(
+                f"The set was made under distill.protocol {self.protocol}: a student of it trains "
+                f"{self.trained.students}. Leave distill.protocol out."
+            )
+        for side, made, here in (
+            ("image", self.encoders.image.identity, image_identity(config.encoders)),
+            ("text", self.encoders.text.identity, text_identity(config.encoders)),
+        ):
+            if made != here:
+                raise ConfigError(
+                    f"The set was made with the {side} encoder {made!r}, but encoders.{side} is {here!r} here. Give "
+                    f"the encoder and the weights that made it (encoders.{side}_weights); `raydd evaluate "
+                    "--evaluate.encoders` scores a set with others."
+                )
+
     def _also_settings(self) -> dict[str, Any]:
         """The fields that are settings too, under their dotted names."""
         return {

@@ -4,8 +4,9 @@ A folder may come from a stranger or from a damaged disk. What is wrong with it 
 """
 
 import io
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +15,16 @@ import pyarrow.parquet as pq
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
+from raydd.config import PlaceConfig
 from raydd.data import DataSet, Pairs
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.evaluate.scores import Scores
+from raydd.place import open_store
 from raydd.sets.provenance import Name, Provenance, checked
 from raydd.sets.write import PAIRS, SET, image_file
-from raydd.store import Record
+from raydd.store import Record, Store
 from raydd.store.records import MANIFEST
 
 _STAGE = "synthetic"
@@ -119,6 +122,15 @@ def open_set(folder: Path) -> OpenedSet:
             f"{folder} is not a synthetic set: it has no {MANIFEST}. Give the folder that `raydd run` prints last."
         )
     return set_of_record(Record.of_folder(folder))
+
+
+def store_of(opened: OpenedSet, place: PlaceConfig) -> Store:
+    """The store to work with a set in: the one around it if its experts are there, unless the settings name a store."""
+    record, experts = opened.record, opened.provenance.upstream.experts.rpartition("/")[2]
+    named = place.store or place.home or os.environ.get("RAYDD_STORE")
+    if named or record.copied_to or not record.store.names(f"experts/{experts}"):
+        return open_store(place)
+    return open_store(replace(place, store=record.store.root))
 
 
 def set_of_record(record: Record) -> OpenedSet:

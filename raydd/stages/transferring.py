@@ -50,7 +50,7 @@ def transferred_scores(work: Workbench[Any], made: MadeSet, *, photographs: bool
         photographs: take the photographs that the pairs started from in place of the learned pixels.
 
     Raises:
-        RecordError: the set has no pixels to encode.
+        RecordError: the set has no pixels, and the image encoder is another one.
     """
 
     def score() -> list[dict[str, float]]:

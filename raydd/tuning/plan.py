@@ -30,6 +30,8 @@ class Plan:
     """Trials of earlier commands, by state."""
     at_once: int
     """Trials that run together; 0 leaves it to a cluster that may grow."""
+    prepared: bool
+    """Whether the store has what trials read of the data."""
     records: tuple[tuple[str, str], ...]
     """Shared records of the base settings: name, and what of it is there."""
     seconds: float
@@ -65,9 +67,8 @@ class Plan:
         share = f"{sweep.cpus:g} CPU" + (f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else "")
         together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
         hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
-        seconds = (
-            f"about {duration(self.seconds)}" if not math.isnan(self.seconds) else "known once the features are there"
-        )
+        unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
+        seconds = unknown if math.isnan(self.seconds) else f"about {duration(self.seconds)}"
         finals = f"the best {sweep.finalists} again on {self.config.distill.space}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
         if self.final_seconds > 0:
@@ -99,17 +100,19 @@ def make_plan(
     done = studies.counts(study) if study else Counter()
     left = max(0, config.sweep.trials - done.total())
     count, epochs = config.experts.count, config.distill.expert_epochs
-    read = f"{len(work.data.train)} training images, {config.features.views} views"
-    if not work.is_prepared:
-        records = ("features", f"to make: {read}"), ("experts", f"to make: {count} for each recipe of the trials")
+    if not (prepared := work.is_prepared):
+        records = ("features", f"to make: {work.reads}"), ("experts", f"to make: {count} for each recipe of the trials")
         seconds = math.nan
     else:
         missing = len(work.open_experts().missing(epochs))
-        records = ("features", f"there: {read}"), ("experts", f"{count - missing} of {count} there in the base recipe")
+        records = (
+            ("features", f"there: {work.reads}"),
+            ("experts", f"{count - missing} of {count} there in the base recipe"),
+        )
         coming = drawn[done.total() :][:left] or drawn
         trials = [changed(work, _differing(config, trial) | trial_settings(config)) for trial in coming]
         seconds = _expected(work, study, trials, left) / max(1, at_once)
-    return Plan(config, space, done, at_once, records, seconds, _final_seconds(work))
+    return Plan(config, space, done, at_once, prepared, records, seconds, _final_seconds(work))
 
 
 def _differing(base: Config, trial: Config) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_every_row_that_is_asked_for_is_there_and_kept(config: Config, store: St
         "evaluate.classes": str(write_classes(tmp_path / "classes")),
         "evaluate.unseen": str(other),
     }
-    found = score_set(with_settings(config, asked), store, None)
+    found = score_set(with_settings(config, asked), store)
     assert set(found.retrieval) == {
         "synthetic",
         "random",
@@ -69,7 +69,7 @@ def test_a_folder_s_set_brings_its_own_encoders_and_size(config: Config, store: 
     names = {name: TINY[name] for name in ("encoders.image", "encoders.text")}
     asked = open_set(folder).provenance.config({**names, "evaluate.seeds": 2})
     assert asked.distill.pairs == 6
-    found = score_set(asked, store, folder)
+    found = score_set(asked, store, open_set(folder))
     assert found.retrieval["synthetic"] == list(stages.synthetic_scores(raydd.open(config, store)).seeds)
 
 
@@ -77,10 +77,10 @@ def test_other_data_than_the_set_s_are_refused(config: Config, store: Store, tmp
     stages.final_synthetic(raydd.open(config, store))
     folder = Path(store.root) / stages.synthetic_record(raydd.open(config, store)).folder
     with pytest.raises(ConfigError, match="The set was made from tiny"):
-        score_set(with_settings(config, {"data.reader": "stamps", "data.root": ""}), store, folder)
+        score_set(with_settings(config, {"data.reader": "stamps", "data.root": ""}), store, open_set(folder))
 
 
 def test_features_alone_cannot_be_read_by_another_encoder(config: Config, store: Store) -> None:
     config = with_settings(config, {"distill.space": "features", "evaluate.encoders": ("tiny_encoders:wide",)})
     with pytest.raises(RecordError, match="holds image features alone"):
-        score_set(config, store, None)
+        score_set(config, store, None, no_work)

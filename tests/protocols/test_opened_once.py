@@ -13,11 +13,11 @@ from made_sets import Made, made_set, trained_set
 
 import raydd
 from raydd import stages
+from raydd.cluster.environment import prepare_environment
 from raydd.data import pairs
 from raydd.protocols import Opened, Workbench, base, heads, open_workbench
 from raydd.settings import with_settings
 from raydd.store import Store
-from raydd.cluster.environment import prepare_environment
 
 prepare_environment("local")  # before trainables imports ray
 
