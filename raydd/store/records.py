@@ -82,9 +82,11 @@ class Record:
         where = f"{folder}/{MANIFEST}"
         try:
             told = json.loads(content)
-            named = cls(store, str(told["stage"]), str(told["fingerprint"]), {}, {}, copied_to=lies)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise RecordError(_no_manifest(where, f"it does not say which record it is of ({error!r})")) from error
+        except (ValueError, RecursionError) as error:
+            raise RecordError(_no_manifest(where, f"it is not JSON: {error}")) from error
+        if not isinstance(told, dict) or not {"stage", "fingerprint"} <= set(told):
+            raise RecordError(_no_manifest(where, "it does not say which record it is of"))
+        named = cls(store, str(told["stage"]), str(told["fingerprint"]), {}, {}, copied_to=lies)
         manifest = named.manifest()
         lies = "" if lies == f"{named.stage}/{named.fingerprint}" else lies
         return dataclasses.replace(
