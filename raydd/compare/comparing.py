@@ -257,7 +257,8 @@ def _plan(
     tuned_on = [name for name, base in bases.items() if base.compare.trials]
     tuned = [method for method in compare.methods if is_tuned(method)] if tuned_on else []
     table.add_row("data", ", ".join(bases))
-    table.add_row("rows", f"{len(cells)}: {', '.join(compare.methods)}; budgets {', '.join(map(str, compare.pairs))}")
+    made = ", ".join(dict.fromkeys(cell.method for cell in cells))
+    table.add_row("rows", f"{len(cells)}: {made}; budgets {', '.join(map(str, compare.pairs))}")
     if tuned:
         trials = f"{compare.trials} trials each of {', '.join(tuned)} at {compare.pairs[0]} pairs, chosen on val"
         table.add_row("tuning", f"{trials}, for {' and '.join(tuned_on)}")

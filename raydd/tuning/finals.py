@@ -28,7 +28,7 @@ class Candidate:
     number: int
     settings: Mapping[str, Any]
     cheap: float
-    """Its val r_mean as a trial, on features."""
+    """Its val r_mean as a trial."""
 
 
 @dataclass(frozen=True)

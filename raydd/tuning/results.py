@@ -15,6 +15,7 @@ from rich.table import Table
 from raydd.cluster.worker_settings import without_passwords
 from raydd.code_version import code_version
 from raydd.config import Config
+from raydd.protocols import trial_settings
 from raydd.settings import to_yaml, with_settings
 from raydd.terminal.text import brief
 from raydd.tuning import study as studies
@@ -42,7 +43,7 @@ class SweepResult:
     front: tuple[int, ...]
     """Complete trials that no other one beats in every objective."""
     best: Candidate | None
-    """The best trial on features, by val; None if none was complete."""
+    """The best trial by val; None if none was complete."""
     finalists: tuple[Finalist, ...]
     """The best on val first."""
 
@@ -94,7 +95,8 @@ class SweepResult:
                     f"rank correlation of trials and finals on val: {value:.2f} ({len(self.finalists)} settings)"
                 )
         if self.best:
-            parts.append(f"best trial: {self.best.number}, val r_mean {self.best.cheap:.2f} on features")
+            space = trial_settings(self.config).get("distill.space", self.config.distill.space)
+            parts.append(f"best trial: {self.best.number}, val r_mean {self.best.cheap:.2f} on {space}")
         if self.settings:
             parts.append(f"best settings: {brief(self.settings)}")
         return Group(*parts)
