@@ -12,14 +12,14 @@ import torch
 from made_sets import ENCODERS, SETTINGS, TRAINED, Made, flags, made_set, trained_set
 from safetensors.torch import load_file
 
-from raydd import console
 from raydd.cli import main
-from raydd.export.elsewhere import score_elsewhere
+from raydd.export.scoring import score_set
 from raydd.place import open_store
 from raydd.report.making import report_of_set
 from raydd.report.sets import Looks
 from raydd.sets.read import open_set, store_of
 from raydd.settings import with_settings
+from raydd.terminal import progress
 
 OWN = {name: SETTINGS[name] for name in ("encoders.image", "encoders.text")}
 BOTH = pytest.mark.parametrize("made", [made_set, trained_set], ids=["heads", "encoder"])
@@ -64,7 +64,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> Told:
         def __exit__(self, *_: Any) -> None:
             pass
 
-    monkeypatch.setattr(console, "progress_on", Quiet)
+    monkeypatch.setattr(progress, "progress_on", Quiet)
     return told
 
 
@@ -121,10 +121,10 @@ def test_without_baselines_val_and_test_alone_are_encoded(tmp_path: Path) -> Non
     made, told = made_set(), Told()
     given = {**OWN, "evaluate.baselines": (), "place.home": str(tmp_path)}
     opened = open_set(made.folder)
-    score_elsewhere(opened.provenance.config(given), open_store(made.config.place), opened, told)
+    score_set(opened.provenance.config(given), open_store(made.config.place), opened, told)
     told.works.clear()
     fresh = open_store(with_settings(made.config, {"place.home": str(tmp_path)}).place)
-    found = score_elsewhere(opened.provenance.config(given), fresh, opened, told)
+    found = score_set(opened.provenance.config(given), fresh, opened, told)
     assert list(found.retrieval) == ["synthetic"]
     assert told.but_checks == {"held-out images encoded", "captions encoded"}
     written = {path.parent.name for path in (tmp_path / "store" / "features").rglob("images-*.safetensors")}
