@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import TOKEN, USER, Hub, hub  # noqa: F401
-from made_sets import made_set
+from made_sets import ENCODERS, made_set
 
 from raydd.errors import ConfigError
 from raydd.export.pushing import push
@@ -19,7 +19,8 @@ NAME = f"{USER}/stamps-6"
 def test_a_pushed_set_is_loaded_from_the_hub_and_the_token_is_said_nowhere(hub: Hub, tmp_path: Path):  # noqa: F811
     pytest.importorskip("datasets")
     folder = tmp_path / "out"
-    command = [sys.executable, "-m", "raydd.cli", "export", "--set", str(made_set().folder), "--to", "hf", str(folder)]
+    command = [sys.executable, "-m", "raydd.cli", "export", "--set", str(made_set().folder), "--to", "hf"]
+    command += [str(folder), *ENCODERS]
     given = {**os.environ, **hub.environment, "HF_HOME": str(tmp_path / "home"), "HF_DEBUG": "1"}  # all that it logs
     for _ in range(2):  # the second time the data set is there
         done = subprocess.run([*command, "--push", NAME], env=given, capture_output=True, text=True, check=False)
