@@ -9,9 +9,12 @@ import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 from rich.console import Console
+from stage_settings import TINY
 
 from raydd.code_version import code_version
 from raydd.errors import ConfigError
+from raydd.report.making import report_of_sweep
+from raydd.report.sets import Looks
 from raydd.settings import load
 from raydd.sweep import sweep
 
@@ -79,6 +82,62 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     more, shown = run({**settings, "sweep.finalists": 4})
     assert "finals of 3 trials in place of 4" in shown
     assert len(more.finalists) == 3
+
+
+ENCODER_SPACE = """
+def small(trial):
+    trial.suggest_float("distill.image_lr", 0.01, 0.1, log=True)
+    trial.suggest_categorical("experts.encoder_lr", [0.02, 0.05])
+    return {}
+"""
+
+
+def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, tiny_data, tmp_path):
+    (tmp_path / "mine.py").write_text((Path(__file__).parents[1] / "tiny_encoders.py").read_text())
+    (tmp_path / "space.py").write_text(ENCODER_SPACE)
+    settings = {
+        **TINY,
+        "data.root": str(tiny_data),
+        "encoders.image": f"{tmp_path}/mine.py:image",
+        "encoders.text": f"{tmp_path}/mine.py:text",
+        "distill.protocol": "encoder",
+        "distill.space": "pixels",
+        "distill.gradient": "constant-memory",
+        "distill.steps": 4,
+        "sweep.space": f"{tmp_path}/space.py:small",
+        "sweep.name": "trained",
+        "sweep.trials": 2,
+        "sweep.finalists": 1,
+        "sweep.stop_weak": False,
+        "place.home": str(tmp_path / "home"),
+    }
+    _, plan = run(settings, dry_run=True)
+    assert "to make: 24 training captions; images are read as pixels" in plan
+    result, shown = run(settings)
+    assert result.failed == {}
+    assert len(result.scores) == 2
+    assert "the best 1 again on pixels" in shown
+    assert "finals on pixels" in shown
+    assert f"best trial: {result.best.number}, val r_mean {result.best.cheap:.2f} on pixels" in shown
+    (finalist,) = result.finalists
+    assert finalist.number == result.best.number
+    assert len(finalist.test["r_mean"]["seeds"]) == 2
+    store = tmp_path / "home" / "store"
+    assert not (store / "features").exists()
+    made = {json.loads(file.read_text())["facts"]["protocol"] for file in store.glob("synthetic/*/manifest.json")}
+    assert made == {"encoder"}
+    client = MlflowClient(f"sqlite:///{tmp_path}/home/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
+    (final,) = [run for run in runs if run.info.run_name.startswith("final-")]
+    assert final.data.metrics["test/r_mean"] == pytest.approx(finalist.test["r_mean"]["mean"])
+    assert {run.data.params["distill.space"] for run in runs if run.info.run_name.startswith("trial-")} == {"pixels"}
+
+    _, again = run(settings)
+    assert "0 to run of 2 (2 complete)" in again
+    config = load(settings={"sweep.name": "trained", "place.home": settings["place.home"]})
+    page = report_of_sweep(config, Looks(), lambda *told: None, own_settings=True)
+    assert "image encoder and text head trained" in page.results_note
+    assert {row.kind for row in page.results} == {"ours", "baseline"}
 
 
 def test_a_dry_run_shows_the_plan_and_starts_nothing(ray_here, settings):

@@ -11,6 +11,7 @@ import raydd
 from raydd.data import feature_shards
 from raydd.place import open_store
 from raydd.settings import with_settings
+from trainables import features
 from trainables.features import ShardEncoder, make_features
 
 
@@ -71,3 +72,16 @@ def test_an_actor_that_dies_costs_the_shard_in_its_hands(mortal, tmp_path):
 def test_a_shard_that_kills_every_actor_ends_with_an_error(mortal):
     with pytest.raises(ray.exceptions.RayError):
         make_features(raydd.open(with_settings(mortal, {"encoders.image": "mortal_encoders:always"})), workers=2)
+
+
+def test_workers_encode_captions_alone_where_the_image_encoder_is_trained(config, monkeypatch):
+    asked = []
+
+    def encoded(config, listing, files, workers, gpus):
+        asked.extend(files)
+        return iter(())
+
+    monkeypatch.setattr(features, "_encoded", encoded)
+    trained = with_settings(config, {"distill.protocol": "encoder", "distill.space": "pixels"})
+    make_features(raydd.open(trained), workers=1)
+    assert asked == [f"{split}/texts-00000.safetensors" for split in ("train", "val", "test")]

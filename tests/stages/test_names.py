@@ -1,0 +1,102 @@
+"""The names of scores and selections: a setting that a row does not read does not rename it; one that is read does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage_settings import TINY
+
+import raydd
+from raydd import stages
+from raydd.config import Config, StudentsConfig
+from raydd.evaluate.retrieval import METRICS
+from raydd.progress import silent
+from raydd.protocols import HeadsWorkbench, Opened
+from raydd.protocols.selecting import selection_record
+from raydd.settings import load, with_settings
+from raydd.stages.students import recipe_content, val_r_mean
+from raydd.store import Store
+
+ENCODER = {"distill.protocol": "encoder", "distill.space": "pixels"}
+STUDENTS = {f"students.{name}": value for name, value in {"epochs": 9, "momentum": 0.5, "dropout": 0.5}.items()}
+
+
+@pytest.fixture
+def config(tiny_data: Path) -> Config:
+    return load(settings={**TINY, "data.root": str(tiny_data)})
+
+
+def names(config: Config, store: Store, row: str, settings: dict[str, Any]) -> set[str]:
+    """The names of a row's scores under these settings, each changed alone, and under none."""
+    changed = [{}, *({name: value} for name, value in settings.items())]
+    return {stages.scores_record(raydd.open(with_settings(config, one), store), row).fingerprint for one in changed}
+
+
+@pytest.mark.parametrize("protocol", [{}, ENCODER], ids=["heads", "encoder"])
+def test_scores_of_all_real_pairs_are_those_of_experts(config: Config, store: Store, protocol: dict[str, Any]) -> None:
+    config = with_settings(config, protocol)
+    unread = {**STUDENTS, "distill.pairs": 5, "distill.image_lr": 0.7, "experts.count": 1}
+    assert len(names(config, store, "full", unread)) == 1
+    read = {"experts.epochs": 2, "experts.seed": 3, "experts.lr": 0.3, "evaluate.split": "val", "evaluate.seeds": 3}
+    assert len(names(config, store, "full", read)) == 1 + len(read)
+
+
+@pytest.mark.parametrize("protocol", [{}, ENCODER], ids=["heads", "encoder"])
+def test_scores_of_random_pairs_are_those_of_students(config: Config, store: Store, protocol: dict[str, Any]) -> None:
+    config = with_settings(config, protocol)
+    unread = {"experts.lr": 0.3, "experts.seed": 3, "experts.count": 1, "distill.image_lr": 0.7, "distill.rank": 1}
+    assert len(names(config, store, "random", unread)) == 1
+    read = {**STUDENTS, "distill.pairs": 5, "evaluate.split": "val", "experts.temperature": 0.5}
+    assert len(names(config, store, "random", read)) == 1 + len(read)
+
+
+def test_scores_of_warmed_up_selections_are_those_of_their_experts(config: Config, store: Store) -> None:
+    read = {"experts.lr": 0.3, "experts.seed": 3, "distill.pairs": 5}
+    assert len(names(config, store, "herding", read)) == 1 + len(read)
+    assert len(names(config, store, "herding", {"experts.count": 1, "distill.image_lr": 0.7})) == 1
+
+
+def test_a_random_draw_has_no_experts_in_its_name(config: Config, store: Store) -> None:
+    other = with_settings(config, {"experts.lr": 0.3, "experts.seed": 3})
+    for name, same in (("random", True), ("herding", False)):
+        one, two = (
+            selection_record(HeadsWorkbench(each, store, silent, Opened()), name, 4, 0).fingerprint
+            for each in (config, other)
+        )
+        assert (one == two) == same, name
+
+
+def test_a_recipe_is_named_by_what_it_reads_and_by_nothing_that_is_neutral() -> None:
+    assert recipe_content(StudentsConfig(), 99) == {}
+    assert recipe_content(StudentsConfig(batch_size=99), 99) == {}
+    assert recipe_content(StudentsConfig(batch_size=98), 99) == {"batch_size": 98}
+    assert recipe_content(StudentsConfig(), 500) == {"batch_size": 128}
+    assert recipe_content(StudentsConfig(momentum=0.0, rate="published"), 99) == {"momentum": 0.0}
+    assert recipe_content(StudentsConfig(rate="published", epochs=3), 99) == {"rate": "published", "epochs": 3}
+
+
+def test_learning_rates_are_fitted_on_the_last_student_however_scores_are_chosen(
+    config: Config, store: Store, tmp_path: Path
+) -> None:
+    settings = {"distill.space": "features", "students.epochs": 10}
+    chosen = {**settings, "evaluate.choice": "best-on-split"}
+    work = raydd.open(with_settings(config, settings), store)
+    other = raydd.open(with_settings(config, chosen), Store(tmp_path / "other"))
+    made, again = stages.final_synthetic(work), stages.final_synthetic(other)
+    assert stages.synthetic_record(work).fingerprint == stages.synthetic_record(other).fingerprint
+    assert (made.rate_image, made.rate_text) == (again.rate_image, again.rate_text)
+    scored, best = (stages.synthetic_scores(one).mean for one in (work, other))
+    assert set(scored) == set(best) == set(METRICS)
+    assert best["r_mean"] >= scored["r_mean"]
+
+
+def test_val_r_mean_is_that_of_the_last_epoch(config: Config, store: Store) -> None:
+    work = raydd.open(with_settings(config, {"evaluate.choice": "best-on-split", "students.epochs": 10}), store)
+    pairs = work.real_set(work.select("random", 6, 0), (0.4, 0.4))
+    by_epoch: list[float] = []
+    for students in work.train_students(
+        pairs, [0], lambda _, them: by_epoch.append(work.score(them, "val")[0]["r_mean"])
+    ):
+        last = work.score(students, "val")[0]["r_mean"]
+    assert max(by_epoch) > last  # else this shows nothing
+    assert val_r_mean(work, pairs) == last
