@@ -10,8 +10,7 @@ import pytest
 from made_sets import made_set
 from made_studies import OBJECTIVES, searched
 
-from raydd.data import load_data
-from raydd.progress import silent
+import raydd
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts
 from raydd.report.sets import Looks, set_parts
@@ -55,9 +54,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 def page() -> str:
     """A page with every section: a sweep of 1,000 trials, and a small set with its pictures."""
     made = made_set()
-    shown = set_parts(
-        open_set(made.folder), load_data(made.config.data, made.store), made.config, Looks(frames=3), silent
-    )
+    shown = set_parts(open_set(made.folder), raydd.open(made.config, made.store), Looks(frames=3))
     parts = sweep_parts(searched(1000), OBJECTIVES, History("none", ""))
     return render(
         Page(
