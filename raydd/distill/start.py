@@ -6,7 +6,6 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from raydd.data.feature_rows import CaptionRows
-from raydd.data.features import SplitFeatures
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 
@@ -25,32 +24,6 @@ class Captions(Protocol):
         ...
 
 
-def start_set(
-    features: SplitFeatures,
-    captions: Int[Tensor, "N"],
-    *,
-    seed: int,
-    rate: float,
-    similarity: str,
-    rank: int,
-    alpha: float,
-    loss: str,
-) -> SyntheticSet:
-    """Real pairs as a synthetic set: their features, the identity as similarity, both rates at `rate`."""
-    images = features.images.gather(features.image_of_text[captions], 0)
-    return start_of(
-        images,
-        features,
-        captions,
-        seed=seed,
-        rates=(rate, rate),
-        similarity=similarity,
-        rank=rank,
-        alpha=alpha,
-        loss=loss,
-    )
-
-
 def start_of(
     image_features: Float[Tensor, "N d"],
     split: Captions,
@@ -64,7 +37,7 @@ def start_of(
     loss: str,
     pixels: UInt8[Tensor, "N 3 S S"] | None = None,
 ) -> SyntheticSet:
-    """The same with image features in hand, and a rate for each side."""
+    """Real pairs as a synthetic set: their features, the identity as similarity, a learning rate for each side."""
     generator = Generator().manual_seed(seed)
     return SyntheticSet(
         image_features,

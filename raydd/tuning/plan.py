@@ -13,8 +13,8 @@ from rich.table import Table
 from raydd.cluster.worker_settings import hide_password
 from raydd.config import Config
 from raydd.cost.seconds import expert_seconds, pixel_seconds, trial_seconds
-from raydd.protocols import Workbench, changed, trial_settings
-from raydd.settings import flatten
+from raydd.protocols import Workbench, open_workbench, trial_settings
+from raydd.settings import with_settings
 from raydd.terminal.text import duration
 from raydd.tuning import study as studies
 from search_spaces import Space
@@ -110,14 +110,10 @@ def make_plan(
             ("experts", f"{count - missing} of {count} there in the base recipe"),
         )
         coming = drawn[done.total() :][:left] or drawn
-        trials = [changed(work, _differing(config, trial) | trial_settings(config)) for trial in coming]
+        shared = work.store, work.progress, work.opened
+        trials = [open_workbench(with_settings(trial, trial_settings(config)), *shared) for trial in coming]
         seconds = _expected(work, study, trials, left) / max(1, at_once)
     return Plan(config, space, done, at_once, prepared, records, seconds, _final_seconds(work))
-
-
-def _differing(base: Config, trial: Config) -> dict[str, Any]:
-    known = flatten(base)
-    return {name: value for name, value in flatten(trial).items() if value != known[name]}
 
 
 def _final_seconds(work: Workbench[Any]) -> float:

@@ -10,11 +10,11 @@ from small_pairs import Split
 from torch import Tensor, nn
 
 from raydd.config import DistillConfig
+from raydd.distill import start as starts
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.selections.random_pairs import random_captions
-from raydd.distill.start import start_set
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
 
@@ -35,11 +35,13 @@ def distillation(
 
 
 def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
-    return start_set(
+    captions = random_captions(split.image_of_text, config.pairs, config.seed)
+    return starts.start_of(
+        split.images.gather(split.image_of_text[captions], 0),
         split,
-        random_captions(split.image_of_text, config.pairs, config.seed),
+        captions,
         seed=config.seed,
-        rate=config.start_rate,
+        rates=(config.start_rate, config.start_rate),
         similarity=config.similarity,
         rank=config.rank,
         alpha=config.alpha,
