@@ -4,7 +4,7 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from raydd.distill.methods.scripts import FLICKR30K_100, SIMILARITY
+from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY
 
 # raydd's defaults for features with twice their student steps, and what is published for all of them (Flickr30k, 100
 # pairs) in what carries over.

@@ -7,12 +7,11 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raydd import stages
-from raydd.cluster.claims import Claimant
-from raydd.cluster.share_making import share_making
+from raydd.cluster.claims import Claimant, share_making
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.errors import PlaceError
-from raydd.evaluate.scores import TRIAL_SEEDS
+from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, Workbench, open_workbench, trial_settings
 from raydd.settings import with_settings

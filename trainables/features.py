@@ -8,11 +8,13 @@ again, and given that shard anew.
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
+from raydd.data.checking import Judged, judge
+from raydd.data.images import ImageSource
 from raydd.place import device_of, home, open_store, use_threads
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def shared_by_workers(work: "Workbench[Any]") -> "Iterator[Workbench[Any]]":
     prepare_environment(address)
     from raydd.cluster.connect import cluster
     from raydd.protocols import Opened, open_workbench
-    from trainables.checking import check_on_workers
+    from trainables.features import check_on_workers
 
     with cluster(address, home(work.config.place)):
         yield open_workbench(work.config, work.store, work.progress, Opened(check=check_on_workers))
@@ -114,3 +116,20 @@ class ShardEncoder:
         else:
             write_texts(*given, self._text_encoder, only={shard.file})
         return row
+
+
+IMAGES = 128  # of a task: seconds of work, so that a lost node costs little
+
+
+def check_on_workers(images: Sequence[ImageSource]) -> Iterator[Judged]:
+    """Judge images on the CPUs of the cluster that this process is connected to, in their order."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(_judge_all)
+    parts = [images[start : start + IMAGES] for start in range(0, len(images), IMAGES)]
+    for judged in ray.get([task.remote(part) for part in parts]):
+        yield from judged
+
+
+def _judge_all(images: Sequence[ImageSource]) -> list[Judged]:
+    return [judge(image) for image in images]

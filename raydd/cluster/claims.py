@@ -1,5 +1,7 @@
 """Who makes which shared record: one Ray actor that grants claims, so that no trial computes what another one does.
 
+Whoever claims a record makes it, the others wait.
+
 A claim is only a courtesy: a record is written by whoever finishes it, whole, so a claim granted twice costs time and
 nothing else. A holder that falls silent (killed, its node lost) loses its claims to whoever asks next.
 """
@@ -14,7 +16,10 @@ from typing import Any, Self
 import ray
 
 from raydd.cluster.graceful_exit import exit_waits
+from raydd.distill.trajectories import Trajectories
 from raydd.progress import Leave
+from raydd.protocols import Workbench
+from raydd.store import fingerprint
 
 NAMESPACE = "raydd"
 BEAT_SECONDS = 2.0
@@ -151,3 +156,25 @@ def open_claims(store_root: str) -> Any:
     name = f"claims-{hashlib.sha256(store_root.encode()).hexdigest()[:16]}"
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Claims)
     return actor.options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote()
+
+
+WAIT_SECONDS = 1.0  # between two looks at what others are making
+
+
+def share_making(work: Workbench[Any], claimant: Claimant) -> None:
+    """Have what a distillation reads in the store, made together with everybody who needs the same."""
+    config = work.config
+    sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
+    with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
+        work.prepare()
+    experts, epochs = work.open_experts(), config.distill.expert_epochs
+    while missing := experts.missing(epochs):
+        if not any(_trained(work, experts, claimant, expert) for expert in missing):
+            time.sleep(WAIT_SECONDS)  # others are at all of them
+
+
+def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
+    with claimant.holding(f"experts {experts.record.fingerprint} {expert}") as granted:
+        if granted:
+            work.train_expert(experts, expert, work.config.distill.expert_epochs)
+    return granted

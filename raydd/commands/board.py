@@ -35,7 +35,7 @@ class Options(cli.Options):
 def main(options: Options) -> int:
     """Serve the pages and say where they are."""
     from raydd.place import home, mlflow_address
-    from raydd.tracking.views import keep_view
+    from raydd.tracking.connection import keep_view
 
     place, console = options.settings.place, Console()
     address, folder = mlflow_address(place), home(place)

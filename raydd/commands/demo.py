@@ -52,7 +52,7 @@ def main(options: Options) -> int:
     from raydd.stages import run
     from raydd.sweep import sweep
     from raydd.terminal.progress import progress_on
-    from raydd.terminal.tables import scores_table
+    from raydd.terminal.text import scores_table
     from trainables.experts import make_experts
 
     began, config, console = time.monotonic(), options.settings, Console()

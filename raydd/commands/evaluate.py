@@ -34,7 +34,7 @@ def main(options: Options) -> int:
     from raydd.place import open_store, use_threads
     from raydd.sets.read import open_set, store_of
     from raydd.terminal.progress import progress_on
-    from raydd.terminal.tables import scores_table
+    from raydd.terminal.text import scores_table
 
     config, console = options.settings, Console()
     use_threads(config.place)

@@ -32,8 +32,7 @@ def main(options: Options) -> int:
     """Write the files, say which, and push them if asked."""
     if not options.set:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
-    from raydd.export.exporting import export_set
-    from raydd.export.pushing import push
+    from raydd.export.exporting import export_set, push
     from raydd.place import use_threads
 
     use_threads(options.settings.place)

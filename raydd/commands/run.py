@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raydd import cli
-from raydd.terminal.tables import scores_table
+from raydd.terminal.text import scores_table
 
 
 @dataclass(frozen=True, kw_only=True)

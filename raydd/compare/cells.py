@@ -9,7 +9,7 @@ from typing import Any
 from raydd.config import Config
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
-from raydd.evaluate.scores import Scores
+from raydd.evaluate.retrieval import Scores
 from raydd.presets import PRESETS
 from raydd.protocols import Workbench
 from raydd.settings import with_settings

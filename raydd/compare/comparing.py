@@ -12,9 +12,8 @@ from ray.exceptions import RayError
 from rich.console import Console
 from rich.table import Table
 
-from raydd.cluster.claims import Claimant, open_claims
+from raydd.cluster.claims import Claimant, open_claims, share_making
 from raydd.cluster.connect import cluster, reason_of
-from raydd.cluster.share_making import share_making
 from raydd.cluster.worker_settings import settled
 from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.compare.table import write_comparison

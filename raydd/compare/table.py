@@ -13,7 +13,7 @@ from raydd.compare.cells import Row
 from raydd.evaluate.published import Published, published_rows
 from raydd.evaluate.significance import LEVEL, p_values_against_best
 from raydd.protocols import trains
-from raydd.terminal.tables import COLUMNS
+from raydd.terminal.text import COLUMNS
 
 FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")

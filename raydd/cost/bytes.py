@@ -8,9 +8,9 @@ from torch import nn
 from torch.func import functional_call
 
 from raydd.config import Config
-from raydd.distill.encoding import KEPT_BYTES
 from raydd.distill.heads import head_size
-from raydd.evaluate.scores import TRIAL_SEEDS
+from raydd.distill.image_variables import KEPT_BYTES
+from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.memory import kept_by_autograd
 
 _HALF, _SINGLE = 2, 4  # bytes of a stored and of a computed number

@@ -13,7 +13,7 @@ import torch
 from raydd.config import Config, EncodersConfig
 from raydd.cost.bytes import parameters_of
 from raydd.data import load_image_encoder
-from raydd.evaluate.scores import TRIAL_SEEDS
+from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.place import images_at_once, one_thread
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from raydd.data.image_paths import ImagePaths
 from raydd.data.images import FileImage, ImageSource
 from raydd.data.listing import SPLITS, Entry, Problem, Split
-from raydd.data.readers.row_groups import ParquetImage
+from raydd.data.readers.parquet_files import ParquetImage
 from raydd.data.readers.tar_shards import TarImage
 from raydd.errors import DataError, RecordError
 from raydd.store import Record, Store

@@ -16,12 +16,11 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.feature_rows import CaptionRows
-from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
+from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, Weights, leaves
 from raydd.distill.encoder_student import Networks
 from raydd.distill.experts import expert_loss
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.trajectories import Trajectories
-from raydd.distill.weights import Weights, leaves
 from raydd.store import Record
 
 VERSION = 2  # 2: sealed to their place

@@ -18,10 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
+from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, Weights, inner, leaves, moved, squared_distance
 from raydd.distill.encoder_student import Networks, StudentStep
 from raydd.distill.matching import LearnedPairs, Matching, StudentRun, matching_loss
-from raydd.distill.weights import Weights, inner, leaves, moved, squared_distance
 
 
 def matching_gradient(

@@ -11,7 +11,7 @@ Norm layers stay in eval mode: their statistics are the pretrained ones, their w
 Letters: B minibatch, S side in pixels, D width of the features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +20,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from raydd.distill.weights import Weights, leaves
+Weights = dict[str, Tensor]
+
+
+def leaves(weights: Mapping[str, Tensor]) -> Weights:
+    """The same numbers, as leaves that gradients can be taken at."""
+    return {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+
+
+def inner(one: Weights, other: Weights) -> Float[Tensor, ""]:
+    """<one, other> over all weights."""
+    return torch.stack([(part * other[name]).sum() for name, part in one.items()]).sum()
+
+
+def moved(weights: Weights, along: Weights, by: float) -> Weights:
+    """weights + by · along."""
+    return {name: torch.add(weight, along[name], alpha=by) for name, weight in weights.items()}
+
+
+def scaled(weights: Weights, by: float) -> Weights:
+    """by · weights."""
+    return {name: weight * by for name, weight in weights.items()}
+
+
+def squared_distance(one: Weights, other: Weights) -> Float[Tensor, ""]:
+    """|one - other|²."""
+    return torch.stack([(part - other[name]).square().sum() for name, part in one.items()]).sum()
+
 
 Precision = Literal["float32", "bfloat16"]
 

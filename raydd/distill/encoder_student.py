@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.distill.blending import blend
+from raydd.distill.encoder_passes import Weights, moved, scaled
 from raydd.distill.heads import Head, project, to_sphere
 from raydd.distill.losses import Loss
-from raydd.distill.weights import Weights, moved, scaled
 
 
 class Networks(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from raydd.distill.encoding import Encode
+from raydd.distill.image_variables import Encode
 from raydd.errors import NonFiniteError
 
 # Of Adam: shorter memories than usual, since the gradient turns quickly. After 100 steps on four images they leave 42

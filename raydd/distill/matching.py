@@ -1,4 +1,4 @@
-"""The matching loss and what its two gradients share (`head_gradient`, `encoder_gradient`).
+"""The matching loss, its gradient through students that train heads, and what `encoder_gradient` shares with that.
 
 The matching loss is the distance from where a student ends to the expert's target, divided by the distance from where
 it started.
@@ -8,15 +8,18 @@ Letters: N synthetic pairs, S side in pixels, d and e widths of the image and th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from raydd.distill.experts import Heads
+from raydd.distill.heads import Head
 from raydd.distill.losses import Loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import StudentPlan
+from raydd.distill.student import StudentPlan, WalkingHead, walk
 from raydd.errors import NonFiniteError
 
 
@@ -131,3 +134,32 @@ def matching_loss(
     if merged:
         return torch.as_tensor(sum(ends.values()) / sum(begins.values())), fractions
     return torch.as_tensor(sum(ends[name] / begins[name] for name in students)), fractions
+
+
+def heads_gradient(run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
+    """The matching loss of a student that starts at `start`, with `target` as its target, and the loss's gradient.
+
+    Args:
+        run: the student's plan, loss and temperature, and what of it is matched.
+        start: the expert's snapshot that the student starts from.
+        target: the expert's later snapshot.
+        pairs: the synthetic pairs, `images` being features; a gradient is taken at each tensor that requires one.
+
+    Raises:
+        NonFiniteError: start and target are equal.
+    """
+    image_start, text_start, image_target, text_target = (_on(head, pairs.device) for head in (*start, *target))
+    image = WalkingHead(image_start, pairs.images, pairs.rates[0], through_steps=run.exact)
+    text = WalkingHead(text_start, pairs.texts, pairs.rates[1], through_steps=run.exact)
+    loss_of = partial(run.loss, parameters=pairs.loss)
+    losses = walk(image, text, run.plan, pairs.similarity.minibatch, loss_of, run.temperature)
+    students, targets = {"image": image, "text": text}, {"image": image_target, "text": text_target}
+    loss, fractions = matching_loss({side: students[side] for side in run.matched}, targets, merged=run.merged)
+    at = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}
+    found = torch.autograd.grad(loss, list(at.values()), allow_unused=True)
+    gradients = {name: gradient for name, gradient in zip(at, found, strict=True) if gradient is not None}
+    return Matching(float(loss.detach()), fractions, [float(value.detach()) for value in losses], gradients)
+
+
+def _on(head: Head, device: str) -> Head:
+    return Head(*(part.to(device) for part in head))

@@ -1,13 +1,14 @@
-"""The synthetic set: what a distillation gives, and what a student trains on."""
+"""The synthetic set: what a distillation gives, what a student trains on, and the real pairs that it begins as."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Generator, Tensor
 
+from raydd.data.feature_rows import CaptionRows
 from raydd.distill.set_shapes import FACTOR, LOSS, require_consistent
 from raydd.distill.similarity import Similarity
 
@@ -89,3 +90,44 @@ class SyntheticSet:
             named.get("pixels"),
             {name.removeprefix(LOSS): float(part) for name, part in named.items() if name.startswith(LOSS)},
         )
+
+
+class Captions(Protocol):
+    """Caption features of a split and whose captions they are."""
+
+    @property
+    def texts(self) -> CaptionRows:
+        """Caption features."""
+        ...
+
+    @property
+    def image_of_text(self) -> Int[Tensor, "C"]:
+        """Index of each caption's image."""
+        ...
+
+
+def start_of(
+    image_features: Float[Tensor, "N d"],
+    split: Captions,
+    captions: Int[Tensor, "N"],
+    *,
+    seed: int,
+    rates: tuple[float, float],
+    similarity: str,
+    rank: int = 1,
+    alpha: float = 1.0,
+    loss: str,
+    pixels: UInt8[Tensor, "N 3 S S"] | None = None,
+) -> SyntheticSet:
+    """Real pairs as a synthetic set: their features, the identity as similarity, a learning rate for each side."""
+    generator = Generator().manual_seed(seed)
+    return SyntheticSet(
+        image_features,
+        split.texts[captions].float(),
+        Similarity.start(similarity, len(captions), rank=rank, alpha=alpha, generator=generator),  # type: ignore[arg-type]
+        *rates,
+        loss,
+        split.image_of_text[captions],
+        captions,
+        pixels,
+    )

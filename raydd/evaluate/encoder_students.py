@@ -11,12 +11,11 @@ from jaxtyping import Float, Float16, Int, UInt8
 from torch import Generator, Tensor
 
 from raydd.config import StudentsConfig
-from raydd.distill.encoder_passes import SeenImages, TrainedEncoder
+from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, leaves
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.losses import find_loss
 from raydd.distill.synthetic import SyntheticSet
-from raydd.distill.weights import leaves
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import retrieval_scores
 from raydd.evaluate.students import FIRST_SEED, epochs_of, optimizer_of

@@ -1,7 +1,8 @@
-"""Retrieval scores of embeddings: text retrieval TR@K (image to text), image retrieval IR@K (text to image), r_mean.
+"""Retrieval scores of embeddings, TR@K (image to text), IR@K (text to image), r_mean; those of several seeds."""
 
-Letters: I images, C captions, D shared width.
-"""
+import statistics
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,36 @@ from torch import Tensor
 
 from raydd.distill.products import linear
 from raydd.errors import NonFiniteError
+
+TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials, while the finals take `evaluate.seeds`
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Retrieval scores in percent, one dictionary a student seed."""
+
+    seeds: tuple[dict[str, float], ...]
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Mean over seeds of each metric."""
+        return {metric: statistics.fmean(seed[metric] for seed in self.seeds) for metric in METRICS}
+
+    @property
+    def std(self) -> dict[str, float]:
+        """Standard deviation over seeds (n - 1), 0 for one seed."""
+        if len(self.seeds) == 1:
+            return dict.fromkeys(METRICS, 0.0)
+        return {metric: statistics.stdev(seed[metric] for seed in self.seeds) for metric in METRICS}
+
+    def as_json(self) -> dict[str, Any]:
+        """`{"r_mean": {"mean": …, "std": …, "seeds": […]}, …}`, metric by metric."""
+        mean, std = self.mean, self.std
+        return {
+            metric: {"mean": mean[metric], "std": std[metric], "seeds": [seed[metric] for seed in self.seeds]}
+            for metric in reversed(METRICS)
+        }
+
 
 KS = (1, 5, 10)
 METRICS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS), "IR_mean", "TR_mean", "r_mean")

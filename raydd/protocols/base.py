@@ -36,7 +36,9 @@ from raydd.data import (
 from raydd.data.checking import Check, check_on_threads
 from raydd.data.encoders import resized
 from raydd.data.images import ImageSource
+from raydd.distill.encoder_passes import TrainedEncoder, Weights
 from raydd.distill.engine import Distillation
+from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
 from raydd.evaluate.collapse import collapse_measures
@@ -398,3 +400,37 @@ class Workbench(ABC, Generic[Networks]):
     def images_at_once(self) -> int:
         """Images whose graph fits in memory."""
         return images_at_once(self.config.place, self.device)
+
+
+_NAMES = ("projection.weight", "projection.bias", "fc.weight", "fc.bias", "norm.weight", "norm.bias")
+
+
+class HeadModule(nn.Module):
+    """A projection head with its weights: from features to unit embeddings."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        for name, part in head._asdict().items():
+            self.register_buffer(name, part.cpu())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [B d] to embeddings [B D] of length 1."""
+        return embed(Head(**dict(self.named_buffers())), features)
+
+
+class EncoderModule(nn.Module):
+    """An image encoder with a student's weights: from pixels in 0 to 1 to unit embeddings."""
+
+    def __init__(self, encoder: TrainedEncoder, weights: Weights) -> None:
+        super().__init__()
+        self.encoder = encoder.module.cpu()
+        self.encoder.load_state_dict({name: weight.cpu() for name, weight in weights.items()}, strict=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [B 3 S S] to embeddings [B D] of length 1."""
+        return to_sphere(self.encoder(pixels))
+
+
+def head_tensors(side: str, head: Head) -> dict[str, Tensor]:
+    """A head's parameters named as `torch.nn` names them, under `image.` or `text.`."""
+    return {f"{side}.{name}": part.cpu().contiguous() for name, part in zip(_NAMES, head, strict=True)}

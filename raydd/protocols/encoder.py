@@ -26,13 +26,11 @@ from raydd.distill.engine import Distillation
 from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.image_variables import TrainedPixels
 from raydd.distill.selections.random_pairs import random_captions
-from raydd.distill.start import start_of
-from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of, extend
 from raydd.errors import ConfigError
 from raydd.evaluate.encoder_students import embed_pairs, score_networks, train_student
-from raydd.protocols.base import Workbench
-from raydd.protocols.student_modules import EncoderModule, HeadModule, head_tensors
+from raydd.protocols.base import EncoderModule, HeadModule, Workbench, head_tensors
 from raydd.store import Record
 
 _FLOAT = 4  # bytes

@@ -29,13 +29,11 @@ from raydd.distill.experts import Experts, Heads
 from raydd.distill.heads import Head, embed
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.selections import SELECTIONS
-from raydd.distill.start import start_of
-from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of
 from raydd.evaluate.students import score_heads, synthetic_pairs, train_students
 from raydd.protocols import selecting
-from raydd.protocols.base import Workbench
-from raydd.protocols.student_modules import HeadModule, head_tensors
+from raydd.protocols.base import HeadModule, Workbench, head_tensors
 from raydd.store import Record
 
 _FLOAT = 4  # bytes

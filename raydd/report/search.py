@@ -10,13 +10,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raydd.charts import sweeps as charts
 from raydd.charts.chart import Chart, curves
-from raydd.charts.trials import Trial, best_first, choices, front
+from raydd.charts.sweeps import Trial, best_first, choices, front
 from raydd.report.sets import MEASURES
 from raydd.terminal.text import brief, duration
 from raydd.tracking.history import History
 from raydd.tuning import study as studies
-from raydd.tuning.importance import importances
 from raydd.tuning.lease import is_driven
+from raydd.tuning.results import importances
 
 TABLED = 50  # trials in the page's table
 CURVES = 6  # trials whose collapse is drawn over the steps

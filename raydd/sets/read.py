@@ -19,8 +19,7 @@ from raydd.config import PlaceConfig
 from raydd.data import DataSet, Pairs
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, RecordError
-from raydd.evaluate.retrieval import METRICS
-from raydd.evaluate.scores import Scores
+from raydd.evaluate.retrieval import METRICS, Scores
 from raydd.place import open_store
 from raydd.sets.provenance import Name, Provenance, checked
 from raydd.sets.write import PAIRS, SET, image_file

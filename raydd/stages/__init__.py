@@ -14,8 +14,7 @@ from raydd.stages.distilling import (
     records_of,
     synthetic_record,
 )
-from raydd.stages.evaluating import full_scores, scores_of, scores_record, selected_scores, synthetic_scores
-from raydd.stages.pipeline import run
+from raydd.stages.evaluating import full_scores, run, scores_of, scores_record, selected_scores, synthetic_scores
 from raydd.stages.students import fit_rates, score_students
 
 __all__ = [

@@ -10,8 +10,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.protocols import Workbench, changed
 from raydd.sets.read import load_synthetic
 from raydd.stages.inverting import inverted
-from raydd.stages.matching import CURVE, Phase, match
-from raydd.stages.notes import Log
+from raydd.stages.matching import CURVE, Log, Phase, match
 from raydd.stages.oom_retry import within_memory
 from raydd.stages.students import recipe_content
 from raydd.store import Record

@@ -1,9 +1,12 @@
 """One phase of a distillation: matching steps until the record is complete, interrupted at any time."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor
 
 from raydd.config import DistillConfig
 from raydd.data.encoders import image_identity, text_identity
@@ -16,9 +19,51 @@ from raydd.protocols import Workbench
 from raydd.sets.provenance import Provenance, Upstream
 from raydd.sets.read import load_synthetic
 from raydd.sets.write import write_set
-from raydd.stages.notes import Log, Points, without_log
 from raydd.stages.students import fit_rates
 from raydd.store import Record
+
+Points = list[dict[str, float]]
+_STEPS, _COLLAPSE = "curve.", "collapse."  # prefixes of the columns
+
+
+@dataclass
+class Log:
+    """The notes of one distillation."""
+
+    steps: Points = field(default_factory=list)
+    """Metrics of each step."""
+    collapse: Points = field(default_factory=list)
+    """Collapse measures, and the `step` after which they were taken."""
+
+    def last_means(self, count: int) -> dict[str, float]:
+        """Means of the metrics over the last so many steps."""
+        last = self.steps[-count:] if count else []
+        return {name: sum(step[name] for step in last) / len(last) for name in last[0]} if last else {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All notes, one tensor a column."""
+        return _to_tensors(self.steps, _STEPS) | _to_tensors(self.collapse, _COLLAPSE)
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+        """The notes that `tensors` gave; tensors of other names are passed over."""
+        return cls(_of_tensors(tensors, _STEPS), _of_tensors(tensors, _COLLAPSE))
+
+
+def without_log(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that are no notes."""
+    return {name: value for name, value in tensors.items() if not name.startswith((_STEPS, _COLLAPSE))}
+
+
+def _to_tensors(points: Sequence[dict[str, float]], prefix: str) -> dict[str, Tensor]:
+    names = points[0] if points else {}
+    return {prefix + name: torch.tensor([point[name] for point in points], dtype=torch.float64) for name in names}
+
+
+def _of_tensors(tensors: dict[str, Tensor], prefix: str) -> Points:
+    columns = {name.removeprefix(prefix): value.tolist() for name, value in tensors.items() if name.startswith(prefix)}
+    return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
+
 
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"

@@ -8,7 +8,7 @@ from typing import Any
 from raydd.config import StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.evaluate.scores import Scores
+from raydd.evaluate.retrieval import Scores
 from raydd.protocols import Workbench, changed
 
 CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested

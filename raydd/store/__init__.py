@@ -3,8 +3,7 @@
 `Store` reads and writes files, `Record` groups the files of one stage's result. Nothing else touches storage.
 """
 
-from raydd.store.fingerprints import fingerprint
-from raydd.store.records import Record
+from raydd.store.records import Record, fingerprint
 from raydd.store.storage import Store
 
 __all__ = ["Record", "Store", "fingerprint"]

@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from raydd.errors import RecordError
 from raydd.progress import Progress, silent
-from raydd.store.fingerprints import LENGTH
-from raydd.store.records import MANIFEST, Record
+from raydd.store.records import LENGTH, MANIFEST, Record
 from raydd.store.seals import sealable
 from raydd.store.storage import Store, Stored
 

@@ -1,8 +1,10 @@
-"""Short texts: a curve, settings, a duration, each on one line; they show over ssh as well."""
+"""What is printed: a curve, settings or a duration on one line, scores as a table; they show over ssh as well."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rich.table import Table
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -37,3 +39,19 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+COLUMNS = ("IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "r_mean")
+
+
+def scores_table(
+    rows: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str, columns: Sequence[str] = COLUMNS
+) -> Table:
+    """Mean ± standard deviation of each metric; a row is what `Scores.as_json` gives."""
+    table = Table(title=title)
+    table.add_column("trained on")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(f"{row[column]['mean']:.1f} ± {row[column]['std']:.1f}" for column in columns))
+    return table

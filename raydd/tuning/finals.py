@@ -10,9 +10,8 @@ from ray.exceptions import RayError
 from scipy.stats import rankdata
 
 from raydd import stages
-from raydd.cluster.claims import Claimant
+from raydd.cluster.claims import Claimant, share_making
 from raydd.cluster.connect import reason_of
-from raydd.cluster.share_making import share_making
 from raydd.config import Config
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, changed, open_workbench

@@ -112,7 +112,7 @@ class Logbook:
 
         Args:
             result: what came out.
-            shares: the settings' importance for val r_mean, see `raydd.tuning.importance`; zeros are not drawn.
+            shares: the settings' importance for val r_mean, see `raydd.tuning.results`; zeros are not drawn.
         """
         self._sweep.figure("figures/history.png", lambda: figures.search_history(result.scores, result.stopped))
         if any(shares.values()):

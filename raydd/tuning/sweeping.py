@@ -24,18 +24,15 @@ from raydd.terminal.progress import progress_on
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate, Finalist, run_finals
-from raydd.tuning.gpu_share import with_gpu_share
-from raydd.tuning.importance import importances
 from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
-from raydd.tuning.plan import Plan, make_plan
-from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude
+from raydd.tuning.plan import Plan, make_plan, with_gpu_share
+from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
-from trainables.checking import check_on_workers
 from trainables.distill import distill_trial
-from trainables.features import make_features
+from trainables.features import check_on_workers, make_features
 
 ENCODERS = 8  # workers that share a data set out on a cluster; a shard each at a time
 MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU

@@ -16,7 +16,7 @@ from raydd.cost.bytes import (
 )
 from raydd.distill.experts import Experts
 from raydd.distill.heads import head_size
-from raydd.evaluate.scores import TRIAL_SEEDS
+from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.settings import load
 from raydd.store import Record, Store
 

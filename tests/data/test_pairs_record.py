@@ -13,7 +13,7 @@ from raydd.data.image_paths import ImagePaths
 from raydd.data.images import FileImage
 from raydd.data.pairs_record import Listed, open_pairs, require_known_sources, write_pairs
 from raydd.data.readers import find_reader
-from raydd.data.readers.row_groups import ParquetImage
+from raydd.data.readers.parquet_files import ParquetImage
 from raydd.data.readers.tar_shards import TarImage
 from raydd.errors import DataError, RecordError
 from raydd.store import Store

@@ -10,12 +10,11 @@ from small_pairs import Split
 from torch import Tensor, nn
 
 from raydd.config import DistillConfig
-from raydd.distill import start as starts
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.selections.random_pairs import random_captions
-from raydd.distill.synthetic import SyntheticSet
+from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.errors import NonFiniteError, RecordError
 
 BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, target_epochs=2, space="features")
@@ -34,9 +33,9 @@ def distillation(
     return Distillation(start, experts, config, image, text_spread=spread, temperature=0.07)
 
 
-def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
+def begun(split: Split, config: DistillConfig) -> SyntheticSet:
     captions = random_captions(split.image_of_text, config.pairs, config.seed)
-    return starts.start_of(
+    return start_of(
         split.images.gather(split.image_of_text[captions], 0),
         split,
         captions,
@@ -51,7 +50,7 @@ def start_of(split: Split, config: DistillConfig) -> SyntheticSet:
 
 def begin(split: Split, experts: Experts, **changes: Any) -> Distillation:
     config = replace(BASE, **changes)
-    return distillation(split, start_of(split, config), experts, config, LearnedFeatures(spread_of(split)))
+    return distillation(split, begun(split, config), experts, config, LearnedFeatures(spread_of(split)))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +193,7 @@ class TinyEncoder(nn.Module):
 def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1) -> Distillation:
     config = replace(BASE, space="pixels", image_lr=0.1, steps_per_encoding=every)
     pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    start = replace(start_of(split, config), pixels=pixels)
+    start = replace(begun(split, config), pixels=pixels)
     image = LearnedPixels(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch, spread_of(split))
     return distillation(split, start, experts, config, image)
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from bench.unrolled_encoder import unrolled_loss
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
-from raydd.distill.head_gradient import heads_gradient
 from raydd.distill.heads import Head, initial_heads, project
 from raydd.distill.losses import find_loss
-from raydd.distill.matching import LearnedPairs, StudentRun
+from raydd.distill.matching import LearnedPairs, StudentRun, heads_gradient
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
 

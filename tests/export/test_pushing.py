@@ -10,7 +10,7 @@ from hub_server import TOKEN, USER, Hub, hub  # noqa: F401
 from made_sets import ENCODERS, made_set
 
 from raydd.errors import ConfigError
-from raydd.export.pushing import push
+from raydd.export.exporting import push
 
 NAME = f"{USER}/stamps-6"
 

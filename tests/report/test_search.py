@@ -7,7 +7,7 @@ import pytest
 from made_studies import OBJECTIVES, searched
 
 from raydd.charts import sweeps as charts
-from raydd.charts.trials import best_first, choices, front
+from raydd.charts.sweeps import best_first, choices, front
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts, trials_of
 from raydd.tracking.history import History

@@ -17,7 +17,7 @@ import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.data import load_image_encoder
-from raydd.distill import engine, head_gradient
+from raydd.distill import engine, matching
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import set_of_record
@@ -149,7 +149,7 @@ def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
     config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = with_settings(config, {"distill.space": "features"})
-    matched = head_gradient.matching_loss
+    matched = matching.matching_loss
 
     def poisoned(*arguments: Any, **options: Any) -> Any:
         loss, fractions = matched(*arguments, **options)
@@ -157,7 +157,7 @@ def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
         return (loss * torch.nan if len(calls) == 5 else loss), fractions
 
     calls: list[int] = []
-    monkeypatch.setattr(head_gradient, "matching_loss", poisoned)
+    monkeypatch.setattr(matching, "matching_loss", poisoned)
     with pytest.raises(NonFiniteError, match="Step 4: loss is nan"):
         stages.final_synthetic(raydd.open(config, store))
     record = stages.synthetic_record(raydd.open(config, store))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from raydd.errors import RecordError
 from raydd.store import Record, Store, fingerprint, storage
-from raydd.store.fingerprints import canonical
+from raydd.store.records import canonical
 
 SETTINGS = st.dictionaries(
     st.text(max_size=5), st.one_of(st.integers(), st.booleans(), st.none(), st.text(max_size=5)), max_size=5

@@ -2,10 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from raydd.tracking.connection import connect
+from raydd.tracking.connection import COLUMNS, KEY, connect, keep_view
 from raydd.tracking.history import History
 from raydd.tracking.runs import Tracking
-from raydd.tracking.views import COLUMNS, KEY, keep_view
 
 
 @pytest.fixture(scope="module")

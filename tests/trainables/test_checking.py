@@ -6,18 +6,18 @@ import raydd
 from raydd.data.checking import check_on_threads
 from raydd.data.images import FileImage
 from raydd.settings import with_settings
-from trainables import checking
+from trainables import features
 from trainables.features import shared_by_workers
 
 
 @pytest.mark.slow
 def test_the_cluster_s_cpus_find_what_this_process_does(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(checking, "IMAGES", 5)
+    monkeypatch.setattr(features, "IMAGES", 5)
     root = Path(config.data.root)
     (root / "images" / "val1.png").write_bytes(b"no picture")
     images = [FileImage(path.name, str(path)) for path in sorted((root / "images").iterdir())]
     with shared_by_workers(raydd.open(config)) as work:
-        assert list(checking.check_on_workers(images)) == list(check_on_threads(images))
+        assert list(features.check_on_workers(images)) == list(check_on_threads(images))
         shared = work.data
     alone = raydd.open(with_settings(config, {"place.home": str(tmp_path / "alone")})).data
     assert shared.fingerprint == alone.fingerprint

@@ -7,7 +7,7 @@ import torch
 
 import raydd
 from raydd import stages
-from raydd.cluster.share_making import share_making
+from raydd.cluster.claims import share_making
 from raydd.cluster.trial_report import TrialReport
 from raydd.place import open_store
 from raydd.progress import Leave

@@ -1,7 +1,7 @@
 import pytest
 
 from raydd.errors import ConfigError
-from raydd.tuning.gpu_share import with_gpu_share
+from raydd.tuning.plan import with_gpu_share
 
 
 def test_a_given_share_stays(config, with_sweep):

@@ -3,7 +3,7 @@ import math
 import pytest
 from made_studies import OBJECTIVES, searched
 
-from raydd.tuning.importance import importances
+from raydd.tuning.results import importances
 
 
 @pytest.mark.parametrize("objectives", [OBJECTIVES, ("r_mean",)])

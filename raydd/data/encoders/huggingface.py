@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raydd.config import EncodersConfig
-from raydd.data.encoders.hub import hub_access
 from raydd.data.encoders.towers import TextTower, pool
-from raydd.data.encoders.weights import content_identity, path_of, seed_of, seeded
+from raydd.data.encoders.weights import content_identity, hub_access, path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError
 
 _SETTING = "encoders.text_weights"

@@ -8,9 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raydd.config import EncodersConfig
-from raydd.data.encoders.hub import hub_access
 from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, TextTower, feature_width
-from raydd.data.encoders.weights import path_of, seed_of, seeded
+from raydd.data.encoders.weights import hub_access, path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError, nearest, nearest_few
 
 _PROBE = "a photograph"

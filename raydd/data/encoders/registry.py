@@ -16,10 +16,8 @@ from torch import nn
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders import huggingface, openclip, packaged, timm_models
-from raydd.data.encoders.folding import fold_batch_norms
 from raydd.data.encoders.joined import join
-from raydd.data.encoders.lean_graph import LeanGraph
-from raydd.data.encoders.memory_format import fastest_memory_format
+from raydd.data.encoders.lean_graph import LeanGraph, fastest_memory_format, fold_batch_norms
 from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
 from raydd.data.encoders.weights import content_identity, path_of, seed_of
 from raydd.errors import ConfigError

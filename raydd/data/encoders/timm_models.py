@@ -5,9 +5,8 @@ from typing import Any
 import torch
 
 from raydd.config import EncodersConfig
-from raydd.data.encoders.hub import hub_access
 from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, feature_width
-from raydd.data.encoders.weights import copy_state, load_state, path_of, seed_of, seeded
+from raydd.data.encoders.weights import copy_state, hub_access, load_state, path_of, seed_of, seeded
 from raydd.errors import ConfigError, nearest, nearest_few
 
 _SETTING = "encoders.image_weights"

@@ -7,8 +7,7 @@ Differences from the paper:
 - Its eNCE, InfoNCE against the learned similarity, is `--distill.loss infonce`.
 """
 
-from raydd.distill.methods.method import Method
-from raydd.distill.methods.scripts import FLICKR30K_100, SIMILARITY
+from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, Method
 
 METHOD = Method(
     paper="Xu et al., Low-Rank Similarity Mining for Multimodal Dataset Distillation, ICML 2024, arXiv:2406.03793",

@@ -6,8 +6,7 @@ Differences from the paper:
 - Dropout is off in the student of a distillation step.
 """
 
-from raydd.distill.methods.method import Method
-from raydd.distill.methods.scripts import FLICKR30K_100
+from raydd.distill.methods.method import FLICKR30K_100, Method
 
 METHOD = Method(
     paper="Wu et al., Vision-Language Dataset Distillation, TMLR 2024, arXiv:2308.07545",

@@ -11,8 +11,7 @@ Differences from the paper:
 - Students use the learned rate times (1 - momentum): it was learned for plain SGD steps.
 """
 
-from raydd.distill.methods.method import Method
-from raydd.distill.methods.scripts import FLICKR30K_100, SIMILARITY
+from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, Method
 
 METHOD = Method(
     paper="Zhang et al., NeurIPS 2025, arXiv:2505.14705",

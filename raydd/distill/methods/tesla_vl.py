@@ -7,8 +7,7 @@ Differences from the paper:
 - BCE is unweighted, as the name says. LoRS's tables weight it for this row too (`--distill.loss wbce`).
 """
 
-from raydd.distill.methods.method import Method
-from raydd.distill.methods.scripts import FLICKR30K_100
+from raydd.distill.methods.method import FLICKR30K_100, Method
 
 METHOD = Method(
     paper="Cui et al., ICML 2023, arXiv:2211.10586, on pairs as in Xu et al., ICML 2024",

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from raydd.data.encoders.folding import fold_batch_norms
+from raydd.data.encoders.lean_graph import fold_batch_norms
 
 
 class Block(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from raydd.config import EncodersConfig
-from raydd.data.encoders import hub, load_text_encoder, text_identity
+from raydd.data.encoders import load_text_encoder, text_identity, weights
 from raydd.errors import ConfigError, DataError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "cat", "runs", "sleeps"]
@@ -71,7 +71,7 @@ def test_a_file_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_answers", lambda endpoint: False)
+    monkeypatch.setattr(weights, "_answers", lambda endpoint: False)
     with pytest.raises(DataError, match=r"hf:no/such-model: not on this machine .* encoders.text_weights"):
         load_text_encoder(EncodersConfig(text="hf:no/such-model"))
     with pytest.raises(ConfigError, match="configuration and tokenizer"):
