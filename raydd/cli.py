@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -114,7 +114,7 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
     Raises:
         ConfigError: an unknown name or a bad value in any of them.
     """
-    from raydd.settings import given_settings, load
+    from raydd.settings import expand_paths, given_settings, load
 
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     before.add_argument("--config")
@@ -134,9 +134,10 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
         base = open_set(Path(seen.set)).provenance.config(given_settings(seen.config, seen.preset, chosen))
     else:
         base = load(seen.config, seen.preset, chosen, kind.defaults)
-    return tyro.cli(
+    options = tyro.cli(
         kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=True
     )
+    return replace(options, settings=expand_paths(options.settings))
 
 
 def _completion(shells: list[str]) -> int:

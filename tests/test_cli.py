@@ -89,6 +89,13 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(
     assert config.distill.optimizer == "sgd"
 
 
+def test_a_flag_s_path_may_name_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("PICTURES", str(tmp_path))
+    assert settings_printed(capsys, tmp_path, "--data.root", "$PICTURES/x").data.root == f"{tmp_path}/x"
+    monkeypatch.delenv("PICTURES")
+    assert "environment variable PICTURES is not set" in refusal(capsys, "--data.root", "$PICTURES/x")
+
+
 def test_a_boolean_is_a_pair_of_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert settings_printed(capsys, tmp_path, "--distill.merged").distill.merged
     assert not settings_printed(capsys, tmp_path, "--sweep.no_stop_weak").sweep.stop_weak
