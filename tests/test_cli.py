@@ -71,7 +71,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"usage: raydd {command}" in capsys.readouterr().out
 
 
-def test_the_file_of_the_readme_works_as_it_stands(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_file_of_settings_is_read(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     config = settings_printed(capsys, tmp_path, "--config", file)
     assert (config.data.reader, config.data.root, config.data.name) == ("flat-json", "DIR", "flickr8k")
     assert (config.distill.pairs, config.distill.space) == (99, "features-then-pixels")
