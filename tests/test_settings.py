@@ -172,5 +172,5 @@ def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pyt
     monkeypatch.delenv("PICTURES", raising=False)
     if value is not None:
         monkeypatch.setenv("PICTURES", value)
-    with pytest.raises(ConfigError, match=r"data\.root is '\$PICTURES/x', but the environment variable PICTURES is not"):
+    with pytest.raises(ConfigError, match=r"data\.root is '\$PICTURES/x', but the environment variable PICTURES is"):
         load(settings={"data.root": "$PICTURES/x"})
