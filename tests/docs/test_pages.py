@@ -146,6 +146,14 @@ def test_the_example_of_a_method_sets_what_it_says():
     assert (config.distill.blend, config.distill.similarity) == ("fixed", "full")
 
 
+def test_the_bars_of_the_picture_are_numbers_of_the_results_page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import draw_pictures
+
+    results = (DOCS / "results/index.md").read_text(encoding="utf-8")
+    assert [value for _, value, _ in draw_pictures.BARS if f"{value} ± " not in results] == []
+
+
 def test_every_example_is_shown_on_a_page():
     shown = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "extend").glob("*.md"))
     assert [file.name for file in EXAMPLES.glob("*.py") if f'--8<-- "docs/examples/{file.name}"' not in shown] == []
