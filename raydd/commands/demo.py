@@ -1,4 +1,4 @@
-"""The whole way on the bundled pictures, in some minutes on two cores and with nothing to download.
+"""Every stage on the bundled pictures, in some minutes on two cores and with nothing to download.
 
 677 pictures of the Tux Paint stamps with a sentence each: features, experts by Ray Train, a sweep by Ray Tune and
 Optuna, the best settings on pixels, test scores of five student seeds beside random pairs and full data, a picture of
@@ -40,7 +40,7 @@ SETTINGS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """The whole way on the bundled pictures."""
+    """Every stage on the bundled pictures."""
 
     defaults: ClassVar[Mapping[str, Any]] = SETTINGS
 
@@ -98,12 +98,15 @@ def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
     from raydd.protocols import trial_settings
 
     final, space = found.finalists[0], found.config.distill.space
-    before = trial_settings(found.config).get("distill.space", space)
+    before, after = (
+        "as features" if which == "features" else "as images"
+        for which in (trial_settings(found.config).get("distill.space", space), space)
+    )
     val, test = (rows["r_mean"]["mean"] for rows in (final.val, final.test))
     return (
-        f"Three scores of trial {final.number}: {final.cheap:.1f} on val by {before}, the best of {found.finished} "
-        f"trials there; {val:.1f} on val by {space}; {test:.1f} on test, where nothing was chosen and the "
-        f"right one is among {len(data.test.images)} images, not {len(data.val.images)}."
+        f"Trial {final.number} has three scores: {final.cheap:.1f} on val {before}, where it is the best of "
+        f"{found.finished} trials; {val:.1f} on val {after}; {test:.1f} on test, which took part in no choice and has "
+        f"{len(data.test.images)} images to choose among instead of {len(data.val.images)}."
     )
 
 
