@@ -81,13 +81,16 @@ def main(options: Options) -> int:
     picture = _draw(best, folder / "demo")
     console.print(f"pairs: {picture}\nset: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
     report.main(report.Options(settings=config))
-    console.print(_why_scores_differ(found, work.data))
+    console.print(_why_scores_differ(found, work.data), soft_wrap=True)
     minutes = (time.monotonic() - began) / 60
     console.print(
         f"{minutes:.1f} minutes. `raydd board` shows all trials. Next, your own data: `raydd run --config FILE.yaml` "
-        "(docs/data.md)."
+        "(docs/data.md).",
+        soft_wrap=True,
     )
-    console.print(share_of_full(rows, config.distill.pairs, len(work.data.train.captions)), style="bold")
+    console.print(
+        share_of_full(rows, config.distill.pairs, len(work.data.train.captions)), style="bold", soft_wrap=True
+    )
     return 0
 
 
