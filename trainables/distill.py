@@ -57,12 +57,12 @@ def distillation_reports(work: Workbench[Any]) -> Iterator[TrialReport]:
         if not last and point.step * SCORES // point.steps == scored:
             continue
         scored = point.step * SCORES // point.steps
-        synthetic, seeds = point.synthetic, range(TRIAL_SEEDS)
-        if not last:
-            # As if finished, lest the scheduler judge a trial by its learning rate at the start.
-            synthetic = stages.fit_rates(work, synthetic)[0] if work.config.distill.fit_rates else synthetic
-            seeds = range(1)
-        scores = stages.score_students(work, synthetic, split="val", seeds=seeds).mean
+        if not last and work.config.distill.fit_rates:
+            # As if finished, lest the scheduler judge a trial by its learning rate at the start. The fit has scored it.
+            scores = stages.fit_rates(work, point.synthetic).scores
+        else:
+            seeds = range(TRIAL_SEEDS if last else 1)
+            scores = stages.score_students(work, point.synthetic, split="val", seeds=seeds).mean
         curve[-1] |= {f"val/{name}": value for name, value in scores.items()}
         record = stages.synthetic_record(work) if last else None
         yield TrialReport(
