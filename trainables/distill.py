@@ -12,8 +12,8 @@ from raydd.cluster.claims import Claimant, share_making
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import PlaceError
-from raydd.evaluate.retrieval import RUNG_EPOCHS, TRIAL_SEEDS, Scores
+from raydd.errors import NonFiniteError, PlaceError
+from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, Scores
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, Workbench, changed, open_workbench, trial_settings
 from raydd.settings import with_settings
@@ -95,7 +95,11 @@ def rung_scores(work: Workbench[Any], synthetic: SyntheticSet) -> Scores:
     if not students and (closed := work.ridge_scores(synthetic, "val")):
         return Scores((closed,))
     short = changed(work, {"students.epochs": min(RUNG_EPOCHS, work.config.students.epochs)})
-    return stages.score_students(short, synthetic, split="val", seeds=range(max(1, students)))
+    seeds = range(max(1, students))
+    try:
+        return stages.score_students(short, synthetic, split="val", seeds=seeds)
+    except NonFiniteError:  # at rates that are not learned yet; those of the end are fitted
+        return Scores((dict.fromkeys(METRICS, 0.0),) * len(seeds))
 
 
 def _by_step(points: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -18,6 +18,7 @@ from scipy.stats import wilcoxon
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
+from raydd.evaluate.significance import spearman
 from raydd.tuning import study as studies
 
 REDUCTION = 3  # of the trials at a rung one in so many goes on; rungs at 5, 15 and 45 percent are as far apart
@@ -122,6 +123,33 @@ class Pruning:
         if trial.state != TrialState.COMPLETE:
             return None
         return Look(**dict(zip(self._settings.objectives, trial.values, strict=True)))
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """How well what trials had at a rung foretold their end, over those that came to it."""
+
+    rung: int
+    """Percent of the steps."""
+    trials: int
+    """Complete trials with a score at the rung."""
+    correlation: float | None
+    """Spearman's of the rung's r_mean and the end's; None for fewer than three trials."""
+    place: int
+    """The place at the rung, from 1, of the trial that was the best at the end."""
+
+
+def foretold(study: optuna.Study, objectives: Sequence[str]) -> list[Foretold]:
+    """How well each rung foretold the end. Trials that were stopped have no end, so a strict pruner hides much."""
+    settings = SweepConfig(objectives=tuple(objectives))  # type: ignore[arg-type]
+    ended = [one for one in Pruning(study, settings).standings().values() if one.end]
+    rows = []
+    for rung in sorted({rung for one in ended for rung in one.looks}):
+        pairs = [(one.looks[rung].r_mean, one.end.r_mean) for one in ended if one.end and rung in one.looks]
+        then, end = zip(*pairs, strict=True)
+        best = then[end.index(max(end))]
+        rows.append(Foretold(rung, len(pairs), spearman(then, end), 1 + sum(score > best for score in then)))
+    return rows
 
 
 def passed_rungs(study: optuna.Study, number: int) -> list[int]:

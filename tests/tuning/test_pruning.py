@@ -13,7 +13,7 @@ from raydd.config import SweepConfig
 from raydd.errors import ConfigError
 from raydd.tuning import pruning
 from raydd.tuning import study as studies
-from raydd.tuning.pruning import Look, Pruning, Standing, bracket_of, is_weak, passed_rungs
+from raydd.tuning.pruning import Look, Pruning, Standing, bracket_of, foretold, is_weak, passed_rungs
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 RUNGS = (5, 15, 45)
@@ -176,18 +176,28 @@ def test_with_several_objectives_a_trial_that_is_worse_in_all_is_stopped() -> No
     assert run(study, sweep, [50] * 4, bytes=100) == 100
     assert run(study, sweep, [40] * 4, bytes=90) == 100
     assert run(study, sweep, [40] * 4, bytes=110) == 5
-    students = {"students": [40.0] * 4}
     sweep = SweepConfig(pruner="wilcoxon", rung_students=4, objectives=("r_mean", "bytes"))
     study = new_study("maximize", "minimize")
     assert run(study, sweep, [50] * 4, bytes=100, students=[50.0] * 4) == 100
-    assert run(study, sweep, [40] * 4, bytes=90, **students) == 100
-    assert run(study, sweep, [40] * 4, bytes=110, **students) == 5
+    assert run(study, sweep, [40] * 4, bytes=90, students=[40.0] * 4) == 100
+    assert run(study, sweep, [40] * 4, bytes=110, students=[40.0] * 4) == 5
 
 
 def test_a_score_that_is_not_finite_ends_a_trial_and_none_of_the_others() -> None:
     study, sweep = new_study(), SweepConfig(pruner="none")
     assert run(study, sweep, [math.nan] * 4) == 5
     assert [run(study, sweep, [score] * 4) for score in (50, 10)] == [100, 100]
+
+
+def test_each_rung_is_held_against_the_end() -> None:
+    study, sweep = new_study(), SweepConfig(pruner="none", rungs=RUNGS)
+    for scores in ((1, 4, 3, 10), (2, 3, 4, 20), (3, 2, 1, 30), (4, 1, 2, 40)):
+        run(study, sweep, scores)
+    running = study.ask()
+    Pruning(study, sweep).stops(running, TrialReport(rung=5, r_mean=1.0))
+    found = [(row.rung, row.trials, row.correlation, row.place) for row in foretold(study, ["r_mean"])]
+    assert found == [(5, 4, pytest.approx(1), 1), (15, 4, pytest.approx(-1), 4), (45, 4, pytest.approx(-0.6), 3)]
+    assert foretold(new_study(), ["r_mean"]) == []
 
 
 def test_too_few_students_for_a_test_are_refused() -> None:
