@@ -147,7 +147,9 @@ class TrainedHead:
         first_bias, second_bias, norm_weight, norm_bias = self._short[:, :, None].unbind(1)
         p = (self._first.forward(batch, scale) + first_bias).requires_grad_()
         self._batch = batch
-        return taps_from(p, lambda hidden: self._second.of(hidden * scale) + second_bias, norm_weight, norm_bias, dropout)
+        return taps_from(
+            p, lambda hidden: self._second.of(hidden * scale) + second_bias, norm_weight, norm_bias, dropout
+        )
 
     @torch.no_grad()
     def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:

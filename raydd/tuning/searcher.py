@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
+from raydd.tuning.pruning import passed_rungs
 from search_spaces import Space
 
 
@@ -38,7 +39,6 @@ class Listener(Protocol):
 @dataclass
 class _Running:
     trial: optuna.Trial
-    noted: int = 0  # the last step whose score the study has
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def new_in(self, report: TrialReport) -> TrialReport:
@@ -90,7 +90,10 @@ class StudySearch(Searcher):
         return len(self._running)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's number and dotted settings, None while enough are running, FINISHED past the deadline."""
+        """The next trial's number, dotted settings, and the rungs that it passed before it was interrupted.
+
+        None while enough are running, FINISHED past the deadline.
+        """
         if self._clock() >= self._deadline:
             return Searcher.FINISHED
         if self._at_once and len(self._running) >= self._at_once:
@@ -103,14 +106,18 @@ class StudySearch(Searcher):
         number = studies.identity(trial)
         for listener in self._listeners:
             listener.started(number, settings)
-        return {"number": number, "settings": settings}
+        passed = passed_rungs(self._study, number) if number != trial.number else []
+        return {"number": number, "settings": settings, "passed": passed}
+
+    def trial(self, trial_id: str) -> optuna.Trial:
+        """The study's trial behind a running one of Tune's."""
+        return self._running[trial_id].trial
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note a score on the way; Tune does not tell of the one at which it stops a trial."""
+        """Tell the listeners; Tune does not tell of the report at which it stops a trial."""
         running, report = self._running[trial_id], TrialReport.of(result)
         if report.failure:
             return
-        self._note(running, report)
         self._tell(running, running.new_in(report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -132,11 +139,9 @@ class StudySearch(Searcher):
                 studies.fail(self._study, trial, why)
         elif report.finished:
             state = TrialState.COMPLETE
-            self._note(running, report)
             self._study.tell(trial, [report.objective(name) for name in self._objectives])
         else:
             state = TrialState.PRUNED
-            self._note(running, report)
             self._study.tell(trial, state=state)
         for listener in self._listeners:
             listener.ended(studies.identity(trial), state, report, why)
@@ -167,10 +172,3 @@ class StudySearch(Searcher):
     def _tell(self, running: _Running, report: TrialReport) -> None:
         for listener in self._listeners:
             listener.reported(studies.identity(running.trial), report)
-
-    def _note(self, running: _Running, report: TrialReport) -> None:
-        if len(self._objectives) > 1 or not math.isfinite(report.r_mean):
-            return  # Optuna keeps scores on the way for a single objective only
-        if report.step > running.noted:  # a trial that was started again repeats itself
-            running.trial.report(report.r_mean, report.step)
-            running.noted = report.step

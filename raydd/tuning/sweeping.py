@@ -151,7 +151,7 @@ def _run_finals(
     if len(best) < base.sweep.finalists:
         console.print(
             f"finals of {len(best)} trials in place of {base.sweep.finalists}: no more went to their end. "
-            "With --sweep.no-stop-weak none is stopped early.",
+            "With --sweep.pruner none all do.",
             soft_wrap=True,
         )
     if not best:

@@ -8,17 +8,17 @@ from typing import Any
 import optuna
 from ray import tune
 from ray.exceptions import OutOfMemoryError
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
 from raydd.errors import PlaceError
 from raydd.tuning import study as studies
+from raydd.tuning.pruning import Pruning
 from raydd.tuning.searcher import Listener, StudySearch
 from search_spaces import Space
-from trainables.distill import SCORES
 
 RESTARTS = 2  # of a trial whose process or node died, and of runs with nothing to show; the store has what is done
-FIRST_LOOK = 100 // SCORES  # percent of a trial's steps before it may be stopped as weak
 
 
 def run_trials(
@@ -41,7 +41,7 @@ def run_trials(
         trial: the trainable; it reports `TrialReport`s.
         study: where trials come from.
         space: suggests settings.
-        settings: number, resources and scheduler of the trials.
+        settings: number, resources and pruner of the trials.
         listeners: told of every trial.
         folder: where Tune writes, a folder or a bucket that every node reaches.
         at_once: trials that run together; 0 leaves it to the resources, which on a cluster may grow.
@@ -58,7 +58,7 @@ def run_trials(
         )
         had = studies.finished(study)
         try:
-            _run(trial, search, settings, settings.trials - had, folder)
+            _run(trial, search, _Stopping(search, Pruning(study, settings)), settings, settings.trials - had, folder)
         except RuntimeError as error:
             if not isinstance(error.__cause__, OutOfMemoryError):  # which Tune does not take for a trial's own end
                 raise
@@ -81,7 +81,12 @@ def run_trials(
 
 
 def _run(
-    trial: Callable[[Mapping[str, Any]], None], search: StudySearch, settings: SweepConfig, wanted: int, folder: str
+    trial: Callable[[Mapping[str, Any]], None],
+    search: StudySearch,
+    scheduler: TrialScheduler,
+    settings: SweepConfig,
+    wanted: int,
+    folder: str,
 ) -> None:
     if wanted <= 0:
         return
@@ -89,7 +94,7 @@ def _run(
         tune.with_resources(trial, {"cpu": settings.cpus, "gpu": settings.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=_scheduler(settings),
+            scheduler=scheduler,
             num_samples=wanted,
             reuse_actors=True,
             trial_name_creator=_name,
@@ -104,12 +109,20 @@ def _run(
     ).fit()
 
 
-def _scheduler(settings: SweepConfig) -> TrialScheduler:
-    if not settings.stop_weak:
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="percent", metric="r_mean", mode="max", max_t=100, grace_period=FIRST_LOOK, reduction_factor=2
-    )
+class _Stopping(FIFOScheduler):
+    """Stops the trials that the study says are weak; it knows nothing by itself, so any driver's does the same."""
+
+    def __init__(self, search: StudySearch, pruning: Pruning) -> None:
+        super().__init__()
+        self._search, self._pruning = search, pruning
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
+        weak = self._pruning.stops(self._search.trial(trial.trial_id), TrialReport.of(result))
+        return TrialScheduler.STOP if weak else TrialScheduler.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a copy among its notes, which are never read back."""
+        return {}
 
 
 def _name(trial: Any) -> str:
