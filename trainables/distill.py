@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray import tune
-from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raydd import stages
 from raydd.cluster.claims import Claimant, share_making
+from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
-from raydd.errors import PlaceError
 from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, Workbench, open_workbench, trial_settings
@@ -21,7 +20,9 @@ POINTS_PER_SCORE = 12  # of the curve
 
 
 def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any) -> None:
-    """Run one trial and report; a failure is reported with its reason, and the process stays fit for the next trial.
+    """Run one trial and report; a failure is reported with its reason, and the process takes the next trial.
+
+    A CUDA error ends the process as well.
 
     Args:
         trial: `number` and dotted `settings`, see `raydd.tuning.searcher`.
@@ -38,9 +39,9 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
             for report in distillation_reports(work):
                 tune.report(report.as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
-        # An actor that was on a lost node or was killed for memory, Claims among them, is started again.
-        again = isinstance(error, PlaceError | RayActorError | OutOfMemoryError)
-        tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
+        tune.report(failure_of(error).as_result())
+        if breaks_process(error):
+            raise  # Tune ends a process that raises; a fresh one goes on from the trial's checkpoint
 
 
 def distillation_reports(work: Workbench[Any]) -> Iterator[TrialReport]:

@@ -4,6 +4,7 @@ Nothing else needs to survive: a trial's work is in the store, and Ray Tune's ow
 that was killed leaves RUNNING trials behind; the next one marks them and asks for the same settings again.
 """
 
+import re
 import secrets
 import warnings
 from collections import Counter
@@ -22,7 +23,7 @@ from raydd.cluster.trial_report import TrialReport
 from raydd.cluster.worker_settings import hide_password
 from raydd.config import Config
 from raydd.data.encoders import image_identity, text_identity
-from raydd.errors import ConfigError, nearest
+from raydd.errors import ConfigError, NonFiniteError, nearest
 from raydd.outside import source_identity
 from raydd.settings import flatten
 from search_spaces import Space
@@ -37,6 +38,7 @@ SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher wri
 STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_NOT_FINITE = re.compile(r" is (nan|-?inf) at step ")  # as the searcher says it
 _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"
 # What the finals alone read, and where things are computed: both may change from one command to the next.
 _FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.", "compare.")
@@ -204,19 +206,47 @@ def last_score(trial: FrozenTrial) -> float:
     return report(trial).r_mean
 
 
+def outcome(state: TrialState, why: str) -> str:
+    """A trial's end in a word: complete, pruned, diverged, or fail for any other reason."""
+    return "diverged" if state == TrialState.FAIL and diverged(why) else state.name.lower()
+
+
+def diverged(why: str) -> bool:
+    """Whether a trial failed by NaN or infinity, which its settings have to answer for and no machine."""
+    return why.startswith(f"{NonFiniteError.__name__}:") or bool(_NOT_FINITE.search(why))
+
+
 def counts(study: optuna.Study) -> Counter[str]:
-    """How many trials are over, by state: complete, pruned, or fail for a reason of their own."""
-    return Counter(trial.state.name.lower() for trial in over(study))
+    """How many trials are over, by `outcome`."""
+    return Counter(outcome(trial.state, reason(trial)) for trial in over(study))
+
+
+def counted(outcomes: Mapping[str, int]) -> int:
+    """Trials that count towards `sweep.trials`: all but the failed ones, which tell nothing of their settings."""
+    return sum(count for word, count in outcomes.items() if word != "fail")
 
 
 def finished(study: optuna.Study) -> int:
     """Trials that count towards `sweep.trials`."""
-    return counts(study).total()
+    return counted(counts(study))
+
+
+def latest(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials in the order of their numbers, of those that were run again under one number the last."""
+    return list({identity(trial): trial for trial in study.get_trials(deepcopy=False)}.values())
 
 
 def over(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that are over: complete, pruned, or failed for a reason of their own."""
-    return [trial for trial in study.get_trials(deepcopy=False, states=_OVER) if not interrupted(trial)]
+    return [trial for trial in latest(study) if trial.state in _OVER and not interrupted(trial)]
+
+
+def retry_failed(study: optuna.Study) -> int:
+    """Queue the settings of failed trials, to be run again under their numbers; how many. Diverged ones would again."""
+    failed = [trial for trial in over(study) if outcome(trial.state, reason(trial)) == "fail" and trial.params]
+    for trial in failed:
+        study.enqueue_trial(trial.params, user_attrs={_AGAIN: identity(trial)})
+    return len(failed)
 
 
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
