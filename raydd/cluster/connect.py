@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ray
+from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
 
 from raydd.errors import ConfigError
@@ -93,7 +94,7 @@ def slots_to_come(cpus: float, gpus: float) -> int:
     """How many trials of this size the cluster may hold: on the machines that it has, or that it may start."""
     held = ray.cluster_resources()
     # What its autoscaler may grow to; None where there is none.
-    most: dict[str, float] = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    most: dict[str, float] = cluster_state.get_max_resources_from_cluster_config() or {}
     return max(_room(held, cpus, gpus), _room(most, cpus, gpus))
 
 

@@ -9,15 +9,12 @@ import secrets
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optuna
-import tenacity
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DatabaseError
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.cluster.worker_settings import hide_password
@@ -26,6 +23,7 @@ from raydd.data.encoders import image_identity, text_identity
 from raydd.errors import ConfigError, NonFiniteError, nearest
 from raydd.outside import source_identity
 from raydd.settings import flatten
+from raydd.tuning.database import open_storage
 from search_spaces import Space
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
@@ -57,7 +55,7 @@ def open_study(config: Config, space: Space, address: str) -> optuna.Study:
         ConfigError: the database cannot be opened, or a sweep of this name was started with other settings.
     """
     study = optuna.create_study(
-        storage=_storage(address),
+        storage=open_storage(address),
         study_name=config.sweep.name,
         directions=[DIRECTIONS[name] for name in config.sweep.objectives],
         load_if_exists=True,
@@ -79,7 +77,7 @@ def find_study(config: Config, address: str) -> optuna.Study | None:
         ConfigError: as `open_study`.
     """
     try:
-        study = optuna.load_study(study_name=config.sweep.name, storage=_storage(address))
+        study = optuna.load_study(study_name=config.sweep.name, storage=open_storage(address))
     except KeyError:
         return None
     _require_same(study, config)
@@ -92,7 +90,7 @@ def load_study(name: str, address: str) -> optuna.Study:
     Raises:
         ConfigError: there is none of that name; it says which there are.
     """
-    storage = _storage(address)
+    storage = open_storage(address)
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
@@ -279,29 +277,6 @@ def renew_sampler(study: optuna.Study, seed: int) -> None:
             group=True,
             constant_liar=True,
         )
-
-
-# Processes that make the tables of a new database at once break each other's making, not the tables.
-_patiently = tenacity.Retrying(
-    retry=tenacity.retry_if_exception_type(DatabaseError),
-    wait=tenacity.wait_random(0.2, 1.0),
-    stop=tenacity.stop_after_attempt(4),
-    reraise=True,
-)
-
-
-def _storage(address: str) -> optuna.storages.RDBStorage:
-    # Seconds to wait while another sweep writes; or a connection that the server closed meanwhile is replaced.
-    options = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        if address.startswith("sqlite:///"):
-            Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        return _patiently(lambda: optuna.storages.RDBStorage(address, engine_kwargs=options))
-    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
-        raise ConfigError(
-            f"The study's database {hide_password(address)} cannot be opened ({type(error).__name__}: {error}). "
-            "Check place.study or $RAYDD_STUDY."
-        ) from error
 
 
 def _base(config: Config) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import contextlib
 import math
+import shutil
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from raydd.cluster.claims import share_making
 from raydd.cluster.trial_report import TrialReport
 from raydd.place import open_store
 from raydd.progress import Leave
+from raydd.settings import with_settings
 from raydd.store import Store
 from trainables import distill
 
@@ -74,6 +76,29 @@ def test_a_failure_is_a_report_with_its_reason(config, reported):
     (report,) = reported
     assert report.failure.startswith("ConfigError: distill.rank is 99")
     assert math.isnan(report.r_mean)
+
+
+def test_a_trial_whose_features_are_cached_needs_no_data(config, reported, tiny_data, tmp_path):
+    given = {"data.root": str(shutil.copytree(tiny_data, tmp_path / "data"))}
+    config = with_settings(config, given)
+    work = raydd.open(config, open_store(config.place))
+    work.prepare()
+    shutil.rmtree(tmp_path / "data")
+    distill.distill_trial({"number": 0, "settings": {}}, config, work.opened.listings, None)
+    assert [report.failure for report in reported] == ["", ""]
+    assert reported[-1].finished
+
+
+def test_a_cuda_error_is_reported_and_ends_the_process(config, reported, monkeypatch):
+    def broken(work):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nSet CUDA_LAUNCH_BLOCKING=1")
+
+    monkeypatch.setattr(distill, "distillation_reports", broken)
+    with pytest.raises(torch.AcceleratorError):
+        distill.distill_trial({"number": 0, "settings": {}}, config, {}, None)
+    assert [report.failure for report in reported] == [
+        "AcceleratorError: CUDA error: an illegal memory access was encountered"
+    ]
 
 
 def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
