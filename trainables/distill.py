@@ -52,7 +52,8 @@ def distillation_reports(work: Workbench[Any]) -> Iterator[TrialReport]:
     for point in stages.distill(work, every=every):
         last = point.step == point.steps
         curve += map(dict, point.collapse)
-        curve.append({"step": point.step, **{f"distill/{name}": value for name, value in point.metrics.items()}})
+        for metrics in (*point.earlier, {"step": point.step, **point.metrics}):
+            curve.append({name if name == "step" else f"distill/{name}": value for name, value in metrics.items()})
         seconds += point.metrics.get("seconds", 0.0) * (point.step - before)
         before = point.step
         if not last and point.step * SCORES // point.steps == scored:

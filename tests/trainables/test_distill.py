@@ -67,8 +67,38 @@ def test_a_trial_reports_half_way_and_at_the_end_and_repeats_at_no_cost(config, 
 
     distill.distill_trial({"number": 1, "settings": {"distill.image_lr": 0.02}}, config, {}, None)
     (again,) = reported[2:]
-    assert [point["step"] for point in again.curve] == list(range(0, 51, 5))
+    assert _without_scores(again.curve) == _without_scores([*reported[0].curve, *reported[1].curve])
     assert (again.step, again.r_mean, again.seconds, again.record) == (50, last.r_mean, last.seconds, last.record)
+
+
+def test_a_trial_that_goes_on_tells_its_whole_curve(config, reported):
+    store, kept = open_store(config.place), 0
+
+    def told() -> list[dict[str, float]]:
+        reported.clear()
+        distill.distill_trial({"number": 0, "settings": {}}, config, {}, None)
+        return [point for report in reported for point in report.curve]
+
+    def leave(work, done, total):
+        if work == "distillation steps" and done > kept:
+            raise KeyboardInterrupt  # no time for a word
+
+    whole = told()
+    assert len(whole) == len({point["step"] for point in whole}) == 31
+    for kept in (24, 30, 47):
+        shutil.rmtree(store.folder / "synthetic")
+        config = with_settings(config, {"distill.checkpoint_every": kept})
+        with pytest.raises(KeyboardInterrupt):
+            stages.final_synthetic(raydd.open(config, store, leave))
+        assert _without_scores(told()) == _without_scores(whole)
+
+
+def _without_scores(curve):
+    """A curve without what is timed, or told where a trial stands."""
+    return [
+        {name: value for name, value in point.items() if not name.startswith(("val/", "distill/sec"))}
+        for point in curve
+    ]
 
 
 def test_a_failure_is_a_report_with_its_reason(config, reported):
