@@ -346,7 +346,9 @@ class SweepConfig:
     space: str = "repblend"
     """Search space: a file of search_spaces/, or your own, FILE.py:NAME or module:NAME."""
     trials: int = 16
-    """Total number of trials, including those of earlier runs of this sweep."""
+    """Total number of trials, including those of earlier runs of this sweep; failed ones do not count."""
+    max_failures: int = 5
+    """Stop the sweep after N trials in a row failed for the same reason (0: never)."""
     hours: float = 0.0
     """Start no new trials after N hours (0: no limit)."""
     at_once: int = 0
@@ -374,6 +376,7 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")
+        _require(self.max_failures >= 0, "sweep.max_failures", self.max_failures, "0 or more")
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
         _require(self.finalists >= 0, "sweep.finalists", self.finalists, "0 or more")
         _require(self.cpus > 0, "sweep.cpus", self.cpus, "above 0")

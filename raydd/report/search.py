@@ -67,7 +67,7 @@ def trials_of(
     unfinished = "running" if is_driven(study) else "interrupted"
     trials = [
         _trial(trial, unfinished, objectives, tracked.get(studies.identity(trial), {}))
-        for trial in study.get_trials(deepcopy=False)
+        for trial in studies.latest(study)
         if trial.state != TrialState.WAITING and not studies.interrupted(trial)
     ]
     return sorted(trials, key=lambda trial: trial.number)

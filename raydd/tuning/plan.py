@@ -46,7 +46,7 @@ class Plan:
     @property
     def finished(self) -> int:
         """Trials that count already."""
-        return self.done.total()
+        return studies.counted(self.done)
 
     @property
     def left(self) -> int:
@@ -111,7 +111,7 @@ def make_plan(
     """
     config = work.config
     done = studies.counts(study) if study else Counter()
-    left = max(0, config.sweep.trials - done.total())
+    left = max(0, config.sweep.trials - studies.counted(done))
     count, epochs = config.experts.count, config.distill.expert_epochs
     if not (prepared := work.is_prepared):
         records = ("features", f"to make: {work.reads}"), ("experts", f"to make: {count} for each recipe of the trials")
