@@ -361,8 +361,11 @@ class SweepConfig:
     """Stop trials early that are weak on val r_mean (ASHA)."""
     finalists: int = 2
     """Number of best trials that are run again in `distill.space` with all student seeds and scored on test."""
+    sampler: str = "auto"
+    """What draws the settings of the next trial: auto (a Gaussian process among neighbours of the best trials; tpe with
+    several objectives), Optuna's tpe, gp, cmaes or random, or your own, FILE.py:NAME or module:NAME."""
     seed: int = 0
-    """Seed of Optuna's sampler."""
+    """Seed of the sampler."""
 
     def __post_init__(self) -> None:
         _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")

@@ -17,6 +17,7 @@ from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.lease import is_driven
 from raydd.tuning.results import importances
+from raydd.tuning.samplers import STARTUP_TRIALS
 
 TABLED = 50  # trials in the page's table
 CURVES = 6  # trials whose collapse is drawn over the steps
@@ -41,7 +42,7 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
         "history": charts.history(trials),
         "importance": charts.importance(shares) if any(shares.values()) else None,
         "slices": charts.slices(study, objectives, shares),
-        "parallel": charts.parallel(trials, shares, studies.STARTUP_TRIALS),
+        "parallel": charts.parallel(trials, shares, STARTUP_TRIALS),
         "fronts": [chart for cost in ("bytes", "seconds") if (chart := charts.pareto(trials, cost))],
         "choices": choices(trials),
         "trials": [_row(trial) for trial in best_first(trials)[:TABLED]],

@@ -21,6 +21,7 @@ from raydd.settings import to_yaml, with_settings
 from raydd.terminal.text import brief
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate, Finalist, rank_correlation
+from raydd.tuning.samplers import STARTUP_TRIALS
 
 RESULT, SETTINGS = "result.json", "best.yaml"
 
@@ -167,7 +168,7 @@ def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, flo
     place = list(objectives).index("r_mean")
     complete = studies.ranked(study, objectives)
     unknown = dict.fromkeys(complete[0].params if complete else (), 0.0)
-    if len(complete) < studies.STARTUP_TRIALS:
+    if len(complete) < STARTUP_TRIALS:
         return unknown
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that low targets count as good, which the sign below heeds

@@ -18,9 +18,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded
 from raydd.tuning import study as studies
+from raydd.tuning.neighbours import NeighbourSampler
 
 STARTUP_TRIALS = 8  # that a model of the trials needs: first settings and running ones count, the rest is random
 CANDIDATES = 256  # among which TPE chooses the next settings
+MODELLED = 256  # trials that a model is made of, whatever their number: its cost grows by their cube
 
 
 def renew_sampler(study: optuna.Study, seed: int, name: str = "auto") -> None:
@@ -39,8 +41,8 @@ def renew_sampler(study: optuna.Study, seed: int, name: str = "auto") -> None:
     """
     asked = sum(not studies.interrupted(trial) for trial in study.get_trials(deepcopy=False))
     drawn = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0])
-    make = find_sampler(name)
-    study.sampler = RandomSampler(seed=drawn) if name in SAMPLERS and asked < STARTUP_TRIALS else make(drawn)
+    make = find_sampler(name)(drawn)
+    study.sampler = RandomSampler(seed=drawn) if name in SAMPLERS and asked < STARTUP_TRIALS else make
 
 
 def find_sampler(name: str) -> Callable[[int], BaseSampler]:
@@ -56,7 +58,7 @@ def find_sampler(name: str) -> Callable[[int], BaseSampler]:
     wanted = "a function of the seed, as in def mine(seed): return optuna.samplers.QMCSampler(seed=seed)"
     if name in SAMPLERS:
         return SAMPLERS[name]
-    own = guarded(find(name, SAMPLERS, "sweep.sampler", None, wanted), name, "sweep.sampler")
+    own: Callable[..., Any] = guarded(find(name, SAMPLERS, "sweep.sampler", None, wanted), name, "sweep.sampler")
     return lambda seed: checked(own(seed=seed), BaseSampler, name, "sweep.sampler")
 
 
@@ -69,17 +71,28 @@ class WholeSpaceSampler(BaseSampler):
     median from there to its end.
     """
 
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], BaseSampler],
+        seed: int,
+        *,
+        otherwise: Callable[[int], BaseSampler] | None = None,
+    ) -> None:
         """Draw with another sampler.
 
         Args:
             make: gives that sampler of a seed.
             seed: of its draws, and of a setting that no trial had before.
+            otherwise: gives the sampler of a study with several objectives, if `make`'s takes one alone.
         """
-        self._make, self._seed = make, seed
+        self._make, self._several, self._seed = make, otherwise or make, seed
         self._alone = RandomSampler(seed=seed)
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
+    ) -> dict[str, BaseDistribution]:
         """All settings that trials had so far, by name; those of one value alone are no choice."""
         found: dict[str, BaseDistribution] = {}
         for one in study.get_trials(deepcopy=False):
@@ -92,7 +105,8 @@ class WholeSpaceSampler(BaseSampler):
         """Draw all settings, from the trials that are over and those that are running."""
         if not search_space:
             return {}
-        shown = optuna.create_study(directions=study.directions, sampler=self._make(self._seed))
+        make = self._make if len(study.directions) == 1 else self._several
+        shown = optuna.create_study(directions=study.directions, sampler=make(self._seed))
         shown.add_trials(_shown(study, trial, search_space))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -109,6 +123,7 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
     """The trials as one of a fixed space would have them."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     trials = [one for one in study.get_trials(deepcopy=False, states=states) if one.number != asking.number]
+    trials = _modelled(study, trials)
     complete = [one for one in trials if one.state == TrialState.COMPLETE]
     shown = []
     for one in trials:
@@ -123,6 +138,20 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
         params = {name: one.params.get(name, _middle(kind)) for name, kind in space.items()}
         shown.append(create_trial(state=state, values=values, params=params, distributions=dict(space)))
     return shown
+
+
+def _modelled(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that a model is made of: all, and of very many the best and the latest, by number."""
+    if len(trials) <= MODELLED:
+        return trials
+    best: list[FrozenTrial] = []
+    if len(study.directions) == 1:
+        sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+        complete = [one for one in trials if one.state == TrialState.COMPLETE]
+        best = sorted(complete, key=lambda one: -sign * (one.value or 0.0))[: MODELLED // 2]
+    kept = {one.number for one in best}
+    others = [one for one in trials if one.number not in kept]
+    return sorted([*best, *others[len(best) - MODELLED :]], key=lambda one: one.number)
 
 
 def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
@@ -143,25 +172,42 @@ def _middle(kind: BaseDistribution) -> Any:
     return round(middle) if isinstance(kind, IntDistribution) else middle
 
 
-def tpe(seed: int, candidates: int = CANDIDATES) -> BaseSampler:
-    """Optuna's tree-structured Parzen estimator; settings that belong together are modelled together."""
+def _auto(seed: int) -> BaseSampler:
+    return WholeSpaceSampler(NeighbourSampler, seed, otherwise=_tpe)
+
+
+def _tpe(seed: int) -> BaseSampler:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # group
+        # group: what lets conditional settings be modelled jointly
+        warnings.simplefilter("ignore", ExperimentalWarning)
         return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=1, n_ei_candidates=candidates, multivariate=True, group=True, constant_liar=True
+            seed=seed, n_startup_trials=1, n_ei_candidates=CANDIDATES, multivariate=True, group=True, constant_liar=True
         )
 
 
-def gp(seed: int) -> BaseSampler:
+def _gp(seed: int) -> BaseSampler:
     return WholeSpaceSampler(lambda drawn: optuna.samplers.GPSampler(seed=drawn, n_startup_trials=1), seed)
 
 
-def whole_tpe(seed):
-    return WholeSpaceSampler(lambda drawn: optuna.samplers.TPESampler(
-            seed=drawn, n_startup_trials=1, n_ei_candidates=CANDIDATES, multivariate=True, constant_liar=True), seed)
+def _cmaes(seed: int) -> BaseSampler:
+    if find_spec("cmaes") is None:
+        raise ConfigError(
+            "sweep.sampler cmaes needs a package that is not here. Run `pip install cmaes`, or take auto."
+        )
+    # It keeps its state in the study's trials, so that a new one goes on; choices, which it cannot draw, come from TPE.
+    return optuna.samplers.CmaEsSampler(
+        seed=seed, n_startup_trials=1, independent_sampler=_tpe(seed), warn_independent_sampling=False
+    )
 
-def random(seed: int) -> BaseSampler:
+
+def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {"auto": tpe, "tpe": tpe, "gp": gp, "random": random, "wtpe": whole_tpe}
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "auto": _auto,
+    "tpe": _tpe,
+    "gp": _gp,
+    "cmaes": _cmaes,
+    "random": _random,
+}

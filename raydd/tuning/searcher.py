@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
+from raydd.tuning.samplers import renew_sampler
 from search_spaces import Space
 
 
@@ -60,6 +61,7 @@ class StudySearch(Searcher):
         listeners: Sequence[Listener] = (),
         *,
         seed: int = 0,
+        sampler: str = "auto",
         at_once: int = 0,
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
@@ -72,6 +74,7 @@ class StudySearch(Searcher):
             objectives: names of the report's values, in the order of the study's directions.
             listeners: told of every trial.
             seed: seed of the sampler.
+            sampler: `sweep.sampler`.
             at_once: trials that may run together; 0 leaves that to Tune.
             deadline: when no more trials are started, by `clock`, in seconds.
             clock: what the deadline is read from.
@@ -79,7 +82,7 @@ class StudySearch(Searcher):
         super().__init__()
         self._study, self._space, self._objectives = study, space, tuple(objectives)
         self._listeners, self._seed, self._at_once = tuple(listeners), seed, at_once
-        self._deadline, self._clock = deadline, clock
+        self._deadline, self._clock, self._sampler = deadline, clock, sampler
         self._running: dict[str, _Running] = {}
         self.asked_again = 0
         """Trials whose settings were queued anew, since the store, the disk or a lost node failed them."""
@@ -95,7 +98,7 @@ class StudySearch(Searcher):
             return Searcher.FINISHED
         if self._at_once and len(self._running) >= self._at_once:
             return None
-        studies.renew_sampler(self._study, self._seed)
+        renew_sampler(self._study, self._seed, self._sampler)
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)

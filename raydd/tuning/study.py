@@ -5,16 +5,13 @@ that was killed leaves RUNNING trials behind; the next one marks them and asks f
 """
 
 import secrets
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import optuna
 import tenacity
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError
 
@@ -34,7 +31,6 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
 }
 INTERRUPTED = "interrupted"
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
-STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"
@@ -229,26 +225,6 @@ def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
 def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
     """Complete trials that no other one beats in every objective."""
     return sorted(study.best_trials, key=lambda trial: trial.values[0])
-
-
-def renew_sampler(study: optuna.Study, seed: int) -> None:
-    """Give the study the sampler of its next trial, whose draws depend on the seed and on that trial's place alone.
-
-    A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
-    twice.
-    """
-    asked = sum(not interrupted(trial) for trial in study.get_trials(deepcopy=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ExperimentalWarning
-        )  # group: what lets conditional settings be modelled jointly
-        study.sampler = optuna.samplers.TPESampler(
-            seed=int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]),
-            n_startup_trials=STARTUP_TRIALS,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
 
 
 # Processes that make the tables of a new database at once break each other's making, not the tables.

@@ -29,6 +29,7 @@ from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.plan import Plan, make_plan, with_gpu_share
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
+from raydd.tuning.samplers import find_sampler
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
@@ -54,6 +55,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
+    find_sampler(base.sweep.sampler)(base.sweep.seed)  # a wrong one shows before any work
     # On a cluster its nodes look at the images of a data set that nobody has read before.
     work = open_workbench(
         base, store, opened=Opened(check=check_on_threads if address == "local" else check_on_workers)

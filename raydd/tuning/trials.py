@@ -54,7 +54,14 @@ def run_trials(
     left = RESTARTS
     while True:
         search = StudySearch(
-            study, space, settings.objectives, listeners, seed=settings.seed, at_once=at_once, deadline=deadline
+            study,
+            space,
+            settings.objectives,
+            listeners,
+            seed=settings.seed,
+            sampler=settings.sampler,
+            at_once=at_once,
+            deadline=deadline,
         )
         had = studies.finished(study)
         try:

@@ -7,10 +7,11 @@ from optuna.trial import TrialState
 
 from raydd.errors import ConfigError
 from raydd.tuning import study as studies
+from raydd.tuning.samplers import renew_sampler
 
 
 def ask(study, space):
-    studies.renew_sampler(study, seed=0)
+    renew_sampler(study, seed=0)
     trial = study.ask()
     space.settings(trial)
     return trial
