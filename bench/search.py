@@ -82,11 +82,8 @@ class Objective:
 
     def __call__(self, settings: Mapping[str, Any]) -> float:
         """The noiseless score."""
-        off = {
-            name: share(self._kinds[name], settings[name]) - at
-            for name, at in self._optimum.items()
-            if name in settings
-        }
+        read = sorted(self._optimum.keys() & settings.keys())
+        off = {name: share(self._kinds[name], settings[name]) - self._optimum[name] for name in read}
         lost = sum(self._weight[name] * _huber(distance) for name, distance in off.items())
         lost += sum(
             weight * (off[one] + sign * off[other]) ** 2
@@ -172,9 +169,8 @@ def main(options: Options) -> int:
             print(f"There is no sampler {sampler!r}. The samplers: before, {', '.join(SAMPLERS)}.", file=sys.stderr)
             return 2
         begun = time.process_time()
-        gains = np.array(
-            [search(space, Objective(space, seed), sampler, seed, options) for seed in range(options.repeats)]
-        )
+        seeds = range(options.repeats)
+        gains = np.array([search(space, Objective(space, seed), sampler, seed, options) for seed in seeds])
         seconds = (time.process_time() - begun) / (options.repeats * options.trials)
         error = gains.std(ddof=1) / len(gains) ** 0.5
         table.add_row(sampler, f"{gains.mean():.2f} ± {error:.2f}", f"{seconds:.3f}")

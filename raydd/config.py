@@ -345,6 +345,8 @@ class SweepConfig:
     """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one."""
     space: str = "repblend"
     """Search space: a file of search_spaces/, or your own, FILE.py:NAME or module:NAME."""
+    first: bool = True
+    """Try the space's first settings first; False is a cold start, which knows nothing."""
     trials: int = 16
     """Total number of trials, including those of earlier runs of this sweep."""
     hours: float = 0.0

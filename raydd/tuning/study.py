@@ -40,7 +40,7 @@ _FIXED = ("sweep.space", "sweep.objectives")
 
 
 def open_study(config: Config, space: Space, address: str) -> optuna.Study:
-    """Open the sweep's study, making it with the space's published settings as first trials if it is new.
+    """Open the sweep's study, making it with the space's first settings as first trials if it is new.
 
     Args:
         config: what all trials share; `sweep.name` names the study.
@@ -59,7 +59,7 @@ def open_study(config: Config, space: Space, address: str) -> optuna.Study:
     if _BASE in study.user_attrs:
         _require_same(study, config)
         return study
-    for settings in space.first:
+    for settings in space.first if config.sweep.first else ():
         study.enqueue_trial(dict(settings), skip_if_exists=True)
     study.set_user_attr(_ID, secrets.token_hex(4))
     study.set_user_attr(_BASE, _base(config))  # last, so that a driver killed before it starts over

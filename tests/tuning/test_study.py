@@ -24,6 +24,11 @@ def test_published_settings_are_the_first_trials_of_a_new_study_only(config, spa
     assert [trial.state for trial in again.trials] == [TrialState.RUNNING]
 
 
+def test_a_cold_start_has_no_first_trials(config, space, address, with_sweep):
+    study = studies.open_study(with_sweep(config, first=False), space, address)
+    assert study.trials == []
+
+
 def test_interrupted_trials_do_not_count_and_are_asked_for_again(config, space, address):
     study = studies.open_study(config, space, address)
     first, second = ask(study, space), ask(study, space)
