@@ -351,6 +351,12 @@ class SweepConfig:
     """Total number of trials, including those of earlier runs of this sweep."""
     hours: float = 0.0
     """Start no new trials after N hours (0: no limit)."""
+    plateau: int = 0
+    """Start no new trials once so many in a row gained less than `sweep.plateau_gain` (0: go on)."""
+    plateau_gain: float = 0.5
+    """Points of val r_mean over the best before that count as a gain; less is what draws of one setting differ by."""
+    warm_start: str = ""
+    """Another sweep of the same database whose best trials are tried first, STUDY or STUDY:K for the best K (5)."""
     at_once: int = 0
     """Maximum number of concurrent trials; 0 uses all resources."""
     cpus: float = 1.0
@@ -372,6 +378,8 @@ class SweepConfig:
     def __post_init__(self) -> None:
         _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
+        _require(self.plateau >= 0, "sweep.plateau", self.plateau, "0 or more")
+        _require(self.plateau_gain >= 0, "sweep.plateau_gain", self.plateau_gain, "0 or more")
         _require(self.finalists >= 0, "sweep.finalists", self.finalists, "0 or more")
         _require(self.cpus > 0, "sweep.cpus", self.cpus, "above 0")
         _require(bool(self.name) and "/" not in self.name, "sweep.name", self.name, "a name without '/'")

@@ -76,6 +76,7 @@ class Plan:
         share = f"{sweep.cpus:g} CPU" + (f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else "")
         together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
         hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
+        hours += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
         seconds = unknown if math.isnan(self.seconds) else f"about {duration(self.seconds)}"
         finals = f"the best {sweep.finalists} again on {self.config.distill.space}"

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
 from raydd.tuning.samplers import renew_sampler
+from raydd.tuning.steering import Order
 from search_spaces import Space
 
 
@@ -65,6 +66,7 @@ class StudySearch(Searcher):
         at_once: int = 0,
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
+        order: Callable[[], Order] = lambda: "go-on",
     ) -> None:
         """Search a study.
 
@@ -78,11 +80,12 @@ class StudySearch(Searcher):
             at_once: trials that may run together; 0 leaves that to Tune.
             deadline: when no more trials are started, by `clock`, in seconds.
             clock: what the deadline is read from.
+            order: asked before each trial: go-on, pause, or stop.
         """
         super().__init__()
         self._study, self._space, self._objectives = study, space, tuple(objectives)
         self._listeners, self._seed, self._at_once = tuple(listeners), seed, at_once
-        self._deadline, self._clock, self._sampler = deadline, clock, sampler
+        self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
         self._running: dict[str, _Running] = {}
         self.asked_again = 0
         """Trials whose settings were queued anew, since the store, the disk or a lost node failed them."""
@@ -93,9 +96,12 @@ class StudySearch(Searcher):
         return len(self._running)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's number and dotted settings, None while enough are running, FINISHED past the deadline."""
-        if self._clock() >= self._deadline:
+        """The next trial's number and dotted settings, None while enough are running, FINISHED if no more shall be."""
+        order = self._order()
+        if order == "stop" or self._clock() >= self._deadline:
             return Searcher.FINISHED
+        if order == "pause":
+            return None
         if self._at_once and len(self._running) >= self._at_once:
             return None
         renew_sampler(self._study, self._seed, self._sampler)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -30,6 +31,7 @@ from raydd.tuning.logbook import Logbook
 from raydd.tuning.plan import Plan, make_plan, with_gpu_share
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.samplers import find_sampler
+from raydd.tuning.steering import enqueue, forget_orders, warm_start
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
@@ -81,6 +83,9 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
         study = studies.open_study(base, space, base.place.study)
         studies.require_same_sources(study, sources, remember=True)
         with driving(study):
+            forget_orders(study)
+            for sentence in warm_start(study, space, base.sweep.warm_start, base.place.study):
+                console.print(sentence, markup=False, soft_wrap=True)
             studies.requeue_interrupted(study)
             if math.isnan(plan.seconds):
                 with progress_on(console) as progress:  # with all there is, before the trials share it out
@@ -98,6 +103,25 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     console.print(result.tables())
     console.print(f"kept in {folder}: {RESULT}, {SETTINGS}", soft_wrap=True)
     return result
+
+
+def enqueue_trials(config: Config, file: Path, *, console: Console) -> None:
+    """Queue trials by hand; a sweep that runs takes them next, and one that does not exist yet is made.
+
+    Raises:
+        ConfigError: as `run_sweep`, or the file holds what the space does not search.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
+    space = load_space(config.sweep.space)
+    study = studies.open_study(base, space, base.place.study)
+    count = enqueue(study, space, base, file)
+    console.print(
+        f"{count} trials are next in the sweep {base.sweep.name}: {studies.finished(study)} are over, and it ends with "
+        f"{base.sweep.trials} (--sweep.trials).",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _prepare(work: Workbench[Any], address: str) -> None:

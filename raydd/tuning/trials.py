@@ -14,6 +14,7 @@ from raydd.config import SweepConfig
 from raydd.errors import PlaceError
 from raydd.tuning import study as studies
 from raydd.tuning.searcher import Listener, StudySearch
+from raydd.tuning.steering import order_of
 from search_spaces import Space
 from trainables.distill import SCORES
 
@@ -62,6 +63,7 @@ def run_trials(
             sampler=settings.sampler,
             at_once=at_once,
             deadline=deadline,
+            order=lambda: order_of(study, settings),
         )
         had = studies.finished(study)
         try:
