@@ -367,6 +367,11 @@ class SweepConfig:
     """What to optimise: val r_mean, or r_mean with seconds or bytes, which gives a Pareto front."""
     stop_weak: bool = True
     """Stop trials early that are weak on val r_mean (ASHA)."""
+    drawn_again: int = 4
+    """Number of best trials that are distilled again with new draws of start pairs and students before the finals; the
+    mean of the new draws ranks them. 0 takes the trials' own scores, the best of which is partly luck."""
+    draws: int = 2
+    """New draws of each of them."""
     finalists: int = 2
     """Number of best trials that are run again in `distill.space` with all student seeds and scored on test."""
     sampler: str = "auto"
@@ -380,6 +385,8 @@ class SweepConfig:
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
         _require(self.plateau >= 0, "sweep.plateau", self.plateau, "0 or more")
         _require(self.plateau_gain >= 0, "sweep.plateau_gain", self.plateau_gain, "0 or more")
+        _require(self.drawn_again >= 0, "sweep.drawn_again", self.drawn_again, "0 or more")
+        _require(self.draws >= 1, "sweep.draws", self.draws, "1 or more")
         _require(self.finalists >= 0, "sweep.finalists", self.finalists, "0 or more")
         _require(self.cpus > 0, "sweep.cpus", self.cpus, "above 0")
         _require(bool(self.name) and "/" not in self.name, "sweep.name", self.name, "a name without '/'")

@@ -79,6 +79,7 @@ class Plan:
         hours += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
         seconds = unknown if math.isnan(self.seconds) else f"about {duration(self.seconds)}"
+        draws = f"the best {sweep.drawn_again} again with {sweep.draws} new draws each, on val"
         finals = f"the best {sweep.finalists} again on {self.config.distill.space}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
         if self.final_seconds > 0:
@@ -90,6 +91,7 @@ class Plan:
             ("objectives", ", ".join(sweep.objectives) + (", weak trials are stopped" if sweep.stop_weak else "")),
             *self.records,
             ("time", seconds if self.left else "none"),
+            ("new draws", draws if sweep.drawn_again else "none"),
             ("finals", finals if sweep.finalists else "none"),
         ]
 

@@ -29,6 +29,7 @@ from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.plan import Plan, make_plan, with_gpu_share
+from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.samplers import find_sampler
 from raydd.tuning.steering import enqueue, forget_orders, warm_start
@@ -95,6 +96,7 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
             logbook.catch_up(study)
             claims = open_claims(store.root)
             _run_trials(plan, study, work.opened.listings, claims, logbook, console)
+            _draw_again(base, study, work.opened.listings, claims, console)
             finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
             result = conclude(study, config, finalists)
             logbook.concluded(result, importances(study, base.sweep.objectives))
@@ -164,6 +166,31 @@ def _run_trials(
         )
 
 
+def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: Any, console: Console) -> None:
+    best = sorted(
+        candidates(study, base.sweep.objectives, studies.finished(study)), key=lambda one: (-one.cheap, one.number)
+    )[: base.sweep.drawn_again]
+    if not best:
+        return
+    with _status(console, "new draws of the best trials") as status:
+        draw_again(
+            study,
+            without_passwords(base),
+            best,
+            listings,
+            claims,
+            cpus=base.sweep.cpus,
+            say=lambda message: console.print(message, markup=False, soft_wrap=True),
+            on_wait=lambda: status.update(_doing(claims) or "new draws of the best trials"),
+        )
+
+
+def _doing(claims: Any) -> str:
+    """What each process is making, in words."""
+    doing: Any = ray.get(claims.doing.remote())
+    return "; ".join(f"{who}: {what}" for who, what in sorted(doing.items()))
+
+
 def _run_finals(
     config: Config,
     base: Config,
@@ -195,18 +222,17 @@ def _run_finals(
             highlight=False,
         )
 
-    with _status(console) as status:
+    with _status(console, "finals") as status:
 
         def wait() -> None:
-            doing: Any = ray.get(claims.doing.remote())
-            status.update("; ".join(f"{who}: {what}" for who, what in sorted(doing.items())) or "finals")
+            status.update(_doing(claims) or "finals")
 
         return run_finals(without_passwords(base), best, listings, claims, cpus=cpus, on_end=ended, on_wait=wait)
 
 
 @contextlib.contextmanager
-def _status(console: Console) -> Iterator[Status]:
-    status = console.status("finals")
+def _status(console: Console, text: str) -> Iterator[Status]:
+    status = console.status(text)
     if not console.is_terminal:
         yield status
         return
