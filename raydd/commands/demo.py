@@ -32,6 +32,7 @@ SETTINGS: Mapping[str, Any] = {
     "sweep.name": "demo",
     "sweep.space": "demo",
     "sweep.trials": 8,
+    "sweep.drawn_again": 0,
     "sweep.finalists": 1,
 }
 

@@ -53,6 +53,11 @@ class Plan:
         """Trials to run."""
         return max(0, self.config.sweep.trials - self.finished)
 
+    @property
+    def _first(self) -> str:
+        known = len(self.space.first)
+        return f"{known} published or default settings first" if self.config.sweep.first else "from a cold start"
+
     def table(self) -> Table:
         """The plan for the terminal."""
         sweep, place = self.config.sweep, self.config.place
@@ -71,20 +76,23 @@ class Plan:
         share = f"{sweep.cpus:g} CPU" + (f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else "")
         together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
         hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
+        hours += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
         seconds = unknown if math.isnan(self.seconds) else f"about {duration(self.seconds)}"
+        draws = f"the best {sweep.drawn_again} again with {sweep.draws} new draws each, on val"
         finals = f"the best {sweep.finalists} again on {self.config.distill.space}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
         if self.final_seconds > 0:
             finals += f", about {duration(self.final_seconds)} of one core each"
         return [
-            ("space", f"{self.space.name}, {len(self.space.first)} published or default settings first"),
+            ("space", f"{self.space.name}, {self._first}"),
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
             ("resources", f"{share} a trial, {together}"),
             ("objectives", ", ".join(sweep.objectives)),
             ("rungs", _rungs(sweep)),
             *self.records,
             ("time", seconds if self.left else "none"),
+            ("new draws", draws if sweep.drawn_again else "none"),
             ("finals", finals if sweep.finalists else "none"),
         ]
 
@@ -122,7 +130,8 @@ def make_plan(
             ("features", f"there: {work.reads}"),
             ("experts", f"{count - missing} of {count} there in the base recipe"),
         )
-        coming = drawn[done.total() :][:left] or drawn
+        # A cold start has random ones alone.
+        coming = drawn[(done.total() if config.sweep.first else len(space.first)) :][:left] or drawn
         shared = work.store, work.progress, work.opened
         trials = [open_workbench(with_settings(trial, trial_settings(config)), *shared) for trial in coming]
         seconds = _expected(work, study, trials, left) / max(1, at_once)
@@ -147,9 +156,13 @@ def _expected(work: Workbench[Any], study: optuna.Study | None, coming: Sequence
         return trials * sum(times) / len(times)
     if work.config.sweep.gpus or (widths := work.feature_widths) is None:
         return math.nan
-    recipes = {(trial.experts_record.fingerprint, trial.config.distill.expert_epochs): trial for trial in coming}
-    experts: dict[str, float] = {}  # by recipe, which trials share, to the last epoch that any of them reads
-    for (recipe, epochs), trial in recipes.items():
+    recipes = {
+        (trial.experts_record.fingerprint, trial.config.experts.count, trial.config.distill.expert_epochs): trial
+        for trial in coming
+    }
+    # By recipe, which trials share: as many as any of them reads, to the last epoch that any of them reads.
+    experts: dict[str, float] = {}
+    for (recipe, _, epochs), trial in recipes.items():
         missing = len(trial.open_experts().missing(epochs))
         seconds = missing * expert_seconds(trial.config, *widths, len(work.captions.train.texts))
         experts[recipe] = max(seconds, experts.get(recipe, 0.0))
