@@ -217,7 +217,7 @@ class EncoderWorkbench(Workbench[Networks]):
         self,
         pairs: SyntheticSet,
         seeds: Sequence[int],
-        on_epoch: Callable[[int, Networks], None] = lambda epoch, students: None,
+        on_epoch: Callable[[int, Callable[[], Networks]], None] = lambda epoch, students: None,
     ) -> Iterator[Networks]:
         """One student after the other, since each has an image encoder of its own."""
         for number, seed in enumerate(seeds):
