@@ -93,16 +93,19 @@ def fit_rates(work: Workbench[Any], pairs: SyntheticSet, start: float = 1.0) -> 
                     (found[multiple],) = work.score(student, "val")
         return [found[multiple]["r_mean"] if multiple in found else -math.inf for multiple in multiples]
 
-    best = best_multiple(r_means, start)
+    best = best_multiple(r_means, start, side_by_side=work.side_by_side)
     return Fit(pairs.at_multiple(best), best, found[best])
 
 
-def best_multiple(score: Callable[[Sequence[float]], Sequence[float]], start: float = 1.0) -> float:
+def best_multiple(
+    score: Callable[[Sequence[float]], Sequence[float]], start: float = 1.0, *, side_by_side: bool = False
+) -> float:
     """The power of two by which learning rates are multiplied: doubled while the score rises, or else halved.
 
     Args:
         score: val r_mean of a student at each of some multiples of its learning rates, -inf for one that diverges.
-        start: the multiple to begin at. It and both its neighbours are asked for at once, those further on one by one.
+        start: the multiple to begin at.
+        side_by_side: ask for it and both its neighbours at once; they cost little more than one of them alone.
 
     Raises:
         NonFiniteError: students diverge at 1/32 of the learning rates too.
@@ -116,7 +119,8 @@ def best_multiple(score: Callable[[Sequence[float]], Sequence[float]], start: fl
         return known[multiples[0]]
 
     best = start
-    scored(best, best / 2, 2 * best)
+    if side_by_side:
+        scored(best, best / 2, 2 * best)
     while best < MOST and scored(2 * best) > scored(best):
         best *= 2
     if best == start:

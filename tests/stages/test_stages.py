@@ -22,8 +22,7 @@ from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import set_of_record
 from raydd.settings import with_settings
-from raydd.stages import collapse_over_steps, fit_rates, students
-from raydd.stages.students import score_students
+from raydd.stages import collapse_over_steps, fit_rates
 from raydd.store import Store
 
 
