@@ -23,6 +23,7 @@ from raydd.evaluate.retrieval import retrieval_scores
 from raydd.evaluate.trained_heads import Descent, TrainedHead
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
+FITTED_AT_ONCE = 3  # students side by side when learning rates are fitted: at a multiple and at both its neighbours
 _DECAY = 0.1  # of the learning rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
