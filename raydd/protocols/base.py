@@ -310,6 +310,10 @@ class Workbench(ABC, Generic[Networks]):
         """Retrieval scores in percent on val or test, a dictionary a student; also of an expert's snapshot."""
 
     @abstractmethod
+    def ridge_scores(self, pairs: SyntheticSet, split: str) -> dict[str, float] | None:
+        """Retrieval scores of a set's closed-form student on val or test; None where images have no features."""
+
+    @abstractmethod
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """A set's images and texts in the shared space of one student or expert, on the unit sphere."""
 

@@ -240,6 +240,10 @@ class EncoderWorkbench(Workbench[Networks]):
         seen, captions = self._clean(images), texts.texts.whole()
         return [score_networks(self.trained_encoder, networks, seen, captions, texts.image_of_text, device=self.device)]
 
+    def ridge_scores(self, *_: Any, **__: Any) -> None:
+        """None: the image encoder is what students train."""
+        return
+
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """The set's pixels through the encoder, its text features through the text head."""
         return embed_pairs(self.trained_encoder, networks, pairs, device=self.device)
