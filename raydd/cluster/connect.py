@@ -93,7 +93,7 @@ def slots(cpus: float, gpus: float) -> int:
 def slots_to_come(cpus: float, gpus: float) -> int:
     """How many trials of this size the cluster may hold: on the machines that it has, or that it may start."""
     # What its autoscaler may grow to; None where there is none.
-    most: dict[str, float] = cluster_state.get_max_resources_from_cluster_config() or {}
+    most = cluster_state.get_max_resources_from_cluster_config() or {}
     return max(slots_now(cpus, gpus), _room(most, cpus, gpus))
 
 

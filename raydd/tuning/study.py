@@ -35,6 +35,7 @@ INTERRUPTED = "interrupted"
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
 STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
+OUTCOMES = ("complete", "pruned", "diverged", "fail")
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _NOT_FINITE = re.compile(r" is (nan|-?inf) at step ")  # as the searcher says it
 _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"

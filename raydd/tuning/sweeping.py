@@ -27,6 +27,7 @@ from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
+from raydd.tuning.metrics import Metrics
 from raydd.tuning.plan import Plan, coming_trials, make_plan, sharing_experts, with_gpu_share
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.trials import run_trials
@@ -155,7 +156,7 @@ def _run_trials(
             study,
             plan.space,
             sweep,
-            [table, logbook],
+            [table, logbook, Metrics(sweep.name, plan.done, best=best[0].cheap if best else None, room=room)],
             folder=tune_folder(plan.config),
             room=room,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),

@@ -72,7 +72,7 @@ def test_time_on_a_gpu_says_what_it_assumes(tiny_data: Path, store: Store, monke
 def test_experts_that_several_trials_read_are_worth_workers_from_some_seconds_on(
     tiny_data: Path, store: Store, monkeypatch
 ) -> None:
-    speed = [1e5]
+    speed = [1.0]
     monkeypatch.setattr(costs, "core_speed", lambda width, rows: speed[0])
     work = raydd.open(with_settings(Config(), {**TINY, "data.root": str(tiny_data)}), store)
     work.prepare()
