@@ -31,6 +31,7 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
 INTERRUPTED = "interrupted"
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
 
+OUTCOMES = ("complete", "pruned", "diverged", "fail")
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _NOT_FINITE = re.compile(r" is (nan|-?inf) at step ")  # as the searcher says it
 _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"
