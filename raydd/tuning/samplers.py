@@ -173,10 +173,12 @@ def _middle(kind: BaseDistribution) -> Any:
 
 
 def _auto(seed: int) -> BaseSampler:
+    """A Gaussian process among neighbours of the best trials; tpe with several objectives."""
     return WholeSpaceSampler(NeighbourSampler, seed, otherwise=_tpe)
 
 
 def _tpe(seed: int) -> BaseSampler:
+    """Optuna's tree-structured Parzen estimator, with 256 candidates."""
     with warnings.catch_warnings():
         # group: what lets conditional settings be modelled jointly
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -186,10 +188,12 @@ def _tpe(seed: int) -> BaseSampler:
 
 
 def _gp(seed: int) -> BaseSampler:
+    """Optuna's Gaussian process over the whole space; a second or more for a draw."""
     return WholeSpaceSampler(lambda drawn: optuna.samplers.GPSampler(seed=drawn, n_startup_trials=1), seed)
 
 
 def _cmaes(seed: int) -> BaseSampler:
+    """Optuna's CMA-ES, for long searches of numbers; needs the package cmaes."""
     if find_spec("cmaes") is None:
         raise ConfigError(
             "sweep.sampler cmaes needs a package that is not here. Run `pip install cmaes`, or take auto."
@@ -201,6 +205,7 @@ def _cmaes(seed: int) -> BaseSampler:
 
 
 def _random(seed: int) -> BaseSampler:
+    """Each setting at random."""
     return RandomSampler(seed=seed)
 
 

@@ -1,6 +1,7 @@
 """Samplers on real studies in SQLite."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -13,6 +14,7 @@ from raydd.tuning import study as studies
 from raydd.tuning.neighbours import NeighbourSampler
 from raydd.tuning.samplers import MODELLED, SAMPLERS, STARTUP_TRIALS, WholeSpaceSampler, find_sampler, renew_sampler
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 CMAES = importlib.util.find_spec("cmaes") is not None
 
 
@@ -129,11 +131,10 @@ def test_neighbours_stay_inside_of_what_is_searched():
         study.tell(trial, rng.normal())
 
 
-def test_a_sampler_of_ones_own(tmp_path, config, space, address):
-    file = tmp_path / "mine.py"
-    file.write_text("import optuna\ndef mine(seed):\n    return optuna.samplers.QMCSampler(seed=seed)\n")
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_sampler_of_ones_own(config, space, address):
     study = studies.open_study(config, space, address)
-    renew_sampler(study, 3, f"{file}:mine")
+    renew_sampler(study, 3, f"{EXAMPLES / 'own_sampler.py'}:sampler")
     assert isinstance(study.sampler, optuna.samplers.QMCSampler)
     assert isinstance(find_sampler("optuna.samplers:NSGAIISampler")(0), optuna.samplers.NSGAIISampler)
 
