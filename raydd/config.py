@@ -342,7 +342,8 @@ class SweepConfig:
     """The search over settings by Ray Tune and Optuna."""
 
     name: str = "repblend"
-    """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one."""
+    """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
+    `watch` and `board` take the latest sweep if none is named."""
     space: str = "repblend"
     """Search space: a file of search_spaces/, or your own, FILE.py:NAME or module:NAME."""
     first: bool = True

@@ -29,6 +29,7 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "bytes": "minimize",
 }
 INTERRUPTED = "interrupted"
+LATEST = "latest"  # stands for a sweep's name where a command only looks
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
 
 OUTCOMES = ("complete", "pruned", "diverged", "fail")
@@ -96,6 +97,25 @@ def load_study(name: str, address: str) -> optuna.Study:
             f"There is no sweep {name!r} in {hide_password(address)}. "
             f"{nearest(name, known) if known else 'There is none at all.'} Set sweep.name or place.study."
         ) from error
+
+
+def sweep_named(name: str, address: str) -> str:
+    """The name itself, or that of the sweep whose trials began last if the name is `LATEST` and no sweep's.
+
+    Raises:
+        ConfigError: the database cannot be opened, or holds no sweep.
+    """
+    storage = _storage(address)
+    if name != LATEST or LATEST in (known := optuna.get_all_study_names(storage)):
+        return name
+    if not known:
+        raise ConfigError(f"There is no sweep in {hide_password(address)}. `raydd sweep` starts one.")
+    return max(known, key=lambda name: (_last_start(optuna.load_study(study_name=name, storage=storage)), name))
+
+
+def _last_start(study: optuna.Study) -> float:
+    began = [trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
+    return max(began).timestamp() if began else 0.0
 
 
 def require_same_sources(study: optuna.Study, sources: Mapping[str, str], *, remember: bool) -> None:
