@@ -55,7 +55,7 @@ MATTER: Mapping[str, Sequence[str]] = {
     ),
     "sweep": (
         *("sweep.name", "sweep.space", "sweep.trials", "sweep.hours", "sweep.at_once", "sweep.gpus"),
-        *("sweep.finalists", "sweep.stop_weak", "distill.space", "place.ray"),
+        *("sweep.finalists", "sweep.pruner", "distill.space", "place.ray"),
     ),
     "report": ("sweep.name", "evaluate.split", *_PLACE, "place.study", "place.mlflow"),
     "compare": (

@@ -21,6 +21,7 @@ from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
 from raydd.outside import outside_module
 from raydd.presets import PRESETS
+from raydd.tuning.samplers import SAMPLERS
 from search_spaces import spaces
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -84,6 +85,7 @@ def names_page() -> str:
         "encoders.image": {_with_argument(name): _first_line(item.load) for name, item in IMAGE_ENCODERS.items()},
         "encoders.text": {_with_argument(name): _first_line(item.load) for name, item in TEXT_ENCODERS.items()},
         "distill.method": {name: method.paper for name, method in METHODS.items()},
+        "sweep.sampler": {name: _first_line(make) for name, make in SAMPLERS.items()},
         "sweep.space": {name: _first_line(outside_module(own, "sweep.space")) for name, own in spaces().items()},
     }
     lines = ["# Names", "", "What raydd brings by name. Your own is `FILE.py:NAME` or `module:NAME`: see"]

@@ -34,6 +34,7 @@ SETTINGS: Mapping[str, Any] = {
     "sweep.name": "demo",
     "sweep.space": "demo",
     "sweep.trials": 8,
+    "sweep.drawn_again": 0,
     "sweep.finalists": 1,
 }
 
@@ -65,7 +66,7 @@ def main(options: Options) -> int:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():
             console.print(line)
-        make_experts(work, workers=2)
+        make_experts([work], workers=2)
         made = work.experts()
     console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)
     found = sweep(config)

@@ -136,9 +136,10 @@ class Logbook:
 
     def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
         """Log a trial's end, `report` having its whole curve."""
-        run.tags({"raydd.state": state.name, "raydd.reason": reason})
+        run.tags({"raydd.state": state.name, "raydd.reason": reason, "node": report.node, "gpu": report.gpu})
         if state == TrialState.COMPLETE:
             run.curve([{"step": report.step, "seconds": report.seconds, "bytes": report.bytes}])
+            run.curve([{"step": report.step, "peak_bytes": report.peak_bytes}])
             self._log_set(run, self._record(report.record))
             for prefix in ("collapse/", "distill/", "val/"):
                 run.figure(

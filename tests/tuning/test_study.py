@@ -7,10 +7,11 @@ from optuna.trial import TrialState
 
 from raydd.errors import ConfigError
 from raydd.tuning import study as studies
+from raydd.tuning.samplers import renew_sampler
 
 
 def ask(study, space):
-    studies.renew_sampler(study, seed=0)
+    renew_sampler(study, seed=0)
     trial = study.ask()
     space.settings(trial)
     return trial
@@ -21,6 +22,11 @@ def test_published_settings_are_the_first_trials_of_a_new_study_only(config, spa
     assert ask(study, space).params == {"distill.blend": "none", "distill.image_lr": 0.1}
     again = studies.open_study(config, space, address)
     assert [trial.state for trial in again.trials] == [TrialState.RUNNING]
+
+
+def test_a_cold_start_has_no_first_trials(config, space, address, with_sweep):
+    study = studies.open_study(with_sweep(config, first=False), space, address)
+    assert study.trials == []
 
 
 def test_interrupted_trials_do_not_count_and_are_asked_for_again(config, space, address):
