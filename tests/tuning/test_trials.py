@@ -189,3 +189,20 @@ def test_one_trial_that_breaks_its_process_once_goes_on_in_another(run, tmp_path
 
     study = run(behave, pruner="none", trials=3)
     assert studies.counts(study) == {"complete": 3}
+
+
+def test_a_paused_sweep_waits_and_goes_on(run, monkeypatch):
+    begun = []
+
+    def order(study, sweep):
+        begun.append(len(study.trials))
+        return "pause" if len(begun) < 6 else "go-on"
+
+    monkeypatch.setattr("raydd.tuning.trials.order_of", order)
+    study = run(lambda number, step: float(step), pruner="none", trials=2)
+    assert studies.counts(study) == {"complete": 2}
+    assert begun[:6] == [1] * 6  # the first settings wait
+
+
+def test_a_plateau_ends_a_sweep_before_its_trials_are_through(run):
+    study = run(lambda number, step: 40.0, pruner="none", trials=8, plateau=2, at_once=1)
