@@ -5,14 +5,14 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ray import tune
-from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raydd import stages
 from raydd.cluster.claims import Claimant, share_making
+from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import NonFiniteError, PlaceError
+from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, Scores
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, Workbench, changed, open_workbench, trial_settings
@@ -22,7 +22,9 @@ CURVE_PERCENT = 5  # of a trial's steps between two points of its curve, or less
 
 
 def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any) -> None:
-    """Run one trial and report; a failure is reported with its reason, and the process stays fit for the next trial.
+    """Run one trial and report; a failure is reported with its reason, and the process takes the next trial.
+
+    A CUDA error ends the process as well.
 
     Args:
         trial: `number`, dotted `settings`, and the rungs `passed` before an interruption, see
@@ -38,11 +40,11 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
             work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
             share_making(work, claimant)
             for report in distillation_reports(work, trial["passed"]):
-                tune.report(report.as_result())
+                tune.report(report.from_here(work.device).as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
-        # An actor that was on a lost node or was killed for memory, Claims among them, is started again.
-        again = isinstance(error, PlaceError | RayActorError | OutOfMemoryError)
-        tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
+        tune.report(failure_of(error).as_result())
+        if breaks_process(error):
+            raise  # Tune ends a process that raises; a fresh one goes on from the trial's checkpoint
 
 
 def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> Iterator[TrialReport]:
@@ -60,7 +62,8 @@ def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> 
     for point in stages.distill(work, every=every):
         last = point.step == point.steps
         curve += map(dict, point.collapse)
-        curve.append({"step": point.step, **{f"distill/{name}": value for name, value in point.metrics.items()}})
+        for metrics in (*point.earlier, {"step": point.step, **point.metrics}):
+            curve.append({name if name == "step" else f"distill/{name}": value for name, value in metrics.items()})
         seconds += point.metrics.get("seconds", 0.0) * (point.step - before)
         before = point.step
         reached = [rung for rung in left if 100 * point.step >= rung * point.steps]

@@ -40,7 +40,7 @@ def busy_seconds(
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = open_study(config, space, f"sqlite:///{folder / 'studies.db'}")
         trial = partial(_sleep, seconds=seconds, folder=str(folder))
-        run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), at_once=slots)
+        run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), room=lambda: slots)
     times = [json.loads(path.read_text()) for path in folder.glob("trial-*.json")]
     there = max(end for _, end in times) - min(begin for begin, _ in times)
     return trials * seconds, slots * there

@@ -12,6 +12,7 @@ from raydd.cluster.environment import prepare_environment
 prepare_environment("local")  # before any test imports ray
 
 from local_ray import ray_here  # noqa: E402, F401
+from postgres import postgres  # noqa: E402, F401
 from s3_server import s3  # noqa: E402, F401
 
 SPACE = """

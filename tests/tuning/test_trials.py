@@ -4,7 +4,7 @@ import os
 import pytest
 from optuna.trial import TrialState
 
-from raydd.errors import PlaceError
+from raydd.errors import PlaceError, TrialsError
 from raydd.tuning import study as studies
 from raydd.tuning.trials import RESTARTS, run_trials
 
@@ -15,6 +15,7 @@ def make_trial(folder, behave):
     def trial(given):
         from ray import tune
 
+        from raydd.cluster.failures import breaks_process, failure_of
         from raydd.cluster.trial_report import TrialReport
 
         try:
@@ -23,9 +24,10 @@ def make_trial(folder, behave):
                 rung, record = (0, "synthetic/0") if step == 10 else (10 * step, "")
                 report = TrialReport(step=step, steps=10, rung=rung, r_mean=r_mean, seconds=r_mean, record=record)
                 tune.report(report.as_result())
-        except (ArithmeticError, PlaceError) as error:
-            again = isinstance(error, PlaceError)
-            tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
+        except Exception as error:  # as distill_trial does
+            tune.report(failure_of(error).as_result())
+            if breaks_process(error):
+                raise
 
     return trial
 
@@ -36,7 +38,7 @@ def run(ray_here, config, space, address, tmp_path, with_sweep):
         settings = with_sweep(config, **changes)
         study = studies.open_study(settings, space, address)
         trial, at_once = make_trial(tmp_path, behave), settings.sweep.at_once or 2
-        run_trials(trial, study, space, settings.sweep, [], folder=str(tmp_path / "tune"), at_once=at_once)
+        run_trials(trial, study, space, settings.sweep, [], folder=str(tmp_path / "tune"), room=lambda: at_once)
         return study
 
     return run
@@ -63,8 +65,9 @@ def test_failures_do_not_end_the_sweep(run):
             os._exit(1)
         return 1.0
 
-    study = run(behave, trials=5)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE"]
+    study = run(behave, trials=4, at_once=1, pruner="none")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert studies.counts(study) == {"complete": 3, "diverged": 1, "fail": 2}
     reasons = [studies.reason(trial) for trial in study.trials]
     assert reasons[1] == "ZeroDivisionError: of all things"
     assert reasons[2] == "r_mean is nan at step 2 of 10"
@@ -122,7 +125,7 @@ def test_a_trial_that_the_store_or_the_disk_failed_is_asked_again_under_its_numb
         return float(number)
 
     study = run(behave, pruner="none", trials=3, at_once=1)
-    assert studies.finished(study) == 3  # Tune had counted the failed one among its three
+    assert studies.finished(study) == 3
     _, failed, again, _ = study.trials
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert studies.interrupted(failed)
@@ -139,9 +142,50 @@ def test_a_store_that_stays_away_ends_the_trials_and_the_same_command_makes_up_f
             raise PlaceError("the store did not answer")
         return float(step)
 
-    study = run(behave, pruner="none", trials=1, at_once=1)
-    assert [studies.interrupted(trial) for trial in study.trials[:-1]] == [True] * (RESTARTS + 1)
-    assert study.trials[-1].state == TrialState.WAITING
+    with pytest.raises(TrialsError, match=r"4 trials in a row .* \(PlaceError: the store"):
+        run(behave, pruner="none", trials=1, at_once=1, max_failures=4)
     away.unlink()
     study = run(behave, pruner="none", trials=1, at_once=1)
+    assert [studies.interrupted(trial) for trial in study.trials] == [True] * 4 + [False]
     assert studies.finished(study) == 1
+
+
+def test_a_bad_gpu_ends_its_processes_and_then_the_sweep_which_goes_on_when_it_is_well(run, tmp_path):
+    bad = tmp_path / "bad"
+    bad.touch()
+
+    def behave(number, step):
+        import torch
+
+        if bad.exists():
+            (tmp_path / f"met by {os.getpid()}").touch()
+            raise torch.AcceleratorError(f"CUDA error: an illegal memory access in trial {number}\nadvice")
+        assert not (tmp_path / f"met by {os.getpid()}").exists()
+        return float(step)
+
+    with pytest.raises(TrialsError, match=r"2 trials in a row .* illegal memory access in trial 1\)"):
+        run(behave, pruner="none", trials=2, at_once=1, max_failures=2)
+    met = len(list(tmp_path.glob("met by *")))
+    assert met == 2 * (RESTARTS + 1)  # each time another process
+    bad.unlink()
+    study = run(behave, pruner="none", trials=2, at_once=1)
+    assert studies.counts(study) == {"fail": 2, "complete": 2}
+    assert studies.retry_failed(study) == 2
+    study = run(behave, pruner="none", trials=4, at_once=1)
+    assert studies.counts(study) == {"complete": 4}
+    assert len(list(tmp_path.glob("met by *"))) == met
+
+
+@pytest.mark.slow
+def test_one_trial_that_breaks_its_process_once_goes_on_in_another(run, tmp_path):
+    def behave(number, step):
+        import torch
+
+        mark = tmp_path / "broke"
+        if number == 1 and step == 6 and not mark.exists():
+            mark.touch()
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        return float(step)
+
+    study = run(behave, pruner="none", trials=3)
+    assert studies.counts(study) == {"complete": 3}
