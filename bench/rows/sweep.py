@@ -34,7 +34,7 @@ def busy_seconds(
     from raydd.tuning.trials import run_trials
 
     folder = folder.absolute()
-    config = with_settings(Config(), {"sweep.name": "sleepers", "sweep.trials": trials, "sweep.stop_weak": False})
+    config = with_settings(Config(), {"sweep.name": "sleepers", "sweep.trials": trials, "sweep.pruner": "none"})
     space = Space("sleepers", _suggest)
     with cluster(address, folder):
         optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -13,7 +13,7 @@ from ray.exceptions import GetTimeoutError
 from rich.table import Table
 
 from raydd.cluster.worker_settings import hide_password
-from raydd.config import Config
+from raydd.config import Config, SweepConfig
 from raydd.cost.bytes import trial_bytes
 from raydd.cost.seconds import core_speed, expert_seconds, pixel_seconds, trial_seconds
 from raydd.errors import ConfigError
@@ -58,6 +58,11 @@ class Plan:
         """Trials to run."""
         return max(0, self.config.sweep.trials - self.finished)
 
+    @property
+    def _first(self) -> str:
+        known = len(self.space.first)
+        return f"{known} published or default settings first" if self.config.sweep.first else "from a cold start"
+
     def table(self) -> Table:
         """The plan for the terminal."""
         sweep, place = self.config.sweep, self.config.place
@@ -77,23 +82,35 @@ class Plan:
         share = f"{sweep.cpus:g} CPU{gpus}"
         together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
         hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
+        hours += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
         one_by_one = "" if self.at_once else ", one after another"
         known = not math.isnan(self.seconds)
         seconds = f"about {duration(self.seconds)}{one_by_one}{self.assumed}" if known else unknown
+        draws = f"the best {sweep.drawn_again} again with {sweep.draws} new draws each, on val"
         finals = f"the best {sweep.finalists} again on {self.config.distill.space}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
         if self.final_seconds > 0:
             finals += f", about {duration(self.final_seconds)} of one core each"
         return [
-            ("space", f"{self.space.name}, {len(self.space.first)} published or default settings first"),
+            ("space", f"{self.space.name}, {self._first}"),
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
             ("resources", f"{share} a trial, {together}"),
-            ("objectives", ", ".join(sweep.objectives) + (", weak trials are stopped" if sweep.stop_weak else "")),
+            ("objectives", ", ".join(sweep.objectives)),
+            ("rungs", _rungs(sweep)),
             *self.records,
             ("time", seconds if self.left else "none"),
+            ("new draws", draws if sweep.drawn_again else "none"),
             ("finals", finals if sweep.finalists else "none"),
         ]
+
+
+def _rungs(sweep: SweepConfig) -> str:
+    if not sweep.rungs:
+        return "none"
+    scored = f"{sweep.rung_students} students" if sweep.rung_students else "ridge regression"
+    stopped = f"weak trials are stopped ({sweep.pruner})" if sweep.pruner != "none" else "no trial is stopped"
+    return f"after {', '.join(map(str, sweep.rungs))} % of the steps, scored by {scored}; {stopped}"
 
 
 def make_plan(
@@ -104,7 +121,7 @@ def make_plan(
     Args:
         work: the workbench of the base settings.
         space: what is searched.
-        drawn: its first trials, then random ones: what trials may be like.
+        drawn: what trials may be like, in their order: the first ones, if they are tried, then random ones.
         study: the sweep's, if it was started before.
         at_once: trials that run together; 0 where nobody knows.
     """
@@ -179,9 +196,13 @@ def _speed_up(config: Config, image_width: int) -> float:
 
 def _expert_seconds(trials: Sequence[Workbench[Any]]) -> float:
     """Seconds of one core for the experts that the store lacks of what these trials read."""
-    recipes = {(trial.experts_record.fingerprint, trial.config.distill.expert_epochs): trial for trial in trials}
-    experts: dict[str, float] = {}  # by recipe, which trials share, to the last epoch that any of them reads
-    for (recipe, epochs), trial in recipes.items():
+    recipes = {
+        (trial.experts_record.fingerprint, trial.config.experts.count, trial.config.distill.expert_epochs): trial
+        for trial in trials
+    }
+    # By recipe, which trials share: as many as any of them reads, to the last epoch that any of them reads.
+    experts: dict[str, float] = {}
+    for (recipe, _, epochs), trial in recipes.items():
         if (missing := len(trial.open_experts().missing(epochs))) and (widths := trial.feature_widths):
             seconds = missing * expert_seconds(trial.config, *widths, len(trial.captions.train.texts))
             seconds /= _speed_up(trial.config, widths[0])

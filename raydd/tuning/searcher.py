@@ -17,6 +17,9 @@ from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
+from raydd.tuning.pruning import passed_rungs
+from raydd.tuning.samplers import renew_sampler
+from raydd.tuning.steering import Order
 from search_spaces import Space
 
 
@@ -39,7 +42,6 @@ class Listener(Protocol):
 @dataclass
 class _Running:
     trial: optuna.Trial
-    noted: int = 0  # the last step whose score the study has
     failure: str = ""  # that it reported; it may go on in a fresh process all the same
     curve: list[dict[str, float]] = field(default_factory=list)
 
@@ -64,8 +66,10 @@ class StudySearch(Searcher):
         wanted: int,
         max_failures: int = 0,
         seed: int = 0,
+        sampler: str = "auto",
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
+        order: Callable[[], Order] = lambda: "go-on",
     ) -> None:
         """Search a study.
 
@@ -77,14 +81,16 @@ class StudySearch(Searcher):
             wanted: trials that the study is to have in the end; failed ones do not count.
             max_failures: so many in a row that failed for the same reason are the last ones; 0 for any number.
             seed: seed of the sampler.
+            sampler: `sweep.sampler`.
             deadline: when no more trials are started, by `clock`, in seconds.
             clock: what the deadline is read from.
+            order: asked before each trial: go-on, pause, or stop.
         """
         super().__init__()
         self._study, self._space, self._objectives = study, space, tuple(objectives)
         self._listeners, self._seed, self._wanted = tuple(listeners), seed, wanted
         self._max_failures, self._failed_alike, self._last_failure = max_failures, 0, ""
-        self._deadline, self._clock = deadline, clock
+        self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
         self._finished = studies.finished(study)
         self._running: dict[str, _Running] = {}
 
@@ -99,12 +105,16 @@ class StudySearch(Searcher):
         return self._last_failure if 0 < self._max_failures <= self._failed_alike else ""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's number and dotted settings, None while those that run are enough, FINISHED at the end."""
-        if self._clock() >= self._deadline or self.gave_up or self._finished >= self._wanted:
+        """The next trial's number, dotted settings, and the rungs that it passed before it was interrupted.
+
+        None while those that run are enough, FINISHED if no more shall be.
+        """
+        order = self._order()
+        if order == "stop" or self._clock() >= self._deadline or self.gave_up or self._finished >= self._wanted:
             return Searcher.FINISHED
-        if self._finished + len(self._running) >= self._wanted:
-            return None  # one of them may fail
-        studies.renew_sampler(self._study, self._seed)
+        if order == "pause" or self._finished + len(self._running) >= self._wanted:
+            return None  # one of those that run may fail
+        renew_sampler(self._study, self._seed, self._sampler)
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)
@@ -112,15 +122,19 @@ class StudySearch(Searcher):
         number = studies.identity(trial)
         for listener in self._listeners:
             listener.started(number, settings)
-        return {"number": number, "settings": settings}
+        passed = passed_rungs(self._study, number) if number != trial.number else []
+        return {"number": number, "settings": settings, "passed": passed}
+
+    def trial(self, trial_id: str) -> optuna.Trial:
+        """The study's trial behind a running one of Tune's."""
+        return self._running[trial_id].trial
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note a score on the way; Tune does not tell of the one at which it stops a trial."""
+        """Tell the listeners; Tune does not tell of the report at which it stops a trial."""
         running, report = self._running[trial_id], TrialReport.of(result)
         running.failure = report.failure
         if report.failure:
             return
-        self._note(running, report)
         self._tell(running, running.new_in(report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -141,11 +155,9 @@ class StudySearch(Searcher):
                 studies.fail(self._study, trial, why)
         elif report.finished:
             state = TrialState.COMPLETE
-            self._note(running, report)
             self._study.tell(trial, [report.objective(name) for name in self._objectives])
         else:
             state = TrialState.PRUNED
-            self._note(running, report)
             self._study.tell(trial, state=state)
         self._count(state, why)
         for listener in self._listeners:
@@ -185,13 +197,6 @@ class StudySearch(Searcher):
     def _tell(self, running: _Running, report: TrialReport) -> None:
         for listener in self._listeners:
             listener.reported(studies.identity(running.trial), report)
-
-    def _note(self, running: _Running, report: TrialReport) -> None:
-        if len(self._objectives) > 1 or not math.isfinite(report.r_mean):
-            return  # Optuna keeps scores on the way for a single objective only
-        if report.step > running.noted:  # a trial that was started again repeats itself
-            running.trial.report(report.r_mean, report.step)
-            running.noted = report.step
 
 
 def _without_numbers(why: str) -> str:

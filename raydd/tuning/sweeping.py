@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -29,7 +30,10 @@ from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.metrics import Metrics
 from raydd.tuning.plan import Plan, coming_trials, make_plan, sharing_experts, with_gpu_share
+from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
+from raydd.tuning.samplers import find_sampler
+from raydd.tuning.steering import enqueue, forget_orders, warm_start
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
@@ -60,6 +64,8 @@ def run_sweep(
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
+    drawn = drawn if base.sweep.first else drawn[len(space.first) :]
+    find_sampler(base.sweep.sampler)(base.sweep.seed)  # a wrong one shows before any work
     # On a cluster its nodes look at the images of a data set that nobody has read before; a dry run wakes none.
     here = address == "local" or dry_run
     work = open_workbench(base, store, opened=Opened(check=check_on_threads if here else check_on_workers))
@@ -86,6 +92,9 @@ def run_sweep(
         study = studies.open_study(base, space, base.place.study)
         studies.require_same_sources(study, sources, remember=True)
         with driving(study):
+            forget_orders(study)
+            for sentence in warm_start(study, space, base.sweep.warm_start, base.place.study):
+                console.print(sentence, markup=False, soft_wrap=True)
             studies.requeue_interrupted(study)
             if retry_failed:
                 studies.retry_failed(study)
@@ -98,6 +107,7 @@ def run_sweep(
             logbook.catch_up(study)
             claims = open_claims(store.root)
             _run_trials(plan, study, work.opened.listings, claims, logbook, console)
+            _draw_again(base, study, work.opened.listings, claims, console)
             finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
             result = conclude(study, config, finalists)
             logbook.concluded(result, importances(study, base.sweep.objectives))
@@ -106,6 +116,25 @@ def run_sweep(
     console.print(result.tables())
     console.print(f"kept in {folder}: {RESULT}, {SETTINGS}", soft_wrap=True)
     return result
+
+
+def enqueue_trials(config: Config, file: Path, *, console: Console) -> None:
+    """Queue trials by hand; a sweep that runs takes them next, and one that does not exist yet is made.
+
+    Raises:
+        ConfigError: as `run_sweep`, or the file holds what the space does not search.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
+    space = load_space(config.sweep.space)
+    study = studies.open_study(base, space, base.place.study)
+    count = enqueue(study, space, base, file)
+    console.print(
+        f"{count} trials are next in the sweep {base.sweep.name}: {studies.finished(study)} are over, and it ends with "
+        f"{base.sweep.trials} (--sweep.trials).",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _prepare(work: Workbench[Any], address: str) -> None:
@@ -163,6 +192,31 @@ def _run_trials(
         )
 
 
+def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: Any, console: Console) -> None:
+    best = sorted(
+        candidates(study, base.sweep.objectives, studies.finished(study)), key=lambda one: (-one.cheap, one.number)
+    )[: base.sweep.drawn_again]
+    if not best:
+        return
+    with _status(console, "new draws of the best trials") as status:
+        draw_again(
+            study,
+            without_passwords(base),
+            best,
+            listings,
+            claims,
+            cpus=base.sweep.cpus,
+            say=lambda message: console.print(message, markup=False, soft_wrap=True),
+            on_wait=lambda: status.update(_doing(claims) or "new draws of the best trials"),
+        )
+
+
+def _doing(claims: Any) -> str:
+    """What each process is making, in words."""
+    doing: Any = ray.get(claims.doing.remote())
+    return "; ".join(f"{who}: {what}" for who, what in sorted(doing.items()))
+
+
 def _run_finals(
     config: Config,
     base: Config,
@@ -176,7 +230,7 @@ def _run_finals(
     if len(best) < base.sweep.finalists:
         console.print(
             f"finals of {len(best)} trials in place of {base.sweep.finalists}: no more went to their end. "
-            "With --sweep.no-stop-weak none is stopped early.",
+            "With --sweep.pruner none all do.",
             soft_wrap=True,
         )
     if not best:
@@ -194,18 +248,17 @@ def _run_finals(
             highlight=False,
         )
 
-    with _status(console) as status:
+    with _status(console, "finals") as status:
 
         def wait() -> None:
-            doing: Any = ray.get(claims.doing.remote())
-            status.update("; ".join(f"{who}: {what}" for who, what in sorted(doing.items())) or "finals")
+            status.update(_doing(claims) or "finals")
 
         return run_finals(without_passwords(base), best, listings, claims, cpus=cpus, on_end=ended, on_wait=wait)
 
 
 @contextlib.contextmanager
-def _status(console: Console) -> Iterator[Status]:
-    status = console.status("finals")
+def _status(console: Console, text: str) -> Iterator[Status]:
+    status = console.status(text)
     if not console.is_terminal:
         yield status
         return

@@ -8,19 +8,20 @@ from typing import Any
 import optuna
 from ray import tune
 from ray.exceptions import OutOfMemoryError
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
 from raydd.errors import PlaceError, TrialsError
 from raydd.tuning import study as studies
+from raydd.tuning.pruning import Pruning
 from raydd.tuning.searcher import Listener, StudySearch
+from raydd.tuning.steering import order_of
 from search_spaces import Space
-from trainables.distill import SCORES
 
 RESTARTS = 2  # of a trial whose process or node died, and of all after memory ran out; the store has what is done
 LOOK_SECONDS = 10.0  # between two looks at how many trials there is room for
-FIRST_LOOK = 100 // SCORES  # percent of a trial's steps before it may be stopped as weak
 
 
 def run_trials(
@@ -42,7 +43,7 @@ def run_trials(
         trial: the trainable; it reports `TrialReport`s.
         study: where trials come from.
         space: suggests settings.
-        settings: number, resources and scheduler of the trials.
+        settings: number, resources and pruner of the trials.
         listeners: told of every trial.
         folder: where Tune writes, a folder or a bucket that every node reaches.
         room: trials that may run together, asked again now and then, since a cluster may get more nodes.
@@ -66,9 +67,12 @@ def run_trials(
             max_failures=settings.max_failures,
             seed=settings.seed,
             deadline=deadline,
+            sampler=settings.sampler,
+            order=lambda: order_of(study, settings),
         )
         try:
-            _run(trial, search, settings, lambda most=most: int(min(most, room())), folder)
+            stopping = _Stopping(search, Pruning(study, settings))
+            _run(trial, search, stopping, settings, lambda most=most: int(min(most, room())), folder)
         except RuntimeError as error:
             if not isinstance(error.__cause__, OutOfMemoryError):  # which Tune does not take for a trial's own end
                 raise
@@ -93,6 +97,7 @@ def run_trials(
 def _run(
     trial: Callable[[Mapping[str, Any]], None],
     search: StudySearch,
+    scheduler: TrialScheduler,
     settings: SweepConfig,
     room: Callable[[], int],
     folder: str,
@@ -104,7 +109,7 @@ def _run(
         tune.with_resources(trial, {"cpu": settings.cpus, "gpu": settings.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=limiter,
-            scheduler=_scheduler(settings),
+            scheduler=scheduler,
             num_samples=-1,  # the searcher knows when there are enough
             reuse_actors=True,
             trial_name_creator=_name,
@@ -120,6 +125,22 @@ def _run(
     ).fit()
 
 
+class _Stopping(FIFOScheduler):
+    """Stops the trials that the study says are weak; it knows nothing by itself, so any driver's does the same."""
+
+    def __init__(self, search: StudySearch, pruning: Pruning) -> None:
+        super().__init__()
+        self._search, self._pruning = search, pruning
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
+        weak = self._pruning.stops(self._search.trial(trial.trial_id), TrialReport.of(result))
+        return TrialScheduler.STOP if weak else TrialScheduler.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a copy among its notes, which are never read back."""
+        return {}
+
+
 class _Room(tune.Callback):
     """Lets as many trials run together as there is room for, which grows and shrinks with the cluster."""
 
@@ -130,14 +151,6 @@ class _Room(tune.Callback):
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._limiter.set_max_concurrency(max(1, self._room()))
             self._looked = time.monotonic()
-
-
-def _scheduler(settings: SweepConfig) -> TrialScheduler:
-    if not settings.stop_weak:
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="percent", metric="r_mean", mode="max", max_t=100, grace_period=FIRST_LOOK, reduction_factor=2
-    )
 
 
 def _name(trial: Any) -> str:

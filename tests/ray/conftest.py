@@ -63,7 +63,7 @@ def settings(tiny_data: Path, tmp_path: Path) -> dict:
         "sweep.space": f"{space}:small",
         "sweep.name": "small",
         "sweep.trials": 3,
-        "sweep.stop_weak": False,
+        "sweep.pruner": "none",
         "place.home": str(tmp_path / "home"),
     }
 

@@ -99,6 +99,28 @@ def test_trials_share_the_experts_of_a_recipe(seconds: Seconds) -> None:
     assert seconds(two_recipes, 16, 1) == pytest.approx(4 * trials + 2 * (four - trials))
 
 
+def test_experts_of_one_recipe_are_as_many_as_any_trial_reads(seconds: Seconds) -> None:
+    def counts(trial: Trial) -> Mapping[str, Any]:
+        trial.suggest_categorical("experts.count", [1, 4])
+        return {}
+
+    def of(count: int) -> Suggest:
+        return lambda trial: {"experts.count": count}
+
+    assert seconds(counts, 16, 1) == pytest.approx(seconds(of(4), 16, 1))
+    assert seconds(of(4), 16, 1) > seconds(of(1), 16, 1)
+
+
+def test_wider_heads_are_priced_with_their_own_experts(seconds: Seconds) -> None:
+    def widths(trial: Trial) -> Mapping[str, Any]:
+        trial.suggest_categorical("experts.width", [16, 64])
+        return {}
+
+    narrow, wide = (seconds(lambda trial, width=width: {"experts.width": width}, 16, 1) for width in (16, 64))
+    assert narrow < seconds(widths, 16, 1)
+    assert wide > 2 * narrow
+
+
 def test_the_plan_tells_what_finals_cost_in_pixels(
     tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
