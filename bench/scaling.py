@@ -132,11 +132,7 @@ _BLOCK, _ASKED = 100, 12  # trials that are made one by one, then copied; and me
 
 
 def _walk(study: Any, space: Any, trials: int, wanted: int) -> float:
-<<<<<<< HEAD
     """Run so many trials through the searcher; CPU milliseconds of each but the first, which reads the study."""
-=======
-    """Run so many trials through the searcher; CPU milliseconds of each, but for the first, which reads the study."""
->>>>>>> main
     from raydd.cluster.trial_report import TrialReport
     from raydd.tuning.searcher import StudySearch
 
