@@ -120,7 +120,7 @@ def _fitted(points: _Points, values: Float[ndarray, "n"]) -> tuple[float, float,
     for length in _LENGTHS:
         for noise in _NOISES:
             lower = cholesky(_noisy(points, length, noise), lower=True)
-            scale = float(values @ cho_solve((lower, True), values)) / len(values)
+            scale = max(float(values @ cho_solve((lower, True), values)) / len(values), 1e-12)  # 0 if all are equal
             likelihood = -0.5 * len(values) * math.log(scale) - float(np.log(np.diag(lower)).sum())
             found.append((likelihood - 0.5 * math.log(length / _USUAL_LENGTH) ** 2, length, noise, scale))
     return max(found)[1:]
