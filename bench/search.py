@@ -50,6 +50,8 @@ class Options:
     """Standard deviation of a told value."""
     repeats: int = 24
     """Objectives, each searched once by each sampler."""
+    first_seed: int = 1000
+    """Seed of the first objective. Those below 1000 are the ones by which the settings of auto were chosen."""
     cold: bool = False
     """Search without first settings; their best is what gains are over all the same."""
 
@@ -169,7 +171,7 @@ def main(options: Options) -> int:
             print(f"There is no sampler {sampler!r}. The samplers: before, {', '.join(SAMPLERS)}.", file=sys.stderr)
             return 2
         begun = time.process_time()
-        seeds = range(options.repeats)
+        seeds = range(options.first_seed, options.first_seed + options.repeats)
         gains = np.array([search(space, Objective(space, seed), sampler, seed, options) for seed in seeds])
         seconds = (time.process_time() - begun) / (options.repeats * options.trials)
         error = gains.std(ddof=1) / len(gains) ** 0.5
