@@ -15,6 +15,8 @@ class Options(cli.Options):
 
     dry_run: bool = False
     """Show the plan (trials, resources, records already there, time) and stop."""
+    retry_failed: bool = False
+    """Run the failed trials of earlier commands again, under their numbers."""
     enqueue: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
     """Queue trials by hand and end: a list of dotted settings within the space's ranges; what they leave open is drawn.
     A sweep that runs takes them next."""
@@ -39,5 +41,5 @@ def main(options: Options) -> int:
         return 0
     from raydd.sweep import sweep
 
-    result = sweep(options.settings, dry_run=options.dry_run)
+    result = sweep(options.settings, dry_run=options.dry_run, retry_failed=options.retry_failed)
     return 1 if result is not None and not result.settings else 0

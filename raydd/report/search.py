@@ -17,6 +17,7 @@ from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate
 from raydd.tuning.lease import is_driven
+from raydd.tuning.pruning import foretold
 from raydd.tuning.results import candidates, importances
 from raydd.tuning.samplers import STARTUP_TRIALS
 
@@ -41,6 +42,7 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
     shares = importances(study, objectives)
     return {
         "history": charts.history(trials),
+        "rungs": foretold(study, objectives),
         "importance": charts.importance(shares) if any(shares.values()) else None,
         "slices": charts.slices(study, objectives, shares),
         "parallel": charts.parallel(trials, shares, STARTUP_TRIALS),
@@ -67,7 +69,7 @@ def trials_of(
     unfinished = "running" if is_driven(study) else "interrupted"
     trials = [
         _trial(trial, unfinished, objectives, tracked.get(studies.identity(trial), {}))
-        for trial in study.get_trials(deepcopy=False)
+        for trial in studies.latest(study)
         if trial.state != TrialState.WAITING and not studies.interrupted(trial)
     ]
     return sorted(trials, key=lambda trial: trial.number)

@@ -11,8 +11,10 @@ from stage_settings import TINY
 import raydd
 from raydd.config import Config
 from raydd.cost import seconds as costs
+from raydd.protocols import changed
 from raydd.settings import with_settings
 from raydd.store import Store
+from raydd.tuning import plan as plans
 from raydd.tuning.plan import Plan, make_plan
 from search_spaces import Space, draw_configs
 
@@ -39,6 +41,45 @@ def seconds(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> S
         return plan(with_settings(base, {"sweep.trials": trials}), suggest, store, at_once).seconds
 
     return of
+
+
+def test_a_plan_before_the_features_encodes_nothing(tiny_data: Path, store: Store, monkeypatch) -> None:
+    def encode(*_: object) -> None:
+        raise AssertionError("encoded")
+
+    monkeypatch.setattr("raydd.protocols.heads.encode_images", encode)
+    monkeypatch.setattr("raydd.protocols.base.encode_texts", encode)
+    given = {**TINY, "data.root": str(tiny_data), "distill.space": "features"}
+    for gpus in (0.0, 1.0, -1.0):
+        made = plan(with_settings(Config(), {**given, "sweep.gpus": gpus}), lambda trial: {}, store, 0)
+        lines = dict(made.lines())
+        assert lines["time"] == "known once the features are there"
+        assert ("a share of a GPU" in lines["resources"]) == (gpus < 0)
+
+
+def test_time_on_a_gpu_says_what_it_assumes(tiny_data: Path, store: Store, monkeypatch) -> None:
+    monkeypatch.setattr(costs, "core_speed", lambda width, rows: SPEED)
+    monkeypatch.setattr(plans, "core_speed", lambda width, rows: SPEED)
+    base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
+    raydd.open(base, store).prepare()
+    on_cpu = plan(base, lambda trial: {}, store, 1)
+    on_gpu = plan(with_settings(base, {"sweep.gpus": 0.5}), lambda trial: {}, store, 1)
+    assert on_gpu.seconds == pytest.approx(on_cpu.seconds * SPEED / plans.GPU_SPEED)
+    assert "if a GPU does 1 TFLOP/s a trial" in dict(on_gpu.lines())["time"]
+    assert on_cpu.assumed == ""
+
+
+def test_experts_that_several_trials_read_are_worth_workers_from_some_seconds_on(
+    tiny_data: Path, store: Store, monkeypatch
+) -> None:
+    speed = [1.0]
+    monkeypatch.setattr(costs, "core_speed", lambda width, rows: speed[0])
+    work = raydd.open(with_settings(Config(), {**TINY, "data.root": str(tiny_data)}), store)
+    work.prepare()
+    rates = [changed(work, {"experts.lr": rate}) for rate in (0.1, 0.2, 0.1)]
+    assert plans.sharing_experts(rates) == [rates[0], rates[2]]
+    speed[0] = 1e12
+    assert plans.sharing_experts(rates) == []
 
 
 def test_time_is_that_of_the_trials_and_not_of_the_base(seconds: Seconds) -> None:

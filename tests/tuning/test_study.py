@@ -101,6 +101,19 @@ def test_what_only_the_finals_read_may_change(config, space, address, with_sweep
     studies.open_study(dataclasses.replace(other, pixels=dataclasses.replace(config.pixels, steps=5)), space, address)
 
 
+def test_latest_is_the_sweep_whose_trials_began_last_unless_one_bears_that_name(config, space, address, with_sweep):
+    with pytest.raises(ConfigError, match="There is no sweep in"):
+        studies.sweep_named("latest", address)
+    first, second = (with_sweep(config, name=name) for name in ("b", "a"))
+    for swept in (first, second, first):
+        ask(studies.open_study(swept, space, address), space)
+    studies.open_study(with_sweep(config, name="c"), space, address)  # none of its trials has begun
+    assert studies.sweep_named("latest", address) == "b"
+    assert studies.sweep_named("a", address) == "a"
+    studies.open_study(with_sweep(config, name="latest"), space, address)
+    assert studies.sweep_named("latest", address) == "latest"
+
+
 def test_a_database_that_cannot_be_opened_is_named_without_its_password(config, space):
     with pytest.raises(ConfigError, match=r"mariadb://me:\*\*\*@host/db") as raised:
         studies.open_study(config, space, "mariadb://me:secret@host/db")
