@@ -86,7 +86,7 @@ class Population:
             )
         for other in self._slots.values():
             _require_alike(other, distillation)
-        self._settle()
+        self.settle()
         slot = next(number for number in range(len(self._slots) + 1) if number not in self._slots)
         self._slots[slot], self._news[slot] = distillation, News()
         config = distillation.config
@@ -96,18 +96,18 @@ class Population:
 
     def stop(self, slot: int) -> Distillation:
         """Empty a slot; gives its distillation as it stands, which can go on by itself or in another slot."""
-        self._settle()
+        self.settle()
         del self._news[slot]
         return self._slots.pop(slot)
 
     def synthetic(self, slot: int) -> SyntheticSet:
         """A slot's set as it stands, on the CPU."""
-        self._settle()
+        self.settle()
         return self._slots[slot].synthetic()
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """Everything that `resume` needs, of a population or of the distillation alone: `Distillation.state`."""
-        self._settle()
+        self.settle()
         return self._slots[slot].state()
 
     def resume(self, slot: int, state: Mapping[str, Tensor]) -> None:
@@ -116,7 +116,7 @@ class Population:
         Raises:
             RecordError: the state belongs to other settings.
         """
-        self._settle()
+        self.settle()
         self._slots[slot].resume(state)
 
     def news(self) -> dict[int, News]:
@@ -132,9 +132,16 @@ class Population:
         if not drawn:
             return
         if stack is None or stack.slots != list(drawn):
-            self._settle()
+            self.settle()
             stack = self._stack = Stack({slot: self._slots[slot] for slot in drawn}, self._device)
         stack.step([draws for draws, _ in drawn.values()], [leg for _, leg in drawn.values()])
+
+    def settle(self) -> None:
+        """Hand all variables back to their distillations, which then stand where their slots do."""
+        self._read()
+        if self._stack is not None:
+            self._stack.hand_back()
+            self._stack = None
 
     def _drawn(self) -> dict[int, tuple[StepDraws, Leg]]:
         """What each slot draws for its next step; a slot whose snapshots cannot be read ends."""
@@ -165,13 +172,6 @@ class Population:
                     news.error, own.done = error, step
                     break
                 news.steps.append(metrics)
-
-    def _settle(self) -> None:
-        """Hand all variables back to their distillations."""
-        self._read()
-        if self._stack is not None:
-            self._stack.hand_back()
-            self._stack = None
 
 
 def _require_alike(one: Distillation, other: Distillation) -> None:

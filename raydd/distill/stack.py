@@ -32,7 +32,7 @@ class Stack:
         self._range = self._of(lambda own: own.range)[:, :, None].unbind(1)
         told = [(own.temperature, own.start.similarity.alpha) for own in self._members]
         self._temperature, self._alpha = self._tensor(told)[..., None, None].unbind(1)
-        self._alive: Bool[Tensor, K] = torch.ones(len(self._members), dtype=torch.bool, device=device)
+        self._alive = torch.ones(len(self._members), dtype=torch.bool, device=device)
         self._names: list[str] = []
         self._history: list[Float[Tensor, "M K"]] = []
 

@@ -101,60 +101,121 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
     """
-    record, settings, before = phase.record, phase.settings, phase.before
-    if record.complete:
-        log = Log.of_tensors(record.read_tensors(CURVE))
-        yield phase.point(settings.steps, log.last_means(1), load_synthetic(record), log.collapse)
+    if phase.record.complete:
+        yield finished(phase)
         return
-    reset_peak(phase.work.device)
-    began = time.perf_counter()
-    distillation, log = _begin(phase)
-    preparing = time.perf_counter() - began
-    since, told = distillation.done, 0  # after an interruption all of the collapse once more: some may be lost
-    if not since:
-        _note_collapse(phase, distillation, log)
-    while distillation.done < settings.steps:
+    course = Course.begun(phase)
+    while not course.at_end:
         began = time.perf_counter()
         try:
-            metrics = distillation.step()
+            metrics = course.distillation.step()
         except NonFiniteError:
-            record.write_tensors(LAST_GOOD, distillation.synthetic().tensors())
+            course.keep_last_good()
             raise
-        log.steps.append(metrics | {"seconds": time.perf_counter() - began})
-        _note_collapse(phase, distillation, log)
+        course.note([metrics], time.perf_counter() - began)
+        if point := course.after_steps():
+            yield point
+    yield course.finish()
+
+
+def finished(phase: Phase) -> DistillPoint:
+    """The last point of a phase whose record is complete."""
+    log = Log.of_tensors(phase.record.read_tensors(CURVE))
+    return phase.point(phase.settings.steps, log.last_means(1), load_synthetic(phase.record), log.collapse)
+
+
+@dataclass
+class Course:
+    """A phase on its way: its distillation, and all that is noted and kept of it, whoever takes its steps."""
+
+    phase: Phase
+    distillation: Distillation
+    log: Log
+    preparing: float
+    """Seconds that the start took."""
+    since: int
+    """Steps done at the last point."""
+    told: int = 0
+    """Collapse measures told so far; after an interruption all of them once more, since some may be lost."""
+
+    @classmethod
+    def begun(cls, phase: Phase) -> Self:
+        """A phase at its start or at its last checkpoint, with its notes so far."""
+        reset_peak(phase.work.device)
+        began, log = time.perf_counter(), Log()
+        distillation = phase.work.begin(phase.settings, phase.start())
+        if phase.record.has(CHECKPOINT):
+            state = phase.record.read_tensors(CHECKPOINT)
+            distillation.resume(without_log(state))
+            log = Log.of_tensors(state)
+        course = cls(phase, distillation, log, time.perf_counter() - began, distillation.done)
+        if not distillation.done:
+            course._note_collapse()
+        return course
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all steps are done."""
+        return self.distillation.done >= self.phase.settings.steps
+
+    @property
+    def steps_to_look(self) -> int:
+        """Steps until something is to be measured, kept or told, for which `after_steps` must be called."""
+        steps, done, settings = self.phase.settings.steps, self.distillation.done, self.phase.settings
+        periods = [_collapse_period(steps), settings.checkpoint_every, self.phase.every or settings.checkpoint_every]
+        return min(steps - done, *(period - done % period for period in periods))
+
+    def note(self, steps: Points, seconds: float) -> None:
+        """Note the metrics of some steps, which took so many seconds together, and measure collapse if that is due."""
+        self.log.steps += [metrics | {"seconds": seconds / len(steps)} for metrics in steps]
+        self._note_collapse()
+
+    def after_steps(self) -> DistillPoint | None:
+        """Tell and keep what is due after the steps that were noted; gives a point if one is.
+
+        Raises:
+            Leave: the process has to end; the checkpoint is written.
+        """
+        phase, done = self.phase, self.distillation.done
         try:
-            phase.work.progress("distillation steps", before + distillation.done, phase.total)
+            phase.work.progress("distillation steps", phase.before + done, phase.total)
         except Leave:
-            record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
+            self.keep()
             raise
-        if distillation.done == settings.steps:
-            break
-        if distillation.done % settings.checkpoint_every == 0:
-            record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
-        if phase.every and distillation.done % phase.every == 0:
-            means = log.last_means(distillation.done - since)
-            since = distillation.done
-            yield phase.point(since, means, distillation.synthetic(), log.collapse[told:])
-            told = len(log.collapse)
-    synthetic = _finish(phase, distillation.synthetic(), log, preparing)
-    yield phase.point(settings.steps, log.last_means(settings.steps - since), synthetic, log.collapse[told:])
+        if self.at_end:
+            return None
+        if done % phase.settings.checkpoint_every == 0:
+            self.keep()
+        if not phase.every or done % phase.every:
+            return None
+        means, collapse = self.log.last_means(done - self.since), self.log.collapse[self.told :]
+        self.since, self.told = done, len(self.log.collapse)
+        return phase.point(done, means, self.distillation.synthetic(), collapse)
+
+    def keep(self) -> None:
+        """Write a checkpoint."""
+        self.phase.record.write_tensors(CHECKPOINT, self.distillation.state() | self.log.tensors())
+
+    def keep_last_good(self) -> None:
+        """Write the set before the step that failed."""
+        self.phase.record.write_tensors(LAST_GOOD, self.distillation.synthetic().tensors())
+
+    def finish(self) -> DistillPoint:
+        """Complete the record; gives the last point."""
+        steps = self.phase.settings.steps
+        synthetic = _finish(self.phase, self.distillation.synthetic(), self.log, self.preparing)
+        means = self.log.last_means(steps - self.since)
+        return self.phase.point(steps, means, synthetic, self.log.collapse[self.told :])
+
+    def _note_collapse(self) -> None:
+        """Measure collapse at the start, ten times on the way, and at the end."""
+        step, steps = self.distillation.done, self.phase.settings.steps
+        if step == steps or step % _collapse_period(steps) == 0:
+            self.log.collapse.append({"step": step, **self.phase.work.collapse(self.distillation.synthetic())})
 
 
-def _begin(phase: Phase) -> tuple[Distillation, Log]:
-    """A distillation at its start or at its last checkpoint, and its notes so far."""
-    distillation = phase.work.begin(phase.settings, phase.start())
-    if not phase.record.has(CHECKPOINT):
-        return distillation, Log()
-    state = phase.record.read_tensors(CHECKPOINT)
-    distillation.resume(without_log(state))
-    return distillation, Log.of_tensors(state)
-
-
-def _note_collapse(phase: Phase, distillation: Distillation, log: Log) -> None:
-    """Measure collapse at the start, ten times on the way, and at the end."""
-    step, steps = distillation.done, phase.settings.steps
-    if step == steps or step % max(1, steps // _COLLAPSE_POINTS) == 0:
-        log.collapse.append({"step": step, **phase.work.collapse(distillation.synthetic())})
+def _collapse_period(steps: int) -> int:
+    return max(1, steps // _COLLAPSE_POINTS)
 
 
 def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
