@@ -54,7 +54,9 @@ def require_same(together: Record, alone: Record) -> None:
     one, other = curve(together), curve(alone)
     assert set(one) == set(other)
     for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=1e-2, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            value, other[name], rtol=1e-2, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )
     made, own = (set_of_record(record).provenance for record in (together, alone))
     trusted = {name: TINY[name] for name in ("encoders.image", "encoders.text")}
     assert made.config(trusted) == own.config(trusted)
