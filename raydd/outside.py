@@ -180,6 +180,14 @@ def without_folder(name: str) -> str:
     return f"{Path(source).name}:{attribute}" if colon and source.endswith(".py") else name
 
 
+def with_folder(name: str) -> str:
+    """The name with the whole path of a file, for processes that work in another folder; any other name as it is."""
+    if name.startswith(JOINED):
+        return JOINED + ",".join(map(with_folder, name.removeprefix(JOINED).split(",")))
+    source, colon, attribute = name.rpartition(":")
+    return f"{Path(source).expanduser().absolute()}:{attribute}" if colon and source.endswith(".py") else name
+
+
 def names_code(name: str, setting: str = "") -> bool:
     """Whether a name would run code from outside raydd: `module:NAME`, `FILE.py:NAME`, or one that joins such.
 

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from raydd.tuning.results import SweepResult
 
 
-def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = None) -> "SweepResult | None":
+def sweep(
+    config: Config, *, dry_run: bool = False, retry_failed: bool = False, console: "Console | None" = None
+) -> "SweepResult | None":
     """Search the settings; a sweep of the same name goes on, or is extended to `sweep.trials`.
 
     Args:
         config: all settings; `sweep.*` says how to search, the others are what all trials share.
         dry_run: show the plan and stop; gives None.
+        retry_failed: run the failed trials of earlier commands again.
         console: where to show it; standard output as default.
 
     Returns:
@@ -30,6 +33,7 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
 
     Raises:
         ConfigError: the space, the study, the resources or the settings are not in order.
+        TrialsError: trials failed one after another for the same reason.
     """
     from rich.console import Console
 
@@ -39,7 +43,7 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
     prepare_environment(address)
     from raydd.tuning.sweeping import run_sweep
 
-    return run_sweep(config, address, dry_run=dry_run, console=console or Console())
+    return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console or Console())
 
 
 def command_line(given: Sequence[str], beside: Path) -> list[str]:

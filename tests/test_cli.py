@@ -91,7 +91,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(
 
 def test_a_boolean_is_a_pair_of_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert settings_printed(capsys, tmp_path, "--distill.merged").distill.merged
-    assert not settings_printed(capsys, tmp_path, "--sweep.no_stop_weak").sweep.stop_weak
+    assert not settings_printed(capsys, tmp_path, "--distill.no_fit_rates").distill.fit_rates
 
 
 def test_hyphens_and_underscores_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,8 +15,12 @@ class TrialReport:
     """Distillation steps done."""
     steps: int = 0
     """Distillation steps in all."""
+    rung: int = 0
+    """The rung that the trial has reached, in percent of its steps; 0 for none, as at the end."""
     r_mean: float = math.nan
-    """Mean retrieval on val over the student seeds, in percent."""
+    """Mean retrieval on val over the student seeds, in percent; at a rung by the rung's own scoring."""
+    students: list[float] = field(default_factory=list)
+    """The same of each student seed, or of the closed-form student alone."""
     seconds: float = 0.0
     """Seconds that the distillation took so far, those before an interruption included."""
     bytes: int = 0
@@ -37,9 +41,8 @@ class TrialReport:
         return cls(**{name: value for name, value in (result or {}).items() if name in names})
 
     def as_result(self) -> dict[str, Any]:
-        """The report as Ray Tune takes it, with the `percent` that the scheduler measures progress by."""
-        percent = 100 * self.step // self.steps if self.steps else 0
-        return {**dataclasses.asdict(self), "percent": percent}
+        """The report as Ray Tune takes it."""
+        return dataclasses.asdict(self)
 
     @property
     def finished(self) -> bool:

@@ -1,8 +1,11 @@
 """Settings for processes that share neither the driver's environment nor its machine, and for the eyes of others."""
 
 from raydd.config import Config
+from raydd.outside import with_folder
 from raydd.place import home, mlflow_address, open_store, study_address
-from raydd.settings import with_settings
+from raydd.settings import flatten, with_settings
+
+_NAMES = ("data.reader", "encoders.image", "encoders.text", "distill.method", "distill.loss", "experts.loss")
 
 
 def settled(config: Config, *, cpus: float, gpus: float) -> Config:
@@ -13,10 +16,11 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
         cpus: CPU cores of a process; its thread limit, unless `place.threads` sets one.
         gpus: GPUs of a process; without any, `place.device` auto is the CPU.
     """
-    place, store = config.place, open_store(config.place)
+    place, store, given = config.place, open_store(config.place), flatten(config)
     return with_settings(
         config,
         {
+            **{name: with_folder(given[name]) for name in _NAMES},  # a worker's folder may be another one
             "place.home": str(home(place)),
             "place.store": str(store.folder) if store.folder else store.root,
             "place.mlflow": mlflow_address(place),

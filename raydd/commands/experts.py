@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.filesize import decimal
 
 from raydd import cli
 
@@ -36,7 +37,7 @@ def main(options: Options) -> int:
     epochs = [epoch for epoch in config.distill.expert_epochs if epoch]
     size = sum(len(made.record.read(made.name(0, epoch))) for epoch in epochs)
     console.print(
-        f"{made.count} experts, snapshots after epochs {epochs}: {size / 1e9:.4f} GB a trajectory. "
+        f"{made.count} experts, snapshots after epochs {epochs}: {decimal(size)} a trajectory. "
         f"Kept in {store.root}/{made.record.folder}.",
         soft_wrap=True,
     )

@@ -11,11 +11,13 @@ class Options(cli.Options):
 
     dry_run: bool = False
     """Show the plan (trials, resources, records already there, time) and stop."""
+    retry_failed: bool = False
+    """Run the failed trials of earlier commands again, under their numbers."""
 
 
 def main(options: Options) -> int:
     """Run the sweep; the exit code is 1 if trials ran and none came through."""
     from raydd.sweep import sweep
 
-    result = sweep(options.settings, dry_run=options.dry_run)
+    result = sweep(options.settings, dry_run=options.dry_run, retry_failed=options.retry_failed)
     return 1 if result is not None and not result.settings else 0

@@ -261,6 +261,13 @@ def _plan(
     if tuned:
         trials = f"{compare.trials} trials each of {', '.join(tuned)} at {compare.pairs[0]} pairs, chosen on val"
         table.add_row("tuning", f"{trials}, for {' and '.join(tuned_on)}")
+    for name, base in bases.items():
+        if left_out := [method for method in compare.methods if not can_select(base, method)]:
+            table.add_row(
+                "left out", f"{', '.join(left_out)}, for {name}: they choose by features that training changes"
+            )
+        if compare.trials and not base.compare.trials:
+            table.add_row("not tuned", f"{name}: methods run as the settings say, since a trial takes as long as a row")
     table.add_row("students", f"{compare.protocol}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
     if known:
         left = [cell for cell in cells if not is_made(cell, work_of(cell))]

@@ -2,10 +2,12 @@
 
 Weights that ask for no gradient: on a CPU torch multiplies by MKL, which uses half the width of an AMD core's vector
 units; oneDNN uses all of it, in float32 as well. 128 rows and a weight of 2304 x 2304 take 6.5 ms in place of 13.9 on
-one core of an EPYC of 2024.
+one core of an EPYC of 2024. On a core of Intel's oneDNN is the faster one where no matrix is transposed, by a sixth at
+99 rows and 1280 x 1280, and the slower one elsewhere, by a third.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,16 @@ from torch.autograd.function import once_differentiable
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-_LARGE = 1_000_000  # numbers in a weight: at 0.7 million a step in batches takes 12 % less, at 1.6 million as much
+def _mkl_at_full_width() -> bool:
+    """Whether torch multiplies by MKL on a processor of Intel's; False where nothing says so."""
+    try:
+        return torch.backends.mkl.is_available() and "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+_ONEDNN_TRANSPOSED = _ONEDNN and not _mkl_at_full_width()
+_LARGE = 1_000_000  # numbers in a weight: on Intel, a step in batches takes 12 % less at 0.7 million, as much at 1.6
 Weights = Float[Tensor, "*K D d"] | tuple[Float[Tensor, "D d"], ...]
 
 
@@ -35,8 +46,8 @@ def linear(
 def side_by_side(weights: Sequence[Float[Tensor, "D d"]]) -> Weights:
     """Constant weights of several students, as `linear` multiplies by them fastest.
 
-    They are put under one another for one batched product. But large ones stay where they are on a CPU, and products are
-    taken one after the other: MKL's batch then only makes up for oneDNN's speed, and the copies take memory.
+    They are put under one another for one batched product. But on a CPU large ones stay where they are, and products
+    are taken one after the other: a batch is then no faster, and the copies take memory.
     """
     apart = weights[0].device.type == "cpu" and weights[0].numel() > _LARGE
     return tuple(weights) if apart else torch.stack(tuple(weights))
@@ -50,21 +61,28 @@ def plus_product(
 
 
 def linear_of_students(features: Float[Tensor, "*S B d"], weight: Float[Tensor, "S D d"]) -> Float[Tensor, "S B D"]:
-    """X Wᵀ of several students, differentiable once.
-
-    The weights' gradient comes in their own layout. Autograd's comes transposed and is copied at each step, which takes
-    a fifth of a training of students on a CPU.
-    """
+    """X Wᵀ of several students, differentiable at the features once; the weights are constant."""
     if features.ndim < weight.ndim:
         return features @ weight.mT
     return _OfStudents.apply(features, weight)  # type: ignore[no-any-return]
+
+
+def add_products_of_students_(
+    sums: Float[Tensor, "S D d"], left: Float[Tensor, "S B D"], right: Float[Tensor, "S B d"], *, keep: float
+) -> None:
+    """A <- keep · A + leftᵀ right of several students, in place and without a graph."""
+    if not _by_onednn(left[0], right[0].T):
+        sums.baddbmm_(left.mT, right, beta=keep)
+        return
+    for own, rows, columns in zip(sums, left, right, strict=True):
+        torch.add(_onednn(rows.T, columns.T), own, alpha=keep, out=own)
 
 
 def add_product_(
     weight: Float[Tensor, "D d"], left: Float[Tensor, "B D"], right: Float[Tensor, "B d"], scale: float
 ) -> None:
     """W <- W + scale · leftᵀ right, in place and without a graph."""
-    if _by_onednn(left, right):
+    if _by_onednn(left, right.T):
         weight.add_(_onednn(left.T, right.T), alpha=scale)
     else:
         weight.addmm_(left.T, right, alpha=scale)
@@ -99,22 +117,28 @@ class _OfEach(torch.autograd.Function):
 class _OfStudents(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(features, weight)
-        return features @ weight.mT
+        ctx.save_for_backward(weight)
+        return _products(features, weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        (gradient,), (features, weight) = gradients, ctx.saved_tensors
-        at_features, at_weight = ctx.needs_input_grad
-        return gradient @ weight if at_features else None, gradient.mT @ features if at_weight else None
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return _products(gradients[0], weight.mT), None
+
+
+def _products(rows: Float[Tensor, "S B d"], weight: Float[Tensor, "S D d"]) -> Float[Tensor, "S B D"]:
+    if not _by_onednn(rows[0], weight[0]):
+        return rows @ weight.mT
+    return torch.stack([_onednn(own, of) for own, of in zip(rows, weight, strict=True)])
 
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
     if torch.compiler.is_compiling():  # also while exporting: ONNX has no such operator
         return False
     frozen = not (weight.requires_grad and torch.is_grad_enabled())
-    return _ONEDNN and frozen and rows.ndim == 2 and rows.dtype == torch.float32 and rows.device.type == "cpu"
+    faster = _ONEDNN if weight.is_contiguous() else _ONEDNN_TRANSPOSED
+    return faster and frozen and rows.ndim == 2 and rows.dtype == torch.float32 and rows.device.type == "cpu"
 
 
 def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -41,6 +41,7 @@ from raydd.distill.engine import Distillation
 from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
+from raydd.errors import NonFiniteError
 from raydd.evaluate.collapse import collapse_measures
 from raydd.place import device_of, images_at_once
 from raydd.progress import Progress
@@ -284,19 +285,31 @@ class Workbench(ABC, Generic[Networks]):
         self,
         pairs: SyntheticSet,
         seeds: Sequence[int],
-        on_epoch: Callable[[int, Networks], None] = lambda epoch, students: None,
+        on_epoch: Callable[[int, Callable[[], Networks]], None] = lambda epoch, students: None,
     ) -> Iterator[Networks]:
         """Train one fresh student a seed by the configured recipe; yields them side by side or one after the other.
 
-        `on_epoch` is told each epoch's number, from 0, and the students after it.
+        `on_epoch` is told each epoch's number, from 0, and a function that gives the students after it.
 
         Raises:
             NonFiniteError: a student diverged.
         """
 
+    def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Networks | None]:
+        """Train a student of seed 0 at each multiple of the set's learning rates; None in place of one that diverged."""
+        for multiple in multiples:
+            try:
+                yield from self.train_students(pairs.at_multiple(multiple), [0])
+            except NonFiniteError:
+                yield None
+
     @abstractmethod
     def score(self, networks: Networks, split: str) -> list[dict[str, float]]:
         """Retrieval scores in percent on val or test, a dictionary a student; also of an expert's snapshot."""
+
+    @abstractmethod
+    def ridge_scores(self, pairs: SyntheticSet, split: str) -> dict[str, float] | None:
+        """Retrieval scores of a set's closed-form student on val or test; None where images have no features."""
 
     @abstractmethod
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:

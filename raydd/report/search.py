@@ -16,6 +16,7 @@ from raydd.terminal.text import brief, duration
 from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.lease import is_driven
+from raydd.tuning.pruning import foretold
 from raydd.tuning.results import importances
 
 TABLED = 50  # trials in the page's table
@@ -39,6 +40,7 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
     shares = importances(study, objectives)
     return {
         "history": charts.history(trials),
+        "rungs": foretold(study, objectives),
         "importance": charts.importance(shares) if any(shares.values()) else None,
         "slices": charts.slices(study, objectives, shares),
         "parallel": charts.parallel(trials, shares, studies.STARTUP_TRIALS),
@@ -65,7 +67,7 @@ def trials_of(
     unfinished = "running" if is_driven(study) else "interrupted"
     trials = [
         _trial(trial, unfinished, objectives, tracked.get(studies.identity(trial), {}))
-        for trial in study.get_trials(deepcopy=False)
+        for trial in studies.latest(study)
         if trial.state != TrialState.WAITING and not studies.interrupted(trial)
     ]
     return sorted(trials, key=lambda trial: trial.number)

@@ -40,6 +40,11 @@ class Log:
         last = self.steps[-count:] if count else []
         return {name: sum(step[name] for step in last) / len(last) for name in last[0]} if last else {}
 
+    def means_before(self, step: int, every: int) -> Points:
+        """Means of the metrics over each `every` steps that were done before `step`, and the `step` that ended them."""
+        ends = range(every, step, every) if every else ()
+        return [{"step": end, **Log(self.steps[end - every : end]).last_means(every)} for end in ends]
+
     def tensors(self) -> dict[str, Tensor]:
         """All notes, one tensor a column."""
         return _to_tensors(self.steps, _STEPS) | _to_tensors(self.collapse, _COLLAPSE)
@@ -89,10 +94,14 @@ class Phase:
     before: int = 0
     """Steps of the phases before this one."""
 
-    def point(self, step: int, metrics: dict[str, float], synthetic: SyntheticSet, collapse: Points) -> DistillPoint:
+    def point(
+        self, step: int, metrics: dict[str, float], synthetic: SyntheticSet, collapse: Points, earlier: Points
+    ) -> DistillPoint:
         """What a listener is told after so many steps of this phase."""
-        noted = [note | {"step": self.before + note["step"]} for note in collapse]
-        return DistillPoint(self.before + step, self.total, metrics, synthetic, noted)
+        collapse, earlier = (
+            [note | {"step": self.before + note["step"]} for note in notes] for notes in (collapse, earlier)
+        )
+        return DistillPoint(self.before + step, self.total, metrics, synthetic, collapse, earlier)
 
 
 def match(phase: Phase) -> Iterator[DistillPoint]:
@@ -120,8 +129,10 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
 
 def finished(phase: Phase) -> DistillPoint:
     """The last point of a phase whose record is complete."""
-    log = Log.of_tensors(phase.record.read_tensors(CURVE))
-    return phase.point(phase.settings.steps, log.last_means(1), load_synthetic(phase.record), log.collapse)
+    log, steps = Log.of_tensors(phase.record.read_tensors(CURVE)), phase.settings.steps
+    earlier = log.means_before(steps, phase.every)
+    last = log.last_means(steps - (int(earlier[-1]["step"]) if earlier else 0))
+    return phase.point(steps, last, load_synthetic(phase.record), log.collapse, earlier)
 
 
 @dataclass
@@ -135,8 +146,10 @@ class Course:
     """Seconds that the start took."""
     since: int
     """Steps done at the last point."""
+    earlier: Points
+    """Points of before an interruption, to be told once more, as all notes: what was told before it may be lost."""
     told: int = 0
-    """Collapse measures told so far; after an interruption all of them once more, since some may be lost."""
+    """Collapse measures told so far."""
 
     @classmethod
     def begun(cls, phase: Phase) -> Self:
@@ -148,7 +161,9 @@ class Course:
             state = phase.record.read_tensors(CHECKPOINT)
             distillation.resume(without_log(state))
             log = Log.of_tensors(state)
-        course = cls(phase, distillation, log, time.perf_counter() - began, distillation.done)
+        earlier = log.means_before(distillation.done + 1, phase.every)
+        since = int(earlier[-1]["step"]) if earlier else 0
+        course = cls(phase, distillation, log, time.perf_counter() - began, since, earlier)
         if not distillation.done:
             course._note_collapse()
         return course
@@ -188,9 +203,7 @@ class Course:
             self.keep()
         if not phase.every or done % phase.every:
             return None
-        means, collapse = self.log.last_means(done - self.since), self.log.collapse[self.told :]
-        self.since, self.told = done, len(self.log.collapse)
-        return phase.point(done, means, self.distillation.synthetic(), collapse)
+        return self._point(self.distillation.synthetic())
 
     def keep(self) -> None:
         """Write a checkpoint."""
@@ -202,10 +215,14 @@ class Course:
 
     def finish(self) -> DistillPoint:
         """Complete the record; gives the last point."""
-        steps = self.phase.settings.steps
-        synthetic = _finish(self.phase, self.distillation.synthetic(), self.log, self.preparing)
-        means = self.log.last_means(steps - self.since)
-        return self.phase.point(steps, means, synthetic, self.log.collapse[self.told :])
+        return self._point(_finish(self.phase, self.distillation.synthetic(), self.log, self.preparing))
+
+    def _point(self, synthetic: SyntheticSet) -> DistillPoint:
+        """What there is to tell since the last point."""
+        done, collapse, earlier = self.distillation.done, self.log.collapse[self.told :], self.earlier
+        means = self.log.last_means(done - self.since)
+        self.since, self.told, self.earlier = done, len(self.log.collapse), []
+        return self.phase.point(done, means, synthetic, collapse, earlier)
 
     def _note_collapse(self) -> None:
         """Measure collapse at the start, ten times on the way, and at the end."""
@@ -221,7 +238,9 @@ def _collapse_period(steps: int) -> int:
 def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
     """Fit the learning rates, write the set and complete the record; `preparing` are the seconds of the start."""
     record, work = phase.record, phase.work
-    synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
+    synthetic, times = last, 1.0
+    if phase.settings.fit_rates:
+        synthetic, times, _ = fit_rates(work, last)
     record.write_tensors(CURVE, log.tensors())
     config, encoders = work.config, work.config.encoders
     made = Provenance.of(

@@ -1,15 +1,16 @@
 """Students of a set of pairs, trained by the configured recipe, scored on a split, and their learning rates fitted."""
 
-import functools
+import contextlib
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from raydd.config import StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import Scores
-from raydd.protocols import Workbench, changed
+from raydd.protocols import Workbench
 
 CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
 LEAST, MOST = 1 / 32, 32.0
@@ -34,9 +35,9 @@ def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, see
     checked, every = config.evaluate.choice == "best-on-split", max(1, config.students.epochs // CHECKS)
     checks: list[list[dict[str, float]]] = []
 
-    def check(epoch: int, students: Any) -> None:
+    def check(epoch: int, students: Callable[[], Any]) -> None:
         if checked and epoch % every == 0:
-            checks.append(work.score(students, split))
+            checks.append(work.score(students(), split))
 
     for students in work.train_students(pairs, seeds, check):
         rounds = checks or [work.score(students, split)]
@@ -58,55 +59,72 @@ def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
 
 
-def val_r_mean(work: Workbench[Any], pairs: SyntheticSet) -> float:
-    """Val r_mean in percent of one student of a set, after its last epoch whatever `evaluate.choice` says.
+class Fit(NamedTuple):
+    """A set whose learning rates were fitted."""
 
-    Raises:
-        NonFiniteError: the student diverged.
-    """
-    return score_students(changed(work, {"evaluate.choice": "last"}), pairs, split="val", seeds=[0]).mean["r_mean"]
-
-
-def best_multiple(score: Callable[[float], float]) -> float:
-    """The power of two by which learning rates are multiplied: doubled from 1 while the score rises, or else halved.
-
-    Args:
-        score: val r_mean of a student at so many times its learning rates; one that diverges is worse than any other.
-
-    Raises:
-        NonFiniteError: students diverge at 1/32 of the learning rates too.
-    """
-
-    @functools.cache
-    def scored(multiple: float) -> float:
-        try:
-            return score(multiple)
-        except NonFiniteError:
-            if multiple == LEAST:
-                raise
-            return float("-inf")
-
-    best = 1.0
-    while best < MOST and scored(2 * best) > scored(best):
-        best *= 2
-    if best == 1.0:
-        while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == float("-inf")):
-            best /= 2
-    return best
+    synthetic: SyntheticSet
+    """The set with the fitted learning rates."""
+    multiple: float
+    """The LR multiplier: the fitted learning rates over those that were given."""
+    scores: dict[str, float]
+    """Val scores in percent of the student of seed 0 at the fitted learning rates, after its last epoch."""
 
 
-def fit_rates(work: Workbench[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
-    """The set with the LR multiplier that is best for one student on val, and the multiplier.
+def fit_rates(work: Workbench[Any], pairs: SyntheticSet, start: float = 1.0) -> Fit:
+    """The set with the LR multiplier that is best for one student on val, after its last epoch.
 
     Learning rates are learned for students of a few steps. A student of a hundred epochs does better with several times
     those where the similarity is the identity, and with a part of them where pixels miss the features.
 
+    Args:
+        work: its students' recipe is used, and its val.
+        pairs: the set as it was distilled.
+        start: the multiplier to begin at, a power of two: what an earlier fit of the same distillation found.
+
     Raises:
         NonFiniteError: the student diverges at every learning rate.
     """
+    found: dict[float, dict[str, float]] = {}
 
-    def at(multiple: float) -> SyntheticSet:
-        return replace(pairs, rate_image=multiple * pairs.rate_image, rate_text=multiple * pairs.rate_text)
+    def r_means(multiples: Sequence[float]) -> list[float]:
+        for multiple, student in zip(multiples, work.train_at_multiples(pairs, multiples), strict=True):
+            with contextlib.suppress(NonFiniteError):  # of embeddings: the student diverged at its last step
+                if student is not None:
+                    (found[multiple],) = work.score(student, "val")
+        return [found[multiple]["r_mean"] if multiple in found else -math.inf for multiple in multiples]
 
-    best = best_multiple(lambda multiple: val_r_mean(work, at(multiple)))
-    return at(best), best
+    best = best_multiple(r_means, start)
+    return Fit(pairs.at_multiple(best), best, found[best])
+
+
+def best_multiple(score: Callable[[Sequence[float]], Sequence[float]], start: float = 1.0) -> float:
+    """The power of two by which learning rates are multiplied: doubled while the score rises, or else halved.
+
+    Args:
+        score: val r_mean of a student at each of some multiples of its learning rates, -inf for one that diverges.
+        start: the multiple to begin at. It and both its neighbours are asked for at once, those further on one by one.
+
+    Raises:
+        NonFiniteError: students diverge at 1/32 of the learning rates too.
+    """
+    known: dict[float, float] = {}
+
+    def scored(*multiples: float) -> float:
+        asked = [multiple for multiple in multiples if multiple not in known and LEAST <= multiple <= MOST]
+        if asked:
+            known.update(zip(asked, score(asked), strict=True))
+        return known[multiples[0]]
+
+    best = start
+    scored(best, best / 2, 2 * best)
+    while best < MOST and scored(2 * best) > scored(best):
+        best *= 2
+    if best == start:
+        while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == -math.inf):
+            best /= 2
+    if scored(best) == -math.inf:
+        raise NonFiniteError(
+            f"Students diverge at 1/{round(1 / LEAST)} of the learning rates too. Lower distill.start_rate or "
+            "distill.rate_lr."
+        )
+    return best

@@ -4,15 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayError
-from scipy.stats import rankdata
 
 from raydd import stages
 from raydd.cluster.claims import Claimant, share_making
 from raydd.cluster.connect import reason_of
 from raydd.config import Config
+from raydd.evaluate.significance import spearman
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, changed, open_workbench
 from raydd.settings import with_settings
@@ -103,9 +102,4 @@ def score_finalist(base: Config, candidate: Candidate, listings: Listings, claim
 
 def rank_correlation(finalists: Sequence[Finalist]) -> float | None:
     """Spearman's correlation of the cheap val scores and the finals'; None for fewer than three finalists."""
-    if len(finalists) < 3:
-        return None
-    ranks = np.array([rankdata([getattr(one, name) for one in finalists]) for name in ("cheap", "r_mean")])
-    if (ranks.std(axis=1) == 0).any():  # all equal: no order to compare
-        return None
-    return float(np.corrcoef(ranks)[0, 1])
+    return spearman([one.cheap for one in finalists], [one.r_mean for one in finalists])

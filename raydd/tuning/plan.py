@@ -13,7 +13,7 @@ from ray.exceptions import GetTimeoutError
 from rich.table import Table
 
 from raydd.cluster.worker_settings import hide_password
-from raydd.config import Config
+from raydd.config import Config, SweepConfig
 from raydd.cost.bytes import trial_bytes
 from raydd.cost.seconds import expert_seconds, pixel_seconds, trial_seconds
 from raydd.errors import ConfigError
@@ -46,7 +46,7 @@ class Plan:
     @property
     def finished(self) -> int:
         """Trials that count already."""
-        return self.done.total()
+        return studies.counted(self.done)
 
     @property
     def left(self) -> int:
@@ -81,11 +81,20 @@ class Plan:
             ("space", f"{self.space.name}, {len(self.space.first)} published or default settings first"),
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
             ("resources", f"{share} a trial, {together}"),
-            ("objectives", ", ".join(sweep.objectives) + (", weak trials are stopped" if sweep.stop_weak else "")),
+            ("objectives", ", ".join(sweep.objectives)),
+            ("rungs", _rungs(sweep)),
             *self.records,
             ("time", seconds if self.left else "none"),
             ("finals", finals if sweep.finalists else "none"),
         ]
+
+
+def _rungs(sweep: SweepConfig) -> str:
+    if not sweep.rungs:
+        return "none"
+    scored = f"{sweep.rung_students} students" if sweep.rung_students else "ridge regression"
+    stopped = f"weak trials are stopped ({sweep.pruner})" if sweep.pruner != "none" else "no trial is stopped"
+    return f"after {', '.join(map(str, sweep.rungs))} % of the steps, scored by {scored}; {stopped}"
 
 
 def make_plan(
@@ -102,7 +111,7 @@ def make_plan(
     """
     config = work.config
     done = studies.counts(study) if study else Counter()
-    left = max(0, config.sweep.trials - done.total())
+    left = max(0, config.sweep.trials - studies.counted(done))
     count, epochs = config.experts.count, config.distill.expert_epochs
     if not (prepared := work.is_prepared):
         records = ("features", f"to make: {work.reads}"), ("experts", f"to make: {count} for each recipe of the trials")

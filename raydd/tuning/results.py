@@ -135,14 +135,14 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
     place = objectives.index("r_mean")
     complete = studies.ranked(study, objectives)
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    failed = [trial for trial in studies.over(study) if trial.state == TrialState.FAIL]
     return SweepResult(
         name=study.study_name,
         config=config,
         objectives=objectives,
         scores={studies.identity(trial): trial.values[place] for trial in complete},
         stopped={studies.identity(trial): studies.last_score(trial) for trial in pruned},
-        failed={studies.identity(trial): studies.reason(trial) for trial in failed if not studies.interrupted(trial)},
+        failed={studies.identity(trial): studies.reason(trial) for trial in failed},
         points={studies.identity(trial): tuple(trial.values) for trial in complete},
         front=tuple(studies.identity(trial) for trial in studies.pareto_front(study)),
         best=candidates(study, objectives, 1)[0] if complete else None,

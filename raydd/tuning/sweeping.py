@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.status import Status
 
 from raydd.cluster.claims import open_claims
-from raydd.cluster.connect import cluster, share_of_node, slots
+from raydd.cluster.connect import cluster, share_of_node, slots, slots_to_come
 from raydd.cluster.worker_settings import settled, tune_folder, without_passwords
 from raydd.config import Config
 from raydd.data.checking import check_on_threads
@@ -38,17 +38,21 @@ ENCODERS = 8  # workers that share a data set out on a cluster; a shard each at 
 MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU
 
 
-def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) -> SweepResult | None:
+def run_sweep(
+    config: Config, address: str, *, dry_run: bool, retry_failed: bool = False, console: Console
+) -> SweepResult | None:
     """Plan a sweep, run or continue its trials and its finals, and conclude; None for a dry run.
 
     Args:
         config: as the user gave it.
         address: Ray's, see `raydd.cluster.environment.ray_address`.
         dry_run: show the plan and stop.
+        retry_failed: run the failed trials of earlier commands again.
         console: where to show everything.
 
     Raises:
         ConfigError: the space, the study, the resources or the settings are not in order.
+        TrialsError: trials failed one after another for the same reason.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
@@ -80,6 +84,8 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
         studies.require_same_sources(study, sources, remember=True)
         with driving(study):
             studies.requeue_interrupted(study)
+            if retry_failed:
+                studies.retry_failed(study)
             if math.isnan(plan.seconds):
                 with progress_on(console) as progress:  # with all there is, before the trials share it out
                     _prepare(work.with_progress(progress), address)
@@ -115,6 +121,9 @@ def _run_trials(
     def doing() -> Mapping[str, str]:
         return ray.get(claims.doing.remote())
 
+    def room() -> int:
+        return plan.at_once or slots_to_come(sweep.cpus, sweep.gpus)
+
     table = LiveTable(
         sweep.name,
         sweep.trials,
@@ -133,7 +142,7 @@ def _run_trials(
             sweep,
             [table, logbook],
             folder=tune_folder(plan.config),
-            at_once=plan.at_once,
+            room=room,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),
         )
 
@@ -151,7 +160,7 @@ def _run_finals(
     if len(best) < base.sweep.finalists:
         console.print(
             f"finals of {len(best)} trials in place of {base.sweep.finalists}: no more went to their end. "
-            "With --sweep.no-stop-weak none is stopped early.",
+            "With --sweep.pruner none all do.",
             soft_wrap=True,
         )
     if not best:

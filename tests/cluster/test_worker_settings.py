@@ -23,6 +23,16 @@ def test_a_trial_s_process_has_the_threads_of_its_cores_and_every_place_spelt_ou
     assert settled(with_settings(config, {"place.threads": 7}), cpus=1, gpus=0).place.threads == 7
 
 
+def test_a_file_of_one_s_own_is_named_by_its_whole_path(config, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("def reader(root): ...\nimage = reader\n")
+    own = {"data.reader": "own.py:reader", "encoders.image": "joined:own.py:image,nfnet*0.5", "encoders.text": "minilm"}
+    found = settled(with_settings(config, own), cpus=1, gpus=0)
+    assert found.data.reader == f"{tmp_path}/own.py:reader"
+    assert found.encoders.image == f"joined:{tmp_path}/own.py:image,nfnet*0.5"
+    assert found.encoders.text == "minilm"
+
+
 def test_passwords_stay_with_the_driver():
     secret = {"place.study": "postgresql://raydd:secret@host/raydd", "place.mlflow": "https://me:secret@host"}
     config = without_passwords(with_settings(Config(), {**secret, "place.store": "s3://bucket/raydd"}))

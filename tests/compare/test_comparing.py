@@ -91,6 +91,15 @@ def test_a_wrong_row_is_told_before_any_work(config: Config) -> None:
         run_comparison(config, "local", dry_run=False, console=quiet())
 
 
+def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(config: Config) -> None:
+    trained = {"distill.protocol": "encoder", "distill.gradient": "constant-memory", "distill.space": "pixels"}
+    console = quiet()
+    assert run_comparison(with_settings(config, trained), "local", dry_run=True, console=console) is None
+    assert "herding, for tiny, image encoder trained: they choose by features" in told(console)
+    assert "tiny, image encoder trained: methods run as the settings say" in told(console)
+    assert "trials each of" not in told(console)
+
+
 @pytest.mark.slow
 def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) -> None:
     files = []

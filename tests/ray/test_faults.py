@@ -16,6 +16,7 @@ import optuna
 import pytest
 from nodes import cluster_of
 from optuna.trial import TrialState
+from postgres import Postgres
 from s3_server import BUCKET, Server
 
 from raydd.tuning import study as studies
@@ -40,7 +41,8 @@ def undisturbed() -> dict:
 def outcome(settings: dict) -> dict:
     """What a sweep came to: settings and score of its trials, and the finals' scores; numbers are but names."""
     home = Path(settings["place.home"])
-    study = optuna.load_study(study_name=settings["sweep.name"], storage=f"sqlite:///{home}/studies.db")
+    storage = settings.get("place.study", f"sqlite:///{home}/studies.db")
+    study = optuna.load_study(study_name=settings["sweep.name"], storage=storage)
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
     failed = {trial.number: studies.reason(trial) for trial in study.get_trials(states=(TrialState.FAIL,))}
     assert set(failed.values()) <= {studies.INTERRUPTED}, failed
@@ -133,6 +135,19 @@ def test_a_bucket_that_answers_503_for_a_while(sweep_settings: dict, drive, comp
     with s3.ill("503 Slow Down", seconds=5):
         time.sleep(5)
         assert driver.poll() is None
+    assert driver.wait(900) == 0, log.read_text()
+    compare(settings)
+
+
+@pytest.mark.slow
+def test_a_database_that_is_away_for_a_minute(sweep_settings, drive, compare, postgres: Postgres, tmp_path: Path):
+    settings, log = {**sweep_settings, "place.study": postgres.address}, tmp_path / "log"
+    driver = drive(settings, log)
+    wait_for(lambda: checkpoints(settings), driver, log)
+    postgres.stop()
+    time.sleep(60)
+    assert driver.poll() is None, log.read_text()
+    postgres.start()
     assert driver.wait(900) == 0, log.read_text()
     compare(settings)
 

@@ -108,7 +108,7 @@ def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, t
         "sweep.name": "trained",
         "sweep.trials": 2,
         "sweep.finalists": 1,
-        "sweep.stop_weak": False,
+        "sweep.pruner": "none",
         "place.home": str(tmp_path / "home"),
     }
     _, plan = run(settings, dry_run=True)

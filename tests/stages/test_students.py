@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -8,35 +9,36 @@ from raydd.errors import NonFiniteError
 from raydd.stages.students import LEAST, MOST, best_multiple
 
 
-@given(st.integers(-7, 7))
-def test_a_climb_ends_at_the_top_of_a_hill(top: int) -> None:
-    asked = []
+@given(top=st.integers(-7, 7), start=st.integers(-5, 5))
+def test_a_climb_ends_at_the_top_of_a_hill_wherever_it_begins(top: int, start: int) -> None:
+    asked: list[list[float]] = []
 
-    def score(multiple: float) -> float:
-        asked.append(multiple)
-        return -abs(math.log2(multiple) - top)
+    def score(multiples: Sequence[float]) -> list[float]:
+        asked.append(list(multiples))
+        return [-abs(math.log2(multiple) - top) for multiple in multiples]
 
-    assert best_multiple(score) == 2.0 ** max(-5, min(5, top))
-    assert len(asked) == len(set(asked))
+    best = max(-5, min(5, top))
+    assert best_multiple(score, 2.0**start) == 2.0**best
+    flat = [multiple for multiples in asked for multiple in multiples]
+    assert len(flat) == len(set(flat))
+    assert all(LEAST <= multiple <= MOST for multiple in flat)
+    if best == start:  # its neighbours are all that is tried, side by side
+        assert len(asked) == 1
+        assert len(flat) <= 3
 
 
 def test_rates_that_hold_are_found_below_those_that_diverge() -> None:
-    def score(multiple: float) -> float:
-        if multiple > 1 / 8:
-            raise NonFiniteError("diverged")
-        return 10 * multiple
-
-    assert best_multiple(score) == 1 / 8
+    assert best_multiple(lambda multiples: [10 * one if one <= 1 / 8 else -math.inf for one in multiples]) == 1 / 8
 
 
 def test_students_that_always_diverge_are_an_error() -> None:
-    asked = []
+    asked: list[float] = []
 
-    def score(multiple: float) -> float:
-        asked.append(multiple)
-        raise NonFiniteError("diverged")
+    def score(multiples: Sequence[float]) -> list[float]:
+        asked.extend(multiples)
+        return [-math.inf for _ in multiples]
 
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match="1/32 of the learning rates"):
         best_multiple(score)
     assert max(asked) <= MOST
     assert min(asked) == LEAST
