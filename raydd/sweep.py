@@ -46,6 +46,28 @@ def sweep(
     return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console or Console())
 
 
+def enqueue(config: Config, file: Path, *, console: "Console | None" = None) -> None:
+    """Queue trials by hand for the sweep `sweep.name`, whether it runs, is to go on, or does not exist yet.
+
+    Args:
+        config: all settings, as `sweep` gets them.
+        file: YAML, a list of trials, each of dotted settings within the space's ranges; the sampler draws what they
+            leave open.
+        console: where to say it; standard output as default.
+
+    Raises:
+        ConfigError: the file, the space or the settings are not in order.
+    """
+    from rich.console import Console
+
+    from raydd.cluster.environment import prepare_environment, ray_address
+
+    prepare_environment(ray_address(config.place.ray))
+    from raydd.tuning.sweeping import enqueue_trials
+
+    enqueue_trials(config, file, console=console or Console())
+
+
 def command_line(given: Sequence[str], beside: Path) -> list[str]:
     """The command line for what the script was given: with the settings file beside it, unless another one is named."""
     named = any(argument == "--config" or argument.startswith("--config=") for argument in given)

@@ -40,7 +40,7 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
             work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
             share_making(work, claimant)
             for report in distillation_reports(work, trial["passed"]):
-                tune.report(report.as_result())
+                tune.report(report.from_here(work.device).as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
         tune.report(failure_of(error).as_result())
         if breaks_process(error):

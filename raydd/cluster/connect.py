@@ -92,10 +92,14 @@ def slots(cpus: float, gpus: float) -> int:
 
 def slots_to_come(cpus: float, gpus: float) -> int:
     """How many trials of this size the cluster may hold: on the machines that it has, or that it may start."""
-    held = ray.cluster_resources()
     # What its autoscaler may grow to; None where there is none.
-    most: dict[str, float] = cluster_state.get_max_resources_from_cluster_config() or {}
-    return max(_room(held, cpus, gpus), _room(most, cpus, gpus))
+    most = cluster_state.get_max_resources_from_cluster_config() or {}
+    return max(slots_now(cpus, gpus), _room(most, cpus, gpus))
+
+
+def slots_now(cpus: float, gpus: float) -> int:
+    """How many trials of this size the machines that are there hold; may be none."""
+    return _room(ray.cluster_resources(), cpus, gpus)
 
 
 def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:

@@ -2,9 +2,13 @@
 
 import dataclasses
 import math
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+from raydd.memory import peak_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,12 @@ class TrialReport:
     """The metrics since the last report, each with its `step`."""
     record: str = ""
     """Folder of the synthetic set in the store, once it is complete."""
+    node: str = ""
+    """Host that the trial runs on."""
+    gpu: str = ""
+    """GPU that it runs on: its name and, on that host, its number; empty on a CPU."""
+    peak_bytes: int = 0
+    """Peak memory of its process so far: the GPU's, or on a CPU the process's own."""
     failure: str = ""
     """Why the trial cannot go on; empty while all is well."""
     again: bool = False
@@ -39,6 +49,16 @@ class TrialReport:
         """The report inside a result of Ray Tune, which adds keys of its own."""
         names = {item.name for item in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (result or {}).items() if name in names})
+
+    def from_here(self, device: str) -> Self:
+        """The report with where it comes from: this process, computing on `device`."""
+        gpu = ""
+        if device.startswith("cuda"):
+            import torch
+
+            numbers = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+            gpu = f"{torch.cuda.get_device_name(device)} ({numbers})"
+        return dataclasses.replace(self, node=socket.gethostname(), gpu=gpu, peak_bytes=peak_bytes(device))
 
     def as_result(self) -> dict[str, Any]:
         """The report as Ray Tune takes it."""

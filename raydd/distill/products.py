@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -61,10 +60,11 @@ def plus_product(
 
 
 def linear_of_students(features: Float[Tensor, "*S B d"], weight: Float[Tensor, "S D d"]) -> Float[Tensor, "S B D"]:
-    """X Wᵀ of several students, differentiable at the features once; the weights are constant."""
-    if features.ndim < weight.ndim:
+    """X Wᵀ of several students."""
+    traced = features.requires_grad and torch.is_grad_enabled()
+    if traced or features.ndim < weight.ndim or not _by_onednn(features[0], weight[0]):
         return features @ weight.mT
-    return _OfStudents.apply(features, weight)  # type: ignore[no-any-return]
+    return torch.stack([_onednn(rows, own) for rows, own in zip(features, weight, strict=True)])
 
 
 def add_products_of_students_(
@@ -112,25 +112,6 @@ class _OfEach(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
         return _OfEach.apply(gradients[0], tuple(weight.T for weight in ctx.weights)), None  # type: ignore[return-value]
-
-
-class _OfStudents(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
-        return _products(features, weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
-        (weight,) = ctx.saved_tensors
-        return _products(gradients[0], weight.mT), None
-
-
-def _products(rows: Float[Tensor, "S B d"], weight: Float[Tensor, "S D d"]) -> Float[Tensor, "S B D"]:
-    if not _by_onednn(rows[0], weight[0]):
-        return rows @ weight.mT
-    return torch.stack([_onednn(own, of) for own, of in zip(rows, weight, strict=True)])
 
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:

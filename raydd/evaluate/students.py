@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.experts import Heads
-from raydd.distill.heads import Head, dropout_mask, embed, initial_heads, to_sphere
+from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
 from raydd.distill.losses import find_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
@@ -23,6 +23,7 @@ from raydd.evaluate.retrieval import retrieval_scores
 from raydd.evaluate.trained_heads import Descent, TrainedHead
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
+FITTED_AT_ONCE = 3  # students side by side when learning rates are fitted: at a multiple and at both its neighbours
 _DECAY = 0.1  # of the learning rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
@@ -200,16 +201,16 @@ class StudentsRun:
         whole = self._size == self._count  # then pairs stay in their own order, and the masks come to them
         dropout = [self._dropout([order.argsort() for order in orders] if whole else None) for _ in self._sides]
         batch = None if whole else torch.stack([orders[drawn] for drawn in self._drawn])
-        taps = [side.forward(batch, mask) for side, mask in zip(self._sides, dropout, strict=True)]
-        embedded = [to_sphere(side.out) for side in taps]
-        logits = embedded[0] @ embedded[1].mT / self._temperature
+        image, text = (
+            side.forward(batch, mask).requires_grad_() for side, mask in zip(self._sides, dropout, strict=True)
+        )
+        logits = image @ text.mT / self._temperature
         similarity = self._similarity
         target = similarity.expand_as(logits) if batch is None else similarity[batch[:, :, None], batch[:, None, :]]
         losses = self._loss(logits, target, self._parameters)
         # Students share no parameter, so the gradient of a sum is each one's own.
-        found = torch.autograd.grad(losses.sum(), [tensor for side in taps for tensor in side.differentiable()])
-        for side, tap, gradients in zip(self._sides, taps, (found[:3], found[3:]), strict=True):
-            side.step(tap, gradients)
+        for side, gradient in zip(self._sides, torch.autograd.grad(losses.sum(), (image, text)), strict=True):
+            side.step(gradient)
         self._last = losses.detach()
 
     def _dropout(self, places: list[Tensor] | None) -> Float[Tensor, "S B D"] | None:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydd.distill.heads import Head, Taps, taps_from
+from raydd.distill.heads import NORM_EPSILON, Head
 from raydd.distill.products import add_products_of_students_, linear_of_students
 
 Rows = Int[Tensor, "S B"] | None
@@ -52,38 +53,37 @@ class Descent:
 
 
 class _Layer(Protocol):
-    """A weight that is trained: gives its layer's output without bias, and takes the gradient there."""
+    """A first layer: gives its output without bias, and takes the gradient there."""
 
     def forward(self, batch: Rows, scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B D"]: ...
 
-    def step(
-        self, batch: Rows, at_output: Float[Tensor, "S B D"], momentum: float, down: Float[Tensor, "S 1 1"]
-    ) -> None: ...
+    def step(self, at_output: Float[Tensor, "S B D"], momentum: float, down: Float[Tensor, "S 1 1"]) -> None: ...
 
     def weight(self, scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S D d"]: ...
 
 
 class _Dense:
-    """A layer whose weight is kept as it is."""
+    """A layer whose Ŵ and R are kept as they are."""
 
     def __init__(self, weight: Float[Tensor, "S D d"], features: Float[Tensor, "N d"] | None = None) -> None:
         self._weight, self._sum, self._features = weight, torch.zeros_like(weight), features
 
     def forward(self, batch: Rows, scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B D"]:
         assert self._features is not None
-        rows = self._features.expand(len(self._weight), -1, -1) if batch is None else self._features[batch]
-        return self.of(rows * scale)
+        return self.of(self._features if batch is None else self._features[batch], scale)
 
-    def of(self, scaled: Float[Tensor, "S B d"]) -> Float[Tensor, "S B D"]:
-        """The layer's output for inputs that are scaled by ω; differentiable there."""
-        self._inputs = scaled.detach()  # scaled by ω, as the gradient in R is
-        return linear_of_students(scaled, self._weight)
+    def of(self, inputs: Float[Tensor, "*S B d"], scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B D"]:
+        """The layer's output for inputs of its own."""
+        self._inputs = inputs * scale  # by ω, as W is of Ŵ here and R of the gradient in `step`
+        return linear_of_students(self._inputs, self._weight)
 
-    def step(
-        self, batch: Rows, at_output: Float[Tensor, "S B D"], momentum: float, down: Float[Tensor, "S 1 1"]
-    ) -> None:
+    def back(self, at_output: Float[Tensor, "S B D"], scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B d"]:
+        """The gradient at the inputs."""
+        return linear_of_students(at_output, self._weight.mT).mul_(scale)
+
+    def step(self, at_output: Float[Tensor, "S B D"], momentum: float, down: Float[Tensor, "S 1 1"]) -> None:
         add_products_of_students_(self._sum, at_output, self._inputs, keep=momentum)
-        _move_(self._weight, self._sum, down)
+        self._weight.addcmul_(self._sum, down)
 
     def weight(self, scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S D d"]:
         return scale * self._weight
@@ -92,78 +92,87 @@ class _Dense:
 class _Spanned:
     """A first layer that sees few pairs: Ŵ = W_0 + Cᵀ X, since every gradient lies in the span of the rows of X.
 
-    A step costs products with the pairs' N inner products, in place of two with the d features.
+    A step costs a product with the pairs' inner products X Xᵀ, in place of two with their d features.
     """
 
     def __init__(self, start: Float[Tensor, "S D d"], features: Float[Tensor, "N d"]) -> None:
-        self._start, self._features, self._inner = start, features, features @ features.T
-        self._before = linear_of_students(features, start)
+        self._start, self._features = start, features
+        self._inner = (features @ features.T).expand(len(start), -1, -1)
+        self._before = features @ start.mT
         self._coefficients, self._sum = torch.zeros_like(self._before), torch.zeros_like(self._before)
 
     def forward(self, batch: Rows, scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B D"]:
-        self._scale = scale
-        if batch is None:
-            return scale * torch.baddbmm(self._before, self._inner.expand(len(scale), -1, -1), self._coefficients)
-        before = self._before.gather(1, batch[:, :, None].expand(-1, -1, self._before.shape[2]))
-        return scale * torch.baddbmm(before, self._inner[batch], self._coefficients)
+        self._batch, self._scale, before, inner = batch, scale, self._before, self._inner
+        if batch is not None:
+            before = before.gather(1, batch[:, :, None].expand(-1, -1, before.shape[2]))
+            inner = inner[0][batch]
+        return torch.baddbmm(before, inner, self._coefficients).mul_(scale)
 
-    def step(
-        self, batch: Rows, at_output: Float[Tensor, "S B D"], momentum: float, down: Float[Tensor, "S 1 1"]
-    ) -> None:
-        scaled = self._scale * at_output
-        if batch is None:
-            torch.add(scaled, self._sum, alpha=momentum, out=self._sum)
+    def step(self, at_output: Float[Tensor, "S B D"], momentum: float, down: Float[Tensor, "S 1 1"]) -> None:
+        self._sum.mul_(momentum)
+        if self._batch is None:
+            self._sum.addcmul_(at_output, self._scale)
         else:
-            self._sum.mul_(momentum).scatter_add_(1, batch[:, :, None].expand_as(scaled), scaled)
-        _move_(self._coefficients, self._sum, down)
+            self._sum.scatter_add_(1, self._batch[:, :, None].expand_as(at_output), at_output * self._scale)
+        self._coefficients.addcmul_(self._sum, down)
 
     def weight(self, scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S D d"]:
         return scale * (self._start + self._coefficients.mT @ self._features)
 
 
 class TrainedHead:
-    """One head of each student, on its way from its start."""
+    """One head of each student, on its way from its start; see `raydd.distill.heads` for what a head computes."""
 
     def __init__(self, start: Head, features: Float[Tensor, "N d"], descent: Descent) -> None:
-        """Put the heads at their starts, which are taken over and not kept.
+        """Put the heads at their starts, which are taken over: they move.
 
         Args:
             start: with a leading axis of students.
             features: what the heads see of all pairs.
             descent: the steps to take.
         """
-        self._descent, self.steps = descent, 0
+        self._descent, self._steps = descent, 0
         pairs, width = features.shape
         weight = start.projection_weight
         self._first: _Layer = _Spanned(weight, features) if pairs <= width else _Dense(weight, features)
         self._second = _Dense(start.fc_weight)
-        # Biases of both layers, weight and bias of the norm: short, so plain SGD, all in one
+        # Both layers' biases, the norm's weight and bias: short, so they take SGD as it is, all in one.
         self._short = torch.stack([start.projection_bias, start.fc_bias, start.norm_weight, start.norm_bias], dim=1)
         self._short_momentum = torch.zeros_like(self._short)
 
-    def forward(self, batch: Rows, dropout: Float[Tensor, "S B D"] | None) -> Taps:
-        """The minibatch through the heads; differentiable at p, and from there on."""
-        scale = self._scale
-        first_bias, second_bias, norm_weight, norm_bias = self._short[:, :, None].unbind(1)
-        p = (self._first.forward(batch, scale) + first_bias).requires_grad_()
-        self._batch = batch
-        return taps_from(
-            p, lambda hidden: self._second.of(hidden * scale) + second_bias, norm_weight, norm_bias, dropout
-        )
+    @torch.no_grad()
+    def forward(self, batch: Rows, dropout: Float[Tensor, "S B D"] | None) -> Float[Tensor, "S B D"]:
+        """The minibatch's embeddings on the unit sphere, without a graph."""
+        scale, first_bias, second_bias, norm_weight, norm_bias = self._scale, *self._short[:, :, None].unbind(1)
+        p = self._first.forward(batch, scale).add_(first_bias)
+        h = self._second.of(F.gelu(p), scale).add_(second_bias)
+        residual = p + h if dropout is None else torch.addcmul(p, h, dropout)
+        normed, mean, spread = torch.native_layer_norm(residual, residual.shape[-1:], None, None, NORM_EPSILON)
+        out = torch.addcmul(norm_bias, normed, norm_weight)
+        length = out.norm(dim=-1, keepdim=True)
+        embedded = out.div_(length)
+        self._kept = p, dropout, (residual, mean, spread), normed, length, embedded
+        return embedded
 
     @torch.no_grad()
-    def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
-        """Take a step, given the loss's gradients at p, h and out."""
-        at_p, at_h, at_out = gradients
-        descent = self._descent
-        down = descent.down[self.steps][:, None, None]
-        self._first.step(self._batch, at_p, descent.momentum, down)
-        self._second.step(None, at_h, descent.momentum, down)
-        short = torch.stack([at_p.sum(1), at_h.sum(1), (at_out * taps.normed.detach()).sum(1), at_out.sum(1)], dim=1)
-        short.add_(self._short, alpha=descent.weight_decay)
-        self._short_momentum.mul_(descent.momentum).add_(short)
-        self._short.addcmul_(self._short_momentum, descent.rates[self.steps][:, None, None], value=-1)
-        self.steps += 1
+    def step(self, at_embedded: Float[Tensor, "S B D"]) -> None:
+        """Take a step, given the loss's gradient at what `forward` gave."""
+        p, dropout, (residual, mean, spread), normed, length, embedded = self._kept
+        momentum, scale, norm_weight = self._descent.momentum, self._scale, self._short[:, 2, None]
+        along = (embedded * at_embedded).sum(-1, keepdim=True)
+        at_out = torch.addcmul(at_embedded, embedded, along, value=-1).div_(length)
+        at_residual, _, _ = torch.ops.aten.native_layer_norm_backward(
+            at_out * norm_weight, residual, residual.shape[-1:], mean, spread, None, None, [True, False, False]
+        )
+        at_h = at_residual if dropout is None else at_residual * dropout
+        at_p = at_residual + torch.ops.aten.gelu_backward(self._second.back(at_h, scale), p)
+        down = self._descent.down[self._steps][:, None, None]
+        self._first.step(at_p, momentum, down)
+        self._second.step(at_h, momentum, down)
+        short = torch.stack([at_p.sum(1), at_h.sum(1), normed.mul_(at_out).sum(1), at_out.sum(1)], dim=1)
+        self._short_momentum.mul_(momentum).add_(short.add_(self._short, alpha=self._descent.weight_decay))
+        self._short.addcmul_(self._short_momentum, self._descent.rates[self._steps][:, None, None], value=-1)
+        self._steps += 1
 
     def head(self) -> Head:
         """The heads as they are now; a copy."""
@@ -175,8 +184,4 @@ class TrainedHead:
 
     @property
     def _scale(self) -> Float[Tensor, "S 1 1"]:
-        return self._descent.scale[self.steps][:, None, None]
-
-
-def _move_(weight: Float[Tensor, "S r c"], along: Float[Tensor, "S r c"], by: Float[Tensor, "S 1 1"]) -> None:
-    weight.addcmul_(along, by)
+        return self._descent.scale[self._steps][:, None, None]

@@ -86,6 +86,8 @@ class Workbench(ABC, Generic[Networks]):
     """Selections of real pairs that it can make."""
     image_settings: ClassVar[Mapping[str, Collection[str]]]
     """Settings of `distill` that not every image variable reads: by `distill.space`, the names of those read there."""
+    side_by_side: ClassVar[bool]
+    """Whether students are one batched computation; else they train one after the other."""
     cached: ClassVar[Collection[str]]
     """What `prepare` encodes: `images`, `texts`, the kinds of `raydd.data.shards_of`."""
     trial_settings: ClassVar[Mapping[str, Any]]
@@ -296,7 +298,7 @@ class Workbench(ABC, Generic[Networks]):
         """
 
     def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Networks | None]:
-        """Train a student of seed 0 at each multiple of the set's learning rates; None in place of one that diverged."""
+        """Train a student of seed 0 at each multiple of the set's learning rates; None for one that diverged."""
         for multiple in multiples:
             try:
                 yield from self.train_students(pairs.at_multiple(multiple), [0])

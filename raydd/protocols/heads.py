@@ -52,6 +52,7 @@ class HeadsWorkbench(Workbench[Heads]):
         "features-then-pixels": (),  # the record of the features is upstream of it
         "pixels": ("steps_per_encoding",),
     }
+    side_by_side: ClassVar[bool] = True
     cached: ClassVar[Collection[str]] = ("images", "texts")
     trial_settings: ClassVar[Mapping[str, Any]] = {"distill.space": "features"}  # a hundredth of the pixels' time
 

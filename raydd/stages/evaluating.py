@@ -1,9 +1,11 @@
 """The stage evaluate: retrieval scores of students of a synthetic set, of selected pairs, and of all real pairs."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from raydd.code_version import code_version
+from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import Scores
 from raydd.protocols import Workbench
 from raydd.sets.provenance import selection_rule
@@ -53,8 +55,14 @@ def selected_scores(work: Workbench[Any], selection: str) -> Scores:
             work.progress(f"students of {selection} pairs", len(scored), len(seeds))
         return Scores(tuple(scored))
 
+    def r_mean(multiple: float) -> float:
+        try:
+            return on("val", multiple, [0]).mean["r_mean"]
+        except NonFiniteError:
+            return -math.inf
+
     def score() -> Row:
-        multiple = best_multiple(lambda tried: on("val", tried, [0]).mean["r_mean"])
+        multiple = best_multiple(lambda multiples: [r_mean(multiple) for multiple in multiples])
         scores = on(config.evaluate.split, multiple, range(config.evaluate.seeds))
         return scores, {"learning_rates": list(work.real_rates_at(multiple)), "chosen_on": "val"}
 

@@ -238,9 +238,7 @@ def _collapse_period(steps: int) -> int:
 def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
     """Fit the learning rates, write the set and complete the record; `preparing` are the seconds of the start."""
     record, work = phase.record, phase.work
-    synthetic, times = last, 1.0
-    if phase.settings.fit_rates:
-        synthetic, times, _ = fit_rates(work, last)
+    synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
     record.write_tensors(CURVE, log.tensors())
     config, encoders = work.config, work.config.encoders
     made = Provenance.of(

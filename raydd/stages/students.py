@@ -1,10 +1,9 @@
 """Students of a set of pairs, trained by the configured recipe, scored on a split, and their learning rates fitted."""
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 from raydd.config import StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
@@ -59,50 +58,37 @@ def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
 
 
-class Fit(NamedTuple):
-    """A set whose learning rates were fitted."""
-
-    synthetic: SyntheticSet
-    """The set with the fitted learning rates."""
-    multiple: float
-    """The LR multiplier: the fitted learning rates over those that were given."""
-    scores: dict[str, float]
-    """Val scores in percent of the student of seed 0 at the fitted learning rates, after its last epoch."""
-
-
-def fit_rates(work: Workbench[Any], pairs: SyntheticSet, start: float = 1.0) -> Fit:
-    """The set with the LR multiplier that is best for one student on val, after its last epoch.
+def fit_rates(work: Workbench[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
+    """The set with the LR multiplier that is best for one student on val, after its last epoch, and the multiplier.
 
     Learning rates are learned for students of a few steps. A student of a hundred epochs does better with several times
     those where the similarity is the identity, and with a part of them where pixels miss the features.
 
-    Args:
-        work: its students' recipe is used, and its val.
-        pairs: the set as it was distilled.
-        start: the multiplier to begin at, a power of two: what an earlier fit of the same distillation found.
-
     Raises:
         NonFiniteError: the student diverges at every learning rate.
     """
-    found: dict[float, dict[str, float]] = {}
 
     def r_means(multiples: Sequence[float]) -> list[float]:
-        for multiple, student in zip(multiples, work.train_at_multiples(pairs, multiples), strict=True):
-            with contextlib.suppress(NonFiniteError):  # of embeddings: the student diverged at its last step
-                if student is not None:
-                    (found[multiple],) = work.score(student, "val")
-        return [found[multiple]["r_mean"] if multiple in found else -math.inf for multiple in multiples]
+        return [_val_r_mean(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
-    best = best_multiple(r_means, start)
-    return Fit(pairs.at_multiple(best), best, found[best])
+    best = best_multiple(r_means, side_by_side=work.side_by_side)
+    return pairs.at_multiple(best), best
 
 
-def best_multiple(score: Callable[[Sequence[float]], Sequence[float]], start: float = 1.0) -> float:
-    """The power of two by which learning rates are multiplied: doubled while the score rises, or else halved.
+def _val_r_mean(work: Workbench[Any], student: Any) -> float:
+    """Val r_mean in percent of one student; -inf where it diverged, which its embeddings may be the first to show."""
+    try:
+        return -math.inf if student is None else work.score(student, "val")[0]["r_mean"]
+    except NonFiniteError:
+        return -math.inf
+
+
+def best_multiple(score: Callable[[Sequence[float]], Sequence[float]], *, side_by_side: bool = False) -> float:
+    """The power of two by which learning rates are multiplied: doubled from 1 while the score rises, or else halved.
 
     Args:
         score: val r_mean of a student at each of some multiples of its learning rates, -inf for one that diverges.
-        start: the multiple to begin at. It and both its neighbours are asked for at once, those further on one by one.
+        side_by_side: ask for 1 and both its neighbours at once; they cost little more than one of them alone.
 
     Raises:
         NonFiniteError: students diverge at 1/32 of the learning rates too.
@@ -110,16 +96,17 @@ def best_multiple(score: Callable[[Sequence[float]], Sequence[float]], start: fl
     known: dict[float, float] = {}
 
     def scored(*multiples: float) -> float:
-        asked = [multiple for multiple in multiples if multiple not in known and LEAST <= multiple <= MOST]
+        asked = [multiple for multiple in multiples if multiple not in known]
         if asked:
             known.update(zip(asked, score(asked), strict=True))
         return known[multiples[0]]
 
-    best = start
-    scored(best, best / 2, 2 * best)
+    best = 1.0
+    if side_by_side:
+        scored(best, best / 2, 2 * best)
     while best < MOST and scored(2 * best) > scored(best):
         best *= 2
-    if best == start:
+    if best == 1.0:
         while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == -math.inf):
             best /= 2
     if scored(best) == -math.inf:

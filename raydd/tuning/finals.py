@@ -1,5 +1,7 @@
 """The finals: the best trials again in the space that counts, all student seeds, scored on val and then on test."""
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,22 @@ class Candidate:
     settings: Mapping[str, Any]
     cheap: float
     """Its val r_mean as a trial."""
+    draws: tuple[float, ...] = ()
+    """Val r_mean of its new draws, if it was measured again."""
+    error: float = math.nan
+    """Standard error of their mean."""
+
+    @property
+    def r_mean(self) -> float:
+        """What it is known by: the mean over the new draws, or else its score as a trial."""
+        return statistics.fmean(self.draws) if self.draws else self.cheap
+
+    def in_words(self) -> str:
+        """The score with what is known of its error."""
+        if not self.draws:
+            return f"{self.cheap:.2f} (one draw, the best of many)"
+        error = "" if math.isnan(self.error) else f" ± {self.error:.2f}"
+        return f"{self.r_mean:.2f}{error} (mean of {len(self.draws)} new draws; {self.cheap:.2f} as a trial)"
 
 
 @dataclass(frozen=True)

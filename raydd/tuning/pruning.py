@@ -9,7 +9,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import optuna
@@ -241,7 +241,8 @@ def _worse_students(own: Standing, others: Sequence[Standing], rung: int, settin
     ours, theirs = (np.array(list(_students(one, shared))) for one in (own, best))
     if len(ours) != len(theirs) or len(ours) < 2 or ours.mean() >= theirs.mean():
         return False
-    return bool(wilcoxon(ours - theirs, alternative="less", zero_method="zsplit").pvalue < WORSE)
+    test: Any = wilcoxon(ours - theirs, alternative="less", zero_method="zsplit")
+    return bool(test.pvalue < WORSE)
 
 
 def _students(standing: Standing, rungs: Iterable[int]) -> Iterable[float]:

@@ -18,6 +18,8 @@ from ray.tune.search import Searcher
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
 from raydd.tuning.pruning import passed_rungs
+from raydd.tuning.samplers import renew_sampler
+from raydd.tuning.steering import Order
 from search_spaces import Space
 
 
@@ -64,8 +66,10 @@ class StudySearch(Searcher):
         wanted: int,
         max_failures: int = 0,
         seed: int = 0,
+        sampler: str = "auto",
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
+        order: Callable[[], Order] = lambda: "go-on",
     ) -> None:
         """Search a study.
 
@@ -77,14 +81,16 @@ class StudySearch(Searcher):
             wanted: trials that the study is to have in the end; failed ones do not count.
             max_failures: so many in a row that failed for the same reason are the last ones; 0 for any number.
             seed: seed of the sampler.
+            sampler: `sweep.sampler`.
             deadline: when no more trials are started, by `clock`, in seconds.
             clock: what the deadline is read from.
+            order: asked before each trial: go-on, pause, or stop.
         """
         super().__init__()
         self._study, self._space, self._objectives = study, space, tuple(objectives)
         self._listeners, self._seed, self._wanted = tuple(listeners), seed, wanted
         self._max_failures, self._failed_alike, self._last_failure = max_failures, 0, ""
-        self._deadline, self._clock = deadline, clock
+        self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
         self._finished = studies.finished(study)
         self._running: dict[str, _Running] = {}
 
@@ -101,13 +107,14 @@ class StudySearch(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's number, dotted settings, and the rungs that it passed before it was interrupted.
 
-        None while those that run are enough, FINISHED at the end.
+        None while those that run are enough, FINISHED if no more shall be.
         """
-        if self._clock() >= self._deadline or self.gave_up or self._finished >= self._wanted:
+        order = self._order()
+        if order == "stop" or self._clock() >= self._deadline or self.gave_up or self._finished >= self._wanted:
             return Searcher.FINISHED
-        if self._finished + len(self._running) >= self._wanted:
-            return None  # one of them may fail
-        studies.renew_sampler(self._study, self._seed)
+        if order == "pause" or self._finished + len(self._running) >= self._wanted:
+            return None  # one of those that run may fail
+        renew_sampler(self._study, self._seed, self._sampler)
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)

@@ -6,14 +6,11 @@ that was killed leaves RUNNING trials behind; the next one marks them and asks f
 
 import re
 import secrets
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import optuna
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from raydd.cluster.trial_report import TrialReport
@@ -32,9 +29,10 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "bytes": "minimize",
 }
 INTERRUPTED = "interrupted"
+LATEST = "latest"  # stands for a sweep's name where a command only looks
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
-STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
+OUTCOMES = ("complete", "pruned", "diverged", "fail")
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _NOT_FINITE = re.compile(r" is (nan|-?inf) at step ")  # as the searcher says it
 _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"
@@ -44,7 +42,7 @@ _FIXED = ("sweep.space", "sweep.objectives")
 
 
 def open_study(config: Config, space: Space, address: str) -> optuna.Study:
-    """Open the sweep's study, making it with the space's published settings as first trials if it is new.
+    """Open the sweep's study, making it with the space's first settings as first trials if it is new.
 
     Args:
         config: what all trials share; `sweep.name` names the study.
@@ -63,7 +61,7 @@ def open_study(config: Config, space: Space, address: str) -> optuna.Study:
     if _BASE in study.user_attrs:
         _require_same(study, config)
         return study
-    for settings in space.first:
+    for settings in space.first if config.sweep.first else ():
         study.enqueue_trial(dict(settings), skip_if_exists=True)
     study.set_user_attr(_ID, secrets.token_hex(4))
     study.set_user_attr(_BASE, _base(config))  # last, so that a driver killed before it starts over
@@ -99,6 +97,25 @@ def load_study(name: str, address: str) -> optuna.Study:
             f"There is no sweep {name!r} in {hide_password(address)}. "
             f"{nearest(name, known) if known else 'There is none at all.'} Set sweep.name or place.study."
         ) from error
+
+
+def sweep_named(name: str, address: str) -> str:
+    """The name itself, or that of the sweep whose trials began last if the name is `LATEST` and no sweep's.
+
+    Raises:
+        ConfigError: the database cannot be opened, or holds no sweep.
+    """
+    storage = _storage(address)
+    if name != LATEST or LATEST in (known := optuna.get_all_study_names(storage)):
+        return name
+    if not known:
+        raise ConfigError(f"There is no sweep in {hide_password(address)}. `raydd sweep` starts one.")
+    return max(known, key=lambda name: (_last_start(optuna.load_study(study_name=name, storage=storage)), name))
+
+
+def _last_start(study: optuna.Study) -> float:
+    began = [trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
+    return max(began).timestamp() if began else 0.0
 
 
 def require_same_sources(study: optuna.Study, sources: Mapping[str, str], *, remember: bool) -> None:
@@ -257,26 +274,6 @@ def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
 def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
     """Complete trials that no other one beats in every objective."""
     return sorted(study.best_trials, key=lambda trial: trial.values[0])
-
-
-def renew_sampler(study: optuna.Study, seed: int) -> None:
-    """Give the study the sampler of its next trial, whose draws depend on the seed and on that trial's place alone.
-
-    A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
-    twice.
-    """
-    asked = sum(not interrupted(trial) for trial in study.get_trials(deepcopy=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ExperimentalWarning
-        )  # group: what lets conditional settings be modelled jointly
-        study.sampler = optuna.samplers.TPESampler(
-            seed=int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]),
-            n_startup_trials=STARTUP_TRIALS,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
 
 
 def _base(config: Config) -> dict[str, Any]:

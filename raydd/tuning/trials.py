@@ -17,6 +17,7 @@ from raydd.errors import PlaceError, TrialsError
 from raydd.tuning import study as studies
 from raydd.tuning.pruning import Pruning
 from raydd.tuning.searcher import Listener, StudySearch
+from raydd.tuning.steering import order_of
 from search_spaces import Space
 
 RESTARTS = 2  # of a trial whose process or node died, and of all after memory ran out; the store has what is done
@@ -66,6 +67,8 @@ def run_trials(
             max_failures=settings.max_failures,
             seed=settings.seed,
             deadline=deadline,
+            sampler=settings.sampler,
+            order=lambda: order_of(study, settings),
         )
         try:
             stopping = _Stopping(search, Pruning(study, settings))

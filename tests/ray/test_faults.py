@@ -183,3 +183,23 @@ def test_a_full_disk_fails_no_trial_for_good(sweep_settings: dict, drive, compar
     finally:
         subprocess.run(["umount", disk], check=True)
         shutil.rmtree(disk)
+
+
+@pytest.mark.slow
+def test_a_killed_driver_s_successor_stops_what_it_would_have_stopped(sweep_settings: dict, drive, tmp_path: Path):
+    pruned = {"sweep.pruner": "asha", "sweep.trials": 5, "sweep.at_once": 1, "distill.steps": 100}
+    ended = {}
+    for name in ("peaceful", "killed"):
+        settings, log = {**sweep_settings, **pruned, "place.home": str(tmp_path / name)}, tmp_path / f"{name}.log"
+        driver = drive(settings, log)
+        if name == "killed":
+            wait_for(lambda log=log: "(2/5" in log.read_text(), driver, log)
+            driver.kill()
+            driver.wait()
+            driver = drive(settings, log)
+        assert driver.wait(900) == 0, log.read_text()
+        study = optuna.load_study(study_name="small", storage=f"sqlite:///{settings['place.home']}/studies.db")
+        over = sorted(studies.over(study), key=studies.identity)
+        ended[name] = [(trial.state, trial.params, studies.last_score(trial)) for trial in over]
+    assert TrialState.PRUNED in {state for state, _, _ in ended["peaceful"]}
+    assert ended["killed"] == ended["peaceful"]

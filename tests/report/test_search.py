@@ -14,7 +14,7 @@ from raydd.config import SweepConfig
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts, trials_of
 from raydd.tracking.history import History
-from raydd.tuning.pruning import Pruning, foretold
+from raydd.tuning.pruning import Pruning
 
 NOTHING = History("none", "")
 MOST_SECONDS, MOST_BYTES = 20, 12e6  # for 1,000 trials; some seconds on an idle machine
@@ -113,6 +113,6 @@ def test_the_page_says_how_well_each_rung_foretold_the_end():
         for rung in settings.rungs:
             Pruning(study, settings).stops(trial, TrialReport(rung=rung, r_mean=score if rung > 5 else -score))
         study.tell(trial, score)
-    page = render(Page(title="", lead="", rungs=foretold(study, ["r_mean"])))
+    page = render(Page(title="", lead="", **sweep_parts(study, ("r_mean",), NOTHING)))
     rows = re.findall(r'<tr><th scope="row">(\d+)</th><td>3</td><td>(.+?)</td><td>(\d)</td>', page)
     assert rows == [("5", "-1.00", "3"), ("15", "1.00", "1"), ("45", "1.00", "1")]

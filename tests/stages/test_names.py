@@ -90,7 +90,9 @@ def test_learning_rates_are_fitted_on_the_last_student_however_scores_are_chosen
     assert best["r_mean"] >= scored["r_mean"]
 
 
-def test_a_fit_scores_the_last_epoch_whatever_is_chosen(config: Config, store: Store) -> None:
+def test_a_fit_scores_the_last_epoch_whatever_is_chosen(
+    config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = raydd.open(with_settings(config, {"evaluate.choice": "best-on-split", "students.epochs": 10}), store)
     pairs = work.real_set(work.select("random", 6, 0), (0.4, 0.4))
     by_epoch: list[float] = []
@@ -99,6 +101,15 @@ def test_a_fit_scores_the_last_epoch_whatever_is_chosen(config: Config, store: S
     ):
         last = work.score(students, "val")[0]["r_mean"]
     assert max(by_epoch) > last  # else this shows nothing
-    fit = fit_rates(work, pairs)
-    ours = raydd.open(with_settings(work.config, {"evaluate.choice": "last"}), store)
-    assert fit.scores == ours.score(*ours.train_students(fit.synthetic, [0]), "val")[0]
+    scored: list[float] = []
+    score = type(work).score
+
+    def noting(*arguments: Any) -> list[dict[str, float]]:
+        found = score(*arguments)
+        scored.extend(student["r_mean"] for student in found)
+        return found
+
+    monkeypatch.setattr(type(work), "score", noting)
+    fit_rates(work, pairs)
+    assert scored[0] == last  # of the learning rates as they are; one score a student
+    assert len(scored) <= 12

@@ -9,22 +9,21 @@ from raydd.errors import NonFiniteError
 from raydd.stages.students import LEAST, MOST, best_multiple
 
 
-@given(top=st.integers(-7, 7), start=st.integers(-5, 5))
-def test_a_climb_ends_at_the_top_of_a_hill_wherever_it_begins(top: int, start: int) -> None:
+@given(top=st.integers(-7, 7), side_by_side=st.booleans())
+def test_a_climb_ends_at_the_top_of_a_hill(top: int, side_by_side: bool) -> None:
     asked: list[list[float]] = []
 
     def score(multiples: Sequence[float]) -> list[float]:
         asked.append(list(multiples))
         return [-abs(math.log2(multiple) - top) for multiple in multiples]
 
-    best = max(-5, min(5, top))
-    assert best_multiple(score, 2.0**start) == 2.0**best
+    assert best_multiple(score, side_by_side=side_by_side) == 2.0 ** max(-5, min(5, top))
     flat = [multiple for multiples in asked for multiple in multiples]
     assert len(flat) == len(set(flat))
     assert all(LEAST <= multiple <= MOST for multiple in flat)
-    if best == start:  # its neighbours are all that is tried, side by side
-        assert len(asked) == 1
+    if top == 0:  # its neighbours are all that is tried
         assert len(flat) <= 3
+        assert len(asked) == (1 if side_by_side else len(flat))
 
 
 def test_rates_that_hold_are_found_below_those_that_diverge() -> None:

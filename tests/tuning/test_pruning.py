@@ -20,8 +20,8 @@ RUNGS = (5, 15, 45)
 SCORES = st.lists(st.tuples(*[st.integers(0, 30)] * 4), min_size=1, max_size=25)  # at three rungs, and at the end
 
 
-def new_study(*directions: str) -> optuna.Study:
-    return optuna.create_study(directions=list(directions or ("maximize",)))
+def new_study(*objectives: str) -> optuna.Study:
+    return optuna.create_study(directions=[studies.DIRECTIONS[name] for name in objectives or ("r_mean",)])
 
 
 def run(study: optuna.Study, sweep: SweepConfig, scores, *, pruning: Pruning | None = None, trial=None, **costs) -> int:
@@ -160,7 +160,7 @@ OBJECTIVES = ("r_mean", "seconds", "bytes")
 @settings(max_examples=60, deadline=None)
 def test_with_several_objectives_what_none_beats_goes_on(values, pruner) -> None:
     sweep = SweepConfig(pruner=pruner, objectives=OBJECTIVES)
-    study = new_study("maximize", "minimize", "minimize")
+    study = new_study(*OBJECTIVES)
     for place, (r_mean, seconds, size) in enumerate(values):
         stopped = run(study, sweep, [r_mean] * 4, seconds=float(seconds), bytes=size) < 100
         if stopped:
@@ -172,12 +172,12 @@ def test_with_several_objectives_what_none_beats_goes_on(values, pruner) -> None
 
 def test_with_several_objectives_a_trial_that_is_worse_in_all_is_stopped() -> None:
     sweep = SweepConfig(pruner="asha", objectives=("r_mean", "bytes"))
-    study = new_study("maximize", "minimize")
+    study = new_study("r_mean", "bytes")
     assert run(study, sweep, [50] * 4, bytes=100) == 100
     assert run(study, sweep, [40] * 4, bytes=90) == 100
     assert run(study, sweep, [40] * 4, bytes=110) == 5
     sweep = SweepConfig(pruner="wilcoxon", rung_students=4, objectives=("r_mean", "bytes"))
-    study = new_study("maximize", "minimize")
+    study = new_study("r_mean", "bytes")
     assert run(study, sweep, [50] * 4, bytes=100, students=[50.0] * 4) == 100
     assert run(study, sweep, [40] * 4, bytes=90, students=[40.0] * 4) == 100
     assert run(study, sweep, [40] * 4, bytes=110, students=[40.0] * 4) == 5
