@@ -62,13 +62,13 @@ def distillation_reports(work: Workbench[Any]) -> Iterator[TrialReport]:
             # As if finished, lest the scheduler judge a trial by its learning rate at the start.
             synthetic = stages.fit_rates(work, synthetic)[0] if work.config.distill.fit_rates else synthetic
             seeds = range(1)
-        scores = stages.score_students(work, synthetic, split="val", seeds=seeds).mean
-        curve[-1] |= {f"val/{name}": value for name, value in scores.items()}
+        scores = stages.score_students(work, synthetic, split="val", seeds=seeds)
+        curve[-1] |= {f"val/{name}": value for name, value in scores.mean.items()}
         record = stages.synthetic_record(work) if last else None
         yield TrialReport(
             step=point.step,
             steps=point.steps,
-            r_mean=scores["r_mean"],
+            r_mean=scores.for_choice,
             seconds=record.facts()["seconds"] if record else seconds,
             bytes=point.synthetic.stored_bytes,
             curve=_by_step(curve),

@@ -5,7 +5,7 @@
     work.experts()                  # expert trajectories, those that the store lacks trained
     work.start(), work.begin(...)   # the real pairs to start from; a distillation at its start
     work.train_students(set, seeds) # fresh students of a synthetic set or of real pairs
-    work.score(students, split)     # their retrieval scores
+    work.val_scores(students)       # their retrieval scores on val; test_scores are those on test
 
 `raydd.protocols.heads` and `raydd.protocols.encoder` say what experts and students train. Everything above takes a
 workbench and never asks which one it is.
@@ -14,7 +14,7 @@ workbench and never asks which one it is.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -42,13 +42,16 @@ from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
 from raydd.evaluate.collapse import collapse_measures
+from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal
 from raydd.place import device_of, images_at_once
 from raydd.progress import Progress
 from raydd.store import Record, Store
 
 Networks = TypeVar("Networks")
 """What a student or an expert is: a pair of heads, or an image encoder and a text head."""
+Trained = TypeVar("Trained")
 Thing = TypeVar("Thing")
+HeldOutSplit = Literal["val", "test"]
 
 
 Listings = Mapping[DataConfig, str]
@@ -74,6 +77,20 @@ class Opened:
         if key not in self._things:
             self._things[key] = make()
         return self._things[key]
+
+
+class Choosing(Protocol[Trained]):
+    """What a choice is given of a workbench: it trains students and scores them on val, and has no way to test."""
+
+    def train_students(
+        self, pairs: SyntheticSet, seeds: Sequence[int], on_epoch: Callable[[int, Trained], None] = ...
+    ) -> Iterator[Trained]:
+        """As `Workbench.train_students`."""
+        ...
+
+    def val_scores(self, networks: Trained) -> ScoresOnVal:
+        """As `Workbench.val_scores`."""
+        ...
 
 
 class Workbench(ABC, Generic[Networks]):
@@ -295,8 +312,20 @@ class Workbench(ABC, Generic[Networks]):
         """
 
     @abstractmethod
-    def score(self, networks: Networks, split: str) -> list[dict[str, float]]:
-        """Retrieval scores in percent on val or test, a dictionary a student; also of an expert's snapshot."""
+    def _scores(self, networks: Networks, split: HeldOutSplit) -> list[dict[str, float]]:
+        """Retrieval scores in percent, a dictionary a student; also of an expert's snapshot."""
+
+    def val_scores(self, networks: Networks) -> ScoresOnVal:
+        """Retrieval scores on val, the only ones that choices are made by; also of an expert's snapshot."""
+        return ScoresOnVal(tuple(self._scores(networks, "val")))
+
+    def test_scores(self, networks: Networks) -> ScoresOnTest:
+        """Retrieval scores on test, which nothing is chosen by; also of an expert's snapshot."""
+        return ScoresOnTest(tuple(self._scores(networks, "test")))
+
+    def score(self, networks: Networks, split: HeldOutSplit) -> ScoresOnVal | ScoresOnTest:
+        """Retrieval scores on the split that the settings name."""
+        return self.val_scores(networks) if split == "val" else self.test_scores(networks)
 
     @abstractmethod
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:

@@ -33,7 +33,7 @@ from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of
 from raydd.evaluate.students import score_heads, synthetic_pairs, train_students
 from raydd.protocols import selecting
-from raydd.protocols.base import HeadModule, Workbench, head_tensors
+from raydd.protocols.base import HeadModule, HeldOutSplit, Workbench, head_tensors
 from raydd.store import Record
 
 _FLOAT = 4  # bytes
@@ -230,7 +230,7 @@ class HeadsWorkbench(Workbench[Heads]):
             on_epoch=lambda epoch, image, text: on_epoch(epoch, (image, text)),
         )
 
-    def score(self, networks: Heads, split: str) -> list[dict[str, float]]:
+    def _scores(self, networks: Heads, split: HeldOutSplit) -> list[dict[str, float]]:
         """Retrieval scores of one pair of heads, or of several side by side, on cached features."""
         features = {"val": self.held_out.val, "test": self.held_out.test}[split]
         return score_heads(*networks, features, device=self.device)

@@ -3,13 +3,13 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal, overload
 
 from raydd.config import StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import Scores
-from raydd.protocols import Workbench, changed
+from raydd.evaluate.retrieval import Scores, ScoresOnTest, ScoresOnVal, by_published_choice, scores_on
+from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
 CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
 LEAST, MOST = 1 / 32, 32.0
@@ -22,7 +22,17 @@ _NEUTRAL = {
 }
 
 
-def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, seeds: Sequence[int]) -> Scores:
+@overload
+def score_students(
+    work: Workbench[Any], pairs: SyntheticSet, *, split: Literal["val"], seeds: Sequence[int]
+) -> ScoresOnVal: ...
+@overload
+def score_students(
+    work: Workbench[Any], pairs: SyntheticSet, *, split: Literal["test"], seeds: Sequence[int]
+) -> ScoresOnTest: ...
+def score_students(
+    work: Workbench[Any], pairs: SyntheticSet, *, split: HeldOutSplit, seeds: Sequence[int]
+) -> ScoresOnVal | ScoresOnTest:
     """Train one student a seed on the pairs and score it on val or test.
 
     Under `evaluate.choice` best-on-split each student is scored at six checks and its best r_mean counts, as published.
@@ -32,7 +42,7 @@ def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, see
     """
     config, scored = work.config, []
     checked, every = config.evaluate.choice == "best-on-split", max(1, config.students.epochs // CHECKS)
-    checks: list[list[dict[str, float]]] = []
+    checks: list[Scores] = []
 
     def check(epoch: int, students: Any) -> None:
         if checked and epoch % every == 0:
@@ -40,9 +50,9 @@ def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, see
 
     for students in work.train_students(pairs, seeds, check):
         rounds = checks or [work.score(students, split)]
-        scored += [max(own, key=lambda scores: scores["r_mean"]) for own in zip(*rounds, strict=True)]
+        scored += [max(own, key=by_published_choice) for own in zip(*(one.seeds for one in rounds), strict=True)]
         checks.clear()  # of these students; the next ones are trained when they are asked for
-    return Scores(tuple(scored))
+    return scores_on(split, scored)
 
 
 def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
@@ -58,20 +68,21 @@ def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
 
 
-def val_r_mean(work: Workbench[Any], pairs: SyntheticSet) -> float:
-    """Val r_mean in percent of one student of a set, after its last epoch whatever `evaluate.choice` says.
+def last_val_scores(work: Choosing[Any], pairs: SyntheticSet) -> ScoresOnVal:
+    """Val scores of one student of a set, after its last epoch whatever `evaluate.choice` says.
 
     Raises:
         NonFiniteError: the student diverged.
     """
-    return score_students(changed(work, {"evaluate.choice": "last"}), pairs, split="val", seeds=[0]).mean["r_mean"]
+    (student,) = work.train_students(pairs, [0])
+    return work.val_scores(student)
 
 
-def best_multiple(score: Callable[[float], float]) -> float:
+def best_multiple(score: Callable[[float], ScoresOnVal]) -> float:
     """The power of two by which learning rates are multiplied: doubled from 1 while the score rises, or else halved.
 
     Args:
-        score: val r_mean of a student at so many times its learning rates; one that diverges is worse than any other.
+        score: val scores of a student at so many times its learning rates; one that diverges is worse than any other.
 
     Raises:
         NonFiniteError: students diverge at 1/32 of the learning rates too.
@@ -80,7 +91,7 @@ def best_multiple(score: Callable[[float], float]) -> float:
     @functools.cache
     def scored(multiple: float) -> float:
         try:
-            return score(multiple)
+            return score(multiple).for_choice
         except NonFiniteError:
             if multiple == LEAST:
                 raise
@@ -95,7 +106,7 @@ def best_multiple(score: Callable[[float], float]) -> float:
     return best
 
 
-def fit_rates(work: Workbench[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
+def fit_rates(work: Choosing[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
     """The set with the LR multiplier that is best for one student on val, and the multiplier.
 
     Learning rates are learned for students of a few steps. A student of a hundred epochs does better with several times
@@ -108,5 +119,5 @@ def fit_rates(work: Workbench[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, 
     def at(multiple: float) -> SyntheticSet:
         return replace(pairs, rate_image=multiple * pairs.rate_image, rate_text=multiple * pairs.rate_text)
 
-    best = best_multiple(lambda multiple: val_r_mean(work, at(multiple)))
+    best = best_multiple(lambda multiple: last_val_scores(work, at(multiple)))
     return at(best), best

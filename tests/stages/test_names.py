@@ -14,7 +14,7 @@ from raydd.progress import silent
 from raydd.protocols import HeadsWorkbench, Opened
 from raydd.protocols.selecting import selection_record
 from raydd.settings import load, with_settings
-from raydd.stages.students import recipe_content, val_r_mean
+from raydd.stages.students import last_val_scores, recipe_content
 from raydd.store import Store
 
 ENCODER = {"distill.protocol": "encoder", "distill.space": "pixels"}
@@ -94,9 +94,7 @@ def test_val_r_mean_is_that_of_the_last_epoch(config: Config, store: Store) -> N
     work = raydd.open(with_settings(config, {"evaluate.choice": "best-on-split", "students.epochs": 10}), store)
     pairs = work.real_set(work.select("random", 6, 0), (0.4, 0.4))
     by_epoch: list[float] = []
-    for students in work.train_students(
-        pairs, [0], lambda _, them: by_epoch.append(work.score(them, "val")[0]["r_mean"])
-    ):
-        last = work.score(students, "val")[0]["r_mean"]
+    for students in work.train_students(pairs, [0], lambda _, them: by_epoch.append(work.val_scores(them).for_choice)):
+        last = work.val_scores(students).for_choice
     assert max(by_epoch) > last  # else this shows nothing
-    assert val_r_mean(work, pairs) == last
+    assert last_val_scores(work, pairs).for_choice == last

@@ -23,7 +23,7 @@ from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import set_of_record
 from raydd.settings import with_settings
 from raydd.stages import collapse_over_steps, fit_rates, students
-from raydd.stages.students import score_students
+from raydd.stages.students import last_val_scores
 from raydd.store import Store
 
 
@@ -183,13 +183,13 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(config: C
     with pytest.raises(NonFiniteError):
         fit_rates(work, wild)
 
-    def diverge_at_full_rate(work: Any, pairs: Any, **options: Any) -> Any:
+    def diverge_at_full_rate(work: Any, pairs: Any) -> Any:
         if pairs.rate_image > 0.5 * synthetic.rate_image:
             raise NonFiniteError("too fast")
-        return score_students(work, pairs, **options)
+        return last_val_scores(work, pairs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(students, "score_students", diverge_at_full_rate)
+        patch.setattr(students, "last_val_scores", diverge_at_full_rate)
         _, part = fit_rates(work, synthetic)
     assert part <= 0.5
 
