@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from raydd.config import PlaceConfig
 from raydd.errors import ConfigError
+from raydd.plain_files import expanded, require_writable_folder
 from raydd.store import Store
 
 Item = TypeVar("Item")
@@ -18,7 +19,22 @@ _CPU_IMAGES = 8  # through an encoder at once: more leave the cache, fewer take 
 
 def home(place: PlaceConfig) -> Path:
     """The folder of all that raydd writes by default: `place.home`, else $RAYDD_HOME, else ~/.raydd."""
-    return Path(place.home or os.environ.get("RAYDD_HOME") or Path.home() / ".raydd").expanduser().absolute()
+    given = place.home or os.environ.get("RAYDD_HOME")
+    return expanded(given or "~/.raydd", "place.home" if given else "the default of place.home").absolute()
+
+
+def make_home(place: PlaceConfig) -> Path:
+    """The home, made readable by its owner alone if it is new: logs and databases of runs lie there.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    folder = home(place)
+    require_writable_folder(folder, "place.home")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def open_store(place: PlaceConfig) -> Store:
@@ -48,8 +64,9 @@ def device_of(place: PlaceConfig) -> str:
     if place.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=place.device)
-    except (RuntimeError, AssertionError) as error:
+        if float(torch.ones(1, device=place.device).sum()) != 1:
+            raise RuntimeError("it adds wrongly")
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ConfigError(f"place.device {place.device!r} cannot be used here. Use auto or cpu.") from error
     return place.device
 

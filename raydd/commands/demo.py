@@ -62,6 +62,7 @@ def main(options: Options) -> int:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():
             console.print(line)
+        work.require_enough_pairs()
         make_experts(work, workers=2)
         made = work.experts()
     console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raydd.commands import run
+from raydd.plain_files import require_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ def main(options: Options) -> int:
     from raydd.terminal.text import scores_table
 
     config, console = options.settings, Console()
+    if options.json:
+        require_writable(options.json, "--json")
     use_threads(config.place)
     opened = open_set(options.set) if options.set else None
     store = store_of(opened, config.place) if opened else open_store(config.place)

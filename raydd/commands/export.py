@@ -9,6 +9,7 @@ from rich.console import Console
 
 from raydd import cli
 from raydd.errors import ConfigError
+from raydd.plain_files import require_writable_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ def main(options: Options) -> int:
     from raydd.export.exporting import export_set, push
     from raydd.place import use_threads
 
+    if options.folder.is_file():
+        raise ConfigError(f"{options.folder} is a file. Give a folder to write to.")
+    require_writable_folder(options.folder, "the folder to write to")
     use_threads(options.settings.place)
     console = Console()
     files = export_set(options.set, options.to, options.folder, options.settings, licence=options.licence)

@@ -7,6 +7,7 @@ from typing import Literal
 from rich.console import Console
 
 from raydd import cli
+from raydd.plain_files import require_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ def main(options: Options) -> int:
     from raydd.report.sets import Looks
     from raydd.terminal.progress import progress_on
 
+    if options.out:
+        require_writable(options.out, "--out")
     use_threads(options.settings.place)
     looks = Looks(options.map, options.film)
     with progress_on() as progress:

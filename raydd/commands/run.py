@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from raydd import cli
+from raydd.plain_files import require_writable
 from raydd.terminal.text import scores_table
 
 
@@ -26,6 +27,8 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
 
     config = options.settings
+    if options.json:
+        require_writable(options.json, "--json")
     use_threads(config.place)
     store = open_store(config.place)
     console = Console()

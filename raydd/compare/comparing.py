@@ -24,12 +24,14 @@ from raydd.distill.selections import SELECTIONS
 from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
+from raydd.ranges import as_name
 from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
 from raydd.tuning.sweeping import run_sweep
 
+_NAMED = 110  # characters of a sweep's name before its mark
 RESTARTS = 2  # of a row whose process or node died
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
 _NOT_SHARED = ("place.", "evaluate.", "pixels.", "sweep.", "compare.")  # what a sweep's trials do not depend on
@@ -63,6 +65,9 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     opened = Opened()
     with progress_on(console) as progress:
         works = [open_workbench(base, store, progress, opened) for base in bases.values()]
+        for work, name in zip(works, bases, strict=True):
+            budgets = [cell.config.distill.pairs for cell in planned if cell.data == name and cell.kind != "full"]
+            work.require_enough_pairs(max(budgets, default=1))
         known = [work.is_prepared for work in works]
         if not dry_run:
             for work in works:
@@ -125,7 +130,7 @@ def _tune(base: Config, data: str, address: str, console: Console, folder: Path)
         found[method] = dict(result.settings) if result else {}
         settings = cell_of(base, method, data, base.compare.pairs[0], TUNED, found[method]).config
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{data}-{_slug(method)}.yaml").write_text(to_yaml(settings), encoding="utf-8")
+        (folder / f"{as_name(f'{data}-{_slug(method)}')}.yaml").write_text(to_yaml(settings), encoding="utf-8")
     return found
 
 
@@ -138,7 +143,7 @@ def _sweep_of(base: Config, method: str, data: str) -> Config:
     return with_settings(
         dataclasses.replace(config, compare=CompareConfig()),
         {
-            "sweep.name": f"{base.compare.name}-{data}-{_slug(method)}-{mark}",
+            "sweep.name": f"{as_name(f'{base.compare.name}-{data}-{_slug(method)}')[:_NAMED]}-{mark}",
             "sweep.space": find_method(method).space,
             "sweep.trials": base.compare.trials,
             "sweep.finalists": 0,

@@ -93,6 +93,8 @@ def retrieval_scores(
 
     TR@K is the share of images with at least one of their captions among the K nearest captions; IR@K the share of
     captions whose image is among the K nearest images. A wrong candidate that ties with the right one counts as nearer.
+    So a caption that another image has word for word counts as wrong for that one, as in published scores;
+    `DataSet.summary` says how many a split has.
 
     Args:
         image_embeddings: one row an image; every image has a caption.

@@ -41,6 +41,7 @@ from raydd.distill.engine import Distillation
 from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
+from raydd.errors import ConfigError
 from raydd.evaluate.collapse import collapse_measures
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal
 from raydd.place import device_of, images_at_once
@@ -160,6 +161,19 @@ class Workbench(ABC, Generic[Networks]):
         encoders, device = self.config.encoders, self.device
         key = ("text encoder", encoders.text, encoders.text_weights, encoders.text_pooling, device)
         return self.opened.once(key, lambda: load_text_encoder(encoders, device))
+
+    def require_enough_pairs(self, pairs: int = 0) -> None:
+        """Refuse more pairs than there are training images, before anything is encoded or trained for them.
+
+        Args:
+            pairs: how many; 0 is `distill.pairs`.
+
+        Raises:
+            ConfigError: there are fewer training images than that.
+        """
+        wanted, there = pairs or self.config.distill.pairs, len(self.data.train)
+        if wanted > there:
+            raise ConfigError(f"distill.pairs is {wanted}, but train has {there} images. Lower distill.pairs.")
 
     @property
     @abstractmethod

@@ -35,6 +35,7 @@ def distill(work: Workbench[Any], *, every: int = 0) -> Iterator[DistillPoint]:
 
 
 def _distilled(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
+    work.require_enough_pairs()
     record, distill = synthetic_record(work), work.config.distill
     if distill.space == "features-then-pixels":
         yield from _features_then_pixels(work, record, every)

@@ -49,6 +49,7 @@ def selected_scores(work: Workbench[Any], selection: str) -> Scores:
         selection: a name of `raydd.distill.selections.SELECTIONS`.
     """
     config = work.config
+    work.require_enough_pairs()
 
     def pairs_at(multiple: float, seed: int) -> SyntheticSet:
         captions = work.select(selection, config.distill.pairs, seed)
@@ -134,6 +135,7 @@ def run(work: Workbench[Any]) -> dict[str, Any]:
         and under `made` what made them: data, encoders, settings, selection rule, code, and the synthetic set's record.
     """
     config = work.config
+    work.require_enough_pairs()
     rows = {name: scores_of(work, name).as_json() for name in ("synthetic", *config.evaluate.baselines)}
     data = work.data
     return {
