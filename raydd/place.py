@@ -10,6 +10,7 @@ from typing import TypeVar
 from raydd.config import PlaceConfig
 from raydd.errors import ConfigError
 from raydd.plain_files import expanded, require_writable_folder
+from raydd.secrets_hidden import remember
 from raydd.store import Store
 
 Item = TypeVar("Item")
@@ -27,11 +28,11 @@ def make_home(place: PlaceConfig) -> Path:
     """The home, made readable by its owner alone if it is new: logs and databases of runs lie there.
 
     Raises:
-        ConfigError: it cannot be made or written.
+        ConfigError: it cannot be made.
     """
     folder = home(place)
-    require_writable_folder(folder, "place.home")
     if not folder.exists():
+        require_writable_folder(folder, "place.home")
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -39,18 +40,20 @@ def make_home(place: PlaceConfig) -> Path:
 
 def open_store(place: PlaceConfig) -> Store:
     """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home."""
-    root = place.store or os.environ.get("RAYDD_STORE") or home(place) / "store"
-    return Store(root, cache=home(place) / "cache", cache_bytes=int(place.cache_gb * 1e9))
+    folder = make_home(place)
+    root = place.store or os.environ.get("RAYDD_STORE") or folder / "store"
+    return Store(remember(str(root)), cache=folder / "cache", cache_bytes=int(place.cache_gb * 1e9))
 
 
 def mlflow_address(place: PlaceConfig) -> str:
     """MLflow's address: `place.mlflow`, else $MLFLOW_TRACKING_URI, else SQLite in the home; `none` for none."""
-    return place.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home(place) / 'mlflow.db'}"
+    given = place.mlflow or os.environ.get("MLFLOW_TRACKING_URI")
+    return remember(given or f"sqlite:///{home(place) / 'mlflow.db'}")
 
 
 def study_address(place: PlaceConfig) -> str:
     """The database of Optuna studies: `place.study`, else $RAYDD_STUDY, else SQLite in the home."""
-    return place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}"
+    return remember(place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}")
 
 
 def device_of(place: PlaceConfig) -> str:

@@ -18,13 +18,13 @@ def read_file(path: Path | str, most_bytes: int) -> bytes:
         OSError: it is missing, cannot be read, is a folder, a pipe, a socket or a device, or is too large.
     """
     # A pipe that nobody writes to would let open() wait for ever.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        state = os.fstat(handle)
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        state = os.fstat(file.fileno())
         require_regular(state, path)
         if state.st_size > most_bytes:
             raise OSError(f"it has {state.st_size:,} bytes, over the limit of {most_bytes:,}")
-        content = file.read(most_bytes + 1)
+        content = file.read(state.st_size + 1)
+        content += file.read(most_bytes - len(content) + 1) if len(content) > state.st_size else b""
     if len(content) > most_bytes:  # a file of /proc says that it is empty
         raise OSError(f"it has more bytes than the limit of {most_bytes:,}")
     return content
@@ -85,8 +85,6 @@ def require_writable(path: Path, what: str) -> None:
         require_writable_folder(path.absolute().parent, what)
         if path.exists() and not os.access(path, os.W_OK):
             raise ConfigError(f"{what} {path} cannot be written (no permission). Give another file.")
-        if len(os.fsencode(path.name)) > 255:
-            raise ConfigError(f"{what} {path.name[:40]}… is too long a name for a file. Give a shorter one.")
     except OSError as error:
         raise ConfigError(f"{what} {path} cannot be written ({error.strerror or error}). Give another file.") from error
 

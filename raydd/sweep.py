@@ -31,15 +31,14 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
     Raises:
         ConfigError: the space, the study, the resources or the settings are not in order.
     """
-    from rich.console import Console
-
     from raydd.cluster.environment import prepare_environment, ray_address
 
     address = ray_address(config.place.ray)
     prepare_environment(address)
+    from raydd.terminal.console import open_console
     from raydd.tuning.sweeping import run_sweep
 
-    return run_sweep(config, address, dry_run=dry_run, console=console or Console())
+    return run_sweep(config, address, dry_run=dry_run, console=console or open_console())
 
 
 def command_line(given: Sequence[str], beside: Path) -> list[str]:

@@ -38,12 +38,12 @@ def make_experts(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) -> 
     from ray.train.torch import TorchTrainer
 
     from raydd.cluster.connect import cluster
-    from raydd.cluster.worker_settings import settled, tune_folder
+    from raydd.cluster.worker_settings import settled, tune_folder, without_passwords
 
     work.prepare()
     if not (missing := work.missing_experts):
         return
-    config = settled(config, cpus=1, gpus=gpus)
+    config = without_passwords(settled(config, cpus=1, gpus=gpus))
     with cluster(address, home(config.place)), _telling(work):
         TorchTrainer(
             train_share,

@@ -45,17 +45,16 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Run every stage and show what came out."""
-    from rich.console import Console
-
     from raydd.place import home, open_store, use_threads
     from raydd.protocols import changed, open_workbench
     from raydd.stages import run
     from raydd.sweep import sweep
+    from raydd.terminal.console import open_console
     from raydd.terminal.progress import progress_on
     from raydd.terminal.text import scores_table
     from trainables.experts import make_experts
 
-    began, config, console = time.monotonic(), options.settings, Console()
+    began, config, console = time.monotonic(), options.settings, open_console()
     use_threads(config.place)
     store, folder = open_store(config.place), home(config.place)
     with progress_on() as progress:

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from raydd import cli
 from raydd.plain_files import require_writable
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ def main(options: Options) -> int:
             name = options.settings.sweep.name
     path = write_page(page, options.out or _home(options) / "reports" / f"{name}.html")
     megabytes = path.stat().st_size / 1e6
-    Console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)
+    open_console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)
     return 0
 
 

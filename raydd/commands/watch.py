@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.live import Live
 
 from raydd import cli
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ def main(options: Options) -> int:
     from raydd.report.watching import picture
     from raydd.tuning.study import load_study
 
-    place, console = options.settings.place, Console()
+    place, console = options.settings.place, open_console()
     study, mlflow = load_study(options.settings.sweep.name, study_address(place)), mlflow_address(place)
     if not console.is_terminal:
         console.print(picture(study, mlflow, options.rows))

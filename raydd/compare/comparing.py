@@ -14,7 +14,7 @@ from rich.table import Table
 
 from raydd.cluster.claims import Claimant, open_claims, share_making
 from raydd.cluster.connect import cluster, reason_of
-from raydd.cluster.worker_settings import settled
+from raydd.cluster.worker_settings import settled, without_passwords
 from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.compare.table import write_comparison
 from raydd.config import CompareConfig, Config
@@ -25,6 +25,7 @@ from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
 from raydd.ranges import as_name
+from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
@@ -170,7 +171,8 @@ def _make(
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
-    waiting = {_task(cell).remote(cell, opened.listings, claims): cell for cell in work}
+    shared = {cell: dataclasses.replace(cell, config=without_passwords(cell.config)) for cell in work}
+    waiting = {_task(cell).remote(shared[cell], opened.listings, claims): cell for cell in work}
     with _telling(work, console) as ended:
         while waiting:
             ready, _ = ray.wait(list(waiting), timeout=1.0)
@@ -285,5 +287,5 @@ def _plan(
         table.add_row("there", f"{len(cells) - len(left)} rows, settings found by earlier trials not counted")
         expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
         table.add_row("time", f"{expected}, experts not counted")
-    table.add_row("store", store.root)
+    table.add_row("store", hide_password(store.root))
     return table

@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DatabaseError
 
 from raydd.cluster.trial_report import TrialReport
-from raydd.cluster.worker_settings import hide_password
 from raydd.config import Config
 from raydd.data.encoders import image_identity, text_identity
 from raydd.errors import ConfigError, nearest
 from raydd.outside import source_identity
+from raydd.secrets_hidden import hidden, hide_password
 from raydd.settings import flatten
 from search_spaces import Space
 
@@ -269,7 +269,8 @@ def _storage(address: str) -> optuna.storages.RDBStorage:
         return _patiently(lambda: optuna.storages.RDBStorage(address, engine_kwargs=options))
     except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
         raise ConfigError(
-            f"The study's database {hide_password(address)} cannot be opened ({type(error).__name__}: {error}). "
+            f"The study's database {hide_password(address)} cannot be opened "
+            f"({type(error).__name__}: {hidden(str(error))}). "
             "Check place.study or $RAYDD_STUDY."
         ) from error
 

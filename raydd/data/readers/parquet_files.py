@@ -23,6 +23,7 @@ from raydd.data.images import ImageSource, file_stamp
 from raydd.data.listing import Entry, Listing, Problem, Split
 from raydd.data.readers.folders import as_captions, file_image, images_folder, root_folder, split_named, split_of_path
 from raydd.errors import DataError
+from raydd.plain_files import require_regular
 
 BLOCK = 32  # rows read at a time
 KEPT = 4  # blocks that stay in memory: threads that read ahead of each other find theirs
@@ -171,6 +172,7 @@ def find_columns(schema: pa.Schema, path: Path) -> Columns:
 
 def _read_file(path: Path, root: Path, folder: Path) -> tuple[list[Entry], list[Problem]]:
     try:
+        require_regular(path.stat(), path)  # a pipe would never be open
         with pq.ParquetFile(path) as file:
             columns = find_columns(file.schema_arrow, path)
             rows = file.read(_light_columns(file.schema_arrow, columns)).to_pylist()
