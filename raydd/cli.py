@@ -1,6 +1,8 @@
 """The command line: `raydd COMMAND`. Errors that a user can mend end in one sentence and exit code 2."""
 
 import argparse
+import contextlib
+import functools
 import importlib
 import io
 import os
@@ -168,9 +170,19 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
         base = open_set(Path(seen.set)).provenance.config(given_settings(seen.config, seen.preset, chosen))
     else:
         base = load(seen.config, seen.preset, chosen, kind.defaults)
-    return tyro.cli(
-        kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=True
+    read = functools.partial(
+        tyro.cli, kind, default=kind(settings=base), prog=prog, description=description, use_underscores=True
     )
+    if all(map(str.isprintable, arguments)):
+        return read(args=arguments)
+    told = io.StringIO()  # what tyro says of a wrong argument repeats it, commands to the terminal included
+    try:
+        with contextlib.redirect_stderr(told):
+            return read(args=arguments)
+    finally:
+        from raydd.terminal.console import visible
+
+        print(visible(told.getvalue()), end="", file=sys.stderr)
 
 
 def _completion(shells: list[str]) -> int:

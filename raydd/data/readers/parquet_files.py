@@ -177,7 +177,7 @@ def _read_file(path: Path, root: Path, folder: Path) -> tuple[list[Entry], list[
             columns = find_columns(file.schema_arrow, path)
             rows = file.read(_light_columns(file.schema_arrow, columns)).to_pylist()
             sources = _sources(path, file.metadata, columns)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Fetch it again, or move it away.") from error
     default = split_of_path(path, root) or "train"
     entries: list[Entry] = []
