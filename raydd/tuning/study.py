@@ -270,7 +270,7 @@ def _storage(address: str) -> optuna.storages.RDBStorage:
     except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
         raise ConfigError(
             f"The study's database {hide_password(address)} cannot be opened "
-            f"({type(error).__name__}: {hidden(str(error))}). "
+            f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
             "Check place.study or $RAYDD_STUDY."
         ) from error
 

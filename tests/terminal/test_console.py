@@ -1,4 +1,6 @@
+import ast
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
+import raydd
 from raydd.terminal.console import PlainConsole, visible
 
 
@@ -45,3 +48,15 @@ def test_rich_alone_would_not() -> None:  # else this file shows nothing
     console = Console(file=io.StringIO())
     with pytest.raises(Exception, match="closing tag"):
         console.print("[/b]")
+
+
+def test_no_command_prints_by_another_console() -> None:
+    package = Path(raydd.__file__).parent
+    kinds = ("Console", "PlainConsole")
+    others = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds
+    }
+    assert others == {"terminal/console.py"}
