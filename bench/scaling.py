@@ -4,13 +4,15 @@ Tables in docs/performance.md come from here, one command each.
 """
 
 import json
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -34,6 +36,7 @@ from raydd.distill.image_variables import LearnedFeatures, Spread
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.store import Record, Store
+from search_spaces import load_space
 
 _IMAGE_WIDTH, _TEXT_WIDTH = 1280, 384
 _REPEATS = 3
@@ -108,6 +111,67 @@ def trials(count: int, folder: Path) -> dict[str, float]:
     return {"seconds": there / 2, "milliseconds a trial": 500 * there / count}
 
 
+def driver(count: int, folder: Path) -> dict[str, float]:
+    """A trial's cost to the driver in a study of so many in SQLite: asked, reported twice and told."""
+    import optuna
+
+    from raydd.settings import load
+    from raydd.tuning.study import open_study
+
+    config = load(settings={"sweep.trials": 2 * count})
+    space, address = load_space(config.sweep.space), f"sqlite:///{folder}/studies.db"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    _walk(open_study(config, space, address), space, _BLOCK, 2 * count)
+    _multiply(folder / "studies.db", count // _BLOCK)
+    milliseconds = _walk(open_study(config, space, address), space, _ASKED, 2 * count)
+    return {"CPU milliseconds a trial": milliseconds}
+
+
+_BLOCK, _ASKED = 100, 30  # trials that are made one by one, then copied; and measured
+
+
+def _walk(study: Any, space: Any, trials: int, wanted: int) -> float:
+    """Run so many trials through the searcher; CPU milliseconds of each, but for the first, which reads the study."""
+    from raydd.cluster.trial_report import TrialReport
+    from raydd.tuning.searcher import StudySearch
+
+    search, began = StudySearch(study, space, ["r_mean"], wanted=wanted), 0.0
+    for number in range(trials):
+        if number == 1:
+            began = time.process_time()
+        search.suggest(str(number))
+        for step in (5, 10):
+            curve = [{"step": step, "distill/loss": 1.0}]
+            report = TrialReport(step=step, steps=10, r_mean=1.0, record="made" if step == 10 else "", curve=curve)
+            search.on_trial_result(str(number), report.as_result())
+        search.on_trial_complete(str(number), report.as_result())
+    return 1000 * (time.process_time() - began) / (trials - 1)
+
+
+def _multiply(database: Path, times: int) -> None:
+    """Copy all trials of Optuna's tables until there are so many times as many."""
+    with sqlite3.connect(database) as connection:
+        (trials,) = connection.execute("SELECT COUNT(*) FROM trials").fetchone()
+        for table, key in _TABLES.items():
+            names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[1] != key]
+            for copy in range(1, times):
+                values = ", ".join(
+                    f"{name} + {copy * trials}" if name in ("trial_id", "number") else name for name in names
+                )
+                connection.execute(
+                    f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {table} WHERE trial_id <= {trials}"
+                )
+
+
+_TABLES = {  # and the column that numbers their rows
+    "trials": "",
+    "trial_params": "param_id",
+    "trial_values": "trial_value_id",
+    "trial_intermediate_values": "trial_intermediate_value_id",
+    "trial_user_attributes": "trial_user_attribute_id",
+}
+
+
 def pairs_listed(count: int, folder: Path) -> dict[str, float]:
     """Opening a data set of so many pairs that was listed before, and what a trial reads of it, in a fresh process."""
     store = folder / "store"
@@ -144,6 +208,7 @@ SCALES = {
     "pairs-listed": Scale(pairs_listed, (300_000, 1_000_000, 3_300_000)),
     "nodes": Scale(nodes, (1, 2, 4)),
     "trials": Scale(trials, (100, 1_000)),
+    "driver": Scale(driver, (100, 1_000, 10_000)),
 }
 
 
@@ -162,6 +227,7 @@ class Options:
             "pairs-listed",
             "nodes",
             "trials",
+            "driver",
         ]
     ]
     """What grows."""

@@ -2,14 +2,14 @@
 
 import argparse
 import contextlib
-import functools
 import importlib
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
 import tyro
@@ -118,6 +118,8 @@ def _place_of(error: OSError) -> str:
 
 
 def _dispatch(given: list[str]) -> int:
+    if given[:1] == ["help"]:  # `raydd help COMMAND SECTION` is `raydd COMMAND --help SECTION`
+        given = [*given[1:2], "--help", *given[2:]]
     if not given or given[0] in ("-h", "--help"):
         print(_overview())
         return 0
@@ -128,10 +130,18 @@ def _dispatch(given: list[str]) -> int:
         return 0
     if given[0] == "--completion":
         return _completion(given[1:])
+    if given[0] == "--complete":
+        from raydd.cli_completion import candidates
+
+        print("\n".join(candidates(given[1:], COMMANDS)))
+        return 0
     name, rest = given[0], given[1:]
     if name not in COMMANDS:
         raise RayddError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
     command = importlib.import_module(f"raydd.commands.{name}")
+    if asked := [word for word in rest if word in ("-h", "--help", "--help-all")]:
+        print(_help(name, command, rest, asked[0]))
+        return 0
     options = parse(command.Options, rest, prog=f"raydd {name}", description=command.__doc__ or "")
     if options.print_config:
         from raydd.secrets_hidden import hide_password
@@ -150,6 +160,33 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
     Raises:
         ConfigError: an unknown name or a bad value in any of them.
     """
+    from raydd.settings import expand_paths
+
+    base = _settings_below_flags(kind, arguments, prog)
+    with _as_text(arguments):
+        options = tyro.cli(
+            kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=False
+        )
+    return replace(options, settings=expand_paths(options.settings))
+
+
+@contextlib.contextmanager
+def _as_text(arguments: Sequence[str]) -> Iterator[None]:
+    """Let what tyro says of wrong arguments, which it repeats, hold no commands to the terminal."""
+    if all(map(str.isprintable, arguments)):
+        yield
+        return
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            yield
+    finally:
+        from raydd.terminal.console import visible
+
+        print(visible(told.getvalue()), end="", file=sys.stderr)
+
+
+def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> Config:
     from raydd.settings import given_settings, load
 
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -167,32 +204,32 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
         # A set says what made it; what the user gives wins, and repeats the names of code that a set may not choose.
         from raydd.sets.read import open_set
 
-        base = open_set(Path(seen.set)).provenance.config(given_settings(seen.config, seen.preset, chosen))
-    else:
-        base = load(seen.config, seen.preset, chosen, kind.defaults)
-    read = functools.partial(
-        tyro.cli, kind, default=kind(settings=base), prog=prog, description=description, use_underscores=True
-    )
-    if all(map(str.isprintable, arguments)):
-        return read(args=arguments)
-    told = io.StringIO()  # what tyro says of a wrong argument repeats it, commands to the terminal included
-    try:
-        with contextlib.redirect_stderr(told):
-            return read(args=arguments)
-    finally:
-        from raydd.terminal.console import visible
+        return open_set(Path(seen.set)).provenance.config(given_settings(seen.config, seen.preset, chosen))
+    return load(seen.config, seen.preset, chosen, kind.defaults)
 
-        print(visible(told.getvalue()), end="", file=sys.stderr)
+
+def _help(name: str, command: ModuleType, arguments: list[str], asked: str) -> str:
+    """The help of a command: short, of the section that follows `--help`, or of everything."""
+    from raydd import cli_help
+
+    place = arguments.index(asked)
+    topic = [word for word in arguments[place + 1 : place + 2] if not word.startswith("-")]
+    others = [*arguments[:place], *arguments[place + 1 + len(topic) :]]
+    settings = _settings_below_flags(command.Options, others, f"raydd {name}")
+    if asked == "--help-all":
+        return cli_help.full_help(name, command.Options, command.__doc__ or "", settings)
+    if topic:
+        return cli_help.section_help(topic[0], settings)
+    return cli_help.command_help(name, command.Options, COMMANDS[name], settings)
 
 
 def _completion(shells: list[str]) -> int:
-    """Print the script with which a shell completes commands, settings and their choices; made by tyro."""
-    if shells not in (["bash"], ["zsh"], ["tcsh"]):
-        raise ConfigError("--completion takes one shell: bash, zsh or tcsh.")
-    commands = {name: importlib.import_module(f"raydd.commands.{name}").Options for name in COMMANDS}
-    tyro.extras.subcommand_cli_from_dict(
-        commands, prog="raydd", args=["--tyro-print-completion", *shells], use_underscores=True
-    )
+    """Print the script with which a shell completes commands, settings and their values."""
+    from raydd.cli_completion import SCRIPTS
+
+    if len(shells) != 1 or shells[0] not in SCRIPTS:
+        raise ConfigError(f"--completion takes one shell: {', '.join(SCRIPTS)}.")
+    print(SCRIPTS[shells[0]], end="")
     return 0
 
 
@@ -207,8 +244,8 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "`raydd COMMAND --help` lists every setting with its unit and default. Start with `raydd demo`.",
-            "`raydd --completion bash` (or zsh) prints what a shell needs to complete all of it.",
+            "Start with `raydd demo`. `raydd help COMMAND` shows an example and the settings that matter,",
+            "`raydd COMMAND --help-all` all. `raydd --completion bash` (zsh, fish) prints what the tab key needs.",
         ]
     )
 

@@ -322,13 +322,24 @@ class SweepConfig:
     """The search over settings by Ray Tune and Optuna."""
 
     name: str = "repblend"
-    """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one."""
+    """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
+    `watch` and `board` take the latest sweep if none is named."""
     space: str = "repblend"
     """Search space: a file of search_spaces/, or your own, FILE.py:NAME or module:NAME."""
+    first: bool = True
+    """Try the space's first settings first; False is a cold start, which knows nothing."""
     trials: int = 16
-    """Total number of trials, including those of earlier runs of this sweep."""
+    """Total number of trials, including those of earlier runs of this sweep; failed ones do not count."""
+    max_failures: int = 5
+    """Stop the sweep after N trials in a row failed for the same reason (0: never)."""
     hours: float = 0.0
     """Start no new trials after N hours (0: no limit)."""
+    plateau: int = 0
+    """Start no new trials once so many in a row gained less than `sweep.plateau_gain` (0: go on)."""
+    plateau_gain: float = 0.5
+    """Points of val r_mean over the best before that count as a gain; less is what draws of one setting differ by."""
+    warm_start: str = ""
+    """Another sweep of the same database whose best trials are tried first, STUDY or STUDY:K for the best K (5)."""
     at_once: int = 0
     """Maximum number of concurrent trials; 0 uses all resources."""
     cpus: float = 1.0
@@ -337,20 +348,47 @@ class SweepConfig:
     """GPUs of a trial, fractions allowed; 0 runs on CPU, and -1 picks a share by the memory a trial needs."""
     objectives: tuple[Literal["r_mean", "seconds", "bytes"], ...] = ("r_mean",)
     """What to optimise: val r_mean, or r_mean with seconds or bytes, which gives a Pareto front."""
-    stop_weak: bool = True
-    """Stop trials early that are weak on val r_mean (ASHA)."""
+    pruner: Literal["hyperband", "asha", "median", "wilcoxon", "none"] = "asha"
+    """Which trials are stopped at a rung. asha: all but the best third of those that came there; hyperband: the same,
+    but some trials skip the first rungs; median: those below the median of the complete trials; wilcoxon: those whose
+    students are significantly worse than the best trial's; none. With several objectives a trial is stopped only if
+    others beat it in all of them."""
+    rungs: tuple[int, ...] = (5, 15, 45)
+    """Rungs: percent of a trial's steps after which it is scored on val and may be stopped."""
+    rung_students: int = 0
+    """Number of student seeds that score a trial at a rung, without a fit of their learning rates; 0 scores it in
+    closed form, by ridge regression, in milliseconds. Where the image encoder is trained, 0 means 1."""
+    drawn_again: int = 4
+    """Number of best trials that are distilled again with new draws of start pairs and students before the finals; the
+    mean of the new draws ranks them. 0 takes the trials' own scores, the best of which is partly luck."""
+    draws: int = 2
+    """New draws of each of them."""
     finalists: int = 2
     """Number of best trials that are run again in `distill.space` with all student seeds and scored on test."""
+    sampler: str = "auto"
+    """What draws the settings of the next trial: auto (a Gaussian process among neighbours of the best trials; tpe with
+    several objectives), Optuna's tpe, gp, cmaes or random, or your own, FILE.py:NAME or module:NAME."""
     seed: int = 0
-    """Seed of Optuna's sampler."""
+    """Seed of the sampler."""
 
     def __post_init__(self) -> None:
         _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")
+        _require(self.max_failures >= 0, "sweep.max_failures", self.max_failures, "0 or more")
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
+        _require(self.plateau >= 0, "sweep.plateau", self.plateau, "0 or more")
+        _require(self.plateau_gain >= 0, "sweep.plateau_gain", self.plateau_gain, "0 or more")
+        _require(self.drawn_again >= 0, "sweep.drawn_again", self.drawn_again, "0 or more")
+        _require(self.draws >= 1, "sweep.draws", self.draws, "1 or more")
         _require(self.finalists >= 0, "sweep.finalists", self.finalists, "0 or more")
         _require(self.cpus > 0, "sweep.cpus", self.cpus, "above 0")
         _require(bool(self.name) and "/" not in self.name, "sweep.name", self.name, "a name without '/'")
         _require("r_mean" in self.objectives, "sweep.objectives", self.objectives, "a list that holds r_mean")
+        ascending = all(1 <= low < high <= 99 for low, high in zip(self.rungs, (*self.rungs[1:], 99), strict=True))
+        _require(ascending, "sweep.rungs", self.rungs, "percents from 1 to 98, ascending")
+        _require(self.rung_students >= 0, "sweep.rung_students", self.rung_students, "0 or more")
+        if self.pruner == "wilcoxon":  # four pairs of students are the fewest that can be told apart at p < 0.1
+            enough = len(self.rungs) * self.rung_students >= 4
+            _require(enough, "sweep.rung_students", self.rung_students, "4 or more over all rungs under wilcoxon")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,10 @@ class PlaceError(RayddError):
     """The store does not answer, or its disk is full: what was asked for is right, and may be asked for again."""
 
 
+class TrialsError(RayddError):
+    """Trials of a sweep fail one after another for the same reason, which is theirs all and so none's settings."""
+
+
 class NonFiniteError(RayddError):
     """A loss, a gradient or a score became NaN or infinite; the last good state was kept."""
 

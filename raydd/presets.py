@@ -90,7 +90,7 @@ def _ablation(what: str, settings: Mapping[str, Any]) -> Preset:
 
 
 # raydd's own. On Flickr8k sixty steps of it have what the published loop has after a hundred, and a student of another
-# image encoder does better on these images than on those that features-then-pixels finds (README).
+# image encoder does better on these images than on those that features-then-pixels finds (docs/results/pixels.md).
 _PLAIN_PIXELS = Preset(
     "Plain matching on pixels that move little: minutes, and images that other encoders can use too",
     {

@@ -6,6 +6,8 @@ trial's.
 
 import dataclasses
 import functools
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -22,6 +24,13 @@ from raydd.presets import PRESETS
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+
+# Settings that name files and folders: `~` and `$NAME` in them are replaced.
+_PATHS = (
+    *("data.root", "data.images", "encoders.image_weights", "encoders.text_weights", "evaluate.classes"),
+    *("evaluate.unseen", "compare.data", "place.home", "place.store"),
+)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 # Defaults of a protocol, where they cannot be those of the heads'.
 _PROTOCOLS: Mapping[str, Mapping[str, Any]] = {"encoder": {"distill.space": "pixels"}}
@@ -85,7 +94,38 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         raise ConfigError("The settings are nested too deeply. A setting is a word, a number or a list.") from error
     for name, loss in (("experts.loss", made.experts.loss), ("distill.loss", made.distill.loss)):
         own_loss(loss, name)
-    return made
+    return expand_paths(made)
+
+
+def expand_paths(config: Config) -> Config:
+    """The config with `~` and the environment variables `$NAME` and `${NAME}` in its paths replaced.
+
+    Raises:
+        ConfigError: a variable is not set, or is empty.
+    """
+    changed: dict[str, dict[str, Any]] = {}
+    for name in _PATHS:
+        section, key = name.split(".")
+        value = getattr(getattr(config, section), key)
+        found = _expand(value, name) if isinstance(value, str) else tuple(_expand(path, name) for path in value)
+        if found != value:
+            changed.setdefault(section, {})[key] = found
+    sections = {name: dataclasses.replace(getattr(config, name), **values) for name, values in changed.items()}
+    return dataclasses.replace(config, **sections) if sections else config
+
+
+def _expand(path: str, setting: str) -> str:
+    def value_of(found: re.Match[str]) -> str:
+        variable = found[1] or found[2]
+        value = os.environ.get(variable)
+        if not value:
+            raise ConfigError(
+                f"{setting} is {path!r}, but the environment variable {variable} is not set. "
+                f"Set it: `export {variable}=FOLDER`."
+            )
+        return value
+
+    return os.path.expanduser(_VARIABLE.sub(value_of, path))  # noqa: PTH111 - a Path would break s3://
 
 
 def with_file(config: Config, file: str | Path) -> Config:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from raydd.tuning.results import SweepResult
 
 
-def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = None) -> "SweepResult | None":
+def sweep(
+    config: Config, *, dry_run: bool = False, retry_failed: bool = False, console: "Console | None" = None
+) -> "SweepResult | None":
     """Search the settings; a sweep of the same name goes on, or is extended to `sweep.trials`.
 
     Args:
         config: all settings; `sweep.*` says how to search, the others are what all trials share.
         dry_run: show the plan and stop; gives None.
+        retry_failed: run the failed trials of earlier commands again.
         console: where to show it; standard output as default.
 
     Returns:
@@ -30,6 +33,7 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
 
     Raises:
         ConfigError: the space, the study, the resources or the settings are not in order.
+        TrialsError: trials failed one after another for the same reason.
     """
     from raydd.cluster.environment import prepare_environment, ray_address
 
@@ -38,7 +42,28 @@ def sweep(config: Config, *, dry_run: bool = False, console: "Console | None" = 
     from raydd.terminal.console import open_console
     from raydd.tuning.sweeping import run_sweep
 
-    return run_sweep(config, address, dry_run=dry_run, console=console or open_console())
+    return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console or open_console())
+
+
+def enqueue(config: Config, file: Path, *, console: "Console | None" = None) -> None:
+    """Queue trials by hand for the sweep `sweep.name`, whether it runs, is to go on, or does not exist yet.
+
+    Args:
+        config: all settings, as `sweep` gets them.
+        file: YAML, a list of trials, each of dotted settings within the space's ranges; the sampler draws what they
+            leave open.
+        console: where to say it; standard output as default.
+
+    Raises:
+        ConfigError: the file, the space or the settings are not in order.
+    """
+    from raydd.cluster.environment import prepare_environment, ray_address
+
+    prepare_environment(ray_address(config.place.ray))
+    from raydd.terminal.console import open_console
+    from raydd.tuning.sweeping import enqueue_trials
+
+    enqueue_trials(config, file, console=console or open_console())
 
 
 def command_line(given: Sequence[str], beside: Path) -> list[str]:

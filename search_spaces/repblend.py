@@ -3,7 +3,9 @@
 Where the ranges come from. The published settings (SGD on pixels) fix the shape of the space: similarity rank 5 to 40,
 alpha 0.01 to 3, 8 student steps on 20 pairs, targets one epoch on, weighted BCE, experts at 0.1. Trials on Flickr8k
 widened it: InfoNCE and minibatches of half the pairs raise r_mean by more than the method does, faster experts and
-targets some epochs on help. What changes the experts (their rate) takes few values, so that trials share them.
+targets some epochs on help, and so do wider heads and more steps, which are dear. What changes the experts (their rate
+and their width) takes few values, so that trials share them. More than 1000 steps take a sweep too long: the published
+3000 are begun with the first 1000.
 
 `distill.range_pull` is not searched: trials on features would always choose free ones, which pixels cannot follow. It
 is set by what the set is for, 0 for a set of features.
@@ -15,6 +17,13 @@ from optuna.trial import Trial
 
 from search_spaces._trajectories import OUR_SIMILARITY, OURS, PUBLISHED
 
+_SIZES: dict[str, Any] = {
+    "experts.width": 0,
+    "experts.count": 10,
+    "distill.steps": 300,
+    "distill.start": "random",
+    "distill.schedule": "cosine",
+}
 _OURS: dict[str, Any] = {
     **OURS,
     **OUR_SIMILARITY,
@@ -22,10 +31,17 @@ _OURS: dict[str, Any] = {
     "distill.blend": "beta",
     "distill.blend_beta": 1.0,
     "distill.similarity": "low-rank",
+    **_SIZES,
 }
 
 _FAR: dict[str, Any] = {**_OURS, "experts.lr": 0.4, "distill.target_epochs": 3}
-_PLAIN: dict[str, Any] = {**OURS, "distill.loss": "infonce", "distill.blend": "none", "distill.similarity": "identity"}
+_PLAIN: dict[str, Any] = {
+    **OURS,
+    **_SIZES,
+    "distill.loss": "infonce",
+    "distill.blend": "none",
+    "distill.similarity": "identity",
+}
 
 # Near our defaults, and what hand trials found beside them: a short search starts from what is known to be good. The
 # last is Flickr30k at 100 pairs as published, in what carries over.
@@ -36,13 +52,18 @@ FIRST: tuple[dict[str, Any], ...] = (
     {**_OURS, "distill.blend": "none"},
     {**_OURS, "distill.student_steps": 4},
     _FAR,
-    {**_OURS, **PUBLISHED, "distill.loss": "wbce"},
+    {**_OURS, **PUBLISHED, "distill.loss": "wbce", "distill.steps": 1000, "distill.schedule": "constant"},
 )
 
 
 def space(trial: Trial) -> dict[str, Any]:
     """Suggest the settings of one trial; a blend or a similarity brings the settings that it alone reads."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
+    trial.suggest_categorical("experts.width", [0, 2304])
+    trial.suggest_categorical("experts.count", [5, 10, 20])
+    trial.suggest_categorical("distill.start", ["random", "herding", "k-center"])
+    trial.suggest_int("distill.steps", 100, 1000, log=True)
+    trial.suggest_categorical("distill.schedule", ["cosine", "constant"])
     trial.suggest_categorical("distill.loss", ["infonce", "wbce"])
 
     blend = trial.suggest_categorical("distill.blend", ["none", "beta", "fixed"])

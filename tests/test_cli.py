@@ -1,9 +1,14 @@
+import importlib
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from raydd.cli import COMMANDS, main
+from raydd.cli import COMMANDS, main, parse
+from raydd.cli_help import EXAMPLES, MATTER
 from raydd.config import Config
 from raydd.settings import flatten, load
 
@@ -56,22 +61,63 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
-def test_help_lists_every_setting_under_its_name_in_files_and_no_other(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("COLUMNS", "80")  # on a wider terminal the sections stand side by side
-    assert main(["run", "--help"]) == 0
-    flags = set(re.findall(r"(?m)^\W+--([\w.]+)", capsys.readouterr().out))
+def test_the_full_help_lists_every_setting_by_the_flag_that_sets_it_and_no_other(capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "--help-all"]) == 0
+    shown = capsys.readouterr().out
+    flags = {flag.replace("-", "_") for flag in re.findall(r"(?m)^ {2}--([\w.-]+)", shown)}
     assert flags == {*flatten(Config()), "config", "preset", "print_config", "debug", "json"}
+    assert not re.findall(r"--[\w.-]*_|default: None", shown)
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]):
+def test_the_help_of_a_command_fits_on_a_screen(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([command, "--help"]) == 0
-    assert f"usage: raydd {command}" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: raydd {command} ")
+    assert len(lines) < 50
+    assert max(map(len, lines)) <= 80
+    assert len(MATTER[command]) <= 10
+    shown = "\n".join(lines)
+    assert all(f"  --{name.replace('_', '-')} " in shown for name in MATTER[command])
+    assert not re.findall(r"--[\w.-]*_|None", shown)
+    assert f"  {EXAMPLES[command]}" in lines
+    assert main(["help", command]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
 
 
-def test_the_file_of_the_readme_works_as_it_stands(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_example_in_a_help_is_a_command_that_is_read(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("flickr8k", "coco"):
+        (tmp_path / f"{name}.yaml").write_text(SETTINGS_FILE)
+    words = shlex.split(EXAMPLES[command].partition("#")[0])
+    assert words[:2] == ["raydd", command]
+    options = importlib.import_module(f"raydd.commands.{command}").Options
+    without = [word for word in words[2:] if word not in ("--set", "FOLDER")]  # a set has to be there
+    assert parse(options, without, prog="raydd", description="").settings
+
+
+def test_help_shows_one_section_with_the_values_that_would_be_used(file: Path, capsys: pytest.CaptureFixture[str]):
+    file.write_text("distill: {pairs: 77}\n")
+    assert main(["run", "--help", "distill", "--config", str(file), "--distill.method", "lors"]) == 0
+    shown = capsys.readouterr().out
+    names = [name.partition(".")[2] for name in flatten(Config()) if name.startswith("distill.")]
+    assert re.findall(r"(?m)^  --distill\.([\w-]+)", shown) == [name.replace("_", "-") for name in names]
+    assert all(f"[{value}]" in shown for value in ("lors", "wbce", 77))
+    assert main(["help", "run", "distil"]) == 2
+    assert "Did you mean 'distill'?" in capsys.readouterr().err
+
+
+def test_help_needs_neither_torch_nor_ray():
+    code = "import sys; from raydd.cli import main; main(['sweep', '--help']); print({'torch', 'ray'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
+
+
+def test_a_file_of_settings_is_read(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     config = settings_printed(capsys, tmp_path, "--config", file)
     assert (config.data.reader, config.data.root, config.data.name) == ("flat-json", "DIR", "flickr8k")
     assert (config.distill.pairs, config.distill.space) == (99, "features-then-pixels")
@@ -89,9 +135,16 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(
     assert config.distill.optimizer == "sgd"
 
 
+def test_a_flag_s_path_may_name_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("PICTURES", str(tmp_path))
+    assert settings_printed(capsys, tmp_path, "--data.root", "$PICTURES/x").data.root == f"{tmp_path}/x"
+    monkeypatch.delenv("PICTURES")
+    assert "environment variable PICTURES is not set" in refusal(capsys, "--data.root", "$PICTURES/x")
+
+
 def test_a_boolean_is_a_pair_of_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert settings_printed(capsys, tmp_path, "--distill.merged").distill.merged
-    assert not settings_printed(capsys, tmp_path, "--sweep.no_stop_weak").sweep.stop_weak
+    assert not settings_printed(capsys, tmp_path, "--distill.no_fit_rates").distill.fit_rates
 
 
 def test_hyphens_and_underscores_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,7 +15,7 @@ from raydd.settings import flatten, load, to_yaml, with_settings
 settings = st.fixed_dictionaries(
     {},
     optional={
-        "data.root": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+        "data.root": st.text(st.characters(codec="utf-8", exclude_characters="\0$~"), max_size=20),
         "data.val_share": st.floats(0.01, 0.5),
         "experts.lr": st.floats(1e-6, 10),
         "distill.pairs": st.integers(20, 5000),
@@ -153,3 +153,24 @@ def test_a_loss_is_checked_before_anything_runs(tmp_path: Path) -> None:
         load(settings={"experts.loss": f"{tmp_path}/none.py:loss"})
     (tmp_path / "mine.py").write_text("def loss(logits, similarity):\n    return logits.mean()\n")
     assert load(settings={"distill.loss": f"{tmp_path}/mine.py:loss"}).distill.loss.endswith("mine.py:loss")
+
+
+def test_a_path_may_name_a_variable_and_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PICTURES", str(tmp_path))
+    monkeypatch.setenv("HOME", "/home/who")
+    file = tmp_path / "settings.yaml"
+    file.write_text("data: {root: $PICTURES/flickr8k, images: '${PICTURES}_images'}\ncompare: {data: [~/other.yaml]}\n")
+    config = load(file, settings={"place.store": "~/store", "evaluate.classes": "a~b"})
+    assert config.data.root == f"{tmp_path}/flickr8k"
+    assert config.data.images == f"{tmp_path}_images"
+    assert config.compare.data == ("/home/who/other.yaml",)
+    assert (config.place.store, config.evaluate.classes) == ("/home/who/store", "a~b")
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PICTURES", raising=False)
+    if value is not None:
+        monkeypatch.setenv("PICTURES", value)
+    with pytest.raises(ConfigError, match=r"data\.root is '\$PICTURES/x', but the environment variable PICTURES is"):
+        load(settings={"data.root": "$PICTURES/x"})

@@ -5,7 +5,6 @@
 A test holds that they are as the code is.
 """
 
-import ast
 import dataclasses
 import functools
 import inspect
@@ -16,11 +15,13 @@ from typing import Any
 
 from raydd import config as settings
 from raydd.cli import COMMANDS
+from raydd.cli_help import choices, docs_of_fields
 from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
 from raydd.outside import outside_module
 from raydd.presets import PRESETS
+from raydd.tuning.samplers import SAMPLERS
 from search_spaces import spaces
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -57,7 +58,7 @@ def settings_page() -> str:
             "| setting | default | |",
             "|---|---|---|",
         ]
-        texts = _docs_of_fields(kind)
+        texts = docs_of_fields(kind)
         for item in dataclasses.fields(kind):
             default = getattr(kind(), item.name)
             text = texts[item.name].replace("|", "\\|")
@@ -67,7 +68,12 @@ def settings_page() -> str:
 
 def commands_page() -> str:
     """All commands, and how to have a shell complete them."""
-    lines = ["# Commands", "", "`raydd COMMAND --help` lists every setting with its unit and default.", ""]
+    lines = ["# Commands", ""]
+    lines += [
+        "`raydd COMMAND --help` (or `raydd help COMMAND`) shows the settings that matter for a command and an example, "
+        "`--help SECTION` one section of the settings, `--help-all` everything.",
+        "",
+    ]
     lines += ["| command | |", "|---|---|", *(f"| `raydd {name}` | {text} |" for name, text in COMMANDS.items())]
     return "\n".join(lines) + "\n" + _COMPLETION
 
@@ -79,6 +85,7 @@ def names_page() -> str:
         "encoders.image": {_with_argument(name): _first_line(item.load) for name, item in IMAGE_ENCODERS.items()},
         "encoders.text": {_with_argument(name): _first_line(item.load) for name, item in TEXT_ENCODERS.items()},
         "distill.method": {name: method.paper for name, method in METHODS.items()},
+        "sweep.sampler": {name: _first_line(make) for name, make in SAMPLERS.items()},
         "sweep.space": {name: _first_line(outside_module(own, "sweep.space")) for name, own in spaces().items()},
     }
     lines = ["# Names", "", "What raydd brings by name. Your own is `FILE.py:NAME` or `module:NAME`: see"]
@@ -103,7 +110,7 @@ def _with_argument(name: str) -> str:
 _COMPLETION = """
 ## Completion
 
-Commands, settings and their choices at the Tab key:
+Commands, settings, and the names of methods, presets, readers and search spaces at the Tab key:
 
 ```sh
 # bash, with the package bash-completion
@@ -112,6 +119,9 @@ raydd --completion bash > ~/.local/share/bash-completion/completions/raydd
 # zsh; ~/.zshrc has: fpath=(~/.zfunc $fpath); autoload -U compinit; compinit
 mkdir -p ~/.zfunc
 raydd --completion zsh > ~/.zfunc/_raydd
+
+# fish
+raydd --completion fish > ~/.config/fish/completions/raydd.fish
 ```
 """
 
@@ -142,19 +152,8 @@ def _table(values: Mapping[str, Any]) -> str:
     return "\n".join(["| setting | value |", "|---|---|", *rows])
 
 
-def _docs_of_fields(kind: type[Any]) -> dict[str, str]:
-    """The string below each field of a dataclass."""
-    (body,) = (node for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef))
-    found = {}
-    for field, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-            found[field.target.id] = " ".join(inspect.cleandoc(ast.literal_eval(below.value)).split())
-    return found
-
-
 def _choices(kind: Any) -> str:
-    allowed = getattr(kind, "__args__", ())
-    words = [word for word in allowed if isinstance(word, str)]
+    words = choices(kind)
     return f" One of {', '.join(f'`{word}`' for word in words)}." if words else ""
 
 

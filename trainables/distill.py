@@ -1,30 +1,34 @@
-"""One trial of a sweep, as Ray Tune runs it: a distillation on features, scored on val on the way and at the end."""
+"""One trial of a sweep, as Ray Tune runs it: a distillation on features, scored on val at its rungs and at the end."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ray import tune
-from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raydd import stages
 from raydd.cluster.claims import Claimant, share_making
+from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
-from raydd.errors import PlaceError
-from raydd.evaluate.retrieval import TRIAL_SEEDS
+from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError
+from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, ScoresOnVal
 from raydd.place import open_store, use_threads
-from raydd.protocols import Listings, Opened, Workbench, open_workbench, trial_settings
+from raydd.protocols import Listings, Opened, Workbench, changed, open_workbench, trial_settings
 from raydd.settings import with_settings
 
-SCORES = 2  # times that a trial is scored on val: at half of its steps, by one student, for the scheduler
-POINTS_PER_SCORE = 12  # of the curve
+CURVE_PERCENT = 5  # of a trial's steps between two points of its curve, or less where rungs are closer
 
 
 def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any) -> None:
-    """Run one trial and report; a failure is reported with its reason, and the process stays fit for the next trial.
+    """Run one trial and report; a failure is reported with its reason, and the process takes the next trial.
+
+    A CUDA error ends the process as well.
 
     Args:
-        trial: `number` and dotted `settings`, see `raydd.tuning.searcher`.
+        trial: `number`, dotted `settings`, and the rungs `passed` before an interruption, see
+            `raydd.tuning.searcher`.
         base: what all trials of the sweep share.
         listings: the data sets that the driver has read, so that no trial asks a reader.
         claims: handle of the actor of `raydd.cluster.claims`.
@@ -35,46 +39,70 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
         with Claimant(claims, f"trial {trial['number']}") as claimant:
             work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
             share_making(work, claimant)
-            for report in distillation_reports(work):
-                tune.report(report.as_result())
+            for report in distillation_reports(work, trial["passed"]):
+                tune.report(report.from_here(work.device).as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
-        # An actor that was on a lost node or was killed for memory, Claims among them, is started again.
-        again = isinstance(error, PlaceError | RayActorError | OutOfMemoryError)
-        tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
+        tune.report(failure_of(error).as_result())
+        if breaks_process(error):
+            raise  # Tune ends a process that raises; a fresh one goes on from the trial's checkpoint
 
 
-def distillation_reports(work: Workbench[Any]) -> Iterator[TrialReport]:
-    """Distil, and score students on val half-way and at the end."""
-    every = max(1, work.config.distill.steps // (SCORES * POINTS_PER_SCORE))
+def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> Iterator[TrialReport]:
+    """Distil, and score the set on val at the rungs and at the end.
+
+    Args:
+        work: the trial's; `sweep.rungs` and `sweep.rung_students` say when it is scored on the way, and how.
+        passed: rungs to leave out, since the trial passed them before it was interrupted.
+    """
+    config = work.config
+    every = max(1, config.distill.steps * math.gcd(CURVE_PERCENT, *config.sweep.rungs) // 100)
+    left = [rung for rung in config.sweep.rungs if rung not in passed]
     curve: list[dict[str, float]] = []
-    seconds, before, scored = 0.0, 0, 0
+    seconds, before = 0.0, 0
     for point in stages.distill(work, every=every):
         last = point.step == point.steps
         curve += map(dict, point.collapse)
-        curve.append({"step": point.step, **{f"distill/{name}": value for name, value in point.metrics.items()}})
+        for metrics in (*point.earlier, {"step": point.step, **point.metrics}):
+            curve.append({name if name == "step" else f"distill/{name}": value for name, value in metrics.items()})
         seconds += point.metrics.get("seconds", 0.0) * (point.step - before)
         before = point.step
-        if not last and point.step * SCORES // point.steps == scored:
+        reached = [rung for rung in left if 100 * point.step >= rung * point.steps]
+        if not last and not reached:
             continue
-        scored = point.step * SCORES // point.steps
-        synthetic, seeds = point.synthetic, range(TRIAL_SEEDS)
-        if not last:
-            # As if finished, lest the scheduler judge a trial by its learning rate at the start.
-            synthetic = stages.fit_rates(work, synthetic)[0] if work.config.distill.fit_rates else synthetic
-            seeds = range(1)
-        scores = stages.score_students(work, synthetic, split="val", seeds=seeds)
-        curve[-1] |= {f"val/{name}": value for name, value in scores.mean.items()}
+        left = [rung for rung in left if rung not in reached]
+        scores = end_scores(work, point.synthetic) if last else rung_scores(work, point.synthetic)
+        curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}
         record = stages.synthetic_record(work) if last else None
         yield TrialReport(
             step=point.step,
             steps=point.steps,
+            rung=0 if last else reached[-1],
             r_mean=scores.for_choice,
+            students=[student["r_mean"] for student in scores.seeds],
             seconds=record.facts()["seconds"] if record else seconds,
             bytes=point.synthetic.stored_bytes,
             curve=_by_step(curve),
             record=record.folder if record else "",
         )
         curve = []
+
+
+def end_scores(work: Workbench[Any], synthetic: SyntheticSet) -> ScoresOnVal:
+    """Val scores of a trial's finished set, by `TRIAL_SEEDS` students."""
+    return stages.score_students(work, synthetic, split="val", seeds=range(TRIAL_SEEDS))
+
+
+def rung_scores(work: Workbench[Any], synthetic: SyntheticSet) -> ScoresOnVal:
+    """Val scores of a trial's set at a rung: in closed form, or by `sweep.rung_students` students of few epochs."""
+    students = work.config.sweep.rung_students
+    if not students and (closed := work.ridge_scores(synthetic)):
+        return closed
+    short = changed(work, {"students.epochs": min(RUNG_EPOCHS, work.config.students.epochs)})
+    seeds = range(max(1, students))
+    try:
+        return stages.score_students(short, synthetic, split="val", seeds=seeds)
+    except NonFiniteError:  # at rates that are not learned yet; those of the end are fitted
+        return ScoresOnVal((dict.fromkeys(METRICS, 0.0),) * len(seeds))
 
 
 def _by_step(points: list[dict[str, float]]) -> list[dict[str, float]]:

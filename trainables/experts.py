@@ -6,7 +6,8 @@ starts the group again, and everybody passes over what is there.
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raydd.cluster.environment import prepare_environment, ray_address
@@ -20,47 +21,78 @@ RESTARTS = 3  # of the workers, after one died
 LOOK_SECONDS = 1.0  # between two looks of the driver at what the store has
 
 
-def make_experts(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) -> None:
+@dataclass(frozen=True)
+class _Job:
+    """One trajectory to train."""
+
+    config: Config
+    expert: int
+    epochs: tuple[int, ...]
+
+
+def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float = 0.0) -> None:
     """Train the trajectories that the store lacks on Ray Train workers.
 
+    The workers share nothing but the list of what is missing, so they form no process group.
+
     Args:
-        work: of the settings; `place.ray` names the cluster. It is told how many trajectories are there.
+        works: of settings, each with experts of its own or of others' recipe; `place.ray` of the first one names the
+            cluster, and it is told how many trajectories are there.
         workers: how many share the trajectories.
         gpus: of each worker, fractions allowed.
 
     Raises:
         ray.train.TrainingFailedError: workers died more often than they are started again.
     """
-    config = work.config
-    address = ray_address(config.place.ray)
+    first = works[0]
+    address = ray_address(first.config.place.ray)
     prepare_environment(address)
     from ray import train
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from raydd.cluster.connect import cluster
-    from raydd.cluster.worker_settings import settled, tune_folder, without_passwords
+    from raydd.cluster.worker_settings import tune_folder
 
-    work.prepare()
-    if not (missing := work.missing_experts):
+    for work in works:
+        work.prepare()
+    if not (jobs := _missing(works, gpus)):
         return
-    config = without_passwords(settled(config, cpus=1, gpus=gpus))
-    with cluster(address, home(config.place)), _telling(work):
-        TorchTrainer(
+    with cluster(address, home(first.config.place)), _telling(works, len(jobs), gpus):
+        DataParallelTrainer(
             train_share,
-            train_loop_config={"config": config, "missing": missing, "listings": work.opened.listings},
+            train_loop_config={"jobs": jobs, "listings": first.opened.listings},
             scaling_config=train.ScalingConfig(
-                num_workers=min(workers, len(missing)), use_gpu=gpus > 0, resources_per_worker=_resources(gpus)
+                num_workers=min(workers, len(jobs)),
+                use_gpu=gpus > 0,
+                resources_per_worker=_resources(gpus),
             ),
             run_config=train.RunConfig(
                 name="experts",
-                storage_path=tune_folder(config),
+                storage_path=tune_folder(jobs[0].config),
                 failure_config=train.FailureConfig(max_failures=RESTARTS),
             ),
         ).fit()
 
 
+def _missing(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
+    """The trajectories that the store lacks, those of one recipe once, with the epochs that any of its works reads."""
+    from raydd.cluster.worker_settings import settled, without_passwords
+
+    recipes: dict[str, Workbench[Any]] = {}
+    epochs: dict[str, set[int]] = {}
+    for work in works:
+        name = work.experts_record.fingerprint
+        recipes.setdefault(name, work)
+        epochs.setdefault(name, set()).update(work.config.distill.expert_epochs)
+    return [
+        _Job(without_passwords(settled(work.config, cpus=1, gpus=gpus)), expert, tuple(sorted(epochs[name])))
+        for name, work in recipes.items()
+        for expert in work.open_experts().missing(epochs[name])
+    ]
+
+
 def train_share(given: Mapping[str, Any]) -> None:
-    """Train what this worker's rank owes of the `missing` trajectories; runs in a Ray Train worker.
+    """Train what this worker's rank owes of the `jobs`; runs in a Ray Train worker.
 
     It reports once, at the end: a report waits for those of all other workers.
     """
@@ -68,16 +100,13 @@ def train_share(given: Mapping[str, Any]) -> None:
 
     from raydd.protocols import Opened, open_workbench
 
-    config: Config = given["config"]
-    use_threads(config.place)
-    work, context = (
-        open_workbench(config, open_store(config.place), opened=Opened(given["listings"])),
-        train.get_context(),
-    )
-    experts = work.open_experts()
-    mine = given["missing"][context.get_world_rank() :: context.get_world_size()]
-    for expert in mine:
-        work.train_expert(experts, expert, config.distill.expert_epochs)
+    jobs: Sequence[_Job] = given["jobs"]
+    context, opened, store = train.get_context(), Opened(given["listings"]), open_store(jobs[0].config.place)
+    use_threads(jobs[0].config.place)
+    mine = jobs[context.get_world_rank() :: context.get_world_size()]
+    for job in mine:
+        work = open_workbench(job.config, store, opened=opened)
+        work.train_expert(work.open_experts(), job.expert, job.epochs)
     train.report({"experts": len(mine)})
 
 
@@ -86,13 +115,12 @@ def _resources(gpus: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _telling(work: "Workbench[Any]") -> Iterator[None]:
+def _telling(works: "Sequence[Workbench[Any]]", total: int, gpus: float) -> Iterator[None]:
     """Tell from the driver how many trajectories the store has, since workers report at their end alone."""
-    opened, over = work.open_experts(), threading.Event()
+    over = threading.Event()
 
     def tell() -> None:
-        missing = opened.missing(work.config.distill.expert_epochs)
-        work.progress("experts", opened.count - len(missing), opened.count)
+        works[0].progress("experts", total - len(_missing(works, gpus)), total)
 
     def look() -> None:
         while not over.wait(LOOK_SECONDS):

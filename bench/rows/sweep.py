@@ -34,13 +34,13 @@ def busy_seconds(
     from raydd.tuning.trials import run_trials
 
     folder = folder.absolute()
-    config = with_settings(Config(), {"sweep.name": "sleepers", "sweep.trials": trials, "sweep.stop_weak": False})
+    config = with_settings(Config(), {"sweep.name": "sleepers", "sweep.trials": trials, "sweep.pruner": "none"})
     space = Space("sleepers", _suggest)
     with cluster(address, folder):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = open_study(config, space, f"sqlite:///{folder / 'studies.db'}")
         trial = partial(_sleep, seconds=seconds, folder=str(folder))
-        run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), at_once=slots)
+        run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), room=lambda: slots)
     times = [json.loads(path.read_text()) for path in folder.glob("trial-*.json")]
     there = max(end for _, end in times) - min(begin for begin, _ in times)
     return trials * seconds, slots * there

@@ -2,16 +2,16 @@
 
 import contextlib
 import logging
-import math
 import os
 import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import ray
+from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
 
 from raydd.errors import ConfigError
@@ -101,13 +101,29 @@ def slots(cpus: float, gpus: float) -> int:
         ConfigError: not even one.
     """
     held = ray.cluster_resources()
-    room = min(held.get("CPU", 0.0) / cpus, held.get("GPU", 0.0) / gpus if gpus else math.inf)
-    if room < 1:
+    if not (room := _room(held, cpus, gpus)):
         raise ConfigError(
             f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray holds {held.get('CPU', 0):g} CPUs and "
             f"{held.get('GPU', 0):g} GPUs. Lower sweep.cpus or sweep.gpus."
         )
-    return int(room)
+    return room
+
+
+def slots_to_come(cpus: float, gpus: float) -> int:
+    """How many trials of this size the cluster may hold: on the machines that it has, or that it may start."""
+    # What its autoscaler may grow to; None where there is none.
+    most = cluster_state.get_max_resources_from_cluster_config() or {}
+    return max(slots_now(cpus, gpus), _room(most, cpus, gpus))
+
+
+def slots_now(cpus: float, gpus: float) -> int:
+    """How many trials of this size the machines that are there hold; may be none."""
+    return _room(ray.cluster_resources(), cpus, gpus)
+
+
+def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    wanted = {"CPU": cpus, "GPU": gpus}
+    return int(min(resources.get(name, 0.0) / each for name, each in wanted.items() if each))
 
 
 def share_of_node(cpus: float, count: int) -> float:

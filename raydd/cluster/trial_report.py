@@ -2,9 +2,13 @@
 
 import dataclasses
 import math
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+from raydd.memory import peak_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +19,12 @@ class TrialReport:
     """Distillation steps done."""
     steps: int = 0
     """Distillation steps in all."""
+    rung: int = 0
+    """The rung that the trial has reached, in percent of its steps; 0 for none, as at the end."""
     r_mean: float = math.nan
-    """Mean retrieval on val over the student seeds, in percent."""
+    """Mean retrieval on val over the student seeds, in percent; at a rung by the rung's own scoring."""
+    students: list[float] = field(default_factory=list)
+    """The same of each student seed, or of the closed-form student alone."""
     seconds: float = 0.0
     """Seconds that the distillation took so far, those before an interruption included."""
     bytes: int = 0
@@ -25,6 +33,12 @@ class TrialReport:
     """The metrics since the last report, each with its `step`."""
     record: str = ""
     """Folder of the synthetic set in the store, once it is complete."""
+    node: str = ""
+    """Host that the trial runs on."""
+    gpu: str = ""
+    """GPU that it runs on: its name and, on that host, its number; empty on a CPU."""
+    peak_bytes: int = 0
+    """Peak memory of its process so far: the GPU's, or on a CPU the process's own."""
     failure: str = ""
     """Why the trial cannot go on; empty while all is well."""
     again: bool = False
@@ -36,10 +50,19 @@ class TrialReport:
         names = {item.name for item in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (result or {}).items() if name in names})
 
+    def from_here(self, device: str) -> Self:
+        """The report with where it comes from: this process, computing on `device`."""
+        gpu = ""
+        if device.startswith("cuda"):
+            import torch
+
+            numbers = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+            gpu = f"{torch.cuda.get_device_name(device)} ({numbers})"
+        return dataclasses.replace(self, node=socket.gethostname(), gpu=gpu, peak_bytes=peak_bytes(device))
+
     def as_result(self) -> dict[str, Any]:
-        """The report as Ray Tune takes it, with the `percent` that the scheduler measures progress by."""
-        percent = 100 * self.step // self.steps if self.steps else 0
-        return {**dataclasses.asdict(self), "percent": percent}
+        """The report as Ray Tune takes it."""
+        return dataclasses.asdict(self)
 
     @property
     def finished(self) -> bool:

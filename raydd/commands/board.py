@@ -1,4 +1,7 @@
-"""Open MLflow's pages on what was tracked: a server for this machine alone, until Ctrl-C."""
+"""Open MLflow's pages on what was tracked: a server for this machine alone, until Ctrl-C.
+
+They open on the sweep that `sweep.name` names, the latest one by default; without its filter they show all runs.
+"""
 
 import contextlib
 import os
@@ -9,9 +12,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from raydd import cli
 from raydd.errors import ConfigError, RayddError
@@ -28,6 +32,7 @@ STOP_SECONDS = 10
 class Options(cli.Options):
     """Open MLflow's pages."""
 
+    defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     port: int = 5000
     """Port on 127.0.0.1."""
 
@@ -54,12 +59,22 @@ def main(options: Options) -> int:
             database.parent.mkdir(parents=True, exist_ok=True)
     make_home(place)
     with _server(address, options.port, artifacts=folder / "mlartifacts", log=folder / "board.log") as server:
-        page = keep_view(f"http://{HOST}:{options.port}")
+        page = keep_view(f"http://{HOST}:{options.port}", _sweep(options))
         console.print(f"MLflow's pages: http://{HOST}:{options.port}{page} (Ctrl-C closes them)", soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
             raise RayddError(f"MLflow's server ended by itself. {folder / 'board.log'} says why.")
     return 0
+
+
+def _sweep(options: Options) -> str:
+    """The sweep to open on; none where there is none yet."""
+    from raydd.place import study_address
+    from raydd.tuning.study import sweep_named
+
+    with contextlib.suppress(ConfigError):
+        return sweep_named(options.settings.sweep.name, study_address(options.settings.place))
+    return ""
 
 
 def _require_free(port: int) -> None:

@@ -2,7 +2,7 @@
 
 677 pictures of the Tux Paint stamps with a sentence each: features, experts by Ray Train, a sweep by Ray Tune and
 Optuna, the best settings on pixels, test scores of five student seeds beside random pairs and full data, a picture of
-the synthetic pairs. Any setting can be changed, also to other data.
+the synthetic pairs and the report. Any setting can be changed, also to other data.
 """
 
 import time
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from raydd import cli
 
 if TYPE_CHECKING:
+    from raydd.data import DataSet
     from raydd.protocols import Workbench
+    from raydd.tuning.results import SweepResult
 
 # Small data: few pairs, narrow heads, a small batch so that an epoch has some steps, and long trajectories.
 SETTINGS: Mapping[str, Any] = {
@@ -32,6 +34,7 @@ SETTINGS: Mapping[str, Any] = {
     "sweep.name": "demo",
     "sweep.space": "demo",
     "sweep.trials": 8,
+    "sweep.drawn_again": 0,
     "sweep.finalists": 1,
 }
 
@@ -45,13 +48,14 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Run every stage and show what came out."""
+    from raydd.commands import report
     from raydd.place import home, open_store, use_threads
     from raydd.protocols import changed, open_workbench
     from raydd.stages import run
     from raydd.sweep import sweep
     from raydd.terminal.console import open_console
     from raydd.terminal.progress import progress_on
-    from raydd.terminal.text import scores_table
+    from raydd.terminal.text import scores_table, share_of_full
     from trainables.experts import make_experts
 
     began, config, console = time.monotonic(), options.settings, open_console()
@@ -62,7 +66,7 @@ def main(options: Options) -> int:
         for line in work.data.summary():
             console.print(line)
         work.require_enough_pairs()
-        make_experts(work, workers=2)
+        make_experts([work], workers=2)
         made = work.experts()
     console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)
     found = sweep(config)
@@ -73,15 +77,35 @@ def main(options: Options) -> int:
         best = changed(work.with_progress(progress), found.settings)
         result = run(best)
     rows = {name: row for name, row in result.items() if name != "made"}
-    console.print(scores_table(rows, f"test, {config.distill.pairs} pairs, {config.evaluate.seeds} seeds, percent"))
+    split = config.evaluate.split
+    console.print(scores_table(rows, f"{split}, {config.distill.pairs} pairs, {config.evaluate.seeds} seeds, percent"))
     picture = _draw(best, folder / "demo")
+    console.print(f"pairs: {picture}\nset: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
+    report.main(report.Options(settings=config))
+    console.print(_why_scores_differ(found, work.data))
     minutes = (time.monotonic() - began) / 60
     console.print(
-        f"{minutes:.1f} minutes. Look at {picture}; at the set in {store.root}/{result['made']['synthetic_record']}; "
-        "at all trials with `raydd board`. Next: `raydd run --config FILE.yaml` on your own data (README).",
-        soft_wrap=True,
+        f"{minutes:.1f} minutes. `raydd board` shows all trials. Next, your own data: `raydd run --config FILE.yaml` "
+        "(docs/data.md)."
     )
+    console.print(share_of_full(rows, config.distill.pairs, len(work.data.train.captions)), style="bold")
     return 0
+
+
+def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
+    """Why the best trial, its final on val and its final on test have three different scores; empty without finals."""
+    if not found.finalists:
+        return ""
+    from raydd.protocols import trial_settings
+
+    final, space = found.finalists[0], found.config.distill.space
+    before = trial_settings(found.config).get("distill.space", space)
+    val, test = (rows["r_mean"]["mean"] for rows in (final.val, final.test))
+    return (
+        f"Three scores of trial {final.number}: {final.cheap:.1f} on val by {before}, the best of {found.finished} "
+        f"trials there; {val:.1f} on val by {space}; {test:.1f} on test, where nothing was chosen and the "
+        f"right one is among {len(data.test.images)} images, not {len(data.val.images)}."
+    )
 
 
 def _draw(work: "Workbench[Any]", folder: Path) -> Path:

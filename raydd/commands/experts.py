@@ -32,7 +32,7 @@ def main(options: Options) -> int:
         if options.workers:
             from trainables.experts import make_experts
 
-            make_experts(work, workers=options.workers, gpus=options.gpus)
+            make_experts([work], workers=options.workers, gpus=options.gpus)
         made = work.experts()
     epochs = [epoch for epoch in config.distill.expert_epochs if epoch]
     size = sum(len(made.record.read(made.name(0, epoch))) for epoch in epochs)

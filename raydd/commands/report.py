@@ -1,8 +1,9 @@
 """One page on a sweep, or on a single synthetic set, that opens without a server: results, search, pairs, cost."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from raydd import cli
 from raydd.plain_files import require_writable
@@ -11,8 +12,9 @@ from raydd.terminal.console import open_console
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """A page on the sweep that `sweep.name` names, or on one set."""
+    """A page on the sweep that `sweep.name` names, the latest one by default, or on one set."""
 
+    defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     set: Path | None = None
     """Folder of a synthetic set, to show it alone; its own settings are taken, yours win."""
     comparison: str = ""
@@ -28,11 +30,13 @@ class Options(cli.Options):
 def main(options: Options) -> int:
     """Write the page and say where it is."""
     from raydd.compare.page import comparison_page
-    from raydd.place import use_threads
+    from raydd.place import study_address, use_threads
     from raydd.report.making import report_of_set, report_of_sweep
     from raydd.report.page import write_page
     from raydd.report.sets import Looks
+    from raydd.settings import with_settings
     from raydd.terminal.progress import progress_on
+    from raydd.tuning.study import sweep_named
 
     if options.out:
         require_writable(options.out, "--out")
@@ -44,10 +48,13 @@ def main(options: Options) -> int:
         elif options.comparison:
             page, name = comparison_page(_home(options) / "comparisons" / options.comparison), options.comparison
         else:
+            place = options.settings.place
+            name = sweep_named(options.settings.sweep.name, study_address(place))
             # The sweep's own settings, unless a file says others.
             own = options.config is None
-            page = report_of_sweep(options.settings, looks, progress, own_settings=own)
-            name = options.settings.sweep.name
+            page = report_of_sweep(
+                with_settings(options.settings, {"sweep.name": name}), looks, progress, own_settings=own
+            )
     path = write_page(page, options.out or _home(options) / "reports" / f"{name}.html")
     megabytes = path.stat().st_size / 1e6
     open_console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)

@@ -1,7 +1,9 @@
 """Watch a running sweep from another terminal or over ssh: its trials, their scores and their losses as sparklines."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from rich.live import Live
 
@@ -11,8 +13,9 @@ from raydd.terminal.console import open_console
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """The sweep that `sweep.name` names, as its study and MLflow tell it."""
+    """The sweep that `sweep.name` names, the latest one by default, as its study and MLflow tell it."""
 
+    defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     every: float = 5.0
     """Seconds between two looks."""
     rows: int = 20
@@ -23,10 +26,11 @@ def main(options: Options) -> int:
     """Show the sweep until Ctrl-C, or once where there is no terminal."""
     from raydd.place import mlflow_address, study_address
     from raydd.report.watching import picture
-    from raydd.tuning.study import load_study
+    from raydd.tuning.study import load_study, sweep_named
 
     place, console = options.settings.place, open_console()
-    study, mlflow = load_study(options.settings.sweep.name, study_address(place)), mlflow_address(place)
+    name = sweep_named(options.settings.sweep.name, study_address(place))
+    study, mlflow = load_study(name, study_address(place)), mlflow_address(place)
     if not console.is_terminal:
         console.print(picture(study, mlflow, options.rows))
         return 0

@@ -148,6 +148,7 @@ def _sweep_of(base: Config, method: str, data: str) -> Config:
             "sweep.space": find_method(method).space,
             "sweep.trials": base.compare.trials,
             "sweep.finalists": 0,
+            "sweep.drawn_again": 0,
             "sweep.objectives": ("r_mean",),
         },
     )

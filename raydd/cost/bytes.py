@@ -11,6 +11,7 @@ from raydd.config import Config
 from raydd.distill.heads import head_size
 from raydd.distill.image_variables import KEPT_BYTES
 from raydd.evaluate.retrieval import TRIAL_SEEDS
+from raydd.evaluate.students import FITTED_AT_ONCE
 from raydd.memory import kept_by_autograd
 
 _HALF, _SINGLE = 2, 4  # bytes of a stored and of a computed number
@@ -95,7 +96,7 @@ def memory_bytes(
     if config.distill.space != "features":
         per_image = max(per_image, int(_BACKWARD * graph))
     kept = min(KEPT_BYTES, config.distill.pairs * graph) if config.distill.space == "pixels" else 0
-    heads = heads_bytes(config, image_width, text_width, students=config.evaluate.seeds)
+    heads = heads_bytes(config, image_width, text_width, students=max(config.evaluate.seeds, FITTED_AT_ONCE))
     return _PROCESS + workers * _WORKER + kept + max(images * per_image, heads)
 
 

@@ -13,13 +13,13 @@ import torch
 from raydd.config import Config, EncodersConfig
 from raydd.cost.bytes import parameters_of
 from raydd.data import load_image_encoder
-from raydd.evaluate.retrieval import TRIAL_SEEDS
+from raydd.evaluate.retrieval import RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.place import images_at_once, one_thread
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
 _STEP = 68  # of a distillation step, per T B D^2: both heads forward, backward, and backward again
 _STUDENT = 9  # of a student's epoch, per pair and parameter
-_FITS = 6  # students that find the part of the learned rates, half-way and at the end
+_FITS = 4  # students that find the multiple of the learned rates at the end
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
 
 
@@ -35,7 +35,9 @@ def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
     parameters = parameters_of(config, image_width, text_width)
     steps = distill.steps * _STEP * distill.student_steps * distill.minibatch_size * width**2
     fits = _FITS if distill.fit_rates else 0
-    students = (1 + TRIAL_SEEDS + fits) * _STUDENT * config.students.epochs * distill.pairs * parameters
+    at_rungs = len(config.sweep.rungs) * config.sweep.rung_students * RUNG_EPOCHS
+    epochs = (TRIAL_SEEDS + fits) * config.students.epochs + at_rungs
+    students = epochs * _STUDENT * distill.pairs * parameters
     return (steps + students) / core_speed(width, distill.minibatch_size)
 
 

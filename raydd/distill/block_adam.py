@@ -2,7 +2,8 @@
 
 Adam divides each coordinate by its own gradient's size, so that coordinates that hardly matter move as far as those
 that do. Distilled image features then leave the range that an encoder can give, for nothing. With one second moment a
-block, a step goes along the gradient, and the same loss is reached at a third of the squared distance (README).
+block, a step goes along the gradient, and the same loss is reached at a third of the squared distance
+(docs/results/settings.md).
 
 One second moment a block is Adam-mini's (Zhang et al., 2024, arXiv:2406.16793); here a block is a variable.
 """

@@ -289,6 +289,8 @@ class DistillPoint:
     synthetic: SyntheticSet
     collapse: Sequence[Mapping[str, float]] = ()
     """Collapse measures since the last point, where they are taken, each with its `step`."""
+    earlier: Sequence[Mapping[str, float]] = ()
+    """Metrics of the points before an interruption, each with its `step`; on the first point after it."""
 
 
 def positive(unit: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The synthetic set: what a distillation gives, what a student trains on, and the real pairs that it begins as."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -38,6 +38,10 @@ class SyntheticSet:
 
     def __len__(self) -> int:
         return len(self.text_features)
+
+    def at_multiple(self, multiple: float) -> Self:
+        """The set with both learning rates multiplied."""
+        return replace(self, rate_image=multiple * self.rate_image, rate_text=multiple * self.rate_text)
 
     @property
     def stored_bytes(self) -> int:

@@ -18,7 +18,7 @@ from raydd.distill.losses import find_loss
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import retrieval_scores
-from raydd.evaluate.students import FIRST_SEED, epochs_of, optimizer_of
+from raydd.evaluate.students import FIRST_SEED, rate_factors
 
 
 def train_student(
@@ -29,7 +29,7 @@ def train_student(
     temperature: float,
     seed: int,
     device: str = "cpu",
-    on_epoch: Callable[[int, Networks], None] = lambda epoch, networks: None,
+    on_epoch: Callable[[int, Callable[[], Networks]], None] = lambda epoch, networks: None,
 ) -> Networks:
     """Train one student by the recipe of `raydd.evaluate.students`, the image encoder in place of the image head.
 
@@ -40,7 +40,7 @@ def train_student(
         temperature: tau, which divides the cosines.
         seed: of the text head, the minibatches and dropout.
         device: where to compute.
-        on_epoch: called after each epoch with its number, from 0, and the networks.
+        on_epoch: called after each epoch with its number, from 0, and a function that gives the networks as they are.
 
     Raises:
         NonFiniteError: the training diverged.
@@ -58,9 +58,14 @@ def train_student(
     networks = Networks.of({name: weight.clone() for name, weight in encoder.start.items()}, head).to(device)
     networks = Networks(leaves(networks.image), leaves(networks.text))
     sides = list(networks.image.values()), list(networks.text.values())
-    optimizer = optimizer_of(recipe, sides, (pairs.rate_image, pairs.rate_text))
+    rates = pairs.rate_image, pairs.rate_text
+    groups = [{"params": side} for side in sides]
+    decay = recipe.weight_decay
+    optimizer = torch.optim.SGD(groups, lr=0, momentum=recipe.momentum, weight_decay=decay, fused=True)
     size = min(recipe.batch_size, len(pixels))
-    for epoch in epochs_of(recipe, optimizer):
+    for epoch, factor in enumerate(rate_factors(recipe)):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
         for _ in range(math.ceil(len(pixels) / size)):
             batch = torch.randperm(len(pixels), generator=draws)[:size].to(device)
             seen = SeenImages(encoder, networks.image, pixels[batch] / 255)
@@ -78,7 +83,7 @@ def train_student(
             for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
                 weight.grad = gradient
             optimizer.step()
-        on_epoch(epoch, networks)
+        on_epoch(epoch, lambda: networks)
     return Networks(*({name: weight.detach() for name, weight in side.items()} for side in networks))
 
 

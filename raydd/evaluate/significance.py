@@ -1,9 +1,12 @@
-"""Whether one row of a table is better than another: paired t-tests over student seeds, corrected for their number."""
+"""Whether one row of a table is better than another: paired t-tests over student seeds, corrected for their number.
+
+And whether two scores rank the same things alike.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import ttest_rel
+from scipy.stats import spearmanr, ttest_rel
 
 LEVEL = 0.05  # a difference with a smaller p counts as one
 
@@ -28,6 +31,13 @@ def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
     if np.ptp(differences) < 1e-9:
         return 1.0 if abs(differences[0]) < 1e-9 else 0.0
     return float(ttest_rel(one, other).pvalue)
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's rank correlation of two scores of the same things; None where fewer than three or all alike."""
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(spearmanr(one, other).statistic)
 
 
 def _holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -4,23 +4,26 @@ Letters: S student seeds, N pairs, B minibatch, d and e encoder widths, D shared
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
+from raydd.distill.experts import Heads
 from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
 from raydd.distill.losses import find_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_scores
+from raydd.evaluate.trained_heads import Descent, TrainedHead
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
+FITTED_AT_ONCE = 3  # students side by side when learning rates are fitted: at a multiple and at both its neighbours
 _DECAY = 0.1  # of the learning rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
@@ -69,12 +72,9 @@ def train_students(
     temperature: float,
     seeds: Sequence[int],
     device: str = "cpu",
-    on_epoch: Callable[[int, Head, Head], None] = lambda epoch, image, text: None,
-) -> tuple[Head, Head]:
+    on_epoch: Callable[[int, Callable[[], Heads]], None] = lambda epoch, heads: None,
+) -> Heads:
     """Train one student a seed on the published recipe; gives both heads with a leading axis of students.
-
-    SGD with momentum and weight decay, the learning rates cut to a tenth at half the epochs, dropout on, no blending.
-    An epoch is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
 
     Args:
         pairs: what to train on.
@@ -83,65 +83,157 @@ def train_students(
         temperature: tau, which divides the cosines.
         seeds: one student each.
         device: where to compute.
-        on_epoch: called after each epoch with its number, from 0, and the heads.
+        on_epoch: called after each epoch with its number, from 0, and a function that gives the heads as they are.
 
     Raises:
-        NonFiniteError: the training diverged.
+        NonFiniteError: the training of a student diverged.
         ConfigError: the pairs' loss is a user's own and fails.
     """
-    images, texts = pairs.image_features.to(device), pairs.text_features.to(device)
-    similarity = pairs.similarity.matrix().to(device)
-    starts = [initial_heads(images.shape[1], texts.shape[1], width, FIRST_SEED + seed) for seed in seeds]
-    image = Head(*(torch.stack(parts).to(device) for parts in zip(*(start[0] for start in starts), strict=True)))
-    text = Head(*(torch.stack(parts).to(device) for parts in zip(*(start[1] for start in starts), strict=True)))
-    leaves = [part.requires_grad_() for part in (*image, *text)]
-    image, text = Head(*leaves[:6]), Head(*leaves[6:])
-    optimizer = optimizer_of(recipe, (leaves[:6], leaves[6:]), (pairs.rate_image, pairs.rate_text))
-    size = min(recipe.batch_size, len(images))
-    draws = [Generator().manual_seed(FIRST_SEED + seed) for seed in seeds]
-    masks = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in seeds]
-    loss, total = find_loss(pairs.loss), torch.zeros((), device=device)
-    parameters = loss.tensors(pairs.loss_parameters, total)
-    for epoch in epochs_of(recipe, optimizer):
-        for _ in range(math.ceil(len(images) / size)):
-            batch = torch.stack([torch.randperm(len(images), generator=draw)[:size] for draw in draws]).to(device)
-            dropout = [_masks((size, width), recipe.dropout, masks) for _ in range(2)]
-            logits = embed(image, images[batch], dropout[0]) @ embed(text, texts[batch], dropout[1]).mT / temperature
-            target = similarity[batch[:, :, None], batch[:, None, :]]
-            total = loss(logits, target, parameters).sum()  # students share no parameter: a sum trains each alone
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.step()
-        on_epoch(epoch, image, text)
-    if not bool(total.isfinite()):
+    run = StudentsRun(pairs, recipe, width=width, temperature=temperature, seeds=seeds, device=device)
+    for epoch in range(recipe.epochs + 1):
+        run.train_epoch()
+        on_epoch(epoch, run.heads)
+    if not bool(run.finite.all()):
         raise NonFiniteError(
             f"Students diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
             "Lower distill.start_rate or distill.rate_lr."
         )
-    return Head(*(part.detach() for part in image)), Head(*(part.detach() for part in text))
+    return run.heads()
 
 
-def optimizer_of(
-    recipe: StudentsConfig, sides: tuple[Sequence[Tensor], Sequence[Tensor]], rates: tuple[float, float]
-) -> torch.optim.SGD:
-    """The recipe's SGD of what is trained on the image side and on the text side, each at its learned
-    learning rate."""
-    scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
-    return torch.optim.SGD(
-        [{"params": list(side), "lr": rate * scale} for side, rate in zip(sides, rates, strict=True)],
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
+def train_at_multiples(
+    pairs: TrainingPairs,
+    recipe: StudentsConfig,
+    multiples: Sequence[float],
+    *,
+    width: int,
+    temperature: float,
+    seed: int,
+    device: str = "cpu",
+) -> list[Heads | None]:
+    """Train one student at each multiple of the pairs' learning rates, all of one seed; None for one that diverged.
+
+    The arguments are those of `train_students`.
+    """
+    seeds = [seed] * len(multiples)
+    run = StudentsRun(
+        pairs, recipe, width=width, temperature=temperature, seeds=seeds, multiples=multiples, device=device
     )
+    for _ in range(recipe.epochs + 1):
+        run.train_epoch()
+    image, text = run.heads()
+    return [
+        (Head(*(part[[student]] for part in image)), Head(*(part[[student]] for part in text))) if finite else None
+        for student, finite in enumerate(run.finite.tolist())
+    ]
 
 
-def epochs_of(recipe: StudentsConfig, optimizer: torch.optim.SGD) -> Iterator[int]:
-    """The recipe's epochs, from 0, the learning rates being cut at half of them."""
-    for epoch in range(recipe.epochs + 1):  # published: one epoch more than the number says
-        if epoch == recipe.epochs // 2 + 1:
-            for group in optimizer.param_groups:
-                group["lr"] *= _DECAY
-        yield epoch
+class StudentsRun:
+    """Students side by side, between two of their epochs.
+
+    SGD with momentum and weight decay, the learning rates cut to a tenth at half the epochs, dropout on, no blending.
+    An epoch is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
+    """
+
+    def __init__(
+        self,
+        pairs: TrainingPairs,
+        recipe: StudentsConfig,
+        *,
+        width: int,
+        temperature: float,
+        seeds: Sequence[int],
+        multiples: Sequence[float] = (),
+        device: str = "cpu",
+    ) -> None:
+        """Put the students at their starts.
+
+        Args:
+            pairs: what to train on.
+            recipe: the students' settings.
+            width: width D of the shared space.
+            temperature: tau, which divides the cosines.
+            seeds: one student each; those of one seed have the same start, minibatches and dropout.
+            multiples: what each student's learning rates are multiplied with; 1 for all if empty.
+            device: where to compute.
+        """
+        images, texts = pairs.image_features.to(device), pairs.text_features.to(device)
+        self._similarity, self._count, self._device = pairs.similarity.matrix().to(device), len(images), device
+        self._size = min(recipe.batch_size, self._count)
+        self._rounds = math.ceil(self._count / self._size)
+        self._temperature, self._mask = temperature, ((self._size, width), recipe.dropout)
+        rates = _rates(recipe, self._rounds)[:, None] * torch.tensor(multiples or [1.0] * len(seeds)).double()
+        starts = [initial_heads(images.shape[1], texts.shape[1], width, FIRST_SEED + seed) for seed in seeds]
+        self._sides = tuple(
+            TrainedHead(
+                Head(*(torch.stack(parts).to(device) for parts in zip(*heads, strict=True))),
+                features,
+                Descent.of(rate * rates, recipe.momentum, recipe.weight_decay, device),
+            )
+            for heads, features, rate in zip(
+                zip(*starts, strict=True), (images, texts), (pairs.rate_image, pairs.rate_text), strict=True
+            )
+        )
+        distinct = list(dict.fromkeys(seeds))
+        self._drawn = [distinct.index(seed) for seed in seeds]
+        self._order = [Generator().manual_seed(FIRST_SEED + seed) for seed in distinct]
+        self._masks = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in distinct]
+        self._loss, self._last = find_loss(pairs.loss), torch.zeros(len(seeds), device=device)
+        self._parameters = self._loss.tensors(pairs.loss_parameters, self._last)
+
+    def train_epoch(self) -> None:
+        """Train one epoch."""
+        for _ in range(self._rounds):
+            self._step()
+
+    def heads(self) -> Heads:
+        """Both heads as they are now, with a leading axis of students."""
+        image, text = self._sides
+        return image.head(), text.head()
+
+    @property
+    def finite(self) -> Bool[Tensor, "S"]:
+        """Whether each student's last loss was finite."""
+        return self._last.isfinite()
+
+    def _step(self) -> None:
+        orders = [torch.randperm(self._count, generator=draw)[: self._size].to(self._device) for draw in self._order]
+        whole = self._size == self._count  # then pairs stay in their own order, and the masks come to them
+        dropout = [self._dropout([order.argsort() for order in orders] if whole else None) for _ in self._sides]
+        batch = None if whole else torch.stack([orders[drawn] for drawn in self._drawn])
+        image, text = (
+            side.forward(batch, mask).requires_grad_() for side, mask in zip(self._sides, dropout, strict=True)
+        )
+        logits = image @ text.mT / self._temperature
+        similarity = self._similarity
+        target = similarity.expand_as(logits) if batch is None else similarity[batch[:, :, None], batch[:, None, :]]
+        losses = self._loss(logits, target, self._parameters)
+        # Students share no parameter, so the gradient of a sum is each one's own.
+        for side, gradient in zip(self._sides, torch.autograd.grad(losses.sum(), (image, text)), strict=True):
+            side.step(gradient)
+        self._last = losses.detach()
+
+    def _dropout(self, places: list[Tensor] | None) -> Float[Tensor, "S B D"] | None:
+        """Masks of a minibatch's rows, those of the same seed drawn once; `places` are the rows to take, if not all."""
+        shape, rate = self._mask
+        drawn = [dropout_mask(shape, rate, generator) for generator in self._masks]
+        masks = [mask for mask in drawn if mask is not None]
+        if places is not None:
+            masks = [mask[place] for mask, place in zip(masks, places, strict=False)]
+        return torch.stack([masks[drawn] for drawn in self._drawn]) if masks else None
+
+
+def _rates(recipe: StudentsConfig, rounds: int) -> Float[Tensor, "T"]:
+    """What the learned learning rates are multiplied with in each step."""
+    factors = torch.tensor(list(rate_factors(recipe)), dtype=torch.double)
+    return factors.repeat_interleave(rounds)
+
+
+def rate_factors(recipe: StudentsConfig) -> list[float]:
+    """What the learned learning rates are multiplied with in each epoch: cut to a tenth at half of them."""
+    scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
+    epochs = range(recipe.epochs + 1)  # published: one epoch more than the number says
+    return [scale * (_DECAY if epoch > recipe.epochs // 2 else 1.0) for epoch in epochs]
 
 
 def score_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[dict[str, float]]:
@@ -157,8 +249,3 @@ def score_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = 
             text_embeddings = embed(Head(*(part[student].to(device) for part in text)), texts)
             scores.append(retrieval_scores(image_embeddings, text_embeddings, split.image_of_text.to(device)))
     return scores
-
-
-def _masks(shape: tuple[int, ...], rate: float, generators: list[Generator]) -> Float[Tensor, "S B D"] | None:
-    drawn = [dropout_mask(shape, rate, generator) for generator in generators]
-    return None if rate == 0 else torch.stack(drawn)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ from raydd.distill.engine import Distillation
 from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.collapse import collapse_measures
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal
 from raydd.place import device_of, images_at_once
@@ -83,10 +83,11 @@ class Opened:
 class Choosing(Protocol[Trained]):
     """What a choice is given of a workbench: it trains students and scores them on val, and has no way to test."""
 
-    def train_students(
-        self, pairs: SyntheticSet, seeds: Sequence[int], on_epoch: Callable[[int, Trained], None] = ...
-    ) -> Iterator[Trained]:
-        """As `Workbench.train_students`."""
+    side_by_side: ClassVar[bool]
+    """As `Workbench.side_by_side`."""
+
+    def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Trained | None]:
+        """As `Workbench.train_at_multiples`."""
         ...
 
     def val_scores(self, networks: Trained) -> ScoresOnVal:
@@ -103,6 +104,8 @@ class Workbench(ABC, Generic[Networks]):
     """Selections of real pairs that it can make."""
     image_settings: ClassVar[Mapping[str, Collection[str]]]
     """Settings of `distill` that not every image variable reads: by `distill.space`, the names of those read there."""
+    side_by_side: ClassVar[bool]
+    """Whether students are one batched computation; else they train one after the other."""
     cached: ClassVar[Collection[str]]
     """What `prepare` encodes: `images`, `texts`, the kinds of `raydd.data.shards_of`."""
     trial_settings: ClassVar[Mapping[str, Any]]
@@ -315,15 +318,23 @@ class Workbench(ABC, Generic[Networks]):
         self,
         pairs: SyntheticSet,
         seeds: Sequence[int],
-        on_epoch: Callable[[int, Networks], None] = lambda epoch, students: None,
+        on_epoch: Callable[[int, Callable[[], Networks]], None] = lambda epoch, students: None,
     ) -> Iterator[Networks]:
         """Train one fresh student a seed by the configured recipe; yields them side by side or one after the other.
 
-        `on_epoch` is told each epoch's number, from 0, and the students after it.
+        `on_epoch` is told each epoch's number, from 0, and a function that gives the students after it.
 
         Raises:
             NonFiniteError: a student diverged.
         """
+
+    def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Networks | None]:
+        """Train a student of seed 0 at each multiple of the set's learning rates; None for one that diverged."""
+        for multiple in multiples:
+            try:
+                yield from self.train_students(pairs.at_multiple(multiple), [0])
+            except NonFiniteError:
+                yield None
 
     @abstractmethod
     def _scores(self, networks: Networks, split: HeldOutSplit) -> list[dict[str, float]]:
@@ -340,6 +351,10 @@ class Workbench(ABC, Generic[Networks]):
     def score(self, networks: Networks, split: HeldOutSplit) -> ScoresOnVal | ScoresOnTest:
         """Retrieval scores on the split that the settings name."""
         return self.val_scores(networks) if split == "val" else self.test_scores(networks)
+
+    @abstractmethod
+    def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal | None:
+        """Val scores of a set's closed-form student; None where images have no features."""
 
     @abstractmethod
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:

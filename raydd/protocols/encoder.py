@@ -43,6 +43,7 @@ class EncoderWorkbench(Workbench[Networks]):
     trains = "text encoder frozen, image encoder and text head trained from pixels"
     selections: ClassVar[Collection[str]] = ("random",)  # the others look at cached image features
     image_settings: ClassVar[Mapping[str, Collection[str]]] = {"pixels": ("encoder_rate",)}
+    side_by_side: ClassVar[bool] = False
     cached: ClassVar[Collection[str]] = ("texts",)
     trial_settings: ClassVar[Mapping[str, Any]] = {}  # pixels are all that it learns
 
@@ -217,7 +218,7 @@ class EncoderWorkbench(Workbench[Networks]):
         self,
         pairs: SyntheticSet,
         seeds: Sequence[int],
-        on_epoch: Callable[[int, Networks], None] = lambda epoch, students: None,
+        on_epoch: Callable[[int, Callable[[], Networks]], None] = lambda epoch, students: None,
     ) -> Iterator[Networks]:
         """One student after the other, since each has an image encoder of its own."""
         for number, seed in enumerate(seeds):
@@ -238,6 +239,10 @@ class EncoderWorkbench(Workbench[Networks]):
         images = {"val": self.data.val, "test": self.data.test}[split].images
         seen, captions = self._clean(images), texts.texts.whole()
         return [score_networks(self.trained_encoder, networks, seen, captions, texts.image_of_text, device=self.device)]
+
+    def ridge_scores(self, *_: Any, **__: Any) -> None:
+        """None: the image encoder is what students train."""
+        return
 
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """The set's pixels through the encoder, its text features through the text head."""

@@ -31,7 +31,9 @@ from raydd.distill.image_variables import ImageVariable, LearnedFeatures, Learne
 from raydd.distill.selections import SELECTIONS
 from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of
-from raydd.evaluate.students import score_heads, synthetic_pairs, train_students
+from raydd.evaluate.retrieval import ScoresOnVal
+from raydd.evaluate.ridge import ridge_scores
+from raydd.evaluate.students import score_heads, synthetic_pairs, train_at_multiples, train_students
 from raydd.protocols import selecting
 from raydd.protocols.base import HeadModule, HeldOutSplit, Workbench, head_tensors
 from raydd.store import Record
@@ -51,6 +53,7 @@ class HeadsWorkbench(Workbench[Heads]):
         "features-then-pixels": (),  # the record of the features is upstream of it
         "pixels": ("steps_per_encoding",),
     }
+    side_by_side: ClassVar[bool] = True
     cached: ClassVar[Collection[str]] = ("images", "texts")
     trial_settings: ClassVar[Mapping[str, Any]] = {"distill.space": "features"}  # a hundredth of the pixels' time
 
@@ -217,23 +220,33 @@ class HeadsWorkbench(Workbench[Heads]):
         self,
         pairs: SyntheticSet,
         seeds: Sequence[int],
-        on_epoch: Callable[[int, Heads], None] = lambda epoch, students: None,
+        on_epoch: Callable[[int, Callable[[], Heads]], None] = lambda epoch, students: None,
     ) -> Iterator[Heads]:
         """All students as one batched computation: both heads with a leading axis of students."""
         yield train_students(
-            synthetic_pairs(pairs),
-            self.config.students,
-            width=self.config.experts.width or pairs.image_features.shape[1],
-            temperature=self.config.experts.temperature,
-            seeds=seeds,
-            device=self.device,
-            on_epoch=lambda epoch, image, text: on_epoch(epoch, (image, text)),
+            synthetic_pairs(pairs), self.config.students, seeds=seeds, on_epoch=on_epoch, **self._student_place(pairs)
         )
+
+    def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Heads | None]:
+        """All students as one batched computation."""
+        recipe = self.config.students
+        yield from train_at_multiples(synthetic_pairs(pairs), recipe, multiples, seed=0, **self._student_place(pairs))
+
+    def _student_place(self, pairs: SyntheticSet) -> dict[str, Any]:
+        """What students of a set have besides it, their recipe and their seeds."""
+        experts = self.config.experts
+        width = experts.width or pairs.image_features.shape[1]
+        return {"width": width, "temperature": experts.temperature, "device": self.device}
 
     def _scores(self, networks: Heads, split: HeldOutSplit) -> list[dict[str, float]]:
         """Retrieval scores of one pair of heads, or of several side by side, on cached features."""
         features = {"val": self.held_out.val, "test": self.held_out.test}[split]
         return score_heads(*networks, features, device=self.device)
+
+    def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal:
+        """Val scores of the closed-form student on cached features."""
+        features = self.features
+        return ScoresOnVal((ridge_scores(pairs, features.val, features.image_spread, features.text_spread),))
 
     def embed(self, networks: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """The set's features through both heads."""

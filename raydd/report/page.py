@@ -10,6 +10,7 @@ import plotly.offline
 
 from raydd.charts.chart import Chart
 from raydd.report.gallery import ShownPair
+from raydd.tuning.pruning import Foretold
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Page:
     results: Sequence[ScoreRow] = ()
     results_note: str = ""
     history: Chart | None = None
+    rungs: Sequence[Foretold] = ()
     importance: Chart | None = None
     slices: Sequence[Chart] = ()
     parallel: Chart | None = None

@@ -15,8 +15,11 @@ from raydd.report.sets import MEASURES
 from raydd.terminal.text import brief, duration
 from raydd.tracking.history import History
 from raydd.tuning import study as studies
+from raydd.tuning.finals import Candidate
 from raydd.tuning.lease import is_driven
-from raydd.tuning.results import importances
+from raydd.tuning.pruning import foretold
+from raydd.tuning.results import candidates, importances
+from raydd.tuning.samplers import STARTUP_TRIALS
 
 TABLED = 50  # trials in the page's table
 CURVES = 6  # trials whose collapse is drawn over the steps
@@ -39,16 +42,17 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
     shares = importances(study, objectives)
     return {
         "history": charts.history(trials),
+        "rungs": foretold(study, objectives),
         "importance": charts.importance(shares) if any(shares.values()) else None,
         "slices": charts.slices(study, objectives, shares),
-        "parallel": charts.parallel(trials, shares, studies.STARTUP_TRIALS),
+        "parallel": charts.parallel(trials, shares, STARTUP_TRIALS),
         "fronts": [chart for cost in ("bytes", "seconds") if (chart := charts.pareto(trials, cost))],
         "choices": choices(trials),
         "trials": [_row(trial) for trial in best_first(trials)[:TABLED]],
         "failures": _failures(trials),
         "collapse": collapse_curves(trials, history),
         "cost": sweep_cost(trials),
-        "facts": _sweep_facts(trials),
+        "facts": _sweep_facts(trials, candidates(study, objectives, 1)),
     }
 
 
@@ -65,7 +69,7 @@ def trials_of(
     unfinished = "running" if is_driven(study) else "interrupted"
     trials = [
         _trial(trial, unfinished, objectives, tracked.get(studies.identity(trial), {}))
-        for trial in study.get_trials(deepcopy=False)
+        for trial in studies.latest(study)
         if trial.state != TrialState.WAITING and not studies.interrupted(trial)
     ]
     return sorted(trials, key=lambda trial: trial.number)
@@ -109,11 +113,11 @@ def objectives_of(study: optuna.Study) -> tuple[str, ...]:
     return tuple(studies.shared_settings(study).get("sweep.objectives", ("r_mean",)))
 
 
-def _sweep_facts(trials: Sequence[Trial]) -> dict[str, str]:
+def _sweep_facts(trials: Sequence[Trial], best: Sequence[Candidate]) -> dict[str, str]:
     counted = Counter(trial.state for trial in trials)
     facts = {"trials": ", ".join(f"{counted[state]} {state}" for state in counted)}
-    if best := best_first(trials)[:1]:
-        facts["best trial"] = f"{best[0].number}, {best[0].r_mean:.2f} on val"
+    if best:
+        facts["best trial"] = f"{best[0].number}, on val {best[0].in_words()}"
     return facts
 
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, overload
 
 from raydd.code_version import code_version
 from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import Scores, ScoresOnTest, ScoresOnVal, by_published_choice, scores_on
 from raydd.protocols import HeldOutSplit, Workbench, changed
 from raydd.sets.provenance import selection_rule
@@ -55,11 +56,14 @@ def selected_scores(work: Workbench[Any], selection: str) -> Scores:
         captions = work.select(selection, config.distill.pairs, seed)
         return work.real_set(captions, work.real_rates_at(multiple), seed=seed)
 
-    def on_val(multiple: float) -> ScoresOnVal:
-        return score_students(work, pairs_at(multiple, 0), split=ScoresOnVal.split, seeds=[0])
+    def on_val(multiple: float) -> ScoresOnVal | None:
+        try:
+            return score_students(work, pairs_at(multiple, 0), split=ScoresOnVal.split, seeds=[0])
+        except NonFiniteError:
+            return None
 
     def score() -> Row:
-        multiple = best_multiple(on_val)
+        multiple = best_multiple(lambda multiples: [on_val(multiple) for multiple in multiples])
         scored: list[dict[str, float]] = []
         for seed in range(config.evaluate.seeds):
             pairs = pairs_at(multiple, seed)

@@ -40,6 +40,11 @@ class Log:
         last = self.steps[-count:] if count else []
         return {name: sum(step[name] for step in last) / len(last) for name in last[0]} if last else {}
 
+    def means_before(self, step: int, every: int) -> Points:
+        """Means of the metrics over each `every` steps that were done before `step`, and the `step` that ended them."""
+        ends = range(every, step, every) if every else ()
+        return [{"step": end, **Log(self.steps[end - every : end]).last_means(every)} for end in ends]
+
     def tensors(self) -> dict[str, Tensor]:
         """All notes, one tensor a column."""
         return _to_tensors(self.steps, _STEPS) | _to_tensors(self.collapse, _COLLAPSE)
@@ -89,10 +94,14 @@ class Phase:
     before: int = 0
     """Steps of the phases before this one."""
 
-    def point(self, step: int, metrics: dict[str, float], synthetic: SyntheticSet, collapse: Points) -> DistillPoint:
+    def point(
+        self, step: int, metrics: dict[str, float], synthetic: SyntheticSet, collapse: Points, earlier: Points
+    ) -> DistillPoint:
         """What a listener is told after so many steps of this phase."""
-        noted = [note | {"step": self.before + note["step"]} for note in collapse]
-        return DistillPoint(self.before + step, self.total, metrics, synthetic, noted)
+        collapse, earlier = (
+            [note | {"step": self.before + note["step"]} for note in notes] for notes in (collapse, earlier)
+        )
+        return DistillPoint(self.before + step, self.total, metrics, synthetic, collapse, earlier)
 
 
 def match(phase: Phase) -> Iterator[DistillPoint]:
@@ -104,14 +113,18 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     record, settings, before = phase.record, phase.settings, phase.before
     if record.complete:
         log = Log.of_tensors(record.read_tensors(CURVE))
-        yield phase.point(settings.steps, log.last_means(1), load_synthetic(record), log.collapse)
+        earlier = log.means_before(settings.steps, phase.every)
+        last = log.last_means(settings.steps - (int(earlier[-1]["step"]) if earlier else 0))
+        yield phase.point(settings.steps, last, load_synthetic(record), log.collapse, earlier)
         return
     reset_peak(phase.work.device)
     began = time.perf_counter()
     distillation, log = _begin(phase)
     preparing = time.perf_counter() - began
-    since, told = distillation.done, 0  # after an interruption all of the collapse once more: some may be lost
-    if not since:
+    # After an interruption all notes once more: what was told before it may be lost.
+    earlier, told = log.means_before(distillation.done + 1, phase.every), 0
+    since = int(earlier[-1]["step"]) if earlier else 0
+    if not distillation.done:
         _note_collapse(phase, distillation, log)
     while distillation.done < settings.steps:
         began = time.perf_counter()
@@ -134,10 +147,11 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
         if phase.every and distillation.done % phase.every == 0:
             means = log.last_means(distillation.done - since)
             since = distillation.done
-            yield phase.point(since, means, distillation.synthetic(), log.collapse[told:])
-            told = len(log.collapse)
+            yield phase.point(since, means, distillation.synthetic(), log.collapse[told:], earlier)
+            told, earlier = len(log.collapse), []
     synthetic = _finish(phase, distillation.synthetic(), log, preparing)
-    yield phase.point(settings.steps, log.last_means(settings.steps - since), synthetic, log.collapse[told:])
+    last = log.last_means(settings.steps - since)
+    yield phase.point(settings.steps, last, synthetic, log.collapse[told:], earlier)
 
 
 def _begin(phase: Phase) -> tuple[Distillation, Log]:

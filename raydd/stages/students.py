@@ -1,8 +1,8 @@
 """Students of a set of pairs, trained by the configured recipe, scored on a split, and their learning rates fitted."""
 
-import functools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal, overload
 
 from raydd.config import StudentsConfig
@@ -44,9 +44,9 @@ def score_students(
     checked, every = config.evaluate.choice == "best-on-split", max(1, config.students.epochs // CHECKS)
     checks: list[Scores] = []
 
-    def check(epoch: int, students: Any) -> None:
+    def check(epoch: int, students: Callable[[], Any]) -> None:
         if checked and epoch % every == 0:
-            checks.append(work.score(students, split))
+            checks.append(work.score(students(), split))
 
     for students in work.train_students(pairs, seeds, check):
         rounds = checks or [work.score(students, split)]
@@ -68,46 +68,8 @@ def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
 
 
-def last_val_scores(work: Choosing[Any], pairs: SyntheticSet) -> ScoresOnVal:
-    """Val scores of one student of a set, after its last epoch whatever `evaluate.choice` says.
-
-    Raises:
-        NonFiniteError: the student diverged.
-    """
-    (student,) = work.train_students(pairs, [0])
-    return work.val_scores(student)
-
-
-def best_multiple(score: Callable[[float], ScoresOnVal]) -> float:
-    """The power of two by which learning rates are multiplied: doubled from 1 while the score rises, or else halved.
-
-    Args:
-        score: val scores of a student at so many times its learning rates; one that diverges is worse than any other.
-
-    Raises:
-        NonFiniteError: students diverge at 1/32 of the learning rates too.
-    """
-
-    @functools.cache
-    def scored(multiple: float) -> float:
-        try:
-            return score(multiple).for_choice
-        except NonFiniteError:
-            if multiple == LEAST:
-                raise
-            return float("-inf")
-
-    best = 1.0
-    while best < MOST and scored(2 * best) > scored(best):
-        best *= 2
-    if best == 1.0:
-        while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == float("-inf")):
-            best /= 2
-    return best
-
-
 def fit_rates(work: Choosing[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
-    """The set with the LR multiplier that is best for one student on val, and the multiplier.
+    """The set with the LR multiplier that is best for one student on val, after its last epoch, and the multiplier.
 
     Learning rates are learned for students of a few steps. A student of a hundred epochs does better with several times
     those where the similarity is the identity, and with a part of them where pixels miss the features.
@@ -116,8 +78,53 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, f
         NonFiniteError: the student diverges at every learning rate.
     """
 
-    def at(multiple: float) -> SyntheticSet:
-        return replace(pairs, rate_image=multiple * pairs.rate_image, rate_text=multiple * pairs.rate_text)
+    def on_val(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
+        return [_val_scores(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
-    best = best_multiple(lambda multiple: last_val_scores(work, at(multiple)))
-    return at(best), best
+    best = best_multiple(on_val, side_by_side=work.side_by_side)
+    return pairs.at_multiple(best), best
+
+
+def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
+    """Val scores of one student; None where it diverged, which its embeddings may be the first to show."""
+    try:
+        return None if student is None else work.val_scores(student)
+    except NonFiniteError:
+        return None
+
+
+def best_multiple(
+    score: Callable[[Sequence[float]], Sequence[ScoresOnVal | None]], *, side_by_side: bool = False
+) -> float:
+    """The power of two by which learning rates are multiplied: doubled from 1 while the score rises, or else halved.
+
+    Args:
+        score: val scores of a student at each of some multiples of its learning rates, None for one that diverges.
+        side_by_side: ask for 1 and both its neighbours at once; they cost little more than one of them alone.
+
+    Raises:
+        NonFiniteError: students diverge at 1/32 of the learning rates too.
+    """
+    known: dict[float, float] = {}
+
+    def scored(*multiples: float) -> float:
+        asked = [multiple for multiple in multiples if multiple not in known]
+        if asked:
+            found = [-math.inf if one is None else one.for_choice for one in score(asked)]
+            known.update(zip(asked, found, strict=True))
+        return known[multiples[0]]
+
+    best = 1.0
+    if side_by_side:
+        scored(best, best / 2, 2 * best)
+    while best < MOST and scored(2 * best) > scored(best):
+        best *= 2
+    if best == 1.0:
+        while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == -math.inf):
+            best /= 2
+    if scored(best) == -math.inf:
+        raise NonFiniteError(
+            f"Students diverge at 1/{round(1 / LEAST)} of the learning rates too. Lower distill.start_rate or "
+            "distill.rate_lr."
+        )
+    return best

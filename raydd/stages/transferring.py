@@ -55,8 +55,7 @@ def transferred_scores(work: Workbench[Any], made: MadeSet, *, photographs: bool
 
     def score() -> list[dict[str, float]]:
         moved = _moved(work, made, photographs)
-        raised = replace(moved, rate_image=_HEADROOM * moved.rate_image, rate_text=_HEADROOM * moved.rate_text)
-        return _scores(work, fit_rates(work, raised)[0])
+        return _scores(work, fit_rates(work, moved.at_multiple(_HEADROOM))[0])
 
     return _kept(work, made, {"row": "photographs" if photographs else "pixels"}, score)
 

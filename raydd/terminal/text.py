@@ -41,17 +41,36 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: int, real: int) -> str:
+    """What a set is worth, in a sentence: its mean r_mean as a share of full data's, beside that of random pairs.
+
+    Args:
+        rows: what `Scores.as_json` gives, of `synthetic` and of the baselines.
+        pairs: synthetic pairs.
+        real: all real training pairs.
+
+    Returns:
+        Empty without a row of full data, or where that has no score above 0.
+    """
+    means = {name: row["r_mean"]["mean"] for name, row in rows.items()}
+    if not means.get("full"):
+        return ""
+    share = {name: f"{100 * mean / means['full']:.0f} %" for name, mean in means.items()}
+    said = f"{pairs} synthetic pairs keep {share['synthetic']} of what {real} real pairs give"
+    return f"{said}; random pairs keep {share['random']}." if "random" in share else f"{said}."
+
+
 COLUMNS = ("IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "r_mean")
 
 
 def scores_table(
     rows: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str, columns: Sequence[str] = COLUMNS
 ) -> Table:
-    """Mean ± standard deviation of each metric; a row is what `Scores.as_json` gives."""
-    table = Table(title=title)
+    """Mean and standard deviation of each metric, in 80 columns; a row is what `Scores.as_json` gives."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("trained on")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for name, row in rows.items():
-        table.add_row(name, *(f"{row[column]['mean']:.1f} ± {row[column]['std']:.1f}" for column in columns))
+        table.add_row(name, *(f"{row[column]['mean']:.1f}±{row[column]['std']:.1f}" for column in columns))
     return table

@@ -97,11 +97,19 @@ COLUMNS = (
 )
 
 
-def keep_view(address: str) -> str:
-    """Keep the view with the experiment; gives the address of its page, below the server's."""
+def keep_view(address: str, sweep: str = "") -> str:
+    """Keep the view with the experiment; gives the address of its page, below the server's.
+
+    Args:
+        address: the server's.
+        sweep: the sweep whose runs it shows; all runs if it is empty or none of its runs has been tracked.
+    """
     connection = connect(address)
+    wanted = f"tags.`sweep` = '{sweep}'" if sweep and "'" not in sweep else ""
+    if wanted and not connection.client.search_runs([connection.experiment], wanted, max_results=1):
+        wanted = ""
     view = {
-        "searchFilter": "",
+        "searchFilter": wanted,
         "orderByKey": "metrics.`val/r_mean`",
         "orderByAsc": False,
         "startTime": "ALL",

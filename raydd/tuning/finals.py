@@ -1,18 +1,19 @@
 """The finals: the best trials again in the space that counts, all student seeds, scored on val and then on test."""
 
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayError
-from scipy.stats import rankdata
 
 from raydd import stages
 from raydd.cluster.claims import Claimant, share_making
 from raydd.cluster.connect import reason_of
 from raydd.config import Config
+from raydd.evaluate.significance import spearman
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, open_workbench
 from raydd.settings import with_settings
@@ -28,6 +29,22 @@ class Candidate:
     settings: Mapping[str, Any]
     cheap: float
     """Its val r_mean as a trial."""
+    draws: tuple[float, ...] = ()
+    """Val r_mean of its new draws, if it was measured again."""
+    error: float = math.nan
+    """Standard error of their mean."""
+
+    @property
+    def r_mean(self) -> float:
+        """What it is known by: the mean over the new draws, or else its score as a trial."""
+        return statistics.fmean(self.draws) if self.draws else self.cheap
+
+    def in_words(self) -> str:
+        """The score with what is known of its error."""
+        if not self.draws:
+            return f"{self.cheap:.2f} (one draw, the best of many)"
+        error = "" if math.isnan(self.error) else f" ± {self.error:.2f}"
+        return f"{self.r_mean:.2f}{error} (mean of {len(self.draws)} new draws; {self.cheap:.2f} as a trial)"
 
 
 @dataclass(frozen=True)
@@ -106,9 +123,4 @@ def score_finalist(base: Config, candidate: Candidate, listings: Listings, claim
 
 def rank_correlation(finalists: Sequence[Finalist]) -> float | None:
     """Spearman's correlation of the cheap val scores and the finals'; None for fewer than three finalists."""
-    if len(finalists) < 3:
-        return None
-    ranks = np.array([rankdata([getattr(one, name) for one in finalists]) for name in ("cheap", "r_mean")])
-    if (ranks.std(axis=1) == 0).any():  # all equal: no order to compare
-        return None
-    return float(np.corrcoef(ranks)[0, 1])
+    return spearman([one.cheap for one in finalists], [one.r_mean for one in finalists])

@@ -1,10 +1,15 @@
 """One driver a sweep: a mark in the study that says who runs it, renewed as long as that process lives.
 
 Trials that are RUNNING while nobody holds the mark are orphans; with two drivers, each would take the other's for such.
+The mark is an attribute of the study. It is only ever replaced by one statement that says what it replaces, so that of
+two drivers that found the study free one gets it.
 """
 
+import _thread
 import contextlib
+import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -14,13 +19,18 @@ from typing import Any
 
 import optuna
 import psutil
+import sqlalchemy as sql
+from sqlalchemy.exc import IntegrityError
 
 from raydd.errors import ConfigError
+from raydd.tuning.database import patiently
 
 BEAT_SECONDS = 10.0
-PATIENCE_SECONDS = 60.0  # a driver on another machine, silent for so long, is taken for dead
+PATIENCE_SECONDS = 90.0  # a driver on another machine, silent for so long, is taken for dead
 
 _DRIVER = "driver"
+_FREE = "null"  # the mark, as JSON, of a study that nobody drives
+_MARKS = sql.table("study_user_attributes", sql.column("study_id"), sql.column("key"), sql.column("value_json"))
 
 
 @contextlib.contextmanager
@@ -28,44 +38,103 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
     """Be the study's only driver inside the block.
 
     Raises:
-        ConfigError: another process drives this sweep.
+        ConfigError: another process drives this sweep, or took it over while this one was cut off from the database.
     """
-    if mark := _living(study):
-        raise ConfigError(
-            f"The sweep {study.study_name!r} is being run by process {mark['pid']} on {mark['host']}. "
-            "Wait for it, end it, or give this one another sweep.name."
-        )
-    study.set_user_attr(_DRIVER, _mark())
-    left = threading.Event()
+    mark = _take(study)
+    left, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
+        nonlocal mark
         while not left.wait(beat_seconds):
-            study.set_user_attr(_DRIVER, _mark())
+            if not _replace(study, mark, renewed := _renewed(mark)):
+                lost.set()
+                _thread.interrupt_main()
+                return
+            mark = renewed
 
     thread = threading.Thread(target=beat, name="driving", daemon=True)
     thread.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if lost.is_set():
+            raise _taken(study) from None
+        raise
     finally:
         left.set()
         thread.join()
-        study.set_user_attr(_DRIVER, None)
+        _replace(study, mark, _FREE)
 
 
 def is_driven(study: optuna.Study) -> bool:
     """Whether a process that runs this sweep still lives."""
-    return _living(study) is not None
-
-
-def _living(study: optuna.Study) -> dict[str, Any] | None:
-    """The mark of the driver that runs this sweep; None if there is none, or if it is dead."""
     mark = study.user_attrs.get(_DRIVER)
-    return mark if mark and _lives(mark) else None
+    return bool(mark) and _lives(mark)
 
 
-def _mark() -> dict[str, Any]:
+def _take(study: optuna.Study) -> str:
+    """Put this process's mark into a study that is free or whose driver is dead."""
+    while True:
+        found = _read(study)
+        if found and (holder := json.loads(found)) and _lives(holder):
+            raise _taken(study)
+        if _replace(study, found, mark := _new_mark()):
+            return mark
+
+
+def _taken(study: optuna.Study) -> ConfigError:
+    mark = study.user_attrs.get(_DRIVER) or {"pid": "unknown", "host": "another machine"}
+    return ConfigError(
+        f"The sweep {study.study_name!r} is being run by process {mark['pid']} on {mark['host']}. "
+        "Wait for it, end it, or give this one another sweep.name."
+    )
+
+
+def _read(study: optuna.Study) -> str | None:
+    """The mark as it is written in the database; None if there never was one."""
+    wanted = sql.select(_MARKS.c.value_json).where(*_row(study))
+
+    def read() -> str | None:
+        with _engine(study).connect() as connection:
+            return connection.execute(wanted).scalar_one_or_none()
+
+    return patiently()(read)
+
+
+def _replace(study: optuna.Study, before: str | None, after: str) -> bool:
+    """Write a mark in the place of one; False if that one is not there any more."""
+    if before is None:
+        statement = sql.insert(_MARKS).values(study_id=study._study_id, key=_DRIVER, value_json=after)
+    else:
+        statement = sql.update(_MARKS).where(*_row(study), _MARKS.c.value_json == before).values(value_json=after)
+
+    def write() -> bool:
+        try:
+            with _engine(study).begin() as connection:
+                return connection.execute(statement).rowcount == 1
+        except IntegrityError:  # somebody else wrote the first one
+            return False
+
+    return patiently()(write) or _read(study) == after  # it may have been heard although the answer was lost
+
+
+def _row(study: optuna.Study) -> tuple[sql.ColumnElement[bool], ...]:
+    return _MARKS.c.study_id == study._study_id, _MARKS.c.key == _DRIVER
+
+
+def _engine(study: optuna.Study) -> sql.Engine:
+    storage: Any = study._storage
+    return getattr(storage, "_backend", storage).engine  # behind Optuna's cache
+
+
+def _new_mark() -> str:
     process = psutil.Process()
-    return {"host": _host(), "pid": os.getpid(), "begun": process.create_time(), "beat": time.time()}
+    mark = {"host": _host(), "pid": os.getpid(), "begun": process.create_time(), "driver": secrets.token_hex(4)}
+    return json.dumps({**mark, "beat": time.time()})
+
+
+def _renewed(mark: str) -> str:
+    return json.dumps({**json.loads(mark), "beat": time.time()})
 
 
 def _lives(mark: dict[str, Any]) -> bool:

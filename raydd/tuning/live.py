@@ -16,8 +16,10 @@ from rich.text import Text
 from raydd.cluster.trial_report import TrialReport
 from raydd.terminal.console import open_console, visible
 from raydd.terminal.text import brief, duration, sparkline
+from raydd.tuning import study as studies
 
 LOSS = "distill/loss"  # the curve that is drawn small
+_WORDS = {"complete": "complete", "pruned": "stopped as weak", "diverged": "diverged", "fail": "failed"}
 _REFRESH = 2.0  # times a second
 
 
@@ -50,7 +52,7 @@ class LiveTable:
         Args:
             name: the sweep's.
             wanted: trials in all.
-            done: trials of earlier commands, by state.
+            done: trials of earlier commands, by outcome.
             at_once: trials that run together, to tell the time left.
             best: number, val r_mean and settings of the best trial of earlier commands.
             expected: seconds that the trials may take, until the first one has ended.
@@ -93,7 +95,8 @@ class LiveTable:
         """A trial is over."""
         trial = self._running.pop(number)
         seconds = self._clock() - trial.begun
-        self._done[state.name.lower()] += 1
+        if not report.again:
+            self._done[studies.outcome(state, reason)] += 1
         if state == TrialState.COMPLETE:
             self._durations.append(seconds)
             if self._best is None or report.r_mean > self._best[1]:
@@ -108,8 +111,8 @@ class LiveTable:
 
     @property
     def finished(self) -> int:
-        """Trials that are over, those of earlier commands included."""
-        return self._done.total()
+        """Trials that are over and count, those of earlier commands included."""
+        return studies.counted(self._done)
 
     def seconds_left(self) -> float:
         """A guess of the time left, from the trials that ran to their end; before that, what was expected."""
@@ -139,11 +142,7 @@ class LiveTable:
         return Group(self._headline(), *self._best_line(), table)
 
     def _headline(self) -> Text:
-        states = ", ".join(
-            f"{self._done[state]} {word}"
-            for state, word in (("complete", "complete"), ("pruned", "stopped as weak"), ("fail", "failed"))
-            if self._done[state]
-        )
+        states = ", ".join(f"{self._done[state]} {word}" for state, word in _WORDS.items() if self._done[state])
         left = self.seconds_left()
         return Text.assemble(
             (f"sweep {self._name} ", "bold"),

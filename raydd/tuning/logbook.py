@@ -48,7 +48,7 @@ class Logbook:
         self._sweep = tracking.run(config.sweep.name, ("raydd.sweep", study))
         self._runs: dict[int, Run] = {}
         self._sweep.params(_params(config))
-        self._sweep.tags({"code": code_version()})
+        self._sweep.tags({"code": code_version(), "sweep": config.sweep.name})
 
     def catch_up(self, study: optuna.Study) -> None:
         """Log the trials that are over in the study and not in MLflow: their driver ended before it could.
@@ -89,7 +89,7 @@ class Logbook:
         name = f"final-{number}: {in_words(params, finalist.settings)}"
         run = self._tracking.run(name, ("raydd.final", f"{self._study}/{number}"), self._sweep)
         run.params(params)
-        run.tags(_filters(params, "final"))
+        run.tags({**_filters(params, "final"), "sweep": self._config.sweep.name})
         picture = (
             "figures/synthetic_pairs.png" if params.get("distill.space") != "features" else "figures/similarity.png"
         )
@@ -130,15 +130,16 @@ class Logbook:
         name = f"trial-{number}: {in_words(params, settings)}"
         run = self._tracking.run(name, (_TRIAL, f"{self._study}/{number}"), self._sweep)
         run.params(params)
-        run.tags(_filters(params, "trial"))
+        run.tags({**_filters(params, "trial"), "sweep": self._config.sweep.name})
         run.describe(lambda id: _description(params, settings, id, "figures/similarity.png"))
         return run
 
     def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
         """Log a trial's end, `report` having its whole curve."""
-        run.tags({"raydd.state": state.name, "raydd.reason": reason})
+        run.tags({"raydd.state": state.name, "raydd.reason": reason, "node": report.node, "gpu": report.gpu})
         if state == TrialState.COMPLETE:
             run.curve([{"step": report.step, "seconds": report.seconds, "bytes": report.bytes}])
+            run.curve([{"step": report.step, "peak_bytes": report.peak_bytes}])
             self._log_set(run, self._record(report.record))
             for prefix in ("collapse/", "distill/", "val/"):
                 run.figure(

@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from ray.exceptions import GetTimeoutError
 from rich.table import Table
 
-from raydd.config import Config
+from raydd.config import Config, SweepConfig
 from raydd.cost.bytes import trial_bytes
-from raydd.cost.seconds import expert_seconds, pixel_seconds, trial_seconds
+from raydd.cost.seconds import core_speed, expert_seconds, pixel_seconds, trial_seconds
 from raydd.errors import ConfigError
 from raydd.protocols import Workbench, open_workbench, trial_settings
 from raydd.secrets_hidden import hide_password
@@ -22,6 +22,9 @@ from raydd.settings import with_settings
 from raydd.terminal.text import duration
 from raydd.tuning import study as studies
 from search_spaces import Space
+
+GPU_SPEED = 1e12  # floating-point operations a second of one trial on a GPU, which small products do not fill
+WORKERS_SECONDS = 30.0  # of experts that are worth Ray Train's workers, which take ten to start
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,25 @@ class Plan:
     """Shared records of the base settings: name, and what of it is there."""
     seconds: float
     """Expected time of the trials to run; NaN if there is nothing to go by."""
+    assumed: str
+    """What that time takes for granted; empty if it is measured."""
     final_seconds: float
     """Expected time of a finalist's pixels on one core; NaN if there is nothing to go by, 0 if there are none."""
 
     @property
     def finished(self) -> int:
         """Trials that count already."""
-        return self.done.total()
+        return studies.counted(self.done)
 
     @property
     def left(self) -> int:
         """Trials to run."""
         return max(0, self.config.sweep.trials - self.finished)
+
+    @property
+    def _first(self) -> str:
+        known = len(self.space.first)
+        return f"{known} published or default settings first" if self.config.sweep.first else "from a cold start"
 
     def table(self) -> Table:
         """The plan for the terminal."""
@@ -68,24 +78,39 @@ class Plan:
         """The plan's lines but for its places: name and text."""
         sweep = self.config.sweep
         done = ", ".join(f"{count} {state}" for state, count in sorted(self.done.items()) if count)
-        share = f"{sweep.cpus:g} CPU" + (f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else "")
+        gpus = f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else ", a share of a GPU" if sweep.gpus else ""
+        share = f"{sweep.cpus:g} CPU{gpus}"
         together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
         hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
+        hours += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
-        seconds = unknown if math.isnan(self.seconds) else f"about {duration(self.seconds)}"
+        one_by_one = "" if self.at_once else ", one after another"
+        known = not math.isnan(self.seconds)
+        seconds = f"about {duration(self.seconds)}{one_by_one}{self.assumed}" if known else unknown
+        draws = f"the best {sweep.drawn_again} again with {sweep.draws} new draws each, on val"
         finals = f"the best {sweep.finalists} again on {self.config.distill.space}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
         if self.final_seconds > 0:
             finals += f", about {duration(self.final_seconds)} of one core each"
         return [
-            ("space", f"{self.space.name}, {len(self.space.first)} published or default settings first"),
+            ("space", f"{self.space.name}, {self._first}"),
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
             ("resources", f"{share} a trial, {together}"),
-            ("objectives", ", ".join(sweep.objectives) + (", weak trials are stopped" if sweep.stop_weak else "")),
+            ("objectives", ", ".join(sweep.objectives)),
+            ("rungs", _rungs(sweep)),
             *self.records,
             ("time", seconds if self.left else "none"),
+            ("new draws", draws if sweep.drawn_again else "none"),
             ("finals", finals if sweep.finalists else "none"),
         ]
+
+
+def _rungs(sweep: SweepConfig) -> str:
+    if not sweep.rungs:
+        return "none"
+    scored = f"{sweep.rung_students} students" if sweep.rung_students else "ridge regression"
+    stopped = f"weak trials are stopped ({sweep.pruner})" if sweep.pruner != "none" else "no trial is stopped"
+    return f"after {', '.join(map(str, sweep.rungs))} % of the steps, scored by {scored}; {stopped}"
 
 
 def make_plan(
@@ -96,13 +121,13 @@ def make_plan(
     Args:
         work: the workbench of the base settings.
         space: what is searched.
-        drawn: its first trials, then random ones: what trials may be like.
+        drawn: what trials may be like, in their order: the first ones, if they are tried, then random ones.
         study: the sweep's, if it was started before.
         at_once: trials that run together; 0 where nobody knows.
     """
     config = work.config
     done = studies.counts(study) if study else Counter()
-    left = max(0, config.sweep.trials - done.total())
+    left = max(0, config.sweep.trials - studies.counted(done))
     count, epochs = config.experts.count, config.distill.expert_epochs
     if not (prepared := work.is_prepared):
         records = ("features", f"to make: {work.reads}"), ("experts", f"to make: {count} for each recipe of the trials")
@@ -113,43 +138,85 @@ def make_plan(
             ("features", f"there: {work.reads}"),
             ("experts", f"{count - missing} of {count} there in the base recipe"),
         )
-        coming = drawn[done.total() :][:left] or drawn
-        shared = work.store, work.progress, work.opened
-        trials = [open_workbench(with_settings(trial, trial_settings(config)), *shared) for trial in coming]
-        seconds = _expected(work, study, trials, left) / max(1, at_once)
-    return Plan(config, space, done, at_once, prepared, records, seconds, _final_seconds(work))
+        seconds = _expected(work, study, coming_trials(work, drawn, done.total(), left), left) / max(1, at_once)
+    assumed = (
+        "" if not config.sweep.gpus or _measured(study) else f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial"
+    )
+    return Plan(config, space, done, at_once, prepared, records, seconds, assumed, _final_seconds(work))
+
+
+def coming_trials(work: Workbench[Any], drawn: Sequence[Config], done: int, left: int) -> list[Workbench[Any]]:
+    """What the trials to come may be like, each on a workbench that shares what the given one opened."""
+    shared, settings = (work.store, work.progress, work.opened), trial_settings(work.config)
+    return [open_workbench(with_settings(trial, settings), *shared) for trial in drawn[done:][:left] or drawn]
+
+
+def sharing_experts(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
+    """The trials whose experts another one of them reads too, if making what is missing is worth starting workers."""
+    readers = Counter(trial.experts_record.fingerprint for trial in trials)
+    sharing = [trial for trial in trials if readers[trial.experts_record.fingerprint] > 1]
+    worth = not sharing or sharing[0].feature_widths is None or _expert_seconds(sharing) > WORKERS_SECONDS
+    return sharing if worth else []
 
 
 def _final_seconds(work: Workbench[Any]) -> float:
-    if work.config.sweep.gpus or work.feature_widths is None:
+    if work.config.sweep.gpus or work.config.distill.protocol == "encoder":
         return math.nan
     return pixel_seconds(work.config) if work.config.sweep.finalists else 0.0
 
 
 def _expected(work: Workbench[Any], study: optuna.Study | None, coming: Sequence[Workbench[Any]], trials: int) -> float:
-    """Seconds of the trials one after the other: as the complete ones took, else estimated, on CPUs alone."""
+    """Seconds of the trials one after the other: as the complete ones took, else estimated."""
+    if times := _measured(study):
+        return trials * sum(times) / len(times)
+    if (widths := work.feature_widths) is None:
+        return math.nan
+    mean = sum(trial_seconds(trial.config, *widths) / _speed_up(trial.config, widths[0]) for trial in coming) / len(
+        coming
+    )
+    return trials * mean + (_expert_seconds(coming) if trials else 0.0)
+
+
+def _measured(study: optuna.Study | None) -> list[float]:
+    """Seconds that each complete trial took."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
-    times = [
+    return [
         (trial.datetime_complete - trial.datetime_start).total_seconds()
         for trial in complete
         if trial.datetime_complete and trial.datetime_start
     ]
-    if times:
-        return trials * sum(times) / len(times)
-    if work.config.sweep.gpus or (widths := work.feature_widths) is None:
-        return math.nan
-    recipes = {(trial.experts_record.fingerprint, trial.config.distill.expert_epochs): trial for trial in coming}
-    experts: dict[str, float] = {}  # by recipe, which trials share, to the last epoch that any of them reads
-    for (recipe, epochs), trial in recipes.items():
-        missing = len(trial.open_experts().missing(epochs))
-        seconds = missing * expert_seconds(trial.config, *widths, len(work.captions.train.texts))
-        experts[recipe] = max(seconds, experts.get(recipe, 0.0))
-    mean = sum(trial_seconds(trial.config, *widths) for trial in coming) / len(coming)
-    return trials * mean + (sum(experts.values()) if trials else 0.0)
+
+
+def _speed_up(config: Config, image_width: int) -> float:
+    """How much faster than one core a trial computes."""
+    if not config.sweep.gpus:
+        return 1.0
+    return GPU_SPEED / core_speed(config.experts.width or image_width, config.distill.minibatch_size)
+
+
+def _expert_seconds(trials: Sequence[Workbench[Any]]) -> float:
+    """Seconds of one core for the experts that the store lacks of what these trials read."""
+    recipes = {
+        (trial.experts_record.fingerprint, trial.config.experts.count, trial.config.distill.expert_epochs): trial
+        for trial in trials
+    }
+    # By recipe, which trials share: as many as any of them reads, to the last epoch that any of them reads.
+    experts: dict[str, float] = {}
+    for (recipe, _, epochs), trial in recipes.items():
+        if (missing := len(trial.open_experts().missing(epochs))) and (widths := trial.feature_widths):
+            seconds = missing * expert_seconds(trial.config, *widths, len(trial.captions.train.texts))
+            seconds /= _speed_up(trial.config, widths[0])
+            experts[recipe] = max(seconds, experts.get(recipe, 0.0))
+    return sum(experts.values())
 
 
 def with_gpu_share(
-    config: Config, drawn: Sequence[Config], widths: tuple[int, int] | None, *, wait: float = 0.0
+    config: Config,
+    drawn: Sequence[Config],
+    widths: tuple[int, int] | None,
+    *,
+    wait: float = 0.0,
+    dry_run: bool = False,
 ) -> Config:
     """The config with `sweep.gpus` -1 replaced by the share of this cluster's GPUs that its largest trial needs.
 
@@ -158,12 +225,15 @@ def with_gpu_share(
         drawn: configs of trials, from the search space.
         widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU.
         wait: seconds for a cluster that has no GPU yet to start a machine with one.
+        dry_run: leave it at -1 where no GPU is there now.
 
     Raises:
         ConfigError: no GPU came in time, or a trial does not fit on one.
     """
     if config.sweep.gpus >= 0:
         return config
+    if dry_run and not ray.cluster_resources().get("GPU"):
+        return config  # to know, a machine would have to be started
     size = _gpu_bytes(wait)
     if widths is None:
         return with_settings(config, {"sweep.gpus": 1.0})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from raydd.settings import to_yaml, with_settings
 from raydd.terminal.text import brief
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate, Finalist, rank_correlation
+from raydd.tuning.redraws import draws_of, standard_error
+from raydd.tuning.samplers import STARTUP_TRIALS
 
 RESULT, SETTINGS = "result.json", "best.yaml"
 
@@ -44,7 +47,7 @@ class SweepResult:
     front: tuple[int, ...]
     """Complete trials that no other one beats in every objective."""
     best: Candidate | None
-    """The best trial by val; None if none was complete."""
+    """The best trial by val, measured again where `sweep.drawn_again` says so; None if none was complete."""
     finalists: tuple[Finalist, ...]
     """The best on val first."""
 
@@ -73,7 +76,7 @@ class SweepResult:
             "objectives": self.objectives,
             "trials": {"complete": self.scores, "stopped": self.stopped, "failed": self.failed},
             "front": [{"trial": number, **self._objectives(number)} for number in self.front],
-            "best": dataclasses.asdict(self.best) if self.best else None,
+            "best": self._best(),
             "finalists": [dataclasses.asdict(finalist) for finalist in self.finalists],
             "rank_correlation": self.rank_correlation,
             "settings": dict(self.settings),
@@ -97,10 +100,17 @@ class SweepResult:
                 )
         if self.best:
             space = trial_settings(self.config).get("distill.space", self.config.distill.space)
-            parts.append(f"best trial: {self.best.number}, val r_mean {self.best.cheap:.2f} on {space}")
+            parts.append(f"best trial: {self.best.number}, val r_mean on {space} {self.best.in_words()}")
         if self.settings:
             parts.append(f"best settings: {brief(self.settings)}")
         return Group(*parts)
+
+    def _best(self) -> dict[str, Any] | None:
+        """The best trial for JSON, which has no NaN."""
+        if self.best is None:
+            return None
+        error = self.best.error
+        return {**dataclasses.asdict(self.best), "error": None if math.isnan(error) else error}
 
     def _objectives(self, number: int) -> dict[str, float]:
         return dict(zip(self.objectives, self.points[number], strict=True))
@@ -135,14 +145,14 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
     place = objectives.index("r_mean")
     complete = studies.ranked(study, objectives)
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-    failed = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    failed = [trial for trial in studies.over(study) if trial.state == TrialState.FAIL]
     return SweepResult(
         name=study.study_name,
         config=config,
         objectives=objectives,
         scores={studies.identity(trial): trial.values[place] for trial in complete},
         stopped={studies.identity(trial): studies.last_score(trial) for trial in pruned},
-        failed={studies.identity(trial): studies.reason(trial) for trial in failed if not studies.interrupted(trial)},
+        failed={studies.identity(trial): studies.reason(trial) for trial in failed},
         points={studies.identity(trial): tuple(trial.values) for trial in complete},
         front=tuple(studies.identity(trial) for trial in studies.pareto_front(study)),
         best=candidates(study, objectives, 1)[0] if complete else None,
@@ -151,12 +161,19 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
 
 
 def candidates(study: optuna.Study, objectives: Sequence[str], count: int) -> list[Candidate]:
-    """The best trials by val r_mean."""
-    place = list(objectives).index("r_mean")
-    return [
-        Candidate(studies.identity(trial), studies.settings(trial), trial.values[place])
-        for trial in studies.ranked(study, objectives)[:count]
+    """The best trials: those that were measured again by the mean of their new draws, then the others by val r_mean."""
+    place, drawn = list(objectives).index("r_mean"), draws_of(study)
+    found = [
+        Candidate(
+            (number := studies.identity(trial)),
+            studies.settings(trial),
+            trial.values[place],
+            tuple(drawn.get(number, ())),
+            standard_error(drawn.get(number, ()), list(drawn.values())),
+        )
+        for trial in studies.ranked(study, objectives)
     ]
+    return sorted(found, key=lambda one: (not one.draws, -one.r_mean))[:count]
 
 
 def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, float]:
@@ -167,7 +184,7 @@ def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, flo
     place = list(objectives).index("r_mean")
     complete = studies.ranked(study, objectives)
     unknown = dict.fromkeys(complete[0].params if complete else (), 0.0)
-    if len(complete) < studies.STARTUP_TRIALS:
+    if len(complete) < STARTUP_TRIALS:
         return unknown
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that low targets count as good, which the sign below heeds

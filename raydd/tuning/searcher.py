@@ -5,6 +5,7 @@ its early value, and fails when a study is ahead of Tune's snapshot; here the st
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,9 @@ from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
+from raydd.tuning.pruning import passed_rungs
+from raydd.tuning.samplers import renew_sampler
+from raydd.tuning.steering import Order
 from search_spaces import Space
 
 
@@ -38,7 +42,7 @@ class Listener(Protocol):
 @dataclass
 class _Running:
     trial: optuna.Trial
-    noted: int = 0  # the last step whose score the study has
+    failure: str = ""  # that it reported; it may go on in a fresh process all the same
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def new_in(self, report: TrialReport) -> TrialReport:
@@ -59,10 +63,13 @@ class StudySearch(Searcher):
         objectives: Sequence[str],
         listeners: Sequence[Listener] = (),
         *,
+        wanted: int,
+        max_failures: int = 0,
         seed: int = 0,
-        at_once: int = 0,
+        sampler: str = "auto",
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
+        order: Callable[[], Order] = lambda: "go-on",
     ) -> None:
         """Search a study.
 
@@ -71,31 +78,43 @@ class StudySearch(Searcher):
             space: suggests the settings of a trial.
             objectives: names of the report's values, in the order of the study's directions.
             listeners: told of every trial.
+            wanted: trials that the study is to have in the end; failed ones do not count.
+            max_failures: so many in a row that failed for the same reason are the last ones; 0 for any number.
             seed: seed of the sampler.
-            at_once: trials that may run together; 0 leaves that to Tune.
+            sampler: `sweep.sampler`.
             deadline: when no more trials are started, by `clock`, in seconds.
             clock: what the deadline is read from.
+            order: asked before each trial: go-on, pause, or stop.
         """
         super().__init__()
         self._study, self._space, self._objectives = study, space, tuple(objectives)
-        self._listeners, self._seed, self._at_once = tuple(listeners), seed, at_once
-        self._deadline, self._clock = deadline, clock
+        self._listeners, self._seed, self._wanted = tuple(listeners), seed, wanted
+        self._max_failures, self._failed_alike, self._last_failure = max_failures, 0, ""
+        self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
+        self._finished = studies.finished(study)
         self._running: dict[str, _Running] = {}
-        self.asked_again = 0
-        """Trials whose settings were queued anew, since the store, the disk or a lost node failed them."""
 
     @property
     def running(self) -> int:
         """Trials that were handed to Tune and have not ended."""
         return len(self._running)
 
+    @property
+    def gave_up(self) -> str:
+        """The reason for which so many trials in a row failed that no more are started; empty while all is well."""
+        return self._last_failure if 0 < self._max_failures <= self._failed_alike else ""
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's number and dotted settings, None while enough are running, FINISHED past the deadline."""
-        if self._clock() >= self._deadline:
+        """The next trial's number, dotted settings, and the rungs that it passed before it was interrupted.
+
+        None while those that run are enough, FINISHED if no more shall be.
+        """
+        order = self._order()
+        if order == "stop" or self._clock() >= self._deadline or self.gave_up or self._finished >= self._wanted:
             return Searcher.FINISHED
-        if self._at_once and len(self._running) >= self._at_once:
-            return None
-        studies.renew_sampler(self._study, self._seed)
+        if order == "pause" or self._finished + len(self._running) >= self._wanted:
+            return None  # one of those that run may fail
+        renew_sampler(self._study, self._seed, self._sampler)
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)
@@ -103,14 +122,19 @@ class StudySearch(Searcher):
         number = studies.identity(trial)
         for listener in self._listeners:
             listener.started(number, settings)
-        return {"number": number, "settings": settings}
+        passed = passed_rungs(self._study, number) if number != trial.number else []
+        return {"number": number, "settings": settings, "passed": passed}
+
+    def trial(self, trial_id: str) -> optuna.Trial:
+        """The study's trial behind a running one of Tune's."""
+        return self._running[trial_id].trial
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note a score on the way; Tune does not tell of the one at which it stops a trial."""
+        """Tell the listeners; Tune does not tell of the report at which it stops a trial."""
         running, report = self._running[trial_id], TrialReport.of(result)
+        running.failure = report.failure
         if report.failure:
             return
-        self._note(running, report)
         self._tell(running, running.new_in(report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -120,24 +144,22 @@ class StudySearch(Searcher):
         if (rest := running.new_in(last)).curve:  # Tune did not tell of it if it stopped the trial
             self._tell(running, rest)
         report = replace(last, curve=running.curve)
-        why = self._why_failed(report, error)
+        why = self._why_failed(report, running.failure if error else "", error)
         if not report.again:  # before the end is told: whoever finds the trial over finds its report too
             trial.set_user_attr(studies.REPORT, asdict(report))
         if why:
             state = TrialState.FAIL
             if report.again:
-                self.asked_again += 1
                 studies.ask_again(self._study, trial)
             else:
                 studies.fail(self._study, trial, why)
         elif report.finished:
             state = TrialState.COMPLETE
-            self._note(running, report)
             self._study.tell(trial, [report.objective(name) for name in self._objectives])
         else:
             state = TrialState.PRUNED
-            self._note(running, report)
             self._study.tell(trial, state=state)
+        self._count(state, why)
         for listener in self._listeners:
             listener.ended(studies.identity(trial), state, report, why)
 
@@ -152,9 +174,17 @@ class StudySearch(Searcher):
         """Nothing: Tune keeps a copy of the searcher among its notes, which are never read back."""
         return {}
 
-    def _why_failed(self, report: TrialReport, error: bool) -> str:
+    def _count(self, state: TrialState, why: str) -> None:
+        if studies.outcome(state, why) != "fail":
+            self._finished += 1
+            self._failed_alike = 0
+            return
+        alike = _without_numbers(why) == _without_numbers(self._last_failure)
+        self._failed_alike, self._last_failure = (self._failed_alike if alike else 0) + 1, why
+
+    def _why_failed(self, report: TrialReport, before: str, error: bool) -> str:
         if error:
-            return "the trial's process died each time it was started (killed, or out of memory)"
+            return before or "the trial's process died each time it was started (killed, or out of memory)"
         if report.failure:
             return report.failure
         if not report.steps:
@@ -168,9 +198,7 @@ class StudySearch(Searcher):
         for listener in self._listeners:
             listener.reported(studies.identity(running.trial), report)
 
-    def _note(self, running: _Running, report: TrialReport) -> None:
-        if len(self._objectives) > 1 or not math.isfinite(report.r_mean):
-            return  # Optuna keeps scores on the way for a single objective only
-        if report.step > running.noted:  # a trial that was started again repeats itself
-            running.trial.report(report.r_mean, report.step)
-            running.noted = report.step
+
+def _without_numbers(why: str) -> str:
+    """What failures of one kind have in common: they differ in steps, sizes, addresses and GPUs."""
+    return re.sub(r"0x[0-9a-f]+|\d+", "#", why)

@@ -4,27 +4,23 @@ Nothing else needs to survive: a trial's work is in the store, and Ray Tune's ow
 that was killed leaves RUNNING trials behind; the next one marks them and asks for the same settings again.
 """
 
+import re
 import secrets
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import optuna
-import tenacity
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import DatabaseError
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.data.encoders import image_identity, text_identity
-from raydd.errors import ConfigError, nearest
+from raydd.errors import ConfigError, NonFiniteError, nearest
 from raydd.outside import source_identity
-from raydd.secrets_hidden import hidden, hide_password
+from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten
+from raydd.tuning.database import open_storage
 from search_spaces import Space
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
@@ -33,10 +29,12 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "bytes": "minimize",
 }
 INTERRUPTED = "interrupted"
+LATEST = "latest"  # stands for a sweep's name where a command only looks
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
-STARTUP_TRIALS = 8  # drawn at random (published ones count) before the sampler trusts what it has seen
 
+OUTCOMES = ("complete", "pruned", "diverged", "fail")
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_NOT_FINITE = re.compile(r" is (nan|-?inf) at step ")  # as the searcher says it
 _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"
 # What the finals alone read, and where things are computed: both may change from one command to the next.
 _FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.", "compare.")
@@ -44,7 +42,7 @@ _FIXED = ("sweep.space", "sweep.objectives")
 
 
 def open_study(config: Config, space: Space, address: str) -> optuna.Study:
-    """Open the sweep's study, making it with the space's published settings as first trials if it is new.
+    """Open the sweep's study, making it with the space's first settings as first trials if it is new.
 
     Args:
         config: what all trials share; `sweep.name` names the study.
@@ -55,7 +53,7 @@ def open_study(config: Config, space: Space, address: str) -> optuna.Study:
         ConfigError: the database cannot be opened, or a sweep of this name was started with other settings.
     """
     study = optuna.create_study(
-        storage=_storage(address),
+        storage=open_storage(address),
         study_name=config.sweep.name,
         directions=[DIRECTIONS[name] for name in config.sweep.objectives],
         load_if_exists=True,
@@ -63,7 +61,7 @@ def open_study(config: Config, space: Space, address: str) -> optuna.Study:
     if _BASE in study.user_attrs:
         _require_same(study, config)
         return study
-    for settings in space.first:
+    for settings in space.first if config.sweep.first else ():
         study.enqueue_trial(dict(settings), skip_if_exists=True)
     study.set_user_attr(_ID, secrets.token_hex(4))
     study.set_user_attr(_BASE, _base(config))  # last, so that a driver killed before it starts over
@@ -77,7 +75,7 @@ def find_study(config: Config, address: str) -> optuna.Study | None:
         ConfigError: as `open_study`.
     """
     try:
-        study = optuna.load_study(study_name=config.sweep.name, storage=_storage(address))
+        study = optuna.load_study(study_name=config.sweep.name, storage=open_storage(address))
     except KeyError:
         return None
     _require_same(study, config)
@@ -90,7 +88,7 @@ def load_study(name: str, address: str) -> optuna.Study:
     Raises:
         ConfigError: there is none of that name; it says which there are.
     """
-    storage = _storage(address)
+    storage = open_storage(address)
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
@@ -99,6 +97,25 @@ def load_study(name: str, address: str) -> optuna.Study:
             f"There is no sweep {name!r} in {hide_password(address)}. "
             f"{nearest(name, known) if known else 'There is none at all.'} Set sweep.name or place.study."
         ) from error
+
+
+def sweep_named(name: str, address: str) -> str:
+    """The name itself, or that of the sweep whose trials began last if the name is `LATEST` and no sweep's.
+
+    Raises:
+        ConfigError: the database cannot be opened, or holds no sweep.
+    """
+    storage = _storage(address)
+    if name != LATEST or LATEST in (known := optuna.get_all_study_names(storage)):
+        return name
+    if not known:
+        raise ConfigError(f"There is no sweep in {hide_password(address)}. `raydd sweep` starts one.")
+    return max(known, key=lambda name: (_last_start(optuna.load_study(study_name=name, storage=storage)), name))
+
+
+def _last_start(study: optuna.Study) -> float:
+    began = [trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
+    return max(began).timestamp() if began else 0.0
 
 
 def require_same_sources(study: optuna.Study, sources: Mapping[str, str], *, remember: bool) -> None:
@@ -204,19 +221,47 @@ def last_score(trial: FrozenTrial) -> float:
     return report(trial).r_mean
 
 
+def outcome(state: TrialState, why: str) -> str:
+    """A trial's end in a word: complete, pruned, diverged, or fail for any other reason."""
+    return "diverged" if state == TrialState.FAIL and diverged(why) else state.name.lower()
+
+
+def diverged(why: str) -> bool:
+    """Whether a trial failed by NaN or infinity, which its settings have to answer for and no machine."""
+    return why.startswith(f"{NonFiniteError.__name__}:") or bool(_NOT_FINITE.search(why))
+
+
 def counts(study: optuna.Study) -> Counter[str]:
-    """How many trials are over, by state: complete, pruned, or fail for a reason of their own."""
-    return Counter(trial.state.name.lower() for trial in over(study))
+    """How many trials are over, by `outcome`."""
+    return Counter(outcome(trial.state, reason(trial)) for trial in over(study))
+
+
+def counted(outcomes: Mapping[str, int]) -> int:
+    """Trials that count towards `sweep.trials`: all but the failed ones, which tell nothing of their settings."""
+    return sum(count for word, count in outcomes.items() if word != "fail")
 
 
 def finished(study: optuna.Study) -> int:
     """Trials that count towards `sweep.trials`."""
-    return counts(study).total()
+    return counted(counts(study))
+
+
+def latest(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials in the order of their numbers, of those that were run again under one number the last."""
+    return list({identity(trial): trial for trial in study.get_trials(deepcopy=False)}.values())
 
 
 def over(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that are over: complete, pruned, or failed for a reason of their own."""
-    return [trial for trial in study.get_trials(deepcopy=False, states=_OVER) if not interrupted(trial)]
+    return [trial for trial in latest(study) if trial.state in _OVER and not interrupted(trial)]
+
+
+def retry_failed(study: optuna.Study) -> int:
+    """Queue the settings of failed trials, to be run again under their numbers; how many. Diverged ones would again."""
+    failed = [trial for trial in over(study) if outcome(trial.state, reason(trial)) == "fail" and trial.params]
+    for trial in failed:
+        study.enqueue_trial(trial.params, user_attrs={_AGAIN: identity(trial)})
+    return len(failed)
 
 
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
@@ -229,50 +274,6 @@ def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
 def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
     """Complete trials that no other one beats in every objective."""
     return sorted(study.best_trials, key=lambda trial: trial.values[0])
-
-
-def renew_sampler(study: optuna.Study, seed: int) -> None:
-    """Give the study the sampler of its next trial, whose draws depend on the seed and on that trial's place alone.
-
-    A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
-    twice.
-    """
-    asked = sum(not interrupted(trial) for trial in study.get_trials(deepcopy=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ExperimentalWarning
-        )  # group: what lets conditional settings be modelled jointly
-        study.sampler = optuna.samplers.TPESampler(
-            seed=int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]),
-            n_startup_trials=STARTUP_TRIALS,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-        )
-
-
-# Processes that make the tables of a new database at once break each other's making, not the tables.
-_patiently = tenacity.Retrying(
-    retry=tenacity.retry_if_exception_type(DatabaseError),
-    wait=tenacity.wait_random(0.2, 1.0),
-    stop=tenacity.stop_after_attempt(4),
-    reraise=True,
-)
-
-
-def _storage(address: str) -> optuna.storages.RDBStorage:
-    # Seconds to wait while another sweep writes; or a connection that the server closed meanwhile is replaced.
-    options = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        if address.startswith("sqlite:///"):
-            Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        return _patiently(lambda: optuna.storages.RDBStorage(address, engine_kwargs=options))
-    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
-        raise ConfigError(
-            f"The study's database {hide_password(address)} cannot be opened "
-            f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
-            "Check place.study or $RAYDD_STUDY."
-        ) from error
 
 
 def _base(config: Config) -> dict[str, Any]:

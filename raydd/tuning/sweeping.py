@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.status import Status
 
 from raydd.cluster.claims import open_claims
-from raydd.cluster.connect import cluster, share_of_node, slots
+from raydd.cluster.connect import cluster, share_of_node, slots, slots_now, slots_to_come
 from raydd.cluster.worker_settings import settled, tune_folder, without_passwords
 from raydd.config import Config
 from raydd.data.checking import check_on_threads
@@ -27,44 +28,56 @@ from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
-from raydd.tuning.plan import Plan, make_plan, with_gpu_share
+from raydd.tuning.metrics import Metrics
+from raydd.tuning.plan import Plan, coming_trials, make_plan, sharing_experts, with_gpu_share
+from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
+from raydd.tuning.samplers import find_sampler
+from raydd.tuning.steering import enqueue, forget_orders, warm_start
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
+from trainables.experts import make_experts
 from trainables.features import check_on_workers, make_features
 
 ENCODERS = 8  # workers that share a data set out on a cluster; a shard each at a time
 MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU
 
 
-def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) -> SweepResult | None:
+def run_sweep(
+    config: Config, address: str, *, dry_run: bool, retry_failed: bool = False, console: Console
+) -> SweepResult | None:
     """Plan a sweep, run or continue its trials and its finals, and conclude; None for a dry run.
 
     Args:
         config: as the user gave it.
         address: Ray's, see `raydd.cluster.environment.ray_address`.
         dry_run: show the plan and stop.
+        retry_failed: run the failed trials of earlier commands again.
         console: where to show everything.
 
     Raises:
         ConfigError: the space, the study, the resources or the settings are not in order.
+        TrialsError: trials failed one after another for the same reason.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
-    # On a cluster its nodes look at the images of a data set that nobody has read before.
-    work = open_workbench(
-        base, store, opened=Opened(check=check_on_threads if address == "local" else check_on_workers)
-    )
+    drawn = drawn if base.sweep.first else drawn[len(space.first) :]
+    find_sampler(base.sweep.sampler)(base.sweep.seed)  # a wrong one shows before any work
+    # On a cluster its nodes look at the images of a data set that nobody has read before; a dry run wakes none.
+    here = address == "local" or dry_run
+    work = open_workbench(base, store, opened=Opened(check=check_on_threads if here else check_on_workers))
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
     with _tracking(base, console) as tracking, cluster(address, home(base.place)):
         if base.sweep.gpus < 0:
-            with progress_on(console) as progress:
-                _prepare(work.with_progress(progress), address)
-            wait = 0.0 if address == "local" else MACHINE_SECONDS
-            base = with_gpu_share(base, drawn, work.feature_widths, wait=wait)
+            if not dry_run:
+                with progress_on(console) as progress:
+                    _prepare(work.with_progress(progress), address)
+            wait = 0.0 if here else MACHINE_SECONDS
+            widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
+            base = with_gpu_share(base, drawn, widths, wait=wait, dry_run=dry_run and address != "local")
             work = open_workbench(base, store, silent, work.opened)
         at_once = base.sweep.at_once or (slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0)
         with progress_on(console) as progress:
@@ -80,15 +93,22 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
         study = studies.open_study(base, space, base.place.study)
         studies.require_same_sources(study, sources, remember=True)
         with driving(study):
+            forget_orders(study)
+            for sentence in warm_start(study, space, base.sweep.warm_start, base.place.study):
+                console.print(sentence, markup=False, soft_wrap=True)
             studies.requeue_interrupted(study)
+            if retry_failed:
+                studies.retry_failed(study)
             if math.isnan(plan.seconds):
                 with progress_on(console) as progress:  # with all there is, before the trials share it out
                     _prepare(work.with_progress(progress), address)
                 plan = make_plan(work, space, drawn, study, at_once)
+            _make_experts(work, plan, drawn, console)
             logbook = Logbook(tracking, studies.study_id(study), work)
             logbook.catch_up(study)
             claims = open_claims(store.root)
             _run_trials(plan, study, work.opened.listings, claims, logbook, console)
+            _draw_again(base, study, work.opened.listings, claims, console)
             finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
             result = conclude(study, config, finalists)
             logbook.concluded(result, importances(study, base.sweep.objectives))
@@ -99,12 +119,43 @@ def run_sweep(config: Config, address: str, *, dry_run: bool, console: Console) 
     return result
 
 
+def enqueue_trials(config: Config, file: Path, *, console: Console) -> None:
+    """Queue trials by hand; a sweep that runs takes them next, and one that does not exist yet is made.
+
+    Raises:
+        ConfigError: as `run_sweep`, or the file holds what the space does not search.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
+    space = load_space(config.sweep.space)
+    study = studies.open_study(base, space, base.place.study)
+    count = enqueue(study, space, base, file)
+    console.print(
+        f"{count} trials are next in the sweep {base.sweep.name}: {studies.finished(study)} are over, and it ends with "
+        f"{base.sweep.trials} (--sweep.trials).",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def _prepare(work: Workbench[Any], address: str) -> None:
     """What the trials read of the data, encoded by this process on a machine of its own, on a cluster by its nodes."""
     if address != "local":
         gpus = 1.0 if work.config.sweep.gpus else 0.0
         make_features(work, workers=ENCODERS, gpus=gpus)
     work.prepare()
+
+
+def _make_experts(work: Workbench[Any], plan: Plan, drawn: Sequence[Config], console: Console) -> None:
+    """The experts that several trials read, by Ray Train's workers side by side; others each trial makes for itself."""
+    sweep = plan.config.sweep
+    workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpus)))
+    if not plan.left or not work.is_prepared or workers < 2:  # a cluster that is still to grow has trials make them
+        return
+    with progress_on(console) as progress:
+        trials = coming_trials(work.with_progress(progress), drawn, plan.done.total(), plan.left)
+        if shared := sharing_experts(trials):
+            make_experts(shared, workers=workers, gpus=sweep.gpus)
 
 
 def _run_trials(
@@ -115,6 +166,9 @@ def _run_trials(
 
     def doing() -> Mapping[str, str]:
         return ray.get(claims.doing.remote())
+
+    def room() -> int:
+        return plan.at_once or slots_to_come(sweep.cpus, sweep.gpus)
 
     table = LiveTable(
         sweep.name,
@@ -132,11 +186,36 @@ def _run_trials(
             study,
             plan.space,
             sweep,
-            [table, logbook],
+            [table, logbook, Metrics(sweep.name, plan.done, best=best[0].cheap if best else None, room=room)],
             folder=tune_folder(plan.config),
-            at_once=plan.at_once,
+            room=room,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),
         )
+
+
+def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: Any, console: Console) -> None:
+    best = sorted(
+        candidates(study, base.sweep.objectives, studies.finished(study)), key=lambda one: (-one.cheap, one.number)
+    )[: base.sweep.drawn_again]
+    if not best:
+        return
+    with _status(console, "new draws of the best trials") as status:
+        draw_again(
+            study,
+            without_passwords(base),
+            best,
+            listings,
+            claims,
+            cpus=base.sweep.cpus,
+            say=lambda message: console.print(message, markup=False, soft_wrap=True),
+            on_wait=lambda: status.update(_doing(claims) or "new draws of the best trials"),
+        )
+
+
+def _doing(claims: Any) -> str:
+    """What each process is making, in words."""
+    doing: Any = ray.get(claims.doing.remote())
+    return "; ".join(f"{who}: {what}" for who, what in sorted(doing.items()))
 
 
 def _run_finals(
@@ -152,7 +231,7 @@ def _run_finals(
     if len(best) < base.sweep.finalists:
         console.print(
             f"finals of {len(best)} trials in place of {base.sweep.finalists}: no more went to their end. "
-            "With --sweep.no-stop-weak none is stopped early.",
+            "With --sweep.pruner none all do.",
             soft_wrap=True,
         )
     if not best:
@@ -170,18 +249,17 @@ def _run_finals(
             highlight=False,
         )
 
-    with _status(console) as status:
+    with _status(console, "finals") as status:
 
         def wait() -> None:
-            doing: Any = ray.get(claims.doing.remote())
-            status.update("; ".join(f"{who}: {what}" for who, what in sorted(doing.items())) or "finals")
+            status.update(_doing(claims) or "finals")
 
         return run_finals(without_passwords(base), best, listings, claims, cpus=cpus, on_end=ended, on_wait=wait)
 
 
 @contextlib.contextmanager
-def _status(console: Console) -> Iterator[Status]:
-    status = console.status("finals")
+def _status(console: Console, text: str) -> Iterator[Status]:
+    status = console.status(text)
     if not console.is_terminal:
         yield status
         return

@@ -8,17 +8,20 @@ from typing import Any
 import optuna
 from ray import tune
 from ray.exceptions import OutOfMemoryError
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import ConcurrencyLimiter
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
-from raydd.errors import PlaceError
+from raydd.errors import PlaceError, TrialsError
 from raydd.tuning import study as studies
+from raydd.tuning.pruning import Pruning
 from raydd.tuning.searcher import Listener, StudySearch
+from raydd.tuning.steering import order_of
 from search_spaces import Space
-from trainables.distill import SCORES
 
-RESTARTS = 2  # of a trial whose process or node died, and of runs with nothing to show; the store has what is done
-FIRST_LOOK = 100 // SCORES  # percent of a trial's steps before it may be stopped as weak
+RESTARTS = 2  # of a trial whose process or node died, and of all after memory ran out; the store has what is done
+LOOK_SECONDS = 10.0  # between two looks at how many trials there is room for
 
 
 def run_trials(
@@ -29,36 +32,47 @@ def run_trials(
     listeners: Sequence[Listener],
     *,
     folder: str,
-    at_once: int,
+    room: Callable[[], int],
     say: Callable[[str], None] = print,
 ) -> None:
     """Run trials until the study has `settings.trials` finished ones or the hours are over; returns when all ended.
 
-    Trials that Ray kills because a machine's memory runs out are run again, half as many at once. Tune counts a trial
-    that a lost node or the store ended as one of its own, so what such trials leave missing is run again.
+    Trials that Ray kills because a machine's memory runs out are run again, half as many at once.
 
     Args:
         trial: the trainable; it reports `TrialReport`s.
         study: where trials come from.
         space: suggests settings.
-        settings: number, resources and scheduler of the trials.
+        settings: number, resources and pruner of the trials.
         listeners: told of every trial.
         folder: where Tune writes, a folder or a bucket that every node reaches.
-        at_once: trials that run together; 0 leaves it to the resources, which on a cluster may grow.
+        room: trials that may run together, asked again now and then, since a cluster may get more nodes.
         say: told when memory ran out.
 
     Raises:
         PlaceError: memory runs out with one trial at a time, or again and again.
+        TrialsError: `settings.max_failures` trials in a row failed for the same reason.
     """
+    if studies.finished(study) >= settings.trials:
+        return
     deadline = time.monotonic() + settings.hours * 3600 if settings.hours else math.inf
-    left = RESTARTS
+    left, most = RESTARTS, math.inf
     while True:
         search = StudySearch(
-            study, space, settings.objectives, listeners, seed=settings.seed, at_once=at_once, deadline=deadline
+            study,
+            space,
+            settings.objectives,
+            listeners,
+            wanted=settings.trials,
+            max_failures=settings.max_failures,
+            seed=settings.seed,
+            deadline=deadline,
+            sampler=settings.sampler,
+            order=lambda: order_of(study, settings),
         )
-        had = studies.finished(study)
         try:
-            _run(trial, search, settings, settings.trials - had, folder)
+            stopping = _Stopping(search, Pruning(study, settings))
+            _run(trial, search, stopping, settings, lambda most=most: int(min(most, room())), folder)
         except RuntimeError as error:
             if not isinstance(error.__cause__, OutOfMemoryError):  # which Tune does not take for a trial's own end
                 raise
@@ -67,30 +81,36 @@ def run_trials(
                     "Memory ran out, and Ray killed a trial for it. Nothing finished is lost: free some memory, or "
                     "take a machine with more, and give the same command."
                 ) from error
-            left -= 1
-            at_once = search.running // 2
+            left, most = left - 1, search.running // 2
             studies.requeue_interrupted(study)
-            say(f"Memory ran out, and Ray killed trials for it. They go on, at most {at_once} at once.")
+            say(f"Memory ran out, and Ray killed trials for it. They go on, at most {most} at once.")
         else:
-            if not search.asked_again:
-                return
-            if studies.finished(study) == had:  # the store, say, is away for good
-                if not left:
-                    return
-                left -= 1
+            if search.gave_up:
+                raise TrialsError(
+                    f"{settings.max_failures} trials in a row failed for the same reason ({search.gave_up}), so the "
+                    "sweep stopped. Put it right and give the same command: failed trials do not count, and "
+                    "--retry-failed runs their settings again."
+                )
+            return
 
 
 def _run(
-    trial: Callable[[Mapping[str, Any]], None], search: StudySearch, settings: SweepConfig, wanted: int, folder: str
+    trial: Callable[[Mapping[str, Any]], None],
+    search: StudySearch,
+    scheduler: TrialScheduler,
+    settings: SweepConfig,
+    room: Callable[[], int],
+    folder: str,
 ) -> None:
-    if wanted <= 0:
-        return
+    # Tune lets as many trials wait for resources as the limit says, by which a cluster that grows knows what is
+    # wanted; and as many processes are started as there are trials, each on resources of its own.
+    limiter = ConcurrencyLimiter(search, max_concurrent=max(1, room()))
     tune.Tuner(
         tune.with_resources(trial, {"cpu": settings.cpus, "gpu": settings.gpus}),
         tune_config=tune.TuneConfig(
-            search_alg=search,
-            scheduler=_scheduler(settings),
-            num_samples=wanted,
+            search_alg=limiter,
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher knows when there are enough
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -100,16 +120,37 @@ def _run(
             storage_path=folder,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            callbacks=[_Room(limiter, room)],
         ),
     ).fit()
 
 
-def _scheduler(settings: SweepConfig) -> TrialScheduler:
-    if not settings.stop_weak:
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="percent", metric="r_mean", mode="max", max_t=100, grace_period=FIRST_LOOK, reduction_factor=2
-    )
+class _Stopping(FIFOScheduler):
+    """Stops the trials that the study says are weak; it knows nothing by itself, so any driver's does the same."""
+
+    def __init__(self, search: StudySearch, pruning: Pruning) -> None:
+        super().__init__()
+        self._search, self._pruning = search, pruning
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
+        weak = self._pruning.stops(self._search.trial(trial.trial_id), TrialReport.of(result))
+        return TrialScheduler.STOP if weak else TrialScheduler.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a copy among its notes, which are never read back."""
+        return {}
+
+
+class _Room(tune.Callback):
+    """Lets as many trials run together as there is room for, which grows and shrinks with the cluster."""
+
+    def __init__(self, limiter: ConcurrencyLimiter, room: Callable[[], int]) -> None:
+        self._limiter, self._room, self._looked = limiter, room, time.monotonic()
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._limiter.set_max_concurrency(max(1, self._room()))
+            self._looked = time.monotonic()
 
 
 def _name(trial: Any) -> str:

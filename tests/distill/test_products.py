@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raydd.distill.products import add_product_, linear, linear_of_students
+from raydd.distill import products
+from raydd.distill.products import add_product_, add_products_of_students_, linear, linear_of_students
 
 ROWS, NARROW, WIDE = 7, 33, 48
 
@@ -51,27 +52,32 @@ def test_product_is_added_in_place() -> None:
     torch.testing.assert_close(weight, want)
 
 
-@pytest.mark.parametrize("students", [(), (4,)])
-def test_students_side_by_side_have_torchs_products_and_gradients(students: tuple[int, ...]) -> None:
+@pytest.fixture(params=[False, True], ids=["as here", "all by onednn"])
+def by_onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor where oneDNN multiplies transposed matrices too."""
+    if request.param:
+        monkeypatch.setattr(products, "_ONEDNN_TRANSPOSED", products._ONEDNN)
+
+
+@pytest.mark.usefixtures("by_onednn")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_students_side_by_side_have_torchs_products_and_gradients(dtype: torch.dtype) -> None:
     torch.manual_seed(1)
-    rows = torch.randn(*students, ROWS, NARROW, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, WIDE, NARROW, dtype=torch.float64, requires_grad=True)
-
-    def gradients(product) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(product(rows, weight).tanh().sum(), (rows, weight))
-
+    rows, weight = torch.randn(4, ROWS, NARROW, dtype=dtype), torch.randn(4, WIDE, NARROW, dtype=dtype)
+    at_output = torch.randn(4, ROWS, WIDE, dtype=dtype)
     torch.testing.assert_close(linear_of_students(rows, weight), rows @ weight.mT)
-    for got, want in zip(gradients(linear_of_students), gradients(lambda x, w: x @ w.mT), strict=True):
+    torch.testing.assert_close(linear_of_students(rows[0], weight), rows[0] @ weight.mT)
+    torch.testing.assert_close(linear_of_students(at_output, weight.mT), at_output @ weight)
+    leaves = rows.requires_grad_(), weight.requires_grad_()
+    found = torch.autograd.grad(linear_of_students(*leaves).sin().sum(), leaves)
+    for got, want in zip(found, torch.autograd.grad((rows @ weight.mT).sin().sum(), leaves), strict=True):
         torch.testing.assert_close(got, want)
 
 
-def test_the_students_gradient_lies_as_their_weights_do() -> None:
-    rows, weight = torch.randn(4, ROWS, NARROW), torch.randn(4, WIDE, NARROW, requires_grad=True)
-    (gradient,) = torch.autograd.grad(linear_of_students(rows, weight).sum(), weight)
-    assert gradient.is_contiguous()
-
-
-def test_frozen_students_ask_for_no_gradient_of_their_weights() -> None:
-    rows, weight = torch.randn(4, ROWS, NARROW, requires_grad=True), torch.randn(4, WIDE, NARROW)
-    (gradient,) = torch.autograd.grad(linear_of_students(rows, weight).sum(), rows)
-    torch.testing.assert_close(gradient, weight.sum(1, keepdim=True).expand(4, ROWS, NARROW))
+@pytest.mark.usefixtures("by_onednn")
+def test_products_of_students_are_added_in_place() -> None:
+    torch.manual_seed(2)
+    sums, left, right = torch.randn(4, WIDE, NARROW), torch.randn(4, ROWS, WIDE), torch.randn(4, ROWS, NARROW)
+    want = 0.9 * sums + left.mT @ right
+    add_products_of_students_(sums, left, right, keep=0.9)
+    torch.testing.assert_close(sums, want)

@@ -15,8 +15,10 @@ FOLDER = ROOT / "docs/comparison"
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.yaml")))
 def test_every_comparison_has_known_settings_and_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("FLICKR8K", "/data/flickr8k")
     config = load(FOLDER / name)
     cells = [cell_of(config, method, "data", pairs, "", {}) for method in config.compare.methods for pairs in (99, 199)]
+    assert "/data/flickr8k" in (config.data.root, config.data.images)
     assert {cell.config.distill.pairs for cell in cells if cell.kind == "synthetic"} == {99, 199}
 
 

@@ -6,7 +6,9 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,8 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         ("raydd exp", "export"),
         ("raydd run --distill.spa", "--distill.space"),
         ("raydd run --distill.space pi", "pixels"),
+        ("raydd run --preset repblend-coco-1", "repblend-coco-100"),
+        ("raydd sweep --sweep.space mt", "mtt_vl"),
     ],
 )
 def test_the_tab_key_completes_commands_settings_and_choices(shell: tuple[str, str], typed: str, shown: str):
@@ -49,13 +53,14 @@ def after_tab(start: str, setup: str, typed: str, shown: str) -> str:
     """What a terminal shows after a line was begun and tab pressed twice; ends early once it shows what is wanted."""
     process, terminal = pty.fork()
     if process == 0:
-        os.environ.update({"TERM": "dumb", "PS1": "> ", "COLUMNS": "200"})
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the script calls raydd
+        os.environ.update({"TERM": "dumb", "PS1": "> ", "COLUMNS": "200", "PATH": path})
         os.execvp(start.split()[0], start.split())
     seen, waiting, end = "", True, time.monotonic() + SECONDS
     os.write(terminal, f"{setup}; echo rea''dy\n".encode())
     while time.monotonic() < end and (waiting or shown not in seen):
         if select.select([terminal], [], [], 0.2)[0]:
-            seen += os.read(terminal, 1 << 16).decode(errors="replace")
+            seen += os.read(terminal, 1 << 16).decode(errors="replace").replace("\a", "")
         if waiting and "ready" in seen:
             seen, waiting = "", False
             os.write(terminal, f"{typed}\t\t".encode())

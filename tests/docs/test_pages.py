@@ -1,5 +1,6 @@
 """The documentation is as the code is: generated pages, examples, the tutorial and the notebook run as written."""
 
+import json
 import os
 import re
 import shutil
@@ -103,6 +104,22 @@ def test_own_data_encoders_and_method_run_as_shown(workplace: Path):
     assert len(list((workplace / "home/store/synthetic").iterdir())) == 1
 
 
+def test_a_set_is_read_without_raydd_as_shown(workplace: Path, capsys: pytest.CaptureFixture[str]):
+    settings = {**commands("data")[0], **commands("encoder")[0], **SMALL, "place.home": "home"}
+    settings |= {"distill.space": "features-then-pixels", "pixels.steps": "2"}
+    flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
+    assert main(["run", *flags, "--json", "out.json"]) == 0
+    scores = json.loads((workplace / "out.json").read_text())
+    assert set(scores) == {"synthetic", "random", "full", "made"}
+    assert set(scores["synthetic"]["r_mean"]) == {"mean", "std", "seeds"}
+    printed = re.search(r"synthetic set: (\S+)", capsys.readouterr().out)
+    assert printed
+    (code,) = blocks("share.md", "python")
+    code = code.replace("import json, sys", "import json, sys\nsys.modules['raydd'] = None")
+    done = subprocess.run([sys.executable, "-c", code, printed[1]], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("4 (64, 64) torch.Size([4, 26]) torch.Size([4, 4]) {'image': 'own_encoders.py:image'")
+
+
 def test_each_example_of_a_data_set_lists_the_same_pictures(workplace: Path):
     shown = [load(settings=settings).data for settings in commands("data")]
     data = [load_data(config, Store(workplace / "store")) for config in shown]
@@ -129,6 +146,14 @@ def test_the_example_of_a_method_sets_what_it_says():
     assert (config.distill.blend, config.distill.similarity) == ("fixed", "full")
 
 
+def test_the_bars_of_the_picture_are_numbers_of_the_results_page(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import draw_pictures
+
+    results = (DOCS / "results/index.md").read_text(encoding="utf-8")
+    assert [value for _, value, _ in draw_pictures.BARS if f"{value} ± " not in results] == []
+
+
 def test_every_example_is_shown_on_a_page():
     shown = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "extend").glob("*.md"))
     assert [file.name for file in EXAMPLES.glob("*.py") if f'--8<-- "docs/examples/{file.name}"' not in shown] == []
@@ -136,7 +161,7 @@ def test_every_example_is_shown_on_a_page():
 
 def test_every_name_is_where_a_reader_looks_for_it():
     settings = (DOCS / "reference/settings.md").read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    layouts = (DOCS / "data.md").read_text(encoding="utf-8")
     overview = (DOCS / "methods/index.md").read_text(encoding="utf-8")
     contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for setting, known in {
@@ -147,7 +172,7 @@ def test_every_name_is_where_a_reader_looks_for_it():
     }.items():
         (row,) = (line for line in settings.splitlines() if line.startswith(f"| `{setting}` "))
         assert [name for name in known if name not in row] == [], setting
-    assert [name for name in READERS if f"`{name}`" not in readme and name != "stamps"] == []
+    assert [name for name in READERS if f"| `{name}` |" not in layouts] == []
     assert [name for name in METHODS if f"({name}.md)" not in overview or f"methods/{name}.md" not in contents] == []
 
 

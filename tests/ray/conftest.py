@@ -12,6 +12,7 @@ from raydd.cluster.environment import prepare_environment
 prepare_environment("local")  # before any test imports ray
 
 from local_ray import ray_here  # noqa: E402, F401
+from postgres import postgres  # noqa: E402, F401
 from s3_server import s3  # noqa: E402, F401
 
 SPACE = """
@@ -62,7 +63,7 @@ def settings(tiny_data: Path, tmp_path: Path) -> dict:
         "sweep.space": f"{space}:small",
         "sweep.name": "small",
         "sweep.trials": 3,
-        "sweep.stop_weak": False,
+        "sweep.pruner": "none",
         "place.home": str(tmp_path / "home"),
     }
 

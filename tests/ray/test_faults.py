@@ -16,6 +16,7 @@ import optuna
 import pytest
 from nodes import cluster_of
 from optuna.trial import TrialState
+from postgres import Postgres
 from s3_server import BUCKET, Server
 
 from raydd.tuning import study as studies
@@ -40,7 +41,8 @@ def undisturbed() -> dict:
 def outcome(settings: dict) -> dict:
     """What a sweep came to: settings and score of its trials, and the finals' scores; numbers are but names."""
     home = Path(settings["place.home"])
-    study = optuna.load_study(study_name=settings["sweep.name"], storage=f"sqlite:///{home}/studies.db")
+    storage = settings.get("place.study", f"sqlite:///{home}/studies.db")
+    study = optuna.load_study(study_name=settings["sweep.name"], storage=storage)
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
     failed = {trial.number: studies.reason(trial) for trial in study.get_trials(states=(TrialState.FAIL,))}
     assert set(failed.values()) <= {studies.INTERRUPTED}, failed
@@ -138,6 +140,19 @@ def test_a_bucket_that_answers_503_for_a_while(sweep_settings: dict, drive, comp
 
 
 @pytest.mark.slow
+def test_a_database_that_is_away_for_a_minute(sweep_settings, drive, compare, postgres: Postgres, tmp_path: Path):
+    settings, log = {**sweep_settings, "place.study": postgres.address}, tmp_path / "log"
+    driver = drive(settings, log)
+    wait_for(lambda: checkpoints(settings), driver, log)
+    postgres.stop()
+    time.sleep(60)
+    assert driver.poll() is None, log.read_text()
+    postgres.start()
+    assert driver.wait(900) == 0, log.read_text()
+    compare(settings)
+
+
+@pytest.mark.slow
 def test_two_sweeps_on_one_store_at_once(sweep_settings: dict, drive, compare, tmp_path: Path):
     both = [{**sweep_settings, "sweep.name": name, "sweep.at_once": 1} for name in ("small", "other")]
     drivers = [drive(settings, tmp_path / settings["sweep.name"]) for settings in both]
@@ -168,3 +183,23 @@ def test_a_full_disk_fails_no_trial_for_good(sweep_settings: dict, drive, compar
     finally:
         subprocess.run(["umount", disk], check=True)
         shutil.rmtree(disk)
+
+
+@pytest.mark.slow
+def test_a_killed_driver_s_successor_stops_what_it_would_have_stopped(sweep_settings: dict, drive, tmp_path: Path):
+    pruned = {"sweep.pruner": "asha", "sweep.trials": 5, "sweep.at_once": 1, "distill.steps": 100}
+    ended = {}
+    for name in ("peaceful", "killed"):
+        settings, log = {**sweep_settings, **pruned, "place.home": str(tmp_path / name)}, tmp_path / f"{name}.log"
+        driver = drive(settings, log)
+        if name == "killed":
+            wait_for(lambda log=log: "(2/5" in log.read_text(), driver, log)
+            driver.kill()
+            driver.wait()
+            driver = drive(settings, log)
+        assert driver.wait(900) == 0, log.read_text()
+        study = optuna.load_study(study_name="small", storage=f"sqlite:///{settings['place.home']}/studies.db")
+        over = sorted(studies.over(study), key=studies.identity)
+        ended[name] = [(trial.state, trial.params, studies.last_score(trial)) for trial in over]
+    assert TrialState.PRUNED in {state for state, _, _ in ended["peaceful"]}
+    assert ended["killed"] == ended["peaceful"]

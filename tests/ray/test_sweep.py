@@ -36,6 +36,7 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     result, shown = run(settings)
     home = Path(settings["place.home"])
     assert len(result.scores) == 3
+    assert len(set(result.best.draws)) == 2
     assert [finalist.r_mean for finalist in result.finalists] == sorted(
         (finalist.r_mean for finalist in result.finalists), reverse=True
     )
@@ -68,6 +69,7 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     again, shown = run(settings)
     assert again.scores == result.scores
     assert again.finalists == result.finalists
+    assert again.best == result.best
     assert "0 to run of 3 (3 complete)" in shown
     runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
     assert len(runs) == len(names)
@@ -108,7 +110,7 @@ def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, t
         "sweep.name": "trained",
         "sweep.trials": 2,
         "sweep.finalists": 1,
-        "sweep.stop_weak": False,
+        "sweep.pruner": "none",
         "place.home": str(tmp_path / "home"),
     }
     _, plan = run(settings, dry_run=True)
@@ -118,7 +120,7 @@ def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, t
     assert len(result.scores) == 2
     assert "the best 1 again on pixels" in shown
     assert "finals on pixels" in shown
-    assert f"best trial: {result.best.number}, val r_mean {result.best.cheap:.2f} on pixels" in shown
+    assert f"best trial: {result.best.number}, val r_mean on pixels {result.best.in_words()}" in shown
     (finalist,) = result.finalists
     assert finalist.number == result.best.number
     assert len(finalist.test["r_mean"]["seeds"]) == 2

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import time
 
 import optuna
@@ -8,9 +9,12 @@ from made_studies import OBJECTIVES, searched
 
 from raydd.charts import sweeps as charts
 from raydd.charts.sweeps import best_first, choices, front
+from raydd.cluster.trial_report import TrialReport
+from raydd.config import SweepConfig
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts, trials_of
 from raydd.tracking.history import History
+from raydd.tuning.pruning import Pruning
 
 NOTHING = History("none", "")
 MOST_SECONDS, MOST_BYTES = 20, 12e6  # for 1,000 trials; some seconds on an idle machine
@@ -100,3 +104,15 @@ def test_text_of_a_study_cannot_become_markup():
     assert "<img src=x" not in page
     assert "</script><b>" not in page
     assert "<h1>&lt;i&gt;</h1>" in page
+
+
+def test_the_page_says_how_well_each_rung_foretold_the_end():
+    study, settings = searched(0, ("r_mean",)), SweepConfig(pruner="none")
+    for score in (10.0, 20.0, 30.0):
+        trial = study.ask()
+        for rung in settings.rungs:
+            Pruning(study, settings).stops(trial, TrialReport(rung=rung, r_mean=score if rung > 5 else -score))
+        study.tell(trial, score)
+    page = render(Page(title="", lead="", **sweep_parts(study, ("r_mean",), NOTHING)))
+    rows = re.findall(r'<tr><th scope="row">(\d+)</th><td>3</td><td>(.+?)</td><td>(\d)</td>', page)
+    assert rows == [("5", "-1.00", "3"), ("15", "1.00", "1"), ("45", "1.00", "1")]

@@ -1,5 +1,6 @@
 import sys
 
+import optuna
 import pytest
 
 from raydd.config import Config
@@ -29,6 +30,20 @@ def test_a_method_s_space_keeps_what_makes_it_that_method(name):
     changed = {key for config in configs for key, value in method.settings.items() if flatten(config)[key] != value}
     assert changed <= {"distill.loss"}  # which some of the spaces search
     assert all(space.first[1].get(key, value) == value for key, value in method.published.items() if "mini" not in key)
+
+
+@pytest.mark.parametrize("name", spaces())
+def test_first_settings_leave_nothing_to_chance(name):
+    space = load_space(name)
+    study = optuna.create_study()
+    for settings in space.first:
+        study.enqueue_trial(dict(settings))
+        trial = study.ask()
+        space.settings(trial)
+        assert trial.params.items() <= dict(settings).items(), name
+        assert all(
+            kind._contains(kind.to_internal_repr(trial.params[one])) for one, kind in trial.distributions.items()
+        )
 
 
 def test_an_unknown_space_is_answered_with_the_known_ones():

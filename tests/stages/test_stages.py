@@ -22,8 +22,7 @@ from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import set_of_record
 from raydd.settings import with_settings
-from raydd.stages import collapse_over_steps, fit_rates, students
-from raydd.stages.students import last_val_scores
+from raydd.stages import collapse_over_steps, fit_rates
 from raydd.store import Store
 
 
@@ -176,22 +175,25 @@ def test_scores_of_a_set_in_hand_equal_those_of_the_record(config: Config, store
     assert stages.score_students(raydd.open(config, store), worse, split="val", seeds=range(1)).mean["r_mean"] >= 0
 
 
-def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(config: Config, store: Store) -> None:
+def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(
+    config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work = raydd.open(config, store)
     synthetic = stages.final_synthetic(work)
     wild = replace(synthetic, rate_image=1e20, rate_text=1e20)
     with pytest.raises(NonFiniteError):
         fit_rates(work, wild)
 
-    def diverge_at_full_rate(work: Any, pairs: Any) -> Any:
-        if pairs.rate_image > 0.5 * synthetic.rate_image:
-            raise NonFiniteError("too fast")
-        return last_val_scores(work, pairs)
+    train = type(work).train_at_multiples
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(students, "last_val_scores", diverge_at_full_rate)
-        _, part = fit_rates(work, synthetic)
+    def diverging_at_full_rate(work: Any, pairs: Any, multiples: Any) -> Any:
+        students = train(work, pairs, multiples)
+        return [None if one > 0.5 else student for one, student in zip(multiples, students, strict=True)]
+
+    monkeypatch.setattr(type(work), "train_at_multiples", diverging_at_full_rate)
+    fitted, part = fit_rates(work, synthetic)
     assert part <= 0.5
+    assert fitted.rate_image == part * synthetic.rate_image
 
 
 def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> None:

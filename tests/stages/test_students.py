@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -15,38 +16,38 @@ def on_val(r_mean: float) -> ScoresOnVal:
 
 def test_nothing_is_chosen_by_scores_on_test() -> None:
     with pytest.raises(AttributeError, match="for_choice"):
-        best_multiple(lambda multiple: ScoresOnTest((dict.fromkeys(METRICS, multiple),)))  # type: ignore[arg-type, return-value]
+        best_multiple(lambda multiples: [ScoresOnTest((dict.fromkeys(METRICS, one),)) for one in multiples])  # type: ignore[arg-type, return-value]
 
 
-@given(st.integers(-7, 7))
-def test_a_climb_ends_at_the_top_of_a_hill(top: int) -> None:
-    asked = []
+@given(top=st.integers(-7, 7), side_by_side=st.booleans())
+def test_a_climb_ends_at_the_top_of_a_hill(top: int, side_by_side: bool) -> None:
+    asked: list[list[float]] = []
 
-    def score(multiple: float) -> ScoresOnVal:
-        asked.append(multiple)
-        return on_val(-abs(math.log2(multiple) - top))
+    def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
+        asked.append(list(multiples))
+        return [on_val(-abs(math.log2(multiple) - top)) for multiple in multiples]
 
-    assert best_multiple(score) == 2.0 ** max(-5, min(5, top))
-    assert len(asked) == len(set(asked))
+    assert best_multiple(score, side_by_side=side_by_side) == 2.0 ** max(-5, min(5, top))
+    flat = [multiple for multiples in asked for multiple in multiples]
+    assert len(flat) == len(set(flat))
+    assert all(LEAST <= multiple <= MOST for multiple in flat)
+    if top == 0:  # its neighbours are all that is tried
+        assert len(flat) <= 3
+        assert len(asked) == (1 if side_by_side else len(flat))
 
 
 def test_rates_that_hold_are_found_below_those_that_diverge() -> None:
-    def score(multiple: float) -> ScoresOnVal:
-        if multiple > 1 / 8:
-            raise NonFiniteError("diverged")
-        return on_val(10 * multiple)
-
-    assert best_multiple(score) == 1 / 8
+    assert best_multiple(lambda multiples: [on_val(10 * one) if one <= 1 / 8 else None for one in multiples]) == 1 / 8
 
 
 def test_students_that_always_diverge_are_an_error() -> None:
-    asked = []
+    asked: list[float] = []
 
-    def score(multiple: float) -> ScoresOnVal:
-        asked.append(multiple)
-        raise NonFiniteError("diverged")
+    def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
+        asked.extend(multiples)
+        return [None for _ in multiples]
 
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match="1/32 of the learning rates"):
         best_multiple(score)
     assert max(asked) <= MOST
     assert min(asked) == LEAST

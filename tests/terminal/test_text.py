@@ -1,8 +1,10 @@
+import io
 import math
 
 import pytest
+from rich.console import Console
 
-from raydd.terminal.text import brief, duration, sparkline
+from raydd.terminal.text import COLUMNS, brief, duration, scores_table, share_of_full, sparkline
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,24 @@ def test_short_words():
         "image_lr 0.123, experts.lr 0.2, rank 5"
     )
     assert [duration(seconds) for seconds in (45, 720, 12600)] == ["45 s", "12 min", "3.5 h"]
+
+
+def test_what_a_set_is_worth_is_said_in_a_sentence():
+    rows = {name: {"r_mean": {"mean": mean}} for name, mean in (("synthetic", 36.0), ("random", 20.0), ("full", 40.0))}
+    assert share_of_full(rows, 50, 494) == (
+        "50 synthetic pairs keep 90 % of what 494 real pairs give; random pairs keep 50 %."
+    )
+    del rows["random"]
+    assert share_of_full(rows, 50, 494) == "50 synthetic pairs keep 90 % of what 494 real pairs give."
+    rows["full"] = {"r_mean": {"mean": 0.0}}
+    assert share_of_full(rows, 50, 494) == ""
+    del rows["full"]
+    assert share_of_full(rows, 50, 494) == ""
+
+
+def test_a_table_of_scores_fits_a_terminal_of_80_columns():
+    row = {column: {"mean": 54.321, "std": 12.34} for column in COLUMNS}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(scores_table({"synthetic": row, "random": row}, "test, 50 pairs, 5 seeds, percent"))
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]
+    assert [line.split() for line in lines if line.startswith("synthetic")] == [["synthetic", *["54.3±12.3"] * 7]]

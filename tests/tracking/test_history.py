@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,16 @@ def test_where_nothing_was_tracked_there_is_nothing_and_no_file_is_made(tmp_path
 
 
 def test_the_view_and_the_descriptions_are_kept(address: str):
-    page = keep_view(address)
+    page = keep_view(address, "two")
     connection = connect(address)
+    view = json.loads(connection.client.get_experiment(connection.experiment).tags[f"mlflow.sharedViewState.{KEY}"])
+    assert view["searchFilter"] == ""  # no run says that it belongs to that sweep
+    (run, *_) = connection.client.search_runs([connection.experiment])
+    connection.client.set_tag(run.info.run_id, "sweep", "two")
+    keep_view(address, "two")
+    view = json.loads(connection.client.get_experiment(connection.experiment).tags[f"mlflow.sharedViewState.{KEY}"])
+    assert view["searchFilter"] == "tags.`sweep` = 'two'"
+    keep_view(address)
     assert page.endswith(f"/{connection.experiment}/runs?viewStateShareKey={KEY}")
     tags = connection.client.get_experiment(connection.experiment).tags
     assert all(column in tags[f"mlflow.sharedViewState.{KEY}"] for column in COLUMNS)

@@ -1,5 +1,6 @@
 import contextlib
 import math
+import shutil
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from raydd.cluster.claims import share_making
 from raydd.cluster.trial_report import TrialReport
 from raydd.place import open_store
 from raydd.progress import Leave
+from raydd.settings import with_settings
 from raydd.store import Store
 from trainables import distill
 
@@ -49,10 +51,11 @@ def reported(monkeypatch):
     return reports
 
 
-def test_a_trial_reports_half_way_and_at_the_end_and_repeats_at_no_cost(config, reported):
-    distill.distill_trial({"number": 0, "settings": {"distill.image_lr": 0.02}}, config, {}, None)
-    assert [report.step for report in reported] == [26, 50]
-    assert [report.finished for report in reported] == [False, True]
+def test_a_trial_reports_at_its_rungs_and_at_the_end_and_repeats_at_no_cost(config, reported):
+    distill.distill_trial({"number": 0, "passed": [], "settings": {"distill.image_lr": 0.02}}, config, {}, None)
+    assert [(report.step, report.rung) for report in reported] == [(4, 5), (8, 15), (24, 45), (50, 0)]
+    assert [report.finished for report in reported] == [False] * 3 + [True]
+    assert [len(report.students) for report in reported] == [1, 1, 1, 3]
     losses = [point["step"] for report in reported for point in report.curve if "distill/loss" in point]
     assert losses == list(range(2, 51, 2))
     gaps = [point["step"] for report in reported for point in report.curve if "collapse/modality_gap" in point]
@@ -63,17 +66,76 @@ def test_a_trial_reports_half_way_and_at_the_end_and_repeats_at_no_cost(config, 
     assert last.bytes == 4 * (6 * (1280 + 384) + 6 + 2 * 6 * 3) + 16
     assert {"val/IR@1", "collapse/modality_gap", "distill/loss"} <= set(last.curve[-1])
 
-    distill.distill_trial({"number": 1, "settings": {"distill.image_lr": 0.02}}, config, {}, None)
-    (again,) = reported[2:]
-    assert [point["step"] for point in again.curve] == list(range(0, 51, 5))
+    distill.distill_trial({"number": 1, "passed": [], "settings": {"distill.image_lr": 0.02}}, config, {}, None)
+    (again,) = reported[4:]
+    assert _without_scores(again.curve) == _without_scores([point for report in reported[:4] for point in report.curve])
     assert (again.step, again.r_mean, again.seconds, again.record) == (50, last.r_mean, last.seconds, last.record)
 
 
+def test_a_trial_that_goes_on_tells_its_whole_curve(config, reported):
+    store, kept = open_store(config.place), 0
+
+    def told() -> list[dict[str, float]]:
+        reported.clear()
+        distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
+        return [point for report in reported for point in report.curve]
+
+    def leave(work, done, total):
+        if work == "distillation steps" and done > kept:
+            raise KeyboardInterrupt  # no time for a word
+
+    whole = told()
+    assert len(whole) == len({point["step"] for point in whole}) == 31
+    for kept in (24, 30, 47):
+        shutil.rmtree(store.folder / "synthetic")
+        config = with_settings(config, {"distill.checkpoint_every": kept})
+        with pytest.raises(KeyboardInterrupt):
+            stages.final_synthetic(raydd.open(config, store, leave))
+        assert _without_scores(told()) == _without_scores(whole)
+
+
+def _without_scores(curve):
+    """A curve without what is timed, or told where a trial stands."""
+    return [
+        {name: value for name, value in point.items() if not name.startswith(("val/", "rung/", "distill/sec"))}
+        for point in curve
+    ]
+
+
 def test_a_failure_is_a_report_with_its_reason(config, reported):
-    distill.distill_trial({"number": 0, "settings": {"distill.rank": 99}}, config, {}, None)
+    distill.distill_trial({"number": 0, "passed": [], "settings": {"distill.rank": 99}}, config, {}, None)
     (report,) = reported
     assert report.failure.startswith("ConfigError: distill.rank is 99")
     assert math.isnan(report.r_mean)
+
+
+def test_rungs_that_were_passed_are_left_out_and_students_may_score_the_others(config):
+    work = raydd.open(with_settings(config, {"sweep.rungs": (5, 15), "sweep.rung_students": 2, "distill.seed": 3}))
+    reports = list(distill.distillation_reports(work, passed=[5]))
+    assert [(report.rung, len(report.students)) for report in reports] == [(15, 2), (0, 3)]
+
+
+def test_a_trial_whose_features_are_cached_needs_no_data(config, reported, tiny_data, tmp_path):
+    given = {"data.root": str(shutil.copytree(tiny_data, tmp_path / "data"))}
+    config = with_settings(config, given)
+    work = raydd.open(config, open_store(config.place))
+    work.prepare()
+    shutil.rmtree(tmp_path / "data")
+    distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, work.opened.listings, None)
+    assert [report.failure for report in reported] == ["", ""]
+    assert reported[-1].finished
+
+
+def test_a_cuda_error_is_reported_and_ends_the_process(config, reported, monkeypatch):
+    def broken(work):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nSet CUDA_LAUNCH_BLOCKING=1")
+
+    monkeypatch.setattr(distill, "distillation_reports", broken)
+    with pytest.raises(torch.AcceleratorError):
+        distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
+    assert [report.failure for report in reported] == [
+        "AcceleratorError: CUDA error: an illegal memory access was encountered"
+    ]
 
 
 def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):

@@ -42,7 +42,7 @@ def test_workers_share_the_trajectories_and_make_what_one_process_makes(config, 
         if work == "experts":
             shares.append((done, total))
 
-    make_experts(raydd.open(config, progress=note), workers=2)
+    make_experts([raydd.open(config, progress=note)], workers=2)
     assert shares[-1] == (4, 4)
     assert raydd.open(config, open_store(config.place)).missing_experts == []
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
@@ -66,7 +66,7 @@ def test_a_killed_worker_costs_the_trajectory_in_its_hands(config):
     raydd.open(config, store).prepare()
     killer = threading.Thread(target=kill_one)
     killer.start()
-    make_experts(raydd.open(config), workers=2)
+    make_experts([raydd.open(config)], workers=2)
     killer.join()
     assert raydd.open(config, store).missing_experts == []
     assert kept
@@ -103,7 +103,7 @@ import raydd
 from raydd.settings import load
 from trainables.experts import make_experts
 
-make_experts(raydd.open(load(settings=json.loads(sys.argv[1]))), workers=2)
+make_experts([raydd.open(load(settings=json.loads(sys.argv[1])))], workers=2)
 """
 
 

@@ -22,6 +22,58 @@ def test_a_second_driver_is_refused(study):
         pass
 
 
+def test_of_two_that_start_together_one_drives_and_the_other_is_told(study, config, address):
+    code = """
+import sys, time
+from raydd.errors import ConfigError
+from raydd.tuning import lease, study as studies
+study = studies.load_study(*sys.argv[1:])
+for line in sys.stdin:
+    while time.time() < float(line):
+        pass
+    try:
+        with lease.driving(study):
+            print("drives", flush=True)
+            time.sleep(0.4)
+    except ConfigError as error:
+        print(error, flush=True)
+"""
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, config.sweep.name, address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        for race in range(10):
+            start = time.time() + (20 if race == 0 else 0.3)  # the first time they still import
+            for racer in racers:
+                print(start, file=racer.stdin, flush=True)
+            ends = sorted(racer.stdout.readline() for racer in racers)
+            assert ends[1] == "drives\n", (race, ends)
+            assert "is being run by process" in ends[0], (race, ends)
+            while lease.is_driven(study):
+                time.sleep(0.05)
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.wait()
+
+
+def test_a_driver_that_was_taken_for_dead_ends(study):
+    def drive():
+        with lease.driving(study, beat_seconds=0.1):
+            study.set_user_attr("driver", {"host": "elsewhere", "pid": 1, "begun": 0.0, "beat": time.time()})
+            time.sleep(30)
+
+    with pytest.raises(ConfigError, match="by process 1 on elsewhere"):
+        drive()
+    assert study.user_attrs["driver"]["host"] == "elsewhere"  # whose mark stays
+
+
 def test_a_killed_driver_leaves_the_study_free(study, config, address):
     code = f"""
 import optuna, os, signal
@@ -39,9 +91,9 @@ with driving(study):
 
 
 def test_a_driver_elsewhere_is_given_time(study):
-    study.set_user_attr("driver", {"host": "elsewhere", "pid": 1, "begun": 0.0, "beat": time.time() - 50})
+    study.set_user_attr("driver", {"host": "elsewhere", "pid": 1, "begun": 0.0, "beat": time.time() - 80})
     with pytest.raises(ConfigError, match="on elsewhere"), lease.driving(study):
         pass
-    study.set_user_attr("driver", {"host": "elsewhere", "pid": 1, "begun": 0.0, "beat": time.time() - 70})
+    study.set_user_attr("driver", {"host": "elsewhere", "pid": 1, "begun": 0.0, "beat": time.time() - 100})
     with lease.driving(study):
         pass

@@ -11,8 +11,10 @@ from stage_settings import TINY
 import raydd
 from raydd.config import Config
 from raydd.cost import seconds as costs
+from raydd.protocols import changed
 from raydd.settings import with_settings
 from raydd.store import Store
+from raydd.tuning import plan as plans
 from raydd.tuning.plan import Plan, make_plan
 from search_spaces import Space, draw_configs
 
@@ -41,6 +43,45 @@ def seconds(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> S
     return of
 
 
+def test_a_plan_before_the_features_encodes_nothing(tiny_data: Path, store: Store, monkeypatch) -> None:
+    def encode(*_: object) -> None:
+        raise AssertionError("encoded")
+
+    monkeypatch.setattr("raydd.protocols.heads.encode_images", encode)
+    monkeypatch.setattr("raydd.protocols.base.encode_texts", encode)
+    given = {**TINY, "data.root": str(tiny_data), "distill.space": "features"}
+    for gpus in (0.0, 1.0, -1.0):
+        made = plan(with_settings(Config(), {**given, "sweep.gpus": gpus}), lambda trial: {}, store, 0)
+        lines = dict(made.lines())
+        assert lines["time"] == "known once the features are there"
+        assert ("a share of a GPU" in lines["resources"]) == (gpus < 0)
+
+
+def test_time_on_a_gpu_says_what_it_assumes(tiny_data: Path, store: Store, monkeypatch) -> None:
+    monkeypatch.setattr(costs, "core_speed", lambda width, rows: SPEED)
+    monkeypatch.setattr(plans, "core_speed", lambda width, rows: SPEED)
+    base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
+    raydd.open(base, store).prepare()
+    on_cpu = plan(base, lambda trial: {}, store, 1)
+    on_gpu = plan(with_settings(base, {"sweep.gpus": 0.5}), lambda trial: {}, store, 1)
+    assert on_gpu.seconds == pytest.approx(on_cpu.seconds * SPEED / plans.GPU_SPEED)
+    assert "if a GPU does 1 TFLOP/s a trial" in dict(on_gpu.lines())["time"]
+    assert on_cpu.assumed == ""
+
+
+def test_experts_that_several_trials_read_are_worth_workers_from_some_seconds_on(
+    tiny_data: Path, store: Store, monkeypatch
+) -> None:
+    speed = [1.0]
+    monkeypatch.setattr(costs, "core_speed", lambda width, rows: speed[0])
+    work = raydd.open(with_settings(Config(), {**TINY, "data.root": str(tiny_data)}), store)
+    work.prepare()
+    rates = [changed(work, {"experts.lr": rate}) for rate in (0.1, 0.2, 0.1)]
+    assert plans.sharing_experts(rates) == [rates[0], rates[2]]
+    speed[0] = 1e12
+    assert plans.sharing_experts(rates) == []
+
+
 def test_time_is_that_of_the_trials_and_not_of_the_base(seconds: Seconds) -> None:
     short = seconds(lambda trial: {}, 4, 1)
     assert seconds(lambda trial: {"distill.student_steps": 64}, 4, 1) > 2 * short
@@ -56,6 +97,28 @@ def test_trials_share_the_experts_of_a_recipe(seconds: Seconds) -> None:
     trials = eight - four
     assert 0 < trials < four
     assert seconds(two_recipes, 16, 1) == pytest.approx(4 * trials + 2 * (four - trials))
+
+
+def test_experts_of_one_recipe_are_as_many_as_any_trial_reads(seconds: Seconds) -> None:
+    def counts(trial: Trial) -> Mapping[str, Any]:
+        trial.suggest_categorical("experts.count", [1, 4])
+        return {}
+
+    def of(count: int) -> Suggest:
+        return lambda trial: {"experts.count": count}
+
+    assert seconds(counts, 16, 1) == pytest.approx(seconds(of(4), 16, 1))
+    assert seconds(of(4), 16, 1) > seconds(of(1), 16, 1)
+
+
+def test_wider_heads_are_priced_with_their_own_experts(seconds: Seconds) -> None:
+    def widths(trial: Trial) -> Mapping[str, Any]:
+        trial.suggest_categorical("experts.width", [16, 64])
+        return {}
+
+    narrow, wide = (seconds(lambda trial, width=width: {"experts.width": width}, 16, 1) for width in (16, 64))
+    assert narrow < seconds(widths, 16, 1)
+    assert wide > 2 * narrow
 
 
 def test_the_plan_tells_what_finals_cost_in_pixels(

@@ -37,7 +37,7 @@ def heard():
 
 @pytest.fixture
 def search(study, space, heard):
-    return StudySearch(study, space, ["r_mean"], [heard])
+    return StudySearch(study, space, ["r_mean"], [heard], wanted=9)
 
 
 def report(**values):
@@ -46,11 +46,11 @@ def report(**values):
 
 def test_a_trial_gets_its_number_and_settings(search, heard):
     settings = {"distill.blend": "none", "distill.image_lr": 0.1, "distill.momentum": 0.25}
-    assert search.suggest("a") == {"number": 0, "settings": settings}
+    assert search.suggest("a") == {"number": 0, "settings": settings, "passed": []}
     assert heard.events == [("started", 0, settings)]
 
 
-def test_scores_on_the_way_and_the_end_reach_the_study(search, study, heard):
+def test_the_end_reaches_the_study(search, study, heard):
     search.suggest("a")
     search.on_trial_result("a", report(step=5, r_mean=20.0))
     search.on_trial_result("a", report(step=5, r_mean=20.0))  # a trial that was started again repeats itself
@@ -58,7 +58,6 @@ def test_scores_on_the_way_and_the_end_reach_the_study(search, study, heard):
     search.on_trial_complete("a", report(step=10, r_mean=30.0, record="distill/0"))
     trial = study.trials[0]
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 30.0)
-    assert trial.intermediate_values == {5: 20.0, 10: 30.0}
     assert studies.report(trial).record == "distill/0"
     assert heard.events[-1] == ("ended", 0, "COMPLETE", "")
 
@@ -81,7 +80,8 @@ def test_each_point_of_a_curve_is_told_once_and_the_study_has_them_all(search, s
 def test_a_trial_that_was_stopped_is_pruned_with_its_last_score(search, study):
     search.suggest("a")
     search.on_trial_complete("a", report(step=5, r_mean=2.0))
-    assert (study.trials[0].state, study.trials[0].value) == (TrialState.PRUNED, 2.0)
+    assert study.trials[0].state == TrialState.PRUNED
+    assert studies.last_score(study.trials[0]) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,64 @@ def test_a_failure_is_kept_with_its_reason(search, study, heard, result, error, 
     assert why in heard.events[-1][3]
 
 
-def test_no_more_than_so_many_at_once(study, space):
-    search = StudySearch(study, space, ["r_mean"], at_once=2)
+def test_no_more_than_are_wanted_and_one_for_each_that_fails(study, space):
+    search = StudySearch(study, space, ["r_mean"], wanted=2)
     assert search.suggest("a")
     assert search.suggest("b")
     assert search.suggest("c") is None
+    search.on_trial_complete("a", report(failure="ValueError: no"))
+    assert search.suggest("c")["number"] == 2
+    search.on_trial_complete("b", report(step=10, r_mean=math.nan, record="distill/0"))  # diverged: an answer
+    search.on_trial_complete("c", report(step=10, r_mean=1.0, record="distill/0"))
+    assert search.suggest("d") == Searcher.FINISHED
+    assert studies.counts(study) == {"fail": 1, "diverged": 1, "complete": 1}
+    assert StudySearch(study, space, ["r_mean"], wanted=2).suggest("d") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("ends", "gave_up"),
+    [
+        (["E: step 3", "E: step 10", "E: step 11"], True),
+        (["E: step 3", "F: step 10", "E: step 11"], False),
+        (["E: step 3", "E: step 10", ""], False),
+        (["E: step 3", "E: step 10", "NonFiniteError: nan", "E: step 10"], False),
+    ],
+)
+def test_equal_failures_in_a_row_are_the_last_ones(study, space, ends, gave_up):
+    search = StudySearch(study, space, ["r_mean"], wanted=20, max_failures=3)
+    assert search.suggest("runs on")
+    for number, failure in enumerate(ends):
+        assert search.suggest(str(number)) != Searcher.FINISHED
+        record = "" if failure else "distill/0"
+        search.on_trial_complete(str(number), report(step=10, r_mean=1.0, failure=failure, record=record))
+    assert search.gave_up == ("E: step 11" if gave_up else "")
+    assert (search.suggest("next") == Searcher.FINISHED) == gave_up
+
+
+def test_what_a_process_reported_before_it_ended_is_the_reason(search, study):
+    search.suggest("a")
+    search.on_trial_result("a", report(failure="AcceleratorError: CUDA error"))
     search.on_trial_complete("a", error=True)
-    assert search.suggest("c")
+    assert studies.reason(study.trials[0]) == "AcceleratorError: CUDA error"
+
+
+def test_failed_trials_are_run_again_under_their_numbers_and_diverged_ones_are_not(search, study, space):
+    for name, failure in (("a", "ValueError: no"), ("b", "NonFiniteError: nan"), ("c", "")):
+        search.suggest(name)
+        search.on_trial_complete(name, report(step=10, r_mean=1.0, failure=failure, record="" if failure else "r"))
+    assert studies.retry_failed(study) == 1
+    assert studies.retry_failed(study) == 0  # it waits already
+    again = StudySearch(study, space, ["r_mean"], wanted=3)
+    given = again.suggest("d")
+    assert given["number"] == 0
+    assert given["settings"] == studies.settings(study.trials[0])
+    again.on_trial_complete("d", report(step=10, r_mean=2.0, record="r"))
+    assert studies.counts(study) == {"complete": 2, "diverged": 1}
 
 
 def test_nothing_starts_after_the_deadline(study, space):
     now = [0.0]
-    search = StudySearch(study, space, ["r_mean"], deadline=60.0, clock=lambda: now[0])
+    search = StudySearch(study, space, ["r_mean"], wanted=9, deadline=60.0, clock=lambda: now[0])
     assert search.suggest("a") != Searcher.FINISHED
     now[0] = 61.0
     assert search.suggest("b") == Searcher.FINISHED
@@ -120,7 +166,7 @@ def test_nothing_starts_after_the_deadline(study, space):
 
 def test_several_objectives_are_told_together(config, space, address, with_sweep):
     study = studies.open_study(with_sweep(config, name="two", objectives=("r_mean", "seconds")), space, address)
-    search = StudySearch(study, space, ["r_mean", "seconds"])
+    search = StudySearch(study, space, ["r_mean", "seconds"], wanted=9)
     search.suggest("a")
     search.on_trial_result("a", report(step=5, r_mean=20.0, seconds=4.0))
     search.on_trial_complete("a", report(step=10, r_mean=30.0, seconds=8.0, record="distill/0"))

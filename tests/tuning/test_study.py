@@ -7,10 +7,11 @@ from optuna.trial import TrialState
 
 from raydd.errors import ConfigError
 from raydd.tuning import study as studies
+from raydd.tuning.samplers import renew_sampler
 
 
 def ask(study, space):
-    studies.renew_sampler(study, seed=0)
+    renew_sampler(study, seed=0)
     trial = study.ask()
     space.settings(trial)
     return trial
@@ -21,6 +22,11 @@ def test_published_settings_are_the_first_trials_of_a_new_study_only(config, spa
     assert ask(study, space).params == {"distill.blend": "none", "distill.image_lr": 0.1}
     again = studies.open_study(config, space, address)
     assert [trial.state for trial in again.trials] == [TrialState.RUNNING]
+
+
+def test_a_cold_start_has_no_first_trials(config, space, address, with_sweep):
+    study = studies.open_study(with_sweep(config, first=False), space, address)
+    assert study.trials == []
 
 
 def test_interrupted_trials_do_not_count_and_are_asked_for_again(config, space, address):
@@ -93,6 +99,19 @@ def test_what_only_the_finals_read_may_change(config, space, address, with_sweep
     studies.open_study(config, space, address)
     other = with_sweep(config, trials=40, finalists=8)
     studies.open_study(dataclasses.replace(other, pixels=dataclasses.replace(config.pixels, steps=5)), space, address)
+
+
+def test_latest_is_the_sweep_whose_trials_began_last_unless_one_bears_that_name(config, space, address, with_sweep):
+    with pytest.raises(ConfigError, match="There is no sweep in"):
+        studies.sweep_named("latest", address)
+    first, second = (with_sweep(config, name=name) for name in ("b", "a"))
+    for swept in (first, second, first):
+        ask(studies.open_study(swept, space, address), space)
+    studies.open_study(with_sweep(config, name="c"), space, address)  # none of its trials has begun
+    assert studies.sweep_named("latest", address) == "b"
+    assert studies.sweep_named("a", address) == "a"
+    studies.open_study(with_sweep(config, name="latest"), space, address)
+    assert studies.sweep_named("latest", address) == "latest"
 
 
 def test_a_database_that_cannot_be_opened_is_named_without_its_password(config, space):

@@ -4,7 +4,7 @@ import os
 import pytest
 from optuna.trial import TrialState
 
-from raydd.errors import PlaceError
+from raydd.errors import PlaceError, TrialsError
 from raydd.tuning import study as studies
 from raydd.tuning.trials import RESTARTS, run_trials
 
@@ -15,17 +15,19 @@ def make_trial(folder, behave):
     def trial(given):
         from ray import tune
 
+        from raydd.cluster.failures import breaks_process, failure_of
         from raydd.cluster.trial_report import TrialReport
 
         try:
             for step in range(2, 11, 2):
                 r_mean = behave(given["number"], step)
-                record = "synthetic/0" if step == 10 else ""
-                report = TrialReport(step=step, steps=10, r_mean=r_mean, seconds=r_mean, record=record)
+                rung, record = (0, "synthetic/0") if step == 10 else (10 * step, "")
+                report = TrialReport(step=step, steps=10, rung=rung, r_mean=r_mean, seconds=r_mean, record=record)
                 tune.report(report.as_result())
-        except (ArithmeticError, PlaceError) as error:
-            again = isinstance(error, PlaceError)
-            tune.report(TrialReport(failure=f"{type(error).__name__}: {error}", again=again).as_result())
+        except Exception as error:  # as distill_trial does
+            tune.report(failure_of(error).as_result())
+            if breaks_process(error):
+                raise
 
     return trial
 
@@ -36,7 +38,7 @@ def run(ray_here, config, space, address, tmp_path, with_sweep):
         settings = with_sweep(config, **changes)
         study = studies.open_study(settings, space, address)
         trial, at_once = make_trial(tmp_path, behave), settings.sweep.at_once or 2
-        run_trials(trial, study, space, settings.sweep, [], folder=str(tmp_path / "tune"), at_once=at_once)
+        run_trials(trial, study, space, settings.sweep, [], folder=str(tmp_path / "tune"), room=lambda: at_once)
         return study
 
     return run
@@ -46,11 +48,11 @@ def test_every_trial_ends_in_the_study_and_more_can_be_asked_for(run):
     def behave(number, step):
         return 10.0 * number + step
 
-    study = run(behave, stop_weak=False, trials=3)
+    study = run(behave, pruner="none", trials=3)
     assert [trial.value for trial in study.trials] == [10.0, 20.0, 30.0]
-    assert study.trials[0].intermediate_values == {2: 2.0, 4: 4.0, 6: 6.0, 8: 8.0, 10: 10.0}
-    assert len(run(behave, stop_weak=False, trials=3).trials) == 3
-    assert [trial.value for trial in run(behave, stop_weak=False, trials=4).trials] == [10.0, 20.0, 30.0, 40.0]
+    assert study.trials[0].intermediate_values == {20: 2.0, 40: 4.0, 60: 6.0, 80: 8.0}
+    assert len(run(behave, pruner="none", trials=3).trials) == 3
+    assert [trial.value for trial in run(behave, pruner="none", trials=4).trials] == [10.0, 20.0, 30.0, 40.0]
 
 
 def test_failures_do_not_end_the_sweep(run):
@@ -63,11 +65,12 @@ def test_failures_do_not_end_the_sweep(run):
             os._exit(1)
         return 1.0
 
-    study = run(behave, trials=5)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE"]
+    study = run(behave, trials=4, at_once=1, pruner="none")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    assert studies.counts(study) == {"complete": 3, "diverged": 1, "fail": 2}
     reasons = [studies.reason(trial) for trial in study.trials]
     assert reasons[1] == "ZeroDivisionError: of all things"
-    assert reasons[2] == "r_mean is nan at step 10 of 10"
+    assert reasons[2] == "r_mean is nan at step 2 of 10"
     assert "died each time" in reasons[3]
 
 
@@ -82,13 +85,27 @@ def test_a_trial_whose_process_died_once_goes_on(run, tmp_path):
 
     study = run(behave, trials=2)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
-    assert study.trials[1].intermediate_values == {2: 2.0, 4: 4.0, 6: 6.0, 8: 8.0, 10: 10.0}
+    assert study.trials[1].intermediate_values == {20: 2.0, 40: 4.0, 60: 6.0, 80: 8.0}
 
 
 def test_weak_trials_are_pruned(run):
     study = run(lambda number, step: 50.0 - 10 * number, trials=4, at_once=1)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED"]
     assert study.trials[1].value == 40.0
+
+
+def test_another_driver_stops_what_the_first_would_have_stopped(run):
+    def behave(number, step):
+        return [50.0, 49.0, 48.0, 47.0, 30.0, 60.0][number]
+
+    run(behave, trials=4, at_once=1)
+    study = run(behave, trials=6, at_once=1)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", *["PRUNED"] * 4, "COMPLETE"]
+
+
+def test_a_trial_that_is_dominated_is_stopped(run):
+    study = run(lambda number, step: [50.0, 40.0][number], trials=2, at_once=1, objectives=("r_mean", "bytes"))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
 
 
 @pytest.mark.slow
@@ -107,8 +124,8 @@ def test_a_trial_that_the_store_or_the_disk_failed_is_asked_again_under_its_numb
             raise PlaceError("the disk is full")
         return float(number)
 
-    study = run(behave, stop_weak=False, trials=3, at_once=1)
-    assert studies.finished(study) == 3  # Tune had counted the failed one among its three
+    study = run(behave, pruner="none", trials=3, at_once=1)
+    assert studies.finished(study) == 3
     _, failed, again, _ = study.trials
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert studies.interrupted(failed)
@@ -125,9 +142,50 @@ def test_a_store_that_stays_away_ends_the_trials_and_the_same_command_makes_up_f
             raise PlaceError("the store did not answer")
         return float(step)
 
-    study = run(behave, stop_weak=False, trials=1, at_once=1)
-    assert [studies.interrupted(trial) for trial in study.trials[:-1]] == [True] * (RESTARTS + 1)
-    assert study.trials[-1].state == TrialState.WAITING
+    with pytest.raises(TrialsError, match=r"4 trials in a row .* \(PlaceError: the store"):
+        run(behave, pruner="none", trials=1, at_once=1, max_failures=4)
     away.unlink()
-    study = run(behave, stop_weak=False, trials=1, at_once=1)
+    study = run(behave, pruner="none", trials=1, at_once=1)
+    assert [studies.interrupted(trial) for trial in study.trials] == [True] * 4 + [False]
     assert studies.finished(study) == 1
+
+
+def test_a_bad_gpu_ends_its_processes_and_then_the_sweep_which_goes_on_when_it_is_well(run, tmp_path):
+    bad = tmp_path / "bad"
+    bad.touch()
+
+    def behave(number, step):
+        import torch
+
+        if bad.exists():
+            (tmp_path / f"met by {os.getpid()}").touch()
+            raise torch.AcceleratorError(f"CUDA error: an illegal memory access in trial {number}\nadvice")
+        assert not (tmp_path / f"met by {os.getpid()}").exists()
+        return float(step)
+
+    with pytest.raises(TrialsError, match=r"2 trials in a row .* illegal memory access in trial 1\)"):
+        run(behave, pruner="none", trials=2, at_once=1, max_failures=2)
+    met = len(list(tmp_path.glob("met by *")))
+    assert met == 2 * (RESTARTS + 1)  # each time another process
+    bad.unlink()
+    study = run(behave, pruner="none", trials=2, at_once=1)
+    assert studies.counts(study) == {"fail": 2, "complete": 2}
+    assert studies.retry_failed(study) == 2
+    study = run(behave, pruner="none", trials=4, at_once=1)
+    assert studies.counts(study) == {"complete": 4}
+    assert len(list(tmp_path.glob("met by *"))) == met
+
+
+@pytest.mark.slow
+def test_one_trial_that_breaks_its_process_once_goes_on_in_another(run, tmp_path):
+    def behave(number, step):
+        import torch
+
+        mark = tmp_path / "broke"
+        if number == 1 and step == 6 and not mark.exists():
+            mark.touch()
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        return float(step)
+
+    study = run(behave, pruner="none", trials=3)
+    assert studies.counts(study) == {"complete": 3}

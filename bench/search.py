@@ -1,0 +1,188 @@
+"""`python -m bench.search`: what samplers find in a short, noisy search, on random objectives.
+
+Each repeat has an objective of its own in a search space of raydd: smooth in the settings' logarithms with most of the
+effect in a few of them, ridges between pairs, choices that add or take, the best some way off the first settings, which
+are good already. 24 trials, four at once, are told with noise of 0.4; what counts is the noiseless value of the trial
+that looked best, less that of the best first setting.
+"""
+
+import heapq
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+import tyro
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from raydd.tuning.samplers import SAMPLERS, renew_sampler
+from search_spaces import DRAWS, Space, load_space
+
+_SCALE = 0.6  # of all effects, so that the former sampler gains about as much as it did in real sweeps
+_WEIGHTS = (0.0, 0.0, 1.0, 3.0, 6.0, 10.0)  # of a setting: what a third of them changes matters to nothing
+_KINK = 0.25  # share of a range from which a loss grows linearly
+_RIDGES = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare samplers on random objectives; numbers are gains over the best first setting, mean and standard error."""
+
+    samplers: tuple[str, ...] = ("before", "random", "tpe", "auto")
+    """As `sweep.sampler` names them; before is what sweeps had until there was a choice: TPE, a start-up of eight
+    finished trials, 24 candidates."""
+    space: str = "repblend"
+    """As `sweep.space` names it."""
+    trials: int = 24
+    """Trials of a search."""
+    at_once: int = 4
+    """Trials that run together."""
+    noise: float = 0.4
+    """Standard deviation of a told value."""
+    repeats: int = 24
+    """Objectives, each searched once by each sampler."""
+    cold: bool = False
+    """Search without first settings; their best is what gains are over all the same."""
+
+
+class Objective:
+    """A random score of a space's settings, in points."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        """Draw an objective by its seed."""
+        rng, first = np.random.default_rng([7, seed]), dict(space.first[0]) if space.first else {}
+        self._kinds = kinds_of(space)
+        self._optimum: dict[str, float] = {}
+        self._weight: dict[str, float] = {}
+        self._choice: dict[str, dict[Any, float]] = {}
+        for name, kind in self._kinds.items():
+            if isinstance(kind, CategoricalDistribution):
+                effects = rng.normal(0, 0.6, len(kind.choices)) * rng.choice([0.2, 1.0, 2.0])
+                if name in first and rng.random() < 0.6:  # who wrote the first setting knew
+                    known, best = kind.choices.index(first[name]), int(np.argmax(effects))
+                    effects[[known, best]] = effects[[best, known]]
+                self._choice[name] = dict(zip(kind.choices, effects.tolist(), strict=True))
+            else:
+                near = share(kind, first[name]) if name in first else 0.5
+                self._optimum[name] = float(np.clip(near + rng.normal(0, 0.25), 0.05, 0.95))
+                self._weight[name] = float(rng.choice(_WEIGHTS))
+        names = list(self._optimum)
+        self._ridges = [
+            (*rng.choice(names, 2, replace=False), rng.choice([-1, 1]), rng.uniform(2, 8)) for _ in range(_RIDGES)
+        ]
+
+    def __call__(self, settings: Mapping[str, Any]) -> float:
+        """The noiseless score."""
+        read = sorted(self._optimum.keys() & settings.keys())
+        off = {name: share(self._kinds[name], settings[name]) - self._optimum[name] for name in read}
+        lost = sum(self._weight[name] * _huber(distance) for name, distance in off.items())
+        lost += sum(
+            weight * (off[one] + sign * off[other]) ** 2
+            for one, other, sign, weight in self._ridges
+            if one in off and other in off
+        )
+        chosen = sum(effects[settings[name]] for name, effects in self._choice.items() if name in settings)
+        return _SCALE * (chosen - lost)
+
+
+def kinds_of(space: Space) -> dict[str, BaseDistribution]:
+    """All settings that a space may suggest, by name."""
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    found: dict[str, BaseDistribution] = {}
+    for _ in range(2 * DRAWS):
+        trial = study.ask()
+        space.settings(trial)
+        found |= trial.distributions
+    return dict(sorted(found.items()))
+
+
+def firsts_of(space: Space) -> list[dict[str, Any]]:
+    """The first settings as the space takes them: those that it asks for."""
+    study = optuna.create_study()
+    for first in space.first:
+        study.enqueue_trial(dict(first))
+    trials = [study.ask() for _ in space.first]
+    for trial in trials:
+        space.settings(trial)
+    return [trial.params for trial in trials]
+
+
+def share(kind: BaseDistribution, value: float) -> float:
+    """Where in its range a number lies."""
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    low, high, at = np.log([kind.low, kind.high, value]) if kind.log else (kind.low, kind.high, value)
+    return float((at - low) / (high - low))
+
+
+def search(space: Space, objective: Objective, sampler: str, seed: int, options: Options) -> float:
+    """One search: what the trial that looked best has over the best first setting."""
+    rng, study = np.random.default_rng([3, seed]), optuna.create_study(direction="maximize")
+    for first in () if options.cold else space.first:
+        study.enqueue_trial(dict(first))
+    renew: Callable[[optuna.Study, int], None] = (
+        before if sampler == "before" else lambda study, seed: renew_sampler(study, seed, sampler)
+    )
+    running: list[tuple[float, int, optuna.Trial]] = []
+    now, asked, values = 0.0, 0, {}
+    while asked < options.trials or running:
+        while asked < options.trials and len(running) < options.at_once:
+            renew(study, seed)
+            trial = study.ask()
+            space.settings(trial)
+            heapq.heappush(running, (now + rng.uniform(0.7, 1.3), trial.number, trial))
+            asked += 1
+        now, number, trial = heapq.heappop(running)
+        values[number] = objective(trial.params)
+        study.tell(trial, values[number] + rng.normal(0, options.noise))
+    return values[study.best_trial.number] - max(objective(first) for first in firsts_of(space))
+
+
+def before(study: optuna.Study, seed: int) -> None:
+    """The sampler that sweeps had: its start-up waits for eight trials that are over."""
+    asked = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)))
+    study.sampler = TPESampler(
+        seed=int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]),
+        n_startup_trials=8,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+    )
+
+
+def main(options: Options) -> int:
+    """Print the table."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    space = load_space(options.space)
+    table = Table("sampler", "gain", "CPU seconds a trial", box=None, pad_edge=False)
+    for sampler in options.samplers:
+        if sampler != "before" and sampler not in SAMPLERS and ":" not in sampler:
+            print(f"There is no sampler {sampler!r}. The samplers: before, {', '.join(SAMPLERS)}.", file=sys.stderr)
+            return 2
+        begun = time.process_time()
+        seeds = range(options.repeats)
+        gains = np.array([search(space, Objective(space, seed), sampler, seed, options) for seed in seeds])
+        seconds = (time.process_time() - begun) / (options.repeats * options.trials)
+        error = gains.std(ddof=1) / len(gains) ** 0.5
+        table.add_row(sampler, f"{gains.mean():.2f} ± {error:.2f}", f"{seconds:.3f}")
+    Console().print(table)
+    return 0
+
+
+def _huber(distance: float) -> float:
+    """A parabola that goes on as a line."""
+    size = abs(distance)
+    return 4 * size**2 if size < _KINK else 2 * size - _KINK
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, description=__doc__, use_underscores=True)))

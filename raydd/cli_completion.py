@@ -1,0 +1,126 @@
+"""What a shell offers at the tab key: commands, options, settings, and the values that a setting is known to take.
+
+The scripts are a few lines: they ask `raydd --complete WORD ...` for the words that may stand last, so they never
+grow old.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_origin, get_type_hints
+
+from raydd.cli_help import SECTIONS, choices
+from raydd.config import Config
+
+# Names of the registries whose import loads torch; a test holds that they are all.
+NAMES: Mapping[str, Sequence[str]] = {
+    "data.reader": ("stamps", "flat-json", "karpathy", "coco", "parquet", "webdataset"),
+    "encoders.image": ("efficientnet-lite0", "nfnet", "timm:", "open_clip:", "joined:"),
+    "encoders.text": ("minilm", "bert", "hf:", "open_clip:"),
+    "distill.loss": ("infonce", "wbce", "bce"),
+    "experts.loss": ("infonce", "wbce", "bce"),
+    "place.device": ("auto", "cpu", "cuda"),
+    "place.ray": ("local", "auto"),
+}
+
+SCRIPTS = {
+    "bash": """\
+_raydd() {
+  local word=${COMP_WORDS[COMP_CWORD]}
+  COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" --complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)" -- "$word"))
+}
+complete -o default -o bashdefault -F _raydd raydd
+""",
+    "zsh": """\
+#compdef raydd
+local -a found
+found=(${(f)"$("${words[1]}" --complete "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+(( $#found )) && compadd -a found || _files
+""",
+    "fish": """\
+function __raydd
+    set -l words (commandline -opc) (commandline -ct)
+    $words[1] --complete $words[2..-1] 2>/dev/null
+end
+complete -c raydd -a '(__raydd)'
+""",
+}
+
+
+def candidates(words: Sequence[str], commands: Iterable[str]) -> list[str]:
+    """The words that may stand in place of the last one, which may be empty; none where a file is wanted.
+
+    Args:
+        words: the command line after `raydd`, as far as it is typed.
+        commands: all commands.
+    """
+    *before, last = words or [""]
+    if not before:
+        return _beginning(last, [*commands, "help", "--help", "--version", "--completion"])
+    if before[0] == "help":
+        return _beginning(last, commands if len(before) == 1 else SECTIONS)
+    if before[0] == "--completion":
+        return _beginning(last, SCRIPTS)
+    if before[0] not in commands:
+        return []
+    kind = importlib.import_module(f"raydd.commands.{before[0]}").Options
+    if last.startswith("-"):
+        return _beginning(last, _flags(kind))
+    flag = next((word for word in reversed(before) if word.startswith("--")), "")
+    return _beginning(last, _values(flag.removeprefix("--").replace("-", "_"), kind))
+
+
+def _flags(kind: type[Any]) -> list[str]:
+    own = {item.name: hint for item, hint in _typed(kind) if item.name != "settings"}
+    settings = {
+        f"{section}.{item.name}": hint
+        for section in SECTIONS
+        for item, hint in _typed(type(getattr(Config(), section)))
+    }
+    flags = ["--help", "--help-all"]
+    for name, hint in {**own, **settings}.items():
+        flag = _renamed(hint) or name.replace("_", "-")
+        flags.append(f"--{flag}")
+        if hint is bool:
+            head, _, tail = flag.rpartition(".")
+            flags.append(f"--{head}.no-{tail}" if head else f"--no-{tail}")
+    return flags
+
+
+def _values(name: str, kind: type[Any]) -> list[str]:
+    if name == "help":
+        return list(SECTIONS)
+    if name == "preset":
+        from raydd.presets import PRESETS
+
+        return list(PRESETS)
+    if name in ("distill.method", "compare.methods"):
+        from raydd.distill.methods import METHODS
+
+        selections = ("random", "herding", "k-center", "forgetting", "full") if name == "compare.methods" else ()
+        return [*METHODS, *selections]
+    if name == "sweep.space":
+        from search_spaces import spaces
+
+        return list(spaces())
+    if name in NAMES:
+        return list(NAMES[name])
+    section, _, key = name.partition(".")
+    owner = type(getattr(Config(), section)) if key and section in SECTIONS else kind
+    hints = {item.name: hint for item, hint in _typed(owner)}
+    return list(choices(hints.get(key or name)))
+
+
+def _typed(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [(item, hints[item.name]) for item in dataclasses.fields(kind)]
+
+
+def _renamed(hint: Any) -> str:
+    if get_origin(hint) is None:
+        return ""
+    return next((part.name for part in getattr(hint, "__metadata__", ()) if getattr(part, "name", None)), "")
+
+
+def _beginning(start: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(start)]

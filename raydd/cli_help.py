@@ -1,0 +1,254 @@
+"""What `raydd COMMAND --help` prints: the command's own options, the settings that matter for it, and an example.
+
+`--help SECTION` prints one section of the settings, `--help-all` prints all of them. Values in brackets are those that
+the command would use, with the settings of its file, preset and method.
+"""
+
+import ast
+import dataclasses
+import inspect
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import tyro
+
+from raydd.config import Config
+from raydd.errors import ConfigError, nearest
+
+_DATA = ("data.reader", "data.root", "data.name")
+_ENCODERS = ("encoders.image", "encoders.text")
+_PLACE = ("place.home", "place.store")
+
+MATTER: Mapping[str, Sequence[str]] = {
+    "demo": (
+        *("distill.pairs", "distill.steps", "distill.method", "pixels.steps", "experts.count"),
+        *("sweep.trials", "sweep.finalists", "evaluate.seeds", "data.reader", "place.home"),
+    ),
+    "run": (
+        *(*_DATA, *_ENCODERS),
+        *("distill.method", "distill.pairs", "distill.space", "distill.steps", "evaluate.split"),
+    ),
+    "features": (
+        *_DATA,
+        "data.images",
+        *_ENCODERS,
+        "features.views",
+        "features.augment",
+        "place.store",
+        "place.device",
+    ),
+    "experts": (
+        *(*_DATA, *_ENCODERS),
+        *("experts.count", "experts.epochs", "experts.lr", "experts.batch_size", "place.device"),
+    ),
+    "distill": (
+        *("data.reader", "data.root", "distill.method", "distill.pairs", "distill.space", "distill.steps"),
+        *("distill.student_steps", "distill.target_epochs", "distill.image_lr", "distill.seed"),
+    ),
+    "evaluate": (
+        *("data.root", "evaluate.split", "evaluate.seeds", "evaluate.baselines", "evaluate.choice"),
+        *("evaluate.encoders", "evaluate.classes", "evaluate.unseen", "students.epochs", "place.device"),
+    ),
+    "sweep": (
+        *("sweep.name", "sweep.space", "sweep.trials", "sweep.hours", "sweep.at_once", "sweep.gpus"),
+        *("sweep.finalists", "sweep.pruner", "distill.space", "place.ray"),
+    ),
+    "report": ("sweep.name", "evaluate.split", *_PLACE, "place.study", "place.mlflow"),
+    "compare": (
+        *("compare.name", "compare.methods", "compare.pairs", "compare.data", "compare.trials", "compare.protocol"),
+        *("distill.space", "distill.steps", "evaluate.seeds", "place.ray"),
+    ),
+    "export": ("data.root", *_PLACE, "place.device"),
+    "search": ("students.epochs", *_PLACE, "place.device"),
+    "watch": ("sweep.name", "place.home", "place.study", "place.mlflow"),
+    "board": ("sweep.name", "place.home", "place.study", "place.mlflow"),
+    "verify": _PLACE,
+    "doctor": (
+        *(*_DATA, *_ENCODERS),
+        *("distill.pairs", "distill.space", "distill.protocol", "place.device", "place.home"),
+    ),
+}
+"""The settings that `raydd COMMAND --help` shows, ten at most."""
+
+EXAMPLES: Mapping[str, str] = {
+    "demo": "raydd demo",
+    "run": "raydd run --config flickr8k.yaml --distill.pairs 200 --json out.json",
+    "features": "raydd features --config coco.yaml --workers 8",
+    "experts": "raydd experts --config flickr8k.yaml --experts.count 20",
+    "distill": "raydd distill --config flickr8k.yaml --distill.space features",
+    "evaluate": "raydd evaluate --set FOLDER --evaluate.encoders efficientnet-lite1",
+    "sweep": "raydd sweep --config flickr8k.yaml --sweep.trials 24 --dry-run",
+    "report": "raydd report                    # on the latest sweep",
+    "compare": "raydd compare --config flickr8k.yaml --dry-run",
+    "export": "raydd export --set FOLDER --to hf dataset",
+    "search": 'raydd search "two dogs on a beach" --set FOLDER --in ~/Pictures',
+    "watch": "raydd watch                     # the latest sweep",
+    "board": "raydd board                     # the latest sweep",
+    "verify": "raydd verify --delete",
+    "doctor": "raydd doctor --config flickr8k.yaml",
+}
+
+SECTIONS = tuple(section.name for section in dataclasses.fields(Config))
+_LEFT = 30  # columns of the flags
+_WIDEST = 110
+_SHORT = 2  # lines of an option in the short help
+
+
+def command_help(command: str, kind: type[Any], summary: str, settings: Config) -> str:
+    """The short help of a command: under 50 lines on a terminal of 80 columns.
+
+    Args:
+        command: its name.
+        kind: its `Options`.
+        summary: what it does, in a line.
+        settings: those it would use.
+    """
+    positional = " ".join(name.upper() for name in _positional(kind))
+    usage = f"usage: raydd {command} {positional}{' ' if positional else ''}[OPTION ...] [--SECTION.SETTING VALUE ...]"
+    lines = [usage, "", *_wrapped(summary), "", "Options:"]
+    for flag, text in _own_options(kind):
+        lines += _row(flag, text, "", most=_SHORT)
+    lines += ["", "Settings that matter here:"]
+    for name in MATTER[command]:
+        lines += _setting(name, settings, most=_SHORT)
+    return "\n".join(
+        [
+            *(*lines, "", "Example:", f"  {EXAMPLES[command]}", ""),
+            *_wrapped(
+                f"`raydd {command} --help SECTION` shows one section of the settings, --help-all everything. "
+                f"Sections: {', '.join(SECTIONS)}."
+            ),
+        ]
+    )
+
+
+def section_help(name: str, settings: Config) -> str:
+    """All settings of one section.
+
+    Raises:
+        ConfigError: there is no such section.
+    """
+    if name not in SECTIONS:
+        raise ConfigError(f"There is no section {name!r}. {nearest(name, SECTIONS)}")
+    section = getattr(settings, name)
+    lines = [*_wrapped(f"{name}: {inspect.getdoc(section)}"), ""]
+    for item in dataclasses.fields(section):
+        lines += _setting(f"{name}.{item.name}", settings)
+    return "\n".join(lines)
+
+
+def full_help(command: str, kind: type[Any], description: str, settings: Config) -> str:
+    """All options and all settings of a command."""
+    lines = [
+        f"usage: raydd {command} [OPTION ...] [--SECTION.SETTING VALUE ...]",
+        "",
+        description.strip(),
+        "",
+        "Options:",
+    ]
+    for flag, text in _own_options(kind):
+        lines += _row(flag, text, "")
+    return "\n\n".join(["\n".join(lines), *(section_help(name, settings) for name in SECTIONS)])
+
+
+def docs_of_fields(kind: type[Any]) -> dict[str, str]:
+    """The string below each field of a dataclass, those that it inherits first."""
+    found: dict[str, str] = {}
+    for parent in reversed(kind.__mro__[:-1]):
+        (body,) = (
+            node
+            for node in ast.parse(textwrap.dedent(inspect.getsource(parent))).body
+            if isinstance(node, ast.ClassDef)
+        )
+        for field, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                found[field.target.id] = " ".join(inspect.cleandoc(ast.literal_eval(below.value)).split())
+    return found
+
+
+def choices(kind: Any) -> tuple[str, ...]:
+    """The words that a setting may be, or may list; none where any value will do."""
+    if get_origin(kind) is Literal:
+        return tuple(map(str, get_args(kind)))
+    return tuple(word for inner in get_args(kind) for word in choices(inner))
+
+
+def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
+    docs, hints = docs_of_fields(kind), get_type_hints(kind, include_extras=True)
+    positional = _positional(kind)
+    fields = [item for item in dataclasses.fields(kind) if item.name != "settings"]
+    inherited = {item.name for parent in kind.__mro__[1:-1] for item in dataclasses.fields(parent)}
+    for item in sorted(fields, key=lambda item: item.name in inherited):  # the command's own first
+        own = hints[item.name]
+        arguments = [part for part in getattr(own, "__metadata__", ()) if hasattr(part, "metavar")]
+        bare = get_args(own)[0] if get_origin(own) is Annotated else own
+        if item.name in positional:
+            flag = item.name.upper()
+        else:
+            name = next((part.name for part in arguments if part.name), item.name).replace("_", "-")
+            value = next((part.metavar for part in arguments if part.metavar), _value(bare))
+            flag = f"--{name} {value}".rstrip()
+        words = choices(bare)
+        text = docs[item.name]
+        yield flag, text if all(word in text for word in words) else f"{text} One of {', '.join(words)}."
+
+
+def _positional(kind: type[Any]) -> list[str]:
+    hints = get_type_hints(kind, include_extras=True)
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return [name for name, found in marks.items() if tyro.conf.Positional[int].__metadata__[0] in found]
+
+
+def _setting(name: str, settings: Config, most: int | None = None) -> list[str]:
+    section, key = name.split(".")
+    kind, value = type(getattr(settings, section)), getattr(getattr(settings, section), key)
+    hint = get_type_hints(kind)[key]
+    text, words = docs_of_fields(kind)[key], choices(hint)
+    if most:
+        head = text.partition(":")[0]
+        text = head if words and head != text and not any(word in head for word in words) else text.partition(". ")[0]
+        text = text.rstrip(".") + "."
+    if not all(word in text for word in words):
+        text = f"{text} One of {', '.join(words)}."
+    flag = f"--{name.replace('_', '-')}"
+    most = most and most + bool(words)  # room for the words
+    if isinstance(value, bool):
+        return _row(flag, text, "on" if value else "off", most)
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return _row(f"{flag} {_value(hint)}", text, shown, most)
+
+
+def _value(kind: Any) -> str:
+    """A word for the value of an option: N for a whole number, X for another, a path, a text; none for a switch."""
+    inner = [part for part in get_args(kind) if part not in (NoneType, Ellipsis)]
+    if get_origin(kind) is tuple:
+        return f"{_value(inner[0])} ..."
+    if inner and get_origin(kind) is not Literal:
+        return _value(inner[0])
+    return {bool: "", int: "N", float: "X", Path: "PATH"}.get(kind, "WORD" if get_origin(kind) is Literal else "TEXT")
+
+
+def _row(flag: str, text: str, default: str, most: int | None = None) -> list[str]:
+    """An option in two columns, in `most` lines at most; the default stays visible."""
+    wide, shown = _width() - _LEFT - 2, f" [{default}]" if default else ""
+    right = textwrap.wrap(text + shown, wide, break_on_hyphens=False)
+    words = text.split()
+    while most and len(right) > most and words:
+        words.pop()
+        right = textwrap.wrap(f"{' '.join(words).rstrip(',;:')} ...{shown}", wide, break_on_hyphens=False)
+    left = f"  {flag}"
+    if len(left) > _LEFT:
+        return [left, *(" " * (_LEFT + 2) + line for line in right)]
+    return [f"{left if number == 0 else '':<{_LEFT + 2}}{line}" for number, line in enumerate(right)]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _width(), break_on_hyphens=False)
+
+
+def _width() -> int:
+    return min(_WIDEST, shutil.get_terminal_size().columns)

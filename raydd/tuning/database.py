@@ -1,0 +1,119 @@
+"""The study's database, asked again while it is away: restarted, failed over, or cut off by the network."""
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tenacity
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+
+from raydd.errors import ConfigError
+from raydd.secrets_hidden import hidden, hide_password
+
+PATIENCE_SECONDS = 300.0  # how long a call is repeated before the database is given up; a failover takes one or two
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; each pause is random, up to twice the one before
+_LIBPQ = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
+
+log = logging.getLogger(__name__)
+
+
+def passes(error: BaseException | None) -> bool:
+    """Whether the database was away or locked, which a later attempt may not meet."""
+    if isinstance(error, StorageInternalError):  # in which Optuna wraps what SQLAlchemy raises
+        error = error.__cause__
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    # SQLite calls a table that is missing operational too, which no patience brings.
+    return lost or (isinstance(error, OperationalError | InterfaceError) and "no such " not in str(error))
+
+
+def patiently() -> tenacity.Retrying:
+    """What repeats a call while the database is away: random pauses that double, for `PATIENCE_SECONDS` in all."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(passes),
+        wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
+        stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
+        before_sleep=_say,
+        reraise=True,
+    )
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage in a database, each of whose calls is repeated while the database is away.
+
+    A call whose answer was lost with the connection may have been heard. Setting a value twice does no harm, the end
+    of a trial is known again below, and a trial that was created twice is an orphan, which the next command puts right.
+    """
+
+    def set_trial_state_values(self, trial_id: int, state: Any, values: Any = None) -> bool:
+        """As Optuna's; a trial that has just this end is not ended again."""
+        try:
+            return _again(RDBStorage.set_trial_state_values)(self, trial_id, state, values)
+        except UpdateFinishedTrialError:
+            ended = self.get_trial(trial_id)
+            if ended.state != state or (values is not None and ended.values != list(values)):
+                raise
+            return True
+
+
+def _again(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def repeated(self: RDBStorage, *args: Any, **kwargs: Any) -> Any:
+        return patiently()(method, self, *args, **kwargs)
+
+    return repeated
+
+
+# What Optuna calls of a storage, from outside and, in its cache before the database, by private names.
+_CALLS = (
+    *(name for name in vars(RDBStorage) if name.startswith(("get_", "set_")) and name != "set_trial_state_values"),
+    "create_new_study",
+    "_create_new_trial",
+    "_set_trial_param",
+    "_get_trials",
+    "_get_best_trial_id",
+)
+for _name in _CALLS:
+    setattr(PatientStorage, _name, _again(getattr(RDBStorage, _name)))
+
+
+def open_storage(address: str) -> RDBStorage:
+    """The database at an address, its tables made if it is new.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    options: dict[str, Any] = {"pool_pre_ping": True}  # a connection that the server closed meanwhile is replaced
+    scheme = address.partition("://")[0]
+    if scheme == "sqlite":
+        options = {"connect_args": {"timeout": 60}}  # seconds to wait while another sweep writes
+    elif scheme in _LIBPQ:
+        options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # a network that swallows all
+    # Processes that make the tables of a new database at once break each other's making, not the tables.
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(DatabaseError),
+        wait=tenacity.wait_random(0.2, 1.0),
+        stop=tenacity.stop_after_attempt(4),
+        reraise=True,
+    )
+    try:
+        if address.startswith("sqlite:///"):
+            Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return attempts(lambda: PatientStorage(address, engine_kwargs=options))
+    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
+        raise ConfigError(
+            f"The study's database {hide_password(address)} cannot be opened "
+            f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
+            "Check place.study or $RAYDD_STUDY."
+        ) from error
+
+
+def _say(state: tenacity.RetryCallState) -> None:
+    if state.attempt_number == 3:  # the first repetitions are nothing to speak of
+        error = state.outcome.exception() if state.outcome else None
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        said = hidden(str(cause)).strip().splitlines()
+        log.warning("The study's database does not answer (%s); trying again.", said[0][-200:] if said else error)

@@ -1,0 +1,73 @@
+"""A sweep in numbers for Prometheus: what Ray's own exporter serves beside the cluster's CPU, GPU and memory.
+
+`cluster/grafana.json` is a board of them.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optuna.trial import TrialState
+from ray.util.metrics import Gauge
+
+from raydd.cluster.trial_report import TrialReport
+from raydd.tuning import study as studies
+
+
+class Metrics:
+    """A listener of the searcher that keeps Ray's gauges up to date."""
+
+    def __init__(
+        self,
+        sweep: str,
+        done: Mapping[str, int],
+        *,
+        best: float | None,
+        room: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Show what earlier commands did.
+
+        Args:
+            sweep: its name, the label of all gauges.
+            done: trials of earlier commands, by outcome.
+            best: val r_mean of the best of them.
+            room: trials that may run together.
+            clock: seconds.
+        """
+        self._done, self._best, self._room, self._clock = Counter(done), best, room, clock
+        self._begun: dict[int, float] = {}
+        self._spent = 0.0
+        self._labels = {"sweep": sweep}
+        self._trials = Gauge("raydd_trials", "Trials by outcome, and running.", ("sweep", "state"))
+        self._busy = Gauge("raydd_busy_share", "Share of the slots that run a trial, 0 to 1.", ("sweep",))
+        self._score = Gauge("raydd_best_r_mean", "Best val r_mean of a complete trial, in percent.", ("sweep",))
+        self._cost = Gauge("raydd_slot_seconds", "Seconds of a slot that this command's trials took.", ("sweep",))
+        self._show()
+
+    def started(self, number: int, settings: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """One more runs."""
+        self._begun[number] = self._clock()
+        self._show()
+
+    def reported(self, number: int, report: TrialReport) -> None:
+        """Nothing is counted before a trial's end."""
+
+    def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
+        """One is over."""
+        self._spent += self._clock() - self._begun.pop(number)
+        if not report.again:
+            self._done[studies.outcome(state, reason)] += 1
+        if state == TrialState.COMPLETE:
+            self._best = report.r_mean if self._best is None else max(self._best, report.r_mean)
+        self._show()
+
+    def _show(self) -> None:
+        for word in (*studies.OUTCOMES, "running"):
+            count = len(self._begun) if word == "running" else self._done[word]
+            self._trials.set(count, {**self._labels, "state": word})
+        self._busy.set(min(1.0, len(self._begun) / max(1, self._room())), self._labels)
+        self._cost.set(self._spent, self._labels)
+        if self._best is not None:
+            self._score.set(self._best, self._labels)

@@ -1,0 +1,179 @@
+"""The sampler of short, noisy searches: a Gaussian process that chooses among neighbours of the best trials.
+
+A sweep has some ten to a few hundred trials, a score with noise, and first settings that are good already. With so few
+trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near the
+best ones: each neighbour changes some of their settings, a few by much or many by little, and the one with the largest
+expected improvement is taken (Jones et al. 1998, J. Global Optimization 13). `python -m bench.search` measures it
+beside Optuna's samplers.
+
+Letters: N trials, C neighbours, F settings that are numbers, G that are choices.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from jaxtyping import Float, Int
+from numpy import ndarray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+from scipy.linalg import cho_factor, cho_solve, cholesky
+from scipy.stats import norm
+
+NEIGHBOURS, OF_THE_BEST = 2048, 3
+_CHANGED = (0.1, 0.3, 0.6)  # share of the settings that a neighbour changes
+_STEPS = (0.05, 0.15, 0.4)  # standard deviation of a change, in ranges
+_LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3)  # among which the likelihood chooses
+_USUAL_LENGTH = 2.0  # centre of the prior on the length
+_MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Settings in the unit cube: numbers as shares of their range, choices as indices."""
+
+    numbers: Float[ndarray, "N F"]
+    choices: Int[ndarray, "N G"]
+
+    def __getitem__(self, rows: Any) -> "_Points":
+        return _Points(self.numbers[rows], self.choices[rows])
+
+
+class NeighbourSampler(BaseSampler):
+    """Draws the settings of one trial, by those that every trial has."""
+
+    def __init__(self, seed: int) -> None:
+        """Draw by a seed."""
+        self._rng, self._alone = np.random.default_rng(seed), RandomSampler(seed=seed)
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
+    ) -> dict[str, BaseDistribution]:
+        """The settings that all complete trials have."""
+        return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A setting without a model, at random."""
+        return self._alone.sample_independent(study, trial, param_name, param_distribution)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The neighbour with the largest expected improvement; trials that run are believed to end as expected."""
+        trials = [one for one in study.get_trials(deepcopy=False) if search_space.keys() <= one.params.keys()]
+        over = [one for one in trials if one.state == TrialState.COMPLETE]
+        if not search_space or len(over) < 2:
+            return {}
+        running = [one for one in trials if one.state == TrialState.RUNNING and one.number != trial.number]
+        sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
+        values = sign * np.array([one.value for one in over])
+        values = (values - values.mean()) / max(float(values.std()), 1e-9)
+        points = _points([one.params for one in (*over, *running)], search_space)
+        near = self._neighbours(points[np.argsort(-values)[:OF_THE_BEST]], search_space)
+        best = near[int(np.argmax(expected_improvement(points, values, near)))]
+        return _settings(best, search_space)
+
+    def _neighbours(self, best: _Points, space: Mapping[str, BaseDistribution]) -> _Points:
+        rng = self._rng
+        of = best[rng.integers(len(best.numbers), size=NEIGHBOURS)]
+        share, step = rng.choice(_CHANGED, (NEIGHBOURS, 1)), rng.choice(_STEPS, (NEIGHBOURS, 1))
+        moved = np.clip(of.numbers + step * rng.normal(size=of.numbers.shape), 0, 1)
+        numbers = np.where(rng.random(moved.shape) < share, moved, of.numbers)
+        counts = [len(kind.choices) for kind in space.values() if isinstance(kind, CategoricalDistribution)]
+        # Half as often as numbers: a choice has no small step.
+        other = rng.integers(np.zeros(len(counts), int), counts, (NEIGHBOURS, len(counts)))
+        return _Points(numbers, np.where(rng.random(other.shape) < share / 2, other, of.choices))
+
+
+def expected_improvement(points: _Points, values: Float[ndarray, "n"], near: _Points) -> Float[ndarray, "C"]:
+    """E[max(f - f*, 0)] under the process; f* is its own mean's best at what was tried, since scores are noisy.
+
+    Args:
+        points: what was tried, n trials that are over, then those that run.
+        values: of those that are over, standardised.
+        near: the neighbours.
+    """
+    over = points[: len(values)]
+    length, noise, scale = _fitted(over, values)
+    weights = cho_solve(cho_factor(_noisy(over, length, noise)), values)
+    values = np.append(values, _kernel(points[len(values) :], over, length) @ weights)
+    factor = cho_factor(_noisy(points, length, noise))
+    weights, across = cho_solve(factor, values), _kernel(near, points, length)
+    mean, best = across @ weights, float((_kernel(points, points, length) @ weights).max())
+    explained = (across * cho_solve(factor, across.T).T).sum(axis=1)
+    deviation = np.sqrt(scale * np.maximum(1 - explained, 1e-9))
+    ahead = (mean - best) / deviation
+    return deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
+
+
+def _fitted(points: _Points, values: Float[ndarray, "n"]) -> tuple[float, float, float]:
+    """Length, noise and scale of the largest likelihood, with a log-normal prior on the length."""
+    found = []
+    for length in _LENGTHS:
+        for noise in _NOISES:
+            lower = cholesky(_noisy(points, length, noise), lower=True)
+            scale = float(values @ cho_solve((lower, True), values)) / len(values)
+            likelihood = -0.5 * len(values) * math.log(scale) - float(np.log(np.diag(lower)).sum())
+            found.append((likelihood - 0.5 * math.log(length / _USUAL_LENGTH) ** 2, length, noise, scale))
+    return max(found)[1:]
+
+
+def _noisy(points: _Points, length: float, noise: float) -> Float[ndarray, "n n"]:
+    return _kernel(points, points, length) + noise * np.eye(len(points.numbers))
+
+
+def _kernel(left: _Points, right: _Points, length: float) -> Float[ndarray, "n m"]:
+    """Matern 5/2 of the distance, in which four settings that are numbers count as one length whatever their number."""
+    apart = 4 / max(1, left.numbers.shape[1]) * ((left.numbers[:, None] - right.numbers) ** 2).sum(axis=-1)
+    apart = apart + (left.choices[:, None] != right.choices).sum(axis=-1) / _MISMATCH
+    distance = np.sqrt(5 * apart) / length
+    return (1 + distance + distance**2 / 3) * np.exp(-distance)
+
+
+def _points(settings: list[dict[str, Any]], space: Mapping[str, BaseDistribution]) -> _Points:
+    numbers = [[_share(kind, one[name]) for name, kind in space.items() if _is_number(kind)] for one in settings]
+    choices = [
+        [kind.choices.index(one[name]) for name, kind in space.items() if isinstance(kind, CategoricalDistribution)]
+        for one in settings
+    ]
+    return _Points(np.array(numbers, float), np.array(choices, int))
+
+
+def _settings(point: _Points, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    numbers, choices = iter(point.numbers.tolist()), iter(point.choices.tolist())
+    return {
+        name: kind.choices[next(choices)] if isinstance(kind, CategoricalDistribution) else _at(kind, next(numbers))
+        for name, kind in space.items()
+    }
+
+
+def _is_number(kind: BaseDistribution) -> bool:
+    return not isinstance(kind, CategoricalDistribution)
+
+
+def _share(kind: BaseDistribution, value: float) -> float:
+    """Where in its range a number lies, 0 to 1."""
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    of = math.log if kind.log else float
+    return (of(value) - of(kind.low)) / max(of(kind.high) - of(kind.low), 1e-12)
+
+
+def _at(kind: BaseDistribution, share: float) -> float | int:
+    """The number at a share of its range, one that the range has."""
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    if kind.log:
+        value = math.exp(math.log(kind.low) + share * (math.log(kind.high) - math.log(kind.low)))
+    else:
+        value = kind.low + share * (kind.high - kind.low)
+    if kind.step is not None:
+        value = kind.low + round((value - kind.low) / kind.step) * kind.step
+    value = min(max(value, kind.low), kind.high)
+    return int(value) if isinstance(kind, IntDistribution) else value

@@ -1,0 +1,113 @@
+"""The best trials measured again with new draws: the best of noisy scores is no result.
+
+Draws of start pairs and minibatches move val r_mean by more than most settings do, so the trial that looks best is
+partly the luckiest one. The few best are distilled again from other start pairs, and scored by other students; their
+mean over the new draws alone, which nobody chose by, ranks them and is reported, with its standard error.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+import ray
+from ray.exceptions import RayError
+
+from raydd import stages
+from raydd.cluster.claims import Claimant, share_making
+from raydd.cluster.connect import reason_of
+from raydd.config import Config
+from raydd.evaluate.retrieval import TRIAL_SEEDS
+from raydd.place import open_store, use_threads
+from raydd.protocols import Listings, Opened, open_workbench, trial_settings
+from raydd.settings import with_settings
+from raydd.tuning.finals import RESTARTS, Candidate
+
+_DRAWS = "draws"
+
+
+def draws_of(study: optuna.Study) -> dict[int, list[float]]:
+    """Val r_mean of the new draws of each trial that was measured again, by its number."""
+    return {int(number): scores for number, scores in study.user_attrs.get(_DRAWS, {}).items()}
+
+
+def standard_error(scores: Sequence[float], others: Sequence[Sequence[float]]) -> float:
+    """Standard error of a mean over draws; the spread is pooled over all trials, since each has few.
+
+    Args:
+        scores: the draws of the trial.
+        others: the draws of each trial that was measured again, this one included.
+
+    Returns:
+        In points; NaN where no trial has two draws.
+    """
+    freedom = sum(len(draws) - 1 for draws in others if draws)
+    if not freedom or not scores:
+        return math.nan
+    squares = sum((len(draws) - 1) * statistics.variance(draws) for draws in others if len(draws) > 1)
+    return math.sqrt(squares / freedom / len(scores))
+
+
+def draw_again(
+    study: optuna.Study,
+    base: Config,
+    candidates: Sequence[Candidate],
+    listings: Listings,
+    claims: Any,
+    *,
+    cpus: float,
+    say: Callable[[str], None],
+    on_wait: Callable[[], None] = lambda: None,
+) -> None:
+    """Measure candidates with `sweep.draws` new draws each, side by side; the study keeps them, and none is made twice.
+
+    A draw that fails, since its students diverge, leaves its trial without draws: it ranks after those that have them.
+
+    Args:
+        study: the sweep's.
+        base: what the trials shared.
+        candidates: the best trials.
+        listings: the data sets that the driver has read.
+        claims: handle of the actor of `raydd.cluster.claims`.
+        cpus: CPU cores of a draw.
+        say: told of each failure.
+        on_wait: called about once a second meanwhile.
+    """
+    known, draws = draws_of(study), base.sweep.draws
+    task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpus, max_retries=RESTARTS)(score_draw)
+    waiting = {
+        task.remote(base, candidate.number, candidate.settings, draw, listings, claims): (candidate.number, draw)
+        for candidate in candidates
+        if len(known.get(candidate.number, ())) < draws
+        for draw in range(1, draws + 1)
+    }
+    found: dict[int, dict[int, float]] = {}
+    failed: set[int] = set()
+    while waiting:
+        ready, _ = ray.wait(list(waiting), timeout=1.0)
+        on_wait()
+        for reference in ready:
+            number, draw = waiting.pop(reference)
+            try:
+                found.setdefault(number, {})[draw] = ray.get(reference)
+            except RayError as error:
+                failed.add(number)
+                say(f"trial {number} failed when it was drawn again: {reason_of(error)}")
+            if number not in failed and len(found[number]) == draws:
+                known[number] = [found[number][one] for one in sorted(found[number])]
+                study.set_user_attr(_DRAWS, {str(one): scores for one, scores in known.items()})
+
+
+def score_draw(
+    base: Config, number: int, settings: Mapping[str, Any], draw: int, listings: Listings, claims: Any
+) -> float:
+    """Val r_mean of a trial with other start pairs, minibatches and students; runs in a Ray worker."""
+    config = with_settings(base, {**settings, **trial_settings(base)})
+    config = with_settings(config, {"distill.seed": config.distill.seed + draw})
+    use_threads(config.place)
+    with Claimant(claims, f"trial {number}, draw {draw}") as claimant:
+        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
+        share_making(work, claimant)
+        students = range(draw * TRIAL_SEEDS, (draw + 1) * TRIAL_SEEDS)
+        return stages.score_students(work, stages.final_synthetic(work), split="val", seeds=students).mean["r_mean"]

@@ -1,0 +1,218 @@
+"""Samplers: what draws the settings of a sweep's next trial, from what the study's trials have shown."""
+
+import math
+import statistics
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from raydd.errors import ConfigError
+from raydd.outside import checked, find, guarded
+from raydd.tuning import study as studies
+from raydd.tuning.neighbours import NeighbourSampler
+
+STARTUP_TRIALS = 8  # that a model of the trials needs: first settings and running ones count, the rest is random
+CANDIDATES = 256  # among which TPE chooses the next settings
+MODELLED = 256  # trials that a model is made of, whatever their number: its cost grows by their cube
+
+
+def renew_sampler(study: optuna.Study, seed: int, name: str = "auto") -> None:
+    """Give the study the sampler of its next trial, whose draws depend on the seed and on that trial's place alone.
+
+    A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
+    twice. The start-up counts the trials that are running: eight at once are not eight random ones.
+
+    Args:
+        study: the sweep's.
+        seed: `sweep.seed`.
+        name: `sweep.sampler`.
+
+    Raises:
+        ConfigError: there is no such sampler, or its package is not installed.
+    """
+    asked = sum(not studies.interrupted(trial) for trial in study.get_trials(deepcopy=False))
+    drawn = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0])
+    make = find_sampler(name)(drawn)
+    study.sampler = RandomSampler(seed=drawn) if name in SAMPLERS and asked < STARTUP_TRIALS else make
+
+
+def find_sampler(name: str) -> Callable[[int], BaseSampler]:
+    """What makes a sampler of a seed.
+
+    Args:
+        name: one of `SAMPLERS`, or a user's own as `module:NAME` or `FILE.py:NAME`: a function, or a class of Optuna's,
+            that takes `seed`.
+
+    Raises:
+        ConfigError: there is no such sampler, its code fails, or its package is not installed.
+    """
+    wanted = "a function of the seed, as in def mine(seed): return optuna.samplers.QMCSampler(seed=seed)"
+    if name in SAMPLERS:
+        return SAMPLERS[name]
+    own: Callable[..., Any] = guarded(find(name, SAMPLERS, "sweep.sampler", None, wanted), name, "sweep.sampler")
+    return lambda seed: checked(own(seed=seed), BaseSampler, name, "sweep.sampler")
+
+
+class WholeSpaceSampler(BaseSampler):
+    """Lets a sampler of fixed spaces draw in one with conditional settings.
+
+    All settings that any trial had are drawn together, and the space takes those that it asks for. A trial that lacks
+    one is shown to the sampler with the middle of its range, so that nothing is learned from it. Trials that were
+    stopped are shown with the value that they were on the way to: their last score, and what a trial gained on the
+    median from there to its end.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], BaseSampler],
+        seed: int,
+        *,
+        otherwise: Callable[[int], BaseSampler] | None = None,
+    ) -> None:
+        """Draw with another sampler.
+
+        Args:
+            make: gives that sampler of a seed.
+            seed: of its draws, and of a setting that no trial had before.
+            otherwise: gives the sampler of a study with several objectives, if `make`'s takes one alone.
+        """
+        self._make, self._several, self._seed = make, otherwise or make, seed
+        self._alone = RandomSampler(seed=seed)
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
+    ) -> dict[str, BaseDistribution]:
+        """All settings that trials had so far, by name; those of one value alone are no choice."""
+        found: dict[str, BaseDistribution] = {}
+        for one in study.get_trials(deepcopy=False):
+            found |= one.distributions
+        return {name: found[name] for name in sorted(found) if not found[name].single()}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw all settings, from the trials that are over and those that are running."""
+        if not search_space:
+            return {}
+        make = self._make if len(study.directions) == 1 else self._several
+        shown = optuna.create_study(directions=study.directions, sampler=make(self._seed))
+        shown.add_trials(_shown(study, trial, search_space))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return shown.ask(search_space).params
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A setting that no trial had before, at random."""
+        return self._alone.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
+    """The trials as one of a fixed space would have them."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    trials = [one for one in study.get_trials(deepcopy=False, states=states) if one.number != asking.number]
+    trials = _modelled(study, trials)
+    complete = [one for one in trials if one.state == TrialState.COMPLETE]
+    shown = []
+    for one in trials:
+        values = one.values if one.state == TrialState.COMPLETE else None
+        if one.state == TrialState.PRUNED:
+            if len(study.directions) > 1 or not one.intermediate_values:
+                continue
+            values = [_end_of(one, complete)]
+        if one.state == TrialState.RUNNING and not one.params:
+            continue
+        state = TrialState.RUNNING if values is None else TrialState.COMPLETE
+        params = {name: one.params.get(name, _middle(kind)) for name, kind in space.items()}
+        shown.append(create_trial(state=state, values=values, params=params, distributions=dict(space)))
+    return shown
+
+
+def _modelled(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that a model is made of: all, and of very many the best and the latest, by number."""
+    if len(trials) <= MODELLED:
+        return trials
+    best: list[FrozenTrial] = []
+    if len(study.directions) == 1:
+        sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+        complete = [one for one in trials if one.state == TrialState.COMPLETE]
+        best = sorted(complete, key=lambda one: -sign * (one.value or 0.0))[: MODELLED // 2]
+    kept = {one.number for one in best}
+    others = [one for one in trials if one.number not in kept]
+    return sorted([*best, *others[len(best) - MODELLED :]], key=lambda one: one.number)
+
+
+def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
+    scores = [stopped.intermediate_values[step] for step in sorted(stopped.intermediate_values)]
+    gains = [
+        one.value - one.intermediate_values[sorted(one.intermediate_values)[len(scores) - 1]]
+        for one in complete
+        if one.value is not None and len(one.intermediate_values) >= len(scores)
+    ]
+    return scores[-1] + (statistics.median(gains) if gains else 0.0)
+
+
+def _middle(kind: BaseDistribution) -> Any:
+    if isinstance(kind, CategoricalDistribution):
+        return kind.choices[0]
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    middle = math.sqrt(kind.low * kind.high) if kind.log else (kind.low + kind.high) / 2
+    return round(middle) if isinstance(kind, IntDistribution) else middle
+
+
+def _auto(seed: int) -> BaseSampler:
+    """A Gaussian process among neighbours of the best trials; tpe with several objectives."""
+    return WholeSpaceSampler(NeighbourSampler, seed, otherwise=_tpe)
+
+
+def _tpe(seed: int) -> BaseSampler:
+    """Optuna's tree-structured Parzen estimator, with 256 candidates."""
+    with warnings.catch_warnings():
+        # group: what lets conditional settings be modelled jointly
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=1, n_ei_candidates=CANDIDATES, multivariate=True, group=True, constant_liar=True
+        )
+
+
+def _gp(seed: int) -> BaseSampler:
+    """Optuna's Gaussian process over the whole space; a second or more for a draw."""
+    return WholeSpaceSampler(lambda drawn: optuna.samplers.GPSampler(seed=drawn, n_startup_trials=1), seed)
+
+
+def _cmaes(seed: int) -> BaseSampler:
+    """Optuna's CMA-ES, for long searches of numbers; needs the package cmaes."""
+    if find_spec("cmaes") is None:
+        raise ConfigError(
+            "sweep.sampler cmaes needs a package that is not here. Run `pip install cmaes`, or take auto."
+        )
+    # It keeps its state in the study's trials, so that a new one goes on; choices, which it cannot draw, come from TPE.
+    return optuna.samplers.CmaEsSampler(
+        seed=seed, n_startup_trials=1, independent_sampler=_tpe(seed), warn_independent_sampling=False
+    )
+
+
+def _random(seed: int) -> BaseSampler:
+    """Each setting at random."""
+    return RandomSampler(seed=seed)
+
+
+SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
+    "auto": _auto,
+    "tpe": _tpe,
+    "gp": _gp,
+    "cmaes": _cmaes,
+    "random": _random,
+}

@@ -1,0 +1,183 @@
+"""Steering a sweep from outside: trials by hand, another sweep's best as first trials, and when no new ones start.
+
+All of it goes through the study, so another terminal, or another machine, steers the driver that runs the sweep.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from raydd.config import Config, SweepConfig
+from raydd.errors import ConfigError, nearest
+from raydd.settings import flatten
+from raydd.tuning import study as studies
+from raydd.tuning.lease import is_driven
+from search_spaces import Space
+
+Order = Literal["stop", "pause", "go-on"]
+WARM = 5  # best trials of another sweep, where their number is not given
+
+_ORDER, _WARMED = "order", "warm start"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Settings as a space takes them."""
+
+    taken: Mapping[str, Any]
+    """Those that it searches, within its ranges."""
+    outside: Mapping[str, str]
+    """Those that are out of its ranges, each with the range in words."""
+    unknown: tuple[str, ...]
+    """Those that it does not ask for beside the others."""
+
+
+class _Given(optuna.samplers.RandomSampler):
+    """Draws what is given where the range has it, all else at random."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(seed=0)
+        self._settings = settings
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """The value of one setting."""
+        if param_name in self._settings and _holds(param_distribution, self._settings[param_name]):
+            return self._settings[param_name]
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+def fit(space: Space, settings: Mapping[str, Any]) -> Fitted:
+    """What a space takes of some settings; it draws the others."""
+    trial = optuna.create_study(sampler=_Given(settings)).ask()
+    constants = space.settings(trial).keys() - trial.params.keys()
+    kinds = {name: kind for name, kind in trial.distributions.items() if name in settings}
+    outside = {name: _range(kind) for name, kind in kinds.items() if not _holds(kind, settings[name])}
+    taken = {name: settings[name] for name in kinds if name not in outside}
+    return Fitted(taken, outside, tuple(name for name in settings if name not in kinds and name not in constants))
+
+
+def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> list[str]:
+    """Queue the best trials of another sweep of the same database as first ones, once; says what of them was left out.
+
+    Args:
+        study: the sweep's.
+        space: what it searches.
+        warm: `sweep.warm_start`, STUDY or STUDY:K.
+        address: the database.
+
+    Raises:
+        ConfigError: there is no such sweep, or it has no complete trial.
+    """
+    if not warm or study.user_attrs.get(_WARMED) == warm:
+        return []
+    name, colon, count = warm.rpartition(":")
+    name, best = (name, int(count)) if colon and count.isdigit() else (warm, WARM)
+    other = studies.load_study(name, address)
+    objectives = studies.shared_settings(other).get("sweep.objectives", ["r_mean"])
+    trials = studies.ranked(other, objectives)[:best]
+    if not trials:
+        raise ConfigError(f"sweep.warm_start: the sweep {name!r} has no complete trial. Leave it out, or run it first.")
+    left: dict[str, None] = {}
+    for trial in trials:
+        fitted = fit(space, studies.settings(trial))
+        left |= dict.fromkeys((*fitted.outside, *fitted.unknown))
+        study.enqueue_trial(dict(fitted.taken), skip_if_exists=True)
+    study.set_user_attr(_WARMED, warm)
+    said = [f"warm start: the best {len(trials)} trials of {name} are tried first"]
+    if left:
+        said.append(f"left out of them, as the space {space.name} does not search it so: {', '.join(left)}")
+    return said
+
+
+def enqueue(study: optuna.Study, space: Space, config: Config, file: Path) -> int:
+    """Queue the trials of a YAML file, a list of dotted settings; how many. What they leave open is drawn.
+
+    Raises:
+        ConfigError: the file cannot be read, or names what the space does not search or has no such value of.
+    """
+    trials = [(number, settings, fit(space, settings)) for number, settings in enumerate(_trials_in(file), start=1)]
+    for number, settings, fitted in trials:
+        for name, kind in fitted.outside.items():
+            raise ConfigError(
+                f"{file}: {name} of trial {number} is {settings[name]!r}, but the space {space.name} searches {kind}. "
+                "Change it, or search a wider space."
+            )
+        for name in fitted.unknown:
+            known = nearest(name, flatten(config)) if name not in flatten(config) else "Leave it out."
+            raise ConfigError(f"{file}: trial {number} sets {name}, which {space.name} does not search there. {known}")
+    for _, settings, fitted in trials:
+        study.enqueue_trial({name: settings[name] for name in fitted.taken})
+    return len(trials)
+
+
+def give_order(study: optuna.Study, order: Order) -> None:
+    """Tell the driver of a sweep to stop, to pause or to go on; it listens between trials.
+
+    Raises:
+        ConfigError: nobody runs this sweep.
+    """
+    if not is_driven(study):
+        raise ConfigError(f"Nobody runs the sweep {study.study_name!r}. `raydd sweep` goes on with it.")
+    study.set_user_attr(_ORDER, order)
+
+
+def forget_orders(study: optuna.Study) -> None:
+    """Begin without the orders that an earlier driver was given."""
+    study.set_user_attr(_ORDER, "go-on")
+
+
+def order_of(study: optuna.Study, sweep: SweepConfig) -> Order:
+    """What the driver shall do: what it was told last, or stop on a plateau."""
+    order: Order = study.user_attrs.get(_ORDER, "go-on")
+    if order != "stop" and sweep.plateau and trials_without_gain(study, sweep) >= sweep.plateau:
+        return "stop"
+    return order
+
+
+def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:
+    """Trials that are over since the last one whose val r_mean was `sweep.plateau_gain` over the best before."""
+    place = sweep.objectives.index("r_mean")
+    best, without = float("-inf"), 0
+    for trial in sorted(studies.over(study), key=lambda trial: (trial.datetime_complete, trial.number)):
+        score = trial.values[place] if trial.state == optuna.trial.TrialState.COMPLETE else float("-inf")
+        gained = score > best + sweep.plateau_gain
+        best, without = (score, 0) if gained else (best, without + 1)
+    return without
+
+
+def _trials_in(file: Path) -> Sequence[Mapping[str, Any]]:
+    try:
+        trials = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The trials {file} cannot be read ({error}). Check the path.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
+    if not isinstance(trials, list) or not trials or not all(isinstance(one, Mapping) for one in trials):
+        raise ConfigError(f"{file} must be a list of trials, each of dotted settings. Write `- distill.image_lr: 0.1`.")
+    return trials
+
+
+def _holds(kind: BaseDistribution, value: Any) -> bool:
+    if isinstance(kind, CategoricalDistribution):
+        return value in kind.choices
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    numbers = int if isinstance(kind, IntDistribution) else int | float
+    return isinstance(value, numbers) and not isinstance(value, bool) and kind.low <= value <= kind.high
+
+
+def _range(kind: BaseDistribution) -> str:
+    if isinstance(kind, CategoricalDistribution):
+        return f"one of {', '.join(map(str, kind.choices))}"
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    return f"{kind.low:g} to {kind.high:g}"

@@ -1,0 +1,110 @@
+import threading
+import time
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from postgres import postgres  # noqa: F401
+from sqlalchemy.exc import OperationalError
+
+from raydd.errors import ConfigError
+from raydd.tuning import database, lease
+from raydd.tuning import study as studies
+
+
+@pytest.fixture
+def study(config, space, address):
+    return studies.open_study(config, space, address)
+
+
+def test_every_call_is_repeated_while_the_database_is_away(study):
+    away, met = [0], []
+
+    @sqlalchemy.event.listens_for(study._storage._backend.engine, "before_cursor_execute")
+    def refuse(*_):
+        if away[0]:
+            away[0] -= 1
+            met.append(1)
+            raise OperationalError("select", {}, ConnectionError("connection refused"))
+
+    def during(call):
+        away[0] = 2
+        result = call()
+        assert not away[0]
+        return result
+
+    trial = during(study.ask)
+    during(lambda: trial.suggest_float("distill.image_lr", 0.1, 0.2))
+    during(lambda: trial.report(1.0, 5))
+    during(lambda: trial.set_user_attr("settings", {}))
+    during(lambda: study.tell(trial, 2.0))
+    during(lambda: study.set_user_attr("a", 1))
+    assert during(lambda: study.user_attrs["a"]) == 1
+    assert during(lambda: study.get_trials(states=(TrialState.COMPLETE,)))[0].value == 2.0
+    away[0] = 2
+    with lease.driving(study):
+        assert not away[0]
+    assert len(met) >= 18
+
+
+def test_an_end_whose_answer_was_lost_is_not_told_twice(study, monkeypatch):
+    told, heard = RDBStorage.set_trial_state_values, []
+
+    def tell(self, trial_id, state, values=None):
+        told(self, trial_id, state, values)
+        heard.append(state)
+        if len(heard) == 1:
+            raise OperationalError("commit", {}, ConnectionError("the server closed the connection"))
+        return True
+
+    trial = study.ask()
+    trial.suggest_float("distill.image_lr", 0.1, 0.2)
+    monkeypatch.setattr(RDBStorage, "set_trial_state_values", tell)
+    study.tell(trial, 2.0)
+    assert heard == [TrialState.COMPLETE]
+    monkeypatch.undo()
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+def test_what_no_patience_brings_is_raised_at_once(study):
+    with study._storage._backend.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DROP TABLE trial_values"))
+    began = time.monotonic()
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        study.get_trials()
+    assert time.monotonic() - began < 3
+
+
+def test_patience_ends(study, monkeypatch):
+    @sqlalchemy.event.listens_for(study._storage._backend.engine, "before_cursor_execute")
+    def refuse(*_):
+        raise OperationalError("select", {}, ConnectionError("connection refused"))
+
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 1.0)
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        study.get_trials()
+
+
+def test_a_server_that_is_restarted(config, space, postgres):  # noqa: F811
+    study = studies.open_study(config, space, postgres.address)
+    with lease.driving(study, beat_seconds=0.2):
+        trial = study.ask()
+        postgres.stop()
+        back = threading.Timer(4.0, postgres.start)
+        back.start()
+        settings = space.settings(trial)
+        study.tell(trial, 1.0)
+        back.join()
+        time.sleep(1.0)
+        assert lease.is_driven(study)
+    assert settings["distill.image_lr"] == study.trials[0].params["distill.image_lr"]
+    assert study.trials[0].value == 1.0
+
+
+def test_a_server_that_is_not_there_is_named(config, space):
+    config_error = "postgresql.psycopg://raydd:...@127.0.0.1:1/none cannot be opened"
+    with pytest.raises(ConfigError, match=config_error):
+        studies.open_study(config, space, "postgresql+psycopg://raydd:secret@127.0.0.1:1/none")

@@ -1,0 +1,154 @@
+"""Samplers on real studies in SQLite."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from raydd.errors import ConfigError
+from raydd.tuning import study as studies
+from raydd.tuning.neighbours import NeighbourSampler
+from raydd.tuning.samplers import MODELLED, SAMPLERS, STARTUP_TRIALS, WholeSpaceSampler, find_sampler, renew_sampler
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+CMAES = importlib.util.find_spec("cmaes") is not None
+
+
+def ask(study, space, name="auto"):
+    renew_sampler(study, 0, name)
+    trial = study.ask()
+    space.settings(trial)
+    return trial
+
+
+def score(trial):
+    return -((np.log(trial.params["distill.image_lr"]) - np.log(0.3)) ** 2) + (trial.params["distill.blend"] == "fixed")
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "cmaes" or CMAES])
+def test_draws_depend_on_the_seed_and_the_place_alone(config, space, address, with_sweep, name):
+    def drawn(sweep, new_driver):
+        config_of = with_sweep(config, name=sweep)
+        study = studies.open_study(config_of, space, address)
+        for _ in range(STARTUP_TRIALS + 2):
+            if new_driver:
+                study = studies.open_study(config_of, space, address)
+            trial = ask(study, space, name)
+            study.tell(trial, score(trial))
+        return [trial.params for trial in study.trials]
+
+    assert drawn("one", False) == drawn("many", True)
+
+
+@pytest.mark.parametrize("name", ["auto", "tpe"])
+def test_eight_at_once_are_not_eight_random_ones(config, space, address, name):
+    study = studies.open_study(config, space, address)
+    trials = [ask(study, space, name) for _ in range(STARTUP_TRIALS)]
+    study.tell(trials[0], 1.0)
+    study.tell(trials[1], 2.0)  # six are running
+    renew_sampler(study, 0, name)
+    assert not isinstance(study.sampler, optuna.samplers.RandomSampler)
+
+
+@pytest.mark.parametrize("name", ["auto", "tpe"])
+def test_more_is_found_than_at_random(config, space, address, with_sweep, name):
+    def found(sampler):
+        study = studies.open_study(with_sweep(config, name=sampler), space, address)
+        for _ in range(20):
+            trial = ask(study, space, sampler)
+            study.tell(trial, score(trial))
+        return np.mean([trial.value for trial in study.trials[STARTUP_TRIALS:]])
+
+    assert found(name) > found("random") + 0.5
+
+
+def test_several_objectives(config, space, address, with_sweep):
+    study = studies.open_study(with_sweep(config, objectives=("r_mean", "seconds")), space, address)
+    for _ in range(STARTUP_TRIALS + 2):
+        trial = ask(study, space)
+        study.tell(trial, [score(trial), 1.0])
+    assert len(study.best_trials) >= 1
+
+
+def test_a_stopped_trial_counts_as_what_it_was_on_the_way_to(config, space, address):
+    class Seen(optuna.samplers.RandomSampler):
+        values = ()
+
+        def infer_relative_search_space(self, study, trial):
+            Seen.values = [one.value for one in study.trials if one.state == TrialState.COMPLETE]
+            return {}
+
+    study = studies.open_study(config, space, address)
+    for half, end in ((10.0, 14.0), (20.0, 22.0), (30.0, 33.0)):
+        trial = ask(study, space)
+        trial.report(half, 5)
+        study.tell(trial, end)
+    stopped = ask(study, space)
+    stopped.report(5.0, 5)
+    study.tell(stopped, state=TrialState.PRUNED)
+    study.sampler = WholeSpaceSampler(lambda seed: Seen(seed=seed), 0)
+    space.settings(study.ask())
+    assert Seen.values == [14.0, 22.0, 33.0, 5.0 + 3.0]
+
+
+def test_a_model_of_very_many_trials_has_the_best_and_the_latest():
+    class Seen(optuna.samplers.RandomSampler):
+        values = ()
+
+        def infer_relative_search_space(self, study, trial):
+            Seen.values = [one.value for one in study.trials if one.state == TrialState.COMPLETE]
+            return {}
+
+    study = optuna.create_study(direction="maximize", sampler=WholeSpaceSampler(lambda seed: Seen(seed=seed), 0))
+    kinds = {"x": FloatDistribution(0, 1)}
+    study.add_trials(
+        [create_trial(value=-float(n), params={"x": 0.5}, distributions=kinds) for n in range(2 * MODELLED)]
+    )
+    study.ask().suggest_float("x", 0, 1)
+    half = MODELLED // 2
+    assert Seen.values == [-float(n) for n in (*range(half), *range(2 * MODELLED - half, 2 * MODELLED))]
+
+
+def test_neighbours_stay_inside_of_what_is_searched():
+    space = {
+        "float": FloatDistribution(0.01, 1.0, log=True),
+        "step": FloatDistribution(0.0, 1.0, step=0.25),
+        "int": IntDistribution(4, 16, log=True),
+        "choice": CategoricalDistribution([0, 20, "a"]),
+    }
+    study = optuna.create_study(direction="maximize")
+    rng = np.random.default_rng(0)
+    for seed in range(12):
+        study.sampler = NeighbourSampler(seed)
+        trial = study.ask(space)
+        for name, kind in space.items():
+            assert kind._contains(kind.to_internal_repr(trial.params[name])), name
+        assert trial.params["step"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+        study.tell(trial, rng.normal())
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_sampler_of_ones_own(config, space, address):
+    study = studies.open_study(config, space, address)
+    renew_sampler(study, 3, f"{EXAMPLES / 'own_sampler.py'}:sampler")
+    assert isinstance(study.sampler, optuna.samplers.QMCSampler)
+    assert isinstance(find_sampler("optuna.samplers:NSGAIISampler")(0), optuna.samplers.NSGAIISampler)
+
+
+def test_what_is_no_sampler_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"Did you mean 'tpe'\?"):
+        find_sampler("tpee")
+    file = tmp_path / "mine.py"
+    file.write_text("def mine(seed):\n    return 3\n")
+    with pytest.raises(ConfigError, match="gave an int, but must give a optuna"):
+        find_sampler(f"{file}:mine")(0)
+
+
+@pytest.mark.skipif(CMAES, reason="cmaes is installed")
+def test_a_sampler_whose_package_is_missing_says_how_to_get_it():
+    with pytest.raises(ConfigError, match="pip install cmaes"):
+        find_sampler("cmaes")(0)

@@ -1,0 +1,120 @@
+"""A sweep steered from outside, through real studies in SQLite."""
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from raydd.config import SweepConfig
+from raydd.errors import ConfigError
+from raydd.tuning import steering
+from raydd.tuning import study as studies
+from raydd.tuning.lease import driving
+from raydd.tuning.samplers import renew_sampler
+from raydd.tuning.searcher import StudySearch
+
+
+@pytest.fixture
+def study(config, space, address):
+    return studies.open_study(config, space, address)
+
+
+def ask(study, space):
+    renew_sampler(study, 0)
+    trial = study.ask()
+    trial.set_user_attr(studies.SETTINGS, space.settings(trial))
+    return trial
+
+
+def enqueued(study, space, config, tmp_path, text):
+    file = tmp_path / "trials.yaml"
+    file.write_text(text)
+    return steering.enqueue(study, space, config, file)
+
+
+def test_trials_by_hand_come_next(study, space, config, tmp_path):
+    text = "- {distill.blend: fixed, distill.blend_ratio: 0.3, distill.image_lr: 0.5}\n- distill.image_lr: 0.02\n"
+    ask(study, space)  # the first settings
+    assert enqueued(study, space, config, tmp_path, text) == 2
+    assert ask(study, space).params == {"distill.blend": "fixed", "distill.blend_ratio": 0.3, "distill.image_lr": 0.5}
+    assert ask(study, space).params["distill.image_lr"] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- distill.image_lr: 3.0", r"distill\.image_lr of trial 1 is 3\.0, but the space small searches 0\.01 to 1\."),
+        ("- distill.image_lr: '0.1'", r"is '0\.1', but the space small searches 0\.01 to 1"),
+        ("- distill.blend: beta", r"searches one of none, fixed"),
+        (
+            "- distill.blend: none\n  distill.blend_ratio: 0.2",
+            r"sets distill\.blend_ratio, which small does not",
+        ),
+        ("- distill.imag_lr: 0.1", r"Did you mean 'distill\.image_lr'\?"),
+        ("distill.image_lr: 0.1", "must be a list of trials"),
+        ("- [", "is not YAML"),
+    ],
+)
+def test_trials_by_hand_that_the_space_lacks_are_refused(study, space, config, tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        enqueued(study, space, config, tmp_path, text)
+    assert len(study.trials) == 1  # the first settings; nothing of the file
+
+
+def test_a_warm_start_tries_the_best_of_another_sweep(config, space, address, with_sweep):
+    def suggest(trial):
+        trial.suggest_float("distill.image_lr", 0.1, 9.0)
+        trial.suggest_float("distill.text_lr", 0.1, 1.0)
+        return {"distill.momentum": 0.25}
+
+    other = studies.open_study(with_sweep(config, name="other", first=False), space, address)
+    for rate, blend, score in ((2.0, "none", 1.0), (3.0, "none", 9.0), (0.2, "fixed", 8.0), (0.3, "none", 2.0)):
+        other.enqueue_trial({"distill.image_lr": min(rate, 1.0), "distill.blend": blend, "distill.blend_ratio": 0.2})
+        trial = ask(other, space)
+        other.tell(trial, score)
+    wide = type(space)("wide", suggest)
+    study = studies.open_study(with_sweep(config, first=False), wide, address)
+    said = steering.warm_start(study, wide, "other:2", address)
+    assert "best 2 trials of other" in said[0]
+    assert said[1].endswith("not search it so: distill.blend, distill.blend_ratio")
+    assert steering.warm_start(study, wide, "other:2", address) == []  # once
+    drawn = [ask(study, wide).params["distill.image_lr"] for _ in range(2)]
+    assert drawn == [1.0, 0.2]
+    with pytest.raises(ConfigError, match="There is no sweep 'nobody'"):
+        steering.warm_start(study, wide, "nobody", address)
+
+
+def test_a_driver_hears_what_another_terminal_says(study, space, config, address):
+    listening = studies.load_study("small", address)
+    search = StudySearch(listening, space, ["r_mean"], order=lambda: steering.order_of(listening, config.sweep))
+    with pytest.raises(ConfigError, match="Nobody runs the sweep 'small'"):
+        steering.give_order(study, "stop")
+    with driving(listening):
+        steering.give_order(study, "pause")
+        assert search.suggest("a") is None
+        steering.give_order(study, "go-on")
+        assert search.suggest("a")
+        steering.give_order(study, "stop")
+        assert search.suggest("b") == Searcher.FINISHED
+        steering.forget_orders(listening)
+        assert search.suggest("b") != Searcher.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("scores", "without"),
+    [([], 0), ([40], 0), ([40, 40.4, 40.3], 2), ([40, 40.6, None], 1), ([40, 40.4, 40.8], 0), ([40, 30, None, 41], 0)],
+)
+def test_trials_without_a_gain_beyond_noise(study, space, scores, without):
+    for score in scores:
+        trial = ask(study, space)
+        study.tell(trial, score, state=TrialState.COMPLETE if score else TrialState.PRUNED)
+    assert steering.trials_without_gain(study, SweepConfig(plateau_gain=0.5)) == without
+    stops = steering.order_of(study, SweepConfig(plateau=2, plateau_gain=0.5)) == "stop"
+    assert stops == (without >= 2)
+    assert steering.order_of(study, SweepConfig()) == "go-on"
+
+
+def test_what_a_space_takes_of_settings(space):
+    fitted = steering.fit(space, {"distill.blend": "fixed", "distill.blend_ratio": 0.9, "distill.pairs": 3})
+    assert fitted.taken == {"distill.blend": "fixed"}
+    assert fitted.outside == {"distill.blend_ratio": "0.1 to 0.5"}
+    assert fitted.unknown == ("distill.pairs",)
