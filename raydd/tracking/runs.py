@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from matplotlib.figure import Figure
 
-from raydd.secrets_hidden import hide_password
+from raydd.secrets_hidden import hidden, hide_password
 from raydd.tracking.connection import Connection, connect, metric_name
 
 WAITING_JOBS = 20_000  # calls kept while a server is away, some hours of a large sweep's

@@ -105,7 +105,7 @@ def sweep_named(name: str, address: str) -> str:
     Raises:
         ConfigError: the database cannot be opened, or holds no sweep.
     """
-    storage = _storage(address)
+    storage = open_storage(address)
     if name != LATEST or LATEST in (known := optuna.get_all_study_names(storage)):
         return name
     if not known:

@@ -48,7 +48,7 @@ class ParquetImage:
         """The row's bytes."""
         try:
             content = _images_of(self.path, self.column, self.group, _version(self.path))[self.row]
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, IndexError, KeyError) as error:
             raise OSError(f"damaged Parquet data: {error}") from error
         if content is None:
             raise FileNotFoundError(self.name)
@@ -81,7 +81,10 @@ class _Images:
         if not 0 <= self._next <= block:
             self._stream, self._next = _blocks(self._path, self._column, self._group), 0
         while self._next <= block:
-            number, images = next(self._stream)
+            found = next(self._stream, None)
+            if found is None:  # a StopIteration would end whoever reads images in a row, and in silence
+                raise pa.ArrowInvalid("there are fewer rows than the file says")
+            number, images = found
             self._kept[number] = images
             self._kept.move_to_end(number)
             self._next = number + 1
