@@ -35,6 +35,7 @@ def distill(work: Workbench[Any], *, every: int = 0) -> Iterator[DistillPoint]:
 
 
 def _distilled(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
+    work.require_enough_pairs()
     if work.config.distill.space == "features-then-pixels":
         yield from _features_then_pixels(work, synthetic_record(work), every)
     else:
