@@ -48,24 +48,24 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Run every stage and show what came out."""
-    from rich.console import Console
-
     from raydd.commands import report
     from raydd.place import home, open_store, use_threads
     from raydd.protocols import changed, open_workbench
     from raydd.stages import run
     from raydd.sweep import sweep
+    from raydd.terminal.console import open_console
     from raydd.terminal.progress import progress_on
     from raydd.terminal.text import scores_table, share_of_full
     from trainables.experts import make_experts
 
-    began, config, console = time.monotonic(), options.settings, Console()
+    began, config, console = time.monotonic(), options.settings, open_console()
     use_threads(config.place)
     store, folder = open_store(config.place), home(config.place)
     with progress_on() as progress:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():
             console.print(line)
+        work.require_enough_pairs()
         make_experts([work], workers=2)
         made = work.experts()
     console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)
@@ -107,8 +107,9 @@ def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
         for which in (trial_settings(found.config).get("distill.space", space), space)
     )
     val, test = (rows["r_mean"]["mean"] for rows in (final.val, final.test))
+    place = "the best" if final.cheap == max(found.scores.values()) else "one"
     return (
-        f"Trial {final.number} has three scores: {final.cheap:.1f} on val {before}, where it is the best of "
+        f"Trial {final.number} has three scores: {final.cheap:.1f} on val {before}, where it is {place} of "
         f"{found.finished} trials; {val:.1f} on val {after}; {test:.1f} on test, which took part in no choice and has "
         f"{len(data.test.images)} images to choose among instead of {len(data.val.images)}."
     )

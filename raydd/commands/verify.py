@@ -8,10 +8,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from raydd import cli
 from raydd.errors import ConfigError
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ def main(options: Options) -> int:
     asks = options.delete and not options.yes
     if asks and not sys.stdin.isatty():
         raise ConfigError("raydd verify --delete asks before it deletes, and there is no terminal. Add --yes.")
-    store, console = open_store(options.settings.place), Console()
+    store, console = open_store(options.settings.place), open_console()
     with progress_on() as progress:
         found = verify(store, progress)
     for finding in found.findings:

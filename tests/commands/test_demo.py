@@ -7,7 +7,7 @@ from raydd.tuning.finals import Finalist
 
 
 def concluded(*finalists: Finalist) -> Any:
-    return SimpleNamespace(config=load(), finalists=finalists, finished=8)
+    return SimpleNamespace(config=load(), finalists=finalists, finished=8, scores={2: 51.0, 7: 52.82})
 
 
 def data(val: int, test: int) -> Any:
@@ -15,11 +15,18 @@ def data(val: int, test: int) -> Any:
 
 
 def test_the_three_scores_of_the_best_trial_are_explained():
-    final = Finalist(7, {}, 52.82, {"r_mean": {"mean": 49.51}}, {"r_mean": {"mean": 35.98}}, "synthetic/0")
+    final = Finalist(7, {}, 52.82, {"r_mean": {"mean": 49.51}}, {"r_mean": {"mean": 35.98}}, "synthetic/0", 49.51)
     said = _why_scores_differ(concluded(final), data(61, 122))
     assert said == (
         "Trial 7 has three scores: 52.8 on val as features, where it is the best of 8 trials; 49.5 on val as images; "
         "36.0 on test, which took part in no choice and has 122 images to choose among instead of 61."
+    )
+
+
+def test_a_winner_that_was_not_the_best_trial_is_not_called_so():
+    final = Finalist(2, {}, 51.0, {"r_mean": {"mean": 50.2}}, {"r_mean": {"mean": 37.1}}, "synthetic/0", 50.2)
+    assert "51.0 on val as features, where it is one of 8 trials; " in _why_scores_differ(
+        concluded(final), data(61, 122)
     )
 
 

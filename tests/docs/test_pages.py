@@ -155,7 +155,7 @@ def test_the_bars_of_the_picture_are_numbers_of_the_results_page(monkeypatch: py
 
 
 def test_every_example_is_shown_on_a_page():
-    shown = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "extend").glob("*.md"))
+    shown = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
     assert [file.name for file in EXAMPLES.glob("*.py") if f'--8<-- "docs/examples/{file.name}"' not in shown] == []
 
 
