@@ -22,7 +22,7 @@ from search_spaces import spaces
         ("--completion ", set(SCRIPTS)),
         ("run --distill.spa", {"--distill.space"}),
         ("run --distill.space pi", {"pixels"}),
-        ("run --distill.student_steps 4 --sweep.no", {"--sweep.pruner none"}),
+        ("run --distill.student_steps 4 --distill.no-m", {"--distill.no-merged"}),
         ("run --help exp", {"experts"}),
         ("search --i", {"--in"}),
         ("export --to ", {"hf", "webdataset", "png", "head", "onnx"}),
