@@ -15,7 +15,9 @@ def data(val: int, test: int) -> Any:
 
 
 def test_the_three_scores_of_the_best_trial_are_explained():
-    final = Finalist(7, {}, 52.82, {"r_mean": {"mean": 49.51}}, {"r_mean": {"mean": 35.98}}, "synthetic/0")
+    final = Finalist(
+        7, {}, 52.82, {"r_mean": {"mean": 49.51}}, {"r_mean": {"mean": 35.98}}, "synthetic/0", r_mean=49.51
+    )
     said = _why_scores_differ(concluded(final), data(61, 122))
     assert said.startswith("Three scores of trial 7: 52.8 on val by features, the best of 8 trials there; ")
     assert "49.5 on val by features-then-pixels; 36.0 on test, " in said
