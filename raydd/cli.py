@@ -18,21 +18,21 @@ from raydd.config import Config
 from raydd.errors import ConfigError, RayddError, nearest
 
 COMMANDS = {
-    "demo": "The whole way on the bundled pictures: features, experts, a sweep, the best on pixels, test scores.",
-    "run": "One distillation from pairs to scores, making what the store lacks.",
-    "features": "Encode a data set: the feature cache.",
-    "experts": "Train the expert trajectories.",
-    "distill": "Distil a synthetic set.",
-    "evaluate": "Score a synthetic set beside random pairs and full data.",
+    "demo": "Every stage on bundled pictures, nothing to download: features, experts, a sweep, test scores, a report.",
+    "run": "One distillation, from image-caption pairs to scores; finished stages are reused.",
+    "features": "Encode every image and caption of a data set once, into the feature cache.",
+    "experts": "Train the expert trajectories on all real pairs.",
+    "distill": "Distil a synthetic set, without scoring it.",
+    "evaluate": "Score a synthetic set, random pairs and full data with the same students.",
     "sweep": "Search the settings with Ray Tune and Optuna, tracked in MLflow.",
-    "report": "Write one page on a sweep or a set: results, what mattered, the pairs, the cost.",
-    "compare": "The table of methods, pairs and data sets, each method tuned alike.",
+    "report": "Write one HTML page on a sweep or a set: results, which settings mattered, the pairs, the cost.",
+    "compare": "Compare methods, numbers of pairs and data sets in one table, each method tuned alike.",
     "export": "Write a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
-    "search": "Find photographs by a text or an image, with a student of a set, trained in seconds.",
-    "watch": "Watch a running sweep from another terminal: its trials as sparklines.",
-    "board": "Open MLflow's pages on what was tracked.",
-    "verify": "Read the store through: what is damaged, out of place or left over.",
-    "doctor": "Say what this machine has and lacks for the planned run.",
+    "search": "Search a folder of photographs by a text or an image, with a student trained on a set in seconds.",
+    "watch": "Watch a running sweep from another terminal: states, scores and loss curves of its trials.",
+    "board": "Open MLflow in the browser: settings, curves and figures of every trial.",
+    "verify": "Check every file of the store: which are damaged, misplaced or left over.",
+    "doctor": "Check whether a planned run fits on this machine, and say what is missing.",
 }
 
 # Flags that are read before the others: those that bring settings of their own, and those that name code.
@@ -47,7 +47,7 @@ _ADDRESSES = ("place.store", "place.mlflow", "place.study")  # may hold password
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every command takes."""
+    """Options of every command."""
 
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Settings that a command has by itself, above the method's."""

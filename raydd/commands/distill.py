@@ -1,4 +1,4 @@
-"""Distil a synthetic set, going on from its checkpoint where there is one."""
+"""Distil a synthetic set, continuing from its checkpoint if there is one."""
 
 from raydd import cli
 from raydd.terminal.console import open_console

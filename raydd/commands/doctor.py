@@ -1,4 +1,4 @@
-"""Say what this machine has and lacks for the planned run, one line a check; exit code 1 if the run cannot go."""
+"""Check whether the planned run fits on this machine, one line for each check; exit code 1 if it does not."""
 
 from rich.table import Table
 from rich.text import Text
@@ -24,5 +24,5 @@ def main(options: cli.Options) -> int:
     console = open_console()
     console.print(table)
     lacking = [check.name for check in checks if check.state == "missing"]
-    console.print(f"The run cannot go: {', '.join(lacking)}." if lacking else "The run can go.")
+    console.print(f"The run cannot start: {', '.join(lacking)}." if lacking else "The run can start.")
     return 1 if lacking else 0

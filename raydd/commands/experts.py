@@ -1,4 +1,4 @@
-"""Train the expert trajectories that distillation reads, those alone that the store lacks."""
+"""Train the expert trajectories that distillation reads; those in the store are reused."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""One distillation from pairs to scores: makes what the store lacks, prints the scores, and says where the set lies."""
+"""One distillation, from image-caption pairs to scores. Finished stages are reused; the last line names the set."""
 
 import json
 from dataclasses import dataclass

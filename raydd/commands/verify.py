@@ -1,4 +1,4 @@
-"""Read the store through and name every file that is not what raydd wrote there; exit code 1 if one is left.
+"""Check every file of the store, and name those that are not as raydd wrote them; exit code 1 if one is left.
 
 damaged: the content is not what was written. foreign: the file belongs to another record. unsealed: it has no checksum.
 orphaned: it was left by a run that was killed. unknown: raydd keeps nothing of that name.
