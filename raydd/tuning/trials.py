@@ -147,6 +147,10 @@ class _Room(tune.Callback):
     def __init__(self, limiter: ConcurrencyLimiter, room: Callable[[], int]) -> None:
         self._limiter, self._room, self._looked = limiter, room, time.monotonic()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune's notes are never read back, and what knows the room knows the study's password too."""
+        return {}
+
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._limiter.set_max_concurrency(max(1, self._room()))

@@ -79,7 +79,7 @@ def test_a_sweep_leaves_its_passwords_nowhere(tmp_path: Path, tiny_data: Path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.py").write_text(
         "FIRST = ({'distill.image_lr': 0.05},)\n\n\ndef small(trial):\n"
-        "    trial.suggest_float('distill.image_lr', 0.01, 0.1, log=True)\n"
+        "    trial.suggest_float('distill.image_lr', 0.01, 0.1, log=True)\n    return {}\n"
     )
     home = tmp_path / "home"
     for name in ("study", "mlflow"):
@@ -87,7 +87,17 @@ def test_a_sweep_leaves_its_passwords_nowhere(tmp_path: Path, tiny_data: Path, m
             {"study": "RAYDD_STUDY", "mlflow": "MLFLOW_TRACKING_URI"}[name],
             f"sqlite:///file:{tmp_path}/{name}.db?uri=true&password={SECRET}",
         )
-    given = flags(tiny_data, home, sweep_trials=2, sweep_finalists=1, sweep_name="small", students_epochs=2)
+    own = Path(__file__).parents[1] / "tiny_encoders.py"  # by its path, which Ray's workers find
+    given = flags(
+        tiny_data,
+        home,
+        encoders_image=f"{own}:image",
+        encoders_text=f"{own}:text",
+        sweep_trials=2,
+        sweep_finalists=1,
+        sweep_name="small",
+        students_epochs=2,
+    )
     at = given.index("--place.mlflow")
     given = [*given[:at], *given[at + 2 :], "--sweep.space", f"{tmp_path}/space.py:small"]
     shown = ""
@@ -104,7 +114,7 @@ def test_a_sweep_leaves_its_passwords_nowhere(tmp_path: Path, tiny_data: Path, m
         patch.setattr(ray, "shutdown", looked)
         said = attack("sweep", *given)
         shown = said.out + said.error
-    assert said.code == 0, said
+    assert said.code == 0, said.out + said.error
     assert SECRET not in shown
     assert command_lines
     assert not any(SECRET in line for line in command_lines)

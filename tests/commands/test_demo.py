@@ -15,7 +15,9 @@ def data(val: int, test: int) -> Any:
 
 
 def test_the_three_scores_of_the_best_trial_are_explained():
-    final = Finalist(7, {}, 52.82, {"r_mean": {"mean": 49.51}}, {"r_mean": {"mean": 35.98}}, "synthetic/0", 49.51)
+    final = Finalist(
+        7, {}, 52.82, {"r_mean": {"mean": 49.51}}, {"r_mean": {"mean": 35.98}}, "synthetic/0", r_mean=49.51
+    )
     said = _why_scores_differ(concluded(final), data(61, 122))
     assert said == (
         "Trial 7 has three scores: 52.8 on val as features, where it is the best of 8 trials; 49.5 on val as images; "

@@ -18,14 +18,14 @@ from raydd.store import Store
 from trainables.distill import distillation_reports
 
 PROTOCOLS = {
-    "heads": {"distill.space": "features", "evaluate.baselines": ["random", "herding", "forgetting", "full"]},
+    "heads": {"distill.space": "features", "evaluate.baselines": ["random", "herding", "full"]},
     "encoder": {"distill.protocol": "encoder", "distill.steps": 2},
 }
 
 
 @pytest.fixture(params=PROTOCOLS)
 def config(request: pytest.FixtureRequest, tiny_data: Path) -> Config:
-    return load(settings={**TINY, **PROTOCOLS[request.param], "data.root": str(tiny_data), "experts.epochs": 5})
+    return load(settings={**TINY, **PROTOCOLS[request.param], "data.root": str(tiny_data), "students.epochs": 2})
 
 
 def with_other_test(work: Workbench[Any], permuted: bool) -> Workbench[Any]:
