@@ -1,10 +1,12 @@
 """The command line: `raydd COMMAND`. Errors that a user can mend end in one sentence and exit code 2."""
 
 import argparse
+import contextlib
 import importlib
+import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -16,21 +18,21 @@ from raydd.config import Config
 from raydd.errors import ConfigError, RayddError, nearest
 
 COMMANDS = {
-    "demo": "The whole way on the bundled pictures: features, experts, a sweep, the best on pixels, test scores.",
-    "run": "One distillation from pairs to scores, making what the store lacks.",
-    "features": "Encode a data set: the feature cache.",
-    "experts": "Train the expert trajectories.",
-    "distill": "Distil a synthetic set.",
-    "evaluate": "Score a synthetic set beside random pairs and full data.",
+    "demo": "Every stage on bundled pictures, nothing to download: features, experts, a sweep, test scores, a report.",
+    "run": "One distillation, from image-caption pairs to scores; finished stages are reused.",
+    "features": "Encode every image and caption of a data set once, into the feature cache.",
+    "experts": "Train the expert trajectories on all real pairs.",
+    "distill": "Distil a synthetic set, without scoring it.",
+    "evaluate": "Score a synthetic set, random pairs and full data with the same students.",
     "sweep": "Search the settings with Ray Tune and Optuna, tracked in MLflow.",
-    "report": "Write one page on a sweep or a set: results, what mattered, the pairs, the cost.",
-    "compare": "The table of methods, pairs and data sets, each method tuned alike.",
+    "report": "Write one HTML page on a sweep or a set: results, which settings mattered, the pairs, the cost.",
+    "compare": "Compare methods, numbers of pairs and data sets in one table, each method tuned alike.",
     "export": "Write a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
-    "search": "Find photographs by a text or an image, with a student of a set, trained in seconds.",
-    "watch": "Watch a running sweep from another terminal: its trials as sparklines.",
-    "board": "Open MLflow's pages on what was tracked.",
-    "verify": "Read the store through: what is damaged, out of place or left over.",
-    "doctor": "Say what this machine has and lacks for the planned run.",
+    "search": "Search a folder of photographs by a text or an image, with a student trained on a set in seconds.",
+    "watch": "Watch a running sweep from another terminal: states, scores and loss curves of its trials.",
+    "board": "Open MLflow in the browser: settings, curves and figures of every trial.",
+    "verify": "Check every file of the store: which are damaged, misplaced or left over.",
+    "doctor": "Check whether a planned run fits on this machine, and say what is missing.",
 }
 
 # Flags that are read before the others: those that bring settings of their own, and those that name code.
@@ -40,9 +42,12 @@ _SEEN_FIRST = (
 )
 
 
+_ADDRESSES = ("place.store", "place.mlflow", "place.study")  # may hold passwords
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every command takes."""
+    """Options of every command."""
 
     defaults: ClassVar[Mapping[str, Any]] = {}
     """Settings that a command has by itself, above the method's."""
@@ -61,13 +66,16 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; gives the process's exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters shows the others as escapes
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in given
     try:
         return _dispatch(given)
     except RayddError as error:
         if debug:
             raise
-        print(f"raydd: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
     except SystemExit as end:  # tyro has shown the help, or what is wrong with a flag
         return int(end.code or 0)
@@ -75,14 +83,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("raydd: interrupted. What is finished is kept; the same command goes on from there.", file=sys.stderr)
+        _say("interrupted. What is finished is kept; the same command goes on from there.")
         return 130
+    except OSError as error:  # a disk, a folder or a network that is not as it should be
+        if debug:
+            raise
+        _say(_place_of(error))
+        return 2
+    except MemoryError as error:
+        if debug:
+            raise
+        _say(f"memory is used up ({error or 'no more can be had'}). `raydd doctor` says what the run needs.")
+        return 2
     except Exception as error:
         if debug:
             raise
         name = type(error).__name__
-        print(f"raydd: unexpected {name}: {error}. Run again with --debug for the traceback.", file=sys.stderr)
+        _say(f"unexpected {name}: {error}. Run again with --debug for the traceback.")
         return 1
+
+
+def _say(message: str) -> None:
+    from raydd.terminal.console import visible
+
+    print(visible(f"raydd: {message}"), file=sys.stderr)
+
+
+def _place_of(error: OSError) -> str:
+    """What an error of the system says, with the file that it met it at."""
+    why = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    if not error.filename:
+        return f"the system refuses: {why}. Check the disk, the folders that the settings name, and the network."
+    return f"{error.filename} cannot be used ({why}). Check the path, its permissions and the room on its disk."
 
 
 def _dispatch(given: list[str]) -> int:
@@ -112,9 +144,12 @@ def _dispatch(given: list[str]) -> int:
         return 0
     options = parse(command.Options, rest, prog=f"raydd {name}", description=command.__doc__ or "")
     if options.print_config:
-        from raydd.settings import to_yaml
+        from raydd.secrets_hidden import hide_password
+        from raydd.settings import flatten, to_yaml, with_settings
 
-        print(to_yaml(options.settings), end="")
+        addresses = {name: str(flatten(options.settings)[name]) for name in _ADDRESSES}
+        shown = with_settings(options.settings, {name: hide_password(value) for name, value in addresses.items()})
+        print(to_yaml(shown), end="")
         return 0
     return command.main(options)
 
@@ -128,10 +163,27 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
     from raydd.settings import expand_paths
 
     base = _settings_below_flags(kind, arguments, prog)
-    options = tyro.cli(
-        kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=False
-    )
+    with _as_text(arguments):
+        options = tyro.cli(
+            kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=False
+        )
     return replace(options, settings=expand_paths(options.settings))
+
+
+@contextlib.contextmanager
+def _as_text(arguments: Sequence[str]) -> Iterator[None]:
+    """Let what tyro says of wrong arguments, which it repeats, hold no commands to the terminal."""
+    if all(map(str.isprintable, arguments)):
+        yield
+        return
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            yield
+    finally:
+        from raydd.terminal.console import visible
+
+        print(visible(told.getvalue()), end="", file=sys.stderr)
 
 
 def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> Config:

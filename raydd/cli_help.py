@@ -200,7 +200,8 @@ def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
 def _positional(kind: type[Any]) -> list[str]:
     hints = get_type_hints(kind, include_extras=True)
     marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
-    return [name for name, found in marks.items() if tyro.conf.Positional[int].__metadata__[0] in found]
+    positional: Any = tyro.conf.Positional[int]
+    return [name for name, found in marks.items() if positional.__metadata__[0] in found]
 
 
 def _setting(name: str, settings: Config, most: int | None = None) -> list[str]:

@@ -7,7 +7,8 @@ imported here: the command line answers `--help` without loading torch.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raydd.errors import ConfigError
+from raydd.ranges import check_device, check_name, check_numbers
+from raydd.ranges import require as _require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class DataConfig:
     """Seed of the train/val/test split when the data set has none."""
 
     def __post_init__(self) -> None:
-        _require(self.caption_words >= 0, "data.caption_words", self.caption_words, "0 or more")
+        check_numbers("data", self)
         _require(0 < self.val_share <= 0.5, "data.val_share", self.val_share, "above 0 and at most 0.5")
 
 
@@ -67,7 +68,7 @@ class EncodersConfig:
     the memory on a GPU. Weights stay float32."""
 
     def __post_init__(self) -> None:
-        _require(self.image_size >= 0, "encoders.image_size", self.image_size, "0 or more")
+        check_numbers("encoders", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class FeaturesConfig:
     """Seed of the augmentation."""
 
     def __post_init__(self) -> None:
-        _require(self.views >= 1, "features.views", self.views, "1 or more")
+        check_numbers("features", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,14 +117,8 @@ class ExpertsConfig:
     """Seed of the first expert; expert i uses seed + i."""
 
     def __post_init__(self) -> None:
-        _require(self.count >= 1, "experts.count", self.count, "1 or more")
-        _require(self.epochs >= 1, "experts.epochs", self.epochs, "1 or more")
-        _require(self.lr > 0, "experts.lr", self.lr, "above 0")
-        _require(self.encoder_lr > 0, "experts.encoder_lr", self.encoder_lr, "above 0")
-        _require(self.anneal >= 0, "experts.anneal", self.anneal, "0 or more")
-        _require(self.batch_size >= 2, "experts.batch_size", self.batch_size, "2 or more")
+        check_numbers("experts", self)
         _require(0 <= self.dropout < 1, "experts.dropout", self.dropout, "0 or more and under 1")
-        _require(self.temperature > 0, "experts.temperature", self.temperature, "above 0")
 
     @property
     def last_epoch(self) -> int:
@@ -232,28 +227,15 @@ class DistillConfig:
     """Seed of the start pairs, minibatches, blending and the choice of experts."""
 
     def __post_init__(self) -> None:
-        _require(self.pairs >= 3, "distill.pairs", self.pairs, "3 or more")
-        _require(self.steps >= 0, "distill.steps", self.steps, "0 or more")
-        _require(self.steps_per_encoding >= 1, "distill.steps_per_encoding", self.steps_per_encoding, "1 or more")
-        _require(self.student_steps >= 1, "distill.student_steps", self.student_steps, "1 or more")
+        check_numbers("distill", self)
         _require(
             self.minibatch == 0 or 2 <= self.minibatch <= self.pairs,
             "distill.minibatch",
             self.minibatch,
             f"2 to distill.pairs, {self.pairs}, or 0 for half of them",
         )
-        _require(self.max_start_epoch >= 1, "distill.max_start_epoch", self.max_start_epoch, "1 or more")
-        _require(self.target_epochs >= 1, "distill.target_epochs", self.target_epochs, "1 or more")
-        _require(self.blend_beta > 0, "distill.blend_beta", self.blend_beta, "above 0")
-        _require(0 <= self.blend_ratio <= 1, "distill.blend_ratio", self.blend_ratio, "0 to 1")
         _require(1 <= self.rank <= self.pairs, "distill.rank", self.rank, f"1 to distill.pairs, {self.pairs}")
         _require(0 <= self.momentum < 1, "distill.momentum", self.momentum, "0 or more and under 1")
-        _require(0 <= self.range_pull <= 1, "distill.range_pull", self.range_pull, "0 to 1")
-        _require(self.start_rate > 0, "distill.start_rate", self.start_rate, "above 0")
-        _require(self.encoder_rate > 0, "distill.encoder_rate", self.encoder_rate, "above 0")
-        _require(self.checkpoint_every >= 1, "distill.checkpoint_every", self.checkpoint_every, "1 or more")
-        for name in ("image_lr", "text_lr", "similarity_lr", "rate_lr"):
-            _require(getattr(self, name) >= 0, f"distill.{name}", getattr(self, name), "0 or more")
         if self.protocol == "encoder":  # no image features are cached: none to learn, to select by, or to draw noise as
             rule = "under distill.protocol encoder"
             _require(self.space == "pixels", "distill.space", self.space, f"pixels {rule}")
@@ -282,8 +264,7 @@ class PixelsConfig:
     """Initial learning rate in units of the pixel range 0 to 1, with cosine decay to zero."""
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 0, "pixels.steps", self.steps, "0 or more")
-        _require(self.lr > 0, "pixels.lr", self.lr, "above 0")
+        check_numbers("pixels", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,8 +286,7 @@ class StudentsConfig:
     plain-SGD student it was learned for; published: use it unscaled, which moves 10 times as far."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "students.epochs", self.epochs, "1 or more")
-        _require(self.batch_size >= 2, "students.batch_size", self.batch_size, "2 or more")
+        check_numbers("students", self)
         _require(0 <= self.momentum < 1, "students.momentum", self.momentum, "0 or more and under 1")
         _require(0 <= self.dropout < 1, "students.dropout", self.dropout, "0 or more and under 1")
 
@@ -334,7 +314,7 @@ class EvaluateConfig:
     """A YAML file of another data set: the set's students are scored on all of its pairs, without training on it."""
 
     def __post_init__(self) -> None:
-        _require(self.seeds >= 1, "evaluate.seeds", self.seeds, "1 or more")
+        check_numbers("evaluate", self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -448,10 +428,10 @@ class CompareConfig:
         return self.protocol == "published"
 
     def __post_init__(self) -> None:
-        _require(bool(self.name) and "/" not in self.name, "compare.name", self.name, "a name without '/'")
+        check_numbers("compare", self)
+        check_name("compare.name", self.name)
         _require(bool(self.methods), "compare.methods", self.methods, "one or more")
         _require(bool(self.pairs) and min(self.pairs) >= 3, "compare.pairs", self.pairs, "numbers from 3 on")
-        _require(self.trials >= 0, "compare.trials", self.trials, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -477,6 +457,10 @@ class PlaceConfig:
     encode_batch: int = 64
     """Images per batch on a GPU, for encoding and for pixel gradients. A CPU always uses small batches."""
 
+    def __post_init__(self) -> None:
+        check_numbers("place", self)
+        check_device(self.device)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -495,6 +479,8 @@ class Config:
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
     def __post_init__(self) -> None:
+        check_numbers("sweep", self.sweep)
+        check_name("sweep.name", self.sweep.name)
         if self.distill.protocol == "encoder":
             unknown = [name for name in self.evaluate.baselines if name not in ("random", "full")]
             _require(not unknown, "evaluate.baselines", unknown, "random or full under distill.protocol encoder")
@@ -506,8 +492,3 @@ class Config:
                 last,
                 f"at most experts.anneal, {self.experts.anneal}",
             )
-
-
-def _require(holds: bool, name: str, value: object, rule: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value!r}, but must be {rule}.")

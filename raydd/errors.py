@@ -32,6 +32,18 @@ class NonFiniteError(RayddError):
     """A loss, a gradient or a score became NaN or infinite; the last good state was kept."""
 
 
+_SHOWN = 80  # characters of a wrong value
+
+
+def shown(value: object) -> str:
+    """A wrong value as a message shows it: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError, MemoryError):  # thousands of digits, or nested too deeply
+        text = f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """The help half of an "unknown name" message: the nearest known name if one is near, and all of them."""
     names = sorted(known)

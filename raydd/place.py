@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from raydd.config import PlaceConfig
 from raydd.errors import ConfigError
+from raydd.plain_files import expanded, require_writable_folder
+from raydd.secrets_hidden import remember
 from raydd.store import Store
 
 Item = TypeVar("Item")
@@ -18,23 +20,40 @@ _CPU_IMAGES = 8  # through an encoder at once: more leave the cache, fewer take 
 
 def home(place: PlaceConfig) -> Path:
     """The folder of all that raydd writes by default: `place.home`, else $RAYDD_HOME, else ~/.raydd."""
-    return Path(place.home or os.environ.get("RAYDD_HOME") or Path.home() / ".raydd").expanduser().absolute()
+    given = place.home or os.environ.get("RAYDD_HOME")
+    return expanded(given or "~/.raydd", "place.home" if given else "the default of place.home").absolute()
+
+
+def make_home(place: PlaceConfig) -> Path:
+    """The home, made readable by its owner alone if it is new: logs and databases of runs lie there.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    folder = home(place)
+    if not folder.exists():
+        require_writable_folder(folder, "place.home")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def open_store(place: PlaceConfig) -> Store:
     """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home."""
-    root = place.store or os.environ.get("RAYDD_STORE") or home(place) / "store"
-    return Store(root, cache=home(place) / "cache", cache_bytes=int(place.cache_gb * 1e9))
+    folder = make_home(place)
+    root = place.store or os.environ.get("RAYDD_STORE") or folder / "store"
+    return Store(remember(str(root)), cache=folder / "cache", cache_bytes=int(place.cache_gb * 1e9))
 
 
 def mlflow_address(place: PlaceConfig) -> str:
     """MLflow's address: `place.mlflow`, else $MLFLOW_TRACKING_URI, else SQLite in the home; `none` for none."""
-    return place.mlflow or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home(place) / 'mlflow.db'}"
+    given = place.mlflow or os.environ.get("MLFLOW_TRACKING_URI")
+    return remember(given or f"sqlite:///{home(place) / 'mlflow.db'}")
 
 
 def study_address(place: PlaceConfig) -> str:
     """The database of Optuna studies: `place.study`, else $RAYDD_STUDY, else SQLite in the home."""
-    return place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}"
+    return remember(place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}")
 
 
 def device_of(place: PlaceConfig) -> str:
@@ -48,8 +67,9 @@ def device_of(place: PlaceConfig) -> str:
     if place.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=place.device)
-    except (RuntimeError, AssertionError) as error:
+        if float(torch.ones(1, device=place.device).sum()) != 1:
+            raise RuntimeError("it adds wrongly")
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ConfigError(f"place.device {place.device!r} cannot be used here. Use auto or cpu.") from error
     return place.device
 

@@ -8,16 +8,17 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from raydd.config import Config
 from raydd.distill.loss_names import own_loss
 from raydd.distill.methods import find_method
-from raydd.errors import ConfigError, nearest
+from raydd.errors import ConfigError, nearest, shown
+from raydd.plain_files import read_file
 from raydd.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     known = flatten(config)
     for name in settings:
         if name not in known:
-            raise ConfigError(f"There is no setting {name!r}. {_nearest_setting(name, known)}")
+            raise ConfigError(f"There is no setting {shown(name)}. {_nearest_setting(name, known)}")
     tree: dict[str, dict[str, Any]] = {}
     for name, value in {**known, **settings}.items():
         section, key = name.split(".")
         tree.setdefault(section, {})[key] = value
+    for name, value in settings.items():
+        _require_kind(name, value)
     from pydantic import ValidationError
 
     try:
@@ -86,7 +89,9 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"][:2]))
-        raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}. Correct the value.") from error
+        raise ConfigError(f"{name} is {shown(first['input'])}: {first['msg'].lower()}. Correct the value.") from error
+    except RecursionError as error:
+        raise ConfigError("The settings are nested too deeply. A setting is a word, a number or a list.") from error
     for name, loss in (("experts.loss", made.experts.loss), ("distill.loss", made.distill.loss)):
         own_loss(loss, name)
     return expand_paths(made)
@@ -160,11 +165,13 @@ def _adapter() -> "TypeAdapter[Config]":
 
 def _file(path: str | Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        tree = yaml.load(_text(Path(path)), Loader=_OnceEach)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"The settings file {path} cannot be read ({error}). Check the path.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply. It holds sections, and each section settings.") from error
     if tree is None:
         return {}
     if not isinstance(tree, Mapping):
@@ -173,11 +180,77 @@ def _file(path: str | Path) -> dict[str, Any]:
     sections = [section.name for section in dataclasses.fields(Config)]
     for section, values in tree.items():
         if section not in sections:
-            raise ConfigError(f"{path}: there is no section {section!r}. {nearest(str(section), sections)}")
+            raise ConfigError(f"{path}: there is no section {shown(section)}. {nearest(str(section), sections)}")
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{path}: the section {section} must hold settings, not {values!r}.")
+            raise ConfigError(f"{path}: the section {section} must hold settings, not {shown(values)}.")
         given.update({f"{section}.{key}": value for key, value in values.items()})
     return given
+
+
+_MOST_BYTES = 2**20  # of a settings file
+
+
+def _text(path: Path) -> str:
+    """The content of a settings file.
+
+    Raises:
+        ValueError: it is no file of its own, or far larger than settings are.
+    """
+    return read_file(path, _MOST_BYTES).decode("utf-8")
+
+
+class _OnceEach(yaml.SafeLoader):
+    """YAML whose mappings have each key once: the last of two would win in silence."""
+
+
+def _mapping(loader: _OnceEach, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key, _ in node.value:
+        told = key.value if isinstance(key, yaml.ScalarNode) else ""
+        if told and told in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {told!r} is there twice", key.start_mark)
+        seen.add(told)
+    loader.flatten_mapping(node)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_OnceEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+@functools.cache
+def _kinds() -> Mapping[str, set[type]]:
+    """The types that a setting holds, by its dotted name: those in a tuple or a choice too."""
+    found = {}
+    for section in dataclasses.fields(Config):
+        kind = get_type_hints(Config)[section.name]
+        hints = get_type_hints(kind)
+        found |= {f"{section.name}.{item.name}": set(_types_in(hints[item.name])) for item in dataclasses.fields(kind)}
+    return found
+
+
+def _types_in(hint: Any) -> Iterator[type]:
+    if get_origin(hint) is Literal:
+        yield from map(type, get_args(hint))
+    elif arguments := get_args(hint):
+        for argument in arguments:
+            yield from _types_in(argument)
+    elif isinstance(hint, type):
+        yield hint
+
+
+def _require_kind(name: str, value: Any) -> None:
+    """Refuse true for a number and text for true or false, which would be taken for what nobody meant.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    kinds = _kinds()[name]
+    for each in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(each, bool) and bool not in kinds:
+            wanted = "a number" if kinds & {int, float} else "text"
+            raise ConfigError(f"{name} is {str(each).lower()}, but must be {wanted}.")
+        if bool in kinds and not isinstance(each, bool):
+            raise ConfigError(f"{name} is {shown(each)}, but must be true or false, without quotes.")
 
 
 def _preset(name: str | None) -> Mapping[str, Any]:

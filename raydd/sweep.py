@@ -35,15 +35,14 @@ def sweep(
         ConfigError: the space, the study, the resources or the settings are not in order.
         TrialsError: trials failed one after another for the same reason.
     """
-    from rich.console import Console
-
     from raydd.cluster.environment import prepare_environment, ray_address
 
     address = ray_address(config.place.ray)
     prepare_environment(address)
+    from raydd.terminal.console import open_console
     from raydd.tuning.sweeping import run_sweep
 
-    return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console or Console())
+    return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console or open_console())
 
 
 def enqueue(config: Config, file: Path, *, console: "Console | None" = None) -> None:
@@ -58,14 +57,13 @@ def enqueue(config: Config, file: Path, *, console: "Console | None" = None) -> 
     Raises:
         ConfigError: the file, the space or the settings are not in order.
     """
-    from rich.console import Console
-
     from raydd.cluster.environment import prepare_environment, ray_address
 
     prepare_environment(ray_address(config.place.ray))
+    from raydd.terminal.console import open_console
     from raydd.tuning.sweeping import enqueue_trials
 
-    enqueue_trials(config, file, console=console or Console())
+    enqueue_trials(config, file, console=console or open_console())
 
 
 def command_line(given: Sequence[str], beside: Path) -> list[str]:

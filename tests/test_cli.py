@@ -184,7 +184,14 @@ def test_a_mistake_in_the_flags_is_told_shortly(arguments: list, said: str, caps
         ("distill: 9", "the section distill must hold settings, not 9."),
         ("[1, 2]", "must hold sections such as `data:`, not a list."),
         ("a: [", "is not YAML"),
-        ("experts: {lr: 0}", "experts.lr is 0.0, but must be above 0."),
+        ("experts: {lr: 0}", "experts.lr is 0.0, but must be 1e-12 to 1e+06."),
+        ("experts: {lr: 1}\nexperts: {epochs: 2}", "the key 'experts' is there twice"),
+        ("experts: {lr: 0.1, lr: 0.2}", "the key 'lr' is there twice"),
+        ("experts: {lr: true}", "experts.lr is true, but must be a number."),
+        ("distill: {merged: 'no'}", "distill.merged is 'no', but must be true or false, without quotes."),
+        ("place: {device: meta}", "place.device is 'meta', but must be auto, cpu"),
+        ("distill: {seed: 12345678901234567890}", "distill.seed is 12345678901234567890, but must be 0 to 4 294"),
+        ("[" * 1000, "is nested too deeply"),
     ],
 )
 def test_a_mistake_in_the_file_is_told_shortly(

@@ -1,12 +1,27 @@
 import ast
 import dataclasses
 import inspect
+import math
 
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raydd import config
-from raydd.config import Config, DataConfig, DistillConfig, EvaluateConfig, ExpertsConfig, FeaturesConfig, SweepConfig
+from raydd.config import (
+    CompareConfig,
+    Config,
+    DataConfig,
+    DistillConfig,
+    EvaluateConfig,
+    ExpertsConfig,
+    FeaturesConfig,
+    PlaceConfig,
+    SweepConfig,
+)
 from raydd.errors import ConfigError
+from raydd.ranges import as_name, check_name
 
 
 def test_every_setting_says_what_it_is():
@@ -76,6 +91,11 @@ def test_a_target_beyond_an_annealed_trajectory_is_refused():
         (DistillConfig, {"blend_ratio": 1.1}, "distill.blend_ratio"),
         (DistillConfig, {"image_lr": -1.0}, "distill.image_lr"),
         (EvaluateConfig, {"seeds": 0}, "evaluate.seeds"),
+        (DistillConfig, {"alpha": float("inf")}, "distill.alpha"),
+        (PlaceConfig, {"encode_batch": 0}, "place.encode_batch"),
+        (PlaceConfig, {"threads": -1}, "place.threads"),
+        (PlaceConfig, {"device": "meta"}, "place.device"),
+        (CompareConfig, {"name": "a\nb"}, "compare.name"),
         (SweepConfig, {"objectives": ("bytes",)}, "sweep.objectives"),
         (SweepConfig, {"name": "a/b"}, "sweep.name"),
     ],
@@ -83,3 +103,32 @@ def test_a_target_beyond_an_annealed_trajectory_is_refused():
 def test_a_value_out_of_range_is_refused_by_name(section: type, settings: dict, named: str):
     with pytest.raises(ConfigError, match=named):
         section(**settings)
+
+
+NUMBERS = [
+    (section.name, item.name, getattr(getattr(Config(), section.name), item.name))
+    for section in dataclasses.fields(Config)
+    for item in dataclasses.fields(getattr(Config(), section.name))
+    if type(getattr(getattr(Config(), section.name), item.name)) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("section", "name", "value"), NUMBERS, ids=[f"{one}.{two}" for one, two, _ in NUMBERS])
+def test_no_number_is_absurd(section: str, name: str, value: float):
+    absurd = [10**20, -(10**20)] if isinstance(value, int) else [math.nan, math.inf, -math.inf, 1e30, -1e30]
+    for wrong in absurd:
+        changed = dataclasses.replace
+        with pytest.raises(ConfigError, match=rf"{section}\.{name} is .*, but must be .*\d|finite"):
+            changed(Config(), **{section: changed(getattr(Config(), section), **{name: wrong})})
+
+
+@pytest.mark.parametrize("name", ["a'b", 'a"b', "..", ".a", "a\nb", "", "a" * 300, "a/b", "\x1b[2J", "a%b", "a\\b"])
+def test_a_name_that_is_no_name_of_a_folder_a_run_and_a_study_is_refused(name: str):
+    with pytest.raises(ConfigError, match=r"sweep\.name is .*, but must be"):
+        Config(sweep=SweepConfig(name=name))
+
+
+@given(st.text(max_size=200))
+@hypothesis.settings(max_examples=50, deadline=None)
+def test_any_text_can_be_made_a_name(text: str):
+    check_name("sweep.name", as_name(text))

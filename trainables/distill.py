@@ -13,7 +13,7 @@ from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, Scores
+from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, ScoresOnVal
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, Workbench, changed, open_workbench, trial_settings
 from raydd.settings import with_settings
@@ -77,7 +77,7 @@ def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> 
             step=point.step,
             steps=point.steps,
             rung=0 if last else reached[-1],
-            r_mean=scores.mean["r_mean"],
+            r_mean=scores.for_choice,
             students=[student["r_mean"] for student in scores.seeds],
             seconds=record.facts()["seconds"] if record else seconds,
             bytes=point.synthetic.stored_bytes,
@@ -87,22 +87,22 @@ def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> 
         curve = []
 
 
-def end_scores(work: Workbench[Any], synthetic: SyntheticSet) -> Scores:
+def end_scores(work: Workbench[Any], synthetic: SyntheticSet) -> ScoresOnVal:
     """Val scores of a trial's finished set, by `TRIAL_SEEDS` students."""
     return stages.score_students(work, synthetic, split="val", seeds=range(TRIAL_SEEDS))
 
 
-def rung_scores(work: Workbench[Any], synthetic: SyntheticSet) -> Scores:
+def rung_scores(work: Workbench[Any], synthetic: SyntheticSet) -> ScoresOnVal:
     """Val scores of a trial's set at a rung: in closed form, or by `sweep.rung_students` students of few epochs."""
     students = work.config.sweep.rung_students
-    if not students and (closed := work.ridge_scores(synthetic, "val")):
-        return Scores((closed,))
+    if not students and (closed := work.ridge_scores(synthetic)):
+        return closed
     short = changed(work, {"students.epochs": min(RUNG_EPOCHS, work.config.students.epochs)})
     seeds = range(max(1, students))
     try:
         return stages.score_students(short, synthetic, split="val", seeds=seeds)
     except NonFiniteError:  # at rates that are not learned yet; those of the end are fitted
-        return Scores((dict.fromkeys(METRICS, 0.0),) * len(seeds))
+        return ScoresOnVal((dict.fromkeys(METRICS, 0.0),) * len(seeds))
 
 
 def _by_step(points: list[dict[str, float]]) -> list[dict[str, float]]:

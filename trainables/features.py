@@ -51,7 +51,7 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) ->
     address = ray_address(config.place.ray)
     prepare_environment(address)
     from raydd.cluster.connect import cluster
-    from raydd.cluster.worker_settings import settled
+    from raydd.cluster.worker_settings import settled, without_passwords
     from raydd.data import feature_records, shards_of
     from raydd.protocols import cached
 
@@ -60,7 +60,7 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) ->
     missing = [shard.file for shard in shards if not records.of(shard).has(shard.file)]
     if not missing:
         return
-    config = settled(config, cpus=1, gpus=gpus)
+    config = without_passwords(settled(config, cpus=1, gpus=gpus))
     with cluster(address, home(config.place)):
         done = len(shards) - len(missing)
         work.progress("shards of features", done, len(shards))

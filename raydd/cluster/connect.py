@@ -2,7 +2,10 @@
 
 import contextlib
 import logging
+import os
 import signal
+import stat
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,14 +37,14 @@ def cluster(address: str, home: Path) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the live table tells why a trial failed
     if address == "local":
-        folder = str(home / "ray")
+        folder = _session_folder(home)
         ray.init(
             address="local",
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
             object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=folder if len(folder) <= _LONGEST_FOLDER else None,
+            _temp_dir=str(folder),
         )
     else:
         try:
@@ -56,6 +59,22 @@ def cluster(address: str, home: Path) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _session_folder(home: Path) -> Path:
+    """Where Ray keeps its logs and sockets: in the home, or where that path is too long in the folder for such things.
+
+    Ray's own default is open to every user of the machine, and the logs hold what the trials say.
+    """
+    folder = home / "ray"
+    if len(str(folder)) > _LONGEST_FOLDER:
+        folder = Path(tempfile.gettempdir()) / f"raydd-ray-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+        raise ConfigError(f"{folder} belongs to somebody else. Set place.home to a shorter path, to be used instead.")
+    folder.chmod(0o700)
+    return folder
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from raydd.config import Config
 from raydd.outside import with_folder
 from raydd.place import home, mlflow_address, open_store, study_address
+from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten, with_settings
 
 _NAMES = ("data.reader", "encoders.image", "encoders.text", "distill.method", "distill.loss", "experts.loss")
@@ -32,19 +33,12 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
 
 
 def without_passwords(config: Config) -> Config:
-    """The config without database addresses that hold a password: for Ray's workers, and for what MLflow is given.
+    """The config without addresses that hold a password or a token: for Ray's workers, and for what MLflow is given.
 
     Only the driver opens the study and MLflow.
     """
     addresses = {"place.study": config.place.study, "place.mlflow": config.place.mlflow}
     return with_settings(config, {name: "" for name, value in addresses.items() if hide_password(value) != value})
-
-
-def hide_password(address: str) -> str:
-    """A database address fit for a message."""
-    scheme, mark, rest = address.partition("://")
-    login, at, host = rest.rpartition("@")
-    return f"{scheme}{mark}{login.partition(':')[0]}:***{at}{host}" if ":" in login else address
 
 
 def tune_folder(config: Config) -> str:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rich.console import Console
-
 from raydd import cli
 from raydd.errors import ConfigError, RayddError
+from raydd.secrets_hidden import hidden, hide_password
+from raydd.terminal.console import open_console
 
 HOST = "127.0.0.1"
 SQLITE = "sqlite:///"
@@ -39,15 +39,15 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Serve the pages and say where they are."""
-    from raydd.place import home, mlflow_address
+    from raydd.place import home, make_home, mlflow_address
     from raydd.tracking.connection import keep_view
 
-    place, console = options.settings.place, Console()
+    place, console = options.settings.place, open_console()
     address, folder = mlflow_address(place), home(place)
     if address == "none":
         raise ConfigError("place.mlflow is none, so there is nothing to show. Give the address that was tracked to.")
     if address.startswith(("http://", "https://")):
-        console.print(f"An MLflow server keeps these runs. Its pages are at {address}", soft_wrap=True)
+        console.print(f"An MLflow server keeps these runs. Its pages are at {hide_password(address)}", soft_wrap=True)
         return 0
     _require_free(options.port)
     if address.startswith(SQLITE):
@@ -57,7 +57,7 @@ def main(options: Options) -> int:
                 f"Nothing was tracked yet: {database} is new and empty. `raydd sweep` fills it.", soft_wrap=True
             )
             database.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_home(place)
     with _server(address, options.port, artifacts=folder / "mlartifacts", log=folder / "board.log") as server:
         page = keep_view(f"http://{HOST}:{options.port}", _sweep(options))
         console.print(f"MLflow's pages: http://{HOST}:{options.port}{page} (Ctrl-C closes them)", soft_wrap=True)
@@ -90,8 +90,9 @@ def _require_free(port: int) -> None:
 def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's server in a process group of its own, answering; the whole group ends with the block."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", address, "--artifacts-destination", str(artifacts)]
+    command += ["--artifacts-destination", str(artifacts)]
     environment = {
+        "MLFLOW_BACKEND_STORE_URI": address,  # a command line is shown to all users of the machine
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes, for what raydd does not use
         **os.environ,
@@ -118,7 +119,7 @@ def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
             urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5).close()
             return
         time.sleep(0.2)
-    last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+    last = hidden((log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1])
     raise RayddError(f"MLflow's server did not start: {last}. {log} says more.")
 
 

@@ -19,13 +19,12 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Make the table; the exit code is 1 if a row failed."""
-    from rich.console import Console
-
     from raydd.cluster.environment import prepare_environment, ray_address
+    from raydd.terminal.console import open_console
 
     address = ray_address(options.settings.place.ray)
     prepare_environment(address)
     from raydd.compare.comparing import run_comparison
 
-    result = run_comparison(options.settings, address, dry_run=options.dry_run, console=Console())
+    result = run_comparison(options.settings, address, dry_run=options.dry_run, console=open_console())
     return 1 if result is not None and result.failed else 0

@@ -1,4 +1,4 @@
-"""The whole way on the bundled pictures, in some minutes on two cores and with nothing to download.
+"""Every stage on the bundled pictures, in some minutes on two cores and with nothing to download.
 
 677 pictures of the Tux Paint stamps with a sentence each: features, experts by Ray Train, a sweep by Ray Tune and
 Optuna, the best settings on pixels, test scores of five student seeds beside random pairs and full data, a picture of
@@ -41,31 +41,31 @@ SETTINGS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """The whole way on the bundled pictures."""
+    """Every stage on the bundled pictures."""
 
     defaults: ClassVar[Mapping[str, Any]] = SETTINGS
 
 
 def main(options: Options) -> int:
     """Run every stage and show what came out."""
-    from rich.console import Console
-
     from raydd.commands import report
     from raydd.place import home, open_store, use_threads
     from raydd.protocols import changed, open_workbench
     from raydd.stages import run
     from raydd.sweep import sweep
+    from raydd.terminal.console import open_console
     from raydd.terminal.progress import progress_on
     from raydd.terminal.text import scores_table, share_of_full
     from trainables.experts import make_experts
 
-    began, config, console = time.monotonic(), options.settings, Console()
+    began, config, console = time.monotonic(), options.settings, open_console()
     use_threads(config.place)
     store, folder = open_store(config.place), home(config.place)
     with progress_on() as progress:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():
             console.print(line)
+        work.require_enough_pairs()
         make_experts([work], workers=2)
         made = work.experts()
     console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)
@@ -82,13 +82,16 @@ def main(options: Options) -> int:
     picture = _draw(best, folder / "demo")
     console.print(f"pairs: {picture}\nset: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
     report.main(report.Options(settings=config))
-    console.print(_why_scores_differ(found, work.data))
+    console.print(_why_scores_differ(found, work.data), soft_wrap=True)
     minutes = (time.monotonic() - began) / 60
     console.print(
         f"{minutes:.1f} minutes. `raydd board` shows all trials. Next, your own data: `raydd run --config FILE.yaml` "
-        "(docs/data.md)."
+        "(docs/data.md).",
+        soft_wrap=True,
     )
-    console.print(share_of_full(rows, config.distill.pairs, len(work.data.train.captions)), style="bold")
+    console.print(
+        share_of_full(rows, config.distill.pairs, len(work.data.train.captions)), style="bold", soft_wrap=True
+    )
     return 0
 
 
@@ -99,12 +102,15 @@ def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
     from raydd.protocols import trial_settings
 
     final, space = found.finalists[0], found.config.distill.space
-    before = trial_settings(found.config).get("distill.space", space)
+    before, after = (
+        "as features" if which == "features" else "as images"
+        for which in (trial_settings(found.config).get("distill.space", space), space)
+    )
     val, test = (rows["r_mean"]["mean"] for rows in (final.val, final.test))
     return (
-        f"Three scores of trial {final.number}: {final.cheap:.1f} on val by {before}, the best of {found.finished} "
-        f"trials there; {val:.1f} on val by {space}; {test:.1f} on test, where nothing was chosen and the "
-        f"right one is among {len(data.test.images)} images, not {len(data.val.images)}."
+        f"Trial {final.number} has three scores: {final.cheap:.1f} on val {before}, where it is the best of "
+        f"{found.finished} trials; {val:.1f} on val {after}; {test:.1f} on test, which took part in no choice and has "
+        f"{len(data.test.images)} images to choose among instead of {len(data.val.images)}."
     )
 
 

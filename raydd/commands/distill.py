@@ -1,8 +1,7 @@
-"""Distil a synthetic set, going on from its checkpoint where there is one."""
-
-from rich.console import Console
+"""Distil a synthetic set, continuing from its checkpoint if there is one."""
 
 from raydd import cli
+from raydd.terminal.console import open_console
 
 Options = cli.Options
 
@@ -16,7 +15,7 @@ def main(options: cli.Options) -> int:
 
     config = options.settings
     use_threads(config.place)
-    store, console = open_store(config.place), Console()
+    store, console = open_store(config.place), open_console()
     with progress_on() as progress:
         work = open_workbench(config, store, progress)
         synthetic, record = final_synthetic(work), synthetic_record(work)

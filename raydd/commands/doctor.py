@@ -1,10 +1,10 @@
-"""Say what this machine has and lacks for the planned run, one line a check; exit code 1 if the run cannot go."""
+"""Check whether the planned run fits on this machine, one line for each check; exit code 1 if it does not."""
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from raydd import cli
+from raydd.terminal.console import open_console
 
 Options = cli.Options
 
@@ -20,9 +20,9 @@ def main(options: cli.Options) -> int:
         checks = list(examine(options.settings, progress))
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in checks:
-        table.add_row(Text(check.state, style=_STYLES[check.state]), Text(check.name), Text(check.text))
-    console = Console()
+        table.add_row(Text(check.state, style=_STYLES[check.state]), check.name, check.text)
+    console = open_console()
     console.print(table)
     lacking = [check.name for check in checks if check.state == "missing"]
-    console.print(f"The run cannot go: {', '.join(lacking)}." if lacking else "The run can go.")
+    console.print(f"The run cannot start: {', '.join(lacking)}." if lacking else "The run can start.")
     return 1 if lacking else 0

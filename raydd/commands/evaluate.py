@@ -8,9 +8,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from raydd.commands import run
+from raydd.plain_files import require_writable
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,9 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
     from raydd.terminal.text import scores_table
 
-    config, console = options.settings, Console()
+    config, console = options.settings, open_console()
+    if options.json:
+        require_writable(options.json, "--json")
     use_threads(config.place)
     opened = open_set(options.set) if options.set else None
     store = store_of(opened, config.place) if opened else open_store(config.place)

@@ -1,11 +1,11 @@
-"""Train the expert trajectories that distillation reads, those alone that the store lacks."""
+"""Train the expert trajectories that distillation reads; those in the store are reused."""
 
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.filesize import decimal
 
 from raydd import cli
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ def main(options: Options) -> int:
 
     config = options.settings
     use_threads(config.place)
-    store, console = open_store(config.place), Console()
+    store, console = open_store(config.place), open_console()
     with progress_on() as progress:
         work = open_workbench(config, store, progress)
         if options.workers:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
 
 from raydd import cli
 from raydd.errors import ConfigError
+from raydd.plain_files import require_writable_folder
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +33,19 @@ def main(options: Options) -> int:
     """Write the files, say which, and push them if asked."""
     if not options.set:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
-    from raydd.export.exporting import export_set, push
+    from raydd.export.exporting import export_set, names_of, push
     from raydd.place import use_threads
+    from raydd.sets.read import open_set
 
+    if options.folder.is_file():
+        raise ConfigError(f"{options.folder} is a file. Give a folder to write to.")
+    require_writable_folder(options.folder, "the folder to write to")
     use_threads(options.settings.place)
-    console = Console()
+    console = open_console()
     files = export_set(options.set, options.to, options.folder, options.settings, licence=options.licence)
     for name, what in files.items():
         console.print(f"{options.folder / name}: {what}", soft_wrap=True, highlight=False, markup=False)
     if options.push:
-        console.print(push(options.folder, options.push), soft_wrap=True)
+        pairs = len(open_set(options.set).synthetic)
+        console.print(push(options.folder, options.push, names_of(files, pairs)), soft_wrap=True)
     return 0

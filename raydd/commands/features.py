@@ -3,9 +3,8 @@
 import contextlib
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from raydd import cli
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ def main(options: Options) -> int:
 
     config = options.settings
     use_threads(config.place)
-    store, console = open_store(config.place), Console()
+    store, console = open_store(config.place), open_console()
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(progress_on())
         work = open_workbench(config, store, progress)

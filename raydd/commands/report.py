@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from rich.console import Console
-
 from raydd import cli
+from raydd.plain_files import require_writable
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
     from raydd.tuning.study import sweep_named
 
+    if options.out:
+        require_writable(options.out, "--out")
     use_threads(options.settings.place)
     looks = Looks(options.map, options.film)
     with progress_on() as progress:
@@ -55,7 +57,7 @@ def main(options: Options) -> int:
             )
     path = write_page(page, options.out or _home(options) / "reports" / f"{name}.html")
     megabytes = path.stat().st_size / 1e6
-    Console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)
+    open_console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)
     return 0
 
 

@@ -1,12 +1,12 @@
-"""One distillation from pairs to scores: makes what the store lacks, prints the scores, and says where the set lies."""
+"""One distillation, from image-caption pairs to scores. Finished stages are reused; the last line names the set."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from raydd import cli
+from raydd.plain_files import require_writable
+from raydd.terminal.console import open_console
 from raydd.terminal.text import scores_table
 
 
@@ -26,9 +26,11 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
 
     config = options.settings
+    if options.json:
+        require_writable(options.json, "--json")
     use_threads(config.place)
     store = open_store(config.place)
-    console = Console()
+    console = open_console()
     with progress_on() as progress:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():

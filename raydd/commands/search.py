@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from raydd import cli
 from raydd.errors import ConfigError
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def main(options: Options) -> int:
     with progress_on() as progress:
         work = open_workbench(config, open_store(config.place), progress)
         found = search(opened, options.query, options.folder, work)
-    console = Console()
+    console = open_console()
     table = Table(title=f"nearest to: {options.query}", title_justify="left", box=None)
     table.add_column("cosine", justify="right")
     table.add_column("photograph", overflow="fold")

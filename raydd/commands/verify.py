@@ -1,4 +1,4 @@
-"""Read the store through and name every file that is not what raydd wrote there; exit code 1 if one is left.
+"""Check every file of the store, and name those that are not as raydd wrote them; exit code 1 if one is left.
 
 damaged: the content is not what was written. foreign: the file belongs to another record. unsealed: it has no checksum.
 orphaned: it was left by a run that was killed. unknown: raydd keeps nothing of that name.
@@ -8,10 +8,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from raydd import cli
 from raydd.errors import ConfigError
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ def main(options: Options) -> int:
     asks = options.delete and not options.yes
     if asks and not sys.stdin.isatty():
         raise ConfigError("raydd verify --delete asks before it deletes, and there is no terminal. Add --yes.")
-    store, console = open_store(options.settings.place), Console()
+    store, console = open_store(options.settings.place), open_console()
     with progress_on() as progress:
         found = verify(store, progress)
     for finding in found.findings:

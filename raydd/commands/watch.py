@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rich.console import Console
 from rich.live import Live
 
 from raydd import cli
+from raydd.terminal.console import open_console
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ def main(options: Options) -> int:
     from raydd.report.watching import picture
     from raydd.tuning.study import load_study, sweep_named
 
-    place, console = options.settings.place, Console()
+    place, console = options.settings.place, open_console()
     name = sweep_named(options.settings.sweep.name, study_address(place))
     study, mlflow = load_study(name, study_address(place)), mlflow_address(place)
     if not console.is_terminal:

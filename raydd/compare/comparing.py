@@ -14,7 +14,7 @@ from rich.table import Table
 
 from raydd.cluster.claims import Claimant, open_claims, share_making
 from raydd.cluster.connect import cluster, reason_of
-from raydd.cluster.worker_settings import settled
+from raydd.cluster.worker_settings import settled, without_passwords
 from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.compare.table import write_comparison
 from raydd.config import CompareConfig, Config
@@ -24,12 +24,15 @@ from raydd.distill.selections import SELECTIONS
 from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
+from raydd.ranges import as_name
+from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
 from raydd.tuning.sweeping import run_sweep
 
+_NAMED = 110  # characters of a sweep's name before its mark
 RESTARTS = 2  # of a row whose process or node died
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
 _NOT_SHARED = ("place.", "evaluate.", "pixels.", "sweep.", "compare.")  # what a sweep's trials do not depend on
@@ -63,6 +66,9 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     opened = Opened()
     with progress_on(console) as progress:
         works = [open_workbench(base, store, progress, opened) for base in bases.values()]
+        for work, name in zip(works, bases, strict=True):
+            budgets = [cell.config.distill.pairs for cell in planned if cell.data == name and cell.kind != "full"]
+            work.require_enough_pairs(max(budgets, default=1))
         known = [work.is_prepared for work in works]
         if not dry_run:
             for work in works:
@@ -125,7 +131,7 @@ def _tune(base: Config, data: str, address: str, console: Console, folder: Path)
         found[method] = dict(result.settings) if result else {}
         settings = cell_of(base, method, data, base.compare.pairs[0], TUNED, found[method]).config
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{data}-{_slug(method)}.yaml").write_text(to_yaml(settings), encoding="utf-8")
+        (folder / f"{as_name(f'{data}-{_slug(method)}')}.yaml").write_text(to_yaml(settings), encoding="utf-8")
     return found
 
 
@@ -138,7 +144,7 @@ def _sweep_of(base: Config, method: str, data: str) -> Config:
     return with_settings(
         dataclasses.replace(config, compare=CompareConfig()),
         {
-            "sweep.name": f"{base.compare.name}-{data}-{_slug(method)}-{mark}",
+            "sweep.name": f"{as_name(f'{base.compare.name}-{data}-{_slug(method)}')[:_NAMED]}-{mark}",
             "sweep.space": find_method(method).space,
             "sweep.trials": base.compare.trials,
             "sweep.finalists": 0,
@@ -166,7 +172,8 @@ def _make(
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
-    waiting = {_task(cell).remote(cell, opened.listings, claims): cell for cell in work}
+    shared = {cell: dataclasses.replace(cell, config=without_passwords(cell.config)) for cell in work}
+    waiting = {_task(cell).remote(shared[cell], opened.listings, claims): cell for cell in work}
     with _telling(work, console) as ended:
         while waiting:
             ready, _ = ray.wait(list(waiting), timeout=1.0)
@@ -281,5 +288,5 @@ def _plan(
         table.add_row("there", f"{len(cells) - len(left)} rows, settings found by earlier trials not counted")
         expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
         table.add_row("time", f"{expected}, experts not counted")
-    table.add_row("store", store.root)
+    table.add_row("store", hide_password(store.root))
     return table

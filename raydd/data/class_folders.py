@@ -6,9 +6,11 @@ from pathlib import Path
 
 from raydd.data.images import FileImage
 from raydd.errors import DataError
+from raydd.plain_files import is_plain, read_file
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 NAMES = "classes.json"
+_MOST_NAMES = 2**26  # bytes of it
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ def read_classes(root: Path) -> ClassImages:
     if not root.is_dir():
         raise DataError(f"evaluate.classes: {root} is not a folder. Set it to a folder of one folder a class.")
     folders = sorted(path for path in root.iterdir() if path.is_dir())
-    found = [sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES) for folder in folders]
+    found = [sorted(path for path in folder.rglob("*") if _is_image(path, root)) for folder in folders]
     if not any(found):
         raise DataError(
             f"evaluate.classes: no folder in {root} holds an image. Set it to the folder above the classes."
@@ -46,11 +48,17 @@ def read_classes(root: Path) -> ClassImages:
     )
 
 
+def _is_image(path: Path, root: Path) -> bool:
+    """Whether a path is an image by its ending, and no pipe, device or link that leaves the folder."""
+    return path.suffix.lower() in SUFFIXES and is_plain(path, root)
+
+
 def _names(root: Path) -> dict[str, str]:
     for folder in (root, root.parent):
         if (folder / NAMES).is_file():
             try:
-                return {str(key): str(value) for key, value in json.loads((folder / NAMES).read_text("utf-8")).items()}
-            except (ValueError, AttributeError) as error:
+                named = json.loads(read_file(folder / NAMES, _MOST_NAMES))
+                return {str(key): str(value) for key, value in named.items()}
+            except (OSError, ValueError, AttributeError, RecursionError) as error:
                 raise DataError(f"{folder / NAMES} is not a JSON object of folders and names ({error}).") from error
     return {}

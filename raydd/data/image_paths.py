@@ -13,6 +13,7 @@ from raydd.config import DataConfig
 from raydd.data.images import FileImage
 from raydd.data.listing import Entry, Problem
 from raydd.errors import DataError
+from raydd.plain_files import expanded
 
 # What a stored path is relative to; its place here is what is stored. The bundled data set lies in the package.
 BASES = ("nothing", "data.images", "data.root", "the package")
@@ -30,9 +31,9 @@ class ImagePaths:
     def of(cls, config: DataConfig) -> "ImagePaths":
         """The folders that the settings name."""
         folders = {}
-        root = Path(config.root).expanduser().absolute()
+        root = expanded(config.root, "data.root").absolute()
         if config.images:
-            folders["data.images"] = os.path.normpath(root / Path(config.images).expanduser())
+            folders["data.images"] = os.path.normpath(root / expanded(config.images, "data.images"))
         if config.root:
             folders["data.root"] = os.path.normpath(root)
         return cls({**folders, "the package": str(Path(__file__).parent)})

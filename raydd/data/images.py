@@ -3,13 +3,15 @@
 import io
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from raydd.errors import DataError
+from raydd.plain_files import read_file
+
+MOST_BYTES = 2**29  # of an encoded image; the pixel limit as uncompressed 16-bit colour has as many
 
 # Formats that photographs come in. Others that Pillow knows stay shut: some of them run programs (EPS) or fetch files.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -51,7 +53,7 @@ class FileImage:
 
     def read(self) -> bytes:
         """The file's content."""
-        return Path(self.path).read_bytes()
+        return read_file(self.path, MOST_BYTES)
 
     def stamp(self) -> str:
         """The file's stamp, "" if there is no such file."""

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,12 +92,33 @@ class DataSet:
         """The data set in a few lines: its size, the notes, and a line for each kind of fault."""
         sizes = ", ".join(f"{len(pairs)} {split}" for split, pairs in zip(SPLITS, self.splits, strict=True))
         captions = sum(len(pairs.captions) for pairs in self.splits)
-        return (f"{self.name}: {sizes} images, {captions} captions", *self.notes, *summarise(self.problems))
+        same = _same_captions({"val": self.val, "test": self.test})
+        return (f"{self.name}: {sizes} images, {captions} captions", *self.notes, *same, *summarise(self.problems))
 
     @property
     def splits(self) -> tuple[Pairs, Pairs, Pairs]:
         """Train, val and test."""
         return self.train, self.val, self.test
+
+
+def _same_captions(splits: Mapping[str, Pairs]) -> tuple[str, ...]:
+    """A line for each scored split that has captions which another image of it has word for word.
+
+    Retrieval counts such a caption as right for its own image alone, as published scores do.
+    """
+    lines = []
+    for split, pairs in splits.items():
+        images: dict[str, set[int]] = {}
+        for caption, image in zip(pairs.captions, pairs.image_of_caption.tolist(), strict=True):
+            images.setdefault(caption, set()).add(image)
+        shared = {caption for caption, owners in images.items() if len(owners) > 1}
+        count = sum(caption in shared for caption in pairs.captions)
+        if count:
+            lines.append(
+                f"same captions: {count} of {len(pairs.captions)} in {split} are those of another image word for word; "
+                "retrieval counts each as right for its own image alone, so no student can reach 100"
+            )
+    return tuple(lines)
 
 
 def load_data(

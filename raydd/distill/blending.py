@@ -20,5 +20,9 @@ def draw_ratio(kind: str, *, beta: float, fixed: float, generator: Generator) ->
     if kind == "fixed":
         return fixed
     # torch's Beta takes no generator, so NumPy draws from a seed that ours gives.
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return float(np.random.default_rng(seed).beta(beta, beta))
+    return float(np.random.default_rng(draw_below(2**62, generator)).beta(beta, beta))
+
+
+def draw_below(limit: int, generator: Generator) -> int:
+    """A whole number from 0 to limit - 1, read through NumPy: no operation of torch then waits for a value."""
+    return int(torch.randint(limit, (), generator=generator).numpy())

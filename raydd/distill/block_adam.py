@@ -9,6 +9,7 @@ One second moment a block is Adam-mini's (Zhang et al., 2024, arXiv:2406.16793);
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,8 +48,29 @@ class BlockAdam(torch.optim.Optimizer):
                     }
                 state["step"] += 1
                 done, gradient = float(state["step"]), variable.grad
-                square: Tensor = gradient.square().mean() if group["block"] else gradient.square()
-                state["mean"].lerp_(gradient, 1 - first)
-                state["square"].lerp_(square, 1 - second)
-                size = (state["square"] / (1 - second**done)).sqrt() + _EPSILON
-                variable -= group["lr"] * (state["mean"] / (1 - first**done)) / size
+                moments = AdamMoments(state["mean"], state["square"]).after(
+                    gradient,
+                    gradient.square().mean() if group["block"] else gradient.square(),
+                    first=first,
+                    second=second,
+                )
+                state |= {"mean": moments.mean, "square": moments.square}
+                variable -= group["lr"] * moments.direction(1 - first**done, 1 - second**done)
+
+
+@dataclass(frozen=True)
+class AdamMoments:
+    """Adam's two moments of a variable; of several side by side, all numbers are tensors that spread over them."""
+
+    mean: Tensor
+    square: Tensor
+
+    def after(
+        self, gradient: Tensor, square: Tensor, *, first: float | Tensor, second: float | Tensor
+    ) -> "AdamMoments":
+        """The moments after a gradient, `square` being its square, or the mean of that over a block."""
+        return AdamMoments(self.mean.lerp(gradient, 1 - first), self.square.lerp(square, 1 - second))
+
+    def direction(self, of_mean: float | Tensor, of_square: float | Tensor) -> Tensor:
+        """What a step of learning rate 1 subtracts; both numbers undo the moments' start at zero, 1 - decay^steps."""
+        return (self.mean / of_mean) / ((self.square / of_square).sqrt() + _EPSILON)

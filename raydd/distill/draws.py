@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from raydd.config import DistillConfig
-from raydd.distill.blending import draw_ratio
+from raydd.distill.blending import draw_below, draw_ratio
 from raydd.distill.student import StudentPlan
 
 
@@ -39,8 +39,8 @@ def draw_step(
             None where there are none.
     """
     generator = Generator().manual_seed(config.seed * 1_000_003 + step)
-    expert = int(torch.randint(num_experts, (), generator=generator))
-    start_epoch = int(torch.randint(config.max_start_epoch, (), generator=generator))
+    expert = draw_below(num_experts, generator)
+    start_epoch = draw_below(config.max_start_epoch, generator)
     steps, size = config.student_steps, config.minibatch_size
     minibatches = draw_minibatches(config.pairs, size, steps, config.minibatch_order, generator)
     permutations = torch.stack([torch.randperm(size, generator=generator) for _ in range(steps)])

@@ -30,8 +30,9 @@ from raydd.distill.trajectories import State, Trajectories
 from raydd.errors import NonFiniteError, RecordError
 
 DIVERGED = 1e3  # the matching loss is about 1 a head at the start; so far above, a run does not recover
+SQUARE_DECAY = 0.999  # of Adam's second moments
 SMALLEST_RATE = 1e-4  # keeps a student's learned learning rate positive under plain SGD
-_MATCHED = {"both-heads": ("image", "text"), "text-head": ("text",)}
+MATCHED = {"both-heads": ("image", "text"), "text-head": ("text",)}
 
 
 class Distillation:
@@ -65,34 +66,34 @@ class Distillation:
             ConfigError: `config.loss` is a user's own and fails.
         """
         self.config, self.device, self.done = config, device, 0
-        self._start, self._temperature, self._text_spread = start, temperature, text_spread
-        self._experts: Trajectories[Any] = experts
-        self._image: ImageVariable[Any] = image
+        self.start, self.temperature, self._text_spread = start, temperature, text_spread
+        self.experts: Trajectories[Any] = experts
+        self.image: ImageVariable[Any] = image
         self._adam = config.optimizer == "adam"
         text_unit = text_spread[1] if self._adam else torch.ones_like(text_spread[1])
         begun = image.begin(start, config)
-        self._units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
-        self._range, self._pull = begun.range.to(device) / self._units["image"], begun.pull
-        self._loss = find_loss(config.loss)
+        self.units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
+        self.range, self.pull = begun.range.to(device) / self.units["image"], begun.pull
+        self.loss = find_loss(config.loss)
         learned = start.loss_parameters if start.loss == config.loss else {}
         rates = torch.tensor([start.rate_image, start.rate_text])
         variables = {
-            "image": begun.value.to(device) / self._units["image"],
-            "text": start.text_features.to(device) / self._units["text"],
+            "image": begun.value.to(device) / self.units["image"],
+            "text": start.text_features.to(device) / self.units["text"],
             "rates": rates.log() if self._adam else rates,
             **{f"similarity.{name}": factor for name, factor in start.similarity.factors.items()},
-            **{f"loss.{name}": value for name, value in self._loss.tensors(learned, rates).items()},
+            **{f"loss.{name}": value for name, value in self.loss.tensors(learned, rates).items()},
         }
         self.variables = {name: value.float().to(device).clone() for name, value in variables.items()}
         for name, variable in self.variables.items():
-            variable.requires_grad_(self._lr(name) > 0)
+            variable.requires_grad_(self.lr(name) > 0)
         groups = [
             {"params": [variable], "lr": lr, "base": lr, "block": image.block and name == "image"}
             for name, variable in self.variables.items()
-            if (lr := self._lr(name)) > 0
+            if (lr := self.lr(name)) > 0
         ]
-        self._optimizer: torch.optim.Optimizer = (
-            BlockAdam(groups, betas=(config.momentum, 0.999))
+        self.optimizer: torch.optim.Optimizer = (
+            BlockAdam(groups, betas=(config.momentum, SQUARE_DECAY))
             if self._adam
             else torch.optim.SGD(groups, momentum=config.momentum)
         )
@@ -104,10 +105,10 @@ class Distillation:
             NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; the variables stay.
         """
         drawn = self._drawn()
-        matching = self._image.matching(drawn, self._pairs())
+        matching = self.image.matching(drawn, self._pairs())
         gradients = self._at_variables(matching.gradients)
         metrics = self._metrics(matching, gradients)
-        self._require_finite(metrics)
+        require_finite(self.done, metrics)
         self._move(gradients)
         return metrics
 
@@ -115,16 +116,16 @@ class Distillation:
         """The set as it stands, on the CPU."""
         pairs = self._pairs()
         with torch.no_grad():
-            pixels, image = self._start.pixels, self._start.image_features
+            pixels, image = self.start.pixels, self.start.image_features
             if self.variables["image"].requires_grad:
-                pixels, image = self._image.finished(pairs.images)
+                pixels, image = self.image.finished(pairs.images)
             factors = {name: factor.detach().cpu().clone() for name, factor in pairs.similarity.factors.items()}
             rate_image, rate_text = pairs.rates.tolist()
             return replace(
-                self._start,
+                self.start,
                 image_features=image.cpu().clone(),
                 text_features=pairs.texts.detach().cpu().clone(),
-                similarity=self._start.similarity.with_factors(factors),
+                similarity=self.start.similarity.with_factors(factors),
                 rate_image=rate_image,
                 rate_text=rate_text,
                 loss=self.config.loss,
@@ -136,10 +137,10 @@ class Distillation:
         """Everything that `resume` needs to go on bit for bit: variables, moments, and the number of steps done."""
         state = {f"variable.{name}": value.detach().cpu() for name, value in self.variables.items()}
         for name, value in self.variables.items():
-            for key, moment in self._optimizer.state.get(value, {}).items():
+            for key, moment in self.optimizer.state.get(value, {}).items():
                 if isinstance(moment, Tensor):
                     state[f"moment.{key}.{name}"] = moment.detach().cpu()
-        return state | {"done": torch.tensor(self.done)} | self._image.state()
+        return state | {"done": torch.tensor(self.done)} | self.image.state()
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave.
@@ -161,48 +162,49 @@ class Distillation:
                     if key.startswith("moment.") and key.removeprefix("moment.").partition(".")[2] == name
                 }
                 if moments:
-                    self._optimizer.state[value] = {
+                    self.optimizer.state[value] = {
                         key: moment if key == "step" else moment.to(self.device) for key, moment in moments.items()
                     }
         self.done = int(state["done"])
-        self._image.resume(state, self.device)
+        self.image.resume(state, self.device)
 
     def _drawn(self) -> DistillationStep[Any]:
         """What the next step draws."""
-        config, draws = self.config, self._draws(self.done)
+        config, draws = self.config, self.draws(self.done)
         run = StudentRun(
             draws.plan.to(self.device),
-            self._loss,
-            self._temperature,
+            self.loss,
+            self.temperature,
             exact=config.gradient == "exact",
-            matched=_MATCHED[config.matched],
+            matched=MATCHED[config.matched],
             merged=config.merged,
         )
         return DistillationStep(
             run,
-            start=self._experts.snapshot(draws.expert, draws.start_epoch),
-            target=self._experts.snapshot(draws.expert, draws.start_epoch + config.target_epochs),
+            start=self.experts.snapshot(draws.expert, draws.start_epoch),
+            target=self.experts.snapshot(draws.expert, draws.start_epoch + config.target_epochs),
             last_of_encoding=(self.done + 1) % config.steps_per_encoding == 0 or self.done + 1 == config.steps,
             used=self._used,
         )
 
-    def _draws(self, step: int) -> StepDraws:
-        noise = None if self._image.noise is None else (self._image.noise, self._text_spread)
-        return draw_step(self.config, step, self._experts.count, noise)
+    def draws(self, step: int) -> StepDraws:
+        """What a step draws."""
+        noise = None if self.image.noise is None else (self.image.noise, self._text_spread)
+        return draw_step(self.config, step, self.experts.count, noise)
 
     def _used(self) -> Int[Tensor, "U"]:
         """The pairs that the distillation steps of this encoding use."""
         first = self.done - self.done % self.config.steps_per_encoding
         steps = range(first, first + self.config.steps_per_encoding)
-        return torch.cat([self._draws(step).plan.minibatches.flatten() for step in steps]).unique()
+        return torch.cat([self.draws(step).plan.minibatches.flatten() for step in steps]).unique()
 
     def _pairs(self) -> LearnedPairs:
         """The synthetic pairs as they stand: leaves, of which the learned ones ask for a gradient."""
         values = {name: variable.detach() for name, variable in self.variables.items()}
-        values |= {name: values[name] * unit for name, unit in self._units.items()} | {"rates": self._rates()}
+        values |= {name: values[name] * unit for name, unit in self.units.items()} | {"rates": self._rates()}
         for name, value in values.items():
             value.requires_grad_(self.variables[name].requires_grad)
-        return LearnedPairs.of(values, self._start.similarity)
+        return LearnedPairs.of(values, self.start.similarity)
 
     def _rates(self) -> Float[Tensor, "2"]:
         """The students' learning rates; under Adam the variable is their logarithm."""
@@ -212,7 +214,7 @@ class Distillation:
     def _at_variables(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Gradients at the learned variables, given those at the values that the student saw."""
         found = {name: gradients[name] for name, v in self.variables.items() if v.requires_grad and name in gradients}
-        slopes = dict(self._units)
+        slopes = dict(self.units)
         if self._adam:
             slopes["rates"] = self._rates()  # of the exponential that they are of their variable
         return {name: gradient * slopes[name] if name in slopes else gradient for name, gradient in found.items()}
@@ -236,35 +238,28 @@ class Distillation:
             },
         }
 
-    def _require_finite(self, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"Step {self.done}: {name} is {value}. Lower the learning rates of distill, or distill.start_rate."
-                )
-        if metrics["loss"] > DIVERGED:
-            raise NonFiniteError(
-                f"Step {self.done}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate."
-            )
-
     def _move(self, gradients: Mapping[str, Tensor]) -> None:
         """Move each variable down its gradient, and bring what left its range back."""
         for name, variable in self.variables.items():
             variable.grad = gradients.get(name)
-        factor = 1.0
-        if self.config.schedule == "cosine":
-            factor = (1 + math.cos(math.pi * self.done / self.config.steps)) / 2
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["base"] * factor
-        self._optimizer.step()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * self.schedule
+        self.optimizer.step()
         with torch.no_grad():
             if not self._adam:
                 self.variables["rates"].clamp_(min=SMALLEST_RATE)
-            if self._pull and (image := self.variables["image"]).requires_grad:
-                image.lerp_(image.clamp(*self._range), self._pull)
+            if self.pull and (image := self.variables["image"]).requires_grad:
+                image.lerp_(image.clamp(*self.range), self.pull)
         self.done += 1
 
-    def _lr(self, name: str) -> float:
+    @property
+    def schedule(self) -> float:
+        """What the next step multiplies the outer learning rates with."""
+        if self.config.schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * self.done / self.config.steps)) / 2
+
+    def lr(self, name: str) -> float:
         """The outer learning rate of a variable."""
         config = self.config
         return {
@@ -291,6 +286,23 @@ class DistillPoint:
     """Collapse measures since the last point, where they are taken, each with its `step`."""
     earlier: Sequence[Mapping[str, float]] = ()
     """Metrics of the points before an interruption, each with its `step`; on the first point after it."""
+
+
+def require_finite(step: int, metrics: Mapping[str, float]) -> None:
+    """Check what a step reports.
+
+    Raises:
+        NonFiniteError: a number is NaN or infinite, or the loss diverged.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                f"Step {step}: {name} is {value}. Lower the learning rates of distill, or distill.start_rate."
+            )
+    if metrics["loss"] > DIVERGED:
+        raise NonFiniteError(
+            f"Step {step}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate."
+        )
 
 
 def positive(unit: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ it started.
 Letters: N synthetic pairs, S side in pixels, d and e widths of the image and the text encoder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, Self
@@ -19,7 +19,7 @@ from raydd.distill.experts import Heads
 from raydd.distill.heads import Head
 from raydd.distill.losses import Loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import StudentPlan, WalkingHead, walk
+from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
 from raydd.errors import NonFiniteError
 
 
@@ -126,14 +126,30 @@ def matching_loss(
     distances = {name: student.distance(targets[name]) for name, student in students.items()}
     ends = {name: end for name, (end, _) in distances.items()}
     begins = {name: begin for name, (_, begin) in distances.items()}
-    if any(float(begin.detach()) == 0 for begin in begins.values()):
+    require_moved(float(begin.detach()) for begin in begins.values())
+    fractions = {f"loss/{name}": float(ends[name].detach() / begins[name].detach()) for name in students}
+    return combined(ends, begins, merged=merged), fractions
+
+
+def require_moved(distances: Iterable[float]) -> None:
+    """Check the distances from an expert's start snapshot to its target.
+
+    Raises:
+        NonFiniteError: one of them is zero.
+    """
+    if any(distance == 0 for distance in distances):
         raise NonFiniteError(
             "An expert's start and target snapshots are equal. Train experts with a larger experts.lr."
         )
-    fractions = {f"loss/{name}": float(ends[name].detach() / begins[name].detach()) for name in students}
+
+
+def combined(
+    ends: Mapping[str, Float[Tensor, "*K"]], begins: Mapping[str, Float[Tensor, "*K"]], *, merged: bool
+) -> Float[Tensor, "*K"]:
+    """The matching loss of distances at the end and at the start, network by network."""
     if merged:
-        return torch.as_tensor(sum(ends.values()) / sum(begins.values())), fractions
-    return torch.as_tensor(sum(ends[name] / begins[name] for name in students)), fractions
+        return torch.as_tensor(sum(ends.values()) / sum(begins.values()))
+    return torch.as_tensor(sum(end / begins[name] for name, end in ends.items()))
 
 
 def heads_gradient(run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
@@ -149,10 +165,12 @@ def heads_gradient(run: StudentRun, start: Heads, target: Heads, pairs: LearnedP
         NonFiniteError: start and target are equal.
     """
     image_start, text_start, image_target, text_target = (_on(head, pairs.device) for head in (*start, *target))
-    image = WalkingHead(image_start, pairs.images, pairs.rates[0], through_steps=run.exact)
-    text = WalkingHead(text_start, pairs.texts, pairs.rates[1], through_steps=run.exact)
-    loss_of = partial(run.loss, parameters=pairs.loss)
-    losses = walk(image, text, run.plan, pairs.similarity.minibatch, loss_of, run.temperature)
+    image_rows = BlendedRows.of_plan(run.plan, "image", pairs.images)
+    text_rows = BlendedRows.of_plan(run.plan, "text", pairs.texts)
+    image = WalkingHead(image_start, image_rows, pairs.rates[0], through_steps=run.exact)
+    text = WalkingHead(text_start, text_rows, pairs.rates[1], through_steps=run.exact)
+    targets = map(pairs.similarity.minibatch, run.plan.minibatches)
+    losses = walk(image, text, targets, partial(run.loss, parameters=pairs.loss), run.temperature)
     students, targets = {"image": image, "text": text}, {"image": image_target, "text": text_target}
     loss, fractions = matching_loss({side: students[side] for side in run.matched}, targets, merged=run.merged)
     at = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}

@@ -39,14 +39,17 @@ class Similarity:
         """The same similarity with other values of its factors."""
         return replace(self, factors=factors)
 
-    def minibatch(self, index: Int[Tensor, "B"]) -> Float[Tensor, "B B"]:
-        """The rows and columns of S that belong to a minibatch, without the rest of S."""
+    def minibatch(self, index: Int[Tensor, "*T B"]) -> Float[Tensor, "*T B B"]:
+        """The rows and columns of S that belong to a minibatch, or to several, without the rest of S.
+
+        Of K matrices under one another, whose factors have K·N rows, an index counts rows from the first one's.
+        """
         if self.kind == "identity":
-            return torch.eye(len(index), device=index.device)
+            return torch.eye(index.shape[-1], device=index.device).expand(*index.shape, -1)
         if self.kind == "full":
-            return self.factors["entries"][index][:, index]
+            return self.factors["entries"][index[..., :, None], index[..., None, :] % self.size]
         left, right = self.factors["left"][index], self.factors["right"][index]
-        return torch.diag(self.factors["diagonal"][index]) + (self.alpha / left.shape[1]) * left @ right.T
+        return torch.diag_embed(self.factors["diagonal"][index]) + (self.alpha / left.shape[-1]) * left @ right.mT
 
     def matrix(self) -> Float[Tensor, "N N"]:
         """All of S."""

@@ -5,13 +5,13 @@ seen and the loss gradients δ_j at the layer's output. Neither W_k nor its grad
 the matching loss need of them are products of thin matrices. That is exact, not an approximation, and autograd
 differentiates it in place of P-sized copies of the heads.
 
-Letters: N synthetic pairs, U of them used by a plan, B minibatch, T student steps, M rows seen so far, d and e encoder
-widths, D shared width.
+Letters: K students side by side (an optional leading axis), N synthetic pairs, U of them used by a plan, B minibatch,
+T student steps, M rows seen so far, d and e encoder widths, D shared width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from raydd.distill.blending import blend
 from raydd.distill.heads import Head, Taps, taps_from, to_sphere
-from raydd.distill.products import linear
+from raydd.distill.products import linear, plus_product
 
 
 @dataclass(frozen=True)
@@ -47,158 +47,186 @@ class StudentPlan:
         )
 
 
-class WalkingHead:
-    """One head on its walk away from `start`.
+@dataclass(frozen=True)
+class BlendedRows:
+    """All inputs of a head's first layer, as blends of some base rows: one side's minibatches of T steps.
 
-    The inputs of its first layer are blends of the pairs that the plan uses. That layer is linear, so its products are
-    taken with these base rows, each once, and blended afterwards; the T·B inputs themselves are never formed.
+    The layer is linear, so its products are taken with the base rows, each once, and blended afterwards; the T·B inputs
+    themselves are never formed.
     """
 
-    def __init__(
-        self, start: Head, features: Float[Tensor, "N d"], rate: Float[Tensor, ""], *, through_steps: bool
-    ) -> None:
-        """Put the head at its start.
+    base: Float[Tensor, "*K U d"]
+    """The synthetic pairs, or those of them that are used, and the rows of noise if there are."""
+    own: Int[Tensor, "*K T B"]
+    """Positions of the minibatches' rows in the base; of students side by side, in their bases under one another."""
+    partner: Int[Tensor, "*K T B"]
+    """Positions of what they are blended with."""
+    ratios: Float[Tensor, "*K T 1 1"] | None
+    """Blend ratios; None where nothing is blended."""
 
-        Args:
-            start: the expert's snapshot theta_0, constant.
-            features: the synthetic features of all pairs.
-            rate: the student's learning rate η.
-            through_steps: let gradients flow through earlier steps (exact), or stop them there (constant memory).
-        """
-        # The student's own gradients are taken by autograd too, so constant features still need a graph.
-        features = features if features.requires_grad else features.detach().requires_grad_()
-        self.start, self.features, self.rate, self.through_steps = start, features, rate, through_steps
-        self.steps = 0
-        self.first: list[Tensor] = []  # δ at the first layer's output, see `_append`
-        self.hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
-        self.second: list[Tensor] = []  # δ at the second layer's output
-        self.norm_weight = torch.zeros_like(start.norm_weight)  # gradients of the LayerNorm's γ and β, summed
-        self.norm_bias = torch.zeros_like(start.norm_bias)
-
-    def begin(self, plan: StudentPlan, noise: Float[Tensor, "T B d"] | None, *, blended: bool) -> None:
-        """Take the first layer's products with all that the plan uses: U pairs, and T·B rows of noise if there are.
+    @classmethod
+    def of_plan(cls, plan: StudentPlan, side: Literal["image", "text"], features: Float[Tensor, "N d"]) -> Self:
+        """The rows of one side of one student: of the U pairs that its plan uses.
 
         Args:
             plan: minibatches, partners and blend ratios.
-            noise: this side's partners, in place of other pairs.
-            blended: whether this side is blended at all.
+            side: which of the plan's noise there is, and whether it is blended at all.
+            features: this side's synthetic features of all pairs.
         """
-        used, self._own = plan.minibatches.unique(return_inverse=True)
-        self._base, self._partner = self.features[used], self._own.gather(1, plan.permutations)
+        used, own = plan.minibatches.unique(return_inverse=True)
+        base, partner = features[used], own.gather(1, plan.permutations)
+        noise = plan.image_noise if side == "image" else plan.text_noise
         if noise is not None:
-            self._base = torch.cat([self._base, noise.flatten(0, 1)])
-            self._partner = len(used) + torch.arange(self._own.numel(), device=used.device).view_as(self._own)
-        ratios = torch.tensor(plan.ratios, dtype=self._base.dtype, device=used.device)
-        self._ratios = ratios[:, None, None] if blended and any(plan.ratios) else None
-        self._projected = self._blended(linear(self._base, self.start.projection_weight, self.start.projection_bias))
-        self._kernel = self._inner_products(self._past(self._base))
-        self._kernels = self._kernel.split(plan.minibatches.shape[1])
+            base = torch.cat([base, noise.flatten(0, 1)])
+            partner = len(used) + torch.arange(own.numel(), device=used.device).view_as(own)
+        blended = plan.sides in ("both", side) and any(plan.ratios)
+        ratios = torch.tensor(plan.ratios, dtype=base.dtype, device=used.device)
+        return cls(base, own, partner, ratios[:, None, None] if blended else None)
+
+    def blended(self, base: Float[Tensor, "*K U c"]) -> Float[Tensor, "*K T B c"]:
+        """Each step's minibatch of what the base rows stand for."""
+        rows = base.flatten(0, -2)
+        own = rows.index_select(0, self.own.flatten()).view(*self.own.shape, -1)
+        if self.ratios is None:
+            return own
+        return blend(own, rows.index_select(0, self.partner.flatten()).view_as(own), self.ratios)
+
+    def times(self, head: Head) -> Float[Tensor, "*K T B D"]:
+        """The first layer's output on each step's minibatch."""
+        return self.blended(linear(self.base, head.projection_weight, head.projection_bias))
+
+    def inner_products(self, *, past: bool) -> Float[Tensor, "*K T*B T*B"]:
+        """X Xᵀ + 1 of all steps' inputs; 1 is the input of a bias. No gradient flows through the second X if `past`."""
+        others = self.base.detach() if past else self.base
+        rows = self.blended(self.base @ others.mT + 1).flatten(-3, -2)
+        return self.blended(rows.mT).flatten(-3, -2).mT
+
+
+class Inputs(Protocol):
+    """All inputs of the first layer of one head or of several: see `BlendedRows`, whose methods these are."""
+
+    def times(self, head: Any, /) -> Float[Tensor, "*K T B D"]:
+        """The first layer's output on each step's minibatch."""
+        ...
+
+    def inner_products(self, *, past: bool) -> Float[Tensor, "*K T*B T*B"]:
+        """X Xᵀ + 1 of all steps' inputs."""
+        ...
+
+
+class WalkingHead:
+    """One head on its walk away from `start`, or several side by side, which do not see each other.
+
+    A step's move of a weight is uᵀ x, u = -η δ: the rows u are kept.
+    """
+
+    def __init__(self, start: Any, rows: Inputs, rate: Float[Tensor, "*K"], *, through_steps: bool) -> None:
+        """Put the head at its start.
+
+        Args:
+            start: the expert's snapshot theta_0, constant: a `Head`, or several as their rows take them.
+            rows: the inputs of its first layer.
+            rate: the student's learning rate η.
+            through_steps: let gradients flow through earlier steps (exact), or stop them there (constant memory).
+        """
+        self._start, self._rows, self._rate, self._through_steps = start, rows, rate, through_steps
+        self._first: list[Tensor] = []  # u at the first layer's output, see `_append`
+        self._hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
+        self._second: list[Tensor] = []  # u at the second layer's output
+        self._norm_weight = torch.zeros_like(start.norm_weight)  # moves of the LayerNorm's γ and β, summed
+        self._norm_bias = torch.zeros_like(start.norm_bias)
+        self._one = start.norm_bias.new_ones(())
+        projected, self._kernel = rows.times(start), rows.inner_products(past=not through_steps)
+        if not projected.requires_grad:  # of constant features; the student's own gradients need a graph too
+            projected.requires_grad_()
+        steps, size = projected.shape[-3:-1]
+        self._projected = iter(projected.unbind(-3))
+        self._kernels = iter(self._kernel.split(size, dim=-2))
+        self._inputs = steps * size
 
     def forward(self) -> Taps:
         """The next minibatch through the head under its current parameters."""
-        p = self._projected[self.steps]
-        lengths = [len(first) for first in self.first]
-        kernels = self._kernels[self.steps].split([*lengths, self._own.numel() - sum(lengths)], dim=1)
-        for kernel, first in zip(kernels, self.first, strict=False):  # the last kernel is of steps to come
-            p = p - self._moved(kernel, first)
+        p, lengths = next(self._projected), [first.shape[-2] for first in self._first]
+        kernels = next(self._kernels).split([*lengths, self._inputs - sum(lengths)], dim=-1)
+        for kernel, first in zip(kernels, self._first, strict=False):  # the last kernel is of steps to come
+            p = plus_product(p, kernel, self._past(first))
 
         def second(hidden: Tensor) -> Tensor:
-            h = linear(hidden, self.start.fc_weight, self.start.fc_bias)
-            for inputs, gradients in zip(self.hidden, self.second, strict=True):
-                h = h - self._moved(hidden @ self._past(inputs).T + 1, gradients)
+            h = linear(hidden, self._start.fc_weight, self._start.fc_bias)
+            for inputs, moves in zip(self._hidden, self._second, strict=True):
+                h = plus_product(h, plus_product(self._one, hidden, self._past(inputs).mT), self._past(moves))
             return h
 
-        rate = self._past(self.rate)
-        return taps_from(
-            p,
-            second,
-            self.start.norm_weight - rate * self._past(self.norm_weight),
-            self.start.norm_bias - rate * self._past(self.norm_bias),
-        )
+        norm_weight = self._start.norm_weight + self._past(self._norm_weight)
+        norm_bias = self._start.norm_bias + self._past(self._norm_bias)
+        return taps_from(p, second, norm_weight.unsqueeze(-2), norm_bias.unsqueeze(-2))
 
     def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
         """Take one SGD step, given the loss's gradients at p, h and out."""
-        at_p, at_h, at_out = gradients
-        self.steps += 1
-        for chunks, rows in ((self.first, at_p), (self.hidden, taps.hidden), (self.second, at_h)):
+        at_p, at_h, at_out = (-self._rate[..., None, None] * gradient for gradient in gradients)
+        for chunks, rows in ((self._first, at_p), (self._hidden, taps.hidden), (self._second, at_h)):
             _append(chunks, rows)
-        self.norm_weight = self.norm_weight + (at_out * taps.normed).sum(0)
-        self.norm_bias = self.norm_bias + at_out.sum(0)
+        self._norm_weight = self._norm_weight + (at_out * taps.normed).sum(-2)
+        self._norm_bias = self._norm_bias + at_out.sum(-2)
 
     def distance(self, target: Head) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """|theta_T - theta*|² and |theta_0 - theta*|², over all parameters.
-
-        The first is |Δ|² - 2η <Δ, G> + η² |G|² with Δ = theta_0 - theta* and G the sum of the steps' gradients.
-        """
-        delta = Head(*(ours - theirs for ours, theirs in zip(self.start, target, strict=True)))
+        """|theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
+        delta = Head(*(ours - theirs for ours, theirs in zip(self._start, target, strict=True)))
         squared = torch.stack([part.flatten() @ part.flatten() for part in delta]).sum()
-        first, hidden, second = torch.cat(self.first), torch.cat(self.hidden), torch.cat(self.second)
-        projected = self._blended(linear(self._base, delta.projection_weight, delta.projection_bias))
-        along = (first * projected.flatten(0, 1)).sum()
-        along = along + (second * linear(hidden, delta.fc_weight, delta.fc_bias)).sum()
-        along = along + self.norm_weight @ delta.norm_weight + self.norm_bias @ delta.norm_bias
-        kernel = self._kernel if self.through_steps else self._inner_products(self._base)
-        length = ((first @ first.T) * kernel).sum() + ((second @ second.T) * (hidden @ hidden.T + 1)).sum()
-        length = length + self.norm_weight.square().sum() + self.norm_bias.square().sum()
-        return squared - 2 * self.rate * along + self.rate.square() * length, squared
+        return self.distance_from(delta, squared), squared
 
-    def _moved(self, kernel: Float[Tensor, "B M"], gradients: Float[Tensor, "M D"]) -> Float[Tensor, "B D"]:
-        """What some steps have added to a layer's output, to subtract: η (X X_seenᵀ + 1) δ_seen."""
-        return self._past(self.rate) * (kernel @ self._past(gradients))
+    def distance_from(self, delta: Any, squared: Float[Tensor, "*K"]) -> Float[Tensor, "*K"]:
+        """|theta_T - theta*|², which is |Δ|² + 2 <Δ, M> + |M|², M being the sum of the steps' moves.
 
-    def _inner_products(self, others: Float[Tensor, "U d"]) -> Float[Tensor, "T*B T*B"]:
-        """X Xᵀ + 1 of all steps' inputs, the second X made of `others`; 1 is the input of a bias."""
-        rows = self._blended(self._base @ others.T + 1).flatten(0, 1)
-        return self._blended(rows.T).flatten(0, 1).T
-
-    def _blended(self, base: Float[Tensor, "U c"]) -> Float[Tensor, "T B c"]:
-        """Each step's minibatch of what the base rows stand for."""
-        own = base.index_select(0, self._own.flatten()).view(*self._own.shape, -1)
-        if self._ratios is None:
-            return own
-        partner = base.index_select(0, self._partner.flatten()).view_as(own)
-        return blend(own, partner, self._ratios)
+        Args:
+            delta: Δ = theta_0 - theta*.
+            squared: |Δ|², over all parameters.
+        """
+        first, hidden, second = (torch.cat(chunks, -2) for chunks in (self._first, self._hidden, self._second))
+        along = (first * self._rows.times(delta).flatten(-3, -2)).sum((-2, -1))
+        along = along + (second * linear(hidden, delta.fc_weight, delta.fc_bias)).sum((-2, -1))
+        along = along + (self._norm_weight * delta.norm_weight + self._norm_bias * delta.norm_bias).sum(-1)
+        kernel = self._kernel if self._through_steps else self._rows.inner_products(past=False)
+        length = ((first @ first.mT) * kernel + (second @ second.mT) * (hidden @ hidden.mT + 1)).sum((-2, -1))
+        length = length + (self._norm_weight.square() + self._norm_bias.square()).sum(-1)
+        return squared + 2 * along + length
 
     def _past(self, tensor: Tensor) -> Tensor:
-        return tensor if self.through_steps else tensor.detach()
+        return tensor if self._through_steps else tensor.detach()
 
 
-def _append(chunks: list[Float[Tensor, "_ D"]], rows: Float[Tensor, "B D"]) -> None:
+def _append(chunks: list[Float[Tensor, "*K _ D"]], rows: Float[Tensor, "*K B D"]) -> None:
     """Add a step's rows to those before, joining chunks of equal length as a binary counter carries.
 
     A row is copied log2(T) times in T steps, not T times, and each step meets log2(T) chunks.
     """
     chunks.append(rows)
-    while len(chunks) > 1 and len(chunks[-2]) == len(chunks[-1]):
+    while len(chunks) > 1 and chunks[-2].shape[-2] == chunks[-1].shape[-2]:
         last = chunks.pop()
-        chunks[-1] = torch.cat([chunks[-1], last])
+        chunks[-1] = torch.cat([chunks[-1], last], -2)
 
 
 def walk(
     image: WalkingHead,
     text: WalkingHead,
-    plan: StudentPlan,
-    similarity: Callable[[Int[Tensor, "B"]], Float[Tensor, "B B"]],
+    targets: Iterable[Float[Tensor, "B B"]],
     loss: Callable[[Float[Tensor, "B B"], Float[Tensor, "B B"]], Float[Tensor, ""]],
     temperature: float,
 ) -> list[Float[Tensor, ""]]:
-    """Walk both heads through the plan's T steps, theta <- theta - η grad loss; gives each step's student loss.
+    """Walk both heads, theta <- theta - η grad loss, a step a minibatch; gives each step's student loss.
 
     Args:
         image: the image head at its start.
         text: the text head at its start.
-        plan: minibatches, partners and blend ratios.
-        similarity: the target matrix of a minibatch.
+        targets: the target matrix of each minibatch of their rows.
         loss: of logits and target.
         temperature: tau, which divides the cosines.
     """
-    image.begin(plan, plan.image_noise, blended=plan.sides != "text")
-    text.begin(plan, plan.text_noise, blended=plan.sides != "image")
     losses = []
-    for index in plan.minibatches:
+    for target in targets:
         image_taps, text_taps = image.forward(), text.forward()
         logits = to_sphere(image_taps.out) @ to_sphere(text_taps.out).T / temperature
-        value = loss(logits, similarity(index))
+        value = loss(logits, target)
         at = (*image_taps.differentiable(), *text_taps.differentiable())
         gradients = torch.autograd.grad(value, at, create_graph=True)
         image.step(image_taps, gradients[:3])

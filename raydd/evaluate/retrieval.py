@@ -1,8 +1,9 @@
 """Retrieval scores of embeddings, TR@K (image to text), IR@K (text to image), r_mean; those of several seeds."""
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -42,6 +43,42 @@ class Scores:
         }
 
 
+@dataclass(frozen=True)
+class ScoresOnVal(Scores):
+    """Scores on val, the only ones by which anything is chosen: no other scores have `for_choice`."""
+
+    split: ClassVar[Literal["val"]] = "val"
+
+    @property
+    def for_choice(self) -> float:
+        """Mean r_mean in percent, which learning rates, epochs, trials and finalists are chosen by."""
+        return self.mean["r_mean"]
+
+
+@dataclass(frozen=True)
+class ScoresOnTest(Scores):
+    """Scores on test, which are reported, and by which nothing is chosen."""
+
+    split: ClassVar[Literal["test"]] = "test"
+
+
+@overload
+def scores_on(split: Literal["val"], seeds: Iterable[dict[str, float]]) -> ScoresOnVal: ...
+@overload
+def scores_on(split: Literal["test"], seeds: Iterable[dict[str, float]]) -> ScoresOnTest: ...
+def scores_on(split: Literal["val", "test"], seeds: Iterable[dict[str, float]]) -> ScoresOnVal | ScoresOnTest:
+    """Scores of several seeds as those of the split that they are of."""
+    return {kind.split: kind for kind in (ScoresOnVal, ScoresOnTest)}[split](tuple(seeds))
+
+
+def by_published_choice(scores: Scores | dict[str, float]) -> float:
+    """The r_mean on the scored split, by which the published protocol chooses (`evaluate.choice` best-on-split).
+
+    Every row that is chosen so is marked; all else is chosen by `ScoresOnVal.for_choice`.
+    """
+    return (scores.mean if isinstance(scores, Scores) else scores)["r_mean"]
+
+
 KS = (1, 5, 10)
 METRICS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS), "IR_mean", "TR_mean", "r_mean")
 
@@ -57,6 +94,8 @@ def retrieval_scores(
 
     TR@K is the share of images with at least one of their captions among the K nearest captions; IR@K the share of
     captions whose image is among the K nearest images. A wrong candidate that ties with the right one counts as nearer.
+    So a caption that another image has word for word counts as wrong for that one, as in published scores;
+    `DataSet.summary` says how many a split has.
 
     Args:
         image_embeddings: one row an image; every image has a caption.

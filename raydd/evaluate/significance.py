@@ -37,7 +37,7 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
     """Spearman's rank correlation of two scores of the same things; None where fewer than three or all alike."""
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    return float(spearmanr(one, other).statistic)
+    return float(spearmanr(one, other)[0])  # type: ignore[arg-type]
 
 
 def _holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The data card of an exported set, written from its provenance: a README with the metadata that hubs read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 
 from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import OpenedSet
+from raydd.terminal.console import visible
 
 # The licence of what a set was distilled from: a word for hubs, and a sentence. Synthetic images begin as these images.
 _LICENCES = {
@@ -49,7 +51,7 @@ def card(
     made, count = opened.provenance, len(opened.synthetic)
     word, sentence = licence_of(made.data.name, licence)
     header = {
-        "pretty_name": f"{count} synthetic image-text pairs distilled from {made.data.name}",
+        "pretty_name": visible(f"{count} synthetic image-text pairs distilled from {made.data.name}"),
         "license": word,
         "language": ["en"],
         "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", "raydd"],
@@ -58,17 +60,22 @@ def card(
     }
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n",
-        f"# {header['pretty_name']}\n",
+        f"# {plain(header['pretty_name'])}\n",
         f"{count} learned image-text pairs with a learned {count} x {count} similarity matrix. A student "
         f"trains {made.trained.students} on them and retrieves images by text and texts by image.\n",
         *_section("Files", [f"`{name}`: {what}" for name, what in files.items()]),
         f"## Reading\n\n```python\n{reading.strip()}\n```\n",
-        *_section("Where it comes from", _provenance(opened, sentence)),
+        *_section("Where it comes from", [plain(each) for each in _provenance(opened, sentence)]),
         _scores(scores),
         *_section("For what", _USE),
-        *_section("Limits", _limits(opened)),
+        *_section("Limits", [plain(each) for each in _limits(opened)]),
     ]
     return "\n".join(parts)
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it stands, on one line: names may come from somebody else's set."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", visible(" ".join(text.split())))
 
 
 _USE = (

@@ -1,12 +1,13 @@
 """From a set's folder to files with their card, on a disk or on the Hugging Face hub ($HF_ENDPOINT)."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.export.cards import card
-from raydd.export.formats import PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
+from raydd.export.formats import IMAGES, PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
 from raydd.export.heads import reading, write_onnx, write_student
 from raydd.protocols import open_workbench
 from raydd.sets.read import kept_scores, open_set
@@ -74,7 +75,13 @@ _HELP = {
 }
 
 
-def push(folder: Path, name: str) -> str:
+def names_of(files: Mapping[str, str], pairs: int) -> list[str]:
+    """The files of an export by name, as `export_set` gives them: the pattern of the images is spelt out."""
+    images = [f"{Path(IMAGES).parent}/{number:03}.png" for number in range(pairs)] if IMAGES in files else []
+    return [*(name for name in files if name != IMAGES), *images]
+
+
+def push(folder: Path, name: str, files: Sequence[str]) -> str:
     """Push an exported folder as a data set, which is made if it is missing; gives its address.
 
     The token is that of `hf auth login` or $HF_TOKEN; huggingface_hub reads it, nothing here does.
@@ -82,6 +89,7 @@ def push(folder: Path, name: str) -> str:
     Args:
         folder: the export.
         name: USER/NAME on the hub.
+        files: what to push; anything else in the folder stays here.
 
     Raises:
         ConfigError: nobody is logged in, or the hub refuses or cannot be reached.
@@ -92,7 +100,7 @@ def push(folder: Path, name: str) -> str:
     api = HfApi()
     try:
         address = api.create_repo(name, repo_type="dataset", exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset")
+        api.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset", allow_patterns=list(files))
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
         help = _HELP.get(status, "Check the name, USER/NAME, the network and $HF_ENDPOINT, and give the command again.")

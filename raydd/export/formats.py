@@ -16,6 +16,7 @@ from PIL import Image
 from raydd.sets.read import OpenedSet
 
 PARQUET, SHARD = "data/train-00000-of-00001.parquet", "pairs-000000.tar"
+IMAGES = "images/*.png"
 _WORDS = ("start_image", "start_caption", "nearest_captions", "cosines")
 
 
@@ -78,7 +79,7 @@ def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
         for number, png in enumerate(_pngs(opened)):
             (folder / "images" / f"{number:03}.png").write_bytes(png)
             rows[number]["image"] = f"images/{number:03}.png"
-        files["images/*.png"] = "the synthetic images"
+        files[IMAGES] = "the synthetic images"
     (folder / "pairs.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     return {**files, **_tensors(opened, folder)}
 

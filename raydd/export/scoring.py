@@ -9,6 +9,7 @@ from typing import Any
 from raydd.config import Config
 from raydd.data.class_folders import read_classes
 from raydd.errors import RecordError
+from raydd.plain_files import expanded
 from raydd.progress import Progress, silent
 from raydd.protocols import changed, open_workbench
 from raydd.sets.read import OpenedSet, set_of_record
@@ -63,7 +64,7 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
     if unseen is not None:
         _ = unseen.data
     if config.evaluate.classes:
-        read_classes(Path(config.evaluate.classes).expanduser())
+        read_classes(expanded(config.evaluate.classes, "evaluate.classes"))
     if opened is None:
         final_synthetic(work)
         opened = set_of_record(synthetic_record(work))
@@ -81,7 +82,7 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
         name = Path(config.evaluate.unseen).stem
         found.retrieval[f"synthetic, on all of {name}"] = unseen_scores(work, made, unseen)
     if config.evaluate.classes:
-        classes = Path(config.evaluate.classes).expanduser()
+        classes = expanded(config.evaluate.classes, "evaluate.classes")
         found.classes["synthetic"] = class_scores(work, made, classes)
     return found
 

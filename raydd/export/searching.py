@@ -1,13 +1,15 @@
 """Retrieval by a student of a synthetic set: photographs of a folder, the nearest to a text or to an image first."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raydd.data.checking import image_digests
-from raydd.data.images import FileImage
+from raydd.data.images import FileImage, read_image
 from raydd.errors import DataError
+from raydd.plain_files import is_plain
 from raydd.protocols import Workbench
 from raydd.sets.read import OpenedSet
 
@@ -41,9 +43,9 @@ def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) ->
     digests = image_digests(images, str(folder.absolute()), work.store, work.progress)
     gallery = work.gallery(images, hashlib.sha256(" ".join(digests).encode()).hexdigest())
     (student,) = work.train_students(opened.synthetic, [0])
-    if Path(query).is_file():
+    if os.path.isfile(query):  # noqa: PTH113, a Path raises an error at a long text
         asked = FileImage(query, query)
-        wanted = work.embed_images(student, work.gallery([asked], hashlib.sha256(asked.read()).hexdigest()))[0]
+        wanted = work.embed_images(student, work.gallery([asked], hashlib.sha256(read_image(asked)).hexdigest()))[0]
     else:
         wanted = work.embed_texts(student, work.text_encoder.encode([query]).float().cpu())[0]
     cosines = (work.embed_images(student, gallery)[0] @ wanted.T)[:, 0]
@@ -52,12 +54,12 @@ def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) ->
 
 
 def photographs(folder: Path) -> list[Path]:
-    """The pictures of a folder and of those in it, by name.
+    """The pictures of a folder and of those in it, by name; pipes, devices and links that leave the folder are none.
 
     Raises:
         DataError: there is none.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and is_plain(path, folder))
     if not found:
         raise DataError(f"There is no picture in {folder} ({', '.join(SUFFIXES)}). Give another folder with --in.")
     return found

@@ -6,7 +6,7 @@ from typing import Any
 from raydd.config import Config
 from raydd.distill.selections import SELECTIONS
 from raydd.progress import Progress, silent
-from raydd.protocols.base import Listings, Opened, Workbench
+from raydd.protocols.base import Choosing, HeldOutSplit, Listings, Opened, Workbench
 from raydd.protocols.encoder import EncoderWorkbench
 from raydd.protocols.heads import HeadsWorkbench
 from raydd.settings import with_settings
@@ -55,8 +55,10 @@ def trial_settings(config: Config) -> dict[str, Any]:
 
 
 __all__ = [
+    "Choosing",
     "EncoderWorkbench",
     "HeadsWorkbench",
+    "HeldOutSplit",
     "Listings",
     "Opened",
     "Workbench",

@@ -5,7 +5,7 @@
     work.experts()                  # expert trajectories, those that the store lacks trained
     work.start(), work.begin(...)   # the real pairs to start from; a distillation at its start
     work.train_students(set, seeds) # fresh students of a synthetic set or of real pairs
-    work.score(students, split)     # their retrieval scores
+    work.val_scores(students)       # their retrieval scores on val; test_scores are those on test
 
 `raydd.protocols.heads` and `raydd.protocols.encoder` say what experts and students train. Everything above takes a
 workbench and never asks which one it is.
@@ -14,7 +14,7 @@ workbench and never asks which one it is.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -41,15 +41,18 @@ from raydd.distill.engine import Distillation
 from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
-from raydd.errors import NonFiniteError
+from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.collapse import collapse_measures
+from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal
 from raydd.place import device_of, images_at_once
 from raydd.progress import Progress
 from raydd.store import Record, Store
 
 Networks = TypeVar("Networks")
 """What a student or an expert is: a pair of heads, or an image encoder and a text head."""
+Trained = TypeVar("Trained")
 Thing = TypeVar("Thing")
+HeldOutSplit = Literal["val", "test"]
 
 
 Listings = Mapping[DataConfig, str]
@@ -75,6 +78,21 @@ class Opened:
         if key not in self._things:
             self._things[key] = make()
         return self._things[key]
+
+
+class Choosing(Protocol[Trained]):
+    """What a choice is given of a workbench: it trains students and scores them on val, and has no way to test."""
+
+    side_by_side: ClassVar[bool]
+    """As `Workbench.side_by_side`."""
+
+    def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Trained | None]:
+        """As `Workbench.train_at_multiples`."""
+        ...
+
+    def val_scores(self, networks: Trained) -> ScoresOnVal:
+        """As `Workbench.val_scores`."""
+        ...
 
 
 class Workbench(ABC, Generic[Networks]):
@@ -146,6 +164,19 @@ class Workbench(ABC, Generic[Networks]):
         encoders, device = self.config.encoders, self.device
         key = ("text encoder", encoders.text, encoders.text_weights, encoders.text_pooling, device)
         return self.opened.once(key, lambda: load_text_encoder(encoders, device))
+
+    def require_enough_pairs(self, pairs: int = 0) -> None:
+        """Refuse more pairs than there are training images, before anything is encoded or trained for them.
+
+        Args:
+            pairs: how many; 0 is `distill.pairs`.
+
+        Raises:
+            ConfigError: there are fewer training images than that.
+        """
+        wanted, there = pairs or self.config.distill.pairs, len(self.data.train)
+        if wanted > there:
+            raise ConfigError(f"distill.pairs is {wanted}, but train has {there} images. Lower distill.pairs.")
 
     @property
     @abstractmethod
@@ -306,12 +337,24 @@ class Workbench(ABC, Generic[Networks]):
                 yield None
 
     @abstractmethod
-    def score(self, networks: Networks, split: str) -> list[dict[str, float]]:
-        """Retrieval scores in percent on val or test, a dictionary a student; also of an expert's snapshot."""
+    def _scores(self, networks: Networks, split: HeldOutSplit) -> list[dict[str, float]]:
+        """Retrieval scores in percent, a dictionary a student; also of an expert's snapshot."""
+
+    def val_scores(self, networks: Networks) -> ScoresOnVal:
+        """Retrieval scores on val, the only ones that choices are made by; also of an expert's snapshot."""
+        return ScoresOnVal(tuple(self._scores(networks, "val")))
+
+    def test_scores(self, networks: Networks) -> ScoresOnTest:
+        """Retrieval scores on test, which nothing is chosen by; also of an expert's snapshot."""
+        return ScoresOnTest(tuple(self._scores(networks, "test")))
+
+    def score(self, networks: Networks, split: HeldOutSplit) -> ScoresOnVal | ScoresOnTest:
+        """Retrieval scores on the split that the settings name."""
+        return self.val_scores(networks) if split == "val" else self.test_scores(networks)
 
     @abstractmethod
-    def ridge_scores(self, pairs: SyntheticSet, split: str) -> dict[str, float] | None:
-        """Retrieval scores of a set's closed-form student on val or test; None where images have no features."""
+    def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal | None:
+        """Val scores of a set's closed-form student; None where images have no features."""
 
     @abstractmethod
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:

@@ -30,7 +30,7 @@ from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of, extend
 from raydd.errors import ConfigError
 from raydd.evaluate.encoder_students import embed_pairs, score_networks, train_student
-from raydd.protocols.base import EncoderModule, HeadModule, Workbench, head_tensors
+from raydd.protocols.base import EncoderModule, HeadModule, HeldOutSplit, Workbench, head_tensors
 from raydd.store import Record
 
 _FLOAT = 4  # bytes
@@ -233,7 +233,7 @@ class EncoderWorkbench(Workbench[Networks]):
             )
             self.progress("students", number + 1, len(seeds))
 
-    def score(self, networks: Networks, split: str) -> list[dict[str, float]]:
+    def _scores(self, networks: Networks, split: HeldOutSplit) -> list[dict[str, float]]:
         """Retrieval scores of one student or expert, whose images its own encoder sees."""
         texts = {"val": self.captions.val, "test": self.captions.test}[split]
         images = {"val": self.data.val, "test": self.data.test}[split].images

@@ -31,10 +31,11 @@ from raydd.distill.image_variables import ImageVariable, LearnedFeatures, Learne
 from raydd.distill.selections import SELECTIONS
 from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of
+from raydd.evaluate.retrieval import ScoresOnVal
 from raydd.evaluate.ridge import ridge_scores
 from raydd.evaluate.students import score_heads, synthetic_pairs, train_at_multiples, train_students
 from raydd.protocols import selecting
-from raydd.protocols.base import HeadModule, Workbench, head_tensors
+from raydd.protocols.base import HeadModule, HeldOutSplit, Workbench, head_tensors
 from raydd.store import Record
 
 _FLOAT = 4  # bytes
@@ -237,16 +238,15 @@ class HeadsWorkbench(Workbench[Heads]):
         width = experts.width or pairs.image_features.shape[1]
         return {"width": width, "temperature": experts.temperature, "device": self.device}
 
-    def score(self, networks: Heads, split: str) -> list[dict[str, float]]:
+    def _scores(self, networks: Heads, split: HeldOutSplit) -> list[dict[str, float]]:
         """Retrieval scores of one pair of heads, or of several side by side, on cached features."""
         features = {"val": self.held_out.val, "test": self.held_out.test}[split]
         return score_heads(*networks, features, device=self.device)
 
-    def ridge_scores(self, pairs: SyntheticSet, split: str) -> dict[str, float]:
-        """Retrieval scores of the closed-form student on cached features."""
+    def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal:
+        """Val scores of the closed-form student on cached features."""
         features = self.features
-        scored = {"val": features.val, "test": features.test}[split]
-        return ridge_scores(pairs, scored, features.image_spread, features.text_spread)
+        return ScoresOnVal((ridge_scores(pairs, features.val, features.image_spread, features.text_spread),))
 
     def embed(self, networks: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """The set's features through both heads."""

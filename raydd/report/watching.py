@@ -12,6 +12,7 @@ from rich.text import Text
 
 from raydd.charts.sweeps import Trial, best_first
 from raydd.report.search import objectives_of, trials_of
+from raydd.terminal.console import visible
 from raydd.terminal.text import brief, duration, sparkline
 from raydd.tracking.history import History
 from raydd.tuning import study as studies
@@ -47,7 +48,7 @@ def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
             sparkline([value for _, value in curve]),
             str(curve[-1][0]) if curve else "",
             duration(seconds) if math.isfinite(seconds) else "",
-            Text(trial.reason or brief(trial.settings), overflow="ellipsis", no_wrap=True),
+            Text(visible(trial.reason or brief(trial.settings)), overflow="ellipsis", no_wrap=True),
         )
     return Group(_headline(study, trials), *_best(trials), table)
 
@@ -56,11 +57,11 @@ def _headline(study: optuna.Study, trials: Sequence[Trial]) -> Text:
     counted = Counter(trial.state for trial in trials)
     states = ", ".join(f"{counted[state]} {state}" for state in _STYLES if counted[state]) or "no trial yet"
     scores = sparkline([trial.r_mean for trial in trials if trial.state in ("complete", "stopped")], 32)
-    return Text.assemble((f"sweep {study.study_name} ", "bold"), states, f"  {scores}")
+    return Text.assemble((visible(f"sweep {study.study_name} "), "bold"), states, f"  {scores}")
 
 
 def _best(trials: Sequence[Trial]) -> list[Text]:
     return [
-        Text(f"best: trial {best.number}, r_mean {best.r_mean:.2f}; {brief(best.settings)}", style="green")
+        Text(visible(f"best: trial {best.number}, r_mean {best.r_mean:.2f}; {brief(best.settings)}"), style="green")
         for best in best_first(trials)[:1]
     ]

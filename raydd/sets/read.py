@@ -169,7 +169,11 @@ def load_synthetic(record: Record) -> SyntheticSet:
         raise RecordError(f"{record.folder} is not complete. Run `raydd distill` with the same settings.")
     manifest = _manifest(record)
     facts = manifest.get("facts") if isinstance(manifest, dict) else None
-    return SyntheticSet.of_tensors(_tensors(record), facts.get("set") if isinstance(facts, dict) else facts)  # type: ignore[arg-type]
+    try:
+        return SyntheticSet.of_tensors(_tensors(record), facts.get("set") if isinstance(facts, dict) else facts)  # type: ignore[arg-type]
+    except RecordError as error:
+        where = f"{record.store.root}/{record.folder}"
+        raise error if where in str(error) else RecordError(f"{where}: {error}") from error
 
 
 def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:

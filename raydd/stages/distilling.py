@@ -35,21 +35,27 @@ def distill(work: Workbench[Any], *, every: int = 0) -> Iterator[DistillPoint]:
 
 
 def _distilled(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
-    record, distill = synthetic_record(work), work.config.distill
-    if distill.space == "features-then-pixels":
-        yield from _features_then_pixels(work, record, every)
+    work.require_enough_pairs()
+    if work.config.distill.space == "features-then-pixels":
+        yield from _features_then_pixels(work, synthetic_record(work), every)
     else:
-        yield from match(Phase(work, record, distill, work.start, every, distill.steps))
+        yield from match(only_phase(work, every))
+
+
+def only_phase(work: Workbench[Any], every: int) -> Phase:
+    """The phase of a distillation that has one."""
+    distill = work.config.distill
+    return Phase(work, synthetic_record(work), distill, work.start, every, distill.steps)
 
 
 def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> Iterator[DistillPoint]:
     """Distil features, then find pixels that have them; no distillation step follows."""
     in_features, steps = _in_features(work), work.config.distill.steps
-    features_record, settings = synthetic_record(in_features), in_features.config.distill
+    features = only_phase(in_features, every)
     if not record.complete:
-        yield from match(Phase(in_features, features_record, settings, in_features.start, every, steps))
-    found = replace(settings, image_lr=0.0, steps=0)  # the images stay those that were found
-    yield from match(Phase(work, record, found, lambda: inverted(work, features_record), every, steps, before=steps))
+        yield from match(features)
+    found = replace(features.settings, image_lr=0.0, steps=0)  # the images stay those that were found
+    yield from match(Phase(work, record, found, lambda: inverted(work, features.record), every, steps, before=steps))
 
 
 def final_synthetic(work: Workbench[Any]) -> SyntheticSet:

@@ -1,13 +1,13 @@
 """The stage evaluate: retrieval scores of students of a synthetic set, of selected pairs, and of all real pairs."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, overload
 
 from raydd.code_version import code_version
+from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import Scores
-from raydd.protocols import Workbench
+from raydd.evaluate.retrieval import Scores, ScoresOnTest, ScoresOnVal, by_published_choice, scores_on
+from raydd.protocols import HeldOutSplit, Workbench, changed
 from raydd.sets.provenance import selection_rule
 from raydd.settings import flatten
 from raydd.stages.distilling import final_synthetic, synthetic_record
@@ -25,14 +25,19 @@ def scores_of(work: Workbench[Any], row: str) -> Scores:
     return rows[row](work) if row in rows else selected_scores(work, row)
 
 
-def synthetic_scores(work: Workbench[Any]) -> Scores:
-    """Scores of the synthetic set that these settings make, on `evaluate.split`."""
+@overload
+def synthetic_scores(work: Workbench[Any], split: Literal["val"]) -> ScoresOnVal: ...
+@overload
+def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) -> ScoresOnVal | ScoresOnTest: ...
+def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) -> ScoresOnVal | ScoresOnTest:
+    """Scores of the synthetic set that these settings make, on a split; None is that of `evaluate.split`."""
+    work = changed(work, {"evaluate.split": split}) if split else work
     synthetic, evaluate = final_synthetic(work), work.config.evaluate
 
     def score() -> Row:
         return score_students(work, synthetic, split=evaluate.split, seeds=range(evaluate.seeds)), {}
 
-    return _kept(scores_record(work, "synthetic"), score)
+    return _kept(work, "synthetic", score)
 
 
 def selected_scores(work: Workbench[Any], selection: str) -> Scores:
@@ -45,28 +50,29 @@ def selected_scores(work: Workbench[Any], selection: str) -> Scores:
         selection: a name of `raydd.distill.selections.SELECTIONS`.
     """
     config = work.config
+    work.require_enough_pairs()
 
-    def on(split: str, multiple: float, seeds: Sequence[int]) -> Scores:
-        scored: list[dict[str, float]] = []
-        for seed in seeds:
-            captions = work.select(selection, config.distill.pairs, seed)
-            pairs = work.real_set(captions, work.real_rates_at(multiple), seed=seed)
-            scored += score_students(work, pairs, split=split, seeds=[seed]).seeds
-            work.progress(f"students of {selection} pairs", len(scored), len(seeds))
-        return Scores(tuple(scored))
+    def pairs_at(multiple: float, seed: int) -> SyntheticSet:
+        captions = work.select(selection, config.distill.pairs, seed)
+        return work.real_set(captions, work.real_rates_at(multiple), seed=seed)
 
-    def r_mean(multiple: float) -> float:
+    def on_val(multiple: float) -> ScoresOnVal | None:
         try:
-            return on("val", multiple, [0]).mean["r_mean"]
+            return score_students(work, pairs_at(multiple, 0), split=ScoresOnVal.split, seeds=[0])
         except NonFiniteError:
-            return -math.inf
+            return None
 
     def score() -> Row:
-        multiple = best_multiple(lambda multiples: [r_mean(multiple) for multiple in multiples])
-        scores = on(config.evaluate.split, multiple, range(config.evaluate.seeds))
-        return scores, {"learning_rates": list(work.real_rates_at(multiple)), "chosen_on": "val"}
+        multiple = best_multiple(lambda multiples: [on_val(multiple) for multiple in multiples])
+        scored: list[dict[str, float]] = []
+        for seed in range(config.evaluate.seeds):
+            pairs = pairs_at(multiple, seed)
+            scored += score_students(work, pairs, split=config.evaluate.split, seeds=[seed]).seeds
+            work.progress(f"students of {selection} pairs", len(scored), config.evaluate.seeds)
+        made = {"learning_rates": list(work.real_rates_at(multiple)), "chosen_on": ScoresOnVal.split}
+        return scores_on(config.evaluate.split, scored), made
 
-    return _kept(scores_record(work, selection), score)
+    return _kept(work, selection, score)
 
 
 def full_scores(work: Workbench[Any]) -> Scores:
@@ -76,19 +82,23 @@ def full_scores(work: Workbench[Any]) -> Scores:
     expert alone, among all up to `experts.epochs`. The students are experts of seeds that distillation reads too, so
     what the store has of them is not trained again.
     """
-    return _kept(scores_record(work, "full"), lambda: _best_epoch(work))
+    return _kept(work, "full", lambda: _best_epoch(work))
 
 
 def _best_epoch(work: Workbench[Any]) -> Row:
     evaluate = work.config.evaluate
-    chosen_on = evaluate.split if evaluate.choice == "best-on-split" else "val"
     epochs, seeds = range(1, work.config.experts.last_epoch + 1), evaluate.seeds
     first = work.experts(1, epochs)
-    found = {epoch: work.score(first.snapshot(0, epoch), chosen_on)[0]["r_mean"] for epoch in epochs}
+    if evaluate.choice == "best-on-split":
+        chosen_on = evaluate.split
+        found = {epoch: by_published_choice(work.score(first.snapshot(0, epoch), chosen_on)) for epoch in epochs}
+    else:
+        chosen_on = ScoresOnVal.split
+        found = {epoch: work.val_scores(first.snapshot(0, epoch)).for_choice for epoch in epochs}
     best = max(found, key=lambda epoch: found[epoch])
     experts = work.experts(seeds, [best])
-    scored = [work.score(experts.snapshot(seed, best), evaluate.split)[0] for seed in range(seeds)]
-    return Scores(tuple(scored)), {"epoch": best, "chosen_on": chosen_on}
+    scored = [work.score(experts.snapshot(seed, best), evaluate.split).seeds[0] for seed in range(seeds)]
+    return scores_on(evaluate.split, scored), {"epoch": best, "chosen_on": chosen_on}
 
 
 def scores_record(work: Workbench[Any], row: str) -> Record:
@@ -111,13 +121,14 @@ def scores_record(work: Workbench[Any], row: str) -> Record:
     return Record.of(work.store, "scores", made_with, upstream, version=VERSION)
 
 
-def _kept(record: Record, score: Callable[[], Row]) -> Scores:
-    """The scores that a record has, or those that `score` makes, kept with what made them."""
+def _kept(work: Workbench[Any], row: str, score: Callable[[], Row]) -> ScoresOnVal | ScoresOnTest:
+    """A row's scores as the store has them, or those that `score` makes, kept with what made them."""
+    record = scores_record(work, row)
     if not record.complete:
         scores, facts = score()
         record.write_json(SCORES, list(scores.seeds))
         record.finish(facts=facts)
-    return Scores(tuple(record.read_json(SCORES)))
+    return scores_on(work.config.evaluate.split, record.read_json(SCORES))
 
 
 def run(work: Workbench[Any]) -> dict[str, Any]:
@@ -128,6 +139,7 @@ def run(work: Workbench[Any]) -> dict[str, Any]:
         and under `made` what made them: data, encoders, settings, selection rule, code, and the synthetic set's record.
     """
     config = work.config
+    work.require_enough_pairs()
     rows = {name: scores_of(work, name).as_json() for name in ("synthetic", *config.evaluate.baselines)}
     data = work.data
     return {

@@ -110,65 +110,129 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
     """
-    record, settings, before = phase.record, phase.settings, phase.before
-    if record.complete:
-        log = Log.of_tensors(record.read_tensors(CURVE))
-        earlier = log.means_before(settings.steps, phase.every)
-        last = log.last_means(settings.steps - (int(earlier[-1]["step"]) if earlier else 0))
-        yield phase.point(settings.steps, last, load_synthetic(record), log.collapse, earlier)
+    if phase.record.complete:
+        yield finished(phase)
         return
-    reset_peak(phase.work.device)
-    began = time.perf_counter()
-    distillation, log = _begin(phase)
-    preparing = time.perf_counter() - began
-    # After an interruption all notes once more: what was told before it may be lost.
-    earlier, told = log.means_before(distillation.done + 1, phase.every), 0
-    since = int(earlier[-1]["step"]) if earlier else 0
-    if not distillation.done:
-        _note_collapse(phase, distillation, log)
-    while distillation.done < settings.steps:
+    course = Course.begun(phase)
+    while not course.at_end:
         began = time.perf_counter()
         try:
-            metrics = distillation.step()
+            metrics = course.distillation.step()
         except NonFiniteError:
-            record.write_tensors(LAST_GOOD, distillation.synthetic().tensors())
+            course.keep_last_good()
             raise
-        log.steps.append(metrics | {"seconds": time.perf_counter() - began})
-        _note_collapse(phase, distillation, log)
+        course.note([metrics], time.perf_counter() - began)
+        if point := course.after_steps():
+            yield point
+    yield course.finish()
+
+
+def finished(phase: Phase) -> DistillPoint:
+    """The last point of a phase whose record is complete."""
+    log, steps = Log.of_tensors(phase.record.read_tensors(CURVE)), phase.settings.steps
+    earlier = log.means_before(steps, phase.every)
+    last = log.last_means(steps - (int(earlier[-1]["step"]) if earlier else 0))
+    return phase.point(steps, last, load_synthetic(phase.record), log.collapse, earlier)
+
+
+@dataclass
+class Course:
+    """A phase on its way: its distillation, and all that is noted and kept of it, whoever takes its steps."""
+
+    phase: Phase
+    distillation: Distillation
+    log: Log
+    preparing: float
+    """Seconds that the start took."""
+    since: int
+    """Steps done at the last point."""
+    earlier: Points
+    """Points of before an interruption, to be told once more, as all notes: what was told before it may be lost."""
+    told: int = 0
+    """Collapse measures told so far."""
+
+    @classmethod
+    def begun(cls, phase: Phase) -> Self:
+        """A phase at its start or at its last checkpoint, with its notes so far."""
+        reset_peak(phase.work.device)
+        began, log = time.perf_counter(), Log()
+        distillation = phase.work.begin(phase.settings, phase.start())
+        if phase.record.has(CHECKPOINT):
+            state = phase.record.read_tensors(CHECKPOINT)
+            distillation.resume(without_log(state))
+            log = Log.of_tensors(state)
+        earlier = log.means_before(distillation.done + 1, phase.every)
+        since = int(earlier[-1]["step"]) if earlier else 0
+        course = cls(phase, distillation, log, time.perf_counter() - began, since, earlier)
+        if not distillation.done:
+            course._note_collapse()
+        return course
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all steps are done."""
+        return self.distillation.done >= self.phase.settings.steps
+
+    @property
+    def steps_to_look(self) -> int:
+        """Steps until something is to be measured, kept or told, for which `after_steps` must be called."""
+        steps, done, settings = self.phase.settings.steps, self.distillation.done, self.phase.settings
+        periods = [_collapse_period(steps), settings.checkpoint_every, self.phase.every or settings.checkpoint_every]
+        return min(steps - done, *(period - done % period for period in periods))
+
+    def note(self, steps: Points, seconds: float) -> None:
+        """Note the metrics of some steps, which took so many seconds together, and measure collapse if that is due."""
+        self.log.steps += [metrics | {"seconds": seconds / len(steps)} for metrics in steps]
+        self._note_collapse()
+
+    def after_steps(self) -> DistillPoint | None:
+        """Tell and keep what is due after the steps that were noted; gives a point if one is.
+
+        Raises:
+            Leave: the process has to end; the checkpoint is written.
+        """
+        phase, done = self.phase, self.distillation.done
         try:
-            phase.work.progress("distillation steps", before + distillation.done, phase.total)
+            phase.work.progress("distillation steps", phase.before + done, phase.total)
         except Leave:
-            record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
+            self.keep()
             raise
-        if distillation.done == settings.steps:
-            break
-        if distillation.done % settings.checkpoint_every == 0:
-            record.write_tensors(CHECKPOINT, distillation.state() | log.tensors())
-        if phase.every and distillation.done % phase.every == 0:
-            means = log.last_means(distillation.done - since)
-            since = distillation.done
-            yield phase.point(since, means, distillation.synthetic(), log.collapse[told:], earlier)
-            told, earlier = len(log.collapse), []
-    synthetic = _finish(phase, distillation.synthetic(), log, preparing)
-    last = log.last_means(settings.steps - since)
-    yield phase.point(settings.steps, last, synthetic, log.collapse[told:], earlier)
+        if self.at_end:
+            return None
+        if done % phase.settings.checkpoint_every == 0:
+            self.keep()
+        if not phase.every or done % phase.every:
+            return None
+        return self._point(self.distillation.synthetic())
+
+    def keep(self) -> None:
+        """Write a checkpoint."""
+        self.phase.record.write_tensors(CHECKPOINT, self.distillation.state() | self.log.tensors())
+
+    def keep_last_good(self) -> None:
+        """Write the set before the step that failed."""
+        self.phase.record.write_tensors(LAST_GOOD, self.distillation.synthetic().tensors())
+
+    def finish(self) -> DistillPoint:
+        """Complete the record; gives the last point."""
+        return self._point(_finish(self.phase, self.distillation.synthetic(), self.log, self.preparing))
+
+    def _point(self, synthetic: SyntheticSet) -> DistillPoint:
+        """What there is to tell since the last point."""
+        done, collapse, earlier = self.distillation.done, self.log.collapse[self.told :], self.earlier
+        means = self.log.last_means(done - self.since)
+        self.since, self.told, self.earlier = done, len(self.log.collapse), []
+        return self.phase.point(done, means, synthetic, collapse, earlier)
+
+    def _note_collapse(self) -> None:
+        """Measure collapse at the start, ten times on the way, and at the end."""
+        step, steps = self.distillation.done, self.phase.settings.steps
+        if step == steps or step % _collapse_period(steps) == 0:
+            self.log.collapse.append({"step": step, **self.phase.work.collapse(self.distillation.synthetic())})
 
 
-def _begin(phase: Phase) -> tuple[Distillation, Log]:
-    """A distillation at its start or at its last checkpoint, and its notes so far."""
-    distillation = phase.work.begin(phase.settings, phase.start())
-    if not phase.record.has(CHECKPOINT):
-        return distillation, Log()
-    state = phase.record.read_tensors(CHECKPOINT)
-    distillation.resume(without_log(state))
-    return distillation, Log.of_tensors(state)
-
-
-def _note_collapse(phase: Phase, distillation: Distillation, log: Log) -> None:
-    """Measure collapse at the start, ten times on the way, and at the end."""
-    step, steps = distillation.done, phase.settings.steps
-    if step == steps or step % max(1, steps // _COLLAPSE_POINTS) == 0:
-        log.collapse.append({"step": step, **phase.work.collapse(distillation.synthetic())})
+def _collapse_period(steps: int) -> int:
+    return max(1, steps // _COLLAPSE_POINTS)
 
 
 def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal, overload
 
 from raydd.config import StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import Scores
-from raydd.protocols import Workbench
+from raydd.evaluate.retrieval import Scores, ScoresOnTest, ScoresOnVal, by_published_choice, scores_on
+from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
 CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
 LEAST, MOST = 1 / 32, 32.0
@@ -22,7 +22,17 @@ _NEUTRAL = {
 }
 
 
-def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, seeds: Sequence[int]) -> Scores:
+@overload
+def score_students(
+    work: Workbench[Any], pairs: SyntheticSet, *, split: Literal["val"], seeds: Sequence[int]
+) -> ScoresOnVal: ...
+@overload
+def score_students(
+    work: Workbench[Any], pairs: SyntheticSet, *, split: Literal["test"], seeds: Sequence[int]
+) -> ScoresOnTest: ...
+def score_students(
+    work: Workbench[Any], pairs: SyntheticSet, *, split: HeldOutSplit, seeds: Sequence[int]
+) -> ScoresOnVal | ScoresOnTest:
     """Train one student a seed on the pairs and score it on val or test.
 
     Under `evaluate.choice` best-on-split each student is scored at six checks and its best r_mean counts, as published.
@@ -32,7 +42,7 @@ def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, see
     """
     config, scored = work.config, []
     checked, every = config.evaluate.choice == "best-on-split", max(1, config.students.epochs // CHECKS)
-    checks: list[list[dict[str, float]]] = []
+    checks: list[Scores] = []
 
     def check(epoch: int, students: Callable[[], Any]) -> None:
         if checked and epoch % every == 0:
@@ -40,9 +50,9 @@ def score_students(work: Workbench[Any], pairs: SyntheticSet, *, split: str, see
 
     for students in work.train_students(pairs, seeds, check):
         rounds = checks or [work.score(students, split)]
-        scored += [max(own, key=lambda scores: scores["r_mean"]) for own in zip(*rounds, strict=True)]
+        scored += [max(own, key=by_published_choice) for own in zip(*(one.seeds for one in rounds), strict=True)]
         checks.clear()  # of these students; the next ones are trained when they are asked for
-    return Scores(tuple(scored))
+    return scores_on(split, scored)
 
 
 def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
@@ -58,7 +68,7 @@ def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
 
 
-def fit_rates(work: Workbench[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
+def fit_rates(work: Choosing[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
     """The set with the LR multiplier that is best for one student on val, after its last epoch, and the multiplier.
 
     Learning rates are learned for students of a few steps. A student of a hundred epochs does better with several times
@@ -68,26 +78,28 @@ def fit_rates(work: Workbench[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, 
         NonFiniteError: the student diverges at every learning rate.
     """
 
-    def r_means(multiples: Sequence[float]) -> list[float]:
-        return [_val_r_mean(work, student) for student in work.train_at_multiples(pairs, multiples)]
+    def on_val(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
+        return [_val_scores(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
-    best = best_multiple(r_means, side_by_side=work.side_by_side)
+    best = best_multiple(on_val, side_by_side=work.side_by_side)
     return pairs.at_multiple(best), best
 
 
-def _val_r_mean(work: Workbench[Any], student: Any) -> float:
-    """Val r_mean in percent of one student; -inf where it diverged, which its embeddings may be the first to show."""
+def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
+    """Val scores of one student; None where it diverged, which its embeddings may be the first to show."""
     try:
-        return -math.inf if student is None else work.score(student, "val")[0]["r_mean"]
+        return None if student is None else work.val_scores(student)
     except NonFiniteError:
-        return -math.inf
+        return None
 
 
-def best_multiple(score: Callable[[Sequence[float]], Sequence[float]], *, side_by_side: bool = False) -> float:
+def best_multiple(
+    score: Callable[[Sequence[float]], Sequence[ScoresOnVal | None]], *, side_by_side: bool = False
+) -> float:
     """The power of two by which learning rates are multiplied: doubled from 1 while the score rises, or else halved.
 
     Args:
-        score: val r_mean of a student at each of some multiples of its learning rates, -inf for one that diverges.
+        score: val scores of a student at each of some multiples of its learning rates, None for one that diverges.
         side_by_side: ask for 1 and both its neighbours at once; they cost little more than one of them alone.
 
     Raises:
@@ -98,7 +110,8 @@ def best_multiple(score: Callable[[Sequence[float]], Sequence[float]], *, side_b
     def scored(*multiples: float) -> float:
         asked = [multiple for multiple in multiples if multiple not in known]
         if asked:
-            known.update(zip(asked, score(asked), strict=True))
+            found = [-math.inf if one is None else one.for_choice for one in score(asked)]
+            known.update(zip(asked, found, strict=True))
         return known[multiples[0]]
 
     best = 1.0

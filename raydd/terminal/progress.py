@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from raydd.progress import Progress as Listener
+from raydd.terminal.console import open_console
 
 _LINE_EVERY = 15.0  # seconds between two lines where there is no terminal
 
@@ -22,12 +23,12 @@ class _RateColumn(ProgressColumn):
 @contextmanager
 def progress_on(console: Console | None = None) -> Iterator[Listener]:
     """A listener for the stages' progress, for as long as the block lasts."""
-    console = console or Console(stderr=True)
+    console = console or open_console(stderr=True)
     if not console.is_terminal:
         yield _Lines()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from matplotlib.figure import Figure
 
+from raydd.secrets_hidden import hidden, hide_password
 from raydd.tracking.connection import Connection, connect, metric_name
 
 WAITING_JOBS = 20_000  # calls kept while a server is away, some hours of a large sweep's
@@ -98,7 +99,7 @@ class Tracking:
         self._jobs.put(None)
         self._thread.join()
         if self._lost:
-            self._say(f"{self._lost} entries for MLflow at {self.address} were lost.")
+            self._say(f"{self._lost} entries for MLflow at {hide_password(self.address)} were lost.")
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -123,12 +124,13 @@ class Tracking:
                     self._dead = True
                     return False
                 elif not away:
-                    self._say(f"MLflow at {self.address} does not answer ({_first_line(error)}); the sweep goes on.")
+                    at = hide_password(self.address)
+                    self._say(f"MLflow at {at} does not answer ({_first_line(error)}); the sweep goes on.")
                     away = True
                 time.sleep(self._pause)
             else:
                 if away:
-                    self._say(f"MLflow at {self.address} answers again.")
+                    self._say(f"MLflow at {hide_password(self.address)} answers again.")
                 return True
 
     def _say_once(self, message: str) -> None:
@@ -264,4 +266,4 @@ class Run:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (hidden(str(error)).splitlines() or [type(error).__name__])[0][:200]

@@ -11,8 +11,8 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
-from raydd.cluster.worker_settings import hide_password
 from raydd.errors import ConfigError
+from raydd.secrets_hidden import hidden, hide_password
 
 PATIENCE_SECONDS = 300.0  # how long a call is repeated before the database is given up; a failover takes one or two
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; each pause is random, up to twice the one before
@@ -105,7 +105,8 @@ def open_storage(address: str) -> RDBStorage:
         return attempts(lambda: PatientStorage(address, engine_kwargs=options))
     except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
         raise ConfigError(
-            f"The study's database {hide_password(address)} cannot be opened ({type(error).__name__}: {error}). "
+            f"The study's database {hide_password(address)} cannot be opened "
+            f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
             "Check place.study or $RAYDD_STUDY."
         ) from error
 
@@ -114,5 +115,5 @@ def _say(state: tenacity.RetryCallState) -> None:
     if state.attempt_number == 3:  # the first repetitions are nothing to speak of
         error = state.outcome.exception() if state.outcome else None
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        said = str(cause).strip().splitlines()
+        said = hidden(str(cause)).strip().splitlines()
         log.warning("The study's database does not answer (%s); trying again.", said[0][-200:] if said else error)

@@ -15,7 +15,7 @@ from raydd.cluster.connect import reason_of
 from raydd.config import Config
 from raydd.evaluate.significance import spearman
 from raydd.place import open_store, use_threads
-from raydd.protocols import Listings, Opened, changed, open_workbench
+from raydd.protocols import Listings, Opened, open_workbench
 from raydd.settings import with_settings
 
 RESTARTS = 2  # of a final whose process or node died
@@ -58,11 +58,8 @@ class Finalist:
     test: Mapping[str, Any]
     record: str
     """Folder of its synthetic set in the store."""
-
-    @property
-    def r_mean(self) -> float:
-        """Mean val r_mean, which finalists are ranked by."""
-        return self.val["r_mean"]["mean"]
+    r_mean: float
+    """Mean val r_mean, which finalists are ranked by."""
 
 
 def run_finals(
@@ -111,11 +108,17 @@ def score_finalist(base: Config, candidate: Candidate, listings: Listings, claim
     with Claimant(claims, f"final {candidate.number}") as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
         share_making(work, claimant)
-        val, test = (
-            stages.synthetic_scores(changed(work, {"evaluate.split": split})).as_json() for split in ("val", "test")
-        )
+        val, test = stages.synthetic_scores(work, "val"), stages.synthetic_scores(work, "test")
         record = stages.synthetic_record(work)
-    return Finalist(candidate.number, candidate.settings, candidate.cheap, val, test, record.folder)
+    return Finalist(
+        candidate.number,
+        candidate.settings,
+        candidate.cheap,
+        val.as_json(),
+        test.as_json(),
+        record.folder,
+        r_mean=val.for_choice,
+    )
 
 
 def rank_correlation(finalists: Sequence[Finalist]) -> float | None:

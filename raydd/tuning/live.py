@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raydd.cluster.trial_report import TrialReport
+from raydd.terminal.console import open_console, visible
 from raydd.terminal.text import brief, duration, sparkline
 from raydd.tuning import study as studies
 
@@ -62,7 +63,7 @@ class LiveTable:
         self._name, self._wanted, self._at_once, self._best = name, wanted, max(1, at_once), best
         self._done, self._doing, self._clock = Counter(done), doing, clock
         self._expected, self._begun = expected, clock()
-        self._console = console or Console()
+        self._console = console or open_console()
         self._running: dict[int, _Running] = {}
         self._durations: list[float] = []
         self._live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=_REFRESH)
@@ -154,4 +155,4 @@ class LiveTable:
         if self._best is None:
             return []
         number, r_mean, settings = self._best
-        return [Text(f"best: trial {number}, r_mean {r_mean:.2f}; {brief(settings)}", style="green")]
+        return [Text(visible(f"best: trial {number}, r_mean {r_mean:.2f}; {brief(settings)}"), style="green")]

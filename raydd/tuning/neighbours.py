@@ -25,7 +25,7 @@ from scipy.linalg import cho_factor, cho_solve, cholesky
 from scipy.stats import norm
 
 NEIGHBOURS, OF_THE_BEST = 2048, 3
-_CHANGED = (0.1, 0.3, 0.6)  # share of the settings that a neighbour changes
+_CHANGED = (0.1, 0.2, 0.3)  # share of the settings that a neighbour changes
 _STEPS = (0.05, 0.15, 0.4)  # standard deviation of a change, in ranges
 _LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3)  # among which the likelihood chooses
 _USUAL_LENGTH = 2.0  # centre of the prior on the length

@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 from ray.exceptions import GetTimeoutError
 from rich.table import Table
 
-from raydd.cluster.worker_settings import hide_password
 from raydd.config import Config, SweepConfig
 from raydd.cost.bytes import trial_bytes
 from raydd.cost.seconds import core_speed, expert_seconds, pixel_seconds, trial_seconds
 from raydd.errors import ConfigError
 from raydd.protocols import Workbench, open_workbench, trial_settings
+from raydd.secrets_hidden import hide_password
 from raydd.settings import with_settings
 from raydd.terminal.text import duration
 from raydd.tuning import study as studies
@@ -70,7 +70,7 @@ class Plan:
         for name, text in self.lines():
             table.add_row(name, text)
         table.add_row("study", hide_password(place.study))
-        table.add_row("store", place.store)
+        table.add_row("store", hide_password(place.store))
         table.add_row("mlflow", hide_password(place.mlflow))
         return table
 

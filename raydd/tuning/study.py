@@ -14,11 +14,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from raydd.cluster.trial_report import TrialReport
-from raydd.cluster.worker_settings import hide_password
 from raydd.config import Config
 from raydd.data.encoders import image_identity, text_identity
 from raydd.errors import ConfigError, NonFiniteError, nearest
 from raydd.outside import source_identity
+from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten
 from raydd.tuning.database import open_storage
 from search_spaces import Space
@@ -105,7 +105,7 @@ def sweep_named(name: str, address: str) -> str:
     Raises:
         ConfigError: the database cannot be opened, or holds no sweep.
     """
-    storage = _storage(address)
+    storage = open_storage(address)
     if name != LATEST or LATEST in (known := optuna.get_all_study_names(storage)):
         return name
     if not known:

@@ -83,6 +83,7 @@ def run_sweep(
         with progress_on(console) as progress:
             known = studies.find_study(base, base.place.study)
             sources = studies.sources_of(base, work.with_progress(progress).data.fingerprint)
+            work.require_enough_pairs(max(each.distill.pairs for each in (base, *drawn)))
             if known:
                 studies.require_same_sources(known, sources, remember=False)
             plan = make_plan(work.with_progress(progress), space, drawn, known, at_once)

@@ -21,7 +21,7 @@ from raydd.distill.image_variables import LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import StudentPlan, WalkingHead, walk
+from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.students import FIRST_SEED, TrainingPairs, train_students
 
@@ -144,9 +144,12 @@ def test_a_distillation_step_on_pixels(tmp_path: Path, loss: str, dtype: torch.d
         (Head.of_flat(trajectory[epoch][0], IMAGE_WIDTH, WIDTH), Head.of_flat(trajectory[epoch][1], TEXT_WIDTH, WIDTH))
         for epoch in (1, 3)
     )
-    image = WalkingHead(start[0], encode_images(leaves["image"]), leaves["rates"][0], through_steps=False)
-    text = WalkingHead(start[1], leaves["text"], leaves["rates"][1], through_steps=False)
-    walk(image, text, StudentPlan(minibatches, permutations, ratios), similarity.minibatch, LOSSES[loss], TAU)
+    plan = StudentPlan(minibatches, permutations, ratios)
+    image_rows = BlendedRows.of_plan(plan, "image", encode_images(leaves["image"]))
+    text_rows = BlendedRows.of_plan(plan, "text", leaves["text"])
+    image = WalkingHead(start[0], image_rows, leaves["rates"][0], through_steps=False)
+    text = WalkingHead(start[1], text_rows, leaves["rates"][1], through_steps=False)
+    walk(image, text, map(similarity.minibatch, minibatches), LOSSES[loss], TAU)
     ours, _ = matching_loss({"image": image, "text": text}, {"image": target[0], "text": target[1]}, merged=False)
     assert float(ours.detach()) == pytest.approx(total, rel=tolerance)
     gradients = torch.autograd.grad(ours, list(leaves.values()))

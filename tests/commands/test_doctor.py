@@ -142,9 +142,9 @@ def test_a_run_can_go_without_ray(config: Config, monkeypatch: pytest.MonkeyPatc
 def test_the_exit_code_says_whether_the_run_can_go(tiny_data: Path, config: Config, capsys: pytest.CaptureFixture[str]):
     arguments = [f"--{name}={value}" for name, value in _given(config).items()]
     assert main(["doctor", *arguments]) == 0
-    assert "The run can go." in capsys.readouterr().out
+    assert "The run can start." in capsys.readouterr().out
     assert main(["doctor", *arguments, "--data.name", "huge"]) == 1
-    assert "The run cannot go: data." in capsys.readouterr().out
+    assert "The run cannot start: data." in capsys.readouterr().out
 
 
 def _given(config: Config) -> dict[str, str]:

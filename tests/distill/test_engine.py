@@ -1,56 +1,17 @@
 """The loop: it learns, it goes on bit for bit, and it stops with its reason."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_distillations import BASE, SIGLIP, TinyEncoder, begin, distillation, pixel_run, spread_of
 from small_pairs import Split
-from torch import Tensor, nn
 
-from raydd.config import DistillConfig
-from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
-from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
-from raydd.distill.selections.random_pairs import random_captions
-from raydd.distill.synthetic import SyntheticSet, start_of
+from raydd.distill.image_variables import LearnedFeatures
+from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
-
-BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, target_epochs=2, space="features")
-
-
-def spread_of(split: Split) -> Spread:
-    images = split.images.values[:, 0].float()
-    return Spread(torch.stack([images.mean(0), images.std(0)]), torch.stack([images.amin(0), images.amax(0)]))
-
-
-def distillation(
-    split: Split, start: SyntheticSet, experts: Experts, config: DistillConfig, image: ImageVariable
-) -> Distillation:
-    texts = split.texts.float()
-    spread = torch.stack([texts.mean(0), texts.std(0)])
-    return Distillation(start, experts, config, image, text_spread=spread, temperature=0.07)
-
-
-def begun(split: Split, config: DistillConfig) -> SyntheticSet:
-    captions = random_captions(split.image_of_text, config.pairs, config.seed)
-    return start_of(
-        split.images.gather(split.image_of_text[captions], 0),
-        split,
-        captions,
-        seed=config.seed,
-        rates=(config.start_rate, config.start_rate),
-        similarity=config.similarity,
-        rank=config.rank,
-        alpha=config.alpha,
-        loss=config.loss,
-    )
-
-
-def begin(split: Split, experts: Experts, **changes: Any) -> Distillation:
-    config = replace(BASE, **changes)
-    return distillation(split, begun(split, config), experts, config, LearnedFeatures(spread_of(split)))
 
 
 @pytest.mark.parametrize(
@@ -97,9 +58,6 @@ def test_going_on_from_a_checkpoint_is_bit_exact(train_split: Split, experts: Ex
         assert torch.equal(value, second.synthetic().tensors()[name]), name
     for name, value in whole.state().items():
         assert torch.equal(value, second.state()[name]), name
-
-
-SIGLIP = f"{Path(__file__).parents[2] / 'docs/examples/own_loss.py'}:LOSS"
 
 
 def test_a_loss_s_parameter_is_learned_kept_and_gone_on_with(train_split: Split, experts: Experts) -> None:
@@ -176,26 +134,6 @@ def test_features_are_pulled_back_into_the_range_of_real_ones(train_split: Split
         outside[pull] = float((image - image.clamp(low, high)).square().sum())
     assert outside[0.0] > 2 * outside[0.2] > 0
     assert outside[1.0] < 1e-8
-
-
-class TinyEncoder(nn.Module):
-    """Pixels 3 x 4 x 4 in 0 to 1 to 12 features."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(3)
-        self.weight = torch.randn(48, 12, generator=generator, dtype=torch.float64) / 3
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return torch.tanh(pixels.flatten(1) @ self.weight.to(pixels.dtype))
-
-
-def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1) -> Distillation:
-    config = replace(BASE, space="pixels", image_lr=0.1, steps_per_encoding=every)
-    pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
-    start = replace(begun(split, config), pixels=pixels)
-    image = LearnedPixels(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch, spread_of(split))
-    return distillation(split, start, experts, config, image)
 
 
 def test_pixels_move_alike_whether_the_graph_is_kept_or_made_again(train_split: Split, experts: Experts) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from raydd.distill.heads import Head, embed, head_size
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
-from raydd.distill.student import StudentPlan, WalkingHead, walk
+from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
 
 N, D_IMAGE, D_TEXT, D, T, B = 7, 5, 4, 6, 3, 3
 
@@ -49,11 +49,16 @@ def heads_of(flats: dict[str, Tensor], name: str) -> Head:
 
 
 def ours(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor], through: bool = True) -> Tensor:
-    image = WalkingHead(
-        heads_of(flats, "image_start"), variables["image"], variables["rate_image"], through_steps=through
+    image, text = (
+        WalkingHead(
+            heads_of(flats, f"{side}_start"),
+            BlendedRows.of_plan(plan, side, variables[side]),
+            variables[f"rate_{side}"],
+            through_steps=through,
+        )
+        for side in ("image", "text")
     )
-    text = WalkingHead(heads_of(flats, "text_start"), variables["text"], variables["rate_text"], through_steps=through)
-    walk(image, text, plan, lambda i: variables["similarity"][i][:, i], LOSSES["wbce"], 0.5)
+    walk(image, text, [variables["similarity"][i][:, i] for i in plan.minibatches], LOSSES["wbce"], 0.5)
     targets = {"image": heads_of(flats, "image_target"), "text": heads_of(flats, "text_target")}
     return matching_loss({"image": image, "text": text}, targets, merged=False)[0]
 

@@ -22,6 +22,8 @@ def test_a_pushed_set_is_loaded_from_the_hub_and_the_token_is_said_nowhere(hub: 
     command = [sys.executable, "-m", "raydd.cli", "export", "--set", str(made_set().folder), "--to", "hf"]
     command += [str(folder), *ENCODERS]
     given = {**os.environ, **hub.environment, "HF_HOME": str(tmp_path / "home"), "HF_DEBUG": "1"}  # all that it logs
+    folder.mkdir()
+    (folder / "private.txt").write_text("not raydd's, and not to be pushed")
     for _ in range(2):  # the second time the data set is there
         done = subprocess.run([*command, "--push", NAME], env=given, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -29,6 +31,7 @@ def test_a_pushed_set_is_loaded_from_the_hub_and_the_token_is_said_nowhere(hub: 
         assert "authenticated: True" in done.stderr
         assert TOKEN not in done.stdout + done.stderr
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del files["private.txt"]
     assert hub.files[NAME] == files
     assert not any(TOKEN.encode() in content for content in files.values())
     code = f"import datasets; print(len(datasets.load_dataset({NAME!r}, split='train')))"
@@ -58,7 +61,7 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
     monkeypatch.setenv("HF_TOKEN", token)
     (tmp_path / "README.md").write_text("---\nlicense: unknown\n---\n")
     with pytest.raises(ConfigError, match=said) as error:
-        push(tmp_path, name)
+        push(tmp_path, name, ["README.md"])
     assert TOKEN not in str(error.value)
     assert "\n" not in str(error.value)
     assert not hub.files
@@ -67,10 +70,10 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(
 def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     at("http://127.0.0.1:9", monkeypatch, tmp_path)
     with pytest.raises(ConfigError, match=r"Check the name, USER/NAME, the network and \$HF_ENDPOINT"):
-        push(tmp_path, NAME)
+        push(tmp_path, NAME, ["README.md"])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"offline mode.*and give the command again"):
-        push(tmp_path, NAME)
+        push(tmp_path, NAME, ["README.md"])
 
 
 def at(endpoint: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

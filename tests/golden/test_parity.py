@@ -15,7 +15,7 @@ from raydd.distill.heads import Head, embed, project
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import StudentPlan, WalkingHead, walk
+from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
 from raydd.evaluate.retrieval import METRICS
 
 PARITY = Path(os.environ.get("RAYDD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
@@ -168,17 +168,18 @@ def test_iteration(case: Case) -> None:
     def iterate(through_steps: bool, merged: bool) -> tuple[Tensor, list[Tensor], dict[str, float]]:
         image = WalkingHead(
             case.head(case["img_start"], "img"),
-            leaves["image_features"],
+            BlendedRows.of_plan(plan, "image", leaves["image_features"]),
             leaves["syn_lr_img"],
             through_steps=through_steps,
         )
         text = WalkingHead(
             case.head(case["txt_start"], "txt"),
-            leaves["text_features"],
+            BlendedRows.of_plan(plan, "text", leaves["text_features"]),
             leaves["syn_lr_txt"],
             through_steps=through_steps,
         )
-        losses = walk(image, text, plan, lambda index: similarity().minibatch(index).double(), loss, case.number("tau"))
+        targets = [similarity().minibatch(index).double() for index in plan.minibatches]
+        losses = walk(image, text, targets, loss, case.number("tau"))
         targets = {
             "image": case.head(case["img_target"], "img"),
             "text": case.head(case["txt_target"], "txt"),

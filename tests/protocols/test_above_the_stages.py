@@ -167,7 +167,7 @@ def test_a_search_ranks_photographs_by_the_trained_encoder(
 def test_the_doctor_counts_captions_and_the_encoder_s_weights(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *settings(made)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "The run can go." in shown
+    assert "The run can start." in shown
     assert f"{2 * 72 * 10 / 1000:.1f} kB of features (made)" in shown  # half-precision captions
 
 

@@ -97,19 +97,19 @@ def test_a_fit_scores_the_last_epoch_whatever_is_chosen(
     pairs = work.real_set(work.select("random", 6, 0), (0.4, 0.4))
     by_epoch: list[float] = []
     for students in work.train_students(
-        pairs, [0], lambda _, them: by_epoch.append(work.score(them(), "val")[0]["r_mean"])
+        pairs, [0], lambda _, them: by_epoch.append(work.val_scores(them()).for_choice)
     ):
-        last = work.score(students, "val")[0]["r_mean"]
+        last = work.val_scores(students).for_choice
     assert max(by_epoch) > last  # else this shows nothing
     scored: list[float] = []
-    score = type(work).score
+    score = type(work).val_scores
 
-    def noting(*arguments: Any) -> list[dict[str, float]]:
+    def noting(*arguments: Any) -> Any:
         found = score(*arguments)
-        scored.extend(student["r_mean"] for student in found)
+        scored.extend(student["r_mean"] for student in found.seeds)
         return found
 
-    monkeypatch.setattr(type(work), "score", noting)
+    monkeypatch.setattr(type(work), "val_scores", noting)
     fit_rates(work, pairs)
     assert scored[0] == last  # of the learning rates as they are; one score a student
     assert len(scored) <= 12

@@ -6,16 +6,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydd.errors import NonFiniteError
+from raydd.evaluate.retrieval import METRICS, ScoresOnTest, ScoresOnVal
 from raydd.stages.students import LEAST, MOST, best_multiple
+
+
+def on_val(r_mean: float) -> ScoresOnVal:
+    return ScoresOnVal((dict.fromkeys(METRICS, r_mean),))
+
+
+def test_nothing_is_chosen_by_scores_on_test() -> None:
+    with pytest.raises(AttributeError, match="for_choice"):
+        best_multiple(lambda multiples: [ScoresOnTest((dict.fromkeys(METRICS, one),)) for one in multiples])  # type: ignore[arg-type, return-value]
 
 
 @given(top=st.integers(-7, 7), side_by_side=st.booleans())
 def test_a_climb_ends_at_the_top_of_a_hill(top: int, side_by_side: bool) -> None:
     asked: list[list[float]] = []
 
-    def score(multiples: Sequence[float]) -> list[float]:
+    def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
         asked.append(list(multiples))
-        return [-abs(math.log2(multiple) - top) for multiple in multiples]
+        return [on_val(-abs(math.log2(multiple) - top)) for multiple in multiples]
 
     assert best_multiple(score, side_by_side=side_by_side) == 2.0 ** max(-5, min(5, top))
     flat = [multiple for multiples in asked for multiple in multiples]
@@ -27,15 +37,15 @@ def test_a_climb_ends_at_the_top_of_a_hill(top: int, side_by_side: bool) -> None
 
 
 def test_rates_that_hold_are_found_below_those_that_diverge() -> None:
-    assert best_multiple(lambda multiples: [10 * one if one <= 1 / 8 else -math.inf for one in multiples]) == 1 / 8
+    assert best_multiple(lambda multiples: [on_val(10 * one) if one <= 1 / 8 else None for one in multiples]) == 1 / 8
 
 
 def test_students_that_always_diverge_are_an_error() -> None:
     asked: list[float] = []
 
-    def score(multiples: Sequence[float]) -> list[float]:
+    def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
         asked.extend(multiples)
-        return [-math.inf for _ in multiples]
+        return [None for _ in multiples]
 
     with pytest.raises(NonFiniteError, match="1/32 of the learning rates"):
         best_multiple(score)

@@ -85,7 +85,9 @@ def test_a_warm_start_tries_the_best_of_another_sweep(config, space, address, wi
 
 def test_a_driver_hears_what_another_terminal_says(study, space, config, address):
     listening = studies.load_study("small", address)
-    search = StudySearch(listening, space, ["r_mean"], order=lambda: steering.order_of(listening, config.sweep))
+    search = StudySearch(
+        listening, space, ["r_mean"], wanted=4, order=lambda: steering.order_of(listening, config.sweep)
+    )
     with pytest.raises(ConfigError, match="Nobody runs the sweep 'small'"):
         steering.give_order(study, "stop")
     with driving(listening):

@@ -124,10 +124,10 @@ def test_a_database_that_cannot_be_opened_is_named_without_its_password(config, 
 def test_sweeps_that_make_a_new_database_at_once_all_get_it(address):
     code = """
 import sys, time
-from raydd.tuning.study import _storage
+from raydd.tuning.database import open_storage
 print("ready", flush=True)
 sys.stdin.readline()
-_storage(sys.argv[1]).get_all_studies()
+open_storage(sys.argv[1]).get_all_studies()
 """
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     makers = [subprocess.Popen([sys.executable, "-c", code, address], **pipes) for _ in range(3)]

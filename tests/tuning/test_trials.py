@@ -150,6 +150,24 @@ def test_a_store_that_stays_away_ends_the_trials_and_the_same_command_makes_up_f
     assert studies.finished(study) == 1
 
 
+def test_a_paused_sweep_waits_and_goes_on(run, monkeypatch):
+    begun = []
+
+    def order(study, sweep):
+        begun.append(len(study.trials))
+        return "pause" if len(begun) < 6 else "go-on"
+
+    monkeypatch.setattr("raydd.tuning.trials.order_of", order)
+    study = run(lambda number, step: float(step), pruner="none", trials=2)
+    assert studies.counts(study) == {"complete": 2}
+    assert begun[:6] == [1] * 6  # the first settings wait
+
+
+def test_a_plateau_ends_a_sweep_before_its_trials_are_through(run):
+    study = run(lambda number, step: 40.0, pruner="none", trials=8, plateau=2, at_once=1)
+    assert studies.counts(study) == {"complete": 3}
+
+
 def test_a_bad_gpu_ends_its_processes_and_then_the_sweep_which_goes_on_when_it_is_well(run, tmp_path):
     bad = tmp_path / "bad"
     bad.touch()

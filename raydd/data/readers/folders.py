@@ -11,6 +11,9 @@ from raydd.config import DataConfig
 from raydd.data.images import FileImage
 from raydd.data.listing import Split
 from raydd.errors import DataError, nearest
+from raydd.plain_files import expanded, read_file
+
+MOST_BYTES = 8 * 2**30  # of an annotation file; COCO's largest has half a gigabyte
 
 SPLIT_WORDS: Mapping[str, Split] = {
     "train": "train",
@@ -35,7 +38,7 @@ def root_folder(config: DataConfig) -> Path:
         raise DataError(
             f"data.root is empty. Set it to the folder of the data set that the reader {config.reader} reads."
         )
-    root = Path(config.root).expanduser()
+    root = expanded(config.root, "data.root")
     if not root.is_dir():
         raise DataError(f"data.root: {root} is not a folder. Set it to the folder of the data set.")
     return root
@@ -47,7 +50,7 @@ def images_folder(config: DataConfig, default: Path) -> Path:
     Raises:
         DataError: there is no such folder.
     """
-    folder = root_folder(config) / Path(config.images).expanduser() if config.images else default
+    folder = root_folder(config) / expanded(config.images, "data.images") if config.images else default
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder} for images. Set data.images, which is relative to data.root.")
     return folder
@@ -65,13 +68,16 @@ def read_json(path: Path) -> Any:
         DataError: it is missing, or not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path, MOST_BYTES))
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}. {_json_files(path)}") from error
+    except RecursionError as error:
+        raise DataError(f"{path} is nested too deeply for annotations. Fetch the file again.") from error
     except ValueError as error:  # malformed JSON, or not UTF-8
         raise DataError(f"{path} is not valid JSON ({error}). Repair the file or fetch it again.") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+        why = error.strerror or error
+        raise DataError(f"{path} cannot be read ({why}). Check the file and its permissions.") from error
 
 
 def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:

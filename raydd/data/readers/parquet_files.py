@@ -23,6 +23,7 @@ from raydd.data.images import ImageSource, file_stamp
 from raydd.data.listing import Entry, Listing, Problem, Split
 from raydd.data.readers.folders import as_captions, file_image, images_folder, root_folder, split_named, split_of_path
 from raydd.errors import DataError
+from raydd.plain_files import require_regular
 
 BLOCK = 32  # rows read at a time
 KEPT = 4  # blocks that stay in memory: threads that read ahead of each other find theirs
@@ -47,7 +48,7 @@ class ParquetImage:
         """The row's bytes."""
         try:
             content = _images_of(self.path, self.column, self.group, _version(self.path))[self.row]
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, IndexError, KeyError) as error:
             raise OSError(f"damaged Parquet data: {error}") from error
         if content is None:
             raise FileNotFoundError(self.name)
@@ -80,7 +81,10 @@ class _Images:
         if not 0 <= self._next <= block:
             self._stream, self._next = _blocks(self._path, self._column, self._group), 0
         while self._next <= block:
-            number, images = next(self._stream)
+            found = next(self._stream, None)
+            if found is None:  # a StopIteration would end whoever reads images in a row, and in silence
+                raise pa.ArrowInvalid("there are fewer rows than the file says")
+            number, images = found
             self._kept[number] = images
             self._kept.move_to_end(number)
             self._next = number + 1
@@ -171,11 +175,12 @@ def find_columns(schema: pa.Schema, path: Path) -> Columns:
 
 def _read_file(path: Path, root: Path, folder: Path) -> tuple[list[Entry], list[Problem]]:
     try:
+        require_regular(path.stat(), path)  # a pipe would never be open
         with pq.ParquetFile(path) as file:
             columns = find_columns(file.schema_arrow, path)
             rows = file.read(_light_columns(file.schema_arrow, columns)).to_pylist()
             sources = _sources(path, file.metadata, columns)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Fetch it again, or move it away.") from error
     default = split_of_path(path, root) or "train"
     entries: list[Entry] = []

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raydd.config import DataConfig
-from raydd.data.images import file_stamp
+from raydd.data.images import MOST_BYTES, file_stamp
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.readers.folders import as_captions, root_folder, split_of_path
 from raydd.errors import DataError
+from raydd.plain_files import require_regular
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+_MOST_TEXT = 2**24  # bytes of a caption or of a sample's JSON; what claims more has no caption
 CAPTION_KEYS = ("caption", "captions", "text")
 
 
@@ -35,6 +37,8 @@ class TarImage:
 
     def read(self) -> bytes:
         """The member's content; shorter than `length` if the tar file was cut."""
+        if self.length > MOST_BYTES:
+            raise OSError(f"the shard says that it has {self.length:,} bytes, over the limit of {MOST_BYTES:,}")
         with Path(self.path).open("rb") as file:
             file.seek(self.offset)
             return file.read(self.length)
@@ -81,6 +85,7 @@ def _scan(shard: Path) -> tuple[dict[str, _Sample], list[Problem]]:
     samples: dict[str, _Sample] = defaultdict(_Sample)
     stamp = file_stamp(str(shard))
     try:
+        require_regular(shard.stat(), shard)  # a pipe would never be open
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 if member.isreg():
@@ -107,14 +112,14 @@ def _add(samples: dict[str, _Sample], tar: tarfile.TarFile, member: tarfile.TarI
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream = tar.extractfile(member)
+    stream = tar.extractfile(member) if member.size <= _MOST_TEXT else None
     return stream.read() if stream else b""
 
 
 def _captions_in(content: bytes) -> tuple[str, ...]:
     try:
         facts = json.loads(content)
-    except ValueError:  # a fault of one sample: without a caption it becomes a Problem
+    except (ValueError, RecursionError):  # a fault of one sample: without a caption it becomes a Problem
         return ()
     keys = [key for key in CAPTION_KEYS if isinstance(facts, dict) and key in facts]
     return as_captions(facts[keys[0]]) if keys else ()

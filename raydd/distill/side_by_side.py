@@ -1,0 +1,183 @@
+"""The matching loss of many students side by side, and its gradient: `heads_gradient` with a leading axis.
+
+Students share nothing, so each has what it would have alone, up to rounding. Nothing here waits for a value of the
+device, and no shape depends on a draw.
+
+Letters: K students, N synthetic pairs, U base rows, B minibatch, T student steps, d and e encoder widths, D shared
+width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raydd.distill.heads import to_sphere
+from raydd.distill.legs import BothHeads, Leg
+from raydd.distill.losses import Loss
+from raydd.distill.matching import combined
+from raydd.distill.products import linear
+from raydd.distill.similarity import Kind, Similarity
+from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The plans of K students, on the device."""
+
+    minibatches: Int[Tensor, "K T B"]
+    permutations: Int[Tensor, "K T B"]
+    ratios: tuple[Float[Tensor, "K T 1 1"], Float[Tensor, "K T 1 1"]] | None
+    """Blend ratios of images and of texts; None where none of the students blends."""
+    noise: tuple[Float[Tensor, "K T B d"], Float[Tensor, "K T B e"]] | None
+    """Partners that are noise, of images and of texts."""
+
+    @classmethod
+    def of(cls, plans: Sequence[StudentPlan], device: str, dtype: torch.dtype, *, blended: bool) -> Self:
+        """Plans of equal shapes side by side; `blended` says whether any such plan is."""
+        drawn = torch.stack([torch.stack([plan.minibatches, plan.permutations]) for plan in plans]).to(device)
+        ratios = noise = None
+        if blended:
+            told = [
+                [plan.ratios if plan.sides in ("both", side) else (0.0,) * len(plan.ratios) for plan in plans]
+                for side in ("image", "text")
+            ]
+            image, text = torch.tensor(told, dtype=dtype, device=device)[..., None, None]
+            ratios = image, text
+        drawn_noise = [(plan.image_noise, plan.text_noise) for plan in plans]
+        images, texts = ([own for own in side if own is not None] for side in zip(*drawn_noise, strict=True))
+        if images:
+            noise = torch.stack(images).to(device), torch.stack(texts).to(device)
+        return cls(drawn[:, 0], drawn[:, 1], ratios, noise)
+
+    def rows(self, side: int, features: Float[Tensor, "K N d"]) -> BlendedRows:
+        """The inputs of the image heads (side 0) or text heads (side 1): of all pairs, or of T·B if those are fewer."""
+        students, steps, size = self.minibatches.shape
+        base, own = features, self.minibatches
+        if steps * size < features.shape[1]:
+            base = features.flatten(0, 1)[self._below(own, features.shape[1]).flatten(1)]
+            own = torch.arange(steps * size, device=own.device).view(1, steps, size).expand(students, -1, -1)
+        partner = own.gather(-1, self.permutations)
+        if self.noise is not None:
+            base, pairs = torch.cat([base, self.noise[side].flatten(1, 2)], 1), base.shape[1]
+            partner = pairs + torch.arange(steps * size, device=own.device).view(1, steps, size).expand_as(own)
+        own, partner = (self._below(index, base.shape[1]) for index in (own, partner))
+        return BlendedRows(base, own, partner, None if self.ratios is None else self.ratios[side])
+
+    def targets(
+        self, kind: Kind, pairs: int, factors: Mapping[str, Tensor], alpha: Float[Tensor, "K 1 1"]
+    ) -> Sequence[Float[Tensor, "K B B"]]:
+        """Each step's minibatches of the similarity matrices.
+
+        Args:
+            kind: of all of them.
+            pairs: N.
+            factors: with a leading axis of K.
+            alpha: scales of the low-rank parts.
+        """
+        under = {name: (factor * alpha if name == "left" else factor).flatten(0, 1) for name, factor in factors.items()}
+        similarity = Similarity(kind, pairs, under)
+        return similarity.minibatch(self._below(self.minibatches, pairs)).unbind(1)
+
+    @staticmethod
+    def _below(index: Int[Tensor, "K T B"], rows: int) -> Int[Tensor, "K T B"]:
+        """Positions in K tables of so many rows, as positions in all of them under one another."""
+        return index + rows * torch.arange(len(index), device=index.device)[:, None, None]
+
+
+@dataclass(frozen=True)
+class BothSides:
+    """The rows of the image heads and of the text heads as those of `BothHeads`."""
+
+    image: BlendedRows
+    text: BlendedRows
+
+    def times(self, heads: BothHeads) -> Float[Tensor, "2*K T B D"]:
+        """The first layers' outputs on each step's minibatch."""
+        sides = zip((self.image, self.text), heads.projections, strict=True)
+        return torch.cat([rows.blended(linear(rows.base, *projection)) for rows, projection in sides])
+
+    def inner_products(self, *, past: bool) -> Float[Tensor, "2*K T*B T*B"]:
+        """X Xᵀ + 1 of all steps' inputs, see `BlendedRows`."""
+        return torch.cat([rows.inner_products(past=past) for rows in (self.image, self.text)])
+
+
+@dataclass(frozen=True)
+class StudentsRun:
+    """How all K students train and what of them is matched."""
+
+    plans: Plans
+    loss: Loss
+    temperature: Float[Tensor, "K 1 1"]
+    """tau, which divides the cosines."""
+    similarity: Kind
+    alpha: Float[Tensor, "K 1 1"]
+    """Scales of the low-rank parts of the similarity matrices."""
+    exact: bool
+    matched: tuple[str, ...]
+    merged: bool
+    """These as in `StudentRun`."""
+
+
+@dataclass(frozen=True)
+class Matchings:
+    """The matching losses of K students, on the device: see `Matching`."""
+
+    loss: Float[Tensor, "K"]
+    fractions: dict[str, Float[Tensor, "K"]]
+    student_losses: list[Float[Tensor, "K"]]
+    gradients: dict[str, Tensor]
+    """With a leading axis of K."""
+
+
+def matchings(run: StudentsRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> Matchings:
+    """The matching loss of each student, and its gradient at each tensor of the pairs that asks for one.
+
+    Args:
+        run: the students' plans, loss and temperatures, and what of them is matched.
+        legs: each student's start, and the way from there to its target.
+        pairs: the tensors of `LearnedPairs.tensors` with a leading axis of K.
+    """
+    plans = run.plans
+    rows = BothSides(plans.rows(0, pairs["image"]), plans.rows(1, pairs["text"]))
+    start, delta = BothHeads.of([leg.start for leg in legs]), BothHeads.of([leg.delta for leg in legs])
+    heads = WalkingHead(start, rows, pairs["rates"].T.flatten(), through_steps=run.exact)
+    factors = {name.removeprefix("similarity."): value for name, value in pairs.items() if "similarity." in name}
+    parameters = {name.removeprefix("loss."): value for name, value in pairs.items() if "loss." in name}
+    losses = []
+    for target in plans.targets(run.similarity, pairs["image"].shape[1], factors, run.alpha):
+        taps = heads.forward()
+        image, text = to_sphere(taps.out).chunk(2)
+        value = _losses(run.loss, torch.bmm(image, text.mT) / run.temperature, target, parameters)
+        # Students share nothing: the sum's gradient is each one's own.
+        heads.step(taps, torch.autograd.grad(value.sum(), taps.differentiable(), create_graph=True))
+        losses.append(value.detach())
+    squared = torch.stack([leg.squared for leg in legs], 1)
+    ended = heads.distance_from(delta, squared.flatten()).view_as(squared)
+    ends = {side: ended[number] for number, side in enumerate(("image", "text")) if side in run.matched}
+    begins = {side: squared[number] for number, side in enumerate(("image", "text")) if side in run.matched}
+    loss = combined(ends, begins, merged=run.merged)
+    at = {name: tensor for name, tensor in pairs.items() if tensor.requires_grad}
+    found = torch.autograd.grad(loss.sum(), list(at.values()), allow_unused=True)
+    return Matchings(
+        loss.detach(),
+        {f"loss/{side}": (end / begins[side]).detach() for side, end in ends.items()},
+        losses,
+        {name: gradient for name, gradient in zip(at, found, strict=True) if gradient is not None},
+    )
+
+
+def _losses(
+    loss: Loss,
+    logits: Float[Tensor, "K B B"],
+    targets: Float[Tensor, "K B B"],
+    parameters: Mapping[str, Float[Tensor, "K"]],
+) -> Float[Tensor, "K"]:
+    """Each student's loss; one after the other where each has its own parameters."""
+    if not parameters:
+        return loss(logits, targets, {})
+    owns = [dict(zip(parameters, values, strict=True)) for values in zip(*parameters.values(), strict=True)]
+    return torch.stack([loss(*own) for own in zip(logits, targets, owns, strict=True)])

@@ -1,0 +1,132 @@
+"""What a number, a name and an address among the settings may be: checked when settings load, the range being said.
+
+Every float is finite and every seed fits in 32 bits, as NumPy's and Optuna's do. A bound that no other setting decides
+stands in `RANGES`; absurd values are refused there too, such as a learning rate that no float32 survives.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+from raydd.errors import ConfigError, shown
+
+MOST = 10**9  # of a count that has no bound of its own
+_SEED = (0, 2**32 - 1)
+_COUNT = (1, MOST)
+_FROM_ZERO = (0, MOST)
+_RATE = (1e-12, 1e6)  # of a learning rate that must not be zero
+_RATE_FROM_ZERO = (0.0, 1e6)
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    "data.caption_words": (0, 10_000),
+    "data.seed": _SEED,
+    "encoders.image_size": (0, 4096),
+    "features.views": (1, 10_000),
+    "features.seed": _SEED,
+    "experts.count": (1, 100_000),
+    "experts.epochs": (1, 100_000),
+    "experts.lr": _RATE,
+    "experts.encoder_lr": _RATE,
+    "experts.anneal": (0, 100_000),
+    "experts.batch_size": (2, MOST),
+    "experts.width": (0, 65_536),
+    "experts.temperature": (1e-4, 1e4),
+    "experts.seed": _SEED,
+    "distill.pairs": (3, 1_000_000),
+    "distill.steps": _FROM_ZERO,
+    "distill.steps_per_encoding": _COUNT,
+    "distill.student_steps": (1, 100_000),
+    "distill.max_start_epoch": (1, 100_000),
+    "distill.target_epochs": (1, 100_000),
+    "distill.blend_beta": (1e-6, 1e6),
+    "distill.blend_ratio": (0.0, 1.0),
+    "distill.alpha": (-1e6, 1e6),
+    "distill.image_lr": _RATE_FROM_ZERO,
+    "distill.text_lr": _RATE_FROM_ZERO,
+    "distill.similarity_lr": _RATE_FROM_ZERO,
+    "distill.rate_lr": _RATE_FROM_ZERO,
+    "distill.range_pull": (0.0, 1.0),
+    "distill.start_rate": _RATE,
+    "distill.encoder_rate": _RATE,
+    "distill.checkpoint_every": _COUNT,
+    "distill.seed": _SEED,
+    "pixels.steps": _FROM_ZERO,
+    "pixels.lr": _RATE,
+    "students.epochs": (1, 1_000_000),
+    "students.batch_size": (2, MOST),
+    "students.weight_decay": (0.0, 1e3),
+    "evaluate.seeds": (1, 100_000),
+    "sweep.seed": _SEED,
+    "compare.trials": (0, 1_000_000),
+    "place.cache_gb": (0.0, 1e6),
+    "place.threads": (0, 4096),
+    "place.encode_batch": (1, 65_536),
+}
+_LENGTH = 120  # characters of a name
+_NAME = re.compile(r"\w[\w .,:;+=@()-]*")
+NAME_RULE = f"1 to {_LENGTH} letters, digits, spaces and _ . , : ; + = @ ( ) -, a letter or digit first"
+_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?")
+DEVICE_RULE = "auto, cpu, cuda or cuda:1; mps and xpu where torch was built for them"
+
+
+def check_numbers(section: str, settings: object) -> None:
+    """Refuse numbers of a section of the settings that are not finite or out of their range, and text with a NUL.
+
+    Raises:
+        ConfigError: naming the setting, its value and the range.
+    """
+    for item in dataclasses.fields(settings):  # pyright: ignore[reportArgumentType]
+        name, value = f"{section}.{item.name}", getattr(settings, item.name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, str):
+                require("\0" not in each, name, each, "text without a NUL character")
+            if isinstance(each, int | float):
+                _check_number(name, each)
+
+
+def _check_number(name: str, value: float) -> None:
+    require(math.isfinite(value), name, value, "a finite number")
+    if name in RANGES:
+        low, high = RANGES[name]
+        require(low <= value <= high, name, value, f"{_told(low)} to {_told(high)}")
+    else:
+        require(abs(value) <= MOST, name, value, f"at most {_told(MOST)}")
+
+
+def _told(bound: float) -> str:
+    return f"{bound:,}".replace(",", " ") if isinstance(bound, int) else f"{bound:g}"
+
+
+def check_name(name: str, value: str) -> None:
+    """Refuse a name that cannot be that of a folder, of a run in MLflow and of a study alike.
+
+    Raises:
+        ConfigError: naming the setting and the rule.
+    """
+    require(len(value) <= _LENGTH and bool(_NAME.fullmatch(value)), name, value, NAME_RULE)
+
+
+def as_name(text: str) -> str:
+    """Any text as a name that `check_name` takes."""
+    kept = re.sub(r"[^\w .,:;+=@()-]", "_", text)[:_LENGTH]
+    return kept if _NAME.fullmatch(kept) else f"x{kept}"[:_LENGTH]
+
+
+def check_device(value: str) -> None:
+    """Refuse a device that torch does not compute on, such as meta.
+
+    Raises:
+        ConfigError: naming the setting and the devices.
+    """
+    require(bool(_DEVICE.fullmatch(value)), "place.device", value, DEVICE_RULE)
+
+
+def require(holds: bool, name: str, value: object, rule: str) -> None:
+    """Refuse a setting for which its rule does not hold.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not holds:
+        raise ConfigError(f"{name} is {shown(value)}, but must be {rule}.")

@@ -1,0 +1,91 @@
+"""Passwords and tokens kept from all eyes: every address and every message passes here before it is shown or kept.
+
+An address is taken apart as SQLAlchemy and urllib do it: a password before the host, a token in its place, and options
+whose name says that they are secret. What an address holds is remembered, so that a driver's own message, which may
+repeat it without the address, can be cleaned too.
+"""
+
+import re
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
+
+MARK = "***"
+_SECRET = re.compile(r"pass|pwd|token|secret|credential|signature|^sig$|(^|[-_])(key|auth)$|apikey", re.IGNORECASE)
+_OPTION = re.compile(r"(?<=[?&;#])([^=&;#?\s]+)=([^&;#\s]*)")
+_ADDRESS = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>|]+""")
+_ASSIGNED = re.compile(r"""\b(password|passwd|pwd|token|secret|api_?key)(\s*[=:]\s*)(?!\*\*\*)([^\s,;&"')]+)""", re.I)
+_LEAST = 4  # characters of a secret that is looked for in free text; a shorter one would blank half of all words
+
+_known: set[str] = set()
+
+
+def hide_password(address: str) -> str:
+    """An address fit to be shown: passwords, tokens and secret options replaced by ***."""
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return address
+    login, at, place = _parts(address, rest)
+    if at:
+        user, colon, _ = login.partition(":")
+        if colon:
+            login = f"{user}:{MARK}"
+        elif scheme.lower() in ("http", "https"):  # a token in the user's place
+            login = MARK
+    place = _OPTION.sub(lambda found: f"{found[1]}={MARK}" if _SECRET.search(found[1]) else found[0], place)
+    return f"{scheme}{mark}{login}{at}{place}"
+
+
+def secrets_of(address: str) -> set[str]:
+    """The secrets that an address holds, as they stand there and as they are meant."""
+    scheme, mark, rest = address.partition("://")
+    if not mark:
+        return set()
+    login, at, place = _parts(address, rest)
+    found = {value for name, value in _OPTION.findall(place) if _SECRET.search(name)}
+    if at:
+        user, colon, password = login.partition(":")
+        found |= {password} if colon else {user} if scheme.lower() in ("http", "https") else set()
+    forms = (str, unquote, unquote_plus, quote, quote_plus, lambda text: quote(text, safe=""))
+    return {form(unquote(secret) if form is not str else secret) for secret in found for form in forms} - {"", MARK}
+
+
+def remember(address: str) -> str:
+    """The address itself, whose secrets are from now on hidden in every message of this process."""
+    _known.update(secret for secret in secrets_of(address) if len(secret) >= _LEAST)
+    return address
+
+
+def hidden(text: str) -> str:
+    """A message without secrets: those that are remembered, and those in addresses and assignments that it quotes."""
+    for secret in sorted(_known, key=len, reverse=True):
+        text = text.replace(secret, MARK)
+    text = _ADDRESS.sub(lambda found: hide_password(found[0]), text)
+    return _ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{MARK}", text)
+
+
+def _parts(address: str, rest: str) -> tuple[str, str, str]:
+    """What stands before the host, the @ if there is one, and the host with all after it."""
+    try:
+        netloc = urlsplit(address).netloc
+    except ValueError:  # a bracket in the password, say
+        netloc = rest
+    if "@" in netloc:
+        login, at, host = netloc.rpartition("@")
+        return login, at, host + rest[len(netloc) :]
+    if _is_login(address):  # SQLAlchemy's passwords may hold / ? and #
+        login, at, place = rest.rpartition("@")
+        return login, at, place
+    return "", "", rest
+
+
+def _is_login(address: str) -> bool:
+    """Whether SQLAlchemy finds a password in a database's address."""
+    scheme, _, rest = address.partition("://")
+    if "@" not in rest or ":" not in rest.partition("@")[0] or scheme.lower() in ("http", "https", "s3", "gs", "file"):
+        return False
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return bool(make_url(address).password)
+    except (ArgumentError, ValueError):  # its port is no number: what it would be is not known
+        return True

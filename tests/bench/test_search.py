@@ -1,0 +1,37 @@
+"""The experiment on samplers: its objectives, and that it tells a good sampler from a bad one."""
+
+import numpy as np
+import optuna
+import pytest
+
+from bench.search import Objective, Options, firsts_of, kinds_of, main, search
+from search_spaces import load_space
+
+
+@pytest.fixture(scope="module")
+def space():
+    return load_space("demo")
+
+
+def test_objectives_differ_by_their_seed_alone(space):
+    first = firsts_of(space)[0]
+    assert Objective(space, 1)(first) == Objective(space, 1)(first)
+    assert len({Objective(space, seed)(first) for seed in range(8)}) == 8
+    assert set(kinds_of(space)) == set(first)
+
+
+def test_more_trials_find_more_without_noise(space):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def gain(trials):
+        options = Options(trials=trials, noise=0.0)
+        return np.mean([search(space, Objective(space, seed), "auto", seed, options) for seed in range(4)])
+
+    assert gain(2) == pytest.approx(0.0)  # the first settings alone
+    assert gain(24) > gain(10) >= 0
+
+
+def test_the_table(capsys):
+    assert main(Options(samplers=("before", "random"), space="demo", trials=4, repeats=2)) == 0
+    assert "before" in capsys.readouterr().out
+    assert main(Options(samplers=("nobody",), space="demo")) == 2

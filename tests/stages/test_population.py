@@ -1,0 +1,143 @@
+"""Sets that are distilled together have the records that they would have alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stage_settings import TINY, Work
+
+import raydd
+from raydd import stages
+from raydd.config import Config
+from raydd.distill.engine import DistillPoint
+from raydd.errors import ConfigError, NonFiniteError
+from raydd.progress import Leave
+from raydd.protocols import Workbench
+from raydd.sets.read import set_of_record
+from raydd.settings import with_settings
+from raydd.stages.matching import CHECKPOINT, CURVE, LAST_GOOD
+from raydd.stages.population import distil_together, group_of
+from raydd.store import Record, Store
+
+TRIALS: list[dict[str, Any]] = [
+    {},
+    {"distill.seed": 3, "distill.start_rate": 0.1, "distill.steps": 6},
+    {"distill.alpha": 0.5, "distill.image_lr": 0.05, "distill.checkpoint_every": 4},
+]
+
+
+@pytest.fixture
+def config(tiny_data: Path) -> Config:
+    return with_settings(Config(), {**TINY, "data.root": str(tiny_data), "distill.space": "features"})
+
+
+def opened(config: Config, store: Store, trials: list[dict[str, Any]]) -> list[Workbench[Any]]:
+    return [raydd.open(with_settings(config, trial), store) for trial in trials]
+
+
+def curve(record: Record) -> dict[str, torch.Tensor]:
+    """What a record tells of its steps, but their time."""
+    return {name: column for name, column in record.read_tensors(CURVE).items() if name != "curve.seconds"}
+
+
+def require_same(together: Record, alone: Record) -> None:
+    assert together.complete
+    assert together.fingerprint == alone.fingerprint
+    assert set(together.manifest()["files"]) == set(alone.manifest()["files"])
+    assert together.has(CHECKPOINT) is False
+    one, other = stages.load_synthetic(together).tensors(), stages.load_synthetic(alone).tensors()
+    assert set(one) == set(other)
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-3, atol=1e-4, msg=name)
+    one, other = curve(together), curve(alone)
+    assert set(one) == set(other)
+    for name, value in one.items():
+        torch.testing.assert_close(
+            value, other[name], rtol=1e-2, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )
+    made, own = (set_of_record(record).provenance for record in (together, alone))
+    trusted = {name: TINY[name] for name in ("encoders.image", "encoders.text")}
+    assert made.config(trusted) == own.config(trusted)
+
+
+def test_records_and_points_are_those_of_each_alone(config: Config, store: Store, tmp_path: Path) -> None:
+    alone, works = opened(config, Store(tmp_path / "other"), TRIALS), opened(config, store, TRIALS)
+    points: list[list[DistillPoint]] = [[], [], []]
+    for number, point in distil_together(works, every=3, at_once=2):
+        assert isinstance(point, DistillPoint)
+        points[number].append(point)
+    for own, work, told in zip(alone, works, points, strict=True):
+        wanted = list(stages.distill(own, every=3))
+        assert [point.step for point in told] == [point.step for point in wanted]
+        for one, other in zip(told, wanted, strict=True):
+            assert one.metrics.keys() == other.metrics.keys()
+            assert [note["step"] for note in one.collapse] == [note["step"] for note in other.collapse]
+            assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-3)
+        require_same(stages.synthetic_record(work), stages.synthetic_record(own))
+    again = dict(distil_together(works, every=3))
+    assert [again[number].step for number in range(3)] == [8, 6, 8]  # type: ignore[union-attr]
+
+
+def test_a_diverging_one_ends_alone(config: Config, store: Store) -> None:
+    works = opened(config, store, [{}, {"distill.start_rate": 1e9}, {"distill.seed": 1}])
+    told = dict(distil_together(works))
+    assert isinstance(told[1], NonFiniteError)
+    record = stages.synthetic_record(works[1])
+    assert record.has(LAST_GOOD)
+    assert not record.complete
+    assert [isinstance(told[number], DistillPoint) for number in (0, 2)] == [True, True]
+
+
+def test_one_of_another_shape_fails_alone(config: Config, store: Store) -> None:
+    works = opened(config, store, [{}, {"distill.pairs": 7}])
+    told = dict(distil_together(works))
+    assert isinstance(told[0], DistillPoint)
+    assert isinstance(told[1], ConfigError)
+    assert group_of(works[0].config) != group_of(works[1].config)
+    assert len({group_of(work.config) for work in opened(config, store, TRIALS)}) == 1
+
+
+def test_a_stopped_one_keeps_its_checkpoint_and_the_next_takes_its_place(config: Config, store: Store) -> None:
+    works, stopped, asked = opened(config, store, TRIALS), set[int](), []
+
+    def next_works() -> Iterator[Workbench[Any]]:
+        for number, work in enumerate(works):
+            asked.append((number, set(stopped)))
+            yield work
+
+    told = []
+    for number, point in distil_together(next_works(), every=2, at_once=2, stopped=stopped):
+        assert isinstance(point, DistillPoint)
+        told.append((number, point.step))
+        if number == 0:
+            stopped.add(0)
+    assert [step for number, step in told if number == 0] == [2]
+    assert asked[2] == (2, {0})
+    assert stages.synthetic_record(works[0]).has(CHECKPOINT)
+    assert [stages.synthetic_record(work).complete for work in works] == [False, True, True]
+    *_, last = stages.distill(works[0])
+    assert last.step == 8
+
+
+def test_all_go_on_after_a_notice_to_leave(config: Config, store: Store, tmp_path: Path) -> None:
+    alone = opened(config, Store(tmp_path / "other"), TRIALS)
+    for own in alone:
+        stages.final_synthetic(own)
+
+    class Ending(Work):
+        def __call__(self, work: str, done: int, total: int) -> None:
+            if work == "distillation steps" and done >= 4:
+                raise Leave
+
+    works = [work.with_progress(Ending()) for work in opened(config, store, TRIALS)]
+    with pytest.raises(Leave):
+        list(distil_together(works))
+    assert all(stages.synthetic_record(work).has(CHECKPOINT) for work in works)
+    works = opened(config, store, TRIALS)
+    first = stages.final_synthetic(works[0])  # alone, from what the population has kept
+    list(distil_together(works))
+    assert len(first) == 6
+    for own, work in zip(alone, works, strict=True):
+        require_same(stages.synthetic_record(work), stages.synthetic_record(own))
