@@ -122,12 +122,12 @@ def test_a_trial_whose_features_are_cached_needs_no_data(config, reported, tiny_
     work.prepare()
     shutil.rmtree(tmp_path / "data")
     distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, work.opened.listings, None)
-    assert [report.failure for report in reported] == ["", ""]
+    assert [report.failure for report in reported] == [""] * 4
     assert reported[-1].finished
 
 
 def test_a_cuda_error_is_reported_and_ends_the_process(config, reported, monkeypatch):
-    def broken(work):
+    def broken(work, passed):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nSet CUDA_LAUNCH_BLOCKING=1")
 
     monkeypatch.setattr(distill, "distillation_reports", broken)
