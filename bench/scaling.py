@@ -113,7 +113,7 @@ def trials(count: int, folder: Path) -> dict[str, float]:
 
 
 def driver(count: int, folder: Path) -> dict[str, float]:
-    """A trial's cost to the driver in a study of so many in SQLite: asked, reported twice and told."""
+    """A trial's cost to the driver in a study of so many in SQLite: asked, reported twice and told; drawn at random."""
     import optuna
 
     from raydd.settings import load
@@ -139,7 +139,7 @@ def _walk(study: Any, space: Any, trials: int, wanted: int) -> float:
     engine = study._storage._backend.engine  # the disk's time is no CPU time, and long on a busy machine
     sqlalchemy.event.listen(engine, "connect", lambda opened, _: opened.execute("PRAGMA synchronous = OFF"))
     engine.dispose()
-    search, began = StudySearch(study, space, ["r_mean"], wanted=wanted), 0.0
+    search, began = StudySearch(study, space, ["r_mean"], wanted=wanted, sampler="random"), 0.0
     for number in range(trials):
         if number == 1:
             began = time.process_time()

@@ -1,49 +1,51 @@
 import re
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
-import ray
 from optuna.trial import TrialState
 
 from raydd.cluster.trial_report import TrialReport
-from raydd.tuning.metrics import Metrics
+from raydd.tuning import metrics
 
 BOARD = Path(__file__).parents[2] / "cluster/grafana.json"
 
 
 @pytest.fixture
-def metrics(ray_here):
+def shown(monkeypatch):
+    """What Ray is told, by gauge and state."""
+    shown = {}
+
+    class Gauge:
+        def __init__(self, name, description, labels):
+            self.name, self.labels = name, labels
+
+        def set(self, value, labels):
+            assert set(labels) == set(self.labels)
+            shown[(self.name.removeprefix("raydd_"), labels.get("state", ""))] = value
+
+    monkeypatch.setattr(metrics, "Gauge", Gauge)
+    return shown
+
+
+def test_they_follow_the_trials(shown):
     now = [0.0]
-    metrics = Metrics("small", {"complete": 1}, best=40.0, room=lambda: 2, clock=lambda: now[0])
-    metrics.started(1, {})
-    metrics.started(2, {})
+    told = metrics.Metrics("small", {"complete": 1}, best=40.0, room=lambda: 2, clock=lambda: now[0])
+    told.started(1, {})
+    told.started(2, {})
+    assert shown[("busy_share", "")] == 1.0
     now[0] = 5.0
-    metrics.ended(1, TrialState.COMPLETE, TrialReport(r_mean=45.0), "")
-    metrics.started(3, {})
-    metrics.ended(3, TrialState.FAIL, TrialReport(), "ValueError: no")
-    return metrics
-
-
-@pytest.mark.slow
-def test_ray_serves_them_to_prometheus(metrics):
-    port = ray.nodes()[0]["MetricsExportPort"]
-    wanted = {"complete": 2, "fail": 1, "running": 1, "pruned": 0}
-    end = time.monotonic() + 60
-    while True:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            served = answer.read().decode()
-        rows = dict(re.findall(r'^ray_raydd_trials\{.*?state="(\w+)".*\} (\S+)$', served, re.MULTILINE))
-        if rows and {state: float(rows[state]) for state in wanted} == wanted:
-            break
-        assert time.monotonic() < end, [row for row in served.splitlines() if "raydd" in row]
-        time.sleep(1)
-    for name, value in (("busy_share", 0.5), ("best_r_mean", 45.0), ("slot_seconds", 5.0)):
-        assert float(re.search(rf"^ray_raydd_{name}\{{.*\}} (\S+)$", served, re.MULTILINE)[1]) == value
+    told.ended(1, TrialState.COMPLETE, TrialReport(r_mean=45.0), "")
+    told.started(3, {})
+    told.ended(3, TrialState.FAIL, TrialReport(), "ValueError: no")
+    told.started(4, {})
+    told.ended(4, TrialState.FAIL, TrialReport(again=True), "PlaceError: no answer")
+    states = {state: value for (name, state), value in shown.items() if name == "trials"}
+    assert states == {"complete": 2, "pruned": 0, "diverged": 0, "fail": 1, "running": 1}
+    assert shown[("busy_share", "")] == 0.5
+    assert shown[("best_r_mean", "")] == 45.0
+    assert shown[("slot_seconds", "")] == 5.0
 
 
 def test_the_board_asks_for_what_is_served():
-    code = Path(Metrics.__init__.__code__.co_filename).read_text()
     asked = set(re.findall(r"ray_(raydd_\w+)", BOARD.read_text()))
-    assert asked == set(re.findall(r'Gauge\("(\w+)"', code))
+    assert asked == set(re.findall(r'Gauge\("(\w+)"', Path(metrics.__file__).read_text()))
