@@ -11,12 +11,13 @@ from search_spaces import load_space
 OBJECTIVES = ("r_mean", "seconds", "bytes")
 
 
-def searched(trials: int, objectives: tuple[str, ...] = OBJECTIVES, sampler=None) -> optuna.Study:
+def searched(trials: int, objectives: tuple[str, ...] = OBJECTIVES, sampler=None, storage=None) -> optuna.Study:
     """A study of RepBlend's space; the image rate matters most, every fourth weak trial is stopped, some fail."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = load_space("repblend")
     study = optuna.create_study(
         directions=[studies.DIRECTIONS[name] for name in objectives],
+        storage=storage,
         sampler=sampler or optuna.samplers.RandomSampler(seed=0),
     )
     study.set_user_attr("base", {"sweep.objectives": list(objectives), "distill.pairs": load().distill.pairs})

@@ -57,13 +57,14 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
     try:
         yield
     except KeyboardInterrupt:
-        if lost.is_set():
-            raise _taken(study) from None
-        raise
+        if not lost.is_set():
+            raise
     finally:
         left.set()
         thread.join()
         _replace(study, mark, _FREE)
+    if lost.is_set():  # where a shell started this process in the background, no interrupt came
+        raise _taken(study)
 
 
 def is_driven(study: optuna.Study) -> bool:

@@ -16,7 +16,7 @@ from raydd.config import Config, SweepConfig
 from raydd.cost.bytes import trial_bytes
 from raydd.cost.seconds import core_speed, expert_seconds, pixel_seconds, trial_seconds
 from raydd.errors import ConfigError
-from raydd.protocols import Workbench, open_workbench, trial_settings
+from raydd.protocols import Workbench, cached, open_workbench, trial_settings
 from raydd.secrets_hidden import hide_password
 from raydd.settings import with_settings
 from raydd.terminal.text import duration
@@ -160,7 +160,7 @@ def sharing_experts(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
 
 
 def _final_seconds(work: Workbench[Any]) -> float:
-    if work.config.sweep.gpus or work.config.distill.protocol == "encoder":
+    if work.config.sweep.gpus or "images" not in cached(work.config):
         return math.nan
     return pixel_seconds(work.config) if work.config.sweep.finalists else 0.0
 

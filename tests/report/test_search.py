@@ -110,6 +110,7 @@ def test_the_page_says_how_well_each_rung_foretold_the_end():
     study, settings = searched(0, ("r_mean",)), SweepConfig(pruner="none")
     for score in (10.0, 20.0, 30.0):
         trial = study.ask()
+        trial.set_user_attr("settings", {})
         for rung in settings.rungs:
             Pruning(study, settings).stops(trial, TrialReport(rung=rung, r_mean=score if rung > 5 else -score))
         study.tell(trial, score)

@@ -9,13 +9,13 @@ from raydd.tuning.lease import driving
 
 
 def shown(study: optuna.Study, rows: int) -> list[str]:
-    console = Console(file=io.StringIO(), width=300)
+    console = Console(file=io.StringIO(), width=400)
     console.print(picture(study, "none", rows))
     return console.file.getvalue().splitlines()
 
 
-def test_running_trials_stand_first_and_the_latest_after_them():
-    study = searched(60, ("r_mean",))
+def test_running_trials_stand_first_and_the_latest_after_them(tmp_path):
+    study = searched(60, ("r_mean",), storage=f"sqlite:///{tmp_path}/study.db")
     trial = study.ask()
     trial.set_user_attr("settings", {"distill.image_lr": 0.25})
     with driving(study):

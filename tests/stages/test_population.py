@@ -81,7 +81,7 @@ def test_records_and_points_are_those_of_each_alone(config: Config, store: Store
 
 
 def test_a_diverging_one_ends_alone(config: Config, store: Store) -> None:
-    works = opened(config, store, [{}, {"distill.start_rate": 1e9}, {"distill.seed": 1}])
+    works = opened(config, store, [{}, {"distill.start_rate": 1e6}, {"distill.seed": 1}])
     told = dict(distil_together(works))
     assert isinstance(told[1], NonFiniteError)
     record = stages.synthetic_record(works[1])
