@@ -7,15 +7,14 @@ from typing import Any
 from ray import tune
 
 from raydd import stages
-from raydd.cluster.claims import Claimant, share_making
+from raydd.cluster.claims import shared_work
 from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, ScoresOnVal
-from raydd.place import open_store, use_threads
-from raydd.protocols import Listings, Opened, Workbench, changed, open_workbench, trial_settings
+from raydd.protocols import Listings, Workbench, changed, trial_settings
 from raydd.settings import with_settings
 
 CURVE_PERCENT = 5  # of a trial's steps between two points of its curve, or less where rungs are closer
@@ -35,10 +34,7 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
     """
     try:
         config = with_settings(base, {**trial["settings"], **trial_settings(base)})
-        use_threads(config.place)
-        with Claimant(claims, f"trial {trial['number']}") as claimant:
-            work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
-            share_making(work, claimant)
+        with shared_work(config, f"trial {trial['number']}", listings, claims) as work:
             for report in distillation_reports(work, trial["passed"]):
                 tune.report(report.from_here(work.device).as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on

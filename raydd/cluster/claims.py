@@ -16,9 +16,11 @@ from typing import Any, Self
 import ray
 
 from raydd.cluster.graceful_exit import exit_waits
+from raydd.config import Config
 from raydd.distill.trajectories import Trajectories
+from raydd.place import open_store, use_threads
 from raydd.progress import Leave
-from raydd.protocols import Workbench
+from raydd.protocols import Listings, Opened, Workbench, open_workbench
 from raydd.store import fingerprint
 
 NAMESPACE = "raydd"
@@ -159,6 +161,23 @@ def open_claims(store_root: str) -> Any:
 
 
 WAIT_SECONDS = 1.0  # between two looks at what others are making
+
+
+@contextlib.contextmanager
+def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> Iterator[Workbench[Any]]:
+    """The workbench of a Ray worker, with what a distillation reads in the store.
+
+    Args:
+        config: all settings, places spelt out.
+        who: what it is for, in words for the terminal.
+        listings: the data sets that the driver has read, so that no worker asks a reader.
+        claims: handle of `Claims`' actor.
+    """
+    use_threads(config.place)
+    with Claimant(claims, who) as claimant:
+        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
+        share_making(work, claimant)
+        yield work
 
 
 def share_making(work: Workbench[Any], claimant: Claimant) -> None:

@@ -7,14 +7,17 @@ import signal
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import ray
 from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
 
 from raydd.errors import ConfigError
+
+Item = TypeVar("Item")
 
 OBJECT_STORE_BYTES = 128 * 2**20  # small: what trials share lies in the store's files, mapped into memory
 _LONGEST_FOLDER = 40  # characters; Ray puts sockets below it, whose paths end at 107
@@ -130,6 +133,31 @@ def share_of_node(cpus: float, count: int) -> float:
     """CPU cores for each of `count` tasks: a single machine is shared out whole, elsewhere each has `cpus`."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     return max(cpus, nodes[0] // count) if len(nodes) == 1 else cpus
+
+
+def outcomes(
+    waiting: Mapping[ray.ObjectRef, Item], on_wait: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Item, Any, str]]:
+    """What becomes of tasks that run side by side, in the order in which they end.
+
+    Args:
+        waiting: what each task is for; no task gives None.
+        on_wait: called about once a second, and before what has ended is told.
+
+    Yields:
+        What the task is for, and its result, or None and the reason why it failed.
+    """
+    left = dict(waiting)
+    while left:
+        ready, _ = ray.wait(list(left), timeout=1.0)
+        on_wait()
+        for reference in ready:
+            item = left.pop(reference)
+            try:
+                result, reason = ray.get(reference), ""
+            except RayError as error:  # the stage's own error comes wrapped in one of Ray's
+                result, reason = None, reason_of(error)
+            yield item, result, reason
 
 
 def reason_of(error: RayError) -> str:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from rich.console import Console
 from rich.table import Table
 
 from raydd.cluster.claims import Claimant, open_claims, share_making
-from raydd.cluster.connect import cluster, reason_of
+from raydd.cluster.connect import cluster, outcomes
 from raydd.cluster.worker_settings import settled, without_passwords
 from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.compare.table import write_comparison
@@ -175,17 +174,14 @@ def _make(
     shared = {cell: dataclasses.replace(cell, config=without_passwords(cell.config)) for cell in work}
     waiting = {_task(cell).remote(shared[cell], opened.listings, claims): cell for cell in work}
     with _telling(work, console) as ended:
-        while waiting:
-            ready, _ = ray.wait(list(waiting), timeout=1.0)
-            for reference in ready:
-                cell = waiting.pop(reference)
-                try:
-                    rows[cell] = ray.get(reference)
-                except RayError as error:  # the stage's own error comes wrapped in one of Ray's
-                    failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs"] = reason_of(error)
-                    console.print(f"{cell.name}, {cell.pairs} pairs failed: {reason_of(error)}", markup=False)
-                ended(cell, rows.get(cell))
-                write_comparison([rows[cell] for cell in cells if cell in rows], failed, folder)
+        for cell, row, reason in outcomes(waiting):
+            if reason:
+                failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs"] = reason
+                console.print(f"{cell.name}, {cell.pairs} pairs failed: {reason}", markup=False)
+            else:
+                rows[cell] = row
+            ended(cell, row)
+            write_comparison([rows[cell] for cell in cells if cell in rows], failed, folder)
     return [rows[cell] for cell in cells if cell in rows], failed
 
 

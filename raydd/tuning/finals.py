@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from raydd import stages
-from raydd.cluster.claims import Claimant, share_making
-from raydd.cluster.connect import reason_of
+from raydd.cluster.claims import shared_work
+from raydd.cluster.connect import outcomes
 from raydd.config import Config
 from raydd.evaluate.significance import spearman
-from raydd.place import open_store, use_threads
-from raydd.protocols import Listings, Opened, open_workbench
+from raydd.protocols import Listings
 from raydd.settings import with_settings
 
 RESTARTS = 2  # of a final whose process or node died
@@ -86,28 +84,16 @@ def run_finals(
     task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpus, max_retries=RESTARTS)(score_finalist)
     waiting = {task.remote(base, candidate, listings, claims): candidate for candidate in candidates}
     finalists: list[Finalist] = []
-    while waiting:
-        ready, _ = ray.wait(list(waiting), timeout=1.0)
-        on_wait()
-        for reference in ready:
-            candidate = waiting.pop(reference)
-            try:
-                finalist = ray.get(reference)
-            except RayError as error:  # the stage's own error comes wrapped in one of Ray's
-                on_end(candidate, None, reason_of(error))
-            else:
-                finalists.append(finalist)
-                on_end(candidate, finalist, "")
+    for candidate, finalist, reason in outcomes(waiting, on_wait):
+        finalists += [finalist] if finalist else []
+        on_end(candidate, finalist, reason)
     return sorted(finalists, key=lambda finalist: (-finalist.r_mean, finalist.number))
 
 
 def score_finalist(base: Config, candidate: Candidate, listings: Listings, claims: Any) -> Finalist:
     """Make a candidate's synthetic set and score it on val and test; runs in a Ray worker."""
     config = with_settings(base, candidate.settings)
-    use_threads(config.place)
-    with Claimant(claims, f"final {candidate.number}") as claimant:
-        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
-        share_making(work, claimant)
+    with shared_work(config, f"final {candidate.number}", listings, claims) as work:
         val, test = stages.synthetic_scores(work, "val"), stages.synthetic_scores(work, "test")
         record = stages.synthetic_record(work)
     return Finalist(

@@ -12,15 +12,13 @@ from typing import Any
 
 import optuna
 import ray
-from ray.exceptions import RayError
 
 from raydd import stages
-from raydd.cluster.claims import Claimant, share_making
-from raydd.cluster.connect import reason_of
+from raydd.cluster.claims import shared_work
+from raydd.cluster.connect import outcomes
 from raydd.config import Config
 from raydd.evaluate.retrieval import TRIAL_SEEDS
-from raydd.place import open_store, use_threads
-from raydd.protocols import Listings, Opened, open_workbench, trial_settings
+from raydd.protocols import Listings, trial_settings
 from raydd.settings import with_settings
 from raydd.tuning.finals import RESTARTS, Candidate
 
@@ -83,20 +81,15 @@ def draw_again(
         for draw in range(1, draws + 1)
     }
     found: dict[int, dict[int, float]] = {}
-    failed: set[int] = set()
-    while waiting:
-        ready, _ = ray.wait(list(waiting), timeout=1.0)
-        on_wait()
-        for reference in ready:
-            number, draw = waiting.pop(reference)
-            try:
-                found.setdefault(number, {})[draw] = ray.get(reference)
-            except RayError as error:
-                failed.add(number)
-                say(f"trial {number} failed when it was drawn again: {reason_of(error)}")
-            if number not in failed and len(found[number]) == draws:
-                known[number] = [found[number][one] for one in sorted(found[number])]
-                study.set_user_attr(_DRAWS, {str(one): scores for one, scores in known.items()})
+    for (number, draw), r_mean, reason in outcomes(waiting, on_wait):
+        if reason:
+            say(f"trial {number} failed when it was drawn again: {reason}")
+            continue
+        scores = found.setdefault(number, {})
+        scores[draw] = r_mean
+        if len(scores) == draws:  # none of them failed
+            known[number] = [scores[one] for one in sorted(scores)]
+            study.set_user_attr(_DRAWS, {str(one): scores for one, scores in known.items()})
 
 
 def score_draw(
@@ -105,9 +98,6 @@ def score_draw(
     """Val r_mean of a trial with other start pairs, minibatches and students; runs in a Ray worker."""
     config = with_settings(base, {**settings, **trial_settings(base)})
     config = with_settings(config, {"distill.seed": config.distill.seed + draw})
-    use_threads(config.place)
-    with Claimant(claims, f"trial {number}, draw {draw}") as claimant:
-        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
-        share_making(work, claimant)
+    with shared_work(config, f"trial {number}, draw {draw}", listings, claims) as work:
         students = range(draw * TRIAL_SEEDS, (draw + 1) * TRIAL_SEEDS)
         return stages.score_students(work, stages.final_synthetic(work), split="val", seeds=students).mean["r_mean"]

@@ -8,6 +8,7 @@ import torch
 
 import raydd
 from raydd import stages
+from raydd.cluster import claims
 from raydd.cluster.claims import share_making
 from raydd.cluster.trial_report import TrialReport
 from raydd.place import open_store
@@ -47,7 +48,7 @@ class Alone:
 def reported(monkeypatch):
     reports = []
     monkeypatch.setattr(distill.tune, "report", lambda result: reports.append(TrialReport.of(result)))
-    monkeypatch.setattr(distill, "Claimant", lambda ledger, holder: Alone())
+    monkeypatch.setattr(claims, "Claimant", lambda ledger, holder: Alone())
     return reports
 
 
