@@ -265,10 +265,10 @@ def retry_failed(study: optuna.Study) -> int:
 
 
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
-    """Complete trials, the best val r_mean first; of equal ones the earlier."""
+    """Complete trials, the best val r_mean first; of equal ones the earlier, by the number first tried under."""
     place = list(objectives).index("r_mean")
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(complete, key=lambda trial: (-trial.values[place], trial.number))
+    return sorted(complete, key=lambda trial: (-trial.values[place], identity(trial)))
 
 
 def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
