@@ -30,7 +30,7 @@ MATTER: Mapping[str, Sequence[str]] = {
     ),
     "run": (
         *(*_DATA, *_ENCODERS),
-        *("distill.method", "distill.pairs", "distill.space", "distill.steps", "evaluate.split"),
+        *("distill.method", "distill.pairs", "distill.images", "distill.steps", "evaluate.split"),
     ),
     "features": (
         *_DATA,
@@ -46,7 +46,7 @@ MATTER: Mapping[str, Sequence[str]] = {
         *("experts.count", "experts.epochs", "experts.lr", "experts.batch_size", "place.device"),
     ),
     "distill": (
-        *("data.reader", "data.root", "distill.method", "distill.pairs", "distill.space", "distill.steps"),
+        *("data.reader", "data.root", "distill.method", "distill.pairs", "distill.images", "distill.steps"),
         *("distill.student_steps", "distill.target_epochs", "distill.image_lr", "distill.seed"),
     ),
     "evaluate": (
@@ -55,12 +55,12 @@ MATTER: Mapping[str, Sequence[str]] = {
     ),
     "sweep": (
         *("sweep.name", "sweep.space", "sweep.trials", "sweep.hours", "sweep.at_once", "sweep.gpus"),
-        *("sweep.finalists", "sweep.pruner", "distill.space", "place.ray"),
+        *("sweep.finalists", "sweep.pruner", "distill.images", "place.ray"),
     ),
     "report": ("sweep.name", "evaluate.split", *_PLACE, "place.study", "place.mlflow"),
     "compare": (
-        *("compare.name", "compare.methods", "compare.pairs", "compare.data", "compare.trials", "compare.protocol"),
-        *("distill.space", "distill.steps", "evaluate.seeds", "place.ray"),
+        *("compare.name", "compare.methods", "compare.pairs", "compare.data", "compare.trials", "compare.choice"),
+        *("distill.images", "distill.steps", "evaluate.seeds", "place.ray"),
     ),
     "export": ("data.root", *_PLACE, "place.device"),
     "search": ("students.epochs", *_PLACE, "place.device"),
@@ -69,7 +69,7 @@ MATTER: Mapping[str, Sequence[str]] = {
     "verify": _PLACE,
     "doctor": (
         *(*_DATA, *_ENCODERS),
-        *("distill.pairs", "distill.space", "distill.protocol", "place.device", "place.home"),
+        *("distill.pairs", "distill.images", "distill.protocol", "place.device", "place.home"),
     ),
 }
 """The settings that `raydd COMMAND --help` shows, ten at most."""
@@ -79,7 +79,7 @@ EXAMPLES: Mapping[str, str] = {
     "run": "raydd run --config flickr8k.yaml --distill.pairs 200 --json out.json",
     "features": "raydd features --config coco.yaml --workers 8",
     "experts": "raydd experts --config flickr8k.yaml --experts.count 20",
-    "distill": "raydd distill --config flickr8k.yaml --distill.space features",
+    "distill": "raydd distill --config flickr8k.yaml --distill.images features",
     "evaluate": "raydd evaluate --set FOLDER --evaluate.encoders efficientnet-lite1",
     "sweep": "raydd sweep --config flickr8k.yaml --sweep.trials 24 --dry-run",
     "report": "raydd report                    # on the latest sweep",

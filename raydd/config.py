@@ -146,11 +146,11 @@ class DistillConfig:
     protocol: Literal["heads", "encoder"] = "heads"
     """What experts and students train: both projection heads on frozen encoders (protocol B, as RepBlend publishes it),
     or the whole image encoder, without a head of its own, and the text head, from pixels (protocol A, as MTT-VL,
-    TESLA-VL and LoRS do), which learns pixels alone (`distill.space`)."""
+    TESLA-VL and LoRS do), which learns pixels alone (`distill.images`)."""
     pairs: int = 99
     """Number of synthetic pairs N. Published budgets of 100, 200 and 500 are 99, 199 and 499: a learned similarity
     matrix costs one pair."""
-    space: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
+    images: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
     """What is learned of the images: features; features-then-pixels, which then searches for pixels that have these
     features; or pixels, as published."""
     start: Literal["random", "herding", "k-center", "forgetting"] = "random"
@@ -238,7 +238,7 @@ class DistillConfig:
         _require(0 <= self.momentum < 1, "distill.momentum", self.momentum, "0 or more and under 1")
         if self.protocol == "encoder":  # no image features are cached: none to learn, to select by, or to draw noise as
             rule = "under distill.protocol encoder"
-            _require(self.space == "pixels", "distill.space", self.space, f"pixels {rule}")
+            _require(self.images == "pixels", "distill.images", self.images, f"pixels {rule}")
             _require(self.start == "random", "distill.start", self.start, f"random {rule}")
             _require(self.blend != "noise", "distill.blend", self.blend, f"none, beta or fixed {rule}")
 
@@ -364,7 +364,7 @@ class SweepConfig:
     draws: int = 2
     """New draws of each of them."""
     finalists: int = 2
-    """Number of best trials that are run again in `distill.space` with all student seeds and scored on test."""
+    """Number of best trials that are run again in `distill.images` with all student seeds and scored on test."""
     sampler: str = "auto"
     """What draws the settings of the next trial: auto (a Gaussian process among neighbours of the best trials; tpe with
     several objectives), Optuna's tpe, gp, cmaes or random, or your own, FILE.py:NAME or module:NAME."""
@@ -412,20 +412,20 @@ class CompareConfig:
     pairs: tuple[int, ...] = (99, 199, 499)
     """Synthetic pairs N of each table. A selection gets one pair more, which the others pay for their similarity."""
     data: tuple[str, ...] = ()
-    """YAML files, one a data set or a protocol, whose settings win over all others; empty is these settings alone."""
+    """YAML files, one a data set, whose settings win over all others; empty is these settings alone."""
     trials: int = 12
     """Trials in which each method is tuned on val at the first of `compare.pairs`; its settings serve the other pairs.
     0 takes the settings as they are."""
     published: bool = True
     """Also a row of each tuned method at its published settings, those that hold whatever is learned."""
-    protocol: Literal["held-out", "published"] = "held-out"
+    choice: Literal["held-out", "published"] = "held-out"
     """held-out: nothing is chosen on the scored split. published: learned learning rates unscaled, and the best of six
     checks on the scored split; such rows are marked."""
 
     @property
     def as_published(self) -> bool:
-        """Whether students are chosen by the published protocol."""
-        return self.protocol == "published"
+        """Whether students are chosen as the published code chooses them."""
+        return self.choice == "published"
 
     def __post_init__(self) -> None:
         check_numbers("compare", self)

@@ -25,7 +25,7 @@ _ENCODERS = {
 }
 
 _SCRIPTS = {
-    "distill.space": "pixels",
+    "distill.images": "pixels",
     "distill.steps": 3000,
     "distill.steps_per_encoding": 1,
     "distill.student_steps": 8,
@@ -95,7 +95,7 @@ _PLAIN_PIXELS = Preset(
     "Plain matching on pixels that move little: minutes, and images that other encoders can use too",
     {
         "experts.count": 4,
-        "distill.space": "pixels",
+        "distill.images": "pixels",
         "distill.steps": 60,
         "distill.steps_per_encoding": 6,
         "distill.student_steps": 8,

@@ -32,8 +32,11 @@ _PATHS = (
 )
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
+# What settings were called before. Users are told the name of today; records are read under it.
+RENAMED: Mapping[str, str] = {"distill.space": "distill.images", "compare.protocol": "compare.choice"}
+
 # Defaults of a protocol, where they cannot be those of the heads'.
-_PROTOCOLS: Mapping[str, Mapping[str, Any]] = {"encoder": {"distill.space": "pixels"}}
+_PROTOCOLS: Mapping[str, Mapping[str, Any]] = {"encoder": {"distill.images": "pixels"}}
 
 
 def load(
@@ -262,6 +265,8 @@ def _preset(name: str | None) -> Mapping[str, Any]:
 
 
 def _nearest_setting(name: str, known: Mapping[str, Any]) -> str:
+    if name in RENAMED:
+        return f"Its name is {RENAMED[name]} now, with the same values."
     section = name.partition(".")[0]
     inside = [item for item in known if item.startswith(f"{section}.")]
     return nearest(name, inside or known)

@@ -49,6 +49,6 @@ def attack(*arguments: object) -> Said:
 
 def flags(root: Path, home: Path, **changed: object) -> list[str]:
     """The settings of a run of a second as flags; `changed` by dotted names with _ for the dot, once."""
-    settings = {**TINY, "data.root": root, "place.home": home, "distill.space": "features", "place.mlflow": "none"}
+    settings = {**TINY, "data.root": root, "place.home": home, "distill.images": "features", "place.mlflow": "none"}
     settings |= {name.replace("_", ".", 1): value for name, value in changed.items()}
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]

@@ -62,14 +62,14 @@ class Made:
 
 @cache
 def made_set(space: str = "features-then-pixels", protocol: str = "heads") -> Made:
-    """The set in a temporary home; `space` as in `distill.space`, `protocol` as in `distill.protocol`."""
+    """The set in a temporary home; `space` as in `distill.images`, `protocol` as in `distill.protocol`."""
     home = Path(mkdtemp(prefix="raydd-made-"))
     config = load(
         settings={
             **SETTINGS,
             **(TRAINED if protocol == "encoder" else {}),
             "data.root": str(write_pictures(home / "tiny")),
-            "distill.space": space,
+            "distill.images": space,
             "place.home": str(home),
         }
     )
@@ -88,7 +88,7 @@ def flags(made: Made, *more: str) -> list[str]:
     given = {
         **SETTINGS,
         "data.root": made.config.data.root,
-        "distill.space": made.config.distill.space,
+        "distill.images": made.config.distill.images,
         "place.home": str(made.home),
     }
     return [part for name, value in given.items() for part in (f"--{name}", str(value))] + [*more]

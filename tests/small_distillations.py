@@ -15,7 +15,7 @@ from raydd.distill.image_variables import ImageVariable, LearnedFeatures, Learne
 from raydd.distill.selections.random_pairs import random_captions
 from raydd.distill.synthetic import SyntheticSet, start_of
 
-BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, target_epochs=2, space="features")
+BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, target_epochs=2, images="features")
 
 
 def spread_of(split: Split) -> Spread:
@@ -67,7 +67,7 @@ class TinyEncoder(nn.Module):
 
 
 def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1) -> Distillation:
-    config = replace(BASE, space="pixels", image_lr=0.1, steps_per_encoding=every)
+    config = replace(BASE, images="pixels", image_lr=0.1, steps_per_encoding=every)
     pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     start = replace(begun(split, config), pixels=pixels)
     image = LearnedPixels(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch, spread_of(split))

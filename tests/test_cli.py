@@ -15,7 +15,7 @@ from raydd.settings import flatten, load
 SETTINGS_FILE = """\
 data: {reader: flat-json, root: DIR, name: flickr8k}
 encoders: {image: efficientnet-lite0, text: minilm}
-distill: {method: repblend, pairs: 99, space: features-then-pixels}    # or pixels, features
+distill: {method: repblend, pairs: 99, images: features-then-pixels}    # or pixels, features
 evaluate: {split: test, seeds: 5, baselines: [random, full]}
 """
 
@@ -120,7 +120,7 @@ def test_help_needs_neither_torch_nor_ray():
 def test_a_file_of_settings_is_read(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     config = settings_printed(capsys, tmp_path, "--config", file)
     assert (config.data.reader, config.data.root, config.data.name) == ("flat-json", "DIR", "flickr8k")
-    assert (config.distill.pairs, config.distill.space) == (99, "features-then-pixels")
+    assert (config.distill.pairs, config.distill.images) == (99, "features-then-pixels")
     assert (config.evaluate.seeds, config.evaluate.baselines) == (5, ("random", "full"))
 
 
@@ -161,7 +161,7 @@ def test_a_wrong_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
     [
         (["--distil.pairs", 50], "--distill.pairs"),
         (["--distill.pairs", "many"], "--distill.pairs"),
-        (["--distill.space", "pixel"], "features-then-pixels"),
+        (["--distill.images", "pixel"], "features-then-pixels"),
         (["--distill.pairs", 4], "raydd: distill.rank is 10, but must be 1 to distill.pairs, 4."),
         (["--distill.method", "repblent"], "Did you mean 'repblend'?"),
         (["--preset", "repblend-flickr30k"], "Did you mean 'repblend-flickr30k-"),
@@ -180,7 +180,7 @@ def test_a_mistake_in_the_flags_is_told_shortly(arguments: list, said: str, caps
         ("distil: {pairs: 9}", "there is no section 'distil'. Did you mean 'distill'?"),
         ("distill: {pair: 9}", "There is no setting 'distill.pair'. Did you mean 'distill.pairs'?"),
         ("distill: {pairs: many}", "distill.pairs is 'many': input should be a valid integer"),
-        ("distill: {space: pixel}", "distill.space is 'pixel': input should be 'features-then-pixels'"),
+        ("distill: {images: pixel}", "distill.images is 'pixel': input should be 'features-then-pixels'"),
         ("distill: 9", "the section distill must hold settings, not 9."),
         ("[1, 2]", "must hold sections such as `data:`, not a list."),
         ("a: [", "is not YAML"),

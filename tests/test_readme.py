@@ -52,7 +52,7 @@ def test_its_settings_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "flickr8k.yaml").write_text(text)
     config = load(tmp_path / "flickr8k.yaml")
     assert (config.data.reader, config.data.root, config.data.name) == ("flat-json", "/data/flickr8k", "flickr8k")
-    assert (config.distill.pairs, config.distill.space, config.evaluate.seeds) == (99, "features-then-pixels", 5)
+    assert (config.distill.pairs, config.distill.images, config.evaluate.seeds) == (99, "features-then-pixels", 5)
 
 
 def test_its_numbers_are_those_of_the_results_page():

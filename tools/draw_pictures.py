@@ -58,7 +58,7 @@ def draw_pairs(sweep: str) -> Path:
     stage, name = final["record"].split("/")
     synthetic = set_of_record(Record(store, stage, name, {}, {})).synthetic
     if synthetic.pixels is None:
-        sys.exit(f"The sweep {sweep} has no pictures. Run it with distill.space features-then-pixels.")
+        sys.exit(f"The sweep {sweep} has no pictures. Run it with distill.images features-then-pixels.")
     train = raydd.open(config, store).data.train
     images = [train.images[index] for index in synthetic.start_images.tolist()]
     start = open_pixels(images, synthetic.pixels.shape[-1]).numpy()

@@ -35,7 +35,7 @@ PUBLISHED = DistillConfig(
     text_lr=1e-3,
     similarity_lr=1e-3,
     rate_lr=1e-4,
-    space="features",
+    images="features",
 )
 _EXPERTS = 4
 _STORED_EPOCHS = 11  # snapshots in a published file: the start and 10 epochs

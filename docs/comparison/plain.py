@@ -1,6 +1,6 @@
 """Plain matching alone: spaces of one's own, narrower than `mtt_vl`, for longer trials.
 
-raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:features --distill.space features
+raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:features --distill.images features
 raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:pixels
 """
 

@@ -1,6 +1,6 @@
 """The best plain setting from other start pairs: what the draw of a start is worth, and the best of several on val.
 
-raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/starts.py:space --distill.space features \
+raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/starts.py:space --distill.images features \
   --distill.range-pull 0
 raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/starts.py:space
 """

@@ -101,10 +101,10 @@ def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
         return ""
     from raydd.protocols import trial_settings
 
-    final, space = found.finalists[0], found.config.distill.space
+    final, images = found.finalists[0], found.config.distill.images
     before, after = (
         "as features" if which == "features" else "as images"
-        for which in (trial_settings(found.config).get("distill.space", space), space)
+        for which in (trial_settings(found.config).get("distill.images", images), images)
     )
     val, test = (rows["r_mean"]["mean"] for rows in (final.val, final.test))
     place = "the best" if final.cheap == max(found.scores.values()) else "one"

@@ -138,7 +138,7 @@ def _sweep_of(base: Config, method: str, data: str) -> Config:
     """The sweep that tunes a method. Its name holds what all trials share, so changed settings begin another one."""
     config = cell_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
     shared = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
-    del shared["distill.space"]
+    del shared["distill.images"]
     mark = fingerprint("compare", 1, shared, {})[:6]
     return with_settings(
         dataclasses.replace(config, compare=CompareConfig()),
@@ -272,7 +272,7 @@ def _plan(
             )
         if compare.trials and not base.compare.trials:
             table.add_row("not tuned", f"{name}: methods run as the settings say, since a trial takes as long as a row")
-    table.add_row("students", f"{compare.protocol}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
+    table.add_row("students", f"{compare.choice}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
     if known:
         left = [cell for cell in cells if not is_made(cell, work_of(cell))]
         seconds = sum(_seconds(cell, work_of(cell)) for cell in left)

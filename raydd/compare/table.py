@@ -141,7 +141,7 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
             "variant": cell.variant,
             "made by": "raydd",
             "protocol": trains(cell.config),
-            "students": cell.config.compare.protocol,
+            "students": cell.config.compare.choice,
             "image encoder": cell.config.encoders.image,
             "text encoder": cell.config.encoders.text,
             "split": cell.config.evaluate.split,
@@ -184,7 +184,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     ]
     notes.append(f"Table written by raydd {code_version()}.")
     if any(row.cell.config.compare.as_published for row in rows):
-        notes.append(f"{MARK} by the published protocol: the best of six checks on the scored split itself.")
+        notes.append(f"{MARK} chosen as published: the best of six checks on the scored split itself.")
     return notes
 
 

@@ -93,9 +93,9 @@ def memory_bytes(
         workers: processes beside this one that encode.
     """
     per_image = _FORWARD * 3 * size * size * _SINGLE
-    if config.distill.space != "features":
+    if config.distill.images != "features":
         per_image = max(per_image, int(_BACKWARD * graph))
-    kept = min(KEPT_BYTES, config.distill.pairs * graph) if config.distill.space == "pixels" else 0
+    kept = min(KEPT_BYTES, config.distill.pairs * graph) if config.distill.images == "pixels" else 0
     heads = heads_bytes(config, image_width, text_width, students=max(config.evaluate.seeds, FITTED_AT_ONCE))
     return _PROCESS + workers * _WORKER + kept + max(images * per_image, heads)
 

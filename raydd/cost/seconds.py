@@ -62,9 +62,9 @@ def pixel_seconds(config: Config) -> float:
         ConfigError: the image encoder cannot be loaded.
     """
     distill = config.distill
-    if distill.space == "features":
+    if distill.images == "features":
         return 0.0
-    found = distill.space == "features-then-pixels"
+    found = distill.images == "features-then-pixels"
     passes = config.pixels.steps if found else math.ceil(distill.steps / distill.steps_per_encoding)
     return passes * distill.pairs * image_seconds(config.encoders, images_at_once(config.place, "cpu"))
 

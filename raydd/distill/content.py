@@ -32,8 +32,10 @@ _NEUTRAL: Mapping[str, Any] = {
     "steps_per_encoding": 1,
     "seed": 0,
 }
+# Names that settings had when the first records were named by them. A record's name keeps them for good.
+_FIRST_NAMES: Mapping[str, str] = {"images": "space"}
 _ALWAYS = (
-    *("pairs", "space", "start", "steps", "student_steps", "minibatch_order", "max_start_epoch", "target_epochs"),
+    *("pairs", "images", "start", "steps", "student_steps", "minibatch_order", "max_start_epoch", "target_epochs"),
     *("blend", "similarity", "loss", "matched", "gradient", "optimizer", "momentum", "schedule", "fit_rates", "seed"),
     *("image_lr", "text_lr", "rate_lr", "start_rate"),
 )
@@ -66,6 +68,8 @@ def distillation_content(distill: DistillConfig, of_image: Collection[str]) -> d
     read = [*_ALWAYS, *_BLENDED[distill.blend], *_SIMILAR[distill.similarity], *of_image]
     if distill.matched == "both-heads":
         read.append("merged")  # one network alone is its own sum
-    content = {name: getattr(distill, name) for name in read} | {"minibatch": distill.minibatch_size}
+    content = {_FIRST_NAMES.get(name, name): getattr(distill, name) for name in read} | {
+        "minibatch": distill.minibatch_size
+    }
     content |= named_loss(distill.loss)
     return {name: value for name, value in content.items() if name not in _NEUTRAL or _NEUTRAL[name] != value}

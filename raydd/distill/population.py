@@ -34,7 +34,7 @@ def shape_of(settings: DistillConfig) -> Hashable:
     """
     blend = settings.blend if settings.blend in ("none", "noise") else "some"
     return (
-        (settings.protocol, settings.space, settings.optimizer, settings.gradient),
+        (settings.protocol, settings.images, settings.optimizer, settings.gradient),
         (settings.pairs, settings.minibatch_size, settings.student_steps, blend, settings.loss),
         (settings.similarity, settings.rank if settings.similarity == "low-rank" else 0),
         (settings.matched, settings.merged and settings.matched == "both-heads"),
@@ -82,7 +82,8 @@ class Population:
         """
         if not isinstance(distillation.image, LearnedFeatures):
             raise ConfigError(
-                f"A population learns features, and distill.space is {distillation.config.space!r}. Set it to features."
+                "A population learns features, and distill.images is "
+                f"{distillation.config.images!r}. Set it to features."
             )
         for other in self._slots.values():
             _require_alike(other, distillation)

@@ -72,7 +72,7 @@ def scores_on(split: Literal["val", "test"], seeds: Iterable[dict[str, float]]) 
 
 
 def by_published_choice(scores: Scores | dict[str, float]) -> float:
-    """The r_mean on the scored split, by which the published protocol chooses (`evaluate.choice` best-on-split).
+    """The r_mean on the scored split, by which the published code chooses (`evaluate.choice` best-on-split).
 
     Every row that is chosen so is marked; all else is chosen by `ScoresOnVal.for_choice`.
     """

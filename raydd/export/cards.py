@@ -19,7 +19,7 @@ _LICENCES = {
     "cc3m": ("other", "CC3M: captions free to use with acknowledgement of Google; the photographs are their owners'."),
 }
 _UNKNOWN = ("unknown", "Unknown. Ask who made the data before you pass this on.")
-_SETTINGS = ("method", "space", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
+_SETTINGS = ("method", "images", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
 
 
 def licence_of(data: str, given: str = "") -> tuple[str, str]:

@@ -50,11 +50,11 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
         opened.provenance.require_encoders(config)
         with_pixels = opened.synthetic.pixels is not None
     else:
-        with_pixels = config.distill.space != "features"
+        with_pixels = config.distill.images != "features"
     if not with_pixels and any(_image_of(name) != config.encoders.image for name in config.evaluate.encoders):
         raise RecordError(
             "The set holds image features alone, which no other encoder can read. "
-            "Score one that was made with distill.space pixels or features-then-pixels."
+            "Score one that was made with distill.images pixels or features-then-pixels."
         )
     work = open_workbench(config, store, progress)
     others = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}

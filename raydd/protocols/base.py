@@ -103,7 +103,7 @@ class Workbench(ABC, Generic[Networks]):
     selections: ClassVar[Collection[str]]
     """Selections of real pairs that it can make."""
     image_settings: ClassVar[Mapping[str, Collection[str]]]
-    """Settings of `distill` that not every image variable reads: by `distill.space`, the names of those read there."""
+    """Settings of `distill` that not every image variable reads: by `distill.images`, the names of those read there."""
     side_by_side: ClassVar[bool]
     """Whether students are one batched computation; else they train one after the other."""
     cached: ClassVar[Collection[str]]
@@ -297,7 +297,7 @@ class Workbench(ABC, Generic[Networks]):
             seed=distill.seed,
             similarity=distill.similarity,
             loss=distill.loss,
-            with_pixels=distill.space == "pixels",
+            with_pixels=distill.images == "pixels",
         )
 
     @property

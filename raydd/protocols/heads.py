@@ -55,7 +55,7 @@ class HeadsWorkbench(Workbench[Heads]):
     }
     side_by_side: ClassVar[bool] = True
     cached: ClassVar[Collection[str]] = ("images", "texts")
-    trial_settings: ClassVar[Mapping[str, Any]] = {"distill.space": "features"}  # a hundredth of the pixels' time
+    trial_settings: ClassVar[Mapping[str, Any]] = {"distill.images": "features"}  # a hundredth of the pixels' time
 
     @property
     def features(self) -> Features:
@@ -203,7 +203,7 @@ class HeadsWorkbench(Workbench[Heads]):
         features = self.features
         spread = Spread(features.image_spread, features.image_range)
         image: ImageVariable = LearnedFeatures(spread)
-        if settings.space == "pixels":
+        if settings.images == "pixels":
             encoder = self.image_encoder
             image = LearnedPixels(encoder.module, encoder.pixel_std, self.images_at_once, spread)
         return Distillation(

@@ -33,7 +33,7 @@ def set_page(
         "data": made.data.name,
         "pairs": str(len(opened.synthetic)),
         "encoders": f"{made.encoders.image.name}, {made.encoders.text.name}",
-        "space": str(made.settings["distill.space"]),
+        "images": str(made.settings["distill.images"]),
         **parts.get("facts", {}),
     }
     cost = [

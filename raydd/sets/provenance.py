@@ -7,7 +7,7 @@ code from it.
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
@@ -16,7 +16,7 @@ from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.errors import ConfigError, RecordError
 from raydd.outside import require_trusted
-from raydd.settings import flatten, with_settings
+from raydd.settings import RENAMED, flatten, with_settings
 
 if TYPE_CHECKING:
     from raydd.data import DataSet
@@ -203,6 +203,7 @@ class Provenance:
             RecordError: naming the first field that is missing or wrong, or that contradicts a setting.
         """
         found = checked(cls, value, where)
+        found = replace(found, settings={RENAMED.get(name, name): own for name, own in found.settings.items()})
         for name, own in found._also_settings().items():
             if found.settings.get(name, own) != own:
                 raise RecordError(

@@ -24,7 +24,7 @@ def distill(work: Workbench[Any], *, every: int = 0) -> Iterator[DistillPoint]:
     The last point is the finished set, and its record is then complete; a complete record yields it at once.
 
     Args:
-        work: `distill.space` says what is learned.
+        work: `distill.images` says what is learned.
         every: steps between two points; 0 yields the last one alone.
 
     Raises:
@@ -36,7 +36,7 @@ def distill(work: Workbench[Any], *, every: int = 0) -> Iterator[DistillPoint]:
 
 def _distilled(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
     work.require_enough_pairs()
-    if work.config.distill.space == "features-then-pixels":
+    if work.config.distill.images == "features-then-pixels":
         yield from _features_then_pixels(work, synthetic_record(work), every)
     else:
         yield from match(only_phase(work, every))
@@ -68,13 +68,13 @@ def synthetic_record(work: Workbench[Any]) -> Record:
     """The place of the synthetic set that these settings make."""
     config = work.config
     settings: dict[str, Any] = {
-        **distillation_content(config.distill, work.image_settings[config.distill.space]),
+        **distillation_content(config.distill, work.image_settings[config.distill.images]),
         "temperature": config.experts.temperature,
         "experts": {"count": config.experts.count, "first_seed": config.experts.seed},
         "students": recipe_content(config.students, config.distill.pairs) if config.distill.fit_rates else {},
     }
     upstream = {"experts": work.experts_record.fingerprint}
-    if config.distill.space == "features-then-pixels":
+    if config.distill.images == "features-then-pixels":
         settings["pixels"] = asdict(config.pixels)
         upstream["features_set"] = synthetic_record(_in_features(work)).fingerprint
     return Record.of(work.store, "synthetic", settings, upstream, version=VERSION)
@@ -82,7 +82,7 @@ def synthetic_record(work: Workbench[Any]) -> Record:
 
 def records_of(work: Workbench[Any]) -> list[Record]:
     """A synthetic set's record, after that of the set in features that it came from."""
-    if work.config.distill.space != "features-then-pixels":
+    if work.config.distill.images != "features-then-pixels":
         return [synthetic_record(work)]
     return [synthetic_record(_in_features(work)), synthetic_record(work)]
 
@@ -93,7 +93,7 @@ def collapse_over_steps(record: Record) -> list[dict[str, float]]:
 
 
 def _in_features(work: Workbench[Any]) -> Workbench[Any]:
-    return changed(work, {"distill.space": "features"})
+    return changed(work, {"distill.images": "features"})
 
 
 __all__ = [

@@ -30,7 +30,7 @@ def distil_together(
     came before. One that fails yields its error in place of a last point, and the others go on.
 
     Args:
-        works: workbenches of one `group_of`, on the same data, `distill.space` being features.
+        works: workbenches of one `group_of`, on the same data, `distill.images` being features.
         every: steps between two points of one; 0 yields the last one alone.
         at_once: the most that step together.
         stopped: numbers of workbenches that need not go on. It is looked into after each point, so the caller may add

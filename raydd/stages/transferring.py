@@ -121,7 +121,7 @@ def _moved(work: Workbench[Any], made: MadeSet, photographs: bool) -> SyntheticS
         if pixels is None:
             raise RecordError(
                 "The set holds image features alone, which no other encoder can read. "
-                "Score one that was made with distill.space pixels or features-then-pixels."
+                "Score one that was made with distill.images pixels or features-then-pixels."
             )
         moved = replace(moved, image_features=work.encode_pixels(pixels), pixels=work.fitted_pixels(pixels))
     if encoders.text != made.text_encoder:

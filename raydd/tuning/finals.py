@@ -73,7 +73,7 @@ def run_finals(
     """Run the candidates side by side; gives those that came through, the best on val first, of equal ones the earlier.
 
     Args:
-        base: what the trials shared; `distill.space` and `evaluate.seeds` are the finals'.
+        base: what the trials shared; `distill.images` and `evaluate.seeds` are the finals'.
         candidates: who takes part.
         listings: the data sets that the driver has read.
         claims: handle of the actor of `raydd.cluster.claims`.

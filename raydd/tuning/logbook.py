@@ -91,7 +91,7 @@ class Logbook:
         run.params(params)
         run.tags({**_filters(params, "final"), "sweep": self._config.sweep.name})
         picture = (
-            "figures/synthetic_pairs.png" if params.get("distill.space") != "features" else "figures/similarity.png"
+            "figures/synthetic_pairs.png" if params.get("distill.images") != "features" else "figures/similarity.png"
         )
         run.describe(lambda id: _description(params, finalist.settings, id, picture))
         scores = {
@@ -178,16 +178,16 @@ class Logbook:
 
 
 def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """A run's name: method, pairs, space, and the first searched settings."""
+    """A run's name: method, pairs, what is learned of the images, and the first searched settings."""
     kind = [str(params.get("distill.method", "")), f"{params.get('distill.pairs', '?')} pairs"]
-    kind.append(str(params.get("distill.space", "")))
-    said = {name: value for name, value in settings.items() if name not in ("distill.method", "distill.space")}
+    kind.append(str(params.get("distill.images", "")))
+    said = {name: value for name, value in settings.items() if name not in ("distill.method", "distill.images")}
     return ", ".join([*filter(None, kind), brief(dict(list(said.items())[:NAMED]))])[:_NAME_LENGTH]
 
 
 def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:
     """Tags that MLflow's search filters by: `tags.method = 'repblend'`."""
-    names = {"method": "distill.method", "pairs": "distill.pairs", "space": "distill.space", "data": "data.name"}
+    names = {"method": "distill.method", "pairs": "distill.pairs", "images": "distill.images", "data": "data.name"}
     return {
         "kind": kind,
         "code": code_version(),

@@ -88,7 +88,7 @@ class Plan:
         known = not math.isnan(self.seconds)
         seconds = f"about {duration(self.seconds)}{one_by_one}{self.assumed}" if known else unknown
         draws = f"the best {sweep.drawn_again} again with {sweep.draws} new draws each, on val"
-        finals = f"the best {sweep.finalists} again on {self.config.distill.space}"
+        finals = f"the best {sweep.finalists} again on {self.config.distill.images}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
         if self.final_seconds > 0:
             finals += f", about {duration(self.final_seconds)} of one core each"

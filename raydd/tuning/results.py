@@ -99,8 +99,8 @@ class SweepResult:
                     f"rank correlation of trials and finals on val: {value:.2f} ({len(self.finalists)} settings)"
                 )
         if self.best:
-            space = trial_settings(self.config).get("distill.space", self.config.distill.space)
-            parts.append(f"best trial: {self.best.number}, val r_mean on {space} {self.best.in_words()}")
+            images = trial_settings(self.config).get("distill.images", self.config.distill.images)
+            parts.append(f"best trial: {self.best.number}, val r_mean on {images} {self.best.in_words()}")
         if self.settings:
             parts.append(f"best settings: {brief(self.settings)}")
         return Group(*parts)
@@ -122,9 +122,9 @@ class SweepResult:
         return table
 
     def _finals_table(self) -> Table:
-        space, seeds = self.config.distill.space, self.config.evaluate.seeds
+        images, seeds = self.config.distill.images, self.config.evaluate.seeds
         headings = ("trial", "as trial", "val r_mean", "test r_mean", "test IR@1", "test TR@1")
-        table = _table(f"finals on {space}, {seeds} student seeds, percent", headings)
+        table = _table(f"finals on {images}, {seeds} student seeds, percent", headings)
         for one in self.finalists:
             tested = [one.test[metric] for metric in ("r_mean", "IR@1", "TR@1")]
             cells = [f"{values['mean']:.1f} ± {values['std']:.1f}" for values in (one.val["r_mean"], *tested)]

@@ -282,7 +282,7 @@ def _base(config: Config) -> dict[str, Any]:
         for name, value in flatten(config).items()
         if name in _FIXED or not name.startswith(_FREE_SECTIONS)
     }
-    del settings["distill.space"]  # trials run on features whatever it says
+    del settings["distill.images"]  # trials run on features whatever it says
     return settings
 
 

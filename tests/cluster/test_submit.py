@@ -22,10 +22,10 @@ data: {{reader: flat-json, root: {data}}}
 encoders: {{image_weights: "random:0", image_size: 64, text_weights: "random:0"}}
 features: {{views: 1}}
 experts: {{count: 2, batch_size: 8, width: 16}}
-distill: {{pairs: 6, minibatch: 4, rank: 3, space: features, steps: 10, student_steps: 3, target_epochs: 2}}
+distill: {{pairs: 6, minibatch: 4, rank: 3, images: features, steps: 10, student_steps: 3, target_epochs: 2}}
 students: {{epochs: 3}}
 evaluate: {{seeds: 2}}
-sweep: {{name: submitted, space: {space}, trials: 8, pruner: none, finalists: 1}}
+sweep: {{name: submitted, space: {space}, trials: 8, pruner: none, drawn_again: 0, finalists: 1}}
 """
 SPACE = """
 def small(trial):

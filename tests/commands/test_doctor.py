@@ -60,7 +60,7 @@ def test_a_machine_that_lacks_nothing(config: Config):
 
 
 def test_a_trained_image_encoder_needs_no_image_features_but_room_for_its_weights(config: Config):
-    trained = {"distill.protocol": "encoder", "distill.space": "pixels", "encoders.image": "tiny_encoders:image"}
+    trained = {"distill.protocol": "encoder", "distill.images": "pixels", "encoders.image": "tiny_encoders:image"}
     found = {protocol: checks(with_settings(config, settings)) for protocol, settings in (("A", trained), ("B", {}))}
     assert {check.state for check in found["A"].values()} == {"ok"}
     captions, views = 2 * 40 * 4, 2 * (12 * config.features.views + 8) * 12  # bytes, of numbers of two each

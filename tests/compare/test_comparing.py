@@ -32,7 +32,7 @@ def config(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     settings: dict[str, Any] = {
         **TINY,
         "data.root": str(tiny_data),
-        "distill.space": "features",
+        "distill.images": "features",
         "compare.methods": ("herding", f"{space}:METHOD", "full"),
         "compare.pairs": (5, 6),
         "compare.trials": 2,
@@ -92,7 +92,7 @@ def test_a_wrong_row_is_told_before_any_work(config: Config) -> None:
 
 
 def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(config: Config) -> None:
-    trained = {"distill.protocol": "encoder", "distill.gradient": "constant-memory", "distill.space": "pixels"}
+    trained = {"distill.protocol": "encoder", "distill.gradient": "constant-memory", "distill.images": "pixels"}
     console = quiet()
     assert run_comparison(with_settings(config, trained), "local", dry_run=True, console=console) is None
     assert "herding, for tiny, image encoder trained: they choose by features" in told(console)
@@ -103,7 +103,7 @@ def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(con
 @pytest.mark.slow
 def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) -> None:
     files = []
-    for protocol, extra in (("heads", ""), ("encoder", ", gradient: constant-memory, space: pixels")):
+    for protocol, extra in (("heads", ""), ("encoder", ", gradient: constant-memory, images: pixels")):
         files.append(tmp_path / f"{protocol}.yaml")
         files[-1].write_text(f"distill: {{protocol: {protocol}{extra}}}\n")
     config = with_settings(

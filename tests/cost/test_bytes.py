@@ -71,7 +71,7 @@ def test_what_autograd_keeps_is_counted_once_and_without_the_weights():
 
 def test_memory_holds_graphs_of_images_only_where_pixels_are_learned():
     def need(space: str, images: int) -> int:
-        config = load(settings={"distill.space": space})
+        config = load(settings={"distill.images": space})
         return memory_bytes(config, 1280, 384, size=224, graph=50_000_000, images=images, workers=0)
 
     assert need("pixels", 64) > 64 * 50_000_000
@@ -121,8 +121,8 @@ def test_a_trial_of_the_published_sizes_is_expected_to_need_a_few_gigabytes():
 
 
 def test_a_run_and_a_trial_count_heads_alike():
-    config = load(settings={"distill.space": "features", "evaluate.seeds": TRIAL_SEEDS})
-    longer = load(settings={"distill.space": "features", "evaluate.seeds": TRIAL_SEEDS, "distill.student_steps": 40})
+    config = load(settings={"distill.images": "features", "evaluate.seeds": TRIAL_SEEDS})
+    longer = load(settings={"distill.images": "features", "evaluate.seeds": TRIAL_SEEDS, "distill.student_steps": 40})
 
     def run(config: Config) -> int:
         return memory_bytes(config, 2304, 768, size=32, graph=0, images=1, workers=0)
@@ -134,7 +134,7 @@ def test_a_run_and_a_trial_count_heads_alike():
 
 
 def test_kept_graphs_of_pixels_come_on_top_of_the_heads():
-    config = load(settings={"distill.space": "pixels"})
+    config = load(settings={"distill.images": "pixels"})
     without = memory_bytes(config, 2304, 768, size=32, graph=0, images=1, workers=0)
     graph = 1_000_000
     need = memory_bytes(config, 2304, 768, size=32, graph=graph, images=1, workers=0)

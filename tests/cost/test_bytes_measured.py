@@ -47,7 +47,7 @@ def test_a_trial_takes_less_than_predicted_and_not_much_less(tiny_data, tmp_path
         "experts.batch_size": 8,
         "distill.pairs": 12,
         "distill.minibatch": 12,
-        "distill.space": "features",
+        "distill.images": "features",
         "distill.steps": 2,
         "distill.target_epochs": 1,
         "distill.student_steps": steps,

@@ -34,8 +34,8 @@ def test_a_core_multiplies_at_a_plausible_speed(monkeypatch):
 def test_pixels_cost_a_pass_a_step_and_pair(monkeypatch):
     monkeypatch.setattr(costs, "image_seconds", lambda encoders, images: 0.5)
     assert costs.pixel_seconds(load(settings={"pixels.steps": 10, "distill.pairs": 20})) == 10 * 20 * 0.5
-    assert costs.pixel_seconds(load(settings={"distill.space": "features"})) == 0
-    direct = {"distill.space": "pixels", "distill.pairs": 20, "distill.steps": 10, "distill.steps_per_encoding": 4}
+    assert costs.pixel_seconds(load(settings={"distill.images": "features"})) == 0
+    direct = {"distill.images": "pixels", "distill.pairs": 20, "distill.steps": 10, "distill.steps_per_encoding": 4}
     assert costs.pixel_seconds(load(settings=direct)) == 3 * 20 * 0.5
 
 

@@ -23,7 +23,7 @@ PLACES = ("method", "checkpoint_every")  # a name for settings that are all ther
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "method": st.sampled_from(["repblend", "lors"]),
     "protocol": st.sampled_from(["heads", "encoder"]),
-    "space": st.sampled_from(["features-then-pixels", "features", "pixels"]),
+    "images": st.sampled_from(["features-then-pixels", "features", "pixels"]),
     "start": st.sampled_from(["random", "herding"]),
     "minibatch_order": st.sampled_from(["permutations", "random"]),
     "blend": st.sampled_from(["none", "beta", "fixed", "noise"]),
@@ -53,7 +53,7 @@ def strategy(name: str) -> st.SearchStrategy[Any]:
 
 
 def content(config: DistillConfig) -> dict[str, Any]:
-    return distillation_content(config, PROTOCOLS[config.protocol].image_settings[config.space])
+    return distillation_content(config, PROTOCOLS[config.protocol].image_settings[config.images])
 
 
 @st.composite
@@ -75,8 +75,8 @@ def is_read(name: str, config: DistillConfig) -> bool:
         "rank": config.similarity == "low-rank",
         "alpha": config.similarity == "low-rank",
         "similarity_lr": config.similarity != "identity",
-        "steps_per_encoding": heads and config.space == "pixels",
-        "range_pull": heads and config.space == "features",
+        "steps_per_encoding": heads and config.images == "pixels",
+        "range_pull": heads and config.images == "features",
         "encoder_rate": not heads,
         "merged": config.matched == "both-heads",
         "protocol": False,  # it decides the experts, whose record is upstream
@@ -124,7 +124,7 @@ UNREAD: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "distill.steps_per_encoding", 2),
     ({}, "distill.encoder_rate", 0.9),
     ({"distill.matched": "text-head"}, "distill.merged", True),
-    ({"distill.space": "pixels"}, "distill.range_pull", 1.0),
+    ({"distill.images": "pixels"}, "distill.range_pull", 1.0),
     ({"distill.fit_rates": False}, "students.epochs", 9),
     ({}, "students.batch_size", 6),
     ({"students.momentum": 0.0}, "students.rate", "published"),
@@ -141,7 +141,7 @@ READ: list[tuple[dict[str, Any], str, Any]] = [
     ({"distill.similarity": "low-rank"}, "distill.rank", 1),
     ({"distill.similarity": "low-rank"}, "distill.alpha", 9.0),
     ({"distill.similarity": "full"}, "distill.similarity_lr", 0.9),
-    ({"distill.space": "pixels"}, "distill.steps_per_encoding", 2),
+    ({"distill.images": "pixels"}, "distill.steps_per_encoding", 2),
     ({}, "distill.range_pull", 1.0),
     ({"distill.matched": "both-heads"}, "distill.merged", True),
     ({"experts.count": 2}, "experts.count", 1),
@@ -154,7 +154,7 @@ def set_of(tiny_data, tmp_path):
     """The name of the set of some settings, and the set, each made in a store that has nothing of another one."""
 
     def made(settings: dict[str, Any]) -> tuple[str, SyntheticSet]:
-        tiny = {**TINY, "distill.space": "features", "distill.steps": 5, "distill.steps_per_encoding": 1}
+        tiny = {**TINY, "distill.images": "features", "distill.steps": 5, "distill.steps_per_encoding": 1}
         own = {"data.root": str(tiny_data), "distill.image_lr": 0.5, "distill.range_pull": 0.0}
         work = raydd.open(load(settings={**tiny, **own, **settings}), Store(tmp_path / str(len(stores))))
         stores.append(work)

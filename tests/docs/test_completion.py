@@ -39,8 +39,8 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     ("typed", "shown"),
     [
         ("raydd exp", "export"),
-        ("raydd run --distill.spa", "--distill.space"),
-        ("raydd run --distill.space pi", "pixels"),
+        ("raydd run --distill.pai", "--distill.pairs"),
+        ("raydd run --distill.images pi", "pixels"),
         ("raydd run --preset repblend-coco-1", "repblend-coco-100"),
         ("raydd sweep --sweep.space mt", "mtt_vl"),
     ],

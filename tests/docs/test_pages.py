@@ -36,7 +36,7 @@ SMALL = {
     "distill.rank": "2",
     "distill.steps": "3",
     "distill.target_epochs": "1",
-    "distill.space": "features",
+    "distill.images": "features",
     "students.epochs": "2",
     "evaluate.seeds": "2",
 }
@@ -106,7 +106,7 @@ def test_own_data_encoders_and_method_run_as_shown(workplace: Path):
 
 def test_a_set_is_read_without_raydd_as_shown(workplace: Path, capsys: pytest.CaptureFixture[str]):
     settings = {**commands("data")[0], **commands("encoder")[0], **SMALL, "place.home": "home"}
-    settings |= {"distill.space": "features-then-pixels", "pixels.steps": "2"}
+    settings |= {"distill.images": "features-then-pixels", "pixels.steps": "2"}
     flags = [part for name, value in settings.items() for part in (f"--{name}", value)]
     assert main(["run", *flags, "--json", "out.json"]) == 0
     scores = json.loads((workplace / "out.json").read_text())

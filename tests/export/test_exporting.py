@@ -22,7 +22,7 @@ from raydd.export.cards import licence_of
 from raydd.sets.read import OpenedSet, kept_scores, open_set
 from raydd.settings import load
 
-ENCODER_SET = {"distill.protocol": "encoder", "distill.space": "pixels", "distill.pairs": 4}
+ENCODER_SET = {"distill.protocol": "encoder", "distill.images": "pixels", "distill.pairs": 4}
 Exported = Callable[[str], Path]
 
 

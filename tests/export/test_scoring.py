@@ -21,7 +21,7 @@ from raydd.store import Store
 
 @pytest.fixture
 def config(tiny_data: Path) -> Config:
-    settings = {**TINY, "data.root": str(tiny_data), "distill.space": "pixels", "distill.steps": 2}
+    settings = {**TINY, "data.root": str(tiny_data), "distill.images": "pixels", "distill.steps": 2}
     return with_settings(Config(), {**settings, "evaluate.baselines": ("random",), "evaluate.seeds": 2})
 
 
@@ -81,6 +81,6 @@ def test_other_data_than_the_set_s_are_refused(config: Config, store: Store, tmp
 
 
 def test_features_alone_cannot_be_read_by_another_encoder(config: Config, store: Store) -> None:
-    config = with_settings(config, {"distill.space": "features", "evaluate.encoders": ("tiny_encoders:wide",)})
+    config = with_settings(config, {"distill.images": "features", "evaluate.encoders": ("tiny_encoders:wide",)})
     with pytest.raises(RecordError, match="holds image features alone"):
         score_set(config, store, None, no_work)

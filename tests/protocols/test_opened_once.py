@@ -81,7 +81,7 @@ def test_a_cached_run_of_a_trained_encoder_opens_captions_alone(calls: Counter[s
 @pytest.mark.parametrize("protocol", ["heads", "encoder"])
 def test_a_trial_asks_no_reader_and_opens_each_part_once(calls: Counter[str], protocol: str) -> None:
     made = trained_set() if protocol == "encoder" else made_set()
-    settings = {"distill.seed": 3, **({"distill.space": "features"} if protocol == "heads" else {})}
+    settings = {"distill.seed": 3, **({"distill.images": "features"} if protocol == "heads" else {})}
     listings = {made.config.data: raydd.open(made.config, made.store).data.listing}
     for bounds in ({"read": 25, "local": 35}, {"read": 30, "local": 20}):  # distilled here, then cached
         calls.clear()

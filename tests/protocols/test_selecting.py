@@ -52,7 +52,7 @@ def test_herding_scores_are_kept_apart_from_random_ones(config: Config, store: S
 
 
 def test_a_distillation_starts_from_the_selection_that_is_asked_for(config: Config, store: Store) -> None:
-    config = with_settings(config, {"distill.start": "k-center", "distill.space": "features", "distill.steps": 1})
+    config = with_settings(config, {"distill.start": "k-center", "distill.images": "features", "distill.steps": 1})
     chosen = raydd.open(config, store).select("k-center", 6, config.distill.seed)
     assert torch.equal(stages.final_synthetic(raydd.open(config, store)).start_captions, chosen)
 

@@ -54,7 +54,7 @@ def settings(tiny_data: Path, tmp_path: Path) -> dict:
         "distill.pairs": 6,
         "distill.minibatch": 4,
         "distill.rank": 3,
-        "distill.space": "features",
+        "distill.images": "features",
         "distill.steps": 10,
         "distill.student_steps": 3,
         "distill.target_epochs": 2,
@@ -64,6 +64,7 @@ def settings(tiny_data: Path, tmp_path: Path) -> dict:
         "sweep.name": "small",
         "sweep.trials": 3,
         "sweep.pruner": "none",
+        "sweep.drawn_again": 0,
         "place.home": str(tmp_path / "home"),
     }
 

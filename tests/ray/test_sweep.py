@@ -33,6 +33,7 @@ def study_of(settings):
 
 
 def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
+    settings["sweep.drawn_again"] = 3
     result, shown = run(settings)
     home = Path(settings["place.home"])
     assert len(result.scores) == 3
@@ -59,7 +60,7 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     assert final.data.metrics["test/r_mean"] == pytest.approx(result.finalists[0].test["r_mean"]["mean"])
     trial = next(run for run in runs if run.info.run_name.startswith("trial-0:"))
     assert "6 pairs, features" in trial.info.run_name
-    assert trial.data.tags["space"] == "features"
+    assert trial.data.tags["images"] == "features"
     assert trial.data.tags["code"] == code_version()
     assert "synthetic set](get-artifact?path=figures" in trial.data.tags["mlflow.note.content"]
     assert {"val/IR_at_1", "distill/loss", "collapse/modality_gap", "seconds"} <= set(trial.data.metrics)
@@ -103,7 +104,7 @@ def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, t
         "encoders.image": f"{tmp_path}/mine.py:image",
         "encoders.text": f"{tmp_path}/mine.py:text",
         "distill.protocol": "encoder",
-        "distill.space": "pixels",
+        "distill.images": "pixels",
         "distill.gradient": "constant-memory",
         "distill.steps": 4,
         "sweep.space": f"{tmp_path}/space.py:small",
@@ -132,7 +133,7 @@ def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, t
     runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
     (final,) = [run for run in runs if run.info.run_name.startswith("final-")]
     assert final.data.metrics["test/r_mean"] == pytest.approx(finalist.test["r_mean"]["mean"])
-    assert {run.data.params["distill.space"] for run in runs if run.info.run_name.startswith("trial-")} == {"pixels"}
+    assert {run.data.params["distill.images"] for run in runs if run.info.run_name.startswith("trial-")} == {"pixels"}
 
     _, again = run(settings)
     assert "0 to run of 2 (2 complete)" in again

@@ -131,6 +131,12 @@ def test_the_user_s_settings_win():
         provenance(made()).config({"distill.colour": 1})
 
 
+def test_settings_are_read_under_the_names_of_today():
+    renamed = changed(VALID, ("settings", "distill.space"), VALID["settings"]["distill.images"])
+    del renamed["settings"]["distill.images"]
+    assert Provenance.from_json(renamed) == Provenance.from_json(VALID)
+
+
 def test_settings_that_this_version_lacks_are_left_out_and_named():
     newer = Provenance.from_json(changed(VALID, ("settings", "distill.colour"), 3))
     assert newer.config() == config()

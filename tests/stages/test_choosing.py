@@ -18,7 +18,7 @@ from raydd.store import Store
 from trainables.distill import distillation_reports
 
 PROTOCOLS = {
-    "heads": {"distill.space": "features", "evaluate.baselines": ["random", "herding", "full"]},
+    "heads": {"distill.images": "features", "evaluate.baselines": ["random", "herding", "full"]},
     "encoder": {"distill.protocol": "encoder", "distill.steps": 2},
 }
 

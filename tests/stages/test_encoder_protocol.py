@@ -179,8 +179,8 @@ def test_students_that_diverge_say_so(config: Config, store: Store) -> None:
     ("settings", "said"),
     [
         (
-            {"distill.space": "features"},
-            "distill.space is 'features', but must be pixels under distill.protocol encoder",
+            {"distill.images": "features"},
+            "distill.images is 'features', but must be pixels under distill.protocol encoder",
         ),
         ({"distill.start": "herding"}, "distill.start"),
         ({"distill.blend": "noise"}, "distill.blend"),

@@ -17,7 +17,7 @@ from raydd.settings import load, with_settings
 from raydd.stages.students import fit_rates, recipe_content
 from raydd.store import Store
 
-ENCODER = {"distill.protocol": "encoder", "distill.space": "pixels"}
+ENCODER = {"distill.protocol": "encoder", "distill.images": "pixels"}
 STUDENTS = {f"students.{name}": value for name, value in {"epochs": 9, "momentum": 0.5, "dropout": 0.5}.items()}
 
 
@@ -78,7 +78,7 @@ def test_a_recipe_is_named_by_what_it_reads_and_by_nothing_that_is_neutral() -> 
 def test_learning_rates_are_fitted_on_the_last_student_however_scores_are_chosen(
     config: Config, store: Store, tmp_path: Path
 ) -> None:
-    settings = {"distill.space": "features", "students.epochs": 10}
+    settings = {"distill.images": "features", "students.epochs": 10}
     chosen = {**settings, "evaluate.choice": "best-on-split"}
     work = raydd.open(with_settings(config, settings), store)
     other = raydd.open(with_settings(config, chosen), Store(tmp_path / "other"))

@@ -30,7 +30,7 @@ TRIALS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def config(tiny_data: Path) -> Config:
-    return with_settings(Config(), {**TINY, "data.root": str(tiny_data), "distill.space": "features"})
+    return with_settings(Config(), {**TINY, "data.root": str(tiny_data), "distill.images": "features"})
 
 
 def opened(config: Config, store: Store, trials: list[dict[str, Any]]) -> list[Workbench[Any]]:

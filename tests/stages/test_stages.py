@@ -47,7 +47,7 @@ def test_the_whole_way_gives_every_row_and_a_second_time_computes_nothing(config
 
 @pytest.mark.parametrize("space", ["features", "pixels", "features-then-pixels"])
 def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: Store, space: str) -> None:
-    config = with_settings(config, {"distill.space": space})
+    config = with_settings(config, {"distill.images": space})
     synthetic, record = (
         stages.final_synthetic(raydd.open(config, store)),
         stages.synthetic_record(raydd.open(config, store)),
@@ -72,7 +72,7 @@ def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: St
 
 
 def test_a_set_says_how_its_experts_were_trained(config: Config, store: Store) -> None:
-    config = with_settings(config, {"experts.lr": 0.3, "experts.anneal": 2, "distill.space": "features"})
+    config = with_settings(config, {"experts.lr": 0.3, "experts.anneal": 2, "distill.images": "features"})
     work = raydd.open(config, store)
     stages.final_synthetic(work)
     own = {name: TINY[name] for name in ("encoders.image", "encoders.text")}
@@ -94,7 +94,7 @@ def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(config: 
 
 
 def test_work_since_the_last_checkpoint_alone_is_lost(config: Config, store: Store) -> None:
-    config, work = with_settings(config, {"distill.space": "features"}), Work()
+    config, work = with_settings(config, {"distill.images": "features"}), Work()
     points = stages.distill(raydd.open(config, store), every=1)
     for _ in range(5):
         next(points)
@@ -147,7 +147,7 @@ def test_other_settings_never_read_a_stale_record(config: Config, store: Store) 
 def test_nan_ends_the_run_with_its_reason_and_keeps_the_last_good_set(
     config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = with_settings(config, {"distill.space": "features"})
+    config = with_settings(config, {"distill.images": "features"})
     matched = matching.matching_loss
 
     def poisoned(*arguments: Any, **options: Any) -> Any:
@@ -202,7 +202,7 @@ def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> No
 
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:
-    config = with_settings(config, {"distill.space": "features", "distill.steps": 25})
+    config = with_settings(config, {"distill.images": "features", "distill.steps": 25})
     points = stages.distill(raydd.open(config, store), every=1)
     for _ in range(14):
         next(points)

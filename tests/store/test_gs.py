@@ -99,7 +99,7 @@ def test_a_service_that_is_away_is_asked_again_and_given_up_in_the_end(tmp_path:
 
 @pytest.mark.slow
 def test_a_distillation_keeps_everything_there(gs: str, tmp_path: Path):
-    settings = {**SETTINGS, "data.root": str(write_pictures(tmp_path / "tiny")), "distill.space": "features"}
+    settings = {**SETTINGS, "data.root": str(write_pictures(tmp_path / "tiny")), "distill.images": "features"}
     made = []
     for place in (gs, str(tmp_path / "folder")):
         config = load(settings={**settings, "place.store": place, "place.home": str(tmp_path / "home")})

@@ -29,7 +29,7 @@ def config(tiny_data: Path, tmp_path: Path) -> Config:
             "distill.steps": 50,
             "distill.student_steps": 3,
             "distill.target_epochs": 2,
-            "distill.space": "features",
+            "distill.images": "features",
             "students.epochs": 3,
             "place.home": str(tmp_path / "home"),
         }

@@ -82,6 +82,6 @@ def test_workers_encode_captions_alone_where_the_image_encoder_is_trained(config
         return iter(())
 
     monkeypatch.setattr(features, "_encoded", encoded)
-    trained = with_settings(config, {"distill.protocol": "encoder", "distill.space": "pixels"})
+    trained = with_settings(config, {"distill.protocol": "encoder", "distill.images": "pixels"})
     make_features(raydd.open(trained), workers=1)
     assert asked == [f"{split}/texts-00000.safetensors" for split in ("train", "val", "test")]

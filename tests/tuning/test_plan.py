@@ -49,7 +49,7 @@ def test_a_plan_before_the_features_encodes_nothing(tiny_data: Path, store: Stor
 
     monkeypatch.setattr("raydd.protocols.heads.encode_images", encode)
     monkeypatch.setattr("raydd.protocols.base.encode_texts", encode)
-    given = {**TINY, "data.root": str(tiny_data), "distill.space": "features"}
+    given = {**TINY, "data.root": str(tiny_data), "distill.images": "features"}
     for gpus in (0.0, 1.0, -1.0):
         made = plan(with_settings(Config(), {**given, "sweep.gpus": gpus}), lambda trial: {}, store, 0)
         lines = dict(made.lines())
@@ -132,6 +132,6 @@ def test_the_plan_tells_what_finals_cost_in_pixels(
         return next(text for name, text in lines if name == "finals")
 
     assert finals({}).endswith("val then test, about 2 min of one core each")  # 6 pairs, 4 steps
-    assert finals({"distill.space": "features"}).endswith("val then test")
+    assert finals({"distill.images": "features"}).endswith("val then test")
     assert finals({"sweep.gpus": 0.5}).endswith("val then test")
     assert finals({"sweep.finalists": 0}) == "none"
