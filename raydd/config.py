@@ -343,9 +343,13 @@ class SweepConfig:
     at_once: int = 0
     """Maximum number of concurrent trials; 0 uses all resources."""
     cpus: float = 1.0
-    """CPU cores of a trial."""
+    """CPU cores of a trial, or of a slot in which several step together."""
     gpus: float = 0.0
-    """GPUs of a trial, fractions allowed; 0 runs on CPU, and -1 picks a share by the memory a trial needs."""
+    """GPUs of a trial or a slot, fractions allowed; 0 runs on CPU, and -1 picks a share by the memory a trial needs, or
+    one GPU a slot."""
+    together: int = 0
+    """Trials on features that step together in a slot, those of one shape as one computation; 0 is 16 where trials have
+    a GPU, which a single one leaves idle, and 1 on CPUs."""
     objectives: tuple[Literal["r_mean", "seconds", "bytes"], ...] = ("r_mean",)
     """What to optimise: val r_mean, or r_mean with seconds or bytes, which gives a Pareto front."""
     pruner: Literal["hyperband", "asha", "median", "wilcoxon", "none"] = "asha"
@@ -380,6 +384,7 @@ class SweepConfig:
         _require(self.drawn_again >= 0, "sweep.drawn_again", self.drawn_again, "0 or more")
         _require(self.draws >= 1, "sweep.draws", self.draws, "1 or more")
         _require(self.finalists >= 0, "sweep.finalists", self.finalists, "0 or more")
+        _require(self.together >= 0, "sweep.together", self.together, "0 or more")
         _require(self.cpus > 0, "sweep.cpus", self.cpus, "above 0")
         _require(bool(self.name) and "/" not in self.name, "sweep.name", self.name, "a name without '/'")
         _require("r_mean" in self.objectives, "sweep.objectives", self.objectives, "a list that holds r_mean")

@@ -11,6 +11,7 @@ from raydd.cluster.claims import shared_work
 from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
+from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, ScoresOnVal
@@ -50,37 +51,58 @@ def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> 
         work: the trial's; `sweep.rungs` and `sweep.rung_students` say when it is scored on the way, and how.
         passed: rungs to leave out, since the trial passed them before it was interrupted.
     """
-    config = work.config
-    every = max(1, config.distill.steps * math.gcd(CURVE_PERCENT, *config.sweep.rungs) // 100)
-    left = [rung for rung in config.sweep.rungs if rung not in passed]
-    curve: list[dict[str, float]] = []
-    seconds, before = 0.0, 0
-    for point in stages.distill(work, every=every):
+    judged = Judged(work, passed)
+    for point in stages.distill(work, every=judged.every):
+        if report := judged.report(point):
+            yield report
+
+
+class Judged:
+    """A trial on its way: what is told of it and when, whoever takes its steps."""
+
+    def __init__(self, work: Workbench[Any], passed: Collection[int] = ()) -> None:
+        """Nothing is told yet.
+
+        Args:
+            work: as of `distillation_reports`, and so is `passed`.
+        """
+        rungs = work.config.sweep.rungs
+        self.every = max(1, work.config.distill.steps * math.gcd(CURVE_PERCENT, *rungs) // 100)
+        """Steps between two points of its curve."""
+        self.device = work.device
+        self._work, self._left = work, [rung for rung in rungs if rung not in passed]
+        self._curve: list[dict[str, float]] = []
+        self._seconds, self._before = 0.0, 0
+
+    def report(self, point: DistillPoint) -> TrialReport | None:
+        """Note a point; gives what there is to report, if that is the last one or the trial has come to a rung."""
         last = point.step == point.steps
-        curve += map(dict, point.collapse)
+        self._curve += map(dict, point.collapse)
         for metrics in (*point.earlier, {"step": point.step, **point.metrics}):
-            curve.append({name if name == "step" else f"distill/{name}": value for name, value in metrics.items()})
-        seconds += point.metrics.get("seconds", 0.0) * (point.step - before)
-        before = point.step
-        reached = [rung for rung in left if 100 * point.step >= rung * point.steps]
+            self._curve.append(
+                {name if name == "step" else f"distill/{name}": value for name, value in metrics.items()}
+            )
+        self._seconds += point.metrics.get("seconds", 0.0) * (point.step - self._before)
+        self._before = point.step
+        reached = [rung for rung in self._left if 100 * point.step >= rung * point.steps]
         if not last and not reached:
-            continue
-        left = [rung for rung in left if rung not in reached]
-        scores = end_scores(work, point.synthetic) if last else rung_scores(work, point.synthetic)
-        curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}
-        record = stages.synthetic_record(work) if last else None
-        yield TrialReport(
+            return None
+        self._left = [rung for rung in self._left if rung not in reached]
+        scores = (end_scores if last else rung_scores)(self._work, point.synthetic)
+        self._curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}
+        record = stages.synthetic_record(self._work) if last else None
+        curve, self._curve = self._curve, []
+        return TrialReport(
             step=point.step,
             steps=point.steps,
             rung=0 if last else reached[-1],
             r_mean=scores.for_choice,
             students=[student["r_mean"] for student in scores.seeds],
-            seconds=record.facts()["seconds"] if record else seconds,
+            seconds=record.facts()["seconds"] if record else self._seconds,
             bytes=point.synthetic.stored_bytes,
             curve=_by_step(curve),
             record=record.folder if record else "",
         )
-        curve = []
 
 
 def end_scores(work: Workbench[Any], synthetic: SyntheticSet) -> ScoresOnVal:

@@ -173,11 +173,21 @@ def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> It
         listings: the data sets that the driver has read, so that no worker asks a reader.
         claims: handle of `Claims`' actor.
     """
-    use_threads(config.place)
-    with Claimant(claims, who) as claimant:
-        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
+    with joined_work(config, who, listings, claims) as (work, claimant):
         share_making(work, claimant)
         yield work
+
+
+@contextlib.contextmanager
+def joined_work(config: Config, who: str, listings: Listings, claims: Any) -> Iterator[tuple[Workbench[Any], Claimant]]:
+    """The workbench of a Ray worker, before anything is made for it, and the worker's side of the ledger.
+
+    Args:
+        config: as of `shared_work`, and so are the others.
+    """
+    use_threads(config.place)
+    with Claimant(claims, who) as claimant:
+        yield open_workbench(config, open_store(config.place), claimant.progress, Opened(listings)), claimant
 
 
 def share_making(work: Workbench[Any], claimant: Claimant) -> None:

@@ -19,6 +19,7 @@ from raydd.errors import ConfigError
 from raydd.protocols import Workbench, cached, open_workbench, trial_settings
 from raydd.secrets_hidden import hide_password
 from raydd.settings import with_settings
+from raydd.stages.population import AT_ONCE
 from raydd.terminal.text import duration
 from raydd.tuning import study as studies
 from search_spaces import Space
@@ -138,7 +139,8 @@ def make_plan(
             ("features", f"there: {work.reads}"),
             ("experts", f"{count - missing} of {count} there in the base recipe"),
         )
-        seconds = _expected(work, study, coming_trials(work, drawn, done.total(), left), left) / max(1, at_once)
+        trials = coming_trials(work, drawn, done.total(), left)
+        seconds = _expected(work, study, trials, left) / max(1, at_once // config.sweep.together)
     assumed = (
         "" if not config.sweep.gpus or _measured(study) else f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial"
     )
@@ -210,6 +212,22 @@ def _expert_seconds(trials: Sequence[Workbench[Any]]) -> float:
     return sum(experts.values())
 
 
+def together(config: Config) -> int:
+    """How many trials step together in a slot: `sweep.together`, resolved.
+
+    Raises:
+        ConfigError: several are asked for, and trials are such as cannot.
+    """
+    trial = with_settings(config, trial_settings(config)).distill
+    able, wanted = trial.protocol == "heads" and trial.images == "features", config.sweep.together
+    if wanted > 1 and not able:
+        raise ConfigError(
+            f"sweep.together is {wanted}, but trials step together where heads are trained on features alone. Set "
+            "sweep.together to 1."
+        )
+    return wanted or (AT_ONCE if able and config.sweep.gpus else 1)
+
+
 def with_gpu_share(
     config: Config,
     drawn: Sequence[Config],
@@ -235,7 +253,7 @@ def with_gpu_share(
     if dry_run and not ray.cluster_resources().get("GPU"):
         return config  # to know, a machine would have to be started
     size = _gpu_bytes(wait)
-    if widths is None:
+    if widths is None or config.sweep.together > 1:
         return with_settings(config, {"sweep.gpus": 1.0})
     need = max(trial_bytes(trial, *widths) for trial in drawn)
     if need > size:

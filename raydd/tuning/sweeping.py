@@ -29,7 +29,7 @@ from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.metrics import Metrics
-from raydd.tuning.plan import Plan, coming_trials, make_plan, sharing_experts, with_gpu_share
+from raydd.tuning.plan import Plan, coming_trials, make_plan, sharing_experts, together, with_gpu_share
 from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.samplers import find_sampler
@@ -37,8 +37,10 @@ from raydd.tuning.steering import enqueue, forget_orders, warm_start
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
+from trainables.errand import ERRAND_BYTES, run_errand
 from trainables.experts import make_experts
 from trainables.features import check_on_workers, make_features
+from trainables.slot import Desk
 
 ENCODERS = 8  # workers that share a data set out on a cluster; a shard each at a time
 MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU
@@ -62,6 +64,7 @@ def run_sweep(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
+    base = with_settings(base, {"sweep.together": together(base)})
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
     drawn = drawn if base.sweep.first else drawn[len(space.first) :]
@@ -79,7 +82,8 @@ def run_sweep(
             widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
             base = with_gpu_share(base, drawn, widths, wait=wait, dry_run=dry_run and address != "local")
             work = open_workbench(base, store, silent, work.opened)
-        at_once = base.sweep.at_once or (slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0)
+        held = slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0
+        at_once = base.sweep.at_once or held * base.sweep.together
         with progress_on(console) as progress:
             known = studies.find_study(base, base.place.study)
             sources = studies.sources_of(base, work.with_progress(progress).data.fingerprint)
@@ -168,7 +172,7 @@ def _run_trials(
         return ray.get(claims.doing.remote())
 
     def room() -> int:
-        return plan.at_once or slots_to_come(sweep.cpus, sweep.gpus)
+        return plan.at_once or slots_to_come(sweep.cpus, sweep.gpus) * sweep.together
 
     table = LiveTable(
         sweep.name,
@@ -182,7 +186,7 @@ def _run_trials(
     )
     with table:
         run_trials(
-            tune.with_parameters(distill_trial, base=without_passwords(plan.config), listings=listings, claims=claims),
+            _trainable(without_passwords(plan.config), listings, claims),
             study,
             plan.space,
             sweep,
@@ -191,6 +195,16 @@ def _run_trials(
             room=room,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),
         )
+
+
+def _trainable(base: Config, listings: Listings, claims: Any) -> Any:
+    """What Tune runs for a trial, with the resources of one."""
+    sweep = base.sweep
+    if sweep.together == 1:
+        trial = tune.with_parameters(distill_trial, base=base, listings=listings, claims=claims)
+        return tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpus})
+    desk = ray.remote(num_cpus=0)(Desk).remote(base, listings, claims)
+    return tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
 
 
 def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: Any, console: Console) -> None:

@@ -40,10 +40,10 @@ def run_trials(
     Trials that Ray kills because a machine's memory runs out are run again, half as many at once.
 
     Args:
-        trial: the trainable; it reports `TrialReport`s.
+        trial: the trainable, with its resources; it reports `TrialReport`s.
         study: where trials come from.
         space: suggests settings.
-        settings: number, resources and pruner of the trials.
+        settings: number and pruner of the trials.
         listeners: told of every trial.
         folder: where Tune writes, a folder or a bucket that every node reaches.
         room: trials that may run together, asked again now and then, since a cluster may get more nodes.
@@ -106,7 +106,7 @@ def _run(
     # wanted; and as many processes are started as there are trials, each on resources of its own.
     limiter = ConcurrencyLimiter(search, max_concurrent=max(1, room()))
     tune.Tuner(
-        tune.with_resources(trial, {"cpu": settings.cpus, "gpu": settings.gpus}),
+        trial,
         tune_config=tune.TuneConfig(
             search_alg=limiter,
             scheduler=scheduler,

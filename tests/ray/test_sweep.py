@@ -17,6 +17,7 @@ from raydd.report.making import report_of_sweep
 from raydd.report.sets import Looks
 from raydd.settings import load
 from raydd.sweep import sweep
+from raydd.tuning import study as studies
 
 SETS = "synthetic.safetensors"
 
@@ -200,3 +201,17 @@ def wait_until(holds, driver, seconds=600):
         assert driver.poll() is None, "the driver ended by itself"
         assert time.monotonic() < end
         time.sleep(0.2)
+
+
+def test_trials_side_by_side_come_to_what_each_comes_to_alone(ray_here, settings, tmp_path):
+    settings |= {"sweep.trials": 5, "sweep.pruner": "asha", "sweep.finalists": 1, "distill.steps": 20}
+    settings |= {"sweep.at_once": 3, "sweep.sampler": "random", "place.mlflow": "none"}
+    side_by_side, shown = run({**settings, "sweep.together": 3})
+    assert "3 at once" in shown
+    assert len(side_by_side.scores) + len(side_by_side.stopped) == 5
+    assert side_by_side.stopped
+    alone, _ = run({**settings, "sweep.pruner": "none", "place.home": str(tmp_path / "alone")})
+    for number, r_mean in side_by_side.scores.items():
+        assert r_mean == pytest.approx(alone.scores[number], abs=13)  # a picture of eight has 12.5 points
+    made = study_of(settings).get_trials(states=(TrialState.COMPLETE,))
+    assert all(trial.user_attrs[studies.REPORT]["curve"] for trial in made)

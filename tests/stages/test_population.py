@@ -1,6 +1,7 @@
 """Sets that are distilled together have the records that they would have alone."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.distill.engine import DistillPoint
-from raydd.errors import ConfigError, NonFiniteError
+from raydd.errors import NonFiniteError, RayddError
 from raydd.progress import Leave
 from raydd.protocols import Workbench
 from raydd.sets.read import set_of_record
 from raydd.settings import with_settings
 from raydd.stages.matching import CHECKPOINT, CURVE, LAST_GOOD
-from raydd.stages.population import distil_together, group_of
+from raydd.stages.population import Together, group_of
 from raydd.store import Record, Store
 
 TRIALS: list[dict[str, Any]] = [
@@ -40,6 +41,17 @@ def opened(config: Config, store: Store, trials: list[dict[str, Any]]) -> list[W
 def curve(record: Record) -> dict[str, torch.Tensor]:
     """What a record tells of its steps, but their time."""
     return {name: column for name, column in record.read_tensors(CURVE).items() if name != "curve.seconds"}
+
+
+def distilled(works: Sequence[Workbench[Any]], *, every: int = 0) -> list[tuple[int, DistillPoint | RayddError]]:
+    """All of them side by side: what is told of each, with its number."""
+    together, told = Together(), []
+    for number, work in enumerate(works):
+        if point := together.begin(str(number), work, every=every):
+            told.append((number, point))
+    while together.names:
+        told += [(int(name), point) for name, point in together.look()]
+    return told
 
 
 def require_same(together: Record, alone: Record) -> None:
@@ -65,7 +77,7 @@ def require_same(together: Record, alone: Record) -> None:
 def test_records_and_points_are_those_of_each_alone(config: Config, store: Store, tmp_path: Path) -> None:
     alone, works = opened(config, Store(tmp_path / "other"), TRIALS), opened(config, store, TRIALS)
     points: list[list[DistillPoint]] = [[], [], []]
-    for number, point in distil_together(works, every=3, at_once=2):
+    for number, point in distilled(works, every=3):
         assert isinstance(point, DistillPoint)
         points[number].append(point)
     for own, work, told in zip(alone, works, points, strict=True):
@@ -76,13 +88,13 @@ def test_records_and_points_are_those_of_each_alone(config: Config, store: Store
             assert [note["step"] for note in one.collapse] == [note["step"] for note in other.collapse]
             assert one.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-3)
         require_same(stages.synthetic_record(work), stages.synthetic_record(own))
-    again = dict(distil_together(works, every=3))
+    again = dict(distilled(works, every=3))
     assert [again[number].step for number in range(3)] == [8, 6, 8]  # type: ignore[union-attr]
 
 
 def test_a_diverging_one_ends_alone(config: Config, store: Store) -> None:
     works = opened(config, store, [{}, {"distill.start_rate": 1e6}, {"distill.seed": 1}])
-    told = dict(distil_together(works))
+    told = dict(distilled(works))
     assert isinstance(told[1], NonFiniteError)
     record = stages.synthetic_record(works[1])
     assert record.has(LAST_GOOD)
@@ -90,31 +102,30 @@ def test_a_diverging_one_ends_alone(config: Config, store: Store) -> None:
     assert [isinstance(told[number], DistillPoint) for number in (0, 2)] == [True, True]
 
 
-def test_one_of_another_shape_fails_alone(config: Config, store: Store) -> None:
-    works = opened(config, store, [{}, {"distill.pairs": 7}])
-    told = dict(distil_together(works))
-    assert isinstance(told[0], DistillPoint)
-    assert isinstance(told[1], ConfigError)
-    assert group_of(works[0].config) != group_of(works[1].config)
+def test_those_of_other_shapes_step_beside_each_other(config: Config, store: Store, tmp_path: Path) -> None:
+    trials = [{}, {"distill.pairs": 7}, {"distill.seed": 4}, {"distill.similarity": "identity", "distill.steps": 3}]
+    works, alone = opened(config, store, trials), opened(config, Store(tmp_path / "other"), trials)
+    assert len({group_of(work.config) for work in works}) == 3
     assert len({group_of(work.config) for work in opened(config, store, TRIALS)}) == 1
+    assert {number for number, _ in distilled(works)} == {0, 1, 2, 3}
+    for own, work in zip(alone, works, strict=True):
+        stages.final_synthetic(own)
+        require_same(stages.synthetic_record(work), stages.synthetic_record(own))
 
 
 def test_a_stopped_one_keeps_its_checkpoint_and_the_next_takes_its_place(config: Config, store: Store) -> None:
-    works, stopped, asked = opened(config, store, TRIALS), set[int](), []
-
-    def next_works() -> Iterator[Workbench[Any]]:
-        for number, work in enumerate(works):
-            asked.append((number, set(stopped)))
-            yield work
-
-    told = []
-    for number, point in distil_together(next_works(), every=2, at_once=2, stopped=stopped):
-        assert isinstance(point, DistillPoint)
-        told.append((number, point.step))
-        if number == 0:
-            stopped.add(0)
-    assert [step for number, step in told if number == 0] == [2]
-    assert asked[2] == (2, {0})
+    works, together = opened(config, store, TRIALS), Together()
+    for name in ("0", "1"):
+        assert together.begin(name, works[int(name)], every=2) is None
+    told: dict[str, Any] = {}
+    while not told:
+        told = dict(together.look())
+    assert {name: point.step for name, point in told.items()} == {"0": 2, "1": 2}
+    together.stop("0")
+    together.stop("7")  # has ended, or never was
+    assert together.begin("2", works[2], every=2) is None
+    while together.names:
+        assert "0" not in dict(together.look())
     assert stages.synthetic_record(works[0]).has(CHECKPOINT)
     assert [stages.synthetic_record(work).complete for work in works] == [False, True, True]
     *_, last = stages.distill(works[0])
@@ -132,12 +143,16 @@ def test_all_go_on_after_a_notice_to_leave(config: Config, store: Store, tmp_pat
                 raise Leave
 
     works = [work.with_progress(Ending()) for work in opened(config, store, TRIALS)]
+    together = Together()
+    for number, work in enumerate(works):
+        together.begin(str(number), work)
     with pytest.raises(Leave):
-        list(distil_together(works))
+        list(itertools.chain.from_iterable(iter(together.look, None)))
+    together.keep()
     assert all(stages.synthetic_record(work).has(CHECKPOINT) for work in works)
     works = opened(config, store, TRIALS)
     first = stages.final_synthetic(works[0])  # alone, from what the population has kept
-    list(distil_together(works))
+    distilled(works)
     assert len(first) == 6
     for own, work in zip(alone, works, strict=True):
         require_same(stages.synthetic_record(work), stages.synthetic_record(own))

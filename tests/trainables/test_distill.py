@@ -1,10 +1,10 @@
-import contextlib
 import math
 import shutil
 import time
 
 import pytest
 import torch
+from claimant_alone import Alone
 
 import raydd
 from raydd import stages
@@ -16,32 +16,6 @@ from raydd.progress import Leave
 from raydd.settings import with_settings
 from raydd.store import Store
 from trainables import distill
-
-
-class Alone:
-    """A claimant without rivals, or whose rivals have some of the experts in hand for a while."""
-
-    def __init__(self, taken=()):
-        self.taken = set(taken)
-        self.asked = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def progress(self, work, done, total):
-        pass
-
-    @contextlib.contextmanager
-    def waiting_for(self, key):
-        yield
-
-    @contextlib.contextmanager
-    def holding(self, key):
-        self.asked.append(key)
-        yield int(key.split()[-1]) not in self.taken
 
 
 @pytest.fixture

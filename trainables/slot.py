@@ -1,0 +1,178 @@
+"""Slots: processes with a device each, in which many trials of a sweep step together.
+
+Trials come and go by their errands (`trainables/errand.py`). A slot makes room for its next trial as soon as one ends,
+as servers of language models batch requests, and does not know why a trial is stopped.
+"""
+
+import contextlib
+import os
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from raydd.cluster.claims import WAIT_SECONDS, joined_work, share_making
+from raydd.cluster.connect import slots_to_come
+from raydd.cluster.failures import breaks_process, failure_of
+from raydd.cluster.trial_report import TrialReport
+from raydd.config import Config
+from raydd.distill.engine import DistillPoint
+from raydd.errors import RayddError
+from raydd.progress import Leave
+from raydd.protocols import Listings, Workbench, changed, trial_settings
+from raydd.settings import with_settings
+from raydd.stages.population import Together, group_of
+from trainables.distill import Judged
+
+LAST_WORDS_SECONDS = 1.0  # that a slot whose GPU is of no more use has to tell its trials so
+
+
+@dataclass
+class _Errand:
+    trial: Mapping[str, Any]
+    judged: Judged | None = None
+    told: "queue.SimpleQueue[tuple[TrialReport, bool]]" = field(default_factory=queue.SimpleQueue)
+
+
+class Slot:
+    """One slot; its methods are called by the trials' errands, each from a thread, while one thread computes."""
+
+    def __init__(self, base: Config, who: str, listings: Listings, claims: Any) -> None:
+        """Wait for trials.
+
+        Args:
+            base: what all trials of the sweep share.
+            who: the slot's name, in words for the terminal.
+            listings: the data sets that the driver has read.
+            claims: handle of the actor of `raydd.cluster.claims`.
+        """
+        self._base, self._who, self._listings, self._claims = base, who, listings, claims
+        self._errands: dict[str, _Errand] = {}
+        self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, and whether it begins
+        threading.Thread(target=self._run, name="slot", daemon=True).start()
+
+    def begin(self, errand: str, trial: Mapping[str, Any]) -> None:
+        """Take a trial in; it begins as soon as those that step are to be looked at."""
+        self._errands[errand] = _Errand(trial)
+        self._orders.put((errand, True))
+
+    def next(self, errand: str) -> tuple[dict[str, Any], bool]:
+        """The next report of a trial, waited for, and whether the slot's process is of no more use."""
+        report, broken = self._errands[errand].told.get()
+        return report.as_result(), broken
+
+    def stop(self, errand: str) -> None:
+        """Let a trial go on no further; its checkpoint stays. Nothing for one that has ended."""
+        self._orders.put((errand, False))
+
+    def _run(self) -> None:
+        try:
+            with joined_work(self._base, self._who, self._listings, self._claims) as (work, claimant):
+                self._serve(work, lambda own: share_making(own, claimant))
+        except Leave:
+            pass  # the process is told to end, and every checkpoint is written
+        except Exception as error:  # every trial's result, whoever's fault it is
+            for errand in list(self._errands.values()):
+                errand.told.put((failure_of(error), True))
+            threading.Timer(LAST_WORDS_SECONDS, os._exit, [1]).start()  # Ray starts it again, elsewhere if need be
+
+    def _serve(self, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]) -> None:
+        """Take trials in and let them step, for ever."""
+        together = Together()
+        try:
+            while True:
+                for errand, begins in self._ordered(wait=not together.names):
+                    if begins:
+                        self._begin(together, errand, work, prepare)
+                    else:
+                        together.stop(errand)
+                        self._errands.pop(errand, None)
+                work.progress("trials side by side", len(together.names), len(together.names))
+                for errand, point in together.look():
+                    self._tell(errand, point)
+        except Leave:
+            together.keep()
+            raise
+
+    def _ordered(self, *, wait: bool) -> Iterator[tuple[str, bool]]:
+        """What was ordered meanwhile; without work to do it is waited for, a while."""
+        with contextlib.suppress(queue.Empty):
+            if wait:
+                yield self._orders.get(timeout=WAIT_SECONDS)
+            while True:
+                yield self._orders.get_nowait()
+
+    def _begin(
+        self, together: Together, errand: str, root: Workbench[Any], prepare: Callable[[Workbench[Any]], None]
+    ) -> None:
+        own = self._errands[errand]
+        try:
+            work = changed(root, {**own.trial["settings"], **trial_settings(self._base)})
+            prepare(work)
+            own.judged = Judged(work, own.trial["passed"])
+            if point := together.begin(errand, work, every=own.judged.every):
+                self._tell(errand, point)
+        except Exception as error:  # a trial's own result: the others go on
+            if breaks_process(error):
+                raise
+            own.told.put((failure_of(error), False))
+
+    def _tell(self, errand: str, point: DistillPoint | RayddError) -> None:
+        own = self._errands[errand]
+        assert own.judged is not None
+        try:
+            report = failure_of(point) if isinstance(point, RayddError) else own.judged.report(point)
+        except Exception as error:  # such as of its students
+            if breaks_process(error):
+                raise
+            report = failure_of(error)
+        if report is not None:
+            own.told.put((report.from_here(own.judged.device), False))
+
+
+class Desk:
+    """Says in which slot a trial is to run, and starts the slots; an actor of one thread."""
+
+    def __init__(self, base: Config, listings: Listings, claims: Any) -> None:
+        """No slot is started yet.
+
+        Args:
+            base: what all trials share; `sweep.together` trials are in a slot, which has `sweep.cpus` and `sweep.gpus`.
+            listings: as of `Slot`, and so are `claims`.
+        """
+        self._base, self._for_slots = base, (listings, claims)
+        self._slots: list[Any] = []
+        self._seated: dict[str, tuple[int, Hashable]] = {}
+
+    def seat(self, errand: str, settings: Mapping[str, Any]) -> Any:
+        """The handle of the slot for a trial: one where its like are, or a new one, or else the emptiest.
+
+        All resources are taken before slots are filled. A trial whose process was lost leaves its seat taken, so a
+        slot that counts as full is filled further where no other can be had.
+        """
+        group = group_of(with_settings(self._base, {**settings, **trial_settings(self._base)}))
+        sweep, seated = self._base.sweep, list(self._seated.values())
+        taken = Counter(slot for slot, _ in seated)
+        alike = Counter(slot for slot, own in seated if own == group and taken[slot] < sweep.together)
+        if not alike and len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpus)):
+            self._slots.append(self._started(len(self._slots)))
+        slot = max(range(len(self._slots)), key=lambda slot: (alike[slot], -taken[slot]))
+        self._seated[errand] = slot, group
+        return self._slots[slot]
+
+    def leave(self, errand: str) -> None:
+        """Give a trial's seat back."""
+        self._seated.pop(errand, None)
+
+    def _started(self, number: int) -> Any:
+        sweep = self._base.sweep
+        # Each trial has one call that waits for its next report, and others that begin and stop it.
+        kind: Any = ray.remote(Slot)
+        options = kind.options(
+            num_cpus=sweep.cpus, num_gpus=sweep.gpus, max_concurrency=3 * sweep.together, max_restarts=-1
+        )
+        return options.remote(self._base, f"slot {number}", *self._for_slots)
