@@ -80,13 +80,27 @@ def confined(entries: Iterable[Entry], config: DataConfig) -> tuple[tuple[Entry,
     if not config.root:
         return tuple(entries), ()
     folders = ImagePaths.of(config).folders
-    inside = [os.path.realpath(folders[name]) for name in ("data.images", "data.root") if name in folders]
+    inside = [folders[name] for name in ("data.images", "data.root") if name in folders]
+    return confined_to(entries, inside, "data.root and data.images")
+
+
+def confined_to(
+    entries: Iterable[Entry], folders: Iterable[str], called: str
+) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
+    """Leave out images in files of their own that lie outside some folders, links followed.
+
+    Args:
+        entries: as a reader gave them.
+        folders: which may be links themselves.
+        called: the folders in words.
+    """
+    inside = [os.path.realpath(folder) for folder in folders]
     good: list[Entry] = []
     problems: list[Problem] = []
     known: dict[str, bool] = {}
     for entry in entries:
         if isinstance(entry.image, FileImage) and not _is_inside(entry.image.path, inside, known):
-            detail = "its file is outside of data.root and data.images"
+            detail = f"its file is outside of {called}"
             problems.append(Problem("image path outside", entry.image.name, detail))
         else:
             good.append(entry)

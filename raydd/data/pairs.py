@@ -23,7 +23,7 @@ from raydd.data.image_paths import ImagePaths, confined
 from raydd.data.images import ImageSource
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
 from raydd.data.pairs_record import Listed, OpenedSplit, open_pairs, require_known_sources, write_pairs
-from raydd.data.readers import find_reader
+from raydd.data.readers import list_pairs
 from raydd.data.splits import cut, shared_images
 from raydd.errors import DataError
 from raydd.progress import Progress, silent
@@ -142,7 +142,7 @@ def load_data(
         DataError: the data set is not there, is not laid out as the reader expects, has faults that the settings
             refuse, or a split that it brings has no image left.
     """
-    listing = find_reader(config.reader)(config)
+    listing = list_pairs(config)
     require_known_sources(listing.entries, config.reader)
     entries, outside = confined(listing.entries, config)
     entries, text_problems = check_texts(_cleaned(entries, config.caption_words))

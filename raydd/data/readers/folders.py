@@ -1,8 +1,10 @@
-"""What the readers of annotation files share: the folders, JSON that may be malformed, and paths of images."""
+"""What the readers of annotation files share: the folders, JSON and text that may be malformed, and paths of images."""
 
+import codecs
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,44 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         why = error.strerror or error
         raise DataError(f"{path} cannot be read ({why}). Check the file and its permissions.") from error
+
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """The text of a file, without the mark that some programs put before UTF-8.
+
+    Raises:
+        DataError: it is in another encoding; it says which, as far as can be told, and how to convert it.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
+    where = "by its first bytes"
+    if not encoding:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            where = f"byte 0x{content[error.start]:02x} in line {line} is none of UTF-8"
+            encoding = "WINDOWS-1252" if _is_windows(content) else "ISO-8859-1"
+    new = path.with_name(f"{path.stem}.utf8{path.suffix}")
+    raise DataError(
+        f"{path} is not UTF-8, but probably {encoding} ({where}). Convert it: "
+        f"`iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}`, and put that in its place."
+    )
+
+
+def _is_windows(content: bytes) -> bool:
+    try:
+        content.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:

@@ -15,6 +15,7 @@ from raydd.data.images import ImageError, open_image
 from raydd.data.readers import READERS, find_reader
 from raydd.errors import ConfigError, DataError
 
+IN_FOLDERS = sorted(set(READERS) - {"stamps", "hf:"})
 captions = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).map(str.strip).filter(bool)
 
 
@@ -52,7 +53,7 @@ def test_sources_survive_pickling(layout: str, tmp_path: Path) -> None:
         assert copy.stamp() == entry.image.stamp() != ""
 
 
-@pytest.mark.parametrize("reader", sorted(set(READERS) - {"stamps"}))
+@pytest.mark.parametrize("reader", IN_FOLDERS)
 def test_a_wrong_root_is_named(reader: str, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     with pytest.raises(DataError, match=r"nowhere.*is not a folder.*Set it"):
@@ -61,7 +62,7 @@ def test_a_wrong_root_is_named(reader: str, tmp_path: Path) -> None:
         find_reader(reader)(DataConfig(reader=reader, name="tiny"))
 
 
-@pytest.mark.parametrize("reader", sorted(set(READERS) - {"stamps"}))
+@pytest.mark.parametrize("reader", IN_FOLDERS)
 def test_an_empty_folder_is_named(reader: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{tmp_path.name}.* holds no .*Check data.root"):
         find_reader(reader)(DataConfig(reader=reader, root=str(tmp_path)))
