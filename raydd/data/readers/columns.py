@@ -68,7 +68,8 @@ def find_columns(names: Sequence[str], config: DataConfig, where: str) -> Column
     assert image
     captions = (caption,) if caption else tuple(sorted(numbered, key=lambda name: int(re.sub(r"\D", "", name))))
     others = tuple(name for name in ("split", "group") if name in names)
-    return Columns(image, captions, _usual(ID_COLUMNS, names), others)
+    ids = _usual([name for name in ID_COLUMNS if name != image.lower()], names)
+    return Columns(image, captions, ids, others)
 
 
 def require_types(schema: pa.Schema, columns: Columns, where: str) -> None:

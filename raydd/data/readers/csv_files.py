@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from raydd.config import DataConfig
 from raydd.data.listing import Entry, Listing, Problem
@@ -39,14 +39,12 @@ def read(config: DataConfig) -> Listing:
     root = root_folder(config)
     entries: list[Entry] = []
     problems: list[Problem] = []
-    tables = find_tables(root, config.name)
-    for path in tables:
+    for path in find_tables(root, config.name):
         found, faults = _read_table(path, root, config)
         entries += found
         problems += faults
     entries, faults = join(entries)
-    name = data_set_of(tables[0]) or root.resolve().name
-    return Listing(name, tuple(entries), tuple(problems + faults))
+    return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems + faults))
 
 
 def find_tables(root: Path, name: str) -> list[Path]:
@@ -121,7 +119,7 @@ _LONGEST_HEADER = 2**16
 def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
     text = _text_of(path, root)
     columns, names, separator = _header(text, config, path)
-    folder = images_folder(config, path.parent)
+    folder, beside = images_folder(config, root), PurePosixPath(path.parent.relative_to(root))
     default = split_of_path(path, root) or "train"
     entries: list[Entry] = []
     problems: list[Problem] = []
@@ -134,7 +132,8 @@ def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry]
             problems.append(Problem("malformed row", which, detail))
             continue
         row = dict(zip(names, (cell.strip() for cell in cells), strict=True))
-        source = source_at(row[columns.image], which, folder)
+        name = row[columns.image]
+        source = source_at(name if config.images or not name else str(beside / name), which, folder)
         if isinstance(source, Problem):
             problems.append(Problem(source.kind, which, "the row names no image"))
         else:

@@ -4,12 +4,17 @@
 the configuration, where there are several. Columns are found as in Parquet. Needs `pip install 'raydd[hf]'`.
 """
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from raydd.config import DataConfig
+from raydd.data.encoders.weights import offline_if_silent
 from raydd.data.image_paths import confined_to
+from raydd.data.images import FileImage
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.readers.arrow_files import list_arrow
 from raydd.data.readers.columns import join
@@ -39,14 +44,27 @@ def read(config: DataConfig) -> Listing:
     source = str(local) if local.is_dir() else name
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for word, path in _files(library, source, config):
+    with nullcontext("") if local.is_dir() else offline_if_silent() as why:
+        files = _files(library, source, config, why)
+    for word, path in files:
         found, faults = list_arrow(path, word, config, path.parent)
         entries += found
         problems += faults
-    folders = [library.config.HF_DATASETS_CACHE, library.config.HF_CACHE_HOME, *([source] if local.is_dir() else [])]
-    kept, outside = confined_to(entries, [str(folder) for folder in folders], "the cache of `datasets`")
-    entries, faults = join(kept)
+    caches = (library.config.HF_DATASETS_CACHE, library.config.HF_CACHE_HOME)
+    folders = [str(local.absolute())] if local.is_dir() else list(map(str, caches))
+    kept, outside = confined_to(entries, folders, "the data set's folder" if local.is_dir() else "$HF_HOME")
+    entries, faults = join([_relative(entry, folders) for entry in kept])
     return Listing(name.rpartition("/")[2], tuple(entries), tuple([*problems, *outside, *faults]))
+
+
+def _relative(entry: Entry, folders: Sequence[str]) -> Entry:
+    """An entry whose names do not say where on this machine its file lies."""
+    image = entry.image
+    if not isinstance(image, FileImage):
+        return entry
+    inside = next((folder for folder in folders if Path(image.path).is_relative_to(folder)), "/")
+    name = str(Path(image.path).relative_to(inside))
+    return replace(entry, image=replace(image, name=name), id=name if entry.id == image.name else entry.id)
 
 
 def _library(reader: str) -> ModuleType:
@@ -64,12 +82,12 @@ def _library(reader: str) -> ModuleType:
     return datasets
 
 
-def _files(library: ModuleType, source: str, config: DataConfig) -> list[tuple[str, Path]]:
+def _files(library: ModuleType, source: str, config: DataConfig, why: str) -> list[tuple[str, Path]]:
     """The Arrow files of the cache, each with the name of its split."""
     try:
         found: Any = library.load_dataset(source, config.name or None)
     except Exception as error:  # of the library, of the hub's client, and of the HTTP client below it
-        why = " ".join((str(error) or type(error).__name__).split()).rstrip(".")[:300]
+        why = why or " ".join((str(error) or type(error).__name__).split()).rstrip(".")[:300]
         raise DataError(
             f"data.reader {config.reader} cannot be loaded ({why}). Check the name, and data.name for its configuration; "
             "without a connection, read what save_to_disk wrote elsewhere with data.reader arrow."
