@@ -5,8 +5,9 @@ machine that has the data elsewhere finds the images by its own `data.root`.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from raydd.config import DataConfig
@@ -105,6 +106,28 @@ def confined_to(
         else:
             good.append(entry)
     return tuple(good), tuple(problems)
+
+
+def find_images(root: Path, names: Sequence[str]) -> str:
+    """The folder below `root` that holds most of some images; "" if none does.
+
+    Args:
+        root: the data set's folder.
+        names: the images' paths as the data set gives them.
+    """
+    best, most = "", 0
+    for folder, inside, _ in islice(os.walk(root), _FOLDERS):
+        here = os.path.relpath(folder, root)
+        inside.sort()
+        if here.count(os.sep) >= _DEPTH:
+            inside.clear()
+        found = sum("\0" not in name and os.path.isfile(os.path.join(folder, name)) for name in names)  # noqa: PTH113, PTH118
+        if found > most and here != ".":
+            best, most = here, found
+    return best
+
+
+_FOLDERS, _DEPTH = 2000, 3  # to look in for images
 
 
 def _is_inside(path: str, folders: list[str], known: dict[str, bool]) -> bool:

@@ -56,8 +56,8 @@ def saved_files(place: Path) -> list[tuple[str, Path]]:
         words = [""]
     else:
         raise DataError(
-            f"{place} holds no dataset_dict.json or state.json, as save_to_disk writes them. Check data.root, or choose "
-            "another data.reader."
+            f"{place} holds no dataset_dict.json or state.json, as save_to_disk writes them. "
+            "Check data.root, or choose another data.reader."
         )
     found = []
     for word in words:

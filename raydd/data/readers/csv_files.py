@@ -62,7 +62,9 @@ def find_tables(root: Path, name: str) -> list[Path]:
     names = {data_set_of(path) for path in chosen}
     if not chosen or len(names) > 1:
         known = {data_set_of(path) or path.stem for path in found}
-        raise DataError(f"{root} holds {len(found)} tables, and one is to be read. Set data.name. {nearest(name, known)}")
+        raise DataError(
+            f"{root} holds {len(found)} tables, and one is to be read. Set data.name. {nearest(name, known)}"
+        )
     return chosen
 
 
@@ -128,7 +130,9 @@ def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry]
     for line, cells in rows:
         which = f"{path.relative_to(root)} line {line}"
         if len(cells) != len(names):
-            detail = f"{len(cells)} columns, but the first line names {len(names)}: quote a text that holds {separator!r}"
+            detail = (
+                f"{len(cells)} columns, but the first line names {len(names)}: quote a text that holds {separator!r}"
+            )
             problems.append(Problem("malformed row", which, detail))
             continue
         row = dict(zip(names, (cell.strip() for cell in cells), strict=True))

@@ -33,9 +33,7 @@ def read(config: DataConfig) -> Listing:
     return Listing(name, tuple(entries), tuple(problems))
 
 
-def _read_split(
-    path: Path, split: Split, folder: Path, config: DataConfig
-) -> tuple[list[Entry], list[Problem]]:
+def _read_split(path: Path, split: Split, folder: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
     rows = read_json(path)
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}, but must hold a list of rows. Check data.reader.")

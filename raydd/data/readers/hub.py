@@ -1,7 +1,7 @@
 """A data set of the Hugging Face hub, `hf:USER/NAME`, or a folder that `datasets` reads, `hf:FOLDER`.
 
-`datasets` fetches it once and keeps it as Arrow files in its own cache ($HF_HOME), where images are read. `data.name` is
-the configuration, where there are several. Columns are found as in Parquet. Needs `pip install 'raydd[hf]'`.
+`datasets` fetches it once and keeps it as Arrow files in its own cache ($HF_HOME), where images are read. `data.name`
+is the configuration, where there are several. Columns are found as in Parquet. Needs `pip install 'raydd[hf]'`.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def read(config: DataConfig) -> Listing:
     folders = [str(local.absolute())] if local.is_dir() else list(map(str, caches))
     kept, outside = confined_to(entries, folders, "the data set's folder" if local.is_dir() else "$HF_HOME")
     entries, faults = join([_relative(entry, folders) for entry in kept])
-    return Listing(name.rpartition("/")[2], tuple(entries), tuple([*problems, *outside, *faults]))
+    return Listing(name.rpartition("/")[2], tuple(entries), (*problems, *outside, *faults))
 
 
 def _relative(entry: Entry, folders: Sequence[str]) -> Entry:
@@ -89,7 +89,7 @@ def _files(library: ModuleType, source: str, config: DataConfig, why: str) -> li
     except Exception as error:  # of the library, of the hub's client, and of the HTTP client below it
         why = why or " ".join((str(error) or type(error).__name__).split()).rstrip(".")[:300]
         raise DataError(
-            f"data.reader {config.reader} cannot be loaded ({why}). Check the name, and data.name for its configuration; "
-            "without a connection, read what save_to_disk wrote elsewhere with data.reader arrow."
+            f"data.reader {config.reader} cannot be loaded ({why}). Check the name, and data.name for its "
+            "configuration; without a connection, read what save_to_disk wrote elsewhere with data.reader arrow."
         ) from error
     return [(str(word), Path(file["filename"])) for word, part in found.items() for file in part.cache_files]

@@ -1,8 +1,8 @@
 """Parquet with image bytes and captions, as Hugging Face's data sets are: `train-00000-of-00004.parquet`, `data/…`.
 
-Images are bytes, a struct of bytes and path, or the path of a file beside; `raydd.data.readers.columns` says how columns
-are found. The split comes from a `split` column, else from the file's or folder's name, else it is train. Rows of one id
-with the same image are joined.
+Images are bytes, a struct of bytes and path, or paths of files below `data.images`; `raydd.data.readers.columns` says
+how columns are found. The split comes from a `split` column, else from the file's or folder's name, else it is train.
+Rows of one id with the same image are joined.
 """
 
 import contextlib

@@ -41,7 +41,9 @@ def read(config: DataConfig) -> Listing:
                     entries.append(Entry(split, path, file_image(place, path), captions))
         lone = (folder.relative_to(place) / f"{stem}.txt" for stem in sorted(texts - set(images)))
         problems += [Problem("missing image", str(path), "no image has this text's name") for path in lone]
-    if not any(entry.captions for entry in entries) and not any(fault.kind == "unreadable caption" for fault in problems):
+    if not any(entry.captions for entry in entries) and not any(
+        fault.kind == "unreadable caption" for fault in problems
+    ):
         raise DataError(
             f"{place} holds no image with a caption beside it, NAME.jpg and NAME.txt; images: {len(entries)}. "
             "Check data.root, or choose another data.reader."

@@ -95,8 +95,14 @@ def test_rows_of_one_id_are_joined_if_the_image_is_the_same(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"picture_data": A, "text": "x"}, "has no image column .*; its columns are picture_data, text. Name it in data.image_column"),
-        ({"image": A, "label": 3}, "has no caption column .*; its columns are image, label. Name it in data.caption_column"),
+        (
+            {"picture_data": A, "text": "x"},
+            "has no image column .*; its columns are picture_data, text. Name it in data.image_column",
+        ),
+        (
+            {"image": A, "label": 3},
+            "has no caption column .*; its columns are image, label. Name it in data.caption_column",
+        ),
     ],
 )
 def test_a_missing_column_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:
