@@ -197,7 +197,12 @@ def write_img2dataset(root: Path, pictures: Sequence[Picture], kind: str) -> Dat
         for number, picture in enumerate(chosen):
             meta = {"caption": picture.captions[0], "url": "http://127.0.0.1/a.png", "status": "success"}
             rows.append({**meta, "key": f"{split}{number:06}", "error_message": None, "width": 8, "exif": "{}"})
-        failed = {"caption": "gone", "url": "http://127.0.0.1/b.png", "status": "failed_to_download", "key": "000099"}
+        failed = {
+            "caption": "gone",
+            "url": "http://127.0.0.1/b.png",
+            "status": "failed_to_download",
+            "key": f"{split}99",
+        }
         images = [picture.content for picture in chosen]
         _write_shard(root / split, kind, rows, failed, images)
     reader = {"files": "txt", "parquet": "parquet", "webdataset": "webdataset"}[kind]

@@ -24,7 +24,7 @@ from raydd.data.image_paths import ImagePaths, confined, find_images
 from raydd.data.images import FileImage, ImageSource
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
 from raydd.data.pairs_record import Listed, OpenedSplit, open_pairs, require_known_sources, write_pairs
-from raydd.data.readers import list_pairs
+from raydd.data.readers import find_reader, require_columns
 from raydd.data.splits import cut, shared_images
 from raydd.errors import DataError
 from raydd.progress import Progress, silent
@@ -143,7 +143,8 @@ def load_data(
         DataError: the data set is not there, is not laid out as the reader expects, has faults that the settings
             refuse, or a split that it brings has no image left.
     """
-    listing = list_pairs(config)
+    require_columns(config)
+    listing = find_reader(config.reader)(config)
     require_known_sources(listing.entries, config.reader)
     entries, outside = confined(listing.entries, config)
     entries, text_problems = check_texts(_cleaned(entries, config.caption_words))

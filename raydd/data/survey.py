@@ -14,7 +14,7 @@ from raydd.data.checking import check_on_threads, check_texts
 from raydd.data.image_paths import confined, find_images
 from raydd.data.images import FileImage, ImageError, ImageSource, read_image
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
-from raydd.data.readers import list_pairs
+from raydd.data.readers import find_reader, require_columns
 from raydd.data.readers.folders import root_folder
 from raydd.data.readers.tar_shards import TarImage
 
@@ -42,10 +42,12 @@ def survey(config: DataConfig) -> Survey:
     Raises:
         DataError: its reader cannot read it.
     """
-    listing = list_pairs(config)
+    require_columns(config)
+    read = find_reader(config.reader)
+    listing = read(config)
     if images := _images_elsewhere(listing, config):
         config = replace(config, images=images)
-        listing = list_pairs(config)
+        listing = read(config)
     entries, outside = confined(listing.entries, config)
     entries, texts = check_texts(entries)
     sizes = [_size(entry.image) for entry in entries]

@@ -52,12 +52,11 @@ def find_reader(name: str) -> Reader:
     return found if name in READERS else _Own(found, name)
 
 
-def list_pairs(config: DataConfig) -> Listing:
-    """The data set as its reader finds it, no image opened.
+def require_columns(config: DataConfig) -> None:
+    """Refuse names of columns for a reader that has none.
 
     Raises:
-        ConfigError: there is no such reader, or it has no columns that the settings could name.
-        DataError: as the reader.
+        ConfigError: naming the setting.
     """
     named = [name for name in ("image_column", "caption_column") if getattr(config, name)]
     if named and config.reader in _WITHOUT_COLUMNS:
@@ -65,7 +64,6 @@ def list_pairs(config: DataConfig) -> Listing:
             f"data.{named[0]} is {getattr(config, named[0])!r}, but data.reader {config.reader} has no columns. "
             "Leave it empty."
         )
-    return find_reader(config.reader)(config)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,8 @@ def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry]
             continue
         row = dict(zip(names, (cell.strip() for cell in cells), strict=True))
         name = row[columns.image]
-        source = source_at(name if config.images or not name else str(beside / name), which, folder)
+        as_is = config.images or not name or "://" in name or not beside.name
+        source = source_at(name if as_is else str(beside / name), which, folder)
         if isinstance(source, Problem):
             problems.append(Problem(source.kind, which, "the row names no image"))
         else:
