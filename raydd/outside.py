@@ -223,7 +223,8 @@ def require_trusted(names: Mapping[str, str], repeated: Mapping[str, str], what:
     }
     if shown:
         code = any(names_code(names[setting], setting) for setting in shown)
-        does = "run code from outside raydd" if code else "load what is not part of raydd"
+        fetched = "a data set" if all(setting == "data.reader" for setting in shown) else "an encoder"
+        does = "run code from outside raydd" if code else f"load {fetched} from outside raydd"
         raise ConfigError(
             f"{what} names {' and '.join(f'{setting} {name}' for setting, name in shown.items())}, which would {does}. "
             f"If you trust it, repeat it: {' '.join(f'--{setting} {name}' for setting, name in shown.items())}"

@@ -154,8 +154,9 @@ def _rows(text: str, separator: str, path: Path) -> Iterator[tuple[int, Sequence
         try:
             cells = next(reader, None)
         except csv.Error as error:
+            why = "a quotation mark is not closed" if "end of data" in str(error) else error
             raise DataError(
-                f"{path}, the row from line {began} on, is malformed ({error}). A text that holds a quotation mark is "
+                f"{path}, the row from line {began} on, is malformed ({why}). A text that holds a quotation mark is "
                 'quoted, and the mark doubled: "a ""big"" dog".'
             ) from error
         if cells is None:

@@ -67,15 +67,19 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        DataError: it is missing, or not JSON.
+        DataError: it is missing, not JSON, or not UTF-8.
     """
     try:
-        return json.loads(read_file(path, MOST_BYTES))
+        content = read_file(path, MOST_BYTES)
+        try:
+            return json.loads(content)
+        except UnicodeDecodeError:
+            return json.loads(decoded(content, path))  # which says what it is instead
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}. {_json_files(path)}") from error
     except RecursionError as error:
         raise DataError(f"{path} is nested too deeply for annotations. Fetch the file again.") from error
-    except ValueError as error:  # malformed JSON, or not UTF-8
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}). Repair the file or fetch it again.") from error
     except OSError as error:
         why = error.strerror or error

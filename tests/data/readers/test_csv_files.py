@@ -119,7 +119,11 @@ def test_columns_by_the_settings(tmp_path: Path) -> None:
             {"image_column": "img"},
             "has no column 'img', which data.image_column names; its columns are image, caption",
         ),
-        ('image,caption\na.png,"never closed\n', {}, r"row from line 2 on, is malformed \(unexpected end of data\)"),
+        (
+            'image,caption\na.png,"never closed\n',
+            {},
+            r"row from line 2 on, is malformed \(a quotation mark is not closed\)",
+        ),
         ('image,caption\na.png,x\nb.png,"Big" dog\n', {}, r"row from line 3 on, is malformed .* the mark doubled"),
         ("image,caption\na.png," + "x" * 10_000_000, {}, r"row from line 2 on, is malformed \(field larger than"),
         ("image,caption\nhttps://a.org/b.jpg,x\n", {}, "is at https://a.org/b.jpg, and raydd downloads no images"),
