@@ -125,10 +125,10 @@ def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry]
     default = split_of_path(path, root) or "train"
     entries: list[Entry] = []
     problems: list[Problem] = []
-    rows = _rows(text, separator, path)
+    rows, shown = _rows(text, separator, path), str(path.relative_to(root))
     next(rows, None)
     for line, cells in rows:
-        which = f"{path.relative_to(root)} line {line}"
+        which = f"{shown} line {line}"
         if len(cells) != len(names):
             detail = (
                 f"{len(cells)} columns, but the first line names {len(names)}: quote a text that holds {separator!r}"

@@ -59,8 +59,11 @@ def images_folder(config: DataConfig, default: Path) -> Path:
 
 
 def file_image(folder: Path, path: str) -> FileImage:
-    """The image at a path that an annotation file gives; one that leads out of the data set is left out later."""
-    return FileImage(path, os.path.normpath(folder.absolute() / path))  # an absolute path replaces the folder
+    """The image at a path that an annotation file gives; one that leads out of the data set is left out later.
+
+    An absolute path replaces the folder.
+    """
+    return FileImage(path, os.path.normpath(os.path.join(folder.absolute(), path)))  # noqa: PTH118, and half the time
 
 
 def read_json(path: Path) -> Any:
@@ -168,7 +171,9 @@ def split_of_path(path: Path, root: Path) -> Split | None:
 
 def as_captions(value: Any) -> tuple[str, ...]:
     """One caption or a sequence of them as a tuple; None and other things that are no text become the empty caption."""
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if isinstance(value, str):
+        return (value,)
+    values = value if isinstance(value, Sequence) else [value]
     return tuple(each if isinstance(each, str) else "" for each in values)
 
 
