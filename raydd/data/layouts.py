@@ -42,7 +42,8 @@ def find_layouts(config: DataConfig) -> list[Layout]:
     nearly: list[DataError] = []
     for look in _LOOKS:
         try:
-            found += look(root, config)
+            for layout in look(root, config):
+                found.append(layout)  # noqa: PERF402 - those before the error count
         except DataError as error:
             nearly.append(error)
     found = [layout for layout in found if config.name in ("", layout.data.name)]

@@ -69,10 +69,11 @@ def find_tables(root: Path, name: str) -> list[Path]:
 
 
 def tables_in(root: Path) -> list[Path]:
-    """The CSV and TSV files of a folder, else those of the folders in it, sorted."""
+    """The CSV and TSV files of a folder, else those of the folders in it, sorted; none that are hidden."""
     for pattern in ("*", "*/*"):
-        if found := sorted(path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS):
-            return found
+        found = (path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS)
+        if shown := sorted(path for path in found if "/." not in f"/{path.relative_to(root).as_posix()}"):
+            return shown
     return []
 
 

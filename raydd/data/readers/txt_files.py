@@ -54,10 +54,10 @@ def read(config: DataConfig) -> Listing:
 def walk(place: Path) -> Iterator[tuple[Path, dict[str, list[str]], set[str]]]:
     """Each folder, its images by their name without ending, and such names of its texts; sorted, no link followed."""
     for folder, inside, files in os.walk(place):
-        inside.sort()
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
         images: dict[str, list[str]] = defaultdict(list)
         texts = set()
-        for name in sorted(files):
+        for name in sorted(name for name in files if not name.startswith(".")):  # macOS leaves ._NAME.jpg in archives
             stem, ending = os.path.splitext(name)  # noqa: PTH122 - a Path costs more than the call
             if ending.lower() in SUFFIXES:
                 images[stem].append(name)

@@ -88,6 +88,15 @@ def test_a_table_a_split_and_one_in_each_folder(tmp_path: Path) -> None:
     }
 
 
+def test_hidden_tables_are_none(tmp_path: Path) -> None:
+    for name in ("._captions.csv", ".ipynb_checkpoints/captions.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
+    with pytest.raises(DataError, match="holds no"):
+        read(DataConfig(reader="csv", root=str(tmp_path)))
+    assert len(listing(tmp_path, "image,caption\na.png,x\n").entries) == 1
+
+
 def test_several_tables_need_a_name(tmp_path: Path) -> None:
     listing(tmp_path, "image,caption\na.png,of one\n", "one.csv")
     with pytest.raises(DataError, match=r"holds 2 tables, and one is to be read. Set data.name. Known: one, two"):

@@ -24,6 +24,7 @@ def put(root: Path, files: dict[str, bytes]) -> None:
 
 
 def test_each_line_is_a_caption_and_folders_tell_the_split(tmp_path: Path) -> None:
+    put(tmp_path, {"._a.png": b"x", "._a.txt": b"x", "__MACOSX/._b.png": b"x", ".trash/c.png": A, ".trash/c.txt": b"x"})
     put(
         tmp_path,
         {"test-dog.png": A, "test-dog.txt": b"\xef\xbb\xbfone\r\n\r\n two \n", "val/b.JPG": A, "val/b.txt": b"three"},
