@@ -19,6 +19,7 @@ from raydd.errors import ConfigError, RayddError, nearest
 
 COMMANDS = {
     "demo": "Every stage on bundled pictures, nothing to download: features, experts, a sweep, test scores, a report.",
+    "init": "Look at a folder of images and captions, and write the file of settings that reads it.",
     "run": "One distillation, from image-caption pairs to scores; finished stages are reused.",
     "features": "Encode every image and caption of a data set once, into the feature cache.",
     "experts": "Train the expert trajectories on all real pairs.",

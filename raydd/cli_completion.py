@@ -14,7 +14,9 @@ from raydd.config import Config
 
 # Names of the registries whose import loads torch; a test holds that they are all.
 NAMES: Mapping[str, Sequence[str]] = {
-    "data.reader": ("stamps", "flat-json", "karpathy", "coco", "parquet", "webdataset"),
+    "data.reader": (
+        *("stamps", "csv", "txt", "flat-json", "karpathy", "coco", "parquet", "webdataset", "arrow", "hf:"),
+    ),
     "encoders.image": ("efficientnet-lite0", "nfnet", "timm:", "open_clip:", "joined:"),
     "encoders.text": ("minilm", "bert", "hf:", "open_clip:"),
     "distill.loss": ("infonce", "wbce", "bce"),

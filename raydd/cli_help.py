@@ -28,6 +28,10 @@ MATTER: Mapping[str, Sequence[str]] = {
         *("distill.pairs", "distill.steps", "distill.method", "pixels.steps", "experts.count"),
         *("sweep.trials", "sweep.finalists", "evaluate.seeds", "data.reader", "place.home"),
     ),
+    "init": (
+        *("data.reader", "data.name", "data.images", "data.image_column", "data.caption_column"),
+        *("data.val_share", "data.seed", "data.bad_pairs"),
+    ),
     "run": (
         *(*_DATA, *_ENCODERS),
         *("distill.method", "distill.pairs", "distill.images", "distill.steps", "evaluate.split"),
@@ -76,6 +80,7 @@ MATTER: Mapping[str, Sequence[str]] = {
 
 EXAMPLES: Mapping[str, str] = {
     "demo": "raydd demo",
+    "init": "raydd init ~/flickr8k --out flickr8k.yaml",
     "run": "raydd run --config flickr8k.yaml --distill.pairs 200 --json out.json",
     "features": "raydd features --config coco.yaml --workers 8",
     "experts": "raydd experts --config flickr8k.yaml --experts.count 20",

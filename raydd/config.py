@@ -16,8 +16,8 @@ class DataConfig:
     """The image-caption pairs."""
 
     reader: str = "stamps"
-    """Layout of the data: stamps (bundled), flat-json, karpathy, coco, parquet, webdataset, or your own, FILE.py:NAME
-    or module:NAME."""
+    """Layout of the data: stamps (bundled), csv, txt, flat-json, karpathy, coco, parquet, webdataset, arrow
+    (`save_to_disk`), hf:USER/NAME, or your own, FILE.py:NAME or module:NAME. `raydd init FOLDER` finds it."""
     root: str = ""
     """Folder of the data set. The bundled one needs none."""
     name: str = ""
@@ -25,6 +25,11 @@ class DataConfig:
     flickr8k_test.json."""
     images: str = ""
     """Folder that image paths are relative to; empty is `root`."""
+    image_column: str = ""
+    """Column of the images or their paths in csv, flat-json, parquet, arrow and hf: data; empty finds it by the usual
+    names."""
+    caption_column: str = ""
+    """Column of the captions, as `data.image_column`."""
     bad_pairs: Literal["skip", "refuse"] = "skip"
     """Unreadable images, empty captions and duplicate ids: skip leaves them out and reports them, refuse stops."""
     grey_images: Literal["keep", "skip", "refuse"] = "keep"

@@ -36,6 +36,7 @@ JOINED = "joined:"
 _DOWNLOADED: Mapping[str, tuple[str, ...]] = {
     "encoders.image": ("timm:", "open_clip:"),
     "encoders.text": ("hf:", "open_clip:"),
+    "data.reader": ("hf:",),
 }
 
 
@@ -193,14 +194,14 @@ def names_code(name: str, setting: str = "") -> bool:
 
     Args:
         name: what a setting is given.
-        setting: the setting. For `encoders.image` and `encoders.text` a prefix such as `timm:` is a family of
-            encoders, for any other one it is a module.
+        setting: the setting. For encoders and readers a prefix such as `timm:` or `hf:` is of what is fetched, for any
+            other one it is a module.
     """
     return any(":" in part and not part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
 
 
 def names_download(name: str, setting: str) -> bool:
-    """Whether a name would fetch an encoder from a hub: `timm:`, `open_clip:`, `hf:`, or one that joins such."""
+    """Whether a name would fetch an encoder or a data set from a hub: `timm:`, `open_clip:`, `hf:`, or such joined."""
     return any(part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
 
 
@@ -222,7 +223,8 @@ def require_trusted(names: Mapping[str, str], repeated: Mapping[str, str], what:
     }
     if shown:
         code = any(names_code(names[setting], setting) for setting in shown)
-        does = "run code from outside raydd" if code else "load an encoder from outside raydd"
+        fetched = "a data set" if all(setting == "data.reader" for setting in shown) else "an encoder"
+        does = "run code from outside raydd" if code else f"load {fetched} from outside raydd"
         raise ConfigError(
             f"{what} names {' and '.join(f'{setting} {name}' for setting, name in shown.items())}, which would {does}. "
             f"If you trust it, repeat it: {' '.join(f'--{setting} {name}' for setting, name in shown.items())}"

@@ -119,7 +119,10 @@ def check_device(value: str) -> None:
     Raises:
         ConfigError: naming the setting and the devices.
     """
-    require(bool(_DEVICE.fullmatch(value)), "place.device", value, DEVICE_RULE)
+    cuda = re.sub("^gpu", "cuda", value, flags=re.IGNORECASE)
+    hint = f". Did you mean {cuda}?" if cuda != value and _DEVICE.fullmatch(cuda) else "."
+    if not _DEVICE.fullmatch(value):
+        raise ConfigError(f"place.device is {shown(value)}, but must be {DEVICE_RULE}{hint}")
 
 
 def require(holds: bool, name: str, value: object, rule: str) -> None:

@@ -189,6 +189,8 @@ def test_a_mistake_in_the_flags_is_told_shortly(arguments: list, said: str, caps
         ("experts: {lr: 0.1, lr: 0.2}", "the key 'lr' is there twice"),
         ("experts: {lr: true}", "experts.lr is true, but must be a number."),
         ("distill: {merged: 'no'}", "distill.merged is 'no', but must be true or false, without quotes."),
+        ("place: {device: gpu}", "place.device is 'gpu', but must be auto, cpu"),
+        ("place: {device: GPU:1}", "Did you mean cuda:1?"),
         ("place: {device: meta}", "place.device is 'meta', but must be auto, cpu"),
         ("distill: {seed: 12345678901234567890}", "distill.seed is 12345678901234567890, but must be 0 to 4 294"),
         ("[" * 1000, "is nested too deeply"),

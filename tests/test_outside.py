@@ -231,6 +231,7 @@ HUBS = [
     ("encoders.image", "joined:nfnet,timm:x*0.5"),
     ("encoders.text", "hf:evil/model"),
     ("encoders.text", "open_clip:M/w"),
+    ("data.reader", "hf:evil/data"),
 ]
 
 
@@ -240,7 +241,8 @@ def test_a_set_never_names_what_is_outside_unless_the_user_repeats_it(setting: s
         (setting, name) in EVIL,
         (setting, name) in HUBS,
     )
-    does = "run code" if (setting, name) in EVIL else "load an encoder"
+    fetched = "a data set" if setting == "data.reader" else "an encoder"
+    does = "run code" if (setting, name) in EVIL else f"load {fetched}"
     for repeated in ({}, {"other": name}, {setting: f"{name} "}, {setting: name.upper() + "x"}, {setting: "nfnet"}):
         with pytest.raises(
             ConfigError, match=f"^The set names {setting} .* {does} from outside raydd.* repeat it: --{setting} "

@@ -85,7 +85,7 @@ def main(options: Options) -> int:
     console.print(_why_scores_differ(found, work.data), soft_wrap=True)
     minutes = (time.monotonic() - began) / 60
     console.print(
-        f"{minutes:.1f} minutes. `raydd board` shows all trials. Next, your own data: `raydd run --config FILE.yaml` "
+        f"{minutes:.1f} minutes. `raydd board` shows all trials. Next, your own data: `raydd init FOLDER` "
         "(docs/data.md).",
         soft_wrap=True,
     )

@@ -5,8 +5,9 @@ machine that has the data elsewhere finds the images by its own `data.root`.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from raydd.config import DataConfig
@@ -80,17 +81,53 @@ def confined(entries: Iterable[Entry], config: DataConfig) -> tuple[tuple[Entry,
     if not config.root:
         return tuple(entries), ()
     folders = ImagePaths.of(config).folders
-    inside = [os.path.realpath(folders[name]) for name in ("data.images", "data.root") if name in folders]
+    inside = [folders[name] for name in ("data.images", "data.root") if name in folders]
+    return confined_to(entries, inside, "data.root and data.images")
+
+
+def confined_to(
+    entries: Iterable[Entry], folders: Iterable[str], called: str
+) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
+    """Leave out images in files of their own that lie outside some folders, links followed.
+
+    Args:
+        entries: as a reader gave them.
+        folders: which may be links themselves.
+        called: the folders in words.
+    """
+    inside = [os.path.realpath(folder) for folder in folders]
     good: list[Entry] = []
     problems: list[Problem] = []
     known: dict[str, bool] = {}
     for entry in entries:
         if isinstance(entry.image, FileImage) and not _is_inside(entry.image.path, inside, known):
-            detail = "its file is outside of data.root and data.images"
+            detail = f"its file is outside of {called}"
             problems.append(Problem("image path outside", entry.image.name, detail))
         else:
             good.append(entry)
     return tuple(good), tuple(problems)
+
+
+def find_images(root: Path, names: Sequence[str]) -> str:
+    """The folder below `root` that holds most of some images; "" if none does.
+
+    Args:
+        root: the data set's folder.
+        names: the images' paths as the data set gives them.
+    """
+    best, most = "", 0
+    for folder, inside, _ in islice(os.walk(root), _FOLDERS):
+        here = os.path.relpath(folder, root)
+        inside.sort()
+        if here.count(os.sep) >= _DEPTH:
+            inside.clear()
+        found = sum("\0" not in name and os.path.isfile(os.path.join(folder, name)) for name in names)  # noqa: PTH113, PTH118
+        if found > most and here != ".":
+            best, most = here, found
+    return best
+
+
+_FOLDERS, _DEPTH = 2000, 3  # to look in for images
 
 
 def _is_inside(path: str, folders: list[str], known: dict[str, bool]) -> bool:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,11 @@ from raydd.data.checking import (
     refuse,
     summarise,
 )
-from raydd.data.image_paths import ImagePaths, confined
-from raydd.data.images import ImageSource
+from raydd.data.image_paths import ImagePaths, confined, find_images
+from raydd.data.images import FileImage, ImageSource
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
 from raydd.data.pairs_record import Listed, OpenedSplit, open_pairs, require_known_sources, write_pairs
-from raydd.data.readers import find_reader
+from raydd.data.readers import find_reader, require_columns
 from raydd.data.splits import cut, shared_images
 from raydd.errors import DataError
 from raydd.progress import Progress, silent
@@ -142,6 +143,7 @@ def load_data(
         DataError: the data set is not there, is not laid out as the reader expects, has faults that the settings
             refuse, or a split that it brings has no image left.
     """
+    require_columns(config)
     listing = find_reader(config.reader)(config)
     require_known_sources(listing.entries, config.reader)
     entries, outside = confined(listing.entries, config)
@@ -232,7 +234,7 @@ def _require_splits(
     why = "; ".join(summarise(problems)) or "the reader found none"
     if "train" not in left:
         raise DataError(
-            f"No training image is left of {config.root or config.reader}: {why}. Check data.root and data.images."
+            f"No training image is left of {config.root or config.reader}: {why}. {_elsewhere(listing, config)}"
         )
     for split in ("test", "val"):
         if split in brought and split not in left:
@@ -240,6 +242,15 @@ def _require_splits(
                 f"None of the {brought[split]} {split} images that {listing.name} brings can be used: {why}. "
                 f"Put them right, or take the {split} split out of the data set to have one cut from train."
             )
+
+
+def _elsewhere(listing: Listing, config: DataConfig) -> str:
+    """What to do where no image was found: the folder below `data.root` that has them, if there is one."""
+    names = [entry.image.name for entry in listing.entries[:20] if isinstance(entry.image, FileImage)]
+    folder = find_images(Path(config.root), names) if config.root and names else ""
+    if not folder or (Path(config.root) / config.images).resolve() == (Path(config.root) / folder).resolve():
+        return "Check data.root and data.images."
+    return f"{names[0]} is in {folder}: set data.images to {folder}, or check data.root."
 
 
 def _complete(found: _Found, config: DataConfig) -> tuple[_Found, list[Problem], tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """Data sets of every reader that are cut, changed, made up or hostile: read in part, or refused by name."""
 
+import contextlib
 import io
 import json
 import os
@@ -17,6 +18,8 @@ from PIL import Image
 
 from raydd.config import DataConfig
 from raydd.data import DataSet, load_data
+from raydd.data.layouts import find_layouts
+from raydd.data.survey import survey
 from raydd.errors import DataError, RayddError
 from raydd.store import Store
 
@@ -70,6 +73,8 @@ def test_bytes_changed_anywhere_are_read_in_part_or_refused(
     found = read(config, folder)
     if not isinstance(found, str):  # what is used is whole
         assert all(image.read() for split in found.splits for image in split.images)
+    with contextlib.suppress(DataError):  # a sentence; anything else would not pass
+        survey(find_layouts(DataConfig(root=str(folder / "data")))[0].data)
 
 
 @given(rows=st.one_of(_json, st.lists(st.dictionaries(st.sampled_from(["image", "caption"]), _json), max_size=4)))

@@ -198,6 +198,16 @@ def test_nothing_left_to_train_on_is_an_error(tiny_data: Path, store: Store) -> 
         load_data(config_of(tiny_data), store)
 
 
+def test_where_no_image_is_found_the_folder_that_has_them_is_named(tiny_data: Path, store: Store) -> None:
+    (tiny_data / "photos").mkdir()
+    (tiny_data / "images").rename(tiny_data / "photos" / "images")
+    with pytest.raises(
+        DataError, match=r"images/train0.png is in photos: set data.images to photos, or check data.root"
+    ):
+        load_data(config_of(tiny_data), store)
+    assert len(load_data(replace(config_of(tiny_data), images="photos"), store).train) == 12
+
+
 def test_the_reader_is_called_once_to_load_and_never_to_open(
     tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

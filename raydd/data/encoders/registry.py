@@ -169,6 +169,8 @@ def _find(name: str, known: dict[str, Family[Load]], side: str) -> tuple[Family[
     setting = f"encoders.{side}"
     if name in known:
         raise ConfigError(f"{setting} {name!r} names no model. Write it after the colon, as in {name}MODEL.")
+    if side == "image" and timm_models.knows(name):
+        raise ConfigError(f"{setting} {name!r} is unknown, but timm has it. Write it as timm:{name}.")
     example = f"a function, as in def {side}(config{', device' if side == 'text' else ''}): ..."
     function: Any = find(name, known, setting, None, example)
     load: Any = partial(_load_own, function, name, setting)

@@ -37,6 +37,15 @@ def load_timm(argument: str, config: EncodersConfig) -> ImageTower:
     return ImageTower(module, size, feature_width(module, size), pretrained.mean, pretrained.std)
 
 
+def knows(name: str) -> bool:
+    """Whether a name that raydd does not know is one of timm's models, with or without a tag; imports timm."""
+    if ":" in name:
+        return False
+    import timm
+
+    return timm.is_model(name.partition(".")[0])
+
+
 def timm_identity(argument: str) -> str:
     """The tag of the pretrained weights, which timm never changes under one name."""
     return f"{argument.partition('.')[0]}.{_pretrained_cfg(argument).tag}"

@@ -28,21 +28,28 @@ def hub_access(what: str, setting: str) -> Iterator[None]:
     Raises:
         DataError: the weights are neither in the local cache nor to be had.
     """
+    with offline_if_silent() as why:
+        try:
+            yield
+        except RayddError:
+            raise
+        except Exception as error:  # each library, and each HTTP client below it, has errors of its own
+            why = why or (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+            raise DataError(
+                f"{what[0].upper()}{what[1:]}: not on this machine and not to be had, since {why}. "
+                f"Fetch a copy where there is a connection and name it in {setting}, or put random:SEED there."
+            ) from error
+
+
+@contextlib.contextmanager
+def offline_if_silent() -> Iterator[str]:
+    """Have the hub's client read its cache alone where the hub does not answer; gives why, "" where it answers."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
-    why = "the hub cannot be reached" if constants.HF_HUB_OFFLINE and not before else ""
     try:
-        yield
-    except RayddError:
-        raise
-    except Exception as error:  # each library, and each HTTP client below it, has errors of its own
-        why = why or (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
-        raise DataError(
-            f"{what[0].upper()}{what[1:]}: not on this machine and not to be had, since {why}. "
-            f"Fetch a copy where there is a connection and name it in {setting}, or put random:SEED there."
-        ) from error
+        yield "the hub cannot be reached" if constants.HF_HUB_OFFLINE and not before else ""
     finally:
         constants.HF_HUB_OFFLINE = before
 

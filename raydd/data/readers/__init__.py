@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 from raydd.config import DataConfig
 from raydd.data.listing import SPLITS, Entry, Listing
-from raydd.data.readers import coco, flat_json, karpathy, parquet_files, stamps, tar_shards
+from raydd.data.readers import (
+    arrow_files,
+    coco,
+    csv_files,
+    flat_json,
+    hub,
+    karpathy,
+    parquet_files,
+    stamps,
+    tar_shards,
+    txt_files,
+)
 from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded
 
@@ -16,12 +27,17 @@ Reader = Callable[[DataConfig], Listing]
 
 READERS: dict[str, Reader] = {
     "stamps": stamps.read,
+    "csv": csv_files.read,
+    "txt": txt_files.read,
     "flat-json": flat_json.read,
     "karpathy": karpathy.read,
     "coco": coco.read,
     "parquet": parquet_files.read,
     "webdataset": tar_shards.read,
+    "arrow": arrow_files.read,
+    hub.PREFIX: hub.read,
 }
+_WITHOUT_COLUMNS = ("stamps", "txt", "karpathy", "coco", "webdataset")
 
 
 def find_reader(name: str) -> Reader:
@@ -30,8 +46,24 @@ def find_reader(name: str) -> Reader:
     Raises:
         ConfigError: there is no such reader, or its file fails.
     """
+    if name.startswith(hub.PREFIX):
+        return READERS[hub.PREFIX]
     found = find(name, READERS, "data.reader", None, "a function, as in def read(config): return Listing(...)")
     return found if name in READERS else _Own(found, name)
+
+
+def require_columns(config: DataConfig) -> None:
+    """Refuse names of columns for a reader that has none.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    named = [name for name in ("image_column", "caption_column") if getattr(config, name)]
+    if named and config.reader in _WITHOUT_COLUMNS:
+        raise ConfigError(
+            f"data.{named[0]} is {getattr(config, named[0])!r}, but data.reader {config.reader} has no columns. "
+            "Leave it empty."
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 Each holds rows `{"image": path, "caption": text or [texts], "image_id": ...}`. Train has one row a caption, val and
 test one row an image; rows of the same image are joined. `image_id` is optional; two images that share one are a fault.
+`data.image_column` and `data.caption_column` name other keys.
 """
 
 from pathlib import Path
@@ -26,13 +27,13 @@ def read(config: DataConfig) -> Listing:
     for split in SPLITS:
         path = root / f"{name}_{split}.json"
         if split == "train" or path.exists():
-            found, faults = _read_split(path, split, folder)
+            found, faults = _read_split(path, split, folder, config)
             entries += found
             problems += faults
     return Listing(name, tuple(entries), tuple(problems))
 
 
-def _read_split(path: Path, split: Split, folder: Path) -> tuple[list[Entry], list[Problem]]:
+def _read_split(path: Path, split: Split, folder: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
     rows = read_json(path)
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}, but must hold a list of rows. Check data.reader.")
@@ -41,8 +42,8 @@ def _read_split(path: Path, split: Split, folder: Path) -> tuple[list[Entry], li
     problems = []
     for number, row in enumerate(rows):
         where = f"{path}, row {number}"
-        image = field(row, "image", where, str)
-        texts = as_captions(field(row, "caption", where, (str, list, type(None))))
+        image = field(row, config.image_column or "image", where, str)
+        texts = as_captions(field(row, config.caption_column or "caption", where, (str, list, type(None))))
         owner = owners.setdefault(str(row["image_id"]), image) if "image_id" in row else image
         if owner == image:
             captions.setdefault(image, []).extend(texts)

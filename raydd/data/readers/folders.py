@@ -1,8 +1,10 @@
-"""What the readers of annotation files share: the folders, JSON that may be malformed, and paths of images."""
+"""What the readers of annotation files share: the folders, JSON and text that may be malformed, and paths of images."""
 
+import codecs
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,27 +59,72 @@ def images_folder(config: DataConfig, default: Path) -> Path:
 
 
 def file_image(folder: Path, path: str) -> FileImage:
-    """The image at a path that an annotation file gives; one that leads out of the data set is left out later."""
-    return FileImage(path, os.path.normpath(folder.absolute() / path))  # an absolute path replaces the folder
+    """The image at a path that an annotation file gives; one that leads out of the data set is left out later.
+
+    An absolute path replaces the folder.
+    """
+    return FileImage(path, os.path.normpath(os.path.join(folder.absolute(), path)))  # noqa: PTH118, and half the time
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        DataError: it is missing, or not JSON.
+        DataError: it is missing, not JSON, or not UTF-8.
     """
     try:
-        return json.loads(read_file(path, MOST_BYTES))
+        content = read_file(path, MOST_BYTES)
+        try:
+            return json.loads(content)
+        except UnicodeDecodeError:
+            return json.loads(decoded(content, path))  # which says what it is instead
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}. {_json_files(path)}") from error
     except RecursionError as error:
         raise DataError(f"{path} is nested too deeply for annotations. Fetch the file again.") from error
-    except ValueError as error:  # malformed JSON, or not UTF-8
+    except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}). Repair the file or fetch it again.") from error
     except OSError as error:
         why = error.strerror or error
         raise DataError(f"{path} cannot be read ({why}). Check the file and its permissions.") from error
+
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """The text of a file, without the mark that some programs put before UTF-8.
+
+    Raises:
+        DataError: it is in another encoding; it says which, as far as can be told, and how to convert it.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
+    where = "by its first bytes"
+    if not encoding:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            where = f"byte 0x{content[error.start]:02x} in line {line} is none of UTF-8"
+            encoding = "WINDOWS-1252" if _is_windows(content) else "ISO-8859-1"
+    new = path.with_name(f"{path.stem}.utf8{path.suffix}")
+    raise DataError(
+        f"{path} is not UTF-8, but probably {encoding} ({where}). Convert it: "
+        f"`iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}`, and put that in its place."
+    )
+
+
+def _is_windows(content: bytes) -> bool:
+    try:
+        content.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:
@@ -124,7 +171,9 @@ def split_of_path(path: Path, root: Path) -> Split | None:
 
 def as_captions(value: Any) -> tuple[str, ...]:
     """One caption or a sequence of them as a tuple; None and other things that are no text become the empty caption."""
-    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if isinstance(value, str):
+        return (value,)
+    values = value if isinstance(value, Sequence) else [value]
     return tuple(each if isinstance(each, str) else "" for each in values)
 
 

@@ -1,27 +1,27 @@
 """Parquet with image bytes and captions, as Hugging Face's data sets are: `train-00000-of-00004.parquet`, `data/…`.
 
-The columns are found by their usual names. Image: bytes, or a struct of bytes and path. Captions: a text, a list of
-texts or of objects with `raw`, or numbered columns (caption_0, caption_1, ...). The split comes from a `split` column,
-else from the file's or folder's name, else it is train. Rows of one id with the same image are joined.
+Images are bytes, a struct of bytes and path, or paths of files below `data.images`; `raydd.data.readers.columns` says
+how columns are found. The split comes from a `split` column, else from the file's or folder's name, else it is train.
+Rows of one id with the same image are joined.
 """
 
+import contextlib
 import os
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raydd.config import DataConfig
-from raydd.data.images import ImageSource, file_stamp
-from raydd.data.listing import Entry, Listing, Problem, Split
-from raydd.data.readers.folders import as_captions, file_image, images_folder, root_folder, split_named, split_of_path
+from raydd.data.images import file_stamp
+from raydd.data.listing import Entry, Listing, Problem
+from raydd.data.readers.columns import Columns, find_columns, is_text, join, require_types, row_entry, source_at
+from raydd.data.readers.folders import images_folder, root_folder, split_of_path
 from raydd.errors import DataError
 from raydd.plain_files import require_regular
 
@@ -115,22 +115,6 @@ def _images_of(path: str, column: str, group: int, version: tuple[int, ...]) -> 
     return _Images(path, column, group)
 
 
-IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
-CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "sentences", "sentence", "sentences_raw", "description")
-ID_COLUMNS = ("image_id", "img_id", "cocoid", "filename", "file_name", "key")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a file hold what."""
-
-    image: str
-    """The column of image bytes or paths; of a struct, its name alone."""
-    struct: bool
-    captions: tuple[str, ...]
-    id: str | None
-
-
 def read(config: DataConfig) -> Listing:
     """Every Parquet file under `data.root`, or under its folder `data.name` if there is one.
 
@@ -146,70 +130,73 @@ def read(config: DataConfig) -> Listing:
     if not files:
         raise DataError(f"{place} holds no *.parquet file. Check data.root, or choose another data.reader.")
     for path in files:
-        found, faults = _read_file(path, place, folder)
+        found, faults = _read_file(path, place, folder, config)
         entries += found
         problems += faults
-    entries, faults = _join(entries)
+    entries, faults = join(entries)
     return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems + faults))
 
 
-def find_columns(schema: pa.Schema, path: Path) -> Columns:
-    """The image, caption and id columns of a file.
+def columns_of(path: Path, config: DataConfig) -> Columns:
+    """The columns of a Parquet file.
 
     Raises:
-        DataError: none of the usual names is there; it lists those that are.
+        DataError: it is damaged, or has none that can be images or captions.
     """
-    image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
-    named = next((name for name in CAPTION_COLUMNS if name in schema.names), None)
-    numbered = [name for name in schema.names if re.fullmatch(r"(caption|sentence|text)_?\d+", name)]
-    if image is None or not (named or numbered):
-        what = f"no image column ({', '.join(IMAGE_COLUMNS)})" if image is None else "no caption column"
-        raise DataError(
-            f"{path} has {what}; its columns are {', '.join(schema.names)}. "
-            f"Rename them: {IMAGE_COLUMNS[0]} for the image, {CAPTION_COLUMNS[0]} for the captions."
-        )
-    captions = (named,) if named else tuple(sorted(numbered, key=lambda name: int(re.sub(r"\D", "", name))))
-    ids = next((name for name in ID_COLUMNS if name in schema.names), None)
-    return Columns(image, pa.types.is_struct(schema.field(image).type), captions, ids)
+    with _opened(path) as file:
+        return _columns(file, path, config)
 
 
-def _read_file(path: Path, root: Path, folder: Path) -> tuple[list[Entry], list[Problem]]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         require_regular(path.stat(), path)  # a pipe would never be open
         with pq.ParquetFile(path) as file:
-            columns = find_columns(file.schema_arrow, path)
-            rows = file.read(_light_columns(file.schema_arrow, columns)).to_pylist()
-            sources = _sources(path, file.metadata, columns)
+            yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Fetch it again, or move it away.") from error
+
+
+def _columns(file: pq.ParquetFile, path: Path, config: DataConfig) -> Columns:
+    columns = find_columns(file.schema_arrow.names, config, str(path))
+    require_types(file.schema_arrow, columns, str(path))
+    return columns
+
+
+def _read_file(path: Path, root: Path, folder: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
+    with _opened(path) as file:
+        columns = _columns(file, path, config)
+        kind = file.schema_arrow.field(columns.image).type
+        leaf = "" if is_text(kind) else f"{columns.image}.bytes" if pa.types.is_struct(kind) else columns.image
+        rows = file.read(_light_columns(kind, columns)).to_pylist()
+        sources = _sources(path, file.metadata, leaf)
     default = split_of_path(path, root) or "train"
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for number, row in enumerate(rows):
-        source = sources[number] or _at_path(row, columns, folder)
+    for number, (row, source) in enumerate(zip(rows, sources, strict=True)):
+        if source is None:
+            value = row.get(columns.image)
+            which = str(row.get(columns.id or "") or f"{path.name}:{number}")
+            source = source_at(value.get("path") if isinstance(value, dict) else value, which, folder)
         if isinstance(source, Problem):
             problems.append(source)
             continue
-        entries.append(
-            _entry(row, columns, f"{path.relative_to(root).with_suffix('')}:{number}", source, default, path)
-        )
+        name = f"{path.relative_to(root).with_suffix('')}:{number}"
+        entries.append(row_entry(row, columns, source, name, default, str(path)))
     return entries, problems
 
 
-def _light_columns(schema: pa.Schema, columns: Columns) -> list[str]:
-    names = [*columns.captions, *(name for name in (columns.id, "split", "group") if name in schema.names)]
-    kind = schema.field(columns.image).type
-    if columns.struct and kind.get_field_index("path") >= 0:
-        names.append(f"{columns.image}.path")
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        names.append(columns.image)
-    return names
+def _light_columns(kind: pa.DataType, columns: Columns) -> list[str]:
+    """The columns to read at once, of the images only their paths."""
+    if is_text(kind):
+        return list(dict.fromkeys((*columns.light, columns.image)))
+    has_path = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+    return [*columns.light, *([f"{columns.image}.path"] if has_path else [])]
 
 
-def _sources(path: Path, metadata: pq.FileMetaData, columns: Columns) -> list[ParquetImage | None]:
-    leaf = f"{columns.image}.bytes" if columns.struct else columns.image
+def _sources(path: Path, metadata: pq.FileMetaData, leaf: str) -> list[ParquetImage | None]:
     position = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == leaf), None)
-    if position is None or not _holds_bytes(metadata.schema.column(position)):
+    if position is None or metadata.schema.column(position).physical_type != "BYTE_ARRAY":
         return [None] * metadata.num_rows
     sources: list[ParquetImage | None] = []
     stamp = file_stamp(str(path))
@@ -223,56 +210,3 @@ def _sources(path: Path, metadata: pq.FileMetaData, columns: Columns) -> list[Pa
             for row in range(rows)
         ]
     return sources
-
-
-def _holds_bytes(column: pq.ColumnSchema) -> bool:
-    return column.physical_type == "BYTE_ARRAY" and column.logical_type.type != "STRING"
-
-
-def _at_path(row: Mapping[str, Any], columns: Columns, folder: Path) -> ImageSource | Problem:
-    value = row.get(columns.image)
-    path = value.get("path") if isinstance(value, dict) else value
-    if not path:
-        return Problem(
-            "missing image", str(row.get(columns.id or "", columns.image)), "it has neither bytes nor a path"
-        )
-    return file_image(folder, path)
-
-
-def _entry(
-    row: Mapping[str, Any], columns: Columns, name: str, source: ImageSource, default: Split, path: Path
-) -> Entry:
-    given = row[columns.id] if columns.id else None
-    captions = tuple(text for column in columns.captions for text in as_captions(_texts(row[column])))
-    split = split_named(str(row["split"]), str(path)) if "split" in row else default
-    return Entry(split, name if given is None else str(given), source, captions, str(row.get("group") or ""))
-
-
-def _texts(value: Any) -> Any:
-    if isinstance(value, list):
-        return [each.get("raw", each.get("caption")) if isinstance(each, dict) else each for each in value]
-    return value
-
-
-def _join(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
-    joined: dict[tuple[Split, str], Entry] = {}
-    problems = []
-    for entry in entries:
-        key = (entry.split, entry.id)
-        first = joined.setdefault(key, entry)
-        if first is entry:
-            continue
-        if _content(first.image) == _content(entry.image):
-            joined[key] = replace(first, captions=first.captions + entry.captions)
-        else:
-            problems.append(
-                Problem("duplicate id", entry.id, f"{entry.image.name} is another image than {first.image.name}")
-            )
-    return list(joined.values()), problems
-
-
-def _content(image: ImageSource) -> bytes | None:
-    try:
-        return image.read()
-    except OSError:  # a missing image becomes a Problem of its own when all images are checked
-        return None

@@ -12,5 +12,6 @@ FOLDER = Path(__file__).parents[1] / "stamps"
 
 def read(config: DataConfig) -> Listing:
     """The stamps, whatever `data.root` says."""
-    listing = parquet_files.read(replace(config, root=str(FOLDER), images="", name="stamps"))
+    own = replace(config, root=str(FOLDER), images="", name="stamps", image_column="", caption_column="")
+    listing = parquet_files.read(own)
     return replace(listing, notes=())

@@ -24,7 +24,7 @@ CAPTION_KEYS = ("caption", "captions", "text")
 
 @dataclass(frozen=True, slots=True)
 class TarImage:
-    """An image inside a tar file."""
+    """An image inside a tar file, or inside another one that holds its bytes in one piece, as Arrow's do."""
 
     name: str
     path: str

@@ -40,6 +40,20 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("resnet50", "'resnet50' is unknown, but timm has it. Write it as timm:resnet50."),
+        ("resnet50.a1_in1k", "Write it as timm:resnet50.a1_in1k."),
+        ("joined:nfnet,resnet50*0.5", "'resnet50' is unknown, but timm has it. Write it as timm:resnet50."),
+        ("efficientnet-lite", "Did you mean 'efficientnet-lite2'?"),
+    ],
+)
+def test_an_image_encoder_that_only_lacks_timm_s_prefix_is_offered_with_it(name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_image_encoder(EncodersConfig(image=name))
+
+
 @pytest.mark.parametrize("by", ["module", "file", "relative file"])
 def test_encoders_from_outside(own: Path, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own.parent)

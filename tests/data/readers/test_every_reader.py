@@ -3,18 +3,22 @@
 import pickle
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import LAYOUTS, Picture
+from layouts import IMG2DATASET, LAYOUTS, Picture, write_img2dataset
 
 from raydd.config import DataConfig
+from raydd.data import load_data
 from raydd.data.images import ImageError, open_image
 from raydd.data.readers import READERS, find_reader
 from raydd.errors import ConfigError, DataError
+from raydd.store import Store
 
+IN_FOLDERS = sorted(set(READERS) - {"stamps", "hf:"})
 captions = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).map(str.strip).filter(bool)
 
 
@@ -52,7 +56,7 @@ def test_sources_survive_pickling(layout: str, tmp_path: Path) -> None:
         assert copy.stamp() == entry.image.stamp() != ""
 
 
-@pytest.mark.parametrize("reader", sorted(set(READERS) - {"stamps"}))
+@pytest.mark.parametrize("reader", IN_FOLDERS)
 def test_a_wrong_root_is_named(reader: str, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"
     with pytest.raises(DataError, match=r"nowhere.*is not a folder.*Set it"):
@@ -61,10 +65,42 @@ def test_a_wrong_root_is_named(reader: str, tmp_path: Path) -> None:
         find_reader(reader)(DataConfig(reader=reader, name="tiny"))
 
 
-@pytest.mark.parametrize("reader", sorted(set(READERS) - {"stamps"}))
+@pytest.mark.parametrize("reader", IN_FOLDERS)
 def test_an_empty_folder_is_named(reader: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{tmp_path.name}.* holds no .*Check data.root"):
         find_reader(reader)(DataConfig(reader=reader, root=str(tmp_path)))
+
+
+@pytest.mark.parametrize("setting", ["image_column", "caption_column"])
+def test_a_column_s_name_for_a_reader_without_columns_is_refused(setting: str, tmp_path: Path, store: Store) -> None:
+    config = LAYOUTS["karpathy"](tmp_path, [Picture("train", "a", ("one",))])
+    with pytest.raises(ConfigError, match=f"data.{setting} is 'x', but data.reader karpathy has no columns"):
+        load_data(replace(config, **{setting: "x"}), store)
+
+
+@pytest.mark.parametrize("layout", ["csv", "flat-json", "parquet", "arrow"])
+def test_columns_have_the_names_that_the_settings_say(layout: str, tmp_path: Path) -> None:
+    config = LAYOUTS[layout](tmp_path, [Picture("train", "a", ("one",))])
+    same = find_reader(config.reader)(replace(config, image_column="image"))
+    assert same == find_reader(config.reader)(config)
+    for setting in ("image_column", "caption_column"):
+        with pytest.raises(DataError, match=r"no (column )?'other'.*'?image'?"):
+            find_reader(config.reader)(replace(config, **{setting: "other"}))
+
+
+@pytest.mark.parametrize("kind", IMG2DATASET)
+def test_what_img2dataset_writes(kind: str, tmp_path: Path, store: Store) -> None:
+    written = [Picture(split, f"{split}{n}", (f'a "{n}", b',)) for split in ("train", "val", "test") for n in range(3)]
+    (tmp_path / "data").mkdir()
+    data = load_data(write_img2dataset(tmp_path / "data", written, kind), store)
+    read = [
+        (split, image.read(), caption)
+        for split, pairs in zip(("train", "val", "test"), data.splits, strict=True)
+        for image, caption in zip(pairs.images, pairs.captions, strict=True)
+    ]
+    assert read == [(picture.split, picture.content, *picture.captions) for picture in written]
+    failed = ["missing image"] * 3 if kind == "parquet" else []  # the others have no trace of a failed download
+    assert [problem.kind for problem in data.problems] == failed
 
 
 def test_an_unknown_reader_is_answered_with_the_nearest() -> None:

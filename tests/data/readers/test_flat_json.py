@@ -84,7 +84,7 @@ def test_a_malformed_file_is_named(content: str, message: str, tmp_path: Path) -
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     config = write_flat_json(tmp_path, TWO)
     (tmp_path / "tiny_train.json").write_bytes(b'[{"image": "\xff\xfe"}]')
-    with pytest.raises(DataError, match=r"tiny_train.json is not valid JSON"):
+    with pytest.raises(DataError, match=r"tiny_train.json is not UTF-8, but probably .*iconv -f"):
         read(config)
 
 

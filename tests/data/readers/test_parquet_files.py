@@ -95,13 +95,43 @@ def test_rows_of_one_id_are_joined_if_the_image_is_the_same(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"picture_data": A, "text": "x"}, "has no image column .*; its columns are picture_data, text. Rename"),
-        ({"image": A, "label": 3}, "has no caption column; its columns are image, label. Rename"),
+        (
+            {"picture_data": A, "text": "x"},
+            "has no image column .*; its columns are picture_data, text. Name it in data.image_column",
+        ),
+        (
+            {"image": A, "label": 3},
+            "has no caption column .*; its columns are image, label. Name it in data.caption_column",
+        ),
     ],
 )
 def test_a_missing_column_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         write(tmp_path, [row])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": 3, "text": "x"}, "image column 'image' holds int64, but must hold bytes, paths, or structs"),
+        ({"image": A, "text": 7}, "caption column 'text' holds int64, but must hold a text or a list of texts"),
+        (
+            {"url": "x", "image": "https://a.org/b.jpg", "text": "x"},
+            "is at https://a.org/b.jpg, and raydd downloads no",
+        ),
+    ],
+)
+def test_a_column_of_the_wrong_type_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        write(tmp_path, [row])
+
+
+def test_paths_have_columns_of_their_own_names_and_are_ids(tmp_path: Path) -> None:
+    rows = [{"file_name": name, "ALT": text} for name, text in [("a.png", "one"), ("b.png", "two"), ("a.png", "three")]]
+    assert [(entry.id, entry.captions) for entry in write(tmp_path, rows).entries] == [
+        ("a.png", ("one", "three")),
+        ("b.png", ("two",)),
+    ]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

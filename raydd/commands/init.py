@@ -1,0 +1,125 @@
+"""Look at a folder of images and captions: say its layout, count its pairs and faults, and write a file of settings."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from raydd import cli
+from raydd.errors import ConfigError
+from raydd.plain_files import expanded, require_writable
+from raydd.terminal.console import open_console
+
+if TYPE_CHECKING:
+    from raydd.config import Config
+    from raydd.data.survey import Survey
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """Which folder, and where to write."""
+
+    folder: tyro.conf.Positional[Path] = field(default=Path())
+    """Folder of the data set; `data.root`, else the one that you are in, if it is left out."""
+    out: Path = Path("raydd.yaml")
+    """File of settings to write."""
+    overwrite: bool = False
+    """Replace the file if it is there already."""
+
+
+def main(options: Options) -> int:
+    """Look, say what was found, and write."""
+    from rich.table import Table
+
+    from raydd.data.checking import summarise
+    from raydd.data.layouts import find_layouts
+    from raydd.data.survey import survey
+
+    if options.out.exists() and not options.overwrite:
+        raise ConfigError(f"{options.out} is there already. Give another --out, or --overwrite.")
+    require_writable(options.out, "--out")
+    given = options.settings.data.root if options.folder == Path() else ""
+    root = expanded(given or options.folder, "the folder").absolute()
+    console = open_console()
+    layouts = find_layouts(replace(options.settings.data, root=str(root)))
+    first, *others = layouts
+    console.print(f"{options.folder}: {_called(first.data.reader, first.data.name)}, since {first.why}", soft_wrap=True)
+    for other in others:
+        flags = " ".join(
+            f"--data.{key} {getattr(other.data, key)}" for key in ("reader", "name") if getattr(other.data, key)
+        )
+        console.print(
+            f"fits too: {_called(other.data.reader, other.data.name)}, since {other.why} ({flags})", soft_wrap=True
+        )
+    found = survey(first.data)
+    text = _yaml(replace(options.settings, data=found.data), options.folder, found)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("split")
+    table.add_column("images", justify="right")
+    table.add_column("captions", justify="right")
+    for split, (images, captions) in found.splits.items():
+        table.add_row(split, f"{images:,}", f"{captions:,}")
+    console.print(table)
+    if found.data.images != options.settings.data.images:
+        console.print(f"images: in {found.data.images}", soft_wrap=True)
+    for line in (*summarise(found.problems), *_notes(found, options.settings)):
+        console.print(line, soft_wrap=True)
+    if not found.splits["train"][0]:
+        console.print("There is no training image, so nothing is written.")
+        return 1
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("w" if options.overwrite else "x", encoding="utf-8") as file:
+        file.write(text)
+    console.print(f"{options.out} is written. Next:", soft_wrap=True)
+    for command in ("doctor", "run"):
+        console.print(f"  raydd {command} --config {options.out}", soft_wrap=True)
+    return 0
+
+
+def _called(reader: str, name: str) -> str:
+    return f"{reader} ({name})" if name else reader
+
+
+def _notes(found: "Survey", config: "Config") -> list[str]:
+    """What a run will do to the splits, and what this look has not seen."""
+    images = {split: count for split, (count, _) in found.splits.items()}
+    cut = [split for split in ("val", "test") if not images[split]]
+    lines = [f"no {' and no '.join(cut)} split: cut from train, {found.data.val_share:.0%} each"] if cut else []
+    total = sum(images.values())
+    if found.opened < total:
+        lines.append(f"{found.opened:,} of {total:,} images were opened; `raydd doctor` opens all")
+    if images["train"] < config.distill.pairs:
+        lines.append(
+            f"distill.pairs is {config.distill.pairs}, more than train has images: set it lower for `raydd run`"
+        )
+    return lines
+
+
+def _yaml(config: "Config", folder: Path, found: "Survey") -> str:
+    """The settings that differ from their defaults, as a file that reads back as the same.
+
+    Raises:
+        ConfigError: a path in them holds what settings take for an environment variable.
+    """
+    import yaml
+
+    from raydd.config import Config
+    from raydd.settings import flatten, with_settings
+    from raydd.terminal.console import visible
+
+    default = flatten(Config())
+    given = {name: value for name, value in flatten(config).items() if value != default[name]}
+    try:
+        same = with_settings(Config(), given) == config
+    except ConfigError:
+        same = False
+    if not same:
+        raise ConfigError(f"{config.data.root} holds a $, which settings take for a variable. Rename the folder.")
+    tree: dict[str, dict[str, object]] = {}
+    for name, value in given.items():
+        section, key = name.split(".")
+        tree.setdefault(section, {})[key] = list(value) if isinstance(value, tuple) else value
+    counts = ", ".join(f"{images} {split}" for split, (images, _) in found.splits.items())
+    heading = visible(f"raydd init {folder}: {counts} images").replace("\n", " ")
+    return f"# {heading}\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=False)}"

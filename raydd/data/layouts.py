@@ -1,0 +1,158 @@
+"""Which layouts a folder has, by what lies in it: what `raydd init` looks for, the most specific first."""
+
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from raydd.config import DataConfig
+from raydd.data.readers import csv_files, parquet_files, tar_shards, txt_files
+from raydd.data.readers.arrow_files import SAVED
+from raydd.data.readers.folders import root_folder
+from raydd.errors import DataError
+from raydd.plain_files import is_plain
+
+_MOST = 10_000  # images and tar members to look at before a layout is known
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One layout that fits a folder."""
+
+    why: str
+    """What was found."""
+    data: DataConfig
+    """With which it is read."""
+
+
+def find_layouts(config: DataConfig) -> list[Layout]:
+    """The layouts that fit `data.root`, the most specific first; the one of `data.reader` alone if that names any.
+
+    Args:
+        config: names that the user gave are kept: reader, name, images, columns.
+
+    Raises:
+        DataError: none fits; it says what was nearly one, or what was looked for.
+    """
+    root = root_folder(config)
+    if config.reader != DataConfig().reader:
+        return [Layout("data.reader names it", config)]
+    found: list[Layout] = []
+    nearly: list[DataError] = []
+    for look in _LOOKS:
+        try:
+            for layout in look(root, config):
+                found.append(layout)  # noqa: PERF402 - those before the error count
+        except DataError as error:
+            nearly.append(error)
+    found = [layout for layout in found if config.name in ("", layout.data.name)]
+    if found:
+        return found
+    if nearly:
+        raise nearly[0]
+    raise DataError(
+        f"{root} has no layout that raydd knows: no dataset_NAME.json, annotations/captions_train*.json, "
+        "NAME_train.json, dataset_dict.json, *.tar, *.parquet, *.csv, *.tsv, and no image. See docs/data.md."
+    )
+
+
+def _karpathy(root: Path, config: DataConfig) -> Iterator[Layout]:
+    for path in sorted(root.glob("dataset_*.json")):
+        if path.stem not in ("dataset_info", "dataset_infos", "dataset_dict"):  # of Hugging Face
+            data = replace(config, reader="karpathy", name=path.stem.removeprefix("dataset_"))
+            yield Layout(f"{path.name} is there", data)
+
+
+def _coco(root: Path, config: DataConfig) -> Iterator[Layout]:
+    for path in sorted((root / "annotations").glob("captions_train*.json")):
+        year = path.stem.removeprefix("captions_train")
+        folders = ["", *sorted(each.name for each in root.iterdir() if each.is_dir())]
+        images = next((folder for folder in folders if (root / folder / f"train{year}").is_dir()), "")
+        data = replace(config, reader="coco", name=year, images=config.images or images)
+        yield Layout(f"annotations/{path.name} is there", data)
+
+
+def _flat_json(root: Path, config: DataConfig) -> Iterator[Layout]:
+    for path in sorted(root.glob("*_train.json")):
+        data = replace(config, reader="flat-json", name=path.name.removesuffix("_train.json"))
+        yield Layout(f"{path.name} is there", data)
+
+
+def _arrow(root: Path, config: DataConfig) -> Iterator[Layout]:
+    whole, part = SAVED
+    if (root / whole).is_file():
+        yield Layout(f"{whole} is there, as save_to_disk writes it", replace(config, reader="arrow"))
+    elif (root / part).is_file() and any(root.glob("*.arrow")):
+        yield Layout(f"{part} and *.arrow are there, as save_to_disk writes them", replace(config, reader="arrow"))
+
+
+def _webdataset(root: Path, config: DataConfig) -> Iterator[Layout]:
+    shards = sorted(root.rglob("*.tar"))
+    if shards and _holds_images(shards[0]):
+        what = f"{len(shards)} *.tar, such as {shards[0].relative_to(root)}, with images"
+        yield Layout(what, replace(config, reader="webdataset"))
+
+
+def _holds_images(shard: Path) -> bool:
+    try:
+        if not is_plain(shard, shard.parent):
+            return False
+        with tarfile.open(shard, "r:") as tar:
+            return any(each.name.lower().endswith(tar_shards.IMAGE_ENDINGS) for each in islice(tar, _MOST))
+    except (tarfile.TarError, OSError):
+        return False
+
+
+def _parquet(root: Path, config: DataConfig) -> Iterator[Layout]:
+    files = sorted(root.rglob("*.parquet"))
+    if files:
+        columns = parquet_files.columns_of(files[0], config)
+        what = f"{len(files)} *.parquet with the columns {columns.image} and {', '.join(columns.captions)}"
+        yield Layout(what, replace(config, reader="parquet"))
+
+
+def _csv(root: Path, config: DataConfig) -> Iterator[Layout]:
+    tables = csv_files.tables_in(root)
+    names = {csv_files.data_set_of(path): path for path in reversed(tables)}
+    others = [path for path in islice(root.glob("*.txt"), _TEXTS + 1) if path.is_file()]  # Kaggle's captions.txt
+    if len(others) <= _TEXTS:
+        names |= {path.name: path for path in sorted(others)}
+    nearly: list[DataError] = []
+    for name, path in sorted(names.items()):
+        try:
+            columns, _, separator = csv_files.header_of(path, config)
+        except DataError as error:
+            nearly += [error] if path in tables else []
+            continue
+        what = f"{path.relative_to(root)} has the columns {columns.image} and {', '.join(columns.captions)}"
+        ended = "" if separator == "," else f", between {separator!r}"
+        yield Layout(
+            what + ended, replace(config, reader="csv", name="" if len(names) == 1 and path in tables else name)
+        )
+    if nearly:
+        raise nearly[0]
+
+
+_TEXTS = 20  # more of them in a folder are no tables
+
+
+def _txt(root: Path, config: DataConfig) -> Iterator[Layout]:
+    images = with_text = 0
+    for _, stems, texts in txt_files.walk(root):
+        images += len(stems)
+        with_text += len(texts & set(stems))
+        if images > _MOST:
+            break
+    if with_text:
+        yield Layout(f"{with_text} of {images} images have a .txt of their name", replace(config, reader="txt"))
+    elif images:
+        raise DataError(
+            f"{root} holds images, but no captions that raydd finds: neither a table nor a .txt with the name of an "
+            "image. See docs/data.md for the layouts."
+        )
+
+
+_LOOKS: Sequence[Callable[[Path, DataConfig], Iterator[Layout]]] = (
+    *(_karpathy, _coco, _flat_json, _arrow, _webdataset, _parquet, _csv, _txt),
+)

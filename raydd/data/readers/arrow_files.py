@@ -1,0 +1,160 @@
+"""Folders that Hugging Face's `save_to_disk` writes: `dataset_dict.json`, or `state.json` with `data-….arrow`.
+
+Read without `datasets`. An image's bytes lie in one piece in an Arrow file, so it is read by its offset as a tar file's
+member is, and nothing is unpacked. Columns are found as in Parquet; the split is the saved split's name.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raydd.config import DataConfig
+from raydd.data.images import file_stamp
+from raydd.data.listing import Entry, Listing, Problem, Split
+from raydd.data.readers.columns import Columns, find_columns, is_text, join, require_types, row_entry, source_at
+from raydd.data.readers.folders import SPLIT_WORDS, field, images_folder, read_json, root_folder
+from raydd.data.readers.tar_shards import TarImage
+from raydd.errors import DataError
+from raydd.plain_files import is_plain, require_regular
+
+SAVED = ("dataset_dict.json", "state.json")
+
+
+def read(config: DataConfig) -> Listing:
+    """The saved data set in `data.root`, or in its folder `data.name` if there is one.
+
+    Raises:
+        DataError: nothing was saved there, a file is missing or damaged, or lacks an image or a caption column.
+    """
+    root = root_folder(config)
+    place = root / config.name if config.name and (root / config.name).is_dir() else root
+    folder = images_folder(config, place)
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for word, path in saved_files(place):
+        found, faults = list_arrow(path, word, config, folder)
+        entries += found
+        problems += faults
+    entries, faults = join(entries)
+    return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems + faults))
+
+
+def saved_files(place: Path) -> list[tuple[str, Path]]:
+    """The Arrow files of a saved data set, each with the name of its split, "" if it has none.
+
+    Raises:
+        DataError: nothing was saved there, or what says so is malformed or names a file elsewhere.
+    """
+    whole, part = (place / name for name in SAVED)
+    if whole.is_file():
+        words = [str(word) for word in field(read_json(whole), "splits", str(whole), list)]
+    elif part.is_file():
+        words = [""]
+    else:
+        raise DataError(
+            f"{place} holds no dataset_dict.json or state.json, as save_to_disk writes them. "
+            "Check data.root, or choose another data.reader."
+        )
+    found = []
+    for word in words:
+        state = place / word / "state.json"
+        content = read_json(state)
+        files = [field(row, "filename", str(state), str) for row in field(content, "_data_files", str(state), list)]
+        if content.get("_indices_data_files"):
+            raise DataError(f"{state} was written by an old version of datasets. Load and save the data set again.")
+        for name in files:
+            path = place / word / name
+            if not is_plain(path, place):
+                raise DataError(f"{state} names {name}, which is no file of the data set. Save it again.")
+            found.append((word, path))
+    return found
+
+
+def list_arrow(path: Path, word: str, config: DataConfig, folder: Path) -> tuple[list[Entry], list[Problem]]:
+    """The rows of an Arrow file.
+
+    Args:
+        path: of the file.
+        word: the name of its split; one that is none of the usual is train.
+        config: which columns to take.
+        folder: that paths of images in files of their own are relative to.
+
+    Raises:
+        DataError: it is damaged or compressed, or lacks an image or a caption column.
+    """
+    try:
+        require_regular(path.stat(), path)
+        with pa.memory_map(str(path)) as mapped:
+            return _list(mapped, path, word, config, folder)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as Arrow ({error}). Save it again, or move it away.") from error
+
+
+def _list(
+    mapped: pa.MemoryMappedFile, path: Path, word: str, config: DataConfig, folder: Path
+) -> tuple[list[Entry], list[Problem]]:
+    whole = mapped.read_buffer()
+    mapped.seek(0)
+    stream = pa.ipc.open_stream(mapped)
+    columns = find_columns(stream.schema.names, config, str(path))
+    require_types(stream.schema, columns, str(path))
+    default: Split = SPLIT_WORDS.get(word.lower(), "train")
+    stamp, prefix = file_stamp(str(path)), f"{word}/{path.stem}" if word else path.stem
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    number = 0
+    for batch in stream:
+        batch.validate(full=True)  # what is damaged would be read from anywhere in memory
+        rows = batch.select(columns.light).to_pylist()
+        for row, (offset, length, beside) in zip(rows, _places(batch, columns, whole, path), strict=True):
+            name = f"{prefix}:{number}"
+            number += 1
+            source: Any
+            if length < 0:
+                source = source_at(beside, str(row.get(columns.id or "") or name), folder)
+            else:
+                source = TarImage(f"{path.name}:{number - 1}", str(path), offset, length, stamp)
+            if isinstance(source, Problem):
+                problems.append(source)
+            else:
+                entries.append(row_entry(row, columns, source, name, default, str(path)))
+    return entries, problems
+
+
+def _places(
+    batch: pa.RecordBatch, columns: Columns, whole: pa.Buffer, path: Path
+) -> Iterator[tuple[int, int, str | None]]:
+    """Offset in the file and length of each row's image, -1 where it has no bytes; and its path, if it has one."""
+    images = batch.column(columns.image)
+    beside: Sequence[str | None] = [None] * len(images)
+    content: pa.Array | None = images
+    if is_text(images.type):
+        beside, content = images.to_pylist(), None
+    elif pa.types.is_struct(images.type):
+        names = [item.name for item in images.type]
+        content = images.field("bytes") if "bytes" in names else None
+        beside = images.field("path").to_pylist() if "path" in names else beside
+    if content is None or pa.types.is_null(content.type) or not len(content):
+        yield from ((0, -1, each) for each in beside)
+        return
+    offsets = _offsets(content, whole, path)
+    there = np.asarray(content.is_valid()) & np.asarray(images.is_valid())
+    lengths = np.where(there, np.diff(offsets), -1)
+    yield from zip(offsets[:-1].tolist(), lengths.tolist(), beside, strict=True)
+
+
+def _offsets(content: pa.Array, whole: pa.Buffer, path: Path) -> NDArray[np.int64]:
+    """Where each text of a column of bytes begins in the file, and where the last one ends."""
+    _, offsets, data = content.buffers()
+    kind = np.int64 if pa.types.is_large_binary(content.type) else np.int32
+    places = np.frombuffer(offsets, kind)[content.offset : content.offset + len(content) + 1].astype(np.int64)
+    if data is None or not data.size:
+        return places * 0
+    start = data.address - whole.address
+    if not 0 <= start <= start + data.size <= whole.size:
+        raise DataError(f"{path} is compressed, so its images have no place in it. Save it again with save_to_disk.")
+    return places + start

@@ -1,0 +1,207 @@
+"""Which columns of a table hold images, captions and ids, and how its rows become entries: for CSV, Parquet and Arrow.
+
+`data.image_column` and `data.caption_column` name them; else they are found by their usual names, in any case. Captions
+are a text, a list of texts or of objects with `raw`, or numbered columns (caption_0, caption_1, ...).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raydd.config import DataConfig
+from raydd.data.images import FileImage, ImageSource
+from raydd.data.listing import Entry, Problem, Split
+from raydd.data.readers.folders import as_captions, file_image, split_named
+from raydd.errors import DataError
+
+IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "png", "webp", "image_bytes")
+PATH_COLUMNS = ("image_path", "img_path", "image_name", "file_name", "filename", "filepath", "file", "path")
+CAPTION_COLUMNS = (
+    *("caption", "captions", "text", "texts", "sentences", "sentence", "sentences_raw", "description"),
+    *("txt", "alt", "alt_text", "comment", "raw"),
+)
+ID_COLUMNS = ("image_id", "img_id", "cocoid", "filename", "file_name", "key")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a file hold what."""
+
+    image: str
+    """The column of image bytes or paths; of a struct, its name alone."""
+    captions: tuple[str, ...]
+    id: str | None
+    others: tuple[str, ...] = ()
+    """`split` and `group`, where they are there."""
+
+    @property
+    def light(self) -> tuple[str, ...]:
+        """All of them but the images, each once."""
+        return tuple(dict.fromkeys((*self.captions, *([self.id] if self.id else []), *self.others)))
+
+
+def find_columns(names: Sequence[str], config: DataConfig, where: str) -> Columns:
+    """The image, caption and id columns among those of a file.
+
+    Args:
+        names: of all columns.
+        config: which may name columns itself.
+        where: the file, for messages.
+
+    Raises:
+        DataError: the settings name a column that is not there, or none has a usual name; it lists those that are.
+    """
+    image = _named(config.image_column, "data.image_column", names, where)
+    image = image or _usual(IMAGE_COLUMNS, names) or _usual(PATH_COLUMNS, names)
+    caption = _named(config.caption_column, "data.caption_column", names, where) or _usual(CAPTION_COLUMNS, names)
+    numbered = [name for name in names if re.fullmatch(r"(caption|sentence|text)_?\d+", name)]
+    for kind, found in (("image", image), ("caption", caption or numbered)):
+        if not found:
+            raise DataError(
+                f"{where} has no {kind} column of a usual name; its columns are {', '.join(names) or 'none'}. "
+                f"Name it in data.{kind}_column."
+            )
+    assert image
+    captions = (caption,) if caption else tuple(sorted(numbered, key=lambda name: int(re.sub(r"\D", "", name))))
+    others = tuple(name for name in ("split", "group") if name in names)
+    ids = _usual([name for name in ID_COLUMNS if name != image.lower()], names)
+    return Columns(image, captions, ids, others)
+
+
+def require_types(schema: pa.Schema, columns: Columns, where: str) -> None:
+    """Refuse columns that hold neither images nor captions.
+
+    Raises:
+        DataError: naming the column, what it holds, and what it must hold.
+    """
+    kind = schema.field(columns.image).type
+    if not (_is_bytes(kind) or is_text(kind) or _is_image_struct(kind)):
+        raise DataError(
+            f"{where}: the image column {columns.image!r} holds {kind}, but must hold bytes, paths, or structs of "
+            "bytes and path. Name another one in data.image_column."
+        )
+    for name in columns.captions:
+        kind = schema.field(name).type
+        if not (is_text(kind) or is_text(_items(kind)) or pa.types.is_struct(_items(kind))):
+            raise DataError(
+                f"{where}: the caption column {name!r} holds {kind}, but must hold a text or a list of texts. "
+                "Name another one in data.caption_column."
+            )
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column's type is text, or nothing but nulls."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+
+
+def source_at(path: Any, which: str, folder: Path) -> FileImage | Problem:
+    """The image in a file of its own that a row names.
+
+    Args:
+        path: as the row gives it.
+        which: the row, for a message.
+        folder: that paths are relative to.
+
+    Raises:
+        DataError: it is an address of the web.
+    """
+    if not path:
+        return Problem("missing image", which, "it has neither bytes nor a path")
+    if re.match(r"https?://", path):
+        raise DataError(
+            f"{which} is at {path[:80]}, and raydd downloads no images. Fetch them, with img2dataset for example, and "
+            "read what it writes."
+        )
+    return file_image(folder, path)
+
+
+def row_entry(
+    row: Mapping[str, Any], columns: Columns, source: ImageSource, name: str, default: Split, where: str
+) -> Entry:
+    """The entry of a row.
+
+    Args:
+        row: of all columns but the images'.
+        columns: which hold what.
+        source: its image.
+        name: its id, if the data has none.
+        default: its split, if the data has none.
+        where: the file, for messages.
+
+    Raises:
+        DataError: its split is none.
+    """
+    given = row[columns.id] if columns.id else None
+    if given is None:
+        given = source.name if isinstance(source, FileImage) else name
+    captions = tuple(text for column in columns.captions for text in as_captions(_texts(row[column])))
+    split = split_named(str(row["split"]), where) if "split" in columns.others else default
+    return Entry(split, str(given), source, captions, str(row.get("group") or ""))
+
+
+def join(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
+    """Rows of one id with the same image as one entry with all their captions; another image of that id is a fault."""
+    joined: dict[tuple[Split, str], Entry] = {}
+    more: dict[tuple[Split, str], list[str]] = {}
+    problems = []
+    for entry in entries:
+        key = (entry.split, entry.id)
+        first = joined.setdefault(key, entry)
+        if first is entry:
+            continue
+        if first.image == entry.image or _content(first.image) == _content(entry.image):
+            more.setdefault(key, list(first.captions)).extend(entry.captions)
+        else:
+            problems.append(
+                Problem("duplicate id", entry.id, f"{entry.image.name} is another image than {first.image.name}")
+            )
+    for key, captions in more.items():
+        joined[key] = replace(joined[key], captions=tuple(captions))
+    return list(joined.values()), problems
+
+
+def _named(name: str, setting: str, names: Sequence[str], where: str) -> str:
+    if name and name not in names:
+        raise DataError(f"{where} has no column {name!r}, which {setting} names; its columns are {', '.join(names)}.")
+    return name
+
+
+def _usual(usual: Sequence[str], names: Sequence[str]) -> str | None:
+    lower = {name.lower(): name for name in reversed(names)}
+    return next((lower[name] for name in usual if name in lower), None)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_image_struct(kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind):
+        return False
+    fields = {field.name: field.type for field in kind}
+    holds_bytes = "bytes" in fields and (_is_bytes(fields["bytes"]) or pa.types.is_null(fields["bytes"]))
+    return holds_bytes or ("path" in fields and is_text(fields["path"]))
+
+
+def _items(kind: pa.DataType) -> pa.DataType:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return kind.value_type if any(is_a(kind) for is_a in lists) else pa.int8()
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [each.get("raw", each.get("caption")) if isinstance(each, dict) else each for each in value]
+    return value
+
+
+def _content(image: ImageSource) -> bytes | None:
+    try:
+        return image.read()
+    except OSError:  # a missing image becomes a Problem of its own when all images are checked
+        return None

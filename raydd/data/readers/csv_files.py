@@ -1,0 +1,166 @@
+"""A table with a row for each caption: CSV or TSV, also with `;` or `|` between columns; its first line names them.
+
+`data.name` is the table's file or its name without the ending; `NAME_train.csv` and `NAME_test.csv` are one data set.
+Image paths are relative to `data.images`, else to the table's folder. Columns are found as in Parquet. The split comes
+from a column `split`, else from the file's or folder's name, else it is train.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from raydd.config import DataConfig
+from raydd.data.listing import Entry, Listing, Problem
+from raydd.data.readers.columns import Columns, find_columns, join, row_entry, source_at
+from raydd.data.readers.folders import (
+    MOST_BYTES,
+    SPLIT_WORDS,
+    decoded,
+    images_folder,
+    root_folder,
+    split_of_path,
+)
+from raydd.errors import DataError, nearest
+from raydd.plain_files import is_plain, read_file
+
+ENDINGS = (".csv", ".tsv")
+_SEPARATORS = (",", "\t", ";", "|")
+_SPLIT_END = re.compile(rf"[-_. ]?({'|'.join(SPLIT_WORDS)})$", re.IGNORECASE)
+
+
+def read(config: DataConfig) -> Listing:
+    """The tables that `data.name` names, or the only ones of `data.root`.
+
+    Raises:
+        DataError: there is no such table or too many, one is malformed, not UTF-8, or lacks a column.
+    """
+    root = root_folder(config)
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for path in find_tables(root, config.name):
+        found, faults = _read_table(path, root, config)
+        entries += found
+        problems += faults
+    entries, faults = join(entries)
+    return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems + faults))
+
+
+def find_tables(root: Path, name: str) -> list[Path]:
+    """The tables of a data set: all in the folder, or all in the folders in it if it holds none.
+
+    Raises:
+        DataError: there is none, or there are those of several data sets and no name.
+    """
+    if name and (root / name).is_file():
+        return [root / name]
+    found = tables_in(root)
+    chosen = [path for path in found if not name or name in (path.stem, data_set_of(path))]
+    if not found:
+        raise DataError(f"{root} holds no *.csv or *.tsv file. Check data.root, or choose another data.reader.")
+    names = {data_set_of(path) for path in chosen}
+    if not chosen or len(names) > 1:
+        known = {data_set_of(path) or path.stem for path in found}
+        raise DataError(
+            f"{root} holds {len(found)} tables, and one is to be read. Set data.name. {nearest(name, known)}"
+        )
+    return chosen
+
+
+def tables_in(root: Path) -> list[Path]:
+    """The CSV and TSV files of a folder, else those of the folders in it, sorted; none that are hidden."""
+    for pattern in ("*", "*/*"):
+        found = (path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS)
+        if shown := sorted(path for path in found if "/." not in f"/{path.relative_to(root).as_posix()}"):
+            return shown
+    return []
+
+
+def data_set_of(table: Path) -> str:
+    """The data set that a table is of: its file's name without ending and split; "" of `train.csv`."""
+    return _SPLIT_END.sub("", table.stem)
+
+
+def header_of(path: Path, config: DataConfig) -> tuple[Columns, list[str], str]:
+    """The columns of a table, the names of all of them, and what separates them.
+
+    Raises:
+        DataError: it cannot be read, or has no column of images or captions.
+    """
+    return _header(_text_of(path, path.parent), config, path)
+
+
+def _text_of(path: Path, root: Path) -> str:
+    if path.is_symlink() and not is_plain(path, root):
+        raise DataError(f"{path} is a link to what is no file of the data set. Put the file itself there.")
+    try:
+        return decoded(read_file(path, MOST_BYTES), path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}). Check the file.") from error
+
+
+def _header(text: str, config: DataConfig, path: Path) -> tuple[Columns, list[str], str]:
+    """The first separator with which the first line names what is wanted, else the one that it has most of."""
+    first = re.split(r"\r\n|\r|\n", text[:_LONGEST_HEADER], maxsplit=1)[0]
+    fits: list[tuple[list[str], str]] = []
+    for separator in _SEPARATORS:
+        try:
+            names = [name.strip() for name in next(csv.reader([first], delimiter=separator, strict=True), [])]
+            fits.append((names, separator))
+            return find_columns(names, config, str(path)), names, separator
+        except (DataError, csv.Error):
+            continue
+    names, separator = max(fits, key=lambda fit: len(fit[0]), default=([first], ","))
+    shown = [name[:40] for name in names[:20]]
+    return find_columns(shown, config, f"{path}, whose first line has to name the columns,"), names, separator
+
+
+_LONGEST_HEADER = 2**16
+
+
+def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
+    text = _text_of(path, root)
+    columns, names, separator = _header(text, config, path)
+    folder, beside = images_folder(config, root), PurePosixPath(path.parent.relative_to(root))
+    default = split_of_path(path, root) or "train"
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    rows, shown = _rows(text, separator, path), str(path.relative_to(root))
+    next(rows, None)
+    for line, cells in rows:
+        which = f"{shown} line {line}"
+        if len(cells) != len(names):
+            detail = (
+                f"{len(cells)} columns, but the first line names {len(names)}: quote a text that holds {separator!r}"
+            )
+            problems.append(Problem("malformed row", which, detail))
+            continue
+        row = dict(zip(names, (cell.strip() for cell in cells), strict=True))
+        name = row[columns.image]
+        as_is = config.images or not name or "://" in name or not beside.name
+        source = source_at(name if as_is else str(beside / name), which, folder)
+        if isinstance(source, Problem):
+            problems.append(Problem(source.kind, which, "the row names no image"))
+        else:
+            entries.append(row_entry(row, columns, source, which, default, f"{path} line {line}"))
+    return entries, problems
+
+
+def _rows(text: str, separator: str, path: Path) -> Iterator[tuple[int, Sequence[str]]]:
+    """Each row that is not empty, with the line that it ends in."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    while True:
+        began = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            why = "a quotation mark is not closed" if "end of data" in str(error) else error
+            raise DataError(
+                f"{path}, the row from line {began} on, is malformed ({why}). A text that holds a quotation mark is "
+                'quoted, and the mark doubled: "a ""big"" dog".'
+            ) from error
+        if cells is None:
+            return
+        if any(cells):
+            yield reader.line_num, cells

@@ -1,0 +1,83 @@
+"""A folder of images with a `.txt` beside each, `dog.jpg` and `dog.txt`, in any folders; as img2dataset writes files.
+
+Each line of the text is a caption. The split comes from a folder's name, else it is train.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from raydd.config import DataConfig
+from raydd.data.class_folders import SUFFIXES
+from raydd.data.listing import Entry, Listing, Problem, Split
+from raydd.data.readers.folders import decoded, file_image, root_folder, split_of_path
+from raydd.errors import DataError
+from raydd.plain_files import is_plain, read_file
+
+_MOST_TEXT = 2**20  # bytes of the captions of an image
+
+
+def read(config: DataConfig) -> Listing:
+    """Every image below `data.root`, or below its folder `data.name` if there is one, with the text of its name.
+
+    Raises:
+        DataError: no image there has a text of its name.
+    """
+    root = root_folder(config)
+    place = root / config.name if config.name and (root / config.name).is_dir() else root
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for folder, images, texts in walk(place):
+        split = _split(folder, place)
+        for stem, names in images.items():
+            captions = _captions(folder / f"{stem}.txt", place) if stem in texts else ()
+            for name in names:
+                path = (folder / name).relative_to(place).as_posix()
+                if isinstance(captions, str):
+                    problems.append(Problem("unreadable caption", path, captions))
+                else:
+                    entries.append(Entry(split, path, file_image(place, path), captions))
+        lone = (folder.relative_to(place) / f"{stem}.txt" for stem in sorted(texts - set(images)))
+        problems += [Problem("missing image", str(path), "no image has this text's name") for path in lone]
+    if not any(entry.captions for entry in entries) and not any(
+        fault.kind == "unreadable caption" for fault in problems
+    ):
+        raise DataError(
+            f"{place} holds no image with a caption beside it, NAME.jpg and NAME.txt; images: {len(entries)}. "
+            "Check data.root, or choose another data.reader."
+        )
+    return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems))
+
+
+def walk(place: Path) -> Iterator[tuple[Path, dict[str, list[str]], set[str]]]:
+    """Each folder, its images by their name without ending, and such names of its texts; sorted, no link followed."""
+    for folder, inside, files in os.walk(place):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        images: dict[str, list[str]] = defaultdict(list)
+        texts = set()
+        for name in sorted(name for name in files if not name.startswith(".")):  # macOS leaves ._NAME.jpg in archives
+            stem, ending = os.path.splitext(name)  # noqa: PTH122 - a Path costs more than the call
+            if ending.lower() in SUFFIXES:
+                images[stem].append(name)
+            elif ending == ".txt":
+                texts.add(stem)
+        yield Path(folder), images, texts
+
+
+def _split(folder: Path, place: Path) -> Split:
+    return "train" if folder == place else split_of_path(folder, place) or "train"
+
+
+def _captions(path: Path, place: Path) -> tuple[str, ...] | str:
+    """The captions of a text, or why they cannot be read."""
+    if path.is_symlink() and not is_plain(path, place):
+        return "its text is a link to what is no file of the data set"
+    try:
+        text = decoded(read_file(path, _MOST_TEXT), path)
+    except OSError as error:
+        return error.strerror or str(error)
+    except DataError as error:
+        return str(error).rstrip(".")
+    return tuple(line.strip() for line in re.split(r"[\r\n]+", text) if line.strip())
