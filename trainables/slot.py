@@ -18,6 +18,7 @@ import ray
 from raydd.cluster.claims import WAIT_SECONDS, joined_work, share_making
 from raydd.cluster.connect import slots_to_come
 from raydd.cluster.failures import breaks_process, failure_of
+from raydd.cluster.graceful_exit import GRACE_SECONDS
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.distill.engine import DistillPoint
@@ -52,6 +53,7 @@ class Slot:
         """
         self._base, self._who, self._listings, self._claims = base, who, listings, claims
         self._errands: dict[str, _Errand] = {}
+        self._closing, self._closed = threading.Event(), threading.Event()
         self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, and whether it begins
         threading.Thread(target=self._run, name="slot", daemon=True).start()
 
@@ -69,6 +71,11 @@ class Slot:
         """Let a trial go on no further; its checkpoint stays. Nothing for one that has ended."""
         self._orders.put((errand, False))
 
+    def close(self) -> None:
+        """Keep the state of all trials and take no more steps; returns when that is done."""
+        self._closing.set()
+        self._closed.wait(GRACE_SECONDS)
+
     def _run(self) -> None:
         try:
             with joined_work(self._base, self._who, self._listings, self._claims) as (work, claimant):
@@ -79,6 +86,8 @@ class Slot:
             for errand in list(self._errands.values()):
                 errand.told.put((failure_of(error), True))
             threading.Timer(LAST_WORDS_SECONDS, os._exit, [1]).start()  # Ray starts it again, elsewhere if need be
+        finally:
+            self._closed.set()
 
     def _serve(self, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]) -> None:
         """Take trials in and let them step, for ever."""
@@ -91,6 +100,8 @@ class Slot:
                     else:
                         together.stop(errand)
                         self._errands.pop(errand, None)
+                if self._closing.is_set():
+                    raise Leave
                 work.progress("trials side by side", len(together.names), len(together.names))
                 for errand, point in together.look():
                     self._tell(errand, point)
@@ -167,6 +178,11 @@ class Desk:
     def leave(self, errand: str) -> None:
         """Give a trial's seat back."""
         self._seated.pop(errand, None)
+
+    def close(self) -> None:
+        """Have all slots keep what they have; they end when the desk does."""
+        if closing := [slot.close.remote() for slot in self._slots]:
+            ray.wait(closing, num_returns=len(closing), timeout=GRACE_SECONDS)
 
     def _started(self, number: int) -> Any:
         sweep = self._base.sweep

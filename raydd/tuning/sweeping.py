@@ -184,9 +184,9 @@ def _run_trials(
         doing=doing,
         console=console,
     )
-    with table:
+    with table, _trainable(without_passwords(plan.config), listings, claims) as trial:
         run_trials(
-            _trainable(without_passwords(plan.config), listings, claims),
+            trial,
             study,
             plan.space,
             sweep,
@@ -197,14 +197,20 @@ def _run_trials(
         )
 
 
-def _trainable(base: Config, listings: Listings, claims: Any) -> Any:
+@contextlib.contextmanager
+def _trainable(base: Config, listings: Listings, claims: Any) -> Iterator[Any]:
     """What Tune runs for a trial, with the resources of one."""
     sweep = base.sweep
     if sweep.together == 1:
         trial = tune.with_parameters(distill_trial, base=base, listings=listings, claims=claims)
-        return tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpus})
-    desk = ray.remote(num_cpus=0)(Desk).remote(base, listings, claims)
-    return tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
+        yield tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpus})
+        return
+    desk: Any = ray.remote(num_cpus=0)(Desk).remote(base, listings, claims)
+    try:
+        yield tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
+    finally:
+        ray.get(desk.close.remote())
+        ray.kill(desk)  # and with it the slots, which hold what the finals need
 
 
 def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: Any, console: Console) -> None:

@@ -108,6 +108,14 @@ def test_a_process_told_to_leave_keeps_every_state(config, claimant, monkeypatch
     assert not ended.is_set()
 
 
+def test_a_slot_that_is_closed_has_kept_every_state(config, claimant):
+    slot, long = Slot(config, "slot 0", {}, None), {"distill.steps": 2000, "distill.checkpoint_every": 2000}
+    slot.begin("0", trial(0, **long))
+    assert reported(slot, "0").rung == 5
+    slot.close()
+    assert synthetic_record(raydd.open(with_settings(config, {**TRIALS[0], **long}))).has(CHECKPOINT)
+
+
 def test_a_broken_gpu_is_told_to_all_and_the_process_ends(config, claimant, monkeypatch):
     ended = threading.Event()
     monkeypatch.setattr(slots.os, "_exit", lambda code: ended.set())
