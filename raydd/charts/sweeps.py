@@ -136,7 +136,9 @@ def importance(shares: Mapping[str, float]) -> Chart:
     )
     figure.update_layout(xaxis_title="importance", yaxis={"automargin": True})
     words = ", ".join(f"{name} {shares[name]:.2f}" for name in names[::-1][:4])
-    words = f"How much a setting tells the best tenth of the trials from all of them (PED-ANOVA). Most important: {words}."
+    words = (
+        f"How much a setting tells the best tenth of the trials from all of them (PED-ANOVA). Most important: {words}."
+    )
     return chart("importance", "Which settings matter", words, figure, 120 + 24 * len(names))
 
 
@@ -186,7 +188,7 @@ def parallel(trials: Sequence[Trial], shares: Mapping[str, float]) -> Chart | No
 
 
 def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
-    """Val r_mean against seconds or bytes, the trials that none beats in both joined; None where costs are unknown or equal."""
+    """Val r_mean against seconds or bytes, the trials that none beats in both joined; None for fewer than two costs."""
     best = front(trials, cost)
     priced = [trial for trial in trials if trial.state == "complete" and math.isfinite(getattr(trial, cost))]
     if len({getattr(trial, cost) for trial in priced}) < 2:
@@ -210,7 +212,9 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
     words = "; ".join(
         f"trial {trial.number}: {trial.r_mean:.1f} percent at {getattr(trial, cost) * scale:.4g}" for trial in best[:6]
     )
-    return chart(f"front-{cost}", f"r_mean against {cost}", f"Trials that none beats in both. With {unit}: {words}.", figure)
+    return chart(
+        f"front-{cost}", f"r_mean against {cost}", f"Trials that none beats in both. With {unit}: {words}.", figure
+    )
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:

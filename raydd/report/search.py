@@ -86,9 +86,9 @@ def collapse_curves(trials: Sequence[Trial], history: History) -> list[Chart]:
     for key, (name, words) in zip(keys, MEASURES.items(), strict=True):
         lines = {f"trial {number}": kept[key] for number, kept in found.items() if len(kept.get(key, ())) > 1}
         if lines:
-            ends = ", ".join(f"{trial} {points[-1][1]:.3f}" for trial, points in lines.items())
+            ends = ", ".join(f"{trial}: {points[-1][1]:.3f}" for trial, points in lines.items())
             title = name.replace("_", " ")
-            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. Ends: {ends}."))
+            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. At the end, {ends}."))
     return drawn
 
 

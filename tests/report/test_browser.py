@@ -39,7 +39,8 @@ addEventListener("load", async () => {
   const violations = found.violations.map((one) => ({ id: one.id, where: one.nodes.slice(0, 3).map((n) => n.html) }));
   const width = document.documentElement.scrollWidth / innerWidth;
   const plots = document.querySelectorAll(".plot .main-svg").length;
-  parent.postMessage({ violations, checks: found.passes.length, loaded, drawn, width, plots, pairs, inner: innerWidth }, "*");
+  const checks = found.passes.length;
+  parent.postMessage({ violations, checks, loaded, drawn, width, plots, pairs, inner: innerWidth }, "*");
 });
 </script>
 """
