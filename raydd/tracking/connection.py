@@ -79,8 +79,8 @@ def _alone(address: str) -> Iterator[None]:
 
 
 KEY = "raydd"
+ORDER = "raydd.order"  # a run's tag that the view is sorted by
 COLUMNS = (
-    "attributes.`Description`",
     "metrics.`val/r_mean`",
     "metrics.`test/r_mean`",
     "metrics.`val/IR_at_1`",
@@ -94,6 +94,7 @@ COLUMNS = (
     "params.`distill.image_lr`",
     "params.`distill.target_epochs`",
     "tags.`kind`",
+    "attributes.`Description`",
 )
 
 
@@ -110,8 +111,8 @@ def keep_view(address: str, sweep: str = "") -> str:
         wanted = ""
     view = {
         "searchFilter": wanted,
-        "orderByKey": "metrics.`val/r_mean`",
-        "orderByAsc": False,
+        "orderByKey": f"tags.`{ORDER}`",
+        "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -126,4 +127,4 @@ def keep_view(address: str, sweep: str = "") -> str:
     )
     # Else MLflow takes the runs for a chat application's and opens a page without them.
     connection.client.set_experiment_tag(connection.experiment, "mlflow.experimentKind", "custom_model_development")
-    return f"/#/experiments/{connection.experiment}/runs?viewStateShareKey={KEY}"
+    return f"/#/experiments/{connection.experiment}/runs?viewStateShareKey={KEY}&workflowType=machine_learning"
