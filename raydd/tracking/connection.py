@@ -81,7 +81,9 @@ def _alone(address: str) -> Iterator[None]:
 
 KEY = "raydd"
 ORDER = "raydd.order"  # a run's tag that the view is sorted by
-COLUMNS = (
+_NAME = "attributes.`Run Name`"
+_NAME_WIDTH = 360  # pixels: a name has its settings in it
+COLUMNS = (  # in their order
     "metrics.`val/r_mean`",
     "metrics.`test/r_mean`",
     "metrics.`val/IR_at_1`",
@@ -95,7 +97,6 @@ COLUMNS = (
     "params.`distill.image_lr`",
     "params.`distill.target_epochs`",
     "tags.`kind`",
-    "attributes.`Description`",
 )
 
 
@@ -119,6 +120,8 @@ def keep_view(address: str, sweep: str = "") -> str:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(COLUMNS),
+        "columnOrder": [_NAME, *COLUMNS],
+        "columnWidths": {_NAME: _NAME_WIDTH},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

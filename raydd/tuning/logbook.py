@@ -28,6 +28,7 @@ from raydd.tuning.finals import Finalist
 from raydd.tuning.results import SweepResult
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
+_ORDERED = {TrialState.COMPLETE: "trial", TrialState.PRUNED: "weak"}  # in the order of the alphabet, after "final"
 NAMED = 4  # searched settings in a run's name
 _NAME_LENGTH = 120
 _TRIAL = "raydd.trial"  # the tag that a trial's run is found by
@@ -142,10 +143,11 @@ class Logbook:
     def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
         """Log a trial's end, `report` having its whole curve."""
         run.tags({"raydd.state": state.name, "raydd.reason": reason, "node": report.node, "gpu": report.gpu})
+        if state in _ORDERED:
+            run.tags({ORDER: _order(_ORDERED[state], report.r_mean)})
         if state == TrialState.COMPLETE:
             run.curve([{"step": report.step, "seconds": report.seconds, "bytes": report.bytes}])
             run.curve([{"step": report.step, "peak_bytes": report.peak_bytes}])
-            run.tags({ORDER: _order("trial", report.r_mean)})
             self._log_set(run, self._record(report.record), ("val",))
             for prefix in ("collapse/", "distill/", "val/"):
                 run.figure(
@@ -203,7 +205,7 @@ def run_name(number: int, settings: Mapping[str, Any]) -> str:
 
 
 def _order(kind: str, r_mean: float) -> str:
-    """What sorts the runs as text: finals before trials, then the higher val r_mean first."""
+    """What sorts the runs as text: finals, then trials, then weak ones, of each the higher val r_mean first."""
     return f"{kind} {100 - r_mean:06.2f}"
 
 
