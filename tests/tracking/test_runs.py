@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import socket
@@ -10,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
-from raydd.tracking.connection import EXPERIMENT, KEY, keep_view, metric_name
+from raydd.tracking.connection import EXPERIMENT, metric_name
 from raydd.tracking.runs import Tracking
 
 
@@ -53,18 +52,6 @@ def test_a_sweep_is_a_run_with_nested_runs(folder, address):
     (shown,) = child.inputs.dataset_inputs
     assert (shown.dataset.digest, shown.dataset.profile) == ("0123456789abcdef", '{"num_rows": 99}')
     assert [(tag.key, tag.value) for tag in shown.tags] == [("mlflow.data.context", "train")]
-
-
-def test_the_view_is_of_training_with_r_mean_in_the_first_column(folder, address):
-    with Tracking(address, folder / "artifacts") as tracking:
-        tracking.run("sweep", ("raydd.sweep", "seen")).tags({"sweep": "seen"})
-    client = MlflowClient(address)
-    for sweep, wanted in (("seen", "tags.`sweep` = 'seen'"), ("unknown", "")):
-        page = keep_view(address, sweep)
-        assert page.endswith("&workflowType=machine_learning")
-        view = json.loads(client.get_experiment_by_name(EXPERIMENT).tags[f"mlflow.sharedViewState.{KEY}"])
-        assert view["searchFilter"] == wanted
-        assert view["columnOrder"][:2] == ["attributes.`Run Name`", "metrics.`val/r_mean`"]
 
 
 def test_a_run_that_goes_on_keeps_the_first_value_of_a_setting(folder, address):
