@@ -243,7 +243,7 @@ class Run:
 
         self.tracking.submit(job)
 
-    def dataset(self, name: str, digest: str, source: str, context: str, rows: int) -> None:
+    def dataset(self, name: str, digest: str, source: str, context: str, rows: Callable[[], int]) -> None:
         """Name a set of pairs as an input of this run.
 
         Args:
@@ -251,13 +251,13 @@ class Run:
             digest: the fingerprint of its content.
             source: where it is.
             context: what the run does with it, as MLflow shows it: train, val, test or source.
-            rows: pairs in it.
+            rows: gives the pairs in it, inside the thread.
         """
 
         def job() -> None:
             from mlflow.entities import Dataset, DatasetInput, InputTag
 
-            profile = json.dumps({"num_rows": rows})
+            profile = json.dumps({"num_rows": rows()})
             data = Dataset(name, digest, source_type="raydd", source=source, profile=profile)
             self._client().log_inputs(self.id(), [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 

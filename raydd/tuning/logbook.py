@@ -183,10 +183,11 @@ class Logbook:
         data, config = self._work.data, self._config.data
         sets = {"source": ("train", data.train), **{name: (name, getattr(data, name)) for name in scored}}
         run.files("synthetic", write)
-        pairs, address = self._config.distill.pairs, f"{self._store.root}/{record.folder}"
-        run.dataset("synthetic", record.fingerprint, address, "train", pairs)
+        address = f"{self._store.root}/{record.folder}"
+        run.dataset("synthetic", record.fingerprint, address, "train", lambda: len(load_synthetic(record)))
         for context, (split, rows) in sets.items():
-            run.dataset(f"{data.name} {split}", data.fingerprint, config.root, context, len(rows.captions))
+            count = len(rows.captions)
+            run.dataset(f"{data.name} {split}", data.fingerprint, config.root, context, lambda count=count: count)
         run.figure("figures/similarity.png", similarity)
 
     def _record(self, folder: str) -> Record:

@@ -37,7 +37,7 @@ def test_a_sweep_is_a_run_with_nested_runs(folder, address):
         trial.curve([{"step": 1, "val/IR@1": 3.5, "loss": 1.0}, {"step": 2, "val/IR@1": 4.5, "loss": 0.5}])
         trial.figure("figures/empty.png", Figure)
         trial.files("synthetic", lambda into: (into / "a.txt").write_text("pairs"))
-        trial.dataset("synthetic", "0123456789abcdef", "store/distill/0123456789abcdef", "train", 99)
+        trial.dataset("synthetic", "0123456789abcdef", "store/distill/0123456789abcdef", "train", lambda: 99)
         trial.tags({"raydd.state": "COMPLETE"})
         trial.end()
     client, found = runs(address)
