@@ -108,7 +108,7 @@ class Logbook:
         run.curve([{"step": 0, "cheap_r_mean": finalist.cheap, **scores}])
         record = self._record(finalist.record)
         self._log_set(run, record, ("val", "test"))
-        if self._config.distill.protocol == "heads":  # a trained image encoder has no name to be opened by
+        if "images" in self._work.cached:  # its encoder is frozen; a trained one has no name to be opened by
             run.model("student", lambda folder: self._write_student(folder, finalist.settings, record))
         if record.has("images/000.png"):
             run.figure("figures/synthetic_pairs.png", lambda: self._picture(load_synthetic(record)))
