@@ -11,6 +11,8 @@ PACKAGES = {"raydd", "trainables", "search_spaces"}
 NEEDED = (
     "raydd/py.typed",
     "raydd/sweep.py",
+    "raydd/report/templates/page.html.j2",
+    "raydd/tracking/retriever.py",
     "raydd/evaluate/published.csv",
     "raydd/data/stamps/stamps.parquet",
     "raydd/data/stamps/NOTICE.md",

@@ -4,7 +4,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"  # as in pyproject.toml and CITATION.cff
 
 _DIGITS = 12  # of a commit
 _SECONDS = 10.0  # more than git takes for a checkout on a slow disk
@@ -12,7 +12,7 @@ _SECONDS = 10.0  # more than git takes for a checkout on a slow disk
 
 @cache
 def code_version(folder: Path = Path(__file__).parents[1]) -> str:
-    """raydd's version, from a git checkout with its commit: `0.1.0+g1a2b3c4d5e6f`, `.dirty` after it if files changed.
+    """raydd's version, from a git checkout with its commit: `0.2.0+g1a2b3c4d5e6f`, `.dirty` after it if files changed.
 
     Where git is missing, does not trust the checkout or does not answer, it is the version alone.
 

@@ -205,13 +205,16 @@ def names_download(name: str, setting: str) -> bool:
     return any(part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
 
 
-def require_trusted(names: Mapping[str, str], repeated: Mapping[str, str], what: str) -> None:
+def require_trusted(
+    names: Mapping[str, str], repeated: Mapping[str, str], what: str, flag: str = "--{setting} {name}"
+) -> None:
     """Refuse what a downloaded set names from outside raydd, unless the user named the same.
 
     Args:
         names: from a setting to the value that the set's manifest gives.
         repeated: from a setting to the value that the user gave, by a flag or in a file.
         what: what the names come from, as the subject of the message: "The set FOLDER".
+        flag: how the user repeats a setting, with `{setting}` and `{name}` in it.
 
     Raises:
         ConfigError: the set names code or a download, and the user did not repeat it to the letter.
@@ -227,7 +230,7 @@ def require_trusted(names: Mapping[str, str], repeated: Mapping[str, str], what:
         does = "run code from outside raydd" if code else f"load {fetched} from outside raydd"
         raise ConfigError(
             f"{what} names {' and '.join(f'{setting} {name}' for setting, name in shown.items())}, which would {does}. "
-            f"If you trust it, repeat it: {' '.join(f'--{setting} {name}' for setting, name in shown.items())}"
+            f"If you trust it, repeat it: {' '.join(flag.format(setting=key, name=shown[key]) for key in shown)}"
         )
 
 

@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 
 import raydd
@@ -72,3 +74,12 @@ def test_manifest_and_tensors_of_a_record_say_it_and_its_name_does_not_change(
     second = made()
     assert second.fingerprint == first.fingerprint
     assert second.read_json("manifest.json")["raydd"] == "9.9"
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["version"] == citation["version"] == raydd.__version__
+    assert citation["authors"] == project["authors"] == [{"name": "The raydd authors"}]
+    assert f"## {raydd.__version__}" in (root / "CHANGELOG.md").read_text(encoding="utf-8")

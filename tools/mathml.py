@@ -15,4 +15,5 @@ def on_page_content(content: str, **_: object) -> str:
 
 def _mathml(found: re.Match[str]) -> str:
     display = "block" if found[1] == "div" else "inline"
-    return convert(html.unescape(found[2]).strip(), display=display)
+    formula = convert(html.unescape(found[2]).strip(), display=display)
+    return f'<div class="formula" tabindex="0">{formula}</div>' if display == "block" else formula

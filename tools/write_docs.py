@@ -55,7 +55,9 @@ def settings_page() -> str:
             "",
             inspect.getdoc(kind) or "",
             "",
-            "| setting | default | |",
+            '<div class="settings" markdown>',
+            "",
+            "| setting | default | meaning |",
             "|---|---|---|",
         ]
         texts = docs_of_fields(kind)
@@ -63,6 +65,7 @@ def settings_page() -> str:
             default = getattr(kind(), item.name)
             text = texts[item.name].replace("|", "\\|")
             lines.append(f"| `{section.name}.{item.name}` | `{_shown(default)}` | {text}{_choices(item.type)} |")
+        lines += ["", "</div>"]
     return "\n".join(lines) + "\n"
 
 

@@ -60,7 +60,7 @@ def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     for name in sorted({name for trial in complete for name in trial.settings}):
         values = {str(trial.settings[name]) for trial in complete if name in trial.settings}
         words = all(isinstance(trial.settings.get(name, ""), str | bool) for trial in complete)
-        if not words or not 2 <= len(values) <= 12:
+        if not words or not 2 <= len(values) <= 12 or len(complete) < 2 * len(values):
             continue
         for value in values:
             scores = [trial.r_mean for trial in complete if str(trial.settings.get(name)) == value]
@@ -83,10 +83,12 @@ def _hover(settings: Mapping[str, Any]) -> str:
     return "<br>".join(f"{name.removeprefix('distill.')} {short(value)}" for name, value in settings.items())
 
 
-def history(trials: Sequence[Trial]) -> Chart:
-    """Val r_mean of each trial by its number, the best so far as a line, stopped ones at their last score."""
+def history(trials: Sequence[Trial]) -> Chart | None:
+    """Val r_mean by the trial's number, stopped ones at their last score; None for fewer than two scores."""
     complete = [trial for trial in trials if trial.state == "complete"]
     stopped = [trial for trial in trials if trial.state == "stopped" and math.isfinite(trial.r_mean)]
+    if len(complete) + len(stopped) < 2:
+        return None
     figure = go.Figure()
     cross = {"color": MUTED, "size": 7, "symbol": "x-thin", "line": {"width": 2, "color": MUTED}}
     for name, chosen, marker in (
@@ -113,7 +115,7 @@ def history(trials: Sequence[Trial]) -> Chart:
     )
     figure.update_layout(xaxis_title="trial", yaxis_title=SCORE, legend=LEGEND_ABOVE)
     first = best_first(trials)[:1]
-    words = f"{len(complete)} complete trials, {len(stopped)} stopped as weak."
+    words = f"Val r_mean of each trial: {len(complete)} complete, {len(stopped)} stopped as weak at their last score."
     if first:
         words += f" Best: trial {first[0].number} with {first[0].r_mean:.2f} percent on val."
     return chart("history", "History", words, figure)
@@ -134,7 +136,10 @@ def importance(shares: Mapping[str, float]) -> Chart:
     )
     figure.update_layout(xaxis_title="importance", yaxis={"automargin": True})
     words = ", ".join(f"{name} {shares[name]:.2f}" for name in names[::-1][:4])
-    return chart("importance", "Which settings matter", f"Most important: {words}.", figure, 120 + 24 * len(names))
+    words = (
+        f"How much a setting tells the best tenth of the trials from all of them (PED-ANOVA). Most important: {words}."
+    )
+    return chart("importance", "Which settings matter", words, figure, 120 + 24 * len(names))
 
 
 def slices(study: optuna.Study, objectives: Sequence[str], shares: Mapping[str, float]) -> list[Chart]:
@@ -153,15 +158,15 @@ def slices(study: optuna.Study, objectives: Sequence[str], shares: Mapping[str, 
     return charts
 
 
-def parallel(trials: Sequence[Trial], shares: Mapping[str, float], fewest: int) -> Chart | None:
-    """The best trials as lines over the most important settings; None for fewer than two settings or `fewest` trials.
+def parallel(trials: Sequence[Trial], shares: Mapping[str, float]) -> Chart | None:
+    """The best trials as lines over the most important settings; None for fewer than two settings.
 
     Plotly's own parallel coordinates, which draw a thousand lines at once and can be brushed.
     """
     chosen = best_first(trials)
     chosen = chosen[: max(20, round(NEAR * len(chosen)))]
     names = [name for name in list(shares)[:SHOWN] if all(name in trial.settings for trial in chosen)]
-    if len(names) < 2 or len(chosen) < fewest:
+    if len(names) < 2:
         return None
     scores = [trial.r_mean for trial in chosen]
     figure = go.Figure(
@@ -183,15 +188,12 @@ def parallel(trials: Sequence[Trial], shares: Mapping[str, float], fewest: int) 
 
 
 def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
-    """Val r_mean against seconds or bytes, the trials that none beats in both joined; None where costs are unknown."""
+    """Val r_mean against seconds or bytes, the trials that none beats in both joined; None for fewer than two costs."""
     best = front(trials, cost)
-    if not best:
+    priced = [trial for trial in trials if trial.state == "complete" and math.isfinite(getattr(trial, cost))]
+    if len({getattr(trial, cost) for trial in priced}) < 2:
         return None
-    others = [
-        trial
-        for trial in trials
-        if trial.state == "complete" and math.isfinite(getattr(trial, cost)) and trial not in best
-    ]
+    others = [trial for trial in priced if trial not in best]
     unit, scale = {"seconds": ("seconds of distillation", 1.0), "bytes": ("size of the set, kB", 1e-3)}[cost]
     figure = go.Figure()
     points = {"mode": "markers", "marker": {"color": MUTED, "size": 6, "opacity": 0.6}}
@@ -210,7 +212,9 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
     words = "; ".join(
         f"trial {trial.number}: {trial.r_mean:.1f} percent at {getattr(trial, cost) * scale:.4g}" for trial in best[:6]
     )
-    return chart(f"front-{cost}", f"r_mean against {cost}", f"Pareto front, {unit}: {words}.", figure)
+    return chart(
+        f"front-{cost}", f"r_mean against {cost}", f"Trials that none beats in both. With {unit}: {words}.", figure
+    )
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:

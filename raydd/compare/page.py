@@ -110,8 +110,8 @@ def _collapse(file: Path) -> Sequence[Chart]:
                 lines.setdefault(str(point["row"]), []).append((point["step"], point[key]))
         if lines:
             title = name.replace("_", " ")
-            ends = ", ".join(f"{row} {line[-1][1]:.3f}" for row, line in lines.items())
-            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. Ends: {ends}."))
+            ends = ", ".join(f"{row}: {line[-1][1]:.3f}" for row, line in lines.items())
+            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. At the end, {ends}."))
     return drawn
 
 

@@ -492,3 +492,8 @@ class EncoderModule(nn.Module):
 def head_tensors(side: str, head: Head) -> dict[str, Tensor]:
     """A head's parameters named as `torch.nn` names them, under `image.` or `text.`."""
     return {f"{side}.{name}": part.cpu().contiguous() for name, part in zip(_NAMES, head, strict=True)}
+
+
+def head_of(side: str, tensors: Mapping[str, Tensor]) -> Head:
+    """The head that `head_tensors` gave the names of."""
+    return Head(*(tensors[f"{side}.{name}"] for name in _NAMES))

@@ -18,6 +18,7 @@ from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record, sto
 from raydd.settings import flatten, load, with_settings
 from raydd.stages import score_students, scores_of
 from raydd.store import Record, Store
+from raydd.terminal.text import share_of_full
 from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.results import SETTINGS
@@ -95,9 +96,11 @@ def _page(
         scores = {"val": score_students(work, opened.synthetic, split="val", seeds=seeds).as_json()}
     split = config.evaluate.split if config.evaluate.split in scores else next(iter(scores))
     work = changed(work, {"evaluate.split": split})
-    baselines = {name: scores_of(work, name) for name in config.evaluate.baselines}
-    rows = result_rows(opened, scores, {name: row.as_json() for name, row in baselines.items()}, split)
-    return set_page(opened, work.config, rows, {**shown, **parts}, title=title, command=command)
+    baselines = {name: scores_of(work, name).as_json() for name in config.evaluate.baselines}
+    rows = result_rows(opened, scores, baselines, split)
+    real = len(work.data.train.captions)
+    share = share_of_full({"synthetic": scores[split], **baselines}, len(opened.synthetic), real)
+    return set_page(opened, work.config, rows, {**shown, **parts}, title=title, share=share, command=command)
 
 
 def _settings_of(study: Any, config: Config, file: Path) -> Config:

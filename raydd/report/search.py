@@ -19,9 +19,9 @@ from raydd.tuning.finals import Candidate
 from raydd.tuning.lease import is_driven
 from raydd.tuning.pruning import foretold
 from raydd.tuning.results import candidates, importances
-from raydd.tuning.samplers import STARTUP_TRIALS
 
 TABLED = 50  # trials in the page's table
+TELLING = 20  # complete trials below which the best tenth is one trial, and importance is chance
 CURVES = 6  # trials whose collapse is drawn over the steps
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -39,13 +39,16 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
         history: what MLflow has of its trials.
     """
     trials = trials_of(study, objectives, history.last())
-    shares = importances(study, objectives)
+    complete = len(best_first(trials))
+    tells = complete >= TELLING
+    shares = importances(study, objectives) if tells else {}
     return {
         "history": charts.history(trials),
-        "rungs": foretold(study, objectives),
+        "search_note": "" if tells else _too_few(complete),
+        "rungs": [row for row in foretold(study, objectives) if row.correlation is not None],
         "importance": charts.importance(shares) if any(shares.values()) else None,
         "slices": charts.slices(study, objectives, shares),
-        "parallel": charts.parallel(trials, shares, STARTUP_TRIALS),
+        "parallel": charts.parallel(trials, shares),
         "fronts": [chart for cost in ("bytes", "seconds") if (chart := charts.pareto(trials, cost))],
         "choices": choices(trials),
         "trials": [_row(trial) for trial in best_first(trials)[:TABLED]],
@@ -81,11 +84,11 @@ def collapse_curves(trials: Sequence[Trial], history: History) -> list[Chart]:
     found = {trial.number: history.curves(trial.number, keys) for trial in best_first(trials)[:CURVES]}
     drawn = []
     for key, (name, words) in zip(keys, MEASURES.items(), strict=True):
-        lines = {f"trial {number}": kept[key] for number, kept in found.items() if kept.get(key)}
+        lines = {f"trial {number}": kept[key] for number, kept in found.items() if len(kept.get(key, ())) > 1}
         if lines:
-            ends = ", ".join(f"{trial} {points[-1][1]:.3f}" for trial, points in lines.items())
+            ends = ", ".join(f"{trial}: {points[-1][1]:.3f}" for trial, points in lines.items())
             title = name.replace("_", " ")
-            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. Ends: {ends}."))
+            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. At the end, {ends}."))
     return drawn
 
 
@@ -111,6 +114,11 @@ def sweep_cost(trials: Sequence[Trial]) -> list[tuple[str, str]]:
 def objectives_of(study: optuna.Study) -> tuple[str, ...]:
     """Names of a study's values, as its sweep was started with them."""
     return tuple(studies.shared_settings(study).get("sweep.objectives", ("r_mean",)))
+
+
+def _too_few(complete: int) -> str:
+    trials = "1 complete trial is" if complete == 1 else f"{complete} complete trials are"
+    return f"{trials} too few to tell which settings matter: this page shows that from {TELLING} on."
 
 
 def _sweep_facts(trials: Sequence[Trial], best: Sequence[Candidate]) -> dict[str, str]:

@@ -16,7 +16,14 @@ from raydd.terminal.text import duration
 
 
 def set_page(
-    opened: OpenedSet, config: Config, rows: Sequence[ScoreRow], parts: Mapping[str, Any], *, title: str, command: str
+    opened: OpenedSet,
+    config: Config,
+    rows: Sequence[ScoreRow],
+    parts: Mapping[str, Any],
+    *,
+    title: str,
+    share: str,
+    command: str,
 ) -> Page:
     """The page of one set, and of the sweep that found it where `parts` has one.
 
@@ -26,6 +33,7 @@ def set_page(
         rows: results beside each other, as of `result_rows`.
         parts: fields of the page, of `sweep_parts` and of `raydd.report.sets.set_parts`.
         title: the page's.
+        share: what the set is worth beside full data, as of `share_of_full`; empty where full data has no score.
         command: what makes all of it again.
     """
     made = opened.provenance
@@ -43,7 +51,8 @@ def set_page(
     ]
     return Page(
         title=title,
-        lead=_lead(rows, opened),
+        lead=share or f"{opened.title.capitalize()}.",
+        details=_details(rows, config.evaluate.split),
         results=rows,
         results_note=_results_note(config, rows),
         commands=(command,),
@@ -101,14 +110,9 @@ def final_of(folder: Path) -> Mapping[str, Any] | None:
     return finalists[0] if finalists else None
 
 
-def _lead(rows: Sequence[ScoreRow], opened: OpenedSet) -> str:
-    means = {row.kind + row.name: row.scores["r_mean"] for row in rows if row.kind != "published"}
-    ours = next((value for name, value in means.items() if name.startswith("ours")), None)
-    if ours is None:
-        return f"{opened.title}."
-    others = [f"{value} of {name.removeprefix('baseline')}" for name, value in means.items() if value != ours]
-    beside = f", beside {' and '.join(others)}" if others else ""
-    return f"{opened.title.capitalize()} reach an r_mean of {ours} percent{beside}."
+def _details(rows: Sequence[ScoreRow], split: str) -> str:
+    means = [f"{row.scores['r_mean']} for {row.name}" for row in reversed(rows) if row.kind != "published"]
+    return f"r_mean on {split}, in percent: {', '.join(means)}."
 
 
 def _results_note(config: Config, rows: Sequence[ScoreRow]) -> str:

@@ -48,6 +48,7 @@ def connect(address: str, artifacts: Path | None = None) -> Connection:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the thread has patience of its own
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a server's, for each run that ends
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -79,8 +80,10 @@ def _alone(address: str) -> Iterator[None]:
 
 
 KEY = "raydd"
-COLUMNS = (
-    "attributes.`Description`",
+ORDER = "raydd.order"  # a run's tag that the view is sorted by
+_NAME = "attributes.`Run Name`"
+_NAME_WIDTH = 360  # pixels: a name has its settings in it
+COLUMNS = (  # in their order
     "metrics.`val/r_mean`",
     "metrics.`test/r_mean`",
     "metrics.`val/IR_at_1`",
@@ -110,13 +113,15 @@ def keep_view(address: str, sweep: str = "") -> str:
         wanted = ""
     view = {
         "searchFilter": wanted,
-        "orderByKey": "metrics.`val/r_mean`",
-        "orderByAsc": False,
+        "orderByKey": f"tags.`{ORDER}`",
+        "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": list(COLUMNS),
+        "columnOrder": [_NAME, *COLUMNS],
+        "columnWidths": {_NAME: _NAME_WIDTH},
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -126,4 +131,4 @@ def keep_view(address: str, sweep: str = "") -> str:
     )
     # Else MLflow takes the runs for a chat application's and opens a page without them.
     connection.client.set_experiment_tag(connection.experiment, "mlflow.experimentKind", "custom_model_development")
-    return f"/#/experiments/{connection.experiment}/runs?viewStateShareKey={KEY}"
+    return f"/#/experiments/{connection.experiment}/runs?viewStateShareKey={KEY}&workflowType=machine_learning"

@@ -4,6 +4,7 @@ Every call returns at once. While the server is away what is logged waits in mem
 what a dead server never took is dropped when the tracking is closed, and that is said once. Nothing here raises.
 """
 
+import json
 import queue
 import tempfile
 import threading
@@ -223,13 +224,41 @@ class Run:
 
         self.tracking.submit(job)
 
-    def dataset(self, name: str, digest: str, source: str, context: str) -> None:
-        """Name a record of the store as an input of this run."""
+    def model(self, name: str, write: Callable[[Path], None]) -> None:
+        """Log a model, one a run, of the folder that `write` makes for `mlflow.pyfunc.load_model`."""
+
+        def job() -> None:
+            from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+            client, run = self._client(), self.id()
+            if client.get_run(run).outputs.model_outputs:
+                return
+            with tempfile.TemporaryDirectory() as directory:
+                folder = Path(directory) / name
+                write(folder)
+                model = client.create_logged_model(self.tracking.connection().experiment, name, run)
+                client.log_model_artifacts(model.model_id, str(folder))
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+
+        self.tracking.submit(job)
+
+    def dataset(self, name: str, digest: str, source: str, context: str, rows: Callable[[], int]) -> None:
+        """Name a set of pairs as an input of this run.
+
+        Args:
+            name: what MLflow shows.
+            digest: the fingerprint of its content.
+            source: where it is.
+            context: what the run does with it, as MLflow shows it: train, val, test or source.
+            rows: gives the pairs in it, inside the thread.
+        """
 
         def job() -> None:
             from mlflow.entities import Dataset, DatasetInput, InputTag
 
-            data = Dataset(name, digest, source_type="raydd", source=source)
+            profile = json.dumps({"num_rows": rows()})
+            data = Dataset(name, digest, source_type="raydd", source=source, profile=profile)
             self._client().log_inputs(self.id(), [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
         self.tracking.submit(job)

@@ -1,6 +1,6 @@
 """The sweep's story in MLflow: a run for the sweep, a nested one for each trial and each final."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,17 +15,20 @@ from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError
-from raydd.protocols import Workbench, trial_settings
+from raydd.protocols import Workbench, changed, trial_settings
 from raydd.settings import flatten, with_settings
 from raydd.stages import load_synthetic
 from raydd.store import Record
 from raydd.terminal.text import brief
+from raydd.tracking.connection import ORDER
 from raydd.tracking.runs import Run, Tracking
+from raydd.tracking.student_model import write_model
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Finalist
 from raydd.tuning.results import SweepResult
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
+_ORDERED = {TrialState.COMPLETE: "trial", TrialState.PRUNED: "weak"}  # in the order of the alphabet, after "final"
 NAMED = 4  # searched settings in a run's name
 _NAME_LENGTH = 120
 _TRIAL = "raydd.trial"  # the tag that a trial's run is found by
@@ -86,10 +89,12 @@ class Logbook:
         """Log a finalist: its scores on val and test, its synthetic set, its images beside the real ones."""
         number = finalist.number
         params = self._trial_params(finalist.settings)
-        name = f"final-{number}: {in_words(params, finalist.settings)}"
+        name = f"final {run_name(number, finalist.settings)}"
         run = self._tracking.run(name, ("raydd.final", f"{self._study}/{number}"), self._sweep)
         run.params(params)
-        run.tags({**_filters(params, "final"), "sweep": self._config.sweep.name})
+        run.tags(
+            {**_filters(params, "final"), "sweep": self._config.sweep.name, ORDER: _order("final", finalist.r_mean)}
+        )
         picture = (
             "figures/synthetic_pairs.png" if params.get("distill.images") != "features" else "figures/similarity.png"
         )
@@ -102,7 +107,9 @@ class Logbook:
         }
         run.curve([{"step": 0, "cheap_r_mean": finalist.cheap, **scores}])
         record = self._record(finalist.record)
-        self._log_set(run, record)
+        self._log_set(run, record, ("val", "test"))
+        if "images" in self._work.cached:  # its encoder is frozen; a trained one has no name to be opened by
+            run.model("student", lambda folder: self._write_student(folder, finalist.settings, record))
         if record.has("images/000.png"):
             run.figure("figures/synthetic_pairs.png", lambda: self._picture(load_synthetic(record)))
         run.end()
@@ -127,8 +134,7 @@ class Logbook:
 
     def _opened(self, number: int, settings: Mapping[str, Any]) -> Run:
         params = self._trial_params(settings) | trial_settings(self._config)
-        name = f"trial-{number}: {in_words(params, settings)}"
-        run = self._tracking.run(name, (_TRIAL, f"{self._study}/{number}"), self._sweep)
+        run = self._tracking.run(run_name(number, settings), (_TRIAL, f"{self._study}/{number}"), self._sweep)
         run.params(params)
         run.tags({**_filters(params, "trial"), "sweep": self._config.sweep.name})
         run.describe(lambda id: _description(params, settings, id, "figures/similarity.png"))
@@ -137,10 +143,12 @@ class Logbook:
     def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
         """Log a trial's end, `report` having its whole curve."""
         run.tags({"raydd.state": state.name, "raydd.reason": reason, "node": report.node, "gpu": report.gpu})
+        if state in _ORDERED:
+            run.tags({ORDER: _order(_ORDERED[state], report.r_mean)})
         if state == TrialState.COMPLETE:
             run.curve([{"step": report.step, "seconds": report.seconds, "bytes": report.bytes}])
             run.curve([{"step": report.step, "peak_bytes": report.peak_bytes}])
-            self._log_set(run, self._record(report.record))
+            self._log_set(run, self._record(report.record), ("val",))
             for prefix in ("collapse/", "distill/", "val/"):
                 run.figure(
                     f"figures/{prefix.rstrip('/')}.png", lambda prefix=prefix: figures.curves(report.curve, prefix)
@@ -153,7 +161,15 @@ class Logbook:
         except ConfigError:  # the trial itself fails with it, and says so
             return dict(settings)
 
-    def _log_set(self, run: Run, record: Record) -> None:
+    def _write_student(self, folder: Path, settings: Mapping[str, Any], record: Record) -> None:
+        """A student of a final's set, seed 0, as a model."""
+        work = changed(self._work, settings)
+        (student,) = work.train_students(load_synthetic(record), [0])
+        write_model(folder, work.student_tensors(student), work.config.encoders)
+
+    def _log_set(self, run: Run, record: Record, scored: Sequence[str]) -> None:
+        """Log a synthetic set, and the data sets that its run has read: `scored` are the splits of its scores."""
+
         def write(into: Path) -> None:
             names = [*_SET_FILES, *(name for name in self._store.names(record.folder) if name.endswith(".png"))]
             for name in names:
@@ -164,8 +180,14 @@ class Logbook:
         def similarity() -> Figure:
             return figures.similarity_matrix(load_synthetic(record).similarity.matrix().numpy())
 
+        data, config = self._work.data, self._config.data
+        sets = {"source": ("train", data.train), **{name: (name, getattr(data, name)) for name in scored}}
         run.files("synthetic", write)
-        run.dataset("synthetic", record.fingerprint, f"{self._store.root}/{record.folder}", "distilled")
+        address = f"{self._store.root}/{record.folder}"
+        run.dataset("synthetic", record.fingerprint, address, "train", lambda: len(load_synthetic(record)))
+        for context, (split, rows) in sets.items():
+            count = len(rows.captions)
+            run.dataset(f"{data.name} {split}", data.fingerprint, config.root, context, lambda count=count: count)
         run.figure("figures/similarity.png", similarity)
 
     def _record(self, folder: str) -> Record:
@@ -177,8 +199,19 @@ class Logbook:
         return figures.pairs_picture(synthetic, self._work.data.train, synthetic.pixels.shape[-1])
 
 
+def run_name(number: int, settings: Mapping[str, Any]) -> str:
+    """A run's name: the trial's number, and the searched settings, which tell it from the others."""
+    said = brief(dict(list(settings.items())[:NAMED])).split(", ") if settings else []
+    return " · ".join([str(number), *said])[:_NAME_LENGTH]
+
+
+def _order(kind: str, r_mean: float) -> str:
+    """What sorts the runs as text: finals, then trials, then weak ones, of each the higher val r_mean first."""
+    return f"{kind} {100 - r_mean:06.2f}"
+
+
 def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """A run's name: method, pairs, what is learned of the images, and the first searched settings."""
+    """A run in words: method, pairs, what is learned of the images, and the first searched settings."""
     kind = [str(params.get("distill.method", "")), f"{params.get('distill.pairs', '?')} pairs"]
     kind.append(str(params.get("distill.images", "")))
     said = {name: value for name, value in settings.items() if name not in ("distill.method", "distill.images")}
@@ -198,7 +231,7 @@ def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:
 def _description(params: Mapping[str, Any], settings: Mapping[str, Any], run: str, picture: str) -> str:
     """What MLflow shows above a run: its settings in words, and a picture of its set."""
     address = f"get-artifact?path={quote(picture, safe='')}&run_uuid={run}"
-    return f"{in_words(params, settings)}\n\n{brief(settings)}\n\n![its synthetic set]({address})"
+    return f"![its synthetic set]({address})\n\n{in_words(params, settings)}\n\n{brief(settings)}"
 
 
 def _params(config: Config) -> dict[str, Any]:

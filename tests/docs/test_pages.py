@@ -2,15 +2,18 @@
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from made_sets import made_set
 from PIL import Image
 
 from raydd.cli import COMMANDS, main
@@ -19,7 +22,7 @@ from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from raydd.data.readers import READERS
 from raydd.distill.losses import find_loss
 from raydd.distill.methods import METHODS
-from raydd.settings import load
+from raydd.settings import load, to_yaml
 from raydd.store import Store
 from search_spaces import draw_configs, load_space
 
@@ -236,3 +239,21 @@ def test_a_page_on_adding_to_raydd_shows_its_example(page: Path):
 def _flags(page: str) -> list[str]:
     (command,) = blocks(page, "sh")
     return command.split("raydd run ")[1].split()
+
+
+def test_the_examples_of_the_python_reference_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = made_set()
+    monkeypatch.chdir(tmp_path)
+    Path("flickr8k.yaml").write_text(to_yaml(made.config), encoding="utf-8")
+    Path("store").symlink_to(made.home / "store")
+    names = dict[str, Any]()
+    for block in blocks("reference/python.md", "python"):
+        exec(block, names)
+    assert names["opened"].title == "6 pairs from tiny"
+    assert names["scores"].mean["r_mean"] > 0
+
+
+def test_the_python_reference_names_functions_and_classes():
+    page = (DOCS / "reference/python.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    assert [name for name in shown if not callable(pkgutil.resolve_name(name))] == []

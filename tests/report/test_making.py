@@ -40,7 +40,7 @@ def test_the_page_needs_nothing_beside_it(page: str):
 
 def test_every_pair_has_its_three_pictures_with_words_and_a_slider(page: str):
     seen = Seen(page)
-    assert len(seen.tags["img"]) == 6 * 3
+    assert len(seen.tags["img"]) == 6 * (2 + 3)  # on the first screen, and with the slider
     assert all(image["alt"] for image in seen.tags["img"])
     assert len([one for one in seen.tags["input"] if one["type"] == "range"]) == 6 + 1
     assert len(seen.tags["article"]) == 6
@@ -51,6 +51,12 @@ def test_the_set_stands_beside_its_baselines(page: str):
     assert {("ours", "6 synthetic pairs"), ("baseline", "6 random real pairs"), ("baseline", "all real pairs")} == set(
         rows
     )
+
+
+def test_the_page_begins_with_the_share_of_full_data_and_six_pairs(page: str):
+    head = page[: page.index("<nav")]
+    assert re.search(r'class="lead">6 synthetic pairs keep \d+ % of what \d+ real pairs give; random pairs', head)
+    assert head.count("<img") == 6 * 2
 
 
 def test_maps_collapse_measures_and_the_way_back_are_there(page: str):

@@ -17,7 +17,7 @@ from raydd.tracking.history import History
 from raydd.tuning.pruning import Pruning
 
 NOTHING = History("none", "")
-MOST_SECONDS, MOST_BYTES = 20, 12e6  # for 1,000 trials; some seconds on an idle machine
+MOST_SECONDS, MOST_BYTES = 20, 5e6  # for 1,000 trials; some seconds on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +82,20 @@ def test_a_hover_names_the_trial_and_its_settings(study: optuna.Study):
 
 def test_settings_that_only_some_trials_have_are_no_axis(study: optuna.Study):
     trials = trials_of(study, OBJECTIVES, {})
-    drawn = charts.parallel(trials, {"distill.image_lr": 0.5, "distill.blend_beta": 0.3, "distill.loss": 0.2}, 8)
+    drawn = charts.parallel(trials, {"distill.image_lr": 0.5, "distill.blend_beta": 0.3, "distill.loss": 0.2})
     assert drawn
     labels = [axis["label"] for axis in json.loads(drawn.figure)["data"][0]["dimensions"]]
     assert labels == ["image_lr", "loss", "r_mean"]
 
 
-def test_a_study_of_one_trial_has_a_page_too():
-    parts = sweep_parts(searched(1), OBJECTIVES, NOTHING)
-    assert parts["parallel"] is None
-    assert "<h1>One</h1>" in render(Page(title="One", lead="", **parts))
+@pytest.mark.parametrize("trials", [1, 12])
+def test_what_so_few_trials_cannot_tell_is_left_out_and_said(trials: int):
+    parts = sweep_parts(searched(trials), OBJECTIVES, NOTHING)
+    assert not any(parts[name] for name in ("importance", "slices", "parallel"))
+    assert bool(parts["history"]) == bool(parts["fronts"]) == (trials > 1)
+    page = render(Page(title="Few", lead="", **parts))
+    assert "too few to tell which settings matter" in page
+    assert "<h1>Few</h1>" in page
 
 
 def test_text_of_a_study_cannot_become_markup():

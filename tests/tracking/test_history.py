@@ -49,7 +49,8 @@ def test_the_view_and_the_descriptions_are_kept(address: str):
     view = json.loads(connection.client.get_experiment(connection.experiment).tags[f"mlflow.sharedViewState.{KEY}"])
     assert view["searchFilter"] == "tags.`sweep` = 'two'"
     keep_view(address)
-    assert page.endswith(f"/{connection.experiment}/runs?viewStateShareKey={KEY}")
+    assert page.endswith(f"/{connection.experiment}/runs?viewStateShareKey={KEY}&workflowType=machine_learning")
+    assert view["columnOrder"][:2] == ["attributes.`Run Name`", "metrics.`val/r_mean`"]
     tags = connection.client.get_experiment(connection.experiment).tags
     assert all(column in tags[f"mlflow.sharedViewState.{KEY}"] for column in COLUMNS)
     (run, *_) = connection.client.search_runs([connection.experiment])

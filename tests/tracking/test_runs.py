@@ -37,7 +37,7 @@ def test_a_sweep_is_a_run_with_nested_runs(folder, address):
         trial.curve([{"step": 1, "val/IR@1": 3.5, "loss": 1.0}, {"step": 2, "val/IR@1": 4.5, "loss": 0.5}])
         trial.figure("figures/empty.png", Figure)
         trial.files("synthetic", lambda into: (into / "a.txt").write_text("pairs"))
-        trial.dataset("synthetic", "0123456789abcdef", "store/distill/0123456789abcdef", "training")
+        trial.dataset("synthetic", "0123456789abcdef", "store/distill/0123456789abcdef", "train", lambda: 99)
         trial.tags({"raydd.state": "COMPLETE"})
         trial.end()
     client, found = runs(address)
@@ -49,7 +49,9 @@ def test_a_sweep_is_a_run_with_nested_runs(folder, address):
     assert [point.step for point in client.get_metric_history(child.info.run_id, "loss")] == [1, 2]
     assert child.info.status == "FINISHED"
     assert {item.path for item in client.list_artifacts(child.info.run_id)} == {"figures", "synthetic"}
-    assert child.inputs.dataset_inputs[0].dataset.digest == "0123456789abcdef"
+    (shown,) = child.inputs.dataset_inputs
+    assert (shown.dataset.digest, shown.dataset.profile) == ("0123456789abcdef", '{"num_rows": 99}')
+    assert [(tag.key, tag.value) for tag in shown.tags] == [("mlflow.data.context", "train")]
 
 
 def test_a_run_that_goes_on_keeps_the_first_value_of_a_setting(folder, address):

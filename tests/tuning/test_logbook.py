@@ -30,6 +30,7 @@ def test_trials_that_ended_with_their_driver_are_logged_by_the_next_one_once(con
     stopped, failed = sorted(
         (run for run in runs if run.data.tags.get("kind") == "trial"), key=lambda run: run.info.run_name
     )
+    assert [run.data.tags.get("raydd.order") for run in (stopped, failed)] == ["weak 068.00", None]
     assert (stopped.info.status, failed.info.status) == ("FINISHED", "FAILED")
     assert failed.data.tags["raydd.reason"] == "NonFiniteError: loss is nan"
     losses = client.get_metric_history(stopped.info.run_id, "distill/loss")

@@ -1,3 +1,20 @@
+// Plotly's script comes in gzip and Base64, so that the page is small.
+async function unpacked() {
+  const packed = document.getElementById("plotly");
+  if (!packed) return;
+  const bytes = Uint8Array.from(atob(packed.textContent), (letter) => letter.charCodeAt(0));
+  const script = document.createElement("script");
+  script.textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  document.head.append(script);
+}
+const plotly = unpacked();
+plotly.catch((error) => {
+  for (const plot of document.querySelectorAll(".plot")) {
+    plot.style.minHeight = 0;
+    plot.textContent = `This browser cannot draw the chart (${error.message}); one of 2023 or later can.`;
+  }
+});
+
 // Charts are drawn when they come near the screen, in the colours of the reader's scheme.
 const scheme = matchMedia("(prefers-color-scheme: dark)");
 const DARK = {
@@ -5,10 +22,11 @@ const DARK = {
   "#8a6d00": "#e3c64a", "#6b7280": "#9aa3b2", "#9ec9ec": "#24527a", "#08306b": "#b9e0ff",
   "#2166ac": "#5aa9f2", "#f7f7f7": "#1d2128", "#b2182b": "#ff7a6b",
 };
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const root = document.documentElement;
+const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
 function coloured(value) {
-  if (typeof value === "string") return (scheme.matches && DARK[value]) || value;
+  if (typeof value === "string") return (scheme.matches && !root.classList.contains("print") && DARK[value]) || value;
   if (Array.isArray(value)) return value.map(coloured);
   if (value && typeof value === "object") {
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner)]));
@@ -43,9 +61,40 @@ const near = new IntersectionObserver((entries) => {
     draw(entry.target);
   }
 }, { rootMargin: "600px" });
-document.querySelectorAll(".plot").forEach((plot) => near.observe(plot));
-scheme.addEventListener("change", () => drawn.forEach(draw));
-addEventListener("beforeprint", () => document.querySelectorAll(".plot").forEach(draw));
+plotly.then(() => {
+  document.querySelectorAll(".plot").forEach((plot) => near.observe(plot));
+  scheme.addEventListener("change", () => drawn.forEach(draw));
+  addEventListener("beforeprint", () => {
+    root.classList.add("print"); // light colours
+    document.querySelectorAll(".plot").forEach(draw);
+    document.querySelectorAll("details").forEach((one) => (one.open = true));
+  });
+  addEventListener("afterprint", () => {
+    root.classList.remove("print");
+    document.querySelectorAll(".plot").forEach(draw);
+  });
+});
+
+// The pairs beyond the first ones, which print shows without asking (page.css).
+const rest = document.getElementById("rest");
+const button = document.getElementById("show-rest");
+function showRest() {
+  rest.hidden = false;
+  button.hidden = true;
+}
+button?.addEventListener("click", () => {
+  showRest();
+  rest.querySelector("a, input").focus({ preventScroll: true });
+});
+rest?.addEventListener("beforematch", showRest); // the browser's own search found one of them
+function follow() {
+  const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  if (!rest?.contains(target)) return;
+  showRest();
+  target.scrollIntoView();
+}
+addEventListener("hashchange", follow);
+follow();
 
 // Before and after: a slider a pair, and one for all.
 function cut(slider) {

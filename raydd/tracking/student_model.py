@@ -1,0 +1,52 @@
+"""A final's student as a model of MLflow's: its heads as safetensors, its encoders by name, `retriever.py` as code."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from raydd.code_version import VERSION
+from raydd.config import EncodersConfig
+
+_CODE = Path(__file__).with_name("retriever.py")
+
+
+def write_model(folder: Path, heads: Mapping[str, Tensor], encoders: EncodersConfig) -> None:
+    """Write what `mlflow.pyfunc.load_model` reads.
+
+    Args:
+        folder: where to write; it must not be there.
+        heads: both heads' parameters, as `raydd.protocols.base.head_tensors` names them.
+        encoders: the frozen encoders that they were trained on.
+    """
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from safetensors.torch import save_file
+
+    from raydd.tracking.retriever import COLUMNS, NAMED, TOP
+
+    kinds = (DataType.string, DataType.long, DataType.string, DataType.double)
+    signature = ModelSignature(
+        Schema([ColSpec(DataType.string, name, required=False) for name in ("image", "caption")]),
+        Schema([ColSpec(kind, name) for kind, name in zip(kinds, COLUMNS, strict=True)]),
+        ParamSchema([ParamSpec("top", DataType.long, TOP)]),
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        files = {name: Path(directory) / name for name in ("heads.safetensors", "encoders.json")}
+        save_file(dict(heads), files["heads.safetensors"])
+        named = {f"encoders.{name}": value for name, value in asdict(encoders).items()}
+        files["encoders.json"].write_text(json.dumps(named, indent=2))
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(_CODE),
+            artifacts={name.partition(".")[0]: str(file) for name, file in files.items()},
+            signature=signature,
+            input_example=pd.DataFrame({"image": ["photographs/1.jpg"], "caption": ["A dog runs over grass."]}),
+            model_config=dict.fromkeys(NAMED, ""),  # what `load_model` takes; see `Retriever.load_context`
+            pip_requirements=[f"raydd=={VERSION}"],  # else MLflow loads the model to see what it imports
+        )
