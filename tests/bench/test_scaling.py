@@ -8,6 +8,7 @@ from bench import scaling
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("name", "at"), [("pairs", 24), ("steps", 2), ("captions", 20_000), ("encoder-steps", 1)])
 def test_a_point_has_its_time_and_its_memory(name: str, at: int, tmp_path: Path) -> None:
     found = scaling.SCALES[name].point(at, tmp_path)
@@ -16,6 +17,7 @@ def test_a_point_has_its_time_and_its_memory(name: str, at: int, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_opening_a_listed_data_set_is_quick_and_small(tmp_path: Path) -> None:
     found = scaling.SCALES["pairs-listed"].point(30_000, tmp_path)
     assert found["record, MB"] > 1

@@ -45,6 +45,7 @@ with cluster("local", folder):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_trials_that_are_killed_for_memory_go_on_one_at_a_time(tmp_path):
     memory = psutil.virtual_memory()
     threshold = (memory.total - memory.available + ROOM) / memory.total
