@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -41,17 +42,19 @@ def cluster(address: str, home: Path) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the live table tells why a trial failed
     if address == "local":
         folder = _session_folder(home)
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
-        )
+        with _without_chatter():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(folder),
+            )
     else:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+            with _without_chatter():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except ConnectionError as error:
             raise ConfigError(
                 f"There is no Ray cluster at place.ray {address!r} ({str(error).splitlines()[0]}) "
@@ -62,6 +65,30 @@ def cluster(address: str, home: Path) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep what Ray's C++ says of its own log level off the terminal; all else that it writes comes at the end."""
+    try:
+        error = sys.__stderr__.fileno() if sys.__stderr__ else None
+    except (OSError, ValueError):  # closed, or no file at all, as in a notebook
+        error = None
+    if error is None:
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        before = os.dup(error)
+        os.dup2(said.fileno(), error)
+        try:
+            yield
+        finally:
+            os.dup2(before, error)
+            os.close(before)
+            said.seek(0)
+            for line in said:
+                if b"Set ray log level from environment variable" not in line:
+                    os.write(error, line)
 
 
 def _session_folder(home: Path) -> Path:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -11,13 +12,22 @@ from rich.text import Text
 
 from raydd.progress import Progress as Listener
 from raydd.terminal.console import open_console
+from raydd.terminal.text import duration
 
 _LINE_EVERY = 15.0  # seconds between two lines where there is no terminal
+_KNOWN_AFTER = 3.0  # seconds of work before its rate is told: the first items say nothing of the others
 
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:.1f}/s", style="progress.data.speed")
+        speed = task.finished_speed or (task.speed if (task.elapsed or 0.0) >= _KNOWN_AFTER else None)
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+
+
+class _LeftColumn(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        known = task.finished or (task.elapsed or 0.0) >= _KNOWN_AFTER
+        return super().render(task) if known else Text("-:--:--", style="progress.remaining")
 
 
 @contextmanager
@@ -32,7 +42,7 @@ def progress_on(console: Console | None = None) -> Iterator[Listener]:
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        _LeftColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console) as bars:
         tasks = {}
@@ -45,19 +55,29 @@ def progress_on(console: Console | None = None) -> Iterator[Listener]:
         yield listen
 
 
+@dataclass
+class _Work:
+    began: float
+    first: int  # items that were done when it began
+    done: int
+
+
 class _Lines:
-    """A line of progress now and then, for logs."""
+    """A line of progress now and then, for logs: at the start, every 15 seconds, and at the end of each work."""
 
     def __init__(self) -> None:
-        self._began: dict[str, tuple[float, int]] = {}
+        self._works: dict[str, _Work] = {}
         self._last = 0.0
 
     def __call__(self, work: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        began, first = self._began.setdefault(work, (now, done))
-        if done < total and now - self._last < _LINE_EVERY:
+        now, known = time.monotonic(), self._works.get(work)
+        if known is None or done < known.done:  # the next one of the same name
+            known = self._works[work] = _Work(now, done, done)
+        elif known.done == total or (done < total and now - self._last < _LINE_EVERY):
             return
-        self._last = now
-        rate = (done - first) / max(now - began, 1e-9)
-        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        print(f"{work}: {done}/{total}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+        known.done, self._last = done, now
+        seconds, more = now - known.began, ""
+        if done > known.first and seconds >= _KNOWN_AFTER:
+            rate = (done - known.first) / seconds
+            more = f", {rate:.1f}/s" + (f", {duration((total - done) / rate)} left" if done < total else "")
+        print(f"{work}: {done}/{total}{more}", file=sys.stderr, flush=True)
