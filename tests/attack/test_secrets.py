@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import stat
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +83,60 @@ def test_a_wrong_setting_is_shown_without_the_password_in_it(tmp_path: Path) -> 
     said = attack("run", "--config", tmp_path / "s.yaml", "--print_config")
     assert said.is_refusal_of("place.study")
     assert SECRET not in said.error
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("by", ["flag", "one flag", "environment", "file"])
+def test_a_traceback_holds_no_password(tmp_path: Path, address: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s.yaml").write_text(f"place: {{study: '{address}'}}")
+    if by == "environment":
+        monkeypatch.setenv("RAYDD_STUDY", address)
+    given = {
+        "flag": ["--place.study", address],
+        "one flag": [f"--place.study={address}"],
+        "file": ["--config", tmp_path / "s.yaml"],
+    }
+    said = attack("watch", "--debug", "--place.home", tmp_path, *given.get(by, []))
+    assert said.code == 2
+    assert said.error.startswith("Traceback (most recent call last):")
+    assert SECRET not in said.error
+    assert "***" in said.error
+
+
+def test_what_drivers_write_to_the_error_stream_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By logging, by a warning, by a thread that dies, in pieces and in the ways that an address is quoted."""
+    from raydd.commands import run
+
+    key, password = f"k/{SECRET}", f"{SECRET}@x"
+
+    def talk(options: object) -> int:
+        logging.getLogger("driver").warning("cannot sign with %s", key)
+        warnings.warn(f"dsn: host=h user=u, {password}", stacklevel=1)
+        thread = threading.Thread(target=lambda: {}[quote(password)])
+        thread.start()
+        thread.join()
+        print("connection to", f"http://u:{quote(password)}@h", "lost", file=sys.stderr)
+        raise ValueError(f"{key} is refused") from RuntimeError(f"as {quote(key, safe='')}")
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://u:{quote(password)}@h")
+    monkeypatch.setattr(run, "main", talk)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest has one of its own
+    with warnings.catch_warnings(), monkeypatch.context() as patch:
+        warnings.simplefilter("always")
+        patch.setattr(warnings, "showwarning", _shown)
+        patch.setattr(logging.getLogger(), "handlers", [])
+        said = attack("run", "--debug")
+    assert said.code == 1
+    for part in ("cannot sign with ***", "user=u, ***", "KeyError: '***'", "http://u:***@h", "RuntimeError: as ***"):
+        assert part in said.error, said.error
+    assert said.error.endswith("raydd: unexpected ValueError: *** is refused.\n")
+    assert SECRET not in said.error
+
+
+def _shown(message, category, filename, lineno, file=None, line=None) -> None:
+    """As Python shows a warning; pytest collects them instead."""
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
 
 
 @pytest.mark.slow
