@@ -20,7 +20,7 @@ from raydd.errors import ConfigError
 Item = TypeVar("Item")
 
 OBJECT_STORE_BYTES = 128 * 2**20  # small: what trials share lies in the store's files, mapped into memory
-_SESSIONS = "s"
+_SESSIONS = "s"  # the folder in the closed one; short, for the limit below
 _LONGEST_FOLDER = 40  # characters; Ray puts sockets below it, whose paths end at 107
 
 
