@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import hypothesis
@@ -141,6 +141,11 @@ def test_a_mistake_is_named(settings: dict, said: str):
     with pytest.raises(ConfigError) as error:
         load(settings=settings)
     assert said in str(error.value)
+
+
+def test_sections_stand_in_the_order_of_the_reference():
+    sections = [line for line in to_yaml(load()).splitlines() if line[0] != " "]
+    assert sections == [f"{field.name}:" for field in fields(Config)]
 
 
 def test_letters_beyond_ascii_stay_readable():
