@@ -188,3 +188,5 @@ def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pyt
         monkeypatch.setenv("PICTURES", value)
     with pytest.raises(ConfigError, match=r"data\.root is '\$PICTURES/x', but the environment variable PICTURES is"):
         load(settings={"data.root": "$PICTURES/x"})
+    with pytest.raises(ConfigError, match=r"compare\.data is '\$PICTURES/x\.yaml', but the environment variable"):
+        load(settings={"compare.data": ["b.yaml", "$PICTURES/x.yaml"]})
