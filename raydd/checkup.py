@@ -113,7 +113,6 @@ def _package(name: str, use: str) -> Check:
 
 def _store(config: Config) -> str:
     try:
-        home(config.place).mkdir(parents=True, exist_ok=True)
         store = open_store(config.place)
         name, content = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
         store.write(name, content)

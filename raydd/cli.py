@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import tyro
 
 from raydd.config import Config
 from raydd.errors import ConfigError, RayddError, nearest
+from raydd.secrets_hidden import CleanStream, hide_password, remember, remember_given
 
 COMMANDS = {
     "demo": "Every stage on bundled pictures, nothing to download: features, experts, a sweep, test scores, a report.",
@@ -43,9 +45,6 @@ _SEEN_FIRST = (
 )
 
 
-_ADDRESSES = ("place.store", "place.mlflow", "place.study")  # may hold passwords
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Options of every command."""
@@ -70,13 +69,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters shows the others as escapes
             stream.reconfigure(errors="backslashreplace")
+    remember_given(given, os.environ)
+    with contextlib.redirect_stderr(CleanStream(sys.stderr)):
+        return _end_of(given)
+
+
+def _end_of(given: list[str]) -> int:
+    """The exit code of a command, whose error is told in one line, with --debug below its traceback."""
     debug = "--debug" in given
     try:
         return _dispatch(given)
     except RayddError as error:
-        if debug:
-            raise
-        _say(str(error))
+        _say(str(error), debug)
         return 2
     except SystemExit as end:  # tyro has shown the help, or what is wrong with a flag
         return int(end.code or 0)
@@ -87,26 +91,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted. What is finished is kept; the same command goes on from there.")
         return 130
     except OSError as error:  # a disk, a folder or a network that is not as it should be
-        if debug:
-            raise
-        _say(_place_of(error))
+        _say(_place_of(error), debug)
         return 2
     except MemoryError as error:
-        if debug:
-            raise
-        _say(f"memory is used up ({error or 'no more can be had'}). `raydd doctor` says what the run needs.")
+        _say(f"memory is used up ({error or 'no more can be had'}). `raydd doctor` says what the run needs.", debug)
         return 2
     except Exception as error:
-        if debug:
-            raise
-        name = type(error).__name__
-        _say(f"unexpected {name}: {error}. Run again with --debug for the traceback.")
+        advice = "" if debug else " Run again with --debug for the traceback."
+        _say(f"unexpected {type(error).__name__}: {error}.{advice}", debug)
         return 1
 
 
-def _say(message: str) -> None:
+def _say(message: str, debug: bool = False) -> None:
     from raydd.terminal.console import visible
 
+    if debug:
+        traceback.print_exc()
     print(visible(f"raydd: {message}"), file=sys.stderr)
 
 
@@ -144,11 +144,13 @@ def _dispatch(given: list[str]) -> int:
         print(_help(name, command, rest, asked[0]))
         return 0
     options = parse(command.Options, rest, prog=f"raydd {name}", description=command.__doc__ or "")
+    place = options.settings.place
+    addresses = {"place.store": place.store, "place.mlflow": place.mlflow, "place.study": place.study}
+    for address in addresses.values():  # a file's may hold passwords too
+        remember(address)
     if options.print_config:
-        from raydd.secrets_hidden import hide_password
-        from raydd.settings import flatten, to_yaml, with_settings
+        from raydd.settings import to_yaml, with_settings
 
-        addresses = {name: str(flatten(options.settings)[name]) for name in _ADDRESSES}
         shown = with_settings(options.settings, {name: hide_password(value) for name, value in addresses.items()})
         print(to_yaml(shown), end="")
         return 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,10 @@ from raydd.store import Store
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_IN_HOME = {  # what raydd writes into a home
+    *("store", "cache", "studies", "mlflow", "mlartifacts", "sweeps", "comparisons", "reports", "demo"),
+    *("ray", "ray-runs", "board"),
+}
 _CPU_IMAGES = 8  # through an encoder at once: more leave the cache, fewer take torch's slow convolutions
 
 
@@ -25,17 +30,32 @@ def home(place: PlaceConfig) -> Path:
 
 
 def make_home(place: PlaceConfig) -> Path:
-    """The home, made readable by its owner alone if it is new: logs and databases of runs lie there.
+    """The home, readable by its owner alone, since logs and databases of runs lie there.
+
+    One that is there already, as older versions made it, is closed to others, unless it holds other things than raydd's
+    or its setgid bit says that a group shares it.
 
     Raises:
         ConfigError: it cannot be made.
     """
     folder = home(place)
-    if not folder.exists():
+    if folder.exists():
+        _close_to_others(folder)
+    else:
         require_writable_folder(folder, "place.home")
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def _close_to_others(folder: Path) -> None:
+    state = folder.stat()
+    shared = state.st_mode & (stat.S_ISGID | stat.S_ISVTX) or state.st_uid != os.getuid()
+    if shared or not state.st_mode & 0o077 or not folder.is_dir():
+        return
+    if {entry.name.partition(".")[0] for entry in folder.iterdir()} <= _IN_HOME:
+        with contextlib.suppress(PermissionError):  # a folder of some network disks has no modes to change
+            folder.chmod(0o700)
 
 
 def open_store(place: PlaceConfig) -> Store:

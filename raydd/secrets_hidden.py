@@ -6,6 +6,8 @@ repeat it without the address, can be cleaned too.
 """
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 MARK = "***"
@@ -13,6 +15,11 @@ _SECRET = re.compile(r"pass|pwd|token|secret|credential|signature|^sig$|(^|[-_])
 _OPTION = re.compile(r"(?<=[?&;#])([^=&;#?\s]+)=([^&;#\s]*)")
 _ADDRESS = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>|]+""")
 _ASSIGNED = re.compile(r"""\b(password|passwd|pwd|token|secret|api_?key)(\s*[=:]\s*)(?!\*\*\*)([^\s,;&"')]+)""", re.I)
+# Where drivers look for a secret that no address holds.
+_VARIABLES = (
+    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD", "RAY_AUTH_TOKEN"),
+    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN"),
+)
 _LEAST = 4  # characters of a secret that is looked for in free text; a shorter one would blank half of all words
 
 _known: set[str] = set()
@@ -44,8 +51,7 @@ def secrets_of(address: str) -> set[str]:
     if at:
         user, colon, password = login.partition(":")
         found |= {password} if colon else {user} if scheme.lower() in ("http", "https") else set()
-    forms = (str, unquote, unquote_plus, quote, quote_plus, lambda text: quote(text, safe=""))
-    return {form(unquote(secret) if form is not str else secret) for secret in found for form in forms} - {"", MARK}
+    return {form for secret in found for form in _forms(secret)}
 
 
 def remember(address: str) -> str:
@@ -54,12 +60,53 @@ def remember(address: str) -> str:
     return address
 
 
+def remember_given(arguments: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Remember the secrets of a command before it runs: those in its flags, and those in its environment."""
+    for argument in arguments:
+        remember(argument.partition("=")[2] if argument.startswith("--") else argument)
+    for value in environment.values():
+        remember(value)
+    secrets = {form for name in _VARIABLES for form in _forms(environment.get(name, ""))}
+    _known.update(secret for secret in secrets if len(secret) >= _LEAST)
+
+
 def hidden(text: str) -> str:
     """A message without secrets: those that are remembered, and those in addresses and assignments that it quotes."""
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MARK)
     text = _ADDRESS.sub(lambda found: hide_password(found[0]), text)
     return _ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{MARK}", text)
+
+
+class CleanStream:
+    """The error stream without secrets: tracebacks, warnings and what drivers log pass here on their way out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, its secrets hidden."""
+        self._stream.write(hidden(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Send on what was written."""
+        self._stream.flush()
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts, their secrets hidden."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as it stands and as it is meant, quoted in the ways that addresses are."""
+    meant = unquote(secret)
+    forms = {secret, meant, unquote_plus(meant), quote(meant), quote_plus(meant), quote(meant, safe="")}
+    return forms - {"", MARK}
 
 
 def _parts(address: str, rest: str) -> tuple[str, str, str]:

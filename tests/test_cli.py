@@ -206,11 +206,12 @@ def test_a_mistake_in_the_file_is_told_shortly(
     assert message.count("\n") == 1
 
 
-def test_debug_lets_an_error_through():
-    from raydd.errors import ConfigError
-
-    with pytest.raises(ConfigError, match="preset"):
-        main(["run", "--preset", "none", "--debug"])
+def test_debug_shows_where_an_error_came_from(capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "--preset", "none", "--debug"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1].startswith("raydd: ")
+    assert "preset" in lines[-1]
 
 
 def test_an_unexpected_error_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -259,7 +259,8 @@ def test_a_set_may_name_what_raydd_has():
         "distill.method": "repblend",
         "sweep.space": "",
     }
-    require_trusted(names, {}, "The set")
+    assert not any(names_code(name, setting) or names_download(name, setting) for setting, name in names.items())
+    assert require_trusted(names, {}, "The set") is None
 
 
 def test_a_name_is_shown_so_that_pasting_it_runs_nothing():

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import hypothesis
@@ -91,6 +91,13 @@ def test_a_method_s_settings_and_published_numbers_can_be_set(name: str):
     assert all(flat[key] == value for key, value in {**METHODS[name].settings, **METHODS[name].published}.items())
 
 
+def test_the_protocol_that_trains_the_encoder_learns_pixels_unless_the_user_says_otherwise():
+    assert load(settings={"distill.protocol": "encoder"}).distill.images == "pixels"
+    assert load(settings={"distill.protocol": "heads"}).distill.images == Config().distill.images
+    with pytest.raises(ConfigError, match=r"distill\.images"):
+        load(settings={"distill.protocol": "encoder", "distill.images": "features"})
+
+
 def test_an_ablation_changes_one_switch_of_repblend():
     repblend = flatten(load())
     for name in ("no-blending", "noise", "image-blend", "text-blend", "text-head", "identity", "full"):
@@ -135,12 +142,18 @@ def test_a_number_may_be_written_as_yaml_reads_it():
         ({"evaluate.baselines": ["nearest"]}, "evaluate.baselines is 'nearest'"),
         ({"distill.method": "mine"}, "distill.method 'mine' is unknown. Known: lors, mtt-vl, repblend"),
         ({"data.root": 7}, "data.root is 7"),
+        ({"sweep.rungs": [5, True]}, "sweep.rungs is true, but must be a number."),
     ],
 )
 def test_a_mistake_is_named(settings: dict, said: str):
     with pytest.raises(ConfigError) as error:
         load(settings=settings)
     assert said in str(error.value)
+
+
+def test_sections_stand_in_the_order_of_the_reference():
+    sections = [line for line in to_yaml(load()).splitlines() if line[0] != " "]
+    assert sections == [f"{field.name}:" for field in fields(Config)]
 
 
 def test_letters_beyond_ascii_stay_readable():
@@ -175,3 +188,5 @@ def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pyt
         monkeypatch.setenv("PICTURES", value)
     with pytest.raises(ConfigError, match=r"data\.root is '\$PICTURES/x', but the environment variable PICTURES is"):
         load(settings={"data.root": "$PICTURES/x"})
+    with pytest.raises(ConfigError, match=r"compare\.data is '\$PICTURES/x\.yaml', but the environment variable"):
+        load(settings={"compare.data": ["b.yaml", "$PICTURES/x.yaml"]})

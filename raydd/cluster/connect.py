@@ -21,6 +21,7 @@ from raydd.errors import ConfigError
 Item = TypeVar("Item")
 
 OBJECT_STORE_BYTES = 128 * 2**20  # small: what trials share lies in the store's files, mapped into memory
+_SESSIONS = "s"  # the folder in the closed one; short, for the limit below
 _LONGEST_FOLDER = 40  # characters; Ray puts sockets below it, whose paths end at 107
 
 
@@ -94,17 +95,21 @@ def _without_chatter() -> Iterator[None]:
 def _session_folder(home: Path) -> Path:
     """Where Ray keeps its logs and sockets: in the home, or where that path is too long in the folder for such things.
 
-    Ray's own default is open to every user of the machine, and the logs hold what the trials say.
+    Ray opens the folder that it is given to every user of the machine, and the logs hold what the trials say: so it is
+    given one inside a folder that only its owner may enter.
     """
-    folder = home / "ray"
-    if len(str(folder)) > _LONGEST_FOLDER:
-        folder = Path(tempfile.gettempdir()) / f"raydd-ray-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state = folder.lstat()
-    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
-        raise ConfigError(f"{folder} belongs to somebody else. Set place.home to a shorter path, to be used instead.")
-    folder.chmod(0o700)
-    return folder
+    closed = home / "ray"
+    if len(str(closed / _SESSIONS)) > _LONGEST_FOLDER:
+        closed = Path(tempfile.gettempdir()) / f"raydd-ray-{os.getuid()}"
+    for folder in (closed, closed / _SESSIONS):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = folder.lstat()
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+            raise ConfigError(
+                f"{folder} belongs to somebody else. Set place.home to a shorter path, to be used instead."
+            )
+        folder.chmod(0o700)
+    return closed / _SESSIONS
 
 
 @contextlib.contextmanager

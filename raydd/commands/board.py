@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,7 +88,7 @@ def _require_free(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
     """MLflow's server in a process group of its own, answering; the whole group ends with the block."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(artifacts)]
@@ -97,33 +98,52 @@ def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes, for what raydd does not use
         **os.environ,
     }
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    server = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
+    keeping = threading.Thread(target=_keep, args=(server.stdout, log), daemon=True)
+    keeping.start()
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        _wait_for(server, port, log)
+        if not _answers(server, port):
+            keeping.join(STOP_SECONDS)
+            last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+            raise RayddError(f"MLflow's server did not start: {last}. {log} says more.")
         yield server
     finally:
         signal.signal(signal.SIGTERM, before)
         _end(server)
+        keeping.join(STOP_SECONDS)
 
 
-def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _keep(lines: Iterable[str], log: Path) -> None:
+    """Write what the server says to the log without the address's password, which MLflow repeats in some errors."""
+    with log.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(hidden(line))
+            file.flush()
+
+
+def _answers(server: subprocess.Popen[str], port: int) -> bool:
+    """Whether the server answers, waited for; not if it ends, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            break
+            return False
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
             urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=5).close()
-            return
+            return True
         time.sleep(0.2)
-    last = hidden((log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1])
-    raise RayddError(f"MLflow's server did not start: {last}. {log} says more.")
+    return False
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def _end(server: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

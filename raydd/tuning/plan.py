@@ -218,12 +218,12 @@ def together(config: Config) -> int:
     Raises:
         ConfigError: several are asked for, and trials are such as cannot.
     """
-    trial = with_settings(config, trial_settings(config)).distill
-    able, wanted = trial.protocol == "heads" and trial.images == "features", config.sweep.together
+    able = with_settings(config, trial_settings(config)).distill.images == "features"
+    wanted = config.sweep.together
     if wanted > 1 and not able:
         raise ConfigError(
-            f"sweep.together is {wanted}, but trials step together where heads are trained on features alone. Set "
-            "sweep.together to 1."
+            f"sweep.together is {wanted}, but trials step together only where they learn features, and these learn "
+            "pixels. Set sweep.together to 1."
         )
     return wanted or (AT_ONCE if able and config.sweep.gpus else 1)
 

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from ray import tune
 from ray.exceptions import OutOfMemoryError
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
@@ -22,6 +23,9 @@ from search_spaces import Space
 
 RESTARTS = 2  # of a trial whose process or node died, and of all after memory ran out; the store has what is done
 LOOK_SECONDS = 10.0  # between two looks at how many trials there is room for
+
+# Tune would write the driver's keys into Ray's logs and onto the command line of each trial; every node has its own.
+class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 
 def run_trials(

@@ -1,19 +1,34 @@
 """A planted password is shown nowhere: not in plans, errors, settings, logs, records, databases or process lists."""
 
+import contextlib
 import json
+import logging
+import os
 import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
-import psutil
 import pytest
+import sqlalchemy
 from attacking import attack, flags
+from mlflow_server import door, mlflow_server
+from postgres import Postgres
+from s3_server import BUCKET, Server, s3  # noqa: F401
 
 from raydd import secrets_hidden
 
 SECRET = "pl4nted-S3cret"
 ADDRESSES = [
     f"postgresql://u:{SECRET}@127.0.0.1:9/x",
-    f"postgresql://127.0.0.1:9/x?user=u&password={SECRET}",
+    f"postgresql+psycopg://127.0.0.1:9/x?user=u&password={SECRET}",
     f"postgresql://u:{SECRET}@127.0.0.1:port/x",
     f"nonsense://u:{SECRET}@127.0.0.1/x",
     f"mysql+nothing://u:{SECRET}@127.0.0.1/x?token={SECRET}",
@@ -70,59 +85,173 @@ def test_a_wrong_setting_is_shown_without_the_password_in_it(tmp_path: Path) -> 
     assert SECRET not in said.error
 
 
+@pytest.mark.parametrize(
+    ("address", "by"),
+    [
+        *((address, "flag") for address in ADDRESSES),
+        *((ADDRESSES[-1], by) for by in ("one flag", "environment", "file")),
+    ],
+)
+def test_a_traceback_holds_no_password(tmp_path: Path, address: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s.yaml").write_text(f"place: {{study: '{address}'}}")
+    if by == "environment":
+        monkeypatch.setenv("RAYDD_STUDY", address)
+    given = {
+        "flag": ["--place.study", address],
+        "one flag": [f"--place.study={address}"],
+        "file": ["--config", tmp_path / "s.yaml"],
+    }
+    said = attack("watch", "--debug", "--place.home", tmp_path, *given.get(by, []))
+    assert said.code == 2
+    assert said.error.startswith("Traceback (most recent call last):")
+    assert SECRET not in said.error
+    assert "***" in said.error
+
+
+def test_what_drivers_write_to_the_error_stream_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By logging, by a warning, by a thread that dies, in pieces and in the ways that an address is quoted."""
+    from raydd.commands import run
+
+    key, password = f"k/{SECRET}", f"{SECRET}@x"
+
+    def talk(options: object) -> int:
+        logging.getLogger("driver").warning("cannot sign with %s", key)
+        warnings.warn(f"dsn: host=h user=u, {password}", stacklevel=1)
+        thread = threading.Thread(target=lambda: {}[quote(password)])
+        thread.start()
+        thread.join()
+        print("connection to", f"http://u:{quote(password)}@h", "lost", file=sys.stderr)
+        raise ValueError(f"{key} is refused") from RuntimeError(f"as {quote(key, safe='')}")
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://u:{quote(password)}@h")
+    monkeypatch.setattr(run, "main", talk)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # pytest has one of its own
+    with warnings.catch_warnings(), monkeypatch.context() as patch:
+        warnings.simplefilter("always")
+        patch.setattr(warnings, "showwarning", _shown)
+        patch.setattr(logging.getLogger(), "handlers", [])
+        said = attack("run", "--debug")
+    assert said.code == 1
+    for part in ("cannot sign with ***", "user=u, ***", "KeyError: '***'", "http://u:***@h", "RuntimeError: as ***"):
+        assert part in said.error, said.error
+    assert said.error.endswith("raydd: unexpected ValueError: *** is refused.\n")
+    assert SECRET not in said.error
+
+
+def _shown(message, category, filename, lineno, file=None, line=None) -> None:
+    """As Python shows a warning; pytest collects them instead."""
+    sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
 @pytest.mark.slow
-def test_a_sweep_leaves_its_passwords_nowhere(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite takes options that it does not know, which stand here for a server's password."""
-    from raydd.cluster.environment import prepare_environment
-
-    prepare_environment("local")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "space.py").write_text(
-        "FIRST = ({'distill.image_lr': 0.05},)\n\n\ndef small(trial):\n"
-        "    trial.suggest_float('distill.image_lr', 0.01, 0.1, log=True)\n    return {}\n"
-    )
-    home = tmp_path / "home"
-    for name in ("study", "mlflow"):
-        monkeypatch.setenv(
-            {"study": "RAYDD_STUDY", "mlflow": "MLFLOW_TRACKING_URI"}[name],
-            f"sqlite:///file:{tmp_path}/{name}.db?uri=true&password={SECRET}",
+def test_a_sweep_leaves_its_passwords_nowhere(tiny_data: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Records in a bucket, trials in PostgreSQL, runs on an MLflow server: each asks for a secret of its own."""
+    study, mlflow, key = (f"pl4nted/{name}@S3cret" for name in ("study", "mlflow", "key"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key)
+    for name, value in {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}.items():
+        monkeypatch.setenv(name, value)  # the server is a small one
+    forms = {form for secret in (study, mlflow, key) for form in (secret, quote(secret), quote(secret, safe=""))}
+    forms |= {b64encode(f"u:{mlflow}".encode()).decode()}
+    with contextlib.ExitStack() as stack:
+        # A short path: where it is long, Ray's sessions lie elsewhere.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r-")))
+        postgres = Postgres(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postgres-"))), study)
+        stack.callback(postgres.stop)
+        port = stack.enter_context(door(stack.enter_context(mlflow_server(s3, folder)), "u", mlflow))
+        home = folder / "home"
+        home.mkdir(mode=0o755)  # as an older version made it
+        places = {
+            "RAYDD_STORE": f"s3://{BUCKET}/raydd",
+            "RAYDD_STUDY": postgres.address,
+            "MLFLOW_TRACKING_URI": f"http://u:{quote(mlflow, safe='')}@127.0.0.1:{port}",
+        }
+        (folder / "space.py").write_text(SPACE)
+        own = Path(__file__).parents[1] / "tiny_encoders.py"  # by its path, which Ray's workers find
+        given = flags(
+            tiny_data,
+            home,
+            encoders_image=f"{own}:image",
+            encoders_text=f"{own}:text",
+            sweep_space=f"{folder}/space.py:small",
+            sweep_trials=2,
+            sweep_finalists=1,
+            sweep_drawn_again=0,
+            sweep_name="small",
+            students_epochs=2,
         )
-    own = Path(__file__).parents[1] / "tiny_encoders.py"  # by its path, which Ray's workers find
-    given = flags(
-        tiny_data,
-        home,
-        encoders_image=f"{own}:image",
-        encoders_text=f"{own}:text",
-        sweep_trials=2,
-        sweep_finalists=1,
-        sweep_name="small",
-        students_epochs=2,
-    )
-    at = given.index("--place.mlflow")
-    given = [*given[:at], *given[at + 2 :], "--sweep.space", f"{tmp_path}/space.py:small"]
-    shown = ""
-    command_lines: list[str] = []
-    with monkeypatch.context() as patch:
-        import ray
+        at = given.index("--place.mlflow")
+        del given[at : at + 2]
+        lines = stack.enter_context(command_lines())
+        for name in ("sweep", "report"):
+            with (folder / "shown.log").open("ab") as log:
+                command = [sys.executable, "-m", "raydd.cli", name, *given]
+                ended = subprocess.run(command, env={**os.environ, **places}, stdout=log, stderr=log, cwd=folder)
+            assert ended.returncode == 0, (folder / "shown.log").read_text()
+        assert any("raylet" in line for line in lines)
+        assert leaks(forms, {line: line.encode() for line in lines}) == []
+        rows = tables(postgres.address)
+        assert any(name == "trials" for name, _ in rows)
+        assert leaks(forms, {f"{name}: {row}": row.encode() for name, row in rows}) == []
+        objects = s3.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        keys = [item["Key"] for page in objects for item in page["Contents"]]
+        assert {name.split("/")[0] for name in keys} == {"raydd", "mlflow"}
+        contents = {name: s3.client.get_object(Bucket=BUCKET, Key=name)["Body"].read() for name in keys}
+        assert leaks(forms, contents) == []
+        files = [path for path in (*folder.rglob("*"), *postgres.data.rglob("*")) if path.is_file()]
+        assert any(path.parts[-3].startswith("session_") for path in files)
+        assert leaks(forms, {str(path): path.read_bytes() for path in files}) == []
+        assert json.loads((home / "sweeps" / "small" / "result.json").read_text())["finalists"]
+        with sqlite3.connect(folder / "mlflow.db") as database:
+            assert database.execute("select count(*) from params").fetchone()[0] > 0
+        assert {each: stat.S_IMODE(each.stat().st_mode) for each in (home, home / "ray")} == {
+            home: 0o700,
+            home / "ray": 0o700,
+        }
 
-        shut = ray.shutdown
 
-        def looked() -> None:
-            command_lines.extend(" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True))
-            shut()
+SPACE = """
+FIRST = ({"distill.image_lr": 0.05},)
 
-        patch.setattr(ray, "shutdown", looked)
-        said = attack("sweep", *given)
-        shown = said.out + said.error
-    assert said.code == 0, said.out + said.error
-    assert SECRET not in shown
-    assert command_lines
-    assert not any(SECRET in line for line in command_lines)
-    for file in tmp_path.rglob("*"):  # records, logs, tables, both databases, Ray's sessions
-        if file.is_file() and not file.is_symlink():
-            assert SECRET.encode() not in file.read_bytes(), file
-    assert json.loads((home / "sweeps" / "small" / "result.json").read_text())["finalists"]
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        assert database.execute("select count(*) from params").fetchone()[0] > 0
-    for folder in (home, home / "ray"):
-        assert not folder.exists() or folder.stat().st_mode & 0o077 == 0
+
+def small(trial):
+    trial.suggest_float("distill.image_lr", 0.01, 0.1, log=True)
+    return {}
+"""
+
+
+def leaks(secrets: set[str], contents: dict[str, bytes]) -> list[tuple[str, str]]:
+    """Which secret stands in which content."""
+    return [(name, each) for name, content in contents.items() for each in secrets if each.encode() in content]
+
+
+@contextlib.contextmanager
+def command_lines() -> Iterator[set[str]]:
+    """What every user of this machine sees of its processes while the block runs."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):  # it has ended
+                    seen.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def tables(address: str) -> list[tuple[str, str]]:
+    """All rows of all tables of a database, with the table's name."""
+    engine = sqlalchemy.create_engine(address)
+    with engine.connect() as connection:
+        return [
+            (name, row)
+            for name in sqlalchemy.inspect(engine).get_table_names()
+            for row in connection.scalars(sqlalchemy.text(f'select each::text from "{name}" each'))
+        ]

@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import time
@@ -11,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machines import free_port, wait_for
 from mlflow import MlflowClient
+from mlflow_server import mlflow_server
 from s3_server import BUCKET, Server, s3  # noqa: F401
 
-README = (Path(__file__).parents[2] / "cluster/README.md").read_text(encoding="utf-8")
 POINTS = 200
 LOGGER = """
 import json, sys
@@ -37,27 +34,8 @@ with Tracking(address, say=lambda text: print(text, file=sys.stderr)) as trackin
 
 @pytest.fixture
 def server(s3: Server, tmp_path: Path) -> Iterator[str]:  # noqa: F811
-    """The README's command, its words filled in; the bucket's credentials are the server's alone."""
-    found = re.search(r"<!-- mlflow -->\n```sh\n(.*?)```", README, re.DOTALL)
-    assert found
-    port = free_port()
-    command = found[1].replace("5000", str(port))
-    words = {"DATABASE": f"sqlite:///{tmp_path}/mlflow.db", "ARTIFACTS": f"s3://{BUCKET}/mlflow", "HOST": "127.0.0.1"}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            ["bash", "-c", command],
-            env={**os.environ, **words, "PATH": path, "MLFLOW_S3_ENDPOINT_URL": s3.address},
-            start_new_session=True,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_for(port, 120)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with mlflow_server(s3, tmp_path) as address:
+        yield address
 
 
 @pytest.mark.slow

@@ -40,9 +40,13 @@ def test_a_server_of_its_own_shows_its_runs_itself(capsys: pytest.CaptureFixture
 
 @pytest.mark.slow
 def test_an_address_that_mlflow_refuses_ends_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    arguments = ["--port", str(free_port()), "--place.home", str(tmp_path), "--place.mlflow", "what://ever"]
+    arguments = ["--port", str(free_port()), "--place.home", str(tmp_path), "--place.mlflow", "what://me:pl4nted@ever"]
     assert main(["board", *arguments]) == 2
-    assert "MLflow's server did not start" in capsys.readouterr().err
+    said, log = capsys.readouterr().err, (tmp_path / "board.log").read_text()
+    assert "MLflow's server did not start" in said
+    assert "what://me:***@ever" in said
+    assert "what://me:***@ever" in log
+    assert "pl4nted" not in said + log
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def test_the_probe_leaves_nothing_in_the_store(config: Config, tmp_path: Path):
         ("encoders__text", "minilm2", "text encoder", "Did you mean 'minilm'?"),
         ("encoders__image_weights", "/nowhere.pt", "image encoder", "there is no /nowhere.pt"),
         ("place__store", "/dev/null/store", "store", "cannot be written"),
-        ("place__home", "/dev/null/home", "store", "cannot be written"),
+        ("place__home", "/dev/null/home", "store", "is a file and no folder. Give another place"),
     ],
 )
 def test_what_is_missing_is_named_with_what_to_do_and_stops_no_other_check(

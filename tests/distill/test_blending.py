@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator
 
-from raydd.distill.blending import blend, draw_ratio
+from raydd.distill.blending import blend, draw_below, draw_ratio
 
 
 @given(rows=st.integers(1, 6), ratio=st.floats(0, 1), seed=st.integers(0, 10**6))
@@ -40,3 +40,21 @@ def test_none_and_fixed_draw_nothing() -> None:
     assert draw_ratio("none", beta=1, fixed=0.3, generator=generator) == 0
     assert draw_ratio("fixed", beta=1, fixed=0.3, generator=generator) == 0.3
     assert torch.equal(generator.get_state(), before)
+
+
+def test_a_ratio_is_drawn_from_the_generator_alone() -> None:
+    def drawn(seed: int) -> list[float]:
+        generator = Generator().manual_seed(seed)
+        return [draw_ratio("beta", beta=1, fixed=0, generator=generator) for _ in range(3)]
+
+    assert drawn(0) == drawn(0)
+    assert len({*drawn(0), *drawn(1)}) == 6
+
+
+def test_a_whole_number_below_a_limit_is_drawn_from_the_generator_alone() -> None:
+    def drawn(seed: int) -> list[int]:
+        generator = Generator().manual_seed(seed)
+        return [draw_below(5, generator) for _ in range(60)]
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert set(drawn(0)) == set(range(5))

@@ -41,6 +41,8 @@ def test_a_step_draws_the_same_again_and_another_step_another() -> None:
     assert again.plan.image_noise is not None
     assert torch.equal(one.plan.image_noise, again.plan.image_noise)
     assert not torch.equal(one.plan.minibatches, other.plan.minibatches)
+    reseeded = draw_step(replace(config, seed=4), 5, 7, SPREAD)
+    assert not torch.equal(one.plan.minibatches, reseeded.plan.minibatches)
 
 
 def test_experts_and_start_epochs_are_all_drawn() -> None:

@@ -99,6 +99,7 @@ def test_a_parameter_without_a_learned_value_starts_where_the_loss_says() -> Non
         ("None", "it gave a NoneType"),
         ("similarity.sum().detach()", "does not depend on the logits"),
         ("logits.mean() * float('nan')", "it is nan on finite logits"),
+        ("logits.sqrt().sum()", "it is nan on finite logits"),
         ("(logits - logits).sqrt().sum()", "its gradient is NaN or infinite"),
         ("logits.sum() if logits.device.type == 'cuda' else sys.exit", "NameError"),
     ],

@@ -45,6 +45,17 @@ def test_the_whole_way_gives_every_row_and_a_second_time_computes_nothing(config
     assert work.done == {}
 
 
+def test_the_seed_of_a_distillation_draws_its_start_its_similarity_and_its_record(config: Config, store: Store) -> None:
+    config = with_settings(config, {"distill.similarity": "low-rank"})
+    works = [raydd.open(with_settings(config, {"distill.seed": seed}), store) for seed in (0, 0, 1)]
+    one, again, other = (work.start().tensors() for work in works)
+    assert {name for name in one if not torch.equal(one[name], again[name])} == set()
+    drawn = {name for name in one if not torch.equal(one[name], other[name])}
+    assert drawn >= {"image_features", "text_features", "similarity.left"}
+    records = [stages.synthetic_record(work).fingerprint for work in works]
+    assert records[0] == records[1] != records[2]
+
+
 @pytest.mark.parametrize("space", ["features", "pixels", "features-then-pixels"])
 def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: Store, space: str) -> None:
     config = with_settings(config, {"distill.images": space})

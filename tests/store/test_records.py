@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load, save
 
+from raydd.code_version import code_version
 from raydd.errors import RecordError
 from raydd.store import Record, Store
+from raydd.store.records import canonical, fingerprint
 from raydd.store.seals import seal_json
 
 
@@ -38,6 +41,48 @@ def store(tmp_path: Path) -> Store:
 def file_of(record: Record, name: str) -> Path:
     assert record.store.folder
     return record.store.folder / record.folder / name
+
+
+def test_the_names_of_records_stay_what_they_were():
+    settings = {"b": 1, "a": (1.0, None, True, "é")}
+    assert canonical(settings) == '{"a":[1.0,null,true,"é"],"b":1}'
+    assert fingerprint("scores", 3, settings, {"experts": "abc"}) == "352e9d8d68c17804"
+    for value in (object(), b"bytes", {1, 2}, Path("x")):
+        with pytest.raises(ValueError, match="cannot be part of a fingerprint"):
+            canonical({"a": value})
+
+
+def test_a_record_is_named_by_all_that_it_was_made_from(store: Store):
+    record = Record.of(store, "scores", {"of": "full"}, {"experts": "abc"}, version=2)
+    assert (record.settings, record.upstream, record.version) == ({"of": "full"}, {"experts": "abc"}, 2)
+    others = [
+        Record.of(store, "scores", {"of": "full"}, {"experts": "abd"}, version=2),
+        Record.of(store, "scores", {"of": "full"}, {}, version=2),
+        Record.of(store, "scores", {"of": "random"}, {"experts": "abc"}, version=2),
+        Record.of(store, "scores", {"of": "full"}, {"experts": "abc"}, version=3),
+    ]
+    assert len({record.folder, *(other.folder for other in others)}) == 5
+    record.finish()
+    assert record.manifest()["version"] == 2
+
+
+def test_a_file_of_tensors_says_what_made_it(store: Store):
+    record = Record.of(store, "stage", {}, {}, version=1)
+    record.write_tensors("x.safetensors", {"a": torch.ones(2)}, {"why": "test"})
+    with safe_open(file_of(record, "x.safetensors"), framework="pt") as file:
+        notes = file.metadata()
+    assert json.loads(notes["facts"]) == {"why": "test"}
+    assert notes["raydd"] == code_version()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [("{", "it is not JSON: "), ("[]", "it does not say which record"), ("{}", "it does not say")]
+)
+def test_a_folder_of_no_record_says_why(store: Store, content: str, why: str):
+    record = set_of(store)
+    file_of(record, "manifest.json").write_text(content)
+    with pytest.raises(RecordError, match=f"is not the manifest of this record: {why}"):
+        Record.of_folder(file_of(record, ""))
 
 
 def test_one_expert_in_the_place_of_another_is_refused(store: Store):

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 
 from raydd.errors import RecordError
-from raydd.store.seals import require_intact, require_intact_file, seal_json, seal_tensors
+from raydd.store.seals import fault_of, require_intact, require_intact_file, seal_json, seal_tensors
 
 TENSORS = {"b": torch.arange(5), "a": torch.ones(3, 2).half()}
 PLACE, JSON_PLACE = "stage/0123abcd/x.safetensors", "stage/0123abcd/x.json"
@@ -99,3 +99,25 @@ def test_other_formats_are_held_to_the_checksum_that_is_listed():
     require_intact(content, "x", "stage/0123abcd/x.png", hashlib.sha256(content).hexdigest())
     with pytest.raises(RecordError, match=r"^x is damaged"):
         require_intact(content, "x", "stage/0123abcd/x.png", hashlib.sha256(content + b"x").hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("pieces", "place", "sha256", "kind"),
+    [
+        ([SEALED], PLACE, "", None),
+        ([SEALED], PLACE.replace("0123", "0124"), "", "foreign"),
+        ([SEALED[:-1]], PLACE, "", "damaged"),
+        ([SEALED[:-1] + b"!"], PLACE, "", "damaged"),
+        ([SEALED], PLACE, "0" * 64, "damaged"),
+        ([b"{", *[b" "] * 3, b"}"], JSON_PLACE, "", "unsealed"),
+        ([seal_json({}, JSON_PLACE).replace(b"{", b'{"a": 1,', 1)], JSON_PLACE, "", "damaged"),
+        ([b"{"], JSON_PLACE, "", "damaged"),
+        ([], JSON_PLACE, "", "damaged"),
+        ([], PLACE, "", "damaged"),
+        ([], "stage/0123abcd/x.png", hashlib.sha256(b"").hexdigest(), None),
+        ([b"\x89", b"PNG"], "stage/0123abcd/x.png", hashlib.sha256(b"\x89PNG").hexdigest(), None),
+    ],
+)
+def test_each_fault_has_its_kind_however_the_file_is_cut(pieces: list, place: str, sha256: str, kind: str | None):
+    fault = fault_of(pieces, place, sha256)
+    assert (fault and fault.kind) == kind

@@ -96,9 +96,12 @@ def test_other_settings_under_the_same_name_are_refused(config, space, address):
 
 
 def test_what_only_the_finals_read_may_change(config, space, address, with_sweep):
-    studies.open_study(config, space, address)
+    first = ask(studies.open_study(config, space, address), space)
     other = with_sweep(config, trials=40, finalists=8)
-    studies.open_study(dataclasses.replace(other, pixels=dataclasses.replace(config.pixels, steps=5)), space, address)
+    other = dataclasses.replace(other, pixels=dataclasses.replace(config.pixels, steps=5))
+    for again in (studies.open_study(other, space, address), studies.find_study(other, address)):
+        assert again is not None
+        assert [trial.params for trial in again.trials] == [first.params]  # the same study goes on
 
 
 def test_latest_is_the_sweep_whose_trials_began_last_unless_one_bears_that_name(config, space, address, with_sweep):

@@ -88,7 +88,16 @@ def test_a_file_that_is_no_state_dict_is_refused(
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match="cannot be read as weights"):
             load_state(tmp_path / name)
+    assert "unpickled" not in capsys.readouterr().out
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(DataError, match="no state dict"):
+        load_state(tmp_path / "w.pth")
+
+
+def test_code_among_the_tensors_of_a_pytorch_file_does_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"weight": torch.zeros(2), "bias": _Trap()}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match="cannot be read as weights"):
         load_state(tmp_path / "w.pth")
     assert "unpickled" not in capsys.readouterr().out

@@ -1,0 +1,38 @@
+"""Where Ray keeps its sessions: it opens the folder that it is given to all, so that folder lies in a closed one."""
+
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from raydd.cluster import connect
+from raydd.errors import ConfigError
+
+
+@pytest.fixture
+def short():
+    with tempfile.TemporaryDirectory(prefix="r-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("too_long", [False, True])
+def test_ray_s_sessions_lie_in_a_folder_of_their_owner_alone(short: Path, too_long: bool, monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(short / "tmp"))
+    home = short / ("h" * 60 if too_long else "home")
+    (home / "ray").mkdir(parents=True, mode=0o777)
+    for _ in range(2):
+        given = connect._session_folder(home)
+        given.chmod(0o777)  # as Ray does
+        assert stat.S_IMODE(given.parent.stat().st_mode) == 0o700
+        assert given.is_relative_to(short / "tmp" if too_long else home / "ray")
+        assert len(str(given)) <= connect._LONGEST_FOLDER
+
+
+@pytest.mark.parametrize("name", ["ray", "ray/s"])
+def test_a_folder_that_another_user_put_there_is_refused(short: Path, name: str):
+    (short / "elsewhere").mkdir()
+    (short / name).parent.mkdir(exist_ok=True)
+    (short / name).symlink_to(short / "elsewhere")
+    with pytest.raises(ConfigError, match=r"belongs to somebody else\. Set place\.home"):
+        connect._session_folder(short)

@@ -1,0 +1,32 @@
+import stat
+from pathlib import Path
+
+import pytest
+
+from raydd.config import PlaceConfig
+from raydd.place import make_home, open_store
+
+
+def mode(folder: Path) -> int:
+    return stat.S_IMODE(folder.stat().st_mode)
+
+
+def test_a_new_home_is_readable_by_its_owner_alone(tmp_path: Path):
+    assert mode(make_home(PlaceConfig(home=str(tmp_path / "a" / "home")))) == 0o700
+
+
+@pytest.mark.parametrize("files", [[], ["studies.db", "mlflow.db-wal", "mlflow.lock", "board.log", "store", "ray"]])
+def test_a_home_of_an_older_version_is_closed_to_others(tmp_path: Path, files: list[str]):
+    tmp_path.chmod(0o775)
+    for name in files:
+        (tmp_path / name).touch()
+    open_store(PlaceConfig(home=str(tmp_path)))
+    assert mode(tmp_path) == 0o700
+
+
+@pytest.mark.parametrize(("before", "file"), [(0o755, "thesis.tex"), (0o2770, "studies.db"), (0o1777, "studies.db")])
+def test_a_folder_of_other_things_or_of_a_group_stays_open(tmp_path: Path, before: int, file: str):
+    (tmp_path / file).touch()
+    tmp_path.chmod(before)
+    make_home(PlaceConfig(home=str(tmp_path)))
+    assert mode(tmp_path) == before
