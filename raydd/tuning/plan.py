@@ -140,7 +140,7 @@ def make_plan(
             ("experts", f"{count - missing} of {count} there in the base recipe"),
         )
         trials = coming_trials(work, drawn, done.total(), left)
-        seconds = _expected(work, study, trials, left) / max(1, at_once // config.sweep.together)
+        seconds = _expected(work, study, trials, left) / max(1, at_once // together(config))
     assumed = (
         "" if not config.sweep.gpus or _measured(study) else f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial"
     )
@@ -241,7 +241,8 @@ def with_gpu_share(
     Args:
         config: what all trials share.
         drawn: configs of trials, from the search space.
-        widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU.
+        widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU, as a
+            slot does in which several step together.
         wait: seconds for a cluster that has no GPU yet to start a machine with one.
         dry_run: leave it at -1 where no GPU is there now.
 
@@ -253,7 +254,7 @@ def with_gpu_share(
     if dry_run and not ray.cluster_resources().get("GPU"):
         return config  # to know, a machine would have to be started
     size = _gpu_bytes(wait)
-    if widths is None or config.sweep.together > 1:
+    if widths is None or together(config) > 1:
         return with_settings(config, {"sweep.gpus": 1.0})
     need = max(trial_bytes(trial, *widths) for trial in drawn)
     if need > size:

@@ -11,11 +11,12 @@ from stage_settings import TINY
 import raydd
 from raydd.config import Config
 from raydd.cost import seconds as costs
+from raydd.errors import ConfigError
 from raydd.protocols import changed
 from raydd.settings import with_settings
 from raydd.store import Store
 from raydd.tuning import plan as plans
-from raydd.tuning.plan import Plan, make_plan
+from raydd.tuning.plan import Plan, make_plan, together
 from search_spaces import Space, draw_configs
 
 SPEED = 1e9  # floating-point operations a second
@@ -135,3 +136,14 @@ def test_the_plan_tells_what_finals_cost_in_pixels(
     assert finals({"distill.images": "features"}).endswith("val then test")
     assert finals({"sweep.gpus": 0.5}).endswith("val then test")
     assert finals({"sweep.finalists": 0}) == "none"
+
+
+def test_trials_on_features_step_together_on_a_gpu(tiny_data: Path) -> None:
+    on_gpus = {"sweep.gpus": 1.0}
+    pixels = {"distill.protocol": "encoder", "distill.images": "pixels", "distill.gradient": "constant-memory"}
+    assert together(Config()) == 1
+    assert together(with_settings(Config(), on_gpus)) == 16
+    assert together(with_settings(Config(), {"sweep.together": 3})) == 3
+    assert together(with_settings(Config(), {**on_gpus, **pixels, "evaluate.baselines": ["random"]})) == 1
+    with pytest.raises(ConfigError, match=r"sweep\.together is 3, .* Set sweep\.together to 1"):
+        together(with_settings(Config(), {**pixels, "sweep.together": 3, "evaluate.baselines": ["random"]}))
