@@ -17,6 +17,7 @@ from raydd.cli import main
 SECONDS = 60.0
 SHELLS = {
     "bash": ("bash --norc --noprofile -i", "source {folder}/_raydd"),
+    "fish": ("fish --no-config --interactive", "source {folder}/_raydd"),
     "zsh": ("zsh -f -i", "fpath=({folder} $fpath); autoload -U compinit; compinit -u -D"),
 }
 
@@ -38,7 +39,7 @@ def shell(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize(
     ("typed", "shown"),
     [
-        ("raydd exp", "export"),
+        ("raydd expo", "export"),
         ("raydd run --distill.pai", "--distill.pairs"),
         ("raydd run --distill.images pi", "pixels"),
         ("raydd run --preset repblend-coco-1", "repblend-coco-100"),
