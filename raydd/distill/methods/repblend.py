@@ -5,10 +5,11 @@ The switches are the paper's. The numbers are raydd's own, for features (see `ra
 Differences from the paper:
 - The gradient goes through all student steps; the published code stops it at the start of each (TESLA).
 - Dropout is off in the student of a distillation step; the published code draws it anew in its second pass.
-- Targets lie several epochs beyond the start snapshot; published is one.
+- Targets lie two epochs beyond the start snapshot (`distill.target_epochs`); published is one.
 - The student's loss is InfoNCE against the learned similarity, for runs of some hundred steps. The published weighted
   BCE needs about a thousand: on Flickr8k val 13 after 120 steps, 46 after 960.
-- Students use the learned rate times (1 - momentum): it was learned for plain SGD steps.
+- Scored students use the learned learning rate times 1 - momentum, since it was learned for plain SGD steps;
+  `distill.fit_rates` then multiplies that by the power of two that is best on val.
 """
 
 from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, Method
