@@ -200,5 +200,5 @@ class StudySearch(Searcher):
 
 
 def _without_numbers(why: str) -> str:
-    """What failures of one kind have in common: they differ in steps, sizes, addresses and GPUs."""
-    return re.sub(r"0x[0-9a-f]+|\d+", "#", why)
+    """What failures of one kind have in common: they differ in steps, sizes, addresses, GPUs and names of records."""
+    return re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b|\d+", "#", why)
