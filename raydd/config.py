@@ -149,8 +149,8 @@ class DistillConfig:
     """The distillation: learns pairs that take students in a few steps to weights of an expert."""
 
     method: str = "repblend"
-    """Method, which sets the defaults of this section (--print-config shows them): repblend, lors, tesla-vl, mtt-vl, or
-    your own, FILE.py:NAME or module:NAME."""
+    """Method: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
+    section; --print-config shows them."""
     protocol: Literal["heads", "encoder"] = "heads"
     """What experts and students train. heads: both projection heads on frozen encoders (protocol B, RepBlend). encoder:
     the whole image encoder, with no image head, and the text head (protocol A: MTT-VL, TESLA-VL, LoRS); it needs
@@ -159,8 +159,8 @@ class DistillConfig:
     """Number of synthetic pairs N. Published budgets of 100, 200 and 500 are 99, 199 and 499: a learned similarity
     matrix costs one pair."""
     images: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
-    """What is learned for each image (texts are always learned as features): features; features-then-pixels, which then
-    searches for pixels that have these features; or pixels, as published."""
+    """What is learned for each image: features; features-then-pixels, which then searches for pixels that have these
+    features; or pixels, as published. Texts are always learned as features."""
     start: Literal["random", "herding", "k-center", "forgetting"] = "random"
     """How the real pairs are selected that the synthetic pairs start from."""
     steps: int = 300
@@ -340,12 +340,12 @@ class SweepConfig:
     first: bool = True
     """Begin with the settings that the search space lists as its first; off begins without them."""
     trials: int = 16
-    """Total number of trials, including those of earlier runs of this sweep and stopped ones; failed ones do not count.
-    The report shows which settings matter from 20 complete trials on (stopped ones are not complete)."""
+    """Total number of trials, with those of earlier runs of this sweep. Stopped trials count, failed ones do not. The
+    report shows which settings matter from 20 complete trials on; stopped ones are not complete."""
     max_failures: int = 5
     """Stop the sweep after N trials in a row failed for the same reason (0: never)."""
     hours: float = 0.0
-    """Start no new trials after N hours (0: no limit)."""
+    """No new trials after N hours (0: no limit)."""
     plateau: int = 0
     """Start no new trials once so many in a row gained less than `sweep.plateau_gain` (0: go on)."""
     plateau_gain: float = 0.5
@@ -355,7 +355,7 @@ class SweepConfig:
     """Another sweep of the same `place.study` database, whose best trials are tried first: NAME, or NAME:K for the best
     K (5 if left out)."""
     at_once: int = 0
-    """Maximum number of concurrent trials; 0 uses all resources."""
+    """Most trials at once; 0 uses all resources."""
     cpus: float = 1.0
     """CPU cores of each trial, or of each slot (see `sweep.together`)."""
     gpus: float = 0.0
@@ -383,8 +383,8 @@ class SweepConfig:
     draws: int = 2
     """How many times each of the `sweep.drawn_again` trials is distilled again."""
     finalists: int = 2
-    """Number of best trials that are run again with `distill.images` as you set it and all student seeds, scored on
-    test (finals)."""
+    """Number of best trials that are run again and scored on test (finals), with all student seeds and with
+    `distill.images` as you set it."""
     sampler: str = "auto"
     """What draws the settings of the next trial: auto (a Gaussian process among neighbours of the best trials; tpe with
     several objectives), Optuna's tpe, gp, cmaes or random, or your own, FILE.py:NAME or module:NAME."""
