@@ -29,7 +29,7 @@ COMMANDS = {
     "report": "Write one HTML page on a sweep or a set: results, which settings mattered, the pairs, the cost.",
     "compare": "Compare methods, numbers of pairs and data sets in one table, each method tuned alike.",
     "export": "Write a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
-    "search": "Search a folder of photographs by a text or an image; the student for it is trained on a set in seconds.",
+    "search": "Search a folder of photographs by a text or an image; its student is trained on a set in seconds.",
     "watch": "Watch a running sweep from another terminal: states, scores and loss curves of its trials.",
     "board": "Open MLflow in the browser: settings, curves and figures of every trial.",
     "verify": "Check every file of the store: which are damaged, misplaced or left over.",
@@ -57,7 +57,7 @@ class Options:
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
     """A YAML file of settings; flags win over it."""
     preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Settings by name, most as published; file and flags win over them. `--help preset` lists the names."""
+    """Settings by name, most as published; file and flags win. `--help preset` lists them."""
     print_config: bool = False
     """Print the resulting settings as YAML and stop."""
     debug: bool = False

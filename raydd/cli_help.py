@@ -142,8 +142,10 @@ def section_help(name: str, settings: Config) -> str:
     if name not in TOPICS:
         raise ConfigError(f"There is no section {name!r}. {nearest(name, TOPICS)}")
     if name == "preset":
-        rows = (_row(preset, known.description, "") for preset, known in PRESETS.items())
-        return "\n".join(["preset: settings by name. The file and the flags win over them.", "", *sum(rows, [])])
+        lines = ["preset: settings by name. The file and the flags win over them.", ""]
+        for preset, known in PRESETS.items():
+            lines += _row(preset, known.description, "")
+        return "\n".join(lines)
     section = getattr(settings, name)
     lines = [*_wrapped(f"{name}: {inspect.getdoc(section)}"), ""]
     for item in dataclasses.fields(section):

@@ -21,8 +21,8 @@ class Options(cli.Options):
     """Queue trials by hand and end: a list of dotted settings within the space's ranges; those left out are drawn. A
     running sweep takes them next."""
     tell: Literal["stop", "pause", "go-on"] | None = None
-    """stop, pause or go-on: tell a sweep that runs elsewhere, and end. stop: no new trials, then the finals; pause: none
-    until go-on. Running trials end as usual."""
+    """stop, pause or go-on: tell a sweep that runs elsewhere, and end. stop: no new trials, then the finals; pause:
+    none until go-on. Running trials end as usual."""
 
 
 def main(options: Options) -> int:
