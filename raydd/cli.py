@@ -24,14 +24,14 @@ COMMANDS = {
     "init": "Look at a folder of images and captions, and write the file of settings that reads it.",
     "run": "One distillation, from image-caption pairs to scores; finished stages are reused.",
     "features": "Encode every image and caption of a data set once, into the feature cache.",
-    "experts": "Train the expert trajectories on all real pairs.",
+    "experts": "Train models on all real pairs and keep their weights of the epochs to match (expert trajectories).",
     "distill": "Distil a synthetic set, without scoring it.",
-    "evaluate": "Score a synthetic set, random pairs and full data with the same students.",
+    "evaluate": "Train students on a synthetic set, on random pairs and on full data, and score them.",
     "sweep": "Search the settings with Ray Tune and Optuna, tracked in MLflow.",
     "report": "Write one HTML page on a sweep or a set: results, which settings mattered, the pairs, the cost.",
     "compare": "Compare methods, numbers of pairs and data sets in one table, each method tuned alike.",
     "export": "Write a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
-    "search": "Search a folder of photographs by a text or an image, with a student trained on a set in seconds.",
+    "search": "Search a folder of photographs by a text or an image; its student is trained on a set in seconds.",
     "watch": "Watch a running sweep from another terminal: states, scores and loss curves of its trials.",
     "board": "Open MLflow in the browser: settings, curves and figures of every trial.",
     "verify": "Check every file of the store: which are damaged, misplaced or left over.",
@@ -56,9 +56,9 @@ class Options:
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
     """A YAML file of settings; flags win over it."""
     preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Published settings by name, such as repblend-flickr30k-100; the file and the flags win over them."""
+    """Settings by name, most as published; file and flags win. `--help preset` lists them."""
     print_config: bool = False
-    """Print the settings that would be used, as YAML, and stop."""
+    """Print the resulting settings as YAML and stop."""
     debug: bool = False
     """Show the whole traceback of an error."""
 
@@ -248,7 +248,8 @@ def _overview() -> str:
             *lines,
             "",
             "Start with `raydd demo`. `raydd help COMMAND` shows an example and the settings that matter,",
-            "`raydd COMMAND --help-all` all. `raydd --completion bash` (zsh, fish) prints what the tab key needs.",
+            "`raydd COMMAND --help-all` all. `raydd --completion bash` (zsh, fish) prints the script for completion",
+            "at the Tab key; docs/reference/commands.md says which file it belongs in.",
         ]
     )
 

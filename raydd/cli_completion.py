@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_origin, get_type_hints
 
-from raydd.cli_help import SECTIONS, choices
+from raydd.cli_help import SECTIONS, TOPICS, choices
 from raydd.config import Config
 
 # Names of the registries whose import loads torch; a test holds that they are all.
@@ -60,7 +60,7 @@ def candidates(words: Sequence[str], commands: Iterable[str]) -> list[str]:
     if not before:
         return _beginning(last, [*commands, "help", "--help", "--version", "--completion"])
     if before[0] == "help":
-        return _beginning(last, commands if len(before) == 1 else SECTIONS)
+        return _beginning(last, commands if len(before) == 1 else TOPICS)
     if before[0] == "--completion":
         return _beginning(last, SCRIPTS)
     if before[0] not in commands:
@@ -91,7 +91,7 @@ def _flags(kind: type[Any]) -> list[str]:
 
 def _values(name: str, kind: type[Any]) -> list[str]:
     if name == "help":
-        return list(SECTIONS)
+        return list(TOPICS)
     if name == "preset":
         from raydd.presets import PRESETS
 

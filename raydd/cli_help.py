@@ -1,7 +1,7 @@
 """What `raydd COMMAND --help` prints: the command's own options, the settings that matter for it, and an example.
 
-`--help SECTION` prints one section of the settings, `--help-all` prints all of them. Values in brackets are those that
-the command would use, with the settings of its file, preset and method.
+`--help SECTION` prints one section of the settings, `--help preset` the presets, `--help-all` everything. Values in
+brackets are those that the command would use, with the settings of its file, preset and method.
 """
 
 import ast
@@ -18,6 +18,7 @@ import tyro
 
 from raydd.config import Config
 from raydd.errors import ConfigError, nearest
+from raydd.presets import PRESETS
 
 _DATA = ("data.reader", "data.root", "data.name")
 _ENCODERS = ("encoders.image", "encoders.text")
@@ -98,9 +99,10 @@ EXAMPLES: Mapping[str, str] = {
 }
 
 SECTIONS = tuple(section.name for section in dataclasses.fields(Config))
+TOPICS = (*SECTIONS, "preset")  # what may follow --help
 _LEFT = 30  # columns of the flags
 _WIDEST = 110
-_SHORT = 2  # lines of an option in the short help
+_SHORT = 2  # lines of a setting in the short help
 
 
 def command_help(command: str, kind: type[Any], summary: str, settings: Config) -> str:
@@ -116,7 +118,7 @@ def command_help(command: str, kind: type[Any], summary: str, settings: Config) 
     usage = f"usage: raydd {command} {positional}{' ' if positional else ''}[OPTION ...] [--SECTION.SETTING VALUE ...]"
     lines = [usage, "", *_wrapped(summary), "", "Options:"]
     for flag, text in _own_options(kind):
-        lines += _row(flag, text, "", most=_SHORT)
+        lines += _row(flag, text, "")
     lines += ["", "Settings that matter here:"]
     for name in MATTER[command]:
         lines += _setting(name, settings, most=_SHORT)
@@ -124,21 +126,26 @@ def command_help(command: str, kind: type[Any], summary: str, settings: Config) 
         [
             *(*lines, "", "Example:", f"  {EXAMPLES[command]}", ""),
             *_wrapped(
-                f"`raydd {command} --help SECTION` shows one section of the settings, --help-all everything. "
-                f"Sections: {', '.join(SECTIONS)}."
+                f"Texts ending in ... are cut. `raydd {command} --help SECTION` shows one section of the settings in "
+                f"full, --help-all everything. Sections: {', '.join(SECTIONS)}."
             ),
         ]
     )
 
 
 def section_help(name: str, settings: Config) -> str:
-    """All settings of one section.
+    """All settings of one section, or all presets.
 
     Raises:
         ConfigError: there is no such section.
     """
-    if name not in SECTIONS:
-        raise ConfigError(f"There is no section {name!r}. {nearest(name, SECTIONS)}")
+    if name not in TOPICS:
+        raise ConfigError(f"There is no section {name!r}. {nearest(name, TOPICS)}")
+    if name == "preset":
+        lines = ["preset: settings by name. The file and the flags win over them.", ""]
+        for preset, known in PRESETS.items():
+            lines += _row(preset, known.description, "")
+        return "\n".join(lines)
     section = getattr(settings, name)
     lines = [*_wrapped(f"{name}: {inspect.getdoc(section)}"), ""]
     for item in dataclasses.fields(section):
@@ -182,6 +189,11 @@ def choices(kind: Any) -> tuple[str, ...]:
     return tuple(word for inner in get_args(kind) for word in choices(inner))
 
 
+def listed(kind: Any) -> str:
+    """`One of`, or `Any of` where a setting is a list, before its words."""
+    return "Any of" if get_origin(kind) is tuple else "One of"
+
+
 def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
     docs, hints = docs_of_fields(kind), get_type_hints(kind, include_extras=True)
     positional = _positional(kind)
@@ -199,7 +211,7 @@ def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
             flag = f"--{name} {value}".rstrip()
         words = choices(bare)
         text = docs[item.name]
-        yield flag, text if all(word in text for word in words) else f"{text} One of {', '.join(words)}."
+        yield flag, text if all(word in text for word in words) else f"{text} {listed(bare)} {', '.join(words)}."
 
 
 def _positional(kind: type[Any]) -> list[str]:
@@ -219,11 +231,11 @@ def _setting(name: str, settings: Config, most: int | None = None) -> list[str]:
         text = head if words and head != text and not any(word in head for word in words) else text.partition(". ")[0]
         text = text.rstrip(".") + "."
     if not all(word in text for word in words):
-        text = f"{text} One of {', '.join(words)}."
+        text = f"{text} {listed(hint)} {', '.join(words)}."
     flag = f"--{name.replace('_', '-')}"
     most = most and most + bool(words)  # room for the words
     if isinstance(value, bool):
-        return _row(flag, text, "on" if value else "off", most)
+        return _row(flag, text, f"on; --{section}.no-{key.replace('_', '-')} for off" if value else "off", most)
     shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return _row(f"{flag} {_value(hint)}", text, shown, most)
 

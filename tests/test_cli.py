@@ -10,6 +10,7 @@ import pytest
 from raydd.cli import COMMANDS, main, parse
 from raydd.cli_help import EXAMPLES, MATTER
 from raydd.config import Config
+from raydd.presets import PRESETS
 from raydd.settings import flatten, load
 
 SETTINGS_FILE = """\
@@ -109,6 +110,28 @@ def test_help_shows_one_section_with_the_values_that_would_be_used(file: Path, c
     assert all(f"[{value}]" in shown for value in ("lors", "wbce", 77))
     assert main(["help", "run", "distil"]) == 2
     assert "Did you mean 'distill'?" in capsys.readouterr().err
+
+
+def test_a_command_s_own_options_are_never_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in COMMANDS:
+        main([command, "--help"])
+        assert "..." not in capsys.readouterr().out.partition("Options:")[2].partition("Settings that")[0], command
+
+
+def test_help_tells_a_list_from_a_choice_and_how_a_switch_is_turned_off(capsys: pytest.CaptureFixture[str]):
+    main(["help", "run", "evaluate"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Any of random, herding" in shown
+    assert "One of val, test" in shown
+    main(["help", "run", "distill"])
+    assert "[on; --distill.no-fit-rates for off]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_lists_the_presets(capsys: pytest.CaptureFixture[str]):
+    assert main(["help", "run", "preset"]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in PRESETS if f"  {name} " not in shown] == []
 
 
 def test_help_needs_neither_torch_nor_ray():

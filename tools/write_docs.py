@@ -15,7 +15,7 @@ from typing import Any
 
 from raydd import config as settings
 from raydd.cli import COMMANDS
-from raydd.cli_help import choices, docs_of_fields
+from raydd.cli_help import choices, docs_of_fields, listed
 from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
@@ -46,6 +46,12 @@ def settings_page() -> str:
         "",
         "One tree serves files, flags, search spaces, records and MLflow. In a file: `distill: {pairs: 200}`; as a "
         "flag: `--distill.pairs 200`. Later ones win: defaults, the method's, a preset's, the file's, the flags'.",
+        "",
+        "- Flags take `-` or `_`: `--distill.image-lr`, `--distill.image_lr`. A setting that is on or off is `true` or "
+        "`false` in a file, `--distill.fit-rates` or `--distill.no-fit-rates` as a flag.",
+        "- Defaults are those of the method repblend; `--print-config` shows those that your command would use.",
+        "- r_mean is the mean of recall at 1, 5 and 10, from images to texts and from texts to images, in percent.",
+        '- "As published" is as the code that came with a method\'s paper does it.',
     ]
     for section in dataclasses.fields(settings.Config):
         kind: Any = section.default_factory
@@ -64,7 +70,7 @@ def settings_page() -> str:
         for item in dataclasses.fields(kind):
             default = getattr(kind(), item.name)
             text = texts[item.name].replace("|", "\\|")
-            lines.append(f"| `{section.name}.{item.name}` | `{_shown(default)}` | {text}{_choices(item.type)} |")
+            lines.append(f"| `{section.name}.{item.name}` | `{_default(default)}` | {text}{_choices(item.type)} |")
         lines += ["", "</div>"]
     return "\n".join(lines) + "\n"
 
@@ -82,7 +88,7 @@ def commands_page() -> str:
 
 
 def names_page() -> str:
-    """Every reader, encoder, method and search space by name."""
+    """Every reader, encoder, method, search space and preset by name."""
     kinds: dict[str, Mapping[str, str]] = {
         "data.reader": {name: _first_line(inspect.getmodule(reader)) for name, reader in READERS.items()},
         "encoders.image": {_with_argument(name): _first_line(item.load) for name, item in IMAGE_ENCODERS.items()},
@@ -90,6 +96,7 @@ def names_page() -> str:
         "distill.method": {name: method.paper for name, method in METHODS.items()},
         "sweep.sampler": {name: _first_line(make) for name, make in SAMPLERS.items()},
         "sweep.space": {name: _first_line(outside_module(own, "sweep.space")) for name, own in spaces().items()},
+        "--preset": {name: preset.description for name, preset in PRESETS.items()},
     }
     lines = ["# Names", "", "What raydd brings by name. Your own is `FILE.py:NAME` or `module:NAME`: see"]
     lines[-1] += " [Add to it](../extend/index.md)."
@@ -157,7 +164,11 @@ def _table(values: Mapping[str, Any]) -> str:
 
 def _choices(kind: Any) -> str:
     words = choices(kind)
-    return f" One of {', '.join(f'`{word}`' for word in words)}." if words else ""
+    return f" {listed(kind)} {', '.join(f'`{word}`' for word in words)}." if words else ""
+
+
+def _default(value: Any) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else _shown(value)
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,8 @@ class Options(run.Options):
     """Score a synthetic set."""
 
     set: Path | None = None
-    """Folder of a synthetic set, as `raydd run` prints it; its own settings are taken, yours win."""
+    """Folder of a synthetic set, as `raydd run` prints it. Its settings are used and yours win, but must name the same
+    data and encoders."""
 
 
 def main(options: Options) -> int:

@@ -24,7 +24,7 @@ class Options(cli.Options):
     folder: tyro.conf.Positional[Path] = field(default=Path("export"))
     """Folder to write to."""
     licence: str = ""
-    """Licence of the source data in your own word, where raydd does not know the data."""
+    """Licence of the source data in your own words, where raydd does not know the data."""
     push: str = ""
     """Also push the folder to this data set of the Hugging Face hub, USER/NAME; log in with `hf auth login` before."""
 

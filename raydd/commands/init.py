@@ -21,7 +21,7 @@ class Options(cli.Options):
     """Which folder, and where to write."""
 
     folder: tyro.conf.Positional[Path] = field(default=Path())
-    """Folder of the data set; `data.root`, else the one that you are in, if it is left out."""
+    """Folder of the data set. If left out: `data.root`, else the current folder."""
     out: Path = Path("raydd.yaml")
     """File of settings to write."""
     overwrite: bool = False

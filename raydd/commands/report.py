@@ -16,15 +16,16 @@ class Options(cli.Options):
 
     defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     set: Path | None = None
-    """Folder of a synthetic set, to show it alone; its own settings are taken, yours win."""
+    """Folder of a synthetic set, to show it alone. Its settings are used and yours win, but must name the same data and
+    encoders."""
     comparison: str = ""
     """Name of a comparison that `raydd compare` made (`compare.name`), to show it instead."""
     film: int = 0
-    """Frames of a film of the distillation, which is made once more on features for it; 0 makes none."""
+    """Frames of a film of the distillation, which is repeated on features to make it. 0: no film."""
     out: Path | None = None
-    """Where to write the page; else HOME/reports/NAME.html."""
+    """Where to write the page; else reports/NAME.html in `place.home`."""
     map: Literal["pca", "umap"] = "pca"
-    """Plane in which both modalities are drawn: principal components, or UMAP (extra `umap`)."""
+    """pca (principal components) or umap (extra `umap`): the plane in which both modalities are drawn."""
 
 
 def main(options: Options) -> int:

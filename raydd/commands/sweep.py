@@ -18,11 +18,11 @@ class Options(cli.Options):
     retry_failed: bool = False
     """Run the failed trials of earlier commands again, under their numbers."""
     enqueue: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
-    """Queue trials by hand and end: a list of dotted settings within the space's ranges; what they leave open is drawn.
-    A sweep that runs takes them next."""
+    """Queue trials by hand and end: a list of dotted settings within the space's ranges; those left out are drawn. A
+    running sweep takes them next."""
     tell: Literal["stop", "pause", "go-on"] | None = None
-    """Tell the sweep that runs elsewhere and end: stop starts no new trial and goes on to the finals, pause starts none
-    until go-on. Trials that run end as usual."""
+    """stop, pause or go-on: tell a sweep that runs elsewhere, and end. stop: no new trials, then the finals; pause:
+    none until go-on. Running trials end as usual."""
 
 
 def main(options: Options) -> int:

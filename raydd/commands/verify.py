@@ -18,7 +18,8 @@ class Options(cli.Options):
     """Read the store through."""
 
     delete: bool = False
-    """Delete what is damaged, foreign, unsealed or orphaned, after listing it; the next run makes what it needs."""
+    """Delete files that are damaged, misplaced (foreign), without a checksum (unsealed) or left over (orphaned), after
+    listing them; the next run makes what it needs."""
     yes: bool = False
     """Delete without asking."""
 

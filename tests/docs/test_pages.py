@@ -24,7 +24,7 @@ from raydd.distill.losses import find_loss
 from raydd.distill.methods import METHODS
 from raydd.settings import load, to_yaml
 from raydd.store import Store
-from search_spaces import draw_configs, load_space
+from search_spaces import draw_configs, load_space, spaces
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -172,6 +172,7 @@ def test_every_name_is_where_a_reader_looks_for_it():
         "encoders.image": {name for name in IMAGE_ENCODERS if not name[-1].isdigit()},  # one size of several is enough
         "encoders.text": TEXT_ENCODERS,
         "distill.method": METHODS,
+        "sweep.space": spaces(),
     }.items():
         (row,) = (line for line in settings.splitlines() if line.startswith(f"| `{setting}` "))
         assert [name for name in known if name not in row] == [], setting
