@@ -119,6 +119,7 @@ def test_no_more_than_are_wanted_and_one_for_each_that_fails(study, space):
     ("ends", "gave_up"),
     [
         (["E: step 3", "E: step 10", "E: step 11"], True),
+        (["E: synthetic/a34e3604a951cae8", "E: synthetic/259bd5d9f65061ec", "E: synthetic/a34e3604a951cae8"], True),
         (["E: step 3", "F: step 10", "E: step 11"], False),
         (["E: step 3", "E: step 10", ""], False),
         (["E: step 3", "E: step 10", "NonFiniteError: nan", "E: step 10"], False),
@@ -131,7 +132,7 @@ def test_equal_failures_in_a_row_are_the_last_ones(study, space, ends, gave_up):
         assert search.suggest(str(number)) != Searcher.FINISHED
         record = "" if failure else "distill/0"
         search.on_trial_complete(str(number), report(step=10, r_mean=1.0, failure=failure, record=record))
-    assert search.gave_up == ("E: step 11" if gave_up else "")
+    assert search.gave_up == (ends[-1] if gave_up else "")
     assert (search.suggest("next") == Searcher.FINISHED) == gave_up
 
 
