@@ -178,12 +178,12 @@ class DistillConfig:
     target_epochs: int = 2
     """M: a student is to reach the expert's weights M epochs after its start epoch."""
     blend: Literal["none", "beta", "fixed", "noise"] = "beta"
-    """Representation blending before the heads: none; beta, a ratio from Beta(a, a); fixed, a fixed ratio; noise,
+    """Representation blending before the heads: none; beta, a ratio from Beta(b, b); fixed, a fixed ratio; noise,
     Gaussian noise in place of the other pair."""
     blend_sides: Literal["both", "image", "text"] = "both"
     """Which modalities are blended."""
     blend_beta: float = 1.0
-    """The a of Beta(a, a); 1 is uniform. Used by blend beta and noise."""
+    """The b of Beta(b, b); 1 is uniform. Used by blend beta and noise."""
     blend_ratio: float = 0.2
     """Weight of the other pair under blend fixed, 0 to 1."""
     similarity: Literal["low-rank", "identity", "full"] = "low-rank"
