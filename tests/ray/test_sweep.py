@@ -53,14 +53,14 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
 
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
-    finals = [f"final-{finalist.number}" for finalist in result.finalists]
-    names = [run.info.run_name.partition(":")[0] for run in runs]
-    assert sorted(names) == sorted(["small", "trial-0", "trial-1", "trial-2", *finals])
+    finals = [f"final {finalist.number}" for finalist in result.finalists]
+    names = [run.info.run_name.partition(" · ")[0] for run in runs]
+    assert sorted(names) == sorted(["small", "0", "1", "2", *finals])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    final = next(run for run in runs if run.info.run_name.startswith(f"final-{result.finalists[0].number}:"))
+    final = next(run for run in runs if run.info.run_name.startswith(f"{finals[0]} · "))
     assert final.data.metrics["test/r_mean"] == pytest.approx(result.finalists[0].test["r_mean"]["mean"])
-    trial = next(run for run in runs if run.info.run_name.startswith("trial-0:"))
-    assert "6 pairs, features" in trial.info.run_name
+    trial = next(run for run in runs if run.info.run_name.startswith("0 · "))
+    assert "image_lr" in trial.info.run_name
     assert trial.data.tags["images"] == "features"
     assert trial.data.tags["code"] == code_version()
     assert "synthetic set](get-artifact?path=figures" in trial.data.tags["mlflow.note.content"]
@@ -132,9 +132,9 @@ def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, t
     assert made == {"encoder"}
     client = MlflowClient(f"sqlite:///{tmp_path}/home/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
-    (final,) = [run for run in runs if run.info.run_name.startswith("final-")]
+    (final,) = [run for run in runs if run.data.tags.get("kind") == "final"]
     assert final.data.metrics["test/r_mean"] == pytest.approx(finalist.test["r_mean"]["mean"])
-    assert {run.data.params["distill.images"] for run in runs if run.info.run_name.startswith("trial-")} == {"pixels"}
+    assert {run.data.params["distill.images"] for run in runs if run.data.tags.get("kind") == "trial"} == {"pixels"}
 
     _, again = run(settings)
     assert "0 to run of 2 (2 complete)" in again
@@ -191,7 +191,7 @@ def test_the_same_command_goes_on_where_the_driver_ended(settings, drive, tmp_pa
     assert all(path.stat().st_mtime_ns == then for path, then in sets.items())  # nothing finished was made again
     client = MlflowClient(f"sqlite:///{settings['place.home']}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
-    assert len([run for run in runs if run.info.run_name.startswith("trial-")]) == 4
+    assert len([run for run in runs if run.data.tags.get("kind") == "trial"]) == 4
     assert len([run for run in runs if run.info.run_name == "small"]) == 1
 
 
