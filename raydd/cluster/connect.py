@@ -22,6 +22,7 @@ Item = TypeVar("Item")
 
 OBJECT_STORE_BYTES = 128 * 2**20  # small: what trials share lies in the store's files, mapped into memory
 _SESSIONS = "s"  # the folder in the closed one; short, for the limit below
+_interrupted = threading.Event()
 _LONGEST_FOLDER = 40  # characters; Ray puts sockets below it, whose paths end at 107
 
 
@@ -114,19 +115,38 @@ def _session_folder(home: Path) -> Path:
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, which a scheduler or a cloud sends before it takes the machine, end the block as Ctrl-C does."""
+    """Let SIGTERM, which a scheduler or a cloud sends before it takes the machine, end the block as Ctrl-C does.
+
+    Python drops an exception that a signal raises inside a callback of its garbage collector, so both are noted too:
+    `heed_interrupt` raises what was dropped.
+    """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
 
     def interrupt(*_: object) -> None:
+        _interrupted.set()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, and nobody else's
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _interrupted.clear()
+
+
+def heed_interrupt() -> None:
+    """To be called now and then while a cluster works.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM came, and Python dropped it.
+    """
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def slots(cpus: float, gpus: float) -> int:
@@ -182,6 +202,7 @@ def outcomes(
     left = dict(waiting)
     while left:
         ready, _ = ray.wait(list(left), timeout=1.0)
+        heed_interrupt()
         on_wait()
         for reference in ready:
             item = left.pop(reference)

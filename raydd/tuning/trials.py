@@ -12,6 +12,7 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
+from raydd.cluster.connect import heed_interrupt
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
 from raydd.errors import PlaceError, TrialsError
@@ -156,6 +157,7 @@ class _Room(tune.Callback):
         return {}
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
+        heed_interrupt()
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._limiter.set_max_concurrency(max(1, self._room()))
             self._looked = time.monotonic()

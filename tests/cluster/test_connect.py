@@ -1,6 +1,10 @@
 """Where Ray keeps its sessions: it opens the folder that it is given to all, so that folder lies in a closed one."""
 
+import contextlib
+import signal
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,3 +40,31 @@ def test_a_folder_that_another_user_put_there_is_refused(short: Path, name: str)
     (short / name).symlink_to(short / "elsewhere")
     with pytest.raises(ConfigError, match=r"belongs to somebody else\. Set place\.home"):
         connect._session_folder(short)
+
+
+def test_an_interrupt_that_python_dropped_is_raised_later():
+    """As one that comes while the garbage collector calls back: the exception is shown there and lost."""
+    with connect._terminated_as_interrupted():
+        connect.heed_interrupt()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            connect.heed_interrupt()
+    connect.heed_interrupt()
+
+
+CHATTER = """
+import os
+from raydd.cluster.environment import prepare_environment
+prepare_environment("local")
+from raydd.cluster.connect import _without_chatter
+with _without_chatter():
+    os.write(2, b"[I 7] logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\\n")
+    os.write(2, b"the disk is full\\n")
+os.write(2, b"later\\n")
+"""
+
+
+def test_what_ray_says_of_its_log_level_is_kept_off_the_terminal_and_nothing_else():
+    done = subprocess.run([sys.executable, "-c", CHATTER], capture_output=True, text=True, check=True)
+    assert done.stderr == "the disk is full\nlater\n"

@@ -203,6 +203,7 @@ def wait_until(holds, driver, seconds=600):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_trials_side_by_side_come_to_what_each_comes_to_alone(ray_here, settings, tmp_path):
     settings |= {"sweep.trials": 5, "sweep.pruner": "asha", "sweep.finalists": 1, "distill.steps": 20}
     settings |= {"sweep.at_once": 3, "sweep.sampler": "random", "place.mlflow": "none"}
