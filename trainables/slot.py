@@ -80,8 +80,6 @@ class Slot:
         try:
             with joined_work(self._base, self._who, self._listings, self._claims) as (work, claimant):
                 self._serve(work, lambda own: share_making(own, claimant))
-        except Leave:
-            pass  # the process is told to end, and every checkpoint is written
         except Exception as error:  # every trial's result, whoever's fault it is
             for errand in list(self._errands.values()):
                 errand.told.put((failure_of(error), True))
@@ -90,24 +88,20 @@ class Slot:
             self._closed.set()
 
     def _serve(self, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]) -> None:
-        """Take trials in and let them step, for ever."""
+        """Take trials in and let them step, until the slot is closed or its process told to end; all are kept then."""
         together = Together()
-        try:
-            while True:
+        with contextlib.suppress(Leave):
+            while not self._closing.is_set():
                 for errand, begins in self._ordered(wait=not together.names):
                     if begins:
                         self._begin(together, errand, work, prepare)
                     else:
                         together.stop(errand)
                         self._errands.pop(errand, None)
-                if self._closing.is_set():
-                    raise Leave
                 work.progress("trials side by side", len(together.names), len(together.names))
                 for errand, point in together.look():
                     self._tell(errand, point)
-        except Leave:
-            together.keep()
-            raise
+        together.keep()
 
     def _ordered(self, *, wait: bool) -> Iterator[tuple[str, bool]]:
         """What was ordered meanwhile; without work to do it is waited for, a while."""
@@ -121,28 +115,31 @@ class Slot:
         self, together: Together, errand: str, root: Workbench[Any], prepare: Callable[[Workbench[Any]], None]
     ) -> None:
         own = self._errands[errand]
-        try:
+        with _failing_alone(own):
             work = changed(root, {**own.trial["settings"], **trial_settings(self._base)})
             prepare(work)
             own.judged = Judged(work, own.trial["passed"])
             if point := together.begin(errand, work, every=own.judged.every):
                 self._tell(errand, point)
-        except Exception as error:  # a trial's own result: the others go on
-            if breaks_process(error):
-                raise
-            own.told.put((failure_of(error), False))
 
     def _tell(self, errand: str, point: DistillPoint | RayddError) -> None:
         own = self._errands[errand]
         assert own.judged is not None
-        try:
+        with _failing_alone(own):
             report = failure_of(point) if isinstance(point, RayddError) else own.judged.report(point)
-        except Exception as error:  # such as of its students
-            if breaks_process(error):
-                raise
-            report = failure_of(error)
-        if report is not None:
-            own.told.put((report.from_here(own.judged.device), False))
+            if report is not None:
+                own.told.put((report.from_here(own.judged.device), False))
+
+
+@contextlib.contextmanager
+def _failing_alone(own: _Errand) -> Iterator[None]:
+    """Tell what a trial raises, of its students for example, as its own result: the others go on."""
+    try:
+        yield
+    except Exception as error:
+        if breaks_process(error):
+            raise
+        own.told.put((failure_of(error), False))
 
 
 class Desk:

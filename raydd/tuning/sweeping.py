@@ -82,8 +82,9 @@ def run_sweep(
             widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
             base = with_gpu_share(base, drawn, widths, wait=wait, dry_run=dry_run and address != "local")
             work = open_workbench(base, store, silent, work.opened)
-        held = slots(base.sweep.cpus, base.sweep.gpus) if address == "local" else 0
-        at_once = base.sweep.at_once or held * base.sweep.together
+        at_once = base.sweep.at_once
+        if not at_once and address == "local":
+            at_once = slots(base.sweep.cpus, base.sweep.gpus) * base.sweep.together
         with progress_on(console) as progress:
             known = studies.find_study(base, base.place.study)
             sources = studies.sources_of(base, work.with_progress(progress).data.fingerprint)

@@ -15,8 +15,16 @@ from numpy.typing import NDArray
 from raydd.config import DataConfig
 from raydd.data.images import file_stamp
 from raydd.data.listing import Entry, Listing, Problem, Split
-from raydd.data.readers.columns import Columns, find_columns, is_text, join, require_types, row_entry, source_at
-from raydd.data.readers.folders import SPLIT_WORDS, field, images_folder, read_json, root_folder
+from raydd.data.readers.columns import (
+    Columns,
+    find_columns,
+    is_text,
+    joined_listing,
+    require_types,
+    row_entry,
+    source_at,
+)
+from raydd.data.readers.folders import SPLIT_WORDS, field, images_folder, named_folder, read_json, root_folder
 from raydd.data.readers.tar_shards import TarImage
 from raydd.errors import DataError
 from raydd.plain_files import is_plain, require_regular
@@ -31,16 +39,10 @@ def read(config: DataConfig) -> Listing:
         DataError: nothing was saved there, a file is missing or damaged, or lacks an image or a caption column.
     """
     root = root_folder(config)
-    place = root / config.name if config.name and (root / config.name).is_dir() else root
+    place = named_folder(root, config.name)
     folder = images_folder(config, place)
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    for word, path in saved_files(place):
-        found, faults = list_arrow(path, word, config, folder)
-        entries += found
-        problems += faults
-    entries, faults = join(entries)
-    return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems + faults))
+    files = (list_arrow(path, word, config, folder) for word, path in saved_files(place))
+    return joined_listing(config.name or root.resolve().name, files)
 
 
 def saved_files(place: Path) -> list[tuple[str, Path]]:

@@ -5,7 +5,7 @@ are a text, a list of texts or of objects with `raw`, or numbered columns (capti
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from raydd.config import DataConfig
 from raydd.data.images import FileImage, ImageSource
-from raydd.data.listing import Entry, Problem, Split
+from raydd.data.listing import Entry, Listing, Problem, Split
 from raydd.data.readers.folders import as_captions, file_image, split_named
 from raydd.errors import DataError
 
@@ -143,6 +143,17 @@ def row_entry(
     captions = tuple(text for column in columns.captions for text in as_captions(_texts(row[column])))
     split = split_named(str(row["split"]), where) if "split" in columns.others else default
     return Entry(split, str(given), source, captions, str(row.get("group") or ""))
+
+
+def joined_listing(name: str, files: Iterable[tuple[list[Entry], list[Problem]]]) -> Listing:
+    """The entries and faults of all files of a data set as one listing, rows of one image joined."""
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    for found, faults in files:
+        entries += found
+        problems += faults
+    entries, faults = join(entries)
+    return Listing(name, tuple(entries), tuple(problems + faults))
 
 
 def join(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from raydd.config import DataConfig
 from raydd.data.listing import Entry, Listing, Problem
-from raydd.data.readers.columns import Columns, find_columns, join, row_entry, source_at
+from raydd.data.readers.columns import Columns, find_columns, joined_listing, row_entry, source_at
 from raydd.data.readers.folders import (
     MOST_BYTES,
     SPLIT_WORDS,
@@ -37,14 +37,8 @@ def read(config: DataConfig) -> Listing:
         DataError: there is no such table or too many, one is malformed, not UTF-8, or lacks a column.
     """
     root = root_folder(config)
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    for path in find_tables(root, config.name):
-        found, faults = _read_table(path, root, config)
-        entries += found
-        problems += faults
-    entries, faults = join(entries)
-    return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems + faults))
+    tables = (_read_table(path, root, config) for path in find_tables(root, config.name))
+    return joined_listing(config.name or root.resolve().name, tables)
 
 
 def find_tables(root: Path, name: str) -> list[Path]:

@@ -46,6 +46,11 @@ def root_folder(config: DataConfig) -> Path:
     return root
 
 
+def named_folder(root: Path, name: str) -> Path:
+    """The folder that `data.name` names in the data set's, or the data set's own if there is none."""
+    return root / name if name and (root / name).is_dir() else root
+
+
 def images_folder(config: DataConfig, default: Path) -> Path:
     """The folder that image paths are relative to: `data.images`, itself relative to `data.root`, or the default.
 

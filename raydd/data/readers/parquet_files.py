@@ -20,8 +20,16 @@ import pyarrow.parquet as pq
 from raydd.config import DataConfig
 from raydd.data.images import file_stamp
 from raydd.data.listing import Entry, Listing, Problem
-from raydd.data.readers.columns import Columns, find_columns, is_text, join, require_types, row_entry, source_at
-from raydd.data.readers.folders import images_folder, root_folder, split_of_path
+from raydd.data.readers.columns import (
+    Columns,
+    find_columns,
+    is_text,
+    joined_listing,
+    require_types,
+    row_entry,
+    source_at,
+)
+from raydd.data.readers.folders import images_folder, named_folder, root_folder, split_of_path
 from raydd.errors import DataError
 from raydd.plain_files import require_regular
 
@@ -122,19 +130,13 @@ def read(config: DataConfig) -> Listing:
         DataError: there is no Parquet file, one is damaged, or one lacks an image or a caption column.
     """
     root = root_folder(config)
-    place = root / config.name if config.name and (root / config.name).is_dir() else root
+    place = named_folder(root, config.name)
     folder = images_folder(config, root)
-    entries: list[Entry] = []
-    problems: list[Problem] = []
     files = sorted(place.rglob("*.parquet"))
     if not files:
         raise DataError(f"{place} holds no *.parquet file. Check data.root, or choose another data.reader.")
-    for path in files:
-        found, faults = _read_file(path, place, folder, config)
-        entries += found
-        problems += faults
-    entries, faults = join(entries)
-    return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems + faults))
+    read_files = (_read_file(path, place, folder, config) for path in files)
+    return joined_listing(config.name or root.resolve().name, read_files)
 
 
 def columns_of(path: Path, config: DataConfig) -> Columns:

@@ -13,7 +13,7 @@ from pathlib import Path
 from raydd.config import DataConfig
 from raydd.data.images import MOST_BYTES, file_stamp
 from raydd.data.listing import Entry, Listing, Problem
-from raydd.data.readers.folders import as_captions, root_folder, split_of_path
+from raydd.data.readers.folders import as_captions, named_folder, root_folder, split_of_path
 from raydd.errors import DataError
 from raydd.plain_files import require_regular
 
@@ -62,7 +62,7 @@ def read(config: DataConfig) -> Listing:
         DataError: there is no tar file.
     """
     root = root_folder(config)
-    place = root / config.name if config.name and (root / config.name).is_dir() else root
+    place = named_folder(root, config.name)
     shards = sorted(place.rglob("*.tar"))
     if not shards:
         raise DataError(f"{place} holds no *.tar file. Check data.root, or choose another data.reader.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from raydd.config import DataConfig
 from raydd.data.class_folders import SUFFIXES
 from raydd.data.listing import Entry, Listing, Problem, Split
-from raydd.data.readers.folders import decoded, file_image, root_folder, split_of_path
+from raydd.data.readers.folders import decoded, file_image, named_folder, root_folder, split_of_path
 from raydd.errors import DataError
 from raydd.plain_files import is_plain, read_file
 
@@ -26,7 +26,7 @@ def read(config: DataConfig) -> Listing:
         DataError: no image there has a text of its name.
     """
     root = root_folder(config)
-    place = root / config.name if config.name and (root / config.name).is_dir() else root
+    place = named_folder(root, config.name)
     entries: list[Entry] = []
     problems: list[Problem] = []
     for folder, images, texts in walk(place):
