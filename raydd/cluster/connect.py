@@ -149,6 +149,11 @@ def heed_interrupt() -> None:
         raise KeyboardInterrupt
 
 
+def forget_interrupt() -> None:
+    """To be called where a KeyboardInterrupt was caught and answered, so that none is raised for it once more."""
+    _interrupted.clear()
+
+
 def slots(cpus: float, gpus: float) -> int:
     """How many trials of this size the cluster's resources hold now.
 

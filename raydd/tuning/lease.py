@@ -22,6 +22,7 @@ import psutil
 import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError
 
+from raydd.cluster.connect import forget_interrupt
 from raydd.errors import ConfigError
 from raydd.tuning.database import patiently
 
@@ -59,6 +60,7 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
     except KeyboardInterrupt:
         if not lost.is_set():
             raise
+        forget_interrupt()
     finally:
         left.set()
         thread.join()
