@@ -38,6 +38,15 @@ def test_a_record_in_a_bucket_is_read_back_and_shared_by_a_node(bucket: Store, s
     assert not record.has("x.safetensors")
 
 
+def test_a_record_made_again_elsewhere_is_read_as_it_is_now(bucket: Store, tmp_path: Path):
+    here, there = (Record.of(store, "stage", {}, {}, version=1) for store in (bucket, Store(ADDRESS, tmp_path / "b")))
+    for maker, content in ((there, b"first"), (there, b"second")):
+        maker.remove("manifest.json")
+        maker.write("x.parquet", content)
+        maker.finish()
+        assert here.read("x.parquet") == content  # the second time, this node holds the first manifest
+
+
 def test_no_request_lists_more_than_a_record(bucket: Store, s3: Server):
     for name in ("a/1.bin", "a/2.bin", "b/1.bin"):
         bucket.write(name, b"x")
