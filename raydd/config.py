@@ -346,6 +346,14 @@ class SweepConfig:
     """Stop the sweep after N trials in a row failed for the same reason (0: never)."""
     hours: float = 0.0
     """No new trials after N hours (0: no limit)."""
+    gpu_hours: float = 0.0
+    """No new trials once all trials of this sweep, those of earlier commands included, took N GPU-hours (0: no
+    limit)."""
+    cost: float = 0.0
+    """No new trials once all trials of this sweep cost N, at `sweep.price` (0: no limit)."""
+    price: float = 0.0
+    """What an hour of a slot (the `sweep.cpus` and `sweep.gpus` of one trial) costs, in any currency; a machine's hourly
+    price over the slots that it holds."""
     plateau: int = 0
     """Start no new trials once so many in a row gained less than `sweep.plateau_gain` (0: go on)."""
     plateau_gain: float = 0.5
@@ -395,6 +403,10 @@ class SweepConfig:
         _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")
         _require(self.max_failures >= 0, "sweep.max_failures", self.max_failures, "0 or more")
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
+        _require(self.gpu_hours >= 0, "sweep.gpu_hours", self.gpu_hours, "0 or more")
+        _require(self.cost >= 0, "sweep.cost", self.cost, "0 or more")
+        enough = self.price > 0 or not self.cost
+        _require(enough, "sweep.price", self.price, "above 0, so that sweep.cost means something")
         _require(self.plateau >= 0, "sweep.plateau", self.plateau, "0 or more")
         _require(self.plateau_gain >= 0, "sweep.plateau_gain", self.plateau_gain, "0 or more")
         _require(self.drawn_again >= 0, "sweep.drawn_again", self.drawn_again, "0 or more")

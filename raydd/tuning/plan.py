@@ -84,6 +84,8 @@ class Plan:
         together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
         hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
         hours += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
+        hours += f", or after {sweep.gpu_hours:g} GPU-hours" if sweep.gpu_hours else ""
+        hours += f", or once they cost {sweep.cost:g}" if sweep.cost else ""
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
         one_by_one = "" if self.at_once else ", one after another"
         known = not math.isnan(self.seconds)

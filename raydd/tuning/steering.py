@@ -3,6 +3,7 @@
 All of it goes through the study, so another terminal, or another machine, steers the driver that runs the sweep.
 """
 
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,11 +139,33 @@ def forget_orders(study: optuna.Study) -> None:
 
 
 def order_of(study: optuna.Study, sweep: SweepConfig) -> Order:
-    """What the driver shall do: what it was told last, or stop on a plateau."""
+    """What the driver shall do: what it was told last, or stop, on a plateau or when the money is spent."""
     order: Order = study.user_attrs.get(_ORDER, "go-on")
-    if order != "stop" and sweep.plateau and trials_without_gain(study, sweep) >= sweep.plateau:
-        return "stop"
-    return order
+    return "stop" if order != "stop" and why_enough(study, sweep) else order
+
+
+def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
+    """Why no more trials are to start, by a setting that ends a sweep early; empty while they are.
+
+    Args:
+        study: the sweep's.
+        sweep: its settings, `gpus` and `together` resolved.
+    """
+    if sweep.plateau and trials_without_gain(study, sweep) >= sweep.plateau:
+        return f"{sweep.plateau} trials in a row gained less than {sweep.plateau_gain:g} (sweep.plateau)"
+    if sweep.gpu_hours and (hours := slot_hours(study, sweep) * sweep.gpus) >= sweep.gpu_hours:
+        return f"the trials took {hours:.2f} GPU-hours (sweep.gpu_hours)"
+    if sweep.cost and (cost := slot_hours(study, sweep) * sweep.price) >= sweep.cost:
+        return f"the trials cost {cost:.2f} (sweep.cost)"
+    return ""
+
+
+def slot_hours(study: optuna.Study, sweep: SweepConfig) -> float:
+    """Hours for which trials held their slots, those included that run, failed, or were begun again."""
+    now = datetime.datetime.now()  # noqa: DTZ005 - as Optuna's times
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
+    held = [((trial.datetime_complete or now) - trial.datetime_start).total_seconds() for trial in trials]
+    return sum(held) / 3600 / max(1, sweep.together)
 
 
 def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:

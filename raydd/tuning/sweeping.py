@@ -33,7 +33,7 @@ from raydd.tuning.plan import Plan, coming_trials, make_plan, sharing_experts, t
 from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.samplers import find_sampler
-from raydd.tuning.steering import enqueue, forget_orders, warm_start
+from raydd.tuning.steering import enqueue, forget_orders, warm_start, why_enough
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
@@ -196,6 +196,8 @@ def _run_trials(
             room=room,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),
         )
+    if studies.finished(study) < sweep.trials and (why := why_enough(study, sweep)):
+        console.print(f"no more trials: {why}", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
 """A sweep steered from outside, through real studies in SQLite."""
 
+from datetime import timedelta
+from types import SimpleNamespace
+
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -113,6 +116,25 @@ def test_trials_without_a_gain_beyond_noise(study, space, scores, without):
     stops = steering.order_of(study, SweepConfig(plateau=2, plateau_gain=0.5)) == "stop"
     assert stops == (without >= 2)
     assert steering.order_of(study, SweepConfig()) == "go-on"
+
+
+def test_money_ends_a_sweep(study, space, monkeypatch):
+    done, running = (ask(study, space) for _ in range(2))
+    study.tell(done, 1.0)
+    began = study.get_trials(deepcopy=False)[running.number].datetime_start
+    clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda: began + timedelta(hours=2)))
+    monkeypatch.setattr(steering, "datetime", clock)
+    assert steering.slot_hours(study, SweepConfig()) == pytest.approx(2, abs=0.01)
+    assert steering.slot_hours(study, SweepConfig(together=4)) == pytest.approx(0.5, abs=0.01)
+    for limit, spent in ((0.9, True), (1.1, False)):
+        sweep = SweepConfig(gpus=0.5, gpu_hours=limit)
+        assert ("GPU-hours (sweep.gpu_hours)" in steering.why_enough(study, sweep)) == spent
+        sweep = SweepConfig(price=0.25, cost=limit / 2)
+        assert ("the trials cost 0.50 (sweep.cost)" in steering.why_enough(study, sweep)) == spent
+        assert steering.order_of(study, sweep) == ("stop" if spent else "go-on")
+    assert steering.why_enough(study, SweepConfig(gpu_hours=0.1)) == ""  # on CPUs
+    with pytest.raises(ConfigError, match=r"sweep\.price"):
+        SweepConfig(cost=1.0)
 
 
 def test_what_a_space_takes_of_settings(space):
