@@ -175,6 +175,9 @@ class DistillConfig:
     """permutations: minibatches are cut from shuffled pairs, as published; random: drawn independently."""
     max_start_epoch: int = 1
     """Each step starts students at an expert's weights of a random epoch, 0 to max_start_epoch - 1 (1: always 0)."""
+    all_experts_at: int = 0
+    """Percent of the steps after which steps draw from all experts; until then their number grows from one, so that a
+    trial that is stopped early needs few (0: all from the first step, as published)."""
     target_epochs: int = 2
     """M: a student is to reach the expert's weights M epochs after its start epoch."""
     blend: Literal["none", "beta", "fixed", "noise"] = "beta"
@@ -352,8 +355,8 @@ class SweepConfig:
     cost: float = 0.0
     """No new trials once all trials of this sweep cost N, at `sweep.price` (0: no limit)."""
     price: float = 0.0
-    """What an hour of a slot (the `sweep.cpus` and `sweep.gpus` of one trial) costs, in any currency; a machine's hourly
-    price over the slots that it holds."""
+    """What an hour of a slot (`sweep.cpus` and `sweep.gpus`) costs, in any currency: a machine's hourly price over the
+    slots that it holds."""
     plateau: int = 0
     """Start no new trials once so many in a row gained less than `sweep.plateau_gain` (0: go on)."""
     plateau_gain: float = 0.5

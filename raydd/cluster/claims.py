@@ -7,10 +7,11 @@ nothing else. A holder that falls silent (killed, its node lost) loses its claim
 """
 
 import contextlib
+import functools
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import ray
@@ -165,7 +166,9 @@ WAIT_SECONDS = 1.0  # between two looks at what others are making
 
 @contextlib.contextmanager
 def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> Iterator[Workbench[Any]]:
-    """The workbench of a Ray worker, with what a distillation reads in the store.
+    """The workbench of a Ray worker, with features in the store, and experts there when a distillation step needs them.
+
+    So a trial that is stopped early has waited for few experts.
 
     Args:
         config: all settings, places spelt out.
@@ -174,7 +177,8 @@ def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> It
         claims: handle of `Claims`' actor.
     """
     with joined_work(config, who, listings, claims) as (work, claimant):
-        share_making(work, claimant)
+        _share_features(work, claimant)
+        work.opened.fetch = functools.partial(_fetch, claimant)
         yield work
 
 
@@ -192,14 +196,36 @@ def joined_work(config: Config, who: str, listings: Listings, claims: Any) -> It
 
 def share_making(work: Workbench[Any], claimant: Claimant) -> None:
     """Have what a distillation reads in the store, made together with everybody who needs the same."""
+    _share_features(work, claimant)
+    experts = work.open_experts()
+    _share_experts(work, claimant, experts, range(experts.count))
+
+
+def _share_features(work: Workbench[Any], claimant: Claimant) -> None:
     config = work.config
     sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
     with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
         work.prepare()
-    experts, epochs = work.open_experts(), config.distill.expert_epochs
-    while missing := experts.missing(epochs):
+
+
+def _fetch(claimant: Claimant, work: Workbench[Any], experts: Trajectories[Any], expert: int) -> None:
+    # While another worker trains it, one before it, which is needed as well, sooner or later.
+    _share_experts(work, claimant, experts, [expert], range(expert))
+
+
+def _share_experts(
+    work: Workbench[Any],
+    claimant: Claimant,
+    experts: Trajectories[Any],
+    needed: Sequence[int],
+    others: Sequence[int] = (),
+) -> None:
+    """Have the needed experts in the store, each trained by whoever claims it; `others` if all are claimed."""
+    epochs = work.config.distill.expert_epochs
+    while any(not experts.has_all(expert, epochs) for expert in needed):
+        missing = [expert for expert in (*needed, *others) if not experts.has_all(expert, epochs)]
         if not any(_trained(work, experts, claimant, expert) for expert in missing):
-            time.sleep(WAIT_SECONDS)  # others are at all of them
+            time.sleep(WAIT_SECONDS)
 
 
 def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:

@@ -27,6 +27,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "optimizer": "adam",
     "momentum": 0.5,
     "range_pull": 0.0,
+    "all_experts_at": 0,
     "fit_rates": True,
     "schedule": "cosine",
     "steps_per_encoding": 1,
@@ -37,7 +38,7 @@ _FIRST_NAMES: Mapping[str, str] = {"images": "space"}
 _ALWAYS = (
     *("pairs", "images", "start", "steps", "student_steps", "minibatch_order", "max_start_epoch", "target_epochs"),
     *("blend", "similarity", "loss", "matched", "gradient", "optimizer", "momentum", "schedule", "fit_rates", "seed"),
-    *("image_lr", "text_lr", "rate_lr", "start_rate"),
+    *("image_lr", "text_lr", "rate_lr", "start_rate", "all_experts_at"),
 )
 _BLENDED: Mapping[str, tuple[str, ...]] = {
     "none": (),

@@ -34,12 +34,12 @@ def draw_step(
     Args:
         config: the distillation's settings.
         step: number of the distillation step, from 0.
-        num_experts: experts to draw one from.
+        num_experts: experts that there are.
         spread: mean and standard deviation of real image and text features, for partners that are noise;
             None where there are none.
     """
     generator = Generator().manual_seed(config.seed * 1_000_003 + step)
-    expert = draw_below(num_experts, generator)
+    expert = draw_below(experts_at(config, step, num_experts), generator)
     start_epoch = draw_below(config.max_start_epoch, generator)
     steps, size = config.student_steps, config.minibatch_size
     minibatches = draw_minibatches(config.pairs, size, steps, config.minibatch_order, generator)
@@ -56,6 +56,12 @@ def draw_step(
         ]
     plan = StudentPlan(minibatches, permutations, ratios, noise[0], noise[1], config.blend_sides)
     return StepDraws(expert, start_epoch, plan)
+
+
+def experts_at(config: DistillConfig, step: int, num_experts: int) -> int:
+    """From how many experts a step draws, the first ones: all, or under `all_experts_at` one at first and then more."""
+    growing = config.steps * config.all_experts_at / 100
+    return num_experts if step >= growing else min(num_experts, 1 + int(num_experts * step / growing))
 
 
 def draw_minibatches(pairs: int, size: int, steps: int, order: str, generator: Generator) -> Int[Tensor, "T B"]:

@@ -68,7 +68,11 @@ class Trajectories(ABC, Generic[State]):
 
     def missing(self, epochs: Collection[int]) -> list[int]:
         """The experts that lack any of these epochs."""
-        return [expert for expert in range(self.count) if not all(self.has(expert, epoch) for epoch in epochs)]
+        return [expert for expert in range(self.count) if not self.has_all(expert, epochs)]
+
+    def has_all(self, expert: int, epochs: Collection[int]) -> bool:
+        """Whether one expert's snapshots of all these epochs are there."""
+        return all(self.has(expert, epoch) for epoch in epochs)
 
     def name(self, expert: int, epoch: int) -> str:
         """The file of a snapshot inside the record."""

@@ -57,20 +57,26 @@ HeldOutSplit = Literal["val", "test"]
 
 Listings = Mapping[DataConfig, str]
 """Data sets that were read already: by their settings, the names of their records in the store."""
+Fetch = Callable[["Workbench[Any]", Trajectories[Any], int], None]
+"""Has one expert's snapshots, those that the workbench's distillation reads, in the store."""
 
 
 class Opened:
     """What a process has opened, each thing under what decides it; workbenches of one run share it."""
 
-    def __init__(self, listings: Listings | None = None, check: Check = check_on_threads) -> None:
+    def __init__(
+        self, listings: Listings | None = None, check: Check = check_on_threads, fetch: "Fetch | None" = None
+    ) -> None:
         """Nothing is open yet.
 
         Args:
             listings: of another process; these data sets are opened from the store without asking their reader.
             check: looks at the images of a data set that is read for the first time.
+            fetch: has an expert in the store when a distillation step needs it; None has all of them there before the
+                first step.
         """
         self.listings: dict[DataConfig, str] = dict(listings or {})
-        self.check = check
+        self.check, self.fetch = check, fetch
         self._things: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
@@ -235,7 +241,7 @@ class Workbench(ABC, Generic[Networks]):
         *,
         claim: Callable[[int], bool] = lambda expert: True,
     ) -> Trajectories[Networks]:
-        """The experts that a distillation reads, those that the store lacks trained here.
+        """The experts that a distillation reads, those that the store lacks trained here or left to `have_expert`.
 
         Args:
             count: how many; 0 is `experts.count`.
@@ -243,10 +249,17 @@ class Workbench(ABC, Generic[Networks]):
             claim: asked before an expert is trained; False leaves it to whoever has it.
         """
         opened, epochs = self.open_experts(count), epochs or self.config.distill.expert_epochs
+        if self.opened.fetch:
+            return opened
         for expert in opened.missing(epochs):
             if claim(expert):
                 self.train_expert(opened, expert, epochs)
         return opened
+
+    def have_expert(self, experts: Trajectories[Networks], expert: int) -> None:
+        """Have what a distillation reads of one of its experts in the store, if that was left for now."""
+        if self.opened.fetch:
+            self.opened.fetch(self, experts, expert)
 
     @property
     def missing_experts(self) -> list[int]:
@@ -398,8 +411,13 @@ class Workbench(ABC, Generic[Networks]):
         """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step."""
         epoch = self.config.distill.expert_epochs[-1]
         key = ("expert", self.experts_record.fingerprint, epoch)
-        networks = self.opened.once(key, lambda: self.open_experts().snapshot(0, epoch))
-        return collapse_measures(*self.embed(networks, pairs))
+
+        def first() -> Networks:
+            experts = self.open_experts()
+            self.have_expert(experts, 0)
+            return experts.snapshot(0, epoch)
+
+        return collapse_measures(*self.embed(self.opened.once(key, first), pairs))
 
     @abstractmethod
     def student_tensors(self, networks: Networks) -> dict[str, Tensor]:

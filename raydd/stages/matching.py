@@ -115,6 +115,7 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
         return
     course = Course.begun(phase)
     while not course.at_end:
+        course.have_expert()
         began = time.perf_counter()
         try:
             metrics = course.distillation.step()
@@ -150,6 +151,8 @@ class Course:
     """Points of before an interruption, to be told once more, as all notes: what was told before it may be lost."""
     told: int = 0
     """Collapse measures told so far."""
+    experts: set[int] = field(default_factory=set)
+    """Those that are known to be in the store."""
 
     @classmethod
     def begun(cls, phase: Phase) -> Self:
@@ -179,6 +182,13 @@ class Course:
         steps, done, settings = self.phase.settings.steps, self.distillation.done, self.phase.settings
         periods = [_collapse_period(steps), settings.checkpoint_every, self.phase.every or settings.checkpoint_every]
         return min(steps - done, *(period - done % period for period in periods))
+
+    def have_expert(self) -> None:
+        """Have the next step's expert in the store, outside the time that steps are said to take."""
+        distillation = self.distillation
+        if (expert := distillation.draws(distillation.done).expert) not in self.experts:
+            self.phase.work.have_expert(distillation.experts, expert)
+            self.experts.add(expert)
 
     def note(self, steps: Points, seconds: float) -> None:
         """Note the metrics of some steps, which took so many seconds together, and measure collapse if that is due."""

@@ -15,8 +15,9 @@ from rich.table import Table
 from raydd.config import Config, SweepConfig
 from raydd.cost.bytes import trial_bytes
 from raydd.cost.seconds import core_speed, expert_seconds, pixel_seconds, trial_seconds
+from raydd.distill.draws import experts_at
 from raydd.errors import ConfigError
-from raydd.protocols import Workbench, cached, open_workbench, trial_settings
+from raydd.protocols import Workbench, cached, changed, open_workbench, trial_settings
 from raydd.secrets_hidden import hide_password
 from raydd.settings import with_settings
 from raydd.stages.population import AT_ONCE
@@ -156,11 +157,20 @@ def coming_trials(work: Workbench[Any], drawn: Sequence[Config], done: int, left
 
 
 def sharing_experts(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
-    """The trials whose experts another one of them reads too, if making what is missing is worth starting workers."""
+    """The trials whose experts another one of them reads too, if making what is missing is worth starting workers.
+
+    Each has the number of experts that it draws from before its first rung: it may not need the others.
+    """
+    trials = [changed(trial, {"experts.count": _experts_to_first_rung(trial.config)}) for trial in trials]
     readers = Counter(trial.experts_record.fingerprint for trial in trials)
     sharing = [trial for trial in trials if readers[trial.experts_record.fingerprint] > 1]
     worth = not sharing or sharing[0].feature_widths is None or _expert_seconds(sharing) > WORKERS_SECONDS
     return sharing if worth else []
+
+
+def _experts_to_first_rung(config: Config) -> int:
+    rung = 100 if config.sweep.pruner == "none" else min(config.sweep.rungs, default=100)
+    return experts_at(config.distill, max(0, config.distill.steps * rung // 100 - 1), config.experts.count)
 
 
 def _final_seconds(work: Workbench[Any]) -> float:

@@ -162,7 +162,7 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
 
 def slot_hours(study: optuna.Study, sweep: SweepConfig) -> float:
     """Hours for which trials held their slots, those included that run, failed, or were begun again."""
-    now = datetime.datetime.now()  # noqa: DTZ005 - as Optuna's times
+    now = datetime.datetime.now()
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
     held = [((trial.datetime_complete or now) - trial.datetime_start).total_seconds() for trial in trials]
     return sum(held) / 3600 / max(1, sweep.together)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from raydd.config import DistillConfig
-from raydd.distill.draws import draw_minibatches, draw_step
+from raydd.distill.draws import draw_minibatches, draw_step, experts_at
 
 SPREAD = (torch.ones(2, 3), torch.ones(2, 4))
 
@@ -50,3 +50,12 @@ def test_experts_and_start_epochs_are_all_drawn() -> None:
     drawn = [draw_step(replace(config, seed=1), step, 4, SPREAD) for step in range(200)]
     assert {draws.expert for draws in drawn} == {0, 1, 2, 3}
     assert {draws.start_epoch for draws in drawn} == {0, 1, 2}
+
+
+def test_experts_come_one_after_another_until_all_are_there() -> None:
+    config = DistillConfig(steps=200, all_experts_at=50, seed=1)
+    assert [experts_at(config, step, 10) for step in (0, 9, 10, 55, 89, 90, 100, 199)] == [1, 1, 2, 6, 9, 10, 10, 10]
+    assert [experts_at(DistillConfig(steps=200), step, 10) for step in (0, 199)] == [10, 10]
+    drawn = [draw_step(config, step, 10, SPREAD).expert for step in range(200)]
+    assert all(expert < experts_at(config, step, 10) for step, expert in enumerate(drawn))
+    assert set(drawn[100:]) == set(range(10))

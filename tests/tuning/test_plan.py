@@ -78,7 +78,12 @@ def test_experts_that_several_trials_read_are_worth_workers_from_some_seconds_on
     work = raydd.open(with_settings(Config(), {**TINY, "data.root": str(tiny_data)}), store)
     work.prepare()
     rates = [changed(work, {"experts.lr": rate}) for rate in (0.1, 0.2, 0.1)]
-    assert plans.sharing_experts(rates) == [rates[0], rates[2]]
+    assert [one.config.experts for one in plans.sharing_experts(rates)] == [rates[0].config.experts] * 2
+    growing = [changed(work, {"distill.steps": 200, "distill.all_experts_at": 50, "experts.count": 20})] * 2
+    # After 5 of the 50 percent, steps draw from the first two or three of twenty.
+    assert [one.config.experts.count for one in plans.sharing_experts(growing)] == [2, 2]
+    unpruned = [changed(growing[0], {"sweep.pruner": "none"})] * 2
+    assert [one.config.experts.count for one in plans.sharing_experts(unpruned)] == [20, 20]
     speed[0] = 1e12
     assert plans.sharing_experts(rates) == []
 
