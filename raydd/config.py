@@ -397,7 +397,7 @@ class SweepConfig:
     """Number of best trials that are run again and scored on test (finals), with all student seeds and with
     `distill.images` as you set it."""
     sampler: str = "auto"
-    """What draws the settings of the next trial: auto (a Gaussian process among neighbours of the best trials; tpe with
+    """What draws the settings of the next trial: auto (a Gaussian process among neighbours of the best trial; tpe with
     several objectives), Optuna's tpe, gp, cmaes or random, or your own, FILE.py:NAME or module:NAME."""
     seed: int = 0
     """Seed of the sampler."""

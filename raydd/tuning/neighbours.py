@@ -1,10 +1,10 @@
-"""The sampler of short, noisy searches: a Gaussian process that chooses among neighbours of the best trials.
+"""The sampler of short, noisy searches: a Gaussian process that chooses among neighbours of the best trial.
 
 A sweep has some ten to a few hundred trials, a score with noise, and first settings that are good already. With so few
 trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near the
-best ones: each neighbour changes some of their settings, a few by much or many by little, and the one with the largest
-expected improvement is taken (Jones et al. 1998, J. Global Optimization 13). `python -m bench.search` measures it
-beside Optuna's samplers.
+best ones: each neighbour changes some of their settings, by little or by more, and the one with the largest expected
+improvement is taken (Jones et al. 1998, J. Global Optimization 13). `python -m bench.search` measures it beside
+Optuna's samplers.
 
 Letters: N trials, C neighbours, F settings that are numbers, G that are choices.
 """
@@ -24,9 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_factor, cho_solve, cholesky
 from scipy.stats import norm
 
-NEIGHBOURS, OF_THE_BEST = 2048, 3
-_CHANGED = (0.1, 0.2, 0.3)  # share of the settings that a neighbour changes
-_STEPS = (0.05, 0.15, 0.4)  # standard deviation of a change, in ranges
+NEIGHBOURS = 2048
+_CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
+_STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
 _LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3)  # among which the likelihood chooses
 _USUAL_LENGTH = 2.0  # centre of the prior on the length
 _MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length
@@ -77,13 +77,13 @@ class NeighbourSampler(BaseSampler):
         values = sign * np.array([one.value for one in over])
         values = (values - values.mean()) / max(float(values.std()), 1e-9)
         points = _points([one.params for one in (*over, *running)], search_space)
-        near = self._neighbours(points[np.argsort(-values)[:OF_THE_BEST]], search_space)
+        near = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], search_space)
         best = near[int(np.argmax(expected_improvement(points, values, near)))]
         return _settings(best, search_space)
 
-    def _neighbours(self, best: _Points, space: Mapping[str, BaseDistribution]) -> _Points:
+    def _neighbours(self, of: _Points, space: Mapping[str, BaseDistribution]) -> _Points:
+        """A neighbour of each of these settings."""
         rng = self._rng
-        of = best[rng.integers(len(best.numbers), size=NEIGHBOURS)]
         share, step = rng.choice(_CHANGED, (NEIGHBOURS, 1)), rng.choice(_STEPS, (NEIGHBOURS, 1))
         moved = np.clip(of.numbers + step * rng.normal(size=of.numbers.shape), 0, 1)
         numbers = np.where(rng.random(moved.shape) < share, moved, of.numbers)

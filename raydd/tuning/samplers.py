@@ -20,7 +20,7 @@ from raydd.outside import checked, find, guarded
 from raydd.tuning import study as studies
 from raydd.tuning.neighbours import NeighbourSampler
 
-STARTUP_TRIALS = 8  # that a model of the trials needs: first settings and running ones count, the rest is random
+STARTUP_TRIALS = 7  # that a model of the trials needs: first settings and running ones count, the rest is random
 CANDIDATES = 256  # among which TPE chooses the next settings
 MODELLED = 256  # trials that a model is made of, whatever their number: its cost grows by their cube
 
@@ -173,7 +173,7 @@ def _middle(kind: BaseDistribution) -> Any:
 
 
 def _auto(seed: int) -> BaseSampler:
-    """A Gaussian process among neighbours of the best trials; tpe with several objectives."""
+    """A Gaussian process among neighbours of the best trial; tpe with several objectives."""
     return WholeSpaceSampler(NeighbourSampler, seed, otherwise=_tpe)
 
 

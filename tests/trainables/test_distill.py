@@ -132,8 +132,7 @@ def test_a_trial_waits_for_an_expert_when_a_step_draws_it_and_no_sooner(config, 
     config = with_settings(config, {"distill.all_experts_at": 45})
     left = []
     with claims.shared_work(config, "trial 0", {}, None) as work:
-        for _ in distill.distillation_reports(work):
-            left.append(raydd.open(config, store).missing_experts)
+        left += [raydd.open(config, store).missing_experts for _ in distill.distillation_reports(work)]
         experts, claimant.taken = work.open_experts(), {2}
         store.remove(f"{experts.record.folder}/{experts.name(0, 2)}")
         store.remove(f"{experts.record.folder}/{experts.name(2, 2)}")
@@ -142,7 +141,7 @@ def test_a_trial_waits_for_an_expert_when_a_step_draws_it_and_no_sooner(config, 
         work.have_expert(experts, 2)
     assert left == [[1, 2, 3], [2, 3], [], []]
     assert waited  # for the one that somebody else had
-    assert raydd.open(config, store).missing_experts == []  # made meanwhile: it comes before the one that was waited for
+    assert raydd.open(config, store).missing_experts == []  # 0 was made meanwhile
 
 
 def test_a_distillation_that_is_told_to_leave_goes_on_at_the_step_where_it_was(config, tmp_path):
