@@ -15,6 +15,7 @@ from raydd.errors import ConfigError
 from raydd.plain_files import expanded, require_writable_folder
 from raydd.secrets_hidden import remember
 from raydd.store import Store
+from raydd.store.remote import PATIENCE_SECONDS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -62,11 +63,16 @@ def _close_to_others(folder: Path) -> None:
             folder.chmod(0o700)
 
 
-def open_store(place: PlaceConfig) -> Store:
-    """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home."""
+def open_store(place: PlaceConfig, *, patience: float = PATIENCE_SECONDS) -> Store:
+    """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home.
+
+    Args:
+        place: where things are kept.
+        patience: seconds for which a bucket that does not answer is asked again.
+    """
     folder = make_home(place)
     root = place.store or os.environ.get("RAYDD_STORE") or folder / "store"
-    return Store(remember(str(root)), cache=folder / "cache", cache_bytes=int(place.cache_gb * 1e9))
+    return Store(remember(str(root)), cache=folder / "cache", cache_bytes=int(place.cache_gb * 1e9), patience=patience)
 
 
 def mlflow_address(place: PlaceConfig) -> str:
