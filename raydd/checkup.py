@@ -34,6 +34,8 @@ _OPTIONAL = {
     "optuna": "`raydd sweep` and `demo`",
     "mlflow": "tracking and `raydd board`",
 }
+_LOADED_BELOW = ("reader", "encoders")  # quick checks that reading the data and loading the encoders make too
+_OF_TRIALS = ("GPUs of trials", "study", "MLflow")  # what disk and memory do not depend on
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -55,7 +57,8 @@ def examine(
         yield guarded("cluster", lambda: _versions(cluster, config))
     for package, use in _OPTIONAL.items():
         yield _package(package, use, needed=command != "run")
-    for check in quick_checks(config, command):
+    quick = [check for check in quick_checks(config, command) if check.name not in _LOADED_BELOW]
+    for check in quick:
         yield Check("device", "ok", _device(config)) if (check.name, check.state) == ("device", "ok") else check
     if command == "sweep":
         yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.look_at_space()}")
@@ -67,7 +70,7 @@ def examine(
     yield from needed
     if needed[0].state == "ok":
         yield guarded("pairs", plan.look_at_pairs)
-    lacking = [check.name for check in needed if check.state == "missing"]
+    lacking = [check.name for check in (*quick, *needed) if check.state == "missing" and check.name not in _OF_TRIALS]
     for name, size_check in (("disk", _disk), ("memory", _memory)):
         if lacking:
             yield Check(name, "warning", f"the need is not known before {' and '.join(lacking)} can be had")
@@ -139,10 +142,7 @@ def _versions(file: Path, config: Config) -> str:
 
     `ray up` wants its own Ray on the cluster; a process that joins from here (`place.ray`) the same Python too.
     """
-    text = read_file(file, _MOST_BYTES).decode("utf-8", errors="replace")
-    images = re.findall(r"rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", text)
-    named = sorted({version for version, *_ in images} | set(re.findall(r"rayVersion:\s*['\"]?([\d.]+)", text)))
-    pythons = sorted({f"{major}.{minor}" for _, major, minor in images if major})
+    named, pythons = _named_in(file)
     here = importlib.metadata.version("ray"), f"{sys.version_info.major}.{sys.version_info.minor}"
     if not named:
         return f"{file} names no Ray: its machines take what they have, or Ray {here[0]} once it is installed there"
@@ -160,6 +160,14 @@ def _versions(file: Path, config: Config) -> str:
             "(place.ray). Use the same Python here, or give the command on the cluster's head: `ray submit`."
         )
     return f"{file}: Ray {here[0]} there and here, Python {' and '.join(pythons) or 'unknown'} there and {here[1]} here"
+
+
+def _named_in(file: Path) -> tuple[list[str], list[str]]:
+    """The versions of Ray and of Python that a cluster's file names, by Ray's images and KubeRay's `rayVersion`."""
+    text = read_file(file, _MOST_BYTES).decode("utf-8", errors="replace")
+    images = re.findall(r"rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", text)
+    given = re.findall(r"rayVersion:\s*['\"]?(\d+\.\d+\.\d+)", text)
+    return sorted({*given, *(ray for ray, *_ in images)}), sorted({f"{one}.{two}" for _, one, two in images if one})
 
 
 def _disk(plan: _Plan) -> Check:
