@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from raydd.config import PlaceConfig
+from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
 from raydd.plain_files import expanded, require_writable_folder
 from raydd.secrets_hidden import remember
@@ -99,6 +99,19 @@ def device_of(place: PlaceConfig) -> str:
     if place.device != "cpu":
         _require_usable(place.device)
     return place.device
+
+
+def require_one_device(config: Config) -> None:
+    """Refuse GPUs for trials that are told to compute on the CPU.
+
+    Raises:
+        ConfigError: `sweep.gpus` and `place.device` contradict each other.
+    """
+    if config.place.device == "cpu" and config.sweep.gpu_share:
+        raise ConfigError(
+            f"sweep.gpus is {config.sweep.gpus:g}, but place.device is cpu. Set place.device to auto, or sweep.gpus "
+            "to 0."
+        )
 
 
 @functools.cache  # a device that works goes on working; one that does not is asked again

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from raydd.cluster.environment import ray_address
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError, RayddError
-from raydd.place import device_of, home, mlflow_address, open_store, study_address, unused_gpus
+from raydd.place import device_of, home, mlflow_address, open_store, require_one_device, study_address, unused_gpus
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
 
@@ -59,7 +59,8 @@ def require_ready(config: Config, command: Command, say: Callable[[str], None]) 
 def quick_checks(config: Config, command: Command) -> Iterator[Check]:
     """What can be looked at without the data and the encoders."""
     yield guarded("device", lambda: _device(config))
-    if text := unused_gpus():
+    automatic = config.place.device == "auto" or (command != "run" and config.sweep.gpus == "auto")
+    if automatic and (text := unused_gpus()):
         yield Check("GPUs", "warning", text)
     yield guarded("store", lambda: _store(config))
     yield guarded("reader", lambda: _reader(config))
@@ -121,11 +122,13 @@ def _gpus_of_trials(config: Config) -> str:
     """Of a machine of one's own: a cluster's machines are asked when the command has joined it."""
     import torch
 
+    require_one_device(config)
     asked, there = config.sweep.gpus, torch.cuda.device_count()
     if ray_address(config.place.ray) != "local":
         return f"sweep.gpus {asked}, of the cluster"
     if asked == "auto":
-        return f"sweep.gpus auto: {there} GPU" + "s" * (there != 1) if there else "sweep.gpus auto: none, so the CPU"
+        used = there if config.place.device != "cpu" else 0
+        return f"sweep.gpus auto: {used} GPU{'s' * (used != 1)}" if used else "sweep.gpus auto: the CPU"
     if not asked:
         return "sweep.gpus 0: the CPU"
     if not there:

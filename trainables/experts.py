@@ -62,7 +62,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
     with contextlib.ExitStack() as stack:
         stack.enter_context(cluster(address, home(first.config.place)))
         workers = min(workers, missing)
-        share = share_of_worker(gpus, workers, address)
+        share = share_of_worker(first.config, gpus, workers, address)
         jobs = _missing(works, share)
         stack.enter_context(_telling(works, missing, share))
         DataParallelTrainer(

@@ -64,7 +64,7 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
         return
     with cluster(address, home(config.place)):
         workers = min(workers, len(missing))
-        share = share_of_worker(gpus, workers, address)
+        share = share_of_worker(config, gpus, workers, address)
         config = for_workers(settled(config, cpus=1, gpus=share), share)
         done = len(shards) - len(missing)
         work.progress("shards of features", done, len(shards))

@@ -11,9 +11,10 @@ from ray._private.state import state as cluster_state
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raydd.config import PlaceConfig
+from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
-from raydd.place import device_of
+from raydd.place import device_of, require_one_device
+from raydd.settings import with_settings
 
 MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU
 ANSWER_SECONDS = 60.0  # that machines have to say what GPUs they have; one whose GPUs are all in use does not answer
@@ -47,29 +48,41 @@ def gpus_to_come() -> float:
     return max(gpus_now(), most.get("GPU", 0.0))
 
 
-def wanted_gpus(given: float | Literal["auto"], address: str) -> float:
+def wanted_gpus(config: Config, address: str) -> float:
     """`sweep.gpus` as a number: auto is -1, a share by memory, where there is a GPU to use, and else 0.
 
     Args:
-        given: the setting.
+        config: as the user gave it.
         address: Ray's. `local` asks torch and no Ray, another one the cluster that this process is connected to.
+
+    Raises:
+        ConfigError: GPUs are asked for, and `place.device` is the CPU.
     """
-    if given != "auto":
-        return given
+    require_one_device(config)
+    if config.sweep.gpus != "auto":
+        return config.sweep.gpus
+    if config.place.device == "cpu":
+        return 0.0
     if address == "local":
         return -1.0 if device_of(PlaceConfig()).startswith("cuda") else 0.0
     return -1.0 if gpus_to_come() else 0.0
 
 
-def share_of_worker(given: float | Literal["auto"], workers: int, address: str) -> float:
+def share_of_worker(config: Config, given: float | Literal["auto"], workers: int, address: str) -> float:
     """GPUs of each of so many workers: as given, or for auto its part of those that the cluster has.
+
+    Args:
+        config: of the work; with `place.device` cpu auto is none.
+        given: GPUs of each worker.
+        workers: how many there are.
+        address: Ray's, as of `wanted_gpus`.
 
     Raises:
         ConfigError: GPUs are asked for, and the cluster has none that torch can use.
     """
     if given != "auto":
         share = given
-    elif there := int(wanted_gpus(given, address) and gpus_now()):
+    elif there := int(wanted_gpus(with_settings(config, {"sweep.gpus": "auto"}), address) and gpus_now()):
         share = part_of_gpu(math.ceil(workers / there))
     else:
         share = 0.0

@@ -104,7 +104,7 @@ def _data_sets(config: Config, address: str) -> dict[str, Config]:
         name, settings = base.data.name or base.data.reader, {}
         if not trial_settings(base):  # trials would cost as much as the rows themselves
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
-        placed = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base.sweep.gpus, address)})
+        placed = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
         bases[name] = settled(placed, cpus=base.sweep.cpus, gpus=placed.sweep.gpu_share)
     return bases
 

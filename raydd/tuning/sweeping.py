@@ -70,7 +70,7 @@ def run_sweep(
     opened = Opened(check=check_on_threads if here else check_on_workers)
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
     with _tracking(config, console) as tracking, cluster(address, home(config.place)):
-        base = with_settings(config, {"sweep.gpus": wanted_gpus(config.sweep.gpus, address)})
+        base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
         base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
         base = with_settings(base, {"sweep.together": together(base)})
         drawn = draw_configs(space, base)[0 if base.sweep.first else len(space.first) :]
