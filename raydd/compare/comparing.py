@@ -62,13 +62,10 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     """
     store, opened = open_store(config.place), Opened()
     with contextlib.ExitStack() as stack:
-        if not dry_run or address != "local":
+        if address != "local":  # to know what GPUs it has
             stack.enter_context(cluster(address, home(config.place)))
         bases = _data_sets(config, address)
         planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
-        if not dry_run:
-            for base in bases.values():
-                look_at_cards(base, address, console, dry_run=False)
         with progress_on(console) as progress:
             works = [open_workbench(base, store, progress, opened) for base in bases.values()]
             for work, name in zip(works, bases, strict=True):
@@ -76,7 +73,9 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
                 work.require_enough_pairs(max(budgets, default=1))
             known = [work.is_prepared for work in works]
             if not dry_run:
+                stack.enter_context(cluster(address, home(config.place)))
                 for work in works:
+                    look_at_cards(work.config, address, console, dry_run=False)
                     prepare(work, address)
 
         def work_of(cell: Cell) -> Workbench[Any]:

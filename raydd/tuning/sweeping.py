@@ -64,7 +64,8 @@ def run_sweep(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, store = load_space(config.sweep.space), open_store(config.place)
-    find_sampler(config.sweep.sampler)(config.sweep.seed)  # a wrong one shows before any work
+    draw_configs(space, config)  # a wrong space and a wrong sampler show before Ray starts
+    find_sampler(config.sweep.sampler)(config.sweep.seed)
     # On a cluster its nodes look at the images of a data set that nobody has read before; a dry run wakes none.
     here = address == "local" or dry_run
     opened = Opened(check=check_on_threads if here else check_on_workers)
