@@ -23,7 +23,7 @@ from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.errors import ConfigError, RayddError
 from raydd.place import device_of, open_store, use_threads
 from raydd.plain_files import read_file
-from raydd.preflight import Check, Command, guarded, quick_checks
+from raydd.preflight import STORE_SECONDS, Check, Command, guarded, quick_checks
 from raydd.progress import Progress, silent
 from raydd.protocols import Workbench, open_workbench
 
@@ -90,7 +90,7 @@ class _Plan:
 
     @cached_property
     def work(self) -> Workbench[Any]:
-        return open_workbench(self.config, open_store(self.config.place), self._progress)
+        return open_workbench(self.config, open_store(self.config.place, patience=STORE_SECONDS), self._progress)
 
     @property
     def data(self) -> DataSet:

@@ -23,7 +23,7 @@ Command = Literal["run", "sweep", "compare"]
 State = Literal["ok", "warning", "missing"]
 _REACHABLE = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # kinds of MLflow's address that can be tried
 _SECONDS = 5  # that a database or a server has to answer
-_STORE_SECONDS = 20.0  # that a bucket which is not well is asked again; a run is more patient
+STORE_SECONDS = 20.0  # that a bucket which is not well is asked again; a run is more patient
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _device(config: Config) -> str:
 def _store(config: Config) -> str:
     """A small file written, read and deleted."""
     try:
-        store = open_store(config.place, patience=_STORE_SECONDS)
+        store = open_store(config.place, patience=STORE_SECONDS)
         name, content = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
         store.write(name, content)
         same = store.content(name) == content
