@@ -57,16 +57,21 @@ def examine(
         yield guarded("cluster", lambda: _versions(cluster, config))
     for package, use in _OPTIONAL.items():
         yield _package(package, use, needed=command != "run")
-    quick = [check for check in quick_checks(config, command) if check.name not in _LOADED_BELOW]
-    for check in quick:
-        yield Check("device", "ok", _device(config)) if (check.name, check.state) == ("device", "ok") else check
-    if command == "sweep":
-        yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.look_at_space()}")
     needed = [
         guarded("data", lambda: "; ".join(plan.data.summary())),
         guarded("image encoder", lambda: f"{plan.image.name}: {plan.image.size} pixels, {plan.image.width} wide"),
         guarded("text encoder", lambda: f"{plan.text.name}: {plan.text.width} wide"),
     ]
+    said = [check.text for check in needed]
+    quick = [
+        check
+        for check in quick_checks(config, command)
+        if check.name not in _LOADED_BELOW or (check.state == "missing" and check.text not in said)
+    ]
+    for check in quick:
+        yield Check("device", "ok", _device(config)) if (check.name, check.state) == ("device", "ok") else check
+    if command == "sweep":
+        yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.look_at_space()}")
     yield from needed
     if needed[0].state == "ok":
         yield guarded("pairs", plan.look_at_pairs)
@@ -106,9 +111,12 @@ class _Plan:
 
     def look_at_space(self) -> str:
         """Draw trials, as the sweep will; gives how many."""
+        import optuna
+
         from raydd.tuning.samplers import find_sampler
         from search_spaces import draw_configs, load_space
 
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         find_sampler(self.config.sweep.sampler)(self.config.sweep.seed)
         self._drawn = draw_configs(load_space(self.config.sweep.space), self.config)
         return f": {len(self._drawn)} trials drawn, all in order"

@@ -107,6 +107,12 @@ def test_a_device_that_is_not_there(config: Config):
     assert checks(changed(config, place__device="cuda:77"))["device"].state == "missing"
 
 
+def test_weights_that_are_not_there_are_named_beside_a_device_that_is_not_there(config: Config):
+    found = checks(changed(config, place__device="cuda:77", encoders__image_weights="/nowhere.pt"))
+    assert "there is no /nowhere.pt" in found["encoders"].text
+    assert "cuda:77" in found["image encoder"].text
+
+
 def test_a_disk_that_is_too_small(config: Config, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(psutil, "disk_usage", lambda path: SimpleNamespace(free=1))
     found = checks(config)["disk"]
