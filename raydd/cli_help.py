@@ -74,7 +74,7 @@ MATTER: Mapping[str, Sequence[str]] = {
     "verify": _PLACE,
     "doctor": (
         *(*_DATA, *_ENCODERS),
-        *("distill.pairs", "distill.images", "distill.protocol", "place.device", "place.home"),
+        *("distill.pairs", "sweep.space", "sweep.gpus", "place.device", "place.home"),
     ),
 }
 """The settings that `raydd COMMAND --help` shows, ten at most."""

@@ -369,9 +369,9 @@ class SweepConfig:
     """Most trials at once; 0 uses all resources."""
     cpus: float = 1.0
     """CPU cores of each trial, or of each slot (see `sweep.together`)."""
-    gpus: float = 0.0
+    gpus: float | Literal["auto"] = "auto"
     """GPUs of each trial, or of each slot (see `sweep.together`), fractions allowed. 0: CPU. -1: a share by the memory
-    that a trial needs, or one GPU a slot."""
+    that a trial needs, or one GPU a slot. auto: as -1 where there is a GPU, else 0."""
     together: int = 0
     """Trials on features that share a slot (one process); those of equal shape step as one batch. 0: 16 on a GPU, which
     one trial would leave mostly idle, and 1 on CPUs."""
@@ -402,7 +402,15 @@ class SweepConfig:
     seed: int = 0
     """Seed of the sampler."""
 
+    @property
+    def gpu_share(self) -> float:
+        """`sweep.gpus` as a number; auto, before it is settled which of the two it is, counts as the CPU."""
+        return 0.0 if self.gpus == "auto" else self.gpus
+
     def __post_init__(self) -> None:
+        share = self.gpu_share  # Ray gives a process a part of one GPU, or whole ones
+        whole = share == -1 or 0 <= share <= 1 or (share > 1 and share % 1 == 0)
+        _require(whole, "sweep.gpus", self.gpus, "auto, -1, 0 to 1, or a whole number")
         _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")
         _require(self.max_failures >= 0, "sweep.max_failures", self.max_failures, "0 or more")
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")

@@ -1,6 +1,7 @@
 """Train the expert trajectories that distillation reads; those in the store are reused."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.filesize import decimal
 
@@ -14,8 +15,8 @@ class Options(cli.Options):
 
     workers: int = 0
     """Ray Train workers to share the trajectories among; 0 trains them in this process, without Ray."""
-    gpus: float = 0.0
-    """GPUs of each worker, fractions allowed."""
+    gpus: float | Literal["auto"] = "auto"
+    """GPUs of each worker, fractions allowed. auto: its part of those that Ray sees."""
 
 
 def main(options: Options) -> int:

@@ -13,10 +13,11 @@ from rich.table import Table
 
 from raydd.cluster.claims import Claimant, open_claims, share_making
 from raydd.cluster.connect import cluster, outcomes
-from raydd.cluster.worker_settings import settled, without_passwords
+from raydd.cluster.gpus import wanted_gpus
+from raydd.cluster.worker_settings import for_workers, settled
 from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
 from raydd.compare.table import write_comparison
-from raydd.config import CompareConfig, Config
+from raydd.config import CompareConfig, Config, SweepConfig
 from raydd.cost.seconds import pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
@@ -29,7 +30,7 @@ from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
-from raydd.tuning.sweeping import run_sweep
+from raydd.tuning.sweeping import look_at_cards, prepare, run_sweep
 
 _NAMED = 110  # characters of a sweep's name before its mark
 RESTARTS = 2  # of a row whose process or node died
@@ -59,28 +60,31 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     Raises:
         ConfigError: a method, a data set or a setting is not in order; told before anything is computed.
     """
-    bases = _data_sets(config)
-    store = open_store(config.place)
-    planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
-    opened = Opened()
-    with progress_on(console) as progress:
-        works = [open_workbench(base, store, progress, opened) for base in bases.values()]
-        for work, name in zip(works, bases, strict=True):
-            budgets = [cell.config.distill.pairs for cell in planned if cell.data == name and cell.kind != "full"]
-            work.require_enough_pairs(max(budgets, default=1))
-        known = [work.is_prepared for work in works]
-        if not dry_run:
-            for work in works:
-                work.prepare()
+    store, opened = open_store(config.place), Opened()
+    with contextlib.ExitStack() as stack:
+        if address != "local":  # to know what GPUs it has
+            stack.enter_context(cluster(address, home(config.place)))
+        bases = _data_sets(config, address)
+        planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
+        with progress_on(console) as progress:
+            works = [open_workbench(base, store, progress, opened) for base in bases.values()]
+            for work, name in zip(works, bases, strict=True):
+                budgets = [cell.config.distill.pairs for cell in planned if cell.data == name and cell.kind != "full"]
+                work.require_enough_pairs(max(budgets, default=1))
+            known = [work.is_prepared for work in works]
+            if not dry_run:
+                stack.enter_context(cluster(address, home(config.place)))
+                for work in works:
+                    look_at_cards(work.config, address, console, dry_run=False)
+                    prepare(work, address)
 
-    def work_of(cell: Cell) -> Workbench[Any]:
-        return open_workbench(cell.config, store, silent, opened)
+        def work_of(cell: Cell) -> Workbench[Any]:
+            return open_workbench(cell.config, store, silent, opened)
 
-    console.print(_plan(config, bases, planned, work_of, store, known=all(known) or not dry_run))
-    if dry_run:
-        return None
-    folder = home(config.place) / "comparisons" / config.compare.name
-    with cluster(address, home(config.place)):
+        console.print(_plan(config, bases, planned, work_of, store, known=all(known) or not dry_run))
+        if dry_run:
+            return None
+        folder = home(config.place) / "comparisons" / config.compare.name
         cells: list[Cell] = []
         for name, base in bases.items():
             tuned = _tune(base, name, address, console, folder)
@@ -91,7 +95,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     return Comparison(rows, failed, files)
 
 
-def _data_sets(config: Config) -> dict[str, Config]:
+def _data_sets(config: Config, address: str) -> dict[str, Config]:
     """The settings of each data set under each protocol, by its name."""
     given = [with_file(config, file) for file in config.compare.data] or [config]
     bases = {}
@@ -99,8 +103,8 @@ def _data_sets(config: Config) -> dict[str, Config]:
         name, settings = base.data.name or base.data.reader, {}
         if not trial_settings(base):  # trials would cost as much as the rows themselves
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
-        placed = settled(base, cpus=base.sweep.cpus, gpus=max(0.0, base.sweep.gpus))
-        bases[name] = with_settings(placed, settings)
+        placed = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
+        bases[name] = settled(placed, cpus=base.sweep.cpus, gpus=placed.sweep.gpu_share)
     return bases
 
 
@@ -171,7 +175,9 @@ def _make(
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
-    shared = {cell: dataclasses.replace(cell, config=without_passwords(cell.config)) for cell in work}
+    shared = {
+        cell: dataclasses.replace(cell, config=for_workers(cell.config, _gpus(cell.config.sweep))) for cell in work
+    }
     waiting = {_task(cell).remote(shared[cell], opened.listings, claims): cell for cell in work}
     with _telling(work, console) as ended:
         for cell, row, reason in outcomes(waiting):
@@ -188,9 +194,12 @@ def _make(
 def _task(cell: Cell) -> Any:
     sweep = cell.config.sweep
     # A process of its own for each row, so that its peak of memory is its own.
-    return ray.remote(num_cpus=sweep.cpus, num_gpus=max(0.0, sweep.gpus), max_calls=1, max_retries=RESTARTS)(
-        compare_cell
-    )
+    return ray.remote(num_cpus=sweep.cpus, num_gpus=_gpus(sweep), max_calls=1, max_retries=RESTARTS)(compare_cell)
+
+
+def _gpus(sweep: SweepConfig) -> float:
+    """GPUs of a row, whose need is not estimated: a whole one in place of a share by the memory of a trial."""
+    return abs(sweep.gpu_share)
 
 
 def compare_cell(cell: Cell, listings: Listings, claims: Any) -> Row:
@@ -238,7 +247,7 @@ def _telling(work: Mapping[Cell, float], console: Console) -> Iterator[Any]:
 def _seconds(cell: Cell, work: Workbench[Any]) -> float:
     """What a row may take on one core, experts that others share not counted; unknown without a cache, and on a GPU."""
     config, widths = cell.config, work.feature_widths
-    if widths is None or config.sweep.gpus:
+    if widths is None or config.sweep.gpu_share:
         return math.nan
     if cell.kind == "synthetic":
         return trial_seconds(config, *widths) + pixel_seconds(config)
