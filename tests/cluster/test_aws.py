@@ -1,4 +1,4 @@
-"""Ray's own AWS code on gpu.yaml and on the account that aws.yaml sets up, against moto's EC2, IAM and CloudFormation."""
+"""Ray's own AWS code on gpu.yaml and the account that aws.yaml sets up, against moto's EC2, IAM and CloudFormation."""
 
 from collections.abc import Iterator
 from pathlib import Path
