@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -234,6 +234,7 @@ def with_gpu_share(
     widths: tuple[int, int] | None,
     *,
     wait: float = 0.0,
+    why_none: Callable[[], str] = lambda: "",
     dry_run: bool = False,
 ) -> Config:
     """The config with `sweep.gpus` -1 replaced by the share of this cluster's GPUs that its largest trial needs.
@@ -244,6 +245,7 @@ def with_gpu_share(
         widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU, as a
             slot does in which several step together.
         wait: seconds for a cluster that has no GPU yet to start a machine with one.
+        why_none: says why no machine came, if that is known.
         dry_run: leave it at -1 where no GPU is there now.
 
     Raises:
@@ -253,7 +255,7 @@ def with_gpu_share(
         return config
     if dry_run and not ray.cluster_resources().get("GPU"):
         return config  # to know, a machine would have to be started
-    size = _gpu_bytes(wait)
+    size = _gpu_bytes(wait, why_none)
     if widths is None or together(config) > 1:
         return with_settings(config, {"sweep.gpus": 1.0})
     need = max(trial_bytes(trial, *widths) for trial in drawn)
@@ -265,7 +267,7 @@ def with_gpu_share(
     return with_settings(config, {"sweep.gpus": 1 / (size // need)})
 
 
-def _gpu_bytes(wait: float) -> int:
+def _gpu_bytes(wait: float, why_none: Callable[[], str]) -> int:
     """Memory of a GPU of the cluster; asking for one makes a cluster that grows start a machine."""
     none = "sweep.gpus -1 picks a share of a GPU, but Ray sees none here. Set sweep.gpus to 0."
     if not wait and not ray.cluster_resources().get("GPU"):
@@ -275,6 +277,11 @@ def _gpu_bytes(wait: float) -> int:
         return int(ray.get(asked, timeout=wait or None))
     except GetTimeoutError as error:
         ray.cancel(asked)
+        if reason := why_none():
+            raise ConfigError(
+                f"No machine with a GPU came, since Ray's autoscaler met this: {reason} "
+                "Put that right (cluster/README.md names the usual reasons), and give the same command."
+            ) from error
         raise ConfigError(f"No machine with a GPU came within {wait:.0f} s. {none}") from error
 
 

@@ -14,6 +14,7 @@ from rich.status import Status
 
 from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, share_of_node, slots, slots_now, slots_to_come
+from raydd.cluster.launch_failures import LaunchFailures, telling
 from raydd.cluster.worker_settings import settled, tune_folder, without_passwords
 from raydd.config import Config
 from raydd.data.checking import check_on_threads
@@ -73,14 +74,16 @@ def run_sweep(
     here = address == "local" or dry_run
     work = open_workbench(base, store, opened=Opened(check=check_on_threads if here else check_on_workers))
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
-    with _tracking(base, console) as tracking, cluster(address, home(base.place)):
+    with _tracking(base, console) as tracking, cluster(address, home(base.place)), _refusals(console) as refusals:
         if base.sweep.gpus < 0:
             if not dry_run:
                 with progress_on(console) as progress:
                     _prepare(work.with_progress(progress), address)
             wait = 0.0 if here else MACHINE_SECONDS
             widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
-            base = with_gpu_share(base, drawn, widths, wait=wait, dry_run=dry_run and address != "local")
+            base = with_gpu_share(
+                base, drawn, widths, wait=wait, why_none=refusals.look, dry_run=dry_run and address != "local"
+            )
             work = open_workbench(base, store, silent, work.opened)
         at_once = base.sweep.at_once
         if not at_once and address == "local":
@@ -286,6 +289,14 @@ def _status(console: Console, text: str) -> Iterator[Status]:
         return
     with status:
         yield status
+
+
+@contextlib.contextmanager
+def _refusals(console: Console) -> Iterator[LaunchFailures]:
+    """What keeps the cluster's autoscaler from starting machines, shown as soon as it is known."""
+    failures = LaunchFailures()
+    with telling(failures, lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)):
+        yield failures
 
 
 def _tracking(config: Config, console: Console) -> Tracking:
