@@ -45,14 +45,15 @@ def checkout(machine: Machine, tiny_data: Path, tmp_path: Path) -> Path:
         shutil.copy(ROOT / item, root / item)
     folder = root / "cluster"
     folder.mkdir()
-    (folder / "install.sh").write_bytes((ROOT / "cluster/install.sh").read_bytes())
+    for name in ("install.sh", "head.py"):
+        shutil.copy(ROOT / "cluster" / name, folder / name)
     cluster = yaml.safe_load((ROOT / "cluster/local.yaml").read_text())
     cluster["provider"]["head_ip"] = "127.0.0.1"
     proxy = f"{sys.executable} {ROOT / 'tests/tcp.py'} 127.0.0.1 {machine.port}"
     cluster["auth"] = {"ssh_user": "root", "ssh_private_key": str(machine.key), "ssh_proxy_command": proxy}
     # Ray's own: a head that stays on loopback, beside whatever else runs on this machine.
-    start = cluster["head_start_ray_commands"][1].replace("--port=6379", f"--port={free_port()}")
-    cluster["head_start_ray_commands"][1] = (
+    start = cluster["head_start_ray_commands"][-1].replace("--port=6379", f"--port={free_port()}")
+    cluster["head_start_ray_commands"][-1] = (
         f"{start} --node-ip-address=127.0.0.1 --num-cpus=2 --object-store-memory=100000000"
     )
     (folder / "local.yaml").write_text(yaml.safe_dump(cluster))
