@@ -59,7 +59,8 @@ def checkout(machine: Machine, tiny_data: Path, tmp_path: Path) -> Path:
     (folder / "local.yaml").write_text(yaml.safe_dump(cluster))
     space = tmp_path / "space.py"
     space.write_text(SPACE)
-    (folder / "sweep.yaml").write_text(SETTINGS.format(data=tiny_data, space=f"{space}:small"))
+    settings = SETTINGS.format(data=tiny_data, space=f"{space}:small")
+    (folder / "sweep.yaml").write_text(settings.replace("submitted", "before_the_edit"))
     here = {
         "PATH": f"{machine.venv}/bin:$PATH",
         "RAYDD_STORE": tmp_path / "store",
@@ -96,6 +97,9 @@ def test_a_sweep_is_submitted_to_a_machine_that_has_nothing_of_raydd(checkout: P
 
     ray("up -y --no-config-cache cluster/local.yaml")
     try:
+        settings = checkout / "cluster/sweep.yaml"
+        settings.write_text(settings.read_text().replace("before_the_edit", "submitted"))
+        ray("rsync-up cluster/local.yaml cluster/sweep.yaml ~/raydd-project/cluster/sweep.yaml")
         shown = ray("submit --no-config-cache cluster/local.yaml raydd/sweep.py -- --sweep.trials 2")
         assert "2 to run of 2" in shown
     finally:
