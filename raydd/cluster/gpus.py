@@ -2,7 +2,7 @@
 
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,11 +96,12 @@ def part_of_gpu(count: int) -> float:
     return math.floor(_RAY_PARTS / count) / _RAY_PARTS
 
 
-def usable_cards(wait: float = 0.0) -> list[Cards]:
+def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") -> list[Cards]:
     """The GPUs of each machine of the cluster whose GPUs torch can use, those that answer.
 
     Args:
         wait: seconds for a cluster that has no GPU yet to start a machine with one. Asking for one makes it do so.
+        why_none: says why no machine came, if that is known.
 
     Raises:
         ConfigError: no machine with a GPU came, or torch can use the GPUs of none.
@@ -114,6 +115,11 @@ def usable_cards(wait: float = 0.0) -> list[Cards]:
             ray.get(first, timeout=wait)
         except GetTimeoutError as error:
             ray.cancel(first)
+            if reason := why_none():
+                raise ConfigError(
+                    f"{none}, and no machine with one came, since Ray's autoscaler met this: {reason} "
+                    "Put that right (cluster/README.md names the usual reasons), and give the same command."
+                ) from error
             raise ConfigError(
                 f"{none}, and no machine with one came within {wait:.0f} s. Set it to auto or 0, or look at why none "
                 "starts: `ray status` on the head."

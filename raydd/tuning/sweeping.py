@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.status import Status
 from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, share_of_node, slots, slots_now, slots_to_come
 from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, usable_cards, wanted_gpus
+from raydd.cluster.launch_failures import LaunchFailures, telling
 from raydd.cluster.worker_settings import for_workers, settled, tune_folder
 from raydd.config import Config
 from raydd.data.checking import check_on_threads
@@ -70,12 +71,16 @@ def run_sweep(
     here = address == "local" or dry_run
     opened = Opened(check=check_on_threads if here else check_on_workers)
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
-    with _tracking(config, console) as tracking, cluster(address, home(config.place)):
+    with (
+        _tracking(config, console) as tracking,
+        cluster(address, home(config.place)),
+        _refusals(console) as refusals,
+    ):
         base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
         base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
         base = with_settings(base, {"sweep.together": together(base)})
         drawn = draw_configs(space, base)[0 if base.sweep.first else len(space.first) :]
-        cards = look_at_cards(base, address, console, dry_run=dry_run)
+        cards = look_at_cards(base, address, console, why_none=refusals.look, dry_run=dry_run)
         work = open_workbench(base, store, silent, opened)
         with progress_on(console) as progress:
             known = studies.find_study(base, base.place.study)
@@ -144,12 +149,14 @@ def enqueue_trials(config: Config, file: Path, *, console: Console) -> None:
     )
 
 
-def look_at_cards(base: Config, address: str, console: Console, *, dry_run: bool) -> list[Cards]:
+def look_at_cards(
+    base: Config, address: str, console: Console, *, why_none: Callable[[], str] = lambda: "", dry_run: bool
+) -> list[Cards]:
     """The GPUs that trials may be given, looked at before anything dear; none for trials without."""
     wait = 0.0 if address == "local" else MACHINE_SECONDS
     if not base.sweep.gpu_share or (dry_run and wait and not gpus_now()):  # a dry run starts no machine
         return []
-    cards = usable_cards(wait)
+    cards = usable_cards(wait, why_none)
     for fault in faults():
         console.print(f"left out: {fault}", markup=False, soft_wrap=True)
     return cards
@@ -302,6 +309,14 @@ def _status(console: Console, text: str) -> Iterator[Status]:
         return
     with status:
         yield status
+
+
+@contextlib.contextmanager
+def _refusals(console: Console) -> Iterator[LaunchFailures]:
+    """What keeps the cluster's autoscaler from starting machines, shown as soon as it is known."""
+    failures = LaunchFailures()
+    with telling(failures, lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)):
+        yield failures
 
 
 def _tracking(config: Config, console: Console) -> Tracking:
