@@ -151,6 +151,9 @@ class DistillConfig:
     method: str = "repblend"
     """Method: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
     section; --print-config shows them."""
+    objective: Literal["trajectory", "covariance"] = "trajectory"
+    """What a distillation step lowers. trajectory: the distance from where a student of the pairs ends to an expert's
+    weights; covariance: the distance from the cross-covariance of real images and texts."""
     protocol: Literal["heads", "encoder"] = "heads"
     """What experts and students train. heads: both projection heads on frozen encoders (protocol B, RepBlend). encoder:
     the whole image encoder, with no image head, and the text head (protocol A: MTT-VL, TESLA-VL, LoRS); it needs
@@ -204,6 +207,10 @@ class DistillConfig:
     gradient: Literal["exact", "constant-memory"] = "exact"
     """exact: backpropagate through all student steps; constant-memory: TESLA's, which stops the gradient at each
     step."""
+    covariance_scale: float = 1.0
+    """Factor rho of the real cross-covariance that the synthetic pairs are to have under objective covariance."""
+    mean_weight: float = 0.1
+    """Weight lambda of the distance between the means of real and synthetic features under objective covariance."""
     optimizer: Literal["sgd", "adam"] = "adam"
     """Outer optimiser: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
@@ -250,6 +257,7 @@ class DistillConfig:
             _require(self.images == "pixels", "distill.images", self.images, f"pixels {rule}")
             _require(self.start == "random", "distill.start", self.start, f"random {rule}")
             _require(self.blend != "noise", "distill.blend", self.blend, f"none, beta or fixed {rule}")
+            _require(self.objective == "trajectory", "distill.objective", self.objective, f"trajectory {rule}")
 
     @property
     def minibatch_size(self) -> int:
@@ -257,8 +265,16 @@ class DistillConfig:
         return self.minibatch or -(-self.pairs // 2)
 
     @property
+    def reads_experts(self) -> bool:
+        """Whether distillation needs trained experts."""
+        return self.objective == "trajectory"
+
+    @property
     def expert_epochs(self) -> tuple[int, ...]:
-        """The expert snapshots that distillation reads: start epochs and their targets, ascending; 0 is the start."""
+        """The expert snapshots that distillation reads: start epochs and their targets, ascending; 0 is the start, which
+        no training has to make, and all there is where the objective reads no experts."""
+        if not self.reads_experts:
+            return (0,)
         starts = range(self.max_start_epoch)
         return tuple(sorted({*starts, *(start + self.target_epochs for start in starts)}))
 

@@ -42,6 +42,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "distill.blend_beta": (1e-6, 1e6),
     "distill.blend_ratio": (0.0, 1.0),
     "distill.alpha": (-1e6, 1e6),
+    "distill.covariance_scale": (1e-6, 1e6),
+    "distill.mean_weight": (0.0, 1e6),
     "distill.image_lr": _RATE_FROM_ZERO,
     "distill.text_lr": _RATE_FROM_ZERO,
     "distill.similarity_lr": _RATE_FROM_ZERO,

@@ -64,9 +64,9 @@ def run_sweep(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
-    base = with_settings(base, {"sweep.together": together(base)})
     space, store = load_space(config.sweep.space), open_store(base.place)
     drawn = draw_configs(space, base)
+    base = with_settings(base, {"sweep.together": together(base, drawn)})
     drawn = drawn if base.sweep.first else drawn[len(space.first) :]
     find_sampler(base.sweep.sampler)(base.sweep.seed)  # a wrong one shows before any work
     # On a cluster its nodes look at the images of a data set that nobody has read before; a dry run wakes none.
