@@ -151,9 +151,11 @@ class DistillConfig:
     method: str = "repblend"
     """Method: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
     section; --print-config shows them."""
-    objective: Literal["trajectory", "covariance"] = "trajectory"
+    objective: Literal["trajectory", "covariance", "ridge", "distribution", "gradient"] = "trajectory"
     """What a distillation step lowers. trajectory: the distance from where a student of the pairs ends to an expert's
-    weights; covariance: the distance from the cross-covariance of real images and texts."""
+    weights; covariance: the distance from the cross-covariance of real images and texts; ridge: the loss of closed-form
+    students on real pairs; distribution: the discrepancy from real pairs as experts embed them; gradient: the angle to
+    the gradient of real pairs at random heads. Only trajectory and distribution read experts."""
     protocol: Literal["heads", "encoder"] = "heads"
     """What experts and students train. heads: both projection heads on frozen encoders (protocol B, RepBlend). encoder:
     the whole image encoder, with no image head, and the text head (protocol A: MTT-VL, TESLA-VL, LoRS); it needs
@@ -211,6 +213,11 @@ class DistillConfig:
     """Factor rho of the real cross-covariance that the synthetic pairs are to have under objective covariance."""
     mean_weight: float = 0.1
     """Weight lambda of the distance between the means of real and synthetic features under objective covariance."""
+    ridge_strength: float = 0.1
+    """Penalty of ridge regression at the start under objective ridge, in mean squared lengths of a synthetic row; it is
+    learned, one for each side."""
+    real_minibatch: int = 256
+    """Real pairs that a step of the objectives ridge, distribution and gradient looks at."""
     optimizer: Literal["sgd", "adam"] = "adam"
     """Outer optimiser: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
@@ -267,7 +274,7 @@ class DistillConfig:
     @property
     def reads_experts(self) -> bool:
         """Whether distillation needs trained experts."""
-        return self.objective == "trajectory"
+        return self.objective in ("trajectory", "distribution")
 
     @property
     def expert_epochs(self) -> tuple[int, ...]:
@@ -275,6 +282,8 @@ class DistillConfig:
         no training has to make, and all there is where the objective reads no experts."""
         if not self.reads_experts:
             return (0,)
+        if self.objective == "distribution":
+            return tuple(range(self.target_epochs + 1))
         starts = range(self.max_start_epoch)
         return tuple(sorted({*starts, *(start + self.target_epochs for start in starts)}))
 

@@ -44,6 +44,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "distill.alpha": (-1e6, 1e6),
     "distill.covariance_scale": (1e-6, 1e6),
     "distill.mean_weight": (0.0, 1e6),
+    "distill.ridge_strength": (1e-6, 1e6),
+    "distill.real_minibatch": (2, MOST),
     "distill.image_lr": _RATE_FROM_ZERO,
     "distill.text_lr": _RATE_FROM_ZERO,
     "distill.similarity_lr": _RATE_FROM_ZERO,

@@ -26,7 +26,9 @@ def main(options: Options) -> int:
 
     config = options.settings
     if not config.distill.reads_experts:
-        open_console().print(f"distill.objective {config.distill.objective} reads no experts: there is nothing to train.")
+        open_console().print(
+            f"distill.objective {config.distill.objective} reads no experts: there is nothing to train."
+        )
         return 0
     use_threads(config.place)
     store, console = open_store(config.place), open_console()

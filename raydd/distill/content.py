@@ -29,6 +29,8 @@ _NEUTRAL: Mapping[str, Any] = {
     "momentum": 0.5,
     "covariance_scale": 1.0,
     "mean_weight": 0.1,
+    "ridge_strength": 0.1,
+    "real_minibatch": 256,
     "range_pull": 0.0,
     "fit_rates": True,
     "schedule": "cosine",
@@ -47,8 +49,11 @@ _OBJECTIVES: Mapping[str, tuple[str, ...]] = {
         *("blend", "matched", "gradient", "rate_lr"),
     ),
     "covariance": ("covariance_scale", "mean_weight"),
+    "ridge": ("ridge_strength", "real_minibatch", "rate_lr"),
+    "distribution": ("target_epochs", "real_minibatch"),
+    "gradient": ("real_minibatch", "rate_lr"),
 }
-_LEARNS_SIMILARITY = ("trajectory",)
+_LEARNS_SIMILARITY = ("trajectory", "ridge", "gradient")
 _BLENDED: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "beta": ("blend_sides", "blend_beta"),

@@ -51,8 +51,8 @@ class LearnedPairs:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What gradients are taken at: `image`, `text`, `rates`, `similarity.FACTOR` of each factor, `loss.NAME` of each
-        parameter of the loss, and `objective.NAME` of each of the objective's own."""
+        """What gradients are taken at: `image`, `text`, `rates`, `similarity.FACTOR` of each factor, `loss.NAME` and
+        `objective.NAME` of each parameter of the loss and of the objective."""
         factors = {f"similarity.{name}": factor for name, factor in self.similarity.factors.items()}
         parameters = {f"loss.{name}": value for name, value in self.loss.items()}
         own = {f"objective.{name}": value for name, value in self.objective.items()}
