@@ -149,7 +149,7 @@ class DistillConfig:
     """The distillation: learns pairs that take students in a few steps to weights of an expert."""
 
     method: str = "repblend"
-    """Method: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
+    """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, ridge, mdm, lgm, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
     section; --print-config shows them."""
     objective: Literal["trajectory", "covariance", "ridge", "distribution", "gradient"] = "trajectory"
     """What a distillation step lowers. trajectory: the distance from where a student of the pairs ends to an expert's
@@ -278,8 +278,10 @@ class DistillConfig:
 
     @property
     def expert_epochs(self) -> tuple[int, ...]:
-        """The expert snapshots that distillation reads: start epochs and their targets, ascending; 0 is the start, which
-        no training has to make, and all there is where the objective reads no experts."""
+        """The expert snapshots that distillation reads: start epochs and their targets, ascending.
+
+        0 is the start, which no training has to make, and all there is where the objective reads no experts.
+        """
         if not self.reads_experts:
             return (0,)
         if self.objective == "distribution":
@@ -360,8 +362,8 @@ class SweepConfig:
     """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
     `watch` and `board` take the latest sweep if none is named."""
     space: str = "repblend"
-    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, or your own, FILE.py:NAME or
-    module:NAME."""
+    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, covmatch, ridge, mdm, lgm, or your own,
+    FILE.py:NAME or module:NAME."""
     first: bool = True
     """Begin with the settings that the search space lists as its first; off begins without them."""
     trials: int = 16
