@@ -149,8 +149,8 @@ class DistillConfig:
     """The distillation: learns pairs that take students in a few steps to weights of an expert."""
 
     method: str = "repblend"
-    """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, ridge, mdm, lgm, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
-    section; --print-config shows them."""
+    """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, ridge, mdm, lgm, or your own, FILE.py:NAME or module:NAME. It
+    sets the defaults of this section; --print-config shows them."""
     objective: Literal["trajectory", "covariance", "ridge", "distribution", "gradient"] = "trajectory"
     """What a distillation step lowers. trajectory: the distance from where a student of the pairs ends to an expert's
     weights; covariance: the distance from the cross-covariance of real images and texts; ridge: the loss of closed-form

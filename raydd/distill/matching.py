@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.experts import Heads
-from raydd.distill.heads import Head
+from raydd.distill.heads import on
 from raydd.distill.losses import Loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
@@ -176,7 +176,7 @@ def heads_gradient(run: StudentRun, start: Heads, target: Heads, pairs: LearnedP
     Raises:
         NonFiniteError: start and target are equal.
     """
-    image_start, text_start, image_target, text_target = (_on(head, pairs.device) for head in (*start, *target))
+    image_start, text_start, image_target, text_target = (on(head, pairs.device) for head in (*start, *target))
     image_rows = BlendedRows.of_plan(run.plan, "image", pairs.images)
     text_rows = BlendedRows.of_plan(run.plan, "text", pairs.texts)
     image = WalkingHead(image_start, image_rows, pairs.rates[0], through_steps=run.exact)
@@ -194,7 +194,3 @@ def gradients_of(loss: Float[Tensor, ""], pairs: LearnedPairs) -> dict[str, Tens
     at = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}
     found = torch.autograd.grad(loss, list(at.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(at, found, strict=True) if gradient is not None}
-
-
-def _on(head: Head, device: str) -> Head:
-    return Head(*(part.to(device) for part in head))

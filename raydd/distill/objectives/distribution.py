@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from raydd.distill.blending import draw_below
 from raydd.distill.experts import Heads, contrastive_loss
-from raydd.distill.heads import Head, embed, to_sphere
+from raydd.distill.heads import Head, embed, on, to_sphere
 from raydd.distill.matching import LearnedPairs, Matching
 from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
 
@@ -42,14 +42,15 @@ class DistributionMatching(OfAllPairs):
         config, generator = self.config, Generator().manual_seed(self.config.seed * 1_000_003 + step)
         expert, epoch = draw_below(self._experts.count, generator), 1 + draw_below(config.target_epochs, generator)
         teacher = part_of_the_way(self._experts.snapshot(expert, 0), self._experts.snapshot(expert, epoch), WAY)
-        image, text = (Head(*(part.to(self.device) for part in head)) for head in teacher)
+        image, text = (on(head, self.device) for head in teacher)
         rows, columns = self.real.minibatch(config.real_minibatch, generator)
         with torch.no_grad():
             seen = embed(image, rows.to(self.device)), embed(text, columns.to(self.device))
         return partial(self._lower, (image, text), seen)
 
     def _lower(self, teacher: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> Matching:
-        image, text = embed(teacher[0], pairs.images), embed(teacher[1], pairs.texts)
+        image, text = embed(on(teacher[0], pairs.images), pairs.images), embed(on(teacher[1], pairs.texts), pairs.texts)
+        real = real[0].to(image), real[1].to(text)
         contrast = contrastive_loss(image @ text.T / self._temperature)
         agreement = discrepancy(to_sphere(image + text), to_sphere(real[0] + real[1]))
         difference = discrepancy(to_sphere(image - text), to_sphere(real[0] - real[1]))

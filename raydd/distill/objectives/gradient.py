@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from raydd.distill.experts import Heads, contrastive_loss
-from raydd.distill.heads import Head, embed
+from raydd.distill.heads import Head, embed, on
 from raydd.distill.matching import LearnedPairs, Matching
 from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
 
@@ -34,7 +34,7 @@ class GradientMatching(OfAllPairs):
         """The loss at the step's heads, on its minibatch of real pairs."""
         seed = self.config.seed * 1_000_003 + step
         drawn: Heads = self._experts.initial(_FRESH + seed - self._experts.first_seed)
-        image, text = (Head(*(part.to(self.device).requires_grad_() for part in head)) for head in drawn)
+        image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in drawn)
         rows, columns = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))
         wanted = self._gradients((image, text), rows.to(self.device), columns.to(self.device), contrastive_loss)
         return partial(self._lower, (image, text), [side.detach() for side in wanted])
@@ -42,13 +42,13 @@ class GradientMatching(OfAllPairs):
     def _lower(self, heads: Heads, wanted: list[Tensor], pairs: LearnedPairs) -> Matching:
         similarity = pairs.similarity.matrix()
         found = self._gradients(
-            heads,
+            (on(heads[0], pairs.images), on(heads[1], pairs.texts)),
             pairs.images,
             pairs.texts,
             lambda logits: self._loss(logits, similarity, pairs.loss),
             differentiable=True,
         )
-        image, text = (1 - cosine(one, other) for one, other in zip(found, wanted, strict=True))
+        image, text = (1 - cosine(one, other.to(one)) for one, other in zip(found, wanted, strict=True))
         return Matching.of(image + text, pairs, {"image": image, "text": text})
 
     def _gradients(
