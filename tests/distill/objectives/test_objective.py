@@ -15,7 +15,7 @@ from raydd.distill.matching import LearnedPairs
 from raydd.errors import ConfigError
 
 WITHOUT_STUDENTS = ["covariance", "ridge", "distribution", "gradient"]
-SMALL = {"real_minibatch": 24, "steps": 40, "text_lr": 0.1}
+SMALL: dict[str, Any] = {"real_minibatch": 160, "steps": 40, "text_lr": 0.1}
 
 
 def doubled(run: Distillation, *, similar: bool) -> LearnedPairs:
