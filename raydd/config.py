@@ -213,7 +213,7 @@ class DistillConfig:
     """Factor rho of the real cross-covariance that the synthetic pairs are to have under objective covariance."""
     mean_weight: float = 0.1
     """Weight lambda of the distance between the means of real and synthetic features under objective covariance."""
-    ridge_strength: float = 0.1
+    ridge_strength: float = 3.0
     """Penalty of ridge regression at the start under objective ridge, in mean squared lengths of a synthetic row; it is
     learned, one for each side."""
     real_minibatch: int = 256

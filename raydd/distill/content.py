@@ -29,7 +29,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "momentum": 0.5,
     "covariance_scale": 1.0,
     "mean_weight": 0.1,
-    "ridge_strength": 0.1,
+    "ridge_strength": 3.0,
     "real_minibatch": 256,
     "range_pull": 0.0,
     "fit_rates": True,
