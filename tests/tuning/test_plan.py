@@ -164,3 +164,12 @@ def test_a_plan_without_trajectories_speaks_of_no_experts_and_runs_trials_one_by
     lines = dict(plan(matching, lambda trial: {}, store, 1).lines())
     assert "experts" in lines
     assert "one by one" not in lines
+
+
+def test_a_step_is_expected_to_take_what_its_objective_computes(seconds: Seconds) -> None:
+    took = {
+        name: seconds(lambda trial, name=name: {"distill.objective": name, "distill.steps": 10_000}, 1, 1)
+        for name in ("trajectory", "covariance", "ridge", "gradient")
+    }
+    assert took["covariance"] < took["ridge"] < took["gradient"]
+    assert took["covariance"] < took["trajectory"]
