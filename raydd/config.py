@@ -149,8 +149,13 @@ class DistillConfig:
     """The distillation: learns pairs that take students in a few steps to weights of an expert."""
 
     method: str = "repblend"
-    """Method: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
-    section; --print-config shows them."""
+    """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, ridge, mdm, lgm, or your own, FILE.py:NAME or module:NAME. It
+    sets the defaults of this section; --print-config shows them."""
+    objective: Literal["trajectory", "covariance", "ridge", "distribution", "gradient"] = "trajectory"
+    """What a distillation step lowers. trajectory: the distance from where a student of the pairs ends to an expert's
+    weights; covariance: the distance from the cross-covariance of real images and texts; ridge: the loss of closed-form
+    students on real pairs; distribution: the discrepancy from real pairs as experts embed them; gradient: the angle to
+    the gradient of real pairs at random heads. Only trajectory and distribution read experts."""
     protocol: Literal["heads", "encoder"] = "heads"
     """What experts and students train. heads: both projection heads on frozen encoders (protocol B, RepBlend). encoder:
     the whole image encoder, with no image head, and the text head (protocol A: MTT-VL, TESLA-VL, LoRS); it needs
@@ -207,6 +212,15 @@ class DistillConfig:
     gradient: Literal["exact", "constant-memory"] = "exact"
     """exact: backpropagate through all student steps; constant-memory: TESLA's, which stops the gradient at each
     step."""
+    covariance_scale: float = 1.0
+    """Factor rho of the real cross-covariance that the synthetic pairs are to have under objective covariance."""
+    mean_weight: float = 0.1
+    """Weight lambda of the distance between the means of real and synthetic features under objective covariance."""
+    ridge_strength: float = 3.0
+    """Penalty of ridge regression at the start under objective ridge, in mean squared lengths of a synthetic row; it is
+    learned, one for each side."""
+    real_minibatch: int = 256
+    """Real pairs that a step of the objectives ridge, distribution and gradient looks at."""
     optimizer: Literal["sgd", "adam"] = "adam"
     """Outer optimiser: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
@@ -253,6 +267,7 @@ class DistillConfig:
             _require(self.images == "pixels", "distill.images", self.images, f"pixels {rule}")
             _require(self.start == "random", "distill.start", self.start, f"random {rule}")
             _require(self.blend != "noise", "distill.blend", self.blend, f"none, beta or fixed {rule}")
+            _require(self.objective == "trajectory", "distill.objective", self.objective, f"trajectory {rule}")
 
     @property
     def minibatch_size(self) -> int:
@@ -260,8 +275,20 @@ class DistillConfig:
         return self.minibatch or -(-self.pairs // 2)
 
     @property
+    def reads_experts(self) -> bool:
+        """Whether distillation needs trained experts."""
+        return self.objective in ("trajectory", "distribution")
+
+    @property
     def expert_epochs(self) -> tuple[int, ...]:
-        """The expert snapshots that distillation reads: start epochs and their targets, ascending; 0 is the start."""
+        """The expert snapshots that distillation reads: start epochs and their targets, ascending.
+
+        0 is the start, which no training has to make, and all there is where the objective reads no experts.
+        """
+        if not self.reads_experts:
+            return (0,)
+        if self.objective == "distribution":
+            return tuple(range(self.target_epochs + 1))
         starts = range(self.max_start_epoch)
         return tuple(sorted({*starts, *(start + self.target_epochs for start in starts)}))
 
@@ -338,8 +365,8 @@ class SweepConfig:
     """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
     `watch` and `board` take the latest sweep if none is named."""
     space: str = "repblend"
-    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, or your own, FILE.py:NAME or
-    module:NAME."""
+    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, covmatch, ridge, mdm, lgm, or your own,
+    FILE.py:NAME or module:NAME."""
     first: bool = True
     """Begin with the settings that the search space lists as its first; off begins without them."""
     trials: int = 16

@@ -26,6 +26,11 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
 
     config = options.settings
+    if not config.distill.reads_experts:
+        open_console().print(
+            f"distill.objective {config.distill.objective} reads no experts: there is nothing to train."
+        )
+        return 0
     use_threads(config.place)
     store, console = open_store(config.place), open_console()
     with progress_on() as progress:

@@ -117,7 +117,7 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
                 continue
             if base.compare.trials and is_tuned(method):
                 cells.append(cell_of(base, method, data, count, TUNED, tuned.get(method, {})))
-                if base.compare.published:
+                if base.compare.published and find_method(method).published:
                     cells.append(cell_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
             else:
                 cells.append(cell_of(base, method, data, count, AS_GIVEN, {}))

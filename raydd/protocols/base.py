@@ -408,7 +408,10 @@ class Workbench(ABC, Generic[Networks]):
         )
 
     def collapse(self, pairs: SyntheticSet) -> dict[str, float]:
-        """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step."""
+        """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step.
+
+        Where no experts are read, that is the space of its heads before their training.
+        """
         epoch = self.config.distill.expert_epochs[-1]
         key = ("expert", self.experts_record.fingerprint, epoch)
 

@@ -28,6 +28,7 @@ from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, Heads
 from raydd.distill.heads import Head, embed
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
+from raydd.distill.objectives import RealPairs
 from raydd.distill.selections import SELECTIONS
 from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of
@@ -213,6 +214,7 @@ class HeadsWorkbench(Workbench[Heads]):
             image,
             text_spread=features.text_spread,
             temperature=self.config.experts.temperature,
+            real=RealPairs(features.train, features.image_spread, features.text_spread),
             device=self.device,
         )
 

@@ -97,7 +97,8 @@ class EncoderSources:
 class Upstream:
     """The records that a set was made from, as `STAGE/FINGERPRINT`, or a fingerprint alone."""
 
-    experts: RecordName
+    experts: RecordName | None
+    """None where the objective reads none."""
     features: RecordName
     """Image and caption features; under protocol encoder those of the captions."""
 

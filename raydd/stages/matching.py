@@ -1,4 +1,4 @@
-"""One phase of a distillation: matching steps until the record is complete, interrupted at any time."""
+"""One phase of a distillation: steps until the record is complete, interrupted at any time."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -105,7 +105,7 @@ class Phase:
 
 
 def match(phase: Phase) -> Iterator[DistillPoint]:
-    """Match trajectories until the record is complete, going on from its checkpoint.
+    """Take distillation steps until the record is complete, going on from its checkpoint.
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
@@ -186,7 +186,8 @@ class Course:
     def have_expert(self) -> None:
         """Have the next step's expert in the store, outside the time that steps are said to take."""
         distillation = self.distillation
-        if (expert := distillation.draws(distillation.done).expert) not in self.experts:
+        expert = distillation.objective.expert(distillation.done)
+        if expert is not None and expert not in self.experts:
             self.phase.work.have_expert(distillation.experts, expert)
             self.experts.add(expert)
 
@@ -251,12 +252,13 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> Syn
     synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
     record.write_tensors(CURVE, log.tensors())
     config, encoders = work.config, work.config.encoders
+    experts = work.experts_record.fingerprint if config.distill.reads_experts else None
     made = Provenance.of(
         config,
         synthetic,
         data=work.data,
         identities=(image_identity(encoders), text_identity(encoders)),
-        upstream=Upstream(experts=work.experts_record.fingerprint, features=work.source),
+        upstream=Upstream(experts=experts, features=work.source),
         width=work.width,
         times_learned_rates=times,
         seconds=sum(step["seconds"] for step in log.steps),

@@ -131,24 +131,45 @@ def make_plan(
     config = work.config
     done = studies.counts(study) if study else Counter()
     left = max(0, config.sweep.trials - studies.counted(done))
-    count, epochs = config.experts.count, config.distill.expert_epochs
-    if not (prepared := work.is_prepared):
-        records = ("features", f"to make: {work.reads}"), ("experts", f"to make: {count} for each recipe of the trials")
+    prepared = work.is_prepared
+    records = (
+        ("features", f"{'there' if prepared else 'to make'}: {work.reads}"),
+        *_experts_line(work, drawn, prepared=prepared),
+        *_one_by_one_line(config, drawn),
+    )
+    if not prepared:
         seconds = math.nan
     else:
-        missing = len(work.open_experts().missing(epochs))
-        records = (
-            ("features", f"there: {work.reads}"),
-            ("experts", f"{count - missing} of {count} there in the base recipe"),
-        )
         trials = coming_trials(work, drawn, done.total(), left)
-        seconds = _expected(work, study, trials, left) / max(1, at_once // together(config))
+        seconds = _expected(work, study, trials, left) / max(1, at_once // together(config, drawn))
     assumed = (
         ""
         if not config.sweep.gpu_share or _measured(study)
         else f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial"
     )
     return Plan(config, space, done, at_once, prepared, records, seconds, assumed, _final_seconds(work))
+
+
+def _experts_line(work: Workbench[Any], drawn: Sequence[Config], *, prepared: bool) -> list[tuple[str, str]]:
+    """What the plan says of experts: nothing where no trial reads any."""
+    count = work.config.experts.count
+    if not any(trial.distill.reads_experts for trial in drawn):
+        return []
+    if not prepared:
+        return [("experts", f"to make: {count} for each recipe of the trials")]
+    missing = len(work.open_experts().missing(work.config.distill.expert_epochs))
+    return [("experts", f"{count - missing} of {count} there in the base recipe")]
+
+
+def _one_by_one_line(config: Config, drawn: Sequence[Config]) -> list[tuple[str, str]]:
+    """What the plan says where trials could share a slot but for what they lower."""
+    others = sorted(set(_lowered(config, drawn)) - {"trajectory"})
+    return [("one by one", f"trials of distill.objective {', '.join(others)} do not share a slot")] if others else []
+
+
+def _lowered(config: Config, drawn: Sequence[Config]) -> list[str]:
+    """The objectives of the trials; the base settings' where none is drawn."""
+    return [trial.distill.objective for trial in drawn or [config]]
 
 
 def coming_trials(work: Workbench[Any], drawn: Sequence[Config], done: int, left: int) -> list[Workbench[Any]]:
@@ -225,12 +246,18 @@ def _expert_seconds(trials: Sequence[Workbench[Any]]) -> float:
     return sum(experts.values())
 
 
-def together(config: Config) -> int:
-    """How many trials step together in a slot: `sweep.together`, resolved.
+def together(config: Config, drawn: Sequence[Config] = ()) -> int:
+    """How many trials step together in a slot: `sweep.together`, resolved; 1 where a trial matches no trajectories.
+
+    Args:
+        config: what all trials share.
+        drawn: what trials may be like; like `config` alone if empty.
 
     Raises:
-        ConfigError: several are asked for, and trials are such as cannot.
+        ConfigError: several are asked for, and trials learn pixels.
     """
+    if any(objective != "trajectory" for objective in _lowered(config, drawn)):
+        return 1
     able = with_settings(config, trial_settings(config)).distill.images == "features"
     wanted = config.sweep.together
     if wanted > 1 and not able:
@@ -260,7 +287,7 @@ def with_gpu_share(
     """
     if config.sweep.gpu_share >= 0 or not cards:
         return config
-    if widths is None or together(config) > 1:
+    if widths is None or together(config, drawn) > 1:
         return with_settings(config, {"sweep.gpus": 1.0})
     need, size = max(trial_bytes(trial, *widths) for trial in drawn), min(min(machine.bytes) for machine in cards)
     if need > size:

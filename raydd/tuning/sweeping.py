@@ -78,8 +78,9 @@ def run_sweep(
     ):
         base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
         base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
-        base = with_settings(base, {"sweep.together": together(base)})
-        drawn = draw_configs(space, base)[0 if base.sweep.first else len(space.first) :]
+        drawn = draw_configs(space, base)
+        base = with_settings(base, {"sweep.together": together(base, drawn)})
+        drawn = drawn[0 if base.sweep.first else len(space.first) :]
         cards = look_at_cards(base, address, console, why_none=refusals.look, dry_run=dry_run)
         work = open_workbench(base, store, silent, opened)
         with progress_on(console) as progress:
