@@ -434,6 +434,9 @@ class CompareConfig:
     pairs: tuple[int, ...] = (99, 199, 499)
     """Synthetic pairs N of each table. Selections of real pairs get N + 1: a learned similarity matrix counts as a
     pair."""
+    sets: int = 5
+    """Sets of each row: distillations (or selections) with start pairs, draws and an order of experts of their own, set
+    0 with those of `distill.seed`. The ± of the table is over them. With 1 no row is said to be better than another."""
     data: tuple[str, ...] = ()
     """YAML files, one for each data set; their settings win over all others. Empty: the data of your own settings."""
     trials: int = 12

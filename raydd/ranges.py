@@ -59,6 +59,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "evaluate.seeds": (1, 100_000),
     "sweep.seed": _SEED,
     "compare.trials": (0, 1_000_000),
+    "compare.sets": (1, 1000),
     "place.cache_gb": (0.0, 1e6),
     "place.threads": (0, 4096),
     "place.encode_batch": (1, 65_536),

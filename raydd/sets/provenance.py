@@ -130,6 +130,8 @@ class Provenance:
     """Time of the distillation steps."""
     preparing_seconds: Seconds
     """Time to prepare the start of the distillation, the search for pixels included."""
+    cpu_seconds: Seconds | None = None
+    """CPU time of both, over all threads; None where it was not measured."""
     peak_bytes: Bytes
     """Most memory held meanwhile."""
     stored_bytes: Bytes
@@ -152,6 +154,7 @@ class Provenance:
         times_learned_rates: float,
         seconds: float,
         preparing_seconds: float,
+        cpu_seconds: float | None,
         peak_bytes: int,
     ) -> Self:
         """The provenance of a set that was just made; `write_set` adds the first captions.
@@ -166,6 +169,7 @@ class Provenance:
             times_learned_rates: LR multiplier, 1 where none was fitted.
             seconds: of the distillation steps.
             preparing_seconds: before the first of them.
+            cpu_seconds: CPU time of both.
             peak_bytes: most memory held meanwhile.
         """
         image, text = identities
@@ -186,6 +190,7 @@ class Provenance:
             times_learned_rates=times_learned_rates,
             seconds=seconds,
             preparing_seconds=preparing_seconds,
+            cpu_seconds=cpu_seconds,
             peak_bytes=peak_bytes,
             stored_bytes=synthetic.stored_bytes,
             raydd=code_version(),

@@ -32,6 +32,7 @@ STAGES = {
     "synthetic": True,
     "pixels": False,  # its files are the parts of a search that an interrupted run goes on from
     "scores": True,
+    "hits": True,
     "transfers": True,
     "galleries": True,
 }
