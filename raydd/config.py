@@ -437,6 +437,9 @@ class CompareConfig:
     sets: int = 5
     """Sets of each row: distillations (or selections) with start pairs, draws and an order of experts of their own, set
     0 with those of `distill.seed`. The ± of the table is over them. With 1 no row is said to be better than another."""
+    checks: int = 8
+    """Points of each distillation's curve: val r_mean of a student after equal parts of the steps. The last quarter of
+    them against the one before says whether a row still rose. 0: no curves."""
     data: tuple[str, ...] = ()
     """YAML files, one for each data set; their settings win over all others. Empty: the data of your own settings."""
     trials: int = 12

@@ -60,6 +60,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "sweep.seed": _SEED,
     "compare.trials": (0, 1_000_000),
     "compare.sets": (1, 1000),
+    "compare.checks": (0, 10_000),
     "place.cache_gb": (0.0, 1e6),
     "place.threads": (0, 4096),
     "place.encode_batch": (1, 65_536),

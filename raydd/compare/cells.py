@@ -1,7 +1,7 @@
 """One row of the table of methods: its settings, its scores and its cost, made or taken from the store."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -18,6 +18,7 @@ from raydd.evaluate.retrieval import scores_of_hits
 from raydd.presets import PRESETS
 from raydd.protocols import Workbench
 from raydd.settings import with_settings
+from raydd.stages.curves import curve_record, rise, val_curve
 from raydd.stages.distilling import collapse_over_steps, load_synthetic, records_of
 from raydd.stages.evaluating import hits_record, set_hits, set_of
 from raydd.store import Record
@@ -85,6 +86,8 @@ class MadeSet:
     """Folder of the synthetic set in the store; empty for real pairs."""
     collapse: Sequence[Mapping[str, float]] = ()
     """Collapse measures over the steps of the distillation, and the `step` of each; none of real pairs."""
+    curve: Sequence[Mapping[str, float]] = ()
+    """Val r_mean over the steps, see `raydd.stages.curves.val_curve`; none of real pairs."""
     hits: Int[NDArray, "S I 7"] = field(
         default_factory=lambda: np.zeros((0, 0, 7), np.int32), compare=False, repr=False
     )
@@ -121,6 +124,12 @@ class Row:
     def std(self, metric: str) -> float | None:
         """Its standard deviation over the sets; None for one set."""
         return stdev(self.by_set(metric)) if len(self.sets) > 1 else None
+
+    @property
+    def rises(self) -> list[float]:
+        """How much val r_mean rose over the last quarter of the steps, set by set; of those that have a curve."""
+        found = [rise(made.curve, made.steps) for made in self.sets if made.steps]
+        return [value for value in found if value is not None]
 
     def cost(self, name: str) -> float | None:
         """Mean over the sets of a field of `MadeSet`; None where a set has none."""
@@ -171,16 +180,23 @@ def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
 
 
 def is_made(cell: Cell, number: int, work: Workbench[Any]) -> bool:
-    """Whether the store has what a set's students found; its features must be there. `work` is the row's workbench."""
-    return hits_record(work, cell.kind, number).complete
+    """Whether the store has what a set's students found, and its curve; its features must be there.
+
+    `work` is the workbench of the row's settings.
+    """
+    checks = cell.config.compare.checks
+    drawn = cell.kind != "synthetic" or not checks or curve_record(set_of(work, number), checks).complete
+    return drawn and hits_record(work, cell.kind, number).complete
 
 
 def make_set(cell: Cell, number: int, work: Workbench[Any]) -> MadeSet:
     """Make one of a row's sets, or read it if the store has it; `work` is the workbench of the row's settings."""
+    checks = cell.config.compare.checks if cell.kind == "synthetic" else 0
+    curve = val_curve(set_of(work, number), checks) if checks else []
     hits = set_hits(work, cell.kind, number)
     students = [scores_of_hits(own) for own in hits]
     if cell.kind == "synthetic":
-        return _distilled(set_of(work, number), number, students, hits.numpy())
+        return replace(_distilled(set_of(work, number), number, students), curve=curve, hits=hits.numpy())
     cost: Mapping[str, Any] = {} if cell.kind == FULL else work.selection_cost(cell.kind, cell.pairs, number)
     return MadeSet(
         number,
@@ -196,9 +212,7 @@ def make_set(cell: Cell, number: int, work: Workbench[Any]) -> MadeSet:
     )
 
 
-def _distilled(
-    work: Workbench[Any], number: int, students: Sequence[Mapping[str, float]], hits: Int[NDArray, "S I 7"]
-) -> MadeSet:
+def _distilled(work: Workbench[Any], number: int, students: Sequence[Mapping[str, float]]) -> MadeSet:
     records = records_of(work)
     facts, synthetic = [part.facts() for part in records], load_synthetic(records[-1])
     cpu = [part.get("cpu_seconds") for part in facts]
@@ -213,7 +227,6 @@ def _distilled(
         stored_bytes=synthetic.stored_bytes,
         record=records[-1].folder,
         collapse=_collapse(records),
-        hits=hits,
     )
 
 

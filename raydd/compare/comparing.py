@@ -256,9 +256,10 @@ def _seconds(cell: Cell, work: Workbench[Any]) -> float:
     config, widths = cell.config, work.feature_widths
     if widths is None or config.sweep.gpus:
         return math.nan
+    students = trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
     if cell.kind == "synthetic":
-        return trial_seconds(config, *widths) + pixel_seconds(config)
-    return trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
+        return trial_seconds(config, *widths) + pixel_seconds(config) + config.compare.checks * students
+    return students
 
 
 def _plan(

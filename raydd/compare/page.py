@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from raydd.charts.chart import LEGEND_ABOVE, LIGHT, Chart, chart, curves
 from raydd.code_version import code_version
-from raydd.compare.table import COLLAPSE, FILES
+from raydd.compare.table import COLLAPSE, CURVES, FILES
 from raydd.errors import RecordError
 from raydd.report.page import METRICS, Page, ScoreRow
 from raydd.report.sets import MEASURES
@@ -51,6 +51,7 @@ def comparison_page(folder: Path) -> Page:
         f"{'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
         "Published rows have other encoders and selection rules; they give the order of size.",
         fronts=[drawn for cost in _COSTS if (drawn := _front(ours, cost))],
+        convergence=_convergence(folder / CURVES),
         collapse=_collapse(folder / COLLAPSE[0]),
         commands=("raydd compare --config FILE.yaml",),
         provenance={
@@ -109,6 +110,22 @@ def _front(ours: Sequence[Record], cost: str) -> Chart | None:
     return chart(f"front-{cost.split()[0]}", f"r_mean against {unit}", f"The best, with {unit}: {ends}.", figure, 460)
 
 
+def _convergence(file: Path) -> Sequence[Chart]:
+    """Val r_mean against steps and against CPU seconds, a line a row, data set and budget."""
+    if not file.is_file():
+        return []
+    points, drawn = _means(_records(file)), []
+    for key, across in (("step", "distillation steps"), ("cpu_seconds", "CPU seconds")):
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for point in points:
+            lines.setdefault(str(point["row"]), []).append((point[key], point["r_mean"]))
+        ends = ", ".join(f"{row}: {line[-1][1]:.1f} after {line[-1][0]:.4g}" for row, line in lines.items())
+        title = f"r_mean on val against {across}"
+        words = f"At the end, {ends} {across}."
+        drawn.append(curves(f"convergence-{key.split('_')[0]}", title, lines, "r_mean, percent", words, across))
+    return drawn
+
+
 def _collapse(file: Path) -> Sequence[Chart]:
     """Collapse measures over the steps, a chart a measure and a line a row, which is the mean of its sets."""
     if not file.is_file():
@@ -127,8 +144,10 @@ def _collapse(file: Path) -> Sequence[Chart]:
 
 
 def _means(points: Sequence[Record]) -> list[Record]:
-    """Points of the rows' sets, the mean over sets at each step."""
-    frame = pd.DataFrame(points).drop(columns=["set"], errors="ignore")
+    """Points of the rows' sets, the mean over sets at each step; rows of several tables have those in their names."""
+    if len({(point["data"], point["pairs"]) for point in points}) > 1:
+        points = [point | {"row": f"{point['row']} ({point['data']}, {point['pairs']})"} for point in points]
+    frame = pd.DataFrame(points).drop(columns=["set"], errors="ignore").infer_objects()
     means = frame.groupby(["row", "step"], sort=False).mean(numeric_only=True).reset_index().astype(object)
     return means.where(means.notna(), None).to_dict("records")
 

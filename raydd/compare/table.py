@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -11,14 +12,15 @@ from raydd.code_version import code_version
 from raydd.compare.cells import Row
 from raydd.evaluate.bootstrap import RESAMPLES
 from raydd.evaluate.published import Published, published_rows
-from raydd.evaluate.significance import LEVEL, p_values_against_best
+from raydd.evaluate.significance import LEVEL, p_values_against_best, rises
 from raydd.protocols import trains
 from raydd.terminal.text import COLUMNS
 
 FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")
-LIKE, MARK, ELSEWHERE = "≈", "†", "‡"
-_COST = ("95 %", "sets", "steps", "CPU s", "s", "peak MiB", "floats", "kB")
+CURVES = "curves.csv"
+LIKE, MARK, ELSEWHERE, RISING = "≈", "†", "‡", "↗"
+_COST = ("95 %", "sets", "steps", "rise", "CPU s", "s", "peak MiB", "floats", "kB")
 
 
 _COSTS = ("steps", "seconds", "cpu_seconds", "peak_bytes", "stored_numbers", "stored_bytes")
@@ -49,7 +51,20 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
     paths = [folder / name for name in FILES]
     for path, content in zip(paths, contents, strict=True):
         path.write_text(content, encoding="utf-8")
-    return paths + write_collapse(rows, folder)
+    return paths + write_curves(rows, folder) + write_collapse(rows, folder)
+
+
+def write_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Val r_mean over steps and CPU seconds of every set, as CSV; nothing where no set has a curve."""
+    points = [{**_place(row), "set": made.number, **point} for row in rows for made in row.sets for point in made.curve]
+    if not points:
+        return []
+    pd.DataFrame(points).to_csv(folder / CURVES, index=False)
+    return [folder / CURVES]
+
+
+def _place(row: Row) -> dict[str, Any]:
+    return {"data": row.cell.data, "pairs": row.cell.pairs, "row": row.cell.name}
 
 
 def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -57,10 +72,7 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
     import plotly.express as px
 
     points = [
-        {"data": row.cell.data, "pairs": row.cell.pairs, "row": row.cell.name, "set": made.number, **point}
-        for row in rows
-        for made in row.sets
-        for point in made.collapse
+        {**_place(row), "set": made.number, **point} for row in rows for made in row.sets for point in made.collapse
     ]
     if not points:
         return []
@@ -128,6 +140,7 @@ def _texts(row: Row, p_values: dict[str, float | None]) -> dict[str, str]:
         "95 %": f"{row.interval[0]:.1f} to {row.interval[1]:.1f}",
         "sets": str(len(row.sets)),
         "steps": cost("steps"),
+        "rise": f"{fmean(row.rises):+.1f}{f' {RISING}' if rises(row.rises) else ''}" if row.rises else "",
         "CPU s": cost("cpu_seconds"),
         "s": cost("seconds"),
         "peak MiB": cost("peak_bytes", 2**-20),
@@ -172,6 +185,7 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
         )
         line["p against best r_mean"] = p_values.get(cell.name)
         line |= {name.replace("_", " "): row.cost(name) for name in _COSTS}
+        line["rise by set"], line["still rose"] = " ".join(f"{value:.4f}" for value in row.rises), rises(row.rises)
         line["records"] = " ".join(made.record for made in row.sets)
         lines.append(line)
         lines += [
@@ -201,6 +215,9 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         "split; with one set it lacks what another set would change.",
         f"{LIKE}: not significantly below the best (t-test over sets, paired by their seed, Holm's correction, p ≥ "
         f"{LEVEL}); rows of one set are not tested.",
+        f"rise: val r_mean of the last quarter of a distillation's checks less that of the quarter before, mean over "
+        f"sets; {RISING}: above 0 (one-sided t-test over sets, p < {LEVEL}), so more steps may give more. A cosine "
+        "schedule ends flat whatever the number of steps.",
         "steps, CPU s, s: means of a set's distillation or choice, features, experts and warm-up not counted; peak "
         "MiB: of the process meanwhile; floats (a pixel's channel is one) and kB: what a student trains on.",
         f"{ELSEWHERE} published with other encoders, and by other protocols where it says so: for orientation, "

@@ -6,7 +6,7 @@ And whether two scores rank the same things alike.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import spearmanr, ttest_rel
+from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 
 LEVEL = 0.05  # a difference with a smaller p counts as one
 
@@ -32,6 +32,15 @@ def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
     if np.ptp(differences) < 1e-9:
         return 1.0 if abs(differences[0]) < 1e-9 else 0.0
     return float(ttest_rel(one, other).pvalue)
+
+
+def rises(differences: Sequence[float]) -> bool | None:
+    """Whether sets gained: their mean difference is above 0 by a one-sided t-test; None for fewer than two."""
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) < 1e-9:
+        return differences[0] > 1e-9
+    return bool(ttest_1samp(differences, 0.0, alternative="greater").pvalue < LEVEL)  # type: ignore[attr-defined]
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:

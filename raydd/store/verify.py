@@ -33,6 +33,7 @@ STAGES = {
     "pixels": False,  # its files are the parts of a search that an interrupted run goes on from
     "scores": True,
     "hits": True,
+    "curves": True,
     "transfers": True,
     "galleries": True,
 }

@@ -39,6 +39,7 @@ def config(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "compare.pairs": (5, 6),
         "compare.trials": 2,
         "compare.sets": 2,
+        "compare.checks": 4,
         "place.home": str(tmp_path / "home"),
         "place.mlflow": "none",
     }
@@ -83,6 +84,11 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     collapse = list(csv.DictReader((folder / "collapse.csv").open()))
     assert {line["row"] for line in collapse} == set(names[1:])
     assert float(collapse[0]["step"]) == 0
+    curves = list(csv.DictReader((folder / "curves.csv").open()))
+    assert {(line["row"], line["pairs"], line["set"], line["step"]) for line in curves} == {
+        (name, pairs, number, step) for name in names[1:] for pairs in "67" for number in "01" for step in "2468"
+    }
+    assert all(len(row.rises) == 2 for row in result.rows if row.cell.kind == "synthetic")
     lines = list(csv.DictReader((folder / "compare.csv").open()))
     assert len([line for line in lines if line["made by"] == "raydd"]) == 7
     assert [line["r_mean std"] == "" for line in lines] == [len(row.sets) == 1 for row in result.rows]
@@ -126,6 +132,7 @@ def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) 
             "compare.pairs": (6,),
             "compare.trials": 0,
             "compare.sets": 1,
+            "compare.checks": 0,
         },
     )
     result = run_comparison(config, "local", dry_run=False, console=quiet())

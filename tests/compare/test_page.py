@@ -37,12 +37,21 @@ def folder(tmp_path: Path) -> Path:
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "compare.csv", index=False)
     points = [
-        {"row": row, "set": number, "step": step, "collapse/modality_gap": 0.1 * step + number}
+        {
+            "data": "flickr8k",
+            "pairs": 99,
+            "row": row,
+            "set": number,
+            "step": step,
+            "collapse/modality_gap": 0.1 * step + number,
+        }
         for row in ("a", "b")
         for number in (0, 1)
         for step in (1, 2)
     ]
     pd.DataFrame(points).to_csv(tmp_path / "collapse.csv", index=False)
+    curve = [point | {"cpu_seconds": 3.0 * point["step"], "r_mean": 20.0 + point["set"]} for point in points]
+    pd.DataFrame(curve).to_csv(tmp_path / "curves.csv", index=False)
     return tmp_path
 
 
@@ -66,6 +75,12 @@ def test_costs_and_collapse_are_drawn(folder: Path):
     assert "repblend 33.0 at 40" in page.fronts[0].summary
     assert [drawn.title for drawn in page.collapse] == ["modality gap"]
     assert "a: 0.700, b: 0.700" in page.collapse[0].summary  # the mean of both sets
+    assert [drawn.title for drawn in page.convergence] == [
+        "r_mean on val against distillation steps",
+        "r_mean on val against CPU seconds",
+    ]
+    assert page.convergence[1].summary == "At the end, a: 20.5 after 6, b: 20.5 after 6 CPU seconds."
+    assert 'id="convergence"' in render(page)
     assert "<h1>Comparison" in render(page)
 
 
