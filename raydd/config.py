@@ -196,6 +196,9 @@ class DistillConfig:
     loss: str = "infonce"
     """The students' loss, in distillation and afterwards: infonce (InfoNCE), wbce (weighted BCE, as published), bce, or
     your own, `FILE.py:NAME` or `module:NAME`. Parameters of your own loss are learned with the synthetic set."""
+    temperature: float = 0.0
+    """Temperature of the students of a distillation step; 0 is `experts.temperature`, which experts and scored students
+    have. Two published protocols distil at another one."""
     matched: Literal["both-heads", "text-head"] = "both-heads"
     """Which parameters are matched to the expert's: those of both heads, or of the text head only."""
     merged: bool = False
@@ -312,8 +315,10 @@ class EvaluateConfig:
     """What the set is compared with: students of as many real pairs, chosen by one of the selections; and full,
     students of all real pairs."""
     choice: Literal["last", "best-on-split"] = "last"
-    """Which epoch of a student is scored: last; or best-on-split, the best of six checks on the scored split itself, as
-    published. Use best-on-split only to compare with published tables."""
+    """Which epoch of a student is scored: last; or best-on-split, the best of `evaluate.checks` on the scored split
+    itself, as published. Use best-on-split only to compare with published tables."""
+    checks: int = 6
+    """Checks of a student under best-on-split, from its first epoch to its last: 6 as RepBlend, 11 as LoRS."""
     encoders: tuple[str, ...] = ()
     """Other encoders, IMAGE or IMAGE+TEXT, with which `raydd evaluate` also scores a set that has pixels. With another
     text encoder, the real captions nearest to the learned text features are encoded."""
@@ -449,8 +454,8 @@ class CompareConfig:
     """Give each tuned method a second row, at its published settings (its outer learning rates, which are those of
     pixels, are left out)."""
     choice: Literal["held-out", "published"] = "held-out"
-    """Whether anything may be chosen on the scored split: held-out, nothing is; published, the best of six checks on
-    it, with learned learning rates unscaled. Such rows are marked."""
+    """Whether anything may be chosen on the scored split: held-out, nothing is; published, each method is scored as its
+    code does, most by the best of some checks on it, with learned learning rates unscaled. Such rows are marked."""
 
     @property
     def as_published(self) -> bool:

@@ -32,6 +32,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "experts.batch_size": (2, MOST),
     "experts.width": (0, 65_536),
     "experts.temperature": (1e-4, 1e4),
+    "distill.temperature": (0, 1e4),
+    "evaluate.checks": (2, 1000),
     "experts.seed": _SEED,
     "distill.pairs": (3, 1_000_000),
     "distill.steps": _FROM_ZERO,

@@ -151,6 +151,13 @@ def settings_of(method: str) -> Mapping[str, Any]:
     return {**find_method(method).settings, "distill.method": method}
 
 
+def _protocol_of(method: str) -> Mapping[str, Any]:
+    """How the published code of a method scores it."""
+    if method in SELECTIONS or method == FULL:
+        return {}
+    return find_method(PRESETS[method].settings["distill.method"] if method in PRESETS else method).protocol
+
+
 def is_tuned(method: str) -> bool:
     """Whether trials are run for this row: a method that has a search space."""
     real_pairs_or_preset = method in SELECTIONS or method == FULL or method in PRESETS
@@ -165,7 +172,7 @@ def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
     """
     given = {**settings_of(method), **extra}
     if config.compare.as_published:
-        given |= _AS_PUBLISHED
+        given |= _AS_PUBLISHED | _protocol_of(method)
     budget = pairs + 1  # a learned similarity costs a pair; without one there is a pair more
     if method in SELECTIONS:
         given |= {"distill.pairs": budget, "distill.minibatch": 0}

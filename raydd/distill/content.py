@@ -21,6 +21,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "blend_beta": 1.0,
     "similarity": "identity",
     "loss": "infonce",
+    "student_temperature": 0.0,
     "matched": "both-heads",
     "merged": False,
     "gradient": "exact",
@@ -33,10 +34,23 @@ _NEUTRAL: Mapping[str, Any] = {
     "seed": 0,
 }
 # Names that settings had when the first records were named by them. A record's name keeps them for good.
-_FIRST_NAMES: Mapping[str, str] = {"images": "space"}
+# `temperature` is that of experts there.
+_FIRST_NAMES: Mapping[str, str] = {"images": "space", "temperature": "student_temperature"}
 _ALWAYS = (
     *("pairs", "images", "start", "steps", "student_steps", "minibatch_order", "max_start_epoch", "target_epochs"),
-    *("blend", "similarity", "loss", "matched", "gradient", "optimizer", "momentum", "schedule", "fit_rates", "seed"),
+    *(
+        "blend",
+        "similarity",
+        "loss",
+        "temperature",
+        "matched",
+        "gradient",
+        "optimizer",
+        "momentum",
+        "schedule",
+        "fit_rates",
+        "seed",
+    ),
     *("image_lr", "text_lr", "rate_lr", "start_rate"),
 )
 _BLENDED: Mapping[str, tuple[str, ...]] = {

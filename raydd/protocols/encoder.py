@@ -210,7 +210,7 @@ class EncoderWorkbench(Workbench[Networks]):
             settings,
             TrainedPixels(self.trained_encoder, self.image_encoder.pixel_std),
             text_spread=self.captions.spread,
-            temperature=self.config.experts.temperature,
+            temperature=settings.temperature or self.config.experts.temperature,
             device=self.device,
         )
 

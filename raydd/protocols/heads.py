@@ -211,7 +211,7 @@ class HeadsWorkbench(Workbench[Heads]):
             settings,
             image,
             text_spread=features.text_spread,
-            temperature=self.config.experts.temperature,
+            temperature=settings.temperature or self.config.experts.temperature,
             device=self.device,
         )
 

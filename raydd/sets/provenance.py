@@ -317,8 +317,9 @@ def selection_rule(config: Config) -> str:
     split = config.evaluate.split
     if config.evaluate.choice == "best-on-split":
         return (
-            f"Best of six checks of each student on {split}, the split that is scored, as published: "
-            "these scores are higher than those of a held-out choice. The set is that of the last distillation step."
+            f"Best of {config.evaluate.checks} checks of each student on {split}, the split that is scored, as "
+            "published: these scores are higher than those of a held-out choice. The set is that of the last "
+            "distillation step."
         )
     rule = "Last student epoch, last distillation step"
     choices = (["the synthetic set's LR multiplier"] if config.distill.fit_rates else []) + (

@@ -20,6 +20,7 @@ from raydd.stages.students import best_multiple, recipe_content, score_students,
 from raydd.store import Record
 
 VERSION = 3  # 2: learning rates of real pairs may be any multiple; 3: named by what matters
+CHECKS = 6  # what records of best-on-split are named without; never changes
 SCORES, HITS_FILE = "scores.json", "hits.safetensors"
 Row = tuple[Sequence[Tensor], Mapping[str, Any]]  # the hits of each student, and what made them
 
@@ -172,6 +173,8 @@ def _named_by(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str,
     made_with: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds}
     if evaluate.choice != "last":
         made_with["choice"] = evaluate.choice
+        if evaluate.checks != CHECKS and row != "full":  # whose every epoch is checked
+            made_with["checks"] = evaluate.checks
     if row == "full":  # students are experts
         upstream = {"experts": work.experts_record.fingerprint}
         made_with |= {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed}

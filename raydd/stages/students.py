@@ -14,7 +14,6 @@ from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
-CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
 LEAST, MOST = 1 / 32, 32.0
 _NEUTRAL = {
     "epochs": 100,
@@ -38,7 +37,7 @@ def score_students(
 ) -> ScoresOnVal | ScoresOnTest:
     """Train one student a seed on the pairs and score it on val or test.
 
-    Under `evaluate.choice` best-on-split each student is scored at six checks and its best r_mean counts, as published.
+    Under `evaluate.choice` best-on-split each student's best r_mean of some checks counts, as published.
 
     Raises:
         NonFiniteError: a student diverged.
@@ -57,7 +56,10 @@ def student_hits(
         NonFiniteError: a student diverged.
     """
     config, found = work.config, []
-    checked, every = config.evaluate.choice == "best-on-split", max(1, config.students.epochs // CHECKS)
+    checked, every = (
+        config.evaluate.choice == "best-on-split",
+        max(1, config.students.epochs // (config.evaluate.checks - 1)),
+    )
     checks: list[list[Tensor]] = []
 
     def check(epoch: int, students: Callable[[], Any]) -> None:
