@@ -113,6 +113,11 @@ class Row:
         """The row of the sets that there are."""
         return cls(cell, sets, r_mean_interval([made.hits for made in sets]))
 
+    @property
+    def numbers(self) -> list[int]:
+        """Of the sets that there are."""
+        return [made.number for made in self.sets]
+
     def by_set(self, metric: str) -> tuple[float, ...]:
         """A metric in percent, set by set, each the mean of its students."""
         return tuple(made.mean(metric) for made in self.sets)

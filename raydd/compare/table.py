@@ -115,7 +115,10 @@ def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
 
 
 def _p_values(rivals: Sequence[Row], metric: str) -> dict[str, float]:
-    return p_values_against_best({row.cell.name: row.by_set(metric) for row in rivals})
+    """Of the rows that have the best one's sets: those that failed in a row leave it with others."""
+    best = max(rivals, key=lambda row: row.mean(metric))
+    alike = [row for row in rivals if row.numbers == best.numbers]
+    return p_values_against_best({row.cell.name: row.by_set(metric) for row in alike})
 
 
 def _is_best(row: Row, rivals: Sequence[Row], metric: str) -> bool:
