@@ -177,7 +177,7 @@ def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
     """
     given = {**settings_of(method), **extra}
     if config.compare.as_published:
-        given |= _AS_PUBLISHED | _protocol_of(method)
+        given |= {**_AS_PUBLISHED, **_protocol_of(method)}
     budget = pairs + 1  # a learned similarity costs a pair; without one there is a pair more
     if method in SELECTIONS:
         given |= {"distill.pairs": budget, "distill.minibatch": 0}
@@ -227,13 +227,13 @@ def make_set(cell: Cell, number: int, work: Workbench[Any]) -> MadeSet:
 def _distilled(work: Workbench[Any], number: int, students: Sequence[Mapping[str, float]]) -> MadeSet:
     records = records_of(work)
     facts, synthetic = [part.facts() for part in records], load_synthetic(records[-1])
-    cpu = [part.get("cpu_seconds") for part in facts]
+    cpu = [part["cpu_seconds"] for part in facts if part.get("cpu_seconds") is not None]
     return MadeSet(
         number,
         students,
         steps=work.config.distill.steps,
         seconds=sum(part["seconds"] + part.get("preparing_seconds", 0.0) for part in facts),
-        cpu_seconds=None if None in cpu else sum(cpu),
+        cpu_seconds=None if len(cpu) < len(facts) else sum(cpu),
         peak_bytes=max(part.get("peak_bytes", 0) for part in facts) or None,
         stored_numbers=synthetic.stored_numbers,
         stored_bytes=synthetic.stored_bytes,

@@ -92,7 +92,9 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     lines = list(csv.DictReader((folder / "compare.csv").open()))
     assert len([line for line in lines if line["made by"] == "raydd"]) == 7
     assert [line["r_mean std"] == "" for line in lines] == [len(row.sets) == 1 for row in result.rows]
-    assert stages.synthetic_scores(raydd.open(result.rows[1].cell.config)).seeds == result.rows[1].sets[0].students
+    assert stages.synthetic_scores(raydd.open(result.rows[1].cell.config)).seeds == tuple(
+        result.rows[1].sets[0].students
+    )
 
 
 def test_the_plan_is_shown_without_any_work(config: Config, tmp_path: Path) -> None:
