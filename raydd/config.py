@@ -204,6 +204,9 @@ class DistillConfig:
     loss: str = "infonce"
     """The students' loss, in distillation and afterwards: infonce (InfoNCE), wbce (weighted BCE, as published), bce, or
     your own, `FILE.py:NAME` or `module:NAME`. Parameters of your own loss are learned with the synthetic set."""
+    temperature: float = 0.0
+    """Temperature of the students of a distillation step; 0 is `experts.temperature`, which experts and scored students
+    have. Two published protocols distil at another one."""
     matched: Literal["both-heads", "text-head"] = "both-heads"
     """Which parameters are matched to the expert's: those of both heads, or of the text head only."""
     merged: bool = False
@@ -342,8 +345,10 @@ class EvaluateConfig:
     """What the set is compared with: students of as many real pairs, chosen by one of the selections; and full,
     students of all real pairs."""
     choice: Literal["last", "best-on-split"] = "last"
-    """Which epoch of a student is scored: last; or best-on-split, the best of six checks on the scored split itself, as
-    published. Use best-on-split only to compare with published tables."""
+    """Which epoch of a student is scored: last; or best-on-split, the best of `evaluate.checks` on the scored split
+    itself, as published. Use best-on-split only to compare with published tables."""
+    checks: int = 6
+    """Checks of a student under best-on-split, from its first epoch to its last: 6 as RepBlend, 11 as LoRS."""
     encoders: tuple[str, ...] = ()
     """Other encoders, IMAGE or IMAGE+TEXT, with which `raydd evaluate` also scores a set that has pixels. With another
     text encoder, the real captions nearest to the learned text features are encoded."""
@@ -484,6 +489,12 @@ class CompareConfig:
     pairs: tuple[int, ...] = (99, 199, 499)
     """Synthetic pairs N of each table. Selections of real pairs get N + 1: a learned similarity matrix counts as a
     pair."""
+    sets: int = 5
+    """Sets of each row: distillations (or selections) with start pairs, draws and an order of experts of their own, set
+    0 with those of `distill.seed`. The ± of the table is over them. With 1 no row is said to be better than another."""
+    checks: int = 8
+    """Points of each distillation's curve: val r_mean of a student after equal parts of the steps. The last quarter of
+    them against the one before says whether a row still rose. 0: no curves."""
     data: tuple[str, ...] = ()
     """YAML files, one for each data set; their settings win over all others. Empty: the data of your own settings."""
     trials: int = 12
@@ -493,8 +504,8 @@ class CompareConfig:
     """Give each tuned method a second row, at its published settings (its outer learning rates, which are those of
     pixels, are left out)."""
     choice: Literal["held-out", "published"] = "held-out"
-    """Whether anything may be chosen on the scored split: held-out, nothing is; published, the best of six checks on
-    it, with learned learning rates unscaled. Such rows are marked."""
+    """Whether anything may be chosen on the scored split: held-out, nothing is; published, each method is scored as its
+    code does, most by the best of some checks on it, with learned learning rates unscaled. Such rows are marked."""
 
     @property
     def as_published(self) -> bool:

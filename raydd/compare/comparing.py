@@ -15,7 +15,7 @@ from raydd.cluster.claims import Claimant, open_claims, share_making
 from raydd.cluster.connect import cluster, outcomes
 from raydd.cluster.gpus import wanted_gpus
 from raydd.cluster.worker_settings import for_workers, settled
-from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
+from raydd.compare.cells import Cell, MadeSet, Row, cell_of, is_made, is_tuned, make_set
 from raydd.compare.table import write_comparison
 from raydd.config import CompareConfig, Config, SweepConfig
 from raydd.cost.seconds import pixel_seconds, trial_seconds
@@ -163,95 +163,112 @@ def _slug(method: str) -> str:
 
 
 WorkOf = Callable[[Cell], Workbench[Any]]
+Wanted = tuple[Cell, int]  # a row and the number of one of its sets
 
 
 def _make(
     cells: Sequence[Cell], work_of: WorkOf, opened: Opened, store: Store, folder: Path, console: Console
 ) -> tuple[list[Row], dict[str, str]]:
-    """Make all rows side by side; the table is written anew after each."""
-    rows = {cell: make_row(cell, work_of(cell)) for cell in cells if is_made(cell, work_of(cell))}
+    """Make all sets of all rows side by side; the table is written anew after each."""
+    every = [(cell, number) for cell in cells for number in range(cell.sets)]
+    made: dict[Wanted, MadeSet] = {}
+    rows: dict[Cell, Row] = {}
+
+    def take(cell: Cell, number: int, found: MadeSet) -> None:
+        made[cell, number] = found
+        rows[cell] = Row.of(cell, [made[cell, own] for own in range(cell.sets) if (cell, own) in made])
+
+    for cell, number in every:
+        if is_made(cell, number, work_of(cell)):
+            take(cell, number, make_set(cell, number, work_of(cell)))
     failed: dict[str, str] = {}
-    work = {cell: _seconds(cell, work_of(cell)) for cell in cells if cell not in rows}
+    work = {wanted: _seconds(wanted[0], work_of(wanted[0])) for wanted in every if wanted not in made}
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
     shared = {
-        cell: dataclasses.replace(cell, config=for_workers(cell.config, _gpus(cell.config.sweep))) for cell in work
+        cell: dataclasses.replace(cell, config=for_workers(cell.config, _gpus(cell.config.sweep))) for cell, _ in work
     }
-    waiting = {_task(cell).remote(shared[cell], opened.listings, claims): cell for cell in work}
+    waiting = {
+        _task(cell).remote(shared[cell], number, opened.listings, claims): (cell, number) for cell, number in work
+    }
     with _telling(work, console) as ended:
-        for cell, row, reason in outcomes(waiting):
+        for (cell, number), found, reason in outcomes(waiting):
             if reason:
-                failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs"] = reason
-                console.print(f"{cell.name}, {cell.pairs} pairs failed: {reason}", markup=False)
+                failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs, set {number}"] = reason
+                console.print(f"{_told(cell, number)} failed: {reason}", markup=False)
             else:
-                rows[cell] = row
-            ended(cell, row)
+                take(cell, number, found)
+            ended((cell, number), found)
             write_comparison([rows[cell] for cell in cells if cell in rows], failed, folder)
     return [rows[cell] for cell in cells if cell in rows], failed
 
 
+def _told(cell: Cell, number: int) -> str:
+    """A set in words."""
+    return f"{cell.name}, {cell.pairs} pairs{f', set {number}' if cell.sets > 1 else ''}"
+
+
 def _task(cell: Cell) -> Any:
     sweep = cell.config.sweep
-    # A process of its own for each row, so that its peak of memory is its own.
-    return ray.remote(num_cpus=sweep.cpus, num_gpus=_gpus(sweep), max_calls=1, max_retries=RESTARTS)(compare_cell)
+    # A process of its own for each set, so that its peak of memory is its own.
+    return ray.remote(num_cpus=sweep.cpus, num_gpus=_gpus(sweep), max_calls=1, max_retries=RESTARTS)(compare_set)
 
 
 def _gpus(sweep: SweepConfig) -> float:
-    """GPUs of a row, whose need is not estimated: a whole one in place of a share by the memory of a trial."""
+    """GPUs of a set, whose need is not estimated: a whole one in place of a share by the memory of a trial."""
     return abs(sweep.gpu_share)
 
 
-def compare_cell(cell: Cell, listings: Listings, claims: Any) -> Row:
-    """Make one row; runs in a Ray worker. What it shares with other rows is made once.
+def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> MadeSet:
+    """Make one set of a row; runs in a Ray worker. What it shares with others is made once.
 
     Args:
-        cell: what to make.
+        cell: the row.
+        number: which of its sets.
         listings: the data sets that the driver has read.
         claims: handle of the actor of `raydd.cluster.claims`.
     """
     config = cell.config
     use_threads(config.place)
-    with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs}".strip()) as claimant:
+    with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs} set {number}".strip()) as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
         if cell.method in SELECTIONS:
             # Selections of one size or another share warm-ups: one of them makes all at a time.
             with claimant.waiting_for(f"selections of {cell.data}"):
-                for seed in range(config.evaluate.seeds):
-                    work.select(cell.method, cell.pairs, seed)
+                work.select(cell.method, cell.pairs, number)
         else:
             share_making(work, claimant)
-        return make_row(cell, work)
+        return make_set(cell, number, work)
 
 
 @contextlib.contextmanager
-def _telling(work: Mapping[Cell, float], console: Console) -> Iterator[Any]:
-    """Tell each row's end, and the time left by the work that rows were estimated to be."""
+def _telling(work: Mapping[Wanted, float], console: Console) -> Iterator[Any]:
+    """Tell each set's end, and the time left by the work that sets were estimated to be."""
     done, total = 0.0, max(1, round(sum(work.values())))
     count = 0
     with progress_on(console) as progress:
 
-        def ended(cell: Cell, row: Row | None) -> None:
+        def ended(wanted: Wanted, found: MadeSet | None) -> None:
             nonlocal done, count
-            done, count = done + work[cell], count + 1
-            progress("rows, weighed by their work", min(total, round(done)), total)
-            if row is not None:
-                mean = sum(row.seeds["r_mean"]) / len(row.seeds["r_mean"])
-                console.print(
-                    f"{cell.name}, {cell.pairs} pairs: r_mean {mean:.2f} ({count}/{len(work)})", highlight=False
-                )
+            done, count = done + work[wanted], count + 1
+            progress("sets, weighed by their work", min(total, round(done)), total)
+            if found is not None:
+                told = f"{_told(*wanted)}: r_mean {found.mean('r_mean'):.2f} ({count}/{len(work)})"
+                console.print(told, highlight=False)
 
         yield ended
 
 
 def _seconds(cell: Cell, work: Workbench[Any]) -> float:
-    """What a row may take on one core, experts that others share not counted; unknown without a cache, and on a GPU."""
+    """What one of a row's sets may take on one core, shared experts apart; unknown without a cache, and on a GPU."""
     config, widths = cell.config, work.feature_widths
     if widths is None or config.sweep.gpu_share:
         return math.nan
+    students = trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
     if cell.kind == "synthetic":
-        return trial_seconds(config, *widths) + pixel_seconds(config)
-    return trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
+        return trial_seconds(config, *widths) + pixel_seconds(config) + config.compare.checks * students
+    return students
 
 
 def _plan(
@@ -281,16 +298,20 @@ def _plan(
             )
         if compare.trials and not base.compare.trials:
             table.add_row("not tuned", f"{name}: methods run as the settings say, since a trial takes as long as a row")
-    table.add_row("students", f"{compare.choice}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
+    table.add_row("sets", f"{compare.sets} of each row, full data apart")
+    table.add_row("students", f"{compare.choice}, {config.evaluate.seeds} of each set, {config.evaluate.split}")
     if known:
-        left = [cell for cell in cells if not is_made(cell, work_of(cell))]
-        seconds = sum(_seconds(cell, work_of(cell)) for cell in left)
+        every = [(cell, number) for cell in cells for number in range(cell.sets)]
+        left = [(cell, number) for cell, number in every if not is_made(cell, number, work_of(cell))]
+        seconds = sum(_seconds(cell, work_of(cell)) for cell, _ in left)
         tuning = sum(
             compare.trials * trial_seconds(cell.config, *(work_of(cell).feature_widths or (0, 0)))
             for cell in cells
             if cell.method in tuned and cell.variant == TUNED and cell.pairs == compare.pairs[0] + 1
         )
-        table.add_row("there", f"{len(cells) - len(left)} rows, settings found by earlier trials not counted")
+        table.add_row(
+            "there", f"{len(every) - len(left)} of {len(every)} sets, settings found by earlier trials not counted"
+        )
         expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
         table.add_row("time", f"{expected}, experts not counted")
     table.add_row("store", hide_password(store.root))

@@ -22,6 +22,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "blend_beta": 1.0,
     "similarity": "identity",
     "loss": "infonce",
+    "student_temperature": 0.0,
     "matched": "both-heads",
     "merged": False,
     "gradient": "exact",
@@ -39,10 +40,11 @@ _NEUTRAL: Mapping[str, Any] = {
     "seed": 0,
 }
 # Names that settings had when the first records were named by them. A record's name keeps them for good.
-_FIRST_NAMES: Mapping[str, str] = {"images": "space"}
+# `temperature` is that of experts there.
+_FIRST_NAMES: Mapping[str, str] = {"images": "space", "temperature": "student_temperature"}
 _ALWAYS = (
-    *("objective", "pairs", "images", "start", "steps", "similarity", "loss", "optimizer", "momentum", "schedule"),
-    *("fit_rates", "seed", "image_lr", "text_lr", "start_rate"),
+    *("objective", "pairs", "images", "start", "steps", "similarity", "loss", "temperature", "optimizer", "momentum"),
+    *("schedule", "fit_rates", "seed", "image_lr", "text_lr", "start_rate"),
 )
 _OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "trajectory": (

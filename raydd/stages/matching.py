@@ -70,6 +70,31 @@ def _of_tensors(tensors: dict[str, Tensor], prefix: str) -> Points:
     return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
 
 
+@dataclass(frozen=True)
+class Took:
+    """What some work took."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of all threads of this process."""
+
+    def of(self, share: float) -> Self:
+        """A share of it."""
+        return type(self)(self.seconds * share, self.cpu_seconds * share)
+
+
+class Watch:
+    """Measures what work takes from here on."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self._began, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> Took:
+        """What was taken so far."""
+        return Took(time.perf_counter() - self._began, time.process_time() - self._cpu)
+
+
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
@@ -116,13 +141,13 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     course = Course.begun(phase)
     while not course.at_end:
         course.have_expert()
-        began = time.perf_counter()
+        watch = Watch()
         try:
             metrics = course.distillation.step()
         except NonFiniteError:
             course.keep_last_good()
             raise
-        course.note([metrics], time.perf_counter() - began)
+        course.note([metrics], watch.read())
         if point := course.after_steps():
             yield point
     yield course.finish()
@@ -143,8 +168,8 @@ class Course:
     phase: Phase
     distillation: Distillation
     log: Log
-    preparing: float
-    """Seconds that the start took."""
+    preparing: Took
+    """What the start took."""
     since: int
     """Steps done at the last point."""
     earlier: Points
@@ -158,7 +183,7 @@ class Course:
     def begun(cls, phase: Phase) -> Self:
         """A phase at its start or at its last checkpoint, with its notes so far."""
         reset_peak(phase.work.device)
-        began, log = time.perf_counter(), Log()
+        watch, log = Watch(), Log()
         distillation = phase.work.begin(phase.settings, phase.start())
         if phase.record.has(CHECKPOINT):
             state = phase.record.read_tensors(CHECKPOINT)
@@ -166,7 +191,7 @@ class Course:
             log = Log.of_tensors(state)
         earlier = log.means_before(distillation.done + 1, phase.every)
         since = int(earlier[-1]["step"]) if earlier else 0
-        course = cls(phase, distillation, log, time.perf_counter() - began, since, earlier)
+        course = cls(phase, distillation, log, watch.read(), since, earlier)
         if not distillation.done:
             course._note_collapse()
         return course
@@ -191,9 +216,10 @@ class Course:
             self.phase.work.have_expert(distillation.experts, expert)
             self.experts.add(expert)
 
-    def note(self, steps: Points, seconds: float) -> None:
-        """Note the metrics of some steps, which took so many seconds together, and measure collapse if that is due."""
-        self.log.steps += [metrics | {"seconds": seconds / len(steps)} for metrics in steps]
+    def note(self, steps: Points, took: Took) -> None:
+        """Note the metrics of some steps and what they took together, and measure collapse if that is due."""
+        each = {"seconds": took.seconds / len(steps), "cpu_seconds": took.cpu_seconds / len(steps)}
+        self.log.steps += [metrics | each for metrics in steps]
         self._note_collapse()
 
     def after_steps(self) -> DistillPoint | None:
@@ -242,12 +268,19 @@ class Course:
             self.log.collapse.append({"step": step, **self.phase.work.collapse(self.distillation.synthetic())})
 
 
+def _cpu_seconds(log: Log, preparing: Took) -> float | None:
+    """CPU time of the steps and of the start; None where steps of an older checkpoint have none."""
+    each = [step.get("cpu_seconds") for step in log.steps]
+    known = [seconds for seconds in each if seconds is not None]
+    return sum(known) + preparing.cpu_seconds if len(known) == len(each) else None
+
+
 def _collapse_period(steps: int) -> int:
     return max(1, steps // _COLLAPSE_POINTS)
 
 
-def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
-    """Fit the learning rates, write the set and complete the record; `preparing` are the seconds of the start."""
+def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> SyntheticSet:
+    """Fit the learning rates, write the set and complete the record; `preparing` is what the start took."""
     record, work = phase.record, phase.work
     synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
     record.write_tensors(CURVE, log.tensors())
@@ -262,7 +295,8 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> Syn
         width=work.width,
         times_learned_rates=times,
         seconds=sum(step["seconds"] for step in log.steps),
-        preparing_seconds=preparing,
+        preparing_seconds=preparing.seconds,
+        cpu_seconds=_cpu_seconds(log, preparing),
         peak_bytes=peak_bytes(work.device),
     )
     write_set(record, synthetic, made, work.captions.train.texts, work.data.train)
