@@ -148,7 +148,9 @@ def _means(points: Sequence[Record]) -> list[Record]:
     if len({(point["data"], point["pairs"]) for point in points}) > 1:
         points = [point | {"row": f"{point['row']} ({point['data']}, {point['pairs']})"} for point in points]
     frame = pd.DataFrame(points).drop(columns=["set"], errors="ignore").infer_objects()
-    means = frame.groupby(["row", "step"], sort=False).mean(numeric_only=True).reset_index().astype(object)
+    means = (
+        pd.DataFrame(frame.groupby(["row", "step"], sort=False).mean(numeric_only=True)).reset_index().astype(object)
+    )
     return means.where(means.notna(), None).to_dict("records")
 
 
