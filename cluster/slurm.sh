@@ -24,7 +24,7 @@ set -a
 . cluster/raydd.env
 set +a
 export RAYDD_HOME=${RAYDD_HOME:-/tmp/raydd-$USER} # SQLite is not for a network drive; its copies lie beside the store
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # reads all of it, where head would end scontrol
 
 srun --ntasks-per-node=1 ray symmetric-run --address "$first:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --include-dashboard=false \

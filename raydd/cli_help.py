@@ -64,15 +64,7 @@ MATTER: Mapping[str, Sequence[str]] = {
     ),
     "report": ("sweep.name", "evaluate.split", *_PLACE, "place.study", "place.mlflow"),
     "compare": (
-        *(
-            "compare.name",
-            "compare.methods",
-            "compare.pairs",
-            "compare.sets",
-            "compare.data",
-            "compare.trials",
-            "compare.choice",
-        ),
+        *("compare.name", "compare.methods", "compare.pairs", "compare.sets", "compare.data", "compare.trials"),
         *("distill.images", "distill.steps", "evaluate.seeds", "place.ray"),
     ),
     "export": ("data.root", *_PLACE, "place.device"),
