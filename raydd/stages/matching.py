@@ -1,4 +1,4 @@
-"""One phase of a distillation: steps until the record is complete, interrupted at any time."""
+"""One phase of a distillation: matching steps until the record is complete, interrupted at any time."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -70,31 +70,6 @@ def _of_tensors(tensors: dict[str, Tensor], prefix: str) -> Points:
     return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
 
 
-@dataclass(frozen=True)
-class Took:
-    """What some work took."""
-
-    seconds: float
-    cpu_seconds: float
-    """Of all threads of this process."""
-
-    def of(self, share: float) -> Self:
-        """A share of it."""
-        return type(self)(self.seconds * share, self.cpu_seconds * share)
-
-
-class Watch:
-    """Measures what work takes from here on."""
-
-    def __init__(self) -> None:
-        """Begin."""
-        self._began, self._cpu = time.perf_counter(), time.process_time()
-
-    def read(self) -> Took:
-        """What was taken so far."""
-        return Took(time.perf_counter() - self._began, time.process_time() - self._cpu)
-
-
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
@@ -130,7 +105,7 @@ class Phase:
 
 
 def match(phase: Phase) -> Iterator[DistillPoint]:
-    """Take distillation steps until the record is complete, going on from its checkpoint.
+    """Match trajectories until the record is complete, going on from its checkpoint.
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
@@ -141,13 +116,13 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     course = Course.begun(phase)
     while not course.at_end:
         course.have_expert()
-        watch = Watch()
+        began = time.perf_counter()
         try:
             metrics = course.distillation.step()
         except NonFiniteError:
             course.keep_last_good()
             raise
-        course.note([metrics], watch.read())
+        course.note([metrics], time.perf_counter() - began)
         if point := course.after_steps():
             yield point
     yield course.finish()
@@ -168,8 +143,8 @@ class Course:
     phase: Phase
     distillation: Distillation
     log: Log
-    preparing: Took
-    """What the start took."""
+    preparing: float
+    """Seconds that the start took."""
     since: int
     """Steps done at the last point."""
     earlier: Points
@@ -183,7 +158,7 @@ class Course:
     def begun(cls, phase: Phase) -> Self:
         """A phase at its start or at its last checkpoint, with its notes so far."""
         reset_peak(phase.work.device)
-        watch, log = Watch(), Log()
+        began, log = time.perf_counter(), Log()
         distillation = phase.work.begin(phase.settings, phase.start())
         if phase.record.has(CHECKPOINT):
             state = phase.record.read_tensors(CHECKPOINT)
@@ -191,7 +166,7 @@ class Course:
             log = Log.of_tensors(state)
         earlier = log.means_before(distillation.done + 1, phase.every)
         since = int(earlier[-1]["step"]) if earlier else 0
-        course = cls(phase, distillation, log, watch.read(), since, earlier)
+        course = cls(phase, distillation, log, time.perf_counter() - began, since, earlier)
         if not distillation.done:
             course._note_collapse()
         return course
@@ -211,15 +186,13 @@ class Course:
     def have_expert(self) -> None:
         """Have the next step's expert in the store, outside the time that steps are said to take."""
         distillation = self.distillation
-        expert = distillation.objective.expert(distillation.done)
-        if expert is not None and expert not in self.experts:
+        if (expert := distillation.draws(distillation.done).expert) not in self.experts:
             self.phase.work.have_expert(distillation.experts, expert)
             self.experts.add(expert)
 
-    def note(self, steps: Points, took: Took) -> None:
-        """Note the metrics of some steps and what they took together, and measure collapse if that is due."""
-        each = {"seconds": took.seconds / len(steps), "cpu_seconds": took.cpu_seconds / len(steps)}
-        self.log.steps += [metrics | each for metrics in steps]
+    def note(self, steps: Points, seconds: float) -> None:
+        """Note the metrics of some steps, which took so many seconds together, and measure collapse if that is due."""
+        self.log.steps += [metrics | {"seconds": seconds / len(steps)} for metrics in steps]
         self._note_collapse()
 
     def after_steps(self) -> DistillPoint | None:
@@ -268,35 +241,26 @@ class Course:
             self.log.collapse.append({"step": step, **self.phase.work.collapse(self.distillation.synthetic())})
 
 
-def _cpu_seconds(log: Log, preparing: Took) -> float | None:
-    """CPU time of the steps and of the start; None where steps of an older checkpoint have none."""
-    each = [step.get("cpu_seconds") for step in log.steps]
-    known = [seconds for seconds in each if seconds is not None]
-    return sum(known) + preparing.cpu_seconds if len(known) == len(each) else None
-
-
 def _collapse_period(steps: int) -> int:
     return max(1, steps // _COLLAPSE_POINTS)
 
 
-def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> SyntheticSet:
-    """Fit the learning rates, write the set and complete the record; `preparing` is what the start took."""
+def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
+    """Fit the learning rates, write the set and complete the record; `preparing` are the seconds of the start."""
     record, work = phase.record, phase.work
     synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
     record.write_tensors(CURVE, log.tensors())
     config, encoders = work.config, work.config.encoders
-    experts = work.experts_record.fingerprint if config.distill.reads_experts else None
     made = Provenance.of(
         config,
         synthetic,
         data=work.data,
         identities=(image_identity(encoders), text_identity(encoders)),
-        upstream=Upstream(experts=experts, features=work.source),
+        upstream=Upstream(experts=work.experts_record.fingerprint, features=work.source),
         width=work.width,
         times_learned_rates=times,
         seconds=sum(step["seconds"] for step in log.steps),
-        preparing_seconds=preparing.seconds,
-        cpu_seconds=_cpu_seconds(log, preparing),
+        preparing_seconds=preparing,
         peak_bytes=peak_bytes(work.device),
     )
     write_set(record, synthetic, made, work.captions.train.texts, work.data.train)

@@ -153,7 +153,7 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
     """
     if sweep.plateau and trials_without_gain(study, sweep) >= sweep.plateau:
         return f"{sweep.plateau} trials in a row gained less than {sweep.plateau_gain:g} (sweep.plateau)"
-    if sweep.gpu_hours and (hours := slot_hours(study, sweep) * sweep.gpu_share) >= sweep.gpu_hours:
+    if sweep.gpu_hours and (hours := slot_hours(study, sweep) * sweep.gpus) >= sweep.gpu_hours:
         return f"the trials took {hours:.2f} GPU-hours (sweep.gpu_hours)"
     if sweep.cost and (cost := slot_hours(study, sweep) * sweep.price) >= sweep.cost:
         return f"the trials cost {cost:.2f} (sweep.cost)"
@@ -163,9 +163,9 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
 def slot_hours(study: optuna.Study, sweep: SweepConfig) -> float:
     """Hours for which trials held their slots, those included that run, failed, or were begun again."""
     now = datetime.datetime.now()
-    trials = study.get_trials(deepcopy=False)
-    held = [(trial.datetime_complete or now) - trial.datetime_start for trial in trials if trial.datetime_start]
-    return sum(one.total_seconds() for one in held) / 3600 / max(1, sweep.together)
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
+    held = [((trial.datetime_complete or now) - trial.datetime_start).total_seconds() for trial in trials]
+    return sum(held) / 3600 / max(1, sweep.together)
 
 
 def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:
