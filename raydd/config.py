@@ -408,8 +408,7 @@ class SweepConfig:
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
         _require(self.gpu_hours >= 0, "sweep.gpu_hours", self.gpu_hours, "0 or more")
         _require(self.cost >= 0, "sweep.cost", self.cost, "0 or more")
-        enough = self.price > 0 or not self.cost
-        _require(enough, "sweep.price", self.price, "above 0, so that sweep.cost means something")
+        _require(self.price > 0 or not self.cost, "sweep.cost", self.cost, "0 while sweep.price is 0")
         _require(self.plateau >= 0, "sweep.plateau", self.plateau, "0 or more")
         _require(self.plateau_gain >= 0, "sweep.plateau_gain", self.plateau_gain, "0 or more")
         _require(self.drawn_again >= 0, "sweep.drawn_again", self.drawn_again, "0 or more")

@@ -163,9 +163,9 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
 def slot_hours(study: optuna.Study, sweep: SweepConfig) -> float:
     """Hours for which trials held their slots, those included that run, failed, or were begun again."""
     now = datetime.datetime.now()
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
-    held = [((trial.datetime_complete or now) - trial.datetime_start).total_seconds() for trial in trials]
-    return sum(held) / 3600 / max(1, sweep.together)
+    trials = study.get_trials(deepcopy=False)
+    held = [(trial.datetime_complete or now) - trial.datetime_start for trial in trials if trial.datetime_start]
+    return sum(one.total_seconds() for one in held) / 3600 / max(1, sweep.together)
 
 
 def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:

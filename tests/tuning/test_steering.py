@@ -133,7 +133,7 @@ def test_money_ends_a_sweep(study, space, monkeypatch):
         assert ("the trials cost 0.50 (sweep.cost)" in steering.why_enough(study, sweep)) == spent
         assert steering.order_of(study, sweep) == ("stop" if spent else "go-on")
     assert steering.why_enough(study, SweepConfig(gpu_hours=0.1)) == ""  # on CPUs
-    with pytest.raises(ConfigError, match=r"sweep\.price"):
+    with pytest.raises(ConfigError, match=r"must be 0 while sweep\.price is 0"):
         SweepConfig(cost=1.0)
 
 
