@@ -64,19 +64,17 @@ Fetch = Callable[["Workbench[Any]", Trajectories[Any], int], None]
 class Opened:
     """What a process has opened, each thing under what decides it; workbenches of one run share it."""
 
-    def __init__(
-        self, listings: Listings | None = None, check: Check = check_on_threads, fetch: "Fetch | None" = None
-    ) -> None:
+    def __init__(self, listings: Listings | None = None, check: Check = check_on_threads) -> None:
         """Nothing is open yet.
 
         Args:
             listings: of another process; these data sets are opened from the store without asking their reader.
             check: looks at the images of a data set that is read for the first time.
-            fetch: has an expert in the store when a distillation step needs it; None has all of them there before the
-                first step.
         """
         self.listings: dict[DataConfig, str] = dict(listings or {})
-        self.check, self.fetch = check, fetch
+        self.check = check
+        self.fetch: Fetch | None = None
+        """Has an expert in the store when a distillation step needs it; None: all are there before the first step."""
         self._things: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], Thing]) -> Thing:

@@ -186,6 +186,8 @@ class Course:
     def have_expert(self) -> None:
         """Have the next step's expert in the store, outside the time that steps are said to take."""
         distillation = self.distillation
+        if len(self.experts) == distillation.experts.count:
+            return  # a step's draws are not made twice for what is known
         if (expert := distillation.draws(distillation.done).expert) not in self.experts:
             self.phase.work.have_expert(distillation.experts, expert)
             self.experts.add(expert)

@@ -1,10 +1,10 @@
 """The sampler of short, noisy searches: a Gaussian process that chooses among neighbours of the best trial.
 
 A sweep has some ten to a few hundred trials, a score with noise, and first settings that are good already. With so few
-trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near the
-best ones: each neighbour changes some of their settings, by little or by more, and the one with the largest expected
-improvement is taken (Jones et al. 1998, J. Global Optimization 13). `python -m bench.search` measures it beside
-Optuna's samplers.
+trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near
+those of the best trial: each neighbour changes some of them, by little or by more, and the one with the largest
+expected improvement is taken (Jones et al. 1998, J. Global Optimization 13). `python -m bench.search` measures it
+beside Optuna's samplers.
 
 Letters: N trials, C neighbours, F settings that are numbers, G that are choices.
 """
