@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from raydd.progress import Progress
+
 TINY: dict[str, Any] = {
     "data.reader": "flat-json",
     "data.name": "tiny",
@@ -35,3 +37,13 @@ class Work:
     def __call__(self, work: str, done: int, total: int) -> None:
         assert 0 <= done <= total
         self.done.setdefault(work, []).append(done)
+
+
+def interrupt_at(step: int) -> Progress:
+    """Interrupts a distillation after so many steps, as Ctrl-C does: with no time to keep its state."""
+
+    def interrupt(work: str, done: int, total: int) -> None:
+        if work == "distillation steps" and done == step:
+            raise KeyboardInterrupt
+
+    return interrupt

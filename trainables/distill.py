@@ -1,5 +1,6 @@
 """One trial of a sweep, as Ray Tune runs it: a distillation on features, scored on val at its rungs and at the end."""
 
+import contextlib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -52,9 +53,10 @@ def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> 
         passed: rungs to leave out, since the trial passed them before it was interrupted.
     """
     judged = Judged(work, passed)
-    for point in stages.distill(work, every=judged.every):
-        if report := judged.report(point):
-            yield report
+    with contextlib.closing(stages.distill(work, every=judged.every)) as points:  # closed, it keeps its state
+        for point in points:
+            if report := judged.report(point):
+                yield report
 
 
 class Judged:

@@ -1,6 +1,6 @@
 """The stage distill: from expert trajectories to a synthetic set, in one of three spaces, interrupted at any time."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from raydd.store import Record
 VERSION = 4  # 2: image features step along their gradient; 3: learning rates are fitted upwards too; 4: allow-list
 
 
-def distill(work: Workbench[Any], *, every: int = 0) -> Iterator[DistillPoint]:
+def distill(work: Workbench[Any], *, every: int = 0) -> Generator[DistillPoint]:
     """Distil a synthetic set, going on from the store's checkpoint; yields every so many steps and at the end.
 
     The last point is the finished set, and its record is then complete; a complete record yields it at once.

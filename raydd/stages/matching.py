@@ -109,22 +109,27 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
+        Leave: the process has to end; the checkpoint is written, as when the generator is closed.
     """
     if phase.record.complete:
         yield finished(phase)
         return
     course = Course.begun(phase)
-    while not course.at_end:
-        course.have_expert()
-        began = time.perf_counter()
-        try:
-            metrics = course.distillation.step()
-        except NonFiniteError:
-            course.keep_last_good()
-            raise
-        course.note([metrics], time.perf_counter() - began)
-        if point := course.after_steps():
-            yield point
+    try:
+        while not course.at_end:
+            course.have_expert()
+            began = time.perf_counter()
+            try:
+                metrics = course.distillation.step()
+            except NonFiniteError:
+                course.keep_last_good()
+                raise
+            course.note([metrics], time.perf_counter() - began)
+            if point := course.after_steps():
+                yield point
+    except (Leave, GeneratorExit):  # told to leave here, in an expert's training, or while a point is scored
+        course.keep()
+        raise
     yield course.finish()
 
 
@@ -201,14 +206,10 @@ class Course:
         """Tell and keep what is due after the steps that were noted; gives a point if one is.
 
         Raises:
-            Leave: the process has to end; the checkpoint is written.
+            Leave: the process has to end; `keep` is still to be called.
         """
         phase, done = self.phase, self.distillation.done
-        try:
-            phase.work.progress("distillation steps", phase.before + done, phase.total)
-        except Leave:
-            self.keep()
-            raise
+        phase.work.progress("distillation steps", phase.before + done, phase.total)
         if self.at_end:
             return None
         if done % phase.settings.checkpoint_every == 0:

@@ -13,7 +13,7 @@ from raydd.cost.bytes import CONTEXT_BYTES, trial_bytes
 from raydd.settings import load
 
 TRIAL = """
-import json, sys
+import ctypes, json, sys
 import psutil
 import raydd
 from raydd import stages
@@ -26,6 +26,7 @@ config = load(settings=json.loads(sys.argv[1]))
 store = open_store(config.place)
 work = raydd.open(config, store)
 work.experts()
+ctypes.CDLL(None).malloc_trim(0)  # blocks that the experts freed, which the trial would take again unseen
 reset_peak("cpu")
 before = psutil.Process().memory_info().rss
 synthetic = stages.final_synthetic(work)

@@ -1,5 +1,6 @@
 """The stages composed, on a data set of some pictures and encoders of some hundred weights."""
 
+import contextlib
 import io
 import json
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from stage_settings import TINY, Work
+from stage_settings import TINY, Work, interrupt_at
 
 import raydd
 from raydd import stages
@@ -94,11 +95,9 @@ def test_a_set_says_how_its_experts_were_trained(config: Config, store: Store) -
 def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(config: Config, tmp_path: Path) -> None:
     undisturbed = stages.final_synthetic(raydd.open(config, Store(tmp_path / "a")))
     store = Store(tmp_path / "b")
-    for stop_after in (4, 2, 5):  # points that are drawn before the generator is left, as Ctrl-C leaves it
-        points = stages.distill(raydd.open(config, store), every=1)
-        for _ in range(stop_after):
-            next(points)
-        points.close()
+    for step in (4, 5, 7):
+        with pytest.raises(KeyboardInterrupt):
+            stages.final_synthetic(raydd.open(config, store, interrupt_at(step)))
     resumed = stages.final_synthetic(raydd.open(config, store))
     for name, value in undisturbed.tensors().items():
         assert torch.equal(resumed.tensors()[name], value), name
@@ -106,12 +105,18 @@ def test_an_interrupted_distillation_ends_where_an_undisturbed_one_does(config: 
 
 def test_work_since_the_last_checkpoint_alone_is_lost(config: Config, store: Store) -> None:
     config, work = with_settings(config, {"distill.images": "features"}), Work()
-    points = stages.distill(raydd.open(config, store), every=1)
-    for _ in range(5):
-        next(points)
-    points.close()
+    with pytest.raises(KeyboardInterrupt):
+        stages.final_synthetic(raydd.open(config, store, interrupt_at(5)))
     stages.final_synthetic(raydd.open(config, store, work))
     assert work.done["distillation steps"] == [4, 5, 6, 7, 8]  # the checkpoint is of step 3
+
+
+def test_a_distillation_that_is_left_keeps_its_state(config: Config, store: Store) -> None:
+    config, work = with_settings(config, {"distill.images": "features"}), Work()
+    with contextlib.closing(stages.distill(raydd.open(config, store), every=1)) as points:
+        assert [next(points).step for _ in range(5)] == [1, 2, 3, 4, 5]
+    stages.final_synthetic(raydd.open(config, store, work))
+    assert work.done["distillation steps"] == [6, 7, 8]
 
 
 def test_points_count_the_steps_of_both_phases(config: Config, store: Store) -> None:
@@ -214,10 +219,8 @@ def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> No
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:
     config = with_settings(config, {"distill.images": "features", "distill.steps": 25})
-    points = stages.distill(raydd.open(config, store), every=1)
-    for _ in range(14):
-        next(points)
-    points.close()
+    with pytest.raises(KeyboardInterrupt):
+        stages.final_synthetic(raydd.open(config, store, interrupt_at(14)))
     last = stages.final_synthetic(raydd.open(config, store))
     noted = collapse_over_steps(stages.synthetic_record(raydd.open(config, store)))
     assert [point["step"] for point in noted] == [*range(0, 25, 2), 25]

@@ -144,6 +144,28 @@ def test_a_trial_waits_for_an_expert_when_a_step_draws_it_and_no_sooner(config, 
     assert raydd.open(config, store).missing_experts == []  # 0 was made meanwhile
 
 
+@pytest.mark.parametrize("told_in", ["expert", "students"])
+def test_a_trial_told_to_leave_between_its_steps_keeps_its_state(config, monkeypatch, told_in):
+    work = raydd.open(with_settings(config, {"distill.all_experts_at": 45}), open_store(config.place))
+    steps = []
+
+    def told(*_):
+        raise Leave
+
+    def fetch(experts, expert):
+        told() if told_in == "expert" and steps else have_expert(experts, expert)
+
+    monkeypatch.setattr(work, "progress", lambda name, done, total: name == "distillation steps" and steps.append(done))
+    have_expert = work.have_expert
+    monkeypatch.setattr(work, "have_expert", fetch)
+    monkeypatch.setattr(distill, "rung_scores", told if told_in == "students" else distill.rung_scores)
+    with pytest.raises(Leave):
+        list(distill.distillation_reports(work))
+    kept = stages.synthetic_record(work).read_tensors("checkpoint.safetensors")
+    assert 0 < len(steps) == int(kept["done"])
+    assert len(steps) % work.config.distill.checkpoint_every  # no step at which it is kept anyway
+
+
 def test_a_distillation_that_is_told_to_leave_goes_on_at_the_step_where_it_was(config, tmp_path):
     store, steps = open_store(config.place), []
 
