@@ -1,80 +1,101 @@
 """What a machine has and lacks for a planned run: the checks of `raydd doctor`."""
 
 import importlib
+import importlib.metadata
 import os
 import platform
-import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import torch
 from rich.filesize import decimal
 
+from raydd.cluster.environment import ray_address
 from raydd.config import Config
 from raydd.cost.bytes import expert_bytes
 from raydd.data import DataSet
 from raydd.data.encoders import ImageEncoder, TextEncoder
-from raydd.errors import RayddError
-from raydd.place import device_of, home, open_store, use_threads
+from raydd.errors import ConfigError, RayddError
+from raydd.place import device_of, open_store, use_threads
+from raydd.plain_files import read_file
+from raydd.preflight import STORE_SECONDS, Check, Command, guarded, quick_checks
 from raydd.progress import Progress, silent
 from raydd.protocols import Workbench, open_workbench
 
+_MOST_BYTES = 2**20  # of a cluster's file
 # What a run without a sweep does not need, and who does.
 _OPTIONAL = {
     "ray": "`raydd sweep`, `demo` and `experts --workers`",
     "optuna": "`raydd sweep` and `demo`",
     "mlflow": "tracking and `raydd board`",
 }
+_LOADED_BELOW = ("reader", "encoders")  # quick checks that reading the data and loading the encoders make too
+_OF_TRIALS = ("GPUs of trials", "study", "MLflow")  # what disk and memory do not depend on
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One line of the report."""
+def examine(
+    config: Config, command: Command = "run", cluster: Path | None = None, progress: Progress = silent
+) -> Iterator[Check]:
+    """All checks of a planned command; one that fails stops none of the others, but those that need what it looked for.
 
-    name: str
-    state: Literal["ok", "warning", "missing"]
-    """Enough, to be known, or more than the run can do without."""
-    text: str
-    """What is there; where that is not enough, what to do."""
-
-
-def examine(config: Config, progress: Progress = silent) -> Iterator[Check]:
-    """All checks of a planned run; one that fails stops none of the others, but those that need what it looked for."""
+    Args:
+        config: all settings.
+        command: what is planned.
+        cluster: the file of the cluster that is to run it, if it is not this machine.
+        progress: told of what is read.
+    """
     use_threads(config.place)
-    plan = _Plan(config, progress)
+    plan = _Plan(config, command, progress)
     yield Check("python", "ok", f"Python {platform.python_version()}, torch {torch.__version__}")
-    yield _guarded("device", lambda: _device(config))
+    if cluster:
+        yield guarded("cluster", lambda: _versions(cluster, config))
     for package, use in _OPTIONAL.items():
-        yield _package(package, use)
+        yield _package(package, use, needed=command != "run")
     needed = [
-        _guarded("store", lambda: _store(config)),
-        _guarded("data", lambda: "; ".join(plan.data.summary())),
-        _guarded("image encoder", lambda: f"{plan.image.name}: {plan.image.size} pixels, {plan.image.width} wide"),
-        _guarded("text encoder", lambda: f"{plan.text.name}: {plan.text.width} wide"),
+        guarded("data", lambda: "; ".join(plan.data.summary())),
+        guarded("image encoder", lambda: f"{plan.image.name}: {plan.image.size} pixels, {plan.image.width} wide"),
+        guarded("text encoder", lambda: f"{plan.text.name}: {plan.text.width} wide"),
     ]
+    said = [check.text for check in needed]
+    quick = [
+        check
+        for check in quick_checks(config, command)
+        if check.name not in _LOADED_BELOW or (check.state == "missing" and check.text not in said)
+    ]
+    for check in quick:
+        yield Check("device", "ok", _device(config)) if (check.name, check.state) == ("device", "ok") else check
+    if command == "sweep":
+        yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.look_at_space()}")
     yield from needed
-    lacking = [check.name for check in needed if check.state == "missing"]
+    if needed[0].state == "ok":
+        yield guarded("pairs", plan.look_at_pairs)
+    lacking = [check.name for check in (*quick, *needed) if check.state == "missing" and check.name not in _OF_TRIALS]
     for name, size_check in (("disk", _disk), ("memory", _memory)):
         if lacking:
             yield Check(name, "warning", f"the need is not known before {' and '.join(lacking)} can be had")
         else:
-            yield size_check(plan)
+            try:
+                yield size_check(plan)
+            except (RayddError, OSError) as error:
+                yield Check(name, "warning", f"the need is not known: {error}")
 
 
 class _Plan:
     """The data and the encoders of the planned run, loaded when a check first asks for them."""
 
-    def __init__(self, config: Config, progress: Progress) -> None:
-        self.config, self._progress = config, progress
+    def __init__(self, config: Config, command: Command, progress: Progress) -> None:
+        self.config, self._command, self._progress = config, command, progress
+        self._drawn: Sequence[Config] = ()
 
     @cached_property
     def work(self) -> Workbench[Any]:
-        return open_workbench(self.config, open_store(self.config.place), self._progress)
+        return open_workbench(self.config, open_store(self.config.place, patience=STORE_SECONDS), self._progress)
 
     @property
     def data(self) -> DataSet:
@@ -88,13 +109,25 @@ class _Plan:
     def text(self) -> TextEncoder:
         return self.work.text_encoder
 
+    def look_at_space(self) -> str:
+        """Draw trials, as the sweep will; gives how many."""
+        import optuna
 
-def _guarded(name: str, look: Callable[[], str]) -> Check:
-    try:
-        return Check(name, "ok", look())
-    except (RayddError, OSError, ValueError, ImportError) as error:
-        kind = "" if isinstance(error, RayddError) else f"{type(error).__name__}: "
-        return Check(name, "missing", kind + " ".join(str(error).split()))
+        from raydd.tuning.samplers import find_sampler
+        from search_spaces import draw_configs, load_space
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        find_sampler(self.config.sweep.sampler)(self.config.sweep.seed)
+        self._drawn = draw_configs(load_space(self.config.sweep.space), self.config)
+        return f": {len(self._drawn)} trials drawn, all in order"
+
+    def look_at_pairs(self) -> str:
+        """The most pairs of any distillation or selection against the training images."""
+        counts = [each.distill.pairs for each in (self.config, *self._drawn)]
+        if self._command == "compare":
+            counts = [count + 1 for count in self.config.compare.pairs]  # of selections, see `compare.pairs`
+        self.work.require_enough_pairs(max(counts))
+        return f"{max(counts)} of {len(self.data.train)} training images"
 
 
 def _device(config: Config) -> str:
@@ -104,26 +137,45 @@ def _device(config: Config) -> str:
     return f"{device_of(config.place)}; {names}; {cores} CPU cores, {torch.get_num_threads()} threads a process"
 
 
-def _package(name: str, use: str) -> Check:
+def _package(name: str, use: str, *, needed: bool) -> Check:
     try:
         return Check(name, "ok", importlib.import_module(name).__version__)
     except ImportError as error:
-        return Check(name, "warning", f"cannot be imported ({error}), and {use} need it. Run `pip install {name}`.")
+        text = f"cannot be imported ({error}), and {use} need it. Run `pip install {name}`."
+        return Check(name, "missing" if needed else "warning", text)
 
 
-def _store(config: Config) -> str:
-    try:
-        store = open_store(config.place)
-        name, content = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
-        store.write(name, content)
-        same = store.read(name) == content
-        store.remove(name)
-    except (OSError, ValueError) as error:
-        where = config.place.store or os.environ.get("RAYDD_STORE") or home(config.place)
-        raise RayddError(f"{where} cannot be written ({error}). Set place.store and place.home to what can.") from error
-    if not same:
-        raise RayddError(f"{store.root} gives back other bytes than were written. Set place.store to another place.")
-    return f"{store.root} can be written and read"
+def _versions(file: Path, config: Config) -> str:
+    """The Ray and the Python that a cluster's file starts, against those here.
+
+    `ray up` wants its own Ray on the cluster; a process that joins from here (`place.ray`) the same Python too.
+    """
+    named, pythons = _named_in(file)
+    here = importlib.metadata.version("ray"), f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not named:
+        return f"{file} names no Ray: its machines take what they have, or Ray {here[0]} once it is installed there"
+    if named != [here[0]]:
+        raise ConfigError(
+            f"{file} starts Ray {' and '.join(named)}, and here is Ray {here[0]}. Run `pip install ray=={named[0]}`, "
+            "or name the version of here in all its places."
+        )
+    if old := [version for version in pythons if tuple(map(int, version.split("."))) < (3, 11)]:
+        raise ConfigError(f"{file} starts Python {old[0]}, and raydd needs 3.11 or newer. Take a tag with -py311.")
+    joins = ray_address(config.place.ray) not in ("local", "auto")
+    if pythons and pythons != [here[1]] and joins:
+        raise ConfigError(
+            f"{file} starts Python {' and '.join(pythons)}, and a process of Python {here[1]} cannot join it "
+            "(place.ray). Use the same Python here, or give the command on the cluster's head: `ray submit`."
+        )
+    return f"{file}: Ray {here[0]} there and here, Python {' and '.join(pythons) or 'unknown'} there and {here[1]} here"
+
+
+def _named_in(file: Path) -> tuple[list[str], list[str]]:
+    """The versions of Ray and of Python that a cluster's file names, by Ray's images and KubeRay's `rayVersion`."""
+    text = read_file(file, _MOST_BYTES).decode("utf-8", errors="replace")
+    images = re.findall(r"rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", text)
+    given = re.findall(r"rayVersion:\s*['\"]?(\d+\.\d+\.\d+)", text)
+    return sorted({*given, *(ray for ray, *_ in images)}), sorted({f"{one}.{two}" for _, one, two in images if one})
 
 
 def _disk(plan: _Plan) -> Check:

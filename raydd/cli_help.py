@@ -64,7 +64,7 @@ MATTER: Mapping[str, Sequence[str]] = {
     ),
     "report": ("sweep.name", "evaluate.split", *_PLACE, "place.study", "place.mlflow"),
     "compare": (
-        *("compare.name", "compare.methods", "compare.pairs", "compare.data", "compare.trials", "compare.choice"),
+        *("compare.name", "compare.methods", "compare.pairs", "compare.sets", "compare.data", "compare.trials"),
         *("distill.images", "distill.steps", "evaluate.seeds", "place.ray"),
     ),
     "export": ("data.root", *_PLACE, "place.device"),
@@ -74,7 +74,7 @@ MATTER: Mapping[str, Sequence[str]] = {
     "verify": _PLACE,
     "doctor": (
         *(*_DATA, *_ENCODERS),
-        *("distill.pairs", "distill.images", "distill.protocol", "place.device", "place.home"),
+        *("distill.pairs", "sweep.space", "sweep.gpus", "place.device", "place.home"),
     ),
 }
 """The settings that `raydd COMMAND --help` shows, ten at most."""

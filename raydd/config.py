@@ -149,8 +149,13 @@ class DistillConfig:
     """The distillation: learns pairs that take students in a few steps to weights of an expert."""
 
     method: str = "repblend"
-    """Method: repblend, lors, tesla-vl, mtt-vl, or your own, FILE.py:NAME or module:NAME. It sets the defaults of this
-    section; --print-config shows them."""
+    """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, ridge, mdm, lgm, or your own, FILE.py:NAME or module:NAME. It
+    sets the defaults of this section; --print-config shows them."""
+    objective: Literal["trajectory", "covariance", "ridge", "distribution", "gradient"] = "trajectory"
+    """What a distillation step lowers. trajectory: the distance from where a student of the pairs ends to an expert's
+    weights; covariance: the distance from the cross-covariance of real images and texts; ridge: the loss of closed-form
+    students on real pairs; distribution: the discrepancy from real pairs as experts embed them; gradient: the angle to
+    the gradient of real pairs at random heads. Only trajectory and distribution read experts."""
     protocol: Literal["heads", "encoder"] = "heads"
     """What experts and students train. heads: both projection heads on frozen encoders (protocol B, RepBlend). encoder:
     the whole image encoder, with no image head, and the text head (protocol A: MTT-VL, TESLA-VL, LoRS); it needs
@@ -199,6 +204,9 @@ class DistillConfig:
     loss: str = "infonce"
     """The students' loss, in distillation and afterwards: infonce (InfoNCE), wbce (weighted BCE, as published), bce, or
     your own, `FILE.py:NAME` or `module:NAME`. Parameters of your own loss are learned with the synthetic set."""
+    temperature: float = 0.0
+    """Temperature of the students of a distillation step; 0 is `experts.temperature`, which experts and scored students
+    have. Two published protocols distil at another one."""
     matched: Literal["both-heads", "text-head"] = "both-heads"
     """Which parameters are matched to the expert's: those of both heads, or of the text head only."""
     merged: bool = False
@@ -207,6 +215,15 @@ class DistillConfig:
     gradient: Literal["exact", "constant-memory"] = "exact"
     """exact: backpropagate through all student steps; constant-memory: TESLA's, which stops the gradient at each
     step."""
+    covariance_scale: float = 1.0
+    """Factor rho of the real cross-covariance that the synthetic pairs are to have under objective covariance."""
+    mean_weight: float = 0.1
+    """Weight lambda of the distance between the means of real and synthetic features under objective covariance."""
+    ridge_strength: float = 3.0
+    """Penalty of ridge regression at the start under objective ridge, in mean squared lengths of a synthetic row; it is
+    learned, one for each side."""
+    real_minibatch: int = 256
+    """Real pairs that a step of the objectives ridge, distribution and gradient looks at."""
     optimizer: Literal["sgd", "adam"] = "adam"
     """Outer optimiser: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
@@ -253,6 +270,7 @@ class DistillConfig:
             _require(self.images == "pixels", "distill.images", self.images, f"pixels {rule}")
             _require(self.start == "random", "distill.start", self.start, f"random {rule}")
             _require(self.blend != "noise", "distill.blend", self.blend, f"none, beta or fixed {rule}")
+            _require(self.objective == "trajectory", "distill.objective", self.objective, f"trajectory {rule}")
 
     @property
     def minibatch_size(self) -> int:
@@ -260,8 +278,20 @@ class DistillConfig:
         return self.minibatch or -(-self.pairs // 2)
 
     @property
+    def reads_experts(self) -> bool:
+        """Whether distillation needs trained experts."""
+        return self.objective in ("trajectory", "distribution")
+
+    @property
     def expert_epochs(self) -> tuple[int, ...]:
-        """The expert snapshots that distillation reads: start epochs and their targets, ascending; 0 is the start."""
+        """The expert snapshots that distillation reads: start epochs and their targets, ascending.
+
+        0 is the start, which no training has to make, and all there is where the objective reads no experts.
+        """
+        if not self.reads_experts:
+            return (0,)
+        if self.objective == "distribution":
+            return tuple(range(self.target_epochs + 1))
         starts = range(self.max_start_epoch)
         return tuple(sorted({*starts, *(start + self.target_epochs for start in starts)}))
 
@@ -315,8 +345,10 @@ class EvaluateConfig:
     """What the set is compared with: students of as many real pairs, chosen by one of the selections; and full,
     students of all real pairs."""
     choice: Literal["last", "best-on-split"] = "last"
-    """Which epoch of a student is scored: last; or best-on-split, the best of six checks on the scored split itself, as
-    published. Use best-on-split only to compare with published tables."""
+    """Which epoch of a student is scored: last; or best-on-split, the best of `evaluate.checks` on the scored split
+    itself, as published. Use best-on-split only to compare with published tables."""
+    checks: int = 6
+    """Checks of a student under best-on-split, from its first epoch to its last: 6 as RepBlend, 11 as LoRS."""
     encoders: tuple[str, ...] = ()
     """Other encoders, IMAGE or IMAGE+TEXT, with which `raydd evaluate` also scores a set that has pixels. With another
     text encoder, the real captions nearest to the learned text features are encoded."""
@@ -338,8 +370,8 @@ class SweepConfig:
     """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
     `watch` and `board` take the latest sweep if none is named."""
     space: str = "repblend"
-    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, or your own, FILE.py:NAME or
-    module:NAME."""
+    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, covmatch, ridge, mdm, lgm, or your own,
+    FILE.py:NAME or module:NAME."""
     first: bool = True
     """Begin with the settings that the search space lists as its first; off begins without them."""
     trials: int = 16
@@ -369,9 +401,9 @@ class SweepConfig:
     """Most trials at once; 0 uses all resources."""
     cpus: float = 1.0
     """CPU cores of each trial, or of each slot (see `sweep.together`)."""
-    gpus: float = 0.0
+    gpus: float | Literal["auto"] = "auto"
     """GPUs of each trial, or of each slot (see `sweep.together`), fractions allowed. 0: CPU. -1: a share by the memory
-    that a trial needs, or one GPU a slot."""
+    that a trial needs, or one GPU a slot. auto: as -1 where there is a GPU, else 0."""
     together: int = 0
     """Trials on features that share a slot (one process); those of equal shape step as one batch. 0: 16 on a GPU, which
     one trial would leave mostly idle, and 1 on CPUs."""
@@ -402,7 +434,15 @@ class SweepConfig:
     seed: int = 0
     """Seed of the sampler."""
 
+    @property
+    def gpu_share(self) -> float:
+        """`sweep.gpus` as a number; auto, before it is settled which of the two it is, counts as the CPU."""
+        return 0.0 if self.gpus == "auto" else self.gpus
+
     def __post_init__(self) -> None:
+        share = self.gpu_share  # Ray gives a process a part of one GPU, or whole ones
+        whole = share == -1 or 0 <= share <= 1 or (share > 1 and share % 1 == 0)
+        _require(whole, "sweep.gpus", self.gpus, "auto, -1, 0 to 1, or a whole number")
         _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")
         _require(self.max_failures >= 0, "sweep.max_failures", self.max_failures, "0 or more")
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
@@ -448,6 +488,12 @@ class CompareConfig:
     pairs: tuple[int, ...] = (99, 199, 499)
     """Synthetic pairs N of each table. Selections of real pairs get N + 1: a learned similarity matrix counts as a
     pair."""
+    sets: int = 5
+    """Sets of each row: distillations (or selections) with start pairs, draws and an order of experts of their own, set
+    0 with those of `distill.seed`. The ± of the table is over them. With 1 no row is said to be better than another."""
+    checks: int = 8
+    """Points of each distillation's curve: val r_mean of a student after equal parts of the steps. The last quarter of
+    them against the one before says whether a row still rose. 0: no curves."""
     data: tuple[str, ...] = ()
     """YAML files, one for each data set; their settings win over all others. Empty: the data of your own settings."""
     trials: int = 12
@@ -457,8 +503,8 @@ class CompareConfig:
     """Give each tuned method a second row, at its published settings (its outer learning rates, which are those of
     pixels, are left out)."""
     choice: Literal["held-out", "published"] = "held-out"
-    """Whether anything may be chosen on the scored split: held-out, nothing is; published, the best of six checks on
-    it, with learned learning rates unscaled. Such rows are marked."""
+    """Whether anything may be chosen on the scored split: held-out, nothing is; published, each method is scored as its
+    code does, most by the best of some checks on it, with learned learning rates unscaled. Such rows are marked."""
 
     @property
     def as_published(self) -> bool:

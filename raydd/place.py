@@ -1,18 +1,21 @@
 """Where things are kept and computed: the home folder, the store, the device, the threads."""
 
 import contextlib
+import functools
 import os
+import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from raydd.config import PlaceConfig
+from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
 from raydd.plain_files import expanded, require_writable_folder
 from raydd.secrets_hidden import remember
 from raydd.store import Store
+from raydd.store.remote import PATIENCE_SECONDS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,6 +23,8 @@ _IN_HOME = {  # what raydd writes into a home
     *("store", "cache", "studies", "mlflow", "mlartifacts", "sweeps", "comparisons", "reports", "demo"),
     *("ray", "ray-runs", "board"),
 }
+_DRIVER = Path("/sys/module/nvidia/version")
+_DEVICES = Path("/dev")  # where NVIDIA's driver has a file for each GPU that this machine or container may use
 _CPU_IMAGES = 8  # through an encoder at once: more leave the cache, fewer take torch's slow convolutions
 
 
@@ -58,11 +63,16 @@ def _close_to_others(folder: Path) -> None:
             folder.chmod(0o700)
 
 
-def open_store(place: PlaceConfig) -> Store:
-    """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home."""
+def open_store(place: PlaceConfig, *, patience: float = PATIENCE_SECONDS) -> Store:
+    """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home.
+
+    Args:
+        place: where things are kept.
+        patience: seconds for which a bucket that does not answer is asked again.
+    """
     folder = make_home(place)
     root = place.store or os.environ.get("RAYDD_STORE") or folder / "store"
-    return Store(remember(str(root)), cache=folder / "cache", cache_bytes=int(place.cache_gb * 1e9))
+    return Store(remember(str(root)), cache=folder / "cache", cache_bytes=int(place.cache_gb * 1e9), patience=patience)
 
 
 def mlflow_address(place: PlaceConfig) -> str:
@@ -80,18 +90,80 @@ def device_of(place: PlaceConfig) -> str:
     """The torch device that `place.device` names; auto is a GPU where there is one.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or torch cannot compute on it.
     """
     import torch
 
     if place.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if place.device != "cpu":
+        _require_usable(place.device)
+    return place.device
+
+
+def require_one_device(config: Config) -> None:
+    """Refuse GPUs for trials that are told to compute on the CPU.
+
+    Raises:
+        ConfigError: `sweep.gpus` and `place.device` contradict each other.
+    """
+    if config.place.device == "cpu" and config.sweep.gpu_share:
+        raise ConfigError(
+            f"sweep.gpus is {config.sweep.gpus:g}, but place.device is cpu. Set place.device to auto, or sweep.gpus "
+            "to 0."
+        )
+
+
+@functools.cache  # a device that works goes on working; one that does not is asked again
+def _require_usable(device: str) -> None:
+    import torch
+
     try:
-        if float(torch.ones(1, device=place.device).sum()) != 1:
+        if float(torch.ones(1, device=device).sum()) != 1:
             raise RuntimeError("it adds wrongly")
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise ConfigError(f"place.device {place.device!r} cannot be used here. Use auto or cpu.") from error
-    return place.device
+        said = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise ConfigError(
+            f"{socket.gethostname()} cannot compute on the device {device}: {driver_and_wheel()} ({said}). {_advice()}"
+        ) from error
+
+
+def unused_gpus() -> str:
+    """What is wrong where this machine has NVIDIA GPUs that torch cannot use; empty where nothing is."""
+    import torch
+
+    if not (count := len(_gpu_files())) or torch.cuda.is_available():
+        return ""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return ""  # hidden on purpose
+    return (
+        f"torch cannot use the {count} GPU{'s' if count > 1 else ''} of this machine: {driver_and_wheel()}. {_advice()}"
+    )
+
+
+def driver_and_wheel() -> str:
+    """The versions that must fit each other for a GPU: of NVIDIA's driver, and of torch with what it was built for."""
+    import torch
+
+    driver = f"NVIDIA driver {_DRIVER.read_text().strip()}" if _DRIVER.exists() else "no NVIDIA driver"
+    kinds = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+    built = " and ".join(f"{kind} {version}" for kind, version in kinds.items() if version)
+    return f"{driver}, and torch {torch.__version__} is a wheel {'for ' + built if built else 'without CUDA'}"
+
+
+def _advice() -> str:
+    import torch
+
+    if not _DRIVER.exists():
+        return "Set place.device to auto or cpu, and sweep.gpus to auto or 0."
+    wanted = "another wheel or a newer driver" if torch.version.cuda else "a wheel with CUDA"
+    return (
+        f"Install {wanted} (https://pytorch.org/get-started/locally), or set place.device to cpu and sweep.gpus to 0."
+    )
+
+
+def _gpu_files() -> list[Path]:
+    return [file for file in _DEVICES.glob("nvidia*") if file.name.removeprefix("nvidia").isdigit()]
 
 
 def use_threads(place: PlaceConfig) -> None:

@@ -40,9 +40,16 @@ def sweep(
     address = ray_address(config.place.ray)
     prepare_environment(address)
     from raydd.terminal.console import open_console
+
+    console = console or open_console()
+    if not dry_run:
+        from raydd.preflight import require_ready
+
+        told = console
+        require_ready(config, "sweep", lambda text: told.print(text, markup=False, soft_wrap=True))
     from raydd.tuning.sweeping import run_sweep
 
-    return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console or open_console())
+    return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console)
 
 
 def enqueue(config: Config, file: Path, *, console: "Console | None" = None) -> None:

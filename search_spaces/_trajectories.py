@@ -23,19 +23,14 @@ PUBLISHED: dict[str, Any] = {**OURS, **FLICKR30K_100}
 OUR_SIMILARITY: dict[str, Any] = {**SIMILARITY, "distill.similarity_lr": 0.05}
 
 
-def suggest_trajectory(trial: Trial, *, rates: tuple[float, float] = (0.02, 1.0)) -> None:
-    """Suggest the trajectories' length and all rates.
-
-    Args:
-        trial: to suggest to.
-        rates: range of the students' start rate; a loss that is smaller by its count of entries needs larger ones.
-    """
+def suggest_trajectory(trial: Trial) -> None:
+    """Suggest the trajectories' length and all rates."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_int("distill.student_steps", 4, 16, log=True)
     trial.suggest_categorical("distill.minibatch", [0, 20])
     trial.suggest_int("distill.target_epochs", 1, 5, log=True)
     trial.suggest_int("distill.max_start_epoch", 1, 2)
-    trial.suggest_float("distill.start_rate", *rates, log=True)
+    trial.suggest_float("distill.start_rate", 0.02, 1.0, log=True)
     trial.suggest_float("distill.image_lr", 0.02, 0.5, log=True)
     trial.suggest_float("distill.text_lr", 0.02, 0.5, log=True)
     trial.suggest_float("distill.rate_lr", 0.005, 0.1, log=True)

@@ -20,7 +20,8 @@ _STORE = "--object-store-memory=80000000"
 class Nodes:
     """A head without CPUs, and nodes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *head: str) -> None:
+        """Start the head, with options of `ray start` of its own."""
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._folder = Path(f"/tmp/ray-{secrets.token_hex(4)}")  # short: Ray puts sockets below it
@@ -33,7 +34,7 @@ class Nodes:
         }
         self._log = (folder / "nodes.log").open("a")
         self._started: list[psutil.Process] = []
-        self.head = self._start(["--head", f"--port={self.port}", "--include-dashboard=false", "--num-cpus=0"])
+        self.head = self._start(["--head", f"--port={self.port}", "--include-dashboard=false", "--num-cpus=0", *head])
         wait_for(self.port, 60)
 
     def add(self, cpus: int = 1) -> psutil.Process:

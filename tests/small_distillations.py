@@ -12,6 +12,7 @@ from raydd.config import DistillConfig
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
+from raydd.distill.objectives import RealPairs
 from raydd.distill.selections.random_pairs import random_captions
 from raydd.distill.synthetic import SyntheticSet, start_of
 
@@ -28,7 +29,8 @@ def distillation(
 ) -> Distillation:
     texts = split.texts.float()
     spread = torch.stack([texts.mean(0), texts.std(0)])
-    return Distillation(start, experts, config, image, text_spread=spread, temperature=0.07)
+    real = RealPairs(split, spread_of(split).moments, spread)  # type: ignore[arg-type] - rows in memory
+    return Distillation(start, experts, config, image, text_spread=spread, temperature=0.07, real=real)
 
 
 def begun(split: Split, config: DistillConfig) -> SyntheticSet:
@@ -66,8 +68,8 @@ class TinyEncoder(nn.Module):
         return torch.tanh(pixels.flatten(1) @ self.weight.to(pixels.dtype))
 
 
-def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1) -> Distillation:
-    config = replace(BASE, images="pixels", image_lr=0.1, steps_per_encoding=every)
+def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1, **changes: Any) -> Distillation:
+    config = replace(BASE, images="pixels", image_lr=0.1, steps_per_encoding=every, **changes)
     pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     start = replace(begun(split, config), pixels=pixels)
     image = LearnedPixels(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch, spread_of(split))

@@ -86,7 +86,7 @@ def test_a_method_that_is_none_is_refused(name: str, message: str):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_s_settings_and_published_numbers_can_be_set(name: str):
-    config = load(settings={"distill.method": name, **METHODS[name].published})
+    config = load(settings={"distill.method": name, "distill.pairs": 100, **METHODS[name].published})
     flat = flatten(config)
     assert all(flat[key] == value for key, value in {**METHODS[name].settings, **METHODS[name].published}.items())
 
@@ -119,8 +119,9 @@ def test_the_defaults_are_the_default_method():
 def test_every_preset_is_a_config(name: str):
     config = load(preset=name)
     assert flatten(config).items() >= dict(PRESETS[name].settings).items()
-    if "flickr30k" in name or "coco" in name:  # a published budget, of which the similarity takes one pair
-        assert str(config.distill.pairs + 1) in name
+    if "flickr30k" in name or "coco" in name:  # a published budget, of which a learned similarity takes one pair
+        similar = config.distill.objective == "trajectory" and config.distill.similarity != "identity"
+        assert f"-{config.distill.pairs + similar}" in name
 
 
 def test_a_number_may_be_written_as_yaml_reads_it():
@@ -140,7 +141,7 @@ def test_a_number_may_be_written_as_yaml_reads_it():
         ({"distill.pairs": None}, "distill.pairs is None"),
         ({"distill.merged": "maybe"}, "distill.merged is 'maybe'"),
         ({"evaluate.baselines": ["nearest"]}, "evaluate.baselines is 'nearest'"),
-        ({"distill.method": "mine"}, "distill.method 'mine' is unknown. Known: lors, mtt-vl, repblend"),
+        ({"distill.method": "mine"}, "distill.method 'mine' is unknown. Known: covmatch, lgm, lors"),
         ({"data.root": 7}, "data.root is 7"),
         ({"sweep.rungs": [5, True]}, "sweep.rungs is true, but must be a number."),
     ],
@@ -190,3 +191,12 @@ def test_a_variable_that_is_not_set_is_named(value: str | None, monkeypatch: pyt
         load(settings={"data.root": "$PICTURES/x"})
     with pytest.raises(ConfigError, match=r"compare\.data is '\$PICTURES/x\.yaml', but the environment variable"):
         load(settings={"compare.data": ["b.yaml", "$PICTURES/x.yaml"]})
+
+
+def test_what_scripts_differ_in_stands_in_their_presets():
+    coco, mtt, lors = (load(preset=name) for name in ("repblend-coco-500", "mtt-vl-flickr30k-100", "lors-coco-200"))
+    assert (coco.distill.temperature, coco.experts.temperature, coco.features.augment) == (0.1, 0.07, "none")
+    assert mtt.distill.temperature == pytest.approx(0.376, abs=1e-3)
+    assert (mtt.students.epochs, mtt.students.batch_size, mtt.distill.loss) == (50, 64, "infonce")
+    assert (lors.distill.steps, lors.distill.merged, lors.evaluate.checks) == (2000, True, 11)
+    assert load(preset="tesla-vl-flickr30k-100-encoder").distill.loss == "wbce"

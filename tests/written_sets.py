@@ -56,6 +56,7 @@ def provenance(synthetic: SyntheticSet, settings: Config | None = None) -> Prove
         times_learned_rates=2.0,
         seconds=1.5,
         preparing_seconds=0.5,
+        cpu_seconds=1.5,
         peak_bytes=10**9,
     )
 

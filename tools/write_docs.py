@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from raydd import config as settings
 from raydd.cli import COMMANDS
@@ -163,7 +163,7 @@ def _table(values: Mapping[str, Any]) -> str:
 
 
 def _choices(kind: Any) -> str:
-    words = choices(kind)
+    words = () if float in get_args(kind) else choices(kind)  # a number or a word, as the text says
     return f" {listed(kind)} {', '.join(f'`{word}`' for word in words)}." if words else ""
 
 

@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
@@ -30,7 +30,7 @@ class _Job:
     epochs: tuple[int, ...]
 
 
-def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float = 0.0) -> None:
+def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float | Literal["auto"] = "auto") -> None:
     """Train the trajectories that the store lacks on Ray Train workers.
 
     The workers share nothing but the list of what is missing, so they form no process group.
@@ -39,9 +39,10 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
         works: of settings, each with experts of its own or of others' recipe; `place.ray` of the first one names the
             cluster, and it is told how many trajectories are there.
         workers: how many share the trajectories.
-        gpus: of each worker, fractions allowed.
+        gpus: of each worker, fractions allowed; auto is its part of those that the cluster has.
 
     Raises:
+        ConfigError: GPUs are asked for, and the cluster has none that torch can use.
         ray.train.TrainingFailedError: workers died more often than they are started again.
     """
     first = works[0]
@@ -51,20 +52,26 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     from raydd.cluster.connect import cluster
+    from raydd.cluster.gpus import share_of_worker
     from raydd.cluster.worker_settings import tune_folder
 
     for work in works:
         work.prepare()
-    if not (jobs := _missing(works, gpus)):
+    if not (missing := len(_missing(works, 0))):
         return
-    with cluster(address, home(first.config.place)), _telling(works, len(jobs), gpus):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(cluster(address, home(first.config.place)))
+        workers = min(workers, missing)
+        share = share_of_worker(first.config, gpus, workers, address)
+        jobs = _missing(works, share)
+        stack.enter_context(_telling(works, missing, share))
         DataParallelTrainer(
             train_share,
             train_loop_config={"jobs": jobs, "listings": first.opened.listings},
             scaling_config=train.ScalingConfig(
-                num_workers=min(workers, len(jobs)),
-                use_gpu=gpus > 0,
-                resources_per_worker=_resources(gpus),
+                num_workers=workers,
+                use_gpu=share > 0,
+                resources_per_worker=_resources(share),
             ),
             run_config=train.RunConfig(
                 name="experts",
@@ -76,7 +83,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
 def _missing(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
     """The trajectories that the store lacks, those of one recipe once, with the epochs that any of its works reads."""
-    from raydd.cluster.worker_settings import settled, without_passwords
+    from raydd.cluster.worker_settings import for_workers, settled
 
     recipes: dict[str, Workbench[Any]] = {}
     epochs: dict[str, set[int]] = {}
@@ -85,7 +92,7 @@ def _missing(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
         recipes.setdefault(name, work)
         epochs.setdefault(name, set()).update(work.config.distill.expert_epochs)
     return [
-        _Job(without_passwords(settled(work.config, cpus=1, gpus=gpus)), expert, tuple(sorted(epochs[name])))
+        _Job(for_workers(settled(work.config, cpus=1, gpus=gpus), gpus), expert, tuple(sorted(epochs[name])))
         for name, work in recipes.items()
         for expert in work.open_experts().missing(epochs[name])
     ]

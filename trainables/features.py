@@ -9,7 +9,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
@@ -36,22 +36,24 @@ def shared_by_workers(work: "Workbench[Any]") -> "Iterator[Workbench[Any]]":
         yield open_workbench(work.config, work.store, work.progress, Opened(check=check_on_workers))
 
 
-def make_features(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) -> None:
+def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal["auto"] = "auto") -> None:
     """Write the shards that the store lacks by a pool of actors; `raydd features` then has only to conclude.
 
     Args:
         work: of the settings; `place.ray` names the cluster. It is told how many shards are there.
         workers: actors, as far as the cluster has room for so many.
-        gpus: of each actor, fractions allowed.
+        gpus: of each actor, fractions allowed; auto is its part of those that the cluster has.
 
     Raises:
+        ConfigError: GPUs are asked for, and the cluster has none that torch can use.
         ray.exceptions.RayError: a shard cannot be made; the cause is that of the actor.
     """
     config, store = work.config, work.store
     address = ray_address(config.place.ray)
     prepare_environment(address)
     from raydd.cluster.connect import cluster
-    from raydd.cluster.worker_settings import settled, without_passwords
+    from raydd.cluster.gpus import share_of_worker
+    from raydd.cluster.worker_settings import for_workers, settled
     from raydd.data import feature_records, shards_of
     from raydd.protocols import cached
 
@@ -60,11 +62,13 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float = 0.0) ->
     missing = [shard.file for shard in shards if not records.of(shard).has(shard.file)]
     if not missing:
         return
-    config = without_passwords(settled(config, cpus=1, gpus=gpus))
     with cluster(address, home(config.place)):
+        workers = min(workers, len(missing))
+        share = share_of_worker(config, gpus, workers, address)
+        config = for_workers(settled(config, cpus=1, gpus=share), share)
         done = len(shards) - len(missing)
         work.progress("shards of features", done, len(shards))
-        for _ in _encoded(config, work.data.listing, missing, min(workers, len(missing)), gpus):
+        for _ in _encoded(config, work.data.listing, missing, workers, share):
             done += 1
             work.progress("shards of features", done, len(shards))
 

@@ -166,7 +166,7 @@ class Desk:
         sweep, seated = self._base.sweep, list(self._seated.values())
         taken = Counter(slot for slot, _ in seated)
         alike = Counter(slot for slot, own in seated if own == group and taken[slot] < sweep.together)
-        if not alike and len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpus)):
+        if not alike and len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpu_share)):
             self._slots.append(self._started(len(self._slots)))
         slot = max(range(len(self._slots)), key=lambda slot: (alike[slot], -taken[slot]))
         self._seated[errand] = slot, group
@@ -186,6 +186,6 @@ class Desk:
         # Each trial has one call that waits for its next report, and others that begin and stop it.
         kind: Any = ray.remote(Slot)
         options = kind.options(
-            num_cpus=sweep.cpus, num_gpus=sweep.gpus, max_concurrency=3 * sweep.together, max_restarts=-1
+            num_cpus=sweep.cpus, num_gpus=sweep.gpu_share, max_concurrency=3 * sweep.together, max_restarts=-1
         )
         return options.remote(self._base, f"slot {number}", *self._for_slots)

@@ -19,7 +19,7 @@ from raydd.distill.selections.herding import herd
 from raydd.distill.selections.k_center import centres
 from raydd.distill.similarity import Similarity
 from raydd.evaluate.retrieval import KS, retrieval_scores
-from raydd.evaluate.students import FIRST_SEED, TrainingPairs, score_heads, train_students
+from raydd.evaluate.students import FIRST_SEED, TrainingPairs, hits_of_heads, train_students
 
 _STUDENTS, _EPOCHS = 5, 101  # published: one epoch more than its 100
 _TESTS = 6  # of a published student: after epochs 0, 20, ..., 100
@@ -82,7 +82,7 @@ def _students(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
         "slice of test encoded": encoded_slice,
         "test ranked": lambda: published_students.recalls(matrix, owners),
         "10 epochs of 5 students": epochs,
-        "one student scored": lambda: score_heads(*heads, test),
+        "one student scored": lambda: hits_of_heads(*heads, test),
     }
     tests = _STUDENTS * _TESTS
     baseline = {

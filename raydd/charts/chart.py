@@ -38,8 +38,15 @@ def chart(id: str, title: str, summary: str, figure: go.Figure, height: int = 38
     return Chart(id, title, summary, text.replace("</", "<\\/"), height)
 
 
-def curves(id: str, title: str, lines: Mapping[str, Sequence[tuple[float, float]]], axis: str, summary: str) -> Chart:
-    """Lines over distillation steps, one a name."""
+def curves(
+    id: str,
+    title: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    axis: str,
+    summary: str,
+    across: str = "distillation step",
+) -> Chart:
+    """Lines over distillation steps, or what `across` says, one a name."""
     figure = go.Figure()
     for number, (name, points) in enumerate(lines.items()):
         figure.add_scatter(
@@ -48,7 +55,7 @@ def curves(id: str, title: str, lines: Mapping[str, Sequence[tuple[float, float]
             name=name,
             mode="lines+markers",
             line={"color": LIGHT[number % len(LIGHT)], "dash": ("solid", "dash", "dot")[number // len(LIGHT) % 3]},
-            hovertemplate=f"{name}, step %{{x}}: %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"{name}, {across} %{{x}}: %{{y:.3f}}<extra></extra>",
         )
-    figure.update_layout(xaxis_title="distillation step", yaxis_title=axis, showlegend=True, legend=LEGEND_ABOVE)
+    figure.update_layout(xaxis_title=across, yaxis_title=axis, showlegend=True, legend=LEGEND_ABOVE)
     return chart(id, title, summary, figure, 320)

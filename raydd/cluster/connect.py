@@ -161,10 +161,10 @@ def slots(cpus: float, gpus: float) -> int:
         ConfigError: not even one.
     """
     held = ray.cluster_resources()
-    if not (room := _room(held, cpus, gpus)):
+    if not (room := slots_now(cpus, gpus)):
         raise ConfigError(
             f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray holds {held.get('CPU', 0):g} CPUs and "
-            f"{held.get('GPU', 0):g} GPUs. Lower sweep.cpus or sweep.gpus."
+            f"{held.get('GPU', 0):g} GPUs{_at_most()}. Lower sweep.cpus or sweep.gpus."
         )
     return room
 
@@ -178,12 +178,25 @@ def slots_to_come(cpus: float, gpus: float) -> int:
 
 def slots_now(cpus: float, gpus: float) -> int:
     """How many trials of this size the machines that are there hold; may be none."""
-    return _room(ray.cluster_resources(), cpus, gpus)
+    return sum(_room(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
 
 
 def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
-    wanted = {"CPU": cpus, "GPU": gpus}
-    return int(min(resources.get(name, 0.0) / each for name, each in wanted.items() if each))
+    """How many trials of this size fit on a machine: a share of a GPU is part of one GPU."""
+    of_cores = int(resources.get("CPU", 0.0) / cpus)
+    if not gpus:
+        return of_cores
+    there = resources.get("GPU", 0.0)
+    return min(of_cores, int(there) * int(1 / gpus) if gpus < 1 else int(there / gpus))
+
+
+def _at_most() -> str:
+    """What the largest of several machines holds, by which a trial is bounded; empty where there is one."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return ""
+    cpus, gpus = (max(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    return f", {cpus:g} and {gpus:g} at most on one machine"
 
 
 def share_of_node(cpus: float, count: int) -> float:

@@ -32,11 +32,21 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
     )
 
 
-def without_passwords(config: Config) -> Config:
-    """The config without addresses that hold a password or a token: for Ray's workers, and for what MLflow is given.
+def for_workers(config: Config, gpus: float) -> Config:
+    """The config for Ray's workers, which open neither the study nor MLflow.
 
-    Only the driver opens the study and MLflow.
+    Args:
+        config: as `settled` gives it.
+        gpus: that Ray gives each of them; with any, `place.device` auto is the GPU, so that a worker whose GPU torch
+            cannot use fails and does not compute on the CPU.
     """
+    place = config.place
+    on_gpu = with_settings(config, {"place.device": "cuda"}) if place.device == "auto" and gpus else config
+    return without_passwords(on_gpu)
+
+
+def without_passwords(config: Config) -> Config:
+    """The config without addresses that hold a password or a token, as MLflow may be given it."""
     addresses = {"place.study": config.place.study, "place.mlflow": config.place.mlflow}
     return with_settings(config, {name: "" for name, value in addresses.items() if hide_password(value) != value})
 

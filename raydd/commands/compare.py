@@ -22,9 +22,13 @@ def main(options: Options) -> int:
     from raydd.cluster.environment import prepare_environment, ray_address
     from raydd.terminal.console import open_console
 
-    address = ray_address(options.settings.place.ray)
+    address, console = ray_address(options.settings.place.ray), open_console()
     prepare_environment(address)
+    if not options.dry_run:
+        from raydd.preflight import require_ready
+
+        require_ready(options.settings, "compare", lambda text: console.print(text, markup=False, soft_wrap=True))
     from raydd.compare.comparing import run_comparison
 
-    result = run_comparison(options.settings, address, dry_run=options.dry_run, console=open_console())
+    result = run_comparison(options.settings, address, dry_run=options.dry_run, console=console)
     return 1 if result is not None and result.failed else 0

@@ -69,7 +69,8 @@ def main(options: Options) -> int:
         work.require_enough_pairs()
         make_experts([work], workers=2)
         made = work.experts()
-    console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)
+    if config.distill.reads_experts:
+        console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)
     found = sweep(config)
     if found is None or not found.settings:
         console.print("No trial came through, so there is nothing to score.")

@@ -1,28 +1,46 @@
-"""Check whether the planned run fits on this machine, one line for each check; exit code 1 if it does not."""
+"""Check what a planned command needs, one line for each check; exit code 1 if it cannot start.
 
+`raydd doctor sweep` looks at the search space, the study's database, MLflow and the GPUs of trials as well.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 from rich.table import Table
 from rich.text import Text
 
 from raydd import cli
 from raydd.terminal.console import open_console
 
-Options = cli.Options
+
+@dataclass(frozen=True, kw_only=True)
+class Options(cli.Options):
+    """What is planned."""
+
+    plan: tyro.conf.Positional[Literal["run", "sweep", "compare"]] = field(default="run")
+    """The command that is planned: run (if left out), sweep or compare."""
+    cluster: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
+    """File of the cluster that it is to run on (cluster/gpu.yaml): compares its Ray and Python with those here."""
+
 
 _STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 
 
-def main(options: cli.Options) -> int:
+def main(options: Options) -> int:
     """Make the checks and print them."""
     from raydd.checkup import examine
     from raydd.terminal.progress import progress_on
 
     with progress_on() as progress:
-        checks = list(examine(options.settings, progress))
+        checks = list(examine(options.settings, options.plan, options.cluster, progress))
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in checks:
         table.add_row(Text(check.state, style=_STYLES[check.state]), check.name, check.text)
     console = open_console()
     console.print(table)
     lacking = [check.name for check in checks if check.state == "missing"]
-    console.print(f"The run cannot start: {', '.join(lacking)}." if lacking else "The run can start.")
+    name = {"compare": "comparison"}.get(options.plan, options.plan)
+    console.print(f"The {name} cannot start: {', '.join(lacking)}." if lacking else f"The {name} can start.")
     return 1 if lacking else 0

@@ -1,6 +1,7 @@
 """Train the expert trajectories that distillation reads; those in the store are reused."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.filesize import decimal
 
@@ -14,8 +15,8 @@ class Options(cli.Options):
 
     workers: int = 0
     """Ray Train workers to share the trajectories among; 0 trains them in this process, without Ray."""
-    gpus: float = 0.0
-    """GPUs of each worker, fractions allowed."""
+    gpus: float | Literal["auto"] = "auto"
+    """GPUs of each worker, fractions allowed. auto: its part of those that Ray sees."""
 
 
 def main(options: Options) -> int:
@@ -25,6 +26,11 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
 
     config = options.settings
+    if not config.distill.reads_experts:
+        open_console().print(
+            f"distill.objective {config.distill.objective} reads no experts: there is nothing to train."
+        )
+        return 0
     use_threads(config.place)
     store, console = open_store(config.place), open_console()
     with progress_on() as progress:

@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass
+from typing import Literal
 
 from raydd import cli
 from raydd.terminal.console import open_console
@@ -13,8 +14,8 @@ class Options(cli.Options):
 
     workers: int = 0
     """Ray workers to share the data set among; 0 encodes in this process, without Ray."""
-    gpus: float = 0.0
-    """GPUs of each worker, fractions allowed."""
+    gpus: float | Literal["auto"] = "auto"
+    """GPUs of each worker, fractions allowed. auto: its part of those that Ray sees."""
 
 
 def main(options: Options) -> int:

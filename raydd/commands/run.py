@@ -21,6 +21,7 @@ class Options(cli.Options):
 def main(options: Options) -> int:
     """Run the stages and print the scores."""
     from raydd.place import open_store, use_threads
+    from raydd.preflight import require_ready
     from raydd.protocols import open_workbench
     from raydd.stages import run
     from raydd.terminal.progress import progress_on
@@ -29,8 +30,9 @@ def main(options: Options) -> int:
     if options.json:
         require_writable(options.json, "--json")
     use_threads(config.place)
-    store = open_store(config.place)
     console = open_console()
+    require_ready(config, "run", lambda text: console.print(text, markup=False, soft_wrap=True))
+    store = open_store(config.place)
     with progress_on() as progress:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():

@@ -13,10 +13,11 @@ from rich.table import Table
 
 from raydd.cluster.claims import Claimant, open_claims, share_making
 from raydd.cluster.connect import cluster, outcomes
-from raydd.cluster.worker_settings import settled, without_passwords
-from raydd.compare.cells import Cell, Row, cell_of, is_made, is_tuned, make_row
+from raydd.cluster.gpus import wanted_gpus
+from raydd.cluster.worker_settings import for_workers, settled
+from raydd.compare.cells import Cell, MadeSet, Row, cell_of, is_made, is_tuned, make_set
 from raydd.compare.table import write_comparison
-from raydd.config import CompareConfig, Config
+from raydd.config import CompareConfig, Config, SweepConfig
 from raydd.cost.seconds import pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
@@ -29,7 +30,7 @@ from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
-from raydd.tuning.sweeping import run_sweep
+from raydd.tuning.sweeping import look_at_cards, prepare, run_sweep
 
 _NAMED = 110  # characters of a sweep's name before its mark
 RESTARTS = 2  # of a row whose process or node died
@@ -59,28 +60,31 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     Raises:
         ConfigError: a method, a data set or a setting is not in order; told before anything is computed.
     """
-    bases = _data_sets(config)
-    store = open_store(config.place)
-    planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
-    opened = Opened()
-    with progress_on(console) as progress:
-        works = [open_workbench(base, store, progress, opened) for base in bases.values()]
-        for work, name in zip(works, bases, strict=True):
-            budgets = [cell.config.distill.pairs for cell in planned if cell.data == name and cell.kind != "full"]
-            work.require_enough_pairs(max(budgets, default=1))
-        known = [work.is_prepared for work in works]
-        if not dry_run:
-            for work in works:
-                work.prepare()
+    store, opened = open_store(config.place), Opened()
+    with contextlib.ExitStack() as stack:
+        if address != "local":  # to know what GPUs it has
+            stack.enter_context(cluster(address, home(config.place)))
+        bases = _data_sets(config, address)
+        planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
+        with progress_on(console) as progress:
+            works = [open_workbench(base, store, progress, opened) for base in bases.values()]
+            for work, name in zip(works, bases, strict=True):
+                budgets = [cell.config.distill.pairs for cell in planned if cell.data == name and cell.kind != "full"]
+                work.require_enough_pairs(max(budgets, default=1))
+            known = [work.is_prepared for work in works]
+            if not dry_run:
+                stack.enter_context(cluster(address, home(config.place)))
+                for work in works:
+                    look_at_cards(work.config, address, console, dry_run=False)
+                    prepare(work, address)
 
-    def work_of(cell: Cell) -> Workbench[Any]:
-        return open_workbench(cell.config, store, silent, opened)
+        def work_of(cell: Cell) -> Workbench[Any]:
+            return open_workbench(cell.config, store, silent, opened)
 
-    console.print(_plan(config, bases, planned, work_of, store, known=all(known) or not dry_run))
-    if dry_run:
-        return None
-    folder = home(config.place) / "comparisons" / config.compare.name
-    with cluster(address, home(config.place)):
+        console.print(_plan(config, bases, planned, work_of, store, known=all(known) or not dry_run))
+        if dry_run:
+            return None
+        folder = home(config.place) / "comparisons" / config.compare.name
         cells: list[Cell] = []
         for name, base in bases.items():
             tuned = _tune(base, name, address, console, folder)
@@ -91,7 +95,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     return Comparison(rows, failed, files)
 
 
-def _data_sets(config: Config) -> dict[str, Config]:
+def _data_sets(config: Config, address: str) -> dict[str, Config]:
     """The settings of each data set under each protocol, by its name."""
     given = [with_file(config, file) for file in config.compare.data] or [config]
     bases = {}
@@ -99,8 +103,8 @@ def _data_sets(config: Config) -> dict[str, Config]:
         name, settings = base.data.name or base.data.reader, {}
         if not trial_settings(base):  # trials would cost as much as the rows themselves
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
-        placed = settled(base, cpus=base.sweep.cpus, gpus=max(0.0, base.sweep.gpus))
-        bases[name] = with_settings(placed, settings)
+        placed = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
+        bases[name] = settled(placed, cpus=base.sweep.cpus, gpus=placed.sweep.gpu_share)
     return bases
 
 
@@ -113,7 +117,7 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
                 continue
             if base.compare.trials and is_tuned(method):
                 cells.append(cell_of(base, method, data, count, TUNED, tuned.get(method, {})))
-                if base.compare.published:
+                if base.compare.published and find_method(method).published:
                     cells.append(cell_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
             else:
                 cells.append(cell_of(base, method, data, count, AS_GIVEN, {}))
@@ -159,90 +163,112 @@ def _slug(method: str) -> str:
 
 
 WorkOf = Callable[[Cell], Workbench[Any]]
+Wanted = tuple[Cell, int]  # a row and the number of one of its sets
 
 
 def _make(
     cells: Sequence[Cell], work_of: WorkOf, opened: Opened, store: Store, folder: Path, console: Console
 ) -> tuple[list[Row], dict[str, str]]:
-    """Make all rows side by side; the table is written anew after each."""
-    rows = {cell: make_row(cell, work_of(cell)) for cell in cells if is_made(cell, work_of(cell))}
+    """Make all sets of all rows side by side; the table is written anew after each."""
+    every = [(cell, number) for cell in cells for number in range(cell.sets)]
+    made: dict[Wanted, MadeSet] = {}
+    rows: dict[Cell, Row] = {}
+
+    def take(cell: Cell, number: int, found: MadeSet) -> None:
+        made[cell, number] = found
+        rows[cell] = Row.of(cell, [made[cell, own] for own in range(cell.sets) if (cell, own) in made])
+
+    for cell, number in every:
+        if is_made(cell, number, work_of(cell)):
+            take(cell, number, make_set(cell, number, work_of(cell)))
     failed: dict[str, str] = {}
-    work = {cell: _seconds(cell, work_of(cell)) for cell in cells if cell not in rows}
+    work = {wanted: _seconds(wanted[0], work_of(wanted[0])) for wanted in every if wanted not in made}
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
-    shared = {cell: dataclasses.replace(cell, config=without_passwords(cell.config)) for cell in work}
-    waiting = {_task(cell).remote(shared[cell], opened.listings, claims): cell for cell in work}
+    shared = {
+        cell: dataclasses.replace(cell, config=for_workers(cell.config, _gpus(cell.config.sweep))) for cell, _ in work
+    }
+    waiting = {
+        _task(cell).remote(shared[cell], number, opened.listings, claims): (cell, number) for cell, number in work
+    }
     with _telling(work, console) as ended:
-        for cell, row, reason in outcomes(waiting):
+        for (cell, number), found, reason in outcomes(waiting):
             if reason:
-                failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs"] = reason
-                console.print(f"{cell.name}, {cell.pairs} pairs failed: {reason}", markup=False)
+                failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs, set {number}"] = reason
+                console.print(f"{_told(cell, number)} failed: {reason}", markup=False)
             else:
-                rows[cell] = row
-            ended(cell, row)
+                take(cell, number, found)
+            ended((cell, number), found)
             write_comparison([rows[cell] for cell in cells if cell in rows], failed, folder)
     return [rows[cell] for cell in cells if cell in rows], failed
 
 
+def _told(cell: Cell, number: int) -> str:
+    """A set in words."""
+    return f"{cell.name}, {cell.pairs} pairs{f', set {number}' if cell.sets > 1 else ''}"
+
+
 def _task(cell: Cell) -> Any:
     sweep = cell.config.sweep
-    # A process of its own for each row, so that its peak of memory is its own.
-    return ray.remote(num_cpus=sweep.cpus, num_gpus=max(0.0, sweep.gpus), max_calls=1, max_retries=RESTARTS)(
-        compare_cell
-    )
+    # A process of its own for each set, so that its peak of memory is its own.
+    return ray.remote(num_cpus=sweep.cpus, num_gpus=_gpus(sweep), max_calls=1, max_retries=RESTARTS)(compare_set)
 
 
-def compare_cell(cell: Cell, listings: Listings, claims: Any) -> Row:
-    """Make one row; runs in a Ray worker. What it shares with other rows is made once.
+def _gpus(sweep: SweepConfig) -> float:
+    """GPUs of a set, whose need is not estimated: a whole one in place of a share by the memory of a trial."""
+    return abs(sweep.gpu_share)
+
+
+def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> MadeSet:
+    """Make one set of a row; runs in a Ray worker. What it shares with others is made once.
 
     Args:
-        cell: what to make.
+        cell: the row.
+        number: which of its sets.
         listings: the data sets that the driver has read.
         claims: handle of the actor of `raydd.cluster.claims`.
     """
     config = cell.config
     use_threads(config.place)
-    with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs}".strip()) as claimant:
+    with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs} set {number}".strip()) as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
         if cell.method in SELECTIONS:
             # Selections of one size or another share warm-ups: one of them makes all at a time.
             with claimant.waiting_for(f"selections of {cell.data}"):
-                for seed in range(config.evaluate.seeds):
-                    work.select(cell.method, cell.pairs, seed)
+                work.select(cell.method, cell.pairs, number)
         else:
             share_making(work, claimant)
-        return make_row(cell, work)
+        return make_set(cell, number, work)
 
 
 @contextlib.contextmanager
-def _telling(work: Mapping[Cell, float], console: Console) -> Iterator[Any]:
-    """Tell each row's end, and the time left by the work that rows were estimated to be."""
+def _telling(work: Mapping[Wanted, float], console: Console) -> Iterator[Any]:
+    """Tell each set's end, and the time left by the work that sets were estimated to be."""
     done, total = 0.0, max(1, round(sum(work.values())))
     count = 0
     with progress_on(console) as progress:
 
-        def ended(cell: Cell, row: Row | None) -> None:
+        def ended(wanted: Wanted, found: MadeSet | None) -> None:
             nonlocal done, count
-            done, count = done + work[cell], count + 1
-            progress("rows, weighed by their work", min(total, round(done)), total)
-            if row is not None:
-                mean = sum(row.seeds["r_mean"]) / len(row.seeds["r_mean"])
-                console.print(
-                    f"{cell.name}, {cell.pairs} pairs: r_mean {mean:.2f} ({count}/{len(work)})", highlight=False
-                )
+            done, count = done + work[wanted], count + 1
+            progress("sets, weighed by their work", min(total, round(done)), total)
+            if found is not None:
+                told = f"{_told(*wanted)}: r_mean {found.mean('r_mean'):.2f} ({count}/{len(work)})"
+                console.print(told, highlight=False)
 
         yield ended
 
 
 def _seconds(cell: Cell, work: Workbench[Any]) -> float:
-    """What a row may take on one core, experts that others share not counted; unknown without a cache, and on a GPU."""
+    """What one of a row's sets may take on one core, shared experts apart; unknown without a cache, and on a GPU."""
     config, widths = cell.config, work.feature_widths
-    if widths is None or config.sweep.gpus:
+    if widths is None or config.sweep.gpu_share:
         return math.nan
+    students = trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
     if cell.kind == "synthetic":
-        return trial_seconds(config, *widths) + pixel_seconds(config)
-    return trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
+        return trial_seconds(config, *widths) + pixel_seconds(config) + config.compare.checks * students
+    return students
 
 
 def _plan(
@@ -272,16 +298,20 @@ def _plan(
             )
         if compare.trials and not base.compare.trials:
             table.add_row("not tuned", f"{name}: methods run as the settings say, since a trial takes as long as a row")
-    table.add_row("students", f"{compare.choice}, {config.evaluate.seeds} seeds, {config.evaluate.split}")
+    table.add_row("sets", f"{compare.sets} of each row, full data apart")
+    table.add_row("students", f"{compare.choice}, {config.evaluate.seeds} of each set, {config.evaluate.split}")
     if known:
-        left = [cell for cell in cells if not is_made(cell, work_of(cell))]
-        seconds = sum(_seconds(cell, work_of(cell)) for cell in left)
+        every = [(cell, number) for cell in cells for number in range(cell.sets)]
+        left = [(cell, number) for cell, number in every if not is_made(cell, number, work_of(cell))]
+        seconds = sum(_seconds(cell, work_of(cell)) for cell, _ in left)
         tuning = sum(
             compare.trials * trial_seconds(cell.config, *(work_of(cell).feature_widths or (0, 0)))
             for cell in cells
             if cell.method in tuned and cell.variant == TUNED and cell.pairs == compare.pairs[0] + 1
         )
-        table.add_row("there", f"{len(cells) - len(left)} rows, settings found by earlier trials not counted")
+        table.add_row(
+            "there", f"{len(every) - len(left)} of {len(every)} sets, settings found by earlier trials not counted"
+        )
         expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
         table.add_row("time", f"{expected}, experts not counted")
     table.add_row("store", hide_password(store.root))

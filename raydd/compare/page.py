@@ -9,14 +9,18 @@ import plotly.graph_objects as go
 
 from raydd.charts.chart import LEGEND_ABOVE, LIGHT, Chart, chart, curves
 from raydd.code_version import code_version
-from raydd.compare.table import COLLAPSE, FILES
+from raydd.compare.table import COLLAPSE, CURVES, FILES
 from raydd.errors import RecordError
 from raydd.report.page import METRICS, Page, ScoreRow
 from raydd.report.sets import MEASURES
 
 Record = dict[str, Any]
 
-_COSTS = {"seconds": ("seconds", 1.0), "stored bytes": ("size of the set, kB", 1e-3)}
+_COSTS = {
+    "seconds": ("seconds", 1.0),
+    "cpu seconds": ("CPU seconds", 1.0),
+    "stored bytes": ("size of the set, kB", 1e-3),
+}
 
 
 def comparison_page(folder: Path) -> Page:
@@ -43,16 +47,17 @@ def comparison_page(folder: Path) -> Page:
             "encoders": ", ".join(sorted({f"{row['image encoder']}, {row['text encoder']}" for row in ours})),
         },
         results=[_row(row) for row in rows],
-        results_note="Percent, mean ± standard deviation over student seeds. Ours: "
+        results_note="Percent, mean ± standard deviation over sets, each the mean of its students. Ours: "
         f"{'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
         "Published rows have other encoders and selection rules; they give the order of size.",
         fronts=[drawn for cost in _COSTS if (drawn := _front(ours, cost))],
+        convergence=_convergence(folder / CURVES),
         collapse=_collapse(folder / COLLAPSE[0]),
         commands=("raydd compare --config FILE.yaml",),
         provenance={
             "page made by raydd": code_version(),
             "table": str(file),
-            "records": str(len({row["record"] for row in ours})),
+            "records": str(len({record for row in ours for record in str(row["records"] or "").split()})),
         },
     )
 
@@ -68,9 +73,16 @@ def _row(row: Record) -> ScoreRow:
     if row["made by"] != "raydd":
         scores = {metric: f"{row[metric]:.1f}" for metric in METRICS}
         return ScoreRow(row["method"], scores, "published", f"{row['made by']}, {where}, protocol {row['protocol']}")
-    scores = {metric: f"{row[metric]:.1f} ± {row[f'{metric} std']:.1f}" for metric in METRICS}
+    scores = {metric: f"{row[metric]:.1f}{_std(row, metric)}" for metric in METRICS}
     kind = "ours" if row["budget"] else "baseline"
-    return ScoreRow(_name(row), scores, kind, f"{where}, {row['split']}, {row['seeds']:.0f} seeds")
+    made = f"{row['sets']:.0f} sets of {row['students each']:.0f} students"
+    interval = f"r_mean {row['r_mean low']:.1f} to {row['r_mean high']:.1f} in 95 % of resamples"
+    return ScoreRow(_name(row), scores, kind, f"{where}, {row['split']}, {made}, {interval}")
+
+
+def _std(row: Record, metric: str) -> str:
+    std = row[f"{metric} std"]
+    return "" if std is None else f" ± {std:.1f}"
 
 
 def _front(ours: Sequence[Record], cost: str) -> Chart | None:
@@ -85,7 +97,7 @@ def _front(ours: Sequence[Record], cost: str) -> Chart | None:
         figure.add_scatter(
             x=[row[cost] * scale for row in rows],
             y=[row["r_mean"] for row in rows],
-            error_y={"array": [row["r_mean std"] for row in rows], "thickness": 1},
+            error_y={"array": [row["r_mean std"] or 0 for row in rows], "thickness": 1},
             text=[_name(row) for row in rows],
             name=f"{budget:.0f} pairs",
             mode="markers+text",
@@ -98,11 +110,27 @@ def _front(ours: Sequence[Record], cost: str) -> Chart | None:
     return chart(f"front-{cost.split()[0]}", f"r_mean against {unit}", f"The best, with {unit}: {ends}.", figure, 460)
 
 
-def _collapse(file: Path) -> Sequence[Chart]:
-    """Collapse measures over the steps, a chart a measure and a line a row."""
+def _convergence(file: Path) -> Sequence[Chart]:
+    """Val r_mean against steps and against CPU seconds, a line a row, data set and budget."""
     if not file.is_file():
         return []
-    points, drawn = _records(file), []
+    points, drawn = _means(_records(file)), []
+    for key, across in (("step", "distillation steps"), ("cpu_seconds", "CPU seconds")):
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for point in points:
+            lines.setdefault(str(point["row"]), []).append((point[key], point["r_mean"]))
+        ends = ", ".join(f"{row}: {line[-1][1]:.1f} after {line[-1][0]:.4g}" for row, line in lines.items())
+        title = f"r_mean on val against {across}"
+        words = f"At the end, {ends} {across}."
+        drawn.append(curves(f"convergence-{key.split('_')[0]}", title, lines, "r_mean, percent", words, across))
+    return drawn
+
+
+def _collapse(file: Path) -> Sequence[Chart]:
+    """Collapse measures over the steps, a chart a measure and a line a row, which is the mean of its sets."""
+    if not file.is_file():
+        return []
+    points, drawn = _means(_records(file)), []
     for name, words in MEASURES.items():
         key, lines = f"collapse/{name}", {}
         for point in points:
@@ -113,6 +141,17 @@ def _collapse(file: Path) -> Sequence[Chart]:
             ends = ", ".join(f"{row}: {line[-1][1]:.3f}" for row, line in lines.items())
             drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. At the end, {ends}."))
     return drawn
+
+
+def _means(points: Sequence[Record]) -> list[Record]:
+    """Points of the rows' sets, the mean over sets at each step; rows of several tables have those in their names."""
+    if len({(point["data"], point["pairs"]) for point in points}) > 1:
+        points = [point | {"row": f"{point['row']} ({point['data']}, {point['pairs']})"} for point in points]
+    frame = pd.DataFrame(points).drop(columns=["set"], errors="ignore").infer_objects()
+    means = (
+        pd.DataFrame(frame.groupby(["row", "step"], sort=False).mean(numeric_only=True)).reset_index().astype(object)
+    )
+    return means.where(means.notna(), None).to_dict("records")
 
 
 def _name(row: Record) -> str:

@@ -1,24 +1,29 @@
-"""The table of methods as Markdown, CSV and HTML: mean ± standard deviation, the best bold, its equals marked."""
+"""The table of methods as Markdown, CSV and HTML: mean ± deviation over sets, the best bold, its equals marked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
 from raydd.code_version import code_version
 from raydd.compare.cells import Row
+from raydd.evaluate.bootstrap import RESAMPLES
 from raydd.evaluate.published import Published, published_rows
-from raydd.evaluate.significance import LEVEL, p_values_against_best
+from raydd.evaluate.significance import LEVEL, p_values_against_best, rises
 from raydd.protocols import trains
 from raydd.terminal.text import COLUMNS
 
 FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")
-LIKE, MARK, ELSEWHERE = "≈", "†", "‡"
-_COST = ("seconds", "peak MiB", "kB")
+CURVES = "curves.csv"
+LIKE, MARK, ELSEWHERE, RISING = "≈", "†", "‡", "↗"
+_COST = ("95 %", "sets", "steps", "rise", "CPU s", "s", "peak MiB", "floats", "kB")
+
+
+_COSTS = ("steps", "seconds", "cpu_seconds", "peak_bytes", "stored_numbers", "stored_bytes")
 
 
 @dataclass(frozen=True)
@@ -46,24 +51,36 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
     paths = [folder / name for name in FILES]
     for path, content in zip(paths, contents, strict=True):
         path.write_text(content, encoding="utf-8")
-    return paths + write_collapse(rows, folder)
+    return paths + write_curves(rows, folder) + write_collapse(rows, folder)
+
+
+def write_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Val r_mean over steps and CPU seconds of every set, as CSV; nothing where no set has a curve."""
+    points = [{**_place(row), "set": made.number, **point} for row in rows for made in row.sets for point in made.curve]
+    if not points:
+        return []
+    pd.DataFrame(points).to_csv(folder / CURVES, index=False)
+    return [folder / CURVES]
+
+
+def _place(row: Row) -> dict[str, Any]:
+    return {"data": row.cell.data, "pairs": row.cell.pairs, "row": row.cell.name}
 
 
 def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Collapse measures over the steps of every synthetic set, as CSV and as a figure; nothing where there are none."""
+    """Collapse measures over the steps as CSV, and as a figure of their means over sets; nothing without such sets."""
     import plotly.express as px
 
     points = [
-        {"data": row.cell.data, "pairs": row.cell.pairs, "row": row.cell.name, **point}
-        for row in rows
-        for point in row.collapse
+        {**_place(row), "set": made.number, **point} for row in rows for made in row.sets for point in made.collapse
     ]
     if not points:
         return []
     frame, paths = pd.DataFrame(points), [folder / name for name in COLLAPSE]
     frame.to_csv(paths[0], index=False)
     frame["row"] += " (" + frame["data"] + ", " + frame["pairs"].astype(str) + ")"
-    long = frame.drop(columns=["data", "pairs"]).melt(["row", "step"], var_name="measure")
+    long = frame.drop(columns=["data", "pairs", "set"]).melt(["row", "step"], var_name="measure")
+    long = pd.DataFrame(long.groupby(["row", "step", "measure"], sort=False).mean(numeric_only=True)).reset_index()
     long["measure"] = long["measure"].str.removeprefix("collapse/").str.replace("_", " ")
     figure = px.line(long, x="step", y="value", color="row", facet_col="measure", facet_col_wrap=2, height=1000)
     figure.update_yaxes(matches=None, showticklabels=True)
@@ -98,26 +115,40 @@ def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
 
 
 def _p_values(rivals: Sequence[Row], metric: str) -> dict[str, float]:
-    return p_values_against_best({row.cell.name: row.seeds[metric] for row in rivals})
+    """Of the rows that have the best one's sets: those that failed in a row leave it with others."""
+    best = max(rivals, key=lambda row: row.mean(metric))
+    alike = [row for row in rivals if row.numbers == best.numbers]
+    return p_values_against_best({row.cell.name: row.by_set(metric) for row in alike})
 
 
 def _is_best(row: Row, rivals: Sequence[Row], metric: str) -> bool:
-    return fmean(row.seeds[metric]) == max(fmean(rival.seeds[metric]) for rival in rivals)
+    return row.mean(metric) == max(rival.mean(metric) for rival in rivals)
 
 
 def _texts(row: Row, p_values: dict[str, float | None]) -> dict[str, str]:
     def score(metric: str) -> str:
         p = p_values[metric]
         like = f" {LIKE}" if p is not None and p >= LEVEL else ""
-        return f"{fmean(row.seeds[metric]):.1f} ± {_std(row.seeds[metric]):.1f}{like}"
+        std = row.std(metric)
+        return f"{row.mean(metric):.1f}{'' if std is None else f' ± {std:.1f}'}{like}"
+
+    def cost(name: str, scale: float = 1.0) -> str:
+        value = row.cost(name)
+        return "" if value is None else f"{value * scale:.0f}"
 
     marked = row.cell.config.compare.as_published
     return {
         "trained on": f"{row.cell.name}{f' {MARK}' if marked else ''}",
         **{metric: score(metric) for metric in COLUMNS},
-        "seconds": "" if row.seconds is None else f"{row.seconds:.0f}",
-        "peak MiB": "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}",
-        "kB": f"{row.stored_bytes / 1000:.0f}",
+        "95 %": f"{row.interval[0]:.1f} to {row.interval[1]:.1f}",
+        "sets": str(len(row.sets)),
+        "steps": cost("steps"),
+        "rise": f"{fmean(row.rises):+.1f}{f' {RISING}' if rises(row.rises) else ''}" if row.rises else "",
+        "CPU s": cost("cpu_seconds"),
+        "s": cost("seconds"),
+        "peak MiB": cost("peak_bytes", 2**-20),
+        "floats": cost("stored_numbers"),
+        "kB": cost("stored_bytes", 1e-3),
     }
 
 
@@ -145,14 +176,20 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
             "image encoder": cell.config.encoders.image,
             "text encoder": cell.config.encoders.text,
             "split": cell.config.evaluate.split,
-            "seeds": len(row.seeds["r_mean"]),
+            "sets": len(row.sets),
+            "students each": len(row.sets[0].students),
         }
         for metric in COLUMNS:
-            line[metric], line[f"{metric} std"] = fmean(row.seeds[metric]), _std(row.seeds[metric])
-        line["r_mean by seed"] = " ".join(f"{value:.4f}" for value in row.seeds["r_mean"])
+            line[metric], line[f"{metric} std"] = row.mean(metric), row.std(metric)
+        line["r_mean low"], line["r_mean high"] = row.interval
+        line["r_mean by set"] = " ".join(f"{value:.4f}" for value in row.by_set("r_mean"))
+        line["r_mean by student"] = " | ".join(
+            " ".join(f"{student['r_mean']:.4f}" for student in made.students) for made in row.sets
+        )
         line["p against best r_mean"] = p_values.get(cell.name)
-        line |= {"seconds": row.seconds, "peak bytes": row.peak_bytes, "stored bytes": row.stored_bytes}
-        line["record"] = row.record
+        line |= {name.replace("_", " "): row.cost(name) for name in _COSTS}
+        line["rise by set"], line["still rose"] = " ".join(f"{value:.4f}" for value in row.rises), rises(row.rises)
+        line["records"] = " ".join(made.record for made in row.sets)
         lines.append(line)
         lines += [
             {
@@ -172,19 +209,26 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _notes(rows: Sequence[Row]) -> list[str]:
     splits = {row.cell.config.evaluate.split for row in rows}
-    seeds = {len(row.seeds["r_mean"]) for row in rows}
+    students = {len(made.students) for row in rows for made in row.sets}
     notes = [
-        f"Percent on {' and '.join(sorted(splits))}, mean ± standard deviation of "
-        f"{' or '.join(map(str, sorted(seeds)))} student seeds; bold is the best of its column.",
-        f"{LIKE}: not significantly below the best (paired t-test over seeds, Holm's correction, p ≥ {LEVEL}).",
-        "seconds: of the distillation or the choice, features, experts and warm-up not counted; peak MiB: of the "
-        "process meanwhile; kB: what a student trains on.",
+        f"Percent on {' and '.join(sorted(splits))}: mean ± standard deviation over the sets of a row, each set the "
+        f"mean of its {' or '.join(map(str, sorted(students)))} students; no ± where there is one set. Bold: the best "
+        "of its column.",
+        f"95 %: interval of r_mean, by a bootstrap of {RESAMPLES} resamples over sets, students and images of the "
+        "split; with one set it lacks what another set would change.",
+        f"{LIKE}: not significantly below the best (t-test over sets, paired by their seed, Holm's correction, p ≥ "
+        f"{LEVEL}); rows of one set are not tested.",
+        f"rise: val r_mean of the last quarter of a distillation's checks less that of the quarter before, mean over "
+        f"sets; {RISING}: above 0 (one-sided t-test over sets, p < {LEVEL}), so more steps may give more. A cosine "
+        "schedule ends flat whatever the number of steps.",
+        "steps, CPU s, s: means of a set's distillation or choice, features, experts and warm-up not counted; peak "
+        "MiB: of the process meanwhile; floats (a pixel's channel is one) and kB: what a student trains on.",
         f"{ELSEWHERE} published with other encoders, and by other protocols where it says so: for orientation, "
         "not to compare.",
     ]
     notes.append(f"Table written by raydd {code_version()}.")
     if any(row.cell.config.compare.as_published for row in rows):
-        notes.append(f"{MARK} chosen as published: the best of six checks on the scored split itself.")
+        notes.append(f"{MARK} chosen as its code does: most by the best of 6 or 11 checks on the scored split itself.")
     return notes
 
 
@@ -216,7 +260,3 @@ def _html(tables: Sequence[_Table], notes: Sequence[str]) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>'
         f'<body style="font-family: sans-serif">{body}<ul>{items}</ul></body></html>\n'
     )
-
-
-def _std(values: Sequence[float]) -> float:
-    return stdev(values) if len(values) > 1 else 0.0

@@ -18,6 +18,7 @@ from raydd.place import images_at_once, one_thread
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
 _STEP = 68  # of a distillation step, per T B D^2: both heads forward, backward, and backward again
+_SEEN, _LEARNED, _TWICE = 2, 6, 18  # per row and parameter: forward; and backward; and backward again
 _STUDENT = 9  # of a student's epoch, per pair and parameter
 _FITS = 4  # students that find the multiple of the learned rates at the end
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
@@ -33,12 +34,26 @@ def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
     """
     width, distill = config.experts.width or image_width, config.distill
     parameters = parameters_of(config, image_width, text_width)
-    steps = distill.steps * _STEP * distill.student_steps * distill.minibatch_size * width**2
+    steps = distill.steps * _step_operations(config, image_width, text_width)
     fits = _FITS if distill.fit_rates else 0
     at_rungs = len(config.sweep.rungs) * config.sweep.rung_students * RUNG_EPOCHS
     epochs = (TRIAL_SEEDS + fits) * config.students.epochs + at_rungs
     students = epochs * _STUDENT * distill.pairs * parameters
     return (steps + students) / core_speed(width, distill.minibatch_size)
+
+
+def _step_operations(config: Config, image_width: int, text_width: int) -> float:
+    """Operations of a distillation step, by what it lowers."""
+    distill, width = config.distill, config.experts.width or image_width
+    real, pairs = distill.real_minibatch, distill.pairs
+    parameters = parameters_of(config, image_width, text_width)
+    return {
+        "trajectory": _STEP * distill.student_steps * distill.minibatch_size * width**2,
+        "covariance": _LEARNED * pairs * image_width * text_width,
+        "ridge": _LEARNED * (real + pairs) * pairs * (image_width + text_width),
+        "distribution": (_SEEN * real + _LEARNED * pairs) * parameters,
+        "gradient": (_LEARNED * real + _TWICE * pairs) * parameters,
+    }[distill.objective]
 
 
 def expert_seconds(config: Config, image_width: int, text_width: int, captions: int) -> float:

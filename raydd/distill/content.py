@@ -14,6 +14,7 @@ from raydd.outside import source_identity, without_folder
 # The value at which a setting is left out of the name. These numbers never change, whatever the defaults of
 # `raydd.config` become: a new setting enters with the value that means what was done before there was one.
 _NEUTRAL: Mapping[str, Any] = {
+    "objective": "trajectory",
     "start": "random",
     "minibatch_order": "permutations",
     "blend": "none",
@@ -21,11 +22,16 @@ _NEUTRAL: Mapping[str, Any] = {
     "blend_beta": 1.0,
     "similarity": "identity",
     "loss": "infonce",
+    "student_temperature": 0.0,
     "matched": "both-heads",
     "merged": False,
     "gradient": "exact",
     "optimizer": "adam",
     "momentum": 0.5,
+    "covariance_scale": 1.0,
+    "mean_weight": 0.1,
+    "ridge_strength": 3.0,
+    "real_minibatch": 256,
     "range_pull": 0.0,
     "all_experts_at": 0,
     "fit_rates": True,
@@ -34,12 +40,23 @@ _NEUTRAL: Mapping[str, Any] = {
     "seed": 0,
 }
 # Names that settings had when the first records were named by them. A record's name keeps them for good.
-_FIRST_NAMES: Mapping[str, str] = {"images": "space"}
+# `temperature` is that of experts there.
+_FIRST_NAMES: Mapping[str, str] = {"images": "space", "temperature": "student_temperature"}
 _ALWAYS = (
-    *("pairs", "images", "start", "steps", "student_steps", "minibatch_order", "max_start_epoch", "target_epochs"),
-    *("blend", "similarity", "loss", "matched", "gradient", "optimizer", "momentum", "schedule", "fit_rates", "seed"),
-    *("image_lr", "text_lr", "rate_lr", "start_rate", "all_experts_at"),
+    *("objective", "pairs", "images", "start", "steps", "similarity", "loss", "temperature", "optimizer", "momentum"),
+    *("schedule", "fit_rates", "seed", "image_lr", "text_lr", "start_rate"),
 )
+_OBJECTIVES: Mapping[str, tuple[str, ...]] = {
+    "trajectory": (
+        *("student_steps", "minibatch", "minibatch_order", "max_start_epoch", "target_epochs"),
+        *("blend", "matched", "gradient", "rate_lr", "all_experts_at"),
+    ),
+    "covariance": ("covariance_scale", "mean_weight"),
+    "ridge": ("ridge_strength", "real_minibatch", "rate_lr"),
+    "distribution": ("target_epochs", "real_minibatch"),
+    "gradient": ("real_minibatch", "rate_lr"),
+}
+_LEARNS_SIMILARITY = ("trajectory", "ridge", "gradient")
 _BLENDED: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "beta": ("blend_sides", "blend_beta"),
@@ -48,8 +65,8 @@ _BLENDED: Mapping[str, tuple[str, ...]] = {
 }
 _SIMILAR: Mapping[str, tuple[str, ...]] = {
     "identity": (),
-    "full": ("similarity_lr",),
-    "low-rank": ("similarity_lr", "rank", "alpha"),
+    "full": (),
+    "low-rank": ("rank", "alpha"),
 }
 
 
@@ -66,11 +83,15 @@ def distillation_content(distill: DistillConfig, of_image: Collection[str]) -> d
         distill: all settings of a distillation.
         of_image: names of those that its image variable alone reads, see `Workbench.image_settings`.
     """
-    read = [*_ALWAYS, *_BLENDED[distill.blend], *_SIMILAR[distill.similarity], *of_image]
-    if distill.matched == "both-heads":
-        read.append("merged")  # one network alone is its own sum
-    content = {_FIRST_NAMES.get(name, name): getattr(distill, name) for name in read} | {
-        "minibatch": distill.minibatch_size
-    }
+    read = {*_ALWAYS, *_OBJECTIVES[distill.objective], *_SIMILAR[distill.similarity], *of_image}
+    if "blend" in read:
+        read |= {*_BLENDED[distill.blend]}
+    if "matched" in read and distill.matched == "both-heads":
+        read.add("merged")  # one network alone is its own sum
+    if distill.objective in _LEARNS_SIMILARITY and distill.similarity != "identity":
+        read.add("similarity_lr")
+    content = {_FIRST_NAMES.get(name, name): getattr(distill, name) for name in sorted(read)}
     content |= named_loss(distill.loss)
+    if "minibatch" in read:
+        content["minibatch"] = distill.minibatch_size
     return {name: value for name, value in content.items() if name not in _NEUTRAL or _NEUTRAL[name] != value}

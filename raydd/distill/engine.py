@@ -1,11 +1,13 @@
-"""The distillation loop: learn synthetic pairs on which a student trains as experts do on all real pairs.
+"""The distillation loop: learn synthetic pairs on which students train as they would on all real pairs.
 
-A distillation step (RepBlend's; the other methods are switches of it):
+A distillation step of trajectory matching (RepBlend's; methods of the same objective are switches of it):
 1. draw an expert, a start epoch, and the student's minibatches and blends;
 2. train a student from the expert's start snapshot for T steps on the synthetic pairs, and take the gradient of the
    matching loss: how far the student ends from the expert's later snapshot;
 3. move the synthetic pairs, their similarity matrix, the students' learning rates and the loss's own parameters down
    that gradient.
+
+Other objectives (`raydd.distill.objectives`) put another loss in the place of 1 and 2.
 
 Letters: N synthetic pairs, d and e the widths of the image and the text encoder.
 """
@@ -21,18 +23,17 @@ from torch import Tensor
 
 from raydd.config import DistillConfig
 from raydd.distill.block_adam import BlockAdam
-from raydd.distill.draws import StepDraws, draw_step
 from raydd.distill.image_variables import DistillationStep, ImageVariable
 from raydd.distill.losses import find_loss
-from raydd.distill.matching import LearnedPairs, Matching, StudentRun
+from raydd.distill.matching import LearnedPairs, Matching
+from raydd.distill.objectives import OBJECTIVES, Ground, RealPairs
+from raydd.distill.objectives.trajectory import DIVERGED
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import State, Trajectories
 from raydd.errors import NonFiniteError, RecordError
 
-DIVERGED = 1e3  # the matching loss is about 1 a head at the start; so far above, a run does not recover
 SQUARE_DECAY = 0.999  # of Adam's second moments
 SMALLEST_RATE = 1e-4  # keeps a student's learned learning rate positive under plain SGD
-MATCHED = {"both-heads": ("image", "text"), "text-head": ("text",)}
 
 
 class Distillation:
@@ -47,26 +48,29 @@ class Distillation:
         *,
         text_spread: Float[Tensor, "2 e"],
         temperature: float,
+        real: RealPairs | None = None,
         device: str = "cpu",
     ) -> None:
         """Initialise the learned variables from the start set.
 
         Args:
             start: real pairs to start from, or a synthetic set to go on from.
-            experts: the trajectories to match, of what the image variable's students train.
+            experts: the trajectories to match, of what the image variable's students train; other objectives may
+                read none of them.
             config: the distillation's settings.
             image: what is learned of the images.
             text_spread: mean and standard deviation of each dimension of the real text features; the deviation is the
                 unit of the learned ones under Adam.
             temperature: tau of the students.
+            real: features of the real training pairs, which all objectives but trajectory matching read.
             device: where to compute.
 
         Raises:
             RecordError: pixels are to be learned, and the start set has none.
-            ConfigError: `config.loss` is a user's own and fails.
+            ConfigError: `config.loss` is a user's own and fails, or the objective lacks real pairs.
         """
         self.config, self.device, self.done = config, device, 0
-        self.start, self.temperature, self._text_spread = start, temperature, text_spread
+        self.start, self.temperature = start, temperature
         self.experts: Trajectories[Any] = experts
         self.image: ImageVariable[Any] = image
         self._adam = config.optimizer == "adam"
@@ -75,6 +79,9 @@ class Distillation:
         self.units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
         self.range, self.pull = begun.range.to(device) / self.units["image"], begun.pull
         self.loss = find_loss(config.loss)
+        noise = None if image.noise is None else (image.noise, text_spread)
+        ground = Ground(config, temperature, self.loss, self.experts, image.gradient, noise, real, device)
+        self.objective = OBJECTIVES[config.objective](ground)
         learned = start.loss_parameters if start.loss == config.loss else {}
         rates = torch.tensor([start.rate_image, start.rate_text])
         variables = {
@@ -83,6 +90,7 @@ class Distillation:
             "rates": rates.log() if self._adam else rates,
             **{f"similarity.{name}": factor for name, factor in start.similarity.factors.items()},
             **{f"loss.{name}": value for name, value in self.loss.tensors(learned, rates).items()},
+            **{f"objective.{name}": value for name, value in self.objective.learned.items()},
         }
         self.variables = {name: value.float().to(device).clone() for name, value in variables.items()}
         for name, variable in self.variables.items():
@@ -108,7 +116,7 @@ class Distillation:
         matching = self.image.matching(drawn, self._pairs())
         gradients = self._at_variables(matching.gradients)
         metrics = self._metrics(matching, gradients)
-        require_finite(self.done, metrics)
+        require_finite(self.done, metrics, self.objective.diverged)
         self._move(gradients)
         return metrics
 
@@ -168,35 +176,17 @@ class Distillation:
         self.done = int(state["done"])
         self.image.resume(state, self.device)
 
-    def _drawn(self) -> DistillationStep[Any]:
+    def _drawn(self) -> DistillationStep:
         """What the next step draws."""
-        config, draws = self.config, self.draws(self.done)
-        run = StudentRun(
-            draws.plan.to(self.device),
-            self.loss,
-            self.temperature,
-            exact=config.gradient == "exact",
-            matched=MATCHED[config.matched],
-            merged=config.merged,
-        )
-        return DistillationStep(
-            run,
-            start=self.experts.snapshot(draws.expert, draws.start_epoch),
-            target=self.experts.snapshot(draws.expert, draws.start_epoch + config.target_epochs),
-            last_of_encoding=(self.done + 1) % config.steps_per_encoding == 0 or self.done + 1 == config.steps,
-            used=self._used,
-        )
-
-    def draws(self, step: int) -> StepDraws:
-        """What a step draws."""
-        noise = None if self.image.noise is None else (self.image.noise, self._text_spread)
-        return draw_step(self.config, step, self.experts.count, noise)
+        config, next_one = self.config, self.done + 1
+        last_of_encoding = next_one % config.steps_per_encoding == 0 or next_one == config.steps
+        return DistillationStep(self.objective.lower(self.done), last_of_encoding, self._used)
 
     def _used(self) -> Int[Tensor, "U"]:
         """The pairs that the distillation steps of this encoding use."""
         first = self.done - self.done % self.config.steps_per_encoding
         steps = range(first, first + self.config.steps_per_encoding)
-        return torch.cat([self.draws(step).plan.minibatches.flatten() for step in steps]).unique()
+        return torch.cat([self.objective.used(step) for step in steps]).unique()
 
     def _pairs(self) -> LearnedPairs:
         """The synthetic pairs as they stand: leaves, of which the learned ones ask for a gradient."""
@@ -223,18 +213,18 @@ class Distillation:
         """What a step reports: losses, gradients' norms and the students' learning rates."""
         norms = {name: float(gradient.norm()) for name, gradient in gradients.items()} | matching.norms
         rate_image, rate_text = self._rates().tolist()
+        ends = (("first", 0), ("last", -1)) if matching.student_losses else ()
         return {
             "loss": matching.loss,
             **matching.fractions,
-            "student_loss/first": matching.student_losses[0],
-            "student_loss/last": matching.student_losses[-1],
+            **{f"student_loss/{end}": matching.student_losses[at] for end, at in ends},
             **{f"gradient/{name}": norms[name] for name in self.variables if name in norms},
             "rate/image": rate_image,
             "rate/text": rate_text,
             **{
-                name.replace("loss.", "loss_parameter/"): float(value.detach())
+                name.replace("loss.", "loss_parameter/").replace("objective.", "objective/"): float(value.detach())
                 for name, value in self.variables.items()
-                if name.startswith("loss.")
+                if name.startswith(("loss.", "objective."))
             },
         }
 
@@ -268,6 +258,7 @@ class Distillation:
             "similarity": config.similarity_lr,
             "rates": config.rate_lr,
             "loss": config.rate_lr,
+            "objective": config.rate_lr,
         }[name.partition(".")[0]]
 
 
@@ -288,8 +279,8 @@ class DistillPoint:
     """Metrics of the points before an interruption, each with its `step`; on the first point after it."""
 
 
-def require_finite(step: int, metrics: Mapping[str, float]) -> None:
-    """Check what a step reports.
+def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERGED) -> None:
+    """Check what a step reports; a loss above `most` has diverged.
 
     Raises:
         NonFiniteError: a number is NaN or infinite, or the loss diverged.
@@ -299,7 +290,7 @@ def require_finite(step: int, metrics: Mapping[str, float]) -> None:
             raise NonFiniteError(
                 f"Step {step}: {name} is {value}. Lower the learning rates of distill, or distill.start_rate."
             )
-    if metrics["loss"] > DIVERGED:
+    if metrics["loss"] > most:
         raise NonFiniteError(
             f"Step {step}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate."
         )

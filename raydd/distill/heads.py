@@ -41,6 +41,11 @@ class Head(NamedTuple):
         return cls(*(part.reshape(*flat.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
+def on(head: Head, like: str | Tensor) -> Head:
+    """The head on a device, or in a tensor's precision and on its device."""
+    return Head(*(part.to(like) for part in head))
+
+
 def head_size(width_in: int, width: int) -> int:
     """Number of parameters P of a head."""
     return width * width_in + width * width + 4 * width

@@ -22,6 +22,7 @@ from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.experts import Heads
 from raydd.distill.matching import LearnedPairs, Matching, StudentRun, heads_gradient
+from raydd.distill.objectives.objective import Lower
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import State
 from raydd.errors import RecordError
@@ -57,14 +58,11 @@ class ImageStart:
 
 
 @dataclass(frozen=True)
-class DistillationStep(Generic[State]):
+class DistillationStep:
     """What a distillation step has drawn."""
 
-    run: StudentRun
-    start: State
-    """The expert's snapshot that the student starts from."""
-    target: State
-    """The expert's later snapshot."""
+    lower: Lower
+    """The objective's loss and its gradients at the pairs."""
     last_of_encoding: bool
     """Whether learned pixels move after this step (`distill.steps_per_encoding`)."""
     used: Callable[[], Int[Tensor, "U"]]
@@ -91,8 +89,16 @@ class ImageVariable(ABC, Generic[State]):
         """
 
     @abstractmethod
-    def matching(self, step: DistillationStep[State], pairs: LearnedPairs) -> Matching:
-        """The step's matching loss and its gradient at the pairs, `pairs.images` being the value of this variable.
+    def gradient(self, run: StudentRun, start: State, target: State, pairs: LearnedPairs) -> Matching:
+        """The matching loss and its gradient of the students that see these images.
+
+        Raises:
+            NonFiniteError: the expert did not move between start and target.
+        """
+
+    @abstractmethod
+    def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
+        """The step's loss and its gradient at the pairs, `pairs.images` being the value of this variable.
 
         Raises:
             NonFiniteError: the expert did not move between start and target.
@@ -129,9 +135,13 @@ class LearnedFeatures(ImageVariable[Heads]):
         unit = deviation if config.optimizer == "adam" else torch.ones_like(deviation)
         return ImageStart(start.image_features, unit, self._spread.range, config.range_pull)
 
-    def matching(self, step: DistillationStep[Heads], pairs: LearnedPairs) -> Matching:
-        """The gradient of students that train heads."""
-        return heads_gradient(step.run, step.start, step.target, pairs)
+    def gradient(self, run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
+        """Of students that train heads."""
+        return heads_gradient(run, start, target, pairs)
+
+    def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
+        """The gradient at the features."""
+        return step.lower(pairs)
 
     def finished(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
         """No pixels, and the features."""
@@ -163,13 +173,17 @@ class LearnedPixels(ImageVariable[Heads]):
         """The start's pixels in units of the encoder's own deviation, as published."""
         return _pixels_of(start, self._unit)
 
-    def matching(self, step: DistillationStep[Heads], pairs: LearnedPairs) -> Matching:
-        """The gradient of students that train heads; at the pixels only before they move."""
+    def gradient(self, run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
+        """Of students that train heads on the pixels' features."""
+        return heads_gradient(run, start, target, pairs)
+
+    def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
+        """The gradient at the pixels' features; at the pixels only before they move."""
         if self._encoded is None:
             self._encoded = EncodedPixels(self._encode, pairs.images, self._batch, step.used())
         encoded, learned = self._encoded, pairs.images.requires_grad
         features = encoded.features if learned else encoded.features.detach()
-        found = heads_gradient(step.run, step.start, step.target, replace(pairs, images=features))
+        found = step.lower(replace(pairs, images=features))
         at_features = found.gradients.pop("image", None)
         if at_features is not None:
             self._owed = at_features if self._owed is None else self._owed + at_features
@@ -209,10 +223,13 @@ class TrainedPixels(ImageVariable[Networks]):
         """The start's pixels in units of the encoder's own deviation, as published."""
         return _pixels_of(start, self._unit)
 
-    def matching(self, step: DistillationStep[Networks], pairs: LearnedPairs) -> Matching:
-        """The gradient of students that train the image encoder and the text head."""
-        start, target = step.start.to(pairs.device), step.target.to(pairs.device)
-        return matching_gradient(self._encoder, step.run, start, target, pairs)
+    def gradient(self, run: StudentRun, start: Networks, target: Networks, pairs: LearnedPairs) -> Matching:
+        """Of students that train the image encoder and the text head."""
+        return matching_gradient(self._encoder, run, start.to(pairs.device), target.to(pairs.device), pairs)
+
+    def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
+        """The gradient at the pixels."""
+        return step.lower(pairs)
 
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """The pixels, and the features of their 8-bit numbers under the pretrained encoder."""

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.experts import Heads
-from raydd.distill.heads import Head
+from raydd.distill.heads import on
 from raydd.distill.losses import Loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
@@ -35,6 +35,8 @@ class LearnedPairs:
     """The student's learning rates η: of the image side and of the text head."""
     loss: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     """The loss's own parameters by name."""
+    objective: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """What the objective learns of its own, by name."""
 
     @property
     def device(self) -> str:
@@ -49,18 +51,22 @@ class LearnedPairs:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What gradients are taken at: `image`, `text`, `rates`, `similarity.FACTOR` of each factor, and `loss.NAME` of
-        each parameter of the loss."""
+        """What gradients are taken at: `image`, `text`, `rates`, `similarity.FACTOR` of each factor, `loss.NAME` and
+        `objective.NAME` of each parameter of the loss and of the objective."""
         factors = {f"similarity.{name}": factor for name, factor in self.similarity.factors.items()}
         parameters = {f"loss.{name}": value for name, value in self.loss.items()}
-        return {"image": self.images, "text": self.texts, "rates": self.rates, **factors, **parameters}
+        own = {f"objective.{name}": value for name, value in self.objective.items()}
+        return {"image": self.images, "text": self.texts, "rates": self.rates, **factors, **parameters, **own}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], similarity: Similarity) -> Self:
         """The pairs of these `tensors`, their similarity of the same kind as the one given."""
         factors = {name: tensors[f"similarity.{name}"] for name in similarity.factors}
-        loss = {name.removeprefix("loss."): value for name, value in tensors.items() if name.startswith("loss.")}
-        return cls(tensors["image"], tensors["text"], similarity.with_factors(factors), tensors["rates"], loss)
+        loss, own = (
+            {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
+            for kind in ("loss.", "objective.")
+        )
+        return cls(tensors["image"], tensors["text"], similarity.with_factors(factors), tensors["rates"], loss, own)
 
 
 @dataclass(frozen=True)
@@ -86,17 +92,23 @@ class StudentRun:
 
 @dataclass(frozen=True)
 class Matching:
-    """A distillation step's matching loss and its gradient."""
+    """A distillation step's loss and its gradient."""
 
     loss: float
     fractions: dict[str, float]
-    """Each matched side's own part of the loss, as `loss/image` and `loss/text`."""
+    """Parts of the loss: each matched side's own, as `loss/image` and `loss/text`, or what another objective has."""
     student_losses: list[float]
-    """The student's loss before each of its steps."""
+    """The student's loss before each of its steps; empty where no student is trained."""
     gradients: dict[str, Tensor]
     """By the names of `LearnedPairs.tensors`; those without a gradient are left out."""
     norms: dict[str, float] = field(default_factory=dict)
     """Norms to report in place of the gradients' own: see `LearnedPixels`."""
+
+    @classmethod
+    def of(cls, loss: Float[Tensor, ""], pairs: LearnedPairs, parts: Mapping[str, Tensor]) -> Self:
+        """A loss without students and its gradient at each tensor of the pairs that requires one."""
+        fractions = {f"loss/{name}": float(part.detach()) for name, part in parts.items()}
+        return cls(float(loss.detach()), fractions, [], gradients_of(loss, pairs))
 
 
 class Trained(Protocol):
@@ -164,7 +176,7 @@ def heads_gradient(run: StudentRun, start: Heads, target: Heads, pairs: LearnedP
     Raises:
         NonFiniteError: start and target are equal.
     """
-    image_start, text_start, image_target, text_target = (_on(head, pairs.device) for head in (*start, *target))
+    image_start, text_start, image_target, text_target = (on(head, pairs.device) for head in (*start, *target))
     image_rows = BlendedRows.of_plan(run.plan, "image", pairs.images)
     text_rows = BlendedRows.of_plan(run.plan, "text", pairs.texts)
     image = WalkingHead(image_start, image_rows, pairs.rates[0], through_steps=run.exact)
@@ -173,11 +185,12 @@ def heads_gradient(run: StudentRun, start: Heads, target: Heads, pairs: LearnedP
     losses = walk(image, text, targets, partial(run.loss, parameters=pairs.loss), run.temperature)
     students, targets = {"image": image, "text": text}, {"image": image_target, "text": text_target}
     loss, fractions = matching_loss({side: students[side] for side in run.matched}, targets, merged=run.merged)
+    student_losses = [float(value.detach()) for value in losses]
+    return Matching(float(loss.detach()), fractions, student_losses, gradients_of(loss, pairs))
+
+
+def gradients_of(loss: Float[Tensor, ""], pairs: LearnedPairs) -> dict[str, Tensor]:
+    """A loss's gradient at each tensor of the pairs that requires one and that the loss depends on."""
     at = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}
     found = torch.autograd.grad(loss, list(at.values()), allow_unused=True)
-    gradients = {name: gradient for name, gradient in zip(at, found, strict=True) if gradient is not None}
-    return Matching(float(loss.detach()), fractions, [float(value.detach()) for value in losses], gradients)
-
-
-def _on(head: Head, device: str) -> Head:
-    return Head(*(part.to(device) for part in head))
+    return {name: gradient for name, gradient in zip(at, found, strict=True) if gradient is not None}

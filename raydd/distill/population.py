@@ -20,6 +20,7 @@ from raydd.distill.engine import Distillation, require_finite
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
 from raydd.distill.legs import Leg, Legs
+from raydd.distill.objectives.trajectory import TrajectoryMatching
 from raydd.distill.stack import Stack
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, NonFiniteError, RayddError
@@ -78,8 +79,10 @@ class Population:
         """Put a distillation, at its start or on its way, into a free slot; gives the slot's number.
 
         Raises:
-            ConfigError: it does not learn features, or has another shape than those that are here.
+            ConfigError: it does not match trajectories, does not learn features, or has another shape than those that
+                are here.
         """
+        objective = _trajectories(distillation)
         if not isinstance(distillation.image, LearnedFeatures):
             raise ConfigError(
                 "A population learns features, and distill.images is "
@@ -92,7 +95,7 @@ class Population:
         self._slots[slot], self._news[slot] = distillation, News()
         config = distillation.config
         with suppress(RayddError):  # the step that needs such a snapshot says what is wrong with it
-            self._legs.keep(distillation.experts, range(config.max_start_epoch), config.target_epochs)
+            self._legs.keep(objective.experts, range(config.max_start_epoch), config.target_epochs)
         return slot
 
     def stop(self, slot: int) -> Distillation:
@@ -149,7 +152,7 @@ class Population:
         found = {}
         for slot in self.stepping:
             own = self._slots[slot]
-            draws = own.draws(own.done)
+            draws = _trajectories(own).draws(own.done)
             begin = draws.start_epoch
             try:
                 leg = self._legs.get(own.experts, draws.expert, begin, begin + own.config.target_epochs)
@@ -173,6 +176,20 @@ class Population:
                     news.error, own.done = error, step
                     break
                 news.steps.append(metrics)
+
+
+def _trajectories(distillation: Distillation) -> TrajectoryMatching:
+    """What a distillation lowers.
+
+    Raises:
+        ConfigError: it is no matching of trajectories.
+    """
+    if not isinstance(distillation.objective, TrajectoryMatching):
+        raise ConfigError(
+            f"distill.objective {distillation.config.objective} does not step side by side with others. Set "
+            "sweep.together to 1."
+        )
+    return distillation.objective
 
 
 def _require_alike(one: Distillation, other: Distillation) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from raydd.distill.block_adam import AdamMoments
 from raydd.distill.draws import StepDraws
-from raydd.distill.engine import DIVERGED, MATCHED, SMALLEST_RATE, SQUARE_DECAY, Distillation
+from raydd.distill.engine import SMALLEST_RATE, SQUARE_DECAY, Distillation
 from raydd.distill.legs import Leg
+from raydd.distill.objectives.trajectory import DIVERGED, MATCHED
 from raydd.distill.side_by_side import Matchings, Plans, StudentsRun, matchings
 
 

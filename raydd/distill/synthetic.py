@@ -47,9 +47,17 @@ class SyntheticSet:
     def stored_bytes(self) -> int:
         """Size of what a student needs: pixels or else image features, text features, similarity, two learning
         rates, the loss's parameters."""
+        return sum(part.numel() * part.element_size() for part in self._stored) + 16 + 8 * len(self.loss_parameters)
+
+    @property
+    def stored_numbers(self) -> int:
+        """How many numbers `stored_bytes` are, a pixel's channel counted as one."""
+        return sum(part.numel() for part in self._stored) + 2 + len(self.loss_parameters)
+
+    @property
+    def _stored(self) -> list[Tensor]:
         images = self.image_features if self.pixels is None else self.pixels
-        parts = [images, self.text_features, *self.similarity.factors.values()]
-        return sum(part.numel() * part.element_size() for part in parts) + 16 + 8 * len(self.loss_parameters)
+        return [images, self.text_features, *self.similarity.factors.values()]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named tensors, for safetensors."""

@@ -17,7 +17,7 @@ from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sp
 from raydd.distill.losses import find_loss
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
-from raydd.evaluate.retrieval import retrieval_scores
+from raydd.evaluate.retrieval import retrieval_hits
 from raydd.evaluate.students import FIRST_SEED, rate_factors
 
 
@@ -87,7 +87,7 @@ def train_student(
     return Networks(*({name: weight.detach() for name, weight in side.items()} for side in networks))
 
 
-def score_networks(
+def hits_of_networks(
     encoder: TrainedEncoder,
     networks: Networks,
     images: Iterable[UInt8[Tensor, "_ 3 S S"]],
@@ -95,8 +95,8 @@ def score_networks(
     image_of_text: Int[Tensor, "C"],
     *,
     device: str = "cpu",
-) -> dict[str, float]:
-    """Retrieval scores of a student or an expert on images that its own encoder sees, batch by batch.
+) -> Int[Tensor, "I 7"]:
+    """What a student or an expert finds (`retrieval_hits`) of images that its own encoder sees, batch by batch.
 
     Raises:
         NonFiniteError: an embedding is not finite.
@@ -105,7 +105,7 @@ def score_networks(
     with torch.inference_mode():
         embedded = torch.cat([to_sphere(encoder(networks.image, part.to(device) / 255)) for part in images])
         projected = to_sphere(project(Head(**networks.text), texts.to(device, torch.float32)))
-        return retrieval_scores(embedded, projected, image_of_text.to(device))
+        return retrieval_hits(embedded, projected, image_of_text.to(device))
 
 
 def embed_pairs(

@@ -83,6 +83,9 @@ KS = (1, 5, 10)
 METRICS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS), "IR_mean", "TR_mean", "r_mean")
 
 
+HITS = ("captions", *(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))  # columns of what an image's queries found
+
+
 def retrieval_scores(
     image_embeddings: Float[Tensor, "I D"],
     text_embeddings: Float[Tensor, "C D"],
@@ -90,7 +93,23 @@ def retrieval_scores(
     *,
     captions_at_once: int = 1024,
 ) -> dict[str, float]:
-    """Recalls in percent, with the similarity matrix taken some captions at a time, so memory does not grow with C.
+    """Recalls in percent, as `retrieval_hits` counts them."""
+    return scores_of_hits(
+        retrieval_hits(image_embeddings, text_embeddings, image_of_text, captions_at_once=captions_at_once)
+    )
+
+
+def retrieval_hits(
+    image_embeddings: Float[Tensor, "I D"],
+    text_embeddings: Float[Tensor, "C D"],
+    image_of_text: Int[Tensor, "C"],
+    *,
+    captions_at_once: int = 1024,
+) -> Int[Tensor, "I 7"]:
+    """What each image and its captions find, with the similarity matrix taken some captions at a time.
+
+    So memory does not grow with C. The columns are `HITS`: the number of an image's captions, how many of these have
+    their image among the K nearest, and whether (0 or 1) one of them is among the K captions nearest to the image.
 
     TR@K is the share of images with at least one of their captions among the K nearest captions; IR@K the share of
     captions whose image is among the K nearest images. A wrong candidate that ties with the right one counts as nearer.
@@ -125,12 +144,16 @@ def retrieval_scores(
         nearest = similarity.topk(min(max(KS), len(owner)), dim=1).values
         best_wrong = torch.cat([best_wrong, nearest], dim=1).topk(max(KS), dim=1).values
     captions_before = (best_wrong >= best_own[:, None]).sum(1)  # exact below max(KS), which is all that recalls ask
-    return _recalls(torch.cat(images_before), captions_before)
+    found = torch.stack([torch.ones_like(image_of_text), *(torch.cat(images_before) < k for k in KS)], dim=1).long()
+    of_captions = found.new_zeros(len(image_embeddings), found.shape[1]).index_add_(0, image_of_text, found)
+    return torch.cat([of_captions, torch.stack([captions_before < k for k in KS], dim=1).long()], dim=1).cpu()
 
 
-def _recalls(images_before: Int[Tensor, "C"], captions_before: Int[Tensor, "I"]) -> dict[str, float]:
-    image_retrieval = {f"IR@{k}": 100 * float((images_before < k).double().mean()) for k in KS}
-    text_retrieval = {f"TR@{k}": 100 * float((captions_before < k).double().mean()) for k in KS}
+def scores_of_hits(hits: Int[Tensor, "I 7"]) -> dict[str, float]:
+    """Recalls in percent, given what each image and its captions found, see `HITS`."""
+    total = dict(zip(HITS, hits.sum(0).tolist(), strict=True))
+    image_retrieval = {f"IR@{k}": 100 * (total[f"IR@{k}"] / total["captions"]) for k in KS}
+    text_retrieval = {f"TR@{k}": 100 * (total[f"TR@{k}"] / len(hits)) for k in KS}
     ir_mean, tr_mean = sum(image_retrieval.values()) / len(KS), sum(text_retrieval.values()) / len(KS)
     means = {"IR_mean": ir_mean, "TR_mean": tr_mean, "r_mean": (ir_mean + tr_mean) / 2}
     return {**image_retrieval, **text_retrieval, **means}

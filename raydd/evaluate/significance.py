@@ -1,4 +1,4 @@
-"""Whether one row of a table is better than another: paired t-tests over student seeds, corrected for their number.
+"""Whether one row of a table is better than another: paired t-tests over sets, corrected for their number.
 
 And whether two scores rank the same things alike.
 """
@@ -6,7 +6,7 @@ And whether two scores rank the same things alike.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import spearmanr, ttest_rel
+from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 
 LEVEL = 0.05  # a difference with a smaller p counts as one
 
@@ -14,11 +14,12 @@ LEVEL = 0.05  # a difference with a smaller p counts as one
 def p_values_against_best(rows: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Each row's p that it equals the row with the best mean; the best one itself is left out.
 
-    Students of one seed begin alike in every row, so rows are compared seed by seed. p is two-sided and corrected after
-    Holm (1979). With fewer than two seeds, or seeds that are not the same number, there is none.
+    Set s of every row starts from the pairs, and meets the experts in the order, that its seed draws, so rows are
+    compared set by set. p is two-sided and corrected after Holm (1979). With fewer than two sets, or sets that are not
+    the same number, there is none.
 
     Args:
-        rows: each row's scores, seed by seed; higher is better.
+        rows: each row's scores, set by set; higher is better.
     """
     best = max(rows, key=lambda name: float(np.mean(rows[name])))
     others = [name for name in rows if name != best and len(rows[name]) == len(rows[best]) > 1]
@@ -26,11 +27,20 @@ def p_values_against_best(rows: Mapping[str, Sequence[float]]) -> dict[str, floa
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """Two-sided p of a paired t-test; the same difference at every seed is certain, and none at all is none."""
+    """Two-sided p of a paired t-test; the same difference at every set is certain, and none at all is none."""
     differences = np.subtract(one, other)
     if np.ptp(differences) < 1e-9:
         return 1.0 if abs(differences[0]) < 1e-9 else 0.0
     return float(ttest_rel(one, other).pvalue)
+
+
+def rises(differences: Sequence[float]) -> bool | None:
+    """Whether sets gained: their mean difference is above 0 by a one-sided t-test; None for fewer than two."""
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) < 1e-9:
+        return differences[0] > 1e-9
+    return bool(ttest_1samp(differences, 0.0, alternative="greater").pvalue < LEVEL)  # type: ignore[attr-defined]
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:

@@ -19,7 +19,7 @@ from raydd.distill.losses import find_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import retrieval_scores
+from raydd.evaluate.retrieval import retrieval_hits
 from raydd.evaluate.trained_heads import Descent, TrainedHead
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
@@ -236,16 +236,16 @@ def rate_factors(recipe: StudentsConfig) -> list[float]:
     return [scale * (_DECAY if epoch > recipe.epochs // 2 else 1.0) for epoch in epochs]
 
 
-def score_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[dict[str, float]]:
-    """Retrieval scores of one student or of several side by side on cached features, one dictionary a student."""
+def hits_of_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[Int[Tensor, "I 7"]]:
+    """What one student, or each of several side by side, finds on cached features (`retrieval_hits`)."""
     if image.fc_bias.ndim == 1:
         image, text = Head(*(part[None] for part in image)), Head(*(part[None] for part in text))
     images = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
     texts = split.texts.whole().float().to(device)
-    scores = []
+    hits = []
     for student in range(len(image.fc_bias)):
         with torch.inference_mode():
             image_embeddings = embed(Head(*(part[student].to(device) for part in image)), images)
             text_embeddings = embed(Head(*(part[student].to(device) for part in text)), texts)
-            scores.append(retrieval_scores(image_embeddings, text_embeddings, split.image_of_text.to(device)))
-    return scores
+            hits.append(retrieval_hits(image_embeddings, text_embeddings, split.image_of_text.to(device)))
+    return hits

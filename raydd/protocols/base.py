@@ -43,7 +43,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.collapse import collapse_measures
-from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal
+from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, scores_of_hits
 from raydd.place import device_of, images_at_once
 from raydd.progress import Progress
 from raydd.store import Record, Store
@@ -273,8 +273,8 @@ class Workbench(ABC, Generic[Networks]):
         """
 
     @abstractmethod
-    def selection_cost(self, selection: str, pairs: int, seed: int) -> tuple[float, int] | None:
-        """Seconds and peak memory in bytes of a choice that was made; None where a choice takes none."""
+    def selection_cost(self, selection: str, pairs: int, seed: int) -> Mapping[str, Any]:
+        """`seconds`, `cpu_seconds` and `peak_bytes` of a choice that was made; empty where a choice takes none."""
 
     @abstractmethod
     def real_set(
@@ -348,16 +348,16 @@ class Workbench(ABC, Generic[Networks]):
                 yield None
 
     @abstractmethod
-    def _scores(self, networks: Networks, split: HeldOutSplit) -> list[dict[str, float]]:
-        """Retrieval scores in percent, a dictionary a student; also of an expert's snapshot."""
+    def hits(self, networks: Networks, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
+        """What a split's images and captions find of each other, see `retrieval_hits`; a tensor a student or expert."""
 
     def val_scores(self, networks: Networks) -> ScoresOnVal:
         """Retrieval scores on val, the only ones that choices are made by; also of an expert's snapshot."""
-        return ScoresOnVal(tuple(self._scores(networks, "val")))
+        return ScoresOnVal(tuple(map(scores_of_hits, self.hits(networks, "val"))))
 
     def test_scores(self, networks: Networks) -> ScoresOnTest:
         """Retrieval scores on test, which nothing is chosen by; also of an expert's snapshot."""
-        return ScoresOnTest(tuple(self._scores(networks, "test")))
+        return ScoresOnTest(tuple(map(scores_of_hits, self.hits(networks, "test"))))
 
     def score(self, networks: Networks, split: HeldOutSplit) -> ScoresOnVal | ScoresOnTest:
         """Retrieval scores on the split that the settings name."""
@@ -406,7 +406,10 @@ class Workbench(ABC, Generic[Networks]):
         )
 
     def collapse(self, pairs: SyntheticSet) -> dict[str, float]:
-        """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step."""
+        """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step.
+
+        Where no experts are read, that is the space of its heads before their training.
+        """
         epoch = self.config.distill.expert_epochs[-1]
         key = ("expert", self.experts_record.fingerprint, epoch)
 
@@ -431,8 +434,8 @@ class Workbench(ABC, Generic[Networks]):
         """What decides a student beside its training set and the recipe of `students`."""
 
     @abstractmethod
-    def real_bytes(self, pairs: int) -> int:
-        """Size in bytes of so many real pairs for a student; 0 are all of them, an image counted once."""
+    def real_size(self, pairs: int) -> tuple[int, int]:
+        """Numbers and bytes that so many real pairs are for a student; 0 are all of them, an image counted once."""
 
     @property
     @abstractmethod

@@ -29,7 +29,7 @@ from raydd.distill.selections.random_pairs import random_captions
 from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of, extend
 from raydd.errors import ConfigError
-from raydd.evaluate.encoder_students import embed_pairs, score_networks, train_student
+from raydd.evaluate.encoder_students import embed_pairs, hits_of_networks, train_student
 from raydd.protocols.base import EncoderModule, HeadModule, HeldOutSplit, Workbench, head_tensors
 from raydd.store import Record
 
@@ -159,9 +159,9 @@ class EncoderWorkbench(Workbench[Networks]):
         """Captions of different training images, drawn by seed."""
         return random_captions(self.captions.train.image_of_text, pairs, seed)
 
-    def selection_cost(self, selection: str, pairs: int, seed: int) -> tuple[float, int] | None:  # noqa: ARG002
-        """None: a draw takes no time."""
-        return None
+    def selection_cost(self, selection: str, pairs: int, seed: int) -> Mapping[str, Any]:  # noqa: ARG002
+        """Empty: a draw takes no time."""
+        return {}
 
     def real_set(
         self,
@@ -210,7 +210,7 @@ class EncoderWorkbench(Workbench[Networks]):
             settings,
             TrainedPixels(self.trained_encoder, self.image_encoder.pixel_std),
             text_spread=self.captions.spread,
-            temperature=self.config.experts.temperature,
+            temperature=settings.temperature or self.config.experts.temperature,
             device=self.device,
         )
 
@@ -233,12 +233,14 @@ class EncoderWorkbench(Workbench[Networks]):
             )
             self.progress("students", number + 1, len(seeds))
 
-    def _scores(self, networks: Networks, split: HeldOutSplit) -> list[dict[str, float]]:
-        """Retrieval scores of one student or expert, whose images its own encoder sees."""
+    def hits(self, networks: Networks, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
+        """What one student or expert finds, whose images its own encoder sees."""
         texts = {"val": self.captions.val, "test": self.captions.test}[split]
         images = {"val": self.data.val, "test": self.data.test}[split].images
         seen, captions = self._clean(images), texts.texts.whole()
-        return [score_networks(self.trained_encoder, networks, seen, captions, texts.image_of_text, device=self.device)]
+        return [
+            hits_of_networks(self.trained_encoder, networks, seen, captions, texts.image_of_text, device=self.device)
+        ]
 
     def ridge_scores(self, *_: Any, **__: Any) -> None:
         """None: the image encoder is what students train."""
@@ -307,10 +309,11 @@ class EncoderWorkbench(Workbench[Networks]):
         image = f"{image_identity(encoders)} {encoders.precision}"
         return {"protocol": "encoder", "image": image, "temperature": self.config.experts.temperature}
 
-    def real_bytes(self, pairs: int) -> int:
+    def real_size(self, pairs: int) -> tuple[int, int]:
         """Size of 8-bit pixels and of text features in single precision."""
         images, texts = (pairs, pairs) if pairs else (len(self.data.train), len(self.captions.train.texts))
-        return images * 3 * self.image_encoder.size**2 + _FLOAT * texts * self.captions.width
+        pixels, features = images * 3 * self.image_encoder.size**2, texts * self.captions.width
+        return pixels + features, pixels + _FLOAT * features
 
     def _minibatches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's minibatches: captions, and an augmented view of each one's image, drawn from (seed, caption)."""

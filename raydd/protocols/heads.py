@@ -28,12 +28,13 @@ from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, Heads
 from raydd.distill.heads import Head, embed
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
+from raydd.distill.objectives import RealPairs
 from raydd.distill.selections import SELECTIONS
 from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of
 from raydd.evaluate.retrieval import ScoresOnVal
 from raydd.evaluate.ridge import ridge_scores
-from raydd.evaluate.students import score_heads, synthetic_pairs, train_at_multiples, train_students
+from raydd.evaluate.students import hits_of_heads, synthetic_pairs, train_at_multiples, train_students
 from raydd.protocols import selecting
 from raydd.protocols.base import HeadModule, HeldOutSplit, Workbench, head_tensors
 from raydd.store import Record
@@ -157,10 +158,9 @@ class HeadsWorkbench(Workbench[Heads]):
         """Captions that a selection chooses, kept as a record together with what the choice took."""
         return selecting.select(self, selection, pairs, seed)
 
-    def selection_cost(self, selection: str, pairs: int, seed: int) -> tuple[float, int] | None:
-        """Seconds and peak memory of a choice that was made."""
-        facts = selecting.selection_record(self, selection, pairs, seed).facts()
-        return facts["seconds"], facts["peak_bytes"]
+    def selection_cost(self, selection: str, pairs: int, seed: int) -> Mapping[str, Any]:
+        """Time and peak memory of a choice that was made."""
+        return selecting.selection_record(self, selection, pairs, seed).facts()
 
     def real_set(
         self,
@@ -212,7 +212,8 @@ class HeadsWorkbench(Workbench[Heads]):
             settings,
             image,
             text_spread=features.text_spread,
-            temperature=self.config.experts.temperature,
+            temperature=settings.temperature or self.config.experts.temperature,
+            real=RealPairs(features.train, features.image_spread, features.text_spread),
             device=self.device,
         )
 
@@ -238,10 +239,10 @@ class HeadsWorkbench(Workbench[Heads]):
         width = experts.width or pairs.image_features.shape[1]
         return {"width": width, "temperature": experts.temperature, "device": self.device}
 
-    def _scores(self, networks: Heads, split: HeldOutSplit) -> list[dict[str, float]]:
-        """Retrieval scores of one pair of heads, or of several side by side, on cached features."""
+    def hits(self, networks: Heads, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
+        """What one pair of heads, or each of several side by side, finds on cached features."""
         features = {"val": self.held_out.val, "test": self.held_out.test}[split]
-        return score_heads(*networks, features, device=self.device)
+        return hits_of_heads(*networks, features, device=self.device)
 
     def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal:
         """Val scores of the closed-form student on cached features."""
@@ -327,8 +328,9 @@ class HeadsWorkbench(Workbench[Heads]):
         experts = self.config.experts
         return {"temperature": experts.temperature, **({"width": experts.width} if experts.width else {})}
 
-    def real_bytes(self, pairs: int) -> int:
-        """Size of the features of so many pairs in single precision."""
+    def real_size(self, pairs: int) -> tuple[int, int]:
+        """Size of the features of so many pairs, in single precision."""
         features = self.features
         images, texts = (pairs, pairs) if pairs else (features.train.images.shape[0], len(features.train.texts))
-        return _FLOAT * (images * features.image_width + texts * features.text_width)
+        numbers = images * features.image_width + texts * features.text_width
+        return numbers, _FLOAT * numbers

@@ -47,13 +47,14 @@ def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int
         clock = _Clock()
         evidence = _evidence(work, seed, clock)
         reset_peak(work.device)
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         captions = SELECTIONS[selection](evidence, pairs, seed)
-        took = time.perf_counter() - began
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
         record.write_tensors(CHOSEN, {"captions": captions})
         record.finish(
             facts={
                 "seconds": took - clock.seconds,
+                "cpu_seconds": cpu - clock.cpu_seconds,
                 "warm_up_seconds": clock.seconds,
                 "peak_bytes": peak_bytes(work.device),
             }
@@ -72,15 +73,17 @@ def selection_record(work: "HeadsWorkbench", selection: str, pairs: int, seed: i
 
 @dataclass
 class _Clock:
-    """Seconds spent on the warm-up, which is not the choice's own time."""
+    """Time spent on the warm-up, which is not the choice's own."""
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     def timed(self, work: Callable[[int], Answer]) -> Callable[[int], Answer]:
         def timed(epochs: int) -> Answer:
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             answer = work(epochs)
             self.seconds += time.perf_counter() - began
+            self.cpu_seconds += time.process_time() - cpu
             return answer
 
         return timed

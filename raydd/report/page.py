@@ -54,6 +54,7 @@ class Page:
     trials: Sequence[Mapping[str, Any]] = ()
     """Rows of the trials' table: number, state, r_mean, seconds, kilobytes, settings."""
     failures: Sequence[Mapping[str, Any]] = ()
+    convergence: Sequence[Chart] = ()
     collapse: Sequence[Chart] = ()
     collapse_table: Sequence[Mapping[str, Any]] = ()
     maps: Sequence[Chart] = ()
@@ -88,8 +89,8 @@ def render(page: Page) -> str:
     )
     template = environment.get_template("page.html.j2")
     charts = [
-        page.history, page.importance, *page.slices, page.parallel, *page.fronts, *page.collapse, *page.maps,
-        page.similarity,
+        page.history, page.importance, *page.slices, page.parallel, *page.fronts, *page.convergence, *page.collapse,
+        *page.maps, page.similarity,
     ]  # fmt: skip
     return template.render(
         page=page, metrics=METRICS, on_top=ON_TOP, at_first=AT_FIRST, plotly=_packed_plotly() if any(charts) else ""

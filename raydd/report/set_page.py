@@ -62,7 +62,7 @@ def set_page(
             "page made by raydd": code_version(),
             "data fingerprint": made.data.fingerprint,
             "synthetic set": opened.record.folder,
-            "experts": made.upstream.experts,
+            "experts": made.upstream.experts or "none, its objective reads none",
             "made": opened.made,
         },
         **{**parts, "facts": about, "cost": cost},

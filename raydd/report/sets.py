@@ -97,8 +97,11 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
 
 
 def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
-    """The first expert's networks at the last epoch that the distillation read; None where the store lacks them."""
-    name = opened.provenance.upstream.experts.rpartition("/")[2]
+    """The first expert's networks at the last epoch that the distillation read; None where the store lacks them.
+
+    Where the distillation read no experts, these are the networks before their training, which a seed draws.
+    """
+    name = (opened.provenance.upstream.experts or "none").rpartition("/")[2]
     record = Record(opened.record.store, "experts", name, {}, {})
     experts, epoch = work.experts_in(record, opened.synthetic), work.config.distill.expert_epochs[-1]
     return experts.snapshot(0, epoch) if experts.has(0, epoch) else None

@@ -97,7 +97,8 @@ class EncoderSources:
 class Upstream:
     """The records that a set was made from, as `STAGE/FINGERPRINT`, or a fingerprint alone."""
 
-    experts: RecordName
+    experts: RecordName | None
+    """None where the objective reads none."""
     features: RecordName
     """Image and caption features; under protocol encoder those of the captions."""
 
@@ -130,6 +131,8 @@ class Provenance:
     """Time of the distillation steps."""
     preparing_seconds: Seconds
     """Time to prepare the start of the distillation, the search for pixels included."""
+    cpu_seconds: Seconds | None = None
+    """CPU time of both, over all threads; None where it was not measured."""
     peak_bytes: Bytes
     """Most memory held meanwhile."""
     stored_bytes: Bytes
@@ -152,6 +155,7 @@ class Provenance:
         times_learned_rates: float,
         seconds: float,
         preparing_seconds: float,
+        cpu_seconds: float | None,
         peak_bytes: int,
     ) -> Self:
         """The provenance of a set that was just made; `write_set` adds the first captions.
@@ -166,6 +170,7 @@ class Provenance:
             times_learned_rates: LR multiplier, 1 where none was fitted.
             seconds: of the distillation steps.
             preparing_seconds: before the first of them.
+            cpu_seconds: CPU time of both.
             peak_bytes: most memory held meanwhile.
         """
         image, text = identities
@@ -186,6 +191,7 @@ class Provenance:
             times_learned_rates=times_learned_rates,
             seconds=seconds,
             preparing_seconds=preparing_seconds,
+            cpu_seconds=cpu_seconds,
             peak_bytes=peak_bytes,
             stored_bytes=synthetic.stored_bytes,
             raydd=code_version(),
@@ -312,8 +318,9 @@ def selection_rule(config: Config) -> str:
     split = config.evaluate.split
     if config.evaluate.choice == "best-on-split":
         return (
-            f"Best of six checks of each student on {split}, the split that is scored, as published: "
-            "these scores are higher than those of a held-out choice. The set is that of the last distillation step."
+            f"Best of {config.evaluate.checks} checks of each student on {split}, the split that is scored, as "
+            "published: these scores are higher than those of a held-out choice. The set is that of the last "
+            "distillation step."
         )
     rule = "Last student epoch, last distillation step"
     choices = (["the synthetic set's LR multiplier"] if config.distill.fit_rates else []) + (

@@ -124,10 +124,14 @@ def open_set(folder: Path) -> OpenedSet:
 
 
 def store_of(opened: OpenedSet, place: PlaceConfig) -> Store:
-    """The store to work with a set in: the one around it if its experts are there, unless the settings name a store."""
-    record, experts = opened.record, opened.provenance.upstream.experts.rpartition("/")[2]
+    """The store to work with a set in: the one around it if what made it is there, unless the settings name a store.
+
+    That are its experts, or features where no experts were read.
+    """
+    record, experts = opened.record, opened.provenance.upstream.experts
+    upstream = f"experts/{experts.rpartition('/')[2]}" if experts else "features"
     named = place.store or place.home or os.environ.get("RAYDD_STORE")
-    if named or record.copied_to or not record.store.names(f"experts/{experts}"):
+    if named or record.copied_to or not record.store.names(upstream):
         return open_store(place)
     return open_store(replace(place, store=record.store.root))
 

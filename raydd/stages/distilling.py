@@ -1,4 +1,6 @@
-"""The stage distill: from expert trajectories to a synthetic set, in one of three spaces, interrupted at any time."""
+"""The stage distill: from what its objective reads to a synthetic set, in one of three spaces, interrupted at any
+time.
+"""
 
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, replace
@@ -69,11 +71,15 @@ def synthetic_record(work: Workbench[Any]) -> Record:
     config = work.config
     settings: dict[str, Any] = {
         **distillation_content(config.distill, work.image_settings[config.distill.images]),
-        "temperature": config.experts.temperature,
-        "experts": {"count": config.experts.count, "first_seed": config.experts.seed},
         "students": recipe_content(config.students, config.distill.pairs) if config.distill.fit_rates else {},
     }
-    upstream = {"experts": work.experts_record.fingerprint}
+    if config.distill.reads_experts:
+        settings["temperature"] = config.experts.temperature
+        settings["experts"] = {"count": config.experts.count, "first_seed": config.experts.seed}
+        upstream = {"experts": work.experts_record.fingerprint}
+    else:
+        settings |= work.student_content
+        upstream = {"features": work.source}
     if config.distill.images == "features-then-pixels":
         settings["pixels"] = asdict(config.pixels)
         upstream["features_set"] = synthetic_record(_in_features(work)).fingerprint

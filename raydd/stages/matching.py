@@ -1,4 +1,4 @@
-"""One phase of a distillation: matching steps until the record is complete, interrupted at any time."""
+"""One phase of a distillation: steps until the record is complete, interrupted at any time."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -70,6 +70,31 @@ def _of_tensors(tensors: dict[str, Tensor], prefix: str) -> Points:
     return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
 
 
+@dataclass(frozen=True)
+class Took:
+    """What some work took."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of all threads of this process."""
+
+    def of(self, share: float) -> Self:
+        """A share of it."""
+        return type(self)(self.seconds * share, self.cpu_seconds * share)
+
+
+class Watch:
+    """Measures what work takes from here on."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self._began, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> Took:
+        """What was taken so far."""
+        return Took(time.perf_counter() - self._began, time.process_time() - self._cpu)
+
+
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
@@ -105,7 +130,7 @@ class Phase:
 
 
 def match(phase: Phase) -> Iterator[DistillPoint]:
-    """Match trajectories until the record is complete, going on from its checkpoint.
+    """Take distillation steps until the record is complete, going on from its checkpoint.
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
@@ -118,13 +143,13 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     try:
         while not course.at_end:
             course.have_expert()
-            began = time.perf_counter()
+            watch = Watch()
             try:
                 metrics = course.distillation.step()
             except NonFiniteError:
                 course.keep_last_good()
                 raise
-            course.note([metrics], time.perf_counter() - began)
+            course.note([metrics], watch.read())
             if point := course.after_steps():
                 yield point
     except (Leave, GeneratorExit):  # told to leave here, in an expert's training, or while a point is scored
@@ -148,8 +173,8 @@ class Course:
     phase: Phase
     distillation: Distillation
     log: Log
-    preparing: float
-    """Seconds that the start took."""
+    preparing: Took
+    """What the start took."""
     since: int
     """Steps done at the last point."""
     earlier: Points
@@ -163,7 +188,7 @@ class Course:
     def begun(cls, phase: Phase) -> Self:
         """A phase at its start or at its last checkpoint, with its notes so far."""
         reset_peak(phase.work.device)
-        began, log = time.perf_counter(), Log()
+        watch, log = Watch(), Log()
         distillation = phase.work.begin(phase.settings, phase.start())
         if phase.record.has(CHECKPOINT):
             state = phase.record.read_tensors(CHECKPOINT)
@@ -171,7 +196,7 @@ class Course:
             log = Log.of_tensors(state)
         earlier = log.means_before(distillation.done + 1, phase.every)
         since = int(earlier[-1]["step"]) if earlier else 0
-        course = cls(phase, distillation, log, time.perf_counter() - began, since, earlier)
+        course = cls(phase, distillation, log, watch.read(), since, earlier)
         if not distillation.done:
             course._note_collapse()
         return course
@@ -193,13 +218,15 @@ class Course:
         distillation = self.distillation
         if len(self.experts) == distillation.experts.count:
             return  # a step's draws are not made twice for what is known
-        if (expert := distillation.draws(distillation.done).expert) not in self.experts:
+        expert = distillation.objective.expert(distillation.done)
+        if expert is not None and expert not in self.experts:
             self.phase.work.have_expert(distillation.experts, expert)
             self.experts.add(expert)
 
-    def note(self, steps: Points, seconds: float) -> None:
-        """Note the metrics of some steps, which took so many seconds together, and measure collapse if that is due."""
-        self.log.steps += [metrics | {"seconds": seconds / len(steps)} for metrics in steps]
+    def note(self, steps: Points, took: Took) -> None:
+        """Note the metrics of some steps and what they took together, and measure collapse if that is due."""
+        each = {"seconds": took.seconds / len(steps), "cpu_seconds": took.cpu_seconds / len(steps)}
+        self.log.steps += [metrics | each for metrics in steps]
         self._note_collapse()
 
     def after_steps(self) -> DistillPoint | None:
@@ -244,26 +271,35 @@ class Course:
             self.log.collapse.append({"step": step, **self.phase.work.collapse(self.distillation.synthetic())})
 
 
+def _cpu_seconds(log: Log, preparing: Took) -> float | None:
+    """CPU time of the steps and of the start; None where steps of an older checkpoint have none."""
+    each = [step.get("cpu_seconds") for step in log.steps]
+    known = [seconds for seconds in each if seconds is not None]
+    return sum(known) + preparing.cpu_seconds if len(known) == len(each) else None
+
+
 def _collapse_period(steps: int) -> int:
     return max(1, steps // _COLLAPSE_POINTS)
 
 
-def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: float) -> SyntheticSet:
-    """Fit the learning rates, write the set and complete the record; `preparing` are the seconds of the start."""
+def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> SyntheticSet:
+    """Fit the learning rates, write the set and complete the record; `preparing` is what the start took."""
     record, work = phase.record, phase.work
     synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
     record.write_tensors(CURVE, log.tensors())
     config, encoders = work.config, work.config.encoders
+    experts = work.experts_record.fingerprint if config.distill.reads_experts else None
     made = Provenance.of(
         config,
         synthetic,
         data=work.data,
         identities=(image_identity(encoders), text_identity(encoders)),
-        upstream=Upstream(experts=work.experts_record.fingerprint, features=work.source),
+        upstream=Upstream(experts=experts, features=work.source),
         width=work.width,
         times_learned_rates=times,
         seconds=sum(step["seconds"] for step in log.steps),
-        preparing_seconds=preparing,
+        preparing_seconds=preparing.seconds,
+        cpu_seconds=_cpu_seconds(log, preparing),
         peak_bytes=peak_bytes(work.device),
     )
     write_set(record, synthetic, made, work.captions.train.texts, work.data.train)

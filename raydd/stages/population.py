@@ -1,6 +1,5 @@
 """Distillations of features side by side as one batched computation, each with the record that it would have alone."""
 
-import time
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from raydd.distill.population import News, Population, shape_of
 from raydd.errors import RayddError
 from raydd.protocols import Workbench
 from raydd.stages.distilling import only_phase
-from raydd.stages.matching import Course, finished
+from raydd.stages.matching import Course, Watch, finished
 
 AT_ONCE = 16  # distillations that step together: more gain little, and wait for each other's scores
 
@@ -87,15 +86,15 @@ class Together:
     def _look(
         self, group: Hashable, courses: dict[int, tuple[str, Course]]
     ) -> Iterator[tuple[str, DistillPoint | RayddError]]:
-        population, began = self._populations[group], time.perf_counter()
+        population, watch = self._populations[group], Watch()
         for _ in range(min(course.steps_to_look for _, course in courses.values())):
             population.step()
         news = population.news()
         population.settle()
-        seconds, steps = time.perf_counter() - began, sum(len(own.steps) for own in news.values())
+        took, steps = watch.read(), sum(len(own.steps) for own in news.values())
         for slot, own in news.items():
             if own.steps:  # a step's share of the time
-                courses[slot][1].note(own.steps, seconds * len(own.steps) / steps)
+                courses[slot][1].note(own.steps, took.of(len(own.steps) / steps))
         for slot, own in news.items():
             name, course = courses[slot]
             point = _looked_at(course, own)

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, overload
 
+from jaxtyping import Int
+from torch import Tensor
+
 from raydd.config import StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import Scores, ScoresOnTest, ScoresOnVal, by_published_choice, scores_on
+from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
-CHECKS = 5  # published: epochs 0, 20, 40, 60, 80 and 100 are tested
 LEAST, MOST = 1 / 32, 32.0
 _NEUTRAL = {
     "epochs": 100,
@@ -35,24 +37,42 @@ def score_students(
 ) -> ScoresOnVal | ScoresOnTest:
     """Train one student a seed on the pairs and score it on val or test.
 
-    Under `evaluate.choice` best-on-split each student is scored at six checks and its best r_mean counts, as published.
+    Under `evaluate.choice` best-on-split each student's best r_mean of some checks counts, as published.
 
     Raises:
         NonFiniteError: a student diverged.
     """
-    config, scored = work.config, []
-    checked, every = config.evaluate.choice == "best-on-split", max(1, config.students.epochs // CHECKS)
-    checks: list[Scores] = []
+    return scores_on(split, map(scores_of_hits, student_hits(work, pairs, split=split, seeds=seeds)))
+
+
+def student_hits(
+    work: Workbench[Any], pairs: SyntheticSet, *, split: HeldOutSplit, seeds: Sequence[int]
+) -> list[Int[Tensor, "I 7"]]:
+    """What the images and captions of a split find by each student, see `raydd.evaluate.retrieval.HITS`.
+
+    Under `evaluate.choice` best-on-split that of the check with the best r_mean.
+
+    Raises:
+        NonFiniteError: a student diverged.
+    """
+    config, found = work.config, []
+    checked, every = (
+        config.evaluate.choice == "best-on-split",
+        max(1, config.students.epochs // (config.evaluate.checks - 1)),
+    )
+    checks: list[list[Tensor]] = []
 
     def check(epoch: int, students: Callable[[], Any]) -> None:
         if checked and epoch % every == 0:
-            checks.append(work.score(students(), split))
+            checks.append(work.hits(students(), split))
 
     for students in work.train_students(pairs, seeds, check):
-        rounds = checks or [work.score(students, split)]
-        scored += [max(own, key=by_published_choice) for own in zip(*(one.seeds for one in rounds), strict=True)]
+        rounds = checks or [work.hits(students, split)]
+        found += [
+            max(own, key=lambda hits: by_published_choice(scores_of_hits(hits))) for own in zip(*rounds, strict=True)
+        ]
         checks.clear()  # of these students; the next ones are trained when they are asked for
-    return scores_on(split, scored)
+    return found
 
 
 def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:

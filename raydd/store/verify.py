@@ -32,6 +32,8 @@ STAGES = {
     "synthetic": True,
     "pixels": False,  # its files are the parts of a search that an interrupted run goes on from
     "scores": True,
+    "hits": True,
+    "curves": True,
     "transfers": True,
     "galleries": True,
 }

@@ -81,7 +81,7 @@ def run_finals(
         on_end: told of each candidate's result, or None and the reason.
         on_wait: called about once a second meanwhile.
     """
-    task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpus, max_retries=RESTARTS)(score_finalist)
+    task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpu_share, max_retries=RESTARTS)(score_finalist)
     waiting = {task.remote(base, candidate, listings, claims): candidate for candidate in candidates}
     finalists: list[Finalist] = []
     for candidate, finalist, reason in outcomes(waiting, on_wait):

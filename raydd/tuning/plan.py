@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-import ray
 from optuna.trial import TrialState
-from ray.exceptions import GetTimeoutError
 from rich.table import Table
 
+from raydd.cluster.gpus import Cards, part_of_gpu
 from raydd.config import Config, SweepConfig
 from raydd.cost.bytes import trial_bytes
 from raydd.cost.seconds import core_speed, expert_seconds, pixel_seconds, trial_seconds
@@ -80,7 +79,7 @@ class Plan:
         """The plan's lines but for its places: name and text."""
         sweep = self.config.sweep
         done = ", ".join(f"{count} {state}" for state, count in sorted(self.done.items()) if count)
-        gpus = f", {sweep.gpus:g} GPU" if sweep.gpus > 0 else ", a share of a GPU" if sweep.gpus else ""
+        gpus = f", {sweep.gpu_share:g} GPU" if sweep.gpu_share > 0 else ", a share of a GPU" if sweep.gpu_share else ""
         share = f"{sweep.cpus:g} CPU{gpus}"
         together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
         hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
@@ -132,22 +131,45 @@ def make_plan(
     config = work.config
     done = studies.counts(study) if study else Counter()
     left = max(0, config.sweep.trials - studies.counted(done))
-    count, epochs = config.experts.count, config.distill.expert_epochs
-    if not (prepared := work.is_prepared):
-        records = ("features", f"to make: {work.reads}"), ("experts", f"to make: {count} for each recipe of the trials")
+    prepared = work.is_prepared
+    records = (
+        ("features", f"{'there' if prepared else 'to make'}: {work.reads}"),
+        *_experts_line(work, drawn, prepared=prepared),
+        *_one_by_one_line(config, drawn),
+    )
+    if not prepared:
         seconds = math.nan
     else:
-        missing = len(work.open_experts().missing(epochs))
-        records = (
-            ("features", f"there: {work.reads}"),
-            ("experts", f"{count - missing} of {count} there in the base recipe"),
-        )
         trials = coming_trials(work, drawn, done.total(), left)
-        seconds = _expected(work, study, trials, left) / max(1, at_once // together(config))
+        seconds = _expected(work, study, trials, left) / max(1, at_once // together(config, drawn))
     assumed = (
-        "" if not config.sweep.gpus or _measured(study) else f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial"
+        ""
+        if not config.sweep.gpu_share or _measured(study)
+        else f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial"
     )
     return Plan(config, space, done, at_once, prepared, records, seconds, assumed, _final_seconds(work))
+
+
+def _experts_line(work: Workbench[Any], drawn: Sequence[Config], *, prepared: bool) -> list[tuple[str, str]]:
+    """What the plan says of experts: nothing where no trial reads any."""
+    count = work.config.experts.count
+    if not any(trial.distill.reads_experts for trial in drawn):
+        return []
+    if not prepared:
+        return [("experts", f"to make: {count} for each recipe of the trials")]
+    missing = len(work.open_experts().missing(work.config.distill.expert_epochs))
+    return [("experts", f"{count - missing} of {count} there in the base recipe")]
+
+
+def _one_by_one_line(config: Config, drawn: Sequence[Config]) -> list[tuple[str, str]]:
+    """What the plan says where trials could share a slot but for what they lower."""
+    others = sorted(set(_lowered(config, drawn)) - {"trajectory"})
+    return [("one by one", f"trials of distill.objective {', '.join(others)} do not share a slot")] if others else []
+
+
+def _lowered(config: Config, drawn: Sequence[Config]) -> list[str]:
+    """The objectives of the trials; the base settings' where none is drawn."""
+    return [trial.distill.objective for trial in drawn or [config]]
 
 
 def coming_trials(work: Workbench[Any], drawn: Sequence[Config], done: int, left: int) -> list[Workbench[Any]]:
@@ -174,7 +196,7 @@ def _experts_to_first_rung(config: Config) -> int:
 
 
 def _final_seconds(work: Workbench[Any]) -> float:
-    if work.config.sweep.gpus or "images" not in cached(work.config):
+    if work.config.sweep.gpu_share or "images" not in cached(work.config):
         return math.nan
     return pixel_seconds(work.config) if work.config.sweep.finalists else 0.0
 
@@ -203,7 +225,7 @@ def _measured(study: optuna.Study | None) -> list[float]:
 
 def _speed_up(config: Config, image_width: int) -> float:
     """How much faster than one core a trial computes."""
-    if not config.sweep.gpus:
+    if not config.sweep.gpu_share:
         return 1.0
     return GPU_SPEED / core_speed(config.experts.width or image_width, config.distill.minibatch_size)
 
@@ -224,12 +246,18 @@ def _expert_seconds(trials: Sequence[Workbench[Any]]) -> float:
     return sum(experts.values())
 
 
-def together(config: Config) -> int:
-    """How many trials step together in a slot: `sweep.together`, resolved.
+def together(config: Config, drawn: Sequence[Config] = ()) -> int:
+    """How many trials step together in a slot: `sweep.together`, resolved; 1 where a trial matches no trajectories.
+
+    Args:
+        config: what all trials share.
+        drawn: what trials may be like; like `config` alone if empty.
 
     Raises:
-        ConfigError: several are asked for, and trials are such as cannot.
+        ConfigError: several are asked for, and trials learn pixels.
     """
+    if any(objective != "trajectory" for objective in _lowered(config, drawn)):
+        return 1
     able = with_settings(config, trial_settings(config)).distill.images == "features"
     wanted = config.sweep.together
     if wanted > 1 and not able:
@@ -237,60 +265,34 @@ def together(config: Config) -> int:
             f"sweep.together is {wanted}, but trials step together only where they learn features, and these learn "
             "pixels. Set sweep.together to 1."
         )
-    return wanted or (AT_ONCE if able and config.sweep.gpus else 1)
+    return wanted or (AT_ONCE if able and config.sweep.gpu_share else 1)
 
 
 def with_gpu_share(
-    config: Config,
-    drawn: Sequence[Config],
-    widths: tuple[int, int] | None,
-    *,
-    wait: float = 0.0,
-    dry_run: bool = False,
+    config: Config, drawn: Sequence[Config], widths: tuple[int, int] | None, cards: Sequence[Cards]
 ) -> Config:
-    """The config with `sweep.gpus` -1 replaced by the share of this cluster's GPUs that its largest trial needs.
+    """The config with `sweep.gpus` -1 replaced by the share of a GPU that its largest trial needs.
+
+    Ray asks all machines for the same share, so where cards differ it is that of the smallest.
 
     Args:
         config: what all trials share.
         drawn: configs of trials, from the search space.
         widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU, as a
             slot does in which several step together.
-        wait: seconds for a cluster that has no GPU yet to start a machine with one.
-        dry_run: leave it at -1 where no GPU is there now.
+        cards: of the cluster's machines; none leave it at -1, for a plan before a machine is started.
 
     Raises:
-        ConfigError: no GPU came in time, or a trial does not fit on one.
+        ConfigError: a trial does not fit on the smallest card.
     """
-    if config.sweep.gpus >= 0:
+    if config.sweep.gpu_share >= 0 or not cards:
         return config
-    if dry_run and not ray.cluster_resources().get("GPU"):
-        return config  # to know, a machine would have to be started
-    size = _gpu_bytes(wait)
-    if widths is None or together(config) > 1:
+    if widths is None or together(config, drawn) > 1:
         return with_settings(config, {"sweep.gpus": 1.0})
-    need = max(trial_bytes(trial, *widths) for trial in drawn)
+    need, size = max(trial_bytes(trial, *widths) for trial in drawn), min(min(machine.bytes) for machine in cards)
     if need > size:
         raise ConfigError(
             f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "
             "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it all the same."
         )
-    return with_settings(config, {"sweep.gpus": 1 / (size // need)})
-
-
-def _gpu_bytes(wait: float) -> int:
-    """Memory of a GPU of the cluster; asking for one makes a cluster that grows start a machine."""
-    none = "sweep.gpus -1 picks a share of a GPU, but Ray sees none here. Set sweep.gpus to 0."
-    if not wait and not ray.cluster_resources().get("GPU"):
-        raise ConfigError(none)
-    asked = ray.remote(num_gpus=1)(_size_of_gpu).remote()
-    try:
-        return int(ray.get(asked, timeout=wait or None))
-    except GetTimeoutError as error:
-        ray.cancel(asked)
-        raise ConfigError(f"No machine with a GPU came within {wait:.0f} s. {none}") from error
-
-
-def _size_of_gpu() -> int:
-    import torch
-
-    return torch.cuda.get_device_properties(0).total_memory
+    return with_settings(config, {"sweep.gpus": part_of_gpu(size // need)})

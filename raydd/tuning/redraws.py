@@ -73,7 +73,7 @@ def draw_again(
         on_wait: called about once a second meanwhile.
     """
     known, draws = draws_of(study), base.sweep.draws
-    task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpus, max_retries=RESTARTS)(score_draw)
+    task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpu_share, max_retries=RESTARTS)(score_draw)
     waiting = {
         task.remote(base, candidate.number, candidate.settings, draw, listings, claims): (candidate.number, draw)
         for candidate in candidates

@@ -153,7 +153,7 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
     """
     if sweep.plateau and trials_without_gain(study, sweep) >= sweep.plateau:
         return f"{sweep.plateau} trials in a row gained less than {sweep.plateau_gain:g} (sweep.plateau)"
-    if sweep.gpu_hours and (hours := slot_hours(study, sweep) * sweep.gpus) >= sweep.gpu_hours:
+    if sweep.gpu_hours and (hours := slot_hours(study, sweep) * sweep.gpu_share) >= sweep.gpu_hours:
         return f"the trials took {hours:.2f} GPU-hours (sweep.gpu_hours)"
     if sweep.cost and (cost := slot_hours(study, sweep) * sweep.price) >= sweep.cost:
         return f"the trials cost {cost:.2f} (sweep.cost)"

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from rich.status import Status
 
 from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, share_of_node, slots, slots_now, slots_to_come
-from raydd.cluster.worker_settings import settled, tune_folder, without_passwords
+from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, usable_cards, wanted_gpus
+from raydd.cluster.launch_failures import LaunchFailures, telling
+from raydd.cluster.worker_settings import for_workers, settled, tune_folder
 from raydd.config import Config
 from raydd.data.checking import check_on_threads
-from raydd.place import home, open_store
+from raydd.place import home, mlflow_address, open_store
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, open_workbench
 from raydd.settings import with_settings
@@ -43,7 +45,6 @@ from trainables.features import check_on_workers, make_features
 from trainables.slot import Desk
 
 ENCODERS = 8  # workers that share a data set out on a cluster; a shard each at a time
-MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU
 
 
 def run_sweep(
@@ -63,34 +64,40 @@ def run_sweep(
         TrialsError: trials failed one after another for the same reason.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
-    base = with_settings(base, {"sweep.together": together(base)})
-    space, store = load_space(config.sweep.space), open_store(base.place)
-    drawn = draw_configs(space, base)
-    drawn = drawn if base.sweep.first else drawn[len(space.first) :]
-    find_sampler(base.sweep.sampler)(base.sweep.seed)  # a wrong one shows before any work
+    space, store = load_space(config.sweep.space), open_store(config.place)
+    draw_configs(space, config)  # a wrong space and a wrong sampler show before Ray starts
+    find_sampler(config.sweep.sampler)(config.sweep.seed)
     # On a cluster its nodes look at the images of a data set that nobody has read before; a dry run wakes none.
     here = address == "local" or dry_run
-    work = open_workbench(base, store, opened=Opened(check=check_on_threads if here else check_on_workers))
+    opened = Opened(check=check_on_threads if here else check_on_workers)
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
-    with _tracking(base, console) as tracking, cluster(address, home(base.place)):
-        if base.sweep.gpus < 0:
-            if not dry_run:
-                with progress_on(console) as progress:
-                    _prepare(work.with_progress(progress), address)
-            wait = 0.0 if here else MACHINE_SECONDS
-            widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
-            base = with_gpu_share(base, drawn, widths, wait=wait, dry_run=dry_run and address != "local")
-            work = open_workbench(base, store, silent, work.opened)
-        at_once = base.sweep.at_once
-        if not at_once and address == "local":
-            at_once = slots(base.sweep.cpus, base.sweep.gpus) * base.sweep.together
+    with (
+        _tracking(config, console) as tracking,
+        cluster(address, home(config.place)),
+        _refusals(console) as refusals,
+    ):
+        base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
+        base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
+        drawn = draw_configs(space, base)
+        base = with_settings(base, {"sweep.together": together(base, drawn)})
+        drawn = drawn[0 if base.sweep.first else len(space.first) :]
+        cards = look_at_cards(base, address, console, why_none=refusals.look, dry_run=dry_run)
+        work = open_workbench(base, store, silent, opened)
         with progress_on(console) as progress:
             known = studies.find_study(base, base.place.study)
             sources = studies.sources_of(base, work.with_progress(progress).data.fingerprint)
             work.require_enough_pairs(max(each.distill.pairs for each in (base, *drawn)))
             if known:
                 studies.require_same_sources(known, sources, remember=False)
+            if base.sweep.gpu_share < 0:
+                if not dry_run:
+                    prepare(work.with_progress(progress), address)
+                widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
+                base = with_gpu_share(base, drawn, widths, cards)
+                work = open_workbench(base, store, silent, opened)
+            at_once = base.sweep.at_once
+            if not at_once and address == "local":
+                at_once = slots(base.sweep.cpus, base.sweep.gpu_share) * base.sweep.together
             plan = make_plan(work.with_progress(progress), space, drawn, known, at_once)
         console.print(plan.table())
         if dry_run:
@@ -106,7 +113,7 @@ def run_sweep(
                 studies.retry_failed(study)
             if math.isnan(plan.seconds):
                 with progress_on(console) as progress:  # with all there is, before the trials share it out
-                    _prepare(work.with_progress(progress), address)
+                    prepare(work.with_progress(progress), address)
                 plan = make_plan(work, space, drawn, study, at_once)
             _make_experts(work, plan, drawn, console)
             logbook = Logbook(tracking, studies.study_id(study), work)
@@ -131,7 +138,7 @@ def enqueue_trials(config: Config, file: Path, *, console: Console) -> None:
         ConfigError: as `run_sweep`, or the file holds what the space does not search.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpus)
+    base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpu_share)
     space = load_space(config.sweep.space)
     study = studies.open_study(base, space, base.place.study)
     count = enqueue(study, space, base, file)
@@ -143,24 +150,38 @@ def enqueue_trials(config: Config, file: Path, *, console: Console) -> None:
     )
 
 
-def _prepare(work: Workbench[Any], address: str) -> None:
-    """What the trials read of the data, encoded by this process on a machine of its own, on a cluster by its nodes."""
-    if address != "local":
-        gpus = 1.0 if work.config.sweep.gpus else 0.0
-        make_features(work, workers=ENCODERS, gpus=gpus)
+def look_at_cards(
+    base: Config, address: str, console: Console, *, why_none: Callable[[], str] = lambda: "", dry_run: bool
+) -> list[Cards]:
+    """The GPUs that trials may be given, looked at before anything dear; none for trials without."""
+    wait = 0.0 if address == "local" else MACHINE_SECONDS
+    if not base.sweep.gpu_share or (dry_run and wait and not gpus_now()):  # a dry run starts no machine
+        return []
+    cards = usable_cards(wait, why_none)
+    for fault in faults():
+        console.print(f"left out: {fault}", markup=False, soft_wrap=True)
+    return cards
+
+
+def prepare(work: Workbench[Any], address: str) -> None:
+    """What the trials read of the data: encoded on all GPUs, on a cluster by its nodes, else by this process."""
+    gpus = int(gpus_to_come()) if work.config.sweep.gpu_share else 0
+    workers = gpus if address == "local" else max(ENCODERS, gpus)
+    if workers > 1:
+        make_features(work, workers=workers, gpus=1.0 if work.config.sweep.gpu_share else 0.0)
     work.prepare()
 
 
 def _make_experts(work: Workbench[Any], plan: Plan, drawn: Sequence[Config], console: Console) -> None:
     """The experts that several trials read, by Ray Train's workers side by side; others each trial makes for itself."""
     sweep = plan.config.sweep
-    workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpus)))
+    workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpu_share)))
     if not plan.left or not work.is_prepared or workers < 2:  # a cluster that is still to grow has trials make them
         return
     with progress_on(console) as progress:
         trials = coming_trials(work.with_progress(progress), drawn, plan.done.total(), plan.left)
         if shared := sharing_experts(trials):
-            make_experts(shared, workers=workers, gpus=sweep.gpus)
+            make_experts(shared, workers=workers, gpus=sweep.gpu_share)
 
 
 def _run_trials(
@@ -173,7 +194,7 @@ def _run_trials(
         return ray.get(claims.doing.remote())
 
     def room() -> int:
-        return plan.at_once or slots_to_come(sweep.cpus, sweep.gpus) * sweep.together
+        return plan.at_once or slots_to_come(sweep.cpus, sweep.gpu_share) * sweep.together
 
     table = LiveTable(
         sweep.name,
@@ -185,7 +206,7 @@ def _run_trials(
         doing=doing,
         console=console,
     )
-    with table, _trainable(without_passwords(plan.config), listings, claims) as trial:
+    with table, _trainable(for_workers(plan.config, sweep.gpu_share), listings, claims) as trial:
         run_trials(
             trial,
             study,
@@ -206,7 +227,7 @@ def _trainable(base: Config, listings: Listings, claims: Any) -> Iterator[Any]:
     sweep = base.sweep
     if sweep.together == 1:
         trial = tune.with_parameters(distill_trial, base=base, listings=listings, claims=claims)
-        yield tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpus})
+        yield tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpu_share})
         return
     desk: Any = ray.remote(num_cpus=0)(Desk).remote(base, listings, claims)
     try:
@@ -225,7 +246,7 @@ def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: A
     with _status(console, "new draws of the best trials") as status:
         draw_again(
             study,
-            without_passwords(base),
+            for_workers(base, base.sweep.gpu_share),
             best,
             listings,
             claims,
@@ -277,7 +298,8 @@ def _run_finals(
         def wait() -> None:
             status.update(_doing(claims) or "finals")
 
-        return run_finals(without_passwords(base), best, listings, claims, cpus=cpus, on_end=ended, on_wait=wait)
+        given = for_workers(base, base.sweep.gpu_share)
+        return run_finals(given, best, listings, claims, cpus=cpus, on_end=ended, on_wait=wait)
 
 
 @contextlib.contextmanager
@@ -290,9 +312,17 @@ def _status(console: Console, text: str) -> Iterator[Status]:
         yield status
 
 
+@contextlib.contextmanager
+def _refusals(console: Console) -> Iterator[LaunchFailures]:
+    """What keeps the cluster's autoscaler from starting machines, shown as soon as it is known."""
+    failures = LaunchFailures()
+    with telling(failures, lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)):
+        yield failures
+
+
 def _tracking(config: Config, console: Console) -> Tracking:
     return Tracking(
-        config.place.mlflow,
+        mlflow_address(config.place),
         home(config.place) / "mlartifacts",
         lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True),
     )

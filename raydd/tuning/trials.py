@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -24,6 +25,8 @@ from search_spaces import Space
 
 RESTARTS = 2  # of a trial whose process or node died, and of all after memory ran out; the store has what is done
 LOOK_SECONDS = 10.0  # between two looks at how many trials there is room for
+
+_TOLD_TO_LEAVE = "The process receives a SIGTERM"  # Ray's words; whoever kills for memory sends SIGKILL
 
 # Tune would write the driver's keys into Ray's logs and onto the command line of each trial; every node has its own.
 class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
@@ -125,7 +128,7 @@ def _run(
             storage_path=folder,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
-            callbacks=[_Room(limiter, room)],
+            callbacks=[_Machines(limiter, room)],
         ),
     ).fit()
 
@@ -146,8 +149,8 @@ class _Stopping(FIFOScheduler):
         return {}
 
 
-class _Room(tune.Callback):
-    """Lets as many trials run together as there is room for, which grows and shrinks with the cluster."""
+class _Machines(tune.Callback):
+    """Machines come and go: as many trials run together as there is room for, and one that goes fails no trial."""
 
     def __init__(self, limiter: ConcurrencyLimiter, room: Callable[[], int]) -> None:
         self._limiter, self._room, self._looked = limiter, room, time.monotonic()
@@ -155,6 +158,12 @@ class _Room(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune's notes are never read back, and what knows the room knows the study's password too."""
         return {}
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
+        """Take back the failure that Tune counted, if the trial was told to leave its machine, as by a spot notice."""
+        # Tune's own notes of the trial's failures; the storage has them later.
+        if _TOLD_TO_LEAVE in Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]:
+            trial.run_metadata.num_failures -= 1
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         heed_interrupt()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
 from raydd.config import Config
 from raydd.settings import load
@@ -14,7 +15,8 @@ from raydd.sweep import command_line
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"
-CLUSTERS = ("gpu.yaml", "local.yaml")
+CLUSTERS = ("gpu.yaml", "gcp.yaml", "local.yaml")
+VERSIONED = ("gpu.yaml", "gcp.yaml", "rayjob.yaml", "kueue.yaml", "sky.yaml", "Dockerfile")
 SECRETS = "cluster/raydd.env"
 
 
@@ -39,22 +41,90 @@ def test_what_is_mounted_is_there_and_no_folder_hides_the_package(name: str):
 
 
 def test_one_version_of_ray_everywhere():
-    texts = [(FOLDER / name).read_text(encoding="utf-8") for name in ("gpu.yaml", "rayjob.yaml", "Dockerfile")]
+    texts = [(FOLDER / name).read_text(encoding="utf-8") for name in VERSIONED]
     versions = {
         version for text in texts for version in re.findall(r"(?:ray:|rayVersion: |raydd:)(\d+\.\d+\.\d+)", text)
     }
     assert len(versions) == 1
 
 
-def test_spot_workers_come_and_go_and_the_head_takes_no_trial():
-    nodes = read("gpu.yaml")["available_node_types"]
+@pytest.mark.parametrize("name", ["gpu.yaml", "gcp.yaml"])
+def test_spot_workers_come_and_go_and_the_head_takes_no_trial(name: str):
+    nodes = read(name)["available_node_types"]
     assert nodes["head"]["resources"] == {"CPU": 0}
     assert nodes["worker"]["min_workers"] == 0
-    assert nodes["worker"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    config = nodes["worker"]["node_config"]
+    assert config.get("InstanceMarketOptions") == {"MarketType": "spot"} or config["scheduling"][0]["preemptible"]
 
 
-def test_the_job_for_kubernetes_runs_the_sweep_with_a_token_and_secrets_from_outside():
-    job = read("rayjob.yaml")
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_the_head_restores_its_databases_before_ray_starts_and_then_keeps_them(name: str):
+    restore, keep, start = (
+        next(number for number, command in enumerate(read(name)["head_start_ray_commands"]) if word in command)
+        for word in ("head.py restore", "setsid python ~/raydd-project/cluster/head.py", "ray start --head")
+    )
+    assert restore < keep < start
+
+
+def test_the_clouds_differ_in_their_machines_alone():
+    amazon, google = read("gpu.yaml"), read("gcp.yaml")
+    own = {"provider", "available_node_types"}
+    assert {name for name in amazon if amazon[name] != google[name]} == own
+
+
+def test_kueue_s_job_waits_in_a_queue_for_a_fixed_number_of_workers_and_is_the_same_else():
+    plain, queued = read("rayjob.yaml"), read("kueue.yaml")
+    labels = queued["metadata"].pop("labels")
+    assert set(labels) == {"kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"}
+    assert queued["spec"]["shutdownAfterJobFinishes"]  # else Kueue takes no RayJob
+    for name in ("enableInTreeAutoscaling", "autoscalerOptions"):
+        assert name not in queued["spec"]["rayClusterSpec"]
+        del plain["spec"]["rayClusterSpec"][name]
+    for job in (plain, queued):
+        (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        replicas = [group.pop(name) for name in ("replicas", "minReplicas", "maxReplicas")]
+    assert len(set(replicas)) == 1
+    assert plain == queued
+
+
+def test_the_task_for_skypilot_has_the_words_of_its_schema():
+    """Those of SkyPilot 0.14 that the file may use: its package brings sixty others."""
+    task = read("sky.yaml")
+    assert set(task) <= {"name", "workdir", "num_nodes", "resources", "envs", "secrets", "file_mounts", "setup", "run"}
+    words = {"accelerators", "cpus", "memory", "disk_size", "image_id", "use_spot", "infra", "job_recovery", "ports"}
+    assert set(task["resources"]) <= words
+    assert all(value is None or isinstance(value, str) for value in {**task["envs"], **task["secrets"]}.values())
+    subprocess.run(["bash", "-n", "-c", task["setup"] + task["run"]], check=True)
+
+
+@pytest.mark.parametrize("place", ["slurm.sh", "sky.yaml"])
+def test_ray_takes_the_command_that_starts_it_on_all_nodes(place: str, tmp_path: Path):
+    """By stand-ins for Slurm's commands and a `ray` that says what it was given."""
+    said = "#!/bin/sh\nprintf '%s\\n' \"$@\"\n"
+    for name, script in {"ray": said, "scontrol": "echo one; echo two", "srun": 'shift; exec "$@"'}.items():
+        (tmp_path / name).write_text(script if script == said else f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "16"}
+    sky = {"SKYPILOT_NODE_IPS": "one\ntwo", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NUM_GPUS_PER_NODE": "4"}
+    command = "bash cluster/slurm.sh" if place == "slurm.sh" else read(place)["run"]
+    (tmp_path / "cluster").mkdir()
+    for name in ("slurm.sh", "raydd.env.example"):
+        (tmp_path / "cluster" / name.removesuffix(".example")).write_text((FOLDER / name).read_text(encoding="utf-8"))
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "USER": "me", "SLURM_GPUS_ON_NODE": "4", **slurm, **sky}
+    done = subprocess.run(
+        ["bash", "-euc", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    given = done.stdout.splitlines()
+    start, entry = given[1 : given.index("--")], given[given.index("--") + 1 :]
+    assert given[0] == "symmetric-run"
+    assert {"one:6379", "2", "--num-gpus=4"} <= set(start)
+    curate_and_validate_ray_start_args(start)
+    assert entry[:5] == ["python", "cluster/head.py", "run", "raydd", "sweep"]
+
+
+@pytest.mark.parametrize("name", ["rayjob.yaml", "kueue.yaml"])
+def test_the_job_for_kubernetes_runs_the_sweep_with_a_token_and_secrets_from_outside(name: str):
+    job = read(name)
     assert job["kind"] == "RayJob"
     cluster = job["spec"]["rayClusterSpec"]
     assert cluster["authOptions"] == {"mode": "token"}
@@ -78,7 +148,7 @@ def test_the_example_of_the_environment_has_placeholders_alone():
     assert shell.returncode == 0
 
 
-@pytest.mark.parametrize("script", ["install.sh", "spot.sh"])
+@pytest.mark.parametrize("script", ["install.sh", "slurm.sh"])
 def test_the_scripts_are_shell(script: str):
     subprocess.run(["bash", "-n", FOLDER / script], check=True)
 

@@ -45,20 +45,22 @@ def checkout(machine: Machine, tiny_data: Path, tmp_path: Path) -> Path:
         shutil.copy(ROOT / item, root / item)
     folder = root / "cluster"
     folder.mkdir()
-    (folder / "install.sh").write_bytes((ROOT / "cluster/install.sh").read_bytes())
+    for name in ("install.sh", "head.py"):
+        shutil.copy(ROOT / "cluster" / name, folder / name)
     cluster = yaml.safe_load((ROOT / "cluster/local.yaml").read_text())
     cluster["provider"]["head_ip"] = "127.0.0.1"
     proxy = f"{sys.executable} {ROOT / 'tests/tcp.py'} 127.0.0.1 {machine.port}"
     cluster["auth"] = {"ssh_user": "root", "ssh_private_key": str(machine.key), "ssh_proxy_command": proxy}
     # Ray's own: a head that stays on loopback, beside whatever else runs on this machine.
-    start = cluster["head_start_ray_commands"][1].replace("--port=6379", f"--port={free_port()}")
-    cluster["head_start_ray_commands"][1] = (
+    start = cluster["head_start_ray_commands"][-1].replace("--port=6379", f"--port={free_port()}")
+    cluster["head_start_ray_commands"][-1] = (
         f"{start} --node-ip-address=127.0.0.1 --num-cpus=2 --object-store-memory=100000000"
     )
     (folder / "local.yaml").write_text(yaml.safe_dump(cluster))
     space = tmp_path / "space.py"
     space.write_text(SPACE)
-    (folder / "sweep.yaml").write_text(SETTINGS.format(data=tiny_data, space=f"{space}:small"))
+    settings = SETTINGS.format(data=tiny_data, space=f"{space}:small")
+    (folder / "sweep.yaml").write_text(settings.replace("submitted", "before_the_edit"))
     here = {
         "PATH": f"{machine.venv}/bin:$PATH",
         "RAYDD_STORE": tmp_path / "store",
@@ -95,6 +97,9 @@ def test_a_sweep_is_submitted_to_a_machine_that_has_nothing_of_raydd(checkout: P
 
     ray("up -y --no-config-cache cluster/local.yaml")
     try:
+        settings = checkout / "cluster/sweep.yaml"
+        settings.write_text(settings.read_text().replace("before_the_edit", "submitted"))
+        ray("rsync-up cluster/local.yaml cluster/sweep.yaml ~/raydd-project/cluster/sweep.yaml")
         shown = ray("submit --no-config-cache cluster/local.yaml raydd/sweep.py -- --sweep.trials 2")
         assert "2 to run of 2" in shown
     finally:

@@ -1,5 +1,7 @@
 import importlib
+import importlib.metadata
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,9 +9,10 @@ import psutil
 import pytest
 
 from raydd import checkup
-from raydd.checkup import Check, examine
+from raydd.checkup import examine
 from raydd.cli import main
 from raydd.config import Config
+from raydd.preflight import Check, Command
 from raydd.settings import load, with_settings
 
 ENCODERS = """
@@ -37,6 +40,9 @@ def config(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             "data.name": "tiny",
             "encoders.image": "doctors_encoders:image",
             "encoders.text": "doctors_encoders:text",
+            "distill.pairs": 6,
+            "distill.minibatch": 4,
+            "distill.rank": 3,
             "place.home": str(tmp_path / "home"),
         }
     )
@@ -48,8 +54,8 @@ def changed(config: Config, **settings: object) -> Config:
     return with_settings(config, {name.replace("__", "."): value for name, value in settings.items()})
 
 
-def checks(config: Config) -> dict[str, Check]:
-    return {check.name: check for check in examine(config)}
+def checks(config: Config, command: Command = "run", cluster: Path | None = None) -> dict[str, Check]:
+    return {check.name: check for check in examine(config, command, cluster)}
 
 
 def test_a_machine_that_lacks_nothing(config: Config):
@@ -99,6 +105,12 @@ def test_what_is_missing_is_named_with_what_to_do_and_stops_no_other_check(
 
 def test_a_device_that_is_not_there(config: Config):
     assert checks(changed(config, place__device="cuda:77"))["device"].state == "missing"
+
+
+def test_weights_that_are_not_there_are_named_beside_a_device_that_is_not_there(config: Config):
+    found = checks(changed(config, place__device="cuda:77", encoders__image_weights="/nowhere.pt"))
+    assert "there is no /nowhere.pt" in found["encoders"].text
+    assert "cuda:77" in found["image encoder"].text
 
 
 def test_a_disk_that_is_too_small(config: Config, monkeypatch: pytest.MonkeyPatch):
@@ -152,6 +164,72 @@ def _given(config: Config) -> dict[str, str]:
 
     default = flatten(Config())
     return {name: str(value) for name, value in flatten(config).items() if value != default[name]}
+
+
+def test_what_a_sweep_needs_is_looked_at_for_a_sweep_alone(config: Config, tmp_path: Path):
+    (tmp_path / "own.py").write_text("def space(trial):\n    return {'distill.pears': 3}\n")
+    doomed = {
+        "sweep.space": f"{tmp_path}/own.py:space",
+        "sweep.gpus": 1.0,
+        "place.study": "postgresql://raydd:secret@127.0.0.1:9/raydd",
+        "place.mlflow": "http://127.0.0.1:9",
+    }
+    assert {check.state for check in checks(with_settings(config, doomed)).values()} == {"ok"}
+    found = checks(with_settings(config, doomed), "sweep")
+    lacking = {name for name, check in found.items() if check.state == "missing"}
+    assert lacking == {"space", "GPUs of trials", "study"}
+    assert "Did you mean 'distill.pairs'?" in found["space"].text
+    assert "sweep.gpus is 1, but" in found["GPUs of trials"].text
+    assert "postgresql://raydd:***@127.0.0.1:9/raydd cannot be opened" in found["study"].text
+    assert "secret" not in found["study"].text
+    assert found["MLflow"].state == "warning"
+    assert "http://127.0.0.1:9 does not answer" in found["MLflow"].text
+    assert found["disk"].state == found["memory"].state == "ok"
+
+
+def test_pairs_are_held_against_the_training_images_as_the_planned_command_takes_them(config: Config, tmp_path: Path):
+    (tmp_path / "own.py").write_text("def space(trial):\n    return {'distill.pairs': 13}\n")
+    assert "distill.pairs is 13, but train has 12 images" in checks(changed(config, distill__pairs=13))["pairs"].text
+    space = changed(config, sweep__space=f"{tmp_path}/own.py:space")
+    assert checks(space)["pairs"].state == "ok"
+    assert checks(space, "sweep")["pairs"].state == "missing"
+    assert (
+        checks(changed(config, compare__pairs=(6, 12)), "compare")["pairs"].state == "missing"
+    )  # selections: one more
+    assert checks(changed(config, compare__pairs=(6, 11)), "compare")["pairs"].state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "said"),
+    [
+        ("image: rayproject/ray:{ray}-py311-gpu", "ok", "Python 3.11 there"),
+        ("rayVersion: {ray}", "ok", "Python unknown there"),
+        ("provider: {{type: local}}", "ok", "names no Ray"),
+        ("image: rayproject/ray:2.9.0-py311-gpu", "missing", "starts Ray 2.9.0, and here is Ray"),
+        ("image: rayproject/ray:{ray}-py310", "missing", "starts Python 3.10, and raydd needs 3.11"),
+    ],
+)
+def test_a_cluster_s_file_is_held_against_the_versions_here(
+    config: Config, tmp_path: Path, text: str, state: str, said: str
+):
+    file = tmp_path / "gpu.yaml"
+    file.write_text(text.format(ray=importlib.metadata.version("ray")))
+    found = checks(config, cluster=file)["cluster"]
+    assert (found.state, said in found.text) == (state, True)
+
+
+def test_the_files_of_the_repository_start_a_ray_of_one_version():
+    folder = Path(checkup.__file__).parents[1] / "cluster"
+    told = [checkup._named_in(folder / name)[0] for name in ("gpu.yaml", "Dockerfile", "rayjob.yaml")]
+    assert told[0] == told[1] == told[2]
+
+
+def test_a_process_of_another_python_cannot_join(config: Config, tmp_path: Path):
+    other = "310" if sys.version_info[:2] == (3, 99) else "399"
+    file = tmp_path / "gpu.yaml"
+    file.write_text(f"image: rayproject/ray:{importlib.metadata.version('ray')}-py{other}")
+    assert checks(config, cluster=file)["cluster"].state == "ok"  # the driver runs on the head
+    assert "cannot join it" in checks(changed(config, place__ray="10.0.0.1:6379"), cluster=file)["cluster"].text
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

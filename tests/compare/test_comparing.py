@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 from stage_settings import TINY
 
+import raydd
+from raydd import stages
 from raydd.cluster.environment import prepare_environment
 from raydd.compare.comparing import run_comparison
 from raydd.config import Config
@@ -36,6 +38,8 @@ def config(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "compare.methods": ("herding", f"{space}:METHOD", "full"),
         "compare.pairs": (5, 6),
         "compare.trials": 2,
+        "compare.sets": 2,
+        "compare.checks": 4,
         "place.home": str(tmp_path / "home"),
         "place.mlflow": "none",
     }
@@ -62,19 +66,35 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     assert [row.cell.config.distill.pairs for row in result.rows if row.cell.name == names[1]] == [5, 6]
     tuned = {row.cell.config.distill.image_lr for row in result.rows if row.cell.variant == "tuned"}
     assert len(tuned) == 1  # carried from the first number of pairs to the other
-    assert all(row.stored_bytes > 0 and (row.peak_bytes or 1e9) > 1e7 for row in result.rows)
+    assert [len(row.sets) for row in result.rows] == [2, 2, 2, 1, 2, 2, 2]
+    assert all(made.stored_bytes > 4 and (made.peak_bytes or 1e9) > 1e7 for row in result.rows for made in row.sets)
+    for row in result.rows:
+        assert row.interval[0] <= row.mean("r_mean") <= row.interval[1]
+        assert all(len(made.students) == 2 for made in row.sets)
+        if row.cell.kind == "synthetic":
+            assert len({made.record for made in row.sets}) == 2
+            assert (row.cost("steps"), bool(row.cost("cpu_seconds"))) == (8, True)
     again = quiet()
     second = run_comparison(config, "local", dry_run=False, console=again)
     assert second == result
-    assert "5 rows" in told(again)  # and two whose settings the plan does not know
+    assert "9 of 13 sets" in told(again)  # and two rows whose settings the plan does not know
     folder = tmp_path / "home" / "comparisons" / "compare"
     assert "**" in (folder / "compare.md").read_text()
     assert (folder / "compare.html").read_text().count("<table") == 2
     collapse = list(csv.DictReader((folder / "collapse.csv").open()))
     assert {line["row"] for line in collapse} == set(names[1:])
     assert float(collapse[0]["step"]) == 0
+    curves = list(csv.DictReader((folder / "curves.csv").open()))
+    assert {(line["row"], line["pairs"], line["set"], line["step"]) for line in curves} == {
+        (name, pairs, number, step) for name in names[1:] for pairs in "67" for number in "01" for step in "2468"
+    }
+    assert all(len(row.rises) == 2 for row in result.rows if row.cell.kind == "synthetic")
     lines = list(csv.DictReader((folder / "compare.csv").open()))
     assert len([line for line in lines if line["made by"] == "raydd"]) == 7
+    assert [line["r_mean std"] == "" for line in lines] == [len(row.sets) == 1 for row in result.rows]
+    assert stages.synthetic_scores(raydd.open(result.rows[1].cell.config)).seeds == tuple(
+        result.rows[1].sets[0].students
+    )
 
 
 def test_the_plan_is_shown_without_any_work(config: Config, tmp_path: Path) -> None:
@@ -113,6 +133,8 @@ def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) 
             "compare.methods": ("random", "herding", "lors", "full"),
             "compare.pairs": (6,),
             "compare.trials": 0,
+            "compare.sets": 1,
+            "compare.checks": 0,
         },
     )
     result = run_comparison(config, "local", dry_run=False, console=quiet())
@@ -125,8 +147,8 @@ def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) 
         for method in ("random", "lors", "full")  # nothing is selected by features that change
     ]
     by_row = dict(zip(made, result.rows, strict=True))
-    assert by_row["tiny", "lors"].seeds != by_row[trained, "lors"].seeds
-    assert by_row[trained, "random"].stored_bytes == 7 * (3 * 16**2 + 4 * 10)
+    assert by_row["tiny", "lors"].by_set("r_mean") != by_row[trained, "lors"].by_set("r_mean")
+    assert by_row[trained, "random"].sets[0].stored_bytes == 7 * (3 * 16**2 + 4 * 10)
     lines = list(csv.DictReader((tmp_path / "home/comparisons/compare/compare.csv").open()))
     assert {line["protocol"] for line in lines if line["made by"] == "raydd"} == {
         work.trains for work in PROTOCOLS.values()

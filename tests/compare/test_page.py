@@ -10,18 +10,48 @@ from raydd.report.page import METRICS, render
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    common = {"data": "flickr8k", "image encoder": "lite0", "text encoder": "minilm", "split": "test", "seeds": 5}
+    common = {
+        "data": "flickr8k",
+        "image encoder": "lite0",
+        "text encoder": "minilm",
+        "split": "test",
+        "sets": 5,
+        "students each": 5,
+    }
     scores = dict.fromkeys(METRICS, 30.0) | {f"{metric} std": 0.5 for metric in METRICS}
-    ours = {**common, **scores, "made by": "raydd", "protocol": "B", "record": "synthetic/0"}
+    ours = {**common, **scores, "made by": "raydd", "protocol": "B"}
+    ours |= {"records": "synthetic/0 synthetic/1", "r_mean low": 29.0, "r_mean high": 31.0}
     rows = [
-        {**ours, "method": "lors", "budget": 99, "seconds": 50.0, "stored bytes": 6e5},
-        {**ours, "method": "repblend", "budget": 99, "r_mean": 33.0, "seconds": 40.0, "stored bytes": 6e5},
-        {**ours, "method": "full", "budget": None, "r_mean": 41.0, "seconds": 10.0},
+        {**ours, "method": "lors", "budget": 99, "seconds": 50.0, "cpu seconds": 90.0, "stored bytes": 6e5},
+        {
+            **ours,
+            "method": "repblend",
+            "budget": 99,
+            "r_mean": 33.0,
+            "seconds": 40.0,
+            "cpu seconds": 70.0,
+            "stored bytes": 6e5,
+        },
+        {**ours, "method": "full", "budget": None, "r_mean": 41.0, "r_mean std": None, "sets": 1, "seconds": 10.0},
         {**common, **scores, "made by": "published: Table 1", "method": "lors", "budget": 99, "protocol": "A"},
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "compare.csv", index=False)
-    points = [{"row": row, "step": step, "collapse/modality_gap": 0.1 * step} for row in ("a", "b") for step in (1, 2)]
+    points = [
+        {
+            "data": "flickr8k",
+            "pairs": 99,
+            "row": row,
+            "set": number,
+            "step": step,
+            "collapse/modality_gap": 0.1 * step + number,
+        }
+        for row in ("a", "b")
+        for number in (0, 1)
+        for step in (1, 2)
+    ]
     pd.DataFrame(points).to_csv(tmp_path / "collapse.csv", index=False)
+    curve = [point | {"cpu_seconds": 3.0 * point["step"], "r_mean": 20.0 + point["set"]} for point in points]
+    pd.DataFrame(curve).to_csv(tmp_path / "curves.csv", index=False)
     return tmp_path
 
 
@@ -35,13 +65,22 @@ def test_rows_of_ours_and_published_ones_are_told_apart(folder: Path):
     ]
     assert "repblend with an r_mean of 33.0 percent" in page.lead
     assert page.results[1].scores["r_mean"] == "33.0 ± 0.5"
+    assert page.results[2].scores["r_mean"] == "41.0"  # one set has no deviation
+    assert page.provenance["records"] == "2"
 
 
 def test_costs_and_collapse_are_drawn(folder: Path):
     page = comparison_page(folder)
-    assert [drawn.id for drawn in page.fronts] == ["front-seconds", "front-stored"]
+    assert [drawn.id for drawn in page.fronts] == ["front-seconds", "front-cpu", "front-stored"]
     assert "repblend 33.0 at 40" in page.fronts[0].summary
     assert [drawn.title for drawn in page.collapse] == ["modality gap"]
+    assert "a: 0.700, b: 0.700" in page.collapse[0].summary  # the mean of both sets
+    assert [drawn.title for drawn in page.convergence] == [
+        "r_mean on val against distillation steps",
+        "r_mean on val against CPU seconds",
+    ]
+    assert page.convergence[1].summary == "At the end, a: 20.5 after 6, b: 20.5 after 6 CPU seconds."
+    assert 'id="convergence"' in render(page)
     assert "<h1>Comparison" in render(page)
 
 

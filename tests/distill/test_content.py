@@ -32,6 +32,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "loss": st.sampled_from(["infonce", "wbce", "bce"]),
     "matched": st.sampled_from(["both-heads", "text-head"]),
     "gradient": st.sampled_from(["exact", "constant-memory"]),
+    "objective": st.sampled_from(["trajectory", "covariance", "ridge", "distribution", "gradient"]),
     "optimizer": st.sampled_from(["sgd", "adam"]),
     "schedule": st.sampled_from(["constant", "cosine"]),
     "merged": st.booleans(),
@@ -44,6 +45,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
         st.integers(1, 9),
     ),
     "seed": st.integers(0, 9),
+    "real_minibatch": st.integers(2, 9),
 }
 REST = st.sampled_from([0.01, 0.1, 0.5, 0.9])  # of all numbers between 0 and 1
 
@@ -67,18 +69,27 @@ def configs(draw: st.DrawFn) -> DistillConfig:
 
 def is_read(name: str, config: DistillConfig) -> bool:
     """Whether a distillation of these settings looks at one of them, said once more, by what the documentation says."""
-    heads = config.protocol == "heads"
+    heads, lowered = config.protocol == "heads", config.objective
+    walks = lowered == "trajectory"
     conditions = {
-        "blend_beta": config.blend in ("beta", "noise"),
-        "blend_ratio": config.blend == "fixed",
-        "blend_sides": config.blend != "none",
+        **dict.fromkeys(("student_steps", "minibatch", "minibatch_order", "max_start_epoch", "gradient"), walks),
+        **dict.fromkeys(("blend", "matched"), walks),
+        "target_epochs": walks or lowered == "distribution",
+        "rate_lr": lowered in ("trajectory", "ridge", "gradient"),
+        "covariance_scale": lowered == "covariance",
+        "mean_weight": lowered == "covariance",
+        "ridge_strength": lowered == "ridge",
+        "real_minibatch": lowered in ("ridge", "distribution", "gradient"),
+        "blend_beta": walks and config.blend in ("beta", "noise"),
+        "blend_ratio": walks and config.blend == "fixed",
+        "blend_sides": walks and config.blend != "none",
         "rank": config.similarity == "low-rank",
         "alpha": config.similarity == "low-rank",
-        "similarity_lr": config.similarity != "identity",
+        "similarity_lr": config.similarity != "identity" and lowered in ("trajectory", "ridge", "gradient"),
         "steps_per_encoding": heads and config.images == "pixels",
         "range_pull": heads and config.images == "features",
         "encoder_rate": not heads,
-        "merged": config.matched == "both-heads",
+        "merged": walks and config.matched == "both-heads",
         "protocol": False,  # it decides the experts, whose record is upstream
     }
     return name not in PLACES and conditions.get(name, True)
@@ -95,7 +106,8 @@ def test_a_setting_renames_a_set_if_and_only_if_it_is_read(config: DistillConfig
     assume(name != "protocol")
     renames = is_read(name, config) or is_read(name, other)
     if name in ("minibatch", "pairs"):  # by the size that comes out
-        renames = (other.minibatch_size, other.pairs) != (config.minibatch_size, config.pairs)
+        sizes = [(own.pairs, own.minibatch_size if is_read("minibatch", own) else 0) for own in (config, other)]
+        renames = sizes[0] != sizes[1]
     assert (content(other) != content(config)) == renames
 
 
@@ -104,7 +116,7 @@ def test_every_setting_that_is_read_is_named_or_neutral(config: DistillConfig):
     named = content(config)
     for field in fields(DistillConfig):
         if field.name == "minibatch":
-            assert named["minibatch"] == config.minibatch_size
+            assert named.get("minibatch", config.minibatch_size) == config.minibatch_size
         elif field.name in named:
             assert is_read(field.name, config), field.name
             assert named[field.name] == getattr(config, field.name)
@@ -131,6 +143,10 @@ UNREAD: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "evaluate.choice", "best-on-split"),
     ({}, "evaluate.split", "val"),
     ({}, "experts.epochs", 5),
+    ({"distill.objective": "covariance"}, "experts.lr", 0.4),
+    ({"distill.objective": "covariance"}, "distill.student_steps", 2),
+    ({"distill.objective": "ridge"}, "experts.count", 1),
+    ({"distill.objective": "gradient"}, "experts.seed", 5),
 ]
 READ: list[tuple[dict[str, Any], str, Any]] = [
     ({"distill.blend": "beta"}, "distill.blend_beta", 0.2),
@@ -146,6 +162,12 @@ READ: list[tuple[dict[str, Any], str, Any]] = [
     ({"distill.matched": "both-heads"}, "distill.merged", True),
     ({"experts.count": 2}, "experts.count", 1),
     ({}, "experts.temperature", 0.5),
+    ({"distill.objective": "covariance"}, "distill.covariance_scale", 2.0),
+    ({"distill.objective": "covariance"}, "distill.mean_weight", 1.0),
+    ({"distill.objective": "ridge"}, "distill.ridge_strength", 1.0),
+    ({"distill.objective": "ridge"}, "distill.real_minibatch", 5),
+    ({"distill.objective": "distribution"}, "experts.lr", 0.4),
+    ({"distill.objective": "gradient"}, "experts.width", 8),
 ]
 
 

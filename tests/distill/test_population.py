@@ -306,3 +306,8 @@ def test_a_shape_is_what_decides_shapes() -> None:
     ]
     assert {shape_of(replace(BASE, **changes)) for changes in alike} == {shape_of(BASE)}
     assert len({shape_of(replace(BASE, **changes)) for changes in [{}, *unlike]}) == 1 + len(unlike)
+
+
+def test_only_matching_of_trajectories_steps_side_by_side(train_split: Split, experts: Experts) -> None:
+    with pytest.raises(ConfigError, match=r"distill\.objective covariance does not step side by side"):
+        Population().fill(begin(train_split, experts, objective="covariance"))

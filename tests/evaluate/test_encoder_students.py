@@ -16,8 +16,8 @@ from raydd.distill.heads import Head, embed, initial_head
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
-from raydd.evaluate.encoder_students import embed_pairs, score_networks, train_student
-from raydd.evaluate.retrieval import retrieval_scores
+from raydd.evaluate.encoder_students import embed_pairs, hits_of_networks, train_student
+from raydd.evaluate.retrieval import retrieval_hits
 from raydd.evaluate.students import FIRST_SEED
 
 RECIPE = StudentsConfig(epochs=6, batch_size=4, dropout=0.0)
@@ -77,8 +77,9 @@ def test_scores_are_those_of_the_network_on_the_images(encoder: TrainedEncoder) 
     given, networks = pairs(), student(encoder, pairs())
     assert given.pixels is not None
     images, texts = embed_pairs(encoder, networks, given)
-    scores = score_networks(encoder, networks, given.pixels.split(4), TEXTS.half(), torch.arange(N))
-    assert scores == retrieval_scores(images, embed(Head(**networks.text), TEXTS.half().float()), torch.arange(N))
+    hits = hits_of_networks(encoder, networks, given.pixels.split(4), TEXTS.half(), torch.arange(N))
+    expected = retrieval_hits(images, embed(Head(**networks.text), TEXTS.half().float()), torch.arange(N))
+    assert torch.equal(hits, expected)
     torch.testing.assert_close(texts, embed(Head(**networks.text), TEXTS))
 
 

@@ -7,7 +7,7 @@ from hypothesis import settings as checks
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from raydd.evaluate.significance import p_values_against_best, paired_p
+from raydd.evaluate.significance import p_values_against_best, paired_p, rises
 
 scores = st.lists(st.floats(0, 100), min_size=5, max_size=5)
 
@@ -39,3 +39,11 @@ def test_the_correction_multiplies_by_the_tests_that_remain() -> None:
 
 def test_one_seed_says_nothing() -> None:
     assert p_values_against_best({"a": [1.0], "b": [2.0]}) == {}
+
+
+def test_sets_rise_where_they_gain_alike() -> None:
+    assert rises([0.5, 0.6, 0.4, 0.5, 0.55]) is True
+    assert rises([0.5, -0.6, 0.4, -0.5, 0.55]) is False
+    assert rises([-0.5, -0.6, -0.4]) is False
+    assert (rises([0.3, 0.3]), rises([0.0, 0.0])) == (True, False)
+    assert rises([0.5]) is None

@@ -40,7 +40,7 @@ def opened(config: Config, store: Store, trials: list[dict[str, Any]]) -> list[W
 
 def curve(record: Record) -> dict[str, torch.Tensor]:
     """What a record tells of its steps, but their time."""
-    return {name: column for name, column in record.read_tensors(CURVE).items() if name != "curve.seconds"}
+    return {name: column for name, column in record.read_tensors(CURVE).items() if "seconds" not in name}
 
 
 def distilled(works: Sequence[Workbench[Any]], *, every: int = 0) -> list[tuple[int, DistillPoint | RayddError]]:

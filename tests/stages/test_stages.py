@@ -228,3 +228,11 @@ def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config:
     measured = raydd.open(config, store).collapse(last)
     assert {name: value for name, value in noted[-1].items() if name != "step"} == pytest.approx(measured)
     assert noted[0] != noted[-1]
+
+
+def test_a_distillation_may_have_a_temperature_of_its_own(config: Config, store: Store) -> None:
+    works = [raydd.open(with_settings(config, {"distill.temperature": value}), store) for value in (0.0, 0.07, 0.3)]
+    plain, same, other = (stages.final_synthetic(work) for work in works)
+    assert torch.equal(plain.text_features, same.text_features)  # 0.07 is that of the experts
+    assert not torch.equal(plain.text_features, other.text_features)
+    assert set_of_record(stages.synthetic_record(works[2])).provenance.temperature == 0.07  # of its students

@@ -72,7 +72,11 @@ def test_a_trial_that_goes_on_tells_its_whole_curve(config, reported):
 def _without_scores(curve):
     """A curve without what is timed, or told where a trial stands."""
     return [
-        {name: value for name, value in point.items() if not name.startswith(("val/", "rung/", "distill/sec"))}
+        {
+            name: value
+            for name, value in point.items()
+            if not name.startswith(("val/", "rung/", "distill/sec", "distill/cpu_sec"))
+        }
         for point in curve
     ]
 

@@ -1,15 +1,42 @@
 import pytest
 
+from raydd.cluster.gpus import Cards
+from raydd.cost.bytes import trial_bytes
 from raydd.errors import ConfigError
+from raydd.settings import with_settings
 from raydd.tuning.plan import with_gpu_share
+
+WIDTHS = (1280, 384)
+
+
+def cards(*gigabytes: float) -> list[Cards]:
+    return [Cards(f"node {size}", ("card",), (int(size * 1e9),)) for size in gigabytes]
 
 
 def test_a_given_share_stays(config, with_sweep):
     config = with_sweep(config, gpus=0.25)
-    assert with_gpu_share(config, [config], (8, 8)) == config
+    assert with_gpu_share(config, [config], WIDTHS, cards(24)) == config
 
 
-def test_no_gpu_is_named(ray_here, config, with_sweep):
+def test_a_plan_before_there_is_a_gpu_leaves_the_share_open(config, with_sweep):
     config = with_sweep(config, gpus=-1)
-    with pytest.raises(ConfigError, match="Ray sees none"):
-        with_gpu_share(config, [config], (8, 8))
+    assert with_gpu_share(config, [config], WIDTHS, []) == config
+
+
+def test_a_slot_has_a_whole_gpu(config, with_sweep):
+    config = with_settings(with_sweep(config, gpus=-1), {"distill.images": "features"})
+    assert with_gpu_share(config, [config], WIDTHS, cards(24)).sweep.gpus == 1
+
+
+def test_the_smallest_of_mixed_cards_decides_the_share_of_its_largest_trial(config, with_sweep):
+    config = with_sweep(config, gpus=-1, together=1)
+    larger = with_settings(config, {"distill.student_steps": 64})
+    need = trial_bytes(larger, *WIDTHS)
+    assert need > trial_bytes(config, *WIDTHS)
+    shares = [
+        with_gpu_share(config, [config, larger], WIDTHS, machines).sweep.gpus
+        for machines in (cards(7.5 * need / 1e9), cards(80 * need / 1e9, 7.5 * need / 1e9))
+    ]
+    assert shares == [0.1428, 0.1428]  # a seventh, rounded so that Ray finds room for seven
+    with pytest.raises(ConfigError, match=r"and the GPU has 0\.1 GB"):
+        with_gpu_share(config, [config], WIDTHS, cards(80, 0.1))

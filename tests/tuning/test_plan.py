@@ -152,3 +152,29 @@ def test_trials_on_features_step_together_on_a_gpu(tiny_data: Path) -> None:
     assert together(with_settings(Config(), {**on_gpus, **pixels, "evaluate.baselines": ["random"]})) == 1
     with pytest.raises(ConfigError, match=r"sweep\.together is 3, .* Set sweep\.together to 1"):
         together(with_settings(Config(), {**pixels, "sweep.together": 3, "evaluate.baselines": ["random"]}))
+
+
+def test_a_plan_without_trajectories_speaks_of_no_experts_and_runs_trials_one_by_one(
+    tiny_data: Path, store: Store
+) -> None:
+    ours = {"distill.objective": "covariance", "sweep.gpus": 1.0, "sweep.together": 4}
+    base = with_settings(Config(), {**TINY, "data.root": str(tiny_data), "distill.images": "features", **ours})
+    lines = dict(plan(base, lambda trial: {}, store, 1).lines())
+    assert "experts" not in lines
+    assert lines["one by one"] == "trials of distill.objective covariance do not share a slot"
+    assert together(base) == 1
+    matching = with_settings(base, {"distill.objective": "trajectory"})
+    assert together(matching, [matching]) == 4
+    assert together(matching, [matching, base]) == 1
+    lines = dict(plan(matching, lambda trial: {}, store, 1).lines())
+    assert "experts" in lines
+    assert "one by one" not in lines
+
+
+def test_a_step_is_expected_to_take_what_its_objective_computes(seconds: Seconds) -> None:
+    took = {
+        name: seconds(lambda trial, name=name: {"distill.objective": name, "distill.steps": 10_000}, 1, 1)
+        for name in ("trajectory", "covariance", "ridge", "gradient")
+    }
+    assert took["covariance"] < took["ridge"] < took["gradient"]
+    assert took["covariance"] < took["trajectory"]

@@ -1,5 +1,7 @@
 import math
 import os
+import signal
+import time
 
 import pytest
 from optuna.trial import TrialState
@@ -86,6 +88,23 @@ def test_a_trial_whose_process_died_once_goes_on(run, tmp_path):
     study = run(behave, trials=2)
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert study.trials[1].intermediate_values == {20: 2.0, 40: 4.0, 60: 6.0, 80: 8.0}
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_told_to_leave_again_and_again_has_not_failed(run, tmp_path):
+    """As by spot notices: three, where two failures are allowed."""
+
+    def behave(number, step):
+        told = len(list(tmp_path.glob("told*")))
+        if number == 0 and step == 2 and told < 3:
+            (tmp_path / f"told{told}").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        return float(step)
+
+    study = run(behave, trials=1)
+    assert len(list(tmp_path.glob("told*"))) == 3
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE]
 
 
 def test_weak_trials_are_pruned(run):

@@ -3,7 +3,7 @@
 A user's own is `distill.method: module:METHOD` or `FILE.py:METHOD`.
 """
 
-from raydd.distill.methods import lors, mtt_vl, repblend, tesla_vl
+from raydd.distill.methods import covmatch, lgm, lors, mdm, mtt_vl, repblend, ridge, tesla_vl
 from raydd.distill.methods.method import Method
 from raydd.outside import find
 
@@ -12,6 +12,10 @@ METHODS: dict[str, Method] = {
     "tesla-vl": tesla_vl.METHOD,
     "lors": lors.METHOD,
     "repblend": repblend.METHOD,
+    "covmatch": covmatch.METHOD,
+    "ridge": ridge.METHOD,
+    "mdm": mdm.METHOD,
+    "lgm": lgm.METHOD,
 }
 
 

@@ -12,6 +12,7 @@ FLICKR30K_100: Mapping[str, Any] = {
     "distill.max_start_epoch": 2,
     "distill.start_rate": 0.1,
 }
+STEPS: Mapping[str, Any] = {"distill.steps": 3000}
 SIMILARITY: Mapping[str, Any] = {"distill.rank": 10, "distill.alpha": 3.0}
 
 
@@ -25,5 +26,7 @@ class Method:
     """Dotted settings that make the engine this method; a user's own settings win over them."""
     published: Mapping[str, Any] = field(default_factory=dict)
     """Its published numbers, those that hold whatever is learned: outer step sizes in pixels are not among them."""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    """How its code scores students, where that is not as RepBlend's does; read under `compare.choice` published."""
     space: str = ""
     """Search space of its own, as `sweep.space` names it; empty is not searched by `raydd compare`."""

@@ -8,11 +8,15 @@ Differences from the paper:
 - Targets lie two epochs beyond the start snapshot (`distill.target_epochs`); published is one.
 - The student's loss is InfoNCE against the learned similarity, for runs of some hundred steps. The published weighted
   BCE needs about a thousand: on Flickr8k val 13 after 120 steps, 46 after 960.
+- Learned pixels are kept to 8 bits; the code's are unbounded floats. Starts are plainly resized photographs, each of
+  another image; the code's are augmented crops, and an image may come twice.
+- A published row of `raydd compare` has raydd's own outer optimiser and step sizes, since the published ones are those
+  of pixels; the presets have the scripts'.
 - Scored students use the learned learning rate times 1 - momentum, since it was learned for plain SGD steps;
   `distill.fit_rates` then multiplies that by the power of two that is best on val.
 """
 
-from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, Method
+from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, STEPS, Method
 
 METHOD = Method(
     paper="Zhang et al., NeurIPS 2025, arXiv:2505.14705",
@@ -24,6 +28,7 @@ METHOD = Method(
     published={
         **FLICKR30K_100,
         **SIMILARITY,
+        **STEPS,
         "distill.blend_beta": 1.0,
         "distill.loss": "wbce",
         "distill.gradient": "constant-memory",

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# A sweep as one job of Slurm: Ray on all its nodes, the driver on the first, from an environment that all nodes see.
+#
+#   cp cluster/raydd.env.example cluster/raydd.env      # RAYDD_STORE=/a/folder/all/nodes/see and Ray's token
+#   sbatch cluster/slurm.sh                             # searches what cluster/sweep.yaml says
+#   sbatch cluster/slurm.sh --sweep.trials 200
+#
+# Give it from the root of the checkout, in an environment with `pip install -e ".[demo,cluster]"`. A job that reaches
+# its time limit is told two minutes before, keeps what it has, and goes on when it is given again. Marked SET: to be
+# filled in.
+#SBATCH --job-name=raydd
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --gpus-per-node=4
+#SBATCH --mem=0
+#SBATCH --time=12:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --output=raydd-%j.log
+# SET: --partition and --account of yours
+set -euo pipefail
+
+set -a
+. cluster/raydd.env
+set +a
+export RAYDD_HOME=${RAYDD_HOME:-/tmp/raydd-$USER} # SQLite is not for a network drive; its copies lie beside the store
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # reads all of it, where head would end scontrol
+
+srun --ntasks-per-node=1 ray symmetric-run --address "$first:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \
+  --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --include-dashboard=false \
+  -- python cluster/head.py run raydd sweep --config cluster/sweep.yaml "$@"

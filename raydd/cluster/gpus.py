@@ -1,0 +1,176 @@
+"""The GPUs of a cluster: whether a sweep is to use them, and whether torch can on each machine that has some."""
+
+import math
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray._private.state import state as cluster_state
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raydd.config import Config, PlaceConfig
+from raydd.errors import ConfigError
+from raydd.place import device_of, require_one_device
+from raydd.settings import with_settings
+
+MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU
+ANSWER_SECONDS = 60.0  # that machines have to say what GPUs they have; one whose GPUs are all in use does not answer
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The GPUs of one machine."""
+
+    node: str
+    """Its name."""
+    names: tuple[str, ...]
+    bytes: tuple[int, ...]
+    """Memory of each."""
+    fault: str = ""
+    """Why torch cannot use them; empty if it can."""
+
+
+_RAY_PARTS = 10_000  # of a GPU, that Ray counts in and rounds to
+_seen: dict[str, Cards] = {}  # by Ray's id of the machine, whose cards stay what they are
+
+
+def gpus_now() -> float:
+    """How many GPUs the cluster has."""
+    return ray.cluster_resources().get("GPU", 0.0)
+
+
+def gpus_to_come() -> float:
+    """How many GPUs the cluster has, or may have once it has grown."""
+    most = cluster_state.get_max_resources_from_cluster_config() or {}  # None where nothing grows
+    return max(gpus_now(), most.get("GPU", 0.0))
+
+
+def wanted_gpus(config: Config, address: str) -> float:
+    """`sweep.gpus` as a number: auto is -1, a share by memory, where there is a GPU to use, and else 0.
+
+    Args:
+        config: as the user gave it.
+        address: Ray's. `local` asks torch and no Ray, another one the cluster that this process is connected to.
+
+    Raises:
+        ConfigError: GPUs are asked for, and `place.device` is the CPU.
+    """
+    require_one_device(config)
+    if config.sweep.gpus != "auto":
+        return config.sweep.gpus
+    if config.place.device == "cpu":
+        return 0.0
+    if address == "local":
+        return -1.0 if device_of(PlaceConfig()).startswith("cuda") else 0.0
+    return -1.0 if gpus_to_come() else 0.0
+
+
+def share_of_worker(config: Config, given: float | Literal["auto"], workers: int, address: str) -> float:
+    """GPUs of each of so many workers: as given, or for auto its part of those that the cluster has.
+
+    Args:
+        config: of the work; with `place.device` cpu auto is none.
+        given: GPUs of each worker.
+        workers: how many there are.
+        address: Ray's, as of `wanted_gpus`.
+
+    Raises:
+        ConfigError: GPUs are asked for, and the cluster has none that torch can use.
+    """
+    if given != "auto":
+        share = given
+    elif there := int(wanted_gpus(with_settings(config, {"sweep.gpus": "auto"}), address) and gpus_now()):
+        share = part_of_gpu(math.ceil(workers / there))
+    else:
+        share = 0.0
+    if share:
+        usable_cards(0.0 if address == "local" else MACHINE_SECONDS)
+    return share
+
+
+def part_of_gpu(count: int) -> float:
+    """The share of a GPU of which Ray gives it to so many."""
+    return math.floor(_RAY_PARTS / count) / _RAY_PARTS
+
+
+def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") -> list[Cards]:
+    """The GPUs of each machine of the cluster whose GPUs torch can use, those that answer.
+
+    Args:
+        wait: seconds for a cluster that has no GPU yet to start a machine with one. Asking for one makes it do so.
+        why_none: says why no machine came, if that is known.
+
+    Raises:
+        ConfigError: no machine with a GPU came, or torch can use the GPUs of none.
+    """
+    none = "A GPU is asked for (sweep.gpus, --gpus), but Ray sees none"
+    if not _gpu_nodes():
+        if not wait:
+            raise ConfigError(f"{none} on this machine. Set it to auto or 0.")
+        first = _looking(1).remote(1)
+        try:
+            ray.get(first, timeout=wait)
+        except GetTimeoutError as error:
+            ray.cancel(first)
+            if reason := why_none():
+                raise ConfigError(
+                    f"{none}, and no machine with one came, since Ray's autoscaler met this: {reason} "
+                    "Put that right (cluster/README.md names the usual reasons), and give the same command."
+                ) from error
+            raise ConfigError(
+                f"{none}, and no machine with one came within {wait:.0f} s. Set it to auto or 0, or look at why none "
+                "starts: `ray status` on the head."
+            ) from error
+    found = _look_at(_gpu_nodes(), wait)
+    if good := [machine for machine in found if not machine.fault]:
+        return good
+    raise ConfigError(next((machine.fault for machine in found), f"{none} that answers. Set it to auto or 0."))
+
+
+def faults() -> list[str]:
+    """Why torch cannot use the GPUs of machines that `usable_cards` looked at and left out."""
+    return [machine.fault for machine in _seen.values() if machine.fault]
+
+
+def _gpu_nodes() -> dict[str, int]:
+    """How many GPUs the machines have, by Ray's id of the machine."""
+    held = {node["NodeID"]: node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]}
+    return {name: int(count) for name, count in held.items() if count >= 1}
+
+
+def _look_at(nodes: dict[str, int], wait: float) -> list[Cards]:
+    asked = {_looking(count, on=name).remote(count): name for name, count in nodes.items() if name not in _seen}
+    ready: Sequence[Any] = []
+    if asked:
+        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        if not ready and not _seen.keys() & nodes.keys():  # others have them all: the first that is free will do
+            ready, late = ray.wait(late, timeout=wait or None)
+        for task in late:
+            ray.cancel(task)
+    for task in ready:
+        try:
+            _seen[asked[task]] = ray.get(task)
+        except RayError:  # its machine was lost, which is no fault of its GPUs
+            continue
+    return [_seen[name] for name in nodes if name in _seen]
+
+
+def _looking(gpus: int, on: str = "") -> Any:
+    where: Any = NodeAffinitySchedulingStrategy(on, soft=False) if on else "DEFAULT"
+    return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=where, max_retries=0)(look)
+
+
+def look(count: int) -> Cards:
+    """What this process sees of the GPUs that Ray gave it; runs in a Ray worker."""
+    import torch
+
+    node = socket.gethostname()
+    try:
+        devices = [device_of(PlaceConfig(device=f"cuda:{number}")) for number in range(count)]
+    except ConfigError as error:
+        return Cards(node, (), (), str(error))
+    found = [torch.cuda.get_device_properties(device) for device in devices]
+    return Cards(node, tuple(card.name for card in found), tuple(card.total_memory for card in found))

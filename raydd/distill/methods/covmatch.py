@@ -1,0 +1,23 @@
+"""CovMatch: match the cross-covariance of images and texts, and the mean of each, without experts and students.
+
+Differences from the paper:
+- Both encoders are frozen, and covariances are those of their features. The paper trains both encoders and takes
+  covariances behind their projections, under a model that is trained on the way and reset every 50 steps.
+- Features are standardised by the mean and deviation of the real ones, so `distill.mean_weight` weighs other units.
+- The real covariance is that of all real pairs, not of a minibatch.
+- Adam on features, some hundred steps; published are 10,000 of SGD with momentum.
+"""
+
+from raydd.distill.methods.method import Method
+
+METHOD = Method(
+    paper="Lee and Chung, CovMatch, NeurIPS 2025, arXiv:2510.18583",
+    settings={
+        "distill.objective": "covariance",
+        "distill.blend": "none",
+        "distill.similarity": "identity",
+        "distill.loss": "infonce",
+    },
+    published={"distill.covariance_scale": 2.0, "distill.mean_weight": 0.1},
+    space="covmatch",
+)

@@ -1,0 +1,21 @@
+"""The objectives by name. An objective is a file and one line here; `raydd.distill.content` has what each one reads."""
+
+from collections.abc import Callable
+
+from raydd.distill.objectives.covariance import CovarianceMatching
+from raydd.distill.objectives.distribution import DistributionMatching
+from raydd.distill.objectives.gradient import GradientMatching
+from raydd.distill.objectives.objective import Ground, Lower, Objective
+from raydd.distill.objectives.real_pairs import RealPairs
+from raydd.distill.objectives.ridge import RidgeStudents
+from raydd.distill.objectives.trajectory import TrajectoryMatching
+
+OBJECTIVES: dict[str, Callable[[Ground], Objective]] = {
+    "trajectory": TrajectoryMatching,
+    "covariance": CovarianceMatching,
+    "ridge": RidgeStudents,
+    "distribution": DistributionMatching,
+    "gradient": GradientMatching,
+}
+
+__all__ = ["OBJECTIVES", "Ground", "Lower", "Objective", "RealPairs"]

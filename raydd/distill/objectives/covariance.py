@@ -1,0 +1,57 @@
+"""Covariance matching: the synthetic pairs are to have the cross-covariance of images and texts that real pairs have.
+
+The gradient of a contrastive loss at a linear student is, to first order, the cross-covariance of its inputs: pairs
+that share it start the student in the same direction. No expert and no student is trained.
+
+    L = |rho C - C_syn|^2 + lambda (|mean_syn image|^2 + |mean_syn text|^2)
+
+with C = X^T Y / n of the centred features of the real pairs, computed once, and C_syn of the synthetic ones. Features
+are standardised by the mean and deviation of the real ones, so the real means are zero.
+
+Letters: N synthetic pairs, d and e widths of the image and the text encoder.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raydd.distill.matching import LearnedPairs, Matching
+from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+from raydd.distill.objectives.real_pairs import RealPairs, standardised
+
+
+class CovarianceMatching(OfAllPairs):
+    """The squared distance of both cross-covariances, and of both means."""
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._target = self.config.covariance_scale * cross_covariance_of(self.real).to(self.device)
+
+    def lower(self, step: int) -> Lower:  # noqa: ARG002
+        """The same at each step: nothing is drawn."""
+        return self._lower
+
+    def _lower(self, pairs: LearnedPairs) -> Matching:
+        image = standardised(pairs.images, self.real.image_spread)
+        text = standardised(pairs.texts, self.real.text_spread)
+        covariance = (cross_covariance(image, text) - self._target.to(image)).square().sum()
+        means = image.mean(0).square().sum() + text.mean(0).square().sum()
+        loss = covariance + self.config.mean_weight * means
+        return Matching.of(loss, pairs, {"covariance": covariance, "means": means})
+
+
+def cross_covariance(image: Float[Tensor, "N d"], text: Float[Tensor, "N e"]) -> Float[Tensor, "d e"]:
+    """The cross-covariance of paired rows."""
+    return (image - image.mean(0)).T @ (text - text.mean(0)) / len(image)
+
+
+def cross_covariance_of(real: RealPairs) -> Float[Tensor, "d e"]:
+    """The cross-covariance of all real pairs, standardised; the mean over views is exact, since it is linear."""
+    images, texts = real.image_spread.shape[1], real.text_spread.shape[1]
+    product, count = torch.zeros(images, texts, dtype=torch.float64), 0
+    sum_image, sum_text = torch.zeros(images, dtype=torch.float64), torch.zeros(texts, dtype=torch.float64)
+    for image, text in real.all():
+        image, text = standardised(image, real.image_spread), standardised(text, real.text_spread)
+        product += image.T @ text
+        sum_image, sum_text, count = sum_image + image.sum(0), sum_text + text.sum(0), count + len(image)
+    return (product / count - torch.outer(sum_image, sum_text) / count**2).float()

@@ -1,0 +1,85 @@
+"""Distribution matching: synthetic pairs are to lie where real ones do, as a teacher embeds both (MDM).
+
+A teacher is drawn each step: an expert part of the way from its start to one of its epochs. With z_v and z_t the
+embeddings of images and texts on the unit sphere,
+
+    L = InfoNCE(z_v, z_t) + w MMD(norm(z_v + z_t)) + w MMD(norm(z_v - z_t)),
+
+MMD being the root of the maximum mean discrepancy between real and synthetic pairs under a Gaussian kernel. Forward
+passes alone: no student is trained.
+
+Letters: N synthetic pairs, B real ones in a minibatch, d and e widths of the encoders, D width of the shared space.
+"""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from raydd.distill.blending import draw_below
+from raydd.distill.experts import Heads, contrastive_loss
+from raydd.distill.heads import Head, embed, on, to_sphere
+from raydd.distill.matching import LearnedPairs, Matching
+from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+
+# As published.
+WAY = 0.5  # of an expert from its start to the epoch that is drawn
+WEIGHT = 0.8  # of each discrepancy
+SIGMA = 0.5  # of the Gaussian kernel
+_SMALLEST = 1e-12  # of a squared discrepancy, whose root has no slope at zero
+
+
+class DistributionMatching(OfAllPairs):
+    """Discrepancies of sums and differences of embeddings, and the contrastive loss of the synthetic pairs."""
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._experts, self._temperature = ground.experts, ground.temperature
+
+    def expert(self, step: int) -> int:
+        """The expert that becomes the teacher."""
+        return draw_below(self._experts.count, self._generator(step))
+
+    def _generator(self, step: int) -> Generator:
+        return Generator().manual_seed(self.config.seed * 1_000_003 + step)
+
+    def lower(self, step: int) -> Lower:
+        """The loss under the step's teacher, on its minibatch of real pairs."""
+        config, generator = self.config, self._generator(step)
+        expert, epoch = draw_below(self._experts.count, generator), 1 + draw_below(config.target_epochs, generator)
+        teacher = part_of_the_way(self._experts.snapshot(expert, 0), self._experts.snapshot(expert, epoch), WAY)
+        image, text = (on(head, self.device) for head in teacher)
+        rows, columns = self.real.minibatch(config.real_minibatch, generator)
+        with torch.no_grad():
+            seen = embed(image, rows.to(self.device)), embed(text, columns.to(self.device))
+        return partial(self._lower, (image, text), seen)
+
+    def _lower(self, teacher: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> Matching:
+        image, text = embed(on(teacher[0], pairs.images), pairs.images), embed(on(teacher[1], pairs.texts), pairs.texts)
+        real = real[0].to(image), real[1].to(text)
+        contrast = contrastive_loss(image @ text.T / self._temperature)
+        agreement = discrepancy(to_sphere(image + text), to_sphere(real[0] + real[1]))
+        difference = discrepancy(to_sphere(image - text), to_sphere(real[0] - real[1]))
+        parts = {"contrast": contrast, "sum": agreement, "difference": difference}
+        return Matching.of(contrast + WEIGHT * (agreement + difference), pairs, parts)
+
+
+def part_of_the_way(start: Heads, end: Heads, share: float) -> Heads:
+    """Both heads at start + share (end - start)."""
+    image, text = (
+        Head(*(one.lerp(other, share) for one, other in zip(*heads, strict=True)))
+        for heads in zip(start, end, strict=True)
+    )
+    return image, text
+
+
+def discrepancy(learned: Float[Tensor, "N D"], real: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+    """The root of the (biased) maximum mean discrepancy of two sets of rows under the kernel exp(-|u - v|^2 / 2s^2)."""
+
+    def mean_kernel(one: Tensor, other: Tensor) -> Tensor:
+        squared = one.square().sum(1)[:, None] + other.square().sum(1) - 2 * one @ other.T
+        return (-squared.clamp_min(0) / (2 * SIGMA**2)).exp().mean()
+
+    squared = mean_kernel(learned, learned) + mean_kernel(real, real) - 2 * mean_kernel(learned, real)
+    return squared.clamp_min(_SMALLEST).sqrt()

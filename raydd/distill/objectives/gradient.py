@@ -1,0 +1,73 @@
+"""Gradient matching: under fresh random heads, synthetic pairs are to give the gradient that real pairs give.
+
+    L = sum over both heads of 1 - cos(grad of the loss of real pairs, grad of the loss of the synthetic pairs),
+
+the gradients being those of a student's first step: InfoNCE for a minibatch of real pairs, the students' loss for the
+synthetic ones. No expert is read, and no student is trained.
+
+Letters: B real pairs in a minibatch, d and e widths of the image and the text encoder, P head parameters (flat).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from raydd.distill.experts import Heads, contrastive_loss
+from raydd.distill.heads import Head, embed, on
+from raydd.distill.matching import LearnedPairs, Matching
+from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+
+_FRESH = 2**40  # first seed of the heads that steps draw: no expert and no student has it
+
+
+class GradientMatching(OfAllPairs):
+    """The angle between the gradients of real and synthetic pairs at fresh heads."""
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._experts, self._temperature, self._loss = ground.experts, ground.temperature, ground.loss
+
+    def lower(self, step: int) -> Lower:
+        """The loss at the step's heads, on its minibatch of real pairs."""
+        seed = self.config.seed * 1_000_003 + step
+        drawn: Heads = self._experts.initial(_FRESH + seed - self._experts.first_seed)
+        image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in drawn)
+        rows, columns = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))
+        wanted = self._gradients((image, text), rows.to(self.device), columns.to(self.device), contrastive_loss)
+        return partial(self._lower, (image, text), [side.detach() for side in wanted])
+
+    def _lower(self, heads: Heads, wanted: list[Tensor], pairs: LearnedPairs) -> Matching:
+        similarity = pairs.similarity.matrix()
+        found = self._gradients(
+            (on(heads[0], pairs.images), on(heads[1], pairs.texts)),
+            pairs.images,
+            pairs.texts,
+            lambda logits: self._loss(logits, similarity, pairs.loss),
+            differentiable=True,
+        )
+        image, text = (1 - cosine(one, other.to(one)) for one, other in zip(found, wanted, strict=True))
+        return Matching.of(image + text, pairs, {"image": image, "text": text})
+
+    def _gradients(
+        self,
+        heads: Heads,
+        images: Float[Tensor, "B d"],
+        texts: Float[Tensor, "B e"],
+        loss: Callable[[Float[Tensor, "B B"]], Float[Tensor, ""]],
+        *,
+        differentiable: bool = False,
+    ) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"]]:
+        """The loss's gradient at each head's parameters."""
+        logits = embed(heads[0], images) @ embed(heads[1], texts).T / self._temperature
+        found = torch.autograd.grad(loss(logits), (*heads[0], *heads[1]), create_graph=differentiable)
+        middle = len(heads[0])
+        image, text = (torch.cat([part.flatten() for part in side]) for side in (found[:middle], found[middle:]))
+        return image, text
+
+
+def cosine(one: Float[Tensor, "P"], other: Float[Tensor, "P"]) -> Float[Tensor, ""]:
+    """The cosine of two vectors."""
+    return (one @ other) / (one.norm() * other.norm())

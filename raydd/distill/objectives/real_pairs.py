@@ -1,0 +1,71 @@
+"""The real training pairs as objectives read them: cached features, standardised by their own mean and deviation.
+
+A standardised feature has mean 0 and deviation 1 over the real pairs, so no dimension of an encoder, and neither
+encoder, outweighs the others by its scale alone.
+
+Letters: C captions, n images, V views, B pairs of a minibatch, d and e widths of the image and the text encoder.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from raydd.distill.synthetic import Captions
+
+_CHUNK = 4096  # pairs in memory at once
+
+
+class ImageRows(Protocol):
+    """Image features of a split in several views, see `raydd.data.feature_rows.FeatureRows`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, V, d)."""
+        ...
+
+    def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B d"]:
+        """One view of each of these images."""
+        ...
+
+
+class TrainingPairs(Captions, Protocol):
+    """Cached features of the training pairs: `raydd.data.features.SplitFeatures`."""
+
+    @property
+    def images(self) -> ImageRows:
+        """Image features."""
+        ...
+
+
+@dataclass(frozen=True)
+class RealPairs:
+    """The real training pairs, and the mean and standard deviation of each of their features."""
+
+    train: TrainingPairs
+    image_spread: Float[Tensor, "2 d"]
+    text_spread: Float[Tensor, "2 e"]
+
+    def minibatch(self, size: int, generator: Generator) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]:
+        """Images and captions of so many pairs drawn without repetition, each image in one of its views."""
+        captions = torch.randperm(len(self.train.image_of_text), generator=generator)[:size]
+        views = torch.randint(self.train.images.shape[1], (len(captions),), generator=generator)
+        images = self.train.images.gather(self.train.image_of_text[captions], views)
+        return images, self.train.texts[captions].float()
+
+    def all(self) -> Iterator[tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]]:
+        """All pairs in chunks, each image being the mean of its views."""
+        views = self.train.images.shape[1]
+        for captions in torch.arange(len(self.train.image_of_text)).split(_CHUNK):
+            owners = self.train.image_of_text[captions]
+            images = sum((self.train.images.gather(owners, view) for view in range(views)), torch.zeros(())) / views
+            yield images, self.train.texts[captions].float()
+
+
+def standardised(rows: Float[Tensor, "B d"], spread: Float[Tensor, "2 d"]) -> Float[Tensor, "B d"]:
+    """Rows minus the mean, divided by the deviation; dimensions that never vary become zero."""
+    mean, deviation = spread.to(rows)
+    return (rows - mean) * torch.where(deviation > 0, 1 / deviation, torch.zeros_like(deviation))

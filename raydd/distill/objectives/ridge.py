@@ -1,0 +1,66 @@
+"""Ridge: students in closed form. What they get wrong about real pairs is the loss, as in KIP and CLP-DD, on pairs.
+
+A student maps an image x and a text y onto the N synthetic pairs by kernel ridge regression,
+
+    a(x) = k(x, X) (K_X + l I)^-1 S,    b(y) = k(y, Y) (K_Y + l I)^-1,
+
+compares them by their cosine over a temperature, and the loss is InfoNCE on a minibatch of real pairs. The solve has N
+equations, so a step costs little, and no trajectory has to be followed. The kernel is linear in standardised features.
+Pairs, similarity matrix S, the temperature and the strength l of each side are learned.
+
+Letters: N synthetic pairs, B real ones in a minibatch, d and e widths of the image and the text encoder.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from raydd.distill.experts import contrastive_loss
+from raydd.distill.heads import to_sphere
+from raydd.distill.matching import LearnedPairs, Matching
+from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+from raydd.distill.objectives.real_pairs import standardised
+
+
+class RidgeStudents(OfAllPairs):
+    """InfoNCE of closed-form students on real pairs."""
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        self._temperature = ground.temperature
+
+    @property
+    def learned(self) -> Mapping[str, Tensor]:
+        """Logarithms of the temperature and of both sides' strengths."""
+        strength = torch.tensor(self.config.ridge_strength).log()
+        temperature = torch.tensor(self._temperature).log()
+        return {"log_temperature": temperature, "log_image_strength": strength, "log_text_strength": strength}
+
+    def lower(self, step: int) -> Lower:
+        """The loss on the step's minibatch of real pairs."""
+        image, text = self.real.minibatch(
+            self.config.real_minibatch, Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        )
+        return partial(self._lower, image.to(self.device), text.to(self.device))
+
+    def _lower(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> Matching:
+        spreads, own = (self.real.image_spread, self.real.text_spread), pairs.objective
+        images, rows = (standardised(part.to(pairs.images), spreads[0]) for part in (pairs.images, image))
+        texts, columns = (standardised(part.to(pairs.texts), spreads[1]) for part in (pairs.texts, text))
+        of_image = regressed(rows, images, own["log_image_strength"].exp()) @ pairs.similarity.matrix()
+        of_text = regressed(columns, texts, own["log_text_strength"].exp())
+        loss = contrastive_loss(to_sphere(of_image) @ to_sphere(of_text).T / own["log_temperature"].exp())
+        return Matching.of(loss, pairs, {})
+
+
+def regressed(
+    real: Float[Tensor, "B d"], learned: Float[Tensor, "N d"], strength: Float[Tensor, ""]
+) -> Float[Tensor, "B N"]:
+    """k(x, X) (K_X + l I)^-1 for a linear kernel, l being `strength` times the mean squared length of a learned row."""
+    kernel = learned @ learned.T
+    penalty = strength * kernel.diagonal().mean()
+    solved = torch.linalg.solve(kernel + penalty * torch.eye(len(learned)).to(kernel), learned @ real.T)
+    return solved.T

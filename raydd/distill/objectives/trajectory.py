@@ -1,0 +1,56 @@
+"""Trajectory matching: a student of the synthetic pairs is to end where an expert does.
+
+A step draws an expert, a start epoch and the student's minibatches and blends; the loss is how far the student ends
+from the expert's later snapshot (`raydd.distill.matching`).
+"""
+
+from functools import partial
+from typing import Any, ClassVar
+
+from jaxtyping import Int
+from torch import Tensor
+
+from raydd.distill.draws import StepDraws, draw_step
+from raydd.distill.matching import StudentRun
+from raydd.distill.objectives.objective import Ground, Lower, Objective
+from raydd.distill.trajectories import Trajectories
+
+MATCHED = {"both-heads": ("image", "text"), "text-head": ("text",)}
+DIVERGED = 1e3  # the loss is about 1 a head at the start; so far above, a run does not recover
+
+
+class TrajectoryMatching(Objective):
+    """The distance of a student's end from an expert's."""
+
+    diverged: ClassVar[float] = DIVERGED
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self.experts: Trajectories[Any] = ground.experts
+
+    def draws(self, step: int) -> StepDraws:
+        """What a step draws."""
+        return draw_step(self._ground.config, step, self.experts.count, self._ground.noise)
+
+    def used(self, step: int) -> Int[Tensor, "U"]:
+        """The pairs of the student's minibatches."""
+        return self.draws(step).plan.minibatches.flatten()
+
+    def expert(self, step: int) -> int:
+        """The expert whose trajectory is matched."""
+        return self.draws(step).expert
+
+    def lower(self, step: int) -> Lower:
+        """The matching loss of the step's student."""
+        ground, config, draws = self._ground, self._ground.config, self.draws(step)
+        run = StudentRun(
+            draws.plan.to(ground.device),
+            ground.loss,
+            ground.temperature,
+            exact=config.gradient == "exact",
+            matched=MATCHED[config.matched],
+            merged=config.merged,
+        )
+        start = self.experts.snapshot(draws.expert, draws.start_epoch)
+        target = self.experts.snapshot(draws.expert, draws.start_epoch + config.target_epochs)
+        return partial(ground.gradient, run, start, target)

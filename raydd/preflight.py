@@ -1,0 +1,187 @@
+"""What a command needs, looked at before anything dear: quick checks, and all that is lacking told at once.
+
+`raydd doctor` makes these and slower ones; `raydd run`, `sweep` and `compare` make these by themselves.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from raydd.cluster.environment import ray_address
+from raydd.config import Config, PlaceConfig
+from raydd.errors import ConfigError, RayddError
+from raydd.place import device_of, home, mlflow_address, open_store, require_one_device, study_address, unused_gpus
+from raydd.plain_files import require_writable_folder
+from raydd.secrets_hidden import hidden, hide_password
+
+Command = Literal["run", "sweep", "compare"]
+State = Literal["ok", "warning", "missing"]
+_REACHABLE = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # kinds of MLflow's address that can be tried
+_SECONDS = 5  # that a database or a server has to answer
+STORE_SECONDS = 20.0  # that a bucket which is not well is asked again; a run is more patient
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    state: State
+    """Enough, to be known, or more than the command can do without."""
+    text: str
+    """What is there; where that is not enough, what to do."""
+
+
+def require_ready(config: Config, command: Command, say: Callable[[str], None]) -> None:
+    """Make the quick checks of a command; what is to be known is said.
+
+    Args:
+        config: as the user gave it.
+        command: what is about to run.
+        say: takes the sentences of warnings.
+
+    Raises:
+        ConfigError: what is lacking, a line each.
+    """
+    checks = list(quick_checks(config, command))
+    for check in checks:
+        if check.state == "warning":
+            say(f"{check.name}: {check.text}")
+    if lacking := [check for check in checks if check.state == "missing"]:
+        raise ConfigError("\n".join(check.text for check in lacking))
+
+
+def quick_checks(config: Config, command: Command) -> Iterator[Check]:
+    """What can be looked at without the data and the encoders."""
+    yield guarded("device", lambda: _device(config))
+    automatic = config.place.device == "auto" or (command != "run" and config.sweep.gpus == "auto")
+    if automatic and (text := unused_gpus()):
+        yield Check("GPUs", "warning", text)
+    yield guarded("store", lambda: _store(config))
+    yield guarded("reader", lambda: _reader(config))
+    yield guarded("encoders", lambda: _encoders(config))
+    if command == "run":
+        return
+    yield guarded("GPUs of trials", lambda: _gpus_of_trials(config))
+    if command == "sweep" or config.compare.trials:
+        yield guarded("study", lambda: _study(config))
+    yield _mlflow(config)
+
+
+def guarded(name: str, look: Callable[[], str]) -> Check:
+    """A check whose errors say what is missing."""
+    try:
+        return Check(name, "ok", look())
+    except (RayddError, OSError, ValueError, ImportError) as error:
+        kind = "" if isinstance(error, RayddError) else f"{type(error).__name__}: "
+        return Check(name, "missing", kind + " ".join(str(error).split()))
+
+
+def _device(config: Config) -> str:
+    return device_of(config.place)
+
+
+def _store(config: Config) -> str:
+    """A small file written, read and deleted."""
+    try:
+        store = open_store(config.place, patience=STORE_SECONDS)
+        name, content = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
+        store.write(name, content)
+        same = store.content(name) == content
+        store.remove(name)
+    except (OSError, ValueError) as error:
+        where = config.place.store or os.environ.get("RAYDD_STORE") or home(config.place)
+        raise ConfigError(
+            f"{hide_password(str(where))} cannot be written ({hidden(str(error))}). "
+            "Set place.store and place.home to what can."
+        ) from error
+    if not same:
+        raise ConfigError(f"{store.root} gives back other bytes than were written. Set place.store to another place.")
+    return f"{store.root} can be written and read"
+
+
+def _reader(config: Config) -> str:
+    from raydd.data.readers import find_reader
+
+    find_reader(config.data.reader)
+    return config.data.reader
+
+
+def _encoders(config: Config) -> str:
+    from raydd.data.encoders import image_identity, text_identity
+
+    return f"{image_identity(config.encoders)}, {text_identity(config.encoders)}"
+
+
+def _gpus_of_trials(config: Config) -> str:
+    """Of a machine of one's own: a cluster's machines are asked when the command has joined it."""
+    import torch
+
+    require_one_device(config)
+    asked, there = config.sweep.gpus, torch.cuda.device_count()
+    if ray_address(config.place.ray) != "local":
+        return f"sweep.gpus {asked}, of the cluster"
+    if asked == "auto":
+        used = there if config.place.device != "cpu" else 0
+        return f"sweep.gpus auto: {used} GPU{'s' * (used != 1)}" if used else "sweep.gpus auto: the CPU"
+    if not asked:
+        return "sweep.gpus 0: the CPU"
+    if not there:
+        try:
+            device_of(PlaceConfig(device="cuda"))
+        except ConfigError as error:
+            raise ConfigError(f"sweep.gpus is {asked:g}, but {error}") from error
+    if asked > there:
+        raise ConfigError(f"sweep.gpus is {asked:g}, but torch sees {there} GPUs here. Lower it, or set it to auto.")
+    return f"sweep.gpus {asked:g} of {there}"
+
+
+def _study(config: Config) -> str:
+    address = study_address(config.place)
+    try:
+        _connect(address)
+    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
+        raise ConfigError(
+            f"The study's database {hide_password(address)} cannot be opened "
+            f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
+            "Check place.study or $RAYDD_STUDY."
+        ) from error
+    return f"{hide_password(address)} can be opened"
+
+
+def _mlflow(config: Config) -> Check:
+    """A sweep goes on without MLflow, so this is no more than a warning."""
+    address = mlflow_address(config.place)
+    shown = hide_password(address)
+    if address == "none":
+        return Check("MLflow", "ok", "nothing is tracked")
+    if urlsplit(address).scheme.partition("+")[0] not in _REACHABLE:
+        return Check("MLflow", "ok", f"{shown}, not looked at")
+    try:
+        _connect(address)
+    except Exception as error:  # as above
+        text = f"{shown} does not answer ({' '.join(hidden(str(error)).split())}). What is logged waits until it does."
+        return Check("MLflow", "warning", f"{text} Check place.mlflow or $MLFLOW_TRACKING_URI.")
+    return Check("MLflow", "ok", f"{shown} can be reached")
+
+
+def _connect(address: str) -> None:
+    """Open a database, or a server's port."""
+    parts = urlsplit(address)
+    if address.startswith("sqlite:///"):
+        require_writable_folder(Path(address.removeprefix("sqlite:///")).parent, "its folder")
+    elif parts.scheme in ("http", "https"):
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        socket.create_connection((parts.hostname or "", port), _SECONDS).close()
+    else:
+        from sqlalchemy import create_engine
+
+        patience = {"connect_timeout": _SECONDS} if parts.scheme.startswith("postgresql") else {}
+        engine = create_engine(address, connect_args=patience)
+        engine.connect().close()
+        engine.dispose()

@@ -1,0 +1,118 @@
+"""How val r_mean grows over the steps of a distillation: where a row of a comparison converges, and at what cost."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import NonFiniteError
+from raydd.protocols import Workbench, changed
+from raydd.sets.read import load_synthetic
+from raydd.stages.distilling import distill, only_phase, synthetic_record
+from raydd.stages.matching import Watch
+from raydd.stages.students import fit_rates, recipe_content, score_students
+from raydd.store import Record
+
+VERSION = 1
+CURVE = "curve.json"
+State = tuple[int, float, float, SyntheticSet]  # steps done, seconds and CPU seconds of them, and the set
+
+
+def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
+    """Val r_mean of the settings' set after equal parts of its steps, distilling it where the store lacks it.
+
+    At each check a student of the full recipe is trained, its learning rates fitted as those of the finished set are. A
+    check whose student diverges is left out. Under features-then-pixels the curve is that of the features. A set that
+    the store has without its curve is distilled once more, in memory, since its earlier states are gone.
+
+    Args:
+        work: says what is distilled.
+        checks: how many, the last one after all steps.
+
+    Returns:
+        At each check the `step`, `seconds` and `cpu_seconds` of the steps until then, and `r_mean` in percent.
+    """
+    work = _in_features(work)
+    record = curve_record(work, checks)
+    points: list[dict[str, float]] = record.read_json(CURVE) if record.has(CURVE) else []
+    if record.complete:
+        return points
+    every, known = math.ceil(work.config.distill.steps / checks), {point["step"] for point in points}
+    for step, seconds, cpu_seconds, synthetic in (_again if synthetic_record(work).complete else _first)(work, every):
+        r_mean = None if step in known else _r_mean(work, synthetic, fitted=step == work.config.distill.steps)
+        if r_mean is not None:
+            points.append({"step": step, "seconds": seconds, "cpu_seconds": cpu_seconds, "r_mean": r_mean})
+            record.write_json(CURVE, points)
+    record.write_json(CURVE, points)
+    record.finish()
+    return points
+
+
+def curve_record(work: Workbench[Any], checks: int) -> Record:
+    """The place of a curve."""
+    work = _in_features(work)
+    settings = {
+        "checks": checks,
+        "students": recipe_content(work.config.students, work.config.distill.pairs),
+        **work.student_content,
+    }
+    upstream = {"synthetic": synthetic_record(work).fingerprint}
+    return Record.of(work.store, "curves", settings, upstream, version=VERSION)
+
+
+def rise(curve: Sequence[Mapping[str, float]], steps: int) -> float | None:
+    """How much higher val r_mean is in the last quarter of the steps than in the one before, in points.
+
+    Both are means over their checks; None where one of them has no check.
+    """
+    quarters = [
+        [point["r_mean"] for point in curve if low * steps < point["step"] <= high * steps]
+        for low, high in ((0.5, 0.75), (0.75, 1.0))
+    ]
+    if not all(quarters):
+        return None
+    before, last = (sum(quarter) / len(quarter) for quarter in quarters)
+    return last - before
+
+
+def _in_features(work: Workbench[Any]) -> Workbench[Any]:
+    if work.config.distill.images != "features-then-pixels":
+        return work
+    return changed(work, {"distill.images": "features"})
+
+
+def _first(work: Workbench[Any], every: int) -> Iterator[State]:
+    """The states of a distillation that is made now, and kept as any other."""
+    seconds, cpu_seconds, before = 0.0, 0.0, 0
+    for point in distill(work, every=every):
+        for part in (*point.earlier, {"step": point.step, **point.metrics}):
+            steps = part["step"] - before
+            seconds += steps * part["seconds"]
+            cpu_seconds += steps * part.get("cpu_seconds", part["seconds"])  # of a checkpoint that has only seconds
+            before = part["step"]
+        yield point.step, seconds, cpu_seconds, point.synthetic
+
+
+def _again(work: Workbench[Any], every: int) -> Iterator[State]:
+    """The states of a distillation that is in the store, which are made once more; the last one is the store's."""
+    phase = only_phase(work, every)
+    distillation, seconds, cpu_seconds = work.begin(phase.settings, phase.start()), 0.0, 0.0
+    while distillation.done < phase.settings.steps:
+        watch = Watch()
+        distillation.step()
+        took = watch.read()
+        seconds, cpu_seconds = seconds + took.seconds, cpu_seconds + took.cpu_seconds
+        work.progress("distillation steps for a curve", distillation.done, phase.settings.steps)
+        if distillation.done % every == 0 and distillation.done < phase.settings.steps:
+            yield distillation.done, seconds, cpu_seconds, distillation.synthetic()
+    yield distillation.done, seconds, cpu_seconds, load_synthetic(phase.record)
+
+
+def _r_mean(work: Workbench[Any], synthetic: SyntheticSet, *, fitted: bool) -> float | None:
+    """Val r_mean of one student; None if it diverges."""
+    try:
+        if work.config.distill.fit_rates and not fitted:
+            synthetic, _ = fit_rates(work, synthetic)
+        return score_students(work, synthetic, split="val", seeds=[0]).for_choice
+    except NonFiniteError:
+        return None

@@ -1,0 +1,25 @@
+"""What the search spaces of methods without trajectories share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import Trial
+
+OURS: dict[str, Any] = {"distill.steps": 300, "distill.image_lr": 0.1, "distill.text_lr": 0.2}
+
+
+def suggest_learning(trial: Trial) -> None:
+    """Suggest the steps and the outer learning rates."""
+    trial.suggest_int("distill.steps", 100, 1000, log=True)
+    trial.suggest_float("distill.image_lr", 0.005, 0.5, log=True)
+    trial.suggest_float("distill.text_lr", 0.005, 0.5, log=True)
+
+
+def fixed(objective: str) -> Mapping[str, Any]:
+    """What makes such a method."""
+    return {
+        "distill.objective": objective,
+        "distill.blend": "none",
+        "distill.similarity": "identity",
+        "distill.loss": "infonce",
+    }

@@ -1,0 +1,163 @@
+"""GPUs that Ray counts and torch cannot use: what is said, and that nothing is computed on the CPU in their place."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from raydd.cluster import connect, gpus
+from raydd.cluster.gpus import Cards, part_of_gpu, share_of_worker, usable_cards, wanted_gpus
+from raydd.config import Config
+from raydd.errors import ConfigError
+from raydd.settings import with_settings
+
+if torch.cuda.is_available():
+    pytest.skip("the GPUs here are no fakes", allow_module_level=True)
+
+
+def asking(gpus):
+    return with_settings(Config(), {"sweep.gpus": gpus})
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(ray_here):
+    assert wanted_gpus(Config(), "local") == 0
+    assert wanted_gpus(Config(), "10.0.0.1:6379") == 0
+    assert share_of_worker(Config(), "auto", 4, "local") == 0
+
+
+def test_auto_is_a_share_where_there_is_one(ray_here, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert wanted_gpus(Config(), "local") == -1
+    monkeypatch.setattr(gpus.cluster_state, "get_max_resources_from_cluster_config", lambda: {"GPU": 8.0})
+    assert wanted_gpus(Config(), "10.0.0.1:6379") == -1  # a machine that is still to come
+    assert [wanted_gpus(asking(given), "local") for given in (0.0, 0.5, 2.0)] == [0, 0.5, 2]
+
+
+def test_trials_on_the_cpu_are_given_no_gpu(ray_here, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_cpu = with_settings(Config(), {"place.device": "cpu"})
+    assert wanted_gpus(on_cpu, "local") == 0
+    with pytest.raises(ConfigError, match=r"sweep\.gpus is 0\.5, but place\.device is cpu"):
+        wanted_gpus(with_settings(on_cpu, {"sweep.gpus": 0.5}), "local")
+
+
+SHARES = [(1, 2, 0.5), (2, 3, 0.5), (3, 2, 1.0), (8, 4, 1.0), (1, 3, 0.3333)]
+
+
+@pytest.mark.parametrize(("there", "workers", "share"), SHARES)
+def test_workers_share_the_gpus_so_that_all_find_room(ray_here, monkeypatch, there, workers, share):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpus, "gpus_now", lambda: there)
+    monkeypatch.setattr(gpus, "usable_cards", lambda wait: [])
+    assert share_of_worker(Config(), "auto", workers, "local") == share
+
+
+def test_asking_where_there_is_none_is_a_sentence(ray_here):
+    for ask in (usable_cards, lambda: share_of_worker(Config(), 1.0, 2, "local")):
+        with pytest.raises(ConfigError, match=r"Ray sees none on this machine\. Set it to auto or 0\."):
+            ask()
+
+
+def test_a_cluster_that_starts_no_machine_in_time_is_a_sentence(ray_here):
+    with pytest.raises(ConfigError, match=r"no machine with one came within 1 s\. .*`ray status`"):
+        usable_cards(wait=1.0)
+
+
+def test_a_machine_whose_gpus_torch_cannot_use_is_left_out_and_named(ray_here, monkeypatch):
+    good, bad = Cards("a", ("card",), (24,)), Cards("b", (), (), "b cannot compute on the device cuda:0")
+    monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"1": 1, "2": 1})
+    monkeypatch.setattr(gpus, "_seen", {"1": good, "2": bad})
+    assert usable_cards() == [good]
+    assert gpus.faults() == [bad.fault]
+    monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"2": 1})
+    with pytest.raises(ConfigError, match=r"^b cannot compute"):
+        usable_cards()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 7, 49, 100])
+def test_ray_finds_room_for_as_many_parts_as_there_are(count):
+    units = round(part_of_gpu(count) * 10_000)
+    assert units * count <= 10_000
+    assert connect._room({"CPU": 1000.0, "GPU": 1.0}, 1.0, part_of_gpu(count)) == count
+
+
+def test_room_is_counted_by_machine_and_by_card(ray_here, monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": 3.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 3.0}}]
+    monkeypatch.setattr(connect.ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    assert connect.slots_now(2.0, 0.0) == 2  # and not three of six cores
+    assert connect.slots_now(1.0, 0.6) == 2  # one a card, and not three of two cards
+    assert connect.slots_now(1.0, 2.0) == 1
+    monkeypatch.setattr(connect.ray, "cluster_resources", lambda: {"CPU": 6.0, "GPU": 2.0})
+    with pytest.raises(ConfigError, match="6 CPUs and 2 GPUs, 3 and 2 at most on one machine"):
+        connect.slots(4.0, 0.0)
+
+
+FAKED = """
+import json, sys
+from raydd.cluster.environment import prepare_environment
+prepare_environment("local")
+import ray
+import raydd
+from raydd.cluster.gpus import usable_cards
+from raydd.cluster.worker_settings import for_workers, settled
+from raydd.config import Config
+from raydd.errors import ConfigError
+from raydd.place import device_of
+from raydd.settings import with_settings
+from raydd.sweep import sweep
+
+config = with_settings(Config(), json.loads(sys.argv[1]))
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False,
+         object_store_memory=10**8, logging_level=50)
+place = for_workers(settled(config, cpus=1, gpus=0.5), 0.5).place
+assert place.device == "cuda"
+def on(place):
+    try:
+        return device_of(place)
+    except ConfigError as error:
+        return str(error)
+told = [ray.get(ray.remote(num_gpus=0.5)(on).remote(place))]
+try:
+    usable_cards()
+except ConfigError as error:
+    told.append(str(error))
+from raydd.tuning.sweeping import run_sweep
+from raydd.terminal.console import open_console
+from trainables.features import make_features
+for call in (lambda: run_sweep(config, "local", dry_run=False, console=open_console()),
+             lambda: make_features(raydd.open(config), workers=2, gpus=1.0)):
+    try:
+        call()
+    except ConfigError as error:
+        told.append(str(error))
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_whose_gpu_torch_cannot_use_names_driver_and_wheel_and_never_takes_the_cpu(tiny_data, tmp_path):
+    space = tmp_path / "own.py"
+    space.write_text("def space(trial):\n    return {}\n")
+    settings = {
+        "data.reader": "flat-json",
+        "data.root": str(tiny_data),
+        "distill.pairs": 12,
+        "distill.minibatch": 12,
+        "sweep.space": str(space) + ":space",
+        "sweep.gpus": -1.0,
+        "place.home": str(tmp_path / "home"),
+        "place.mlflow": "none",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", FAKED, json.dumps(settings)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert len(told) == 4
+    for text in told:
+        assert "cannot compute on the device cuda" in text
+        assert f"torch {torch.__version__} is a wheel" in text
+        assert "driver" in text
+    assert not list((tmp_path / "home" / "store").glob("features*/**/*.safetensors"))

@@ -1,0 +1,71 @@
+"""The table's signs and columns, on rows that are made up."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from raydd.compare.cells import MadeSet, Row, cell_of
+from raydd.compare.table import write_comparison
+from raydd.config import Config
+from raydd.evaluate.retrieval import METRICS
+
+CURVE = [
+    {"step": step, "cpu_seconds": 2.0 * step, "seconds": 1.0 * step, "r_mean": 10.0 + step} for step in (2, 4, 6, 8)
+]
+
+
+def row(method: str, *r_means: float, without: int = -1) -> Row:
+    """A row of sets with these scores in every metric; `without` is one that failed."""
+    sets = [
+        MadeSet(number, [dict.fromkeys(METRICS, value)] * 2, 8, 3.0, 5.0, 2**20, 1234, 5000, f"set/{number}", (), CURVE)
+        for number, value in enumerate(r_means)
+        if number != without
+    ]
+    return Row(cell_of(Config(), method, "data", 9, "", {}), sets, (1.0, 99.0))
+
+
+def written(folder: Path, *rows: Row) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """The lines of the Markdown table and of the CSV, by method."""
+    write_comparison(rows, {}, folder)
+    lines = [line for line in (folder / "compare.md").read_text().splitlines() if line.startswith("| ")]
+    own = [line for line in csv.DictReader((folder / "compare.csv").open()) if line["made by"] == "raydd"]
+    return {line.split("|")[1].strip(): line for line in lines}, {line["method"]: line for line in own}
+
+
+def test_rows_are_said_to_be_alike_by_their_sets_alone(tmp_path: Path) -> None:
+    best, near, far = (30.0, 31.0, 32.0, 33.0), (30.1, 30.8, 32.1, 32.7), (28.0, 29.1, 29.9, 31.2)
+    lines, records = written(tmp_path, row("lors", *best), row("repblend", *near), row("mtt-vl", *far))
+    assert "**31.5 ± 1.3**" in lines["lors"]
+    assert ("≈" in lines["repblend"], "≈" in lines["mtt-vl"]) == (True, False)
+    assert (
+        float(records["mtt-vl"]["p against best r_mean"]) < 0.05 < float(records["repblend"]["p against best r_mean"])
+    )
+
+
+def test_one_set_shows_no_sign(tmp_path: Path) -> None:
+    lines, records = written(tmp_path, row("lors", 30.0), row("repblend", 29.99))
+    assert "30.0 |" in lines["repblend"]
+    assert not any(sign in lines[name] for sign in "≈±↗" for name in lines)
+    assert records["repblend"]["p against best r_mean"] == records["lors"]["r_mean std"] == ""
+
+
+def test_sets_of_other_seeds_are_not_paired(tmp_path: Path) -> None:
+    lines, _ = written(tmp_path, row("lors", 30.0, 31.0, 32.0, without=1), row("repblend", 30.0, 31.0, 32.0, without=2))
+    assert not any("≈" in line for line in lines.values())
+
+
+def test_budgets_and_the_rise_stand_in_every_row(tmp_path: Path) -> None:
+    lines, records = written(tmp_path, row("lors", 30.0, 31.0))
+    cells = [cell.strip() for cell in lines["lors"].split("|")[9:-1]]
+    assert cells == ["1.0 to 99.0", "2", "8", "+2.0 ↗", "5", "3", "1", "1234", "5"]
+    told = {name: records["lors"][name] for name in ("steps", "cpu seconds", "stored numbers", "still rose", "records")}
+    assert told == {
+        "steps": "8.0",
+        "cpu seconds": "5.0",
+        "stored numbers": "1234.0",
+        "still rose": "True",
+        "records": "set/0 set/1",
+    }
+    assert np.isclose(float(records["lors"]["r_mean low"]), 1)
+    assert len(list(csv.DictReader((tmp_path / "curves.csv").open()))) == 8

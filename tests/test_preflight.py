@@ -1,0 +1,122 @@
+"""The quick checks before a command: all that is lacking at once, nothing on a machine that lacks nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from raydd import place, preflight
+from raydd.cli import main
+from raydd.config import Config
+from raydd.errors import ConfigError
+from raydd.preflight import quick_checks, require_ready
+from raydd.settings import with_settings
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return with_settings(Config(), {"place.home": str(tmp_path / "home")})
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "compare"])
+def test_nothing_is_said_where_nothing_is_lacking(config: Config, tmp_path: Path, command: preflight.Command):
+    said: list[str] = []
+    require_ready(config, command, said.append)
+    assert said == []
+    home = tmp_path / "home"
+    assert [path for path in home.rglob("*") if path.is_file()] == []  # neither a probe is left nor a database made
+
+
+def test_all_that_is_lacking_is_told_at_once(config: Config):
+    doomed = with_settings(
+        config,
+        {
+            "place.device": "cuda:77",
+            "data.reader": "flat-jsom",
+            "encoders.image_weights": "/nowhere.pt",
+            "place.study": "sqlite:////dev/null/studies.db",
+            "sweep.gpus": 64.0,
+        },
+    )
+    with pytest.raises(ConfigError) as error:
+        require_ready(doomed, "sweep", lambda text: None)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 5
+    for line, said in zip(
+        lines, ("cuda:77", "'flat-json'", "there is no /nowhere.pt", "sweep.gpus is 64", "/dev/null"), strict=True
+    ):
+        assert said in line
+
+
+def test_a_server_of_mlflow_that_is_away_is_to_be_known_and_no_more(config: Config):
+    away = with_settings(config, {"place.mlflow": "http://me:secret@127.0.0.1:9"})
+    said: list[str] = []
+    require_ready(away, "sweep", said.append)
+    assert len(said) == 1
+    assert "127.0.0.1:9 does not answer" in said[0]
+    assert "secret" not in said[0]
+
+
+@pytest.mark.parametrize(
+    ("address", "state"), [("none", "ok"), ("databricks://profile", "ok"), ("sqlite:////dev/null/mlflow.db", "warning")]
+)
+def test_an_address_of_mlflow_is_tried_where_that_can_be_done(config: Config, address: str, state: str):
+    assert preflight._mlflow(with_settings(config, {"place.mlflow": address})).state == state
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of a machine with NVIDIA's driver 550 and two GPUs."""
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    (tmp_path / "version").write_text("550.54.14\n")
+    monkeypatch.setattr(place, "_DEVICES", tmp_path)
+    monkeypatch.setattr(place, "_DRIVER", tmp_path / "version")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return tmp_path
+
+
+def test_gpus_that_torch_cannot_use_are_named_before_all_is_computed_on_the_cpu(
+    config: Config, gpu: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    said: list[str] = []
+    require_ready(config, "run", said.append)
+    assert said == [
+        "GPUs: torch cannot use the 2 GPUs of this machine: NVIDIA driver 550.54.14, and torch "
+        f"{torch.__version__} is a wheel without CUDA. Install a wheel with CUDA "
+        "(https://pytorch.org/get-started/locally), or set place.device to cpu and sweep.gpus to 0."
+    ]
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert "is a wheel for CUDA 12.8. Install another wheel or a newer driver" in place.unused_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert place.unused_gpus() == ""
+
+
+def test_a_run_that_was_told_to_use_the_cpu_hears_nothing_of_gpus(config: Config, gpu: Path):
+    said: list[str] = []
+    require_ready(with_settings(config, {"place.device": "cpu", "sweep.gpus": 0.0}), "sweep", said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize(("asked", "text"), [("auto", "auto: 2 GPUs"), (-1.0, "-1 of 2"), (0.0, "0: the CPU")])
+def test_gpus_of_trials(config: Config, monkeypatch: pytest.MonkeyPatch, asked: float | str, text: str):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = {check.name: check for check in quick_checks(with_settings(config, {"sweep.gpus": asked}), "sweep")}
+    assert found["GPUs of trials"].state == "ok"
+    assert text in found["GPUs of trials"].text
+    more = {check.name: check for check in quick_checks(with_settings(config, {"sweep.gpus": 3.0}), "sweep")}
+    assert "sweep.gpus is 3, but torch sees 2 GPUs here" in more["GPUs of trials"].text
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "compare"])
+def test_a_command_that_lacks_something_ends_before_it_reads_the_data(
+    config: Config, tiny_data: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    arguments = [command, "--data.reader", "flat-json", "--data.root", str(tiny_data)]
+    arguments += ["--place.home", config.place.home, "--place.device", "cuda:77"]
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert "cannot compute on the device cuda:77" in told.err
+    assert "checking images" not in told.err
