@@ -28,6 +28,7 @@ def eventually(what: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_new_head_has_the_study_of_the_one_before(s3: Server, tmp_path: Path):  # noqa: F811
     (tmp_path / "one").mkdir()
     study = sqlite3.connect(tmp_path / "one/studies.db")

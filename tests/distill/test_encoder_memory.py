@@ -19,6 +19,7 @@ def unrolled_peak(steps: int) -> int:
     return peak_of_live_tensors(lambda: torch.autograd.grad(given.unrolled(), pixels))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_student_steps() -> None:
     constant, exact = ({steps: peak(steps, exact=exact) for steps in STEPS} for exact in (False, True))
     unrolled = {steps: unrolled_peak(steps) for steps in STEPS}

@@ -96,6 +96,7 @@ def small(trial):
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, tiny_data, tmp_path):
     (tmp_path / "mine.py").write_text((Path(__file__).parents[1] / "tiny_encoders.py").read_text())
     (tmp_path / "space.py").write_text(ENCODER_SPACE)

@@ -23,6 +23,7 @@ def test_a_second_driver_is_refused(study):
         pass
 
 
+@pytest.mark.slow
 def test_of_two_that_start_together_one_drives_and_the_other_is_told(study, config, address):
     code = """
 import sys, time

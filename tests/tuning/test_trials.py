@@ -187,6 +187,7 @@ def test_a_plateau_ends_a_sweep_before_its_trials_are_through(run):
     assert studies.counts(study) == {"complete": 3}
 
 
+@pytest.mark.slow
 def test_a_bad_gpu_ends_its_processes_and_then_the_sweep_which_goes_on_when_it_is_well(run, tmp_path):
     bad = tmp_path / "bad"
     bad.touch()
