@@ -3,14 +3,15 @@
 A sweep has some ten to a few hundred trials, a score with noise, and first settings that are good already. With so few
 trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near
 those of the best trial: each neighbour changes some of them, by little or by more, and the one with the largest
-expected improvement is taken (Jones et al. 1998, J. Global Optimization 13). `python -m bench.search` measures it
-beside Optuna's samplers.
+expected improvement is taken (Jones et al. 1998, J. Global Optimization 13); or the one with the largest expected
+improvement for each second that it is expected to take (Snoek et al., NeurIPS 2012). `python -m bench.search` measures
+both beside Optuna's samplers.
 
 Letters: N trials, C neighbours, F settings that are numbers, G that are choices.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_factor, cho_solve, cholesky
+from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
 NEIGHBOURS = 2048
@@ -29,6 +31,8 @@ _CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
 _STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
 _LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3)  # among which the likelihood chooses
 _USUAL_LENGTH = 2.0  # centre of the prior on the length
+_SECONDS_LENGTH, _SECONDS_NOISE = 4.0, 0.03  # of log seconds: they vary smoothly, and repeat themselves well
+SECONDS = "seconds"  # attribute of a trial that is over: what it takes to its end
 _MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length
 
 
@@ -46,9 +50,10 @@ class _Points:
 class NeighbourSampler(BaseSampler):
     """Draws the settings of one trial, by those that every trial has."""
 
-    def __init__(self, seed: int) -> None:
-        """Draw by a seed."""
+    def __init__(self, seed: int, *, per_second: bool = False) -> None:
+        """Draw by a seed; `per_second` weighs what a trial may gain against the seconds that it is expected to take."""
         self._rng, self._alone = np.random.default_rng(seed), RandomSampler(seed=seed)
+        self._per_second = per_second
 
     def infer_relative_search_space(
         self,
@@ -67,7 +72,7 @@ class NeighbourSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The neighbour with the largest expected improvement; trials that run are believed to end as expected."""
+        """The neighbour that promises most; trials that run are believed to end as expected."""
         trials = [one for one in study.get_trials(deepcopy=False) if search_space.keys() <= one.params.keys()]
         over = [one for one in trials if one.state == TrialState.COMPLETE]
         if not search_space or len(over) < 2:
@@ -78,8 +83,10 @@ class NeighbourSampler(BaseSampler):
         values = (values - values.mean()) / max(float(values.std()), 1e-9)
         points = _points([one.params for one in (*over, *running)], search_space)
         near = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], search_space)
-        best = near[int(np.argmax(expected_improvement(points, values, near)))]
-        return _settings(best, search_space)
+        promise = expected_improvement(points, values, near)
+        if self._per_second:
+            promise /= expected_seconds(points, [one.user_attrs.get(SECONDS) for one in over], near)
+        return _settings(near[int(np.argmax(promise))], search_space)
 
     def _neighbours(self, of: _Points, space: Mapping[str, BaseDistribution]) -> _Points:
         """A neighbour of each of these settings."""
@@ -114,6 +121,22 @@ def expected_improvement(points: _Points, values: Float[ndarray, "n"], near: _Po
     return deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
 
 
+def expected_seconds(points: _Points, seconds: Sequence[float | None], near: _Points) -> Float[ndarray, "C"]:
+    """What a trial of each neighbour is expected to take, from those that are over.
+
+    Args:
+        points: what was tried, first the trials that are over.
+        seconds: that these took; None where that is not known.
+        near: the neighbours.
+    """
+    known = [row for row, one in enumerate(seconds) if one]
+    if not known:
+        return np.ones(len(near.numbers))
+    took, logs = points[known], np.log([seconds[row] for row in known])
+    weights = cho_solve(cho_factor(_noisy(took, _SECONDS_LENGTH, _SECONDS_NOISE)), logs - logs.mean())
+    return np.exp(logs.mean() + _kernel(near, took, _SECONDS_LENGTH) @ weights)
+
+
 def _fitted(points: _Points, values: Float[ndarray, "n"]) -> tuple[float, float, float]:
     """Length, noise and scale of the largest likelihood, with a log-normal prior on the length."""
     found = []
@@ -132,8 +155,11 @@ def _noisy(points: _Points, length: float, noise: float) -> Float[ndarray, "n n"
 
 def _kernel(left: _Points, right: _Points, length: float) -> Float[ndarray, "n m"]:
     """Matern 5/2 of the distance, in which four settings that are numbers count as one length whatever their number."""
-    apart = 4 / max(1, left.numbers.shape[1]) * ((left.numbers[:, None] - right.numbers) ** 2).sum(axis=-1)
-    apart = apart + (left.choices[:, None] != right.choices).sum(axis=-1) / _MISMATCH
+    apart = np.zeros((len(left.numbers), len(right.numbers)))
+    if settings := left.numbers.shape[1]:
+        apart += 4 / settings * cdist(left.numbers, right.numbers, "sqeuclidean")
+    if settings := left.choices.shape[1]:
+        apart += settings / _MISMATCH * cdist(left.choices, right.choices, "hamming")
     distance = np.sqrt(5 * apart) / length
     return (1 + distance + distance**2 / 3) * np.exp(-distance)
 

@@ -4,6 +4,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded
 from raydd.tuning import study as studies
-from raydd.tuning.neighbours import NeighbourSampler
+from raydd.tuning.neighbours import SECONDS, NeighbourSampler
 
 STARTUP_TRIALS = 7  # that a model of the trials needs: first settings and running ones count, the rest is random
 CANDIDATES = 256  # among which TPE chooses the next settings
@@ -136,7 +137,10 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
             continue
         state = TrialState.RUNNING if values is None else TrialState.COMPLETE
         params = {name: one.params.get(name, _middle(kind)) for name, kind in space.items()}
-        shown.append(create_trial(state=state, values=values, params=params, distributions=dict(space)))
+        took = {SECONDS: seconds} if (seconds := _seconds_of(one)) else {}
+        shown.append(
+            create_trial(state=state, values=values, params=params, distributions=dict(space), user_attrs=took)
+        )
     return shown
 
 
@@ -164,6 +168,12 @@ def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
     return scores[-1] + (statistics.median(gains) if gains else 0.0)
 
 
+def _seconds_of(over: FrozenTrial) -> float:
+    """What a trial's distillation takes to its end, whether it came there or was stopped; 0 where nothing says so."""
+    report = over.user_attrs.get(studies.REPORT, {})
+    return report["seconds"] * report["steps"] / report["step"] if report.get("step") else 0.0
+
+
 def _middle(kind: BaseDistribution) -> Any:
     if isinstance(kind, CategoricalDistribution):
         return kind.choices[0]
@@ -175,6 +185,11 @@ def _middle(kind: BaseDistribution) -> Any:
 def _auto(seed: int) -> BaseSampler:
     """A Gaussian process among neighbours of the best trial; tpe with several objectives."""
     return WholeSpaceSampler(NeighbourSampler, seed, otherwise=_tpe)
+
+
+def _per_second(seed: int) -> BaseSampler:
+    """As auto, but by what a trial may gain for each second that its distillation is expected to take."""
+    return WholeSpaceSampler(partial(NeighbourSampler, per_second=True), seed, otherwise=_tpe)
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -211,6 +226,7 @@ def _random(seed: int) -> BaseSampler:
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "auto": _auto,
+    "per-second": _per_second,
     "tpe": _tpe,
     "gp": _gp,
     "cmaes": _cmaes,

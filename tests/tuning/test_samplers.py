@@ -1,6 +1,7 @@
 """Samplers on real studies in SQLite."""
 
 import importlib.util
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from raydd.errors import ConfigError
 from raydd.tuning import study as studies
-from raydd.tuning.neighbours import NeighbourSampler
+from raydd.tuning.neighbours import NeighbourSampler, _Points, expected_seconds
 from raydd.tuning.samplers import MODELLED, SAMPLERS, STARTUP_TRIALS, WholeSpaceSampler, find_sampler, renew_sampler
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -129,6 +130,33 @@ def test_neighbours_stay_inside_of_what_is_searched():
             assert kind._contains(kind.to_internal_repr(trial.params[name])), name
         assert trial.params["step"] in (0.0, 0.25, 0.5, 0.75, 1.0)
         study.tell(trial, rng.normal())
+
+
+def test_cheap_trials_come_first_where_seconds_count():
+    kinds = {"gain": FloatDistribution(0, 1), "size": FloatDistribution(1, 100, log=True)}
+    asked = {}
+    for name in ("auto", "per-second"):
+        study = optuna.create_study(direction="maximize")
+        for _ in range(STARTUP_TRIALS + 16):
+            renew_sampler(study, 0, name)
+            trial = study.ask(kinds)
+            trial.report(0.0, 50)
+            half = {"seconds": trial.params["size"] / 2, "step": 5, "steps": 10}
+            trial.set_user_attr(studies.REPORT, half)
+            study.tell(trial, -((trial.params["gain"] - 0.7) ** 2))
+        asked[name] = [trial.params for trial in study.trials[STARTUP_TRIALS:]]
+    size = {name: np.mean([one["size"] for one in params]) for name, params in asked.items()}
+    assert size["per-second"] < size["auto"] / 2
+    assert abs(asked["per-second"][-1]["gain"] - 0.7) < 0.1
+
+
+def test_seconds_are_expected_as_the_trials_took_them():
+    rng = np.random.default_rng(0)
+    points, near = (_Points(rng.random((n, 2)), np.zeros((n, 0), int)) for n in (40, 10))
+    seconds = [math.exp(3 * one[0]) for one in points.numbers]
+    expected = expected_seconds(points, [None, *seconds[1:]], near)
+    assert np.log(expected) == pytest.approx(3 * near.numbers[:, 0], abs=0.2)
+    assert (expected_seconds(points, [None] * 40, near) == 1).all()
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
