@@ -181,8 +181,12 @@ def requeue_interrupted(study: optuna.Study) -> int:
 def ask_again(study: optuna.Study, trial: optuna.Trial) -> None:
     """End a running trial as failed by interruption, and queue its settings, to be run again under its number."""
     fail(study, trial, INTERRUPTED)
-    if trial.params:
-        study.enqueue_trial(trial.params, user_attrs={_AGAIN: identity(trial)})
+    # Killed before its last setting was drawn, it is drawn anew, by the same place and so the same seed. A part of its
+    # settings would shift the draws of the others.
+    asked = study._storage.get_trial(trial._trial_id)
+    given = asked.params if SETTINGS in asked.user_attrs else asked.system_attrs.get("fixed_params", {})
+    if given:
+        study.enqueue_trial(given, user_attrs={_AGAIN: identity(trial)})
 
 
 def identity(trial: FrozenTrial | optuna.Trial) -> int:

@@ -13,7 +13,7 @@ from raydd.tuning.samplers import renew_sampler
 def ask(study, space):
     renew_sampler(study, seed=0)
     trial = study.ask()
-    space.settings(trial)
+    trial.set_user_attr(studies.SETTINGS, space.settings(trial))
     return trial
 
 
@@ -51,19 +51,32 @@ def test_an_interruption_interrupted_again_keeps_its_first_number(config, space,
     assert studies.identity(again) == number
 
 
-def test_draws_after_an_interruption_are_those_of_an_undisturbed_sweep(config, space, address, with_sweep):
+@pytest.mark.parametrize("drawn_before", ["all", "some", "none"])
+@pytest.mark.parametrize("interrupt_at", [0, 3])
+def test_draws_after_an_interruption_are_those_of_an_undisturbed_sweep(
+    config, space, address, with_sweep, interrupt_at, drawn_before
+):
+    def interrupted(study):
+        if drawn_before == "all":
+            ask(study, space)
+            return
+        renew_sampler(study, seed=0)
+        trial = study.ask()
+        if drawn_before == "some":  # the driver was killed between two settings
+            trial.suggest_categorical("distill.blend", ["none", "fixed"])
+
     def drawn(name, interrupt_at):
         study = studies.open_study(with_sweep(config, name=name), space, address)
         for position in range(6):
             if position == interrupt_at:
-                ask(study, space)
+                interrupted(study)
                 studies.requeue_interrupted(study)
             trial = ask(study, space)
             study.tell(trial, trial.params["distill.image_lr"])
         done = study.get_trials(states=(TrialState.COMPLETE,))
         return [trial.params for trial in done]
 
-    assert drawn("calm", None) == drawn("stormy", 3)
+    assert drawn("calm", None) == drawn("stormy", interrupt_at)
 
 
 def test_failures_have_a_reason_and_count(config, space, address):
