@@ -10,6 +10,7 @@ from ray import tune
 from raydd import stages
 from raydd.cluster.claims import shared_work
 from raydd.cluster.failures import breaks_process, failure_of
+from raydd.cluster.graceful_exit import at_rest
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.distill.engine import DistillPoint
@@ -38,9 +39,11 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
         config = with_settings(base, {**trial["settings"], **trial_settings(base)})
         with shared_work(config, f"trial {trial['number']}", listings, claims) as work:
             for report in distillation_reports(work, trial["passed"]):
-                tune.report(report.from_here(work.device).as_result())
+                with at_rest():
+                    tune.report(report.from_here(work.device).as_result())
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
-        tune.report(failure_of(error).as_result())
+        with at_rest():
+            tune.report(failure_of(error).as_result())
         if breaks_process(error):
             raise  # Tune ends a process that raises; a fresh one goes on from the trial's checkpoint
 
@@ -56,6 +59,7 @@ def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> 
     with contextlib.closing(stages.distill(work, every=judged.every)) as points:  # closed, it keeps its state
         for point in points:
             if report := judged.report(point):
+                point.keep()
                 yield report
 
 

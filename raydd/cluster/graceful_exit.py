@@ -7,8 +7,11 @@ worker exits from its main thread, while the trial runs in another one. The exit
 import atexit
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 
+_at_rest = threading.Event()  # the process's work waits for an answer
+_LOOK_SECONDS = 0.05
 GRACE_SECONDS = 60.0  # that an exit waits for the work; a spot notice leaves 120
 
 
@@ -23,7 +26,9 @@ def exit_waits(grace: float = GRACE_SECONDS) -> Iterator[Callable[[], bool]]:
 
     def wait() -> None:
         waiting.set()
-        over.wait(grace)
+        end = time.monotonic() + grace
+        while not (over.wait(_LOOK_SECONDS) or _at_rest.is_set() or time.monotonic() > end):
+            pass
 
     atexit.register(wait)
     try:
@@ -31,3 +36,16 @@ def exit_waits(grace: float = GRACE_SECONDS) -> Iterator[Callable[[], bool]]:
     finally:
         over.set()
         atexit.unregister(wait)
+
+
+@contextlib.contextmanager
+def at_rest() -> Iterator[None]:
+    """Let the process's exit wait no longer while the block waits for an answer, all that it has done being kept.
+
+    An exit makes the answer's sender wait as well, if that is the thread that exits.
+    """
+    _at_rest.set()
+    try:
+        yield
+    finally:
+        _at_rest.clear()

@@ -13,7 +13,7 @@ Letters: N synthetic pairs, d and e the widths of the image and the text encoder
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -277,6 +277,8 @@ class DistillPoint:
     """Collapse measures since the last point, where they are taken, each with its `step`."""
     earlier: Sequence[Mapping[str, float]] = ()
     """Metrics of the points before an interruption, each with its `step`; on the first point after it."""
+    keep: Callable[[], None] = lambda: None
+    """Keeps the state of these steps, for who may be interrupted by telling of them; the end is kept anyway."""
 
 
 def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERGED) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
@@ -243,7 +243,7 @@ class Course:
             self.keep()
         if not phase.every or done % phase.every:
             return None
-        return self._point(self.distillation.synthetic())
+        return replace(self._point(self.distillation.synthetic()), keep=self.keep)
 
     def keep(self) -> None:
         """Write a checkpoint."""

@@ -129,10 +129,10 @@ def expected_seconds(points: _Points, seconds: Sequence[float | None], near: _Po
         seconds: that these took; None where that is not known.
         near: the neighbours.
     """
-    known = [row for row, one in enumerate(seconds) if one]
+    known = {row: math.log(one) for row, one in enumerate(seconds) if one}
     if not known:
         return np.ones(len(near.numbers))
-    took, logs = points[known], np.log([seconds[row] for row in known])
+    took, logs = points[list(known)], np.array(list(known.values()))
     weights = cho_solve(cho_factor(_noisy(took, _SECONDS_LENGTH, _SECONDS_NOISE)), logs - logs.mean())
     return np.exp(logs.mean() + _kernel(near, took, _SECONDS_LENGTH) @ weights)
 

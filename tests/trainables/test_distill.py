@@ -1,3 +1,4 @@
+import atexit
 import math
 import shutil
 import time
@@ -8,7 +9,7 @@ from claimant_alone import Alone
 
 import raydd
 from raydd import stages
-from raydd.cluster import claims
+from raydd.cluster import claims, graceful_exit
 from raydd.cluster.claims import share_making
 from raydd.cluster.trial_report import TrialReport
 from raydd.place import open_store
@@ -168,6 +169,26 @@ def test_a_trial_told_to_leave_between_its_steps_keeps_its_state(config, monkeyp
     kept = stages.synthetic_record(work).read_tensors("checkpoint.safetensors")
     assert 0 < len(steps) == int(kept["done"])
     assert len(steps) % work.config.distill.checkpoint_every  # no step at which it is kept anyway
+
+
+def test_a_trial_told_to_leave_while_tune_has_its_report_has_kept_its_state_and_is_not_waited_for(config, monkeypatch):
+    kept, exits = [], []
+    monkeypatch.setattr(claims, "Claimant", lambda ledger, holder: Alone())
+
+    def never_answered(result):
+        record = stages.synthetic_record(raydd.open(config, open_store(config.place)))
+        kept.append((int(record.read_tensors("checkpoint.safetensors")["done"]), result["step"]))
+        with graceful_exit.exit_waits() as told:
+            began = time.monotonic()
+            exits[-1]()
+            kept.append((told(), time.monotonic() - began < 5))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atexit, "register", exits.append)
+    monkeypatch.setattr(distill.tune, "report", never_answered)
+    with pytest.raises(KeyboardInterrupt):
+        distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
+    assert kept == [(4, 4), (True, True)]
 
 
 def test_a_distillation_that_is_told_to_leave_goes_on_at_the_step_where_it_was(config, tmp_path):
