@@ -7,7 +7,6 @@ tests/store.
 
 import contextlib
 import json
-import random
 import shutil
 import subprocess
 import time
@@ -18,8 +17,8 @@ import pytest
 from nodes import cluster_of
 from optuna.trial import TrialState
 from postgres import Postgres
-from safetensors.torch import load_file
 from s3_server import BUCKET, Server
+from safetensors.torch import load_file
 
 from raydd.tuning import study as studies
 
@@ -100,8 +99,8 @@ def test_a_node_is_lost_with_a_trial_on_it(sweep_settings: dict, drive, compare,
             for trial in cluster.trials(lost):
                 trial.terminate()
             wait_for(lambda: not cluster.trials(lost), driver, log, seconds=60)
-            (kept,) = checkpoints(settings)
-            at_rung = int(load_file(kept)["done"]) in (15, 45, 135)  # kept before the driver was asked to go on
+            (state,) = checkpoints(settings)
+            at_rung = int(load_file(state)["done"]) in (15, 45, 135)  # kept before the driver was asked to go on
             assert at_rung or checkpoints(settings) != before  # the trial kept its state before it left
         cluster.lose(lost)
         lost_at, kept = time.monotonic(), checkpoints(settings)
