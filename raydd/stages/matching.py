@@ -141,6 +141,8 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
         return
     course = Course.begun(phase)
     try:
+        if point := course.point_again():
+            yield point
         while not course.at_end:
             course.have_expert()
             watch = Watch()
@@ -194,12 +196,18 @@ class Course:
             state = phase.record.read_tensors(CHECKPOINT)
             distillation.resume(without_log(state))
             log = Log.of_tensors(state)
-        earlier = log.means_before(distillation.done + 1, phase.every)
+        earlier = log.means_before(distillation.done, phase.every)
         since = int(earlier[-1]["step"]) if earlier else 0
         course = cls(phase, distillation, log, watch.read(), since, earlier)
         if not distillation.done:
             course._note_collapse()
         return course
+
+    def point_again(self) -> DistillPoint | None:
+        """The point at which it goes on, if it stands at one: whoever was to be told may not have heard."""
+        done, every = self.distillation.done, self.phase.every
+        stands = every and done and done % every == 0 and not self.at_end
+        return self._point(self.distillation.synthetic()) if stands else None
 
     @property
     def at_end(self) -> bool:

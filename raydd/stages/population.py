@@ -38,7 +38,7 @@ class Together:
         return {name for courses in self._courses.values() for name, _ in courses.values()}
 
     def begin(self, name: str, work: Workbench[Any], *, every: int = 0) -> DistillPoint | None:
-        """Begin a distillation, or go on from its checkpoint; gives its last point if its record is complete.
+        """Begin a distillation, or go on from its checkpoint; gives the point at which it stands, if it stands at one.
 
         Args:
             name: one that no other has.
@@ -56,7 +56,7 @@ class Together:
         slot = population.fill(course.distillation)
         self._populations[group] = population
         self._courses[group][slot] = name, course
-        return None
+        return course.point_again()
 
     def look(self) -> Iterator[tuple[str, DistillPoint | RayddError]]:
         """Let each group step until one of it is to be looked at; gives what there is to tell, and ends what has ended.

@@ -1,4 +1,5 @@
 import atexit
+import contextlib
 import math
 import shutil
 import time
@@ -189,6 +190,27 @@ def test_a_trial_told_to_leave_while_tune_has_its_report_has_kept_its_state_and_
     with pytest.raises(KeyboardInterrupt):
         distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
     assert kept == [(4, 4), (True, True)]
+
+
+def test_a_trial_whose_report_at_a_rung_was_not_heard_reports_the_same_again(config, reported, monkeypatch):
+    def told():
+        reported.clear()
+        with contextlib.suppress(KeyboardInterrupt):
+            distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
+        return [(report.step, report.rung, report.r_mean) for report in reported]
+
+    undisturbed = told()
+    shutil.rmtree(open_store(config.place).folder / "synthetic")
+    heard = distill.tune.report
+
+    def unheard(result):
+        heard(result)
+        raise KeyboardInterrupt  # the driver was killed before it noted the report
+
+    monkeypatch.setattr(distill.tune, "report", unheard)
+    assert told() == undisturbed[:1]
+    monkeypatch.setattr(distill.tune, "report", heard)
+    assert told() == undisturbed
 
 
 def test_a_distillation_that_is_told_to_leave_goes_on_at_the_step_where_it_was(config, tmp_path):
