@@ -380,20 +380,20 @@ class SweepConfig:
     max_failures: int = 5
     """Stop the sweep after N trials in a row failed for the same reason (0: never)."""
     hours: float = 0.0
-    """No new trials after N hours (0: no limit)."""
+    """No new trials after so many hours (0: no limit)."""
     gpu_hours: float = 0.0
-    """No new trials once all trials of this sweep, those of earlier commands included, took N GPU-hours (0: no
+    """No new trials once all trials of this sweep, those of earlier commands included, took so many GPU-hours (0: no
     limit)."""
     cost: float = 0.0
-    """No new trials once all trials of this sweep cost N, at `sweep.price` (0: no limit)."""
+    """No new trials once all trials of this sweep cost so much, at `sweep.price` (0: no limit)."""
     price: float = 0.0
     """What an hour of a slot (`sweep.cpus` and `sweep.gpus`) costs, in any currency: a machine's hourly price over the
     slots that it holds."""
     plateau: int = 0
     """Start no new trials once so many in a row gained less than `sweep.plateau_gain` (0: go on)."""
     plateau_gain: float = 0.5
-    """Points of val r_mean over the best so far that count as a gain. Repeats of one setting differ by about as
-    much."""
+    """Points of val r_mean over the best so far that count as a gain. Other start pairs alone move it by about a
+    point."""
     warm_start: str = ""
     """Another sweep of the same `place.study` database, whose best trials are tried first: NAME, or NAME:K for the best
     K (5 if left out)."""
@@ -402,8 +402,8 @@ class SweepConfig:
     cpus: float = 1.0
     """CPU cores of each trial, or of each slot (see `sweep.together`)."""
     gpus: float | Literal["auto"] = "auto"
-    """GPUs of each trial, or of each slot (see `sweep.together`), fractions allowed. 0: CPU. -1: a share by the memory
-    that a trial needs, or one GPU a slot. auto: as -1 where there is a GPU, else 0."""
+    """GPUs of each trial or slot; auto is -1 where there is a GPU, else 0. Fractions are allowed; -1: a share by the
+    memory that a trial needs, or one GPU a slot (`sweep.together`); 0: CPU."""
     together: int = 0
     """Trials on features that share a slot (one process); those of equal shape step as one batch. 0: 16 on a GPU, which
     one trial would leave mostly idle, and 1 on CPUs."""
@@ -411,10 +411,10 @@ class SweepConfig:
     """What to optimise: r_mean on val (mean of recall at 1, 5 and 10, both directions), alone or with seconds (of
     distillation) or bytes (of the set), which gives a Pareto front."""
     pruner: Literal["hyperband", "asha", "median", "wilcoxon", "none"] = "asha"
-    """Which trials are stopped at a rung. asha: all but the best third of those that came there; hyperband: the same,
-    but some trials skip the first rungs; median: those below the median of the complete trials; wilcoxon: those whose
-    students are significantly worse than the best trial's; none. With several objectives a trial is stopped only if
-    others beat it in all of them."""
+    """Which trials are stopped early, at the checks of `sweep.rungs`. asha: all but the best third of those that came
+    there; hyperband: the same, but some trials skip the first rungs; median: those below the median of the complete
+    trials; wilcoxon: those whose students are significantly worse than the best trial's; none. With several objectives
+    a trial is stopped only if others beat it in all of them."""
     rungs: tuple[int, ...] = (5, 15, 45)
     """Rungs, checks during a trial: percent of its steps after which it is scored on val and may be stopped."""
     rung_students: int = 0
@@ -484,14 +484,13 @@ class CompareConfig:
         "repblend",
         "full",
     )
-    """Rows of the table, by name: selections, methods (yours as in `distill.method`), presets, and full, which is all
-    real pairs."""
+    """Methods to compare. Selections, methods (yours as in `distill.method`), presets, and full: all real pairs."""
     pairs: tuple[int, ...] = (99, 199, 499)
-    """Synthetic pairs N of each table. Selections of real pairs get N + 1: a learned similarity matrix counts as a
-    pair."""
+    """Synthetic pairs N of each table. Rows without a learned similarity matrix get N + 1, since the
+    matrix counts as a pair."""
     sets: int = 5
-    """Sets of each row: distillations (or selections) with start pairs, draws and an order of experts of their own, set
-    0 with those of `distill.seed`. The ± of the table is over them. With 1 no row is said to be better than another."""
+    """Sets of each row, each from another seed. It draws start pairs, minibatches and the order of experts; set 0 has
+    `distill.seed`. The ± of the table is over them. With 1 no row is said to be better than another."""
     checks: int = 8
     """Points of each distillation's curve: val r_mean of a student after equal parts of the steps. The last quarter of
     them against the one before says whether a row still rose. 0: no curves."""
@@ -537,7 +536,7 @@ class PlaceConfig:
     """Database of the Optuna study, an SQLAlchemy address; empty is $RAYDD_STUDY, or SQLite, studies.db in
     `place.home`."""
     ray: str = "local"
-    """Ray cluster: local starts one on this machine's loopback, auto joins the one that runs here, or an address."""
+    """Ray cluster: local starts one here, auto joins the one running here, or an address."""
     device: str = "auto"
     """Torch device: auto (a GPU if there is one), cpu, cuda, cuda:1."""
     threads: int = 0

@@ -144,11 +144,11 @@ def _method_page(name: str) -> str:
     parts = [
         f"Paper: {method.paper}.",
         "## Settings",
-        "What makes the engine this method:",
+        "`distill.method` sets:",
         _table(method.settings),
     ]
     if method.published:
-        parts += ["Published numbers:", _table(method.published)]
+        parts += ["Published numbers, which `distill.method` does not set:", _table(method.published)]
     presets = [f"`{key}`: {preset.description}" for key, preset in PRESETS.items() if key.startswith(name)]
     if presets:
         parts += ["## Presets", "\n".join(f"- {line}" for line in presets)]

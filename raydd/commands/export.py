@@ -22,7 +22,7 @@ class Options(cli.Options):
     """hf: a folder for Hugging Face's `datasets`; webdataset: a tar shard; png: pictures and JSON; head: a trained
     student's heads as safetensors; onnx: a trained student with the image encoder."""
     folder: tyro.conf.Positional[Path] = field(default=Path("export"))
-    """Folder to write to."""
+    """Folder to write to [export]."""
     licence: str = ""
     """Licence of the source data in your own words, where raydd does not know the data."""
     push: str = ""
