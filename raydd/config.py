@@ -411,7 +411,7 @@ class SweepConfig:
     """What to optimise: r_mean on val (mean of recall at 1, 5 and 10, both directions), alone or with seconds (of
     distillation) or bytes (of the set), which gives a Pareto front."""
     pruner: Literal["hyperband", "asha", "median", "wilcoxon", "none"] = "asha"
-    """Which trials are stopped early, at the checks of `sweep.rungs`. asha: all but the best third of those that came
+    """Which trials are stopped early. At the checks of `sweep.rungs`, asha: all but the best third of those that came
     there; hyperband: the same, but some trials skip the first rungs; median: those below the median of the complete
     trials; wilcoxon: those whose students are significantly worse than the best trial's; none. With several objectives
     a trial is stopped only if others beat it in all of them."""
