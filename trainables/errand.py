@@ -4,14 +4,16 @@ Tune starts, stops and starts again each trial as ever. The process of an errand
 imports no torch.
 """
 
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
+_AGAIN_SECONDS = 1.0
 ERRAND_BYTES = 250_000_000  # of memory that the process takes
 
 
@@ -24,9 +26,9 @@ def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
     """
     errand = uuid.uuid4().hex  # a trial that is started again goes on another errand
     try:
-        slot: Any = ray.get(desk.seat.remote(errand, dict(trial["settings"])))
+        slot: Any = ray.get(desk.seat.remote(errand, dict(trial)))
         try:
-            ray.get(slot.begin.remote(errand, dict(trial)))
+            _begin(slot, errand, dict(trial))
             while True:
                 report, broken = ray.get(slot.next.remote(errand))
                 tune.report(report)
@@ -41,3 +43,13 @@ def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
         from raydd.cluster.failures import failure_of
 
         tune.report(failure_of(error).as_result())
+
+
+def _begin(slot: Any, errand: str, trial: dict[str, Any]) -> None:
+    """Hand the trial to the slot, waiting while Ray starts the slot again on another machine."""
+    while True:
+        try:
+            ray.get(slot.begin.remote(errand, trial))
+            return
+        except ActorUnavailableError:
+            time.sleep(_AGAIN_SECONDS)

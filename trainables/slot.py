@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from raydd.cluster.claims import WAIT_SECONDS, joined_work, share_making
+from raydd.cluster.claims import WAIT_SECONDS, joined_work, share_features
 from raydd.cluster.connect import slots_to_come
 from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.graceful_exit import GRACE_SECONDS
@@ -79,7 +79,7 @@ class Slot:
     def _run(self) -> None:
         try:
             with joined_work(self._base, self._who, self._listings, self._claims) as (work, claimant):
-                self._serve(work, lambda own: share_making(own, claimant))
+                self._serve(work, lambda own: share_features(own, claimant))
         except Exception as error:  # every trial's result, whoever's fault it is
             for errand in list(self._errands.values()):
                 errand.told.put((failure_of(error), True))
@@ -142,6 +142,13 @@ def _failing_alone(own: _Errand) -> Iterator[None]:
         own.told.put((failure_of(error), False))
 
 
+@dataclass(frozen=True)
+class _Seat:
+    trial: int
+    slot: int
+    group: Hashable
+
+
 class Desk:
     """Says in which slot a trial is to run, and starts the slots; an actor of one thread."""
 
@@ -154,22 +161,30 @@ class Desk:
         """
         self._base, self._for_slots = base, (listings, claims)
         self._slots: list[Any] = []
-        self._seated: dict[str, tuple[int, Hashable]] = {}
+        self._seated: dict[str, _Seat] = {}
 
-    def seat(self, errand: str, settings: Mapping[str, Any]) -> Any:
-        """The handle of the slot for a trial: one where its like are, or a new one, or else the emptiest.
+    def seat(self, errand: str, trial: Mapping[str, Any]) -> Any:
+        """The handle of the slot for a trial: a new one, or one where its like are, or else the emptiest.
 
-        All resources are taken before slots are filled. A trial whose process was lost leaves its seat taken, so a
-        slot that counts as full is filled further where no other can be had.
+        All resources are taken before slots are filled. A trial that was lost on the way, its errand's machine being
+        gone, is stopped where it sat when it comes again.
         """
-        group = group_of(with_settings(self._base, {**settings, **trial_settings(self._base)}))
+        for lost, seat in list(self._seated.items()):
+            if seat.trial == trial["number"]:
+                self._slots[seat.slot].stop.remote(lost)
+                self.leave(lost)
+        group = group_of(with_settings(self._base, {**trial["settings"], **trial_settings(self._base)}))
         sweep, seated = self._base.sweep, list(self._seated.values())
-        taken = Counter(slot for slot, _ in seated)
-        alike = Counter(slot for slot, own in seated if own == group and taken[slot] < sweep.together)
-        if not alike and len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpu_share)):
+        if len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpu_share)):
             self._slots.append(self._started(len(self._slots)))
-        slot = max(range(len(self._slots)), key=lambda slot: (alike[slot], -taken[slot]))
-        self._seated[errand] = slot, group
+            slot = len(self._slots) - 1
+        else:
+            taken, alike = Counter(seat.slot for seat in seated), {seat.slot for seat in seated if seat.group == group}
+            slot = min(
+                range(len(self._slots)),
+                key=lambda slot: (taken[slot] >= sweep.together, slot not in alike, taken[slot]),
+            )
+        self._seated[errand] = _Seat(trial["number"], slot, group)
         return self._slots[slot]
 
     def leave(self, errand: str) -> None:

@@ -177,8 +177,7 @@ def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> It
         claims: handle of `Claims`' actor.
     """
     with joined_work(config, who, listings, claims) as (work, claimant):
-        _share_features(work, claimant)
-        work.opened.fetch = functools.partial(_fetch, claimant)
+        share_features(work, claimant)
         yield work
 
 
@@ -186,22 +185,27 @@ def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> It
 def joined_work(config: Config, who: str, listings: Listings, claims: Any) -> Iterator[tuple[Workbench[Any], Claimant]]:
     """The workbench of a Ray worker, before anything is made for it, and the worker's side of the ledger.
 
+    Experts of it, and of what it is changed to, are there when a distillation step needs them.
+
     Args:
         config: as of `shared_work`, and so are the others.
     """
     use_threads(config.place)
     with Claimant(claims, who) as claimant:
-        yield open_workbench(config, open_store(config.place), claimant.progress, Opened(listings)), claimant
+        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
+        work.opened.fetch = functools.partial(_fetch, claimant)
+        yield work, claimant
 
 
 def share_making(work: Workbench[Any], claimant: Claimant) -> None:
     """Have what a distillation reads in the store, made together with everybody who needs the same."""
-    _share_features(work, claimant)
+    share_features(work, claimant)
     experts = work.open_experts()
     _share_experts(work, claimant, experts, range(experts.count))
 
 
-def _share_features(work: Workbench[Any], claimant: Claimant) -> None:
+def share_features(work: Workbench[Any], claimant: Claimant) -> None:
+    """Have the features in the store, made once for everybody who needs the same."""
     config = work.config
     sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
     with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):

@@ -144,7 +144,7 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
         if point := course.point_again():
             yield point
         while not course.at_end:
-            course.have_expert()
+            course.have_experts()
             watch = Watch()
             try:
                 metrics = course.distillation.step()
@@ -221,15 +221,16 @@ class Course:
         periods = [_collapse_period(steps), settings.checkpoint_every, self.phase.every or settings.checkpoint_every]
         return min(steps - done, *(period - done % period for period in periods))
 
-    def have_expert(self) -> None:
-        """Have the next step's expert in the store, outside the time that steps are said to take."""
+    def have_experts(self, steps: int = 1) -> None:
+        """Have the experts of the next steps in the store, outside the time that steps are said to take."""
         distillation = self.distillation
-        if len(self.experts) == distillation.experts.count:
-            return  # a step's draws are not made twice for what is known
-        expert = distillation.objective.expert(distillation.done)
-        if expert is not None and expert not in self.experts:
-            self.phase.work.have_expert(distillation.experts, expert)
-            self.experts.add(expert)
+        for step in range(distillation.done, distillation.done + steps):
+            if len(self.experts) == distillation.experts.count:
+                return  # a step's draws are not made twice for what is known
+            expert = distillation.objective.expert(step)
+            if expert is not None and expert not in self.experts:
+                self.phase.work.have_expert(distillation.experts, expert)
+                self.experts.add(expert)
 
     def note(self, steps: Points, took: Took) -> None:
         """Note the metrics of some steps and what they took together, and measure collapse if that is due."""

@@ -86,15 +86,24 @@ class Together:
     def _look(
         self, group: Hashable, courses: dict[int, tuple[str, Course]]
     ) -> Iterator[tuple[str, DistillPoint | RayddError]]:
+        steps = min(course.steps_to_look for _, course in courses.values())
+        for slot, (name, course) in list(courses.items()):
+            try:
+                course.have_experts(steps)
+            except RayddError as error:
+                self._free(group, slot)
+                yield name, error
+        if not courses:
+            return
         population, watch = self._populations[group], Watch()
-        for _ in range(min(course.steps_to_look for _, course in courses.values())):
+        for _ in range(steps):
             population.step()
         news = population.news()
         population.settle()
-        took, steps = watch.read(), sum(len(own.steps) for own in news.values())
+        took, taken = watch.read(), sum(len(own.steps) for own in news.values())
         for slot, own in news.items():
             if own.steps:  # a step's share of the time
-                courses[slot][1].note(own.steps, took.of(len(own.steps) / steps))
+                courses[slot][1].note(own.steps, took.of(len(own.steps) / taken))
         for slot, own in news.items():
             name, course = courses[slot]
             point = _looked_at(course, own)

@@ -42,6 +42,8 @@ class Listener(Protocol):
 @dataclass
 class _Running:
     trial: optuna.Trial
+    began: int
+    """Trials handed to Tune before it."""
     failure: str = ""  # that it reported; it may go on in a fresh process all the same
     curve: list[dict[str, float]] = field(default_factory=list)
 
@@ -93,6 +95,7 @@ class StudySearch(Searcher):
         self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
         self._finished = studies.finished(study)
         self._running: dict[str, _Running] = {}
+        self._asked = self._before_outage = 0
 
     @property
     def running(self) -> int:
@@ -118,7 +121,8 @@ class StudySearch(Searcher):
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)
-        self._running[trial_id] = _Running(trial)
+        self._running[trial_id] = _Running(trial, self._asked)
+        self._asked += 1
         number = studies.identity(trial)
         for listener in self._listeners:
             listener.started(number, settings)
@@ -159,7 +163,9 @@ class StudySearch(Searcher):
         else:
             state = TrialState.PRUNED
             self._study.tell(trial, state=state)
-        self._count(state, why)
+        if not (report.again and running.began < self._before_outage):
+            self._count(state, why)
+            self._before_outage = self._asked if report.again else self._before_outage
         for listener in self._listeners:
             listener.ended(studies.identity(trial), state, report, why)
 

@@ -9,6 +9,8 @@ from typing import Any
 import optuna
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.status import Status
 
@@ -229,11 +231,15 @@ def _trainable(base: Config, listings: Listings, claims: Any) -> Iterator[Any]:
         trial = tune.with_parameters(distill_trial, base=base, listings=listings, claims=claims)
         yield tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpu_share})
         return
-    desk: Any = ray.remote(num_cpus=0)(Desk).remote(base, listings, claims)
+    # Beside the driver, not on a machine that may be taken back: the slots end with the desk.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    kind: Any = ray.remote(Desk)
+    desk = kind.options(num_cpus=0, scheduling_strategy=here).remote(base, listings, claims)
     try:
         yield tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
     finally:
-        ray.get(desk.close.remote())
+        with contextlib.suppress(RayActorError):  # gone, and the reason is what ends the sweep
+            ray.get(desk.close.remote())
         ray.kill(desk)  # and with it the slots, which hold what the finals need
 
 

@@ -1,7 +1,10 @@
 """A slot without Ray: each errand is told what its trial would have reported alone."""
 
+import itertools
 import threading
 import time
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from claimant_alone import Alone
@@ -133,13 +136,54 @@ def test_a_broken_gpu_is_told_to_all_and_the_process_ends(config, claimant, monk
     assert ended.wait(60)
 
 
+class Seats:
+    """A desk's slots, with what they were told to stop."""
+
+    def __init__(self, monkeypatch, number: int) -> None:
+        self.stopped: list[tuple[str, str]] = []
+        monkeypatch.setattr(slots, "slots_to_come", lambda cpus, gpus: number)
+        monkeypatch.setattr(Desk, "_started", lambda desk, number: self._slot(f"slot {number}"))
+
+    def _slot(self, name: str) -> SimpleNamespace:
+        stop = SimpleNamespace(remote=lambda errand: self.stopped.append((name, errand)))
+        return SimpleNamespace(name=name, stop=stop)
+
+
 def test_a_desk_fills_all_places_first_and_then_seats_like_beside_like(config, monkeypatch):
-    desk = Desk(with_settings(config, {"sweep.together": 2}), {}, None)
-    monkeypatch.setattr(slots, "slots_to_come", lambda cpus, gpus: 2)
-    monkeypatch.setattr(Desk, "_started", lambda self, number: f"slot {number}")
+    desk, number = Desk(with_settings(config, {"sweep.together": 2}), {}, None), itertools.count()
+    Seats(monkeypatch, 2)
+
+    def seat(errand, settings):
+        return desk.seat(errand, {"number": next(number), "settings": settings}).name
+
     first, other = TRIALS[0], TRIALS[2]
-    assert [desk.seat("a", first), desk.seat("b", other)] == ["slot 0", "slot 1"]
-    assert [desk.seat("c", other), desk.seat("d", first)] == ["slot 1", "slot 0"]
+    assert [seat("a", first), seat("b", other)] == ["slot 0", "slot 1"]
+    assert [seat("c", other), seat("d", first)] == ["slot 1", "slot 0"]
     desk.leave("b")
-    assert desk.seat("e", first) == "slot 1"  # where there is room
-    assert desk.seat("f", first) in ("slot 0", "slot 1")  # a lost trial's seat is no reason to wait
+    assert seat("e", first) == "slot 1"  # where there is room
+    assert seat("f", first) in ("slot 0", "slot 1")  # more than there is room for is no reason to wait
+
+
+def test_like_trials_take_all_places_and_as_many_each(config, monkeypatch):
+    desk = Desk(with_settings(config, {"sweep.together": 16}), {}, None)
+    Seats(monkeypatch, 4)
+    seated = [desk.seat(str(number), {"number": number, "settings": TRIALS[0]}).name for number in range(24)]
+    assert Counter(seated) == {f"slot {number}": 6 for number in range(4)}
+
+
+def test_a_trial_that_comes_again_is_stopped_where_it_sat(config, monkeypatch):
+    desk, seats = Desk(with_settings(config, {"sweep.together": 2}), {}, None), Seats(monkeypatch, 2)
+    for errand, number in (("a", 0), ("b", 1), ("c", 0)):  # the errand of trial 0 was lost with its machine
+        desk.seat(errand, {"number": number, "settings": TRIALS[0]})
+    assert seats.stopped == [("slot 0", "a")]
+    desk.leave("a")  # late: it has no seat any more
+
+
+def test_a_slot_makes_no_expert_before_a_step_draws_it(config, claimant):
+    config = with_settings(config, {"distill.all_experts_at": 45, "sweep.together": 2})
+    slot = Slot(config, "slot 0", {}, None)
+    slot.begin("0", trial(0))
+    missing = [raydd.open(config, open_store(config.place)).missing_experts for _ in range(1) if reported(slot, "0")]
+    assert 3 in missing[0]
+    assert reports_of(slot, "0")[-1].finished
+    assert raydd.open(config, open_store(config.place)).missing_experts == []

@@ -136,6 +136,19 @@ def test_equal_failures_in_a_row_are_the_last_ones(study, space, ends, gave_up):
     assert (search.suggest("next") == Searcher.FINISHED) == gave_up
 
 
+def test_all_trials_that_one_outage_ended_count_as_one_failure(study, space):
+    search, lost = StudySearch(study, space, ["r_mean"], wanted=40, max_failures=3), "ActorDiedError: slot 0"
+    names = [[f"{outage} {number}" for number in range(8)] for outage in range(3)]
+    for outage, own in enumerate(names):
+        assert not search.gave_up
+        for name in own:
+            assert search.suggest(name) != Searcher.FINISHED
+        for name in own:
+            search.on_trial_complete(name, report(failure=lost, again=True))
+        assert bool(search.gave_up) == (outage == 2)
+    assert studies.counts(study) == {}  # none has failed for good
+
+
 def test_what_a_process_reported_before_it_ended_is_the_reason(search, study):
     search.suggest("a")
     search.on_trial_result("a", report(failure="AcceleratorError: CUDA error"))
