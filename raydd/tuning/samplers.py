@@ -94,10 +94,11 @@ class WholeSpaceSampler(BaseSampler):
         study: optuna.Study,
         trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
     ) -> dict[str, BaseDistribution]:
-        """All settings that trials had so far, by name; those of one value alone are no choice."""
+        """All settings that trials had so far, by name, each in its widest range; those of one value are no choice."""
         found: dict[str, BaseDistribution] = {}
         for one in study.get_trials(deepcopy=False):
-            found |= one.distributions
+            for name, kind in one.distributions.items():
+                found[name] = _widest(found.get(name, kind), kind)
         return {name: found[name] for name in sorted(found) if not found[name].single()}
 
     def sample_relative(
@@ -159,13 +160,13 @@ def _modelled(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTria
 
 
 def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
-    scores = [stopped.intermediate_values[step] for step in sorted(stopped.intermediate_values)]
+    rung = max(stopped.intermediate_values)
     gains = [
-        one.value - one.intermediate_values[sorted(one.intermediate_values)[len(scores) - 1]]
+        one.value - one.intermediate_values[rung]
         for one in complete
-        if one.value is not None and len(one.intermediate_values) >= len(scores)
+        if one.value is not None and rung in one.intermediate_values
     ]
-    return scores[-1] + (statistics.median(gains) if gains else 0.0)
+    return stopped.intermediate_values[rung] + (statistics.median(gains) if gains else 0.0)
 
 
 def _seconds_of(over: FrozenTrial) -> float:
@@ -179,7 +180,17 @@ def _middle(kind: BaseDistribution) -> Any:
         return kind.choices[0]
     assert isinstance(kind, FloatDistribution | IntDistribution)
     middle = math.sqrt(kind.low * kind.high) if kind.log else (kind.low + kind.high) / 2
+    if kind.step is not None:
+        middle = min(kind.high, kind.low + round((middle - kind.low) / kind.step) * kind.step)
     return round(middle) if isinstance(kind, IntDistribution) else middle
+
+
+def _widest(one: BaseDistribution, other: BaseDistribution) -> BaseDistribution:
+    """A range that holds two of one setting's: a space may suggest a number up to another one that it suggested."""
+    if isinstance(one, FloatDistribution | IntDistribution) and isinstance(other, type(one)):
+        low, high = min(one.low, other.low), max(one.high, other.high)
+        return type(one)(low, high, log=one.log, step=one.step)  # type: ignore[arg-type]
+    return other
 
 
 def _auto(seed: int) -> BaseSampler:

@@ -13,7 +13,15 @@ from optuna.trial import TrialState, create_trial
 from raydd.errors import ConfigError
 from raydd.tuning import study as studies
 from raydd.tuning.neighbours import NeighbourSampler, _Points, expected_seconds
-from raydd.tuning.samplers import MODELLED, SAMPLERS, STARTUP_TRIALS, WholeSpaceSampler, find_sampler, renew_sampler
+from raydd.tuning.samplers import (
+    MODELLED,
+    SAMPLERS,
+    STARTUP_TRIALS,
+    WholeSpaceSampler,
+    _shown,
+    find_sampler,
+    renew_sampler,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 CMAES = importlib.util.find_spec("cmaes") is not None
@@ -94,6 +102,42 @@ def test_a_stopped_trial_counts_as_what_it_was_on_the_way_to(config, space, addr
     study.sampler = WholeSpaceSampler(lambda seed: Seen(seed=seed), 0)
     space.settings(study.ask())
     assert Seen.values == [14.0, 22.0, 33.0, 5.0 + 3.0]
+
+
+def test_a_stopped_trial_that_was_interrupted_is_compared_at_its_rung(config, space, address):
+    study = studies.open_study(config, space, address)
+    kinds = {"x": FloatDistribution(0, 1)}
+
+    def over(values, end=None):
+        state = TrialState.PRUNED if end is None else TrialState.COMPLETE
+        return create_trial(
+            state=state, value=end, params={"x": 0.5}, distributions=kinds, intermediate_values=dict(values)
+        )
+
+    complete = over({5: 10.0, 15: 25.0, 45: 38.0}, 40.0)
+    study.add_trials([complete, over({5: 8.0, 15: 20.0, 45: 30.0}), over({45: 30.0}), over({45: 39.0}, 40.0)])
+    shown = _shown(study, study.ask(), kinds)
+    assert [one.value for one in shown] == [40.0, 31.5, 31.5, 40.0]
+
+
+@pytest.mark.parametrize("name", ["auto", "per-second"])
+def test_spaces_with_steps_and_ranges_that_depend_on_other_settings(name):
+    def suggest(trial):
+        most = trial.suggest_int("pairs", 5, 20)
+        rank = trial.suggest_int("rank", 1, most)
+        if trial.suggest_categorical("blend", ["none", "fixed"]) == "fixed":
+            trial.suggest_int("stepped", 5, 20, step=5)
+            trial.suggest_float("part", 0.1, 0.4, step=0.1)
+        return rank
+
+    study = optuna.create_study(direction="maximize")
+    for _ in range(STARTUP_TRIALS + 12):
+        renew_sampler(study, 0, name)
+        trial = study.ask()
+        rank = suggest(trial)
+        assert 1 <= rank <= trial.params["pairs"]
+        assert trial.params.get("stepped", 5) in (5, 10, 15, 20)
+        study.tell(trial, rank)
 
 
 def test_a_model_of_very_many_trials_has_the_best_and_the_latest():
