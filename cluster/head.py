@@ -1,15 +1,18 @@
 """What the head keeps by default: the study and MLflow in SQLite, with copies in the bucket, and MLflow's server.
 
-`head.py restore` fetches the copies onto a new head. `head.py` serves MLflow at MLFLOW_TRACKING_URI, if that is on
-127.0.0.1, and copies what has changed: as soon as nothing is written any more, and once a minute meanwhile.
-`head.py run COMMAND` does all of it around a command, for places whose head lives no longer than that. What raydd.env
-places elsewhere (RAYDD_STUDY, MLFLOW_TRACKING_URI) is left to who keeps it.
+`head.py restore` fetches the copies onto a new head, which owns them from then on: a head of before writes no more of
+them, and one that comes back takes them in the place of its older files. `head.py` serves MLflow at
+MLFLOW_TRACKING_URI, if that is on 127.0.0.1, and copies what has changed: as soon as nothing is written any more, and
+once a minute meanwhile. `head.py run COMMAND` does all of it around a command, for places whose head lives no longer
+than that. What raydd.env places elsewhere (RAYDD_STUDY, MLFLOW_TRACKING_URI) is left to who keeps it.
 """
 
 import contextlib
 import fcntl
 import os
+import secrets
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raydd.config import PlaceConfig
-from raydd.errors import RayddError
+from raydd.errors import PlaceError, RayddError, RecordError
 from raydd.place import make_home, open_store
 from raydd.store import Store
 
@@ -77,14 +80,37 @@ def kept_here() -> list[str]:
 
 
 def restore(home: Path, copies: Store, files: list[str]) -> None:
-    """Fetch what this head lacks."""
+    """Fetch what this head lacks, or has from before another one took over, and make the copies this head's."""
+    mine = name_of(home)
     for name in files:
-        if not (home / name).exists() and copies.exists(name):
+        there, owner = home / name, owner_of(copies, name)
+        if copies.exists(name) and (not there.exists() or owner not in ("", mine)):
             content = copies.content(name)
             part = home / f"{name}.part"
             part.write_bytes(content)
-            part.replace(home / name)
+            for end in ("-wal", "-shm", ""):  # SQLite would read the old file's log into the new file
+                if (old := home / f"{name}{end}").exists():
+                    old.replace(home / f"{name}.before{end}")
+            part.replace(there)
             print(f"{name}: {len(content)} bytes from {copies.root}", flush=True)
+        if owner != mine:
+            copies.write(f"{name}.owner", mine.encode())
+
+
+def name_of(home: Path) -> str:
+    """This head's name, which no other home has."""
+    file = home / "head.name"
+    if not file.exists():
+        file.write_text(f"{socket.gethostname()} {secrets.token_hex(8)}", encoding="utf-8")
+    return file.read_text(encoding="utf-8")
+
+
+def owner_of(copies: Store, name: str) -> str:
+    """The name of the head that took a copy over last; empty if none did."""
+    try:
+        return copies.content(f"{name}.owner").decode()
+    except RecordError:
+        return ""
 
 
 @contextlib.contextmanager
@@ -100,8 +126,9 @@ def only_one(home: Path) -> Iterator[bool]:
 
 
 def serve(home: Path, copies: Store) -> subprocess.Popen[bytes]:
-    """MLflow's server, on loopback: its files go to the bucket where that is S3, else to the home."""
-    artifacts = f"{copies.root}/mlflow" if copies.root.startswith("s3://") else str(home / "mlartifacts")
+    """MLflow's server, on loopback: its files go beside the copies in S3 or in a folder, else to the home."""
+    outlives = copies.root.partition("?")[0] if copies.root.startswith("s3://") else copies.folder
+    artifacts = f"{outlives}/mlflow" if outlives else str(home / "mlartifacts")
     port = os.environ["MLFLOW_TRACKING_URI"].removeprefix(HERE).rstrip("/")
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port]
     return subprocess.Popen(
@@ -128,6 +155,11 @@ def copy(home: Path, copies: Store, files: list[str]) -> bool:
                 database.backup(whole)
             content = Path(part.name).read_bytes()
         try:
+            if (owner := owner_of(copies, name)) not in ("", name_of(home)):
+                raise PlaceError(
+                    f"The head on {owner.split()[0]} has taken over the copies in {copies.root}. End one of the two, "
+                    "or give each its own RAYDD_STORE."
+                )
             copies.write(name, content)
         except RayddError as error:  # the bucket is away; the next look comes
             print(f"{name} was not copied: {error}", flush=True)

@@ -23,7 +23,12 @@ set -euo pipefail
 set -a
 . cluster/raydd.env
 set +a
-export RAYDD_HOME=${RAYDD_HOME:-/tmp/raydd-$USER} # SQLite is not for a network drive; its copies lie beside the store
+# SQLite is not for a network drive; its copies lie beside the store. The home is this job's own: what an older job left
+# on a node is older than the copies, and a folder that is there already may be somebody else's, so mkdir refuses it.
+if [ -z "${RAYDD_HOME:-}" ]; then
+  export RAYDD_HOME=/tmp/raydd-$USER-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
+  srun --ntasks-per-node=1 mkdir -m 700 "$RAYDD_HOME"
+fi
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # reads all of it, where head would end scontrol
 
 srun --ntasks-per-node=1 ray symmetric-run --address "$first:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \

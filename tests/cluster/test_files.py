@@ -1,6 +1,9 @@
 """The cluster files pass Ray's own validation, name what is there, agree on versions, and hold no secret."""
 
 import re
+import secrets
+import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -110,10 +113,28 @@ def test_ray_takes_the_command_that_starts_it_on_all_nodes(place: str, tmp_path:
     (tmp_path / "cluster").mkdir()
     for name in ("slurm.sh", "raydd.env.example"):
         (tmp_path / "cluster" / name.removesuffix(".example")).write_text((FOLDER / name).read_text(encoding="utf-8"))
+    job = secrets.token_hex(8)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "USER": "me", "SLURM_GPUS_ON_NODE": "4", **slurm, **sky}
-    done = subprocess.run(
-        ["bash", "-euc", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
+
+    def given_again(restarts: int) -> subprocess.CompletedProcess[str]:
+        more = {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restarts)}
+        return subprocess.run(
+            ["bash", "-euc", command], cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=False
+        )
+
+    homes = [Path(f"/tmp/raydd-me-{job}-{restarts}") for restarts in range(2)]
+    try:
+        done = given_again(0)
+        if place == "slurm.sh":
+            assert stat.S_IMODE(homes[0].stat().st_mode) == 0o700
+            assert given_again(1).returncode == 0
+            refused = given_again(0)  # the folder is there already, and may be another user's
+            assert refused.returncode != 0
+            assert not refused.stdout
+    finally:
+        for home in homes:
+            shutil.rmtree(home, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
     given = done.stdout.splitlines()
     start, entry = given[1 : given.index("--")], given[given.index("--") + 1 :]
     assert given[0] == "symmetric-run"

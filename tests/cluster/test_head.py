@@ -1,5 +1,7 @@
 """The head's databases come back on a new head from their copies in the bucket."""
 
+import contextlib
+import importlib.util
 import os
 import sqlite3
 import subprocess
@@ -7,13 +9,50 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from machines import free_port, wait_for
 from s3_server import BUCKET, Server, s3  # noqa: F401
 
+from raydd.store import Store
+
 SCRIPT = Path(__file__).parents[2] / "cluster/head.py"
 COPY = "raydd-head/studies.db"
+FILES = ["studies.db"]
+
+
+@pytest.fixture(scope="module")
+def head() -> Any:
+    spec = importlib.util.spec_from_file_location("head", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store-head")
+
+
+def a_home(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def note(home: Path, *numbers: int) -> None:
+    """Write numbers into the study, as a sweep does its trials."""
+    with contextlib.closing(sqlite3.connect(home / "studies.db")) as study:
+        study.execute("CREATE TABLE IF NOT EXISTS trials (number)")
+        study.executemany("INSERT INTO trials VALUES (?)", [(number,) for number in numbers])
+        study.commit()
+
+
+def noted(home: Path, name: str = "studies.db") -> list[int]:
+    with contextlib.closing(sqlite3.connect(home / name)) as study:
+        return [number for (number,) in study.execute("SELECT number FROM trials ORDER BY number")]
 
 
 def environment(home: Path, **more: str) -> Mapping[str, str]:
@@ -26,6 +65,62 @@ def eventually(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_a_head_that_was_replaced_copies_no_more_and_goes_on_from_the_newer_copy(
+    head: Any, copies: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """As a Slurm job whose first node has the home of an older job."""
+    one, two = a_home(tmp_path / "one"), a_home(tmp_path / "two")
+    head.restore(one, copies, FILES)
+    note(one, 1)
+    assert head.copy(one, copies, FILES)
+    head.restore(two, copies, FILES)
+    note(two, 2)
+    assert head.copy(two, copies, FILES)
+
+    note(one, 10)
+    assert not head.copy(one, copies, FILES)
+    assert "has taken over the copies in" in capsys.readouterr().out
+    open_log = sqlite3.connect(one / "studies.db")
+    open_log.execute("PRAGMA journal_mode=WAL")
+    open_log.execute("INSERT INTO trials VALUES (11)")
+    open_log.commit()  # lies in the log, which must not be read into the newer file
+    head.restore(one, copies, FILES)
+    assert noted(one) == [1, 2]
+    assert noted(one, "studies.db.before") == [1, 10, 11]
+    open_log.close()
+
+    note(one, 3)
+    assert head.copy(one, copies, FILES)
+    assert not head.copy(two, copies, FILES)
+    head.restore(one, copies, FILES)  # its own: what it has is never older
+    assert noted(one) == [1, 2, 3]
+
+
+def test_a_head_with_databases_but_without_a_name_keeps_them(head: Any, copies: Store, tmp_path: Path):
+    one = a_home(tmp_path / "one")
+    note(one, 1)
+    copies.write("studies.db", b"older")  # by a version that noted no owner
+    head.restore(one, copies, FILES)
+    assert noted(one) == [1]
+    assert head.copy(one, copies, FILES)
+    assert copies.content("studies.db").startswith(b"SQLite format 3")
+
+
+@pytest.mark.parametrize(
+    ("root", "kept"),
+    [("s3://b/raydd-head?region=us-east-1", "s3://b/raydd-head/mlflow"), ("", "FOLDER/mlflow"), ("gs://b/h", "HOME")],
+)
+def test_mlflow_s_files_outlive_the_home_where_the_store_can_hold_them(
+    head: Any, tmp_path: Path, root: str, kept: str, monkeypatch: pytest.MonkeyPatch
+):
+    given: list[list[str]] = []
+    monkeypatch.setattr(head.subprocess, "Popen", given.append)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    head.serve(tmp_path / "home", Store(root or tmp_path / "shared-head"))
+    expected = kept.replace("FOLDER", str(tmp_path / "shared-head")).replace("HOME", str(tmp_path / "home/mlartifacts"))
+    assert given[0][given[0].index("--artifacts-destination") + 1] == expected
 
 
 @pytest.mark.slow
