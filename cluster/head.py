@@ -39,7 +39,7 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["run"]:
         restore(home, copies, files)
-        status = run(sys.argv[2:])
+        status = run(home, sys.argv[2:])
         copy(home, copies, files)
         sys.exit(status)
     with only_one(home) as first, contextlib.ExitStack() as open_until_the_end:
@@ -56,14 +56,32 @@ def main() -> None:
             time.sleep(LOOK_SECONDS)
 
 
-def run(command: list[str]) -> int:
-    """Serve and copy while a command runs, which is told when this process is to end; gives its exit status."""
+def run(home: Path, command: list[str]) -> int:
+    """Serve and copy while a command runs, which is told when this process is to end; gives its exit status.
+
+    The command has a session of its own, so that a signal to the whole process group reaches it once, from here. Who
+    wants to tell this process alone finds its number in `run.pid` in the home.
+    """
+    process, told = None, False
+
+    def tell(*_: object) -> None:
+        nonlocal told
+        told = True
+        if process:
+            process.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, tell)  # for good: the last copy is not interrupted either
+    note = home / "run.pid"
+    note.write_text(str(os.getpid()), encoding="utf-8")
     with subprocess.Popen([sys.executable, __file__], start_new_session=True) as keeper:
         try:
-            with subprocess.Popen(command) as process:
-                signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-                return process.wait()
+            process = subprocess.Popen(command, start_new_session=True)
+            if told:
+                tell()
+            return process.wait()
         finally:
+            note.unlink()
             os.killpg(keeper.pid, signal.SIGKILL)  # MLflow's server too; what it wrote is in the database
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import importlib.util
 import os
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -58,6 +60,11 @@ def noted(home: Path, name: str = "studies.db") -> list[int]:
 def environment(home: Path, **more: str) -> Mapping[str, str]:
     own = {"RAYDD_HOME": str(home), "RAYDD_STORE": f"s3://{BUCKET}/raydd"}
     return {**os.environ, "MLFLOW_TRACKING_URI": "none", **own, **more}
+
+
+def said(folder: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(folder / "studies.db")) as study:
+        return [word for (word,) in study.execute("SELECT word FROM said")]
 
 
 def eventually(what: Callable[[], bool]) -> None:
@@ -164,6 +171,73 @@ def test_a_command_is_run_between_restoring_and_a_last_copy(s3: Server, tmp_path
             [sys.executable, SCRIPT, "run", sys.executable, "-c", code], env=environment(tmp_path / home), check=False
         )
         assert done.returncode == status
+
+
+SWEEP = """
+import contextlib, signal, sqlite3, sys, time
+from pathlib import Path
+
+def note(word):
+    with contextlib.closing(sqlite3.connect("{home}/studies.db")) as study:
+        study.execute("CREATE TABLE IF NOT EXISTS said (word)")
+        study.execute("INSERT INTO said VALUES (?)", (word,))
+        study.commit()
+
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+note("begun")
+Path("begun").touch()
+while not told:
+    time.sleep(0.05)
+time.sleep(1)  # long enough for another one
+note(f"told {{len(told)}} time(s)")
+sys.exit(3)
+"""
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_reaches_its_limit_tells_the_sweep_alone_and_copies_what_it_kept(tmp_path: Path):
+    """By stand-ins for Slurm's commands, for Ray, which dies of SIGTERM at once, and for the sweep."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "sweep.py").write_text(SWEEP.format(home=home))
+    for name, script in {
+        "ray": 'until [ "$1" = -- ]; do shift; done; shift; "$@"; exit',
+        "scontrol": "echo one; echo two",
+        "srun": 'shift; exec "$@"',
+        "python": f'exec {sys.executable} "$@"',
+        "raydd": f"exec {sys.executable} sweep.py",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "cluster").mkdir()
+    for name in ("slurm.sh", "head.py"):
+        shutil.copy(SCRIPT.parent / name, tmp_path / "cluster" / name)
+    (tmp_path / "cluster/raydd.env").write_text(f"RAYDD_STORE={tmp_path}/store\nMLFLOW_TRACKING_URI=none\n")
+    slurm = {"SLURM_JOB_NODELIST": "[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_CPUS_PER_TASK": "16"}
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "USER": "me", "PYTHONPATH": str(SCRIPT.parents[1]), **slurm}
+    with subprocess.Popen(
+        ["bash", "cluster/slurm.sh"], cwd=tmp_path, env=environment | {"RAYDD_HOME": str(home), "SLURM_JOB_ID": "1"}
+    ) as job:
+        try:
+            eventually(lambda: (tmp_path / "begun").exists())
+            job.terminate()
+            assert job.wait(60) == 3
+        finally:
+            job.kill()
+    assert said(tmp_path / "store-head") == ["begun", "told 1 time(s)"]
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_process_group_reaches_the_command_once(tmp_path: Path):
+    home = a_home(tmp_path / "home")
+    command = [sys.executable, SCRIPT, "run", sys.executable, "-c", SWEEP.format(home=home)]
+    place = environment(home, RAYDD_STORE=str(tmp_path / "store"))
+    with subprocess.Popen(command, cwd=tmp_path, env=place, start_new_session=True) as process:
+        eventually(lambda: (tmp_path / "begun").exists())
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 3
+    assert said(tmp_path / "store-head") == ["begun", "told 1 time(s)"]
 
 
 @pytest.mark.slow
