@@ -40,20 +40,38 @@ def main() -> None:
     if sys.argv[1:2] == ["run"]:
         restore(home, copies, files)
         status = run(home, sys.argv[2:])
-        copy(home, copies, files)
+        if why := copy(home, copies, files):
+            print(why, file=sys.stderr, flush=True)
         sys.exit(status)
-    with only_one(home) as first, contextlib.ExitStack() as open_until_the_end:
-        if not first or not files:
-            return
-        if "mlflow.db" in files:
-            open_until_the_end.callback(serve(home, copies).terminate)
-        copied, before, at = state(home, []), state(home, files), 0.0
+    with only_one(home) as first:
+        if first and files:
+            keep(home, copies, files)
+
+
+def keep(home: Path, copies: Store, files: list[str]) -> None:
+    """Serve and copy, whatever fails meanwhile, until the machine goes."""
+    server, began = serve(home, copies) if "mlflow.db" in files else None, time.monotonic()
+    copied, before, at, failing = state(home, []), state(home, files), 0.0, False
+    try:
         while True:
+            if server and server.poll() is not None and time.monotonic() - began > LONGEST_SECONDS:
+                print(
+                    f"MLflow's server ended with {server.returncode}, and is started again.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                server, began = serve(home, copies), time.monotonic()
             now = state(home, files)
             if now != copied and (now == before or time.monotonic() - at > LONGEST_SECONDS):
-                copied, at = now if copy(home, copies, files) else copied, time.monotonic()
+                why, at = copy(home, copies, files), time.monotonic()
+                if why and not failing:
+                    print(f"{why} It is tried until it can be.", file=sys.stderr, flush=True)
+                copied, failing = copied if why else now, bool(why)
             before = now
             time.sleep(LOOK_SECONDS)
+    finally:
+        if server:
+            server.terminate()
 
 
 def run(home: Path, command: list[str]) -> int:
@@ -81,7 +99,7 @@ def run(home: Path, command: list[str]) -> int:
                 tell()
             return process.wait()
         finally:
-            note.unlink()
+            note.unlink(missing_ok=True)
             os.killpg(keeper.pid, signal.SIGKILL)  # MLflow's server too; what it wrote is in the database
 
 
@@ -156,33 +174,46 @@ def serve(home: Path, copies: Store) -> subprocess.Popen[bytes]:
 
 def state(home: Path, files: list[str]) -> list[tuple[str, int, int]]:
     """What changes when the databases do: names, sizes and times, also of what SQLite has yet to merge."""
-    parts = [path for name in files for path in (home / name, home / f"{name}-wal") if path.exists()]
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in parts]
+    found = []
+    for path in [home / f"{name}{end}" for name in files for end in ("", "-wal")]:
+        with contextlib.suppress(FileNotFoundError):  # SQLite deletes its log whenever it has merged it
+            at = path.stat()
+            found.append((path.name, at.st_size, at.st_mtime_ns))
+    return found
 
 
-def copy(home: Path, copies: Store, files: list[str]) -> bool:
-    """Copy the databases, each as it is at one moment; whether that could be done."""
+def copy(home: Path, copies: Store, files: list[str]) -> str:
+    """Copy the databases, each as it is at one moment; says why one could not be, and is empty if all were."""
+    why = []
     for name in files:
-        if not (home / name).exists():
-            continue
-        with tempfile.NamedTemporaryFile(dir=home, suffix=".part") as part:
-            with (
-                contextlib.closing(sqlite3.connect(home / name, timeout=60)) as database,
-                contextlib.closing(sqlite3.connect(part.name)) as whole,
-            ):
-                database.backup(whole)
-            content = Path(part.name).read_bytes()
         try:
-            if (owner := owner_of(copies, name)) not in ("", name_of(home)):
-                raise PlaceError(
-                    f"The head on {owner.split()[0]} has taken over the copies in {copies.root}. End one of the two, "
-                    "or give each its own RAYDD_STORE."
-                )
-            copies.write(name, content)
-        except RayddError as error:  # the bucket is away; the next look comes
-            print(f"{name} was not copied: {error}", flush=True)
-            return False
-    return True
+            copy_one(home, copies, name)
+        except (OSError, sqlite3.Error, RayddError) as error:  # the disk is full, the bucket away: the next look comes
+            why.append(f"{name} was not copied to {copies.root}: {error}")
+    return " ".join(why)
+
+
+def copy_one(home: Path, copies: Store, name: str) -> None:
+    """Copy one database, if it is there.
+
+    Raises:
+        PlaceError: the copies are another head's by now.
+    """
+    if not (home / name).exists():
+        return
+    with tempfile.NamedTemporaryFile(dir=home, suffix=".part") as part:
+        with (
+            contextlib.closing(sqlite3.connect(home / name, timeout=60)) as database,
+            contextlib.closing(sqlite3.connect(part.name)) as whole,
+        ):
+            database.backup(whole)
+        content = Path(part.name).read_bytes()
+    if (owner := owner_of(copies, name)) not in ("", name_of(home)):
+        raise PlaceError(
+            f"The head on {owner.split()[0]} has taken over the copies there. End one of the two, or give each its own "
+            "RAYDD_STORE."
+        )
+    copies.write(name, content)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from machines import free_port, wait_for
 from s3_server import BUCKET, Server, s3  # noqa: F401
 
+from raydd.errors import PlaceError
 from raydd.store import Store
 
 SCRIPT = Path(__file__).parents[2] / "cluster/head.py"
@@ -75,20 +77,19 @@ def eventually(what: Callable[[], bool]) -> None:
 
 
 def test_a_head_that_was_replaced_copies_no_more_and_goes_on_from_the_newer_copy(
-    head: Any, copies: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    head: Any, copies: Store, tmp_path: Path
 ):
     """As a Slurm job whose first node has the home of an older job."""
     one, two = a_home(tmp_path / "one"), a_home(tmp_path / "two")
     head.restore(one, copies, FILES)
     note(one, 1)
-    assert head.copy(one, copies, FILES)
+    assert not head.copy(one, copies, FILES)
     head.restore(two, copies, FILES)
     note(two, 2)
-    assert head.copy(two, copies, FILES)
+    assert not head.copy(two, copies, FILES)
 
     note(one, 10)
-    assert not head.copy(one, copies, FILES)
-    assert "has taken over the copies in" in capsys.readouterr().out
+    assert "has taken over the copies there" in head.copy(one, copies, FILES)
     open_log = sqlite3.connect(one / "studies.db")
     open_log.execute("PRAGMA journal_mode=WAL")
     open_log.execute("INSERT INTO trials VALUES (11)")
@@ -99,8 +100,8 @@ def test_a_head_that_was_replaced_copies_no_more_and_goes_on_from_the_newer_copy
     open_log.close()
 
     note(one, 3)
-    assert head.copy(one, copies, FILES)
-    assert not head.copy(two, copies, FILES)
+    assert not head.copy(one, copies, FILES)
+    assert head.copy(two, copies, FILES)
     head.restore(one, copies, FILES)  # its own: what it has is never older
     assert noted(one) == [1, 2, 3]
 
@@ -111,8 +112,81 @@ def test_a_head_with_databases_but_without_a_name_keeps_them(head: Any, copies: 
     copies.write("studies.db", b"older")  # by a version that noted no owner
     head.restore(one, copies, FILES)
     assert noted(one) == [1]
-    assert head.copy(one, copies, FILES)
+    assert not head.copy(one, copies, FILES)
     assert copies.content("studies.db").startswith(b"SQLite format 3")
+
+
+FAULTS = [sqlite3.OperationalError("database or disk is full"), OSError(28, "No space left"), PlaceError("away")]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_keeps_a_copy_from_being_made_is_said_once_and_the_next_look_comes(
+    head: Any,
+    copies: Store,
+    tmp_path: Path,
+    fault: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    home, looks = a_home(tmp_path / "home"), iter(range(6))
+    note(home, 1)
+    copy_one = head.copy_one
+
+    def copied(*given: Any) -> None:
+        if look not in (2, 5):
+            raise fault
+        copy_one(*given)
+
+    def sleep(_: float) -> None:
+        nonlocal look
+        look = next(looks, 6)
+        if look == 4:
+            assert noted(tmp_path / "store-head") == [1]
+            note(home, 2)
+        if look == 6:
+            raise KeyboardInterrupt
+
+    look = 0
+    monkeypatch.setattr(head, "copy_one", copied)
+    monkeypatch.setattr(head, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(head, "LONGEST_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        head.keep(home, copies, FILES)
+    assert noted(tmp_path / "store-head") == [1, 2]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2  # before the first copy, and before the second
+    assert all(line.startswith(f"studies.db was not copied to {copies.root}: {fault}") for line in told)
+
+
+def test_a_database_that_cannot_be_copied_keeps_no_other_one_from_it(head: Any, copies: Store, tmp_path: Path):
+    home = a_home(tmp_path / "home")
+    note(home, 1)
+    (home / "studies.db").rename(home / "mlflow.db")
+    (home / "studies.db").write_bytes(b"no database" * 1000)
+    assert "studies.db was not copied" in head.copy(home, copies, ["studies.db", "mlflow.db"])
+    assert noted(tmp_path / "store-head", "mlflow.db") == [1]
+
+
+def test_mlflow_s_server_is_started_again(
+    head: Any, copies: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    started: list[subprocess.Popen[bytes]] = []
+
+    def serve(*_: object) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"]))
+        return started[-1]
+
+    def sleep(_: float) -> None:
+        started[-1].wait(60)
+        if len(started) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(head, "serve", serve)
+    monkeypatch.setattr(head, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(head, "LONGEST_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        head.keep(a_home(tmp_path / "home"), copies, ["mlflow.db"])
+    assert capsys.readouterr().err.count("MLflow's server ended with 7") == 2
 
 
 @pytest.mark.parametrize(
@@ -226,6 +300,22 @@ def test_a_slurm_job_that_reaches_its_limit_tells_the_sweep_alone_and_copies_wha
         finally:
             job.kill()
     assert said(tmp_path / "store-head") == ["begun", "told 1 time(s)"]
+
+
+@pytest.mark.slow
+def test_the_command_s_exit_status_survives_a_last_copy_that_fails(tmp_path: Path):
+    home = a_home(tmp_path / "home")
+    spoil = f"open('{home}/studies.db', 'wb').write(b'no database' * 1000); raise SystemExit(3)"
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "run", sys.executable, "-c", spoil],
+        env=environment(home, RAYDD_STORE=str(tmp_path / "store")),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "file is not a database" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
