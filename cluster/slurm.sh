@@ -25,9 +25,11 @@ set -a
 set +a
 # SQLite is not for a network drive; its copies lie beside the store. The home is this job's own: what an older job left
 # on a node is older than the copies, and a folder that is there already may be somebody else's, so mkdir refuses it.
+own=""
 if [ -z "${RAYDD_HOME:-}" ]; then
-  export RAYDD_HOME=/tmp/raydd-$USER-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
-  srun --ntasks-per-node=1 mkdir -m 700 "$RAYDD_HOME"
+  own=/tmp/raydd-$USER-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
+  srun --ntasks-per-node=1 mkdir -m 700 "$own"
+  export RAYDD_HOME=$own
 fi
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # reads all of it, where head would end scontrol
 
@@ -48,5 +50,7 @@ while :; do
   wait "$step" || status=$?
   [ -n "$told" ] || break # a signal ends the wait, not the step
 done
-srun --ntasks-per-node=1 rm -rf "$RAYDD_HOME/cache" # this node's copies of a bucket's files
+if [ -n "$own" ]; then
+  srun --ntasks-per-node=1 rm -rf "$own/cache" || true # each node's copies of a bucket's files, which no job reads again
+fi
 exit "$status"

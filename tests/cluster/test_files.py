@@ -103,7 +103,7 @@ def test_the_task_for_skypilot_has_the_words_of_its_schema():
 @pytest.mark.parametrize("place", ["slurm.sh", "sky.yaml"])
 def test_ray_takes_the_command_that_starts_it_on_all_nodes(place: str, tmp_path: Path):
     """By stand-ins for Slurm's commands and a `ray` that says what it was given."""
-    said = "#!/bin/sh\nprintf '%s\\n' \"$@\"\n"
+    said = '#!/bin/sh\n[ -z "$RAYDD_HOME" ] || mkdir "$RAYDD_HOME/cache"\nprintf \'%s\\n\' "$@"\n'
     for name, script in {"ray": said, "scontrol": "echo one; echo two", "srun": 'shift; exec "$@"'}.items():
         (tmp_path / name).write_text(script if script == said else f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -127,6 +127,7 @@ def test_ray_takes_the_command_that_starts_it_on_all_nodes(place: str, tmp_path:
         done = given_again(0)
         if place == "slurm.sh":
             assert stat.S_IMODE(homes[0].stat().st_mode) == 0o700
+            assert not list(homes[0].iterdir())  # a bucket's files, up to place.cache_gb of them, would fill /tmp
             assert given_again(1).returncode == 0
             refused = given_again(0)  # the folder is there already, and may be another user's
             assert refused.returncode != 0
