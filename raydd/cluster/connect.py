@@ -62,11 +62,11 @@ def cluster(address: str, home: Path) -> Iterator[None]:
                 f"There is no Ray cluster at place.ray {address!r} ({str(error).splitlines()[0]}) "
                 "Start one (`ray start --head`), or set place.ray to local."
             ) from error
-    try:
-        with _terminated_as_interrupted():
+    with _terminated_as_interrupted():
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -118,13 +118,16 @@ def _terminated_as_interrupted() -> Iterator[None]:
     """Let SIGTERM, which a scheduler or a cloud sends before it takes the machine, end the block as Ctrl-C does.
 
     Python drops an exception that a signal raises inside a callback of its garbage collector, so both are noted too:
-    `heed_interrupt` raises what was dropped.
+    `heed_interrupt` raises what was dropped. Of several SIGTERM, as where a whole process group is told and the parent
+    tells its children too, the first alone counts: the next would break off the end that is under way.
     """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
+        if number == signal.SIGTERM and _interrupted.is_set():
+            return
         _interrupted.set()
         raise KeyboardInterrupt
 

@@ -2,13 +2,14 @@
 
 import math
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
 from ray._private.state import state as cluster_state
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, RayError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raydd.config import Config, PlaceConfig
@@ -33,6 +34,9 @@ class Cards:
     """Why torch cannot use them; empty if it can."""
 
 
+_NONE = "A GPU is asked for (sweep.gpus, --gpus), but Ray sees none"
+_LOST = (NodeDiedError, WorkerCrashedError, ObjectLostError)  # what a task ends with whose machine goes
+_AGAIN_SECONDS = 1.0  # between losing one machine and asking for the next
 _RAY_PARTS = 10_000  # of a GPU, that Ray counts in and rounds to
 _seen: dict[str, Cards] = {}  # by Ray's id of the machine, whose cards stay what they are
 
@@ -106,28 +110,45 @@ def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") ->
     Raises:
         ConfigError: no machine with a GPU came, or torch can use the GPUs of none.
     """
-    none = "A GPU is asked for (sweep.gpus, --gpus), but Ray sees none"
-    if not _gpu_nodes():
-        if not wait:
-            raise ConfigError(f"{none} on this machine. Set it to auto or 0.")
+    end = time.monotonic() + wait
+    while True:
+        if not _gpu_nodes():
+            _await_first(wait, end, why_none)
+        nodes = _gpu_nodes()
+        found, lost = _look_at(nodes, wait)
+        if good := [machine for machine in found if not machine.fault]:
+            return good
+        if found or (nodes and not lost) or time.monotonic() > end:
+            raise ConfigError(next((machine.fault for machine in found), f"{_NONE} that answers. Set it to auto or 0."))
+        time.sleep(_AGAIN_SECONDS)
+
+
+def _await_first(wait: float, end: float, why_none: Callable[[], str]) -> None:
+    """Ask for a machine with a GPU until one has answered; one that is lost while it answers is asked for again.
+
+    Raises:
+        ConfigError: none has by then, the end of the seconds to wait.
+    """
+    if not wait:
+        raise ConfigError(f"{_NONE} on this machine. Set it to auto or 0.")
+    while True:
         first = _looking(1).remote(1)
         try:
-            ray.get(first, timeout=wait)
+            ray.get(first, timeout=max(0.0, end - time.monotonic()))
+            return
         except GetTimeoutError as error:
             ray.cancel(first)
             if reason := why_none():
                 raise ConfigError(
-                    f"{none}, and no machine with one came, since Ray's autoscaler met this: {reason} "
+                    f"{_NONE}, and no machine with one came, since Ray's autoscaler met this: {reason} "
                     "Put that right (cluster/README.md names the usual reasons), and give the same command."
                 ) from error
             raise ConfigError(
-                f"{none}, and no machine with one came within {wait:.0f} s. Set it to auto or 0, or look at why none "
+                f"{_NONE}, and no machine with one came within {wait:.0f} s. Set it to auto or 0, or look at why none "
                 "starts: `ray status` on the head."
             ) from error
-    found = _look_at(_gpu_nodes(), wait)
-    if good := [machine for machine in found if not machine.fault]:
-        return good
-    raise ConfigError(next((machine.fault for machine in found), f"{none} that answers. Set it to auto or 0."))
+        except _LOST:
+            time.sleep(_AGAIN_SECONDS)
 
 
 def faults() -> list[str]:
@@ -141,7 +162,8 @@ def _gpu_nodes() -> dict[str, int]:
     return {name: int(count) for name, count in held.items() if count >= 1}
 
 
-def _look_at(nodes: dict[str, int], wait: float) -> list[Cards]:
+def _look_at(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]:
+    """The GPUs of the machines that answer, and whether one was lost while it did."""
     asked = {_looking(count, on=name).remote(count): name for name, count in nodes.items() if name not in _seen}
     ready: Sequence[Any] = []
     if asked:
@@ -150,12 +172,13 @@ def _look_at(nodes: dict[str, int], wait: float) -> list[Cards]:
             ready, late = ray.wait(late, timeout=wait or None)
         for task in late:
             ray.cancel(task)
+    lost = False
     for task in ready:
         try:
             _seen[asked[task]] = ray.get(task)
-        except RayError:  # its machine was lost, which is no fault of its GPUs
-            continue
-    return [_seen[name] for name in nodes if name in _seen]
+        except RayError as error:  # which is no fault of its GPUs
+            lost = lost or isinstance(error, _LOST)
+    return [_seen[name] for name in nodes if name in _seen], lost
 
 
 def _looking(gpus: int, on: str = "") -> Any:

@@ -53,6 +53,22 @@ def test_an_interrupt_that_python_dropped_is_raised_later():
     connect.heed_interrupt()
 
 
+def test_a_second_sigterm_does_not_break_off_the_end_that_the_first_one_began():
+    ended = []
+    with connect._terminated_as_interrupted():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGTERM)
+            ended.append("in good order")
+            with pytest.raises(KeyboardInterrupt):  # who presses Ctrl-C is in a hurry
+                signal.raise_signal(signal.SIGINT)
+        connect.forget_interrupt()
+        with pytest.raises(KeyboardInterrupt):  # the first was answered, so this one counts
+            signal.raise_signal(signal.SIGTERM)
+    assert ended == ["in good order"]
+
+
 CHATTER = """
 import os
 from raydd.cluster.environment import prepare_environment

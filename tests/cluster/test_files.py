@@ -1,6 +1,9 @@
 """The cluster files pass Ray's own validation, name what is there, agree on versions, and hold no secret."""
 
 import re
+import secrets
+import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -100,7 +103,7 @@ def test_the_task_for_skypilot_has_the_words_of_its_schema():
 @pytest.mark.parametrize("place", ["slurm.sh", "sky.yaml"])
 def test_ray_takes_the_command_that_starts_it_on_all_nodes(place: str, tmp_path: Path):
     """By stand-ins for Slurm's commands and a `ray` that says what it was given."""
-    said = "#!/bin/sh\nprintf '%s\\n' \"$@\"\n"
+    said = '#!/bin/sh\n[ -z "$RAYDD_HOME" ] || mkdir "$RAYDD_HOME/cache"\nprintf \'%s\\n\' "$@"\n'
     for name, script in {"ray": said, "scontrol": "echo one; echo two", "srun": 'shift; exec "$@"'}.items():
         (tmp_path / name).write_text(script if script == said else f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -110,10 +113,29 @@ def test_ray_takes_the_command_that_starts_it_on_all_nodes(place: str, tmp_path:
     (tmp_path / "cluster").mkdir()
     for name in ("slurm.sh", "raydd.env.example"):
         (tmp_path / "cluster" / name.removesuffix(".example")).write_text((FOLDER / name).read_text(encoding="utf-8"))
+    job = secrets.token_hex(8)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "USER": "me", "SLURM_GPUS_ON_NODE": "4", **slurm, **sky}
-    done = subprocess.run(
-        ["bash", "-euc", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
+
+    def given_again(restarts: int) -> subprocess.CompletedProcess[str]:
+        more = {"SLURM_JOB_ID": job, "SLURM_RESTART_COUNT": str(restarts)}
+        return subprocess.run(
+            ["bash", "-euc", command], cwd=tmp_path, env=environment | more, capture_output=True, text=True, check=False
+        )
+
+    homes = [Path(f"/tmp/raydd-me-{job}-{restarts}") for restarts in range(2)]
+    try:
+        done = given_again(0)
+        if place == "slurm.sh":
+            assert stat.S_IMODE(homes[0].stat().st_mode) == 0o700
+            assert not list(homes[0].iterdir())  # a bucket's files, up to place.cache_gb of them, would fill /tmp
+            assert given_again(1).returncode == 0
+            refused = given_again(0)  # the folder is there already, and may be another user's
+            assert refused.returncode != 0
+            assert not refused.stdout
+    finally:
+        for home in homes:
+            shutil.rmtree(home, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
     given = done.stdout.splitlines()
     start, entry = given[1 : given.index("--")], given[given.index("--") + 1 :]
     assert given[0] == "symmetric-run"

@@ -1,10 +1,12 @@
 """GPUs that Ray counts and torch cannot use: what is said, and that nothing is computed on the CPU in their place."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+import ray
 import torch
 
 from raydd.cluster import connect, gpus
@@ -63,6 +65,39 @@ def test_asking_where_there_is_none_is_a_sentence(ray_here):
 def test_a_cluster_that_starts_no_machine_in_time_is_a_sentence(ray_here):
     with pytest.raises(ConfigError, match=r"no machine with one came within 1 s\. .*`ray status`"):
         usable_cards(wait=1.0)
+
+
+def answers_of(monkeypatch, *answers):
+    """Let machines answer so, one after the other: None is lost while it answers."""
+    left, asked = list(answers), []
+
+    def looking(gpus, on=""):
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        asked.append(on)
+        return ray.remote(num_cpus=0, max_retries=0)(lambda _: answer or os._exit(1))
+
+    monkeypatch.setattr(gpus, "_looking", looking)
+    monkeypatch.setattr(gpus, "_seen", {})
+    monkeypatch.setattr(gpus, "_AGAIN_SECONDS", 0.01)
+    return asked
+
+
+def test_a_spot_machine_that_is_lost_while_it_answers_is_asked_for_again(ray_here, monkeypatch):
+    good = Cards("a", ("card",), (24,))
+    asked = answers_of(monkeypatch, None, good, None, good, good)
+    there = iter([{}, {"1": 1}, {}, {"2": 1}])
+    monkeypatch.setattr(gpus, "_gpu_nodes", lambda: next(there))
+    assert usable_cards(wait=60.0) == [good]  # lost once as the first, and once when it was looked at
+    assert asked == ["", "", "1", "", "2"]
+
+
+@pytest.mark.parametrize(("there", "told"), [({}, "came within 2 s"), ({"1": 1}, "none that answers")])
+def test_machines_that_are_all_lost_are_a_sentence_in_the_end(ray_here, monkeypatch, there, told):
+    asked = answers_of(monkeypatch, None)
+    monkeypatch.setattr(gpus, "_gpu_nodes", lambda: there)
+    with pytest.raises(ConfigError, match=told):
+        usable_cards(wait=2.0)
+    assert len(asked) > 1
 
 
 def test_a_machine_whose_gpus_torch_cannot_use_is_left_out_and_named(ray_here, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "cluster/spot.py"
-TRIAL = "(exec -a ray::trial bash -c 'trap \"echo told; exit\" TERM; while :; do sleep 0.1; done') &"
+TRIAL = "(exec -a ray::trial bash -c 'trap \"sleep 1; echo told; exit\" TERM; while :; do sleep 0.1; done') &"
 
 
 class Metadata(http.server.BaseHTTPRequestHandler):
@@ -45,6 +45,18 @@ class Metadata(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Broken(Metadata):
+    """Google's, where the first answers are no HTTP, and then no text."""
+
+    path_of_notice = "/computeMetadata/v1/instance/preempted"
+    header = ("Metadata-Flavor", "Google")
+    first, notice = (200, b"\xff"), b"TRUE"
+
+    def do_PUT(self):
+        self.wfile.write(b"out of order\r\n")
+        self.close_connection = True
+
+
 class Amazon(Metadata):
     path_of_notice = "/latest/meta-data/spot/instance-action"
     header = ("X-aws-ec2-metadata-token", "token")
@@ -61,7 +73,7 @@ class Google(Metadata):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root for processes of its own")
-@pytest.mark.parametrize("cloud", [Amazon, Google])
+@pytest.mark.parametrize("cloud", [Amazon, Google, Broken])
 def test_trials_are_told_when_the_machine_is_taken_back(tmp_path: Path, cloud: type[Metadata]):
     server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), cloud)
     server.asked = 0
@@ -71,7 +83,7 @@ def test_trials_are_told_when_the_machine_is_taken_back(tmp_path: Path, cloud: t
     ray.chmod(0o755)
     command = f"{sys.executable} {SCRIPT}"
     done = subprocess.run(
-        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", f"{TRIAL} {command}; wait"],
+        ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", f"{TRIAL} {command}; echo left"],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "RAYDD_METADATA": f"http://127.0.0.1:{server.server_port}"},
         capture_output=True,
         text=True,
@@ -80,4 +92,5 @@ def test_trials_are_told_when_the_machine_is_taken_back(tmp_path: Path, cloud: t
     )
     server.shutdown()
     assert server.asked == 2
-    assert done.stdout.splitlines()[-2:] == ["ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION", "told"]
+    # It leaves after the trial: a pod's preStop hook stops Ray then.
+    assert done.stdout.splitlines()[-3:] == ["ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION", "told", "left"]
