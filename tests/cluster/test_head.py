@@ -338,7 +338,7 @@ def test_mlflow_is_served_on_loopback_unless_another_server_is_named(s3: Server,
     here = environment(tmp_path / "two", MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
     with subprocess.Popen([sys.executable, SCRIPT], env=here, start_new_session=True) as process:
         try:
-            wait_for(port, 120)
+            wait_for(port, 300)
             again = subprocess.run([sys.executable, SCRIPT], env=here, timeout=60, check=True)
             assert again.returncode == 0  # one is enough
         finally:
