@@ -21,6 +21,7 @@ from raydd.config import CompareConfig, Config, SweepConfig
 from raydd.cost.seconds import pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
+from raydd.errors import ConfigError
 from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
@@ -97,15 +98,37 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
 
 def _data_sets(config: Config, address: str) -> dict[str, Config]:
     """The settings of each data set under each protocol, by its name."""
-    given = [with_file(config, file) for file in config.compare.data] or [config]
-    bases = {}
-    for base in given:
+    given = {file: with_file(config, file) for file in dict.fromkeys(config.compare.data)} or {"": config}
+    bases, files = {}, {}
+    for file, base in given.items():
+        _require_distinct(base.compare.methods)
         name, settings = base.data.name or base.data.reader, {}
         if not trial_settings(base):  # trials would cost as much as the rows themselves
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
+        if (first := files.setdefault(as_name(name), file)) != file:
+            raise ConfigError(
+                f"{first} and {file} of compare.data are both called {name!r}, and one table cannot tell them apart. "
+                "Give other data another data.name; compare the same data with other settings under another "
+                "compare.name."
+            )
         placed = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
         bases[name] = settled(placed, cpus=base.sweep.cpus, gpus=placed.sweep.gpu_share)
     return bases
+
+
+def _require_distinct(methods: Sequence[str]) -> None:
+    """Refuse two methods of one's own that have the same name, by which rows and files are told apart.
+
+    Raises:
+        ConfigError: naming the two.
+    """
+    known: dict[str, str] = {}
+    for method in methods:
+        if (first := known.setdefault(as_name(_slug(method)), method)) != method:
+            raise ConfigError(
+                f"{first} and {method} of compare.methods have the same name, and one table cannot tell them apart. "
+                "Give one of the files another name."
+            )
 
 
 def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[Cell]:

@@ -111,6 +111,25 @@ def test_a_wrong_row_is_told_before_any_work(config: Config) -> None:
         run_comparison(config, "local", dry_run=False, console=quiet())
 
 
+def test_two_settings_of_one_data_set_are_refused_before_any_work(config: Config, tmp_path: Path) -> None:
+    files = [tmp_path / "small.yaml", tmp_path / "large.yaml"]
+    for file, width in zip(files, (8, 16), strict=True):
+        file.write_text(f"experts: {{width: {width}}}\n")
+    config = with_settings(config, {"compare.data": tuple(map(str, files))})
+    with pytest.raises(ConfigError, match=r"small\.yaml and .*large\.yaml of compare\.data are both called 'tiny'"):
+        run_comparison(config, "local", dry_run=True, console=quiet())
+
+
+def test_two_methods_of_one_name_are_refused_before_any_work(config: Config, tmp_path: Path) -> None:
+    ours = tmp_path / "mine.py"
+    other = tmp_path / "other" / "mine.py"
+    other.parent.mkdir()
+    other.write_text(ours.read_text())
+    config = with_settings(config, {"compare.methods": (f"{ours}:METHOD", f"{other}:METHOD")})
+    with pytest.raises(ConfigError, match=r"mine\.py:METHOD and .*other/mine\.py:METHOD of compare\.methods"):
+        run_comparison(config, "local", dry_run=True, console=quiet())
+
+
 def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(config: Config) -> None:
     trained = {"distill.protocol": "encoder", "distill.gradient": "constant-memory", "distill.images": "pixels"}
     console = quiet()
