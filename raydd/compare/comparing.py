@@ -21,7 +21,7 @@ from raydd.config import CompareConfig, Config, SweepConfig
 from raydd.cost.seconds import pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, TrialsError
 from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
@@ -87,10 +87,12 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
             return None
         folder = home(config.place) / "comparisons" / config.compare.name
         cells: list[Cell] = []
+        failed: dict[str, str] = {}
         for name, base in bases.items():
-            tuned = _tune(base, name, address, console, folder)
-            cells += _cells(base, name, tuned)
-        rows, failed = _make(cells, work_of, opened, store, folder, console)
+            tuned, untuned = _tune(base, name, address, console, folder)
+            failed |= {f"{Path(method).name}, {TUNED}, {name}": reason for method, reason in untuned.items()}
+            cells += [cell for cell in _cells(base, name, tuned) if cell.variant != TUNED or cell.method not in untuned]
+        rows = _make(cells, failed, work_of, opened, store, folder, console)
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
     return Comparison(rows, failed, files)
@@ -147,18 +149,42 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
     return list(dict.fromkeys(cells))  # full data has no budget, and comes once
 
 
-def _tune(base: Config, data: str, address: str, console: Console, folder: Path) -> dict[str, Mapping[str, Any]]:
-    """The best settings of each method that is tuned, by a sweep at the first number of pairs; kept as YAML too."""
-    if not base.compare.trials:
-        return {}
-    found = {}
-    for method in filter(is_tuned, base.compare.methods):
-        result = run_sweep(_sweep_of(base, method, data), address, dry_run=False, console=console)
-        found[method] = dict(result.settings) if result else {}
+def _tune(
+    base: Config, data: str, address: str, console: Console, folder: Path
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """The best settings of each method that is tuned, by a sweep at the first number of pairs; kept as YAML too.
+
+    And the methods whose trials give none, with the reason: the others are compared without them.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for method in filter(is_tuned, base.compare.methods if base.compare.trials else ()):
+        try:
+            found[method] = _best_settings(_sweep_of(base, method, data), address, console)
+        except TrialsError as error:
+            failed[method] = str(error)
+            console.print(f"{Path(method).name} is not tuned: {error}", markup=False, soft_wrap=True)
+            continue
         settings = cell_of(base, method, data, base.compare.pairs[0], TUNED, found[method]).config
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{as_name(f'{data}-{_slug(method)}')}.yaml").write_text(to_yaml(settings), encoding="utf-8")
-    return found
+    return found, failed
+
+
+def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str, Any]:
+    """The settings of a sweep's best trial.
+
+    Raises:
+        TrialsError: trials failed one after another for the same reason, or none went to its end.
+    """
+    result = run_sweep(sweep, address, dry_run=False, console=console)
+    if result is None or result.best is None:
+        reason = next(iter(result.failed.values()), "") if result else ""
+        raise TrialsError(
+            f"No trial of the sweep {sweep.sweep.name} went to its end{f' ({reason})' if reason else ''}. "
+            "Put it right, or leave the method out of compare.methods."
+        )
+    return dict(result.settings)
 
 
 def _sweep_of(base: Config, method: str, data: str) -> Config:
@@ -190,9 +216,15 @@ Wanted = tuple[Cell, int]  # a row and the number of one of its sets
 
 
 def _make(
-    cells: Sequence[Cell], work_of: WorkOf, opened: Opened, store: Store, folder: Path, console: Console
-) -> tuple[list[Row], dict[str, str]]:
-    """Make all sets of all rows side by side; the table is written anew after each."""
+    cells: Sequence[Cell],
+    failed: dict[str, str],
+    work_of: WorkOf,
+    opened: Opened,
+    store: Store,
+    folder: Path,
+    console: Console,
+) -> list[Row]:
+    """Make all sets of all rows side by side, noting those that fail; the table is written anew after each."""
     every = [(cell, number) for cell in cells for number in range(cell.sets)]
     made: dict[Wanted, MadeSet] = {}
     rows: dict[Cell, Row] = {}
@@ -204,7 +236,6 @@ def _make(
     for cell, number in every:
         if is_made(cell, number, work_of(cell)):
             take(cell, number, make_set(cell, number, work_of(cell)))
-    failed: dict[str, str] = {}
     work = {wanted: _seconds(wanted[0], work_of(wanted[0])) for wanted in every if wanted not in made}
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
@@ -224,7 +255,7 @@ def _make(
                 take(cell, number, found)
             ended((cell, number), found)
             write_comparison([rows[cell] for cell in cells if cell in rows], failed, folder)
-    return [rows[cell] for cell in cells if cell in rows], failed
+    return [rows[cell] for cell in cells if cell in rows]
 
 
 def _told(cell: Cell, number: int) -> str:

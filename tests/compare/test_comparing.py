@@ -1,7 +1,10 @@
 """A comparison on some pictures: tuned methods, selections, the files, and a second time nothing to do."""
 
+import contextlib
 import csv
 import io
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,15 @@ from stage_settings import TINY
 import raydd
 from raydd import stages
 from raydd.cluster.environment import prepare_environment
+from raydd.compare import comparing
+from raydd.compare.cells import Cell, Row
 from raydd.compare.comparing import run_comparison
 from raydd.config import Config
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, TrialsError
 from raydd.protocols import PROTOCOLS
 from raydd.settings import with_settings
+from raydd.tuning.finals import Candidate
+from raydd.tuning.results import SweepResult
 
 prepare_environment("local")
 
@@ -128,6 +135,53 @@ def test_two_methods_of_one_name_are_refused_before_any_work(config: Config, tmp
     config = with_settings(config, {"compare.methods": (f"{ours}:METHOD", f"{other}:METHOD")})
     with pytest.raises(ConfigError, match=r"mine\.py:METHOD and .*other/mine\.py:METHOD of compare\.methods"):
         run_comparison(config, "local", dry_run=True, console=quiet())
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the rows that a comparison comes to make; without Ray, features and rows."""
+    names: list[str] = []
+
+    def make(cells: Sequence[Cell], *_: object) -> list[Row]:
+        names.extend(cell.name for cell in cells)
+        return []
+
+    monkeypatch.setattr(comparing, "_make", make)
+    monkeypatch.setattr(comparing, "cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(comparing, "prepare", lambda *_: None)
+    monkeypatch.setattr(comparing, "is_made", lambda *_: False)
+    monkeypatch.setattr(comparing, "write_comparison", lambda *_: [])
+    return names
+
+
+def a_sweep(config: Config, best: Candidate | None, failed: Mapping[int, str]) -> SweepResult:
+    return SweepResult(config.sweep.name, config, ("r_mean",), {}, {}, failed, {}, (), best, ())
+
+
+@pytest.mark.parametrize("way", ["equal failures", "none complete"])
+def test_a_method_whose_trials_fail_is_named_and_the_others_are_compared(
+    way: str, config: Config, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sweep(config: Config, *_: object, **__: object) -> SweepResult:
+        if "lors" in config.sweep.name:
+            return a_sweep(config, Candidate(0, {}, 30.0, (), math.nan), {})  # a space that searches nothing
+        if way == "equal failures":
+            raise TrialsError("2 trials in a row failed")
+        return a_sweep(config, None, {0: "NonFiniteError: the loss is nan"})
+
+    monkeypatch.setattr(comparing, "run_sweep", sweep)
+    mine = f"{tmp_path / 'mine.py'}:METHOD"
+    config = with_settings(config, {"compare.methods": ("herding", mine, "lors"), "compare.pairs": (5,)})
+    console = quiet()
+    result = run_comparison(config, "local", dry_run=False, console=console)
+    assert result is not None
+    assert made == ["herding", "mine.py:METHOD, published settings", "lors, tuned", "lors, published settings"]
+    (row,) = result.failed
+    assert row == "mine.py:METHOD, tuned, tiny"
+    assert ("2 trials in a row" if way == "equal failures" else "the loss is nan") in result.failed[row]
+    assert "mine.py:METHOD is not tuned" in told(console)
+    folder = tmp_path / "home" / "comparisons" / "compare"
+    assert [file.name for file in folder.iterdir()] == ["tiny-lors.yaml"]
 
 
 def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(config: Config) -> None:
