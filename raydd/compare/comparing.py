@@ -25,7 +25,7 @@ from raydd.errors import ConfigError, TrialsError
 from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
-from raydd.ranges import as_name
+from raydd.ranges import RANGES, as_name
 from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
@@ -35,6 +35,7 @@ from raydd.tuning.sweeping import look_at_cards, prepare, run_sweep
 
 _NAMED = 110  # characters of a sweep's name before its mark
 RESTARTS = 2  # of a row whose process or node died
+TRIALS_SEED = int(RANGES["compare.sets"][1])  # after `distill.seed`, as far as no set's seed is
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
 _NOT_SHARED = ("place.", "evaluate.", "pixels.", "sweep.", "compare.")  # what a sweep's trials do not depend on
 
@@ -190,6 +191,8 @@ def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str
 def _sweep_of(base: Config, method: str, data: str) -> Config:
     """The sweep that tunes a method. Its name holds what all trials share, so changed settings begin another one."""
     config = cell_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
+    # Not a set's seed: settings chosen by a draw would favour that set of the tuned row.
+    config = with_settings(config, {"distill.seed": config.distill.seed + TRIALS_SEED})
     shared = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
     del shared["distill.images"]
     mark = fingerprint("compare", 1, shared, {})[:6]

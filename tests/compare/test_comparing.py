@@ -21,7 +21,7 @@ from raydd.compare.comparing import run_comparison
 from raydd.config import Config
 from raydd.errors import ConfigError, TrialsError
 from raydd.protocols import PROTOCOLS
-from raydd.settings import with_settings
+from raydd.settings import load, with_settings
 from raydd.tuning.finals import Candidate
 from raydd.tuning.results import SweepResult
 
@@ -182,6 +182,31 @@ def test_a_method_whose_trials_fail_is_named_and_the_others_are_compared(
     assert "mine.py:METHOD is not tuned" in told(console)
     folder = tmp_path / "home" / "comparisons" / "compare"
     assert [file.name for file in folder.iterdir()] == ["tiny-lors.yaml"]
+
+
+def test_trials_have_a_seed_that_no_set_has(
+    config: Config, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swept(config: Config) -> Config:
+        sweeps: list[Config] = []
+
+        def sweep(config: Config, *_: object, **__: object) -> SweepResult:
+            sweeps.append(config)
+            return a_sweep(config, Candidate(0, {"distill.image_lr": 0.2}, 30.0, (), math.nan), {})
+
+        monkeypatch.setattr(comparing, "run_sweep", sweep)
+        run_comparison(config, "local", dry_run=False, console=quiet())
+        assert "mine.py:METHOD, tuned" in made
+        return sweeps[0]
+
+    config = with_settings(config, {"distill.seed": 7})
+    trials, more = swept(config), swept(with_settings(config, {"compare.sets": 4}))
+    assert trials.distill.seed == more.distill.seed >= 7 + 1000
+    assert trials.sweep.name == more.sweep.name  # further sets need no further trials
+    (kept,) = (tmp_path / "home" / "comparisons" / "compare").glob("*.yaml")
+    assert load(kept).distill.seed == 7
+    monkeypatch.setattr(comparing, "TRIALS_SEED", 0)
+    assert swept(config).sweep.name != trials.sweep.name  # so no study goes on with trials of two seeds
 
 
 def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(config: Config) -> None:
