@@ -177,7 +177,7 @@ def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> It
         claims: handle of `Claims`' actor.
     """
     with joined_work(config, who, listings, claims) as (work, claimant):
-        _share_features(work, claimant)
+        share_features(work, claimant)
         work.opened.fetch = functools.partial(_fetch, claimant)
         yield work
 
@@ -196,12 +196,13 @@ def joined_work(config: Config, who: str, listings: Listings, claims: Any) -> It
 
 def share_making(work: Workbench[Any], claimant: Claimant) -> None:
     """Have what a distillation reads in the store, made together with everybody who needs the same."""
-    _share_features(work, claimant)
+    share_features(work, claimant)
     experts = work.open_experts()
     _share_experts(work, claimant, experts, range(experts.count))
 
 
-def _share_features(work: Workbench[Any], claimant: Claimant) -> None:
+def share_features(work: Workbench[Any], claimant: Claimant) -> None:
+    """Have what is encoded beforehand in the store, made by one of those who need it."""
     config = work.config
     sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
     with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):

@@ -11,7 +11,7 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from raydd.cluster.claims import Claimant, open_claims, share_making
+from raydd.cluster.claims import Claimant, open_claims, share_features, share_making
 from raydd.cluster.connect import cluster, outcomes
 from raydd.cluster.gpus import wanted_gpus
 from raydd.cluster.worker_settings import for_workers, settled
@@ -294,8 +294,10 @@ def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> Mad
             # Selections of one size or another share warm-ups: one of them makes all at a time.
             with claimant.waiting_for(f"selections of {cell.data}"):
                 work.select(cell.method, cell.pairs, number)
-        else:
+        elif cell.kind == "synthetic":
             share_making(work, claimant)
+        else:  # full data, whose few experts are not those of a distillation
+            share_features(work, claimant)
         return make_set(cell, number, work)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from claimant_alone import Alone
 from rich.console import Console
 from stage_settings import TINY
 
@@ -16,10 +17,11 @@ import raydd
 from raydd import stages
 from raydd.cluster.environment import prepare_environment
 from raydd.compare import comparing
-from raydd.compare.cells import Cell, Row
+from raydd.compare.cells import Cell, Row, cell_of
 from raydd.compare.comparing import run_comparison
 from raydd.config import Config
 from raydd.errors import ConfigError, TrialsError
+from raydd.place import open_store
 from raydd.protocols import PROTOCOLS
 from raydd.settings import load, with_settings
 from raydd.tuning.finals import Candidate
@@ -207,6 +209,20 @@ def test_trials_have_a_seed_that_no_set_has(
     assert load(kept).distill.seed == 7
     monkeypatch.setattr(comparing, "TRIALS_SEED", 0)
     assert swept(config).sweep.name != trials.sweep.name  # so no study goes on with trials of two seeds
+
+
+@pytest.mark.parametrize(("method", "missing"), [("full", {2, 3}), ("lors", set())])
+def test_only_distillations_make_their_experts(
+    method: str, missing: set[int], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "Claimant", lambda *_: Alone())
+    config = with_settings(config, {"experts.count": 4})
+    cell = cell_of(config, method, "tiny", 5, "", {})
+    made = comparing.compare_set(cell, 0, {}, None)
+    assert len(made.students) == 2
+    left = set(raydd.open(cell.config, open_store(config.place)).missing_experts)
+    assert left >= missing  # full data trains an expert for each of the two students
+    assert bool(left) == bool(missing)
 
 
 def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(config: Config) -> None:
