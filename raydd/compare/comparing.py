@@ -106,7 +106,7 @@ def _data_sets(config: Config, address: str) -> dict[str, Config]:
     for file, base in given.items():
         _require_distinct(base.compare.methods)
         name, settings = base.data.name or base.data.reader, {}
-        if not trial_settings(base):  # trials would cost as much as the rows themselves
+        if "distill.images" not in trial_settings(base):  # trials would cost as much as the rows themselves
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
         if (first := files.setdefault(as_name(name), file)) != file:
             raise ConfigError(
