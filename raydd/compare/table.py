@@ -1,5 +1,6 @@
 """The table of methods as Markdown, CSV and HTML: mean ± deviation over sets, the best bold, its equals marked."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,7 @@ def _html(tables: Sequence[_Table], notes: Sequence[str]) -> str:
         ]
         return style.set_table_styles(lines).to_html()
 
-    items = "".join(f"<li>{note}</li>" for note in notes)
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     body = "\n".join(map(styled, tables))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>'

@@ -81,3 +81,11 @@ def test_budgets_and_the_rise_stand_in_every_row(tmp_path: Path) -> None:
     }
     assert np.isclose(float(records["lors"]["r_mean low"]), 1)
     assert len(list(csv.DictReader((tmp_path / "curves.csv").open()))) == 8
+
+
+def test_a_reason_is_text_in_the_page(tmp_path: Path) -> None:
+    reason = "DataError: <b>a&b</b>.jpg is unreadable"
+    write_comparison([row("lors", 30.0, 31.0)], {"repblend, data, 10 pairs, set 0": reason}, tmp_path)
+    page = (tmp_path / "compare.html").read_text()
+    assert "failed, DataError: &lt;b&gt;a&amp;b&lt;/b&gt;.jpg is unreadable</li>" in page
+    assert reason in (tmp_path / "compare.md").read_text()
