@@ -346,7 +346,8 @@ class EvaluateConfig:
     students of all real pairs."""
     choice: Literal["last", "best-on-split"] = "last"
     """Which epoch of a student is scored: last; or best-on-split, the best of `evaluate.checks` on the scored split
-    itself, as published. Use best-on-split only to compare with published tables."""
+    itself, as published. Use best-on-split only to compare with published tables. Trials of a sweep are scored by the
+    last."""
     checks: int = 6
     """Checks of a student under best-on-split, from its first epoch to its last: 6 as RepBlend, 11 as LoRS."""
     encoders: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from raydd.cluster.claims import Claimant, open_claims, share_making
+from raydd.cluster.claims import Claimant, open_claims, share_features, share_making
 from raydd.cluster.connect import cluster, outcomes
 from raydd.cluster.gpus import wanted_gpus
 from raydd.cluster.worker_settings import for_workers, settled
@@ -21,10 +21,11 @@ from raydd.config import CompareConfig, Config, SweepConfig
 from raydd.cost.seconds import pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
+from raydd.errors import ConfigError, TrialsError
 from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
-from raydd.ranges import as_name
+from raydd.ranges import RANGES, as_name
 from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
@@ -34,6 +35,7 @@ from raydd.tuning.sweeping import look_at_cards, prepare, run_sweep
 
 _NAMED = 110  # characters of a sweep's name before its mark
 RESTARTS = 2  # of a row whose process or node died
+TRIALS_SEED = int(RANGES["compare.sets"][1])  # after `distill.seed`, as far as no set's seed is
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
 _NOT_SHARED = ("place.", "evaluate.", "pixels.", "sweep.", "compare.")  # what a sweep's trials do not depend on
 
@@ -86,10 +88,12 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
             return None
         folder = home(config.place) / "comparisons" / config.compare.name
         cells: list[Cell] = []
+        failed: dict[str, str] = {}
         for name, base in bases.items():
-            tuned = _tune(base, name, address, console, folder)
-            cells += _cells(base, name, tuned)
-        rows, failed = _make(cells, work_of, opened, store, folder, console)
+            tuned, untuned = _tune(base, name, address, console, folder)
+            failed |= {f"{Path(method).name}, {TUNED}, {name}": reason for method, reason in untuned.items()}
+            cells += [cell for cell in _cells(base, name, tuned) if cell.variant != TUNED or cell.method not in untuned]
+        rows = _make(cells, failed, work_of, opened, store, folder, console)
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
     return Comparison(rows, failed, files)
@@ -97,15 +101,37 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
 
 def _data_sets(config: Config, address: str) -> dict[str, Config]:
     """The settings of each data set under each protocol, by its name."""
-    given = [with_file(config, file) for file in config.compare.data] or [config]
-    bases = {}
-    for base in given:
+    given = {file: with_file(config, file) for file in dict.fromkeys(config.compare.data)} or {"": config}
+    bases, files = {}, {}
+    for file, base in given.items():
+        _require_distinct(base.compare.methods)
         name, settings = base.data.name or base.data.reader, {}
-        if not trial_settings(base):  # trials would cost as much as the rows themselves
+        if "distill.images" not in trial_settings(base):  # trials would cost as much as the rows themselves
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
+        if (first := files.setdefault(as_name(name), file)) != file:
+            raise ConfigError(
+                f"{first} and {file} of compare.data are both called {name!r}, and one table cannot tell them apart. "
+                "Give other data another data.name; compare the same data with other settings under another "
+                "compare.name."
+            )
         placed = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
         bases[name] = settled(placed, cpus=base.sweep.cpus, gpus=placed.sweep.gpu_share)
     return bases
+
+
+def _require_distinct(methods: Sequence[str]) -> None:
+    """Refuse two methods of one's own that have the same name, by which rows and files are told apart.
+
+    Raises:
+        ConfigError: naming the two.
+    """
+    known: dict[str, str] = {}
+    for method in methods:
+        if (first := known.setdefault(as_name(_slug(method)), method)) != method:
+            raise ConfigError(
+                f"{first} and {method} of compare.methods have the same name, and one table cannot tell them apart. "
+                "Give one of the files another name."
+            )
 
 
 def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
@@ -124,23 +150,49 @@ def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
     return list(dict.fromkeys(cells))  # full data has no budget, and comes once
 
 
-def _tune(base: Config, data: str, address: str, console: Console, folder: Path) -> dict[str, Mapping[str, Any]]:
-    """The best settings of each method that is tuned, by a sweep at the first number of pairs; kept as YAML too."""
-    if not base.compare.trials:
-        return {}
-    found = {}
-    for method in filter(is_tuned, base.compare.methods):
-        result = run_sweep(_sweep_of(base, method, data), address, dry_run=False, console=console)
-        found[method] = dict(result.settings) if result else {}
+def _tune(
+    base: Config, data: str, address: str, console: Console, folder: Path
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """The best settings of each method that is tuned, by a sweep at the first number of pairs; kept as YAML too.
+
+    And the methods whose trials give none, with the reason: the others are compared without them.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for method in filter(is_tuned, base.compare.methods if base.compare.trials else ()):
+        try:
+            found[method] = _best_settings(_sweep_of(base, method, data), address, console)
+        except TrialsError as error:
+            failed[method] = str(error)
+            console.print(f"{Path(method).name} is not tuned: {error}", markup=False, soft_wrap=True)
+            continue
         settings = cell_of(base, method, data, base.compare.pairs[0], TUNED, found[method]).config
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{as_name(f'{data}-{_slug(method)}')}.yaml").write_text(to_yaml(settings), encoding="utf-8")
-    return found
+    return found, failed
+
+
+def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str, Any]:
+    """The settings of a sweep's best trial.
+
+    Raises:
+        TrialsError: trials failed one after another for the same reason, or none went to its end.
+    """
+    result = run_sweep(sweep, address, dry_run=False, console=console)
+    if result is None or result.best is None:
+        reason = next(iter(result.failed.values()), "") if result else ""
+        raise TrialsError(
+            f"No trial of the sweep {sweep.sweep.name} went to its end{f' ({reason})' if reason else ''}. "
+            "Put it right, or leave the method out of compare.methods."
+        )
+    return dict(result.settings)
 
 
 def _sweep_of(base: Config, method: str, data: str) -> Config:
     """The sweep that tunes a method. Its name holds what all trials share, so changed settings begin another one."""
     config = cell_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
+    # Not a set's seed: settings chosen by a draw would favour that set of the tuned row.
+    config = with_settings(config, {"distill.seed": config.distill.seed + TRIALS_SEED})
     shared = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
     del shared["distill.images"]
     mark = fingerprint("compare", 1, shared, {})[:6]
@@ -167,9 +219,15 @@ Wanted = tuple[Cell, int]  # a row and the number of one of its sets
 
 
 def _make(
-    cells: Sequence[Cell], work_of: WorkOf, opened: Opened, store: Store, folder: Path, console: Console
-) -> tuple[list[Row], dict[str, str]]:
-    """Make all sets of all rows side by side; the table is written anew after each."""
+    cells: Sequence[Cell],
+    failed: dict[str, str],
+    work_of: WorkOf,
+    opened: Opened,
+    store: Store,
+    folder: Path,
+    console: Console,
+) -> list[Row]:
+    """Make all sets of all rows side by side, noting those that fail; the table is written anew after each."""
     every = [(cell, number) for cell in cells for number in range(cell.sets)]
     made: dict[Wanted, MadeSet] = {}
     rows: dict[Cell, Row] = {}
@@ -181,7 +239,6 @@ def _make(
     for cell, number in every:
         if is_made(cell, number, work_of(cell)):
             take(cell, number, make_set(cell, number, work_of(cell)))
-    failed: dict[str, str] = {}
     work = {wanted: _seconds(wanted[0], work_of(wanted[0])) for wanted in every if wanted not in made}
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
@@ -201,7 +258,7 @@ def _make(
                 take(cell, number, found)
             ended((cell, number), found)
             write_comparison([rows[cell] for cell in cells if cell in rows], failed, folder)
-    return [rows[cell] for cell in cells if cell in rows], failed
+    return [rows[cell] for cell in cells if cell in rows]
 
 
 def _told(cell: Cell, number: int) -> str:
@@ -237,8 +294,10 @@ def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> Mad
             # Selections of one size or another share warm-ups: one of them makes all at a time.
             with claimant.waiting_for(f"selections of {cell.data}"):
                 work.select(cell.method, cell.pairs, number)
-        else:
+        elif cell.kind == "synthetic":
             share_making(work, claimant)
+        else:  # full data, whose few experts are not those of a distillation
+            share_features(work, claimant)
         return make_set(cell, number, work)
 
 

@@ -148,9 +148,10 @@ def _means(points: Sequence[Record]) -> list[Record]:
     if len({(point["data"], point["pairs"]) for point in points}) > 1:
         points = [point | {"row": f"{point['row']} ({point['data']}, {point['pairs']})"} for point in points]
     frame = pd.DataFrame(points).drop(columns=["set"], errors="ignore").infer_objects()
-    means = (
-        pd.DataFrame(frame.groupby(["row", "step"], sort=False).mean(numeric_only=True)).reset_index().astype(object)
-    )
+    # Rows as they come, steps in order: a set may lack the check of a student that diverged.
+    frame["row"] = pd.Categorical(frame["row"], categories=frame["row"].unique())
+    by_step = frame.groupby(["row", "step"], observed=True)
+    means = pd.DataFrame(by_step.mean(numeric_only=True)).reset_index().astype(object)
     return means.where(means.notna(), None).to_dict("records")
 
 

@@ -1,5 +1,6 @@
 """The table of methods as Markdown, CSV and HTML: mean ± deviation over sets, the best bold, its equals marked."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from raydd.terminal.text import COLUMNS
 FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")
 CURVES = "curves.csv"
-LIKE, MARK, ELSEWHERE, RISING = "≈", "†", "‡", "↗"
+LIKE, UNTESTED, MARK, ELSEWHERE, RISING = "≈", "°", "†", "‡", "↗"
 _COST = ("95 %", "sets", "steps", "rise", "CPU s", "s", "peak MiB", "floats", "kB")
 
 
@@ -100,8 +101,13 @@ def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
     p_values = {metric: _p_values(rivals, metric) for metric in COLUMNS}
     texts, best = [], []
     for row in rivals + full:
-        texts.append(_texts(row, {metric: p_values[metric].get(row.cell.name) for metric in COLUMNS}))
-        best.append({metric: row in rivals and _is_best(row, rivals, metric) for metric in COLUMNS})
+        bold = {metric: row in rivals and _is_best(row, rivals, metric) for metric in COLUMNS}
+        rival = row in rivals and len(row.sets) > 1
+        signs = {
+            metric: _sign(p_values[metric].get(row.cell.name), tested=rival and not bold[metric]) for metric in COLUMNS
+        }
+        texts.append(_texts(row, signs))
+        best.append(bold)
         for published in published_rows(row.cell.method, data, pairs if row in rivals else 0):
             texts.append(_published_texts(published))
             best.append({})
@@ -115,22 +121,25 @@ def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
 
 
 def _p_values(rivals: Sequence[Row], metric: str) -> dict[str, float]:
-    """Of the rows that have the best one's sets: those that failed in a row leave it with others."""
-    best = max(rivals, key=lambda row: row.mean(metric))
-    alike = [row for row in rivals if row.numbers == best.numbers]
-    return p_values_against_best({row.cell.name: row.by_set(metric) for row in alike})
+    scores = {row.cell.name: dict(zip(row.numbers, row.by_set(metric), strict=True)) for row in rivals}
+    return p_values_against_best(scores)
 
 
 def _is_best(row: Row, rivals: Sequence[Row], metric: str) -> bool:
     return row.mean(metric) == max(rival.mean(metric) for rival in rivals)
 
 
-def _texts(row: Row, p_values: dict[str, float | None]) -> dict[str, str]:
+def _sign(p: float | None, *, tested: bool) -> str:
+    """What stands behind a score; `tested` says whether it should have a p."""
+    if p is None:
+        return f" {UNTESTED}" if tested else ""
+    return f" {LIKE}" if p >= LEVEL else ""
+
+
+def _texts(row: Row, signs: dict[str, str]) -> dict[str, str]:
     def score(metric: str) -> str:
-        p = p_values[metric]
-        like = f" {LIKE}" if p is not None and p >= LEVEL else ""
         std = row.std(metric)
-        return f"{row.mean(metric):.1f}{'' if std is None else f' ± {std:.1f}'}{like}"
+        return f"{row.mean(metric):.1f}{'' if std is None else f' ± {std:.1f}'}{signs[metric]}"
 
     def cost(name: str, scale: float = 1.0) -> str:
         value = row.cost(name)
@@ -216,8 +225,9 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         "of its column.",
         f"95 %: interval of r_mean, by a bootstrap of {RESAMPLES} resamples over sets, students and images of the "
         "split; with one set it lacks what another set would change.",
-        f"{LIKE}: not significantly below the best (t-test over sets, paired by their seed, Holm's correction, p ≥ "
-        f"{LEVEL}); rows of one set are not tested.",
+        f"{LIKE}: not significantly below the best (t-test over the sets that both rows have, paired by their seed, "
+        f"Holm's correction, p ≥ {LEVEL}). {UNTESTED}: not tested, since it has fewer than two sets in common with the "
+        "best; nor are rows of one set.",
         f"rise: val r_mean of the last quarter of a distillation's checks less that of the quarter before, mean over "
         f"sets; {RISING}: above 0 (one-sided t-test over sets, p < {LEVEL}), so more steps may give more. A cosine "
         "schedule ends flat whatever the number of steps.",
@@ -254,7 +264,7 @@ def _html(tables: Sequence[_Table], notes: Sequence[str]) -> str:
         ]
         return style.set_table_styles(lines).to_html()
 
-    items = "".join(f"<li>{note}</li>" for note in notes)
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     body = "\n".join(map(styled, tables))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>'

@@ -11,19 +11,24 @@ from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 LEVEL = 0.05  # a difference with a smaller p counts as one
 
 
-def p_values_against_best(rows: Mapping[str, Sequence[float]]) -> dict[str, float]:
+def p_values_against_best(rows: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
     """Each row's p that it equals the row with the best mean; the best one itself is left out.
 
-    Set s of every row starts from the pairs, and meets the experts in the order, that its seed draws, so rows are
-    compared set by set. p is two-sided and corrected after Holm (1979). With fewer than two sets, or sets that are not
-    the same number, there is none.
+    Set s of every row starts from the pairs, and meets the experts in the order, that its seed draws, so each row is
+    compared with the best one over the sets that both have. p is two-sided, 1 for a row that is not below the best one
+    there, and corrected after Holm (1979). With fewer than two sets in common there is none.
 
     Args:
-        rows: each row's scores, set by set; higher is better.
+        rows: each row's scores by the numbers of its sets; higher is better.
     """
-    best = max(rows, key=lambda name: float(np.mean(rows[name])))
-    others = [name for name in rows if name != best and len(rows[name]) == len(rows[best]) > 1]
-    return _holm({name: paired_p(rows[best], rows[name]) for name in others})
+    best = max(rows, key=lambda name: float(np.mean(list(rows[name].values()))))
+    found = {}
+    for name in rows:
+        both = sorted(rows[name].keys() & rows[best].keys())
+        if name != best and len(both) > 1:
+            top, own = ([rows[one][number] for number in both] for one in (best, name))
+            found[name] = paired_p(top, own) if np.mean(top) > np.mean(own) else 1.0
+    return _holm(found)
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:

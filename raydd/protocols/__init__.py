@@ -50,8 +50,11 @@ def trains(config: Config) -> str:
 
 
 def trial_settings(config: Config) -> dict[str, Any]:
-    """What a trial of a sweep sets beside its space: the cheapest form of the distillation that ranks settings."""
-    return dict(PROTOCOLS[config.distill.protocol].trial_settings)
+    """What a trial of a sweep sets beside its space: the cheapest form of the distillation that ranks settings.
+
+    Its students are scored by their last epoch, so that trials of one study are comparable whatever `evaluate.*` says.
+    """
+    return {**PROTOCOLS[config.distill.protocol].trial_settings, "evaluate.choice": "last"}
 
 
 __all__ = [

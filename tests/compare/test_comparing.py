@@ -1,22 +1,31 @@
 """A comparison on some pictures: tuned methods, selections, the files, and a second time nothing to do."""
 
+import contextlib
 import csv
 import io
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from claimant_alone import Alone
 from rich.console import Console
 from stage_settings import TINY
 
 import raydd
 from raydd import stages
 from raydd.cluster.environment import prepare_environment
+from raydd.compare import comparing
+from raydd.compare.cells import Cell, Row, cell_of
 from raydd.compare.comparing import run_comparison
 from raydd.config import Config
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, TrialsError
+from raydd.place import open_store
 from raydd.protocols import PROTOCOLS
-from raydd.settings import with_settings
+from raydd.settings import load, with_settings
+from raydd.tuning.finals import Candidate
+from raydd.tuning.results import SweepResult
 
 prepare_environment("local")
 
@@ -109,6 +118,111 @@ def test_a_wrong_row_is_told_before_any_work(config: Config) -> None:
     config = with_settings(config, {"compare.methods": ("random", "repblent")})
     with pytest.raises(ConfigError, match="Did you mean 'repblend'"):
         run_comparison(config, "local", dry_run=False, console=quiet())
+
+
+def test_two_settings_of_one_data_set_are_refused_before_any_work(config: Config, tmp_path: Path) -> None:
+    files = [tmp_path / "small.yaml", tmp_path / "large.yaml"]
+    for file, width in zip(files, (8, 16), strict=True):
+        file.write_text(f"experts: {{width: {width}}}\n")
+    config = with_settings(config, {"compare.data": tuple(map(str, files))})
+    with pytest.raises(ConfigError, match=r"small\.yaml and .*large\.yaml of compare\.data are both called 'tiny'"):
+        run_comparison(config, "local", dry_run=True, console=quiet())
+
+
+def test_two_methods_of_one_name_are_refused_before_any_work(config: Config, tmp_path: Path) -> None:
+    ours = tmp_path / "mine.py"
+    other = tmp_path / "other" / "mine.py"
+    other.parent.mkdir()
+    other.write_text(ours.read_text())
+    config = with_settings(config, {"compare.methods": (f"{ours}:METHOD", f"{other}:METHOD")})
+    with pytest.raises(ConfigError, match=r"mine\.py:METHOD and .*other/mine\.py:METHOD of compare\.methods"):
+        run_comparison(config, "local", dry_run=True, console=quiet())
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the rows that a comparison comes to make; without Ray, features and rows."""
+    names: list[str] = []
+
+    def make(cells: Sequence[Cell], *_: object) -> list[Row]:
+        names.extend(cell.name for cell in cells)
+        return []
+
+    monkeypatch.setattr(comparing, "_make", make)
+    monkeypatch.setattr(comparing, "cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(comparing, "prepare", lambda *_: None)
+    monkeypatch.setattr(comparing, "is_made", lambda *_: False)
+    monkeypatch.setattr(comparing, "write_comparison", lambda *_: [])
+    return names
+
+
+def a_sweep(config: Config, best: Candidate | None, failed: Mapping[int, str]) -> SweepResult:
+    return SweepResult(config.sweep.name, config, ("r_mean",), {}, {}, failed, {}, (), best, ())
+
+
+@pytest.mark.parametrize("way", ["equal failures", "none complete"])
+def test_a_method_whose_trials_fail_is_named_and_the_others_are_compared(
+    way: str, config: Config, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sweep(config: Config, *_: object, **__: object) -> SweepResult:
+        if "lors" in config.sweep.name:
+            return a_sweep(config, Candidate(0, {}, 30.0, (), math.nan), {})  # a space that searches nothing
+        if way == "equal failures":
+            raise TrialsError("2 trials in a row failed")
+        return a_sweep(config, None, {0: "NonFiniteError: the loss is nan"})
+
+    monkeypatch.setattr(comparing, "run_sweep", sweep)
+    mine = f"{tmp_path / 'mine.py'}:METHOD"
+    config = with_settings(config, {"compare.methods": ("herding", mine, "lors"), "compare.pairs": (5,)})
+    console = quiet()
+    result = run_comparison(config, "local", dry_run=False, console=console)
+    assert result is not None
+    assert made == ["herding", "mine.py:METHOD, published settings", "lors, tuned", "lors, published settings"]
+    (row,) = result.failed
+    assert row == "mine.py:METHOD, tuned, tiny"
+    assert ("2 trials in a row" if way == "equal failures" else "the loss is nan") in result.failed[row]
+    assert "mine.py:METHOD is not tuned" in told(console)
+    folder = tmp_path / "home" / "comparisons" / "compare"
+    assert [file.name for file in folder.iterdir()] == ["tiny-lors.yaml"]
+
+
+def test_trials_have_a_seed_that_no_set_has(
+    config: Config, made: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swept(config: Config) -> Config:
+        sweeps: list[Config] = []
+
+        def sweep(config: Config, *_: object, **__: object) -> SweepResult:
+            sweeps.append(config)
+            return a_sweep(config, Candidate(0, {"distill.image_lr": 0.2}, 30.0, (), math.nan), {})
+
+        monkeypatch.setattr(comparing, "run_sweep", sweep)
+        run_comparison(config, "local", dry_run=False, console=quiet())
+        assert "mine.py:METHOD, tuned" in made
+        return sweeps[0]
+
+    config = with_settings(config, {"distill.seed": 7})
+    trials, more = swept(config), swept(with_settings(config, {"compare.sets": 4}))
+    assert trials.distill.seed == more.distill.seed >= 7 + 1000
+    assert trials.sweep.name == more.sweep.name  # further sets need no further trials
+    (kept,) = (tmp_path / "home" / "comparisons" / "compare").glob("*.yaml")
+    assert load(kept).distill.seed == 7
+    monkeypatch.setattr(comparing, "TRIALS_SEED", 0)
+    assert swept(config).sweep.name != trials.sweep.name  # so no study goes on with trials of two seeds
+
+
+@pytest.mark.parametrize(("method", "missing"), [("full", {2, 3}), ("lors", set())])
+def test_only_distillations_make_their_experts(
+    method: str, missing: set[int], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "Claimant", lambda *_: Alone())
+    config = with_settings(config, {"experts.count": 4})
+    cell = cell_of(config, method, "tiny", 5, "", {})
+    made = comparing.compare_set(cell, 0, {}, None)
+    assert len(made.students) == 2
+    left = set(raydd.open(cell.config, open_store(config.place)).missing_experts)
+    assert left >= missing  # full data trains an expert for each of the two students
+    assert bool(left) == bool(missing)
 
 
 def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(config: Config) -> None:

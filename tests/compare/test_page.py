@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -82,6 +83,26 @@ def test_costs_and_collapse_are_drawn(folder: Path):
     assert page.convergence[1].summary == "At the end, a: 20.5 after 6, b: 20.5 after 6 CPU seconds."
     assert 'id="convergence"' in render(page)
     assert "<h1>Comparison" in render(page)
+
+
+def test_a_curve_runs_through_its_steps_though_a_set_lacks_a_check(folder: Path):
+    points = [
+        {
+            "data": "flickr8k",
+            "pairs": 99,
+            "row": row,
+            "set": number,
+            "step": step,
+            "cpu_seconds": step,
+            "r_mean": 20 + step,
+        }
+        for row, number, step in (("b", 0, 2), ("b", 0, 3), ("b", 1, 1), ("b", 1, 2), ("b", 1, 3), ("a", 0, 1))
+    ]
+    pd.DataFrame(points).to_csv(folder / "curves.csv", index=False)
+    steps, _ = comparison_page(folder).convergence
+    assert steps.summary == "At the end, b: 23.0 after 3, a: 21.0 after 1 distillation steps."
+    lines = [(line["name"], line["x"]) for line in json.loads(steps.figure)["data"]]
+    assert lines == [("b", [1, 2, 3]), ("a", [1])]
 
 
 def test_what_was_never_compared_is_named(tmp_path: Path):

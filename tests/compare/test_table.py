@@ -9,6 +9,7 @@ from raydd.compare.cells import MadeSet, Row, cell_of
 from raydd.compare.table import write_comparison
 from raydd.config import Config
 from raydd.evaluate.retrieval import METRICS
+from raydd.terminal.text import COLUMNS
 
 CURVE = [
     {"step": step, "cpu_seconds": 2.0 * step, "seconds": 1.0 * step, "r_mean": 10.0 + step} for step in (2, 4, 6, 8)
@@ -50,9 +51,20 @@ def test_one_set_shows_no_sign(tmp_path: Path) -> None:
     assert records["repblend"]["p against best r_mean"] == records["lors"]["r_mean std"] == ""
 
 
-def test_sets_of_other_seeds_are_not_paired(tmp_path: Path) -> None:
-    lines, _ = written(tmp_path, row("lors", 30.0, 31.0, 32.0, without=1), row("repblend", 30.0, 31.0, 32.0, without=2))
+def test_sets_of_other_seeds_are_not_paired_and_such_rows_are_marked(tmp_path: Path) -> None:
+    lines, records = written(
+        tmp_path, row("lors", 30.0, 31.0, 32.0, without=1), row("repblend", 30.0, 31.0, 32.0, without=2)
+    )
     assert not any("≈" in line for line in lines.values())
+    assert [line.count("°") for line in lines.values()] == [0, 0, len(COLUMNS)]  # the heading, the best, the other
+    assert records["repblend"]["p against best r_mean"] == ""
+
+
+def test_a_failed_set_of_the_best_row_leaves_the_others_tested(tmp_path: Path) -> None:
+    best, near, far = (30.0, 31.0, 32.0, 33.0), (30.1, 30.8, 32.1, 32.7), (28.0, 29.1, 29.9, 31.2)
+    lines, _ = written(tmp_path, row("lors", *best, without=0), row("repblend", *near), row("mtt-vl", *far))
+    assert ("≈" in lines["repblend"], "≈" in lines["mtt-vl"]) == (True, False)
+    assert not any("°" in line for line in lines.values())
 
 
 def test_budgets_and_the_rise_stand_in_every_row(tmp_path: Path) -> None:
@@ -69,3 +81,11 @@ def test_budgets_and_the_rise_stand_in_every_row(tmp_path: Path) -> None:
     }
     assert np.isclose(float(records["lors"]["r_mean low"]), 1)
     assert len(list(csv.DictReader((tmp_path / "curves.csv").open()))) == 8
+
+
+def test_a_reason_is_text_in_the_page(tmp_path: Path) -> None:
+    reason = "DataError: <b>a&b</b>.jpg is unreadable"
+    write_comparison([row("lors", 30.0, 31.0)], {"repblend, data, 10 pairs, set 0": reason}, tmp_path)
+    page = (tmp_path / "compare.html").read_text()
+    assert "failed, DataError: &lt;b&gt;a&amp;b&lt;/b&gt;.jpg is unreadable</li>" in page
+    assert reason in (tmp_path / "compare.md").read_text()

@@ -30,7 +30,7 @@ def test_constant_differences() -> None:
 def test_the_correction_multiplies_by_the_tests_that_remain() -> None:
     best = [50.0, 52, 51, 53, 50]
     rows = {"near": [49.0, 52, 50, 53, 50], "far": [20.0, 21, 22, 20, 21], "best": best}
-    found = p_values_against_best(rows)
+    found = p_values_against_best({name: dict(enumerate(scores)) for name, scores in rows.items()})
     assert set(found) == {"near", "far"}
     assert found["far"] == pytest.approx(2 * paired_p(best, rows["far"]))
     assert found["near"] == pytest.approx(paired_p(best, rows["near"]))
@@ -38,7 +38,19 @@ def test_the_correction_multiplies_by_the_tests_that_remain() -> None:
 
 
 def test_one_seed_says_nothing() -> None:
-    assert p_values_against_best({"a": [1.0], "b": [2.0]}) == {}
+    assert p_values_against_best({"a": {0: 1.0}, "b": {0: 2.0}}) == {}
+
+
+def test_rows_are_paired_over_the_sets_that_both_have() -> None:
+    best, near = {0: 50.0, 1: 52.0, 3: 53.0, 4: 50.5}, {0: 49.0, 1: 52.5, 2: 51.0, 3: 51.0, 4: 50.0}
+    found = p_values_against_best({"best": best, "near": near, "one in common": {2: 20.0, 3: 21.0}})
+    both = [0, 1, 3, 4]
+    expected = paired_p([best[number] for number in both], [near[number] for number in both])
+    assert found == {"near": pytest.approx(expected)}
+
+
+def test_a_row_above_the_best_where_both_have_sets_is_not_below_it() -> None:
+    assert p_values_against_best({"best": {0: 50.0, 1: 52.0}, "other": {0: 51.0, 1: 53.0, 2: 20.0}}) == {"other": 1.0}
 
 
 def test_sets_rise_where_they_gain_alike() -> None:

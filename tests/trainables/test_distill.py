@@ -83,6 +83,14 @@ def _without_scores(curve):
     ]
 
 
+def test_a_trial_is_scored_alike_whatever_its_sweep_is_extended_with(config, reported):
+    for settings in ({}, {"evaluate.choice": "best-on-split", "evaluate.checks": 11}):
+        other = with_settings(config, {"students.epochs": 60, "sweep.rung_students": 1, **settings})
+        distill.distill_trial({"number": 0, "passed": [], "settings": {}}, other, {}, None)
+    assert [report.rung for report in reported] == [5, 15, 45, 0, 0]  # the second time it is in the store
+    assert reported[-2].students == reported[-1].students
+
+
 def test_a_failure_is_a_report_with_its_reason(config, reported):
     distill.distill_trial({"number": 0, "passed": [], "settings": {"distill.rank": 99}}, config, {}, None)
     (report,) = reported
