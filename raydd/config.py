@@ -407,7 +407,7 @@ class SweepConfig:
     memory that a trial needs, or one GPU a slot (`sweep.together`); 0: CPU."""
     together: int = 0
     """Trials on features that share a slot (one process); those of equal shape step as one batch. 0: 16 on a GPU, which
-    one trial would leave mostly idle, and 1 on CPUs."""
+    one trial would leave mostly idle, and 1 on CPUs. With `sweep.gpus` -1, no more than fit in its memory."""
     objectives: tuple[Literal["r_mean", "seconds", "bytes"], ...] = ("r_mean",)
     """What to optimise: r_mean on val (mean of recall at 1, 5 and 10, both directions), alone or with seconds (of
     distillation) or bytes (of the set), which gives a Pareto front."""

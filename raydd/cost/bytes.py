@@ -78,6 +78,12 @@ def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
     return int(_SAFETY * CONTEXT_BYTES) + heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
 
 
+def trials_together(config: Config, image_width: int, text_width: int, size: int) -> int:
+    """How many such trials on features a GPU of `size` bytes holds in one process; may be none."""
+    each = heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
+    return max(0, size - int(_SAFETY * CONTEXT_BYTES)) // each
+
+
 def memory_bytes(
     config: Config, image_width: int, text_width: int, *, size: int, graph: int, images: int, workers: int
 ) -> int:

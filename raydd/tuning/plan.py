@@ -12,7 +12,7 @@ from rich.table import Table
 
 from raydd.cluster.gpus import Cards, part_of_gpu
 from raydd.config import Config, SweepConfig
-from raydd.cost.bytes import trial_bytes
+from raydd.cost.bytes import trial_bytes, trials_together
 from raydd.cost.seconds import core_speed, expert_seconds, pixel_seconds, trial_seconds
 from raydd.distill.draws import experts_at
 from raydd.errors import ConfigError
@@ -273,13 +273,13 @@ def with_gpu_share(
 ) -> Config:
     """The config with `sweep.gpus` -1 replaced by the share of a GPU that its largest trial needs.
 
-    Ray asks all machines for the same share, so where cards differ it is that of the smallest.
+    A slot gets a whole GPU, and `sweep.together` is at most how many of the largest trials that holds. Ray asks all
+    machines for the same share, so where cards differ it is that of the smallest.
 
     Args:
         config: what all trials share.
         drawn: configs of trials, from the search space.
-        widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU, as a
-            slot does in which several step together.
+        widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU.
         cards: of the cluster's machines; none leave it at -1, for a plan before a machine is started.
 
     Raises:
@@ -287,7 +287,7 @@ def with_gpu_share(
     """
     if config.sweep.gpu_share >= 0 or not cards:
         return config
-    if widths is None or together(config, drawn) > 1:
+    if widths is None:
         return with_settings(config, {"sweep.gpus": 1.0})
     need, size = max(trial_bytes(trial, *widths) for trial in drawn), min(min(machine.bytes) for machine in cards)
     if need > size:
@@ -295,4 +295,7 @@ def with_gpu_share(
             f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "
             "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it all the same."
         )
+    if (most := together(config, drawn)) > 1:
+        fit = min(trials_together(trial, *widths, size) for trial in drawn)
+        return with_settings(config, {"sweep.gpus": 1.0, "sweep.together": max(1, min(most, fit))})
     return with_settings(config, {"sweep.gpus": part_of_gpu(size // need)})

@@ -28,6 +28,15 @@ def test_a_slot_has_a_whole_gpu(config, with_sweep):
     assert with_gpu_share(config, [config], WIDTHS, cards(24)).sweep.gpus == 1
 
 
+def test_a_slot_holds_no_more_trials_than_its_gpu(config, with_sweep):
+    config = with_settings(with_sweep(config, gpus=-1, together=16), {"distill.images": "features"})
+    larger = with_settings(config, {"distill.student_steps": 64, "experts.width": 2304})
+    of = {size: with_gpu_share(config, [config, larger], WIDTHS, cards(size)).sweep for size in (24, 48, 80)}
+    assert 1 <= of[24].together < of[48].together < of[80].together <= 16
+    assert {sweep.gpus for sweep in of.values()} == {1.0}
+    assert with_gpu_share(config, [config], WIDTHS, cards(80)).sweep.together == 16
+
+
 def test_the_smallest_of_mixed_cards_decides_the_share_of_its_largest_trial(config, with_sweep):
     config = with_sweep(config, gpus=-1, together=1)
     larger = with_settings(config, {"distill.student_steps": 64})
