@@ -23,7 +23,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from raydd.errors import ConfigError, RayddError, nearest
+from raydd.errors import ConfigError, RayddError, nearest, shown
 
 Kind = TypeVar("Kind")
 Given = ParamSpec("Given")
@@ -57,7 +57,7 @@ def find(name: str, known: Mapping[str, Kind], setting: str, kind: type[Any] | N
         return known[name]
     if ":" not in name:
         raise ConfigError(
-            f"{setting} {name!r} is unknown. {nearest(name, known)} Your own is module:NAME or FILE.py:NAME."
+            f"{setting} {shown(name)} is unknown. {nearest(name, known)} Your own is module:NAME or FILE.py:NAME."
         )
     found = outside(name, setting)
     if not (callable(found) if kind is None else isinstance(found, kind)):
@@ -219,18 +219,18 @@ def require_trusted(
     Raises:
         ConfigError: the set names code or a download, and the user did not repeat it to the letter.
     """
-    shown = {
+    told = {
         setting: shlex.quote(name) if name.isprintable() else ascii(name)
         for setting, name in names.items()
         if (names_code(name, setting) or names_download(name, setting)) and repeated.get(setting) != name
     }
-    if shown:
-        code = any(names_code(names[setting], setting) for setting in shown)
-        fetched = "a data set" if all(setting == "data.reader" for setting in shown) else "an encoder"
+    if told:
+        code = any(names_code(names[setting], setting) for setting in told)
+        fetched = "a data set" if all(setting == "data.reader" for setting in told) else "an encoder"
         does = "run code from outside raydd" if code else f"load {fetched} from outside raydd"
         raise ConfigError(
-            f"{what} names {' and '.join(f'{setting} {name}' for setting, name in shown.items())}, which would {does}. "
-            f"If you trust it, repeat it: {' '.join(flag.format(setting=key, name=shown[key]) for key in shown)}"
+            f"{what} names {' and '.join(f'{setting} {name}' for setting, name in told.items())}, which would {does}. "
+            f"If you trust it, repeat it: {' '.join(flag.format(setting=key, name=told[key]) for key in told)}"
         )
 
 

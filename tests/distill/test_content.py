@@ -73,7 +73,7 @@ def is_read(name: str, config: DistillConfig) -> bool:
     walks = lowered == "trajectory"
     conditions = {
         **dict.fromkeys(("student_steps", "minibatch", "minibatch_order", "max_start_epoch", "gradient"), walks),
-        **dict.fromkeys(("blend", "matched"), walks),
+        **dict.fromkeys(("blend", "matched", "all_experts_at"), walks),
         "target_epochs": walks or lowered == "distribution",
         "rate_lr": lowered in ("trajectory", "ridge", "gradient"),
         "covariance_scale": lowered == "covariance",
