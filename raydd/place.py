@@ -13,7 +13,7 @@ from typing import TypeVar
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
 from raydd.plain_files import expanded, require_writable_folder
-from raydd.secrets_hidden import remember
+from raydd.secrets_hidden import hidden, hide_password, remember
 from raydd.store import Store
 from raydd.store.remote import PATIENCE_SECONDS
 
@@ -84,6 +84,15 @@ def mlflow_address(place: PlaceConfig) -> str:
 def study_address(place: PlaceConfig) -> str:
     """The database of Optuna studies: `place.study`, else $RAYDD_STUDY, else SQLite in the home."""
     return remember(place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}")
+
+
+def unopened_study(address: str, error: Exception) -> ConfigError:
+    """What to say of a study's database that cannot be opened, without its password."""
+    return ConfigError(
+        f"The study's database {hide_password(address)} cannot be opened "
+        f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
+        "Check place.study or $RAYDD_STUDY."
+    )
 
 
 def device_of(place: PlaceConfig) -> str:

@@ -15,7 +15,16 @@ from urllib.parse import urlsplit
 from raydd.cluster.environment import ray_address
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError, RayddError
-from raydd.place import device_of, home, mlflow_address, open_store, require_one_device, study_address, unused_gpus
+from raydd.place import (
+    device_of,
+    home,
+    mlflow_address,
+    open_store,
+    require_one_device,
+    study_address,
+    unopened_study,
+    unused_gpus,
+)
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
 
@@ -146,11 +155,7 @@ def _study(config: Config) -> str:
     try:
         _connect(address)
     except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
-        raise ConfigError(
-            f"The study's database {hide_password(address)} cannot be opened "
-            f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
-            "Check place.study or $RAYDD_STUDY."
-        ) from error
+        raise unopened_study(address, error) from error
     return f"{hide_password(address)} can be opened"
 
 

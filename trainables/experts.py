@@ -5,12 +5,12 @@ starts the group again, and everybody passes over what is there.
 """
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from raydd.cluster.environment import prepare_environment, ray_address
+from raydd.cluster.meanwhile import meanwhile
 from raydd.config import Config
 from raydd.place import home, open_store, use_threads
 
@@ -124,20 +124,12 @@ def _resources(gpus: float) -> dict[str, float]:
 @contextlib.contextmanager
 def _telling(works: "Sequence[Workbench[Any]]", total: int, gpus: float) -> Iterator[None]:
     """Tell from the driver how many trajectories the store has, since workers report at their end alone."""
-    over = threading.Event()
 
     def tell() -> None:
         works[0].progress("experts", total - len(_missing(works, gpus)), total)
 
-    def look() -> None:
-        while not over.wait(LOOK_SECONDS):
-            tell()
-
-    thread = threading.Thread(target=look, name="experts", daemon=True)
-    thread.start()
     try:
-        yield
+        with meanwhile(tell, LOOK_SECONDS, "experts"):
+            yield
     finally:
-        over.set()
-        thread.join()
         tell()

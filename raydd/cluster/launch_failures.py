@@ -5,11 +5,12 @@ Ray counts failed launches in its status and leaves out their reasons (2.60); th
 
 import contextlib
 import re
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ray._private import worker
+
+from raydd.cluster.meanwhile import meanwhile
 
 LOOK_SECONDS = 10.0  # between two looks at the log
 _FAILURE = re.compile(r"Failed to launch \d+ nodes? of type \S+: (.+)|->RAY_INSTALL_FAILED \(.*?\): (.+)")
@@ -56,19 +57,12 @@ def telling(failures: LaunchFailures, say: Callable[[str], None], pause: float =
         say: is called from a thread of its own.
         pause: seconds between two looks.
     """
-    over = threading.Event()
+    told = set()
 
     def watch() -> None:
-        told = set()
-        while not over.wait(pause):
-            if (reason := failures.look()) and reason not in told:
-                told.add(reason)
-                say(f"No machine came; Ray keeps asking for one. The autoscaler's error: {reason}")
+        if (reason := failures.look()) and reason not in told:
+            told.add(reason)
+            say(f"No machine came; Ray keeps asking for one. The autoscaler's error: {reason}")
 
-    thread = threading.Thread(target=watch, name="launch failures", daemon=True)
-    thread.start()
-    try:
+    with meanwhile(watch, pause, "launch failures"):
         yield
-    finally:
-        over.set()
-        thread.join()

@@ -2,7 +2,8 @@
 
 It takes milliseconds where students take seconds, and ranks sets nearly as they do, so the rungs of a sweep use it.
 It knows neither heads nor learning rates: its recalls are no student's, only their order means something, and a set on
-which heads cannot be trained (start rates that are far too small made some) may have a high score.
+which heads cannot be trained (start rates that are far too small made some) may have a high score. The objective
+`ridge` learns sets for the same student, with a strength of its own for each side.
 
 Letters: N pairs, d and e encoder widths.
 """
@@ -13,22 +14,12 @@ from torch import Tensor
 
 from raydd.data.features import SplitFeatures
 from raydd.distill.heads import to_sphere
+from raydd.distill.objectives.real_pairs import standardised
+from raydd.distill.objectives.ridge import regressed
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.retrieval import retrieval_scores
 
 STRENGTH = 1.0  # of the penalty, in mean squared lengths of a row; 0.1 and 10 ranked the sets of the demo no better
-
-
-def ridge_map(
-    rows: Float[Tensor, "N d"], targets: Float[Tensor, "N k"], strength: float = STRENGTH
-) -> Float[Tensor, "d k"]:
-    """W that minimises ||rows W - targets||^2 + l ||W||^2, with l = strength x the mean squared length of a row.
-
-    Solved with N equations, not d: W = rows^T (rows rows^T + l I)^-1 targets.
-    """
-    kernel = rows @ rows.T
-    penalty = strength * kernel.diagonal().mean()
-    return rows.T @ torch.linalg.solve(kernel + penalty * torch.eye(len(rows), dtype=rows.dtype), targets)
 
 
 def ridge_scores(
@@ -53,18 +44,11 @@ def ridge_scores(
     """
     similarity = pairs.similarity.matrix().double().cpu()
     images = split.images.gather(torch.arange(split.images.shape[0]), 0)
-    onto = {
-        "image": (pairs.image_features, images, image_spread, similarity),
-        "text": (pairs.text_features, split.texts.whole(), text_spread, torch.eye(len(pairs), dtype=torch.float64)),
-    }
-    embedded = {
-        side: to_sphere(_standardised(real, spread) @ ridge_map(_standardised(learned, spread), targets))
-        for side, (learned, real, spread, targets) in onto.items()
-    }
-    return retrieval_scores(embedded["image"], embedded["text"], split.image_of_text)
 
+    def onto_pairs(real: Tensor, learned: Tensor, spread: Tensor) -> Float[Tensor, "n N"]:
+        rows, onto = (standardised(each.double().cpu(), spread) for each in (real, learned))
+        return regressed(rows, onto, STRENGTH)
 
-def _standardised(rows: Float[Tensor, "n d"], spread: Float[Tensor, "2 d"]) -> Float[Tensor, "n d"]:
-    """Rows with the mean taken away, divided by the deviation; dimensions that never vary become zero."""
-    mean, deviation = spread.double()
-    return torch.where(deviation > 0, (rows.double().cpu() - mean) / deviation, 0.0)
+    of_images = onto_pairs(images, pairs.image_features, image_spread) @ similarity
+    of_texts = onto_pairs(split.texts.whole(), pairs.text_features, text_spread)
+    return retrieval_scores(to_sphere(of_images), to_sphere(of_texts), split.image_of_text)

@@ -11,8 +11,8 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
-from raydd.errors import ConfigError
-from raydd.secrets_hidden import hidden, hide_password
+from raydd.place import unopened_study
+from raydd.secrets_hidden import hidden
 
 PATIENCE_SECONDS = 300.0  # how long a call is repeated before the database is given up; a failover takes one or two
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; each pause is random, up to twice the one before
@@ -104,11 +104,7 @@ def open_storage(address: str) -> RDBStorage:
             Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         return attempts(lambda: PatientStorage(address, engine_kwargs=options))
     except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
-        raise ConfigError(
-            f"The study's database {hide_password(address)} cannot be opened "
-            f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
-            "Check place.study or $RAYDD_STUDY."
-        ) from error
+        raise unopened_study(address, error) from error
 
 
 def _say(state: tenacity.RetryCallState) -> None:

@@ -1,20 +1,15 @@
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from scripts import loaded
 
 _FILE = Path(__file__).parents[2] / ".ci/audit.py"
 
 
 @pytest.fixture(scope="module")
 def audit():
-    spec = importlib.util.spec_from_file_location("audit", _FILE)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(_FILE)
 
 
 def known(name: str, *weak: str) -> dict:

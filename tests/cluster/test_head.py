@@ -1,7 +1,6 @@
 """The head's databases come back on a new head from their copies in the bucket."""
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 from machines import free_port, wait_for
 from s3_server import BUCKET, Server, s3  # noqa: F401
+from scripts import loaded
 
 from raydd.errors import PlaceError
 from raydd.store import Store
@@ -28,12 +28,7 @@ FILES = ["studies.db"]
 
 @pytest.fixture(scope="module")
 def head() -> Any:
-    spec = importlib.util.spec_from_file_location("head", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(SCRIPT)
 
 
 @pytest.fixture

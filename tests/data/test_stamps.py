@@ -1,10 +1,10 @@
-import importlib.util
 from collections import Counter, defaultdict
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image, ImageDraw
+from scripts import loaded
 
 from raydd.config import DataConfig
 from raydd.data import DataSet, load_data, open_image
@@ -20,12 +20,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 @pytest.fixture(scope="module")
 def bundling() -> ModuleType:
     """The script that makes the bundled file."""
-    spec = importlib.util.spec_from_file_location("bundle_stamps", Path(__file__).parents[2] / "tools/bundle_stamps.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(Path(__file__).parents[2] / "tools/bundle_stamps.py")
 
 
 @pytest.fixture

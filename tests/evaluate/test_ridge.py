@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from matrix_scores import matrix_scores
 from torch import Generator, Tensor
 
+from raydd.distill.objectives.ridge import regressed
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
-from raydd.evaluate.ridge import STRENGTH, ridge_map, ridge_scores
+from raydd.evaluate.ridge import STRENGTH, ridge_scores
 
 IMAGE, TEXT, HIDDEN = 9, 7, 5
 LOOKS = tuple(torch.randn(HIDDEN, width, generator=Generator().manual_seed(0)) for width in (IMAGE, TEXT))
@@ -48,7 +49,7 @@ def test_the_map_is_the_minimum(count: int, seed: int) -> None:
     def cost(weight: Tensor) -> Tensor:
         return (rows @ weight - targets).square().sum() + 0.5 * rows.square().sum(1).mean() * weight.square().sum()
 
-    found = ridge_map(rows, targets, 0.5)
+    found = regressed(torch.eye(6, dtype=torch.float64), rows, 0.5) @ targets
     (gradient,) = torch.autograd.grad(cost(weight := found.clone().requires_grad_()), weight)
     assert gradient.abs().max() < 1e-9 * cost(found)
 

@@ -57,7 +57,7 @@ class RidgeStudents(OfAllPairs):
 
 
 def regressed(
-    real: Float[Tensor, "B d"], learned: Float[Tensor, "N d"], strength: Float[Tensor, ""]
+    real: Float[Tensor, "B d"], learned: Float[Tensor, "N d"], strength: Float[Tensor, ""] | float
 ) -> Float[Tensor, "B N"]:
     """k(x, X) (K_X + l I)^-1 for a linear kernel, l being `strength` times the mean squared length of a learned row."""
     kernel = learned @ learned.T

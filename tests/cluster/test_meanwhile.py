@@ -1,0 +1,26 @@
+import contextlib
+import threading
+
+import pytest
+
+from raydd.cluster.meanwhile import meanwhile
+
+
+def test_it_is_done_again_and_again_and_ends_with_the_block():
+    done, thrice = [], threading.Event()
+
+    def do():
+        done.append(threading.current_thread().name)
+        if len(done) == 3:
+            thrice.set()
+
+    with contextlib.suppress(KeyError), meanwhile(do, 0.001, "looking"):
+        assert thrice.wait(60)
+        raise KeyError
+    assert set(done) == {"looking"}
+    assert "looking" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_block_that_is_shorter_than_the_pause_sees_none_of_it():
+    with meanwhile(lambda: pytest.fail("too early"), 60, "looking"):
+        pass
