@@ -23,6 +23,11 @@ class StepDraws:
     plan: StudentPlan
 
 
+def step_seed(config: DistillConfig, step: int) -> int:
+    """The seed of all that a step draws: it follows from the distillation's and the step's number alone."""
+    return config.seed * 1_000_003 + step
+
+
 def draw_step(
     config: DistillConfig,
     step: int,
@@ -38,7 +43,7 @@ def draw_step(
         spread: mean and standard deviation of real image and text features, for partners that are noise;
             None where there are none.
     """
-    generator = Generator().manual_seed(config.seed * 1_000_003 + step)
+    generator = Generator().manual_seed(step_seed(config, step))
     expert = draw_below(experts_at(config, step, num_experts), generator)
     start_epoch = draw_below(config.max_start_epoch, generator)
     steps, size = config.student_steps, config.minibatch_size

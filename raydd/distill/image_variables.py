@@ -96,13 +96,13 @@ class ImageVariable(ABC, Generic[State]):
             NonFiniteError: the expert did not move between start and target.
         """
 
-    @abstractmethod
     def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
         """The step's loss and its gradient at the pairs, `pairs.images` being the value of this variable.
 
         Raises:
             NonFiniteError: the expert did not move between start and target.
         """
+        return step.lower(pairs)
 
     @abstractmethod
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"] | None, Float[Tensor, "N d"]]:
@@ -138,10 +138,6 @@ class LearnedFeatures(ImageVariable[Heads]):
     def gradient(self, run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
         """Of students that train heads."""
         return heads_gradient(run, start, target, pairs)
-
-    def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
-        """The gradient at the features."""
-        return step.lower(pairs)
 
     def finished(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
         """No pixels, and the features."""
@@ -226,10 +222,6 @@ class TrainedPixels(ImageVariable[Networks]):
     def gradient(self, run: StudentRun, start: Networks, target: Networks, pairs: LearnedPairs) -> Matching:
         """Of students that train the image encoder and the text head."""
         return matching_gradient(self._encoder, run, start.to(pairs.device), target.to(pairs.device), pairs)
-
-    def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
-        """The gradient at the pixels."""
-        return step.lower(pairs)
 
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """The pixels, and the features of their 8-bit numbers under the pretrained encoder."""

@@ -6,8 +6,8 @@ Differences from the paper:
 - Dropout is off in the student of a distillation step, so both passes of TESLA see the same student.
 - Learned pixels are kept to 8 bits; the code's are unbounded floats. Starts are plainly resized photographs, each of
   another image; the code's are augmented crops, and an image may come twice.
-- A published row of `raydd compare` has raydd's own outer optimiser and step sizes, since the published ones are those
-  of pixels; the presets have the scripts'.
+- A published row of `raydd compare` has raydd's own outer optimiser and learning rates, since the published ones are
+  those of pixels; the presets have the scripts'.
 - Its eNCE, InfoNCE against the learned similarity, is `--distill.loss infonce`.
 """
 

@@ -25,7 +25,7 @@ class Method:
     settings: Mapping[str, Any]
     """Dotted settings that make the engine this method; a user's own settings win over them."""
     published: Mapping[str, Any] = field(default_factory=dict)
-    """Its published numbers, those that hold whatever is learned: outer step sizes in pixels are not among them."""
+    """Its published numbers, those that hold whatever is learned: outer learning rates in pixels are not among them."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     """How its code scores students, where that is not as RepBlend's does; read under `compare.choice` published."""
     space: str = ""

@@ -7,7 +7,7 @@ Differences from the paper:
 - The code scores students at the image side's learned learning rate on both sides, constant over all epochs; here each
   side has its own, a tenth of it in the second half.
 - The code may run 50,000 steps, as the preset does; a published row of `raydd compare` runs 3,000. It has raydd's own
-  outer optimiser and step sizes, since the published ones are those of pixels.
+  outer optimiser and learning rates, since the published ones are those of pixels.
 - Learned pixels are kept to 8 bits; the code's are unbounded floats. Starts are plainly resized photographs, each of
   another image; the code's are augmented crops, and an image may come twice.
 """

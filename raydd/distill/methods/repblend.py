@@ -10,8 +10,8 @@ Differences from the paper:
   BCE needs about a thousand: on Flickr8k val 13 after 120 steps, 46 after 960.
 - Learned pixels are kept to 8 bits; the code's are unbounded floats. Starts are plainly resized photographs, each of
   another image; the code's are augmented crops, and an image may come twice.
-- A published row of `raydd compare` has raydd's own outer optimiser and step sizes, since the published ones are those
-  of pixels; the presets have the scripts'.
+- A published row of `raydd compare` has raydd's own outer optimiser and learning rates, since the published ones are
+  those of pixels; the presets have the scripts'.
 - Scored students use the learned learning rate times 1 - momentum, since it was learned for plain SGD steps;
   `distill.fit_rates` then multiplies that by the power of two that is best on val.
 """

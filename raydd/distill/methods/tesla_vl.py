@@ -8,8 +8,8 @@ Differences from the paper:
 - LoRS's code has no script for this row; the numbers are those of its script for LoRS.
 - Learned pixels are kept to 8 bits; the code's are unbounded floats. Starts are plainly resized photographs, each of
   another image; the code's are augmented crops, and an image may come twice.
-- A published row of `raydd compare` has raydd's own outer optimiser and step sizes, since the published ones are those
-  of pixels; the preset has the script's.
+- A published row of `raydd compare` has raydd's own outer optimiser and learning rates, since the published ones are
+  those of pixels; the preset has the script's.
 """
 
 from raydd.distill.methods.method import FLICKR30K_100, STEPS, Method

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from raydd.distill.blending import draw_below
+from raydd.distill.draws import step_seed
 from raydd.distill.experts import Heads, contrastive_loss
 from raydd.distill.heads import Head, embed, on, to_sphere
 from raydd.distill.matching import LearnedPairs, Matching
@@ -42,7 +43,7 @@ class DistributionMatching(OfAllPairs):
         return draw_below(self._experts.count, self._generator(step))
 
     def _generator(self, step: int) -> Generator:
-        return Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        return Generator().manual_seed(step_seed(self.config, step))
 
     def lower(self, step: int) -> Lower:
         """The loss under the step's teacher, on its minibatch of real pairs."""

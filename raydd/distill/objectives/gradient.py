@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from raydd.distill.draws import step_seed
 from raydd.distill.experts import Heads, contrastive_loss
 from raydd.distill.heads import Head, embed, on
 from raydd.distill.matching import LearnedPairs, Matching
@@ -32,7 +33,7 @@ class GradientMatching(OfAllPairs):
 
     def lower(self, step: int) -> Lower:
         """The loss at the step's heads, on its minibatch of real pairs."""
-        seed = self.config.seed * 1_000_003 + step
+        seed = step_seed(self.config, step)
         drawn: Heads = self._experts.initial(_FRESH + seed - self._experts.first_seed)
         image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in drawn)
         rows, columns = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from raydd.distill.draws import step_seed
 from raydd.distill.experts import contrastive_loss
 from raydd.distill.heads import to_sphere
 from raydd.distill.matching import LearnedPairs, Matching
@@ -41,9 +42,8 @@ class RidgeStudents(OfAllPairs):
 
     def lower(self, step: int) -> Lower:
         """The loss on the step's minibatch of real pairs."""
-        image, text = self.real.minibatch(
-            self.config.real_minibatch, Generator().manual_seed(self.config.seed * 1_000_003 + step)
-        )
+        generator = Generator().manual_seed(step_seed(self.config, step))
+        image, text = self.real.minibatch(self.config.real_minibatch, generator)
         return partial(self._lower, image.to(self.device), text.to(self.device))
 
     def _lower(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> Matching:
