@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raydd.tuning import study as studies
+from raydd.tuning.cheap_starts import queue_cheap_starts
 from raydd.tuning.samplers import SAMPLERS, renew_sampler
 from search_spaces import DRAWS, Space, load_space
 
@@ -150,6 +151,8 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
     renew: Callable[[optuna.Study, int], None] = (
         before if sampler == "before" else lambda study, seed: renew_sampler(study, seed, sampler)
     )
+    if sampler == "per-second":
+        queue_cheap_starts(study, space, seed, lambda trials: sum(map(objective.seconds, trials)))
     running: list[tuple[float, int, optuna.Trial]] = []
     now, asked, values = 0.0, 0, {}
 

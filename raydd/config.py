@@ -431,8 +431,8 @@ class SweepConfig:
     `distill.images` as you set it."""
     sampler: str = "auto"
     """What draws the settings of the next trial: auto (a Gaussian process among neighbours of the best trial; tpe with
-    several objectives), per-second (the same, by gain per second), Optuna's tpe, gp, cmaes or random, or your own,
-    FILE.py:NAME or module:NAME."""
+    several objectives), per-second (the same, by gain per second, from cheap first trials), Optuna's tpe, gp, cmaes or
+    random, or your own, FILE.py:NAME or module:NAME."""
     seed: int = 0
     """Seed of the sampler."""
 

@@ -140,7 +140,7 @@ def make_plan(
     if not prepared:
         seconds = math.nan
     else:
-        trials = coming_trials(work, drawn, done.total(), left)
+        trials = on_workbenches(work, drawn[done.total() :][:left] or drawn)
         seconds = _expected(work, study, trials, left) / max(1, at_once // together(config, drawn))
     assumed = (
         ""
@@ -172,10 +172,10 @@ def _lowered(config: Config, drawn: Sequence[Config]) -> list[str]:
     return [trial.distill.objective for trial in drawn or [config]]
 
 
-def coming_trials(work: Workbench[Any], drawn: Sequence[Config], done: int, left: int) -> list[Workbench[Any]]:
-    """What the trials to come may be like, each on a workbench that shares what the given one opened."""
+def on_workbenches(work: Workbench[Any], trials: Sequence[Config]) -> list[Workbench[Any]]:
+    """Trials of these configs, each on a workbench that shares what the given one opened."""
     shared, settings = (work.store, work.progress, work.opened), trial_settings(work.config)
-    return [open_workbench(with_settings(trial, settings), *shared) for trial in drawn[done:][:left] or drawn]
+    return [open_workbench(with_settings(trial, settings), *shared) for trial in trials]
 
 
 def sharing_experts(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
@@ -183,11 +183,27 @@ def sharing_experts(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
 
     Each has the number of experts that it draws from before its first rung: it may not need the others.
     """
-    trials = [changed(trial, {"experts.count": _experts_to_first_rung(trial.config)}) for trial in trials]
+    trials = _to_first_rung(trials)
     readers = Counter(trial.experts_record.fingerprint for trial in trials)
     sharing = [trial for trial in trials if readers[trial.experts_record.fingerprint] > 1]
     worth = not sharing or sharing[0].feature_widths is None or _expert_seconds(sharing) > WORKERS_SECONDS
     return sharing if worth else []
+
+
+def seconds_to_begin(trials: Sequence[Workbench[Any]]) -> float:
+    """Seconds of one core for trials, and for the experts that they read before their first rung; NaN without features.
+
+    Experts that the store has cost nothing, and those that several of them read are trained once.
+    """
+    if any(trial.feature_widths is None for trial in trials):
+        return math.nan
+    steps = sum(trial_seconds(trial.config, *trial.feature_widths) for trial in trials if trial.feature_widths)
+    return steps + _expert_seconds(_to_first_rung(trials))
+
+
+def _to_first_rung(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
+    """The trials, each with the number of experts that it draws from before its first rung."""
+    return [changed(trial, {"experts.count": _experts_to_first_rung(trial.config)}) for trial in trials]
 
 
 def _experts_to_first_rung(config: Config) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,21 @@ from raydd.settings import with_settings
 from raydd.terminal.progress import progress_on
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
+from raydd.tuning.cheap_starts import queue_cheap_starts, queued_settings
 from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.metrics import Metrics
-from raydd.tuning.plan import Plan, coming_trials, make_plan, sharing_experts, together, with_gpu_share
+from raydd.tuning.plan import (
+    Plan,
+    make_plan,
+    on_workbenches,
+    seconds_to_begin,
+    sharing_experts,
+    together,
+    with_gpu_share,
+)
 from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.samplers import find_sampler
@@ -117,7 +127,9 @@ def run_sweep(
                 with progress_on(console) as progress:  # with all there is, before the trials share it out
                     prepare(work.with_progress(progress), address)
                 plan = make_plan(work, space, drawn, study, at_once)
-            _make_experts(work, plan, drawn, console)
+            if base.sweep.sampler == "per-second":
+                queue_cheap_starts(study, space, base.sweep.seed, partial(_seconds_of, work))
+            _make_experts(work, plan, study, console)
             logbook = Logbook(tracking, studies.study_id(study), work)
             logbook.catch_up(study)
             claims = open_claims(store.root)
@@ -174,15 +186,20 @@ def prepare(work: Workbench[Any], address: str) -> None:
     work.prepare()
 
 
-def _make_experts(work: Workbench[Any], plan: Plan, drawn: Sequence[Config], console: Console) -> None:
-    """The experts that several trials read, by Ray Train's workers side by side; others each trial makes for itself."""
+def _seconds_of(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> float:
+    """What trials of these settings cost, as `queue_cheap_starts` wants to know it."""
+    return seconds_to_begin(on_workbenches(work, [with_settings(work.config, settings) for settings in trials]))
+
+
+def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console: Console) -> None:
+    """The experts that several queued trials read, by Ray Train's workers; others each trial makes for itself."""
     sweep = plan.config.sweep
     workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpu_share)))
     if not plan.left or not work.is_prepared or workers < 2:  # a cluster that is still to grow has trials make them
         return
     with progress_on(console) as progress:
-        trials = coming_trials(work.with_progress(progress), drawn, plan.done.total(), plan.left)
-        if shared := sharing_experts(trials):
+        queued = [with_settings(work.config, one) for one in queued_settings(study, plan.space)[: plan.left]]
+        if shared := sharing_experts(on_workbenches(work.with_progress(progress), queued)):
             make_experts(shared, workers=workers, gpus=sweep.gpu_share)
 
 
