@@ -55,7 +55,7 @@ def test_an_error_of_a_database_names_it_without_its_password(
 @pytest.mark.parametrize(
     "address", [*ADDRESSES[:2], f"https://{SECRET}@host/", f"https://host/?token={SECRET}", f"http://u:{SECRET}@h:5000"]
 )
-@pytest.mark.parametrize("name", ["study", "mlflow", "store"])
+@pytest.mark.parametrize("name", ["study", "mlflow", "store", "ray"])
 def test_printed_settings_hold_no_password(address: str, name: str) -> None:
     said = attack("run", f"--place.{name}", address, "--print_config")
     assert said.is_in_order()
