@@ -52,6 +52,8 @@ def open_bucket(address: str) -> tuple[fs.FileSystem, str]:
     options, known = dict(parse_qsl(parts.query)), _OPTIONS[parts.scheme]
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"The store's address has the option {unknown[0]!r}. Known: {', '.join(known)}.")
+    if not parts.netloc:
+        raise ConfigError(f"The store's address {address} names no bucket. Write {parts.scheme}://BUCKET/FOLDER.")
     base = f"{parts.netloc}{parts.path}".rstrip("/")
     return (_s3(parts.netloc, options) if parts.scheme == "s3" else _gs(options)), base
 
