@@ -145,13 +145,16 @@ def _dispatch(given: list[str]) -> int:
         return 0
     options = parse(command.Options, rest, prog=f"raydd {name}", description=command.__doc__ or "")
     place = options.settings.place
-    addresses = {"place.store": place.store, "place.mlflow": place.mlflow, "place.study": place.study}
+    addresses = {f"place.{name}": getattr(place, name) for name in ("store", "mlflow", "study", "ray")}
     for address in addresses.values():  # a file's may hold passwords too
         remember(address)
     if options.print_config:
-        from raydd.settings import to_yaml, with_settings
+        from raydd.settings import flatten, to_yaml, with_settings
 
-        shown = with_settings(options.settings, {name: hide_password(value) for name, value in addresses.items()})
+        every = flatten(options.settings).items()
+        others = {name: value for name, value in every if isinstance(value, str) and "://" in value}
+        hidden = {name: hide_password(value) for name, value in {**others, **addresses}.items()}
+        shown = with_settings(options.settings, hidden)
         print(to_yaml(shown), end="")
         return 0
     return command.main(options)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ _IN_HOME = {  # what raydd writes into a home
     *("store", "cache", "studies", "mlflow", "mlartifacts", "sweeps", "comparisons", "reports", "demo"),
     *("ray", "ray-runs", "board"),
 }
+_IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?($|\?|:memory:|file::memory:|file:.*mode=memory)")
 _DRIVER = Path("/sys/module/nvidia/version")
 _DEVICES = Path("/dev")  # where NVIDIA's driver has a file for each GPU that this machine or container may use
 _CPU_IMAGES = 8  # through an encoder at once: more leave the cache, fewer take torch's slow convolutions
@@ -82,8 +84,18 @@ def mlflow_address(place: PlaceConfig) -> str:
 
 
 def study_address(place: PlaceConfig) -> str:
-    """The database of Optuna studies: `place.study`, else $RAYDD_STUDY, else SQLite in the home."""
-    return remember(place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}")
+    """The database of Optuna studies: `place.study`, else $RAYDD_STUDY, else SQLite in the home.
+
+    Raises:
+        ConfigError: it is a database in memory, where each process would have its own and lose it.
+    """
+    address = remember(place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}")
+    if _IN_MEMORY.match(address):
+        raise ConfigError(
+            f"The study's database {hide_password(address)} lies in memory, and ends with its process. "
+            "Set place.study or $RAYDD_STUDY to a file: sqlite:////FOLDER/studies.db."
+        )
+    return address
 
 
 def unopened_study(address: str, error: Exception) -> ConfigError:

@@ -73,20 +73,23 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "place.encode_batch": (1, 65_536),
 }
 _LENGTH = 120  # characters of a name
+_BYTES, _MADE_BYTES = 200, 150  # of a name, and of one that raydd makes and adds to; file systems take 255
 _NAME = re.compile(r"\w[\w .,:;+=@()-]*")
 NAME_RULE = f"1 to {_LENGTH} letters, digits, spaces and _ . , : ; + = @ ( ) -, a letter or digit first"
-_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:\d{1,3})?")
+_DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?")
 DEVICE_RULE = "auto, cpu, cuda or cuda:1; mps and xpu where torch was built for them"
 
 
 def check_numbers(section: str, settings: object) -> None:
-    """Refuse numbers of a section of the settings that are not finite or out of their range, and text with a NUL.
+    """Refuse numbers of a section that are not finite or out of range, text with a NUL, lists that repeat a value.
 
     Raises:
         ConfigError: naming the setting, its value and the range.
     """
     for item in dataclasses.fields(settings):  # pyright: ignore[reportArgumentType]
         name, value = f"{section}.{item.name}", getattr(settings, item.name)
+        if isinstance(value, tuple):
+            require(len(set(value)) == len(value), name, value, "a list without repetitions")
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, str):
                 require("\0" not in each, name, each, "text without a NUL character")
@@ -114,11 +117,12 @@ def check_name(name: str, value: str) -> None:
         ConfigError: naming the setting and the rule.
     """
     require(len(value) <= _LENGTH and bool(_NAME.fullmatch(value)), name, value, NAME_RULE)
+    require(len(value.encode()) <= _BYTES, name, value, f"at most {_BYTES} bytes long in UTF-8")
 
 
 def as_name(text: str) -> str:
     """Any text as a name that `check_name` takes."""
-    kept = re.sub(r"[^\w .,:;+=@()-]", "_", text)[:_LENGTH]
+    kept = re.sub(r"[^\w .,:;+=@()-]", "_", text)[:_LENGTH].encode()[:_MADE_BYTES].decode(errors="ignore")
     return kept if _NAME.fullmatch(kept) else f"x{kept}"[:_LENGTH]
 
 

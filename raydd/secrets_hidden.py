@@ -11,15 +11,22 @@ from typing import Any, TextIO
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 MARK = "***"
-_SECRET = re.compile(r"pass|pwd|token|secret|credential|signature|^sig$|(^|[-_])(key|auth)$|apikey", re.IGNORECASE)
+_SECRET = re.compile(
+    r"pass|pwd|token|secret|credential|signature|bearer|jwt|^(sig|sas|code)$|(^|[-_])(key|auth)$|apikey", re.IGNORECASE
+)
 _OPTION = re.compile(r"(?<=[?&;#])([^=&;#?\s]+)=([^&;#\s]*)")
 _ADDRESS = re.compile(r"""[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>|]+""")
-_ASSIGNED = re.compile(r"""\b(password|passwd|pwd|token|secret|api_?key)(\s*[=:]\s*)(?!\*\*\*)([^\s,;&"')]+)""", re.I)
-# Where drivers look for a secret that no address holds.
-_VARIABLES = (
-    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD", "RAY_AUTH_TOKEN"),
-    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN"),
+_ASSIGNED = re.compile(
+    r"""\b(\w*(?:password|passwd|pwd|token|secret|access_?key|api_?key)|authorization)(["']?\s*[=:]\s*["']?)"""
+    r"""((?:basic|bearer)\s+)?(?!\*\*\*)([^\s,;&"')]+)""",
+    re.IGNORECASE,
 )
+# An address whose :// is missing or cut, as a slip of the hand leaves it: u:password@host, //u:password@host.
+_BARE_LOGIN = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?/{0,2})([^/:@\s]*):([^@\s]+)@(.*)", re.DOTALL)
+# Where drivers look for a secret that no address holds: $PGPASSWORD, $AWS_SECRET_ACCESS_KEY, $HF_TOKEN.
+_VARIABLE = re.compile(r"PASSWORD$|_(TOKEN|SECRET|ACCESS_KEY|API_KEY|PWD)$")
+# Addresses in which a login without a password is the name of a user; in others it is a token.
+_USERS = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "cockroachdb", "sqlite", "s3", "gs", "ssh")
 _LEAST = 4  # characters of a secret that is looked for in free text; a shorter one would blank half of all words
 
 _known: set[str] = set()
@@ -29,15 +36,16 @@ def hide_password(address: str) -> str:
     """An address fit to be shown: passwords, tokens and secret options replaced by ***."""
     scheme, mark, rest = address.partition("://")
     if not mark:
-        return address
+        bare = _BARE_LOGIN.fullmatch(address)
+        return f"{bare[1]}{bare[2]}:{MARK}@{bare[4]}" if bare else address
     login, at, place = _parts(address, rest)
     if at:
-        user, colon, _ = login.partition(":")
-        if colon:
+        user, colon, password = login.partition(":")
+        if password:
             login = f"{user}:{MARK}"
-        elif scheme.lower() in ("http", "https"):  # a token in the user's place
-            login = MARK
-    place = _OPTION.sub(lambda found: f"{found[1]}={MARK}" if _SECRET.search(found[1]) else found[0], place)
+        elif user and not _names_a_user(scheme):
+            login = f"{MARK}{colon}"
+    place = _OPTION.sub(lambda found: f"{found[1]}={MARK}" if _is_secret(*found.groups()) else found[0], place)
     return f"{scheme}{mark}{login}{at}{place}"
 
 
@@ -45,13 +53,30 @@ def secrets_of(address: str) -> set[str]:
     """The secrets that an address holds, as they stand there and as they are meant."""
     scheme, mark, rest = address.partition("://")
     if not mark:
-        return set()
+        bare = _BARE_LOGIN.fullmatch(address)
+        return _forms(bare[3]) if bare else set()
     login, at, place = _parts(address, rest)
-    found = {value for name, value in _OPTION.findall(place) if _SECRET.search(name)}
+    found = {value for name, value in _OPTION.findall(place) if _is_secret(name, value)}
+    found |= {inner for value in found for inner in _secrets_within(unquote_plus(value))}
     if at:
-        user, colon, password = login.partition(":")
-        found |= {password} if colon else {user} if scheme.lower() in ("http", "https") else set()
+        user, _, password = login.partition(":")
+        found |= {password} if password else set() if _names_a_user(scheme) else {user}
     return {form for secret in found for form in _forms(secret)}
+
+
+def _names_a_user(scheme: str) -> bool:
+    return scheme.strip().lower().partition("+")[0] in _USERS
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether an option's name says so, or its value is a login or an assignment itself: odbc_connect=...;PWD=..."""
+    return bool(_SECRET.search(unquote(name)) or _secrets_within(unquote_plus(value)))
+
+
+def _secrets_within(text: str) -> set[str]:
+    """Secrets of the addresses in a text, and of what it assigns to names of secrets."""
+    found = {found[4] for found in _ASSIGNED.finditer(text)}
+    return found.union(*(secrets_of(found[0]) for found in _ADDRESS.finditer(text)))
 
 
 def remember(address: str) -> str:
@@ -62,12 +87,13 @@ def remember(address: str) -> str:
 
 def remember_given(arguments: Iterable[str], environment: Mapping[str, str]) -> None:
     """Remember the secrets of a command before it runs: those in its flags, and those in its environment."""
-    for argument in arguments:
-        remember(argument.partition("=")[2] if argument.startswith("--") else argument)
-    for value in environment.values():
-        remember(value)
-    secrets = {form for name in _VARIABLES for form in _forms(environment.get(name, ""))}
-    _known.update(secret for secret in secrets if len(secret) >= _LEAST)
+    values = [each.partition("=")[2] if each.startswith("--") else each for each in arguments]
+    for value in (*values, *environment.values()):
+        if "://" in value:  # without it, much that is no address looks like a login
+            remember(value)
+    for name, value in environment.items():
+        if _VARIABLE.search(name.upper()):
+            _known.update(secret for secret in _forms(value) if len(secret) >= _LEAST)
 
 
 def hidden(text: str) -> str:
@@ -75,7 +101,7 @@ def hidden(text: str) -> str:
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MARK)
     text = _ADDRESS.sub(lambda found: hide_password(found[0]), text)
-    return _ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{MARK}", text)
+    return _ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{found[3] or ''}{MARK}", text)
 
 
 class CleanStream:

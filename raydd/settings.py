@@ -217,7 +217,18 @@ def _mapping(loader: _OnceEach, node: yaml.MappingNode) -> dict[Any, Any]:
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
+def _whole(loader: _OnceEach, node: yaml.ScalarNode) -> int:
+    if _UNMEANT.match(node.value):
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{node.value} would be read in base 8 or 60: write it plainly, or in quotes", node.start_mark
+        )
+    return yaml.SafeLoader.construct_yaml_int(loader, node)
+
+
+_UNMEANT = re.compile(r"[-+]?(0[0-9_]|.*:)")  # YAML 1.1 takes 010 for 8, and 1:30 for 90
+
 _OnceEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_OnceEach.add_constructor("tag:yaml.org,2002:int", _whole)
 
 
 @functools.cache

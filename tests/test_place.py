@@ -4,11 +4,20 @@ from pathlib import Path
 import pytest
 
 from raydd.config import PlaceConfig
-from raydd.place import make_home, open_store
+from raydd.errors import ConfigError
+from raydd.place import make_home, open_store, study_address
 
 
 def mode(folder: Path) -> int:
     return stat.S_IMODE(folder.stat().st_mode)
+
+
+@pytest.mark.parametrize("rest", ["//", "///", "///?timeout=9", "///:memory:", "///file:x?mode=memory&uri=true"])
+def test_a_study_in_memory_is_refused(rest: str):
+    with pytest.raises(ConfigError, match=rf"sqlite:{rest}".replace("?", r"\?") + " lies in memory"):
+        study_address(PlaceConfig(study=f"sqlite:{rest}"))
+    assert study_address(PlaceConfig(study="sqlite:///x.db")) == "sqlite:///x.db"
+    assert study_address(PlaceConfig(study="sqlite:////a/x.db?timeout=9")) == "sqlite:////a/x.db?timeout=9"
 
 
 def test_a_new_home_is_readable_by_its_owner_alone(tmp_path: Path):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydd import secrets_hidden
-from raydd.secrets_hidden import hidden, hide_password, remember, secrets_of
+from raydd.secrets_hidden import hidden, hide_password, remember, remember_given, secrets_of
 
 SECRET = "s3cr3t-P4ss"
 
@@ -29,6 +29,18 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"mysql://u:{SECRET}/with?odd#marks@h/x", "mysql://u:***@h/x"),
         (f"postgresql://u:{SECRET}[@h/x", "postgresql://u:***@h/x"),
         (f"postgresql://u:a@{SECRET}@h/x", "postgresql://u:***@h/x"),
+        (f"https://{SECRET}:@host/", "https://***:@host/"),
+        (f"databricks://{SECRET}@host", "databricks://***@host"),
+        (f"https://host/?jwt={SECRET}&sas={SECRET}#bearer={SECRET}", "https://host/?jwt=***&sas=***#bearer=***"),
+        (f"postgresql://h/x?pass%77ord={SECRET}", "postgresql://h/x?pass%77ord=***"),
+        (f"postgresql://h/x?options=-c%20password={SECRET}", "postgresql://h/x?options=***"),
+        (f"mssql+pyodbc:///?odbc_connect=UID%3Du%3BPWD%3D{SECRET}", "mssql+pyodbc:///?odbc_connect=***"),
+        (f"s3://b/x?endpoint_override=http://u:{SECRET}@h", "s3://b/x?endpoint_override=***"),
+        (f"s3://b/x?endpoint=https%3A%2F%2Fu%3A{SECRET}%40h", "s3://b/x?endpoint=***"),
+        ("s3://b/x?endpoint_override=http://h:9000", "s3://b/x?endpoint_override=http://h:9000"),
+        (f"u:{SECRET}@host/x", "u:***@host/x"),
+        (f"//u:{SECRET}@host/x", "//u:***@host/x"),
+        (f"postgresql:/u:{SECRET}@host/x", "postgresql:/u:***@host/x"),
         ("sqlite:////home/me/studies.db", "sqlite:////home/me/studies.db"),
         ("s3://bucket/a?region=eu-west-1", "s3://bucket/a?region=eu-west-1"),
         ("postgresql://u@h/x", "postgresql://u@h/x"),
@@ -46,8 +58,21 @@ def test_what_a_driver_says_is_cleaned_too() -> None:
     remember(f"postgresql://u:{SECRET}%2F@host/x")
     assert SECRET not in hidden(f"FATAL: could not log in as u with {SECRET}/ on host")
     assert hidden("no trouble at host") == "no trouble at host"
-    for said in (f"dsn host=h password={SECRET} x", f"at https://h/x?token={SECRET}, gone", f"'password': '{SECRET}'"):
-        assert SECRET[:5] not in hidden(said) or "'password'" in said
+    for said in (
+        f"dsn host=h password={SECRET} x",
+        f"at https://h/x?token={SECRET}, gone",
+        f"'password': '{SECRET}'",
+        f"PGPASSWORD={SECRET}",
+        f'{{"aws_secret_access_key": "{SECRET}"}}',
+        f"Authorization: Bearer {SECRET}",
+    ):
+        assert SECRET[:5] not in hidden(said)
+
+
+@pytest.mark.parametrize("name", ["PGPASSWORD", "HF_TOKEN", "MYSQL_PWD", "DATABRICKS_CLIENT_SECRET", "X_API_KEY"])
+def test_a_variable_s_name_says_that_it_holds_a_secret(name: str) -> None:
+    remember_given([], {name: SECRET, "TOKENIZERS_PARALLELISM": "false", "OLDPWD": "/home"})
+    assert hidden(f"signed by {SECRET} in /home: false") == "signed by *** in /home: false"
 
 
 @given(st.text("abc@/:?#[]%&= ", min_size=4, max_size=12))

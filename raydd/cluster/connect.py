@@ -16,7 +16,7 @@ import ray
 from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
 
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, PlaceError
 
 Item = TypeVar("Item")
 
@@ -44,15 +44,21 @@ def cluster(address: str, home: Path) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the live table tells why a trial failed
     if address == "local":
         folder = _session_folder(home)
-        with _without_chatter():
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(folder),
-            )
+        try:
+            with _without_chatter():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(folder),
+                )
+        except Exception as error:  # Ray raises a bare one where its processes take more than 30 seconds
+            raise PlaceError(
+                f"Ray does not start on this machine ({' '.join(str(error).split())[:200]}). "
+                f"Give the same command again when less runs here; Ray's logs are in {folder}."
+            ) from error
     else:
         try:
             with _without_chatter():

@@ -21,6 +21,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, RecordError
 from raydd.evaluate.retrieval import METRICS, Scores
 from raydd.place import open_store
+from raydd.plain_files import expanded
 from raydd.sets.provenance import Name, Provenance, checked
 from raydd.sets.write import PAIRS, SET, image_file
 from raydd.store import Record, Store
@@ -115,7 +116,7 @@ def open_set(folder: Path) -> OpenedSet:
     Raises:
         RecordError: the folder is not a complete set, or a file of it is damaged or says what cannot be.
     """
-    folder = folder.expanduser().resolve()
+    folder = expanded(folder, "The folder of a set").resolve()
     if not (folder / MANIFEST).is_file():
         raise RecordError(
             f"{folder} is not a synthetic set: it has no {MANIFEST}. Give the folder that `raydd run` prints last."

@@ -14,6 +14,7 @@ import tenacity
 from pyarrow import fs
 
 from raydd.errors import ConfigError
+from raydd.secrets_hidden import hide_password
 
 PATIENCE_SECONDS = 180.0  # how long a request is repeated before the store is given up
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds; each pause is random, up to twice the one before
@@ -44,14 +45,16 @@ def open_bucket(address: str) -> tuple[fs.FileSystem, str]:
     parts = urlsplit(address)
     if parts.scheme not in _OPTIONS:
         raise ConfigError(f"The store {parts.scheme}://… is of no kind known here. Use a folder, s3:// or gs://.")
-    if "@" in parts.netloc:
+    options, known = dict(parse_qsl(parts.query)), _OPTIONS[parts.scheme]
+    if "@" in parts.netloc or any(hide_password(value) != value for value in options.values()):  # of an endpoint
         raise ConfigError(
             f"The store's address {parts.scheme}://…@… holds credentials, which would be shown and logged. Leave them "
             "out: they are taken from the environment, the usual files, or the machine's role."
         )
-    options, known = dict(parse_qsl(parts.query)), _OPTIONS[parts.scheme]
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"The store's address has the option {unknown[0]!r}. Known: {', '.join(known)}.")
+    if not parts.netloc:
+        raise ConfigError(f"The store's address {address} names no bucket. Write {parts.scheme}://BUCKET/FOLDER.")
     base = f"{parts.netloc}{parts.path}".rstrip("/")
     return (_s3(parts.netloc, options) if parts.scheme == "s3" else _gs(options)), base
 

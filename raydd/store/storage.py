@@ -13,6 +13,7 @@ from typing import TypeVar
 from pyarrow import fs
 
 from raydd.errors import PlaceError, RecordError
+from raydd.plain_files import expanded
 from raydd.store.cache import Cache, is_settled, version_of
 from raydd.store.files import write_whole
 from raydd.store.remote import PATIENCE_SECONDS, open_bucket, passes, patient
@@ -67,7 +68,7 @@ class Store:
             self._files, self._base = open_bucket(self.root)
             self.folder: Path | None = None
         else:
-            self.folder = Path(self.root.removeprefix("file://")).expanduser().absolute()
+            self.folder = expanded(self.root.removeprefix("file://"), "The store").absolute()
             self._files, self._base = fs.LocalFileSystem(), str(self.folder)
         kept = Path(cache) if cache else Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
         self._kept = kept / self._base.strip("/").replace("/", "_")

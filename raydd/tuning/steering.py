@@ -80,15 +80,9 @@ def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> li
     Raises:
         ConfigError: there is no such sweep, or it has no complete trial.
     """
-    if not warm or study.user_attrs.get(_WARMED) == warm:
-        return []
-    name, colon, count = warm.rpartition(":")
-    name, best = (name, int(count)) if colon and count.isdigit() else (warm, WARM)
-    other = studies.load_study(name, address)
-    objectives = studies.shared_settings(other).get("sweep.objectives", ["r_mean"])
-    trials = studies.ranked(other, objectives)[:best]
+    name, trials = warm_trials(study, warm, address)
     if not trials:
-        raise ConfigError(f"sweep.warm_start: the sweep {name!r} has no complete trial. Leave it out, or run it first.")
+        return []
     left: dict[str, None] = {}
     for trial in trials:
         fitted = fit(space, studies.settings(trial))
@@ -99,6 +93,27 @@ def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> li
     if left:
         said.append(f"left out of them, as the space {space.name} does not search it so: {', '.join(left)}")
     return said
+
+
+def warm_trials(study: optuna.Study | None, warm: str, address: str) -> tuple[str, list[optuna.trial.FrozenTrial]]:
+    """The sweep that `sweep.warm_start` names, and its best trials; none if none is named or they are queued already.
+
+    Raises:
+        ConfigError: as `warm_start`.
+    """
+    if not warm or (study and study.user_attrs.get(_WARMED) == warm):
+        return "", []
+    name, colon, count = warm.rpartition(":")
+    name, best = (name, int(count)) if colon and count.isdigit() else (warm, WARM)
+    try:
+        other = studies.load_study(name, address)
+    except ConfigError as error:
+        raise ConfigError(f"sweep.warm_start is {warm!r}: {error}") from error
+    objectives = studies.shared_settings(other).get("sweep.objectives", ["r_mean"])
+    trials = studies.ranked(other, objectives)[:best]
+    if not trials:
+        raise ConfigError(f"sweep.warm_start: the sweep {name!r} has no complete trial. Leave it out, or run it first.")
+    return name, trials
 
 
 def enqueue(study: optuna.Study, space: Space, config: Config, file: Path) -> int:

@@ -47,7 +47,7 @@ from raydd.tuning.plan import (
 from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.samplers import find_sampler
-from raydd.tuning.steering import enqueue, forget_orders, warm_start, why_enough
+from raydd.tuning.steering import enqueue, forget_orders, warm_start, warm_trials, why_enough
 from raydd.tuning.trials import run_trials
 from search_spaces import draw_configs, load_space
 from trainables.distill import distill_trial
@@ -97,6 +97,7 @@ def run_sweep(
         work = open_workbench(base, store, silent, opened)
         with progress_on(console) as progress:
             known = studies.find_study(base, base.place.study)
+            warm_trials(known, base.sweep.warm_start, base.place.study)  # what is wrong is said before any work
             sources = studies.sources_of(base, work.with_progress(progress).data.fingerprint)
             work.require_enough_pairs(max(each.distill.pairs for each in (base, *drawn)))
             if known:

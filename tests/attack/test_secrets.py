@@ -26,6 +26,7 @@ from s3_server import BUCKET, Server, s3  # noqa: F401
 from raydd import secrets_hidden
 
 SECRET = "pl4nted-S3cret"
+ENDPOINT = f"s3://b/x?region=r&endpoint_override=http%3A%2F%2Fu%3A{SECRET}%40127.0.0.1%3A1"
 ADDRESSES = [
     f"postgresql://u:{SECRET}@127.0.0.1:9/x",
     f"postgresql+psycopg://127.0.0.1:9/x?user=u&password={SECRET}",
@@ -55,7 +56,7 @@ def test_an_error_of_a_database_names_it_without_its_password(
 @pytest.mark.parametrize(
     "address", [*ADDRESSES[:2], f"https://{SECRET}@host/", f"https://host/?token={SECRET}", f"http://u:{SECRET}@h:5000"]
 )
-@pytest.mark.parametrize("name", ["study", "mlflow", "store"])
+@pytest.mark.parametrize("name", ["study", "mlflow", "store", "ray"])
 def test_printed_settings_hold_no_password(address: str, name: str) -> None:
     said = attack("run", f"--place.{name}", address, "--print_config")
     assert said.is_in_order()
@@ -71,7 +72,9 @@ def test_the_board_shows_a_server_without_its_token(tmp_path: Path, address: str
     assert SECRET not in said.out + said.error
 
 
-@pytest.mark.parametrize("address", [f"s3://{SECRET}@bucket/x", f"s3://u:{SECRET}@bucket/x", f"s3://b/x?key={SECRET}"])
+@pytest.mark.parametrize(
+    "address", [f"s3://{SECRET}@bucket/x", f"s3://u:{SECRET}@bucket/x", f"s3://b/x?key={SECRET}", ENDPOINT]
+)
 def test_a_store_s_address_with_a_key_is_refused_without_it(tmp_path: Path, address: str) -> None:
     said = attack("verify", "--place.home", tmp_path, "--place.store", address)
     assert said.is_refusal_of("store's address")

@@ -72,6 +72,13 @@ def test_what_is_pushed_is_what_was_written() -> None:
 
 
 @pytest.mark.parametrize("command", ["report", "evaluate", "export", "search"])
+def test_a_set_in_the_home_of_nobody_is_refused(tmp_path: Path, command: str) -> None:
+    given = ["a dog"] if command == "search" else []
+    said = attack(command, *given, "--set", "~nobody-here/set", "--place.home", tmp_path / "home")
+    assert said.is_refusal_of("~nobody-here/set")
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate", "export", "search"])
 @pytest.mark.parametrize("what", ["nothing", "file", "pipe", "empty", "nested", "[/b]"])
 def test_a_folder_that_is_no_set_is_refused_by_name(tmp_path: Path, command: str, what: str) -> None:
     folder = tmp_path / ("[b]" if what == "[/b]" else "set")

@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis
 import pytest
 import yaml
-from attacking import attack
+from attacking import attack, flags
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +79,13 @@ def test_a_file_of_any_bytes_is_settings_or_refused_by_its_path(
         ('sweep: {name: "a\\nb"}', "sweep.name"),
         (f"sweep: {{name: {'x' * 300}}}", "sweep.name"),
         ("sweep: {seed: 12345678901234567890}", "sweep.seed"),
+        ("distill: {pairs: 017}", "017 would be read in base 8 or 60"),
+        ("distill: {pairs: 1:30}", "1:30 would be read in base 8 or 60"),
+        ("place: {device: 'cuda:\u0661'}", "place.device"),
+        (f"sweep: {{name: {'字' * 100}}}", "at most 200 bytes"),
+        ("compare: {pairs: [99, 99]}", "compare.pairs"),
+        ("sweep: {objectives: [r_mean, r_mean]}", "sweep.objectives"),
+        ("evaluate: {baselines: [random, random]}", "evaluate.baselines"),
         ("[" * 1000, "nested too deeply"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]", "no section 'a'"),
         ("!!python/object/apply:os.system [id]", "not YAML"),
@@ -135,3 +142,13 @@ def test_an_error_names_no_file_of_raydd_s_own() -> None:
     with pytest.raises(RayddError) as error:
         load("nowhere.yaml")
     assert "raydd/" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_warm_start_from_no_sweep_is_refused_before_any_work(tmp_path: Path, tiny_data: Path) -> None:
+    (tmp_path / "space.py").write_text(
+        "FIRST = ()\ndef small(trial):\n    trial.suggest_float('distill.image_lr', 0.01, 0.1)\n    return {}\n"
+    )
+    given = flags(tiny_data, tmp_path / "home", sweep_space=f"{tmp_path}/space.py:small", sweep_warm_start="[/b]")
+    assert attack("sweep", *given).is_refusal_of("sweep.warm_start is '[/b]'")
+    assert not list((tmp_path / "home" / "store").rglob("manifest.json"))

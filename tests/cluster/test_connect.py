@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from raydd.cluster import connect
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, PlaceError
 
 
 @pytest.fixture
@@ -40,6 +40,17 @@ def test_a_folder_that_another_user_put_there_is_refused(short: Path, name: str)
     (short / name).symlink_to(short / "elsewhere")
     with pytest.raises(ConfigError, match=r"belongs to somebody else\. Set place\.home"):
         connect._session_folder(short)
+
+
+def test_a_ray_that_does_not_start_is_said_with_the_place_of_its_logs(tmp_path: Path, monkeypatch):
+    def fail(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(connect.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(connect.ray, "init", fail)
+    with pytest.raises(PlaceError, match="timed out during startup") as error, connect.cluster("local", tmp_path):
+        pass
+    assert str(connect._session_folder(tmp_path)) in str(error.value)
 
 
 def test_an_interrupt_that_python_dropped_is_raised_later():

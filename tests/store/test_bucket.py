@@ -154,7 +154,14 @@ def test_neither_address_nor_messages_hold_credentials(bucket: Store, s3: Server
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("ftp://host/x", "no kind known"), ("s3://bucket/x?secret_key=1", "option 'secret_key'")],
+    [
+        ("ftp://host/x", "no kind known"),
+        ("s3://bucket/x?secret_key=1", "option 'secret_key'"),
+        ("s3://", "names no bucket"),
+        ("s3:///x", "names no bucket"),
+        ("gs://", "names no bucket"),
+        ("~nobody-here/x", "home folder cannot be found"),
+    ],
 )
 def test_addresses_that_are_none(address: str, message: str):
     with pytest.raises(ConfigError, match=message):

@@ -82,8 +82,10 @@ def test_a_warm_start_tries_the_best_of_another_sweep(config, space, address, wi
     assert steering.warm_start(study, wide, "other:2", address) == []  # once
     drawn = [ask(study, wide).params["distill.image_lr"] for _ in range(2)]
     assert drawn == [1.0, 0.2]
-    with pytest.raises(ConfigError, match="There is no sweep 'nobody'"):
-        steering.warm_start(study, wide, "nobody", address)
+    with pytest.raises(ConfigError, match=r"sweep\.warm_start is 'nobody:2': There is no sweep 'nobody'"):
+        steering.warm_start(study, wide, "nobody:2", address)
+    with pytest.raises(ConfigError, match="no complete trial"):
+        steering.warm_trials(None, "small", address)
 
 
 def test_a_driver_hears_what_another_terminal_says(study, space, config, address):

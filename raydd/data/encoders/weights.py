@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from raydd.errors import ConfigError, DataError, RayddError
+from raydd.plain_files import expanded
 
 _PATIENCE = 5.0  # seconds for the hub's first answer
 
@@ -87,13 +88,15 @@ def path_of(weights: str, setting: str) -> Path | None:
     """The local file or folder that a setting names, None where it names none.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or it is a pipe or a device.
     """
     if not weights or weights.startswith(RANDOM):
         return None
-    path = Path(weights).expanduser()
+    path = expanded(weights, setting)
     if not path.exists():
         raise DataError(f"{setting}: there is no {path}. Name a weights file, random:SEED, or leave it empty.")
+    if not (path.is_file() or path.is_dir()):  # reading it might never end
+        raise DataError(f"{setting}: {path} is a pipe, a socket or a device. Name a weights file.")
     return path
 
 

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from raydd.data.encoders.weights import content_identity, copy_state, load_state, path_of, seed_of, seeded
-from raydd.errors import ConfigError, DataError
+from raydd.errors import ConfigError, DataError, RayddError
 
 
 def network() -> nn.Module:
@@ -24,6 +25,15 @@ def test_seed_and_path_are_told_apart(tmp_path: Path) -> None:
         seed_of("random:x", "encoders.image_weights")
     with pytest.raises(DataError, match="there is no"):
         path_of(str(tmp_path / "none.pth"), "encoders.image_weights")
+
+
+@pytest.mark.parametrize("name", ["pipe", "zero", "~nobody-here/x"])
+def test_weights_that_would_never_end_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    path = name if name.startswith("~") else str(tmp_path / name)
+    with pytest.raises(RayddError, match=rf"encoders\.image_weights.*{name}"):
+        path_of(path, "encoders.image_weights")
 
 
 def test_a_seed_gives_the_same_weights_and_leaves_the_random_state() -> None:
