@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,22 @@ def test_the_set_does_not_depend_on_how_it_is_watched(config: Config, tmp_path: 
         *_, last = stages.distill(raydd.open(config, Store(tmp_path / str(every))), every=every)
         sets.append(last.synthetic)
     assert torch.equal(sets[0].text_features, sets[1].text_features)
+
+
+def test_a_point_tells_the_means_since_the_last_one_and_a_record_what_all_steps_took(
+    config: Config, tmp_path: Path
+) -> None:
+    config = with_settings(config, {"distill.images": "features"})
+    works = [raydd.open(config, Store(tmp_path / name)) for name in ("each", "fourth")]
+    began = time.process_time()
+    each = list(stages.distill(works[0], every=1))
+    used = time.process_time() - began
+    fourth = list(stages.distill(works[1], every=4))
+    losses = [point.metrics["loss"] for point in each[:8]]
+    assert fourth[1].metrics["loss"] == pytest.approx(sum(losses[4:]) / 4)
+    assert sum(losses[4:]) / 4 != pytest.approx(sum(losses) / 8)
+    took = sum(point.metrics["cpu_seconds"] for point in each[:8])
+    assert took < stages.synthetic_record(works[0]).facts()["cpu_seconds"] <= used
 
 
 def test_experts_are_shared_by_distillations_and_extended(config: Config, store: Store) -> None:
