@@ -47,7 +47,7 @@ def sweep(
 
         told = console
         require_ready(config, "sweep", lambda text: told.print(text, markup=False, soft_wrap=True))
-    from raydd.terminal.progress import busy_on
+    from raydd.tuning.busy import busy_on
 
     with busy_on(console, "loading Ray, Optuna and MLflow"):
         from raydd.tuning.sweeping import run_sweep

@@ -55,17 +55,6 @@ def progress_on(console: Console | None = None) -> Iterator[Listener]:
         yield listen
 
 
-@contextmanager
-def busy_on(console: Console, work: str) -> Iterator[None]:
-    """Name work that nothing can count, for as long as the block lasts: with a spinner, or by one line in a log."""
-    if console.is_terminal:
-        with console.status(work):
-            yield
-        return
-    console.print(work, markup=False, highlight=False)
-    yield
-
-
 class NowAndThen:
     """Says what is being done, for logs: at once, then every 5 seconds, more rarely the longer it takes."""
 
@@ -133,7 +122,7 @@ class _Lines:
 
 def _due(age: float, since: float, *, changed: bool) -> bool:
     """Whether a line is due, from the seconds that work, or its standstill, has lasted and since the last line."""
-    return since >= (min(_LONGEST_PAUSE, max(_PAUSE, age / 10)) if changed else max(_PAUSE, age / 2))
+    return since >= (min(_LONGEST_PAUSE, max(_PAUSE, age / 10)) if changed else max(_PAUSE, age / 4))
 
 
 def _rate(each_second: float) -> str:

@@ -25,9 +25,10 @@ from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, open_workbench
 from raydd.settings import with_settings
 from raydd.terminal.console import visible
-from raydd.terminal.progress import NowAndThen, busy_on, progress_on
+from raydd.terminal.progress import NowAndThen, progress_on
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
+from raydd.tuning.busy import busy_on
 from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable, what_runs
@@ -308,7 +309,7 @@ def _status(console: Console, text: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         say = NowAndThen(lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True))
         say(text)
-        yield say
+        yield lambda words: say(words or text)
         return
     with console.status(text) as status:
         yield lambda words: status.update(visible(words) or text)

@@ -61,7 +61,7 @@ def test_a_log_is_told_what_trials_are_doing_while_none_ends(live, clock):
         live.say_what_runs()
     assert shown(live).splitlines() == [
         "trial 4: epochs of experts 12/40",
-        *(f"trial 4: epochs of experts 12/40, for {second} s" for second in (5, 10, 20)),
+        *(f"trial 4: epochs of experts 12/40, for {second} s" for second in (5, 10, 15, 20)),
     ]
 
 
