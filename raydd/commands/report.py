@@ -9,7 +9,6 @@ from raydd import cli
 from raydd.plain_files import require_writable
 from raydd.terminal.console import open_console
 
-
 LOOK_SECONDS = 1.0  # between two looks at whether it is to be told that the page takes its time
 
 
