@@ -37,8 +37,8 @@ SHOWN = (
     *("A yellow pepper.", "A flower covered in dew drops.", "A sports car."),
     *("A Silver Gull.", "A mountaingoat.", "A big eared rabbit."),
 )
-# r_mean on Flickr8k's test split from 99 or 100 pairs as features, percent: the table of docs/results/index.md, with the
-# tuning and the distillation steps behind each set, which differ.
+# r_mean on Flickr8k's test split from 99 or 100 pairs as features, percent: the table of docs/results/index.md, with
+# the tuning and the distillation steps behind each set, which differ.
 BARS = (
     ("99 random pairs", 9.8, "#b8bec7"),
     ("100 selected pairs\nbest of 4 selections", 10.9, "#b8bec7"),
