@@ -104,7 +104,7 @@ def _bars(axes: Axes) -> None:
     drawn = axes.barh(names, values, color=colours, height=0.68)
     axes.bar_label(drawn, [f"{value:.1f}  ({100 * value / full:.0f} %)" for value in values], padding=4, fontsize=9)
     axes.set_xlim(0, 1.45 * full)
-    axes.set_title("Retrieval on Flickr8k (tuning differs)", fontsize=11)
+    axes.set_title("Flickr8k (tuning differs)", fontsize=11)
     axes.set_xlabel("test r_mean, percent (share of full data)", fontsize=9)
     axes.tick_params(axis="y", length=0, labelsize=9)
     for side in ("top", "right", "left"):
