@@ -74,7 +74,7 @@ def run_sweep(
     here = address == "local" or dry_run
     opened = Opened(check=check_on_threads if here else check_on_workers)
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
-    with _tracking(config, console) as tracking, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as closing, _tracking(config, console) as tracking, contextlib.ExitStack() as stack:
         with busy_on(console, "starting Ray"):
             stack.enter_context(cluster(address, home(config.place)))
         refusals = stack.enter_context(_refusals(console))
@@ -124,6 +124,7 @@ def run_sweep(
             _run_trials(plan, study, work.opened.listings, claims, logbook, console)
             _draw_again(base, study, work.opened.listings, claims, console)
             finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
+            closing.enter_context(busy_on(console, "ending Ray, sending to MLflow what is left"))
             result = conclude(study, config, finalists)
             logbook.concluded(result, importances(study, base.sweep.objectives))
     folder = home(config.place) / "sweeps" / result.name
