@@ -146,7 +146,7 @@ class ExpertsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """The distillation: learns pairs that take students in a few steps to weights of an expert."""
+    """The distillation: learns pairs on which a student reaches an expert's later weights in a few steps."""
 
     method: str = "repblend"
     """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, ridge, mdm, lgm, or your own, FILE.py:NAME or module:NAME. It

@@ -47,7 +47,10 @@ def sweep(
 
         told = console
         require_ready(config, "sweep", lambda text: told.print(text, markup=False, soft_wrap=True))
-    from raydd.tuning.sweeping import run_sweep
+    from raydd.tuning.busy import busy_on
+
+    with busy_on(console, "loading Ray, Optuna and MLflow"):
+        from raydd.tuning.sweeping import run_sweep
 
     return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console)
 

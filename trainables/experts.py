@@ -59,6 +59,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
         work.prepare()
     if not (missing := len(_missing(works, 0))):
         return
+    first.progress("experts", 0, missing)  # Ray and the workers take some seconds to start
     with contextlib.ExitStack() as stack:
         stack.enter_context(cluster(address, home(first.config.place)))
         workers = min(workers, missing)

@@ -14,6 +14,7 @@ from raydd.distill.synthetic import SyntheticSet
 
 COLUMNS = 8  # pairs in the picture of a set
 _COLUMN = 1.6  # inches of one picture
+_LOW, _IN_A_ROW = 0.75, 10  # inches of a picture in a row of them, and how many there are
 _CAPTION_WIDTH, _CAPTION_LINES = 24, 4
 
 
@@ -51,6 +52,17 @@ def synthetic_pairs(
             if row == 1:
                 lines = textwrap.wrap(captions[column], _CAPTION_WIDTH)[:_CAPTION_LINES]
                 axes.set_xlabel("\n".join(lines), fontsize=6)
+    return figure
+
+
+def row_of_images(images: UInt8[NDArray, "N 3 H W"]) -> Figure:
+    """The first images in a low row, for a place that shows some lines only."""
+    shown = images[:_IN_A_ROW]
+    figure = Figure(figsize=(_LOW * len(shown), _LOW), layout="constrained")
+    for column, image in enumerate(shown):
+        axes = figure.add_subplot(1, len(shown), column + 1)
+        axes.imshow(image.transpose(1, 2, 0))
+        _bare(axes)
     return figure
 
 

@@ -115,7 +115,9 @@ def history(trials: Sequence[Trial]) -> Chart | None:
     )
     figure.update_layout(xaxis_title="trial", yaxis_title=SCORE, legend=LEGEND_ABOVE)
     first = best_first(trials)[:1]
-    words = f"Val r_mean of each trial: {len(complete)} complete, {len(stopped)} stopped as weak at their last score."
+    words = f"Val r_mean of each trial: {len(complete)} complete" + (
+        f", {len(stopped)} stopped as weak, shown with their last score." if stopped else "."
+    )
     if first:
         words += f" Best: trial {first[0].number} with {first[0].r_mean:.2f} percent on val."
     return chart("history", "History", words, figure)

@@ -42,6 +42,7 @@ def main(options: Options) -> int:
     """Serve the pages and say where they are."""
     from raydd.place import home, make_home, mlflow_address
     from raydd.tracking.connection import keep_view
+    from raydd.tuning.busy import busy_on
 
     place, console = options.settings.place, open_console()
     address, folder = mlflow_address(place), home(place)
@@ -59,7 +60,11 @@ def main(options: Options) -> int:
             )
             database.parent.mkdir(parents=True, exist_ok=True)
     make_home(place)
-    with _server(address, options.port, artifacts=folder / "mlartifacts", log=folder / "board.log") as server:
+    with contextlib.ExitStack() as stack:
+        with busy_on(console, "starting MLflow's server"):
+            server = stack.enter_context(
+                _server(address, options.port, artifacts=folder / "mlartifacts", log=folder / "board.log")
+            )
         page = keep_view(f"http://{HOST}:{options.port}", _sweep(options))
         console.print(f"MLflow's pages: http://{HOST}:{options.port}{page} (Ctrl-C closes them)", soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -9,6 +9,8 @@ from raydd import cli
 from raydd.plain_files import require_writable
 from raydd.terminal.console import open_console
 
+LOOK_SECONDS = 1.0  # between two looks at whether it is to be told that the page takes its time
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
@@ -30,6 +32,7 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Write the page and say where it is."""
+    from raydd.cluster.meanwhile import meanwhile
     from raydd.compare.page import comparison_page
     from raydd.place import study_address, use_threads
     from raydd.report.making import report_of_set, report_of_sweep
@@ -43,7 +46,8 @@ def main(options: Options) -> int:
         require_writable(options.out, "--out")
     use_threads(options.settings.place)
     looks = Looks(options.map, options.film)
-    with progress_on() as progress:
+    with progress_on() as progress, meanwhile(lambda: progress("pages written", 0, 1), LOOK_SECONDS, "report"):
+        progress("pages written", 0, 1)
         if options.set:
             page, name = report_of_set(options.set, options.settings, looks, progress), options.set.name
         elif options.comparison:

@@ -109,14 +109,13 @@ def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
 
 def _pairs_note(opened: OpenedSet) -> str:
     made = opened.provenance.encoders
-    encoders = f"{made.image.name} and {made.text.name}"
     if opened.synthetic.pixels is None:
         return (
-            f"Image features of {encoders} were learned, not pixels: a pair shows the real image that it started from "
+            f"Features of {made.image.name} were learned, not pixels: a pair shows the real image that it started from "
             "and the real captions nearest to its learned text feature."
         )
     return (
         f"Left: the synthetic image, and behind the slider the real one that it started from. Right: what was added, "
-        f"six times as strong, around grey. Students see the images through {encoders} and train on the learned text "
-        "features; the captions are the real ones nearest to them."
+        f"six times as strong, around grey. {made.image.name} encodes the images for students; their texts are "
+        f"learned features of {made.text.name}, and the captions shown are the real ones nearest to these."
     )

@@ -43,8 +43,11 @@ def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) ->
 
 
 def _synthetic(work: Workbench[Any]) -> Row:
-    evaluate = work.config.evaluate
-    return student_hits(work, final_synthetic(work), split=evaluate.split, seeds=range(evaluate.seeds)), {}
+    evaluate, pairs = work.config.evaluate, final_synthetic(work)
+    work.progress("students of the synthetic pairs", 0, evaluate.seeds)
+    hits = student_hits(work, pairs, split=evaluate.split, seeds=range(evaluate.seeds))
+    work.progress("students of the synthetic pairs", evaluate.seeds, evaluate.seeds)
+    return hits, {}
 
 
 def selected_scores(work: Workbench[Any], selection: str) -> Scores:

@@ -294,7 +294,11 @@ def _collapse_period(steps: int) -> int:
 def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> SyntheticSet:
     """Fit the learning rates, write the set and complete the record; `preparing` is what the start took."""
     record, work = phase.record, phase.work
-    synthetic, times = fit_rates(work, last) if phase.settings.fit_rates else (last, 1.0)
+    synthetic, times = last, 1.0
+    if phase.settings.fit_rates:
+        work.progress("fits of the students' learning rates", 0, 1)
+        synthetic, times = fit_rates(work, last)
+        work.progress("fits of the students' learning rates", 1, 1)
     record.write_tensors(CURVE, log.tensors())
     config, encoders = work.config, work.config.encoders
     experts = work.experts_record.fingerprint if config.distill.reads_experts else None

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from raydd.progress import Progress as Listener
 from raydd.terminal.console import open_console
 from raydd.terminal.text import duration
 
-_LINE_EVERY = 15.0  # seconds between two lines where there is no terminal
+_PAUSE, _LONGEST_PAUSE = 5.0, 60.0  # seconds between two lines where there is no terminal
 _KNOWN_AFTER = 3.0  # seconds of work before its rate is told: the first items say nothing of the others
 
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or (task.speed if (task.elapsed or 0.0) >= _KNOWN_AFTER else None)
-        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+        return Text(_rate(speed) if speed else "", style="progress.data.speed")
 
 
 class _LeftColumn(TimeRemainingColumn):
@@ -55,29 +55,76 @@ def progress_on(console: Console | None = None) -> Iterator[Listener]:
         yield listen
 
 
+class NowAndThen:
+    """Says what is being done, for logs: at once, then every 5 seconds, more rarely the longer it takes."""
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """Say nothing yet.
+
+        Args:
+            say: takes a line.
+            clock: seconds.
+        """
+        self._say, self._clock = say, clock
+        self._began = self._changed = self._last = clock()
+        self._words = ""
+
+    def __call__(self, words: str) -> None:
+        """Note what is being done now; nothing where there are no words."""
+        now, new = self._clock(), words != self._words
+        if not words:
+            return
+        age = now - (self._began if new else self._changed)
+        if self._words and not _due(age, now - self._last, changed=new):
+            return
+        if new:
+            self._words, self._changed = words, now
+        self._last = now
+        self._say(words if new else f"{words}, for {duration(now - self._changed)}")
+
+
 @dataclass
 class _Work:
     began: float
     first: int  # items that were done when it began
     done: int
+    moved: float
+    """When `done` was first told."""
+    told: float
+    """When its last line was written."""
 
 
 class _Lines:
-    """A line of progress now and then, for logs: at the start, every 15 seconds, and at the end of each work."""
+    """Lines of progress for logs: at the start and the end of each work, and now and then between."""
 
     def __init__(self) -> None:
         self._works: dict[str, _Work] = {}
-        self._last = 0.0
 
     def __call__(self, work: str, done: int, total: int) -> None:
         now, known = time.monotonic(), self._works.get(work)
         if known is None or done < known.done:  # the next one of the same name
-            known = self._works[work] = _Work(now, done, done)
-        elif known.done == total or (done < total and now - self._last < _LINE_EVERY):
-            return
-        known.done, self._last = done, now
+            known = self._works[work] = _Work(now, done, done, now, now)
+        else:
+            moved = done > known.done
+            age = now - (known.began if moved else known.moved)
+            if known.done == total or not ((moved and done == total) or _due(age, now - known.told, changed=moved)):
+                return
+            known.moved = now if moved else known.moved
+        known.done, known.told = done, now
         seconds, more = now - known.began, ""
-        if done > known.first and seconds >= _KNOWN_AFTER:
+        if known.moved < now:
+            more = f", {duration(seconds)} so far"
+        elif done > known.first and seconds >= _KNOWN_AFTER:
             rate = (done - known.first) / seconds
-            more = f", {rate:.1f}/s" + (f", {duration((total - done) / rate)} left" if done < total else "")
+            more = f", {_rate(rate)}" + (f", {duration((total - done) / rate)} left" if done < total else "")
         print(f"{work}: {done}/{total}{more}", file=sys.stderr, flush=True)
+
+
+def _due(age: float, since: float, *, changed: bool) -> bool:
+    """Whether a line is due, from the seconds that work, or its standstill, has lasted and since the last line."""
+    return since >= (min(_LONGEST_PAUSE, max(_PAUSE, age / 10)) if changed else max(_PAUSE, age / 4))
+
+
+def _rate(each_second: float) -> str:
+    """`12.8/s`; slow work in minutes, where a second would show little but zeros."""
+    return f"{each_second:.1f}/s" if each_second >= 1 else f"{60 * each_second:.2g}/min"

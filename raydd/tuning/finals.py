@@ -40,7 +40,7 @@ class Candidate:
     def in_words(self) -> str:
         """The score with what is known of its error."""
         if not self.draws:
-            return f"{self.cheap:.2f} (one draw, the best of many)"
+            return f"{self.cheap:.2f} (one distillation, the best of many)"
         error = "" if math.isnan(self.error) else f" ± {self.error:.2f}"
         return f"{self.r_mean:.2f}{error} (mean of {len(self.draws)} new draws; {self.cheap:.2f} as a trial)"
 

@@ -1,5 +1,6 @@
 """A sweep on the terminal: one live table of it, or a line a finished trial where there is no terminal."""
 
+import contextlib
 import math
 import time
 from collections import Counter
@@ -13,14 +14,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from raydd.cluster.meanwhile import meanwhile
 from raydd.cluster.trial_report import TrialReport
 from raydd.terminal.console import open_console, visible
+from raydd.terminal.progress import NowAndThen
 from raydd.terminal.text import brief, duration, sparkline
 from raydd.tuning import study as studies
 
 LOSS = "distill/loss"  # the curve that is drawn small
 _WORDS = {"complete": "complete", "pruned": "stopped as weak", "diverged": "diverged", "fail": "failed"}
 _REFRESH = 2.0  # times a second
+_LOOK_SECONDS = 1.0  # between two looks at what the trials are doing, where there is no terminal
+_NAMED = 4  # processes that a line of a log says the work of
 
 
 @dataclass
@@ -66,16 +71,23 @@ class LiveTable:
         self._console = console or open_console()
         self._running: dict[int, _Running] = {}
         self._durations: list[float] = []
-        self._live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=_REFRESH)
+        self._shown = contextlib.ExitStack()
+        self._now_and_then = NowAndThen(self.say, clock)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live.start()
+            live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=_REFRESH)
+            self._shown.enter_context(live)
+        else:
+            self._shown.enter_context(meanwhile(self.say_what_runs, _LOOK_SECONDS, "what trials do"))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+        self._shown.close()
+
+    def say_what_runs(self) -> None:
+        """Say now and then what the trials are doing; to be called again and again where there is no terminal."""
+        self._now_and_then(what_runs(self._doing()))
 
     def say(self, message: str) -> None:
         """Show one line that stays."""
@@ -156,3 +168,10 @@ class LiveTable:
             return []
         number, r_mean, settings = self._best
         return [Text(visible(f"best: trial {number}, r_mean {r_mean:.2f}; {brief(settings)}"), style="green")]
+
+
+def what_runs(doing: Mapping[str, str]) -> str:
+    """What processes are making, as `raydd.cluster.claims` knows it, in a line: a few by name, the others counted."""
+    working = sorted((who for who in doing if doing[who]), key=lambda who: (len(who), who))
+    named = "; ".join(f"{who}: {doing[who]}" for who in working[:_NAMED])
+    return f"{named}; {len(working) - _NAMED} more" if len(working) > _NAMED else named

@@ -32,6 +32,7 @@ _ORDERED = {TrialState.COMPLETE: "trial", TrialState.PRUNED: "weak"}  # in the o
 NAMED = 4  # searched settings in a run's name
 _NAME_LENGTH = 120
 _TRIAL = "raydd.trial"  # the tag that a trial's run is found by
+_ROW, _PAIRS, _SIMILARITY = (f"figures/{name}.png" for name in ("synthetic_row", "synthetic_pairs", "similarity"))
 _SET_FILES = ("synthetic.safetensors", "pairs.parquet", "manifest.json")
 
 
@@ -95,10 +96,8 @@ class Logbook:
         run.tags(
             {**_filters(params, "final"), "sweep": self._config.sweep.name, ORDER: _order("final", finalist.r_mean)}
         )
-        picture = (
-            "figures/synthetic_pairs.png" if params.get("distill.images") != "features" else "figures/similarity.png"
-        )
-        run.describe(lambda id: _description(params, finalist.settings, id, picture))
+        pictures = (_ROW, _PAIRS) if params.get("distill.images") != "features" else (_SIMILARITY,)
+        run.describe(lambda id: _description(params, finalist.settings, id, *pictures))
         scores = {
             f"{split}/{metric}{suffix}": values[key]
             for split, rows in (("val", finalist.val), ("test", finalist.test))
@@ -111,7 +110,8 @@ class Logbook:
         if "images" in self._work.cached:  # its encoder is frozen; a trained one has no name to be opened by
             run.model("student", lambda folder: self._write_student(folder, finalist.settings, record))
         if record.has("images/000.png"):
-            run.figure("figures/synthetic_pairs.png", lambda: self._picture(load_synthetic(record)))
+            run.figure(_PAIRS, lambda: self._picture(load_synthetic(record)))
+            run.figure(_ROW, lambda: _row(load_synthetic(record)))
         run.end()
 
     def concluded(self, result: SweepResult, shares: Mapping[str, float]) -> None:
@@ -137,7 +137,7 @@ class Logbook:
         run = self._tracking.run(run_name(number, settings), (_TRIAL, f"{self._study}/{number}"), self._sweep)
         run.params(params)
         run.tags({**_filters(params, "trial"), "sweep": self._config.sweep.name})
-        run.describe(lambda id: _description(params, settings, id, "figures/similarity.png"))
+        run.describe(lambda id: _description(params, settings, id, _SIMILARITY))
         return run
 
     def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
@@ -188,7 +188,7 @@ class Logbook:
         for context, (split, rows) in sets.items():
             count = len(rows.captions)
             run.dataset(f"{data.name} {split}", data.fingerprint, config.root, context, lambda count=count: count)
-        run.figure("figures/similarity.png", similarity)
+        run.figure(_SIMILARITY, similarity)
 
     def _record(self, folder: str) -> Record:
         stage, name = folder.split("/")
@@ -228,10 +228,20 @@ def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:
     }
 
 
-def _description(params: Mapping[str, Any], settings: Mapping[str, Any], run: str, picture: str) -> str:
-    """What MLflow shows above a run: its settings in words, and a picture of its set."""
-    address = f"get-artifact?path={quote(picture, safe='')}&run_uuid={run}"
-    return f"![its synthetic set]({address})\n\n{in_words(params, settings)}\n\n{brief(settings)}"
+def _row(synthetic: SyntheticSet) -> Figure:
+    assert synthetic.pixels is not None
+    return figures.row_of_images(synthetic.pixels.numpy())
+
+
+def _description(params: Mapping[str, Any], settings: Mapping[str, Any], run: str, top: str, *more: str) -> str:
+    """What MLflow shows above a run: a picture of its set, its settings in words, and more pictures.
+
+    MLflow shows the first 100 pixels until it is asked for more.
+    """
+    above, *below = (
+        f"![its synthetic set](get-artifact?path={quote(picture, safe='')}&run_uuid={run})" for picture in (top, *more)
+    )
+    return "\n\n".join([above, in_words(params, settings), brief(settings), *below])
 
 
 def _params(config: Config) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from ray import tune
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
-from rich.status import Status
 
 from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, share_of_node, slots, slots_now, slots_to_come
@@ -26,13 +25,15 @@ from raydd.place import home, mlflow_address, open_store
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, open_workbench
 from raydd.settings import with_settings
-from raydd.terminal.progress import progress_on
+from raydd.terminal.console import visible
+from raydd.terminal.progress import NowAndThen, progress_on
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
+from raydd.tuning.busy import busy_on
 from raydd.tuning.cheap_starts import queue_cheap_starts, queued_settings
 from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
-from raydd.tuning.live import LiveTable
+from raydd.tuning.live import LiveTable, what_runs
 from raydd.tuning.logbook import Logbook
 from raydd.tuning.metrics import Metrics
 from raydd.tuning.plan import (
@@ -83,11 +84,10 @@ def run_sweep(
     here = address == "local" or dry_run
     opened = Opened(check=check_on_threads if here else check_on_workers)
     # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
-    with (
-        _tracking(config, console) as tracking,
-        cluster(address, home(config.place)),
-        _refusals(console) as refusals,
-    ):
+    with contextlib.ExitStack() as closing, _tracking(config, console) as tracking, contextlib.ExitStack() as stack:
+        with busy_on(console, "starting Ray"):
+            stack.enter_context(cluster(address, home(config.place)))
+        refusals = stack.enter_context(_refusals(console))
         base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
         base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
         drawn = draw_configs(space, base)
@@ -137,6 +137,7 @@ def run_sweep(
             _run_trials(plan, study, work.opened.listings, claims, logbook, console)
             _draw_again(base, study, work.opened.listings, claims, console)
             finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
+            closing.enter_context(busy_on(console, "ending Ray, sending to MLflow what is left"))
             result = conclude(study, config, finalists)
             logbook.concluded(result, importances(study, base.sweep.objectives))
     folder = home(config.place) / "sweeps" / result.name
@@ -267,7 +268,7 @@ def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: A
     )[: base.sweep.drawn_again]
     if not best:
         return
-    with _status(console, "new draws of the best trials") as status:
+    with _status(console, "new draws of the best trials") as show:
         draw_again(
             study,
             for_workers(base, base.sweep.gpu_share),
@@ -276,14 +277,13 @@ def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: A
             claims,
             cpus=base.sweep.cpus,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),
-            on_wait=lambda: status.update(_doing(claims) or "new draws of the best trials"),
+            on_wait=lambda: show(_doing(claims)),
         )
 
 
 def _doing(claims: Any) -> str:
     """What each process is making, in words."""
-    doing: Any = ray.get(claims.doing.remote())
-    return "; ".join(f"{who}: {what}" for who, what in sorted(doing.items()))
+    return what_runs(ray.get(claims.doing.remote()))
 
 
 def _run_finals(
@@ -317,23 +317,21 @@ def _run_finals(
             highlight=False,
         )
 
-    with _status(console, "finals") as status:
-
-        def wait() -> None:
-            status.update(_doing(claims) or "finals")
-
+    with _status(console, "finals") as show:
         given = for_workers(base, base.sweep.gpu_share)
-        return run_finals(given, best, listings, claims, cpus=cpus, on_end=ended, on_wait=wait)
+        return run_finals(given, best, listings, claims, cpus=cpus, on_end=ended, on_wait=lambda: show(_doing(claims)))
 
 
 @contextlib.contextmanager
-def _status(console: Console, text: str) -> Iterator[Status]:
-    status = console.status(text)
+def _status(console: Console, text: str) -> Iterator[Callable[[str], None]]:
+    """Show what is being done; yields what takes new words for it, of which logs get a line now and then."""
     if not console.is_terminal:
-        yield status
+        say = NowAndThen(lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True))
+        say(text)
+        yield lambda words: say(words or text)
         return
-    with status:
-        yield status
+    with console.status(text) as status:
+        yield lambda words: status.update(visible(words) or text)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,13 @@ def test_pairs_show_start_synthetic_and_caption():
     assert drawn(figure)
 
 
+def test_a_row_of_images_is_low_and_shows_the_first_ten():
+    figure = figures.row_of_images(np.zeros((12, 3, 8, 8), np.uint8))
+    assert len(figure.axes) == 10
+    assert figure.get_size_inches()[1] * figure.dpi < 90  # of the 100 pixels that MLflow shows of a description
+    assert drawn(figure)
+
+
 def test_the_off_diagonal_is_shown_on_its_own_scale():
     figure = figures.similarity_matrix(np.eye(4) + 0.01)
     assert figure.axes[2].get_images()[0].get_clim() == pytest.approx((-0.01, 0.01))

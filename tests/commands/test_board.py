@@ -65,7 +65,9 @@ def test_the_pages_are_served_on_loopback_until_the_end_and_nothing_stays(end: s
         left.callback(board.terminate)  # if an assertion fails: else the block would wait for ever
         assert board.stdout
         assert "Nothing was tracked yet" in board.stdout.readline()
-        assert f"http://127.0.0.1:{port}" in board.stdout.readline()
+        assert board.stdout.readline() == "starting MLflow's server\n"
+        said = next(line for line in board.stdout if not line.startswith("starting"))
+        assert f"http://127.0.0.1:{port}" in said
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as page:
             assert page.status == 200
         servers = psutil.Process(board.pid).children(recursive=True)

@@ -57,6 +57,21 @@ def test_the_generated_pages_are_as_the_code_is(monkeypatch: pytest.MonkeyPatch)
         assert (DOCS / name).read_text(encoding="utf-8") == content, f"run python tools/write_docs.py for docs/{name}"
 
 
+def test_every_formula_becomes_mathml_without_rests_of_tex(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("latex2mathml", reason="builds the site")
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import mathml
+
+    shown = 0
+    for page in DOCS.rglob("*.md"):
+        for formula in re.findall(r"\$\$\n(.*?)\n\$\$", page.read_text(encoding="utf-8"), re.DOTALL):
+            made = mathml.on_page_content(f'<div class="arithmatex">\\[{formula}\\]</div>')
+            assert made.startswith('<div class="formula"'), page
+            assert "\\" not in made, f"{page}: {made}"
+            shown += 1
+    assert shown > 10
+
+
 def test_every_method_and_command_has_its_place():
     assert all((DOCS / "methods" / f"{name}.md").is_file() for name in METHODS)
     assert all(f"`raydd {name}`" in (DOCS / "reference/commands.md").read_text() for name in COMMANDS)
@@ -155,6 +170,10 @@ def test_the_bars_of_the_picture_are_numbers_of_the_results_page(monkeypatch: py
 
     results = (DOCS / "results/index.md").read_text(encoding="utf-8")
     assert [value for _, value, _ in draw_pictures.BARS if f"{value} ± " not in results] == []
+    steps = {label.split(",")[0].split("\n")[0]: label.rpartition(", ")[2] for label, _, _ in draw_pictures.BARS[2:5]}
+    assert steps == {"LoRS": "120 steps", "RepBlend": "300 steps", "plain matching": "300 steps"}
+    captions = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/index.md")]
+    assert all("so the bars do not rank the methods" in page for page in captions)
 
 
 def test_every_example_is_shown_on_a_page():

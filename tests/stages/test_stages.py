@@ -47,6 +47,17 @@ def test_the_whole_way_gives_every_row_and_a_second_time_computes_nothing(config
     assert work.done == {}
 
 
+def test_what_follows_the_last_step_is_told_too(config: Config, store: Store) -> None:
+    told: list[tuple[str, int, int]] = []
+    work = raydd.open(config, store, lambda *progress: told.append(progress))
+    stages.synthetic_scores(work)
+    fits, students = "fits of the students' learning rates", "students of the synthetic pairs"
+    assert [one for one in told if one[0] in (fits, students)][-4:] == [
+        *((fits, done, 1) for done in (0, 1)),
+        *((students, done, 2) for done in (0, 2)),
+    ]
+
+
 def test_the_seed_of_a_distillation_draws_its_start_its_similarity_and_its_record(config: Config, store: Store) -> None:
     config = with_settings(config, {"distill.similarity": "low-rank"})
     works = [raydd.open(with_settings(config, {"distill.seed": seed}), store) for seed in (0, 0, 1)]

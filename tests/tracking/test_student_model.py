@@ -1,7 +1,9 @@
 """A final's run in a real MLflow, and its student as whoever loads it from there has it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 import pandas as pd
@@ -55,10 +57,12 @@ def model(address: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     mlflow.set_tracking_uri("")
 
 
-def test_a_run_is_named_by_what_differs_and_says_what_it_read(run: Run):
+def test_a_run_is_named_by_what_differs_and_says_what_it_read(run: Run, address: str):
     assert run.info.run_name == "final 7 · blend none · image_lr 0.1"
     assert run.data.tags["raydd.order"] == "final 051.50"
     assert run.data.tags["mlflow.note.content"].startswith("![its synthetic set](")
+    shown = [unquote(path) for path in re.findall(r"path=([^&]+)&", run.data.tags["mlflow.note.content"])]
+    assert set(shown) <= {file.path for file in MlflowClient(address).list_artifacts(run.info.run_id, "figures")}
     read = {(one.dataset.name, tag.value): one.dataset.profile for one in run.inputs.dataset_inputs for tag in one.tags}
     assert set(read) == {("synthetic", "train"), ("tiny train", "source"), ("tiny val", "val"), ("tiny test", "test")}
     assert read["synthetic", "train"] == '{"num_rows": 6}'

@@ -1,11 +1,13 @@
 import io
+import threading
 
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
+import raydd.tuning.live
 from raydd.cluster.trial_report import TrialReport
-from raydd.tuning.live import LiveTable
+from raydd.tuning.live import LiveTable, what_runs
 
 
 @pytest.fixture
@@ -51,6 +53,36 @@ def test_a_line_a_finished_trial_where_there_is_no_terminal(live, clock):
         "trial 4: r_mean 10.00 on val, stopped as weak at step 5, 0 s (3/6, best 30.00)",
         "trial 5 failed: NonFiniteError: the loss is nan",
     ]
+
+
+def test_a_log_is_told_what_trials_are_doing_while_none_ends(live, clock):
+    for second in range(21):
+        clock[0] = second
+        live.say_what_runs()
+    assert shown(live).splitlines() == [
+        "trial 4: epochs of experts 12/40",
+        *(f"trial 4: epochs of experts 12/40, for {second} s" for second in (5, 10, 15, 20)),
+    ]
+
+
+def test_a_log_is_told_while_the_table_is_open(monkeypatch):
+    monkeypatch.setattr(raydd.tuning.live, "_LOOK_SECONDS", 0.01)
+    asked = threading.Event()
+
+    def doing():
+        asked.set()
+        return {"trial 0": "steps 1/9"}
+
+    with LiveTable("small", 6, {}, at_once=1, doing=doing, console=Console(file=io.StringIO())) as live:
+        assert asked.wait(10)
+    assert shown(live).splitlines() == ["trial 0: steps 1/9"]
+
+
+def test_a_few_of_many_trials_are_named():
+    doing = {f"trial {number}": f"steps {number}/99" for number in range(12)} | {"final 1": ""}
+    assert what_runs(doing) == (
+        "trial 0: steps 0/99; trial 1: steps 1/99; trial 2: steps 2/99; trial 3: steps 3/99; 8 more"
+    )
 
 
 def test_the_picture_has_the_running_the_best_and_the_time_left(live, clock):

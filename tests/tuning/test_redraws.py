@@ -44,7 +44,7 @@ def test_the_standard_error_is_that_of_a_mean_with_the_pooled_spread():
 def test_what_is_said_of_the_best_has_its_error(study, config, tmp_path):
     result = conclude(study, config, [])
     assert result.best.in_words() == "48.40 ± 0.32 (mean of 2 new draws; 49.00 as a trial)"
-    assert dataclasses.replace(result.best, draws=()).in_words() == "49.00 (one draw, the best of many)"
+    assert dataclasses.replace(result.best, draws=()).in_words() == "49.00 (one distillation, the best of many)"
     result.write(tmp_path)
     written = json.loads((tmp_path / RESULT).read_text())
     assert written["best"]["draws"] == [48.0, 48.8]
