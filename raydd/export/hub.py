@@ -30,10 +30,11 @@ from raydd.terminal.console import visible
 DESCRIPTION = "set.yaml"
 _LEAST = 0.1  # points: what rounding may move even where all students agree
 
-# Settings that decide a score, beside the set: of whole sections, or one by one. Those of `data.root` and the like are
-# the reader's own.
-_DECIDE = ("data.", "encoders.", "students.", "experts.width", "experts.temperature", "distill.protocol")
-_ASKED = ("evaluate.split", "evaluate.seeds", "evaluate.choice", "evaluate.checks")
+# Settings that decide a score, beside the set: whole sections, or one by one.
+_DECIDE = ("data.", "encoders.", "students.", "experts.width", "experts.temperature")
+_DECIDE += ("evaluate.choice", "evaluate.checks")
+_SHOWN = ("distill.protocol", "evaluate.split", "evaluate.seeds")  # at their defaults too
+# Places on the reader's machine.
 _OWN = {
     "data.root": "DATA",
     "data.images": "IMAGES",
@@ -129,7 +130,7 @@ def _flags(config: Config) -> Iterator[str]:
     usual = flatten(load(settings={"distill.protocol": config.distill.protocol}))
     for name, value in flatten(config).items():
         decides = name.startswith(_DECIDE) and value != usual[name]
-        if not (decides or name in _ASKED or name == "distill.protocol"):
+        if not (decides or name in _SHOWN):
             continue
         if isinstance(value, bool):
             section, setting = name.split(".")

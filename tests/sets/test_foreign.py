@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,15 @@ def test_a_file_of_lors_is_read_as_it_was_saved(tmp_path: Path):
     dense = read_foreign(write(tmp_path, saved, **(said_of_lors() | {"similarity": {"matrix": "similarity_mat"}})))
     assert torch.equal(dense.similarity.matrix(), saved["similarity_mat"])
     assert dense.fingerprint != found.fingerprint
+
+
+def test_the_description_of_the_page_reads_what_lors_saves(tmp_path: Path):
+    page = (Path(__file__).parents[2] / "docs/outside.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    write(tmp_path, like_lors())
+    (tmp_path / "lors.yaml").write_text(shown)
+    found = read_foreign(tmp_path / "lors.yaml")
+    assert (len(found), found.similarity.kind, found.text_encoder) == (4, "low-rank", "bert")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".npz"])
