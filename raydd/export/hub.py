@@ -17,7 +17,7 @@ from raydd.distill.loss_names import LOSS_NAMES
 from raydd.distill.set_shapes import FACTOR
 from raydd.errors import ConfigError
 from raydd.export.cards import plain
-from raydd.export.scoring import score_foreign
+from raydd.export.scoring import name_of, score_foreign
 from raydd.outside import without_folder
 from raydd.progress import Progress
 from raydd.sets.foreign import read_foreign
@@ -72,7 +72,7 @@ def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[s
     }
     described = {
         "file": SET,
-        "name": opened.title,
+        "name": name_of(opened),
         "images": images,
         "texts": {"key": "text_features", "are": "features", "of": config.encoders.text},
         "similarity": said[similarity.kind],
@@ -95,6 +95,7 @@ def evaluator(folder: Path, config: Config, store: Store, progress: Progress) ->
     alone = replace(config, evaluate=replace(config.evaluate, baselines=(), encoders=(), classes="", unseen=""))
     row = score_foreign(alone, store, read_foreign(folder / DESCRIPTION), progress).row
     scores = {metric: score for metric, score in row.scores.items() if score}
+    where = "; `DATA` is the folder of your copy" if config.data.root else ""
     lines = [
         "## Check the score",
         "",
@@ -102,8 +103,8 @@ def evaluator(folder: Path, config: Config, store: Store, progress: Progress) ->
         "",
         f"```sh\n{command(config)}\n```",
         "",
-        f"`DATA` is where your copy of {plain(row.data)} is (its fingerprint here: {row.fingerprint}). The scores are "
-        f"of {row.split}, in percent, means of {row.seeds} students.",
+        f"The data are {plain(row.data)}, fingerprint {row.fingerprint}{where}. The scores are of {row.split}, in "
+        f"percent, means of {row.seeds} students.",
         "",
         "| score | expected | tolerance |",
         "|---|---:|---:|",

@@ -14,6 +14,7 @@ from raydd.data.encoders import resized
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, RecordError
 from raydd.export.leaderboard import Row, row_of
+from raydd.outside import without_folder
 from raydd.plain_files import expanded
 from raydd.progress import Progress, silent
 from raydd.protocols import Workbench, changed, open_workbench
@@ -75,8 +76,7 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
     else:
         opened.require_data(work.data)
     made = made_set(opened)
-    name = f"{opened.provenance.settings.get('distill.method', 'raydd')} {opened.fingerprint}"
-    found = _own_rows(work, made, opened.title, stored_bytes=made.synthetic.stored_bytes, name=name)
+    found = _own_rows(work, made, opened.title, stored_bytes=made.synthetic.stored_bytes, name=name_of(opened))
     for encoders, other in others.items():
         for name, photographs in (("synthetic", False), ("its photographs", True)):
             found.retrieval[f"{name}, {encoders}"] = transferred_scores(other, made, photographs=photographs)
@@ -211,6 +211,11 @@ def _unseen(config: Config) -> Config:
     """The settings of another data set, whose captions the set's own text encoder reads."""
     own = {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
     return with_settings(with_file(config, config.evaluate.unseen), own)
+
+
+def name_of(opened: OpenedSet) -> str:
+    """What a set of raydd's is called beside sets of other code: its method and its record."""
+    return f"{without_folder(str(opened.provenance.settings.get('distill.method', 'raydd')))} {opened.fingerprint}"
 
 
 def made_set(opened: OpenedSet) -> MadeSet:

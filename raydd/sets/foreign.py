@@ -109,8 +109,8 @@ def read_foreign(path: Path) -> ForeignSet:
     images, texts = said["images"], said["texts"]
     letters = "Nd" if images["are"] == "features" else "N3SS"
     found = tensor("images", images["key"], letters, sizes)
-    if found.dtype == torch.uint8 and images["are"] != "pixels-255":
-        raise RecordError(f"{file.path}: {images['key']} is uint8, but {images['are']} are fractions. {_HELP}")
+    if problem := _contradiction(found, images["are"]):
+        raise RecordError(f"{file.path}: {images['key']} {problem}. {_HELP}")
     if texts["are"] == "features":
         words: Tensor | tuple[str, ...] = tensor("texts", texts["key"], "Ne", sizes).float()
     else:
@@ -132,6 +132,16 @@ def read_foreign(path: Path) -> ForeignSet:
         stored_bytes=sum(counted) + 16,
         fingerprint=fingerprint("foreign", VERSION, {**said, "sha256": file.digest}, {}),
     )
+
+
+def _contradiction(images: Tensor, are: str) -> str:
+    """What of the images' numbers cannot be so, empty if all can; learned pixels may leave their range a little."""
+    if images.dtype == torch.uint8 and are != "pixels-255":
+        return f"is uint8, but {are} are fractions"
+    most = float(images.abs().max())
+    if (are == "pixels-255" and most <= 1) or (are == "pixels-1" and most > 25):
+        return f"has no number beyond {most:.3g}, but {are} have {are.removeprefix('pixels-')} for white"
+    return ""
 
 
 def _as_meant(images: Tensor, said: Mapping[str, Any]) -> Tensor:
@@ -176,7 +186,7 @@ def _described(path: Path) -> dict[str, Any]:
     }
     for field, how in _SAID.items():
         if field not in tree:
-            raise ConfigError(f"{path} does not say what {field} is or means. Write {how}.")
+            raise ConfigError(f"{path} lacks the field {field}. Write {how}.")
         if not fits[field](tree[field]):
             raise ConfigError(f"{path}: {field} is {shown(tree[field])}, which leaves its meaning open. Write {how}.")
     return tree

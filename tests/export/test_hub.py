@@ -48,7 +48,7 @@ def test_the_card_s_command_gives_the_card_s_score(tmp_path: Path, monkeypatch: 
         assert mean == pytest.approx(float(score), abs=0.006)  # the same machine: nothing but the card's rounding
         assert float(within) == pytest.approx(tolerance(std, 3), abs=0.006)
     assert row["fingerprint"] == open_set(made.folder).provenance.data.fingerprint
-    assert f"fingerprint here: {row['fingerprint']}" in text
+    assert f"The data are tiny, fingerprint {row['fingerprint']}; `DATA` is the folder of your copy." in text
     assert row["kB"] == round(open_set(made.folder).synthetic.stored_bytes / 1000, 1)
 
 

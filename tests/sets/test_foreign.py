@@ -66,10 +66,10 @@ def test_safetensors_and_fractions_are_read(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"images": None}, "does not say what images is or means. Write `images: {key: KEY, are: normalised, mean"),
-        ({"similarity": None}, "does not say what similarity is or means. Write `similarity: none`"),
-        ({"loss": None}, "does not say what loss is or means"),
-        ({"rates": None}, "does not say what rates is or means. Write `rates: KEY`, one learning rate for both"),
+        ({"images": None}, "lacks the field images. Write `images: {key: KEY, are: normalised, mean"),
+        ({"similarity": None}, "lacks the field similarity. Write `similarity: none`"),
+        ({"loss": None}, "lacks the field loss"),
+        ({"rates": None}, "lacks the field rates. Write `rates: KEY`, one learning rate for both"),
         ({"images": {"key": "image"}}, "images is .* leaves its meaning open. Write .*pixels-255"),
         ({"images": {"key": "image", "are": "normalised", "mean": MEAN}}, "leaves its meaning open"),
         ({"images": {"key": "image", "are": "normalised", "mean": MEAN, "std": [1, 1]}}, "leaves its meaning open"),
@@ -129,6 +129,20 @@ LONG = torch.zeros(1).expand(2**34)
 def test_a_field_of_another_shape_is_refused_with_both(tmp_path: Path, change: dict[str, Any], said: str):
     with pytest.raises(RecordError, match=said):
         read_foreign(write(tmp_path, like_lors() | change, **said_of_lors()))
+
+
+@pytest.mark.parametrize(("are", "value", "white"), [("pixels-255", 1.0, 255), ("pixels-1", 255.0, 1)])
+def test_pixels_that_would_all_be_black_or_far_beyond_white_are_refused(
+    tmp_path: Path, are: str, value: float, white: int
+):
+    said = said_of_lors() | {"images": {"key": "image", "are": are}}
+    content = like_lors() | {"image": torch.full((4, 3, 16, 16), value)}
+    with pytest.raises(RecordError, match=f"image has no number beyond {value:.3g}, but {are} have {white} for white"):
+        read_foreign(write(tmp_path, content, **said))
+    content["image"][0, 0, 0, 0] = 1.5  # learned pixels may leave their range a little
+    if are == "pixels-1":
+        content["image"] /= 255
+    assert len(read_foreign(write(tmp_path, content, **said))) == 4
 
 
 def test_captions_are_as_many_texts_as_images(tmp_path: Path):
