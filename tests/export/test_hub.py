@@ -15,12 +15,14 @@ from raydd.errors import ConfigError
 from raydd.export.exporting import export_set, names_of
 from raydd.export.hub import require_scorable, tolerance
 from raydd.sets.read import open_set
-from raydd.settings import load
+from raydd.settings import load, with_settings
 
 
 def pushed(made: Made, folder: Path) -> Path:
     """What `--push` would upload, and nothing else."""
-    config = replace(made.config, evaluate=replace(made.config.evaluate, seeds=3))
+    settings = {"evaluate.seeds": 3, "experts.temperature": 0.2, "students.rate": "published"}
+    settings |= {"experts.width": 12} if made.config.distill.protocol == "heads" else {}
+    config = with_settings(made.config, settings)  # the command has to say what is no default
     files = export_set(made.folder, "hub", folder / "out", config)
     for name in names_of(files, 6):
         (folder / "pushed" / name).parent.mkdir(parents=True, exist_ok=True)
