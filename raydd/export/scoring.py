@@ -17,7 +17,7 @@ from raydd.export.leaderboard import Row, row_of
 from raydd.outside import without_folder
 from raydd.plain_files import expanded
 from raydd.progress import Progress, silent
-from raydd.protocols import Workbench, changed, open_workbench
+from raydd.protocols import Workbench, cached, changed, open_workbench
 from raydd.sets.foreign import ForeignSet
 from raydd.sets.read import OpenedSet, set_of_record
 from raydd.settings import with_file, with_settings
@@ -100,7 +100,7 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
                 f"{foreign.name} has {side} features of {of}, but encoders.{side} is {here}. Give --encoders.{side} "
                 f"{of}."
             )
-    if foreign.image_encoder and config.distill.protocol == "encoder":
+    if foreign.image_encoder and "images" not in cached(config):
         raise ConfigError(
             f"{foreign.name} has image features, but under distill.protocol encoder students train the image encoder, "
             "from pixels. Leave distill.protocol out."
@@ -153,7 +153,7 @@ def _made_of(work: Workbench[Any], foreign: ForeignSet) -> MadeSet:
         foreign.loss,
         start_images=nothing,
         start_captions=nothing,
-        pixels=pixels if work.config.distill.protocol == "encoder" else None,  # type: ignore[arg-type] - not rounded
+        pixels=None if "images" in work.cached else pixels,  # type: ignore[arg-type] - not rounded
     )
     return MadeSet(synthetic, foreign.fingerprint, encoders.image, encoders.text, ())
 
