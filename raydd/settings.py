@@ -166,15 +166,28 @@ def _adapter() -> "TypeAdapter[Config]":
     return TypeAdapter(Config)
 
 
-def _file(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path, what: str = "settings file") -> Any:
+    """The content of a YAML file, none of which is constructed as an object or run.
+
+    Args:
+        path: of the file.
+        what: what it is, for messages.
+
+    Raises:
+        ConfigError: it is not there, not YAML, or has a key twice.
+    """
     try:
-        tree = yaml.load(_text(Path(path)), Loader=_OnceEach)
+        return yaml.load(_text(Path(path)), Loader=_OnceEach)
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"The settings file {path} cannot be read ({error}). Check the path.") from error
+        raise ConfigError(f"The {what} {path} cannot be read ({error}). Check the path.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
     except RecursionError as error:
         raise ConfigError(f"{path} is nested too deeply. It holds sections, and each section settings.") from error
+
+
+def _file(path: str | Path) -> dict[str, Any]:
+    tree = read_yaml(path)
     if tree is None:
         return {}
     if not isinstance(tree, Mapping):

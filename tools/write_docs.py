@@ -1,4 +1,5 @@
-"""Write those pages of docs/ that follow from the code: settings, commands, names, and each method's numbers.
+"""Write those pages of docs/ that follow from the code, or from rows: settings, commands, names, each method's numbers,
+and the leaderboard.
 
     python tools/write_docs.py
 
@@ -8,6 +9,7 @@ A test holds that they are as the code is.
 import dataclasses
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +21,8 @@ from raydd.cli_help import choices, docs_of_fields, listed
 from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
+from raydd.export.cards import plain
+from raydd.export.leaderboard import SHOWN, Row, read_rows
 from raydd.outside import outside_module
 from raydd.presets import PRESETS
 from raydd.tuning.samplers import SAMPLERS
@@ -35,6 +39,7 @@ def pages() -> dict[str, str]:
         "reference/settings.md": settings_page(),
         "reference/commands.md": commands_page(),
         "reference/names.md": names_page(),
+        "leaderboard.md": leaderboard_page(),
         **methods,
     }
 
@@ -106,6 +111,49 @@ def names_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def leaderboard_page() -> str:
+    """The rows of leaderboard.yaml: a table for each data set and split, the best first."""
+    rows, lines = read_rows(DOCS / "leaderboard.yaml"), [_LEADERBOARD]
+    for data, split in dict.fromkeys((row.data, row.split) for row in rows):
+        lines += [
+            f"## {plain(data)}, {split}",
+            "",
+            f"| set | pairs | kB | {' | '.join(SHOWN)} | encoders | protocol | seeds | source | date |",
+            f"|---|---:|---:|{'---:|' * len(SHOWN)}---|---|---:|---|---|",
+            *map(_leaderboard_row, sorted((row for row in rows if (row.data, row.split) == (data, split)), key=_worst)),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _worst(row: Row) -> float:
+    score = row.scores["r_mean"]
+    return -score[0] if score else 0.0
+
+
+def _leaderboard_row(row: Row) -> str:
+    scores = (row.scores[metric] for metric in SHOWN)
+    cells = [
+        plain(row.set),
+        str(row.pairs),
+        "" if row.kB is None else f"{row.kB:.0f}",
+        *("" if score is None else f"{score[0]:.1f} ± {score[1]:.1f}" for score in scores),
+        plain(f"{row.image_encoder}, {row.text_encoder}"),
+        row.protocol + (" †" if row.choice == "best-on-split" else ""),
+        str(row.seeds),
+        _address(row.source),
+        row.date,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _address(source: str) -> str:
+    """A link to a page of the web or of these docs; anything else as text."""
+    if source.startswith("docs/"):
+        return f"[{plain(source)}]({source.removeprefix('docs/')})"
+    return f"<{source}>" if re.fullmatch(r"https://[^\s<>|]+", source) else plain(source)
+
+
 def _first_line(documented: Any) -> str:
     """The first paragraph of a docstring."""
     if isinstance(documented, functools.partial):
@@ -116,6 +164,26 @@ def _first_line(documented: Any) -> str:
 def _with_argument(name: str) -> str:
     return f"{name}…" if name.endswith(":") else name
 
+
+_LEADERBOARD = """\
+# Leaderboard
+
+Sets of any code, each scored by `raydd evaluate`: students are trained on the set alone, by one protocol with one
+recipe, and retrieve images by texts and texts by images of a split that was not distilled. Scores are percent, mean ±
+standard deviation over student seeds of one set; kB is what a student trains on. Compare rows of the same encoders,
+protocol and split. † marks students whose epoch was chosen on the scored split, as published tables do. The protocol is
+what students train: both projection heads (heads), or the image encoder and a text head (encoder). Empty cells were not
+recorded.
+
+## Add a row
+
+1. [Describe your set](outside.md) and score it, or export one of raydd's with `raydd export --to hub`:
+   `raydd evaluate --outside set.yaml --config flickr8k.yaml --json scores.json`
+2. Put the set where others can load it, with its description beside it, and write its address as `source` into the
+   description.
+3. Add what `scores.json` has under `row` to `docs/leaderboard.yaml`, run `python tools/write_docs.py`, and open a pull
+   request with the rows and the page, so that a reviewer can run the same command.
+"""
 
 _COMPLETION = """
 ## Completion

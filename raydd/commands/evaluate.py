@@ -1,7 +1,8 @@
 """Score a synthetic set beside its baselines; without --set, the one that the settings make.
 
 With --set a folder's set is scored as it is, with its own encoders: `evaluate.encoders` scores its pixels with others
-too, `evaluate.classes` classifies labelled images, `evaluate.unseen` retrieves on pairs of another data set.
+too, `evaluate.classes` classifies labelled images, `evaluate.unseen` retrieves on pairs of another data set. With
+--outside a set that other code made is scored in the same way, with the encoders of the settings.
 """
 
 import json
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raydd.commands import run
+from raydd.errors import ConfigError
 from raydd.plain_files import require_writable
 from raydd.terminal.console import open_console
 
@@ -20,19 +22,24 @@ class Options(run.Options):
     set: Path | None = None
     """Folder of a synthetic set, as `raydd run` prints it. Its settings are used and yours win, but must name the same
     data and encoders."""
+    outside: Path | None = None
+    """A YAML file that says what the fields of a set of other code mean (docs/outside.md): that set is scored."""
 
 
 def main(options: Options) -> int:
     """Score and print."""
     evaluation = options.settings.evaluate
     elsewhere = evaluation.encoders or evaluation.classes or evaluation.unseen
-    if options.set is None and not elsewhere:
+    if options.set and options.outside:
+        raise ConfigError("--set and --outside are both given. Give --set for a set of raydd's, --outside for another.")
+    if not (options.set or options.outside or elsewhere):
         return run.main(options)
 
     from raydd.code_version import code_version
     from raydd.evaluate.zero_shot import METRICS
-    from raydd.export.scoring import score_set
+    from raydd.export.scoring import score_foreign, score_set
     from raydd.place import open_store, use_threads
+    from raydd.sets.foreign import read_foreign
     from raydd.sets.read import open_set, store_of
     from raydd.terminal.progress import progress_on
     from raydd.terminal.text import scores_table
@@ -42,9 +49,13 @@ def main(options: Options) -> int:
         require_writable(options.json, "--json")
     use_threads(config.place)
     opened = open_set(options.set) if options.set else None
+    foreign = read_foreign(options.outside) if options.outside else None
     store = store_of(opened, config.place) if opened else open_store(config.place)
     with progress_on() as progress:
-        found = score_set(config, store, opened, progress)
+        if foreign:
+            found = score_foreign(config, store, foreign, progress)
+        else:
+            found = score_set(config, store, opened, progress)
     title = f"{found.title}, {evaluation.seeds} student seeds, percent"
     tables = found.as_json()
     console.print(scores_table(tables["retrieval"], f"retrieval, {title}"))
@@ -52,7 +63,7 @@ def main(options: Options) -> int:
         console.print(scores_table(tables["classes"], f"zero-shot classes, {title}", METRICS))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {**tables, "made": {"raydd": code_version()}}
+        result = {**tables, "row": found.row.as_json(), "made": {"raydd": code_version()}}
         options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
         console.print(f"scores: {options.json}", soft_wrap=True)
     return 0

@@ -18,8 +18,9 @@ class Options(cli.Options):
 
     set: Path | None = None
     """Folder of the synthetic set, as `raydd run` prints it at its end."""
-    to: Literal["hf", "webdataset", "png", "head", "onnx"] = "hf"
-    """hf: a folder for Hugging Face's `datasets`; webdataset: a tar shard; png: pictures and JSON; head: a trained
+    to: Literal["hf", "hub", "webdataset", "png", "head", "onnx"] = "hf"
+    """hf: a folder for Hugging Face's `datasets`; hub: hf, and in its card the command that scores the set and the
+    score that it gave here, which needs the data; webdataset: a tar shard; png: pictures and JSON; head: a trained
     student's heads as safetensors; onnx: a trained student with the image encoder."""
     folder: tyro.conf.Positional[Path] = field(default=Path("export"))
     """Folder to write to [export]."""
@@ -36,13 +37,17 @@ def main(options: Options) -> int:
     from raydd.export.exporting import export_set, names_of, push
     from raydd.place import use_threads
     from raydd.sets.read import open_set
+    from raydd.terminal.progress import progress_on
 
     if options.folder.is_file():
         raise ConfigError(f"{options.folder} is a file. Give a folder to write to.")
     require_writable_folder(options.folder, "the folder to write to")
     use_threads(options.settings.place)
     console = open_console()
-    files = export_set(options.set, options.to, options.folder, options.settings, licence=options.licence)
+    with progress_on() as progress:
+        files = export_set(
+            options.set, options.to, options.folder, options.settings, licence=options.licence, progress=progress
+        )
     for name, what in files.items():
         console.print(f"{options.folder / name}: {what}", soft_wrap=True, highlight=False, markup=False)
     if options.push:

@@ -35,6 +35,7 @@ def card(
     *,
     files: Mapping[str, str],
     reading: str,
+    check: str = "",
     metadata: Mapping[str, Any] | None = None,
     licence: str = "",
 ) -> str:
@@ -45,6 +46,7 @@ def card(
         scores: what is known of its scores, by split.
         files: each file or pattern of the export, and what it holds.
         reading: code that reads it.
+        check: how to score it, and what comes out, where that was measured.
         metadata: what a format adds to the YAML.
         licence: the user's own word for the source's licence.
     """
@@ -67,6 +69,7 @@ def card(
         f"## Reading\n\n```python\n{reading.strip()}\n```\n",
         *_section("Where it comes from", [plain(each) for each in _provenance(opened, sentence)]),
         _scores(scores),
+        *([check] if check else []),
         *_section("For what", _USE),
         *_section("Limits", [plain(each) for each in _limits(opened)]),
     ]

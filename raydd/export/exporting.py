@@ -9,14 +9,18 @@ from raydd.errors import ConfigError
 from raydd.export.cards import card
 from raydd.export.formats import IMAGES, PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
 from raydd.export.heads import reading, write_onnx, write_student
+from raydd.export.hub import evaluator, require_scorable, write_description
+from raydd.progress import Progress, silent
 from raydd.protocols import open_workbench
-from raydd.sets.read import kept_scores, open_set
+from raydd.sets.read import kept_scores, open_set, store_of
 
 CARD = "README.md"
 
-_ROWS = {"hf": write_hugging_face, "webdataset": write_webdataset, "png": write_plain}
+_ROWS = {"hf": write_hugging_face, "hub": write_hugging_face, "webdataset": write_webdataset, "png": write_plain}
+_DATASETS = "from datasets import load_dataset\n\npairs = load_dataset(FOLDER, split='train').with_format('numpy')"
 _READING = {
-    "hf": "from datasets import load_dataset\n\npairs = load_dataset(FOLDER, split='train').with_format('numpy')",
+    "hf": _DATASETS,
+    "hub": _DATASETS,
     "webdataset": f"""\
 import webdataset
 
@@ -30,26 +34,37 @@ session = onnxruntime.InferenceSession(FOLDER + "/image.onnx")
 }
 
 
-def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: str = "") -> dict[str, str]:
+def export_set(
+    folder: Path, to: str, into: Path, config: Config, *, licence: str = "", progress: Progress = silent
+) -> dict[str, str]:
     """Write a set, or a student of it, in one format; gives each file and what it holds.
 
     Args:
         folder: the synthetic set.
-        to: hf, webdataset, png, head or onnx.
+        to: hf, hub, webdataset, png, head or onnx. hub is hf with a description that `raydd evaluate --outside` reads,
+            and in the card its command and the score that it gives.
         into: where to write; made if it is missing.
-        config: for a student: its recipe, the encoders' weights, where to compute.
+        config: for a student and for hub: the students' recipe, the encoders' weights, where to compute; for hub also
+            the data and the split to score on.
         licence: the user's own word for the source's licence.
+        progress: told of what is computed for hub.
 
     Raises:
         RecordError: the folder is not a synthetic set.
-        ConfigError: a student is asked for, and the settings name other encoders than the set was made with.
+        ConfigError: a student or a score is asked for, and the settings name other encoders than the set was made with;
+            or the set cannot be scored from its files.
     """
     opened = open_set(folder)
-    metadata, code = dict[str, Any](), ""
+    metadata, code, check = dict[str, Any](), "", ""
+    if to == "hub":
+        require_scorable(opened, config)
     if to in _ROWS:
         files = _ROWS[to](opened, into)
         metadata["task_categories"] = ["feature-extraction", "zero-shot-image-classification"]
-        if to == "hf":
+        if to == "hub":
+            files |= write_description(opened, config, into)
+            check = evaluator(into, config, store_of(opened, config.place), progress)
+        if to in ("hf", "hub"):
             files_of = [{"split": "train", "path": PARQUET}]
             metadata["configs"] = [{"config_name": "default", "data_files": files_of}]
     else:
@@ -62,7 +77,13 @@ def export_set(folder: Path, to: str, into: Path, config: Config, *, licence: st
             size, text_width = work.image_encoder.size, opened.synthetic.text_features.shape[1]
             files |= write_onnx(work.student_modules(student), size, text_width, into)
     text = card(
-        opened, kept_scores(opened), files=files, reading=_READING.get(to, code), metadata=metadata, licence=licence
+        opened,
+        kept_scores(opened),
+        files=files,
+        reading=_READING.get(to, code),
+        check=check,
+        metadata=metadata,
+        licence=licence,
     )
     (into / CARD).write_text(text, encoding="utf-8")
     return {**files, CARD: "the data card"}

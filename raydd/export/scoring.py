@@ -6,12 +6,19 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
+
 from raydd.config import Config
 from raydd.data.class_folders import read_classes
-from raydd.errors import RecordError
+from raydd.data.encoders import resized
+from raydd.distill.synthetic import SyntheticSet
+from raydd.errors import ConfigError, RecordError
+from raydd.export.leaderboard import Row, row_of
+from raydd.outside import without_folder
 from raydd.plain_files import expanded
 from raydd.progress import Progress, silent
-from raydd.protocols import changed, open_workbench
+from raydd.protocols import Workbench, cached, changed, open_workbench
+from raydd.sets.foreign import ForeignSet
 from raydd.sets.read import OpenedSet, set_of_record
 from raydd.settings import with_file, with_settings
 from raydd.stages import final_synthetic, scores_of, synthetic_record
@@ -26,6 +33,8 @@ class SetScores:
     """The rows of both tables: seeds by row."""
 
     title: str
+    row: Row
+    """The set's own scores as a row of the leaderboard."""
     retrieval: dict[str, Seeds] = field(default_factory=dict)
     classes: dict[str, Seeds] = field(default_factory=dict)
 
@@ -60,30 +69,131 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
     others = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}
     for other in others.values():  # what is asked for must be there before anything is computed
         _ = other.image_encoder, other.text_encoder
-    unseen = open_workbench(_unseen(config), store, progress) if config.evaluate.unseen else None
-    if unseen is not None:
-        _ = unseen.data
-    if config.evaluate.classes:
-        read_classes(expanded(config.evaluate.classes, "evaluate.classes"))
+    unseen = _open_elsewhere(work)
     if opened is None:
         final_synthetic(work)
         opened = set_of_record(synthetic_record(work))
     else:
         opened.require_data(work.data)
     made = made_set(opened)
-    found = SetScores(f"{opened.title}, {config.evaluate.split}")
-    found.retrieval["synthetic"] = own_scores(work, made)
-    for name in config.evaluate.baselines:
-        found.retrieval[name] = scores_of(work, name).seeds
+    found = _own_rows(work, made, opened.title, stored_bytes=made.synthetic.stored_bytes, name=name_of(opened))
     for encoders, other in others.items():
         for name, photographs in (("synthetic", False), ("its photographs", True)):
             found.retrieval[f"{name}, {encoders}"] = transferred_scores(other, made, photographs=photographs)
+    return _with_rows_elsewhere(found, work, made, unseen)
+
+
+def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: Progress = silent) -> SetScores:
+    """Score a set of other code with the encoders and by the students of the settings, as raydd's own are scored.
+
+    Raises:
+        ConfigError: the set's features are of other encoders than the settings name, or it has none that students of
+            `distill.protocol` could train on.
+    """
+    encoders = config.encoders
+    for side, of, here in (
+        ("image", foreign.image_encoder, encoders.image),
+        ("text", foreign.text_encoder, encoders.text),
+    ):
+        if of not in ("", here):
+            raise ConfigError(
+                f"{foreign.name} has {side} features of {of}, but encoders.{side} is {here}. Give --encoders.{side} "
+                f"{of}."
+            )
+    if foreign.image_encoder and "images" not in cached(config):
+        raise ConfigError(
+            f"{foreign.name} has image features, but under distill.protocol encoder students train the image encoder, "
+            "from pixels. Leave distill.protocol out."
+        )
+    if config.evaluate.encoders:
+        raise ConfigError(
+            "evaluate.encoders is for sets that raydd made, whose encoders are known. Give --encoders.image and "
+            "--encoders.text, a command for each."
+        )
+    # Baselines have as many pairs; nothing is distilled, so other settings of distill must only allow the number.
+    pairs = {"distill.pairs": len(foreign), "distill.minibatch": 0, "distill.rank": 1}
+    work = open_workbench(with_settings(config, pairs), store, progress)
+    unseen = _open_elsewhere(work)
+    made = _made_of(work, foreign)
+    title = f"{foreign.name}, {len(foreign)} pairs on {work.data.name}"
+    found = _own_rows(work, made, title, stored_bytes=foreign.stored_bytes, name=foreign.name, source=foreign.source)
+    return _with_rows_elsewhere(found, work, made, unseen)
+
+
+def _made_of(work: Workbench[Any], foreign: ForeignSet) -> MadeSet:
+    """A set of other code as students of a workbench train on it: pixels and captions go through its encoders.
+
+    Raises:
+        ConfigError: features are not as wide as those of the encoder.
+    """
+    encoders, images, texts = work.config.encoders, foreign.images, foreign.texts
+    pixels = None
+    if not foreign.image_encoder:
+        size = work.image_encoder.size
+        pixels = torch.cat([255 * resized(part / 255, size) for part in images.split(work.images_at_once)])
+        images = work.encode_pixels(pixels)
+    if isinstance(texts, tuple):
+        texts = work.text_encoder.encode(texts).float().cpu()
+    for side, rows, width, name in (
+        ("image", images, work.image_encoder.width, encoders.image),
+        ("text", texts, work.captions.width, encoders.text),
+    ):
+        if rows.shape[1] != width:
+            raise ConfigError(
+                f"{foreign.name} has {side} features [{rows.shape[0]} {rows.shape[1]}], but those of {name} are "
+                f"[{rows.shape[0]} {width}]. Give the encoder, weights and pooling that they are of."
+            )
+    nothing = torch.zeros(len(foreign), dtype=torch.long)  # nobody says which real pairs they started from
+    synthetic = SyntheticSet(
+        images,
+        texts,
+        foreign.similarity,
+        foreign.rate_image,
+        foreign.rate_text,
+        foreign.loss,
+        start_images=nothing,
+        start_captions=nothing,
+        pixels=None if "images" in work.cached else pixels,  # type: ignore[arg-type] - not rounded
+    )
+    return MadeSet(synthetic, foreign.fingerprint, encoders.image, encoders.text, ())
+
+
+def _open_elsewhere(work: Workbench[Any]) -> Workbench[Any] | None:
+    """The other data that the set is to be scored on too; what is asked for must be there before anything is computed.
+
+    Gives the workbench of `evaluate.unseen`.
+    """
+    evaluate = work.config.evaluate
+    unseen = open_workbench(_unseen(work.config), work.store, work.progress) if evaluate.unseen else None
     if unseen is not None:
-        name = Path(config.evaluate.unseen).stem
-        found.retrieval[f"synthetic, on all of {name}"] = unseen_scores(work, made, unseen)
-    if config.evaluate.classes:
-        classes = expanded(config.evaluate.classes, "evaluate.classes")
-        found.classes["synthetic"] = class_scores(work, made, classes)
+        _ = unseen.data
+    if evaluate.classes:
+        read_classes(expanded(evaluate.classes, "evaluate.classes"))
+    return unseen
+
+
+def _own_rows(
+    work: Workbench[Any], made: MadeSet, title: str, *, stored_bytes: int, name: str, source: str = ""
+) -> SetScores:
+    """The set's scores beside its baselines'."""
+    evaluate = work.config.evaluate
+    own = own_scores(work, made)
+    row = row_of(work, own, set=name, pairs=len(made.synthetic), stored_bytes=stored_bytes, source=source)
+    found = SetScores(f"{title}, {evaluate.split}", row, {"synthetic": own})
+    for baseline in evaluate.baselines:
+        found.retrieval[baseline] = scores_of(work, baseline).seeds
+    return found
+
+
+def _with_rows_elsewhere(
+    found: SetScores, work: Workbench[Any], made: MadeSet, unseen: Workbench[Any] | None
+) -> SetScores:
+    """The same scores with those of `evaluate.unseen` and `evaluate.classes`."""
+    evaluate = work.config.evaluate
+    if unseen is not None:
+        found.retrieval[f"synthetic, on all of {Path(evaluate.unseen).stem}"] = unseen_scores(work, made, unseen)
+    if evaluate.classes:
+        found.classes["synthetic"] = class_scores(work, made, expanded(evaluate.classes, "evaluate.classes"))
     return found
 
 
@@ -101,6 +211,11 @@ def _unseen(config: Config) -> Config:
     """The settings of another data set, whose captions the set's own text encoder reads."""
     own = {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
     return with_settings(with_file(config, config.evaluate.unseen), own)
+
+
+def name_of(opened: OpenedSet) -> str:
+    """What a set of raydd's is called beside sets of other code: its method and its record."""
+    return f"{without_folder(str(opened.provenance.settings.get('distill.method', 'raydd')))} {opened.fingerprint}"
 
 
 def made_set(opened: OpenedSet) -> MadeSet:

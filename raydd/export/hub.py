@@ -1,0 +1,143 @@
+"""What lets anybody check an exported set: a description of its file, the evaluator's command, and what that gave here.
+
+The score is of the exported files, read as `raydd evaluate --outside` reads them, so the command repeats it.
+"""
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raydd.config import Config
+from raydd.distill.loss_names import LOSS_NAMES
+from raydd.distill.set_shapes import FACTOR
+from raydd.errors import ConfigError
+from raydd.export.cards import plain
+from raydd.export.scoring import name_of, score_foreign
+from raydd.outside import without_folder
+from raydd.progress import Progress
+from raydd.sets.foreign import read_foreign
+from raydd.sets.read import OpenedSet
+from raydd.sets.write import SET
+from raydd.settings import flatten, load
+from raydd.store import Store
+from raydd.terminal.console import visible
+
+DESCRIPTION = "set.yaml"
+_LEAST = 0.1  # points: what rounding may move even where all students agree
+
+# Settings that decide a score, beside the set: whole sections, or one by one.
+_DECIDE = ("data.", "encoders.", "students.", "experts.width", "experts.temperature")
+_DECIDE += ("evaluate.choice", "evaluate.checks")
+_SHOWN = ("distill.protocol", "evaluate.split", "evaluate.seeds")  # at their defaults too
+# Places on the reader's machine.
+_OWN = {
+    "data.root": "DATA",
+    "data.images": "IMAGES",
+    "encoders.image_weights": "WEIGHTS",
+    "encoders.text_weights": "WEIGHTS",
+}
+
+
+def require_scorable(opened: OpenedSet, config: Config) -> None:
+    """Refuse a set whose score could not be repeated from its files, before anything is written.
+
+    Raises:
+        ConfigError: the encoders are others, its loss is somebody's own code, or one student has no deviation.
+    """
+    opened.provenance.require_encoders(config)
+    if opened.synthetic.loss not in LOSS_NAMES:
+        raise ConfigError(
+            f"Students of this set train on {opened.synthetic.loss}, which is code that its readers do not have. "
+            "Export it with --to hf."
+        )
+    if config.evaluate.seeds < 2:
+        raise ConfigError("evaluate.seeds is 1, which tells no deviation. Give 2 or more; 5 is the default.")
+
+
+def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[str, str]:
+    """Write what `raydd evaluate --outside` has to know of the exported tensors; gives the file."""
+    synthetic, similarity = opened.synthetic, opened.synthetic.similarity
+    images: dict[str, Any] = {"key": "pixels", "are": "pixels-255"}
+    if synthetic.pixels is None:
+        images = {"key": "image_features", "are": "features", "of": config.encoders.image}
+    said: dict[str, Mapping[str, Any] | str] = {
+        "identity": "none",
+        "full": {"matrix": f"{FACTOR}entries"},
+        "low-rank": {name: FACTOR + name for name in similarity.factors} | {"alpha": similarity.alpha},
+    }
+    described = {
+        "file": SET,
+        "name": name_of(opened),
+        "images": images,
+        "texts": {"key": "text_features", "are": "features", "of": config.encoders.text},
+        "similarity": said[similarity.kind],
+        "rates": {"image": "rates.0", "text": "rates.1"},
+        "loss": synthetic.loss,
+    }
+    (folder / DESCRIPTION).write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return {DESCRIPTION: f"what the tensors of {SET} mean, for `raydd evaluate --outside`"}
+
+
+def evaluator(folder: Path, config: Config, store: Store, progress: Progress) -> str:
+    """Score an exported folder, and say in Markdown by which command, what came out, and how far off is the same.
+
+    Args:
+        folder: the export, with its description.
+        config: data, encoders, students and the split to score on.
+        store: where features are.
+        progress: told of what is computed.
+    """
+    alone = replace(config, evaluate=replace(config.evaluate, baselines=(), encoders=(), classes="", unseen=""))
+    row = score_foreign(alone, store, read_foreign(folder / DESCRIPTION), progress).row
+    scores = {metric: score for metric, score in row.scores.items() if score}
+    where = "; `DATA` is the folder of your copy" if config.data.root else ""
+    lines = [
+        "## Check the score",
+        "",
+        "In this folder, with raydd installed:",
+        "",
+        f"```sh\n{command(config)}\n```",
+        "",
+        f"The data are {plain(row.data)}, fingerprint {row.fingerprint}{where}. The scores are of {row.split}, in "
+        f"percent, means of {row.seeds} students.",
+        "",
+        "| score | expected | tolerance |",
+        "|---|---:|---:|",
+        *(f"| {metric} | {mean:.2f} | ± {tolerance(std, row.seeds):.2f} |" for metric, (mean, std) in scores.items()),
+        "",
+        "The command trains students of the same seeds, so the same machine gives the same score. Another one rounds "
+        "otherwise, and its students end as others would: the tolerance is twice the standard deviation of the "
+        f"difference between two means of {row.seeds} students, at least {_LEAST}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tolerance(std: float, seeds: int) -> float:
+    """How far apart two means of so many students may be, in points."""
+    return max(_LEAST, 2 * std * math.sqrt(2 / seeds))
+
+
+def command(config: Config) -> str:
+    """The command that scores an exported folder from within, with all settings that decide and are no defaults."""
+    return " \\\n  ".join([f"raydd evaluate --outside {DESCRIPTION}", *_flags(config), "--evaluate.baselines"])
+
+
+def _flags(config: Config) -> Iterator[str]:
+    usual = flatten(load(settings={"distill.protocol": config.distill.protocol}))
+    for name, value in flatten(config).items():
+        decides = name.startswith(_DECIDE) and value != usual[name]
+        if not (decides or name in _SHOWN):
+            continue
+        if isinstance(value, bool):
+            section, setting = name.split(".")
+            yield f"--{name}" if value else f"--{section}.no-{setting}"
+        elif name in _OWN:
+            yield f"--{name} {_OWN[name]}"
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            yield " ".join([f"--{name}", *(visible(shlex.quote(without_folder(str(each)))) for each in values)])

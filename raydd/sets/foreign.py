@@ -1,0 +1,372 @@
+"""A set that other code made: a file of arrays, and a YAML file that says what each of them means (docs/outside.md).
+
+Nothing is guessed from shapes: what the description leaves open is asked for, and what contradicts it is refused. The
+file may come from a stranger, so it is read as numbers and text: a `.pt` by torch's weights-only loader, which runs no
+code, a `.npz` without pickles, a `.safetensors`.
+"""
+
+import hashlib
+import io
+import math
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from raydd.distill.loss_names import LOSS_NAMES
+from raydd.distill.similarity import Similarity
+from raydd.errors import ConfigError, RecordError, shown
+from raydd.plain_files import read_file
+from raydd.settings import read_yaml
+from raydd.store import fingerprint
+
+VERSION = 1
+_MOST_BYTES = 8 * 2**30  # of a file, and of what it unpacks to; 500 pairs of 224 x 224 pixels take 0.3
+_HELP = "Correct the description, or the file."
+
+# How each field is described; said where one is missing or leaves its meaning open.
+_SAID: Mapping[str, str] = {
+    "file": "`file: NAME`, the .pt, .npz or .safetensors file beside it",
+    "images": "`images: {key: KEY, are: normalised, mean: [R, G, B], std: [R, G, B]}`, `{key: KEY, are: pixels-255}`, "
+    "`{key: KEY, are: pixels-1}` or `{key: KEY, are: features, of: ENCODER}`",
+    "texts": "`texts: {key: KEY, are: features, of: ENCODER}` or `{key: KEY, are: captions}`",
+    "similarity": "`similarity: none`, `{matrix: KEY}` or `{diagonal: KEY, left: KEY, right: KEY, alpha: NUMBER}`",
+    "rates": "`rates: KEY`, one learning rate for both sides, or `rates: {image: KEY, text: KEY}`; KEY may be a number",
+    "loss": f"`loss:` with what students train on, {', '.join(LOSS_NAMES)}",
+}
+_OPTIONAL = ("name", "source")
+_IMAGES = {
+    "normalised": {"key", "are", "mean", "std"},
+    "pixels-255": {"key", "are"},
+    "pixels-1": {"key", "are"},
+    "features": {"key", "are", "of"},
+}
+_TEXTS = {"features": {"key", "are", "of"}, "captions": {"key", "are"}}
+
+
+@dataclass(frozen=True)
+class ForeignSet:
+    """N pairs of other code, as they were described."""
+
+    name: str
+    source: str
+    """Where the set is to be had, or its code; may be empty."""
+    images: Float[Tensor, "N 3 S S"] | Float[Tensor, "N d"]
+    """Pixels where 0 is black and 255 white, neither rounded nor clipped; or features of `image_encoder`."""
+    image_encoder: str
+    """The encoder that gives such features; empty where there are pixels."""
+    texts: Float[Tensor, "N e"] | tuple[str, ...]
+    """Features of `text_encoder`, or captions."""
+    text_encoder: str
+    """The encoder that gives such features; empty where there are captions."""
+    similarity: Similarity
+    rate_image: float
+    rate_text: float
+    loss: str
+    stored_bytes: int
+    """Size of what a student needs, as the file stores it."""
+    fingerprint: str
+    """Tells this file under this description from any other."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def read_foreign(path: Path) -> ForeignSet:
+    """The set that a description names.
+
+    Args:
+        path: a YAML file with `file`, `images`, `texts`, `similarity`, `rates` and `loss`, and if wanted `name` and
+            `source`.
+
+    Raises:
+        ConfigError: the description leaves something open, or is the file of arrays itself.
+        RecordError: the file cannot be read, lacks what is described, or holds it in another shape.
+    """
+    if path.suffix in _LOADERS:
+        held = _File.read(path)
+        raise ConfigError(
+            f"{path} holds {', '.join(held.listed())}, but does not say what they mean. Write a YAML file that does, "
+            "and give that one (docs/outside.md)."
+        )
+    said = _described(path)
+    file = _File.read(path.parent / said["file"])
+    counted: list[int] = []
+
+    def tensor(field: str, key: str, letters: str, sizes: dict[str, int]) -> Tensor:
+        found = file.tensor(field, key, letters, sizes)
+        counted.append(found.numel() * found.element_size())
+        return found
+
+    sizes: dict[str, int] = {}
+    images, texts = said["images"], said["texts"]
+    letters = "Nd" if images["are"] == "features" else "N3SS"
+    found = tensor("images", images["key"], letters, sizes)
+    if problem := _contradiction(found, images["are"]):
+        raise RecordError(f"{file.path}: {images['key']} {problem}. {_HELP}")
+    if texts["are"] == "features":
+        words: Tensor | tuple[str, ...] = tensor("texts", texts["key"], "Ne", sizes).float()
+    else:
+        words = file.captions(texts["key"], sizes["N"])
+        counted.append(sum(len(caption.encode()) for caption in words))
+    similarity = _similarity(said["similarity"], lambda key, shape: tensor("similarity", key, shape, sizes), sizes["N"])
+    rates = said["rates"] if isinstance(said["rates"], dict) else dict.fromkeys(("image", "text"), said["rates"])
+    return ForeignSet(
+        name=str(said.get("name", path.stem)),
+        source=str(said.get("source", "")),
+        images=_as_meant(found.float(), images),
+        image_encoder=images.get("of", ""),
+        texts=words,
+        text_encoder=texts.get("of", ""),
+        similarity=similarity,
+        rate_image=file.rate(rates["image"]),
+        rate_text=file.rate(rates["text"]),
+        loss=said["loss"],
+        stored_bytes=sum(counted) + 16,
+        fingerprint=fingerprint("foreign", VERSION, {**said, "sha256": file.digest}, {}),
+    )
+
+
+def _contradiction(images: Tensor, are: str) -> str:
+    """What of the images' numbers cannot be so, empty if all can; learned pixels may leave their range a little."""
+    if images.dtype == torch.uint8 and are != "pixels-255":
+        return f"is uint8, but {are} are fractions"
+    most = float(images.abs().max())
+    if (are == "pixels-255" and most <= 1) or (are == "pixels-1" and most > 25):
+        return f"has no number beyond {most:.3g}, but {are} have {are.removeprefix('pixels-')} for white"
+    return ""
+
+
+def _as_meant(images: Tensor, said: Mapping[str, Any]) -> Tensor:
+    """Features as they are, pixels as 0 to 255."""
+    if said["are"] == "normalised":
+        mean, std = (torch.tensor(said[name]).float()[:, None, None] for name in ("mean", "std"))
+        return 255 * (images * std + mean)
+    return 255 * images if said["are"] == "pixels-1" else images
+
+
+def _similarity(said: Any, tensor: Callable[[str, str], Tensor], pairs: int) -> Similarity:
+    if said == "none":
+        return Similarity("identity", pairs, {})
+    if "matrix" in said:
+        return Similarity("full", pairs, {"entries": tensor(said["matrix"], "NN").float()})
+    shapes = {"diagonal": "N", "left": "Nr", "right": "Nr"}
+    factors = {name: tensor(said[name], shape).float() for name, shape in shapes.items()}
+    return Similarity("low-rank", pairs, factors, float(said["alpha"]))
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """The description, every field of which says what it has to.
+
+    Raises:
+        ConfigError: naming the first field that does not, and how it is written.
+    """
+    tree = read_yaml(path, "description")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must say what a set's fields mean, not {shown(tree)}. Write {_SAID['file']}.")
+    for field in tree:
+        if field not in (*_SAID, *_OPTIONAL):
+            raise ConfigError(f"{path}: there is no field {shown(field)}. Known: {', '.join((*_SAID, *_OPTIONAL))}.")
+    fits: Mapping[str, Callable[[Any], bool]] = {
+        "file": lambda value: _is_key(value) and Path(value).name == value and Path(value).suffix in _LOADERS,
+        "images": lambda value: _says(value, _IMAGES) and all(map(_is_colour, _colours(value))),
+        "texts": lambda value: _says(value, _TEXTS),
+        "similarity": _is_similarity,
+        "rates": lambda value: (
+            _is_rate(value) or (_keys(value) == {"image", "text"} and all(map(_is_rate, value.values())))
+        ),
+        "loss": lambda value: value in LOSS_NAMES,
+    }
+    for field, how in _SAID.items():
+        if field not in tree:
+            raise ConfigError(f"{path} lacks the field {field}. Write {how}.")
+        if not fits[field](tree[field]):
+            raise ConfigError(f"{path}: {field} is {shown(tree[field])}, which leaves its meaning open. Write {how}.")
+    return tree
+
+
+def _says(value: Any, kinds: Mapping[str, set[str]]) -> bool:
+    return (
+        isinstance(value, dict)
+        and _keys(value) == kinds.get(str(value.get("are")))
+        and all(_is_key(value[name]) for name in ("key", "of") if name in value)
+    )
+
+
+def _is_similarity(value: Any) -> bool:
+    if value == "none":
+        return True
+    if _keys(value) == {"matrix"}:
+        return _is_key(value["matrix"])
+    return (
+        _keys(value) == {"diagonal", "left", "right", "alpha"}
+        and all(_is_key(value[name]) for name in ("diagonal", "left", "right"))
+        and _is_number(value["alpha"])
+    )
+
+
+def _colours(value: Mapping[str, Any]) -> Sequence[Any]:
+    return [value[name] for name in ("mean", "std") if name in value]
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _is_rate(value: Any) -> bool:
+    return _is_key(value) or (_is_number(value) and value > 0)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _keys(value: Any) -> set[Any]:
+    return set(value) if isinstance(value, dict) else set()
+
+
+def _load_torch(content: bytes) -> Any:
+    _require_small(content)
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _load_numpy(content: bytes) -> Any:
+    _require_small(content)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _require_small(content: bytes) -> None:
+    """Refuse an archive that unpacks to more than a file may have, before it is unpacked."""
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > _MOST_BYTES:
+            raise ValueError(f"it unpacks to {size:,} bytes, over the limit of {_MOST_BYTES:,}")
+
+
+_LOADERS: Mapping[str, Callable[[bytes], Any]] = {
+    ".pt": _load_torch,
+    ".npz": _load_numpy,
+    ".safetensors": safetensors.torch.load,
+}
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of arrays, read."""
+
+    path: Path
+    content: Mapping[str, Any]
+    digest: str
+    """SHA-256."""
+
+    @classmethod
+    def read(cls, path: Path) -> "_File":
+        """The file, whatever a made-up one makes its library raise being a RecordError."""
+        try:
+            content = read_file(path, _MOST_BYTES)
+            found = _LOADERS[path.suffix](content)
+        except Exception as error:
+            said = (str(error).splitlines() or [""])[0][:200]
+            rule = " as tensors, numbers and text, and nothing else is loaded" if path.suffix == ".pt" else ""
+            raise RecordError(f"{path} cannot be read{rule} ({type(error).__name__}: {said}). {_HELP}") from error
+        if not isinstance(found, dict):
+            raise RecordError(f"{path} holds a {type(found).__name__}, but must hold a dictionary by names. {_HELP}")
+        return cls(path, found, hashlib.sha256(content).hexdigest())
+
+    def listed(self) -> list[str]:
+        """What there is, by name, type and shape."""
+        return [f"{name} ({_shape(value)})" for name, value in self.content.items()]
+
+    def at(self, field: str, key: str) -> Any:
+        """What a key names; `params.0` is the first of the list `params`, unless there is one of that name."""
+        found: Any = self.content
+        rest = key
+        while rest:
+            if isinstance(found, dict) and rest in found:
+                return found[rest]
+            part, _, rest = rest.partition(".")
+            if isinstance(found, dict) and part in found:
+                found = found[part]
+            elif part.isdecimal() and int(part) < _rows(found):
+                found = found[int(part)]
+            else:
+                raise RecordError(
+                    f"{self.path} has no {shown(key)}, which {field} names. It has {', '.join(self.listed())}. {_HELP}"
+                )
+        return found
+
+    def tensor(self, field: str, key: str, letters: str, sizes: dict[str, int]) -> Tensor:
+        """Finite numbers whose shape agrees with the sizes known so far, which are added to.
+
+        Args:
+            field: of the description, for messages.
+            key: which array.
+            letters: a letter or a digit a dimension; one letter stands for one size.
+            sizes: by letter.
+        """
+        found = self.at(field, key)
+        wanted = " ".join(str(sizes.get(letter, letter)) for letter in letters)
+        try:
+            tensor = torch.from_numpy(np.ascontiguousarray(found)) if isinstance(found, np.ndarray) else found
+        except (TypeError, ValueError):  # text, objects, a type that torch lacks
+            tensor = None
+        if not isinstance(tensor, Tensor) or tensor.is_complex() or tensor.dtype == torch.bool:
+            raise RecordError(f"{self.path}: {key} is {_shape(found)}, but {field} must be numbers [{wanted}]. {_HELP}")
+        fits = tensor.ndim == len(letters) and tensor.numel() > 0
+        for letter, size in zip(letters, tensor.shape, strict=False):
+            fits = fits and size == (int(letter) if letter.isdigit() else sizes.setdefault(letter, size))
+        if not fits:
+            raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, but {field} must be [{wanted}]. {_HELP}")
+        if tensor.numel() * tensor.element_size() > _MOST_BYTES:  # a view may claim any size
+            raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, over {_MOST_BYTES:,} bytes. {_HELP}")
+        if not bool(tensor.isfinite().all()):
+            raise RecordError(f"{self.path}: {key} has NaN or infinite numbers, but {field} must be finite. {_HELP}")
+        return tensor.detach()
+
+    def captions(self, key: str, count: int) -> tuple[str, ...]:
+        """As many captions as there are images."""
+        found = self.at("texts", key)
+        found = found.tolist() if isinstance(found, np.ndarray) else found
+        if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
+            raise RecordError(f"{self.path}: {key} is {_shape(found)}, but captions are a list of text. {_HELP}")
+        if len(found) != count:
+            raise RecordError(f"{self.path}: {key} has {len(found)} captions, but there are {count} images. {_HELP}")
+        return tuple(found)
+
+    def rate(self, said: Any) -> float:
+        """A learning rate above zero: the number that is said, or the one that a key names."""
+        if not isinstance(said, str):
+            return float(said)
+        found = self.at("rates", said)
+        single = isinstance(found, Tensor | np.ndarray | np.generic) and math.prod(found.shape) == 1
+        value: Any = found.item() if single else found
+        if not _is_number(value) or value <= 0:
+            what = shown(value) if single else _shape(found)
+            raise RecordError(f"{self.path}: {said} is {what}, but a learning rate is one number above 0. {_HELP}")
+        return float(value)
+
+
+def _rows(found: Any) -> int:
+    """How many rows a list or an array has; 0 of what has none."""
+    if isinstance(found, Tensor | np.ndarray):
+        return found.shape[0] if found.ndim else 0
+    return len(found) if isinstance(found, list | tuple) else 0
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{str(value.dtype).removeprefix('torch.')} [{' '.join(map(str, value.shape))}]"
+    return f"{len(value)} values" if isinstance(value, list | tuple | dict) else shown(value)
