@@ -25,7 +25,7 @@ from search_spaces import spaces
         ("run --distill.student_steps 4 --distill.no-m", {"--distill.no-merged"}),
         ("run --help exp", {"experts"}),
         ("search --i", {"--in"}),
-        ("export --to ", {"hf", "webdataset", "png", "head", "onnx"}),
+        ("export --to ", {"hf", "hub", "webdataset", "png", "head", "onnx"}),
         ("run --evaluate.baselines random f", {"forgetting", "full"}),
         ("run --distill.method ", set(METHODS)),
         ("run --preset lors", {name for name in PRESETS if name.startswith("lors")}),

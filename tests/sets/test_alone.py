@@ -38,13 +38,14 @@ def with_all(made: Made) -> list[str]:
 
 
 class Told:
-    """What was done, by the name of the work."""
+    """What was done, by the name of the work, but for the page, which a report says from its start."""
 
     def __init__(self) -> None:
         self.works: list[str] = []
 
     def __call__(self, work: str, done: int, total: int) -> None:
-        self.works.append(work)
+        if work != "pages written":
+            self.works.append(work)
 
     @property
     def but_checks(self) -> set[str]:
