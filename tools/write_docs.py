@@ -112,46 +112,49 @@ def names_page() -> str:
 
 
 def leaderboard_page() -> str:
-    """The rows of leaderboard.yaml: a table for each data set and split, the best first."""
-    rows, lines = read_rows(DOCS / "leaderboard.yaml"), [_LEADERBOARD]
-    for data, split in dict.fromkeys((row.data, row.split) for row in rows):
+    """The rows of leaderboard.yaml: a table for what can be compared, by number of pairs, the best first."""
+    tables: dict[str, list[Row]] = {}
+    for row in read_rows(DOCS / "leaderboard.yaml"):
+        title = f"{row.data}, {row.split}: {row.image_encoder} and {row.text_encoder}, protocol {row.protocol}"
+        tables.setdefault(title, []).append(row)
+    lines = [_LEADERBOARD, '<div class="leaderboard" markdown>', ""]
+    for title, rows in sorted(tables.items()):
         lines += [
-            f"## {plain(data)}, {split}",
+            f"## {plain(title)}",
             "",
-            f"| set | pairs | kB | {' | '.join(SHOWN)} | encoders | protocol | seeds | source | date |",
-            f"|---|---:|---:|{'---:|' * len(SHOWN)}---|---|---:|---|---|",
-            *map(_leaderboard_row, sorted((row for row in rows if (row.data, row.split) == (data, split)), key=_worst)),
+            f"| set | pairs | kB | r_mean | {' | '.join(_RECALLS)} | seeds |",
+            f"|---|---:|---:|---:|{'---:|' * len(_RECALLS)}---:|",
+            *map(_leaderboard_row, sorted(rows, key=lambda row: (row.pairs, -_r_mean(row)[0]))),
             "",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "</div>", "", _ADD_A_ROW])
 
 
-def _worst(row: Row) -> float:
+def _r_mean(row: Row) -> tuple[float, float]:
     score = row.scores["r_mean"]
-    return -score[0] if score else 0.0
+    assert score is not None  # read_rows refuses such rows
+    return score
 
 
 def _leaderboard_row(row: Row) -> str:
-    scores = (row.scores[metric] for metric in SHOWN)
+    recalls = (row.scores[metric] for metric in _RECALLS)
+    mean, deviation = _r_mean(row)
     cells = [
-        plain(row.set),
+        _linked(row.set, row.source),
         str(row.pairs),
         "" if row.kB is None else f"{row.kB:.0f}",
-        *("" if score is None else f"{score[0]:.1f} ± {score[1]:.1f}" for score in scores),
-        plain(f"{row.image_encoder}, {row.text_encoder}"),
-        row.protocol + (" †" if row.choice == "best-on-split" else ""),
+        f"{mean:.1f} ± {deviation:.1f}" + (" †" if row.choice == "best-on-split" else ""),
+        *("" if score is None else f"{score[0]:.1f}" for score in recalls),
         str(row.seeds),
-        _address(row.source),
-        row.date,
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _address(source: str) -> str:
-    """A link to a page of the web or of these docs; anything else as text."""
+def _linked(name: str, source: str) -> str:
+    """A set's name with a link to where it comes from; with that as text where it is no page."""
     if source.startswith("docs/"):
-        return f"[{plain(source)}]({source.removeprefix('docs/')})"
-    return f"<{source}>" if re.fullmatch(r"https://[^\s<>|]+", source) else plain(source)
+        return f"[{plain(name)}]({source.removeprefix('docs/')})"
+    return f"[{plain(name)}](<{source}>)" if re.fullmatch(r"https://[^\s<>|]+", source) else plain(f"{name} ({source})")
 
 
 def _first_line(documented: Any) -> str:
@@ -165,16 +168,19 @@ def _with_argument(name: str) -> str:
     return f"{name}…" if name.endswith(":") else name
 
 
+_RECALLS = SHOWN[:-1]
+
 _LEADERBOARD = """\
 # Leaderboard
 
-Sets of any code, each scored by `raydd evaluate`: students are trained on the set alone, by one protocol with one
-recipe, and retrieve images by texts and texts by images of a split that was not distilled. Scores are percent, mean ±
-standard deviation over student seeds of one set; kB is what a student trains on. Compare rows of the same encoders,
-protocol and split. † marks students whose epoch was chosen on the scored split, as published tables do. The protocol is
-what students train: both projection heads (heads), or the image encoder and a text head (encoder). Empty cells were not
-recorded.
+Sets of any code, scored by `raydd evaluate`: students are trained on the set alone, by one recipe, and retrieve on a
+split that was not distilled. Scores are percent, r_mean as mean ± standard deviation over student seeds of one set; kB
+is what a student trains on. Rows of one table have the same data, encoders and protocol: students train both projection heads
+(heads), or the image encoder and a text head (encoder). † marks students whose epoch was chosen on the scored split, as
+published tables do. A set's name links to where it comes from. Empty cells were not recorded.
+"""
 
+_ADD_A_ROW = """\
 ## Add a row
 
 1. [Describe your set](outside.md) and score it, or export one of raydd's with `raydd export --to hub`:
