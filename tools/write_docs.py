@@ -175,9 +175,9 @@ _LEADERBOARD = """\
 
 Sets of any code, scored by `raydd evaluate`: students are trained on the set alone, by one recipe, and retrieve on a
 split that was not distilled. Scores are percent, r_mean as mean ± standard deviation over student seeds of one set; kB
-is what a student trains on. Rows of one table have the same data, encoders and protocol: students train both projection heads
-(heads), or the image encoder and a text head (encoder). † marks students whose epoch was chosen on the scored split, as
-published tables do. A set's name links to where it comes from. Empty cells were not recorded.
+is what a student trains on. Rows of one table have the same data, encoders and protocol: students train both projection
+heads (heads), or the image encoder and a text head (encoder). † marks students whose epoch was chosen on the scored
+split, as published tables do. A set's name links to where it comes from. Empty cells were not recorded.
 """
 
 _ADD_A_ROW = """\

@@ -116,7 +116,7 @@ def test_a_lost_head_ends_the_driver_and_the_same_command_goes_on(sweep_settings
     with cluster_of(tmp_path, nodes=2) as (cluster, _):
         settings = {**sweep_settings, "place.ray": cluster.address}
         driver = drive(settings, log)
-        wait_for(lambda: "trial 0" in log.read_text(), driver, log)
+        wait_for(lambda: "trial 0: r_mean" in log.read_text(), driver, log)
         cluster.lose(cluster.head)
         lost_at = time.monotonic()
         assert driver.wait(300) != 0

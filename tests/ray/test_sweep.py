@@ -167,7 +167,7 @@ def test_the_same_command_goes_on_where_the_driver_ended(settings, drive, tmp_pa
     settings = {**settings, "distill.steps": 200, "sweep.trials": 4}
     log = tmp_path / "log"
     driver = drive(settings, log)
-    wait_until(lambda: "trial 0" in log.read_text(), driver)
+    wait_until(lambda: "trial 0: r_mean" in log.read_text(), driver)
     time.sleep(2.0)
     driver.send_signal(blow)
     driver.wait(600)
