@@ -7,10 +7,10 @@ grow old.
 import dataclasses
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from raydd.cli_help import SECTIONS, TOPICS, choices
-from raydd.config import Config
+from raydd.config import Config, Selection
 
 # Names of the registries whose import loads torch; a test holds that they are all.
 NAMES: Mapping[str, Sequence[str]] = {
@@ -99,8 +99,7 @@ def _values(name: str, kind: type[Any]) -> list[str]:
     if name in ("distill.method", "compare.methods"):
         from raydd.distill.methods import METHODS
 
-        selections = ("random", "herding", "k-center", "forgetting", "full") if name == "compare.methods" else ()
-        return [*METHODS, *selections]
+        return [*METHODS, *get_args(Selection), "full"] if name == "compare.methods" else list(METHODS)
     if name == "sweep.space":
         from search_spaces import spaces
 

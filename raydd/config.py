@@ -10,6 +10,9 @@ from typing import Literal
 from raydd.ranges import check_device, check_name, check_numbers
 from raydd.ranges import require as _require
 
+Selection = Literal["random", "herding", "k-center", "k-means", "forgetting"]
+"""The selections of `raydd.distill.selections`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -166,7 +169,7 @@ class DistillConfig:
     images: Literal["features-then-pixels", "features", "pixels"] = "features-then-pixels"
     """What is learned for each image: features; features-then-pixels, which then searches for pixels that have these
     features; or pixels, as published. Texts are always learned as features."""
-    start: Literal["random", "herding", "k-center", "forgetting"] = "random"
+    start: Selection = "random"
     """How the real pairs are selected that the synthetic pairs start from."""
     steps: int = 300
     """Distillation steps (outer iterations)."""
@@ -341,7 +344,7 @@ class EvaluateConfig:
     """Split to score. All choices are made on val."""
     seeds: int = 5
     """Number of students trained on each set, one per seed."""
-    baselines: tuple[Literal["random", "herding", "k-center", "forgetting", "full"], ...] = ("random", "full")
+    baselines: tuple[Selection | Literal["full"], ...] = ("random", "full")
     """What the set is compared with: students of as many real pairs, chosen by one of the selections; and full,
     students of all real pairs."""
     choice: Literal["last", "best-on-split"] = "last"

@@ -4,12 +4,14 @@ from raydd.distill.selections.evidence import Evidence, Forgetting, Joint, Selec
 from raydd.distill.selections.forgetting import forgetting
 from raydd.distill.selections.herding import herding
 from raydd.distill.selections.k_center import k_center
+from raydd.distill.selections.k_means import k_means
 from raydd.distill.selections.random_pairs import random_pairs
 
 SELECTIONS: dict[str, Select] = {
     "random": random_pairs,
     "herding": herding,
     "k-center": k_center,
+    "k-means": k_means,
     "forgetting": forgetting,
 }
 

@@ -1,0 +1,64 @@
+"""k-means (Lloyd, IEEE Trans. Inf. Theory 1982): for each of N clusters of pairs, the pair nearest to its mean.
+
+MDM starts from k-means over joint features too, but from the means themselves; a selection is of real pairs, which
+pixels can start from.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from raydd.distill.selections.evidence import Evidence, Joint, greedily
+from raydd.distill.selections.random_pairs import random_captions
+
+WARM_UP = 5  # epochs of the heads before they embed the pairs
+_ROUNDS = 50  # of Lloyd's algorithm at most
+_BLOCK = 16_384  # captions that are assigned at a time
+
+
+def k_means(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
+    """The pairs nearest to the means of clusters in the joint space, which grow from random pairs drawn by seed."""
+    return nearest_to_means(evidence.joint(WARM_UP), pairs, seed)
+
+
+def nearest_to_means(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
+    """For each cluster, the largest first, the pair nearest to its mean among those whose image is still free."""
+    images, texts, sizes = cluster_means(joint, random_captions(joint.image_of_text, pairs, seed))
+    means = iter(sizes.argsort(descending=True, stable=True).tolist())
+
+    def best(free: Bool[Tensor, "C"]) -> int:
+        mean = next(means)
+        # |x|² is the same for all pairs, so the nearest is that of the largest product.
+        return int(joint.products(images[mean], texts[mean]).masked_fill(~free, -torch.inf).argmax())
+
+    return greedily(joint.image_of_text, pairs, best)
+
+
+def cluster_means(
+    joint: Joint, first: Int[Tensor, "N"]
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"], Int[Tensor, "N"]]:
+    """Means of the clusters that grow from some pairs: their image halves, their text halves, and pairs in each.
+
+    A cluster that loses all its pairs keeps its mean.
+    """
+    images, texts = joint.images[joint.image_of_text[first]], joint.texts[first]
+    nearest = torch.full_like(joint.image_of_text, -1)
+    for _ in range(_ROUNDS):
+        before, nearest = nearest, _nearest(joint, images, texts)
+        if torch.equal(before, nearest):
+            break
+        sizes = torch.bincount(nearest, minlength=len(first))[:, None]
+        sums = torch.zeros_like(images), torch.zeros_like(texts)
+        for block in torch.arange(len(nearest)).split(_BLOCK):
+            sums[0].index_add_(0, nearest[block], joint.images[joint.image_of_text[block]])
+            sums[1].index_add_(0, nearest[block], joint.texts[block])
+        images, texts = (torch.where(sizes > 0, s / sizes, mean) for s, mean in zip(sums, (images, texts), strict=True))
+    return images, texts, torch.bincount(nearest, minlength=len(first))
+
+
+def _nearest(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"]) -> Int[Tensor, "C"]:
+    """The cluster of each pair: that of the largest <x, m> - |m|²/2."""
+    half = (images.square().sum(1) + texts.square().sum(1)) / 2
+    blocks = torch.arange(len(joint.texts)).split(_BLOCK)
+    products = (joint.images[joint.image_of_text[of]] @ images.T + joint.texts[of] @ texts.T for of in blocks)
+    return torch.cat([(block - half).argmax(1) for block in products])
