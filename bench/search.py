@@ -167,7 +167,8 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
             trial = study.ask()
             space.settings(trial)
             took = rng.uniform(0.7, 1.3) * (objective.seconds(trial.params) if options.seconds else 1.0)
-            trial.set_user_attr(studies.REPORT, {"seconds": took, "step": 1, "steps": 1})
+            trial.set_user_attr(studies.REPORT, {"step": 1, "steps": 1})
+            trial.set_user_attr(studies.HELD, took)
             heapq.heappush(running, (now + took, trial.number, trial))
             asked += 1
         now, number, trial = heapq.heappop(running)

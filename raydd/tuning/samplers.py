@@ -170,9 +170,12 @@ def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
 
 
 def _seconds_of(over: FrozenTrial) -> float:
-    """What a trial's distillation takes to its end, whether it came there or was stopped; 0 where nothing says so."""
-    report = over.user_attrs.get(studies.REPORT, {})
-    return report["seconds"] * report["steps"] / report["step"] if report.get("step") else 0.0
+    """For how long a trial holds its place to its end, whether it came there or was stopped; 0 where nothing says so.
+
+    Experts that it makes count too: in a cold search they are most of it, more the farther it comes.
+    """
+    held, report = over.user_attrs.get(studies.HELD, 0.0), over.user_attrs.get(studies.REPORT, {})
+    return held * report["steps"] / report["step"] if report.get("step") else 0.0
 
 
 def _middle(kind: BaseDistribution) -> Any:
@@ -199,7 +202,7 @@ def _auto(seed: int) -> BaseSampler:
 
 
 def _per_second(seed: int) -> BaseSampler:
-    """As auto, but by what a trial may gain for each second that its distillation is expected to take."""
+    """As auto, but by what a trial may gain for each second that it is expected to take, with the experts that it makes."""
     return WholeSpaceSampler(partial(NeighbourSampler, per_second=True), seed, otherwise=_tpe)
 
 

@@ -44,6 +44,8 @@ class _Running:
     trial: optuna.Trial
     began: int
     """Trials handed to Tune before it."""
+    since: float
+    """When it was handed to Tune, by the search's clock."""
     failure: str = ""  # that it reported; it may go on in a fresh process all the same
     curve: list[dict[str, float]] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ class StudySearch(Searcher):
             seed: seed of the sampler.
             sampler: `sweep.sampler`.
             deadline: when no more trials are started, by `clock`, in seconds.
-            clock: what the deadline is read from.
+            clock: what the deadline and the time that trials take are read from.
             order: asked before each trial: go-on, pause, or stop.
         """
         super().__init__()
@@ -121,7 +123,7 @@ class StudySearch(Searcher):
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)
-        self._running[trial_id] = _Running(trial, self._asked)
+        self._running[trial_id] = _Running(trial, self._asked, self._clock())
         self._asked += 1
         number = studies.identity(trial)
         for listener in self._listeners:
@@ -151,6 +153,7 @@ class StudySearch(Searcher):
         why = self._why_failed(report, running.failure if error else "", error)
         if not report.again:  # before the end is told: whoever finds the trial over finds its report too
             trial.set_user_attr(studies.REPORT, asdict(report))
+            trial.set_user_attr(studies.HELD, self._clock() - running.since)
         if why:
             state = TrialState.FAIL
             if report.again:

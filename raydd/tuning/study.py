@@ -31,6 +31,7 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
 INTERRUPTED = "interrupted"
 LATEST = "latest"  # stands for a sweep's name where a command only looks
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
+HELD = "held"  # another: seconds for which a trial held its place, with all that it made beside its steps
 
 OUTCOMES = ("complete", "pruned", "diverged", "fail")
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

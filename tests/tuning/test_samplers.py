@@ -185,7 +185,8 @@ def test_cheap_trials_come_first_where_seconds_count():
             renew_sampler(study, 0, name)
             trial = study.ask(kinds)
             trial.report(0.0, 50)
-            half = {"seconds": trial.params["size"] / 2, "step": 5, "steps": 10}
+            half = {"step": 5, "steps": 10}
+            trial.set_user_attr(studies.HELD, trial.params["size"] / 2)
             trial.set_user_attr(studies.REPORT, half)
             study.tell(trial, -((trial.params["gain"] - 0.7) ** 2))
         asked[name] = [trial.params for trial in study.trials[STARTUP_TRIALS:]]

@@ -178,6 +178,15 @@ def test_nothing_starts_after_the_deadline(study, space):
     assert search.suggest("b") == Searcher.FINISHED
 
 
+def test_the_study_knows_how_long_a_trial_held_its_place(study, space):
+    now = [5.0]
+    search = StudySearch(study, space, ["r_mean"], wanted=9, clock=lambda: now[0])
+    search.suggest("a")
+    now[0] = 12.5
+    search.on_trial_complete("a", report(step=10, r_mean=30.0, seconds=2.0, record="distill/0"))
+    assert study.trials[0].user_attrs[studies.HELD] == 7.5
+
+
 def test_several_objectives_are_told_together(config, space, address, with_sweep):
     study = studies.open_study(with_sweep(config, name="two", objectives=("r_mean", "seconds")), space, address)
     search = StudySearch(study, space, ["r_mean", "seconds"], wanted=9)
