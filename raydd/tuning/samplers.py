@@ -202,7 +202,7 @@ def _auto(seed: int) -> BaseSampler:
 
 
 def _per_second(seed: int) -> BaseSampler:
-    """As auto, but by what a trial may gain for each second that it is expected to take, with the experts that it makes."""
+    """As auto, but by gain for each second that a trial is expected to take, with the experts that it makes."""
     return WholeSpaceSampler(partial(NeighbourSampler, per_second=True), seed, otherwise=_tpe)
 
 
