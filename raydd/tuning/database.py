@@ -9,7 +9,7 @@ from typing import Any
 import tenacity
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from raydd.place import unopened_study
 from raydd.secrets_hidden import hidden
@@ -26,6 +26,8 @@ def passes(error: BaseException | None) -> bool:
     if isinstance(error, StorageInternalError):  # in which Optuna wraps what SQLAlchemy raises
         error = error.__cause__
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    # Optuna asks again by a shorter query where reading trials fails, in the transaction that died with its connection.
+    lost = lost or isinstance(error, PendingRollbackError)
     # SQLite calls a table that is missing operational too, which no patience brings.
     return lost or (isinstance(error, OperationalError | InterfaceError) and "no such " not in str(error))
 

@@ -49,6 +49,21 @@ def test_every_call_is_repeated_while_the_database_is_away(study):
     assert len(met) >= 18
 
 
+def test_a_connection_that_is_lost_while_trials_are_read_is_replaced(study):
+    study.tell(study.ask(), 2.0)
+    lost = []
+
+    @sqlalchemy.event.listens_for(study._storage._backend.engine, "before_cursor_execute")
+    def lose(connection, cursor, statement, *_):
+        if "FROM trials" in statement and not lost:
+            lost.append(statement)
+            connection.invalidate()
+            raise OperationalError(statement, {}, ConnectionError("the server closed the connection"))
+
+    assert [trial.value for trial in study._storage._backend.get_all_trials(study._study_id)] == [2.0]
+    assert lost
+
+
 def test_an_end_whose_answer_was_lost_is_not_told_twice(study, monkeypatch):
     told, heard = RDBStorage.set_trial_state_values, []
 
