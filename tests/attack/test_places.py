@@ -112,6 +112,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_work(
     assert (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_the_same_command_goes_on(tmp_path: Path, finished: Path) -> None:
     home = tmp_path / "home"
     given = flags(finished / "tiny", home)

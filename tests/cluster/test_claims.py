@@ -53,6 +53,7 @@ def test_it_says_what_the_living_are_doing(ledger, clock):
     assert ledger.doing() == {"b": "distillation steps 5/100"}
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_double_none(ray_here, tmp_path):
     ledger = open_claims(str(tmp_path))
 
@@ -76,6 +77,7 @@ def test_two_processes_share_the_work_and_double_none(ray_here, tmp_path):
     assert two
 
 
+@pytest.mark.slow
 def test_a_killed_holder_is_succeeded(ray_here, tmp_path):
     ledger = ray.remote(num_cpus=0)(Claims).remote(patience=0.5)
 
@@ -97,6 +99,7 @@ def test_one_ledger_a_store(ray_here, tmp_path):
     assert open_claims(str(tmp_path)) == open_claims(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_waiting_for_the_ledger_hands_no_cores_to_other_tasks(ray_here, tmp_path):
     ledger = open_claims(str(tmp_path))
     cores = int(ray.cluster_resources()["CPU"])

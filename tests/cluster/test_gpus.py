@@ -82,6 +82,7 @@ def answers_of(monkeypatch, *answers):
     return asked
 
 
+@pytest.mark.slow
 def test_a_spot_machine_that_is_lost_while_it_answers_is_asked_for_again(ray_here, monkeypatch):
     good = Cards("a", ("card",), (24,))
     asked = answers_of(monkeypatch, None, good, None, good, good)

@@ -72,6 +72,7 @@ class Google(Metadata):
     first, notice = (200, b"FALSE"), b"TRUE"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root for processes of its own")
 @pytest.mark.parametrize("cloud", [Amazon, Google, Broken])
 def test_trials_are_told_when_the_machine_is_taken_back(tmp_path: Path, cloud: type[Metadata]):

@@ -94,6 +94,7 @@ def test_a_stopped_trial_keeps_its_state_and_the_others_go_on(config, claimant):
     assert synthetic_record(work).has(CHECKPOINT)
 
 
+@pytest.mark.slow
 def test_a_process_told_to_leave_keeps_every_state(config, claimant, monkeypatch):
     ended = threading.Event()
     monkeypatch.setattr(slots.os, "_exit", lambda code: ended.set())

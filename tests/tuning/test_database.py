@@ -103,6 +103,7 @@ def test_patience_ends(study, monkeypatch):
         study.get_trials()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_restarted(config, space, postgres):  # noqa: F811
     study = studies.open_study(config, space, postgres.address)
     with lease.driving(study, beat_seconds=0.2):

@@ -57,6 +57,7 @@ def test_every_trial_ends_in_the_study_and_more_can_be_asked_for(run):
     assert [trial.value for trial in run(behave, pruner="none", trials=4).trials] == [10.0, 20.0, 30.0, 40.0]
 
 
+@pytest.mark.slow
 def test_failures_do_not_end_the_sweep(run):
     def behave(number, step):
         if number == 1 and step == 4:
@@ -113,6 +114,7 @@ def test_weak_trials_are_pruned(run):
     assert study.trials[1].value == 40.0
 
 
+@pytest.mark.slow
 def test_another_driver_stops_what_the_first_would_have_stopped(run):
     def behave(number, step):
         return [50.0, 49.0, 48.0, 47.0, 30.0, 60.0][number]
@@ -152,6 +154,7 @@ def test_a_trial_that_the_store_or_the_disk_failed_is_asked_again_under_its_numb
     assert again.params == failed.params
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_ends_the_trials_and_the_same_command_makes_up_for_them(run, tmp_path):
     away = tmp_path / "away"
     away.touch()
@@ -169,6 +172,7 @@ def test_a_store_that_stays_away_ends_the_trials_and_the_same_command_makes_up_f
     assert studies.finished(study) == 1
 
 
+@pytest.mark.slow
 def test_a_paused_sweep_waits_and_goes_on(run, monkeypatch):
     begun = []
 
