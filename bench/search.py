@@ -7,9 +7,9 @@ that looked best, less that of the best first setting.
 
 `python -m bench.search --repeats 48`, mean and standard error: auto 1.71 ± 0.22, tpe 1.22 ± 0.23, before 0.95 ± 0.24,
 random 0.24 ± 0.13. On the objectives by which auto's settings were chosen (`--first_seed 100 --repeats 96`) it had 1.66
-± 0.14. With time as the limit, `--seconds 10 --repeats 48`: per-second 2.09 ± 0.22, tpe 1.60 ± 0.26, auto 1.59 ± 0.23,
+± 0.14. With time as the limit, `--seconds 10 --repeats 48`: per-second 1.92 ± 0.23, tpe 1.60 ± 0.26, auto 1.59 ± 0.23,
 random -0.03 ± 0.03.
-Cold, `--cold --seconds 10 --repeats 24`: per-second 1.46 ± 0.34 (from random first trials -0.63 ± 0.68), auto -0.74 ±
+Cold, `--cold --seconds 10 --repeats 24`: per-second 1.27 ± 0.33 (from random first trials -0.63 ± 0.68), auto -0.74 ±
 0.51, random -2.74 ± 0.45.
 """
 

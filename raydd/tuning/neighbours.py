@@ -1,11 +1,12 @@
 """The sampler of short, noisy searches: a Gaussian process that chooses among neighbours of the best trial.
 
 A sweep has some ten to a few hundred trials, a score with noise, and first settings that are good already. With so few
-trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near
-those of the best trial: each neighbour changes some of them, by little or by more, and the one with the largest
-expected improvement is taken (Jones et al. 1998, J. Global Optimization 13); or the one with the largest expected
-improvement for each second that it is expected to take (Snoek et al., NeurIPS 2012). `python -m bench.search` measures
-both beside Optuna's samplers.
+trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near those of
+the best trial: each neighbour changes some of them, by little or by more, and the one with the largest expected
+improvement is taken (Jones et al. 1998, J. Global Optimization 13); or the one with the largest expected improvement
+for each second that it is expected to take (Snoek et al., NeurIPS 2012), whose time counts the less the longer nothing
+was gained, as the cost cools down in Lee et al. (arXiv:2003.10870). `python -m bench.search` measures both beside
+Optuna's samplers.
 
 Letters: N trials, C neighbours, F settings that are numbers, G that are choices.
 """
@@ -32,6 +33,7 @@ _STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
 _LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3)  # among which the likelihood chooses
 _USUAL_LENGTH = 2.0  # centre of the prior on the length
 _SECONDS_LENGTH, _SECONDS_NOISE = 4.0, 0.03  # of log seconds: they vary smoothly, and repeat themselves well
+_PATIENCE = 10  # trials without a gain after which time counts half as much, as an exponent
 SECONDS = "seconds"  # attribute of a trial that is over: what it takes to its end
 _MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length
 
@@ -85,7 +87,10 @@ class NeighbourSampler(BaseSampler):
         near = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], search_space)
         promise = expected_improvement(points, values, near)
         if self._per_second:
-            promise /= expected_seconds(points, [one.user_attrs.get(SECONDS) for one in over], near)
+            seconds = expected_seconds(points, [one.user_attrs.get(SECONDS) for one in over], near)
+            # Else a search that is stuck would go on for ever with trials that cost, and promise, next to nothing.
+            without_gain = len(values) - 1 - int(np.argmax(values))
+            promise /= seconds ** (1 / (1 + without_gain / _PATIENCE))
         return _settings(near[int(np.argmax(promise))], search_space)
 
     def _neighbours(self, of: _Points, space: Mapping[str, BaseDistribution]) -> _Points:

@@ -195,6 +195,29 @@ def test_cheap_trials_come_first_where_seconds_count():
     assert abs(asked["per-second"][-1]["gain"] - 0.7) < 0.1
 
 
+def test_time_counts_less_the_longer_nothing_was_gained():
+    kinds = {"gain": FloatDistribution(0, 1), "size": FloatDistribution(1, 100, log=True)}
+
+    def value(params):
+        return -((params["gain"] - 0.7) ** 2) - (math.log(params["size"] / 30) / 10) ** 2
+
+    def size_asked_for(order):
+        study = optuna.create_study(direction="maximize")
+        for params in order:
+            took = {"seconds": params["size"] ** 3}
+            study.add_trial(create_trial(params=params, distributions=kinds, value=value(params), user_attrs=took))
+        sizes = []
+        for seed in range(20):
+            study.sampler = NeighbourSampler(seed, per_second=True)
+            sizes.append(study.ask(kinds).params["size"])
+        return np.exp(np.mean(np.log(sizes)))
+
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    points = sorted((drawn.ask(kinds).params for _ in range(40)), key=value)
+    gaining, stuck = size_asked_for(points), size_asked_for(points[::-1])
+    assert gaining < 20 < 25 < stuck  # alike trials, of which the best size is 30
+
+
 def test_seconds_are_expected_as_the_trials_took_them():
     rng = np.random.default_rng(0)
     points, near = (_Points(rng.random((n, 2)), np.zeros((n, 0), int)) for n in (40, 10))
