@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from raydd.config import Config, SweepConfig
 from raydd.errors import ConfigError, nearest
-from raydd.settings import flatten
+from raydd.settings import flatten, read_yaml
 from raydd.tuning import study as studies
 from raydd.tuning.lease import is_driven
 from search_spaces import Space
@@ -195,12 +194,7 @@ def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:
 
 
 def _trials_in(file: Path) -> Sequence[Mapping[str, Any]]:
-    try:
-        trials = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The trials {file} cannot be read ({error}). Check the path.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
+    trials = read_yaml(file, "file of trials")
     if not isinstance(trials, list) or not trials or not all(isinstance(one, Mapping) for one in trials):
         raise ConfigError(f"{file} must be a list of trials, each of dotted settings. Write `- distill.image_lr: 0.1`.")
     return trials

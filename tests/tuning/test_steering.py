@@ -55,6 +55,8 @@ def test_trials_by_hand_come_next(study, space, config, tmp_path):
         ("- distill.imag_lr: 0.1", r"Did you mean 'distill\.image_lr'\?"),
         ("distill.image_lr: 0.1", "must be a list of trials"),
         ("- [", "is not YAML"),
+        ("- distill.image_lr: 0.1\n  distill.image_lr: 0.2", "is not YAML: .*image_lr"),
+        ("[" * 5000, "is nested too deeply"),
     ],
 )
 def test_trials_by_hand_that_the_space_lacks_are_refused(study, space, config, tmp_path, text, message):
