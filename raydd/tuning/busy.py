@@ -1,11 +1,12 @@
 """Work that nothing can count, shown while it lasts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 
 from raydd.cluster.meanwhile import meanwhile
+from raydd.terminal.console import visible
 from raydd.terminal.progress import NowAndThen
 
 _LOOK_SECONDS = 1.0  # between two looks at whether a log is to be told again
@@ -14,11 +15,17 @@ _LOOK_SECONDS = 1.0  # between two looks at whether a log is to be told again
 @contextmanager
 def busy_on(console: Console, work: str) -> Iterator[None]:
     """Name the work for as long as the block lasts: with a spinner, or in a log by a line now and then."""
-    if console.is_terminal:
-        with console.status(work):
-            yield
-        return
-    say = NowAndThen(lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True))
-    say(work)
-    with meanwhile(lambda: say(work), _LOOK_SECONDS, work):
+    with doing_on(console, work) as show, meanwhile(lambda: show(work), _LOOK_SECONDS, work):
         yield
+
+
+@contextmanager
+def doing_on(console: Console, work: str) -> Iterator[Callable[[str], None]]:
+    """Name the work, as `busy_on` does; yields what takes other words for it, of which logs get a line now and then."""
+    if not console.is_terminal:
+        say = NowAndThen(lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True))
+        say(work)
+        yield lambda words: say(words or work)
+        return
+    with console.status(work) as status:
+        yield lambda words: status.update(visible(words) or work)

@@ -32,11 +32,12 @@ def queue_cheap_starts(study: optuna.Study, space: Space, seed: int, seconds: Se
         seed: of the random settings, `sweep.seed`.
         seconds: what they cost.
     """
+    before = queued_settings(study, space)
     for place in range(len(study.get_trials(deepcopy=False)), STARTUP_TRIALS):
-        before = queued_settings(study, space)
         drawn = _random_settings(space, np.random.SeedSequence([seed, place]).generate_state(CANDIDATES).tolist())
-        cheapest, _ = min(drawn, key=lambda one: seconds([*before, one[1]]))
+        cheapest, settings = min(drawn, key=lambda one: seconds([*before, one[1]]))
         study.enqueue_trial(cheapest.params)
+        before.append(settings)
 
 
 def queued_settings(study: optuna.Study, space: Space) -> list[dict[str, Any]]:

@@ -25,11 +25,10 @@ from raydd.place import home, mlflow_address, open_store
 from raydd.progress import silent
 from raydd.protocols import Listings, Opened, Workbench, open_workbench
 from raydd.settings import with_settings
-from raydd.terminal.console import visible
-from raydd.terminal.progress import NowAndThen, progress_on
+from raydd.terminal.progress import progress_on
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
-from raydd.tuning.busy import busy_on
+from raydd.tuning.busy import busy_on, doing_on
 from raydd.tuning.cheap_starts import queue_cheap_starts, queued_settings
 from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
@@ -190,7 +189,11 @@ def prepare(work: Workbench[Any], address: str) -> None:
 
 def _seconds_of(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> float:
     """What trials of these settings cost, as `queue_cheap_starts` wants to know it."""
-    return seconds_to_begin(on_workbenches(work, [with_settings(work.config, settings) for settings in trials]))
+    return seconds_to_begin(_on_workbenches(work, trials))
+
+
+def _on_workbenches(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> list[Workbench[Any]]:
+    return on_workbenches(work, [with_settings(work.config, settings) for settings in trials])
 
 
 def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console: Console) -> None:
@@ -200,8 +203,8 @@ def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console
     if not plan.left or not work.is_prepared or workers < 2:  # a cluster that is still to grow has trials make them
         return
     with progress_on(console) as progress:
-        queued = [with_settings(work.config, one) for one in queued_settings(study, plan.space)[: plan.left]]
-        if shared := sharing_experts(on_workbenches(work.with_progress(progress), queued)):
+        queued = queued_settings(study, plan.space)[: plan.left]
+        if shared := sharing_experts(_on_workbenches(work.with_progress(progress), queued)):
             make_experts(shared, workers=workers, gpus=sweep.gpu_share)
 
 
@@ -268,7 +271,7 @@ def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: A
     )[: base.sweep.drawn_again]
     if not best:
         return
-    with _status(console, "new draws of the best trials") as show:
+    with doing_on(console, "new draws of the best trials") as show:
         draw_again(
             study,
             for_workers(base, base.sweep.gpu_share),
@@ -317,21 +320,9 @@ def _run_finals(
             highlight=False,
         )
 
-    with _status(console, "finals") as show:
+    with doing_on(console, "finals") as show:
         given = for_workers(base, base.sweep.gpu_share)
         return run_finals(given, best, listings, claims, cpus=cpus, on_end=ended, on_wait=lambda: show(_doing(claims)))
-
-
-@contextlib.contextmanager
-def _status(console: Console, text: str) -> Iterator[Callable[[str], None]]:
-    """Show what is being done; yields what takes new words for it, of which logs get a line now and then."""
-    if not console.is_terminal:
-        say = NowAndThen(lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True))
-        say(text)
-        yield lambda words: say(words or text)
-        return
-    with console.status(text) as status:
-        yield lambda words: status.update(visible(words) or text)
 
 
 @contextlib.contextmanager
