@@ -6,11 +6,11 @@ are good already. 24 trials, four at once, are told with noise of 0.4; what coun
 that looked best, less that of the best first setting.
 
 `python -m bench.search --repeats 48`, mean and standard error: auto 1.71 ± 0.22, tpe 1.22 ± 0.23, before 0.95 ± 0.24,
-random 0.24 ± 0.13. On the objectives by which auto's settings were chosen (`--first_seed 100 --repeats 96`) it had 1.66
-± 0.14. With time as the limit, `--seconds 10 --repeats 48`: per-second 1.92 ± 0.23, tpe 1.60 ± 0.26, auto 1.59 ± 0.23,
+random 0.24 ± 0.13. On the objectives by which auto's settings were chosen (`--first_seed 100 --repeats 96`) it has 1.76
+± 0.17. With time as the limit, `--seconds 10 --repeats 48`: per-second 1.89 ± 0.25, tpe 1.60 ± 0.26, auto 1.34 ± 0.23,
 random -0.03 ± 0.03.
-Cold, `--cold --seconds 10 --repeats 24`: per-second 1.27 ± 0.33 (from random first trials -0.63 ± 0.68), auto -0.74 ±
-0.51, random -2.74 ± 0.45.
+Cold, `--cold --seconds 10 --repeats 24`: per-second 0.93 ± 0.33 (from random first trials, by scores as they are, -0.63
+± 0.68), auto -1.41 ± 0.69, random -2.74 ± 0.45.
 """
 
 import heapq
@@ -34,6 +34,7 @@ from rich.table import Table
 
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import queue_cheap_starts
+from raydd.tuning.prices import Cost
 from raydd.tuning.samplers import SAMPLERS, renew_sampler
 from search_spaces import DRAWS, Space, load_space
 
@@ -154,7 +155,7 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
         before if sampler == "before" else lambda study, seed: renew_sampler(study, seed, sampler)
     )
     if sampler == "per-second":
-        queue_cheap_starts(study, space, seed, lambda trials: sum(map(objective.seconds, trials)))
+        queue_cheap_starts(study, space, seed, options.trials, lambda trial: Cost(objective.seconds(trial), {}))
     running: list[tuple[float, int, optuna.Trial]] = []
     now, asked, values = 0.0, 0, {}
 

@@ -24,14 +24,14 @@ COMMANDS = {
     "init": "Look at a folder of images and captions, and write the file of settings that reads it.",
     "run": "One distillation, from image-caption pairs to scores; finished stages are reused.",
     "features": "Encode every image and caption of a data set once, into the feature cache.",
-    "experts": "Train models on all real pairs and keep their weights of the epochs to match (expert trajectories).",
+    "experts": "Train models on all real pairs and keep the weights that distillation matches (expert trajectories).",
     "distill": "Distil a synthetic set, without scoring it.",
     "evaluate": "Train students on a synthetic set, on random pairs and on full data, and score them.",
     "sweep": "Search the settings with Ray Tune and Optuna, tracked in MLflow.",
     "report": "Write one HTML page on a sweep or a set: results, which settings mattered, the pairs, the cost.",
     "compare": "Compare methods, numbers of pairs and data sets in one table, each method tuned alike.",
     "export": "Write a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
-    "search": "Search a folder of photographs by a text or an image; its student is trained on a set in seconds.",
+    "search": "Search a folder of photographs by a text or an image, with a student trained on a set in seconds.",
     "watch": "Watch a running sweep from another terminal: states, scores and loss curves of its trials.",
     "board": "Open MLflow in the browser: settings, curves and figures of every trial.",
     "verify": "Check every file of the store: which are damaged, misplaced or left over.",
@@ -61,6 +61,8 @@ class Options:
     """Print the resulting settings as YAML and stop."""
     debug: bool = False
     """Show the whole traceback of an error."""
+    given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
+    """Names of the settings that flags give, whatever their values."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -173,7 +175,15 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
         options = tyro.cli(
             kind, default=kind(settings=base), args=arguments, prog=prog, description=description, use_underscores=False
         )
-    return replace(options, settings=expand_paths(options.settings))
+    return replace(options, settings=expand_paths(options.settings), given=frozenset(_flags(arguments)))
+
+
+def _flags(arguments: Sequence[str]) -> Iterator[str]:
+    """The settings that flags name: `--distill.steps 50`, `--sweep.plateau-gain=1`, `--sweep.no-first`."""
+    for word in arguments:
+        section, dot, setting = word.partition("=")[0].removeprefix("--").partition(".")
+        if word.startswith("--") and dot:
+            yield f"{section}.{setting.removeprefix('no-').replace('-', '_')}"
 
 
 @contextlib.contextmanager
@@ -246,7 +256,7 @@ def _overview() -> str:
         [
             "usage: raydd COMMAND [--config FILE.yaml] [--preset NAME] [--SECTION.SETTING VALUE ...]",
             "",
-            "Distil image-caption data to some hundred synthetic pairs that still train a retrieval model.",
+            "Distil image-caption data to about a hundred synthetic pairs that still train a retrieval model.",
             "",
             *lines,
             "",

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
-from raydd.cli_help import SECTIONS, TOPICS, choices
+from raydd.cli_help import NO_OPTIONS, SECTIONS, TOPICS, choices
 from raydd.config import Config, Selection
 
 # Names of the registries whose import loads torch; a test holds that they are all.
@@ -73,7 +73,7 @@ def candidates(words: Sequence[str], commands: Iterable[str]) -> list[str]:
 
 
 def _flags(kind: type[Any]) -> list[str]:
-    own = {item.name: hint for item, hint in _typed(kind) if item.name != "settings"}
+    own = {item.name: hint for item, hint in _typed(kind) if item.name not in NO_OPTIONS}
     settings = {
         f"{section}.{item.name}": hint
         for section in SECTIONS

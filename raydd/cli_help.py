@@ -98,6 +98,7 @@ EXAMPLES: Mapping[str, str] = {
     "doctor": "raydd doctor --config flickr8k.yaml",
 }
 
+NO_OPTIONS = ("settings", "given")  # fields of a command's options that are no option of its own
 SECTIONS = tuple(section.name for section in dataclasses.fields(Config))
 TOPICS = (*SECTIONS, "preset")  # what may follow --help
 _LEFT = 30  # columns of the flags
@@ -197,7 +198,7 @@ def listed(kind: Any) -> str:
 def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
     docs, hints = docs_of_fields(kind), get_type_hints(kind, include_extras=True)
     positional = _positional(kind)
-    fields = [item for item in dataclasses.fields(kind) if item.name != "settings"]
+    fields = [item for item in dataclasses.fields(kind) if item.name not in NO_OPTIONS]
     inherited = {item.name for parent in kind.__mro__[1:-1] for item in dataclasses.fields(parent)}
     for item in sorted(fields, key=lambda item: item.name in inherited):  # the command's own first
         own = hints[item.name]

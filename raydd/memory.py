@@ -47,6 +47,16 @@ def peak_bytes(device: str) -> int:
     return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
+def free_bytes(device: str) -> int:
+    """Memory of a GPU that this process could still take; 0 of a CPU, whose memory is the system's to share out."""
+    if not device.startswith("cuda"):
+        return 0
+    import torch
+
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, to be used again
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
 @functools.cache
 def keep_freed_blocks() -> None:
     """Let this process, and those forked from it, use freed blocks again in place of asking the system for new ones.

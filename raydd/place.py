@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
@@ -17,6 +17,9 @@ from raydd.plain_files import expanded, require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password, remember
 from raydd.store import Store
 from raydd.store.remote import PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -185,6 +188,15 @@ def _advice() -> str:
 
 def _gpu_files() -> list[Path]:
     return [file for file in _DEVICES.glob("nvidia*") if file.name.removeprefix("nvidia").isdigit()]
+
+
+def sent(tensor: "Tensor", device: str) -> "Tensor":
+    """The tensor on a device, the copy queued behind the device's work; torch's own `to` waits until that is done.
+
+    Of pinned memory, which the queued copy reads after this has returned.
+    """
+    on_gpu = device.startswith("cuda") and tensor.device.type == "cpu"
+    return (tensor.pin_memory() if on_gpu else tensor).to(device, non_blocking=True)
 
 
 def use_threads(place: PlaceConfig) -> None:

@@ -91,7 +91,8 @@ def _lors(name: str, same: Preset, minibatch: int, steps: int = 3000) -> Preset:
 def _without_students(what: str, method: str, settings: Mapping[str, Any]) -> Preset:
     """A method that trains no students: a learned similarity costs it no pair, so it has all hundred."""
     return Preset(
-        f"Flickr30k, 100 pairs, NFNet and BERT, features: {what} with the paper's numbers that carry over",
+        f"Flickr30k, 100 pairs, NFNet and BERT, features: {what}"
+        + (" with the paper's numbers that carry over" if settings else ""),
         {**_ENCODERS, "distill.method": method, "distill.pairs": 100, "distill.images": "features", **settings},
     )
 
@@ -106,7 +107,7 @@ def _without_similarity(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _tesla_vl(pairs: int, lors: Preset) -> Preset:
     return Preset(
         f"TESLA-VL on Flickr30k, {pairs} pairs, NFNet and BERT, pixels, both heads trained, else with the numbers of "
-        "LoRS's script, which has none for it",
+        "the LoRS script, as TESLA-VL has none",
         {**_without_similarity(lors.settings), "distill.method": "tesla-vl"},
     )
 
@@ -185,6 +186,7 @@ PRESETS: dict[str, Preset] = {
         "covmatch",
         {"distill.steps": 10_000, "distill.covariance_scale": 2.0, "distill.mean_weight": 0.1},
     ),
+    "apm-flickr30k-100": _without_students("APM", "apm", {}),
     "mdm-flickr30k-100": _without_students(
         "MDM", "mdm", {"distill.steps": 3000, "distill.target_epochs": 10, "distill.real_minibatch": 256}
     ),

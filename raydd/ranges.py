@@ -41,6 +41,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "distill.student_steps": (1, 100_000),
     "distill.max_start_epoch": (1, 100_000),
     "distill.target_epochs": (1, 100_000),
+    "distill.text_target_epochs": (0, 100_000),
     "distill.all_experts_at": (0, 100),
     "distill.blend_beta": (1e-6, 1e6),
     "distill.blend_ratio": (0.0, 1.0),

@@ -5,7 +5,7 @@ beside it (the cluster files put one there) are those of a `--config` that is no
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    config: Config, *, dry_run: bool = False, retry_failed: bool = False, console: "Console | None" = None
+    config: Config,
+    *,
+    dry_run: bool = False,
+    retry_failed: bool = False,
+    given: Collection[str] = (),
+    console: "Console | None" = None,
 ) -> "SweepResult | None":
     """Search the settings; a sweep of the same name goes on, or is extended to `sweep.trials`.
 
@@ -26,6 +31,8 @@ def sweep(
         config: all settings; `sweep.*` says how to search, the others are what all trials share.
         dry_run: show the plan and stop; gives None.
         retry_failed: run the failed trials of earlier commands again.
+        given: names of settings that are not searched: all trials have the config's values; the command line has those
+            of its flags.
         console: where to show it; standard output as default.
 
     Returns:
@@ -52,16 +59,17 @@ def sweep(
     with busy_on(console, "loading Ray, Optuna and MLflow"):
         from raydd.tuning.sweeping import run_sweep
 
-    return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, console=console)
+    return run_sweep(config, address, dry_run=dry_run, retry_failed=retry_failed, given=given, console=console)
 
 
-def enqueue(config: Config, file: Path, *, console: "Console | None" = None) -> None:
+def enqueue(config: Config, file: Path, *, given: Collection[str] = (), console: "Console | None" = None) -> None:
     """Queue trials by hand for the sweep `sweep.name`, whether it runs, is to go on, or does not exist yet.
 
     Args:
         config: all settings, as `sweep` gets them.
         file: YAML, a list of trials, each of dotted settings within the space's ranges; the sampler draws what they
             leave open.
+        given: as of `sweep`.
         console: where to say it; standard output as default.
 
     Raises:
@@ -73,7 +81,7 @@ def enqueue(config: Config, file: Path, *, console: "Console | None" = None) -> 
     from raydd.terminal.console import open_console
     from raydd.tuning.sweeping import enqueue_trials
 
-    enqueue_trials(config, file, console=console or open_console())
+    enqueue_trials(config, file, given=given, console=console or open_console())
 
 
 def command_line(given: Sequence[str], beside: Path) -> list[str]:

@@ -5,8 +5,8 @@ those that follow from them without being searched. `FIRST` in the same file lis
 the published ones. Name a file of this folder in `sweep.space`, or your own as `module:NAME` or `FILE.py:NAME`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import optuna
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded, outside_module
-from raydd.settings import with_settings
+from raydd.settings import flatten, with_settings
 
 DRAWS = 32  # settings drawn to check a space: enough to meet every branch of the conditional ones
 
@@ -29,6 +29,8 @@ class Space:
     name: str
     suggest: Suggest
     first: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that it would search but for the values that the user gave them."""
 
     def settings(self, trial: optuna.Trial) -> dict[str, Any]:
         """The dotted settings of a trial: those that the space suggests, and those that it returns.
@@ -36,8 +38,30 @@ class Space:
         Raises:
             ConfigError: the function fails, or returns something else than a mapping.
         """
-        constants = checked(self.suggest(trial), Mapping, self.name, "sweep.space")
-        return {**trial.params, **constants}
+        asked: Any = _Keeping(trial, self.kept) if self.kept else trial
+        constants = checked(self.suggest(asked), Mapping, self.name, "sweep.space")
+        return {name: value for name, value in {**trial.params, **constants}.items() if name not in self.kept}
+
+
+class _Keeping:
+    """A trial that suggests the values that are kept, and asks the sampler for the others alone."""
+
+    def __init__(self, trial: optuna.Trial, kept: Mapping[str, Any]) -> None:
+        self._trial, self._kept = trial, kept
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {**self._trial.params, **self._kept}
+
+    def __getattr__(self, attribute: str) -> Any:
+        found = getattr(self._trial, attribute)
+        if not attribute.startswith("suggest_"):
+            return found
+
+        def suggest(name: str, *arguments: Any, **options: Any) -> Any:
+            return self._kept[name] if name in self._kept else found(name, *arguments, **options)
+
+        return suggest
 
 
 def spaces() -> dict[str, str]:
@@ -65,6 +89,35 @@ def load_space(name: str) -> Space:
             'Write FIRST = ({"distill.image_lr": 0.1},).'
         )
     return Space(name, guarded(function, own, "sweep.space"), tuple(first))
+
+
+def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
+    """The space without the settings that the user gave by flags: the config's values are every trial's.
+
+    Args:
+        space: as it is loaded.
+        config: with the values.
+        given: names of settings that the user gave, whether the space searches them or not.
+
+    Raises:
+        ConfigError: nothing is left to search.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [study.ask() for _ in range(DRAWS)]
+    asked = {name for trial in drawn for name in space.settings(trial)}
+    kept = {name: value for name, value in flatten(config).items() if name in asked and name in given}
+    if not kept:
+        return space
+    if {name for trial in drawn for name in trial.params} <= kept.keys():
+        raise ConfigError(
+            f"You set all that the search space {space.name} searches, so there is nothing to search. Leave some of it "
+            "out of your flags, or run your settings with `raydd run`."
+        )
+    first: list[Mapping[str, Any]] = []
+    for settings in space.first:
+        left = {name: value for name, value in settings.items() if name not in kept}
+        first += [left] if left not in first else []
+    return replace(space, first=tuple(first), kept=kept)
 
 
 def draw_configs(space: Space, config: Config) -> list[Config]:

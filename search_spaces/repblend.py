@@ -2,10 +2,10 @@
 
 Where the ranges come from. The published settings (SGD on pixels) fix the shape of the space: similarity rank 5 to 40,
 alpha 0.01 to 3, 8 student steps on 20 pairs, targets one epoch on, weighted BCE, experts at 0.1. Trials on Flickr8k
-widened it: InfoNCE and minibatches of half the pairs raise r_mean by more than the method does, faster experts and
-targets some epochs on help, and so do wider heads and more steps, which are dear. What changes the experts (their rate
-and their width) takes few values, so that trials share them. More than 1000 steps take a sweep too long: the published
-3000 are begun with the first 1000.
+widened it: InfoNCE and minibatches of half the pairs raise r_mean by more than the method does in a few hundred steps,
+faster experts and targets some epochs on help, and so do wider heads and more steps, which are dear. What changes the
+experts (their rate and their width) takes few values, so that trials share them. More than 1000 steps take a sweep too
+long: the published 3000 are begun with the first 1000.
 
 Experts come one after another until 45 percent of the steps, the last rung: most of a sweep's time went into experts of
 trials that were stopped before they could read them.

@@ -31,6 +31,7 @@ class Nodes:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # a head that is gone is given up; default 60
+            "RAY_health_check_failure_threshold": "5",  # Ray's own, which raydd changes where there is one node
         }
         self._log = (folder / "nodes.log").open("a")
         self._started: list[psutil.Process] = []

@@ -25,12 +25,17 @@ def spread_of(split: Split) -> Spread:
 
 
 def distillation(
-    split: Split, start: SyntheticSet, experts: Experts, config: DistillConfig, image: ImageVariable
+    split: Split,
+    start: SyntheticSet,
+    experts: Experts,
+    config: DistillConfig,
+    image: ImageVariable,
+    device: str = "cpu",
 ) -> Distillation:
     texts = split.texts.float()
     spread = torch.stack([texts.mean(0), texts.std(0)])
     real = RealPairs(split, spread_of(split).moments, spread)  # type: ignore[arg-type] - rows in memory
-    return Distillation(start, experts, config, image, text_spread=spread, temperature=0.07, real=real)
+    return Distillation(start, experts, config, image, text_spread=spread, temperature=0.07, real=real, device=device)
 
 
 def begun(split: Split, config: DistillConfig) -> SyntheticSet:
@@ -48,9 +53,9 @@ def begun(split: Split, config: DistillConfig) -> SyntheticSet:
     )
 
 
-def begin(split: Split, experts: Experts, **changes: Any) -> Distillation:
+def begin(split: Split, experts: Experts, device: str = "cpu", **changes: Any) -> Distillation:
     config = replace(BASE, **changes)
-    return distillation(split, begun(split, config), experts, config, LearnedFeatures(spread_of(split)))
+    return distillation(split, begun(split, config), experts, config, LearnedFeatures(spread_of(split)), device)
 
 
 SIGLIP = f"{Path(__file__).parents[1] / 'docs/examples/own_loss.py'}:LOSS"

@@ -174,6 +174,15 @@ def test_hyphens_and_underscores_are_the_same(tmp_path: Path, capsys: pytest.Cap
     assert settings_printed(capsys, tmp_path, "--distill.image-lr", "1e-2").distill.image_lr == 0.01
 
 
+def test_it_is_known_which_settings_flags_give(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("distill: {steps: 50}\n")
+    options = importlib.import_module("raydd.commands.sweep").Options
+    flags = ["--sweep.plateau-gain", "1", "--distill.rank=4", "--sweep.no-first", "--preset", "plain-pixels"]
+    found = parse(options, ["--config", str(file), "--dry-run", *flags], prog="raydd", description="")
+    assert found.given == {"sweep.plateau_gain", "distill.rank", "sweep.first"}
+
+
 def test_a_wrong_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]):
     assert main(["distil"]) == 2
     assert "Did you mean 'distill'?" in capsys.readouterr().err

@@ -39,16 +39,20 @@ def test_settings_cannot_be_changed_in_place():
 
 
 @pytest.mark.parametrize(
-    ("starts", "ahead", "epochs"),
+    ("starts", "ahead", "text_ahead", "epochs"),
     [
-        (1, 1, (0, 1)),
-        (2, 1, (0, 1, 2)),
-        (2, 7, (0, 1, 7, 8)),
-        (3, 2, (0, 1, 2, 3, 4)),
+        (1, 1, 0, (0, 1)),
+        (2, 1, 0, (0, 1, 2)),
+        (2, 7, 0, (0, 1, 7, 8)),
+        (3, 2, 0, (0, 1, 2, 3, 4)),
+        (2, 5, 1, (0, 1, 2, 5, 6)),
     ],
 )
-def test_expert_epochs_are_the_starts_and_their_targets(starts: int, ahead: int, epochs: tuple[int, ...]):
-    assert DistillConfig(max_start_epoch=starts, target_epochs=ahead).expert_epochs == epochs
+def test_expert_epochs_are_the_starts_and_their_targets(
+    starts: int, ahead: int, text_ahead: int, epochs: tuple[int, ...]
+):
+    config = DistillConfig(max_start_epoch=starts, target_epochs=ahead, text_target_epochs=text_ahead)
+    assert config.expert_epochs == epochs
 
 
 def test_annealed_step_sizes_fall_along_a_line_to_zero_over_the_epochs():

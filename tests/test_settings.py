@@ -141,7 +141,7 @@ def test_a_number_may_be_written_as_yaml_reads_it():
         ({"distill.pairs": None}, "distill.pairs is None"),
         ({"distill.merged": "maybe"}, "distill.merged is 'maybe'"),
         ({"evaluate.baselines": ["nearest"]}, "evaluate.baselines is 'nearest'"),
-        ({"distill.method": "mine"}, "distill.method 'mine' is unknown. Known: covmatch, lgm, lors"),
+        ({"distill.method": "mine"}, "distill.method 'mine' is unknown. Known: apm, covmatch, lgm, lors"),
         ({"data.root": 7}, "data.root is 7"),
         ({"sweep.rungs": [5, True]}, "sweep.rungs is true, but must be a number."),
     ],

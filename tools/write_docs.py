@@ -49,14 +49,14 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "One tree serves files, flags, search spaces, records and MLflow. In a file: `distill: {pairs: 200}`; as a "
-        "flag: `--distill.pairs 200`. Later ones win: defaults, the method's, a preset's, the file's, the flags'.",
+        "Settings have the same names in files, flags, search spaces, records and MLflow. In a file: `distill: {pairs: "
+        "200}`; as a flag: `--distill.pairs 200`. Later ones win: defaults, method, preset, file, flags.",
         "",
         "- Flags take `-` or `_`: `--distill.image-lr`, `--distill.image_lr`. A setting that is on or off is `true` or "
         "`false` in a file, `--distill.fit-rates` or `--distill.no-fit-rates` as a flag.",
         "- Defaults are those of the method repblend; `--print-config` shows those that your command would use.",
         "- r_mean is the mean of recall at 1, 5 and 10, from images to texts and from texts to images, in percent.",
-        '- "As published" is as the code that came with a method\'s paper does it.',
+        '- "As published" means as in the code that came with a method\'s paper.',
     ]
     for section in dataclasses.fields(settings.Config):
         kind: Any = section.default_factory
@@ -173,17 +173,17 @@ _RECALLS = SHOWN[:-1]
 _LEADERBOARD = """\
 # Leaderboard
 
-Sets of any code, scored by `raydd evaluate`: students are trained on the set alone, by one recipe, and retrieve on a
-split that was not distilled. Scores are percent, r_mean as mean ± standard deviation over student seeds of one set; kB
-is what a student trains on. Rows of one table have the same data, encoders and protocol: students train both projection
-heads (heads), or the image encoder and a text head (encoder). † marks students whose epoch was chosen on the scored
-split, as published tables do. A set's name links to where it comes from. Empty cells were not recorded.
+Sets made by any code, scored by `raydd evaluate`: students are trained on the set alone, by one recipe, and retrieve on
+a split that was not distilled. Scores are percent, r_mean as mean ± standard deviation over student seeds of one set;
+kB is what a student trains on. Rows of one table have the same data, encoders and protocol: students train both
+projection heads (heads), or the image encoder and a text head (encoder). † marks students whose epoch was chosen on the
+scored split, as published tables do. A set's name links to where it comes from. Empty cells were not recorded.
 """
 
 _ADD_A_ROW = """\
 ## Add a row
 
-1. [Describe your set](outside.md) and score it, or export one of raydd's with `raydd export --to hub`:
+1. [Describe your set](outside.md), or export one of raydd's with `raydd export --to hub`. Score it:
    `raydd evaluate --outside set.yaml --config flickr8k.yaml --json scores.json`
 2. Put the set where others can load it, with its description beside it, and write its address as `source` into the
    description.

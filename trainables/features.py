@@ -52,7 +52,7 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
     address = ray_address(config.place.ray)
     prepare_environment(address)
     from raydd.cluster.connect import cluster
-    from raydd.cluster.gpus import share_of_worker
+    from raydd.cluster.gpus import cores_beside, share_of_worker
     from raydd.cluster.worker_settings import for_workers, settled
     from raydd.data import feature_records, shards_of
     from raydd.protocols import cached
@@ -65,15 +65,16 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
     with cluster(address, home(config.place)):
         workers = min(workers, len(missing))
         share = share_of_worker(config, gpus, workers, address)
-        config = for_workers(settled(config, cpus=1, gpus=share), share)
+        cores = cores_beside(share)  # that decode for a GPU
+        config = for_workers(settled(config, cpus=cores, gpus=share), share)
         done = len(shards) - len(missing)
         work.progress("shards of features", done, len(shards))
-        for _ in _encoded(config, work.data.listing, missing, workers, share):
+        for _ in _encoded(config, work.data.listing, missing, workers, cores, share):
             done += 1
             work.progress("shards of features", done, len(shards))
 
 
-def _encoded(config: Config, listing: str, files: list[str], workers: int, gpus: float) -> Iterator[Any]:
+def _encoded(config: Config, listing: str, files: list[str], workers: int, cpus: int, gpus: float) -> Iterator[Any]:
     """The shards as they get written. The list lies with the driver: a task that read it would wait for the actors."""
     import ray.data
 
@@ -88,7 +89,7 @@ def _encoded(config: Config, listing: str, files: list[str], workers: int, gpus:
         encode,
         fn_constructor_args=(config, listing),
         compute=pool,
-        num_cpus=1,
+        num_cpus=cpus,
         num_gpus=gpus,
         ray_remote_args_fn=lambda: {"max_restarts": RESTARTS, "max_task_retries": RESTARTS},
     )

@@ -16,6 +16,7 @@ import ray
 from ray._private.state import state as cluster_state
 from ray.exceptions import RayError
 
+from raydd.cluster.watched import ray_is_watched
 from raydd.errors import ConfigError, PlaceError
 
 Item = TypeVar("Item")
@@ -42,8 +43,8 @@ def cluster(address: str, home: Path) -> Iterator[None]:
         return
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the live table tells why a trial failed
-    if address == "local":
-        folder = _session_folder(home)
+    folder = _session_folder(home) if address == "local" else None
+    if folder:
         try:
             with _without_chatter():
                 ray.init(
@@ -68,9 +69,12 @@ def cluster(address: str, home: Path) -> Iterator[None]:
                 f"There is no Ray cluster at place.ray {address!r} ({str(error).splitlines()[0]}) "
                 "Start one (`ray start --head`), or set place.ray to local."
             ) from error
+    in_main = threading.current_thread() is threading.main_thread()
+    watch = ray_is_watched(folder) if folder and in_main else contextlib.nullcontext()
     with _terminated_as_interrupted():
         try:
-            yield
+            with watch:
+                yield
         finally:
             ray.shutdown()
 

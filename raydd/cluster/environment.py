@@ -16,6 +16,8 @@ _QUIET: Mapping[str, str] = {
 _ONE_MACHINE: Mapping[str, str] = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that keeps every port on 127.0.0.1
     "RAY_AUTH_MODE": "disabled",  # safe on loopback; a cluster keeps its tokens
+    # The one node is no less alive when the machine is too busy to answer; after Ray's 25 s all would end in silence.
+    "RAY_health_check_failure_threshold": "1000",
     "RAY_worker_niceness": "0",  # Ray's 15 starves the trials while anything else runs on the machine
 }
 

@@ -95,6 +95,16 @@ def share_of_worker(config: Config, given: float | Literal["auto"], workers: int
     return share
 
 
+def cores_beside(share: float) -> int:
+    """CPU cores for each worker with such a share of the GPUs: the machines' cores, but one, by their GPUs.
+
+    Of machines that differ it is the fewest, since Ray asks all of them for the same.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0.0) >= 1]
+    each = [int((machine.get("CPU", 0.0) - 1) * share / machine["GPU"]) for machine in machines if share]
+    return max(1, min(each, default=1))
+
+
 def part_of_gpu(count: int) -> float:
     """The share of a GPU of which Ray gives it to so many."""
     return math.floor(_RAY_PARTS / count) / _RAY_PARTS

@@ -35,7 +35,7 @@ class Options(cli.Options):
 
     defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     port: int = 5000
-    """Port on 127.0.0.1."""
+    """Port on 127.0.0.1 [5000]."""
 
 
 def main(options: Options) -> int:

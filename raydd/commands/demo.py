@@ -1,8 +1,8 @@
 """Every stage on the bundled pictures, in some minutes on two cores and with nothing to download.
 
-677 pictures of the Tux Paint stamps with a sentence each: features, experts by Ray Train, a sweep by Ray Tune and
-Optuna, the best settings on pixels, test scores of five student seeds beside random pairs and full data, a picture of
-the synthetic pairs and the report. Any setting can be changed, also to other data.
+677 pictures of the Tux Paint stamps with a sentence each: features, a sweep by Ray Tune and Optuna whose trials train
+the experts, the best settings on pixels, test scores of five student seeds beside random pairs and full data, a picture
+of the synthetic pairs and the report. Any setting can be changed, also to other data.
 """
 
 import time
@@ -27,13 +27,13 @@ SETTINGS: Mapping[str, Any] = {
     "experts.epochs": 12,
     "distill.pairs": 50,
     "distill.steps": 60,
-    "distill.student_steps": 8,
+    "distill.student_steps": 4,
     "distill.target_epochs": 6,
     "distill.max_start_epoch": 1,
-    "pixels.steps": 30,
+    "pixels.steps": 20,
     "sweep.name": "demo",
     "sweep.space": "demo",
-    "sweep.trials": 8,
+    "sweep.trials": 6,
     "sweep.pruner": "none",  # which of so short trials it stops depends on what else the machine does
     "sweep.drawn_again": 0,
     "sweep.finalists": 1,
@@ -57,21 +57,17 @@ def main(options: Options) -> int:
     from raydd.terminal.console import open_console
     from raydd.terminal.progress import progress_on
     from raydd.terminal.text import scores_table, share_of_full
-    from trainables.experts import make_experts
 
     began, config, console = time.monotonic(), options.settings, open_console()
     use_threads(config.place)
     store, folder = open_store(config.place), home(config.place)
-    with progress_on() as progress:
+    with progress_on(console) as progress:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():
             console.print(line)
         work.require_enough_pairs()
-        make_experts([work], workers=2)
-        made = work.experts()
-    if config.distill.reads_experts:
-        console.print(f"experts: {made.count} trajectories in {store.root}/{made.record.folder}", soft_wrap=True)
-    found = sweep(config)
+        work.prepare()
+    found = sweep(config, given=options.given)
     if found is None or not found.settings:
         console.print("No trial came through, so there is nothing to score.")
         return 1
@@ -84,16 +80,14 @@ def main(options: Options) -> int:
     picture = _draw(best, folder / "demo")
     console.print(f"pairs: {picture}\nset: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
     report.main(report.Options(settings=config))
-    console.print(_why_scores_differ(found, work.data), soft_wrap=True)
+    console.print(_why_scores_differ(found, work.data), highlight=False)
     minutes = (time.monotonic() - began) / 60
     console.print(
         f"{minutes:.1f} minutes. `raydd board` shows all trials. Next, your own data: `raydd init FOLDER` "
         "(docs/data.md).",
-        soft_wrap=True,
+        highlight=False,
     )
-    console.print(
-        share_of_full(rows, config.distill.pairs, len(work.data.train.captions)), style="bold", soft_wrap=True
-    )
+    console.print(share_of_full(rows, config.distill.pairs, len(work.data.train.captions)), style="bold")
     return 0
 
 

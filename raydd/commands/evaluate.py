@@ -20,10 +20,10 @@ class Options(run.Options):
     """Score a synthetic set."""
 
     set: Path | None = None
-    """Folder of a synthetic set, as `raydd run` prints it. Its settings are used and yours win, but must name the same
-    data and encoders."""
+    """Folder of a synthetic set, as `raydd run` prints it. Its own settings are used; those that you give win,
+    but must name the same data and encoders."""
     outside: Path | None = None
-    """A YAML file that says what the fields of a set of other code mean (docs/outside.md): that set is scored."""
+    """Score a set made by other code: a YAML file that says what its fields mean (docs/outside.md)."""
 
 
 def main(options: Options) -> int:

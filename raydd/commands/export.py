@@ -22,7 +22,7 @@ class Options(cli.Options):
     """hf: a folder for Hugging Face's `datasets`; hub: hf, and in its card the command that scores the set and the
     score that it gave here, which needs the data; webdataset: a tar shard; png: pictures and JSON; head: a trained
     student's heads as safetensors; onnx: a trained student with the image encoder."""
-    folder: tyro.conf.Positional[Path] = field(default=Path("export"))
+    out: tyro.conf.Positional[Path] = field(default=Path("export"))
     """Folder to write to [export]."""
     licence: str = ""
     """Licence of the source data in your own words, where raydd does not know the data."""
@@ -39,18 +39,18 @@ def main(options: Options) -> int:
     from raydd.sets.read import open_set
     from raydd.terminal.progress import progress_on
 
-    if options.folder.is_file():
-        raise ConfigError(f"{options.folder} is a file. Give a folder to write to.")
-    require_writable_folder(options.folder, "the folder to write to")
+    if options.out.is_file():
+        raise ConfigError(f"{options.out} is a file. Give a folder to write to.")
+    require_writable_folder(options.out, "the folder to write to")
     use_threads(options.settings.place)
     console = open_console()
     with progress_on() as progress:
         files = export_set(
-            options.set, options.to, options.folder, options.settings, licence=options.licence, progress=progress
+            options.set, options.to, options.out, options.settings, licence=options.licence, progress=progress
         )
     for name, what in files.items():
-        console.print(f"{options.folder / name}: {what}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{options.out / name}: {what}", soft_wrap=True, highlight=False, markup=False)
     if options.push:
         pairs = len(open_set(options.set).synthetic)
-        console.print(push(options.folder, options.push, names_of(files, pairs)), soft_wrap=True)
+        console.print(push(options.out, options.push, names_of(files, pairs)), soft_wrap=True)
     return 0

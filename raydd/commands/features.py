@@ -28,7 +28,7 @@ def main(options: Options) -> int:
     use_threads(config.place)
     store, console = open_store(config.place), open_console()
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(progress_on())
+        progress = stack.enter_context(progress_on(console))
         work = open_workbench(config, store, progress)
         if options.workers:
             from trainables.features import make_features, shared_by_workers

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raydd import cli
 from raydd.plain_files import require_writable
+from raydd.progress import Progress
 from raydd.terminal.console import open_console
+
+if TYPE_CHECKING:
+    from raydd.report.page import Page
 
 LOOK_SECONDS = 1.0  # between two looks at whether it is to be told that the page takes its time
 
@@ -18,8 +22,8 @@ class Options(cli.Options):
 
     defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     set: Path | None = None
-    """Folder of a synthetic set, to show it alone. Its settings are used and yours win, but must name the same data and
-    encoders."""
+    """Folder of a synthetic set to show alone, with its own settings. Those that you give win, but must name the same
+    data and encoders."""
     comparison: str = ""
     """Name of a comparison that `raydd compare` made (`compare.name`), to show it instead."""
     film: int = 0
@@ -33,37 +37,42 @@ class Options(cli.Options):
 def main(options: Options) -> int:
     """Write the page and say where it is."""
     from raydd.cluster.meanwhile import meanwhile
-    from raydd.compare.page import comparison_page
-    from raydd.place import study_address, use_threads
-    from raydd.report.making import report_of_set, report_of_sweep
+    from raydd.place import use_threads
     from raydd.report.page import write_page
-    from raydd.report.sets import Looks
-    from raydd.settings import with_settings
     from raydd.terminal.progress import progress_on
-    from raydd.tuning.study import sweep_named
 
     if options.out:
         require_writable(options.out, "--out")
     use_threads(options.settings.place)
-    looks = Looks(options.map, options.film)
-    with progress_on() as progress, meanwhile(lambda: progress("pages written", 0, 1), LOOK_SECONDS, "report"):
-        progress("pages written", 0, 1)
-        if options.set:
-            page, name = report_of_set(options.set, options.settings, looks, progress), options.set.name
-        elif options.comparison:
-            page, name = comparison_page(_home(options) / "comparisons" / options.comparison), options.comparison
-        else:
-            place = options.settings.place
-            name = sweep_named(options.settings.sweep.name, study_address(place))
-            # The sweep's own settings, unless a file says others.
-            own = options.config is None
-            page = report_of_sweep(
-                with_settings(options.settings, {"sweep.name": name}), looks, progress, own_settings=own
-            )
-    path = write_page(page, options.out or _home(options) / "reports" / f"{name}.html")
+    with progress_on() as progress:
+        with meanwhile(lambda: progress("pages written", 0, 1), LOOK_SECONDS, "report"):
+            progress("pages written", 0, 1)
+            page, name = _page(options, progress)
+        path = write_page(page, options.out or _home(options) / "reports" / f"{name}.html")
+        progress("pages written", 1, 1)
     megabytes = path.stat().st_size / 1e6
     open_console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)
     return 0
+
+
+def _page(options: Options, progress: Progress) -> "tuple[Page, str]":
+    """The page that is asked for, and its name."""
+    from raydd.compare.page import comparison_page
+    from raydd.place import study_address
+    from raydd.report.making import report_of_set, report_of_sweep
+    from raydd.report.sets import Looks
+    from raydd.settings import with_settings
+    from raydd.tuning.study import sweep_named
+
+    looks = Looks(options.map, options.film)
+    if options.set:
+        return report_of_set(options.set, options.settings, looks, progress), options.set.name
+    if options.comparison:
+        return comparison_page(_home(options) / "comparisons" / options.comparison), options.comparison
+    name = sweep_named(options.settings.sweep.name, study_address(options.settings.place))
+    # The sweep's own settings, unless a file says others.
+    named = with_settings(options.settings, {"sweep.name": name})
+    return report_of_sweep(named, looks, progress, own_settings=options.config is None), name
 
 
 def _home(options: Options) -> Path:

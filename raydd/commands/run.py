@@ -33,7 +33,7 @@ def main(options: Options) -> int:
     console = open_console()
     require_ready(config, "run", lambda text: console.print(text, markup=False, soft_wrap=True))
     store = open_store(config.place)
-    with progress_on() as progress:
+    with progress_on(console) as progress:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():
             console.print(line)

@@ -37,9 +37,9 @@ def main(options: Options) -> int:
     if options.enqueue:
         from raydd.sweep import enqueue
 
-        enqueue(options.settings, options.enqueue)
+        enqueue(options.settings, options.enqueue, given=options.given)
         return 0
     from raydd.sweep import sweep
 
-    result = sweep(options.settings, dry_run=options.dry_run, retry_failed=options.retry_failed)
+    result = sweep(options.settings, dry_run=options.dry_run, retry_failed=options.retry_failed, given=options.given)
     return 1 if result is not None and not result.settings else 0

@@ -17,9 +17,9 @@ class Options(cli.Options):
 
     defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     every: float = 5.0
-    """Seconds between two looks."""
+    """Seconds between two updates [5]."""
     rows: int = 20
-    """Trials to show: running ones first, then the latest."""
+    """Trials to show: running ones first, then the latest [20]."""
 
 
 def main(options: Options) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from raydd.settings import flatten, to_yaml, with_file, with_settings
 from raydd.store import Store, fingerprint
 from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
+from raydd.tuning.busy import doing_on
+from raydd.tuning.live import what_runs
 from raydd.tuning.sweeping import look_at_cards, prepare, run_sweep
 
 _NAMED = 110  # characters of a sweep's name before its mark
@@ -240,17 +243,25 @@ def _make(
         if is_made(cell, number, work_of(cell)):
             take(cell, number, make_set(cell, number, work_of(cell)))
     work = {wanted: _seconds(wanted[0], work_of(wanted[0])) for wanted in every if wanted not in made}
+    if not work:
+        return [rows[cell] for cell in cells]
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
     shared = {
         cell: dataclasses.replace(cell, config=for_workers(cell.config, _gpus(cell.config.sweep))) for cell, _ in work
     }
+    # One function for all: Ray starts a function's tasks in their order, so that rows are made one after another.
+    # A process of its own for each set, so that its peak of memory is its own.
+    task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
     waiting = {
-        _task(cell).remote(shared[cell], number, opened.listings, claims): (cell, number) for cell, number in work
+        task.options(num_cpus=cell.config.sweep.cpus, num_gpus=_gpus(cell.config.sweep)).remote(
+            shared[cell], number, opened.listings, claims
+        ): (cell, number)
+        for cell, number in work
     }
-    with _telling(work, console) as ended:
-        for (cell, number), found, reason in outcomes(waiting):
+    with _telling(work, claims, console) as (ended, wait):
+        for (cell, number), found, reason in outcomes(waiting, wait):
             if reason:
                 failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs, set {number}"] = reason
                 console.print(f"{_told(cell, number)} failed: {reason}", markup=False)
@@ -264,12 +275,6 @@ def _make(
 def _told(cell: Cell, number: int) -> str:
     """A set in words."""
     return f"{cell.name}, {cell.pairs} pairs{f', set {number}' if cell.sets > 1 else ''}"
-
-
-def _task(cell: Cell) -> Any:
-    sweep = cell.config.sweep
-    # A process of its own for each set, so that its peak of memory is its own.
-    return ray.remote(num_cpus=sweep.cpus, num_gpus=_gpus(sweep), max_calls=1, max_retries=RESTARTS)(compare_set)
 
 
 def _gpus(sweep: SweepConfig) -> float:
@@ -302,21 +307,26 @@ def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> Mad
 
 
 @contextlib.contextmanager
-def _telling(work: Mapping[Wanted, float], console: Console) -> Iterator[Any]:
-    """Tell each set's end, and the time left by the work that sets were estimated to be."""
-    done, total = 0.0, max(1, round(sum(work.values())))
-    count = 0
-    with progress_on(console) as progress:
+def _telling(
+    work: Mapping[Wanted, float], claims: Any, console: Console
+) -> Iterator[tuple[Callable[[Wanted, MadeSet | None], None], Callable[[], None]]]:
+    """Tell each set's end, and meanwhile what is made, and the time left by the work that sets were estimated to be."""
+    began, total, ended = time.monotonic(), sum(work.values()), list[Wanted]()
 
-        def ended(wanted: Wanted, found: MadeSet | None) -> None:
-            nonlocal done, count
-            done, count = done + work[wanted], count + 1
-            progress("sets, weighed by their work", min(total, round(done)), total)
-            if found is not None:
-                told = f"{_told(*wanted)}: r_mean {found.mean('r_mean'):.2f} ({count}/{len(work)})"
-                console.print(told, highlight=False)
+    def end(wanted: Wanted, found: MadeSet | None) -> None:
+        ended.append(wanted)
+        if found is not None:
+            told = f"{_told(*wanted)}: r_mean {found.mean('r_mean'):.2f} ({len(ended)}/{len(work)})"
+            console.print(told, highlight=False)
 
-        yield ended
+    with doing_on(console, f"{len(work)} sets") as show:
+
+        def wait() -> None:
+            done = sum(work[wanted] for wanted in ended)
+            left = f", {duration((time.monotonic() - began) / done * (total - done))} left" if done else ""
+            show(f"{len(ended)}/{len(work)} sets{left}; {what_runs(ray.get(claims.doing.remote()))}")
+
+        yield end, wait
 
 
 def _seconds(cell: Cell, work: Workbench[Any]) -> float:

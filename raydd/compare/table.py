@@ -82,6 +82,7 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
     frame["row"] += " (" + frame["data"] + ", " + frame["pairs"].astype(str) + ")"
     long = frame.drop(columns=["data", "pairs", "set"]).melt(["row", "step"], var_name="measure")
     long = pd.DataFrame(long.groupby(["row", "step", "measure"], sort=False).mean(numeric_only=True)).reset_index()
+    long = long.sort_values("step", kind="stable")  # a set may lack a step
     long["measure"] = long["measure"].str.removeprefix("collapse/").str.replace("_", " ")
     figure = px.line(long, x="step", y="value", color="row", facet_col="measure", facet_col_wrap=2, height=1000)
     figure.update_yaxes(matches=None, showticklabels=True)

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from raydd.config import Config
 from raydd.distill.heads import head_size
 from raydd.distill.image_variables import KEPT_BYTES
+from raydd.distill.legs import LEGS_PART
 from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.evaluate.students import FITTED_AT_ONCE
 from raydd.memory import kept_by_autograd
@@ -79,13 +80,22 @@ def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
 
 
 def trials_together(config: Config, image_width: int, text_width: int, size: int) -> int:
-    """How many such trials on features a GPU of `size` bytes holds in one process; may be none."""
+    """How many such trials on features a GPU of `size` bytes holds in one process beside the legs; may be none."""
     each = heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
-    return max(0, size - int(_SAFETY * CONTEXT_BYTES)) // each
+    free = max(0, size - int(_SAFETY * CONTEXT_BYTES))
+    return (free - free // LEGS_PART) // each
 
 
 def memory_bytes(
-    config: Config, image_width: int, text_width: int, *, size: int, graph: int, images: int, workers: int
+    config: Config,
+    image_width: int,
+    text_width: int,
+    *,
+    size: int,
+    graph: int,
+    images: int,
+    workers: int,
+    most_kept: int = KEPT_BYTES,
 ) -> int:
     """Peak memory of a run without a sweep, whatever the number of images, which are read batch by batch.
 
@@ -97,11 +107,12 @@ def memory_bytes(
         graph: what autograd keeps of one image, see `graph_bytes`.
         images: in the encoder at once.
         workers: processes beside this one that encode.
+        most_kept: of the graphs of learned pixels, see `raydd.distill.image_variables.kept_bytes`.
     """
     per_image = _FORWARD * 3 * size * size * _SINGLE
     if config.distill.images != "features":
         per_image = max(per_image, int(_BACKWARD * graph))
-    kept = min(KEPT_BYTES, config.distill.pairs * graph) if config.distill.images == "pixels" else 0
+    kept = min(most_kept, config.distill.pairs * graph) if config.distill.images == "pixels" else 0
     heads = heads_bytes(config, image_width, text_width, students=max(config.evaluate.seeds, FITTED_AT_ONCE))
     return _PROCESS + workers * _WORKER + kept + max(images * per_image, heads)
 

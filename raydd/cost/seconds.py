@@ -7,6 +7,8 @@ import functools
 import math
 import timeit
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -24,22 +26,45 @@ _FITS = 4  # students that find the multiple of the learned rates at the end
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
 
 
+@dataclass(frozen=True)
+class TrialSeconds:
+    """Seconds of a trial, its experts being there."""
+
+    steps: float
+    """Of all its distillation steps."""
+    rung: float
+    """Of the students that score it at a rung."""
+    end: float
+    """Of those that fit its learning rates and score it at its end."""
+
+    def __truediv__(self, speed_up: float) -> Self:
+        """The same on a device that computes so much faster."""
+        return type(self)(self.steps / speed_up, self.rung / speed_up, self.end / speed_up)
+
+
 def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
-    """Expected time of a trial on one core, its experts being there.
+    """Expected time of a whole trial on one core, its experts being there.
 
     Args:
         config: the trial's settings.
         image_width: of the image features.
         text_width: of the text features.
     """
+    parts = seconds_of_trial(config, image_width, text_width)
+    return parts.steps + len(config.sweep.rungs) * parts.rung + parts.end
+
+
+def seconds_of_trial(config: Config, image_width: int, text_width: int) -> TrialSeconds:
+    """Expected time of a trial on one core, part by part; arguments as of `trial_seconds`."""
     width, distill = config.experts.width or image_width, config.distill
-    parameters = parameters_of(config, image_width, text_width)
-    steps = distill.steps * _step_operations(config, image_width, text_width)
+    speed = core_speed(width, distill.minibatch_size)
+    epoch = _STUDENT * distill.pairs * parameters_of(config, image_width, text_width) / speed
     fits = _FITS if distill.fit_rates else 0
-    at_rungs = len(config.sweep.rungs) * config.sweep.rung_students * RUNG_EPOCHS
-    epochs = (TRIAL_SEEDS + fits) * config.students.epochs + at_rungs
-    students = epochs * _STUDENT * distill.pairs * parameters
-    return (steps + students) / core_speed(width, distill.minibatch_size)
+    return TrialSeconds(
+        steps=distill.steps * _step_operations(config, image_width, text_width) / speed,
+        rung=config.sweep.rung_students * RUNG_EPOCHS * epoch,
+        end=(TRIAL_SEEDS + fits) * config.students.epochs * epoch,
+    )
 
 
 def _step_operations(config: Config, image_width: int, text_width: int) -> float:
@@ -50,6 +75,7 @@ def _step_operations(config: Config, image_width: int, text_width: int) -> float
     return {
         "trajectory": _STEP * distill.student_steps * distill.minibatch_size * width**2,
         "covariance": _LEARNED * pairs * image_width * text_width,
+        "projector": _LEARNED * 2 * pairs * (image_width * text_width + pairs * (image_width + text_width)),
         "ridge": _LEARNED * (real + pairs) * pairs * (image_width + text_width),
         "distribution": (_SEEN * real + _LEARNED * pairs) * parameters,
         "gradient": (_LEARNED * real + _TWICE * pairs) * parameters,

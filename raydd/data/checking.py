@@ -7,6 +7,7 @@ data set is named by its content.
 import hashlib
 import json
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ SHARD = 4096  # images whose verdicts are written together: what a killed check 
 NAMED = 3  # faults of a kind that a summary names
 
 GREY = "grey image"
+
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode's categories of controls, formats and spaces
 
 # Of two entries with one id the held-out one stays: an image of test must not be trained on.
 _KEEP_FIRST = ("test", "val", "train")
@@ -86,7 +89,7 @@ def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Prob
     for entry in entries:
         if owners[entry.id] is not entry:
             continue
-        captions = tuple(caption for caption in entry.captions if caption.strip())
+        captions = tuple(filter(_is_seen, entry.captions))
         if not captions:
             problems.append(Problem("empty caption", entry.id, "the image has no caption"))
             continue
@@ -96,6 +99,14 @@ def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Prob
             entry = replace(entry, captions=captions)
         good.append(entry)
     return tuple(good), tuple(problems)
+
+
+def _is_seen(caption: str) -> bool:
+    """Whether a caption has a character to be seen: spaces of no width (Unicode's Cf) are none."""
+    stripped = caption.strip()
+    if stripped.isascii():
+        return bool(stripped)
+    return any(unicodedata.category(character) not in _UNSEEN for character in stripped)
 
 
 def check_images(

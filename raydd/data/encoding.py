@@ -21,9 +21,12 @@ from raydd.data.augment import Transform, views_of
 from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.images import ImageSource, open_image
 from raydd.errors import DataError
+from raydd.place import sent
 
 _CPU_IMAGES = 8  # that a worker takes at once
+_CPU_CAPTIONS = 256  # likewise; its encoder sorts them by tokens and takes some at a time
 _CPU_VIEWS = 2  # views through the network at once: their activations stay in the cache (twice the speed of 64)
+_GPU_CAPTIONS = 64
 _FEW = 64  # so few views are encoded sooner than workers start
 
 
@@ -65,12 +68,13 @@ def encode_views(
         DataError: an image has become unreadable, or its features have no half-precision number.
     """
     at_once = _CPU_VIEWS if _is_cpu(device) else len(batches[0]) * views.views if batches else 1
+    module = encoder.packed if _is_cpu(device) else encoder.module  # made here, since workers share what they inherit
 
     def features(pixels: UInt8[Tensor, "b V 3 S S"]) -> Float16[Tensor, "b V D"]:
         parts = pixels.flatten(0, 1).split(at_once)
         with torch.no_grad():
-            rows = torch.cat([encoder.module(part.to(device, torch.float32) / 255) for part in parts])
-        return rows.half().cpu().unflatten(0, pixels.shape[:2])
+            rows = torch.cat([module(sent(part, device).float() / 255) for part in parts])
+        return rows.half().unflatten(0, pixels.shape[:2])
 
     few = sum(map(len, batches)) * views.views < _FEW
     for batch in _through_workers(views, batches, _stacked, features, device, 0 if few else workers):
@@ -99,7 +103,7 @@ def encode_captions(
     """Features of each batch of captions, in the batches' order; arguments as those of `encode_views`."""
 
     def features(items: Sequence[str]) -> Float16[Tensor, "b D"]:
-        return encoder.encode(items).half().cpu()
+        return encoder.encode(items).half()
 
     few = sum(map(len, batches)) < _FEW
     for batch in _through_workers(captions, batches, list, features, device, 0 if few else workers):
@@ -109,6 +113,11 @@ def encode_captions(
 def images_at_once(device: str, views: int, views_at_once: int) -> int:
     """Images in a batch: few on a CPU, and as many as give a GPU `views_at_once` views."""
     return _CPU_IMAGES if _is_cpu(device) else max(1, views_at_once // views)
+
+
+def captions_at_once(device: str) -> int:
+    """Captions in a batch."""
+    return _CPU_CAPTIONS if _is_cpu(device) else _GPU_CAPTIONS
 
 
 def workers_for(device: str) -> int:
@@ -136,26 +145,47 @@ def _through_workers(
     device: str,
     workers: int,
 ) -> Iterator[Tensor]:
-    """Prepare each batch in a worker and take its features: there on a CPU, here on a GPU."""
+    """Prepare each batch in a worker and take its features: there on a CPU, here on a GPU.
+
+    A GPU's features are waited for when it has the next batch to work on.
+    """
     encode_there = _is_cpu(device)
 
     def in_worker(batch: Sequence) -> Any:
         prepared = prepare(batch)
         return features(prepared) if encode_there and not isinstance(prepared, str) else prepared
 
-    for batch in _loaded(items, batches, in_worker, workers):
-        yield batch if encode_there else features(batch)
+    if encode_there:
+        yield from _loaded(items, batches, in_worker, workers)
+        return
+    before: Tensor | None = None
+    for batch in _loaded(items, batches, in_worker, workers, pinned=device.startswith("cuda")):
+        after = features(batch)
+        if before is not None:
+            yield before.cpu()
+        before = after
+    if before is not None:
+        yield before.cpu()
 
 
 def _loaded(
-    items: Any, batches: Sequence[Sequence[int]], prepare: Callable[[Sequence], Any], workers: int
+    items: Any,
+    batches: Sequence[Sequence[int]],
+    prepare: Callable[[Sequence], Any],
+    workers: int,
+    *,
+    pinned: bool = False,
 ) -> Iterator[Any]:
-    """What `prepare` makes of each batch in a worker; where it is a text, the data are at fault, and it says how."""
+    """What `prepare` makes of each batch in a worker; where it is a text, the data are at fault, and it says how.
+
+    Tensors come `pinned`, by a thread of this process, so that their copies to a GPU can be queued.
+    """
     loader = DataLoader(
         items,
         batch_sampler=batches,  # type: ignore[arg-type]
         collate_fn=prepare,
         num_workers=workers,
+        pin_memory=pinned,
         generator=torch.Generator(),  # else the loader draws from the caller's random state
     )
     for batch in loader:

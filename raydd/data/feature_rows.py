@@ -28,6 +28,10 @@ class FeatureRows:
         _, views, width = self.shards[0].shape
         return sum(map(len, self.shards)), views, width
 
+    def on(self, device: str) -> "FeatureRows":
+        """The same rows in a device's memory, to be gathered there by indices that are there."""
+        return FeatureRows((_joined_on(self.shards, device),), self.shape[0])
+
     def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B D"]:
         """The features of one view of each of these images, in float32.
 
@@ -55,6 +59,10 @@ class CaptionRows:
         """Feature width D."""
         return self.shards[0].shape[1]
 
+    def on(self, device: str) -> "CaptionRows":
+        """As `FeatureRows.on`."""
+        return CaptionRows((_joined_on(self.shards, device),), len(self))
+
     def __getitem__(self, captions: Int[Tensor, "B"]) -> Float16[Tensor, "B D"]:
         """The features of these captions, 0 to C - 1, in any order, repeated or not."""
         return _gather(self.shards, self.per_shard, captions)
@@ -77,6 +85,14 @@ def _gather(
     for shard, at in zip(present.tolist(), order.split(counts.tolist()), strict=True):
         out[at] = shards[shard][(within[at], *(index[at] for index in inner))]
     return out
+
+
+def _joined_on(shards: Sequence[Float16[Tensor, "..."]], device: str) -> Float16[Tensor, "..."]:
+    """All shards as one tensor on a device, copied one after the other."""
+    whole = torch.empty(sum(map(len, shards)), *shards[0].shape[1:], dtype=shards[0].dtype, device=device)
+    for part, shard in zip(whole.split([len(shard) for shard in shards]), shards, strict=True):
+        part.copy_(shard)
+    return whole
 
 
 def map_shard(path: Path, name: str, shape: Sequence[int | None]) -> Float16[Tensor, "..."]:

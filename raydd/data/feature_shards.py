@@ -16,7 +16,15 @@ from torch import Tensor
 from raydd.config import Config, FeaturesConfig
 from raydd.data.augment import transform_of
 from raydd.data.encoders import ImageEncoder, TextEncoder
-from raydd.data.encoding import ViewsOf, batches_of, encode_captions, encode_views, images_at_once, workers_for
+from raydd.data.encoding import (
+    ViewsOf,
+    batches_of,
+    captions_at_once,
+    encode_captions,
+    encode_views,
+    images_at_once,
+    workers_for,
+)
 from raydd.data.feature_rows import HOW_TO_MEND, CaptionRows, map_shard
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
@@ -28,7 +36,6 @@ from raydd.store.records import checksum
 
 _IMAGES_PER_SHARD = 512
 _CAPTIONS_PER_SHARD = 16384
-_CAPTION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def write_texts(
         captions = pairs.captions[shard.start : shard.stop]
         by_length = sorted(range(len(captions)), key=lambda index: len(captions[index]))
         rows = []
-        batches = batches_of(by_length, _CAPTION_BATCH)
+        batches = batches_of(by_length, captions_at_once(device))
         for part in encode_captions(encoder, captions, batches, device=device, workers=workers_for(device)):
             rows.append(part)
             done += len(part)

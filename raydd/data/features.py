@@ -47,6 +47,15 @@ class SplitFeatures:
     image_of_text: Int[Tensor, "C"]
     """Index of each caption's image, ascending."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all features."""
+        return sum(shard.nbytes for shard in (*self.images.shards, *self.texts.shards))
+
+    def on(self, device: str) -> "SplitFeatures":
+        """The same features in a device's memory, for training that gathers there what it reads."""
+        return SplitFeatures(self.images.on(device), self.texts.on(device), self.image_of_text.to(device))
+
 
 @dataclass(frozen=True)
 class HeldOut:

@@ -34,6 +34,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "real_minibatch": 256,
     "range_pull": 0.0,
     "all_experts_at": 0,
+    "text_target_epochs": 0,
     "fit_rates": True,
     "schedule": "cosine",
     "steps_per_encoding": 1,
@@ -49,9 +50,11 @@ _ALWAYS = (
 _OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "trajectory": (
         *("student_steps", "minibatch", "minibatch_order", "max_start_epoch", "target_epochs"),
+        "text_target_epochs",
         *("blend", "matched", "gradient", "rate_lr", "all_experts_at"),
     ),
     "covariance": ("covariance_scale", "mean_weight"),
+    "projector": ("ridge_strength", "mean_weight"),
     "ridge": ("ridge_strength", "real_minibatch", "rate_lr"),
     "distribution": ("target_epochs", "real_minibatch"),
     "gradient": ("real_minibatch", "rate_lr"),
@@ -92,6 +95,8 @@ def distillation_content(distill: DistillConfig, of_image: Collection[str]) -> d
         read.add("similarity_lr")
     content = {_FIRST_NAMES.get(name, name): getattr(distill, name) for name in sorted(read)}
     content |= named_loss(distill.loss)
+    if "text_target_epochs" in read and len({*distill.ahead}) == 1:
+        del content["text_target_epochs"]
     if "minibatch" in read:
         content["minibatch"] = distill.minibatch_size
     return {name: value for name, value in content.items() if name not in _NEUTRAL or _NEUTRAL[name] != value}

@@ -23,6 +23,8 @@ from raydd.distill.heads import Head, dropout_mask, initial_heads, taps, to_sphe
 from raydd.distill.losses import find_loss
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
+from raydd.memory import free_bytes
+from raydd.place import sent
 from raydd.store import Record
 
 VERSION = 2  # 2: sealed to their place
@@ -81,6 +83,8 @@ def train_expert(
 ) -> None:
     """Train one expert from its last useful snapshot and store the epochs of `keep` that are missing.
 
+    On a GPU the features are copied there first if they take at most half of what is free.
+
     Args:
         experts: where snapshots are read from and written to.
         expert: which trajectory.
@@ -94,6 +98,9 @@ def train_expert(
         NonFiniteError: the loss became NaN or infinite.
         ConfigError: the loss is a user's own and fails.
     """
+
+    fits = device != "cpu" and 2 * features.nbytes <= free_bytes(device)
+    features = features.on(device) if fits else features
 
     def train_epoch(heads: Heads, epoch: int, seed: int) -> tuple[float, Heads]:
         image, text = (Head(*(part.to(device, copy=True) for part in head)) for head in heads)
@@ -124,6 +131,8 @@ def train_epoch_(
     masks = Generator(device).manual_seed(seed)
     order = torch.randperm(len(features.image_of_text), generator=draws)
     views = torch.randint(features.images.shape[1], (len(order),), generator=draws)
+    place = str(features.image_of_text.device)  # where features are gathered
+    order, views = sent(order, place), sent(views, place)
     size = min(recipe.batch_size, len(order))
     width = image.fc_bias.shape[-1]
     total, steps = torch.zeros((), device=device), len(order) // size
@@ -134,8 +143,8 @@ def train_epoch_(
         total += sgd_step_(
             image,
             text,
-            rows.to(device),
-            features.texts[batch].float().to(device),
+            sent(rows, device),
+            sent(features.texts[batch], device).float(),
             lr=recipe.lr * multiplier,
             temperature=recipe.temperature,
             dropout=(

@@ -26,11 +26,16 @@ from raydd.distill.objectives.objective import Lower
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import State
 from raydd.errors import RecordError
-from raydd.memory import kept_by_autograd
+from raydd.memory import free_bytes, kept_by_autograd
 from raydd.place import side_by_side
 
 Encode = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B d"]]
-KEPT_BYTES = 1_500_000_000  # of the graphs that `EncodedPixels` keeps
+KEPT_BYTES = 1_500_000_000  # of the graphs that `EncodedPixels` keeps on a CPU
+
+
+def kept_bytes(device: str) -> int:
+    """The most that graphs which `EncodedPixels` keeps may take: half of what a GPU has free, the rest for the work."""
+    return free_bytes(device) // 2 if device.startswith("cuda") else KEPT_BYTES
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,7 @@ def _eight_bit(value: Tensor, encode: Encode, batch: int) -> tuple[UInt8[Tensor,
 class EncodedPixels:
     """The features of the pixels that some distillation steps use, as a leaf that the heads' gradient is taken at.
 
-    Batches keep their graph between the two calls as long as all graphs take less than `KEPT_BYTES`; the first one
+    Batches keep their graph between the two calls as long as all graphs take less than `kept_bytes`; the first one
     always does. The others are encoded without one, and again on the way back.
     """
 
@@ -263,8 +268,9 @@ class EncodedPixels:
         used = torch.arange(len(pixels), device=pixels.device) if used is None else used.to(pixels.device)
         self._encode, self._pixels, self._device = encode, pixels.detach(), pixels.device.type
         first, *others = used.split(batch)
+        most = kept_bytes(str(pixels.device))
         begun, nbytes = kept_by_autograd(lambda: self._begin(first))
-        room = KEPT_BYTES // max(1, nbytes) - 1 if nbytes < KEPT_BYTES else 0
+        room = most // max(1, nbytes) - 1 if nbytes < most else 0
         self._kept = [begun, *side_by_side(self._begin, others[:room], self._device)]
         self._others = others[room:]
         # Autograd's mode is a thread's own: each thread has to leave it off for itself.

@@ -8,7 +8,7 @@ Within a step nothing waits for the device. What steps report stays there until 
 verdict on a NaN: a slot that has one moves no more from that step on, and ends when it is read.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -19,13 +19,13 @@ from raydd.distill.draws import StepDraws
 from raydd.distill.engine import Distillation, require_finite
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
-from raydd.distill.legs import Leg, Legs
+from raydd.distill.legs import Leg, Legs, most_bytes_on
 from raydd.distill.objectives.trajectory import TrajectoryMatching
 from raydd.distill.stack import Stack
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, NonFiniteError, RayddError
 
-KEPT_BYTES = 2_000_000_000  # of the experts' legs, on the device
+_READ_EVERY = 20
 
 
 def shape_of(settings: DistillConfig) -> Hashable:
@@ -57,13 +57,15 @@ class News:
 class Population:
     """Distillations of one shape in slots, stepping together."""
 
-    def __init__(self, device: str = "cpu", *, most_bytes: int = KEPT_BYTES) -> None:
+    def __init__(self, device: str = "cpu", *, most_bytes: int | None = None) -> None:
         """All slots are free.
 
         Args:
             device: where to compute.
-            most_bytes: of the experts' snapshots that are kept on the device; others are read again when drawn.
+            most_bytes: of the experts' snapshots that are kept on the device; others are read again when drawn. None
+                is as many as `most_bytes_on` says.
         """
+        most_bytes = most_bytes_on(device) if most_bytes is None else most_bytes
         self._device, self._legs = device, Legs(device, most_bytes)
         self._slots: dict[int, Distillation] = {}
         self._news: dict[int, News] = {}
@@ -95,7 +97,7 @@ class Population:
         self._slots[slot], self._news[slot] = distillation, News()
         config = distillation.config
         with suppress(RayddError):  # the step that needs such a snapshot says what is wrong with it
-            self._legs.keep(objective.experts, range(config.max_start_epoch), config.target_epochs)
+            self._legs.keep(objective.experts, range(config.max_start_epoch), config.ahead)
         return slot
 
     def stop(self, slot: int) -> Distillation:
@@ -153,9 +155,8 @@ class Population:
         for slot in self.stepping:
             own = self._slots[slot]
             draws = _trajectories(own).draws(own.done)
-            begin = draws.start_epoch
             try:
-                leg = self._legs.get(own.experts, draws.expert, begin, begin + own.config.target_epochs)
+                leg = self._legs.get(own.experts, draws.expert, draws.start_epoch, own.config.ahead)
             except RayddError as error:
                 self._news[slot].error = error
             else:
@@ -176,6 +177,42 @@ class Population:
                     news.error, own.done = error, step
                     break
                 news.steps.append(metrics)
+
+
+def steps_of(distillation: Distillation) -> Callable[[int], News]:
+    """What takes so many steps of one distillation, or up to the one that ends it, and tells of them.
+
+    On a GPU it steps in a population of one where it can: its steps wait for nothing, and are told of together. It
+    stands where they end. Elsewhere it takes its own steps.
+    """
+    able = isinstance(distillation.objective, TrajectoryMatching) and isinstance(distillation.image, LearnedFeatures)
+    if not able or at_once(distillation.device) == 1:
+        return lambda steps: _own_steps(distillation, steps)
+    population = Population(distillation.device)
+    slot = population.fill(distillation)
+
+    def take(steps: int) -> News:
+        for _ in range(steps):
+            population.step()
+        population.settle()
+        return population.news()[slot]
+
+    return take
+
+
+def at_once(device: str) -> int:
+    """Steps to take before what they report is read: several on a GPU, which would wait for it at each."""
+    return _READ_EVERY if device.startswith("cuda") else 1
+
+
+def _own_steps(distillation: Distillation, steps: int) -> News:
+    news = News()
+    try:
+        for _ in range(steps):
+            news.steps.append(distillation.step())
+    except NonFiniteError as error:
+        news.error = error
+    return news
 
 
 def _trajectories(distillation: Distillation) -> TrajectoryMatching:

@@ -22,6 +22,7 @@ from raydd.distill.matching import combined
 from raydd.distill.products import linear
 from raydd.distill.similarity import Kind, Similarity
 from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead
+from raydd.place import sent
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,19 @@ class Plans:
     @classmethod
     def of(cls, plans: Sequence[StudentPlan], device: str, dtype: torch.dtype, *, blended: bool) -> Self:
         """Plans of equal shapes side by side; `blended` says whether any such plan is."""
-        drawn = torch.stack([torch.stack([plan.minibatches, plan.permutations]) for plan in plans]).to(device)
+        drawn = sent(torch.stack([torch.stack([plan.minibatches, plan.permutations]) for plan in plans]), device)
         ratios = noise = None
         if blended:
             told = [
                 [plan.ratios if plan.sides in ("both", side) else (0.0,) * len(plan.ratios) for plan in plans]
                 for side in ("image", "text")
             ]
-            image, text = torch.tensor(told, dtype=dtype, device=device)[..., None, None]
+            image, text = sent(torch.tensor(told, dtype=dtype), device)[..., None, None]
             ratios = image, text
         drawn_noise = [(plan.image_noise, plan.text_noise) for plan in plans]
         images, texts = ([own for own in side if own is not None] for side in zip(*drawn_noise, strict=True))
         if images:
-            noise = torch.stack(images).to(device), torch.stack(texts).to(device)
+            noise = sent(torch.stack(images), device), sent(torch.stack(texts), device)
         return cls(drawn[:, 0], drawn[:, 1], ratios, noise)
 
     def rows(self, side: int, features: Float[Tensor, "K N d"]) -> BlendedRows:

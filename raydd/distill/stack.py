@@ -16,6 +16,7 @@ from raydd.distill.engine import SMALLEST_RATE, SQUARE_DECAY, Distillation
 from raydd.distill.legs import Leg
 from raydd.distill.objectives.trajectory import DIVERGED, MATCHED
 from raydd.distill.side_by_side import Matchings, Plans, StudentsRun, matchings
+from raydd.place import sent
 
 
 class Stack:
@@ -147,7 +148,7 @@ class Stack:
 
     def _tensor(self, rows: Sequence[Sequence[float]]) -> Float[Tensor, "K _"]:
         """Numbers on the device, in the variables' precision."""
-        return torch.tensor(rows, dtype=self._variables["rates"].dtype, device=self._device)
+        return sent(torch.tensor(rows, dtype=self._variables["rates"].dtype), self._device)
 
     def _of(self, part: Callable[[Distillation], Tensor]) -> Tensor:
         """The same part of all distillations, under one another."""

@@ -1,6 +1,6 @@
 """Measures of modality collapse: how alike the synthetic samples are within a modality, how far apart the modalities.
 
-Letters: N pairs, D width of the space that is looked at.
+Letters: N pairs, D width of the space that is looked at, d and e widths of the encoders.
 """
 
 import torch
@@ -31,6 +31,18 @@ def collapse_measures(images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"])
         measures[f"collapse/{name}_concentration"] = float(shares[:leading].sum())
         measures[f"collapse/{name}_rank"] = float(entropy.exp())
     return measures
+
+
+def encoder_similarities(images: Float[Tensor, "N d"], texts: Float[Tensor, "N e"]) -> dict[str, float]:
+    """How alike the samples of a modality are as the encoders give them, before any head.
+
+    `collapse/image_encoder_similarity`, `collapse/text_encoder_similarity`: mean cosine of different samples, what
+    RepBlend's Figure 2 has over the steps. Features that are not centred have a cosine above 0 from the start.
+    """
+    return {
+        "collapse/image_encoder_similarity": mean_cosine(images),
+        "collapse/text_encoder_similarity": mean_cosine(texts),
+    }
 
 
 def mean_cosine(rows: Float[Tensor, "N D"]) -> float:

@@ -1,6 +1,6 @@
 """Students: fresh heads trained on a synthetic set or on real pairs, several seeds as one batched computation.
 
-Letters: S student seeds, N pairs, B minibatch, d and e encoder widths, D shared width.
+Letters: S student seeds, R distinct ones, N pairs, B minibatch, d and e encoder widths, D shared width.
 """
 
 import math
@@ -21,6 +21,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import retrieval_hits
 from raydd.evaluate.trained_heads import Descent, TrainedHead
+from raydd.place import sent
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
 FITTED_AT_ONCE = 3  # students side by side when learning rates are fitted: at a multiple and at both its neighbours
@@ -182,9 +183,11 @@ class StudentsRun:
         self._parameters = self._loss.tensors(pairs.loss_parameters, self._last)
 
     def train_epoch(self) -> None:
-        """Train one epoch."""
-        for _ in range(self._rounds):
-            self._step()
+        """Train one epoch; its minibatches go to the device together, before the first of them."""
+        orders = torch.stack([self._orders() for _ in range(self._rounds)])
+        whole = self._size == self._count  # then pairs stay in their own order, and the masks come to them
+        for order in sent(orders.argsort(-1) if whole else orders, self._device):
+            self._step(order, whole=whole)
 
     def heads(self) -> Heads:
         """Both heads as they are now, with a leading axis of students."""
@@ -196,11 +199,14 @@ class StudentsRun:
         """Whether each student's last loss was finite."""
         return self._last.isfinite()
 
-    def _step(self) -> None:
-        orders = [torch.randperm(self._count, generator=draw)[: self._size].to(self._device) for draw in self._order]
-        whole = self._size == self._count  # then pairs stay in their own order, and the masks come to them
-        dropout = [self._dropout([order.argsort() for order in orders] if whole else None) for _ in self._sides]
-        batch = None if whole else torch.stack([orders[drawn] for drawn in self._drawn])
+    def _orders(self) -> Int[Tensor, "R B"]:
+        """The next minibatch of each distinct seed."""
+        return torch.stack([torch.randperm(self._count, generator=draw)[: self._size] for draw in self._order])
+
+    def _step(self, rows: Int[Tensor, "R B"], *, whole: bool) -> None:
+        """Take one step; `rows` of each distinct seed are its minibatch, or the places of all pairs in it."""
+        dropout = [self._dropout(rows if whole else None) for _ in self._sides]
+        batch = None if whole else torch.stack([rows[drawn] for drawn in self._drawn])
         image, text = (
             side.forward(batch, mask).requires_grad_() for side, mask in zip(self._sides, dropout, strict=True)
         )
@@ -213,7 +219,7 @@ class StudentsRun:
             side.step(gradient)
         self._last = losses.detach()
 
-    def _dropout(self, places: list[Tensor] | None) -> Float[Tensor, "S B D"] | None:
+    def _dropout(self, places: Int[Tensor, "R B"] | None) -> Float[Tensor, "S B D"] | None:
         """Masks of a minibatch's rows, those of the same seed drawn once; `places` are the rows to take, if not all."""
         shape, rate = self._mask
         drawn = [dropout_mask(shape, rate, generator) for generator in self._masks]

@@ -42,7 +42,7 @@ from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import ConfigError, NonFiniteError
-from raydd.evaluate.collapse import collapse_measures
+from raydd.evaluate.collapse import collapse_measures, encoder_similarities
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, scores_of_hits
 from raydd.place import device_of, images_at_once
 from raydd.progress import Progress
@@ -408,7 +408,8 @@ class Workbench(ABC, Generic[Networks]):
     def collapse(self, pairs: SyntheticSet) -> dict[str, float]:
         """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step.
 
-        Where no experts are read, that is the space of its heads before their training.
+        Where no experts are read, that is the space of its heads before their training. Similarities in the encoders'
+        own spaces stand beside them.
         """
         epoch = self.config.distill.expert_epochs[-1]
         key = ("expert", self.experts_record.fingerprint, epoch)
@@ -418,7 +419,8 @@ class Workbench(ABC, Generic[Networks]):
             self.have_expert(experts, 0)
             return experts.snapshot(0, epoch)
 
-        return collapse_measures(*self.embed(self.opened.once(key, first), pairs))
+        own = encoder_similarities(pairs.image_features, pairs.text_features)
+        return collapse_measures(*self.embed(self.opened.once(key, first), pairs)) | own
 
     @abstractmethod
     def student_tensors(self, networks: Networks) -> dict[str, Tensor]:

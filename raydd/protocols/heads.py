@@ -27,7 +27,7 @@ from raydd.distill import experts as trajectories
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, Heads
 from raydd.distill.heads import Head, embed
-from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread
+from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread, kept_bytes
 from raydd.distill.objectives import RealPairs
 from raydd.distill.selections import SELECTIONS
 from raydd.distill.synthetic import SyntheticSet, start_of
@@ -282,6 +282,7 @@ class HeadsWorkbench(Workbench[Heads]):
             graph=graph_bytes(encoder.module, encoder.size, self.device),
             images=self.images_at_once * (1 if on_gpu else torch.get_num_threads()),
             workers=0 if on_gpu else workers_for(self.device),
+            most_kept=kept_bytes(self.device),
         )
 
     def gallery(self, images: Sequence[ImageSource], name: str) -> Float[Tensor, "n d"]:

@@ -9,7 +9,7 @@ from raydd import stages
 from raydd.charts.film import Embeddings, address, film
 from raydd.charts.maps import modality_maps, similarity_map
 from raydd.errors import ConfigError
-from raydd.evaluate.collapse import collapse_measures
+from raydd.evaluate.collapse import collapse_measures, encoder_similarities
 from raydd.protocols import Workbench, open_workbench, trial_settings
 from raydd.report.gallery import shown_pairs
 from raydd.sets.read import OpenedSet
@@ -24,6 +24,8 @@ MEASURES = {
     "text_concentration": "share of the texts' variance in a tenth of the directions",
     "image_rank": "effective rank of the images, at most pairs less one",
     "text_rank": "effective rank of the texts",
+    "image_encoder_similarity": "mean cosine of different images as their encoder gives them, before any head",
+    "text_encoder_similarity": "mean cosine of different texts as their encoder gives them",
 }
 
 _REMADE = ("synthetic", "pixels", "scores")  # records that the film must make again to see them grow
@@ -56,8 +58,12 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str
     networks = last_expert(opened, work)
     if networks is None:
         return parts
-    start, end = work.embed(networks, work.began_as(synthetic)), work.embed(networks, synthetic)
-    before, after = collapse_measures(*start), collapse_measures(*end)
+    began = work.began_as(synthetic)
+    start, end = work.embed(networks, began), work.embed(networks, synthetic)
+    before, after = (
+        collapse_measures(*embedded) | encoder_similarities(pairs.image_features, pairs.text_features)
+        for embedded, pairs in ((start, began), (end, synthetic))
+    )
     parts["maps"] = modality_maps(start, end, looks.plane)
     parts["collapse_table"] = [
         {"name": name, "start": before[f"collapse/{name}"], "end": after[f"collapse/{name}"], "words": words}

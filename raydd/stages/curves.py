@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from raydd.distill.population import at_once, steps_of
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.protocols import Workbench, changed
@@ -97,9 +98,13 @@ def _again(work: Workbench[Any], every: int) -> Iterator[State]:
     """The states of a distillation that is in the store, which are made once more; the last one is the store's."""
     phase = only_phase(work, every)
     distillation, seconds, cpu_seconds = work.begin(phase.settings, phase.start()), 0.0, 0.0
+    take = steps_of(distillation)
     while distillation.done < phase.settings.steps:
+        left = phase.settings.steps - distillation.done
         watch = Watch()
-        distillation.step()
+        news = take(min(at_once(work.device), left, every - distillation.done % every))
+        if news.error:
+            raise news.error
         took = watch.read()
         seconds, cpu_seconds = seconds + took.seconds, cpu_seconds + took.cpu_seconds
         work.progress("distillation steps for a curve", distillation.done, phase.settings.steps)

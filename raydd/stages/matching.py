@@ -11,8 +11,8 @@ from torch import Tensor
 from raydd.config import DistillConfig
 from raydd.data.encoders import image_identity, text_identity
 from raydd.distill.engine import Distillation, DistillPoint
+from raydd.distill.population import at_once, steps_of
 from raydd.distill.synthetic import SyntheticSet
-from raydd.errors import NonFiniteError
 from raydd.memory import peak_bytes, reset_peak
 from raydd.progress import Leave
 from raydd.protocols import Workbench
@@ -143,15 +143,17 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     try:
         if point := course.point_again():
             yield point
+        take = steps_of(course.distillation)
         while not course.at_end:
-            course.have_experts()
+            steps = min(at_once(phase.work.device), course.steps_to_look)
+            course.have_experts(steps)
             watch = Watch()
-            try:
-                metrics = course.distillation.step()
-            except NonFiniteError:
+            news = take(steps)
+            if news.steps:
+                course.note(news.steps, watch.read())
+            if news.error:
                 course.keep_last_good()
-                raise
-            course.note([metrics], watch.read())
+                raise news.error
             if point := course.after_steps():
                 yield point
     except (Leave, GeneratorExit):  # told to leave here, in an expert's training, or while a point is scored

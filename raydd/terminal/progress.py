@@ -32,7 +32,12 @@ class _LeftColumn(TimeRemainingColumn):
 
 @contextmanager
 def progress_on(console: Console | None = None) -> Iterator[Listener]:
-    """A listener for the stages' progress, for as long as the block lasts."""
+    """A listener for the stages' progress, for as long as the block lasts.
+
+    Args:
+        console: on which it is shown; whoever prints inside the block gives the console that it prints on, or bars and
+            lines run into each other. The error stream as default.
+    """
     console = console or open_console(stderr=True)
     if not console.is_terminal:
         yield _Lines()

@@ -41,6 +41,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def duration_between(low: float, high: float) -> str:
+    """Two durations as `20 to 40 min`, or `50 s to 3 min`; one where both read the same."""
+    least, most = duration(low), duration(high)
+    if least == most:
+        return most
+    number, unit = least.split()
+    return f"{number} to {most}" if most.endswith(f" {unit}") else f"{least} to {most}"
+
+
 def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: int, real: int) -> str:
     """What a set is worth, in a sentence: its mean r_mean as a share of full data's, beside that of random pairs.
 

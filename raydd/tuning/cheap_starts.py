@@ -14,30 +14,40 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 
+from raydd.tuning.prices import Cost, total
 from raydd.tuning.samplers import STARTUP_TRIALS
 from search_spaces import Space
 
 CANDIDATES = 16  # random settings of which a first trial is the cheapest
+_SHARE = 8  # one in so many trials of a sweep: most are stopped within seconds, and what is good may lie anywhere
 
-Seconds = Callable[[Sequence[Mapping[str, Any]]], float]
-"""Expected time of trials of these settings together, what they share being made once."""
+CostOf = Callable[[Mapping[str, Any]], Cost]
+"""What a trial of these settings costs to begin with, what it may share with others named."""
 
 
-def queue_cheap_starts(study: optuna.Study, space: Space, seed: int, seconds: Seconds) -> None:
-    """Queue cheap trials until the study has as many as a model needs; none if it has them.
+def cheap_starts(trials: int) -> int:
+    """How many trials of a sweep of so many come before the first one that a model draws."""
+    return max(STARTUP_TRIALS, trials // _SHARE)
+
+
+def queue_cheap_starts(study: optuna.Study, space: Space, seed: int, trials: int, cost_of: CostOf) -> None:
+    """Queue cheap trials until the study has as many as come first; none if it has them.
 
     Args:
         study: the sweep's.
         space: what it searches.
         seed: of the random settings, `sweep.seed`.
-        seconds: what they cost.
+        trials: that the sweep is to have, `sweep.trials`.
+        cost_of: what one costs; asked once for each.
     """
-    before = queued_settings(study, space)
-    for place in range(len(study.get_trials(deepcopy=False)), STARTUP_TRIALS):
+    places = range(len(study.get_trials(deepcopy=False)), cheap_starts(trials))
+    before = [cost_of(settings) for settings in queued_settings(study, space)] if places else []
+    for place in places:
         drawn = _random_settings(space, np.random.SeedSequence([seed, place]).generate_state(CANDIDATES).tolist())
-        cheapest, settings = min(drawn, key=lambda one: seconds([*before, one[1]]))
+        priced = [(trial, cost_of(settings)) for trial, settings in drawn]
+        cheapest, cost = min(priced, key=lambda one: total([*before, one[1]]))
         study.enqueue_trial(cheapest.params)
-        before.append(settings)
+        before.append(cost)
 
 
 def queued_settings(study: optuna.Study, space: Space) -> list[dict[str, Any]]:

@@ -81,13 +81,19 @@ def run_finals(
         on_end: told of each candidate's result, or None and the reason.
         on_wait: called about once a second meanwhile.
     """
-    task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpu_share, max_retries=RESTARTS)(score_finalist)
+    task = ray.remote(num_cpus=cpus, num_gpus=share_of_final(base), max_retries=RESTARTS)(score_finalist)
     waiting = {task.remote(base, candidate, listings, claims): candidate for candidate in candidates}
     finalists: list[Finalist] = []
     for candidate, finalist, reason in outcomes(waiting, on_wait):
         finalists += [finalist] if finalist else []
         on_end(candidate, finalist, reason)
     return sorted(finalists, key=lambda finalist: (-finalist.r_mean, finalist.number))
+
+
+def share_of_final(base: Config) -> float:
+    """GPUs of a final: those of a trial, or at least a whole one where pixels are learned, which fill what is free."""
+    share = base.sweep.gpu_share
+    return max(share, 1.0) if share > 0 and base.distill.images != "features" else share
 
 
 def score_finalist(base: Config, candidate: Candidate, listings: Listings, claims: Any) -> Finalist:

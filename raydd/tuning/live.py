@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import re
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,8 +26,11 @@ from raydd.tuning import study as studies
 LOSS = "distill/loss"  # the curve that is drawn small
 _WORDS = {"complete": "complete", "pruned": "stopped as weak", "diverged": "diverged", "fail": "failed"}
 _REFRESH = 2.0  # times a second
-_LOOK_SECONDS = 1.0  # between two looks at what the trials are doing, where there is no terminal
+_LOOK_SECONDS = 1.0  # between two looks at what the trials are doing
 _NAMED = 4  # processes that a line of a log says the work of
+_CURVE = 8  # bars of a loss
+_BEGINS = "its process starts"
+_STEPS = re.compile(r"distillation steps (\d+)/(\d+)")  # as `raydd.stages` tells them
 
 
 @dataclass
@@ -34,6 +39,22 @@ class _Running:
     begun: float
     report: TrialReport
     losses: list[float] = field(default_factory=list)
+    rung: int = 0
+    """The last one that it came to, in percent of its steps."""
+    step: int = 0
+    steps: int = 0
+    first: tuple[float, int] | None = None
+    """When its steps were first seen, and how many it had taken."""
+
+    def came_to(self, step: int, steps: int, now: float) -> None:
+        """Note its steps; what is told late does not set it back."""
+        self.first = self.first or (now, step)
+        self.step, self.steps = max(step, self.step), steps
+
+    def seconds_left(self, now: float) -> float:
+        """A guess of the time of its further steps; NaN before some were seen."""
+        began, before = self.first or (now, self.step)
+        return (now - began) / (self.step - before) * (self.steps - self.step) if self.step > before else math.nan
 
 
 class LiveTable:
@@ -71,23 +92,34 @@ class LiveTable:
         self._console = console or open_console()
         self._running: dict[int, _Running] = {}
         self._durations: list[float] = []
+        self._seen: Mapping[str, str] = {}
         self._shown = contextlib.ExitStack()
         self._now_and_then = NowAndThen(self.say, clock)
 
     def __enter__(self) -> Self:
+        # Whoever is asked what is being done may be slow to answer; the picture does not wait for it.
+        self._shown.enter_context(meanwhile(self.look, _LOOK_SECONDS, "what trials do"))
         if self._console.is_terminal:
             live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=_REFRESH)
             self._shown.enter_context(live)
-        else:
-            self._shown.enter_context(meanwhile(self.say_what_runs, _LOOK_SECONDS, "what trials do"))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._shown.close()
 
-    def say_what_runs(self) -> None:
-        """Say now and then what the trials are doing; to be called again and again where there is no terminal."""
-        self._now_and_then(what_runs(self._doing()))
+    def look(self) -> None:
+        """Look at what is being done, and say it now and then where there is no terminal; to be called repeatedly."""
+        self._seen, now = self._doing(), self._clock()
+        for number, trial in list(self._running.items()):
+            if found := _STEPS.fullmatch(self._seen.get(f"trial {number}", "")):
+                trial.came_to(int(found[1]), int(found[2]), now)
+        if not self._console.is_terminal:
+            self._now_and_then(what_runs(self._known()))
+
+    def _known(self) -> dict[str, str]:
+        """What every process is doing, those of trials that have said nothing yet included."""
+        silent = [number for number, trial in list(self._running.items()) if not trial.steps]
+        return {**dict.fromkeys((f"trial {number}" for number in silent), _BEGINS), **_spoken(self._seen)}
 
     def say(self, message: str) -> None:
         """Show one line that stays."""
@@ -101,7 +133,8 @@ class LiveTable:
         """A trial got on."""
         running = self._running[number]
         running.losses += [point[LOSS] for point in report.curve if LOSS in point]
-        running.report = report
+        running.report, running.rung = report, report.rung or running.rung
+        running.came_to(report.step, report.steps, self._clock())
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
         """A trial is over."""
@@ -109,10 +142,10 @@ class LiveTable:
         seconds = self._clock() - trial.begun
         if not report.again:
             self._done[studies.outcome(state, reason)] += 1
-        if state == TrialState.COMPLETE:
+        if state in (TrialState.COMPLETE, TrialState.PRUNED):
             self._durations.append(seconds)
-            if self._best is None or report.r_mean > self._best[1]:
-                self._best = (number, report.r_mean, trial.settings)
+        if state == TrialState.COMPLETE and (self._best is None or report.r_mean > self._best[1]):
+            self._best = (number, report.r_mean, trial.settings)
         if state == TrialState.FAIL:
             self.say(f"trial {number} failed: {reason}")
         elif not self._console.is_terminal:
@@ -127,35 +160,42 @@ class LiveTable:
         return studies.counted(self._done)
 
     def seconds_left(self) -> float:
-        """A guess of the time left, from the trials that ran to their end; before that, what was expected."""
+        """A guess of the time left, from the trials that are over; before that, what was expected. NaN: not known."""
         now = self._clock()
         if not self._durations:
-            return max(0.0, self._expected - (now - self._begun)) if not math.isnan(self._expected) else math.nan
-        each = sum(self._durations) / len(self._durations)
-        begun = sum(min(now - trial.begun, each) for trial in self._running.values())
-        return max(0.0, ((self._wanted - self.finished) * each - begun) / self._at_once)
+            left = self._expected - (now - self._begun)
+            return left if left > 0 else math.nan
+        # Those that are over first were stopped early: what runs for longer already counts as it is.
+        runs = [now - trial.begun for trial in list(self._running.values())]
+        over = statistics.fmean(self._durations)
+        each = statistics.fmean([*self._durations, *(seconds for seconds in runs if seconds > over)])
+        return max(0.0, ((self._wanted - self.finished) * each - sum(min(one, each) for one in runs)) / self._at_once)
 
     def picture(self) -> Group:
         """The whole table, below its headline."""
-        doing = self._doing()
+        known, now = self._known(), self._clock()
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("trial", "step", "val r_mean", "loss", "time", "now"):
-            table.add_column(heading, justify="left" if heading == "now" else "right")
+        for heading in ("trial", "step", "rung", "r_mean", "loss", "time", "left", "now"):
+            table.add_column(heading, justify="left" if heading == "now" else "right", no_wrap=heading != "now")
         for number, trial in sorted(self._running.items()):
-            report = trial.report
+            doing, left = known.get(f"trial {number}", ""), trial.seconds_left(now)
             table.add_row(
                 str(number),
-                f"{report.step}/{report.steps}" if report.steps else "",
-                "" if math.isnan(report.r_mean) else f"{report.r_mean:.2f}",
-                sparkline(trial.losses),
-                duration(self._clock() - trial.begun),
-                doing.get(f"trial {number}", ""),
+                f"{trial.step}/{trial.steps}" if trial.steps else "",
+                f"{trial.rung} %" if trial.rung else "",
+                "" if math.isnan(trial.report.r_mean) else f"{trial.report.r_mean:.2f}",
+                sparkline(trial.losses, _CURVE),
+                duration(now - trial.begun),
+                "" if math.isnan(left) else duration(left),
+                "distillation" if _STEPS.fullmatch(doing) else doing,
             )
-        return Group(self._headline(), *self._best_line(), table)
+        rows = [table] if self._running else []
+        others = {who: doing for who, doing in known.items() if not who.startswith("trial ")}
+        return Group(self._headline(), *self._best_line(), *rows, *([Text(what_runs(others))] if others else []))
 
     def _headline(self) -> Text:
         states = ", ".join(f"{self._done[state]} {word}" for state, word in _WORDS.items() if self._done[state])
-        left = self.seconds_left()
+        left = self.seconds_left() if self.finished < self._wanted else math.nan
         return Text.assemble(
             (f"sweep {self._name} ", "bold"),
             f"{self.finished}/{self._wanted} trials",
@@ -172,6 +212,10 @@ class LiveTable:
 
 def what_runs(doing: Mapping[str, str]) -> str:
     """What processes are making, as `raydd.cluster.claims` knows it, in a line: a few by name, the others counted."""
-    working = sorted((who for who in doing if doing[who]), key=lambda who: (len(who), who))
+    working = sorted(_spoken(doing), key=lambda who: (len(who), who))
     named = "; ".join(f"{who}: {doing[who]}" for who in working[:_NAMED])
     return f"{named}; {len(working) - _NAMED} more" if len(working) > _NAMED else named
+
+
+def _spoken(doing: Mapping[str, str]) -> dict[str, str]:
+    return {who: what for who, what in doing.items() if what}

@@ -5,8 +5,8 @@ trials in so many dimensions a model knows little far from what was tried, so th
 the best trial: each neighbour changes some of them, by little or by more, and the one with the largest expected
 improvement is taken (Jones et al. 1998, J. Global Optimization 13); or the one with the largest expected improvement
 for each second that it is expected to take (Snoek et al., NeurIPS 2012), whose time counts the less the longer nothing
-was gained, as the cost cools down in Lee et al. (arXiv:2003.10870). `python -m bench.search` measures both beside
-Optuna's samplers.
+was gained, as the cost cools down in Lee et al. (arXiv:2003.10870), and not at all below the time that each trial has
+if all that are wanted share what is left. `python -m bench.search` measures both beside Optuna's samplers.
 
 Letters: N trials, C neighbours, F settings that are numbers, G that are choices.
 """
@@ -25,7 +25,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_factor, cho_solve, cholesky
 from scipy.spatial.distance import cdist
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 
 NEIGHBOURS = 2048
 _CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
@@ -52,10 +52,16 @@ class _Points:
 class NeighbourSampler(BaseSampler):
     """Draws the settings of one trial, by those that every trial has."""
 
-    def __init__(self, seed: int, *, per_second: bool = False) -> None:
-        """Draw by a seed; `per_second` weighs what a trial may gain against the seconds that it is expected to take."""
+    def __init__(self, seed: int, *, per_second: bool = False, share: float = 0.0) -> None:
+        """Draw by a seed.
+
+        Args:
+            seed: of its draws.
+            per_second: weigh what a trial may gain against the seconds that it is expected to take.
+            share: seconds that a trial may take before they count.
+        """
         self._rng, self._alone = np.random.default_rng(seed), RandomSampler(seed=seed)
-        self._per_second = per_second
+        self._per_second, self._share = per_second, share
 
     def infer_relative_search_space(
         self,
@@ -81,8 +87,7 @@ class NeighbourSampler(BaseSampler):
             return {}
         running = [one for one in trials if one.state == TrialState.RUNNING and one.number != trial.number]
         sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
-        values = sign * np.array([one.value for one in over])
-        values = (values - values.mean()) / max(float(values.std()), 1e-9)
+        values = normal_by_rank(sign * np.array([one.value for one in over]))
         points = _points([one.params for one in (*over, *running)], search_space)
         near = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], search_space)
         promise = expected_improvement(points, values, near)
@@ -90,7 +95,7 @@ class NeighbourSampler(BaseSampler):
             seconds = expected_seconds(points, [one.user_attrs.get(SECONDS) for one in over], near)
             # Else a search that is stuck would go on for ever with trials that cost, and promise, next to nothing.
             without_gain = len(values) - 1 - int(np.argmax(values))
-            promise /= seconds ** (1 / (1 + without_gain / _PATIENCE))
+            promise /= np.maximum(seconds, self._share) ** (1 / (1 + without_gain / _PATIENCE))
         return _settings(near[int(np.argmax(promise))], search_space)
 
     def _neighbours(self, of: _Points, space: Mapping[str, BaseDistribution]) -> _Points:
@@ -105,12 +110,21 @@ class NeighbourSampler(BaseSampler):
         return _Points(numbers, np.where(rng.random(other.shape) < share / 2, other, of.choices))
 
 
+def normal_by_rank(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
+    """Where values of these ranks would lie in a normal distribution (Salinas et al., ICML 2020, arXiv:1909.13595).
+
+    A setting out of its range takes twenty points, and what is left to gain are tenths: as they are, the bad trials
+    would set the scale, and all the good ones would count as equal.
+    """
+    return norm.ppf((rankdata(values) - 0.5) / len(values))
+
+
 def expected_improvement(points: _Points, values: Float[ndarray, "n"], near: _Points) -> Float[ndarray, "C"]:
     """E[max(f - f*, 0)] under the process; f* is its own mean's best at what was tried, since scores are noisy.
 
     Args:
         points: what was tried, n trials that are over, then those that run.
-        values: of those that are over, standardised.
+        values: of those that are over, as `normal_by_rank` gives them.
         near: the neighbours.
     """
     over = points[: len(values)]

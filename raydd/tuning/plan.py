@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 from rich.table import Table
 
 from raydd.cluster.gpus import Cards, part_of_gpu
 from raydd.config import Config, SweepConfig
 from raydd.cost.bytes import trial_bytes, trials_together
-from raydd.cost.seconds import core_speed, expert_seconds, pixel_seconds, trial_seconds
-from raydd.distill.draws import experts_at
+from raydd.cost.seconds import pixel_seconds
 from raydd.errors import ConfigError
 from raydd.protocols import Workbench, cached, changed, open_workbench, trial_settings
 from raydd.secrets_hidden import hide_password
 from raydd.settings import with_settings
+from raydd.stages.distilling import synthetic_record
 from raydd.stages.population import AT_ONCE
-from raydd.terminal.text import duration
+from raydd.terminal.text import duration, duration_between
 from raydd.tuning import study as studies
+from raydd.tuning.expected import Expected, as_held, as_played, held_seconds
+from raydd.tuning.prices import END, GPU_SPEED, Cost, Price, experts_until, first_stop, total
+from raydd.tuning.results import candidates
 from search_spaces import Space
 
-GPU_SPEED = 1e12  # floating-point operations a second of one trial on a GPU, which small products do not fill
+_WIDE = 1.5  # times the least time that the most may be before both are told
 WORKERS_SECONDS = 30.0  # of experts that are worth Ray Train's workers, which take ten to start
 
 
@@ -42,12 +44,14 @@ class Plan:
     """Whether the store has what trials read of the data."""
     records: tuple[tuple[str, str], ...]
     """Shared records of the base settings: name, and what of it is there."""
-    seconds: float
-    """Expected time of the trials to run; NaN if there is nothing to go by."""
+    seconds: Expected
+    """Expected time of the trials to run."""
     assumed: str
     """What that time takes for granted; empty if it is measured."""
     final_seconds: float
     """Expected time of a finalist's pixels on one core; NaN if there is nothing to go by, 0 if there are none."""
+    finals_made: int
+    """Finals whose sets the store has."""
 
     @property
     def finished(self) -> int:
@@ -88,15 +92,19 @@ class Plan:
         hours += f", or once they cost {sweep.cost:g}" if sweep.cost else ""
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
         one_by_one = "" if self.at_once else ", one after another"
-        known = not math.isnan(self.seconds)
-        seconds = f"about {duration(self.seconds)}{one_by_one}{self.assumed}" if known else unknown
+        known = not math.isnan(self.seconds.mean)
+        seconds = f"about {_in_words(self.seconds)}{one_by_one}{self.assumed}" if known else unknown
+        kept, it = ", ".join(self.space.kept), "it" if len(self.space.kept) == 1 else "them"
         draws = f"the best {sweep.drawn_again} again with {sweep.draws} new draws each, on val"
         finals = f"the best {sweep.finalists} again on {self.config.distill.images}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
-        if self.final_seconds > 0:
+        made = min(self.finals_made, sweep.finalists)
+        finals += f"; {made} of {sweep.finalists} made already" if made else ""
+        if self.final_seconds > 0 and made < sweep.finalists:
             finals += f", about {duration(self.final_seconds)} of one core each"
         return [
             ("space", f"{self.space.name}, {self._first}"),
+            *([("not searched", f"{kept}, since you set {it}")] if kept else []),
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
             ("resources", f"{share} a trial, {together}"),
             ("objectives", ", ".join(sweep.objectives)),
@@ -106,6 +114,11 @@ class Plan:
             ("new draws", draws if sweep.drawn_again else "none"),
             ("finals", finals if sweep.finalists else "none"),
         ]
+
+
+def _in_words(seconds: Expected) -> str:
+    wide = seconds.high > _WIDE * seconds.low
+    return duration_between(seconds.low, seconds.high) if wide else duration(seconds.mean)
 
 
 def _rungs(sweep: SweepConfig) -> str:
@@ -137,17 +150,19 @@ def make_plan(
         *_experts_line(work, drawn, prepared=prepared),
         *_one_by_one_line(config, drawn),
     )
-    if not prepared:
-        seconds = math.nan
+    assumed = ""
+    if held := held_seconds(study):
+        seconds = as_held(held, left) / max(1, at_once)
+    elif prepared:
+        prices = [Price(trial) for trial in on_workbenches(work, drawn)]
+        known = len(space.first) if config.sweep.first else 0
+        seconds = as_played(prices[:known], prices[known:], left, config.sweep)
+        seconds /= max(1, at_once // together(config, drawn))  # of a slot, whose trials share its core or GPU
+        assumed = f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial" if config.sweep.gpu_share else ""
     else:
-        trials = on_workbenches(work, drawn[done.total() :][:left] or drawn)
-        seconds = _expected(work, study, trials, left) / max(1, at_once // together(config, drawn))
-    assumed = (
-        ""
-        if not config.sweep.gpu_share or _measured(study)
-        else f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial"
-    )
-    return Plan(config, space, done, at_once, prepared, records, seconds, assumed, _final_seconds(work))
+        seconds = Expected()
+    finals = (_final_seconds(work), _finals_made(work, study, left))
+    return Plan(config, space, done, at_once, prepared, records, seconds, assumed, *finals)
 
 
 def _experts_line(work: Workbench[Any], drawn: Sequence[Config], *, prepared: bool) -> list[tuple[str, str]]:
@@ -183,32 +198,13 @@ def sharing_experts(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
 
     Each has the number of experts that it draws from before its first rung: it may not need the others.
     """
-    trials = _to_first_rung(trials)
+    counts = [experts_until(trial.config, first_stop(trial.config)) for trial in trials]
+    trials = [changed(trial, {"experts.count": count}) for trial, count in zip(trials, counts, strict=True)]
     readers = Counter(trial.experts_record.fingerprint for trial in trials)
     sharing = [trial for trial in trials if readers[trial.experts_record.fingerprint] > 1]
-    worth = not sharing or sharing[0].feature_widths is None or _expert_seconds(sharing) > WORKERS_SECONDS
-    return sharing if worth else []
-
-
-def seconds_to_begin(trials: Sequence[Workbench[Any]]) -> float:
-    """Seconds of one core for trials, and for the experts that they read before their first rung; NaN without features.
-
-    Experts that the store has cost nothing, and those that several of them read are trained once.
-    """
-    if any(trial.feature_widths is None for trial in trials):
-        return math.nan
-    steps = sum(trial_seconds(trial.config, *trial.feature_widths) for trial in trials if trial.feature_widths)
-    return steps + _expert_seconds(_to_first_rung(trials))
-
-
-def _to_first_rung(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
-    """The trials, each with the number of experts that it draws from before its first rung."""
-    return [changed(trial, {"experts.count": _experts_to_first_rung(trial.config)}) for trial in trials]
-
-
-def _experts_to_first_rung(config: Config) -> int:
-    rung = 100 if config.sweep.pruner == "none" else min(config.sweep.rungs, default=100)
-    return experts_at(config.distill, max(0, config.distill.steps * rung // 100 - 1), config.experts.count)
+    if not sharing or sharing[0].feature_widths is None:
+        return sharing
+    return sharing if total(Cost(0.0, Price(trial).until(END).experts) for trial in sharing) > WORKERS_SECONDS else []
 
 
 def _final_seconds(work: Workbench[Any]) -> float:
@@ -217,49 +213,14 @@ def _final_seconds(work: Workbench[Any]) -> float:
     return pixel_seconds(work.config) if work.config.sweep.finalists else 0.0
 
 
-def _expected(work: Workbench[Any], study: optuna.Study | None, coming: Sequence[Workbench[Any]], trials: int) -> float:
-    """Seconds of the trials one after the other: as the complete ones took, else estimated."""
-    if times := _measured(study):
-        return trials * sum(times) / len(times)
-    if (widths := work.feature_widths) is None:
-        return math.nan
-    mean = sum(trial_seconds(trial.config, *widths) / _speed_up(trial.config, widths[0]) for trial in coming) / len(
-        coming
-    )
-    return trials * mean + (_expert_seconds(coming) if trials else 0.0)
-
-
-def _measured(study: optuna.Study | None) -> list[float]:
-    """Seconds that each complete trial took."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
-    return [
-        (trial.datetime_complete - trial.datetime_start).total_seconds()
-        for trial in complete
-        if trial.datetime_complete and trial.datetime_start
-    ]
-
-
-def _speed_up(config: Config, image_width: int) -> float:
-    """How much faster than one core a trial computes."""
-    if not config.sweep.gpu_share:
-        return 1.0
-    return GPU_SPEED / core_speed(config.experts.width or image_width, config.distill.minibatch_size)
-
-
-def _expert_seconds(trials: Sequence[Workbench[Any]]) -> float:
-    """Seconds of one core for the experts that the store lacks of what these trials read."""
-    recipes = {
-        (trial.experts_record.fingerprint, trial.config.experts.count, trial.config.distill.expert_epochs): trial
-        for trial in trials
-    }
-    # By recipe, which trials share: as many as any of them reads, to the last epoch that any of them reads.
-    experts: dict[str, float] = {}
-    for (recipe, _, epochs), trial in recipes.items():
-        if (missing := len(trial.open_experts().missing(epochs))) and (widths := trial.feature_widths):
-            seconds = missing * expert_seconds(trial.config, *widths, len(trial.captions.train.texts))
-            seconds /= _speed_up(trial.config, widths[0])
-            experts[recipe] = max(seconds, experts.get(recipe, 0.0))
-    return sum(experts.values())
+def _finals_made(work: Workbench[Any], study: optuna.Study | None, left: int) -> int:
+    """Finals whose sets the store has; none while there are trials to run, since other ones may be the best then."""
+    if not study or left or not work.is_prepared:
+        return 0
+    sweep = work.config.sweep
+    best = [with_settings(work.config, one.settings) for one in candidates(study, sweep.objectives, sweep.finalists)]
+    finals = [open_workbench(one, work.store, work.progress, work.opened) for one in best]
+    return sum(synthetic_record(final).complete for final in finals)
 
 
 def together(config: Config, drawn: Sequence[Config] = ()) -> int:

@@ -23,10 +23,11 @@ from raydd.tuning.neighbours import SECONDS, NeighbourSampler
 
 STARTUP_TRIALS = 7  # that a model of the trials needs: first settings and running ones count, the rest is random
 CANDIDATES = 256  # among which TPE chooses the next settings
+PER_SECOND = "per-second"
 MODELLED = 256  # trials that a model is made of, whatever their number: its cost grows by their cube
 
 
-def renew_sampler(study: optuna.Study, seed: int, name: str = "auto") -> None:
+def renew_sampler(study: optuna.Study, seed: int, name: str = "auto", share: float = 0.0) -> None:
     """Give the study the sampler of its next trial, whose draws depend on the seed and on that trial's place alone.
 
     A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
@@ -36,14 +37,15 @@ def renew_sampler(study: optuna.Study, seed: int, name: str = "auto") -> None:
         study: the sweep's.
         seed: `sweep.seed`.
         name: `sweep.sampler`.
+        share: seconds that each trial has if all that are wanted share what is left of the sweep's; 0 if it has no end.
 
     Raises:
         ConfigError: there is no such sampler, or its package is not installed.
     """
     asked = sum(not studies.interrupted(trial) for trial in study.get_trials(deepcopy=False))
     drawn = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0])
-    make = find_sampler(name)(drawn)
-    study.sampler = RandomSampler(seed=drawn) if name in SAMPLERS and asked < STARTUP_TRIALS else make
+    make = partial(_per_second, share=share) if name == PER_SECOND else find_sampler(name)
+    study.sampler = RandomSampler(seed=drawn) if name in SAMPLERS and asked < STARTUP_TRIALS else make(drawn)
 
 
 def find_sampler(name: str) -> Callable[[int], BaseSampler]:
@@ -201,9 +203,9 @@ def _auto(seed: int) -> BaseSampler:
     return WholeSpaceSampler(NeighbourSampler, seed, otherwise=_tpe)
 
 
-def _per_second(seed: int) -> BaseSampler:
+def _per_second(seed: int, share: float = 0.0) -> BaseSampler:
     """As auto, but by gain for each second that a trial is expected to take, with the experts that it makes."""
-    return WholeSpaceSampler(partial(NeighbourSampler, per_second=True), seed, otherwise=_tpe)
+    return WholeSpaceSampler(partial(NeighbourSampler, per_second=True, share=share), seed, otherwise=_tpe)
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -240,7 +242,7 @@ def _random(seed: int) -> BaseSampler:
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "auto": _auto,
-    "per-second": _per_second,
+    PER_SECOND: _per_second,
     "tpe": _tpe,
     "gp": _gp,
     "cmaes": _cmaes,

@@ -97,7 +97,7 @@ class StudySearch(Searcher):
         self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
         self._finished = studies.finished(study)
         self._running: dict[str, _Running] = {}
-        self._asked = self._before_outage = 0
+        self._asked = self._before_outage = self._at_once = 0
 
     @property
     def running(self) -> int:
@@ -119,7 +119,8 @@ class StudySearch(Searcher):
             return Searcher.FINISHED
         if order == "pause" or self._finished + len(self._running) >= self._wanted:
             return None  # one of those that run may fail
-        renew_sampler(self._study, self._seed, self._sampler)
+        self._at_once = max(self._at_once, len(self._running) + 1)
+        renew_sampler(self._study, self._seed, self._sampler, self._share())
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)
@@ -182,6 +183,13 @@ class StudySearch(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune keeps a copy of the searcher among its notes, which are never read back."""
         return {}
+
+    def _share(self) -> float:
+        """Seconds that each trial still wanted has, as many at once as were ever; 0 if no time is set."""
+        if math.isinf(self._deadline):
+            return 0.0
+        wanted = self._wanted - self._finished - len(self._running)
+        return (self._deadline - self._clock()) * self._at_once / wanted
 
     def _count(self, state: TrialState, why: str) -> None:
         if studies.outcome(state, why) != "fail":

@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,28 +40,35 @@ from raydd.tuning.plan import (
     Plan,
     make_plan,
     on_workbenches,
-    seconds_to_begin,
     sharing_experts,
     together,
     with_gpu_share,
 )
+from raydd.tuning.prices import Cost, Price
 from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
-from raydd.tuning.samplers import find_sampler
+from raydd.tuning.samplers import PER_SECOND, find_sampler
 from raydd.tuning.steering import enqueue, forget_orders, warm_start, warm_trials, why_enough
 from raydd.tuning.trials import run_trials
-from search_spaces import draw_configs, load_space
+from search_spaces import Space, draw_configs, keeping, load_space
 from trainables.distill import distill_trial
 from trainables.errand import ERRAND_BYTES, run_errand
 from trainables.experts import make_experts
 from trainables.features import check_on_workers, make_features
 from trainables.slot import Desk
 
+PLANNING = "planning the sweep"
 ENCODERS = 8  # workers that share a data set out on a cluster; a shard each at a time
 
 
 def run_sweep(
-    config: Config, address: str, *, dry_run: bool, retry_failed: bool = False, console: Console
+    config: Config,
+    address: str,
+    *,
+    dry_run: bool,
+    retry_failed: bool = False,
+    given: Collection[str] = (),
+    console: Console,
 ) -> SweepResult | None:
     """Plan a sweep, run or continue its trials and its finals, and conclude; None for a dry run.
 
@@ -69,6 +77,7 @@ def run_sweep(
         address: Ray's, see `raydd.cluster.environment.ray_address`.
         dry_run: show the plan and stop.
         retry_failed: run the failed trials of earlier commands again.
+        given: names of settings that are not searched, since flags give their values.
         console: where to show everything.
 
     Raises:
@@ -78,6 +87,7 @@ def run_sweep(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, store = load_space(config.sweep.space), open_store(config.place)
     draw_configs(space, config)  # a wrong space and a wrong sampler show before Ray starts
+    space = keeping(space, config, given)
     find_sampler(config.sweep.sampler)(config.sweep.seed)
     # On a cluster its nodes look at the images of a data set that nobody has read before; a dry run wakes none.
     here = address == "local" or dry_run
@@ -89,46 +99,16 @@ def run_sweep(
         refusals = stack.enter_context(_refusals(console))
         base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
         base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
-        drawn = draw_configs(space, base)
-        base = with_settings(base, {"sweep.together": together(base, drawn)})
-        drawn = drawn[0 if base.sweep.first else len(space.first) :]
         cards = look_at_cards(base, address, console, why_none=refusals.look, dry_run=dry_run)
-        work = open_workbench(base, store, silent, opened)
-        with progress_on(console) as progress:
-            known = studies.find_study(base, base.place.study)
-            warm_trials(known, base.sweep.warm_start, base.place.study)  # what is wrong is said before any work
-            sources = studies.sources_of(base, work.with_progress(progress).data.fingerprint)
-            work.require_enough_pairs(max(each.distill.pairs for each in (base, *drawn)))
-            if known:
-                studies.require_same_sources(known, sources, remember=False)
-            if base.sweep.gpu_share < 0:
-                if not dry_run:
-                    prepare(work.with_progress(progress), address)
-                widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
-                base = with_gpu_share(base, drawn, widths, cards)
-                work = open_workbench(base, store, silent, opened)
-            at_once = base.sweep.at_once
-            if not at_once and address == "local":
-                at_once = slots(base.sweep.cpus, base.sweep.gpu_share) * base.sweep.together
-            plan = make_plan(work.with_progress(progress), space, drawn, known, at_once)
-        console.print(plan.table())
+        planned = _planned(open_workbench(base, store, silent, opened), space, address, cards, console, dry_run=dry_run)
+        console.print(planned.plan.table())
         if dry_run:
             return None
+        base, work = planned.work.config, planned.work
         study = studies.open_study(base, space, base.place.study)
-        studies.require_same_sources(study, sources, remember=True)
+        studies.require_same_sources(study, planned.sources, remember=True)
         with driving(study):
-            forget_orders(study)
-            for sentence in warm_start(study, space, base.sweep.warm_start, base.place.study):
-                console.print(sentence, markup=False, soft_wrap=True)
-            studies.requeue_interrupted(study)
-            if retry_failed:
-                studies.retry_failed(study)
-            if math.isnan(plan.seconds):
-                with progress_on(console) as progress:  # with all there is, before the trials share it out
-                    prepare(work.with_progress(progress), address)
-                plan = make_plan(work, space, drawn, study, at_once)
-            if base.sweep.sampler == "per-second":
-                queue_cheap_starts(study, space, base.sweep.seed, partial(_seconds_of, work))
+            plan = _begun(planned, study, address, console, retry_failed=retry_failed)
             _make_experts(work, plan, study, console)
             logbook = Logbook(tracking, studies.study_id(study), work)
             logbook.catch_up(study)
@@ -146,7 +126,71 @@ def run_sweep(
     return result
 
 
-def enqueue_trials(config: Config, file: Path, *, console: Console) -> None:
+@dataclass(frozen=True)
+class _Planned:
+    plan: Plan
+    work: Workbench[Any]
+    """Of the base settings, its resources settled."""
+    drawn: Sequence[Config]
+    """What trials may be like."""
+    sources: Mapping[str, str]
+    """As `studies.sources_of` gives them."""
+
+
+def _planned(
+    work: Workbench[Any], space: Space, address: str, cards: Sequence[Cards], console: Console, *, dry_run: bool
+) -> _Planned:
+    """Look at the data, the study and the store; encodes only where a share of a GPU has to be found."""
+    base = work.config
+    drawn = draw_configs(space, base)
+    base = with_settings(base, {"sweep.together": together(base, drawn)})
+    drawn = drawn[0 if base.sweep.first else len(space.first) :]
+    work = open_workbench(base, work.store, silent, work.opened)
+    with progress_on(console) as progress:
+        known = studies.find_study(base, base.place.study)
+        warm_trials(known, base.sweep.warm_start, base.place.study)  # what is wrong is said before any work
+        fingerprint = work.with_progress(progress).data.fingerprint
+        work.require_enough_pairs(max(each.distill.pairs for each in (base, *drawn)))
+    with busy_on(console, "looking at the encoders"):
+        sources = studies.sources_of(base, fingerprint)
+    if known:
+        studies.require_same_sources(known, sources, remember=False)
+    if base.sweep.gpu_share < 0:
+        if not dry_run:
+            with progress_on(console) as progress:
+                prepare(work.with_progress(progress), address)
+        widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
+        base = with_gpu_share(base, drawn, widths, cards)
+        work = open_workbench(base, work.store, silent, work.opened)
+    at_once = base.sweep.at_once
+    if not at_once and address == "local":
+        at_once = slots(base.sweep.cpus, base.sweep.gpu_share) * base.sweep.together
+    with busy_on(console, PLANNING):
+        return _Planned(make_plan(work, space, drawn, known, at_once), work, drawn, sources)
+
+
+def _begun(planned: _Planned, study: optuna.Study, address: str, console: Console, *, retry_failed: bool) -> Plan:
+    """Queue the trials that are known by now, and have ready what all of them read; gives the plan with its time."""
+    plan, work, sweep = planned.plan, planned.work, planned.plan.config.sweep
+    forget_orders(study)
+    for sentence in warm_start(study, plan.space, sweep.warm_start, plan.config.place.study):
+        console.print(sentence, markup=False, soft_wrap=True)
+    studies.requeue_interrupted(study)
+    if retry_failed:
+        studies.retry_failed(study)
+    if math.isnan(plan.seconds.mean):
+        with progress_on(console) as progress:  # with all there is, before the trials share it out
+            prepare(work.with_progress(progress), address)
+        with busy_on(console, PLANNING):
+            plan = make_plan(work, plan.space, planned.drawn, study, plan.at_once)
+        console.print(f"time: {dict(plan.lines())['time']}", markup=False, highlight=False, soft_wrap=True)
+    if sweep.sampler == PER_SECOND:
+        with busy_on(console, "looking for cheap first trials"):
+            queue_cheap_starts(study, plan.space, sweep.seed, sweep.trials, partial(_cost_of, work))
+    return plan
+
+
+def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), console: Console) -> None:
     """Queue trials by hand; a sweep that runs takes them next, and one that does not exist yet is made.
 
     Raises:
@@ -154,7 +198,7 @@ def enqueue_trials(config: Config, file: Path, *, console: Console) -> None:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpu_share)
-    space = load_space(config.sweep.space)
+    space = keeping(load_space(config.sweep.space), config, given)
     study = studies.open_study(base, space, base.place.study)
     count = enqueue(study, space, base, file)
     console.print(
@@ -187,9 +231,9 @@ def prepare(work: Workbench[Any], address: str) -> None:
     work.prepare()
 
 
-def _seconds_of(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> float:
-    """What trials of these settings cost, as `queue_cheap_starts` wants to know it."""
-    return seconds_to_begin(_on_workbenches(work, trials))
+def _cost_of(work: Workbench[Any], settings: Mapping[str, Any]) -> Cost:
+    """What a trial of these settings costs, as `queue_cheap_starts` wants to know it."""
+    return Price(*_on_workbenches(work, [settings])).to_begin()
 
 
 def _on_workbenches(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> list[Workbench[Any]]:
@@ -226,7 +270,7 @@ def _run_trials(
         plan.done,
         at_once=plan.at_once,
         best=(best[0].number, best[0].cheap, best[0].settings) if best else None,
-        expected=plan.seconds,
+        expected=plan.seconds.mean,
         doing=doing,
         console=console,
     )

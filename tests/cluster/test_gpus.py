@@ -10,7 +10,7 @@ import ray
 import torch
 
 from raydd.cluster import connect, gpus
-from raydd.cluster.gpus import Cards, part_of_gpu, share_of_worker, usable_cards, wanted_gpus
+from raydd.cluster.gpus import Cards, cores_beside, part_of_gpu, share_of_worker, usable_cards, wanted_gpus
 from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.settings import with_settings
@@ -54,6 +54,16 @@ def test_workers_share_the_gpus_so_that_all_find_room(ray_here, monkeypatch, the
     monkeypatch.setattr(gpus, "gpus_now", lambda: there)
     monkeypatch.setattr(gpus, "usable_cards", lambda wait: [])
     assert share_of_worker(Config(), "auto", workers, "local") == share
+
+
+@pytest.mark.parametrize(
+    ("machines", "share", "cores"),
+    [([(16, 1)], 1.0, 15), ([(16, 1)], 0.5, 7), ([(17, 2), (49, 4)], 1.0, 8), ([(4, 4)], 1.0, 1), ([(8, 0)], 0, 1)],
+)
+def test_cores_are_shared_by_the_gpus_beside_them(monkeypatch, machines, share, cores):
+    nodes = [{"Alive": True, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}} for cpus, gpus in machines]
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 1.0}}])
+    assert cores_beside(share) == cores
 
 
 def test_asking_where_there_is_none_is_a_sentence(ray_here):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,11 @@ def told(console: Console) -> str:
 
 @pytest.mark.slow
 def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path: Path) -> None:
-    result = run_comparison(config, "local", dry_run=False, console=quiet())
+    first = quiet()
+    result = run_comparison(config, "local", dry_run=False, console=first)
     assert result is not None
     assert result.failed == {}
+    assert re.search(r"^\d+/13 sets(, \d.* left)?; ", told(first), re.MULTILINE)  # and what is made just then
     names = ["herding", "mine.py:METHOD, tuned", "mine.py:METHOD, published settings"]
     assert [row.cell.name for row in result.rows] == [*names, "full", *names]
     assert [row.cell.config.distill.pairs for row in result.rows if row.cell.name == "herding"] == [6, 7]

@@ -109,7 +109,7 @@ def test_every_fault_is_named_and_counted(tiny_data: Path, store: Store, monkeyp
     Image.new("L", (32, 32), 100).save(tiny_data / "images/train3.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64)
     change(tiny_data, "val", image="../../etc/passwd")
-    change(tiny_data, "test", caption=["fine", " ", None])
+    change(tiny_data, "test", caption=["fine", " ", "\u200b\u2060", None])
     path = tiny_data / "tiny_train.json"
     rows = json.loads(path.read_text())
     rows[4]["caption"] = []

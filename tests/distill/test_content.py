@@ -32,7 +32,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "loss": st.sampled_from(["infonce", "wbce", "bce"]),
     "matched": st.sampled_from(["both-heads", "text-head"]),
     "gradient": st.sampled_from(["exact", "constant-memory"]),
-    "objective": st.sampled_from(["trajectory", "covariance", "ridge", "distribution", "gradient"]),
+    "objective": st.sampled_from(["trajectory", "covariance", "projector", "ridge", "distribution", "gradient"]),
     "optimizer": st.sampled_from(["sgd", "adam"]),
     "schedule": st.sampled_from(["constant", "cosine"]),
     "merged": st.booleans(),
@@ -73,12 +73,12 @@ def is_read(name: str, config: DistillConfig) -> bool:
     walks = lowered == "trajectory"
     conditions = {
         **dict.fromkeys(("student_steps", "minibatch", "minibatch_order", "max_start_epoch", "gradient"), walks),
-        **dict.fromkeys(("blend", "matched", "all_experts_at"), walks),
+        **dict.fromkeys(("blend", "matched", "all_experts_at", "text_target_epochs"), walks),
         "target_epochs": walks or lowered == "distribution",
         "rate_lr": lowered in ("trajectory", "ridge", "gradient"),
         "covariance_scale": lowered == "covariance",
-        "mean_weight": lowered == "covariance",
-        "ridge_strength": lowered == "ridge",
+        "mean_weight": lowered in ("covariance", "projector"),
+        "ridge_strength": lowered in ("ridge", "projector"),
         "real_minibatch": lowered in ("ridge", "distribution", "gradient"),
         "blend_beta": walks and config.blend in ("beta", "noise"),
         "blend_ratio": walks and config.blend == "fixed",
@@ -108,6 +108,8 @@ def test_a_setting_renames_a_set_if_and_only_if_it_is_read(config: DistillConfig
     if name in ("minibatch", "pairs"):  # by the size that comes out
         sizes = [(own.pairs, own.minibatch_size if is_read("minibatch", own) else 0) for own in (config, other)]
         renames = sizes[0] != sizes[1]
+    if name == "text_target_epochs":
+        renames = renames and other.ahead != config.ahead
     assert (content(other) != content(config)) == renames
 
 
@@ -164,6 +166,7 @@ READ: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "experts.temperature", 0.5),
     ({"distill.objective": "covariance"}, "distill.covariance_scale", 2.0),
     ({"distill.objective": "covariance"}, "distill.mean_weight", 1.0),
+    ({"distill.objective": "projector"}, "distill.mean_weight", 1.0),
     ({"distill.objective": "ridge"}, "distill.ridge_strength", 1.0),
     ({"distill.objective": "ridge"}, "distill.real_minibatch", 5),
     ({"distill.objective": "distribution"}, "experts.lr", 0.4),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from raydd.distill import image_variables
-from raydd.distill.image_variables import EncodedPixels
+from raydd.distill.image_variables import EncodedPixels, kept_bytes
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -32,3 +32,17 @@ def test_gradient_is_that_of_one_graph(kept_bytes: int, threads: int, monkeypatc
     assert kept == {0: 1, 30_000: 2, 10**9: 4}[kept_bytes]
     torch.testing.assert_close(encoded.features[used], features[used])
     torch.testing.assert_close(got, want)
+
+
+def test_graphs_that_are_kept_follow_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_variables, "free_bytes", {"cuda": 80_000, "cuda:1": 24_000}.get)
+    assert [kept_bytes(device) for device in ("cuda", "cuda:1", "cpu")] == [40_000, 12_000, image_variables.KEPT_BYTES]
+
+
+def test_as_many_graphs_are_kept_as_the_device_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 5)).requires_grad_(False)
+    kept = []
+    for room in (0, 20_000, 40_000):
+        monkeypatch.setattr(image_variables, "kept_bytes", {"cpu": room}.get)
+        kept.append(len(EncodedPixels(encoder, torch.rand(8, 3, 8, 8), 2)._kept))
+    assert kept[0] == 1 < kept[1] < kept[2] <= 4

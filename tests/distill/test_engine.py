@@ -10,6 +10,7 @@ from small_pairs import Split
 
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
+from raydd.distill.objectives import trajectory
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
 
@@ -170,3 +171,17 @@ def test_pixels_go_on_bit_for_bit_from_between_two_encodings(train_split: Split,
         second.step()
     for name, value in whole.state().items():
         assert torch.equal(value, second.state()[name]), name
+
+
+@pytest.mark.parametrize("room", [10**9, 1])
+def test_pixels_on_a_gpu_meet_the_same_snapshots_each_read_once_where_they_fit(
+    train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    alone, read = pixel_run(train_split, experts), []
+    monkeypatch.setattr(trajectory, "kept_there", lambda device: True)
+    monkeypatch.setattr(trajectory, "most_bytes_on", lambda device: room)
+    kept, snapshot = pixel_run(train_split, experts), Experts.snapshot
+    wanted = [alone.step() for _ in range(8)]
+    monkeypatch.setattr(Experts, "snapshot", lambda own, *at: read.append(at) or snapshot(own, *at))
+    assert [kept.step() for _ in range(8)] == wanted
+    assert (len(read) == len(set(read))) == (room > 1)

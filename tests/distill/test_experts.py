@@ -9,7 +9,12 @@ import torch
 from small_pairs import IMAGE_WIDTH, RECIPE, TEXT_WIDTH, WIDTH, Split, open_experts
 from torch import Generator
 
+from bench.asked import as_on_gpu
+from bench.counting import counted
 from raydd.config import DistillConfig, ExpertsConfig
+from raydd.data.feature_rows import CaptionRows, FeatureRows
+from raydd.data.features import SplitFeatures
+from raydd.distill import experts as module
 from raydd.distill.content import named_loss
 from raydd.distill.experts import Experts, contrastive_loss, expert_loss, sgd_step_, train_epoch_, train_expert
 from raydd.distill.heads import Head, embed, head_size, initial_heads
@@ -148,3 +153,45 @@ def test_an_annealed_trajectory_is_the_same_in_one_go_and_in_two(tmp_path: Path,
     kept = open_experts(tmp_path / "kept")
     train_expert(kept, 0, train_split, RECIPE, [2], device="cpu")
     assert not same(at_once.snapshot(0, 2), kept.snapshot(0, 2))
+
+
+def cached(split: Split) -> SplitFeatures:
+    """The same features in shards, as the store has them."""
+    images = FeatureRows(tuple(split.images.values.split(30)), 30)
+    return SplitFeatures(images, CaptionRows(tuple(split.texts.split(64)), 64), split.image_of_text)
+
+
+def test_features_on_a_device_are_those_of_the_shards(train_split: Split) -> None:
+    features, rows = cached(train_split), torch.tensor([79, 3, 30, 3])
+    moved, views = features.on("cpu"), torch.tensor([1, 0, 1, 1])
+    assert torch.equal(moved.images.gather(rows, views), features.images.gather(rows, views))
+    assert torch.equal(moved.texts[rows], features.texts[rows])
+    assert features.nbytes == moved.nbytes == train_split.images.values.nbytes + train_split.texts.nbytes
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_epoch_waits_once(train_split: Split, there: bool) -> None:
+    features = cached(train_split).on("meta") if there else cached(train_split)
+    image, text = (
+        Head(*(part.to("meta") for part in head)) for head in initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0)
+    )
+    with as_on_gpu() as read:
+        seen = counted(lambda: train_epoch_(image, text, features, RECIPE, epoch=1, seed=0, device="meta"))
+    steps = len(train_split.image_of_text) // RECIPE.batch_size
+    assert len(read) == 1
+    assert seen.copies == (2 if there else 2 * steps)  # the epoch's draws, or each step's rows
+    host = {"unique_consecutive", "tolist"}  # of shards on the host
+    assert not set(seen.waits) - (set() if there else host)
+
+
+@pytest.mark.parametrize(("free", "copied"), [(10**9, True), (100, False)])
+def test_features_go_to_a_gpu_that_has_room(
+    tmp_path: Path, train_split: Split, monkeypatch: pytest.MonkeyPatch, free: int, copied: bool
+) -> None:
+    asked: list[str] = []
+    features = cached(train_split)
+    monkeypatch.setattr(module, "free_bytes", lambda device: free)
+    monkeypatch.setattr(SplitFeatures, "on", lambda own, device: asked.append(device) or own)
+    monkeypatch.setattr(module, "extend", lambda *_, **__: None)
+    train_expert(open_experts(tmp_path), 0, features, RECIPE, [1], device="meta")
+    assert asked == (["meta"] if copied else [])

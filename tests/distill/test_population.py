@@ -1,8 +1,7 @@
 """Slots that step together: as each alone, whatever the neighbours; and nothing in a step waits for the device."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 from small_distillations import BASE, SIGLIP, begin, pixel_run
 from small_pairs import Split
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.counting import counted
 from raydd.distill import legs
 from raydd.distill.engine import DIVERGED, Distillation
 from raydd.distill.experts import Experts, Heads
@@ -43,7 +42,7 @@ SWITCHES: list[dict[str, Any]] = [
 ]
 # Numbers of three slots, which must not mix: all that may differ within a population.
 NUMBERS: list[dict[str, Any]] = [
-    {"seed": 0},
+    {"seed": 0, "text_target_epochs": 1},
     {"seed": 1, "start_rate": 0.1, "momentum": 0.9, "range_pull": 0.5, "steps": 40, "schedule": "constant"},
     {"seed": 2, "start_rate": 0.05, "alpha": 0.3, "target_epochs": 1, "max_start_epoch": 2, "blend_beta": 0.4},
 ]
@@ -226,40 +225,26 @@ def test_slots_end_at_their_own_number_of_steps(train_split: Split, experts: Exp
     assert [len(news.steps) for news in population.news().values()] == [0, 0]
 
 
-class Counting(TorchDispatchMode):
-    """The operations of torch by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen[func._schema.name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::_unique2", "aten::unique_dim")
-
-
-def counted(work: Callable[[], Any]) -> Counter[str]:
-    with Counting() as mode:
-        work()
-    return mode.seen
-
-
+@pytest.mark.parametrize("blend", ["beta", "noise"])
 def test_a_step_waits_for_nothing_and_takes_few_operations(
-    train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch
+    train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch, blend: str
 ) -> None:
-    changes = {"pairs": 50, "minibatch": 0, "student_steps": 8, "rank": 10}  # those of `raydd demo`
+    changes = {"pairs": 50, "minibatch": 0, "student_steps": 8, "rank": 10, "blend": blend}  # as `raydd demo`
     alone = counted(begin(train_split, experts, **changes).step)
-    assert any(alone[name] for name in WAITS)
-    population = filled([begin(train_split, experts, seed=seed, **changes) for seed in range(16)])
-    population.step()
+    assert alone.waits.total() > 20
+    populations = {}
+    for slots in (1, 16):
+        population = populations[slots] = Population("meta")
+        for seed in range(slots):
+            population.fill(begin(train_split, experts, "meta", seed=seed, **changes))
+        population.step()
     monkeypatch.setattr(Experts, "snapshot", None)  # all legs are kept: none is read again
-    seen = counted(population.step)
-    assert {name: seen[name] for name in WAITS if seen[name]} == {}
-    assert sum(seen.values()) <= 500 * 16
-    assert sum(alone.values()) > 10 * 500
+    for slots, population in populations.items():
+        seen = counted(population.step)
+        assert not seen.waits
+        assert seen.copies <= 5  # what the steps draw, of all slots together
+        assert seen.total <= 4_500 + 50 * slots
+        assert slots == 1 or seen.total <= 500 * slots
 
 
 def test_snapshots_that_do_not_fit_are_read_again(train_split: Split, experts: Experts) -> None:
@@ -269,6 +254,11 @@ def test_snapshots_that_do_not_fit_are_read_again(train_split: Split, experts: E
     plenty = filled([precise(train_split, experts)])
     step(plenty, 4)
     require_same(plenty.state(0), little.state(0), 1e-12)
+
+
+def test_snapshots_on_a_gpu_take_a_quarter_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(legs, "free_bytes", {"cuda": 24_000, "cuda:1": 80_000}.get)
+    assert [legs.most_bytes_on(device) for device in ("cuda", "cuda:1", "cpu")] == [6_000, 20_000, legs.KEPT_BYTES]
 
 
 def test_a_snapshot_that_is_not_there_ends_its_slot_alone(train_split: Split, experts: Experts) -> None:

@@ -57,6 +57,13 @@ def test_the_generated_pages_are_as_the_code_is(monkeypatch: pytest.MonkeyPatch)
         assert (DOCS / name).read_text(encoding="utf-8") == content, f"run python tools/write_docs.py for docs/{name}"
 
 
+def test_no_page_has_the_rests_of_a_merge():
+    pages = [*ROOT.glob("*.md"), *(page for folder in ("docs", "cluster") for page in (ROOT / folder).rglob("*.md"))]
+    assert len(pages) > 40
+    left = {page.name: line for page in pages for line in page.read_text().splitlines() if re.match("[<>]{7} ", line)}
+    assert not left
+
+
 def test_every_formula_becomes_mathml_without_rests_of_tex(monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("latex2mathml", reason="builds the site")
     monkeypatch.syspath_prepend(str(ROOT / "tools"))

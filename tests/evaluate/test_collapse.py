@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raydd.evaluate.collapse import collapse_measures, mean_cosine
+from raydd.evaluate.collapse import collapse_measures, encoder_similarities, mean_cosine
 
 
 def test_mean_cosine_equals_the_loop() -> None:
@@ -28,3 +28,10 @@ def test_a_collapsed_modality_shows() -> None:
     assert measures["collapse/text_similarity"] > 0.5 > measures["collapse/image_similarity"]
     assert measures["collapse/text_rank"] < 2 < 10 < measures["collapse/image_rank"]
     assert measures["collapse/text_concentration"] > 0.95 > measures["collapse/image_concentration"]
+
+
+def test_samples_with_a_common_part_are_alike_before_any_head() -> None:
+    images, texts = torch.eye(4), torch.eye(4, 6) + 1
+    similar = encoder_similarities(images, texts)
+    assert similar["collapse/image_encoder_similarity"] == pytest.approx(0, abs=1e-6)
+    assert similar["collapse/text_encoder_similarity"] == pytest.approx(8 / 9)

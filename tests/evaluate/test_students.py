@@ -3,15 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.asked import as_on_gpu
+from bench.counting import counted
 from raydd.config import StudentsConfig
 from raydd.data.feature_rows import CaptionRows, FeatureRows
 from raydd.data.features import SplitFeatures
 from raydd.distill.similarity import Similarity
-from raydd.evaluate.students import TrainingPairs, real_pairs, train_students
+from raydd.evaluate.students import StudentsRun, TrainingPairs, real_pairs, train_students
 
 RECIPE = StudentsConfig(epochs=20, batch_size=8)
 
@@ -61,3 +64,14 @@ def test_students_train_on_the_loss_s_learned_parameters(tmp_path: Path) -> None
     )
     assert torch.equal(learned, other)
     assert not torch.allclose(learned, start)
+
+
+@pytest.mark.parametrize("batch_size", [8, 30])
+@pytest.mark.parametrize("loss", ["infonce", "wbce"])
+def test_an_epoch_waits_for_nothing_and_copies_its_minibatches_once(batch_size: int, loss: str) -> None:
+    given, recipe = replace(pairs(30), loss=loss), StudentsConfig(epochs=2, batch_size=batch_size)
+    with as_on_gpu():
+        run = StudentsRun(given, recipe, width=11, temperature=0.1, seeds=[0, 1, 1], device="meta")
+        seen = counted(run.train_epoch)
+    assert not seen.waits
+    assert (seen.copies, seen.copied_bytes) == (1, 8 * 2 * batch_size * (1 if batch_size == 30 else 4))

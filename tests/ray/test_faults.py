@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from nodes import cluster_of
 from optuna.trial import TrialState
@@ -128,6 +129,19 @@ def test_a_lost_head_ends_the_driver_and_the_same_command_goes_on(sweep_settings
         assert drive(settings, log).wait(900) == 0, log.read_text()
     assert all(path.stat().st_mtime_ns == then for path, then in sets.items())  # nothing finished was made again
     compare(settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_lost_process_of_a_local_ray_ends_the_driver_with_a_sentence(sweep_settings, drive, tmp_path: Path, process):
+    log = tmp_path / "log"
+    driver = drive(sweep_settings, log)
+    wait_for(lambda: "trial 0: r_mean" in log.read_text() or checkpoints(sweep_settings), driver, log)
+    (lost,) = [one for one in psutil.Process(driver.pid).children() if one.name() == process]
+    lost.kill()
+    assert driver.wait(120) != 0
+    assert f"Ray's process {process} ended" in log.read_text()
+    assert drive(sweep_settings, log).wait(900) == 0, log.read_text()
 
 
 @pytest.mark.slow

@@ -36,6 +36,10 @@ def study_of(settings):
 def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     settings["sweep.drawn_again"] = 3
     result, shown = run(settings)
+    planning = [line for line in shown.splitlines() if line == "planning the sweep" or line.startswith("time")]
+    assert [line.split()[0] for line in planning] == ["planning", "time", "planning", "time:"]
+    assert planning[1].rstrip().endswith("known once the features are there")
+    assert "about" in planning[3]
     home = Path(settings["place.home"])
     assert len(result.scores) == 3
     assert len(set(result.best.draws)) == 2
@@ -73,6 +77,7 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     assert again.finalists == result.finalists
     assert again.best == result.best
     assert "0 to run of 3 (3 complete)" in shown
+    assert "val then test; 2 of 2 made already" in shown
     runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])
     assert len(runs) == len(names)
     (late,) = [run for run in runs if run.info.run_name == trial.info.run_name]
@@ -188,7 +193,9 @@ def test_the_same_command_goes_on_where_the_driver_ended(settings, drive, tmp_pa
     assert len(after.get_trials(states=(TrialState.COMPLETE,))) == 4
     assert not after.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
     again = {trial.user_attrs["again"] for trial in after.trials if "again" in trial.user_attrs}
-    assert again == {trial.number for trial in orphans if trial.params}
+    # One whose settings were still being drawn is drawn anew, unless they were queued.
+    begun = [one for one in orphans if studies.SETTINGS in one.user_attrs or one.system_attrs.get("fixed_params")]
+    assert again == {trial.number for trial in begun}
     assert all(path.stat().st_mtime_ns == then for path, then in sets.items())  # nothing finished was made again
     client = MlflowClient(f"sqlite:///{settings['place.home']}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("raydd").experiment_id])

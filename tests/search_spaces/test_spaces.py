@@ -7,7 +7,7 @@ from raydd.config import Config
 from raydd.distill.methods import METHODS
 from raydd.errors import ConfigError
 from raydd.settings import flatten, load
-from search_spaces import draw_configs, load_space, spaces
+from search_spaces import draw_configs, keeping, load_space, spaces
 
 
 def write(folder, text):
@@ -96,6 +96,34 @@ def mine(trial):
 def test_a_wrong_space_is_named_before_any_trial(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         draw_configs(load_space(write(tmp_path, text)), Config())
+
+
+def test_what_the_user_set_is_not_searched():
+    config = load(settings={"distill.steps": 50, "distill.blend": "fixed", "experts.width": 0})
+    given = {"distill.steps", "distill.blend", "experts.width", "distill.pairs", "distill.all_experts_at"}
+    space = keeping(load_space("repblend"), config, given)
+    assert set(space.kept) == given - {"distill.pairs"}  # which the space says nothing of
+    drawn = draw_configs(space, config)
+    assert {(one.distill.steps, one.distill.blend, one.experts.width) for one in drawn} == {(50, "fixed", 0)}
+    assert len({one.distill.blend_ratio for one in drawn}) > 20  # what hangs on a kept choice is searched
+    assert len({one.distill.image_lr for one in drawn}) > 20
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    assert not given & space.settings(trial).keys()
+    assert not given & trial.params.keys()
+    assert all(not given & first.keys() for first in space.first)
+
+
+def test_first_settings_that_are_the_same_without_what_was_set_come_once():
+    whole, steps = load_space("repblend"), keeping(load_space("repblend"), Config(), {"distill.student_steps"})
+    assert len(steps.first) == len(whole.first) - 2
+
+
+def test_a_space_whose_settings_are_all_set_is_refused():
+    space = load_space("demo")
+    names = {name for one in space.first for name in one}
+    with pytest.raises(ConfigError, match=r"there is nothing to search\. Leave some of it out"):
+        keeping(space, Config(), names)
+    assert keeping(space, Config(), {"distill.pairs"}) == space
 
 
 def test_a_missing_file(tmp_path):

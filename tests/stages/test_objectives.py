@@ -14,7 +14,7 @@ from raydd.sets.read import open_set, store_of
 from raydd.settings import load
 from raydd.store import Store
 
-READS_EXPERTS = {"covmatch": False, "ridge": False, "mdm": True, "lgm": False}
+READS_EXPERTS = {"covmatch": False, "apm": False, "ridge": False, "mdm": True, "lgm": False}
 
 
 def config_of(tiny_data: Path, method: str, **settings: Any) -> Config:

@@ -1,5 +1,6 @@
 """Sets that are distilled together have the records that they would have alone."""
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ from stage_settings import TINY, Work
 import raydd
 from raydd import stages
 from raydd.config import Config
-from raydd.distill.engine import DistillPoint
+from raydd.distill import population
+from raydd.distill.engine import Distillation, DistillPoint
 from raydd.errors import NonFiniteError, RayddError
 from raydd.progress import Leave
 from raydd.protocols import Workbench
 from raydd.sets.read import set_of_record
 from raydd.settings import with_settings
+from raydd.stages import curves, matching
 from raydd.stages.matching import CHECKPOINT, CURVE, LAST_GOOD
 from raydd.stages.population import Together, group_of
 from raydd.store import Record, Store
@@ -90,6 +93,57 @@ def test_records_and_points_are_those_of_each_alone(config: Config, store: Store
         require_same(stages.synthetic_record(work), stages.synthetic_record(own))
     again = dict(distilled(works, every=3))
     assert [again[number].step for number in range(3)] == [8, 6, 8]  # type: ignore[union-attr]
+
+
+def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (population, matching, curves):
+        monkeypatch.setattr(module, "at_once", lambda device: 5)
+
+
+@pytest.mark.parametrize("images", ["features", "features-then-pixels", "pixels"])
+def test_a_distillation_alone_steps_on_a_gpu_as_on_a_cpu(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str
+) -> None:
+    config = with_settings(config, {"distill.images": images})
+    own, (work,) = raydd.open(config, Store(tmp_path / "other")), opened(config, Store(tmp_path / "one"), [{}])
+    wanted = list(stages.distill(own, every=3))
+    as_on_gpu(monkeypatch)
+    if images != "pixels":
+        monkeypatch.setattr(Distillation, "step", None)  # the population takes the steps
+    told = list(stages.distill(work, every=3))
+    assert [point.step for point in told] == [point.step for point in wanted]
+    assert [[note["step"] for note in point.collapse] for point in told] == [
+        [note["step"] for note in point.collapse] for point in wanted
+    ]
+    for record, other in zip(stages.records_of(work), stages.records_of(own), strict=True):
+        require_same(record, other)
+    if images == "features":
+        again = curves.val_curve(work, 3)
+        assert [point["step"] for point in again] == [3, 6, 8]
+
+
+def test_one_that_is_left_on_a_gpu_goes_on_anywhere(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, (work,) = raydd.open(config, Store(tmp_path / "other")), opened(config, Store(tmp_path / "one"), [{}])
+    stages.final_synthetic(own)
+    with monkeypatch.context() as on_gpu:
+        as_on_gpu(on_gpu)
+        with contextlib.closing(stages.distill(work, every=5)) as points:
+            assert next(points).step == 5
+    assert int(stages.synthetic_record(work).read_tensors(CHECKPOINT)["done"]) == 5
+    stages.final_synthetic(work)
+    require_same(stages.synthetic_record(work), stages.synthetic_record(own))
+
+
+def test_one_that_diverges_on_a_gpu_keeps_its_last_good_set(
+    config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work,) = opened(config, store, [{"distill.start_rate": 1e6}])
+    as_on_gpu(monkeypatch)
+    with pytest.raises(NonFiniteError, match="Step 0"):
+        stages.final_synthetic(work)
+    assert stages.synthetic_record(work).has(LAST_GOOD)
 
 
 def test_a_diverging_one_ends_alone(config: Config, store: Store) -> None:

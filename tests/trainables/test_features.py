@@ -8,6 +8,7 @@ import torch
 from stage_settings import Work
 
 import raydd
+from raydd.cluster import gpus
 from raydd.data import feature_shards
 from raydd.place import open_store
 from raydd.settings import with_settings
@@ -77,7 +78,7 @@ def test_a_shard_that_kills_every_actor_ends_with_an_error(mortal):
 def test_workers_encode_captions_alone_where_the_image_encoder_is_trained(config, monkeypatch):
     asked = []
 
-    def encoded(config, listing, files, workers, gpus):
+    def encoded(config, listing, files, workers, cpus, gpus):
         asked.extend(files)
         return iter(())
 
@@ -85,3 +86,19 @@ def test_workers_encode_captions_alone_where_the_image_encoder_is_trained(config
     trained = with_settings(config, {"distill.protocol": "encoder", "distill.images": "pixels"})
     make_features(raydd.open(trained), workers=1)
     assert asked == [f"{split}/texts-00000.safetensors" for split in ("train", "val", "test")]
+
+
+def test_an_actor_with_a_gpu_decodes_on_its_share_of_the_cores(config, monkeypatch):
+    asked = []
+
+    def encoded(config, listing, files, workers, cpus, gpus):
+        asked.append((cpus, gpus, config.place.threads, config.place.device))
+        return iter(())
+
+    machine = {"Alive": True, "Resources": {"CPU": 33.0, "GPU": 4.0}}
+    monkeypatch.setattr(features, "_encoded", encoded)
+    monkeypatch.setattr(gpus, "usable_cards", lambda wait: [])
+    monkeypatch.setattr(ray, "nodes", lambda: [machine])
+    work = raydd.open(with_settings(config, {"place.threads": 0, "place.device": "auto"}))
+    make_features(work, workers=2, gpus=1.0)
+    assert asked == [(8, 1.0, 8, "cuda")]

@@ -4,6 +4,7 @@ from raydd.cluster.gpus import Cards
 from raydd.cost.bytes import trial_bytes
 from raydd.errors import ConfigError
 from raydd.settings import with_settings
+from raydd.tuning.finals import share_of_final
 from raydd.tuning.plan import with_gpu_share
 
 WIDTHS = (1280, 384)
@@ -31,8 +32,8 @@ def test_a_slot_has_a_whole_gpu(config, with_sweep):
 def test_a_slot_holds_no_more_trials_than_its_gpu(config, with_sweep):
     config = with_settings(with_sweep(config, gpus=-1, together=16), {"distill.images": "features"})
     larger = with_settings(config, {"distill.student_steps": 64, "experts.width": 2304})
-    of = {size: with_gpu_share(config, [config, larger], WIDTHS, cards(size)).sweep for size in (24, 48, 80)}
-    assert 1 <= of[24].together < of[48].together < of[80].together <= 16
+    of = {size: with_gpu_share(config, [config, larger], WIDTHS, cards(size)).sweep for size in (32, 64, 120)}
+    assert 1 <= of[32].together < of[64].together < of[120].together <= 16
     assert {sweep.gpus for sweep in of.values()} == {1.0}
     assert with_gpu_share(config, [config], WIDTHS, cards(80)).sweep.together == 16
 
@@ -49,3 +50,11 @@ def test_the_smallest_of_mixed_cards_decides_the_share_of_its_largest_trial(conf
     assert shares == [0.1428, 0.1428]  # a seventh, rounded so that Ray finds room for seven
     with pytest.raises(ConfigError, match=r"and the GPU has 0\.1 GB"):
         with_gpu_share(config, [config], WIDTHS, cards(80, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "share"),
+    [("pixels", 0.25, 1.0), ("features-then-pixels", 0.5, 1.0), ("features", 0.25, 0.25), ("pixels", 0.0, 0.0)],
+)
+def test_a_final_with_pixels_has_a_gpu_of_its_own(config, with_sweep, images, given, share):
+    assert share_of_final(with_settings(with_sweep(config, gpus=given), {"distill.images": images})) == share

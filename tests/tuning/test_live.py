@@ -1,5 +1,7 @@
 import io
+import math
 import threading
+from dataclasses import replace
 
 import pytest
 from optuna.trial import TrialState
@@ -29,9 +31,14 @@ def shown(live):
 
 
 def picture(live):
-    console = Console(file=io.StringIO(), width=120)
+    live.look()
+    console = Console(file=io.StringIO(), width=80)
     console.print(live.picture())
     return console.file.getvalue()
+
+
+def row(text, number):
+    return next(line.split() for line in text.splitlines() if line.split()[:1] == [str(number)])
 
 
 def report(step, r_mean):
@@ -58,7 +65,7 @@ def test_a_line_a_finished_trial_where_there_is_no_terminal(live, clock):
 def test_a_log_is_told_what_trials_are_doing_while_none_ends(live, clock):
     for second in range(21):
         clock[0] = second
-        live.say_what_runs()
+        live.look()
     assert shown(live).splitlines() == [
         "trial 4: epochs of experts 12/40",
         *(f"trial 4: epochs of experts 12/40, for {second} s" for second in (5, 10, 15, 20)),
@@ -91,11 +98,77 @@ def test_the_picture_has_the_running_the_best_and_the_time_left(live, clock):
     live.ended(3, TrialState.COMPLETE, report(10, 30.0), "")
     live.started(4, {})
     clock[0] = 90.0
-    live.reported(4, report(5, 21.5))
+    live.reported(4, replace(report(5, 21.5), rung=15))
     lines = picture(live).splitlines()
     assert lines[0].rstrip() == "sweep small 2/6 trials (2 complete), about 2 min left"
     assert lines[1].rstrip() == "best: trial 3, r_mean 30.00; image_lr 0.05, blend none"
-    assert lines[3].split() == ["4", "5/10", "21.50", "30", "s", "epochs", "of", "experts", "12/40"]
+    assert lines[3].split() == ["4", "5/10", "15", "%", "21.50", "30", "s", "epochs", "of", "experts", "12/40"]
+
+
+@pytest.fixture
+def two(clock):
+    """A table of trials 4 and 5 on a terminal of 80 columns, and what processes say."""
+    doing = {}
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    table = LiveTable("small", 40, {}, at_once=2, doing=lambda: doing, console=console, clock=lambda: clock[0])
+    for number in (4, 5):
+        table.started(number, {})
+    return table, doing
+
+
+def test_a_trial_s_steps_and_time_left_are_what_its_process_says(two, clock):
+    table, doing = two
+    doing["trial 4"] = "distillation steps 100/1000"
+    assert row(picture(table), 4) == ["4", "100/1000", "0", "s", "distillation"]
+    assert row(picture(table), 5) == ["5", "0", "s", "its", "process", "starts"]
+    clock[0], doing["trial 4"] = 20.0, "distillation steps 300/1000"
+    assert row(picture(table), 4) == ["4", "300/1000", "20", "s", "70", "s", "distillation"]
+    table.reported(4, TrialReport(step=150, steps=1000, rung=15, r_mean=21.5))  # told later than the steps
+    doing["trial 4"] = "fits of the students' learning rates 0/1"
+    assert row(picture(table), 4)[:5] == ["4", "300/1000", "15", "%", "21.50"]
+
+
+def test_a_full_row_fits_a_terminal_of_80_columns_whole(two, clock):
+    table, doing = two
+    curve = [{"step": step, "distill/loss": 1000 - step} for step in range(0, 1000, 20)]
+    table.reported(4, TrialReport(step=450, steps=1000, rung=45, r_mean=21.5, curve=curve))
+    clock[0], doing["trial 4"] = 900.0, "fits of the students' learning rates 10/100"
+    doing["experts of trial 17"] = "epochs of experts 12/40"
+    shown = picture(table)
+    words = " ".join(shown.split())
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert "…" not in shown
+    assert "450/1000 45 % 21.50" in words
+    assert "experts of trial 17: epochs of experts 12/40" in words
+
+
+def test_nothing_is_left_of_the_table_once_no_trial_runs(two):
+    table, _ = two
+    for number in (4, 5):
+        table.ended(number, TrialState.COMPLETE, report(10, 30.0), "")
+    assert "step" not in picture(table)
+    table._wanted = 2
+    assert "left" not in picture(table)
+
+
+def test_a_log_names_trials_that_have_said_nothing_yet(live):
+    live.started(4, {})
+    live.started(5, {})
+    live.look()
+    assert shown(live) == "trial 4: epochs of experts 12/40; trial 5: its process starts\n"
+
+
+def test_the_picture_does_not_wait_for_who_is_slow_to_answer(two):
+    table, _ = two
+    asked = threading.Event()
+    table._doing = lambda: asked.wait(10) and {}
+    console = Console(file=io.StringIO(), width=80)
+    looking = threading.Thread(target=table.look)
+    looking.start()
+    console.print(table.picture())
+    assert looking.is_alive()
+    asked.set()
+    looking.join()
 
 
 def test_a_running_trial_s_loss_is_a_sparkline(live):
@@ -119,3 +192,14 @@ def test_before_the_first_trial_ended_the_time_left_is_the_expected_one(clock):
     live = LiveTable("small", 6, {}, at_once=2, expected=100.0, clock=lambda: clock[0])
     clock[0] = 30.0
     assert live.seconds_left() == 70.0
+    clock[0] = 130.0
+    assert math.isnan(live.seconds_left())  # and not 0
+
+
+def test_trials_that_were_stopped_count_for_the_time_left_and_so_do_long_ones_that_run(two, clock):
+    table, _ = two
+    clock[0] = 10.0
+    table.ended(4, TrialState.PRUNED, report(1, 10.0), "")
+    assert table.seconds_left() == (39 * 10 - 10) / 2
+    clock[0] = 40.0
+    assert table.seconds_left() == (39 * 25 - 25) / 2

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from raydd.tuning import study as studies
 
-ROOM = 1 << 30  # bytes that may be taken beside what is taken now, before Ray kills
+ROOM = 2 << 30  # bytes beside what is taken now, before Ray kills: Ray and three processes with any torch fit
 
 DRIVER = """
 import dataclasses, sys, time

@@ -1,11 +1,13 @@
 """What a sweep refuses before anything starts, and how long it says that it will take."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 from stage_settings import TINY
 
 import raydd
@@ -14,10 +16,14 @@ from raydd.cost import seconds as costs
 from raydd.errors import ConfigError
 from raydd.protocols import changed
 from raydd.settings import with_settings
+from raydd.stages import final_synthetic
 from raydd.store import Store
 from raydd.tuning import plan as plans
+from raydd.tuning import prices
+from raydd.tuning import study as studies
+from raydd.tuning.expected import Expected
 from raydd.tuning.plan import Plan, make_plan, together
-from search_spaces import Space, draw_configs
+from search_spaces import Space, draw_configs, keeping
 
 SPEED = 1e9  # floating-point operations a second
 
@@ -35,11 +41,11 @@ def plan(config: Config, suggest: Suggest, store: Store, at_once: int) -> Plan:
 def seconds(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Seconds:
     """The time that so many trials of a space are expected to take, so many at once."""
     monkeypatch.setattr(costs, "core_speed", lambda width, rows: SPEED)
-    base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
+    base = with_settings(Config(), {**TINY, "data.root": str(tiny_data), "sweep.pruner": "none"})
     raydd.open(base, store).prepare()
 
     def of(suggest: Suggest, trials: int, at_once: int) -> float:
-        return plan(with_settings(base, {"sweep.trials": trials}), suggest, store, at_once).seconds
+        return plan(with_settings(base, {"sweep.trials": trials}), suggest, store, at_once).seconds.mean
 
     return of
 
@@ -60,12 +66,12 @@ def test_a_plan_before_the_features_encodes_nothing(tiny_data: Path, store: Stor
 
 def test_time_on_a_gpu_says_what_it_assumes(tiny_data: Path, store: Store, monkeypatch) -> None:
     monkeypatch.setattr(costs, "core_speed", lambda width, rows: SPEED)
-    monkeypatch.setattr(plans, "core_speed", lambda width, rows: SPEED)
+    monkeypatch.setattr(prices, "core_speed", lambda width, rows: SPEED)
     base = with_settings(Config(), {**TINY, "data.root": str(tiny_data)})
     raydd.open(base, store).prepare()
     on_cpu = plan(base, lambda trial: {}, store, 1)
     on_gpu = plan(with_settings(base, {"sweep.gpus": 0.5}), lambda trial: {}, store, 1)
-    assert on_gpu.seconds == pytest.approx(on_cpu.seconds * SPEED / plans.GPU_SPEED)
+    assert on_gpu.seconds.mean == pytest.approx(on_cpu.seconds.mean * SPEED / prices.GPU_SPEED)
     assert "if a GPU does 1 TFLOP/s a trial" in dict(on_gpu.lines())["time"]
     assert on_cpu.assumed == ""
 
@@ -141,6 +147,69 @@ def test_the_plan_tells_what_finals_cost_in_pixels(
     assert finals({"distill.images": "features"}).endswith("val then test")
     assert finals({"sweep.gpus": 0.5}).endswith("val then test")
     assert finals({"sweep.finalists": 0}) == "none"
+
+
+def test_the_time_is_a_range_where_it_is_not_known_well(tiny_data: Path, store: Store) -> None:
+    made = plan(with_settings(Config(), {**TINY, "data.root": str(tiny_data)}), lambda trial: {}, store, 2)
+
+    def told(low: float, mean: float, high: float) -> str:
+        return dict(replace(made, seconds=Expected(mean, low, high)).lines())["time"]
+
+    assert told(1200, 1800, 2400) == "about 20 to 40 min"
+    assert told(50, 100, 180) == "about 50 s to 3 min"
+    assert told(1500, 1800, 2100) == "about 30 min"
+
+
+def test_the_plan_names_what_is_not_searched_since_the_user_set_it(tiny_data: Path, store: Store) -> None:
+    def suggest(trial: Trial) -> Mapping[str, Any]:
+        trial.suggest_float("distill.image_lr", 0.1, 0.2)
+        trial.suggest_int("distill.steps", 100, 1000)
+        return {"distill.momentum": 0.25}
+
+    config, space = with_settings(Config(), {**TINY, "data.root": str(tiny_data)}), Space("mine", suggest)
+
+    def told(*given: str) -> str | None:
+        kept = keeping(space, config, given)
+        made = make_plan(raydd.open(config, store), kept, draw_configs(kept, config), None, 1)
+        return dict(made.lines()).get("not searched")
+
+    assert told("distill.pairs") is None
+    assert told("distill.steps") == "distill.steps, since you set it"
+    assert told("distill.steps", "distill.momentum") == "distill.steps, distill.momentum, since you set them"
+
+
+def test_trials_that_are_over_say_how_long_others_take(tiny_data: Path, store: Store) -> None:
+    config = with_settings(Config(), {**TINY, "data.root": str(tiny_data), "sweep.trials": 30, "sweep.together": 4})
+    study, space = optuna.create_study(direction="maximize"), Space("mine", lambda trial: {})
+    for held in (10.0, 12.0, 14.0):
+        trial = study.ask()
+        trial.set_user_attr(studies.HELD, held)
+        study.tell(trial, 1.0) if held > 12 else study.tell(trial, state=TrialState.PRUNED)
+    made = make_plan(raydd.open(config, store), space, draw_configs(space, config), study, 8)
+    assert made.seconds.mean == 27 * 12 / 8  # each held its place among eight, whatever slots they sat in
+    assert made.seconds.low < made.seconds.mean < made.seconds.high < 1.2 * made.seconds.mean
+
+
+def test_finals_that_were_made_are_counted_so(tiny_data: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "image_seconds", lambda encoders, images: 5.0)
+    base = with_settings(Config(), {**TINY, "data.root": str(tiny_data), "sweep.trials": 2})
+    study, space = optuna.create_study(direction="maximize"), Space("mine", lambda trial: {})
+    for rate, score in ((0.1, 30.0), (0.2, 40.0)):
+        trial = study.ask()
+        trial.set_user_attr(studies.SETTINGS, {"distill.image_lr": rate})
+        study.tell(trial, score)
+
+    def finals(config: Config) -> str:
+        return dict(make_plan(raydd.open(config, store), space, draw_configs(space, config), study, 1).lines())[
+            "finals"
+        ]
+
+    assert finals(base).endswith("val then test, about 2 min of one core each")
+    final_synthetic(raydd.open(with_settings(base, {"distill.image_lr": 0.2}), store))
+    assert finals(base).endswith("val then test; 1 of 2 made already, about 2 min of one core each")
+    final_synthetic(raydd.open(with_settings(base, {"distill.image_lr": 0.1}), store))
+    assert finals(base).endswith("val then test; 2 of 2 made already")
+    assert "made already" not in finals(with_settings(base, {"sweep.trials": 3}))  # whose best may be another
 
 
 def test_trials_on_features_step_together_on_a_gpu(tiny_data: Path) -> None:

@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from raydd.errors import ConfigError
 from raydd.tuning import study as studies
-from raydd.tuning.neighbours import NeighbourSampler, _Points, expected_seconds
+from raydd.tuning.neighbours import NeighbourSampler, _Points, expected_seconds, normal_by_rank
 from raydd.tuning.samplers import (
     MODELLED,
     SAMPLERS,
@@ -195,20 +195,20 @@ def test_cheap_trials_come_first_where_seconds_count():
     assert abs(asked["per-second"][-1]["gain"] - 0.7) < 0.1
 
 
-def test_time_counts_less_the_longer_nothing_was_gained():
+def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_share():
     kinds = {"gain": FloatDistribution(0, 1), "size": FloatDistribution(1, 100, log=True)}
 
     def value(params):
         return -((params["gain"] - 0.7) ** 2) - (math.log(params["size"] / 30) / 10) ** 2
 
-    def size_asked_for(order):
+    def size_asked_for(order, share=0.0):
         study = optuna.create_study(direction="maximize")
         for params in order:
-            took = {"seconds": params["size"] ** 3}
+            took = {"seconds": params["size"] ** 12}
             study.add_trial(create_trial(params=params, distributions=kinds, value=value(params), user_attrs=took))
         sizes = []
         for seed in range(20):
-            study.sampler = NeighbourSampler(seed, per_second=True)
+            study.sampler = NeighbourSampler(seed, per_second=True, share=share)
             sizes.append(study.ask(kinds).params["size"])
         return np.exp(np.mean(np.log(sizes)))
 
@@ -216,6 +216,12 @@ def test_time_counts_less_the_longer_nothing_was_gained():
     points = sorted((drawn.ask(kinds).params for _ in range(40)), key=value)
     gaining, stuck = size_asked_for(points), size_asked_for(points[::-1])
     assert gaining < 20 < 25 < stuck  # alike trials, of which the best size is 30
+    assert size_asked_for(points, share=50**12) > 25
+
+
+def test_values_of_any_scale_are_normal_by_rank():
+    assert normal_by_rank(np.array([-1000.0, 46.0, 45.9])) == pytest.approx([-0.967422, 0.967422, 0.0])
+    assert normal_by_rank(np.full(4, 7.0)) == pytest.approx(np.zeros(4))
 
 
 def test_seconds_are_expected_as_the_trials_took_them():

@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
+from raydd.tuning import searcher
 from raydd.tuning import study as studies
 from raydd.tuning.searcher import StudySearch
 
@@ -176,6 +177,20 @@ def test_nothing_starts_after_the_deadline(study, space):
     assert search.suggest("a") != Searcher.FINISHED
     now[0] = 61.0
     assert search.suggest("b") == Searcher.FINISHED
+
+
+def test_the_time_left_is_shared_by_the_trials_that_are_wanted(study, space, monkeypatch):
+    shares, now = [], [0.0]
+    monkeypatch.setattr(searcher, "renew_sampler", lambda *given: shares.append(given[3]))
+    search = StudySearch(study, space, ["r_mean"], wanted=4, deadline=60.0, clock=lambda: now[0])
+    search.suggest("a")
+    search.suggest("b")
+    now[0] = 30.0
+    search.on_trial_complete("a", report(step=10, r_mean=30.0, record="distill/0"))
+    search.suggest("c")
+    assert shares == [60.0 / 4, 2 * 60.0 / 3, 2 * 30.0 / 2]
+    StudySearch(study, space, ["r_mean"], wanted=9).suggest("d")
+    assert shares[-1] == 0
 
 
 def test_the_study_knows_how_long_a_trial_held_its_place(study, space):

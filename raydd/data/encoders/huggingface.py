@@ -1,15 +1,15 @@
 """Text encoders of Hugging Face transformers: `hf:MODEL`, token states pooled to one vector."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raydd.config import EncodersConfig
-from raydd.data.encoders.towers import TextTower, pool
+from raydd.data.encoders.towers import CPU_CAPTIONS, TextTower, pool
 from raydd.data.encoders.weights import content_identity, hub_access, path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError
 
@@ -129,8 +129,21 @@ class _HuggingFaceText:
         tokens = self._tokenizer(
             list(captions), padding=True, truncation=True, max_length=self._longest, return_tensors="pt"
         ).to(self._device)
+        if torch.device(self._device).type != "cpu":
+            return self._encoded(tokens)
+        by_length = tokens["attention_mask"].sum(1).argsort(stable=True)
+        rows = torch.cat([self._encoded(_short(tokens, some)) for some in by_length.split(CPU_CAPTIONS)])
+        return rows[by_length.argsort()]
+
+    def _encoded(self, tokens: Mapping[str, Int[Tensor, "B T"]]) -> Float[Tensor, "B D"]:
         states = self._model(**tokens).last_hidden_state
         return pool(states, tokens["attention_mask"], self._pooling).float()
+
+
+def _short(tokens: Mapping[str, Int[Tensor, "B T"]], some: Int[Tensor, "b"]) -> dict[str, Int[Tensor, "b t"]]:
+    """The tokens of some captions, without the padding that all of them have."""
+    attended = tokens["attention_mask"][some].any(0)
+    return {name: ids[some][:, attended] for name, ids in tokens.items()}
 
 
 @contextlib.contextmanager

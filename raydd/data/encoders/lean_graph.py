@@ -5,10 +5,7 @@ torch keeps both layers' inputs in full, for gradients at weights that nobody as
 pointwise convolution is a product of matrices as they lie there, where torch copies a few images into columns and back.
 """
 
-import copy
-import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +13,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
 
@@ -135,79 +131,3 @@ class _Clamped(torch.autograd.Function):
 
 def _pair(sides: Sequence[int] | int) -> list[int]:
     return [sides, sides] if isinstance(sides, int) else list(sides)
-
-
-_SAME = 1e-4  # largest relative change of the output that rounding explains
-
-
-@torch.no_grad()
-def fold_batch_norms(module: nn.Module, size: int) -> nn.Module:
-    """The module with every batch norm folded that directly follows a convolution; itself where none can be.
-
-    Whether neighbours in the module's list of children are neighbours in its graph is not written in them, so the
-    result is compared with the original on one image of noise and given only if it agrees.
-
-    Args:
-        module: a network in eval mode.
-        size: side of its square input.
-    """
-    folded = copy.deepcopy(module)
-    if not sum(_fold_children(parent) for parent in folded.modules()):
-        return module
-    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    want, got = module(noise), folded(noise)
-    return folded if bool((got - want).norm() <= _SAME * want.norm()) else module
-
-
-def _fold_children(parent: nn.Module) -> int:
-    pairs = [
-        (convolution, name, norm)
-        for (_, convolution), (name, norm) in pairwise(parent.named_children())
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-    ]
-    for convolution, name, norm in pairs:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        convolution.weight, convolution.bias = fuse_conv_bn_weights(
-            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-        setattr(parent, name, getattr(norm, "act", nn.Identity()))  # timm's batch norms bring their activation
-    return len(pairs)
-
-
-_IMAGES = 2
-_ROUNDS = 3
-_GAIN = 0.9  # channels-last must take this share of the time at most, else the default stays
-
-_measured: dict[str, torch.memory_format] = {}
-
-
-@torch.no_grad()
-def fastest_memory_format(name: str, module: nn.Module, size: int) -> torch.memory_format:
-    """Time a few images each way; once a process for each name.
-
-    Args:
-        name: what to remember the answer by.
-        module: a network on the CPU; left in the memory format that is returned.
-        size: side of its square input.
-    """
-    formats = torch.contiguous_format, torch.channels_last
-    if name not in _measured:
-        pixels = torch.rand(_IMAGES, 3, size, size)
-        seconds = {memory_format: float("inf") for memory_format in formats}
-        for _ in range(1 + _ROUNDS):  # in turn, since a machine has its moods; the first round warms up
-            for memory_format in formats:
-                module.to(memory_format=memory_format)  # type: ignore[call-overload]
-                module(pixels)
-                seconds[memory_format] = min(seconds[memory_format], _cpu_seconds(module, pixels))
-        faster = seconds[torch.channels_last] < _GAIN * seconds[torch.contiguous_format]
-        _measured[name] = torch.channels_last if faster else torch.contiguous_format
-    module.to(memory_format=_measured[name])  # type: ignore[call-overload]
-    return _measured[name]
-
-
-def _cpu_seconds(module: nn.Module, pixels: torch.Tensor) -> float:
-    """Of all threads: work beside this process does not count."""
-    began = time.process_time()
-    module(pixels)
-    return time.process_time() - began

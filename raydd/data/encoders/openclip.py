@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from raydd.config import EncodersConfig
-from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, ImageTower, TextTower, feature_width
+from raydd.data.encoders.towers import CLIP_MEAN, CLIP_STD, CPU_CAPTIONS, ImageTower, TextTower, feature_width
 from raydd.data.encoders.weights import hub_access, path_of, seed_of, seeded
 from raydd.errors import ConfigError, DataError, nearest, nearest_few
 
@@ -60,7 +60,8 @@ class _OpenClipText:
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
         tokens = self._tokenizer(list(captions)).to(self._device)
-        return self._model.encode_text(tokens).float()  # type: ignore[operator]
+        parts = tokens.split(CPU_CAPTIONS) if tokens.is_cpu else [tokens]
+        return torch.cat([self._model.encode_text(part).float() for part in parts])  # type: ignore[operator]
 
 
 def _load(argument: str, weights: str, setting: str, *, size: int | None) -> Any:

@@ -16,8 +16,10 @@ from torch import nn
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders import huggingface, openclip, packaged, timm_models
+from raydd.data.encoders.folding import folded
 from raydd.data.encoders.joined import join
-from raydd.data.encoders.lean_graph import LeanGraph, fastest_memory_format, fold_batch_norms
+from raydd.data.encoders.lean_graph import LeanGraph
+from raydd.data.encoders.memory_format import fastest_memory_format
 from raydd.data.encoders.towers import ImageEncoder, ImageTower, NormalisedTower, TextEncoder, TextTower
 from raydd.data.encoders.weights import content_identity, path_of, seed_of
 from raydd.errors import ConfigError
@@ -109,7 +111,7 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: 
     """The image encoder that `encoders.image` names, frozen, on a device.
 
     On the CPU it is in the memory format that is faster there, which is measured. One that is to be `trained` keeps its
-    own parameters, no batch norm being folded, and its memory format, on which last bits depend.
+    own parameters, nothing being folded, and its memory format, on which last bits depend.
 
     Raises:
         ConfigError: there is no such encoder.
@@ -118,7 +120,7 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: 
     family, argument = _find(config.image, IMAGE_ENCODERS, "image")
     tower = family.load(argument, config)
     plain = tower.module.eval().requires_grad_(False)
-    network = plain if trained else LeanGraph(fold_batch_norms(plain, tower.size))
+    network = plain if trained else LeanGraph(folded(plain, tower.size))
     module = NormalisedTower(network, tower.mean, tower.std).eval().requires_grad_(False)
     if torch.device(device).type == "cpu":
         keep_freed_blocks()

@@ -5,13 +5,18 @@ Letters: B batch, S side of the square image in pixels, D width of the features,
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from raydd.data.encoders.on_cpu import packed
+
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+CPU_CAPTIONS = 32  # that a text network takes in a pass on a CPU
 
 TextEncode = Callable[[Sequence[str]], Float[Tensor, "B D"]]
 
@@ -60,6 +65,11 @@ class ImageEncoder:
     def pixel_std(self) -> Float[Tensor, "3 1 1"]:
         """The standard deviation that normalises the pixels: their unit where they are learned."""
         return self.module.std
+
+    @cached_property
+    def packed(self) -> nn.Module:
+        """The module as a CPU encodes with it: equal but for rounding, without gradients; packed at first use."""
+        return packed(self.module, self.size)
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,17 @@ def hub_access(what: str, setting: str) -> Iterator[None]:
 @contextlib.contextmanager
 def offline_if_silent() -> Iterator[str]:
     """Have the hub's client read its cache alone where the hub does not answer; gives why, "" where it answers."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, utils
 
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
     try:
         yield "the hub cannot be reached" if constants.HF_HUB_OFFLINE and not before else ""
     finally:
-        constants.HF_HUB_OFFLINE = before
+        if before != constants.HF_HUB_OFFLINE:
+            constants.HF_HUB_OFFLINE = before
+            # Before version 1 the client keeps its sessions, and with them what was said when they began.
+            getattr(utils, "reset_sessions", lambda: None)()
 
 
 @functools.cache

@@ -75,14 +75,14 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        DataError: it is missing, not JSON, or not UTF-8.
+        DataError: it is missing, not JSON, or not UTF-8, or has a key twice.
     """
     try:
         content = read_file(path, MOST_BYTES)
         try:
-            return json.loads(content)
+            return json.loads(content, object_pairs_hook=_distinct)
         except UnicodeDecodeError:
-            return json.loads(decoded(content, path))  # which says what it is instead
+            return json.loads(decoded(content, path), object_pairs_hook=_distinct)  # which says what it is instead
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}. {_json_files(path)}") from error
     except RecursionError as error:
@@ -92,6 +92,16 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         why = error.strerror or error
         raise DataError(f"{path} cannot be read ({why}). Check the file and its permissions.") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; two values of one key are refused, since one of them would be lost without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
+    return found
 
 
 _MARKS = {

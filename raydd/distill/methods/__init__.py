@@ -3,7 +3,7 @@
 A user's own is `distill.method: module:METHOD` or `FILE.py:METHOD`.
 """
 
-from raydd.distill.methods import covmatch, lgm, lors, mdm, mtt_vl, repblend, ridge, tesla_vl
+from raydd.distill.methods import apm, covmatch, lgm, lors, mdm, mtt_vl, repblend, ridge, tesla_vl
 from raydd.distill.methods.method import Method
 from raydd.outside import find
 
@@ -13,6 +13,7 @@ METHODS: dict[str, Method] = {
     "lors": lors.METHOD,
     "repblend": repblend.METHOD,
     "covmatch": covmatch.METHOD,
+    "apm": apm.METHOD,
     "ridge": ridge.METHOD,
     "mdm": mdm.METHOD,
     "lgm": lgm.METHOD,

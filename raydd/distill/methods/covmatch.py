@@ -3,9 +3,10 @@
 Differences from the paper:
 - Both encoders are frozen, and covariances are those of their features. The paper trains both encoders and takes
   covariances behind their projections, under a model that is trained on the way and reset every 50 steps.
-- Features are standardised by the mean and deviation of the real ones, so `distill.mean_weight` weighs other units.
+- Features are standardised by the mean and deviation of the real ones, so `distill.mean_weight` is not in the paper's
+  units.
 - The real covariance is that of all real pairs, not of a minibatch.
-- Adam on features, some hundred steps; published are 10,000 of SGD with momentum.
+- Adam takes a few hundred steps on features; the paper takes 10,000 of SGD with momentum.
 """
 
 from raydd.distill.methods.method import Method

@@ -4,13 +4,13 @@ Differences from the paper:
 - The paper classifies images by a random linear layer. Here the gradient is that of both projection heads under
   InfoNCE, a cosine for each head.
 - Features are learned, or pixels as they are; the paper's pixels are a pyramid with augmentations.
-- Adam on features, some hundred steps; published are 5,000 on pixels.
+- Adam takes a few hundred steps on features; the paper takes 5,000 on pixels.
 """
 
 from raydd.distill.methods.method import Method
 
 METHOD = Method(
-    paper="on pairs: raydd; for classes Cazenavette et al., Linear Gradient Matching, NeurIPS 2025, arXiv:2511.16674",
+    paper="none on pairs; for classes Cazenavette et al., Linear Gradient Matching, NeurIPS 2025, arXiv:2511.16674",
     settings={
         "distill.objective": "gradient",
         "distill.blend": "none",

@@ -6,10 +6,10 @@ Differences from the paper:
 - Dropout is off in the student of a distillation step.
 - The code scores students at the image side's learned learning rate on both sides, constant over all epochs; here each
   side has its own, a tenth of it in the second half.
-- The code may run 50,000 steps, as the preset does; a published row of `raydd compare` runs 3,000. It has raydd's own
-  outer optimiser and learning rates, since the published ones are those of pixels.
-- Learned pixels are kept to 8 bits; the code's are unbounded floats. Starts are plainly resized photographs, each of
-  another image; the code's are augmented crops, and an image may come twice.
+- The code runs up to 50,000 steps, as the preset does. The row at published settings in `raydd compare` runs 3,000, and
+  keeps raydd's own optimiser and learning rates for the pairs, since the published ones are for pixels.
+- Learned pixels are rounded to 8 bits; the code's are unbounded floats. Pairs start from plainly resized photographs,
+  all different; the code's start from augmented crops, and may use an image twice.
 """
 
 from raydd.distill.methods.method import FLICKR30K_100, STEPS, Method

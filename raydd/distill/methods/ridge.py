@@ -10,7 +10,7 @@ Differences from the paper:
 from raydd.distill.methods.method import Method
 
 METHOD = Method(
-    paper="on pairs: raydd; for classes CLP-DD, 2026, arXiv:2605.07194, and KIP (Nguyen et al., ICLR 2021, "
+    paper="none on pairs; for classes CLP-DD, 2026, arXiv:2605.07194, and KIP (Nguyen et al., ICLR 2021, "
     "arXiv:2011.00050)",
     settings={
         "distill.objective": "ridge",

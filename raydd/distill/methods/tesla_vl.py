@@ -3,13 +3,13 @@
 Differences from the paper:
 - Both heads are matched on frozen encoders; `--distill.protocol encoder` matches the image encoder and the text head,
   as the paper does.
-- Dropout is off in the student of a distillation step, so both passes of TESLA see the same student.
+- Dropout is off in the student of a distillation step, so TESLA sees the same student when it repeats the steps.
 - BCE is weighted, as in LoRS's tables ("TESLA wBCE"); the unweighted one is `--distill.loss bce`.
-- LoRS's code has no script for this row; the numbers are those of its script for LoRS.
-- Learned pixels are kept to 8 bits; the code's are unbounded floats. Starts are plainly resized photographs, each of
-  another image; the code's are augmented crops, and an image may come twice.
-- A published row of `raydd compare` has raydd's own outer optimiser and learning rates, since the published ones are
-  those of pixels; the preset has the script's.
+- LoRS's code has no script for TESLA-VL; the numbers are those of its script for LoRS.
+- Learned pixels are rounded to 8 bits; the code's are unbounded floats. Pairs start from plainly resized photographs,
+  all different; the code's start from augmented crops, and may use an image twice.
+- The row at published settings in `raydd compare` keeps raydd's own optimiser and learning rates for the pairs, since
+  the published ones are for pixels; the presets use the script's.
 """
 
 from raydd.distill.methods.method import FLICKR30K_100, STEPS, Method

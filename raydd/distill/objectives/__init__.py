@@ -6,6 +6,7 @@ from raydd.distill.objectives.covariance import CovarianceMatching
 from raydd.distill.objectives.distribution import DistributionMatching
 from raydd.distill.objectives.gradient import GradientMatching
 from raydd.distill.objectives.objective import Ground, Lower, Objective
+from raydd.distill.objectives.projector import ProjectorMatching
 from raydd.distill.objectives.real_pairs import RealPairs
 from raydd.distill.objectives.ridge import RidgeStudents
 from raydd.distill.objectives.trajectory import TrajectoryMatching
@@ -13,6 +14,7 @@ from raydd.distill.objectives.trajectory import TrajectoryMatching
 OBJECTIVES: dict[str, Callable[[Ground], Objective]] = {
     "trajectory": TrajectoryMatching,
     "covariance": CovarianceMatching,
+    "projector": ProjectorMatching,
     "ridge": RidgeStudents,
     "distribution": DistributionMatching,
     "gradient": GradientMatching,

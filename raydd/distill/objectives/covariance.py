@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raydd.distill.matching import LearnedPairs, Matching
 from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
-from raydd.distill.objectives.real_pairs import RealPairs, standardised
+from raydd.distill.objectives.real_pairs import RealPairs, squared_means
 
 
 class CovarianceMatching(OfAllPairs):
@@ -32,10 +32,9 @@ class CovarianceMatching(OfAllPairs):
         return self._lower
 
     def _lower(self, pairs: LearnedPairs) -> Matching:
-        image = standardised(pairs.images, self.real.image_spread)
-        text = standardised(pairs.texts, self.real.text_spread)
+        image, text = self.real.standardised(pairs.images, pairs.texts)
         covariance = (cross_covariance(image, text) - self._target.to(image)).square().sum()
-        means = image.mean(0).square().sum() + text.mean(0).square().sum()
+        means = squared_means(image, text)
         loss = covariance + self.config.mean_weight * means
         return Matching.of(loss, pairs, {"covariance": covariance, "means": means})
 
@@ -51,7 +50,7 @@ def cross_covariance_of(real: RealPairs) -> Float[Tensor, "d e"]:
     product, count = torch.zeros(images, texts, dtype=torch.float64), 0
     sum_image, sum_text = torch.zeros(images, dtype=torch.float64), torch.zeros(texts, dtype=torch.float64)
     for image, text in real.all():
-        image, text = standardised(image, real.image_spread), standardised(text, real.text_spread)
+        image, text = real.standardised(image, text)
         product += image.T @ text
         sum_image, sum_text, count = sum_image + image.sum(0), sum_text + text.sum(0), count + len(image)
     return (product / count - torch.outer(sum_image, sum_text) / count**2).float()

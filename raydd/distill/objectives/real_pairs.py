@@ -58,11 +58,26 @@ class RealPairs:
 
     def all(self) -> Iterator[tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]]:
         """All pairs in chunks, each image being the mean of its views."""
+        return self.chunks_of(torch.arange(len(self.train.image_of_text)))
+
+    def chunks_of(self, captions: Int[Tensor, "S"]) -> Iterator[tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]]:
+        """The pairs of these captions in chunks, each image being the mean of its views."""
         views = self.train.images.shape[1]
-        for captions in torch.arange(len(self.train.image_of_text)).split(_CHUNK):
-            owners = self.train.image_of_text[captions]
+        for chunk in captions.split(_CHUNK):
+            owners = self.train.image_of_text[chunk]
             images = sum((self.train.images.gather(owners, view) for view in range(views)), torch.zeros(())) / views
-            yield images, self.train.texts[captions].float()
+            yield images, self.train.texts[chunk].float()
+
+    def standardised(
+        self, images: Float[Tensor, "B d"], texts: Float[Tensor, "B e"]
+    ) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]:
+        """Images and texts, each by its own mean and deviation over the real pairs."""
+        return standardised(images, self.image_spread), standardised(texts, self.text_spread)
+
+
+def squared_means(image: Float[Tensor, "N d"], text: Float[Tensor, "N e"]) -> Float[Tensor, ""]:
+    """|mean image|² + |mean text|² of standardised pairs: how far both means are from those of the real ones."""
+    return image.mean(0).square().sum() + text.mean(0).square().sum()
 
 
 def standardised(rows: Float[Tensor, "B d"], spread: Float[Tensor, "2 d"]) -> Float[Tensor, "B d"]:

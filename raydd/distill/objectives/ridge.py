@@ -23,7 +23,6 @@ from raydd.distill.experts import contrastive_loss
 from raydd.distill.heads import to_sphere
 from raydd.distill.matching import LearnedPairs, Matching
 from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
-from raydd.distill.objectives.real_pairs import standardised
 
 
 class RidgeStudents(OfAllPairs):
@@ -47,9 +46,9 @@ class RidgeStudents(OfAllPairs):
         return partial(self._lower, image.to(self.device), text.to(self.device))
 
     def _lower(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> Matching:
-        spreads, own = (self.real.image_spread, self.real.text_spread), pairs.objective
-        images, rows = (standardised(part.to(pairs.images), spreads[0]) for part in (pairs.images, image))
-        texts, columns = (standardised(part.to(pairs.texts), spreads[1]) for part in (pairs.texts, text))
+        own = pairs.objective
+        images, texts = self.real.standardised(pairs.images, pairs.texts)
+        rows, columns = self.real.standardised(image.to(pairs.images), text.to(pairs.texts))
         of_image = regressed(rows, images, own["log_image_strength"].exp()) @ pairs.similarity.matrix()
         of_text = regressed(columns, texts, own["log_text_strength"].exp())
         loss = contrastive_loss(to_sphere(of_image) @ to_sphere(of_text).T / own["log_temperature"].exp())
@@ -62,5 +61,11 @@ def regressed(
     """k(x, X) (K_X + l I)^-1 for a linear kernel, l being `strength` times the mean squared length of a learned row."""
     kernel = learned @ learned.T
     penalty = strength * kernel.diagonal().mean()
-    solved = torch.linalg.solve(kernel + penalty * torch.eye(len(learned)).to(kernel), learned @ real.T)
-    return solved.T
+    return penalised_solution(kernel, learned @ real.T, penalty).T
+
+
+def penalised_solution(
+    matrix: Float[Tensor, "n n"], right: Float[Tensor, "n m"], penalty: Float[Tensor, ""] | float
+) -> Float[Tensor, "n m"]:
+    """(A + l I)^-1 B."""
+    return torch.linalg.solve(matrix + penalty * torch.eye(len(matrix)).to(matrix), right)

@@ -11,6 +11,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from raydd.distill.draws import StepDraws, draw_step
+from raydd.distill.experts import Experts
+from raydd.distill.legs import Snapshots, most_bytes_on, target_at
 from raydd.distill.matching import StudentRun
 from raydd.distill.objectives.objective import Ground, Lower, Objective
 from raydd.distill.trajectories import Trajectories
@@ -27,6 +29,9 @@ class TrajectoryMatching(Objective):
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self.experts: Trajectories[Any] = ground.experts
+        self._snapshot = self.experts.snapshot
+        if kept_there(ground.device) and isinstance(self.experts, Experts):  # whose making takes longer than a step
+            self._snapshot = Snapshots(self.experts, ground.device, most_bytes_on(ground.device)).get
 
     def draws(self, step: int) -> StepDraws:
         """What a step draws."""
@@ -51,6 +56,12 @@ class TrajectoryMatching(Objective):
             matched=MATCHED[config.matched],
             merged=config.merged,
         )
-        start = self.experts.snapshot(draws.expert, draws.start_epoch)
-        target = self.experts.snapshot(draws.expert, draws.start_epoch + config.target_epochs)
-        return partial(ground.gradient, run, start, target)
+        image_ahead, text_ahead = config.ahead
+        targets = draws.start_epoch + image_ahead, draws.start_epoch + text_ahead
+        start = self._snapshot(draws.expert, draws.start_epoch)
+        return partial(ground.gradient, run, start, target_at(self._snapshot, draws.expert, targets))
+
+
+def kept_there(device: str) -> bool:
+    """Whether snapshots stay on the device from step to step."""
+    return device.startswith("cuda")

@@ -1,5 +1,6 @@
 """The selections by name: coresets of real pairs. A selection is a file with its paper, and one line here."""
 
+from raydd.distill.selections.co_occurrence import co_occurrence
 from raydd.distill.selections.evidence import Evidence, Forgetting, Joint, Select
 from raydd.distill.selections.forgetting import forgetting
 from raydd.distill.selections.herding import herding
@@ -12,6 +13,7 @@ SELECTIONS: dict[str, Select] = {
     "herding": herding,
     "k-center": k_center,
     "k-means": k_means,
+    "co-occurrence": co_occurrence,
     "forgetting": forgetting,
 }
 

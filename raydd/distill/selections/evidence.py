@@ -15,6 +15,8 @@ from torch import Tensor
 
 from raydd.errors import ConfigError
 
+WARM_UP = 5  # epochs of the heads before they embed the pairs
+
 
 @dataclass(frozen=True)
 class Joint:

@@ -7,9 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import Evidence, Joint, greedily
-
-WARM_UP = 5  # epochs of the heads before they embed the pairs
+from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
 
 
 def herding(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG001

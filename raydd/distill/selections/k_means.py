@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import Evidence, Joint, greedily
+from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
 from raydd.distill.selections.random_pairs import random_captions
 
-WARM_UP = 5  # epochs of the heads before they embed the pairs
 _ROUNDS = 50  # of Lloyd's algorithm at most
 _BLOCK = 16_384  # captions that are assigned at a time
 
@@ -44,7 +43,7 @@ def cluster_means(
     images, texts = joint.images[joint.image_of_text[first]], joint.texts[first]
     nearest = torch.full_like(joint.image_of_text, -1)
     for _ in range(_ROUNDS):
-        before, nearest = nearest, _nearest(joint, images, texts)
+        before, nearest = nearest, nearest_cluster(joint, images, texts)
         if torch.equal(before, nearest):
             break
         sizes = torch.bincount(nearest, minlength=len(first))[:, None]
@@ -56,7 +55,7 @@ def cluster_means(
     return images, texts, torch.bincount(nearest, minlength=len(first))
 
 
-def _nearest(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"]) -> Int[Tensor, "C"]:
+def nearest_cluster(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"]) -> Int[Tensor, "C"]:
     """The cluster of each pair: that of the largest <x, m> - |m|²/2."""
     half = (images.square().sum(1) + texts.square().sum(1)) / 2
     blocks = torch.arange(len(joint.texts)).split(_BLOCK)

@@ -34,6 +34,25 @@ def test_a_folder_is_a_model_by_name_and_by_weights(folder: Path) -> None:
     assert torch.allclose(by_name.encode(captions)[1:], one, atol=1e-6)
 
 
+def test_captions_keep_their_order_and_meet_others_of_their_length(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import BertModel
+
+    encoder = load_text_encoder(EncodersConfig(text=f"hf:{folder}"))
+    captions = [" ".join([WORDS[5 + (7 * i + j) % 5] for j in range(i % 9)]) for i in range(96)]
+    want = torch.cat([encoder.encode([caption]) for caption in captions])
+    passed, forward = [], BertModel.forward
+    monkeypatch.setattr(
+        BertModel, "forward", lambda self, **tokens: (passed.append(tokens["input_ids"]), forward(self, **tokens))[1]
+    )
+    assert torch.allclose(encoder.encode(captions), want, rtol=1e-5, atol=1e-6)
+    assert len(want.unique(dim=0)) > 9  # else the order would not show
+    words = sum(len(caption.split()) + 2 for caption in captions)
+    assert [len(ids) for ids in passed] == [32, 32, 32]
+    assert sum(ids.numel() for ids in passed) < 1.2 * words
+
+
 def test_bert_takes_the_first_token_and_hf_the_mean(folder: Path) -> None:
     weights = str(folder)
     bert = load_text_encoder(EncodersConfig(text="bert", text_weights=weights)).encode(["a dog"])

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from raydd.data.encoders import lean_graph
-from raydd.data.encoders.lean_graph import fastest_memory_format
+from raydd.data.encoders import memory_format
+from raydd.data.encoders.memory_format import fastest_memory_format
 
 
 class Slow(nn.Module):
@@ -29,7 +29,7 @@ class Slow(nn.Module):
 def test_the_faster_format_is_taken_and_remembered(
     monkeypatch: pytest.MonkeyPatch, slow_in: torch.memory_format, chosen: torch.memory_format
 ) -> None:
-    monkeypatch.setattr(lean_graph, "_measured", {})
+    monkeypatch.setattr(memory_format, "_measured", {})
     module = Slow(slow_in)
     assert fastest_memory_format("slow", module, 4) == chosen
     assert module.weight.is_contiguous(memory_format=chosen)

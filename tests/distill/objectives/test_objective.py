@@ -14,7 +14,7 @@ from raydd.distill.image_variables import LearnedFeatures
 from raydd.distill.matching import LearnedPairs
 from raydd.errors import ConfigError
 
-WITHOUT_STUDENTS = ["covariance", "ridge", "distribution", "gradient"]
+WITHOUT_STUDENTS = ["covariance", "projector", "ridge", "distribution", "gradient"]
 SMALL: dict[str, Any] = {"real_minibatch": 160, "steps": 40, "text_lr": 0.1}
 
 

@@ -1,0 +1,110 @@
+"""`python -m bench.asked`: what training asks of a GPU, counted without one at published sizes, see `bench.counting`.
+
+Of each piece the operations, launches, waits of the host, and copies to the device, of one step or one epoch. The step
+of the engine, which a CPU takes, is counted beside that of populations.
+"""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from bench.counting import Counts, counted
+from bench.inputs import TEMPERATURE, experts_in, split_of
+from bench.rows.distillation import PUBLISHED, distillation_of, spread_of, start_of
+from raydd.config import ExpertsConfig, StudentsConfig
+from raydd.distill import experts
+from raydd.distill.heads import Head, initial_heads
+from raydd.distill.image_variables import LearnedFeatures
+from raydd.distill.population import Population
+from raydd.evaluate import students
+from raydd.evaluate.students import StudentsRun, synthetic_pairs
+
+_SLOTS, _EXPERT_STEPS, _SEEDS = 16, 10, 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """Count what training asks of a GPU."""
+
+    width: int = 2304
+    """Of image features and heads; texts are a third as wide."""
+
+
+def main(options: Options) -> None:
+    """Print the table."""
+    table = Table(box=None)
+    for column in ("what", "operations", "launches", "waits", "copies", "MB copied"):
+        table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
+    for what, (counts, units) in counts_of(options.width).items():
+        asked = counts.total, counts.launches, counts.waits.total(), counts.copies, counts.copied_bytes / 1e6
+        table.add_row(what, *(f"{number / units:,.4g}" for number in asked))
+    Console(width=100).print(table)
+
+
+def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
+    """The counts of each piece, and how many units of it they are of."""
+    found: dict[str, tuple[Counts, int]] = {}
+    start = start_of(torch.randn(PUBLISHED.pairs, width), width // 3)
+    with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
+        trained = experts_in(Path(folder), width, width // 3, width, count=2, epochs=2)
+        alone = distillation_of(start, trained, LearnedFeatures(spread_of(start)))
+        found["feature step of the engine, on a CPU"] = counted(alone.step), 1
+        for slots in (1, _SLOTS):
+            population = Population("meta")
+            for _ in range(slots):
+                population.fill(distillation_of(start, trained, LearnedFeatures(spread_of(start)), "meta"))
+            population.step()
+            found[f"feature step of a trial, {slots} together"] = counted(population.step), slots
+    with as_on_gpu() as read:
+        run = StudentsRun(
+            synthetic_pairs(start),
+            StudentsConfig(),
+            width=width,
+            temperature=TEMPERATURE,
+            seeds=range(_SEEDS),
+            device="meta",
+        )
+        found[f"epoch of {_SEEDS} students"] = counted(run.train_epoch), 1
+        recipe = ExpertsConfig()
+        split = split_of(_EXPERT_STEPS * recipe.batch_size, width, width // 3, captions=1).on("meta")
+        image, text = (Head(*(part.to("meta") for part in head)) for head in initial_heads(width, width // 3, width, 0))
+        epoch = counted(lambda: experts.train_epoch_(image, text, split, recipe, epoch=1, seed=0, device="meta"))
+        epoch.waits["the epoch's mean loss"] = len(read)
+        found[f"expert step, of {_EXPERT_STEPS} in an epoch"] = epoch, _EXPERT_STEPS
+    return found
+
+
+@contextlib.contextmanager
+def as_on_gpu() -> Iterator[list[Tensor]]:
+    """Train heads on `meta` inside the block, which has no generators; losses to read there are noted in its list."""
+    read: list[Tensor] = []
+
+    def generator(_device: str = "cpu") -> torch.Generator:
+        return torch.Generator()
+
+    def mask(shape: tuple[int, ...], rate: float, _generator: torch.Generator) -> Tensor:
+        return (torch.rand(shape, device="meta") >= rate).float().div_(1 - rate)
+
+    def number(total: Tensor) -> float:
+        read.append(total)
+        return 0.0
+
+    with contextlib.ExitStack() as stack:
+        for module in (experts, students):
+            stack.enter_context(mock.patch.multiple(module, Generator=generator, dropout_mask=mask))
+        stack.enter_context(mock.patch.object(experts, "float", number, create=True))
+        yield read
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, description=__doc__, use_underscores=True)))

@@ -1,0 +1,106 @@
+"""A frozen network without what it would compute again for every image: its weights, and the batch norms after them."""
+
+import copy
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
+
+_SAME = 1e-4  # largest relative change of the output that rounding explains
+
+
+@torch.no_grad()
+def folded(module: nn.Module, size: int) -> nn.Module:
+    """The module with standardised weights computed, and batch norms folded that directly follow a convolution.
+
+    Whether neighbours in the module's list of children are neighbours in its graph is not written in them, so each
+    result is compared with what it was made of on one image of noise, and taken only if it agrees.
+
+    Args:
+        module: a network in eval mode. It is not changed, and given back where nothing can be folded.
+        size: side of its square input.
+    """
+    noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for fold in (_standardise_children, _fold_children):
+        tried = shared_copy(module)
+        if not sum(fold(parent) for parent in list(tried.modules())):
+            continue
+        want, got = module(noise), tried(noise)
+        if bool((got - want).norm() <= _SAME * want.norm()):
+            module = tried
+    return module
+
+
+def shared_copy(module: nn.Module) -> nn.Module:
+    """A copy whose layers can be exchanged, with the module's own parameters and buffers."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+
+
+def _standardise_children(parent: nn.Module) -> int:
+    """Put plain convolutions in the place of timm's that standardise their weights at each call, as NFNet's do."""
+    from timm.layers import std_conv
+
+    alike, same = (std_conv.StdConv2d, std_conv.ScaledStdConv2d), (std_conv.StdConv2dSame, std_conv.ScaledStdConv2dSame)
+    found: list[tuple[str, Any]] = [
+        (name, child) for name, child in parent.named_children() if isinstance(child, (*alike, *same))
+    ]
+    for name, child in found:
+        setattr(parent, name, _plain(child, pads_itself=isinstance(child, same) and bool(child.same_pad)))
+    return len(found)
+
+
+def _plain(convolution: nn.Conv2d, *, pads_itself: bool) -> nn.Conv2d:
+    from timm.layers.conv2d_same import Conv2dSame
+
+    with _Watched() as watched:  # timm's own formula, not a copy of it
+        convolution(convolution.weight.new_zeros(1, convolution.in_channels, *convolution.kernel_size))
+    kind: Any = Conv2dSame if pads_itself else nn.Conv2d
+    plain: nn.Conv2d = kind(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        stride=convolution.stride,
+        padding=convolution.padding,
+        dilation=convolution.dilation,
+        groups=convolution.groups,
+        bias=convolution.bias is not None,
+    )
+    plain.weight = nn.Parameter(watched.weight, requires_grad=False)
+    if convolution.bias is not None:
+        plain.bias = convolution.bias
+    return plain.eval()
+
+
+class _Watched(TorchFunctionMode):
+    """Notes the weight that a convolution really uses."""
+
+    weight: Tensor
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Called by torch in place of each of its functions."""
+        if func is F.conv2d:
+            self.weight = args[1].detach()
+        return func(*args, **kwargs or {})
+
+
+def _fold_children(parent: nn.Module) -> int:
+    pairs = [
+        (convolution, name, norm)
+        for (_, convolution), (name, norm) in pairwise(parent.named_children())
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    ]
+    for convolution, name, norm in pairs:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        setattr(parent, name, getattr(norm, "act", nn.Identity()))  # timm's batch norms bring their activation
+    return len(pairs)

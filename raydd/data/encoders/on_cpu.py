@@ -1,0 +1,133 @@
+"""A frozen image network as a CPU encodes with it: convolutions by oneDNN, their weights already in its own layout.
+
+torch computes many convolutions of a few images on one thread in another way, and rearranges the weights at every call.
+An activation that follows a convolution is computed with it, while the numbers lie in the cache. Where timm pads unlike
+at both sides, the weights get a row and a column of zeros instead, and no padded copy of the images is made.
+
+Letters: B batch, S side in pixels, D width of the features.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from raydd.data.encoders.folding import shared_copy
+
+_SAME = 1e-5  # largest relative change of the features that rounding explains
+
+Sides = tuple[int, int]
+Activation = tuple[str, list[float], str]  # oneDNN's name, its numbers and its algorithm
+_NONE: Activation = ("none", [], "")
+
+
+@torch.no_grad()
+def packed(module: nn.Module, size: int) -> nn.Module:
+    """The module with its convolutions packed, for images of this size alone and without gradients.
+
+    Convolutions of other classes than torch's own and timm's padded one are left, and so is every other layer. Whether
+    an activation listed after a convolution also follows it in the graph is not written in the list, so the features
+    of two images of noise are compared: where they differ, activations are left too, and where they still do, or where
+    nothing can be packed, the module is given back.
+
+    Args:
+        module: a frozen network in eval mode on the CPU, from pixels [B 3 S S] to features [B D]. It is not changed.
+        size: side S of its input.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return module
+    noise = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    seen, want = _seen_sides(module, noise)
+    for with_activations in (True, False):
+        try:
+            found = _packed(module, seen, with_activations=with_activations)
+            got = found(noise)
+        except (AttributeError, RuntimeError):  # the operations are inner ones of torch, which may change or lack them
+            return module
+        if bool((got - want).norm() <= _SAME * want.norm()):
+            return found if any(isinstance(child, _Packed) for child in found.modules()) else module
+    return module
+
+
+class _Packed(nn.Module):
+    """A convolution and the activation after it."""
+
+    def __init__(self, convolution: nn.Conv2d, before: Sides, after: Sides, then: Activation) -> None:
+        super().__init__()
+        more = [end - start for start, end in zip(before, after, strict=True)]  # 0, or 1 where padding is uneven
+        weight = F.pad(convolution.weight.detach(), (more[1], 0, more[0], 0)).contiguous()
+        self._how = list(after), list(convolution.stride), list(convolution.dilation), convolution.groups
+        self._weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._how)
+        self._bias = None if convolution.bias is None else convolution.bias.detach()
+        self._then = then
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O h w"]:
+        """The convolution's output after the activation."""
+        return torch.ops.mkldnn._convolution_pointwise(images, self._weight, self._bias, *self._how, *self._then)
+
+
+def _seen_sides(module: nn.Module, images: Tensor) -> tuple[Mapping[str, set[Sides]], Tensor]:
+    """Height and width of what each convolution is given, by its name, and the module's output."""
+    seen: dict[str, set[Sides]] = defaultdict(set)
+
+    def watch(name: str, child: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        return child.register_forward_pre_hook(lambda _, given: seen[name].add(tuple(given[0].shape[2:])))
+
+    hooks = [watch(name, child) for name, child in module.named_modules() if isinstance(child, nn.Conv2d)]
+    try:
+        return seen, module(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _packed(module: nn.Module, seen: Mapping[str, set[Sides]], *, with_activations: bool) -> nn.Module:
+    """A copy with packed convolutions, which shares every other tensor with the module."""
+    copied = shared_copy(module)
+    for name, parent in list(copied.named_modules()):
+        children = [(own, child) for own, child in parent.named_children() if not isinstance(child, nn.Identity)]
+        for (own, child), (next_name, follower) in pairwise([*children, ("", nn.Identity())]):
+            if not isinstance(child, nn.Conv2d):
+                continue
+            padding = _padding(child, seen.get(f"{name}.{own}" if name else own, set()))
+            if padding is None:
+                continue
+            then = _activation(follower) if with_activations else _NONE
+            setattr(parent, own, _Packed(child, *padding, then))
+            if then != _NONE:
+                setattr(parent, next_name, nn.Identity())
+    return copied
+
+
+def _padding(convolution: nn.Conv2d, sides: set[Sides]) -> tuple[Sides, Sides] | None:
+    """Rows and columns of zeros before and after what a convolution is given; None if it is to be left."""
+    from timm.layers.conv2d_same import Conv2dSame
+    from timm.layers.padding import get_same_padding
+
+    if convolution.weight.dtype != torch.float32 or "forward" in vars(convolution):
+        return None
+    if (
+        type(convolution) is nn.Conv2d
+        and convolution.padding_mode == "zeros"
+        and not isinstance(convolution.padding, str)
+    ):
+        rows, columns = convolution.padding
+        return (rows, columns), (rows, columns)
+    if type(convolution) is not Conv2dSame or len(sides) != 1 or set(convolution.dilation) != {1}:
+        return None
+    pairs = zip(next(iter(sides)), convolution.kernel_size, convolution.stride, strict=True)
+    rows, columns = (int(get_same_padding(side, kernel, stride, 1)) for side, kernel, stride in pairs)
+    return (rows // 2, columns // 2), (rows - rows // 2, columns - columns // 2)
+
+
+def _activation(layer: nn.Module) -> Activation:
+    """oneDNN's words for an activation that it computes with a convolution; those for none for any other layer."""
+    if type(layer) is nn.ReLU:
+        return "relu", [], ""
+    if type(layer) is nn.ReLU6:
+        return "hardtanh", [0.0, 6.0], ""
+    return ("swish", [], "") if type(layer) is nn.SiLU else _NONE

@@ -1,0 +1,97 @@
+"""Projector matching: the regression from images to texts, and back, is to be the same on synthetic as on real pairs.
+
+A cross-covariance also holds how the features of each side vary together. What a linear student needs in the end is
+the projector that is left when that is divided out: the map that predicts the other side best,
+
+    P = (C_xx + l I)^-1 C_xy,    Q = (C_yy + l I)^-1 C_yx,
+    L = |P - P_syn|^2 / |P|^2 + |Q - Q_syn|^2 / |Q|^2 + lambda (|mean_syn image|^2 + |mean_syn text|^2),
+
+with covariances C of standardised features; l = 0 makes the inverses pseudo-inverses. An image has several captions,
+and a caption's words vary more than its photograph, so step t reads the real pairs of each image's caption t mod 5
+alone (fewer subsets where images have fewer captions): two matrices for each, computed once. Neither experts nor
+students are trained.
+
+Letters: N synthetic pairs, d and e widths of the image and the text encoder.
+"""
+
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from raydd.distill.matching import LearnedPairs, Matching
+from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+from raydd.distill.objectives.real_pairs import RealPairs, squared_means
+from raydd.distill.objectives.ridge import penalised_solution
+
+SUBSETS = 5  # of captions at most, as published
+
+
+class ProjectorMatching(OfAllPairs):
+    """The relative squared distances of both projectors, and the means."""
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__(ground)
+        found = projectors_of(self.real, self.config.ridge_strength)
+        self._targets = [(of_image.to(self.device), of_text.to(self.device)) for of_image, of_text in found]
+
+    def lower(self, step: int) -> Lower:
+        """The distance from the projectors of the step's subset."""
+        return partial(self._lower, *self._targets[step % len(self._targets)])
+
+    def _lower(self, of_image: Float[Tensor, "d e"], of_text: Float[Tensor, "e d"], pairs: LearnedPairs) -> Matching:
+        image, text = self.real.standardised(pairs.images, pairs.texts)
+        strength = self.config.ridge_strength
+        to_text = _distance(projector(image, text, strength), of_image)
+        to_image = _distance(projector(text, image, strength), of_text)
+        means = squared_means(image, text)
+        parts = {"to_text": to_text, "to_image": to_image, "means": means}
+        return Matching.of(to_text + to_image + self.config.mean_weight * means, pairs, parts)
+
+
+def projector(rows: Float[Tensor, "N d"], onto: Float[Tensor, "N e"], strength: float) -> Float[Tensor, "d e"]:
+    """(C_xx + l I)^-1 C_xy of a few paired rows, l being `strength`, by a system of N equations."""
+    rows, onto = rows - rows.mean(0), onto - onto.mean(0)
+    return rows.T @ penalised_solution(rows @ rows.T, onto, len(rows) * strength)
+
+
+def projectors_of(real: RealPairs, strength: float) -> list[tuple[Float[Tensor, "d e"], Float[Tensor, "e d"]]]:
+    """P and Q of the real pairs, for each subset of captions."""
+    width, found = real.image_spread.shape[1], []
+    for captions in caption_subsets(real.train.image_of_text):
+        covariance = _covariance_of(real, captions)
+        images, across, texts = covariance[:width, :width], covariance[:width, width:], covariance[width:, width:]
+        of_image = penalised_solution(images, across, strength)
+        of_text = penalised_solution(texts, across.T, strength)
+        found.append((of_image.float(), of_text.float()))
+    return found
+
+
+def caption_subsets(image_of_text: Int[Tensor, "C"]) -> list[Int[Tensor, "S"]]:
+    """The captions that are first of their image, second, up to the fifth; further ones begin at the first again.
+
+    There are no more subsets than half of the images have captions, so that none is made of a few pairs.
+
+    Args:
+        image_of_text: the image of each caption, ascending.
+    """
+    usual = int(image_of_text.unique(return_counts=True)[1].median())
+    number = torch.arange(len(image_of_text)) - torch.searchsorted(image_of_text, image_of_text)
+    subsets = min(SUBSETS, usual)
+    return [(number % subsets == place).nonzero()[:, 0] for place in range(subsets)]
+
+
+def _covariance_of(real: RealPairs, captions: Int[Tensor, "S"]) -> Float[Tensor, "d+e d+e"]:
+    """The covariance of [image, text], standardised, each image being the mean of its views."""
+    width = real.image_spread.shape[1] + real.text_spread.shape[1]
+    product, total = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    for image, text in real.chunks_of(captions):
+        both = torch.cat(real.standardised(image, text), dim=1).double()
+        product, total = product + both.T @ both, total + both.sum(0)
+    return product / len(captions) - torch.outer(total, total) / len(captions) ** 2
+
+
+def _distance(found: Float[Tensor, "d e"], target: Float[Tensor, "d e"]) -> Float[Tensor, ""]:
+    target = target.to(found)
+    return (found - target).square().sum() / target.square().sum()

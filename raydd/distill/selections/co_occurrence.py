@@ -1,0 +1,55 @@
+"""Co-occurrence: images and texts are clustered apart, and clusters that share the most pairs are matched (PDS).
+
+PDS (Choi, Mo and Chae, 2026, arXiv:2602.19756) takes, of two matched clusters, the mean of the pairs that both share,
+and has a generative model make an image from it. A selection is of real pairs: here it is the shared pair nearest to
+that mean.
+"""
+
+import torch
+from jaxtyping import Bool, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
+from raydd.distill.selections.k_means import cluster_means, nearest_cluster
+from raydd.distill.selections.random_pairs import random_captions
+
+
+def co_occurrence(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
+    """A pair of each two matched clusters, which grow from random pairs drawn by seed."""
+    return nearest_to_shared(evidence.joint(WARM_UP), pairs, seed)
+
+
+def nearest_to_shared(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
+    """For each two matched clusters, those that share most first, the pair nearest to the mean of what they share.
+
+    Among the pairs whose image is still free: the shared ones, or all where none of these is left. Clusters that share
+    nothing have no such mean; theirs is that of all pairs.
+    """
+    of_image, of_text = clusters_of_each_side(joint, random_captions(joint.image_of_text, pairs, seed))
+    matched = iter(matched_clusters(of_image, of_text, pairs))
+
+    def best(free: Bool[Tensor, "C"]) -> int:
+        image, text = next(matched)
+        shared = (of_image == image) & (of_text == text)
+        of = shared if shared.any() else torch.ones_like(shared)
+        mean = joint.images[joint.image_of_text[of]].mean(0), joint.texts[of].mean(0)
+        among = free & shared if (free & shared).any() else free
+        return int(joint.products(*mean).masked_fill(~among, -torch.inf).argmax())
+
+    return greedily(joint.image_of_text, pairs, best)
+
+
+def clusters_of_each_side(joint: Joint, first: Int[Tensor, "N"]) -> tuple[Int[Tensor, "C"], Int[Tensor, "C"]]:
+    """The image cluster and the text cluster of each pair, by k-means of either half of the joint features alone."""
+    images = Joint(joint.images, joint.texts[:, :0], joint.image_of_text)
+    texts = Joint(joint.images[:, :0], joint.texts, joint.image_of_text)
+    of_image, of_text = (nearest_cluster(half, *cluster_means(half, first)[:2]) for half in (images, texts))
+    return of_image, of_text
+
+
+def matched_clusters(of_image: Int[Tensor, "C"], of_text: Int[Tensor, "C"], clusters: int) -> list[tuple[int, int]]:
+    """Image and text clusters one to one, so that they share as many pairs as can be; those that share most first."""
+    shared = torch.bincount(of_image * clusters + of_text, minlength=clusters**2).reshape(clusters, clusters)
+    rows, columns = linear_sum_assignment(shared.numpy(), maximize=True)
+    return sorted(zip(rows.tolist(), columns.tolist(), strict=True), key=lambda both: -int(shared[both]))
