@@ -26,7 +26,6 @@ class Measure:
 FASTER = Measure(lambda baseline, raydd: baseline / raydd, "{:.1f} x", at_least=True)
 WITHIN = Measure(lambda baseline, raydd: raydd / baseline, "{:.2f} times as long", at_least=False)
 ITSELF = Measure(lambda baseline, raydd: raydd, "{:.2f} s", at_least=False)
-BEYOND = Measure(lambda baseline, raydd: raydd - baseline, "{:.2f} s more", at_least=False)
 GIGABYTES = Measure(lambda baseline, raydd: raydd, "{:.3f} GB", at_least=False)
 SHARE = Measure(lambda baseline, raydd: 100 * baseline / raydd, "{:.0f} %", at_least=True)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from bench.measuring import Pieces, Size
-from bench.rows.row import BEYOND, ITSELF, Row
+from bench.rows.row import ITSELF, WITHIN, Row
 
 
 def _help(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
@@ -38,9 +38,9 @@ START = (
         "import",
         "import of the engine beside torch's own",
         "`import torch`",
-        floor=0.3,
-        quick_floor=1.0,
-        measure=BEYOND,
+        floor=1.5,
+        quick_floor=1.7,
+        measure=WITHIN,
         memory=None,
         pieces=_import,
     ),

@@ -64,7 +64,15 @@ def test_an_interrupt_that_python_dropped_is_raised_later():
     connect.heed_interrupt()
 
 
-def test_a_second_sigterm_does_not_break_off_the_end_that_the_first_one_began():
+@pytest.fixture
+def in_the_foreground():
+    """SIGINT as Python has it at a terminal; what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_sigterm_does_not_break_off_the_end_that_the_first_one_began(in_the_foreground: None):
     ended = []
     with connect._terminated_as_interrupted():
         try:

@@ -107,7 +107,7 @@ def test_a_step_in_single_precision_is_the_same_to_rounding(train_split: Split, 
     population.step()
     for slot, news in population.news().items():
         assert news.steps == [pytest.approx(alone[slot].step(), rel=1e-5)]
-        require_same(alone[slot].state(), population.state(slot), 1e-5)
+        require_same(alone[slot].state(), population.state(slot), 4e-5)  # Adam keeps squares, which double it
 
 
 def test_batched_products_give_the_same_as_one_after_the_other(

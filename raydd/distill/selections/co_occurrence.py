@@ -7,7 +7,6 @@ that mean.
 
 import torch
 from jaxtyping import Bool, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
@@ -50,6 +49,8 @@ def clusters_of_each_side(joint: Joint, first: Int[Tensor, "N"]) -> tuple[Int[Te
 
 def matched_clusters(of_image: Int[Tensor, "C"], of_text: Int[Tensor, "C"], clusters: int) -> list[tuple[int, int]]:
     """Image and text clusters one to one, so that they share as many pairs as can be; those that share most first."""
+    from scipy.optimize import linear_sum_assignment  # a third of a second, which each command would take
+
     shared = torch.bincount(of_image * clusters + of_text, minlength=clusters**2).reshape(clusters, clusters)
     rows, columns = linear_sum_assignment(shared.numpy(), maximize=True)
     return sorted(zip(rows.tolist(), columns.tolist(), strict=True), key=lambda both: -int(shared[both]))
