@@ -1,11 +1,14 @@
 """The study's database, asked again while it is away: restarted, failed over, or cut off by the network."""
 
+import contextlib
 import functools
 import logging
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tenacity
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
@@ -16,6 +19,10 @@ from raydd.secrets_hidden import hidden
 
 PATIENCE_SECONDS = 300.0  # how long a call is repeated before the database is given up; a failover takes one or two
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; each pause is random, up to twice the one before
+_BUSY_SECONDS = 60  # to wait while another sweep writes into the same SQLite file
+_SQLITE = "sqlite:///"
+# File systems whose locks and shared memory SQLite's write-ahead log may rely on. Over a network it may not.
+_LOCAL = ("apfs", "btrfs", "ext3", "ext4", "f2fs", "ntfs", "overlay", "tmpfs", "xfs", "zfs")
 _LIBPQ = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 
 log = logging.getLogger(__name__)
@@ -91,7 +98,9 @@ def open_storage(address: str) -> RDBStorage:
     options: dict[str, Any] = {"pool_pre_ping": True}  # a connection that the server closed meanwhile is replaced
     scheme = address.partition("://")[0]
     if scheme == "sqlite":
-        options = {"connect_args": {"timeout": 60}}  # seconds to wait while another sweep writes
+        options = {"connect_args": {"timeout": _BUSY_SECONDS}}
+        if address.startswith(_SQLITE) and is_on_local_disk(Path(address.removeprefix(_SQLITE))):
+            options["connect_args"]["factory"] = _WriteAhead
     elif scheme in _LIBPQ:
         options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # a network that swallows all
     # Processes that make the tables of a new database at once break each other's making, not the tables.
@@ -102,11 +111,34 @@ def open_storage(address: str) -> RDBStorage:
         reraise=True,
     )
     try:
-        if address.startswith("sqlite:///"):
-            Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if address.startswith(_SQLITE):
+            Path(address.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         return attempts(lambda: PatientStorage(address, engine_kwargs=options))
     except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
         raise unopened_study(address, error) from error
+
+
+class _WriteAhead(sqlite3.Connection):
+    """A connection that appends what it writes to a log beside the database, and waits for no disk.
+
+    Drawing a trial of thirty settings is thirty transactions: 0.08 s so, and 0.4 s where each waits for the disk. A
+    process that is killed loses nothing; a machine that loses its power may lose the last transactions, and no more.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What may not write, or finds the file in use by a process of the old kind, goes on in the file's own mode.
+        with contextlib.suppress(sqlite3.OperationalError):
+            self.execute("PRAGMA busy_timeout=0")
+            self.execute("PRAGMA journal_mode=WAL")
+            self.execute("PRAGMA synchronous=NORMAL")
+        self.execute(f"PRAGMA busy_timeout={1000 * _BUSY_SECONDS}")
+
+
+def is_on_local_disk(path: Path) -> bool:
+    """Whether a file, which need not exist, lies on a disk of this machine; not if its file system is not known."""
+    mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
+    return next((mounts[folder] for folder in path.absolute().parents if folder in mounts), "") in _LOCAL
 
 
 def _say(state: tenacity.RetryCallState) -> None:

@@ -1,5 +1,11 @@
+import contextlib
+import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -47,6 +53,40 @@ def test_every_call_is_repeated_while_the_database_is_away(study):
     with lease.driving(study):
         assert not away[0]
     assert len(met) >= 18
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete")])
+def test_a_log_is_written_ahead_where_the_disk_is_the_machines_own(config, space, tmp_path, monkeypatch, kind, mode):
+    mounts = [SimpleNamespace(mountpoint="/", fstype="ext4"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
+    monkeypatch.setattr(database.psutil, "disk_partitions", lambda all: mounts)  # noqa: A006
+    study = studies.open_study(config, space, f"sqlite:///{tmp_path}/inner/studies.db")
+    study.tell(study.ask(), 2.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "inner" / "studies.db")) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == (mode,)
+        assert other.execute("SELECT value FROM trial_values").fetchall() == [(2.0,)]
+
+
+def test_a_database_in_use_by_a_process_of_the_old_kind_is_opened_as_it_is(config, space, tmp_path, monkeypatch):
+    address = f"sqlite:///{tmp_path}/studies.db"
+    monkeypatch.setattr(database, "is_on_local_disk", lambda path: False)
+    studies.open_study(config, space, address)
+    monkeypatch.undo()
+    with contextlib.closing(sqlite3.connect(tmp_path / "studies.db")) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM studies").fetchall()
+        assert len(studies.load_study("small", address).trials) == len(space.first)
+
+
+def test_what_a_killed_process_had_written_is_there(config, space, address):
+    code = f"""
+import os, signal, optuna
+from raydd.tuning.database import open_storage
+study = optuna.create_study(storage=open_storage({address!r}), study_name="killed")
+study.tell(study.ask(), 2.0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert optuna.load_study(study_name="killed", storage=address).trials[0].value == 2.0
 
 
 def test_a_connection_that_is_lost_while_trials_are_read_is_replaced(study):
