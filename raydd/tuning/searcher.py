@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
+from raydd.tuning.drawing_ahead import DrawingAhead, Drawn
 from raydd.tuning.pruning import passed_rungs
 from raydd.tuning.samplers import renew_sampler
 from raydd.tuning.steering import Order
@@ -98,6 +99,7 @@ class StudySearch(Searcher):
         self._finished = studies.finished(study)
         self._running: dict[str, _Running] = {}
         self._asked = self._before_outage = self._at_once = 0
+        self._trials = DrawingAhead(self._draw)
 
     @property
     def running(self) -> int:
@@ -120,12 +122,11 @@ class StudySearch(Searcher):
         if order == "pause" or self._finished + len(self._running) >= self._wanted:
             return None  # one of those that run may fail
         self._at_once = max(self._at_once, len(self._running) + 1)
-        renew_sampler(self._study, self._seed, self._sampler, self._share())
-        trial = self._study.ask()
-        settings = self._space.settings(trial)
-        trial.set_user_attr(studies.SETTINGS, settings)
+        trial, settings = self._trials.take()
         self._running[trial_id] = _Running(trial, self._asked, self._clock())
         self._asked += 1
+        if self._finished + len(self._running) < self._wanted:
+            self._trials.begin()
         number = studies.identity(trial)
         for listener in self._listeners:
             listener.started(number, settings)
@@ -153,8 +154,10 @@ class StudySearch(Searcher):
         report = replace(last, curve=running.curve)
         why = self._why_failed(report, running.failure if error else "", error)
         if not report.again:  # before the end is told: whoever finds the trial over finds its report too
+            held = self._clock() - running.since
+            self._trials.held(held)
             trial.set_user_attr(studies.REPORT, asdict(report))
-            trial.set_user_attr(studies.HELD, self._clock() - running.since)
+            trial.set_user_attr(studies.HELD, held)
         if why:
             state = TrialState.FAIL
             if report.again:
@@ -173,6 +176,10 @@ class StudySearch(Searcher):
         for listener in self._listeners:
             listener.ended(studies.identity(trial), state, report, why)
 
+    def close(self) -> None:
+        """Put back what was drawn and not handed out, once no more trials are started."""
+        self._trials.drop()
+
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the study has it all."""
 
@@ -183,6 +190,13 @@ class StudySearch(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune keeps a copy of the searcher among its notes, which are never read back."""
         return {}
+
+    def _draw(self) -> Drawn:
+        renew_sampler(self._study, self._seed, self._sampler, self._share())
+        trial = self._study.ask()
+        settings = self._space.settings(trial)
+        trial.set_user_attr(studies.SETTINGS, settings)
+        return trial, settings
 
     def _share(self) -> float:
         """Seconds that each trial still wanted has, as many at once as were ever; 0 if no time is set."""

@@ -81,6 +81,7 @@ def run_trials(
         try:
             stopping = _Stopping(search, Pruning(study, settings))
             _run(trial, search, stopping, settings, lambda most=most: int(min(most, room())), folder)
+            search.close()
         except RuntimeError as error:
             if not isinstance(error.__cause__, OutOfMemoryError):  # which Tune does not take for a trial's own end
                 raise

@@ -58,7 +58,7 @@ def test_every_call_is_repeated_while_the_database_is_away(study):
 @pytest.mark.parametrize(("kind", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete")])
 def test_a_log_is_written_ahead_where_the_disk_is_the_machines_own(config, space, tmp_path, monkeypatch, kind, mode):
     mounts = [SimpleNamespace(mountpoint="/", fstype="ext4"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
-    monkeypatch.setattr(database.psutil, "disk_partitions", lambda all: mounts)  # noqa: A006
+    monkeypatch.setattr(database.psutil, "disk_partitions", lambda all: mounts)
     study = studies.open_study(config, space, f"sqlite:///{tmp_path}/inner/studies.db")
     study.tell(study.ask(), 2.0)
     with contextlib.closing(sqlite3.connect(tmp_path / "inner" / "studies.db")) as other:

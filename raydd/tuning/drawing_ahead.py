@@ -1,0 +1,60 @@
+"""A study's next trial, drawn while others run where a draw would keep a place empty for long."""
+
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import optuna
+
+from raydd.tuning import study as studies
+
+_LONG = 0.02  # of a trial's time: a draw that takes more is made ahead, though it lacks what ends meanwhile
+_KNOWN = 4  # trials that say how long one takes
+
+Drawn = tuple[optuna.Trial, dict[str, Any]]
+"""A running trial of the study, and its settings."""
+
+
+class DrawingAhead:
+    """Draws trials: when they are asked for, or, while they are short, each as soon as the one before is handed out."""
+
+    def __init__(self, draw: Callable[[], Drawn]) -> None:
+        """Draw trials, each by a call."""
+        self._draw = draw
+        self._held, self._took = deque[float](maxlen=16), deque[float](maxlen=16)
+        self._ahead: Future[Drawn] | None = None
+        self._thread = ThreadPoolExecutor(1, "drawing-ahead")
+
+    def take(self) -> Drawn:
+        """The trial that was drawn ahead, or one that is drawn now."""
+        ahead, self._ahead = self._ahead, None
+        return ahead.result() if ahead else self._timed()
+
+    def held(self, seconds: float) -> None:
+        """Note for how long a trial that is over held its place."""
+        self._held.append(seconds)
+
+    def begin(self) -> None:
+        """Draw the next trial in the background, if it is worth it."""
+        if self._ahead is None and len(self._held) >= _KNOWN and self._draws_are_long:
+            self._ahead = self._thread.submit(self._timed)
+
+    def drop(self) -> None:
+        """Put a trial that was drawn ahead back into the study's queue."""
+        if self._ahead is not None:
+            trial, _ = self.take()
+            studies.ask_again(trial.study, trial)
+
+    @property
+    def _draws_are_long(self) -> bool:
+        return statistics.median(self._took or [math.inf]) > _LONG * statistics.median(self._held)
+
+    def _timed(self) -> Drawn:
+        began = time.monotonic()
+        drawn = self._draw()
+        self._took.append(time.monotonic() - began)
+        return drawn
