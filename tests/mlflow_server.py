@@ -42,7 +42,7 @@ def mlflow_server(s3: Server, folder: Path) -> Iterator[str]:
             stderr=log,
         )
     try:
-        wait_for(port, 120)
+        wait_for(port, 300)  # four workers import MLflow, beside other tests
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
