@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_factor, cho_solve, cholesky
 from scipy.spatial.distance import cdist
@@ -80,23 +81,36 @@ class NeighbourSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The neighbour that promises most; trials that run are believed to end as expected."""
-        trials = [one for one in study.get_trials(deepcopy=False) if search_space.keys() <= one.params.keys()]
+        """The neighbour that promises most."""
+        others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
+        return self.draw(others, search_space, study.direction)
+
+    def draw(
+        self, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution], direction: StudyDirection
+    ) -> dict[str, Any]:
+        """The neighbour that promises most; none of fewer than two trials that are over.
+
+        Args:
+            trials: those that are over, and those that run, which are believed to end as expected; others count not.
+            space: the settings to draw.
+            direction: whether more or less is better.
+        """
+        trials = [one for one in trials if space.keys() <= one.params.keys()]
         over = [one for one in trials if one.state == TrialState.COMPLETE]
-        if not search_space or len(over) < 2:
+        if not space or len(over) < 2:
             return {}
-        running = [one for one in trials if one.state == TrialState.RUNNING and one.number != trial.number]
-        sign = 1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1.0
+        running = [one for one in trials if one.state == TrialState.RUNNING]
+        sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
         values = normal_by_rank(sign * np.array([one.value for one in over]))
-        points = _points([one.params for one in (*over, *running)], search_space)
-        near = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], search_space)
+        points = _points([one.params for one in (*over, *running)], space)
+        near = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], space)
         promise = expected_improvement(points, values, near)
         if self._per_second:
             seconds = expected_seconds(points, [one.user_attrs.get(SECONDS) for one in over], near)
             # Else a search that is stuck would go on for ever with trials that cost, and promise, next to nothing.
             without_gain = len(values) - 1 - int(np.argmax(values))
             promise /= np.maximum(seconds, self._share) ** (1 / (1 + without_gain / _PATIENCE))
-        return _settings(near[int(np.argmax(promise))], search_space)
+        return _settings(near[int(np.argmax(promise))], space)
 
     def _neighbours(self, of: _Points, space: Mapping[str, BaseDistribution]) -> _Points:
         """A neighbour of each of these settings."""

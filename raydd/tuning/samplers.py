@@ -109,9 +109,12 @@ class WholeSpaceSampler(BaseSampler):
         """Draw all settings, from the trials that are over and those that are running."""
         if not search_space:
             return {}
-        make = self._make if len(study.directions) == 1 else self._several
-        shown = optuna.create_study(directions=study.directions, sampler=make(self._seed))
-        shown.add_trials(_shown(study, trial, search_space))
+        trials = _shown(study, trial, search_space)
+        sampler = (self._make if len(study.directions) == 1 else self._several)(self._seed)
+        if isinstance(sampler, NeighbourSampler):  # takes no study, which would be made with a copy of each trial
+            return sampler.draw(trials, search_space, study.direction)
+        shown = optuna.create_study(directions=study.directions, sampler=sampler)
+        shown.add_trials(trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return shown.ask(search_space).params
