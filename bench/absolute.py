@@ -159,7 +159,7 @@ def _epoch(
     image, text = (
         Head(*(part.to(device) for part in head)) for head in initial_heads(image_width, text_width, width, 0)
     )
-    return lambda: train_epoch_(image, text, split, recipe, epoch=1, seed=0, device=device), steps
+    return lambda: train_epoch_(image, text, split, recipe, epoch=1, seeds=[0], device=device), steps
 
 
 def _distillations(size: _Size, image: ImageEncoder, text_width: int, experts: Experts, device: str) -> Work:

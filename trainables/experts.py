@@ -7,6 +7,7 @@ starts the group again, and everybody passes over what is there.
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from raydd.cluster.environment import prepare_environment, ray_address
@@ -112,9 +113,9 @@ def train_share(given: Mapping[str, Any]) -> None:
     context, opened, store = train.get_context(), Opened(given["listings"]), open_store(jobs[0].config.place)
     use_threads(jobs[0].config.place)
     mine = jobs[context.get_world_rank() :: context.get_world_size()]
-    for job in mine:
-        work = open_workbench(job.config, store, opened=opened)
-        work.train_expert(work.open_experts(), job.expert, job.epochs)
+    for (config, epochs), alike in groupby(mine, key=lambda job: (job.config, job.epochs)):
+        work = open_workbench(config, store, opened=opened)
+        work.train_experts(work.open_experts(), [job.expert for job in alike], epochs)
     train.report({"experts": len(mine)})
 
 

@@ -79,7 +79,7 @@ def _cached_steps(size: Size):
     heads = initial_heads(used.image.width, used.text.width, used.image.width, 0)
     image, text = (Head(*(part.clone() for part in head)) for head in heads)
     recipe = ExpertsConfig(batch_size=size.expert_batch)
-    return lambda: train_epoch_(image, text, split, recipe, epoch=1, seed=0, device="cpu")
+    return lambda: train_epoch_(image, text, split, recipe, epoch=1, seeds=[0], device="cpu")
 
 
 def _snapshot(size: Size, folder: Path):

@@ -235,5 +235,5 @@ def _share_experts(
 def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
     with claimant.holding(f"experts {experts.record.fingerprint} {expert}") as granted:
         if granted:
-            work.train_expert(experts, expert, work.config.distill.expert_epochs)
+            work.train_experts(experts, [expert], work.config.distill.expert_epochs)
     return granted

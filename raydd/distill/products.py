@@ -79,10 +79,12 @@ def add_products_of_students_(
 
 
 def add_product_(
-    weight: Float[Tensor, "D d"], left: Float[Tensor, "B D"], right: Float[Tensor, "B d"], scale: float
+    weight: Float[Tensor, "*S D d"], left: Float[Tensor, "*S B D"], right: Float[Tensor, "*S B d"], scale: float
 ) -> None:
     """W <- W + scale · leftᵀ right, in place and without a graph."""
-    if _by_onednn(left, right.T):
+    if weight.ndim > 2:
+        weight.baddbmm_(left.mT, right, alpha=scale)
+    elif _by_onednn(left, right.T):
         weight.add_(_onednn(left.T, right.T), alpha=scale)
     else:
         weight.addmm_(left.T, right, alpha=scale)

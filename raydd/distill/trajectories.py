@@ -6,7 +6,7 @@ draws from a generator seeded by (seed, epoch), so nothing else has to be kept.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
@@ -91,37 +91,59 @@ def content_of(recipe: ExpertsConfig) -> dict[str, Any]:
 
 def extend(
     trajectories: Trajectories[State],
-    expert: int,
+    experts: Sequence[int],
     keep: Collection[int],
-    train_epoch: Callable[[State, int, int], tuple[float, State]],
+    train_epoch: Callable[[Sequence[State], int, Sequence[int]], tuple[Sequence[float], Sequence[State]]],
     *,
-    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+    at_once: int = 1,
+    on_epoch: Callable[[int, int, float], None] = lambda expert, epoch, loss: None,
 ) -> None:
-    """Train one expert from its last useful snapshot and store the epochs of `keep` that are missing.
+    """Train experts from their last useful snapshots and store the epochs of `keep` that are missing.
 
     Args:
         trajectories: where snapshots are read from and written to.
-        expert: which trajectory.
+        experts: which trajectories.
         keep: epochs after which a snapshot is wanted.
-        train_epoch: from a state, the epoch's number and its seed to the mean loss and the new state.
-        on_epoch: called after each epoch with its number and mean loss.
+        train_epoch: from states, the epoch's number and each state's seed to the mean losses and the new states.
+        at_once: how many it takes; those together lack the same epochs.
+        on_epoch: called after each epoch of an expert with the expert, the epoch and its mean loss.
 
     Raises:
-        NonFiniteError: the loss became NaN or infinite.
+        NonFiniteError: an expert's loss became NaN or infinite.
     """
-    wanted = [epoch for epoch in sorted(keep) if not trajectories.has(expert, epoch)]
-    if not wanted:
-        return
-    begin = max(epoch for epoch in range(wanted[0]) if trajectories.has(expert, epoch))
-    state = trajectories.snapshot(expert, begin)
-    for epoch in range(begin + 1, wanted[-1] + 1):
-        loss, state = train_epoch(state, epoch, (trajectories.first_seed + expert) * 1_000_003 + epoch)
-        if not loss < float("inf"):
-            raise NonFiniteError(
-                f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower {trajectories.rates}."
-            )
-        # Rounded after every epoch, kept or not: else the state would depend on which epochs were asked for.
-        stored, state = trajectories.rounded(expert, state)
-        if epoch in wanted:
-            trajectories.record.write_tensors(trajectories.name(expert, epoch), stored)
-        on_epoch(epoch, loss)
+    alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for expert in experts:
+        wanted = tuple(epoch for epoch in sorted(keep) if not trajectories.has(expert, epoch))
+        if wanted:
+            begin = max(epoch for epoch in range(wanted[0]) if trajectories.has(expert, epoch))
+            alike.setdefault((begin, wanted), []).append(expert)
+    for (begin, wanted), numbers in alike.items():
+        for first in range(0, len(numbers), at_once):
+            _extend(trajectories, numbers[first : first + at_once], begin, wanted, train_epoch, on_epoch)
+
+
+def _extend(
+    trajectories: Trajectories[State],
+    experts: Sequence[int],
+    begin: int,
+    wanted: Collection[int],
+    train_epoch: Callable[[Sequence[State], int, Sequence[int]], tuple[Sequence[float], Sequence[State]]],
+    on_epoch: Callable[[int, int, float], None],
+) -> None:
+    """Train experts together, from their snapshots after the epoch `begin` to the last one that is wanted."""
+    states: Sequence[State] = [trajectories.snapshot(expert, begin) for expert in experts]
+    for epoch in range(begin + 1, max(wanted) + 1):
+        seeds = [(trajectories.first_seed + expert) * 1_000_003 + epoch for expert in experts]
+        losses, trained = train_epoch(states, epoch, seeds)
+        states = []
+        for expert, loss, state in zip(experts, losses, trained, strict=True):
+            if not loss < float("inf"):
+                raise NonFiniteError(
+                    f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower {trajectories.rates}."
+                )
+            # Rounded after every epoch, kept or not: else the state would depend on which epochs were asked for.
+            stored, rounded = trajectories.rounded(expert, state)
+            states.append(rounded)
+            if epoch in wanted:
+                trajectories.record.write_tensors(trajectories.name(expert, epoch), stored)
+            on_epoch(expert, epoch, loss)

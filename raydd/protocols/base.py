@@ -229,29 +229,19 @@ class Workbench(ABC, Generic[Networks]):
         """The trajectories of a record that a set names as its own, whatever the settings here; reads no features."""
 
     @abstractmethod
-    def train_expert(self, experts: Trajectories[Networks], expert: int, epochs: Collection[int]) -> None:
-        """Train what one expert lacks of these epochs."""
+    def train_experts(self, experts: Trajectories[Networks], numbers: Sequence[int], epochs: Collection[int]) -> None:
+        """Train what these experts lack of these epochs."""
 
-    def experts(
-        self,
-        count: int = 0,
-        epochs: Collection[int] = (),
-        *,
-        claim: Callable[[int], bool] = lambda expert: True,
-    ) -> Trajectories[Networks]:
+    def experts(self, count: int = 0, epochs: Collection[int] = ()) -> Trajectories[Networks]:
         """The experts that a distillation reads, those that the store lacks trained here or left to `have_expert`.
 
         Args:
             count: how many; 0 is `experts.count`.
             epochs: snapshots that must be there; those that the distillation reads if empty.
-            claim: asked before an expert is trained; False leaves it to whoever has it.
         """
         opened, epochs = self.open_experts(count), epochs or self.config.distill.expert_epochs
-        if self.opened.fetch:
-            return opened
-        for expert in opened.missing(epochs):
-            if claim(expert):
-                self.train_expert(opened, expert, epochs)
+        if not self.opened.fetch:
+            self.train_experts(opened, opened.missing(epochs), epochs)
         return opened
 
     def have_expert(self, experts: Trajectories[Networks], expert: int) -> None:

@@ -133,15 +133,22 @@ class EncoderWorkbench(Workbench[Networks]):
         pretrained = {name: weight.cpu() for name, weight in self.trained_encoder.start.items()}
         return EncoderExperts(record, pretrained, text_width, self.width, self.config.experts.seed, count)
 
-    def train_expert(self, experts: Trajectories[Networks], expert: int, epochs: Collection[int]) -> None:
-        """Train what one expert lacks of these epochs."""
+    def train_experts(self, experts: Trajectories[Networks], numbers: Sequence[int], epochs: Collection[int]) -> None:
+        """Train what these experts lack of these epochs, one after the other."""
+        for expert in numbers:
+            self._train_expert(experts, expert, epochs)
+
+    def _train_expert(self, experts: Trajectories[Networks], expert: int, epochs: Collection[int]) -> None:
         recipe, texts = self.config.experts, self.captions.train.texts
         per_epoch = len(minibatches(len(texts), recipe.batch_size, seed=0))
         total = experts.count * max(epochs) * per_epoch
 
-        def epoch_of(networks: Networks, epoch: int, seed: int) -> tuple[float, Networks]:
+        def epoch_of(
+            states: Sequence[Networks], epoch: int, seeds: Sequence[int]
+        ) -> tuple[list[float], list[Networks]]:
+            (networks,), (seed,) = states, seeds
             done = itertools.count((expert * max(epochs) + epoch - 1) * per_epoch + 1)
-            return trajectories.train_epoch(
+            loss, trained = trajectories.train_epoch(
                 self.trained_encoder,
                 networks,
                 self._minibatches(seed),
@@ -152,8 +159,9 @@ class EncoderWorkbench(Workbench[Networks]):
                 device=self.device,
                 on_batch=lambda: self.progress("minibatches of experts", next(done), total),
             )
+            return [loss], [trained]
 
-        extend(experts, expert, epochs, epoch_of)
+        extend(experts, [expert], epochs, epoch_of)
 
     def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG002 - settings allow random alone
         """Captions of different training images, drawn by seed."""

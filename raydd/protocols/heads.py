@@ -133,25 +133,25 @@ class HeadsWorkbench(Workbench[Heads]):
         recipe, widths = self.config.experts, (pairs.image_features.shape[1], pairs.text_features.shape[1])
         return Experts(record, *widths, recipe.width or widths[0], recipe.seed, recipe.count)
 
-    def train_expert(self, experts: Trajectories[Heads], expert: int, epochs: Collection[int]) -> None:
-        """Train what one expert lacks of these epochs."""
+    def train_experts(self, experts: Trajectories[Heads], numbers: Sequence[int], epochs: Collection[int]) -> None:
+        """Train what these experts lack of these epochs, on a GPU several side by side."""
         assert isinstance(experts, Experts)
-        last, total = max(epochs), experts.count
-        trajectories.train_expert(
-            experts,
-            expert,
-            self.features.train,
-            self.config.experts,
-            epochs,
-            device=self.device,
-            on_epoch=lambda epoch, loss: self.progress("epochs of experts", expert * last + epoch, total * last),
+        last, done = max(epochs), dict[int, int]()
+        there = max(numbers, default=-1) + 1 - len(numbers)  # before the last one of these
+
+        def on_epoch(expert: int, epoch: int, _: float) -> None:
+            done[expert] = epoch
+            self.progress("epochs of experts", there * last + sum(done.values()), experts.count * last)
+
+        trajectories.train_experts(
+            experts, numbers, self.features.train, self.config.experts, epochs, device=self.device, on_epoch=on_epoch
         )
 
     def warmed_up(self, expert: int, epoch: int) -> Heads:
         """Both heads of one expert after an epoch, trained on where the store lacks it."""
         opened = self.open_experts(expert + 1)
         if not opened.has(expert, epoch):
-            self.train_expert(opened, expert, [epoch])
+            self.train_experts(opened, [expert], [epoch])
         return opened.snapshot(expert, epoch)
 
     def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:

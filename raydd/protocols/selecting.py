@@ -143,7 +143,7 @@ def _watched(
             work.features.train,
             recipe,
             epoch=epoch,
-            seed=(recipe.seed + expert) * 1_000_003 + epoch,
+            seeds=[(recipe.seed + expert) * 1_000_003 + epoch],
             device=work.device,
             on_logits=lambda captions, logits, met=met: met.append((captions, ranked_first(logits).cpu())),
         )

@@ -36,6 +36,7 @@ _USUAL_LENGTH = 2.0  # centre of the prior on the length
 _SECONDS_LENGTH, _SECONDS_NOISE = 4.0, 0.03  # of log seconds: they vary smoothly, and repeat themselves well
 _PATIENCE = 10  # trials without a gain after which time counts half as much, as an exponent
 SECONDS = "seconds"  # attribute of a trial that is over: what it takes to its end
+OWN = "own"  # another: names of the settings that its space asked for; it has all of them if there is none
 _MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length
 
 
@@ -88,7 +89,10 @@ class NeighbourSampler(BaseSampler):
     def draw(
         self, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution], direction: StudyDirection
     ) -> dict[str, Any]:
-        """The neighbour that promises most; none of fewer than two trials that are over.
+        """The neighbour that promises most and repeats no trial; none of fewer than two trials that are over.
+
+        What agrees with a trial in all settings that its space asked for is that trial again: it would give the same
+        result, whatever it has for settings that only other choices ask for.
 
         Args:
             trials: those that are over, and those that run, which are believed to end as expected; others count not.
@@ -110,7 +114,10 @@ class NeighbourSampler(BaseSampler):
             # Else a search that is stuck would go on for ever with trials that cost, and promise, next to nothing.
             without_gain = len(values) - 1 - int(np.argmax(values))
             promise /= np.maximum(seconds, self._share) ** (1 / (1 + without_gain / _PATIENCE))
-        return _settings(near[int(np.argmax(promise))], space)
+        tried = [{name: one.params[name] for name in one.user_attrs.get(OWN, space)} for one in (*over, *running)]
+        drawn = (_settings(near[int(place)], space) for place in np.argsort(-promise, kind="stable"))
+        new = (one for one in drawn if not any(own.items() <= one.items() for own in tried))
+        return next(new, None) or _settings(near[int(np.argmax(promise))], space)  # of few choices all may be known
 
     def _neighbours(self, of: _Points, space: Mapping[str, BaseDistribution]) -> _Points:
         """A neighbour of each of these settings."""

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded
 from raydd.tuning import study as studies
-from raydd.tuning.neighbours import SECONDS, NeighbourSampler
+from raydd.tuning.neighbours import OWN, SECONDS, NeighbourSampler
 
 STARTUP_TRIALS = 7  # that a model of the trials needs: first settings and running ones count, the rest is random
 CANDIDATES = 256  # among which TPE chooses the next settings
@@ -143,9 +143,10 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
             continue
         state = TrialState.RUNNING if values is None else TrialState.COMPLETE
         params = {name: one.params.get(name, _middle(kind)) for name, kind in space.items()}
-        took = {SECONDS: seconds} if (seconds := _seconds_of(one)) else {}
+        known: dict[str, Any] = {OWN: [name for name in space if name in one.params]}
+        known |= {SECONDS: seconds} if (seconds := _seconds_of(one)) else {}
         shown.append(
-            create_trial(state=state, values=values, params=params, distributions=dict(space), user_attrs=took)
+            create_trial(state=state, values=values, params=params, distributions=dict(space), user_attrs=known)
         )
     return shown
 

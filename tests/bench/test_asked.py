@@ -13,8 +13,7 @@ def test_the_counts_of_training_on_a_gpu(capsys) -> None:
             assert counts.waits.total() > 20
             continue
         assert counts.copied_bytes < 100_000, what
-        waits = 1 if what.startswith("expert step") else 0  # the epoch's mean loss
-        assert counts.waits.total() == waits, what
+        assert not counts.waits.total(), what
         if "16 together" in what:
             assert counts.total <= 500 * units
     main(Options(width=48))

@@ -3,7 +3,7 @@
 import pytest
 from small_pairs import RECIPE, Split, make_split, open_experts
 
-from raydd.distill.experts import Experts, train_expert
+from raydd.distill.experts import Experts, train_experts
 
 
 @pytest.fixture(scope="session")
@@ -20,5 +20,5 @@ def val_split() -> Split:
 def experts(tmp_path_factory: pytest.TempPathFactory, train_split: Split) -> Experts:
     made = open_experts(tmp_path_factory.mktemp("experts"))
     for expert in range(made.count):
-        train_expert(made, expert, train_split, RECIPE, [1, 2, 3, 4], device="cpu")
+        train_experts(made, [expert], train_split, RECIPE, [1, 2, 3, 4], device="cpu")
     return made

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from raydd.data.feature_rows import CaptionRows, FeatureRows
 from raydd.data.features import SplitFeatures
 from raydd.distill import experts as module
 from raydd.distill.content import named_loss
-from raydd.distill.experts import Experts, contrastive_loss, expert_loss, sgd_step_, train_epoch_, train_expert
+from raydd.distill.experts import Experts, Heads, contrastive_loss, expert_loss, sgd_step_, train_epoch_, train_experts
 from raydd.distill.heads import Head, embed, head_size, initial_heads
 from raydd.distill.losses import find_loss
-from raydd.distill.trajectories import content_of
+from raydd.distill.trajectories import content_of, extend
 from raydd.errors import NonFiniteError, RecordError
 from raydd.store import Record, Store
 
@@ -32,13 +33,19 @@ def same(one: tuple[Head, Head], other: tuple[Head, Head]) -> bool:
 
 def test_longer_asking_extends_and_shorter_reads_a_prefix(tmp_path: Path, train_split: Split, experts: Experts) -> None:
     opened, epochs = open_experts(tmp_path), []
-    train_expert(opened, 0, train_split, RECIPE, [2], device="cpu", on_epoch=lambda epoch, _: epochs.append(epoch))
+    train_experts(
+        opened, [0], train_split, RECIPE, [2], device="cpu", on_epoch=lambda expert, epoch, _: epochs.append(epoch)
+    )
     assert same(opened.snapshot(0, 2), experts.snapshot(0, 2))
-    train_expert(opened, 0, train_split, RECIPE, [2, 4], device="cpu", on_epoch=lambda epoch, _: epochs.append(epoch))
+    train_experts(
+        opened, [0], train_split, RECIPE, [2, 4], device="cpu", on_epoch=lambda expert, epoch, _: epochs.append(epoch)
+    )
     assert epochs == [1, 2, 3, 4]  # went on from epoch 2, and epochs 1 and 3 left nothing in the store
     assert [epoch for epoch in range(5) if opened.has(0, epoch)] == [0, 2, 4]
     assert same(opened.snapshot(0, 4), experts.snapshot(0, 4))
-    train_expert(opened, 0, train_split, RECIPE, [1], device="cpu", on_epoch=lambda epoch, _: epochs.append(epoch))
+    train_experts(
+        opened, [0], train_split, RECIPE, [1], device="cpu", on_epoch=lambda expert, epoch, _: epochs.append(epoch)
+    )
     assert epochs[4:] == [1]
 
 
@@ -76,7 +83,7 @@ def test_experts_train_on_their_own_loss_and_their_record_says_so(train_split: S
     assert ("loss_source" in named_loss(name)) == (name == SIGLIP)
     heads = [initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0) for _ in range(2)]
     losses = [
-        train_epoch_(*pair, train_split, used, epoch=1, seed=0, device="cpu")
+        train_epoch_(*pair, train_split, used, epoch=1, seeds=[0], device="cpu")
         for pair, used in zip(heads, (RECIPE, recipe), strict=True)
     ]
     assert losses[0] != losses[1]
@@ -90,7 +97,7 @@ def test_a_snapshot_takes_two_bytes_a_parameter(experts: Experts) -> None:
 
 def test_missing_names_the_experts_that_lack_an_epoch(tmp_path: Path, train_split: Split) -> None:
     opened = open_experts(tmp_path, count=3)
-    train_expert(opened, 1, train_split, RECIPE, [1, 2], device="cpu")
+    train_experts(opened, [1], train_split, RECIPE, [1, 2], device="cpu")
     assert opened.missing([1]) == [0, 2]
     assert opened.missing([3]) == [0, 1, 2]
 
@@ -99,12 +106,12 @@ def test_a_diverging_expert_ends_with_its_reason(tmp_path: Path, train_split: Sp
     wild = ExpertsConfig(batch_size=16)
     object.__setattr__(wild, "lr", 1e30)  # more than settings allow
     with pytest.raises(NonFiniteError, match=r"Expert 0 .*Lower experts\.lr"):
-        train_expert(open_experts(tmp_path), 0, train_split, wild, [1], device="cpu")
+        train_experts(open_experts(tmp_path), [0], train_split, wild, [1], device="cpu")
 
 
 def test_a_damaged_snapshot_is_named(tmp_path: Path, train_split: Split) -> None:
     opened = open_experts(tmp_path)
-    train_expert(opened, 0, train_split, RECIPE, [1], device="cpu")
+    train_experts(opened, [0], train_split, RECIPE, [1], device="cpu")
     path = opened.record.local(opened.name(0, 1))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(RecordError, match=r"epoch-001\.safetensors is damaged"):
@@ -128,7 +135,7 @@ def test_a_trajectory_of_published_size_takes_at_most_0_11_gb(tmp_path: Path) ->
 def test_an_annealed_epoch_takes_ever_smaller_steps(train_split: Split) -> None:
     recipe = dataclasses.replace(RECIPE, anneal=2, dropout=0.0)
     heads, written = (initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0) for _ in range(2))
-    train_epoch_(*heads, train_split, recipe, epoch=2, seed=5, device="cpu")
+    train_epoch_(*heads, train_split, recipe, epoch=2, seeds=[5], device="cpu")
 
     draws, captions, size = Generator().manual_seed(5), len(train_split.image_of_text), recipe.batch_size
     order = torch.randperm(captions, generator=draws)
@@ -146,12 +153,12 @@ def test_an_annealed_epoch_takes_ever_smaller_steps(train_split: Split) -> None:
 def test_an_annealed_trajectory_is_the_same_in_one_go_and_in_two(tmp_path: Path, train_split: Split) -> None:
     recipe = dataclasses.replace(RECIPE, anneal=2)
     at_once, in_two = open_experts(tmp_path / "at-once"), open_experts(tmp_path / "in-two")
-    train_expert(at_once, 0, train_split, recipe, [2], device="cpu")
+    train_experts(at_once, [0], train_split, recipe, [2], device="cpu")
     for epoch in (1, 2):
-        train_expert(in_two, 0, train_split, recipe, [epoch], device="cpu")
+        train_experts(in_two, [0], train_split, recipe, [epoch], device="cpu")
     assert same(at_once.snapshot(0, 2), in_two.snapshot(0, 2))
     kept = open_experts(tmp_path / "kept")
-    train_expert(kept, 0, train_split, RECIPE, [2], device="cpu")
+    train_experts(kept, [0], train_split, RECIPE, [2], device="cpu")
     assert not same(at_once.snapshot(0, 2), kept.snapshot(0, 2))
 
 
@@ -169,16 +176,58 @@ def test_features_on_a_device_are_those_of_the_shards(train_split: Split) -> Non
     assert features.nbytes == moved.nbytes == train_split.images.values.nbytes + train_split.texts.nbytes
 
 
+@pytest.mark.parametrize("loss", ["infonce", "wbce"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_experts_side_by_side_are_those_that_train_alone(train_split: Split, loss: str, dropout: float) -> None:
+    recipe, seeds = dataclasses.replace(RECIPE, loss=loss, dropout=dropout, anneal=3), [7, 8, 9]
+    alone = [initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, seed) for seed in seeds]
+    image, text = (module._side_by_side(heads, "cpu") for heads in zip(*alone, strict=True))
+    losses = train_epoch_(image, text, train_split, recipe, epoch=1, seeds=seeds, device="cpu")
+    for expert, (heads, seed) in enumerate(zip(alone, seeds, strict=True)):
+        own = train_epoch_(*heads, train_split, recipe, epoch=1, seeds=[seed], device="cpu")
+        torch.testing.assert_close(losses[expert], own)
+        for together, head in zip((image, text), heads, strict=True):
+            torch.testing.assert_close(module._apart(together)[expert].flat(), head.flat())
+
+
+def test_experts_that_lack_the_same_epochs_are_trained_together(tmp_path: Path) -> None:
+    opened = open_experts(tmp_path)
+    asked: list[tuple[int, list[int]]] = []
+
+    def train_epoch(states: Sequence[Heads], epoch: int, seeds: Sequence[int]) -> tuple[list[float], list[Heads]]:
+        asked.append((epoch, [seed // 1_000_003 for seed in seeds]))
+        return [0.0] * len(states), list(states)
+
+    extend(opened, [1], [2], train_epoch)
+    extend(opened, range(4), [2, 3], train_epoch, at_once=2)
+    assert asked == [
+        (1, [1]),
+        (2, [1]),
+        *((epoch, [0, 2]) for epoch in (1, 2, 3)),
+        (1, [3]),
+        (2, [3]),
+        (3, [3]),
+        (3, [1]),
+    ]
+    assert all(opened.has_all(expert, [2, 3]) for expert in range(4))
+
+
+def test_as_many_experts_as_fit_train_side_by_side(experts: Experts) -> None:
+    parameters = head_size(IMAGE_WIDTH, WIDTH) + head_size(TEXT_WIDTH, WIDTH)
+    assert [module.most_at_once(experts, room * 12 * parameters) for room in (0, 3, 100)] == [1, 3, 8]
+
+
 @pytest.mark.parametrize("there", [True, False])
-def test_an_epoch_waits_once(train_split: Split, there: bool) -> None:
+@pytest.mark.parametrize("together", [1, 4])
+def test_an_epoch_waits_for_nothing(train_split: Split, there: bool, together: int) -> None:
     features = cached(train_split).on("meta") if there else cached(train_split)
-    image, text = (
-        Head(*(part.to("meta") for part in head)) for head in initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0)
-    )
-    with as_on_gpu() as read:
-        seen = counted(lambda: train_epoch_(image, text, features, RECIPE, epoch=1, seed=0, device="meta"))
+    heads = initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0)
+    image, text = (module._side_by_side([head] * together, "meta") for head in heads)
+    with as_on_gpu():
+        seen = counted(
+            lambda: train_epoch_(image, text, features, RECIPE, epoch=1, seeds=range(together), device="meta")
+        )
     steps = len(train_split.image_of_text) // RECIPE.batch_size
-    assert len(read) == 1
     assert seen.copies == (2 if there else 2 * steps)  # the epoch's draws, or each step's rows
     host = {"unique_consecutive", "tolist"}  # of shards on the host
     assert not set(seen.waits) - (set() if there else host)
@@ -193,5 +242,5 @@ def test_features_go_to_a_gpu_that_has_room(
     monkeypatch.setattr(module, "free_bytes", lambda device: free)
     monkeypatch.setattr(SplitFeatures, "on", lambda own, device: asked.append(device) or own)
     monkeypatch.setattr(module, "extend", lambda *_, **__: None)
-    train_expert(open_experts(tmp_path), 0, features, RECIPE, [1], device="meta")
+    train_experts(open_experts(tmp_path), [0], features, RECIPE, [1], device="meta")
     assert asked == (["meta"] if copied else [])

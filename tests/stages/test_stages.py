@@ -176,7 +176,7 @@ def test_experts_are_shared_by_distillations_and_extended(config: Config, store:
 def test_an_expert_that_another_has_claimed_is_left_to_it(config: Config, store: Store) -> None:
     raydd.open(config, store).experts(claim=lambda expert: expert == 1)
     assert raydd.open(config, store).missing_experts == [0]
-    raydd.open(config, store).train_expert(raydd.open(config, store).open_experts(), 0, config.distill.expert_epochs)
+    raydd.open(config, store).train_experts(raydd.open(config, store).open_experts(), [0], config.distill.expert_epochs)
     assert raydd.open(config, store).missing_experts == []
 
 

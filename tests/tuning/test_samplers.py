@@ -176,6 +176,33 @@ def test_neighbours_stay_inside_of_what_is_searched():
         study.tell(trial, rng.normal())
 
 
+@pytest.mark.parametrize("name", ["auto", "per-second"])
+def test_no_trial_is_drawn_twice_not_even_with_other_values_of_what_its_choices_do_not_ask_for(name):
+    def suggest(trial):
+        if trial.suggest_categorical("blend", ["none", "fixed"]) == "fixed":
+            trial.suggest_float("ratio", 0.0, 1.0)
+            trial.suggest_int("partners", 1, 9)
+        return 10.0 * (trial.params["blend"] == "none") + trial.suggest_int("steps", 1, 3, log=True)
+
+    study = optuna.create_study(direction="maximize")
+    for _ in range(STARTUP_TRIALS + 20):
+        renew_sampler(study, 0, name)
+        trial = study.ask()
+        study.tell(trial, suggest(trial))
+    drawn = [tuple(trial.params.items()) for trial in study.trials[STARTUP_TRIALS:]]
+    assert len(set(drawn)) == len(drawn)
+    assert {trial.params["steps"] for trial in study.trials if trial.params["blend"] == "none"} == {1, 2, 3}
+
+
+def test_a_space_that_is_known_whole_is_drawn_from_all_the_same():
+    study = optuna.create_study(direction="maximize")
+    for _ in range(STARTUP_TRIALS + 5):
+        renew_sampler(study, 0)
+        trial = study.ask()
+        study.tell(trial, trial.suggest_int("steps", 1, 2))
+    assert len(study.trials) == STARTUP_TRIALS + 5
+
+
 def test_cheap_trials_come_first_where_seconds_count():
     kinds = {"gain": FloatDistribution(0, 1), "size": FloatDistribution(1, 100, log=True)}
     asked = {}
