@@ -67,7 +67,12 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
         share = share_of_worker(first.config, gpus, workers, address)
         jobs = _missing(works, share)
         stack.enter_context(_telling(works, missing, share))
-        DataParallelTrainer(
+
+        class Trainer(DataParallelTrainer):
+            def _register_sigint_handler(self, controller: Any) -> None:
+                """Leave Ctrl-C to the command: Train's handler ends no process, and stays when the training is over."""
+
+        Trainer(
             train_share,
             train_loop_config={"jobs": jobs, "listings": first.opened.listings},
             scaling_config=train.ScalingConfig(

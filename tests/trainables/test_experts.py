@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,8 +14,9 @@ from nodes import cluster_of
 from safetensors.torch import load_file
 
 import raydd
+from raydd.cluster.connect import cluster, forget_interrupt
 from raydd.config import Config
-from raydd.place import open_store
+from raydd.place import home, open_store
 from raydd.settings import flatten, load, with_settings
 from trainables.experts import make_experts
 
@@ -71,6 +73,34 @@ def test_a_killed_worker_costs_the_trajectory_in_its_hands(config):
     assert raydd.open(config, store).missing_experts == []
     assert kept
     assert all(store.local(name).stat().st_mtime_ns == then for name, then in kept.items())
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_command_while_workers_train_experts_and_afterwards(config):
+    longer = with_settings(config, {"experts.count": 40, "distill.target_epochs": 60, "experts.epochs": 60})
+    store = open_store(config.place)
+
+    def interrupt() -> None:
+        while not store.names("experts"):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    raydd.open(config, store).prepare()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal
+    try:
+        with cluster("local", home(config.place)):
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                make_experts([raydd.open(longer)], workers=2)
+            thread.join()
+            forget_interrupt()
+        with cluster("local", home(config.place)):
+            make_experts([raydd.open(config)], workers=2)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
