@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from raydd.data import ImageEncoder, ViewsOf, load_image_encoder, load_text_enco
 from raydd.data.augment import transform_of
 from raydd.data.encoding import batches_of, encode_views, workers_for
 from raydd.data.images import FileImage
-from raydd.distill.experts import Experts, train_epoch_
-from raydd.distill.heads import Head, initial_heads
+from raydd.distill.experts import MOST_AT_ONCE, Experts, side_by_side, train_epoch_
+from raydd.distill.heads import initial_heads
 from raydd.distill.image_variables import LearnedFeatures, LearnedPixels
 from raydd.distill.population import Population, steps_of
 from raydd.distill.synthetic import SyntheticSet
@@ -112,7 +113,8 @@ def main(options: Options) -> None:
         work: Work = {
             "view, from its JPEG": _views(image, size.photographs, Path(folder), device),
             "caption": (lambda: text.encode(captions), len(captions)),
-            "expert step": _epoch(size, image.width, text.width, width, device),
+            "expert step": _epoch(size, image.width, text.width, width, device, 1),
+            f"expert step of {MOST_AT_ONCE}": _epoch(size, image.width, text.width, width, device, MOST_AT_ONCE),
             **_distillations(size, image, text.width, experts, device),
         }
         found = {what: _measured(run, units, size.rounds, device) for what, (run, units) in work.items()}
@@ -152,14 +154,16 @@ def _views(image: ImageEncoder, count: int, folder: Path, device: str) -> tuple[
 
 
 def _epoch(
-    size: _Size, image_width: int, text_width: int, width: int, device: str
+    size: _Size, image_width: int, text_width: int, width: int, device: str, together: int
 ) -> tuple[Callable[[], object], float]:
+    """An epoch of so many experts side by side, as a store gives its losses; a unit is one step of one of them."""
     recipe, steps = ExpertsConfig(), size.expert_steps
     split = split_of(steps * recipe.batch_size, image_width, text_width, captions=1).on(device)
-    image, text = (
-        Head(*(part.to(device) for part in head)) for head in initial_heads(image_width, text_width, width, 0)
-    )
-    return lambda: train_epoch_(image, text, split, recipe, epoch=1, seeds=[0], device=device), steps
+    heads = initial_heads(image_width, text_width, width, 0)
+    image, text = (side_by_side([head] * together, device) for head in heads)
+    seeds = range(together)
+    train = partial(train_epoch_, image, text, split, recipe, epoch=1, seeds=seeds, device=device)
+    return lambda: train().tolist(), steps * together
 
 
 def _distillations(size: _Size, image: ImageEncoder, text_width: int, experts: Experts, device: str) -> Work:

@@ -109,9 +109,9 @@ def train_experts(
     features = features.on(device) if fits else features
 
     def train_epoch(states: Sequence[Heads], epoch: int, seeds: Sequence[int]) -> tuple[list[float], list[Heads]]:
-        image, text = (_side_by_side(heads, device) for heads in zip(*states, strict=True))
+        image, text = (side_by_side(heads, device) for heads in zip(*states, strict=True))
         losses = train_epoch_(image, text, features, recipe, epoch=epoch, seeds=seeds, device=device)
-        return losses.reshape(-1).tolist(), list(zip(_apart(image), _apart(text), strict=True))
+        return losses.reshape(-1).tolist(), list(zip(apart(image), apart(text), strict=True))
 
     at_once = 1 if device == "cpu" else most_at_once(experts, free_bytes(device))
     extend(experts, numbers, keep, train_epoch, at_once=at_once, on_epoch=on_epoch)
@@ -123,15 +123,15 @@ def most_at_once(experts: Experts, free: int) -> int:
     return max(1, min(MOST_AT_ONCE, free // (_COPIES * 4 * parameters)))
 
 
-def _side_by_side(heads: Sequence[Head], device: str) -> Head:
+def side_by_side(heads: Sequence[Head], device: str) -> Head:
     """Copies of heads on a device, with a leading axis; of one alone as it is."""
     if len(heads) == 1:
         return Head(*(part.to(device, copy=True) for part in heads[0]))
     return Head(*(torch.stack([part.to(device) for part in parts]) for parts in zip(*heads, strict=True)))
 
 
-def _apart(heads: Head) -> list[Head]:
-    """The heads that are side by side."""
+def apart(heads: Head) -> list[Head]:
+    """The heads that are side by side, one by one."""
     return [heads] if heads.fc_bias.ndim == 1 else [Head(*parts) for parts in zip(*heads, strict=True)]
 
 
