@@ -1,10 +1,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny_pictures import write_pictures
 
 from raydd.store import Store
+
+# How long an example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile("raydd", deadline=None)
+hypothesis.settings.load_profile("raydd")
 
 SHARED_DATA = Path(os.environ.get("RAYDD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -133,6 +133,6 @@ def test_a_name_that_is_no_name_of_a_folder_a_run_and_a_study_is_refused(name: s
 
 
 @given(st.text(max_size=200))
-@hypothesis.settings(max_examples=50, deadline=None)
+@hypothesis.settings(max_examples=50)
 def test_any_text_can_be_made_a_name(text: str):
     check_name("sweep.name", as_name(text))

@@ -29,7 +29,6 @@ settings = st.fixed_dictionaries(
 @given(settings)
 @hypothesis.example(settings={"data.root": "\x85"})
 @hypothesis.example(settings={"data.root": "Bär\u2028"})
-@hypothesis.settings(deadline=None)
 def test_yaml_brings_back_the_same_config(tmp_path_factory: pytest.TempPathFactory, settings: dict):
     config = load(settings=settings)
     file = tmp_path_factory.mktemp("yaml") / "settings.yaml"
@@ -38,7 +37,6 @@ def test_yaml_brings_back_the_same_config(tmp_path_factory: pytest.TempPathFacto
 
 
 @given(settings)
-@hypothesis.settings(deadline=None)
 def test_dotted_names_bring_back_the_same_config(settings: dict):
     config = load(settings=settings)
     assert with_settings(Config(), flatten(config)) == config

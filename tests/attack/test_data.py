@@ -52,7 +52,7 @@ def written(layout: str, folder: Path) -> DataConfig:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(data=st.data())
-@hypothesis.settings(max_examples=8, deadline=None)
+@hypothesis.settings(max_examples=8)
 def test_bytes_changed_anywhere_are_read_in_part_or_refused(
     tmp_path_factory: pytest.TempPathFactory, layout: str, data: st.DataObject
 ) -> None:
@@ -78,7 +78,7 @@ def test_bytes_changed_anywhere_are_read_in_part_or_refused(
 
 
 @given(rows=st.one_of(_json, st.lists(st.dictionaries(st.sampled_from(["image", "caption"]), _json), max_size=4)))
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 @hypothesis.example(rows=[{"image": "/etc/passwd", "caption": "x"}])
 @hypothesis.example(rows=[{"image": "../" * 40 + "etc/passwd", "caption": "x"}])
 @hypothesis.example(rows=[{"image": "a\x00b", "caption": "x"}, {"image": "", "caption": ["", None]}])

@@ -57,7 +57,7 @@ def test_a_name_of_markup_stays_text_on_the_terminal_the_page_and_the_card(tmp_p
 
 
 @given(st.text(max_size=40))
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 def test_any_text_is_one_line_of_a_card(text: str) -> None:
     line = plain(f"name {text}")
     assert "\n" not in line
@@ -102,7 +102,7 @@ _NESTED = st.recursive(
 
 
 @given(data=st.data())
-@hypothesis.settings(max_examples=8, deadline=None, phases=[hypothesis.Phase.generate])
+@hypothesis.settings(max_examples=8, phases=[hypothesis.Phase.generate])
 def test_a_manifest_that_says_anything_is_taken_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

@@ -31,7 +31,7 @@ _values = st.one_of(
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), _values, min_size=1, max_size=3))
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=150)
 def test_values_of_any_kind_are_taken_as_they_are_or_refused_by_name(settings: dict[str, Any]) -> None:
     try:
         config = load(settings=settings)
@@ -46,7 +46,7 @@ def test_values_of_any_kind_are_taken_as_they_are_or_refused_by_name(settings: d
 
 
 @given(st.one_of(st.binary(max_size=60), st.text("{}[]:&*!|>-?, \n\t'\"ab1~", max_size=60).map(str.encode)))
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=150)
 def test_a_file_of_any_bytes_is_settings_or_refused_by_its_path(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
@@ -124,7 +124,7 @@ _words = st.one_of(st.sampled_from(["--config", "--set", "run", "--help", "--", 
 
 
 @given(st.lists(_words, max_size=3))
-@hypothesis.settings(max_examples=10, deadline=None, phases=[hypothesis.Phase.generate])
+@hypothesis.settings(max_examples=10, phases=[hypothesis.Phase.generate])
 def test_any_command_line_ends_in_order(arguments: list[str]) -> None:
     assert attack("verify", *arguments, "--print_config").is_in_order()
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -24,7 +24,6 @@ def test_rows_are_gathered_across_shards(per_shard: int) -> None:
     assert rows.gather(torch.tensor([], dtype=torch.long), 0).shape == (0, 5)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 2)), min_size=1), st.integers(1, 12))
 def test_any_rows_of_any_sharding(asked: list[tuple[int, int]], per_shard: int) -> None:
     wanted, views = torch.tensor(asked).T

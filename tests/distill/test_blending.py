@@ -10,7 +10,7 @@ from raydd.distill.blending import blend, draw_below, draw_ratio
 
 
 @given(rows=st.integers(1, 6), ratio=st.floats(0, 1), seed=st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_blend_equals_its_formula_row_by_row(rows: int, ratio: float, seed: int) -> None:
     generator = Generator().manual_seed(seed)
     features = torch.randn(rows, 3, generator=generator, dtype=torch.float64)

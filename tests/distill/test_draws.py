@@ -14,7 +14,7 @@ SPREAD = (torch.ones(2, 3), torch.ones(2, 4))
 
 
 @given(pairs=st.integers(2, 40), size=st.integers(1, 40), steps=st.integers(1, 12), seed=st.integers(0, 999))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_minibatches_of_one_permutation_do_not_overlap(pairs: int, size: int, steps: int, seed: int) -> None:
     size = min(size, pairs)
     drawn = draw_minibatches(pairs, size, steps, "permutations", Generator().manual_seed(seed))

@@ -25,7 +25,7 @@ def slow_weighted_bce(logits: Tensor, similarity: Tensor) -> float:
 
 
 @given(size=st.integers(1, 6), seed=st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_weighted_bce_equals_its_formula(size: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(size, size, generator=generator, dtype=torch.float64)

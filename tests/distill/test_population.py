@@ -126,7 +126,7 @@ def test_batched_products_give_the_same_as_one_after_the_other(
     stopped=st.integers(0, 5),
     refilled=st.integers(0, 5),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_neighbours_that_come_and_go_change_nothing(
     train_split: Split, experts: Experts, neighbours: list[int], stopped: int, refilled: int
 ) -> None:

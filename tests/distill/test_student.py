@@ -90,7 +90,7 @@ def dense(
 
 
 @given(seed=st.integers(0, 10**6), blended=st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_value_and_gradient_equal_those_of_dense_heads(seed: int, blended: bool) -> None:
     variables, plan, flats = problem(seed, blended)
     for variable in variables.values():

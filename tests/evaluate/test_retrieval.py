@@ -31,7 +31,7 @@ def slow_scores(scores: Tensor, owner: Tensor) -> dict[str, float]:
 
 
 @given(images=st.integers(2, 14), seed=st.integers(0, 10**6), levels=st.sampled_from([3, 1000]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_scores_equal_slow_loops_with_ties_and_without(images: int, seed: int, levels: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     owner = torch.cat([torch.arange(images), torch.randint(images, (images,), generator=generator)])
@@ -43,7 +43,7 @@ def test_scores_equal_slow_loops_with_ties_and_without(images: int, seed: int, l
 
 
 @given(seed=st.integers(0, 10**6), chunk=st.integers(1, 40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_chunks_change_nothing_and_recall_grows_with_k(seed: int, chunk: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(15, 6, generator=generator, dtype=torch.float64)

@@ -41,7 +41,7 @@ def spread_of(rows: Tensor) -> Tensor:
 
 
 @given(count=st.integers(3, 12), seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_map_is_the_minimum(count: int, seed: int) -> None:
     generator = Generator().manual_seed(seed)
     rows, targets = (torch.randn(count, width, generator=generator, dtype=torch.float64) for width in (6, 4))

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as checks
 from hypothesis import strategies as st
 from scipy.stats import t
 
@@ -13,7 +12,6 @@ scores = st.lists(st.floats(0, 100), min_size=5, max_size=5)
 
 
 @given(one=scores, other=scores)
-@checks(deadline=None)
 def test_p_is_that_of_student_s_t(one: list[float], other: list[float]) -> None:
     differences = np.subtract(one, other)
     if np.ptp(differences) < 1e-6:

@@ -38,7 +38,7 @@ def test_real_pairs_are_the_first_views_of_their_captions_images() -> None:
 
 
 @given(count=st.integers(2, 20))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_students_side_by_side_equal_students_alone(count: int) -> None:
     together = train_students(pairs(count), RECIPE, width=11, temperature=0.1, seeds=range(3))
     for index in range(3):

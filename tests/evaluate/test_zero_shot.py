@@ -11,7 +11,7 @@ from raydd.evaluate.zero_shot import TEMPLATES, accuracies, class_directions, pr
 
 
 @given(seed=st.integers(0, 999), images=st.integers(1, 20), classes=st.integers(1, 12))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_accuracy_counts_images_whose_class_is_near(seed: int, images: int, classes: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(images, 5, generator=generator)

@@ -103,7 +103,7 @@ def test_fields_of_a_newer_raydd_are_passed_over():
     assert Provenance.from_json(newer) == Provenance.from_json(VALID)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(paths(VALID)), JSON, st.booleans())
 def test_any_change_gives_a_record_error_or_a_provenance_that_is_read_back(path, new, drop):
     try:

@@ -218,7 +218,7 @@ def test_facts_that_no_set_has_are_refused(facts: dict[str, Any], said: str):
         SyntheticSet.of_tensors(whole.tensors(), None)  # type: ignore[arg-type]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([*NAMES, "similarity.entries", "colour"]),
     st.lists(st.integers(0, 5), max_size=4),

@@ -48,7 +48,7 @@ def run_optuna(study: optuna.Study, scores) -> int:
 
 
 @given(SCORES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_asha_stops_what_optuna_s_successive_halving_stops(scores) -> None:
     theirs = optuna.create_study(
         direction="maximize",
@@ -59,7 +59,7 @@ def test_asha_stops_what_optuna_s_successive_halving_stops(scores) -> None:
 
 
 @given(SCORES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_median_is_optuna_s(scores) -> None:
     scores = [sorted(one) for one in scores]  # Optuna's takes the best score so far, whatever rung it is from
     pruner = optuna.pruners.MedianPruner(n_startup_trials=pruning.FIRST_COMPLETE)
@@ -69,7 +69,7 @@ def test_the_median_is_optuna_s(scores) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=4, max_size=9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_wilcoxon_is_optuna_s(pairs) -> None:
     theirs = optuna.create_study(direction="maximize", pruner=optuna.pruners.WilcoxonPruner(p_threshold=pruning.WORSE))
     ours, best = zip(*pairs, strict=True)
@@ -114,7 +114,7 @@ def test_a_new_driver_stops_what_the_old_one_would_have_stopped() -> None:
 
 
 @given(SCORES, st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_trials_that_were_interrupted_and_drivers_that_died_change_nothing(scores, data) -> None:
     for name in ("asha", "hyperband", "median"):
         sweep = SweepConfig(pruner=name, rungs=RUNGS)
@@ -157,7 +157,7 @@ OBJECTIVES = ("r_mean", "seconds", "bytes")
     st.lists(st.tuples(*[st.integers(1, 30)] * 3), min_size=1, max_size=20),
     st.sampled_from(["asha", "median", "hyperband"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_with_several_objectives_what_none_beats_goes_on(values, pruner) -> None:
     sweep = SweepConfig(pruner=pruner, objectives=OBJECTIVES)
     study = new_study(*OBJECTIVES)

@@ -41,7 +41,7 @@ def pairs(found: Listing) -> list[tuple[str, str, tuple[str, ...]]]:
     line_end="\r\n",
     mark="\ufeff",
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_quotes_separators_line_ends_and_the_mark_of_utf_8(
     captions: list[str], separator: str, quoting: int, line_end: str, mark: str
 ) -> None:

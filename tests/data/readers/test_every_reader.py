@@ -34,7 +34,7 @@ def pictures(draw: st.DrawFn) -> list[Picture]:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(written=pictures())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_what_is_written_reads_back(layout: str, written: list[Picture]) -> None:
     if layout == "coco":  # which has no third split
         written = [picture for picture in written if picture.split != "val"]

@@ -14,7 +14,7 @@ from raydd.distill.selections.random_pairs import random_captions
 
 
 @given(pairs=st.integers(1, 60), clusters=st.integers(1, 5), seed=st.integers(0, 999))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_other_matching_shares_more_pairs(pairs: int, clusters: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     of_image, of_text = (torch.randint(clusters, (pairs,), generator=generator) for _ in range(2))
@@ -54,7 +54,7 @@ def _apart(joint: Joint, seed: int) -> bool:
 
 
 @given(images=st.integers(2, 25), captions=st.integers(1, 3), seed=st.integers(0, 999), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_number_of_pairs_each_of_another_image_by_seed(
     images: int, captions: int, seed: int, data: st.DataObject
 ) -> None:

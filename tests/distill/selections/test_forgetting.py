@@ -17,7 +17,7 @@ def test_a_pair_is_learned_when_it_ranks_first_both_ways() -> None:
 
 
 @given(seed=st.integers(0, 999), size=st.integers(2, 6), rounds=st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_forgettings_are_the_loop_s(seed: int, size: int, rounds: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     seen = [

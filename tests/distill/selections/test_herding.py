@@ -9,7 +9,7 @@ from raydd.distill.selections.herding import herd
 
 
 @given(images=st.integers(2, 25), captions=st.integers(1, 3), seed=st.integers(0, 999), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_choice_is_the_loop_s(images: int, captions: int, seed: int, data: st.DataObject) -> None:
     joint = make_joint(images, captions, seed)
     pairs = data.draw(st.integers(1, images))

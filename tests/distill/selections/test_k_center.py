@@ -9,7 +9,7 @@ from raydd.distill.selections.k_center import centres
 
 
 @given(images=st.integers(2, 25), captions=st.integers(1, 3), seed=st.integers(0, 999), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_centre_is_the_farthest_from_those_before(
     images: int, captions: int, seed: int, data: st.DataObject
 ) -> None:

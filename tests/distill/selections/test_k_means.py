@@ -35,7 +35,7 @@ def test_the_means_are_those_of_scipy() -> None:
 
 
 @given(images=st.integers(2, 25), captions=st.integers(1, 3), seed=st.integers(0, 999), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_pair_is_the_nearest_to_its_mean_of_those_whose_image_is_free(
     images: int, captions: int, seed: int, data: st.DataObject
 ) -> None:

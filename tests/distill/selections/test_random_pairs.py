@@ -10,7 +10,7 @@ from raydd.errors import ConfigError
 
 
 @given(images=st.integers(1, 30), captions=st.integers(1, 5), seed=st.integers(0, 999), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_pair_has_an_image_of_its_own(images: int, captions: int, seed: int, data: st.DataObject) -> None:
     owner = torch.arange(images).repeat_interleave(captions)
     pairs = data.draw(st.integers(1, images))
