@@ -138,7 +138,7 @@ class _WriteAhead(sqlite3.Connection):
 def is_on_local_disk(path: Path) -> bool:
     """Whether a file, which need not exist, lies on a disk of this machine; not if its file system is not known."""
     mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
-    return next((mounts[folder] for folder in path.absolute().parents if folder in mounts), "") in _LOCAL
+    return next((mounts[folder] for folder in path.resolve().parents if folder in mounts), "") in _LOCAL
 
 
 def _say(state: tenacity.RetryCallState) -> None:

@@ -91,6 +91,7 @@ def run_trials(
                     "take a machine with more, and give the same command."
                 ) from error
             left, most = left - 1, search.running // 2
+            search.close()
             studies.requeue_interrupted(study)
             say(f"Memory ran out, and Ray killed trials for it. They go on, at most {most} at once.")
         else:

@@ -66,6 +66,16 @@ def test_a_log_is_written_ahead_where_the_disk_is_the_machines_own(config, space
         assert other.execute("SELECT value FROM trial_values").fetchall() == [(2.0,)]
 
 
+def test_a_link_to_a_disk_of_the_network_is_not_a_local_one(tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").symlink_to(tmp_path / "far")
+    mounts = [("/", "ext4"), (str(tmp_path / "far"), "nfs4")]
+    there = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in mounts]
+    monkeypatch.setattr(database.psutil, "disk_partitions", lambda all: there)
+    assert database.is_on_local_disk(tmp_path / "studies.db")
+    assert not database.is_on_local_disk(tmp_path / "near" / "studies.db")
+
+
 def test_a_database_in_use_by_a_process_of_the_old_kind_is_opened_as_it_is(config, space, tmp_path, monkeypatch):
     address = f"sqlite:///{tmp_path}/studies.db"
     monkeypatch.setattr(database, "is_on_local_disk", lambda path: False)
