@@ -33,7 +33,7 @@ from raydd.data import ImageEncoder, ViewsOf, load_image_encoder, load_text_enco
 from raydd.data.augment import transform_of
 from raydd.data.encoding import batches_of, encode_views, workers_for
 from raydd.data.images import FileImage
-from raydd.distill.experts import MOST_AT_ONCE, Experts, side_by_side, train_epoch_
+from raydd.distill.experts import MOST_AT_ONCE, Experts, copies_on, train_epoch_
 from raydd.distill.heads import initial_heads
 from raydd.distill.image_variables import LearnedFeatures, LearnedPixels
 from raydd.distill.population import Population, steps_of
@@ -160,7 +160,7 @@ def _epoch(
     recipe, steps = ExpertsConfig(), size.expert_steps
     split = split_of(steps * recipe.batch_size, image_width, text_width, captions=1).on(device)
     heads = initial_heads(image_width, text_width, width, 0)
-    image, text = (side_by_side([head] * together, device) for head in heads)
+    image, text = (copies_on([head] * together, device) for head in heads)
     seeds = range(together)
     train = partial(train_epoch_, image, text, split, recipe, epoch=1, seeds=seeds, device=device)
     return lambda: train().tolist(), steps * together

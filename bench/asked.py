@@ -80,7 +80,7 @@ def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
         split = split_of(_EXPERT_STEPS * recipe.batch_size, width, width // 3, captions=1).on("meta")
         for together in (1, experts.MOST_AT_ONCE):
             heads = initial_heads(width, width // 3, width, 0)
-            image, text = (experts.side_by_side([head] * together, "meta") for head in heads)
+            image, text = (experts.copies_on([head] * together, "meta") for head in heads)
             seeds = range(together)
             train = partial(experts.train_epoch_, image, text, split, recipe, epoch=1, seeds=seeds, device="meta")
             found[f"step of an expert, {together} together"] = counted(train), _EXPERT_STEPS * together

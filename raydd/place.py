@@ -27,6 +27,7 @@ _IN_HOME = {  # what raydd writes into a home
     *("store", "cache", "studies", "mlflow", "mlartifacts", "sweeps", "comparisons", "reports", "demo"),
     *("ray", "ray-runs", "board"),
 }
+_SQLITE = "sqlite:///"
 _IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?($|\?|:memory:|file::memory:|file:.*mode=memory)")
 _DRIVER = Path("/sys/module/nvidia/version")
 _DEVICES = Path("/dev")  # where NVIDIA's driver has a file for each GPU that this machine or container may use
@@ -78,6 +79,11 @@ def open_store(place: PlaceConfig, *, patience: float = PATIENCE_SECONDS) -> Sto
     folder = make_home(place)
     root = place.store or os.environ.get("RAYDD_STORE") or folder / "store"
     return Store(remember(str(root)), cache=folder / "cache", cache_bytes=int(place.cache_gb * 1e9), patience=patience)
+
+
+def sqlite_file(address: str) -> Path | None:
+    """The file of a database's address; None if it is no SQLite file's."""
+    return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
 
 
 def mlflow_address(place: PlaceConfig) -> str:

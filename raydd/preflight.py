@@ -8,7 +8,6 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from raydd.place import (
     mlflow_address,
     open_store,
     require_one_device,
+    sqlite_file,
     study_address,
     unopened_study,
     unused_gpus,
@@ -178,8 +178,8 @@ def _mlflow(config: Config) -> Check:
 def _connect(address: str) -> None:
     """Open a database, or a server's port."""
     parts = urlsplit(address)
-    if address.startswith("sqlite:///"):
-        require_writable_folder(Path(address.removeprefix("sqlite:///")).parent, "its folder")
+    if file := sqlite_file(address):
+        require_writable_folder(file.parent, "its folder")
     elif parts.scheme in ("http", "https"):
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]
         socket.create_connection((parts.hostname or "", port), _SECONDS).close()

@@ -5,11 +5,25 @@ import pytest
 
 from raydd.config import PlaceConfig
 from raydd.errors import ConfigError
-from raydd.place import make_home, open_store, study_address
+from raydd.place import make_home, open_store, sqlite_file, study_address
 
 
 def mode(folder: Path) -> int:
     return stat.S_IMODE(folder.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("address", "file"),
+    [
+        ("sqlite:////home/me/studies.db", Path("/home/me/studies.db")),
+        ("sqlite:///here.db", Path("here.db")),
+        ("postgresql://h/x", None),
+        ("http://h", None),
+        ("none", None),
+    ],
+)
+def test_the_file_of_an_address(address: str, file: Path | None):
+    assert sqlite_file(address) == file
 
 
 @pytest.mark.parametrize("rest", ["//", "///", "///?timeout=9", "///:memory:", "///file:x?mode=memory&uri=true"])

@@ -24,7 +24,6 @@ from raydd.secrets_hidden import hidden, hide_password
 from raydd.terminal.console import open_console
 
 HOST = "127.0.0.1"
-SQLITE = "sqlite:///"
 START_SECONDS = 120  # a first start makes the database, on a busy machine
 STOP_SECONDS = 10
 
@@ -40,7 +39,7 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Serve the pages and say where they are."""
-    from raydd.place import home, make_home, mlflow_address
+    from raydd.place import home, make_home, mlflow_address, sqlite_file
     from raydd.tracking.connection import keep_view
     from raydd.tuning.busy import busy_on
 
@@ -52,13 +51,10 @@ def main(options: Options) -> int:
         console.print(f"An MLflow server keeps these runs. Its pages are at {hide_password(address)}", soft_wrap=True)
         return 0
     _require_free(options.port)
-    if address.startswith(SQLITE):
-        database = Path(address.removeprefix(SQLITE))
-        if not database.exists():
-            console.print(
-                f"Nothing was tracked yet: {database} is new and empty. `raydd sweep` fills it.", soft_wrap=True
-            )
-            database.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite_file(address)
+    if database and not database.exists():
+        console.print(f"Nothing was tracked yet: {database} is new and empty. `raydd sweep` fills it.", soft_wrap=True)
+        database.parent.mkdir(parents=True, exist_ok=True)
     make_home(place)
     with contextlib.ExitStack() as stack:
         with busy_on(console, "starting MLflow's server"):

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
-from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads, taps, to_sphere
+from raydd.distill.heads import Head, apart, dropout_mask, head_size, initial_heads, taps, to_sphere
 from raydd.distill.losses import find_loss
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
@@ -104,12 +104,11 @@ def train_experts(
         NonFiniteError: the loss became NaN or infinite.
         ConfigError: the loss is a user's own and fails.
     """
-
     fits = device != "cpu" and 2 * features.nbytes <= free_bytes(device)
     features = features.on(device) if fits else features
 
     def train_epoch(states: Sequence[Heads], epoch: int, seeds: Sequence[int]) -> tuple[list[float], list[Heads]]:
-        image, text = (side_by_side(heads, device) for heads in zip(*states, strict=True))
+        image, text = (copies_on(heads, device) for heads in zip(*states, strict=True))
         losses = train_epoch_(image, text, features, recipe, epoch=epoch, seeds=seeds, device=device)
         return losses.reshape(-1).tolist(), list(zip(apart(image), apart(text), strict=True))
 
@@ -123,16 +122,14 @@ def most_at_once(experts: Experts, free: int) -> int:
     return max(1, min(MOST_AT_ONCE, free // (_COPIES * 4 * parameters)))
 
 
-def side_by_side(heads: Sequence[Head], device: str) -> Head:
-    """Copies of heads on a device, with a leading axis; of one alone as it is."""
-    if len(heads) == 1:
-        return Head(*(part.to(device, copy=True) for part in heads[0]))
-    return Head(*(torch.stack([part.to(device) for part in parts]) for parts in zip(*heads, strict=True)))
+def copies_on(heads: Sequence[Head], device: str) -> Head:
+    """Copies of experts' heads on a device, side by side."""
+    return Head(*(_joined([part.to(device, copy=True) for part in parts]) for parts in zip(*heads, strict=True)))
 
 
-def apart(heads: Head) -> list[Head]:
-    """The heads that are side by side, one by one."""
-    return [heads] if heads.fc_bias.ndim == 1 else [Head(*parts) for parts in zip(*heads, strict=True)]
+def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """What several experts have each, along an axis of experts; what one alone has, without such an axis."""
+    return torch.stack(list(parts), dim) if len(parts) > 1 else parts[0]
 
 
 def train_epoch_(
@@ -155,7 +152,7 @@ def train_epoch_(
     """
     drawn = [_drawn_epoch(len(features.image_of_text), features.images.shape[1], seed) for seed in seeds]
     place = str(features.image_of_text.device)  # where features are gathered
-    order, views = (sent(torch.stack(each) if len(seeds) > 1 else each[0], place) for each in zip(*drawn, strict=True))
+    order, views = (sent(_joined(each), place) for each in zip(*drawn, strict=True))
     size, experts = min(recipe.batch_size, order.shape[-1]), image.fc_bias.shape[:-1]
     steps, loss = order.shape[-1] // size, expert_loss(recipe)
     masks = _dropout_masks((size, image.fc_bias.shape[-1]), recipe.dropout, seeds, steps, device)
@@ -194,10 +191,7 @@ def _dropout_masks(
         count = min(_MASKED, steps - begin)
         drawn = [dropout_mask((count, 2, *shape), rate, generator) for generator in generators]
         masks = [mask for mask in drawn if mask is not None]
-        if not masks:
-            yield from [(None, None)] * count
-        else:
-            yield from (tuple(both) for both in (torch.stack(masks, 2) if len(masks) > 1 else masks[0]))  # type: ignore[misc]
+        yield from zip(*_joined(masks, 2).unbind(1), strict=True) if masks else [(None, None)] * count
 
 
 def sgd_step_(

@@ -46,6 +46,11 @@ def on(head: Head, like: str | Tensor) -> Head:
     return Head(*(part.to(like) for part in head))
 
 
+def apart(heads: Head) -> list[Head]:
+    """The heads of a leading axis one by one; a head without such an axis alone."""
+    return [heads] if heads.fc_bias.ndim == 1 else [Head(*parts) for parts in zip(*heads, strict=True)]
+
+
 def head_size(width_in: int, width: int) -> int:
     """Number of parameters P of a head."""
     return width * width_in + width * width + 4 * width

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.experts import Heads
-from raydd.distill.heads import Head, dropout_mask, embed, initial_heads
+from raydd.distill.heads import Head, apart, dropout_mask, embed, initial_heads, on
 from raydd.distill.losses import find_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
@@ -244,14 +244,12 @@ def rate_factors(recipe: StudentsConfig) -> list[float]:
 
 def hits_of_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[Int[Tensor, "I 7"]]:
     """What one student, or each of several side by side, finds on cached features (`retrieval_hits`)."""
-    if image.fc_bias.ndim == 1:
-        image, text = Head(*(part[None] for part in image)), Head(*(part[None] for part in text))
     images = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
     texts = split.texts.whole().float().to(device)
     hits = []
-    for student in range(len(image.fc_bias)):
+    for own_image, own_text in zip(apart(image), apart(text), strict=True):
         with torch.inference_mode():
-            image_embeddings = embed(Head(*(part[student].to(device) for part in image)), images)
-            text_embeddings = embed(Head(*(part[student].to(device) for part in text)), texts)
+            image_embeddings = embed(on(own_image, device), images)
+            text_embeddings = embed(on(own_text, device), texts)
             hits.append(retrieval_hits(image_embeddings, text_embeddings, split.image_of_text.to(device)))
     return hits

@@ -240,8 +240,8 @@ class Workbench(ABC, Generic[Networks]):
             epochs: snapshots that must be there; those that the distillation reads if empty.
         """
         opened, epochs = self.open_experts(count), epochs or self.config.distill.expert_epochs
-        if not self.opened.fetch:
-            self.train_experts(opened, opened.missing(epochs), epochs)
+        if not self.opened.fetch and (missing := opened.missing(epochs)):
+            self.train_experts(opened, missing, epochs)
         return opened
 
     def have_expert(self, experts: Trajectories[Networks], expert: int) -> None:

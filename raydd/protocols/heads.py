@@ -26,7 +26,7 @@ from raydd.data.feature_shards import views_in
 from raydd.distill import experts as trajectories
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, Heads
-from raydd.distill.heads import Head, embed
+from raydd.distill.heads import Head, apart, embed
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread, kept_bytes
 from raydd.distill.objectives import RealPairs
 from raydd.distill.selections import SELECTIONS
@@ -137,7 +137,7 @@ class HeadsWorkbench(Workbench[Heads]):
         """Train what these experts lack of these epochs, on a GPU several side by side."""
         assert isinstance(experts, Experts)
         last, done = max(epochs), dict[int, int]()
-        there = max(numbers, default=-1) + 1 - len(numbers)  # before the last one of these
+        there = max(numbers) + 1 - len(numbers)  # before the last one of these
 
         def on_epoch(expert: int, epoch: int, _: float) -> None:
             done[expert] = epoch
@@ -311,16 +311,16 @@ class HeadsWorkbench(Workbench[Heads]):
     def _embedded(self, heads: Head, features: Tensor) -> Tensor:
         rows = features.to(self.device)
         with torch.no_grad():  # one student at a time: several would hold as many copies of all rows
-            return torch.stack([embed(Head(*each), rows).cpu() for each in zip(*heads, strict=True)])
+            return torch.stack([embed(head, rows).cpu() for head in apart(heads)])
 
     def student_tensors(self, networks: Heads) -> dict[str, Tensor]:
         """Both heads of the first student."""
-        image, text = (Head(*(part[0] for part in head)) for head in networks)
+        image, text = (apart(head)[0] for head in networks)
         return head_tensors("image", image) | head_tensors("text", text)
 
     def student_modules(self, networks: Heads) -> tuple[nn.Module, nn.Module]:
         """The frozen encoder with the image head behind it, and the text head."""
-        image, text = (HeadModule(Head(*(part[0] for part in head))) for head in networks)
+        image, text = (HeadModule(apart(head)[0]) for head in networks)
         return nn.Sequential(self.image_encoder.module.cpu(), image), text
 
     @property

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raydd.place import sqlite_file
+
 EXPERIMENT = "raydd"
 
 _PAGE = 1000  # runs that are asked for at once
@@ -67,12 +69,12 @@ def connect(address: str, artifacts: Path | None = None) -> Connection:
 
 @contextlib.contextmanager
 def _alone(address: str) -> Iterator[None]:
-    if not address.startswith("sqlite:///"):
+    database = sqlite_file(address)
+    if database is None:
         yield
         return
     import fcntl
 
-    database = Path(address.removeprefix("sqlite:///"))
     database.parent.mkdir(parents=True, exist_ok=True)
     with database.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

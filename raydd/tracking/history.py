@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from raydd.place import sqlite_file
 from raydd.tracking.connection import EXPERIMENT, Connection, metric_name
 
 
@@ -51,4 +51,5 @@ class History:
 
 
 def _there(address: str) -> bool:
-    return not address.startswith("sqlite:///") or Path(address.removeprefix("sqlite:///")).is_file()
+    file = sqlite_file(address)
+    return file is None or file.is_file()

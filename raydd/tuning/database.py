@@ -14,13 +14,12 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
-from raydd.place import unopened_study
+from raydd.place import sqlite_file, unopened_study
 from raydd.secrets_hidden import hidden
 
 PATIENCE_SECONDS = 300.0  # how long a call is repeated before the database is given up; a failover takes one or two
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; each pause is random, up to twice the one before
 _BUSY_SECONDS = 60  # to wait while another sweep writes into the same SQLite file
-_SQLITE = "sqlite:///"
 # File systems whose locks and shared memory SQLite's write-ahead log may rely on. Over a network it may not.
 _LOCAL = ("apfs", "btrfs", "ext3", "ext4", "f2fs", "ntfs", "overlay", "tmpfs", "xfs", "zfs")
 _LIBPQ = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
@@ -96,10 +95,10 @@ def open_storage(address: str) -> RDBStorage:
         ConfigError: it cannot be opened.
     """
     options: dict[str, Any] = {"pool_pre_ping": True}  # a connection that the server closed meanwhile is replaced
-    scheme = address.partition("://")[0]
+    scheme, file = address.partition("://")[0], sqlite_file(address)
     if scheme == "sqlite":
         options = {"connect_args": {"timeout": _BUSY_SECONDS}}
-        if address.startswith(_SQLITE) and is_on_local_disk(Path(address.removeprefix(_SQLITE))):
+        if file and is_on_local_disk(file):
             options["connect_args"]["factory"] = _WriteAhead
     elif scheme in _LIBPQ:
         options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # a network that swallows all
@@ -111,8 +110,8 @@ def open_storage(address: str) -> RDBStorage:
         reraise=True,
     )
     try:
-        if address.startswith(_SQLITE):
-            Path(address.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
         return attempts(lambda: PatientStorage(address, engine_kwargs=options))
     except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
         raise unopened_study(address, error) from error

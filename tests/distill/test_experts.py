@@ -18,7 +18,7 @@ from raydd.data.features import SplitFeatures
 from raydd.distill import experts as module
 from raydd.distill.content import named_loss
 from raydd.distill.experts import Experts, Heads, contrastive_loss, expert_loss, sgd_step_, train_epoch_, train_experts
-from raydd.distill.heads import Head, embed, head_size, initial_heads
+from raydd.distill.heads import Head, apart, embed, head_size, initial_heads
 from raydd.distill.losses import find_loss
 from raydd.distill.trajectories import content_of, extend
 from raydd.errors import NonFiniteError, RecordError
@@ -181,13 +181,13 @@ def test_features_on_a_device_are_those_of_the_shards(train_split: Split) -> Non
 def test_experts_side_by_side_are_those_that_train_alone(train_split: Split, loss: str, dropout: float) -> None:
     recipe, seeds = dataclasses.replace(RECIPE, loss=loss, dropout=dropout, anneal=3), [7, 8, 9]
     alone = [initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, seed) for seed in seeds]
-    image, text = (module.side_by_side(heads, "cpu") for heads in zip(*alone, strict=True))
+    image, text = (module.copies_on(heads, "cpu") for heads in zip(*alone, strict=True))
     losses = train_epoch_(image, text, train_split, recipe, epoch=1, seeds=seeds, device="cpu")
     for expert, (heads, seed) in enumerate(zip(alone, seeds, strict=True)):
         own = train_epoch_(*heads, train_split, recipe, epoch=1, seeds=[seed], device="cpu")
         torch.testing.assert_close(losses[expert], own)
         for together, head in zip((image, text), heads, strict=True):
-            torch.testing.assert_close(module.apart(together)[expert].flat(), head.flat())
+            torch.testing.assert_close(apart(together)[expert].flat(), head.flat())
 
 
 def test_experts_that_lack_the_same_epochs_are_trained_together(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_as_many_experts_as_fit_trainside_by_side(experts: Experts) -> None:
 def test_an_epoch_waits_for_nothing(train_split: Split, there: bool, together: int) -> None:
     features = cached(train_split).on("meta") if there else cached(train_split)
     heads = initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0)
-    image, text = (module.side_by_side([head] * together, "meta") for head in heads)
+    image, text = (module.copies_on([head] * together, "meta") for head in heads)
     with as_on_gpu():
         seen = counted(
             lambda: train_epoch_(image, text, features, RECIPE, epoch=1, seeds=range(together), device="meta")
