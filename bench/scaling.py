@@ -113,33 +113,37 @@ def trials(count: int, folder: Path) -> dict[str, float]:
 
 
 def driver(count: int, folder: Path) -> dict[str, float]:
-    """A trial's cost to the driver in a study of so many in SQLite: asked, reported twice and told; drawn at random."""
+    """A trial's cost to the driver in a study of so many in SQLite: drawn, reported twice and told; by two samplers."""
     import optuna
 
     from raydd.settings import load
     from raydd.tuning.study import open_study
 
-    config = load(settings={"sweep.trials": 2 * count})
+    config = load(settings={"sweep.trials": count + _ASKED})
     space, address = load_space(config.sweep.space), f"sqlite:///{folder}/studies.db"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _walk(open_study(config, space, address), space, _BLOCK, 2 * count)
+    _walk(open_study(config, space, address), space, _BLOCK)
     _multiply(folder / "studies.db", count // _BLOCK)
-    milliseconds = _walk(open_study(config, space, address), space, _ASKED, 2 * count)
-    return {"CPU milliseconds a trial": milliseconds}
+    return {
+        f"CPU milliseconds a trial, {sampler}": _walk(open_study(config, space, address), space, _ASKED, sampler)
+        for sampler in ("random", "auto")
+    }
 
 
 _BLOCK, _ASKED = 100, 12  # trials that are made one by one, then copied; and measured
 
 
-def _walk(study: Any, space: Any, trials: int, wanted: int) -> float:
-    """Run so many trials through the searcher; CPU milliseconds of each but the first, which reads the study."""
+def _walk(study: Any, space: Any, trials: int, sampler: str = "random") -> float:
+    """Run so many more trials through the searcher; CPU milliseconds of each but the first, which reads the study."""
     from raydd.cluster.trial_report import TrialReport
     from raydd.tuning.searcher import StudySearch
+    from raydd.tuning.study import finished
 
     engine = study._storage._backend.engine  # the disk's time is no CPU time, and long on a busy machine
     sqlalchemy.event.listen(engine, "connect", lambda opened, _: opened.execute("PRAGMA synchronous = OFF"))
     engine.dispose()
-    search, began = StudySearch(study, space, ["r_mean"], wanted=wanted, sampler="random"), 0.0
+    wanted = finished(study) + trials  # no trial is drawn ahead of the last one, to be copied with it
+    search, began = StudySearch(study, space, ["r_mean"], wanted=wanted, sampler=sampler), 0.0
     for number in range(trials):
         if number == 1:
             began = time.process_time()

@@ -91,14 +91,10 @@ class WholeSpaceSampler(BaseSampler):
         self._make, self._several, self._seed = make, otherwise or make, seed
         self._alone = RandomSampler(seed=seed)
 
-    def infer_relative_search_space(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
-    ) -> dict[str, BaseDistribution]:
-        """All settings that trials had so far, by name, each in its widest range; those of one value are no choice."""
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All settings that modelled trials had, by name, each in its widest range; those of one value are no choice."""
         found: dict[str, BaseDistribution] = {}
-        for one in study.get_trials(deepcopy=False):
+        for one in _modelled(study, trial):
             for name, kind in one.distributions.items():
                 found[name] = _widest(found.get(name, kind), kind)
         return {name: found[name] for name in sorted(found) if not found[name].single()}
@@ -128,9 +124,7 @@ class WholeSpaceSampler(BaseSampler):
 
 def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
     """The trials as one of a fixed space would have them."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    trials = [one for one in study.get_trials(deepcopy=False, states=states) if one.number != asking.number]
-    trials = _modelled(study, trials)
+    trials = _modelled(study, asking)
     complete = [one for one in trials if one.state == TrialState.COMPLETE]
     shown = []
     for one in trials:
@@ -151,8 +145,10 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
     return shown
 
 
-def _modelled(study: optuna.Study, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that a model is made of: all, and of very many the best and the latest, by number."""
+def _modelled(study: optuna.Study, asking: FrozenTrial) -> list[FrozenTrial]:
+    """The trials that a model is made of: all that tell something, and of very many the best and the latest."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    trials = [one for one in study.get_trials(deepcopy=False, states=states) if one.number != asking.number]
     if len(trials) <= MODELLED:
         return trials
     best: list[FrozenTrial] = []
