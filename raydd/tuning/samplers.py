@@ -92,7 +92,7 @@ class WholeSpaceSampler(BaseSampler):
         self._alone = RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All settings that modelled trials had, by name, each in its widest range; those of one value are no choice."""
+        """All settings that modelled trials had, each in its widest range; those of one value are no choice."""
         found: dict[str, BaseDistribution] = {}
         for one in _modelled(study, trial):
             for name, kind in one.distributions.items():
