@@ -1,12 +1,14 @@
 """The feature cache of a large data set by Ray Data: a pool of actors encodes shards, straight into the store.
 
-A shard is a file of 512 images or 16,384 captions. An actor holds both encoders and takes the next shard that the
-store lacks; no feature passes through Ray. An actor that dies takes the shard in its hands with it: it is started
-again, and given that shard anew.
+A shard is a file of 512 images or 16,384 captions. An actor holds both encoders and takes the next shards that the
+store lacks, some in a row, since the processes that decode for a GPU start anew with each row; no feature passes
+through Ray. An actor that dies takes the shard in its hands with it: it is started again, and makes what its row still
+lacks.
 """
 
 import contextlib
 import functools
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +20,12 @@ from raydd.data.images import ImageSource
 from raydd.place import device_of, home, open_store, use_threads
 
 if TYPE_CHECKING:
+    from raydd.data.feature_shards import Shard
     from raydd.protocols import Workbench
 
-RESTARTS = 3  # of an actor that died, and of the shard in its hands
+RESTARTS = 3  # of an actor that died, and of the shards in its hands
+IN_A_ROW = 8  # shards that an actor takes at once, if there are several rows for each: three to five seconds on a GPU
+_ROWS = 4  # for each actor at least, so that none is left with much at the end
 
 
 @contextlib.contextmanager
@@ -59,7 +64,7 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
 
     records, kinds = feature_records(config, work.data.fingerprint, store), cached(config)
     shards = [shard for shard in shards_of(work.data) if shard.kind in kinds and not records.of(shard).complete]
-    missing = [shard.file for shard in shards if not records.of(shard).has(shard.file)]
+    missing = [shard for shard in shards if not records.of(shard).has(shard.file)]
     if not missing:
         return
     with cluster(address, home(config.place)):
@@ -69,13 +74,24 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
         config = for_workers(settled(config, cpus=cores, gpus=share), share)
         done = len(shards) - len(missing)
         work.progress("shards of features", done, len(shards))
-        for _ in _encoded(config, work.data.listing, missing, workers, cores, share):
-            done += 1
+        for row in _encoded(config, work.data.listing, _rows(missing, workers), workers, cores, share):
+            done += len(row["files"])
             work.progress("shards of features", done, len(shards))
 
 
-def _encoded(config: Config, listing: str, files: list[str], workers: int, cpus: int, gpus: float) -> Iterator[Any]:
-    """The shards as they get written. The list lies with the driver: a task that read it would wait for the actors."""
+def _rows(missing: "Sequence[Shard]", workers: int) -> list[list[str]]:
+    """Files that an actor writes one after another, those of a row of one split and one kind."""
+    size = min(IN_A_ROW, max(1, len(missing) // (_ROWS * workers)))
+    alike = [
+        [shard.file for shard in own] for _, own in itertools.groupby(missing, lambda shard: (shard.split, shard.kind))
+    ]
+    return [files[start : start + size] for files in alike for start in range(0, len(files), size)]
+
+
+def _encoded(
+    config: Config, listing: str, rows: list[list[str]], workers: int, cpus: int, gpus: float
+) -> Iterator[Any]:
+    """The rows as they get written. The list lies with the driver: a task that read it would wait for the actors."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -83,9 +99,9 @@ def _encoded(config: Config, listing: str, files: list[str], workers: int, cpus:
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1)
-    shards = ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
+    given = ray.data.from_items([{"files": row} for row in rows], override_num_blocks=len(rows))
     encode: Any = ShardEncoder  # Ray types functions alone
-    written = shards.map(
+    written = given.map(
         encode,
         fn_constructor_args=(config, listing),
         compute=pool,
@@ -110,16 +126,17 @@ class ShardEncoder:
         self._image_encoder = functools.cache(functools.partial(load_image_encoder, config.encoders, device))
         self._text_encoder = functools.cache(functools.partial(load_text_encoder, config.encoders, device))
 
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
-        """Write the shard of a file, unless it is there."""
+    def __call__(self, row: dict[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+        """Write the shards of a row, those that are not there."""
         from raydd.data import write_images, write_texts
 
-        shard = self._shards[row["file"]]
-        given = self._config, self._data, self._records.of(shard)
-        if shard.kind == "images":
-            write_images(*given, self._image_encoder, splits=(shard.split,), only={shard.file})
+        files = {str(file) for file in row["files"]}
+        first = self._shards[min(files)]
+        given = self._config, self._data, self._records.of(first)
+        if first.kind == "images":
+            write_images(*given, self._image_encoder, splits=(first.split,), only=files)
         else:
-            write_texts(*given, self._text_encoder, only={shard.file})
+            write_texts(*given, self._text_encoder, only=files)
         return row
 
 

@@ -27,7 +27,7 @@ def test_shards_encoded_one_by_one_are_those_of_one_process(config, many_shards,
     assert files[:3] == [f"train/images-0000{number}.safetensors" for number in range(3)]
     encoder = ShardEncoder(config, raydd.open(config, store).data.listing)
     for file in reversed(files):
-        assert encoder({"file": file}) == {"file": file}
+        assert encoder({"files": [file]}) == {"files": [file]}
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
     ours, theirs = raydd.open(config, store).features, raydd.open(alone, open_store(alone.place)).features
     assert ours.fingerprint == theirs.fingerprint
@@ -35,6 +35,18 @@ def test_shards_encoded_one_by_one_are_those_of_one_process(config, many_shards,
         assert torch.equal(getattr(ours, name), getattr(theirs, name))
     for mine, other in zip(ours.train.images.shards, theirs.train.images.shards, strict=True):
         assert torch.equal(mine, other)
+
+
+def test_rows_hold_what_one_start_of_decoders_can_serve_and_leave_several_for_each_actor(config, monkeypatch):
+    monkeypatch.setattr(feature_shards, "_IMAGES_PER_SHARD", 1)
+    shards = feature_shards.shards_of(raydd.open(config).data)
+    for workers in (1, 2, 50):
+        rows = features._rows(shards, workers)
+        assert [file for row in rows for file in row] == [shard.file for shard in shards]
+        assert all(len({file.rsplit("-", 1)[0] for file in row}) == 1 for row in rows)
+        assert max(map(len, rows)) <= max(1, len(shards) // (4 * workers))
+    monkeypatch.setattr(features, "_ROWS", 1)
+    assert max(map(len, features._rows(shards, 1))) == features.IN_A_ROW
 
 
 @pytest.mark.slow
@@ -78,20 +90,20 @@ def test_a_shard_that_kills_every_actor_ends_with_an_error(mortal):
 def test_workers_encode_captions_alone_where_the_image_encoder_is_trained(config, monkeypatch):
     asked = []
 
-    def encoded(config, listing, files, workers, cpus, gpus):
-        asked.extend(files)
+    def encoded(config, listing, rows, workers, cpus, gpus):
+        asked.extend(rows)
         return iter(())
 
     monkeypatch.setattr(features, "_encoded", encoded)
     trained = with_settings(config, {"distill.protocol": "encoder", "distill.images": "pixels"})
     make_features(raydd.open(trained), workers=1)
-    assert asked == [f"{split}/texts-00000.safetensors" for split in ("train", "val", "test")]
+    assert asked == [[f"{split}/texts-00000.safetensors"] for split in ("train", "val", "test")]
 
 
 def test_an_actor_with_a_gpu_decodes_on_its_share_of_the_cores(config, monkeypatch):
     asked = []
 
-    def encoded(config, listing, files, workers, cpus, gpus):
+    def encoded(config, listing, rows, workers, cpus, gpus):
         asked.append((cpus, gpus, config.place.threads, config.place.device))
         return iter(())
 
