@@ -1,19 +1,23 @@
 """Slots: processes with a device each, in which many trials of a sweep step together.
 
 Trials come and go by their errands (`trainables/errand.py`). A slot makes room for its next trial as soon as one ends,
-as servers of language models batch requests, and does not know why a trial is stopped.
+as servers of language models batch requests, and does not know why a trial is stopped. Where the GPU's memory does not
+suffice, half of the trials wait, and go on as others end.
 """
 
 import contextlib
+import logging
+import math
 import os
 import queue
 import threading
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+import torch
 
 from raydd.cluster.claims import WAIT_SECONDS, joined_work, share_features
 from raydd.cluster.connect import slots_to_come
@@ -26,9 +30,11 @@ from raydd.errors import RayddError
 from raydd.progress import Leave
 from raydd.protocols import Listings, Workbench, changed, trial_settings
 from raydd.settings import with_settings
+from raydd.stages.oom_retry import empty_cache, too_large, wanted
 from raydd.stages.population import Together, group_of
 from trainables.distill import Judged
 
+log = logging.getLogger(__name__)
 LAST_WORDS_SECONDS = 1.0  # that a slot whose GPU is of no more use has to tell its trials so
 
 
@@ -53,6 +59,7 @@ class Slot:
         """
         self._base, self._who, self._listings, self._claims = base, who, listings, claims
         self._errands: dict[str, _Errand] = {}
+        self._waiting, self._room = deque[str](), math.inf  # errands to begin, and how many have room to step at once
         self._closing, self._closed = threading.Event(), threading.Event()
         self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, and whether it begins
         threading.Thread(target=self._run, name="slot", daemon=True).start()
@@ -92,16 +99,44 @@ class Slot:
         together = Together()
         with contextlib.suppress(Leave):
             while not self._closing.is_set():
-                for errand, begins in self._ordered(wait=not together.names):
+                for errand, begins in self._ordered(wait=not together.names and not self._waiting):
                     if begins:
-                        self._begin(together, errand, work, prepare)
+                        self._waiting.append(errand)
                     else:
                         together.stop(errand)
-                        self._errands.pop(errand, None)
-                work.progress("trials side by side", len(together.names), len(together.names))
-                for errand, point in together.look():
-                    self._tell(errand, point)
+                        self._forget(errand)
+                in_hand = ""
+                try:
+                    while self._waiting and len(together.names) < self._room:
+                        in_hand = self._waiting.popleft()
+                        self._begin(together, in_hand, work, prepare)
+                    work.progress("trials side by side", len(together.names), len(together.names))
+                    for errand, point in together.look():
+                        in_hand = errand
+                        self._tell(errand, point)
+                        in_hand = ""
+                    continue
+                except torch.OutOfMemoryError as error:
+                    said = wanted(error)
+                self._make_room({*together.names, in_hand}, said, work.device)
+                together = Together()  # theirs may stand in the midst of a step: they go on from their checkpoints
+                empty_cache(work.device)
         together.keep()
+
+    def _make_room(self, tried: Collection[str], said: str, device: str) -> None:
+        """Let half as many trials step at once; one that has no room by itself ends with the reason."""
+        tried = [errand for errand in self._errands if errand in tried]
+        if len(tried) == 1:
+            self._errands[tried[0]].told.put((failure_of(too_large("with one trial", said, device)), False))
+            return
+        self._room = len(tried) // 2
+        log.warning("Out of GPU memory with %d trials at once (%s). Going on with %d.", len(tried), said, self._room)
+        self._waiting.extendleft(reversed(tried))
+
+    def _forget(self, errand: str) -> None:
+        self._errands.pop(errand, None)
+        if errand in self._waiting:
+            self._waiting.remove(errand)
 
     def _ordered(self, *, wait: bool) -> Iterator[tuple[str, bool]]:
         """What was ordered meanwhile; without work to do it is waited for, a while."""
@@ -137,7 +172,7 @@ def _failing_alone(own: _Errand) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if breaks_process(error):
+        if breaks_process(error) or isinstance(error, torch.OutOfMemoryError):
             raise
         own.told.put((failure_of(error), False))
 

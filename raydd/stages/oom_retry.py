@@ -1,4 +1,7 @@
-"""On CUDA out-of-memory, retry once with half the images in a batch, then fail and report the memory figures."""
+"""On CUDA out-of-memory, retry once with half the images in a batch, then fail and report the memory figures.
+
+What a step of several distillations does then is in `trainables/slot.py`.
+"""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -29,24 +32,30 @@ def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbe
         yield from run(work)
         return
     except torch.OutOfMemoryError as error:
-        said = _wanted(error)
+        said = wanted(error)
     half = max(1, size // 2)
     log.warning("Out of GPU memory with %d images at once (%s). Going on with %d.", size, said, half)
-    _empty_cache(work.device)  # after the except block, which held the failed work's tensors
+    empty_cache(work.device)  # after the except block, which held the failed work's tensors
     try:
         yield from run(changed(work, {"place.encode_batch": half}))
     except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"Out of GPU memory with {half} images at once too, {peak_bytes(work.device) / 1e9:.1f} GB being held "
-            f"({_wanted(error)}). Lower distill.student_steps, distill.pairs or experts.width, or give a trial more of "
-            "the GPU by sweep.gpus."
-        ) from error
+        raise too_large(f"with {half} images at once too", wanted(error), work.device) from error
 
 
-def _wanted(error: torch.OutOfMemoryError) -> str:
+def too_large(how: str, said: str, device: str) -> ConfigError:
+    """The error of a distillation that the GPU cannot hold: `how` it was tried, and what torch `said`."""
+    return ConfigError(
+        f"Out of GPU memory {how}, {peak_bytes(device) / 1e9:.1f} GB being held ({said}). Lower distill.student_steps, "
+        "distill.pairs or experts.width, or give a trial more of the GPU by sweep.gpus."
+    )
+
+
+def wanted(error: torch.OutOfMemoryError) -> str:
+    """How much was wanted and there, in torch's words."""
     return ". ".join(str(error).split(". ")[1:3]).strip() or str(error)
 
 
-def _empty_cache(device: str) -> None:
+def empty_cache(device: str) -> None:
+    """Give back to the GPU what torch holds and no tensor needs; after an error's block, which held tensors."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

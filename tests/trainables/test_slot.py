@@ -7,15 +7,18 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+import torch
 from claimant_alone import Alone
 
 import raydd
 from raydd.cluster import claims
 from raydd.cluster.trial_report import TrialReport
+from raydd.distill.population import Population
 from raydd.place import open_store
 from raydd.settings import with_settings
 from raydd.stages import synthetic_record
 from raydd.stages.matching import CHECKPOINT
+from trainables import distill as distilling
 from trainables import slot as slots
 from trainables.distill import distillation_reports
 from trainables.slot import Desk, Slot
@@ -135,6 +138,74 @@ def test_a_broken_gpu_is_told_to_all_and_the_process_ends(config, claimant, monk
     assert broken
     assert "CUDA error" in report["failure"]
     assert ended.wait(60)
+
+
+MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which 1 is free."
+
+
+@pytest.fixture
+def room_for(monkeypatch):
+    """Let steps of more trials than so many, or scores beside so many, lack memory; gives how many were stepped."""
+    stepped = list[int]()
+
+    def limit(most: int) -> list[int]:
+        step = Population.step
+
+        def limited(self: Population) -> None:
+            stepped.append(len(self.stepping))
+            if len(self.stepping) > most:
+                raise torch.OutOfMemoryError(MESSAGE)
+            step(self)
+
+        monkeypatch.setattr(Population, "step", limited)
+        return stepped
+
+    return limit
+
+
+def test_trials_that_have_no_room_together_go_on_by_halves(config, claimant, room_for, caplog, tmp_path):
+    own = with_settings(config, {**TRIALS[0], "distill.seed": 3, "place.home": str(tmp_path / "other")})
+    alone = list(distillation_reports(raydd.open(own)))
+    stepped = room_for(2)
+    slot = Slot(config, "slot 0", {}, None)
+    for number in range(5):
+        slot.begin(str(number), trial(0, **{"distill.seed": number}))
+    for number in range(5):
+        told = reports_of(slot, str(number))
+        assert told[-1].finished
+        assert [one.step for one in told] == [one.step for one in alone]
+        if number == 3:
+            assert told[-1].r_mean == pytest.approx(alone[-1].r_mean, abs=5)
+    assert "Tried to allocate 2.00 GiB" in caplog.text
+    assert sum(trials > 2 for trials in stepped) == 1  # found once, and kept to
+
+
+def test_a_trial_that_has_no_room_by_itself_ends_alone(config, claimant, room_for):
+    room_for(0)
+    slot = Slot(config, "slot 0", {}, None)
+    for number in (0, 1):
+        slot.begin(str(number), trial(number))
+    for number in (0, 1):
+        failure = reports_of(slot, str(number))[-1].failure
+        assert "Out of GPU memory with one trial" in failure
+        assert "sweep.gpus" in failure
+
+
+def test_a_score_that_has_no_room_is_taken_again_beside_fewer_trials(config, claimant, monkeypatch):
+    scored, score = list[int](), distilling.end_scores
+
+    def scores(work, synthetic):
+        scored.append(len(scored))
+        if len(scored) == 1:
+            raise torch.OutOfMemoryError(MESSAGE)
+        return score(work, synthetic)
+
+    monkeypatch.setattr(distilling, "end_scores", scores)
+    slot = Slot(config, "slot 0", {}, None)
+    for number in (0, 1):
+        slot.begin(str(number), trial(0, **{"distill.seed": number}))
+    assert all(reports_of(slot, str(number))[-1].finished for number in (0, 1))
+    assert len(scored) == 3
 
 
 class Seats:
