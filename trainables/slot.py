@@ -105,23 +105,30 @@ class Slot:
                     else:
                         together.stop(errand)
                         self._forget(errand)
-                in_hand = ""
-                try:
-                    while self._waiting and len(together.names) < self._room:
-                        in_hand = self._waiting.popleft()
-                        self._begin(together, in_hand, work, prepare)
-                    work.progress("trials side by side", len(together.names), len(together.names))
-                    for errand, point in together.look():
-                        in_hand = errand
-                        self._tell(errand, point)
-                        in_hand = ""
-                    continue
-                except torch.OutOfMemoryError as error:
-                    said = wanted(error)
-                self._make_room({*together.names, in_hand}, said, work.device)
-                together = Together()  # theirs may stand in the midst of a step: they go on from their checkpoints
-                empty_cache(work.device)
+                if lacked := self._advance(together, work, prepare):
+                    self._make_room(*lacked, work.device)
+                    together = Together()  # trials may stand in the midst of a step: they go on from their checkpoints
+                    empty_cache(work.device)
         together.keep()
+
+    def _advance(
+        self, together: Together, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]
+    ) -> tuple[set[str], str] | None:
+        """Begin trials, and let all step until there is something to tell; or those that lack memory, and how much."""
+        in_hand = ""
+        try:
+            while self._waiting and len(together.names) < self._room:
+                in_hand = self._waiting.popleft()
+                self._begin(together, in_hand, work, prepare)
+            in_hand = ""
+            work.progress("trials side by side", len(together.names), len(together.names))
+            for errand, point in together.look():
+                in_hand = errand
+                self._tell(errand, point)
+                in_hand = ""
+        except torch.OutOfMemoryError as error:
+            return {*together.names, in_hand}, wanted(error)
+        return None
 
     def _make_room(self, tried: Collection[str], said: str, device: str) -> None:
         """Let half as many trials step at once; one that has no room by itself ends with the reason."""
@@ -129,7 +136,7 @@ class Slot:
         if len(tried) == 1:
             self._errands[tried[0]].told.put((failure_of(too_large("with one trial", said, device)), False))
             return
-        self._room = len(tried) // 2
+        self._room = max(1, len(tried) // 2)
         log.warning("Out of GPU memory with %d trials at once (%s). Going on with %d.", len(tried), said, self._room)
         self._waiting.extendleft(reversed(tried))
 
@@ -153,7 +160,7 @@ class Slot:
         with _failing_alone(own):
             work = changed(root, {**own.trial["settings"], **trial_settings(self._base)})
             prepare(work)
-            own.judged = Judged(work, own.trial["passed"])
+            own.judged = own.judged or Judged(work, own.trial["passed"])  # which knows what it has told
             if point := together.begin(errand, work, every=own.judged.every):
                 self._tell(errand, point)
 

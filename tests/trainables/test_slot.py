@@ -180,6 +180,25 @@ def test_trials_that_have_no_room_together_go_on_by_halves(config, claimant, roo
     assert sum(trials > 2 for trials in stepped) == 1  # found once, and kept to
 
 
+def test_a_trial_that_lacks_memory_on_its_way_tells_no_rung_twice(config, claimant, monkeypatch):
+    steps, step = list[int](), Population.step
+
+    def lacking_once(self: Population) -> None:
+        steps.append(len(self.stepping))
+        if len(steps) == 15:  # beyond the first rungs
+            raise torch.OutOfMemoryError(MESSAGE)
+        step(self)
+
+    monkeypatch.setattr(Population, "step", lacking_once)
+    slot = Slot(config, "slot 0", {}, None)
+    for number in (0, 1):
+        slot.begin(str(number), trial(0, **{"distill.seed": number}))
+    for number in (0, 1):
+        told = reports_of(slot, str(number))
+        assert [one.rung for one in told] == [5, 15, 45, 0]
+    assert len(steps) > 100  # one after the other from then on
+
+
 def test_a_trial_that_has_no_room_by_itself_ends_alone(config, claimant, room_for):
     room_for(0)
     slot = Slot(config, "slot 0", {}, None)
