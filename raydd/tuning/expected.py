@@ -24,6 +24,7 @@ from raydd.tuning.samplers import PER_SECOND
 _PLAYS = 16
 _PLAYED = 200  # trials at most; more are like these
 _NOISE = 0.5  # of a student's score at a rung, in standard deviations of what the trials are worth
+_SPREAD = 8.0  # points of r_mean by which the made-up trials differ, as a standard deviation
 _TAIL = 0.1  # of what may come, on either side of what is told
 _DEVIATIONS = statistics.NormalDist().inv_cdf(1 - _TAIL)
 
@@ -98,9 +99,9 @@ def _play(prices: Sequence[Price], sweep: SweepConfig, rng: np.random.Generator)
     over: list[Standing] = []
     costs: list[Cost] = []
     for number, price in enumerate(prices):
-        own, end, worth = Standing(number), END, rng.normal()
+        own, end, worth = Standing(number), END, _SPREAD * rng.normal()
         for rung in sweep.rungs:
-            students = worth + _NOISE * rng.normal(size=max(1, sweep.rung_students))
+            students = worth + _SPREAD * _NOISE * rng.normal(size=max(1, sweep.rung_students))
             look = Look(float(students.mean()), price.until(rung).own, students=tuple(students))
             own = replace(own, looks={**own.looks, rung: look})
             if is_weak(own, over, rung, sweep):

@@ -1,8 +1,8 @@
 """Which trials are stopped early: decided from what the study has of every trial at its rungs, and from nothing else.
 
 So a driver that takes over stops what the one before it would have stopped. The rules are those of Optuna's pruners,
-which a test holds them to. They are written here since Optuna's own have no several objectives, count a trial that was
-interrupted and asked again twice, and give it another bracket.
+which a test holds them to, but that successive halving overlooks what is noise. They are written here since Optuna's
+own have no several objectives, count a trial that was interrupted and asked again twice, and give it another bracket.
 """
 
 import math
@@ -22,6 +22,7 @@ from raydd.evaluate.significance import spearman
 from raydd.tuning import study as studies
 
 REDUCTION = 3  # of the trials at a rung one in so many goes on; rungs at 5, 15 and 45 percent are as far apart
+NOISE = 1.0  # points by which another trial has to be better to count as better: what other start pairs move
 FIRST_COMPLETE = 4  # trials that the median rule lets run to their end before it stops any
 NEAR = 1.05  # times the seconds of another trial are no more than its: they are measured, and differ by themselves
 WORSE = 0.1  # p of Wilcoxon's signed-rank test below which a trial's students are worse than the best trial's
@@ -43,11 +44,17 @@ class Look:
     weak: bool = False
     """Whether the trial was stopped here."""
 
-    def beats(self, other: Self, objectives: Sequence[str]) -> bool:
-        """Whether this has a higher r_mean, and no other objective of the sweep is worse: bytes, or seconds by much."""
+    def beats(self, other: Self, objectives: Sequence[str], *, by: float = 0.0) -> bool:
+        """Whether this has a higher r_mean, and no other objective of the sweep is worse: bytes, or seconds by much.
+
+        Args:
+            other: what another trial had at the same rung.
+            objectives: the sweep's.
+            by: points of r_mean that do not count yet.
+        """
         no_dearer = self.seconds <= NEAR * other.seconds or "seconds" not in objectives
         no_larger = self.bytes <= other.bytes or "bytes" not in objectives
-        return self.r_mean > other.r_mean and no_dearer and no_larger
+        return self.r_mean > other.r_mean + by and no_dearer and no_larger
 
 
 @dataclass(frozen=True)
@@ -186,11 +193,12 @@ def is_weak(own: Standing, others: Sequence[Standing], rung: int, settings: Swee
 def _not_in_front(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
     """Successive halving without waiting (ASHA, Li et al. 2020): a third of those at a rung go on, at first the best.
 
-    With one objective, those that beat a trial are the ones before it in their order; with several, a trial of the
-    front is beaten by none and always goes on.
+    What is worse by no more than noise goes on with them: else the second trial would be stopped for a tenth. With one
+    objective, those that beat a trial are the ones before it in their order; with several, a trial of the front is
+    beaten by none and always goes on.
     """
     there = [other.looks[rung] for other in others if rung in other.looks]
-    beaten_by = sum(look.beats(own.looks[rung], settings.objectives) for look in there)
+    beaten_by = sum(look.beats(own.looks[rung], settings.objectives, by=NOISE) for look in there)
     return beaten_by >= max(1, (len(there) + 1) // REDUCTION)
 
 

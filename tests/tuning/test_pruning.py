@@ -55,7 +55,17 @@ def test_asha_stops_what_optuna_s_successive_halving_stops(scores) -> None:
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=5, reduction_factor=pruning.REDUCTION),
     )
     ours, sweep = new_study(), SweepConfig(pruner="asha", rungs=RUNGS)
+    scores = [tuple(2 * pruning.NOISE * score for score in one) for one in scores]  # no difference is noise
     assert [run(ours, sweep, one) for one in scores] == [run_optuna(theirs, one) for one in scores]
+
+
+@pytest.mark.parametrize("pruner", ["asha", "hyperband"])
+def test_what_may_be_noise_stops_no_trial(pruner: str) -> None:
+    study, sweep = new_study(), SweepConfig(pruner=pruner)
+    ends = [run(study, sweep, [50 + pruning.NOISE * share] * 4) for share in (1.0, 0.5, 0.0, 1.0, 0.25)]
+    assert ends == [100] * 5
+    looks = {rung: Look(50 - 0.1) for rung in RUNGS}  # of the best by more than noise, and of a third of the trials
+    assert is_weak(Standing(0, looks), [Standing(0, {at: Look(51) for at in RUNGS})] * 2, 45, sweep)
 
 
 @given(SCORES)
@@ -108,7 +118,7 @@ def test_hyperband_deals_trials_as_optuna_does_and_a_bracket_ignores_rungs_and_o
 def test_a_new_driver_stops_what_the_old_one_would_have_stopped() -> None:
     study, sweep = new_study(), SweepConfig(pruner="asha")
     old = Pruning(study, sweep)
-    assert [run(study, sweep, [score] * 4, pruning=old) for score in (50, 49, 48, 47)] == [100, 5, 5, 5]
+    assert [run(study, sweep, [score] * 4, pruning=old) for score in (50, 48, 46, 44)] == [100, 5, 5, 5]
     assert run(study, sweep, [30] * 4, pruning=Pruning(study, sweep)) == 5
     assert run(study, sweep, [30] * 4, pruning=old) == 5
 
