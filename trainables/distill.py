@@ -94,9 +94,8 @@ class Judged:
         if not last and not reached:
             return None
         scores = (end_scores if last else rung_scores)(self._work, point.synthetic)
-        self._left = [
-            rung for rung in self._left if rung not in reached
-        ]  # not before: it may lack memory, and be again
+        # Not before the scores: where those lack memory, the trial comes to this rung again.
+        self._left = [rung for rung in self._left if rung not in reached]
         self._curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}
         record = stages.synthetic_record(self._work) if last else None
         curve, self._curve = self._curve, []

@@ -81,11 +81,13 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
 
 def _rows(missing: "Sequence[Shard]", workers: int) -> list[list[str]]:
     """Files that an actor writes one after another, those of a row of one split and one kind."""
+    from raydd.data.encoding import batches_of
+
     size = min(IN_A_ROW, max(1, len(missing) // (_ROWS * workers)))
     alike = [
         [shard.file for shard in own] for _, own in itertools.groupby(missing, lambda shard: (shard.split, shard.kind))
     ]
-    return [files[start : start + size] for files in alike for start in range(0, len(files), size)]
+    return [row for files in alike for row in batches_of(files, size)]
 
 
 def _encoded(
@@ -147,9 +149,10 @@ def check_on_workers(images: Sequence[ImageSource]) -> Iterator[Judged]:
     """Judge images on the CPUs of the cluster that this process is connected to, in their order."""
     import ray
 
+    from raydd.data.encoding import batches_of
+
     task = ray.remote(num_cpus=1)(_judge_all)
-    parts = [images[start : start + IMAGES] for start in range(0, len(images), IMAGES)]
-    for judged in ray.get([task.remote(part) for part in parts]):
+    for judged in ray.get([task.remote(part) for part in batches_of(images, IMAGES)]):
         yield from judged
 
 

@@ -132,7 +132,7 @@ class Slot:
 
     def _make_room(self, tried: Collection[str], said: str, device: str) -> None:
         """Let half as many trials step at once; one that has no room by itself ends with the reason."""
-        tried = [errand for errand in self._errands if errand in tried]
+        tried = [errand for errand in list(self._errands) if errand in tried]  # others may come meanwhile
         if len(tried) == 1:
             self._errands[tried[0]].told.put((failure_of(too_large("with one trial", said, device)), False))
             return

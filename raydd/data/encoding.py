@@ -10,7 +10,7 @@ Letters: b items of a batch, V views, S side in pixels, D width.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float16, UInt8
@@ -22,6 +22,8 @@ from raydd.data.encoders import ImageEncoder, TextEncoder
 from raydd.data.images import ImageSource, open_image
 from raydd.errors import DataError
 from raydd.place import sent
+
+Item = TypeVar("Item")
 
 _CPU_IMAGES = 8  # that a worker takes at once
 _CPU_CAPTIONS = 256  # likewise; its encoder sorts them by tokens and takes some at a time
@@ -126,9 +128,9 @@ def workers_for(device: str) -> int:
     return threads if threads > 1 or not _is_cpu(device) else 0
 
 
-def batches_of(indices: Sequence[int], size: int) -> list[list[int]]:
-    """Indices cut into batches, the last one shorter."""
-    return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+def batches_of(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Items, mostly indices, cut into batches, the last one shorter."""
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def _stacked(items: Sequence[UInt8[Tensor, "V 3 S S"] | str]) -> UInt8[Tensor, "b V 3 S S"] | str:

@@ -64,8 +64,8 @@ def test_what_may_be_noise_stops_no_trial(pruner: str) -> None:
     study, sweep = new_study(), SweepConfig(pruner=pruner)
     ends = [run(study, sweep, [50 + pruning.NOISE * share] * 4) for share in (1.0, 0.5, 0.0, 1.0, 0.25)]
     assert ends == [100] * 5
-    looks = {rung: Look(50 - 0.1) for rung in RUNGS}  # of the best by more than noise, and of a third of the trials
-    assert is_weak(Standing(0, looks), [Standing(0, {at: Look(51) for at in RUNGS})] * 2, 45, sweep)
+    behind, ahead = ({rung: Look(score) for rung in RUNGS} for score in (49.9, 50 + pruning.NOISE))
+    assert is_weak(Standing(0, behind), [Standing(0, ahead)] * 2, 45, sweep)  # by more than noise
 
 
 @given(SCORES)
