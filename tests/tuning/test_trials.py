@@ -117,7 +117,7 @@ def test_weak_trials_are_pruned(run):
 @pytest.mark.slow
 def test_another_driver_stops_what_the_first_would_have_stopped(run):
     def behave(number, step):
-        return [50.0, 49.0, 48.0, 47.0, 30.0, 60.0][number]
+        return [50.0, 48.0, 47.0, 46.0, 30.0, 60.0][number]
 
     run(behave, trials=4, at_once=1)
     study = run(behave, trials=6, at_once=1)
