@@ -64,7 +64,7 @@ def space(trial: Trial) -> dict[str, Any]:
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_categorical("experts.width", [0, 2304])
     trial.suggest_categorical("experts.count", [5, 10, 20])
-    trial.suggest_categorical("distill.start", ["random", "herding", "k-center"])
+    trial.suggest_categorical("distill.start", ["random", "herding", "k-center", "k-means", "co-occurrence"])
     trial.suggest_int("distill.steps", 100, 1000, log=True)
     trial.suggest_categorical("distill.schedule", ["cosine", "constant"])
     trial.suggest_categorical("distill.loss", ["infonce", "wbce"])
