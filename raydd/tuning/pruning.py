@@ -22,7 +22,7 @@ from raydd.evaluate.significance import spearman
 from raydd.tuning import study as studies
 
 REDUCTION = 3  # of the trials at a rung one in so many goes on; rungs at 5, 15 and 45 percent are as far apart
-NOISE = 1.0  # points by which another trial has to be better to count as better: what other start pairs move
+NOISE = 1.0  # points that other start pairs move: of few trials, one that is better by less does not count as better
 FIRST_COMPLETE = 4  # trials that the median rule lets run to their end before it stops any
 NEAR = 1.05  # times the seconds of another trial are no more than its: they are measured, and differ by themselves
 WORSE = 0.1  # p of Wilcoxon's signed-rank test below which a trial's students are worse than the best trial's
@@ -193,13 +193,15 @@ def is_weak(own: Standing, others: Sequence[Standing], rung: int, settings: Swee
 def _not_in_front(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
     """Successive halving without waiting (ASHA, Li et al. 2020): a third of those at a rung go on, at first the best.
 
-    What is worse by no more than noise goes on with them: else the second trial would be stopped for a tenth. With one
-    objective, those that beat a trial are the ones before it in their order; with several, a trial of the front is
-    beaten by none and always goes on.
+    What is worse by no more than noise goes on with them: else the second trial would be stopped for a tenth. The more
+    trials go on anyway, the less noise counts: where most are neighbours of the best, a whole point would stop none.
+    With one objective, those that beat a trial are the ones before it in their order; with several, a trial of the
+    front is beaten by none and always goes on.
     """
     there = [other.looks[rung] for other in others if rung in other.looks]
-    beaten_by = sum(look.beats(own.looks[rung], settings.objectives, by=NOISE) for look in there)
-    return beaten_by >= max(1, (len(there) + 1) // REDUCTION)
+    going_on = max(1, (len(there) + 1) // REDUCTION)
+    beaten_by = sum(look.beats(own.looks[rung], settings.objectives, by=NOISE / going_on) for look in there)
+    return beaten_by >= going_on
 
 
 def _weak_in_bracket(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:

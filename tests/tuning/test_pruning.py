@@ -68,6 +68,13 @@ def test_what_may_be_noise_stops_no_trial(pruner: str) -> None:
     assert is_weak(Standing(0, behind), [Standing(0, ahead)] * 2, 45, sweep)  # by more than noise
 
 
+def test_the_more_trials_go_on_the_less_noise_counts() -> None:
+    sweep = SweepConfig(pruner="asha")
+    own, ahead = (Standing(0, {45: Look(score)}) for score in (50.0, 50 + 0.4 * pruning.NOISE))
+    assert not is_weak(own, [ahead] * 4, 45, sweep)  # one of five goes on, and what is behind by noise
+    assert is_weak(own, [ahead] * 8, 45, sweep)  # three of nine go on
+
+
 @given(SCORES)
 @settings(max_examples=40)
 def test_the_median_is_optuna_s(scores) -> None:
