@@ -13,6 +13,7 @@ from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.graceful_exit import at_rest
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
+from raydd.cpu_time import counted_as
 from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
@@ -93,7 +94,8 @@ class Judged:
         reached = [rung for rung in self._left if 100 * point.step >= rung * point.steps]
         if not last and not reached:
             return None
-        scores = (end_scores if last else rung_scores)(self._work, point.synthetic)
+        with counted_as("scores"):
+            scores = (end_scores if last else rung_scores)(self._work, point.synthetic)
         # Not before the scores: where those lack memory, the trial comes to this rung again.
         self._left = [rung for rung in self._left if rung not in reached]
         self._curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}

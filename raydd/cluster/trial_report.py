@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from raydd.cpu_time import PROCESS, cpu_seconds
 from raydd.memory import peak_bytes
 
 
@@ -39,6 +40,10 @@ class TrialReport:
     """GPU that it runs on: its name and, on that host, its number; empty on a CPU."""
     peak_bytes: int = 0
     """Peak memory of its process so far: the GPU's, or on a CPU the process's own."""
+    process: str = ""
+    """Its process, in a word that no other has."""
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    """CPU seconds of its process so far, other trials included, by part of the work, see `raydd.cpu_time`."""
     failure: str = ""
     """Why the trial cannot go on; empty while all is well."""
     again: bool = False
@@ -58,7 +63,14 @@ class TrialReport:
 
             numbers = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
             gpu = f"{torch.cuda.get_device_name(device)} ({numbers})"
-        return dataclasses.replace(self, node=socket.gethostname(), gpu=gpu, peak_bytes=peak_bytes(device))
+        return dataclasses.replace(
+            self,
+            node=socket.gethostname(),
+            gpu=gpu,
+            peak_bytes=peak_bytes(device),
+            process=PROCESS,
+            cpu_seconds=cpu_seconds(),
+        )
 
     def as_result(self) -> dict[str, Any]:
         """The report as Ray Tune takes it."""

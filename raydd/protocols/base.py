@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from raydd.config import Config, DataConfig, DistillConfig
+from raydd.cpu_time import counted_as
 from raydd.data import (
     CaptionFeatures,
     DataSet,
@@ -247,7 +248,8 @@ class Workbench(ABC, Generic[Networks]):
     def have_expert(self, experts: Trajectories[Networks], expert: int) -> None:
         """Have what a distillation reads of one of its experts in the store, if that was left for now."""
         if self.opened.fetch:
-            self.opened.fetch(self, experts, expert)
+            with counted_as("experts"):
+                self.opened.fetch(self, experts, expert)
 
     @property
     def missing_experts(self) -> list[int]:

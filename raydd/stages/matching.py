@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from raydd.config import DistillConfig
+from raydd.cpu_time import counted_as
 from raydd.data.encoders import image_identity, text_identity
 from raydd.distill.engine import Distillation, DistillPoint
 from raydd.distill.population import at_once, steps_of
@@ -148,7 +149,8 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
             steps = min(at_once(phase.work.device), course.steps_to_look)
             course.have_experts(steps)
             watch = Watch()
-            news = take(steps)
+            with counted_as("distillation steps"):
+                news = take(steps)
             if news.steps:
                 course.note(news.steps, watch.read())
             if news.error:
@@ -299,7 +301,8 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> Synt
     synthetic, times = last, 1.0
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)
-        synthetic, times = fit_rates(work, last)
+        with counted_as("fits of learning rates"):
+            synthetic, times = fit_rates(work, last)
         work.progress("fits of the students' learning rates", 1, 1)
     record.write_tensors(CURVE, log.tensors())
     config, encoders = work.config, work.config.encoders

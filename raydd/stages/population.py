@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 from raydd.config import Config
+from raydd.cpu_time import counted_as
 from raydd.distill.engine import DistillPoint
 from raydd.distill.population import News, Population, shape_of
 from raydd.errors import RayddError
@@ -96,10 +97,11 @@ class Together:
         if not courses:
             return
         population, watch = self._populations[group], Watch()
-        for _ in range(steps):
-            population.step()
-        news = population.news()
-        population.settle()
+        with counted_as("distillation steps"):
+            for _ in range(steps):
+                population.step()
+            news = population.news()
+            population.settle()
         took, taken = watch.read(), sum(len(own.steps) for own in news.values())
         for slot, own in news.items():
             if own.steps:  # a step's share of the time

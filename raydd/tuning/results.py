@@ -19,7 +19,7 @@ from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.protocols import trial_settings
 from raydd.settings import to_yaml, with_settings
-from raydd.terminal.text import brief
+from raydd.terminal.text import brief, duration
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate, Finalist, rank_correlation
 from raydd.tuning.redraws import draws_of, standard_error
@@ -50,6 +50,8 @@ class SweepResult:
     """The best trial by val, measured again where `sweep.drawn_again` says so; None if none was complete."""
     finalists: tuple[Finalist, ...]
     """The best on val first."""
+    cpu_seconds: Mapping[str, float]
+    """Of the trials' processes, by part of the work, the largest first; empty where trials did not say."""
 
     @property
     def finished(self) -> int:
@@ -79,6 +81,7 @@ class SweepResult:
             "best": self._best(),
             "finalists": [dataclasses.asdict(finalist) for finalist in self.finalists],
             "rank_correlation": self.rank_correlation,
+            "cpu_seconds": self.cpu_seconds,
             "settings": dict(self.settings),
             "raydd": code_version(),
         }
@@ -98,6 +101,9 @@ class SweepResult:
                 parts.append(
                     f"rank correlation of trials and finals on val: {value:.2f} ({len(self.finalists)} settings)"
                 )
+        if spent := sum(self.cpu_seconds.values()):
+            shares = ", ".join(f"{part} {seconds / spent:.0%}" for part, seconds in self.cpu_seconds.items())
+            parts.append(f"CPU time of the trials: {duration(spent)}: {shares}")
         if self.best:
             images = trial_settings(self.config).get("distill.images", self.config.distill.images)
             parts.append(f"best trial: {self.best.number}, val r_mean on {images} {self.best.in_words()}")
@@ -157,6 +163,7 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
         front=tuple(studies.identity(trial) for trial in studies.pareto_front(study)),
         best=candidates(study, objectives, 1)[0] if complete else None,
         finalists=tuple(finalists),
+        cpu_seconds=studies.cpu_seconds(study),
     )
 
 

@@ -6,7 +6,7 @@ that was killed leaves RUNNING trials behind; the next one marks them and asks f
 
 import re
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -219,6 +219,20 @@ def fail(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
 def report(trial: FrozenTrial) -> TrialReport:
     """The last report of a trial that is over, with its whole curve; an empty one if it gave none."""
     return TrialReport.of(trial.user_attrs.get(REPORT))
+
+
+def cpu_seconds(study: optuna.Study) -> dict[str, float]:
+    """CPU seconds of the trials' processes, by part of the work (`raydd.cpu_time`), the largest first.
+
+    Each process says its own so far with every report; what came after its last one is not known.
+    """
+    reports = [report(trial) for trial in over(study)]
+    ascending = sorted((one for one in reports if one.process), key=lambda one: sum(one.cpu_seconds.values()))
+    parts: defaultdict[str, float] = defaultdict(float)
+    for last in {one.process: one for one in ascending}.values():
+        for part, seconds in last.cpu_seconds.items():
+            parts[part] += seconds
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))
 
 
 def last_score(trial: FrozenTrial) -> float:

@@ -160,7 +160,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def a_sweep(config: Config, best: Candidate | None, failed: Mapping[int, str]) -> SweepResult:
-    return SweepResult(config.sweep.name, config, ("r_mean",), {}, {}, failed, {}, (), best, ())
+    return SweepResult(config.sweep.name, config, ("r_mean",), {}, {}, failed, {}, (), best, (), {})
 
 
 @pytest.mark.parametrize("way", ["equal failures", "none complete"])

@@ -5,6 +5,7 @@ import sys
 import pytest
 from optuna.trial import TrialState
 
+from raydd.cluster.trial_report import TrialReport
 from raydd.errors import ConfigError
 from raydd.tuning import study as studies
 from raydd.tuning.samplers import renew_sampler
@@ -99,6 +100,18 @@ def test_a_front_of_two_objectives(config, space, address, with_sweep):
     for values in ([30.0, 10.0], [40.0, 20.0], [35.0, 30.0]):
         study.tell(ask(study, space), values)
     assert [trial.number for trial in studies.pareto_front(study)] == [0, 1]
+
+
+def test_the_cpu_seconds_of_each_process_count_once(config, space, address):
+    study = studies.open_study(config, space, address)
+    told = [("one", {"scores": 2.0, "experts": 1.0}), ("two", {"scores": 5.0}), ("one", {"scores": 3.0, "experts": 4.0})]
+    for process, seconds in told:
+        trial = study.ask()
+        report = TrialReport(process=process, cpu_seconds=seconds, record="folder")
+        trial.set_user_attr(studies.REPORT, dataclasses.asdict(report))
+        study.tell(trial, 1.0)
+    studies.fail(study, study.ask(), "before it said anything")
+    assert list(studies.cpu_seconds(study).items()) == [("scores", 8.0), ("experts", 4.0)]
 
 
 def test_other_settings_under_the_same_name_are_refused(config, space, address):
