@@ -427,10 +427,10 @@ class SweepConfig:
     """What to optimise: r_mean on val (mean of recall at 1, 5 and 10, both directions), alone or with seconds (of
     distillation) or bytes (of the set), which gives a Pareto front."""
     pruner: Literal["hyperband", "asha", "median", "wilcoxon", "none"] = "asha"
-    """Which trials are stopped early. At the checks of `sweep.rungs`, asha: those more than a point below the best
-    third of those that reached the check; hyperband: the same, but some trials skip the first rungs; median: those
-    below the median of the complete trials; wilcoxon: those whose students are significantly worse than the best
-    trial's; none. With several objectives a trial is stopped only if others beat it in all of them."""
+    """Which trials are stopped early. At the checks of `sweep.rungs`, asha: those below the best third of those that
+    reached the check, by more than a point while they are few; hyperband: the same, but some trials skip the first
+    rungs; median: those below the median of the complete trials; wilcoxon: those whose students are significantly worse
+    than the best trial's; none. With several objectives a trial is stopped only if others beat it in all of them."""
     rungs: tuple[int, ...] = (5, 15, 45)
     """Rungs, checks during a trial: percent of its steps after which it is scored on val and may be stopped."""
     rung_students: int = 0
