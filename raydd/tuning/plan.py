@@ -66,7 +66,7 @@ class Plan:
     @property
     def _first(self) -> str:
         known = len(self.space.first)
-        return f"{known} published or default settings first" if self.config.sweep.first else "from a cold start"
+        return f"{known} settings of its own first" if self.config.sweep.first else "from a cold start"
 
     def table(self) -> Table:
         """The plan for the terminal."""

@@ -144,6 +144,8 @@ def _planned(
     base = work.config
     drawn = draw_configs(space, base)
     base = with_settings(base, {"sweep.together": together(base, drawn)})
+    if len({each.distill.seed for each in drawn}) > 1:  # trials are draws themselves: a new one would be another trial
+        base = with_settings(base, {"sweep.drawn_again": 0})
     drawn = drawn[0 if base.sweep.first else len(space.first) :]
     work = open_workbench(base, work.store, silent, work.opened)
     with progress_on(console) as progress:

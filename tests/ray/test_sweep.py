@@ -160,6 +160,15 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(ray_here, settings):
         study_of(settings)
 
 
+def test_trials_that_are_draws_themselves_are_not_drawn_again(ray_here, settings):
+    settings["sweep.drawn_again"] = 2
+    _, shown = run(settings, dry_run=True)
+    assert "new draws   the best 2 again" in shown
+    _, shown = run({**settings, "sweep.space": "starts"}, dry_run=True)
+    assert "starts, 100 settings of its own first" in shown
+    assert "new draws   none" in shown
+
+
 def test_a_wrong_space_stops_before_ray_starts(settings, tmp_path):
     (tmp_path / "space.py").write_text("def small(trial):\n    return {'distill.imag_lr': 1.0}\n")
     with pytest.raises(ConfigError, match=r"distill\.image_lr"):
