@@ -42,8 +42,9 @@ class TrialReport:
     """Peak memory of its process so far: the GPU's, or on a CPU the process's own."""
     process: str = ""
     """Its process, in a word that no other has."""
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-    """CPU seconds of its process so far, other trials included, by part of the work, see `raydd.cpu_time`."""
+    cpu_seconds: list[tuple[str, float]] = field(default_factory=list)
+    """Parts of the work (`raydd.cpu_time`), and CPU seconds of its process for each so far, other trials included. Tune
+    would take a mapping apart."""
     failure: str = ""
     """Why the trial cannot go on; empty while all is well."""
     again: bool = False
@@ -69,7 +70,7 @@ class TrialReport:
             gpu=gpu,
             peak_bytes=peak_bytes(device),
             process=PROCESS,
-            cpu_seconds=cpu_seconds(),
+            cpu_seconds=list(cpu_seconds().items()),
         )
 
     def as_result(self) -> dict[str, Any]:

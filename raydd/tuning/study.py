@@ -227,10 +227,10 @@ def cpu_seconds(study: optuna.Study) -> dict[str, float]:
     Each process says its own so far with every report; what came after its last one is not known.
     """
     reports = [report(trial) for trial in over(study)]
-    ascending = sorted((one for one in reports if one.process), key=lambda one: sum(one.cpu_seconds.values()))
+    ascending = sorted((one for one in reports if one.process), key=lambda one: sum(dict(one.cpu_seconds).values()))
     parts: defaultdict[str, float] = defaultdict(float)
     for last in {one.process: one for one in ascending}.values():
-        for part, seconds in last.cpu_seconds.items():
+        for part, seconds in last.cpu_seconds:
             parts[part] += seconds
     return dict(sorted(parts.items(), key=lambda item: -item[1]))
 

@@ -50,6 +50,8 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     kept = json.loads((home / "sweeps/small/result.json").read_text())
     assert kept["finalists"][0]["test"] == result.finalists[0].test
     assert kept["raydd"] == code_version()
+    assert {"distillation steps", "experts", "scores"} <= kept["cpu_seconds"].keys()
+    assert "CPU time of the trials: " in shown
     assert kept["best"]["settings"]["distill.text_lr"] == 0.05  # the space sets it, beside what it searches
 
     winner = load(home / "sweeps/small/best.yaml")

@@ -104,10 +104,10 @@ def test_a_front_of_two_objectives(config, space, address, with_sweep):
 
 def test_the_cpu_seconds_of_each_process_count_once(config, space, address):
     study = studies.open_study(config, space, address)
-    told = [("one", {"scores": 2.0, "experts": 1.0}), ("two", {"scores": 5.0}), ("one", {"scores": 3.0, "experts": 4.0})]
-    for process, seconds in told:
+    first, later = {"scores": 2.0, "experts": 1.0}, {"scores": 3.0, "experts": 4.0}
+    for process, seconds in (("one", first), ("two", {"scores": 5.0}), ("one", later)):
         trial = study.ask()
-        report = TrialReport(process=process, cpu_seconds=seconds, record="folder")
+        report = TrialReport(process=process, cpu_seconds=list(seconds.items()), record="folder")
         trial.set_user_attr(studies.REPORT, dataclasses.asdict(report))
         study.tell(trial, 1.0)
     studies.fail(study, study.ask(), "before it said anything")
