@@ -387,8 +387,8 @@ class SweepConfig:
     """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
     `watch` and `board` take the latest sweep if none is named."""
     space: str = "repblend"
-    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, covmatch, apm, ridge, mdm, lgm, or your
-    own, FILE.py:NAME or module:NAME."""
+    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, covmatch, apm, ridge, mdm, lgm, starts, or
+    your own, FILE.py:NAME or module:NAME."""
     first: bool = True
     """Begin with the settings that the search space lists as its first; off begins without them."""
     trials: int = 16
