@@ -1,7 +1,7 @@
 """Other draws of the same settings, of which the best on val is kept: start pairs, minibatches and the experts' order.
 
 A draw moves val r_mean by 0.3 to 1 point, more where settings are weak, and rungs stop most draws early. All settings
-are yours: give those that a sweep found, as in `raydd sweep --config best.yaml --sweep.name starts --sweep.space starts`.
+are yours: give those that a sweep found, `raydd sweep --config best.yaml --sweep.name starts --sweep.space starts`.
 """
 
 from typing import Any
