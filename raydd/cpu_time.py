@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -13,7 +13,7 @@ REST = "the rest"  # starts of processes, features read, records written
 PROCESS = secrets.token_hex(4)
 """Tells this process from all others, those of its number included that ran before."""
 
-_counted: Counter[str] = Counter()
+_counted: defaultdict[str, float] = defaultdict(float)
 _inner: list[float] = []  # for each part that is open, the CPU seconds of the parts within it
 
 

@@ -1,6 +1,7 @@
 """CPU seconds by part: each second is counted once."""
 
 import time
+from collections import defaultdict
 
 import pytest
 
@@ -15,7 +16,7 @@ def compute(seconds: float) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_counted(monkeypatch):
-    monkeypatch.setattr(cpu_time, "_counted", type(cpu_time._counted)())
+    monkeypatch.setattr(cpu_time, "_counted", defaultdict(float))
 
 
 def test_what_is_computed_within_counts_as_the_part_s():
