@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from raydd.config import SweepConfig
-from raydd.tuning.pruning import Look, Standing, is_weak
+from raydd.tuning.prices import END
+from raydd.tuning.pruning import Look, Standing, up_the_rungs
 
 _BAD = 8.0  # points below the neighbours, as the deviation of a normal distribution's lower half
-_NOISE = {5: 1.5, 15: 1.0, 45: 0.6, 100: 0.4}  # points, by percent of the steps
+_NOISE = {5: 1.5, 15: 1.0, 45: 0.6, END: 0.4}  # points, by percent of the steps
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,18 @@ def sweep(pruner: str, seed: int, options: Options) -> tuple[float, float]:
     steps, ended = 0, [(-np.inf, -np.inf)]
     for number in range(options.trials):
         worth = -abs(_BAD * rng.normal()) if number < options.far else options.near * rng.normal()
-        own = Standing(number)
-        for rung in settings.rungs:
-            own = replace(own, looks={**own.looks, rung: Look(worth + _NOISE[rung] * rng.normal())})
-            if is_weak(own, others, rung, settings):
-                steps += rung
-                break
-        else:
-            own = replace(own, end=Look(worth + _NOISE[100] * rng.normal()))
-            steps += 100
-            ended.append((own.end.r_mean, worth))  # type: ignore[union-attr]
+
+        def look(percent: int, worth: float = worth) -> Look:
+            return Look(worth + _NOISE[percent] * rng.normal())
+
+        own, stop = up_the_rungs(Standing(number), look, others, settings)
+        if stop == END:
+            end = look(END)
+            own = replace(own, end=end)
+            ended.append((end.r_mean, worth))
+        steps += stop
         others.append(own)
-    return steps / (100 * options.trials), max(ended)[1]
+    return steps / (END * options.trials), max(ended)[1]
 
 
 def main(options: Options) -> int:

@@ -18,7 +18,7 @@ from raydd.config import SweepConfig
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import CANDIDATES, cheap_starts
 from raydd.tuning.prices import END, Cost, Expert, Price, total
-from raydd.tuning.pruning import Look, Standing, is_weak
+from raydd.tuning.pruning import Look, Standing, up_the_rungs
 from raydd.tuning.samplers import PER_SECOND
 
 _PLAYS = 16
@@ -99,14 +99,13 @@ def _play(prices: Sequence[Price], sweep: SweepConfig, rng: np.random.Generator)
     over: list[Standing] = []
     costs: list[Cost] = []
     for number, price in enumerate(prices):
-        own, end, worth = Standing(number), END, _SPREAD * rng.normal()
-        for rung in sweep.rungs:
+        worth = _SPREAD * rng.normal()
+
+        def look(rung: int, price: Price = price, worth: float = worth) -> Look:
             students = worth + _SPREAD * _NOISE * rng.normal(size=max(1, sweep.rung_students))
-            look = Look(float(students.mean()), price.until(rung).own, students=tuple(students))
-            own = replace(own, looks={**own.looks, rung: look})
-            if is_weak(own, over, rung, sweep):
-                end = rung
-                break
+            return Look(float(students.mean()), price.until(rung).own, students=tuple(students))
+
+        own, end = up_the_rungs(Standing(number), look, over, sweep)
         costs.append(price.until(end))
         over.append(replace(own, end=Look(worth, costs[-1].own)) if end == END else own)
     return costs

@@ -20,6 +20,7 @@ from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
 from raydd.evaluate.significance import spearman
 from raydd.tuning import study as studies
+from raydd.tuning.prices import END
 
 REDUCTION = 3  # of the trials at a rung one in so many goes on; rungs at 5, 15 and 45 percent are as far apart
 NOISE = 1.0  # points that other start pairs move: of few trials, one that is better by less does not count as better
@@ -188,6 +189,24 @@ def is_weak(own: Standing, others: Sequence[Standing], rung: int, settings: Swee
         "none": lambda own, others, rung, settings: False,
     }
     return not math.isfinite(own.looks[rung].r_mean) or rules[settings.pruner](own, others, rung, settings)
+
+
+def up_the_rungs(
+    own: Standing, look_at: Callable[[int], Look], others: Sequence[Standing], settings: SweepConfig
+) -> tuple[Standing, int]:
+    """A made-up trial from its start to its end or to where it is stopped; gives that rung too, or `END`.
+
+    Args:
+        own: the trial, before its first rung.
+        look_at: what it has at a rung.
+        others: all other trials.
+        settings: `pruner`, `rungs` and `objectives` are read.
+    """
+    for rung in settings.rungs:
+        own = replace(own, looks={**own.looks, rung: look_at(rung)})
+        if is_weak(own, others, rung, settings):
+            return own, rung
+    return own, END
 
 
 def _not_in_front(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:

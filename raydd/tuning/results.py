@@ -102,8 +102,8 @@ class SweepResult:
                     f"rank correlation of trials and finals on val: {value:.2f} ({len(self.finalists)} settings)"
                 )
         if spent := sum(self.cpu_seconds.values()):
-            shares = ", ".join(f"{part} {seconds / spent:.0%}" for part, seconds in self.cpu_seconds.items())
-            parts.append(f"CPU time of the trials: {duration(spent)}: {shares}")
+            shares = ", ".join(f"{part} {100 * seconds / spent:.0f} %" for part, seconds in self.cpu_seconds.items())
+            parts.append(f"CPU time of the trials: {duration(spent)} ({shares})")
         if self.best:
             images = trial_settings(self.config).get("distill.images", self.config.distill.images)
             parts.append(f"best trial: {self.best.number}, val r_mean on {images} {self.best.in_words()}")

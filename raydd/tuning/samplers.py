@@ -90,27 +90,22 @@ class WholeSpaceSampler(BaseSampler):
         """
         self._make, self._several, self._seed = make, otherwise or make, seed
         self._alone = RandomSampler(seed=seed)
-        self._trials: list[FrozenTrial] = []
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All settings that modelled trials had, each in its widest range; those of one value are no choice."""
         found: dict[str, BaseDistribution] = {}
-        self._trials = _modelled(study, trial)  # Optuna asks for the settings next: the study is asked once for both
-        for one in self._trials:
+        for one in _modelled(study, trial):
             for name, kind in one.distributions.items():
                 found[name] = _widest(found.get(name, kind), kind)
         return {name: found[name] for name in sorted(found) if not found[name].single()}
 
     def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
-        search_space: dict[str, BaseDistribution],
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw all settings, from the trials that are over and those that are running."""
         if not search_space:
             return {}
-        trials = _shown(self._trials, search_space, objectives=len(study.directions))
+        trials = _shown(study, trial, search_space)
         sampler = (self._make if len(study.directions) == 1 else self._several)(self._seed)
         if isinstance(sampler, NeighbourSampler):  # takes no study, which would be made with a copy of each trial
             return sampler.draw(trials, search_space, study.direction)
@@ -127,16 +122,15 @@ class WholeSpaceSampler(BaseSampler):
         return self._alone.sample_independent(study, trial, param_name, param_distribution)
 
 
-def _shown(
-    trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution], *, objectives: int
-) -> list[FrozenTrial]:
-    """The trials as a study of a fixed space would have them."""
+def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
+    """The trials as one of a fixed space would have them."""
+    trials = _modelled(study, asking)
     complete = [one for one in trials if one.state == TrialState.COMPLETE]
     shown = []
     for one in trials:
         values = one.values if one.state == TrialState.COMPLETE else None
         if one.state == TrialState.PRUNED:
-            if objectives > 1 or not one.intermediate_values:
+            if len(study.directions) > 1 or not one.intermediate_values:
                 continue
             values = [_end_of(one, complete)]
         if one.state == TrialState.RUNNING and not one.params:

@@ -227,7 +227,9 @@ def cpu_seconds(study: optuna.Study) -> dict[str, float]:
     Each process says its own so far with every report; what came after its last one is not known.
     """
     reports = [report(trial) for trial in over(study)]
-    ascending = sorted((one for one in reports if one.process), key=lambda one: sum(dict(one.cpu_seconds).values()))
+    ascending = sorted(
+        (one for one in reports if one.process), key=lambda one: sum(seconds for _, seconds in one.cpu_seconds)
+    )
     parts: defaultdict[str, float] = defaultdict(float)
     for last in {one.process: one for one in ascending}.values():
         for part, seconds in last.cpu_seconds:
