@@ -13,8 +13,8 @@ from raydd.distill.image_variables import Encode
 from raydd.errors import NonFiniteError
 
 # Of Adam: shorter memories than usual, since the gradient turns quickly. With equal ones a pixel whose gradient keeps
-# its sign moves by the whole rate, and one whose gradient swings hardly at all. After 60 steps on four images they leave
-# 49.7 of a squared distance of 655; 0.8 and 0.9 along a cosine, in whose place they came, left 62.9.
+# its sign moves by the whole rate, and one whose gradient swings hardly at all. 60 steps on four images leave 49.7 of a
+# squared distance of 655; with 0.8 and 0.9 along a cosine they left 62.9, and changed the pixels as much.
 _BETAS = (0.8, 0.8)
 _FALL = 0.4  # the last part of the steps, over which the learning rate falls to zero
 
