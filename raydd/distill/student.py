@@ -9,7 +9,7 @@ Letters: K students side by side (an optional leading axis), N synthetic pairs, 
 T student steps, M rows seen so far, d and e encoder widths, D shared width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
@@ -133,6 +133,7 @@ class WalkingHead:
         self._first: list[Tensor] = []  # u at the first layer's output, see `_append`
         self._hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
         self._second: list[Tensor] = []  # u at the second layer's output
+        self._changes: list[tuple[Tensor, Tensor]] = []  # of both layers' outputs at each step, by the moves before it
         self._norm_weight = torch.zeros_like(start.norm_weight)  # moves of the LayerNorm's γ and β, summed
         self._norm_bias = torch.zeros_like(start.norm_bias)
         self._one = start.norm_bias.new_ones(())
@@ -148,18 +149,26 @@ class WalkingHead:
         """The next minibatch through the head under its current parameters."""
         p, lengths = next(self._projected), [first.shape[-2] for first in self._first]
         kernels = next(self._kernels).split([*lengths, self._inputs - sum(lengths)], dim=-1)
-        for kernel, first in zip(kernels, self._first, strict=False):  # the last kernel is of steps to come
-            p = plus_product(p, kernel, self._past(first))
+        change = self._change(p, kernels[:-1], self._first)  # the last kernel is of steps to come
 
         def second(hidden: Tensor) -> Tensor:
             h = linear(hidden, self._start.fc_weight, self._start.fc_bias)
-            for inputs, moves in zip(self._hidden, self._second, strict=True):
-                h = plus_product(h, plus_product(self._one, hidden, self._past(inputs).mT), self._past(moves))
-            return h
+            kernels = [plus_product(self._one, hidden, self._past(inputs).mT) for inputs in self._hidden]
+            self._changes.append((change, self._change(h, kernels, self._second)))
+            return h + self._changes[-1][1]
 
         norm_weight = self._start.norm_weight + self._past(self._norm_weight)
         norm_bias = self._start.norm_bias + self._past(self._norm_bias)
-        return taps_from(p, second, norm_weight.unsqueeze(-2), norm_bias.unsqueeze(-2))
+        return taps_from(p + change, second, norm_weight.unsqueeze(-2), norm_bias.unsqueeze(-2))
+
+    def _change(
+        self, of: Float[Tensor, "*K B D"], kernels: Sequence[Float[Tensor, "*K B _"]], moves: Sequence[Tensor]
+    ) -> Float[Tensor, "*K B D"]:
+        """What the moves so far, whose rows these are, change of a layer's output."""
+        change = torch.zeros_like(of)
+        for kernel, rows in zip(kernels, moves, strict=True):
+            change = plus_product(change, kernel, self._past(rows))
+        return change
 
     def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
         """Take one SGD step, given the loss's gradients at p, h and out."""
@@ -186,10 +195,34 @@ class WalkingHead:
         along = (first * self._rows.times(delta).flatten(-3, -2)).sum((-2, -1))
         along = along + (second * linear(hidden, delta.fc_weight, delta.fc_bias)).sum((-2, -1))
         along = along + (self._norm_weight * delta.norm_weight + self._norm_bias * delta.norm_bias).sum(-1)
-        kernel = self._kernel if self._through_steps else self._rows.inner_products(past=False)
-        length = ((first @ first.mT) * kernel + (second @ second.mT) * (hidden @ hidden.mT + 1)).sum((-2, -1))
+        length = self._squared_length(first, hidden, second)
         length = length + (self._norm_weight.square() + self._norm_bias.square()).sum(-1)
         return squared + 2 * along + length
+
+    def _squared_length(
+        self, first: Float[Tensor, "*K M D"], hidden: Float[Tensor, "*K M D"], second: Float[Tensor, "*K M D"]
+    ) -> Float[Tensor, "*K"]:
+        """|M|² of both layers' moves, M = Σ_i u_iᵀ x_i, which is Σ_ij <u_i, u_j> <x_i, x_j>.
+
+        A step's part of that sum is its rows' among themselves, and twice <u, M x> with the M of the steps before: M x
+        is what they changed of the layer's output, which the walk has found. Under the constant-memory gradient those
+        changes hold no graph, and all rows are multiplied with all.
+        """
+        if not self._through_steps:
+            kernels = self._rows.inner_products(past=False), hidden @ hidden.mT + 1
+            products = [(rows @ rows.mT) * kernel for rows, kernel in zip((first, second), kernels, strict=True)]
+            return torch.stack([product.sum((-2, -1)) for product in products]).sum(0)
+        steps = len(self._changes)
+        inputs = hidden.unflatten(-2, (steps, -1))
+        of_steps = self._kernel.unflatten(-2, (steps, -1)).unflatten(-1, (steps, -1))
+        own = of_steps.diagonal(dim1=-4, dim2=-2).movedim(-1, -3), inputs @ inputs.mT + 1
+        length = []
+        for rows, kernel, changes in zip((first, second), own, zip(*self._changes, strict=True), strict=True):
+            u = rows.unflatten(-2, (steps, -1))
+            length.append(
+                ((u @ u.mT) * kernel).sum((-3, -2, -1)) + 2 * (u * torch.stack(changes, -3)).sum((-3, -2, -1))
+            )
+        return length[0] + length[1]
 
     def _past(self, tensor: Tensor) -> Tensor:
         return tensor if self._through_steps else tensor.detach()
