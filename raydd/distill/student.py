@@ -213,19 +213,21 @@ class WalkingHead:
             products = [(rows @ rows.mT) * kernel for rows, kernel in zip((first, second), kernels, strict=True)]
             return torch.stack([product.sum((-2, -1)) for product in products]).sum(0)
         steps = len(self._changes)
-        inputs = hidden.unflatten(-2, (steps, -1))
         of_steps = self._kernel.unflatten(-2, (steps, -1)).unflatten(-1, (steps, -1))
-        own = of_steps.diagonal(dim1=-4, dim2=-2).movedim(-1, -3), inputs @ inputs.mT + 1
-        length = []
-        for rows, kernel, changes in zip((first, second), own, zip(*self._changes, strict=True), strict=True):
-            u = rows.unflatten(-2, (steps, -1))
-            length.append(
-                ((u @ u.mT) * kernel).sum((-3, -2, -1)) + 2 * (u * torch.stack(changes, -3)).sum((-3, -2, -1))
-            )
-        return length[0] + length[1]
+        first_own = of_steps.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+        first, hidden, second = (rows.unflatten(-2, (steps, -1)) for rows in (first, hidden, second))
+        first_change, second_change = (torch.stack(changes, -3) for changes in zip(*self._changes, strict=True))
+        return _length(first, first_own, first_change) + _length(second, hidden @ hidden.mT + 1, second_change)
 
     def _past(self, tensor: Tensor) -> Tensor:
         return tensor if self._through_steps else tensor.detach()
+
+
+def _length(
+    u: Float[Tensor, "*K T B D"], own: Float[Tensor, "*K T B B"], change: Float[Tensor, "*K T B D"]
+) -> Float[Tensor, "*K"]:
+    """|M|² of one layer, from each step's rows, their inputs' inner products, and what the steps before changed."""
+    return ((u @ u.mT) * own).sum((-3, -2, -1)) + 2 * (u * change).sum((-3, -2, -1))
 
 
 def _append(chunks: list[Float[Tensor, "*K _ D"]], rows: Float[Tensor, "*K B D"]) -> None:
