@@ -113,11 +113,14 @@ def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
             f"You set all that the search space {space.name} searches, so there is nothing to search. Leave some of it "
             "out of your flags, or run your settings with `raydd run`."
         )
-    first: list[Mapping[str, Any]] = []
+    searched, first = replace(space, kept=kept), []
     for settings in space.first:
-        left = {name: value for name, value in settings.items() if name not in kept}
-        first += [left] if left not in first else []
-    return replace(space, first=tuple(first), kept=kept)
+        study.enqueue_trial(dict(settings))
+        trial = study.ask()
+        searched.settings(trial)
+        read = {name: value for name, value in settings.items() if name in trial.params}
+        first += [read] if read not in first else []  # two may have differed in what is kept, or in what that reads
+    return replace(searched, first=tuple(first))
 
 
 def draw_configs(space: Space, config: Config) -> list[Config]:

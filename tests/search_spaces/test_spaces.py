@@ -129,3 +129,14 @@ def test_a_space_whose_settings_are_all_set_is_refused():
 def test_a_missing_file(tmp_path):
     with pytest.raises(ConfigError, match="there is no such file"):
         load_space(f"{tmp_path}/none.py:mine")
+
+
+def test_first_settings_that_differ_only_in_what_is_not_read_are_one():
+    given = {"distill.blend": "none", "distill.similarity": "identity"}
+    config = load(settings=given)
+    space = keeping(load_space("repblend"), config, given)
+    unread = {"distill.blend_beta", "distill.rank", "distill.alpha", "distill.similarity_lr"}
+    assert not any(unread & settings.keys() for settings in space.first)
+    assert len({tuple(sorted(settings.items())) for settings in space.first}) == len(space.first)
+    assert len(space.first) < len(load_space("repblend").first)
+    assert {config.distill.blend for config in draw_configs(space, config)} == {"none"}
