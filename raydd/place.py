@@ -31,7 +31,7 @@ _SQLITE = "sqlite:///"
 _IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?($|\?|:memory:|file::memory:|file:.*mode=memory)")
 _DRIVER = Path("/sys/module/nvidia/version")
 _DEVICES = Path("/dev")  # where NVIDIA's driver has a file for each GPU that this machine or container may use
-_CPU_IMAGES = 8  # through an encoder at once: more leave the cache, fewer take torch's slow convolutions
+_CPU_IMAGES = 4  # through an encoder at once: of eight, some activations take more than glibc keeps for later use
 
 
 def home(place: PlaceConfig) -> Path:

@@ -63,13 +63,15 @@ def packed(module: nn.Module, size: int) -> nn.Module:
 class _Packed(nn.Module):
     """A convolution and the activation after it."""
 
-    def __init__(self, convolution: nn.Conv2d, before: Sides, after: Sides, then: Activation) -> None:
+    def __init__(
+        self, convolution: nn.Conv2d, sides: Sides | None, before: Sides, after: Sides, then: Activation
+    ) -> None:
         super().__init__()
         more = [end - start for start, end in zip(before, after, strict=True)]  # 0, or 1 where padding is uneven
         self.plain = F.pad(convolution.weight.detach(), (more[1], 0, more[0], 0)).contiguous()
         self.how = list(after), list(convolution.stride), list(convolution.dilation), convolution.groups
-        self.then = then
-        self._weight = _reordered(self.plain, self.how)
+        self.then, self._sides = then, sides
+        self._weight = _reordered(self.plain, self.how, sides)
         self._bias = None if convolution.bias is None else convolution.bias.detach()
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O h w"]:
@@ -107,8 +109,11 @@ class _Packed(nn.Module):
         if stride != [1, 1] or min(back) < 0:
             return None
         turned = self.plain.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3).contiguous()
-        how = back, stride, dilation, groups
-        return _reordered(turned, how), how
+        how, given = (back, stride, dilation, groups), None
+        if self._sides is not None:  # the gradient has as many rows and columns as the output
+            rows, columns = (side + pad - other for side, pad, other in zip(self._sides, padding, back, strict=True))
+            given = rows, columns
+        return _reordered(turned, how, given), how
 
 
 class _Differentiable(torch.autograd.Function):
@@ -137,8 +142,14 @@ class _Differentiable(torch.autograd.Function):
         return ctx.layer.at_images(gradient, like), None
 
 
-def _reordered(weight: Float[Tensor, "O c k l"], how: How) -> Tensor:
-    return torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *how)
+def _reordered(weight: Float[Tensor, "O c k l"], how: How, sides: Sides | None) -> Tensor:
+    """A weight in oneDNN's layout for images of these sides.
+
+    Without them oneDNN guesses. Where another layout is right after all, as for 8 x 8 pixels, each call rearranges the
+    weight: a pointwise convolution took ten times as long. The number of images changes nothing.
+    """
+    size = sides and [1, weight.shape[1] * how[-1], *sides]
+    return torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *how, size)
 
 
 def _seen_sides(module: nn.Module, images: Tensor) -> tuple[Mapping[str, set[Sides]], Tensor]:
@@ -164,11 +175,12 @@ def _packed(module: nn.Module, seen: Mapping[str, set[Sides]], *, with_activatio
         for (own, child), (next_name, follower) in pairwise([*children, ("", nn.Identity())]):
             if not isinstance(child, nn.Conv2d):
                 continue
-            padding = _padding(child, seen.get(f"{name}.{own}" if name else own, set()))
+            sides = seen.get(f"{name}.{own}" if name else own, set())
+            padding = _padding(child, sides)
             if padding is None:
                 continue
             then = _activation(follower) if with_activations else _NONE
-            setattr(parent, own, _Packed(child, *padding, then))
+            setattr(parent, own, _Packed(child, next(iter(sides)) if len(sides) == 1 else None, *padding, then))
             if then != _NONE:
                 setattr(parent, next_name, nn.Identity())
     return copied
