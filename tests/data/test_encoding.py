@@ -44,7 +44,7 @@ def test_bytes_are_copied_without_waiting_and_converted_there(views: ViewsOf, mo
         return torch.zeros(rows.shape, dtype=rows.dtype)
 
     monkeypatch.setattr(torch.Tensor, "cpu", arrived)
-    encoder: Any = SimpleNamespace(module=Encoder())
+    encoder: Any = SimpleNamespace(fast=Encoder())
     batches = [[0, 1], [2, 3], [4]]
     seen = counted(lambda: list(encode_views(encoder, views, batches, device="meta", workers=0)))
     assert happened == ["encode 2", "encode 2", "wait for 2", "encode 1", "wait for 2", "wait for 1"]
@@ -53,7 +53,7 @@ def test_bytes_are_copied_without_waiting_and_converted_there(views: ViewsOf, mo
 
 
 def test_batches_of_a_gpu_arrive_in_their_order(views: ViewsOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder: Any = SimpleNamespace(module=(network := Means()), packed=network)
+    encoder: Any = SimpleNamespace(fast=Means())
     batches = [[4, 1], [0, 2], [3]]
     wanted = list(encode_views(encoder, views, batches, device="cpu", workers=0))
     monkeypatch.setattr(encoding, "_is_cpu", lambda device: False)
