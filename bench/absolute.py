@@ -173,7 +173,7 @@ def _distillations(size: _Size, image: ImageEncoder, text_width: int, experts: E
     spread, batch = spread_of(start), images_at_once(PlaceConfig(), device)
     take = steps_of(distillation_of(start, experts, LearnedFeatures(spread), device))
     steps = _STEPS if size.rounds > 1 else 1
-    on_pixels = distillation_of(start, experts, LearnedPixels(image.module, image.pixel_std, batch, spread), device)
+    on_pixels = distillation_of(start, experts, LearnedPixels(image.fast, image.pixel_std, batch, spread), device)
     population = Population(device)
     for _ in range(size.trials):
         population.fill(distillation_of(start, experts, LearnedFeatures(spread), device))

@@ -57,7 +57,7 @@ def pixel_pieces(size: Size, folder: Path) -> Pieces:
     pixels = torch.stack([_bytes(image.resize(square)) for image in images])
     start = start_of(torch.zeros(PUBLISHED.pairs, image_width), text_width, pixels)
     batch = images_at_once(PlaceConfig(), "cpu")
-    image = LearnedPixels(used.image.module, used.image.pixel_std, batch, spread_of(start))
+    image = LearnedPixels(used.image.fast, used.image.pixel_std, batch, spread_of(start))
     distillation = distillation_of(start, experts, image)
     return _pieces(distillation.step, _published(start, pixels.float() / 255, experts, folder, used.plain))
 
