@@ -118,7 +118,8 @@ def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
         study.enqueue_trial(dict(settings))
         trial = study.ask()
         searched.settings(trial)
-        read = {name: value for name, value in settings.items() if name in trial.params}
+        unread = asked - trial.params.keys()  # a name that the space never asks for stays, to be refused
+        read = {name: value for name, value in settings.items() if name not in unread}
         first += [read] if read not in first else []  # two may have differed in what is kept, or in what that reads
     return replace(searched, first=tuple(first))
 

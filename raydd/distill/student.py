@@ -133,7 +133,7 @@ class WalkingHead:
         self._first: list[Tensor] = []  # u at the first layer's output, see `_append`
         self._hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
         self._second: list[Tensor] = []  # u at the second layer's output
-        self._changes: list[tuple[Tensor, Tensor]] = []  # of both layers' outputs at each step, by the moves before it
+        self._changes: list[tuple[Tensor, Tensor]] = []  # of both layers' outputs at each step, see `_squared_length`
         self._norm_weight = torch.zeros_like(start.norm_weight)  # moves of the LayerNorm's γ and β, summed
         self._norm_bias = torch.zeros_like(start.norm_bias)
         self._one = start.norm_bias.new_ones(())
@@ -154,8 +154,10 @@ class WalkingHead:
         def second(hidden: Tensor) -> Tensor:
             h = linear(hidden, self._start.fc_weight, self._start.fc_bias)
             kernels = [plus_product(self._one, hidden, self._past(inputs).mT) for inputs in self._hidden]
-            self._changes.append((change, self._change(h, kernels, self._second)))
-            return h + self._changes[-1][1]
+            second_change = self._change(h, kernels, self._second)
+            if self._through_steps:
+                self._changes.append((change, second_change))
+            return h + second_change
 
         norm_weight = self._start.norm_weight + self._past(self._norm_weight)
         norm_bias = self._start.norm_bias + self._past(self._norm_bias)

@@ -140,3 +140,16 @@ def test_first_settings_that_differ_only_in_what_is_not_read_are_one():
     assert len({tuple(sorted(settings.items())) for settings in space.first}) == len(space.first)
     assert len(space.first) < len(load_space("repblend").first)
     assert {config.distill.blend for config in draw_configs(space, config)} == {"none"}
+
+
+def test_a_wrong_name_among_first_settings_is_told_whatever_flags_set(tmp_path):
+    text = """
+FIRST = ({"distill.image_lr": 0.1, "distill.imagelr": 0.2},)
+def mine(trial):
+    trial.suggest_float("distill.image_lr", 0.01, 1.0)
+    trial.suggest_float("distill.text_lr", 0.01, 1.0)
+    return {}
+"""
+    space = keeping(load_space(write(tmp_path, text)), Config(), {"distill.text_lr"})
+    with pytest.raises(ConfigError, match="imagelr"):
+        draw_configs(space, Config())

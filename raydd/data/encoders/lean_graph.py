@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+How = tuple[list[int], list[int], list[int], int]  # padding, stride, dilation and groups of a convolution
+
 
 class LeanGraph(nn.Module):
     """A frozen network with a small graph. Its output can be differentiated once, at its input."""
@@ -69,22 +71,39 @@ def _convolution(
 class _Convolved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-        channels_last = images.is_contiguous(memory_format=torch.channels_last)
-        ctx.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        ctx.shape, ctx.how = images.shape, how
+        ctx.shape, ctx.memory_format, ctx.how = images.shape, memory_format_of(images), how
         ctx.save_for_backward(weight)
         return F.conv2d(images, weight, bias, *how)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """The gradient at the images, for which torch looks at their shape alone."""
+        """The gradient at the images."""
         (weight,), (gradient,), (stride, padding, dilation, groups) = ctx.saved_tensors, gradients, ctx.how
-        shaped = torch.empty(ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.memory_format)
-        at_images, _, _ = torch.ops.aten.convolution_backward(
-            gradient, shaped, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
-        )
-        return (at_images, *[None] * 6)
+        how = padding, stride, dilation, groups
+        return (gradient_at_images(gradient, weight, ctx.shape, ctx.memory_format, how), *[None] * 6)
+
+
+def memory_format_of(images: Tensor) -> torch.memory_format:
+    """Whether images lie in channels-last memory or in torch's own order."""
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def gradient_at_images(
+    gradient: Float[Tensor, "B O h w"],
+    weight: Float[Tensor, "O c k l"],
+    shape: torch.Size,
+    memory_format: torch.memory_format,
+    how: How,
+) -> Float[Tensor, "B C H W"]:
+    """The gradient at a convolution's images, of which torch needs the shape and the memory format alone."""
+    padding, stride, dilation, groups = how
+    shaped = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=memory_format)
+    at_images, _, _ = torch.ops.aten.convolution_backward(
+        gradient, shaped, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
+    )
+    return at_images
 
 
 class _Pointwise(torch.autograd.Function):

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from raydd.data.encoders.folding import shared_copy
+from raydd.data.encoders.lean_graph import How, gradient_at_images, memory_format_of
 
 _SAME = 1e-5  # largest relative change of the features that rounding explains
 
 Sides = tuple[int, int]
-How = tuple[list[int], list[int], list[int], int]  # padding, stride, dilation, groups
 Activation = tuple[str, list[float], str]  # oneDNN's name, its numbers and its algorithm
 _NONE: Activation = ("none", [], "")
 
@@ -84,19 +84,12 @@ class _Packed(nn.Module):
         """The convolution's output after some activation, without a graph."""
         return torch.ops.mkldnn._convolution_pointwise(images, self._weight, self._bias, *self.how, *then)
 
-    def at_images(self, gradient: Float[Tensor, "B O h w"], like: Tensor) -> Float[Tensor, "B C H W"]:
-        """The gradient at the images, from the one at the convolution's output.
-
-        Args:
-            gradient: at the output.
-            like: of the images' shape and memory format; its numbers are not read.
-        """
-        padding, stride, dilation, groups = self.how
+    def at_images(
+        self, gradient: Float[Tensor, "B O h w"], shape: torch.Size, memory_format: torch.memory_format
+    ) -> Float[Tensor, "B C H W"]:
+        """The gradient at the images, of which these are shape and memory format, from the one at the output."""
         if self._transposed is None:
-            found, _, _ = torch.ops.aten.convolution_backward(
-                gradient, like, self.plain, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
-            )
-            return found
+            return gradient_at_images(gradient, self.plain, shape, memory_format, self.how)
         weight, how = self._transposed
         return torch.ops.mkldnn._convolution_pointwise(gradient, weight, None, *how, *_NONE)
 
@@ -123,23 +116,20 @@ class _Differentiable(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, layer: _Packed) -> Tensor:
         swish = layer.then[0] == "swish"  # its slope needs its input, that of the others their output
         output = layer.output(images, _NONE if swish else layer.then)
-        channels_last = images.is_contiguous(memory_format=torch.channels_last)
-        ctx.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        ctx.layer, ctx.shape = layer, images.shape
+        ctx.layer, ctx.shape, ctx.memory_format = layer, images.shape, memory_format_of(images)
         ctx.save_for_backward(*[] if layer.then == _NONE else [output])
         return F.silu(output) if swish else output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """The gradient at the images, for which torch looks at their shape alone."""
+        """The gradient at the images: through the activation, then through the convolution."""
         (gradient,), kept, (name, bounds, _) = gradients, ctx.saved_tensors, ctx.layer.then
         if name == "swish":
             gradient = torch.ops.aten.silu_backward(gradient, *kept)
         elif kept:
             gradient = torch.ops.aten.hardtanh_backward(gradient, *kept, *(bounds or [0.0, float("inf")]))
-        like = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=ctx.memory_format)
-        return ctx.layer.at_images(gradient, like), None
+        return ctx.layer.at_images(gradient, ctx.shape, ctx.memory_format), None
 
 
 def _reordered(weight: Float[Tensor, "O c k l"], how: How, sides: Sides | None) -> Tensor:
