@@ -148,13 +148,13 @@ def write_texts(
         pairs = by_split[shard.split]
         captions = pairs.captions[shard.start : shard.stop]
         by_length = sorted(range(len(captions)), key=lambda index: len(captions[index]))
-        rows = []
         batches = batches_of(by_length, captions_at_once(device))
-        for part in encode_captions(encoder, captions, batches, device=device, workers=workers_for(device)):
-            rows.append(part)
+        parts = encode_captions(encoder, captions, batches, device=device, workers=workers_for(device))
+        texts = torch.empty(len(captions), encoder.width, dtype=torch.float16)  # filled in place: a shard is held once
+        for batch, part in zip(batches, parts, strict=True):
+            texts[batch] = part
             done += len(part)
             progress("captions encoded", done, total)
-        texts = torch.cat(rows)[torch.tensor(by_length).argsort()]
         owners = torch.from_numpy(pairs.image_of_caption[shard.start : shard.stop].copy())
         _write(record, shard, {"texts": texts, "image_of_text": owners})
 
