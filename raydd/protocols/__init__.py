@@ -6,9 +6,10 @@ from typing import Any
 from raydd.config import Config
 from raydd.distill.selections import SELECTIONS
 from raydd.progress import Progress, silent
-from raydd.protocols.base import Choosing, HeldOutSplit, Listings, Opened, Workbench
+from raydd.protocols.base import Choosing, HeldOutSplit, Workbench
 from raydd.protocols.encoder import EncoderWorkbench
 from raydd.protocols.heads import HeadsWorkbench
+from raydd.protocols.opened import Listings, Opened
 from raydd.settings import with_settings
 from raydd.store import Store
 

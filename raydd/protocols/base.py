@@ -12,7 +12,7 @@ workbench and never asks which one it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from raydd.config import Config, DataConfig, DistillConfig
+from raydd.config import Config, DistillConfig
 from raydd.cpu_time import counted_as
 from raydd.data import (
     CaptionFeatures,
@@ -34,12 +34,9 @@ from raydd.data import (
     open_data,
     open_pixels,
 )
-from raydd.data.checking import Check, check_on_threads
 from raydd.data.encoders import resized
 from raydd.data.images import ImageSource
-from raydd.distill.encoder_passes import TrainedEncoder, Weights
 from raydd.distill.engine import Distillation
-from raydd.distill.heads import Head, embed, to_sphere
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import ConfigError, NonFiniteError
@@ -47,42 +44,13 @@ from raydd.evaluate.collapse import collapse_measures, encoder_similarities
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, scores_of_hits
 from raydd.place import device_of, images_at_once
 from raydd.progress import Progress
+from raydd.protocols.opened import Opened
 from raydd.store import Record, Store
 
 Networks = TypeVar("Networks")
 """What a student or an expert is: a pair of heads, or an image encoder and a text head."""
 Trained = TypeVar("Trained")
-Thing = TypeVar("Thing")
 HeldOutSplit = Literal["val", "test"]
-
-
-Listings = Mapping[DataConfig, str]
-"""Data sets that were read already: by their settings, the names of their records in the store."""
-Fetch = Callable[["Workbench[Any]", Trajectories[Any], int], None]
-"""Has one expert's snapshots, those that the workbench's distillation reads, in the store."""
-
-
-class Opened:
-    """What a process has opened, each thing under what decides it; workbenches of one run share it."""
-
-    def __init__(self, listings: Listings | None = None, check: Check = check_on_threads) -> None:
-        """Nothing is open yet.
-
-        Args:
-            listings: of another process; these data sets are opened from the store without asking their reader.
-            check: looks at the images of a data set that is read for the first time.
-        """
-        self.listings: dict[DataConfig, str] = dict(listings or {})
-        self.check = check
-        self.fetch: Fetch | None = None
-        """Has an expert in the store when a distillation step needs it; None: all are there before the first step."""
-        self._things: dict[Hashable, Any] = {}
-
-    def once(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
-        """The thing of that key, made when it is first asked for."""
-        if key not in self._things:
-            self._things[key] = make()
-        return self._things[key]
 
 
 class Choosing(Protocol[Trained]):
@@ -471,42 +439,3 @@ class Workbench(ABC, Generic[Networks]):
     def images_at_once(self) -> int:
         """Images whose graph fits in memory."""
         return images_at_once(self.config.place, self.device)
-
-
-_NAMES = ("projection.weight", "projection.bias", "fc.weight", "fc.bias", "norm.weight", "norm.bias")
-
-
-class HeadModule(nn.Module):
-    """A projection head with its weights: from features to unit embeddings."""
-
-    def __init__(self, head: Head) -> None:
-        super().__init__()
-        for name, part in head._asdict().items():
-            self.register_buffer(name, part.cpu())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features [B d] to embeddings [B D] of length 1."""
-        return embed(Head(**dict(self.named_buffers())), features)
-
-
-class EncoderModule(nn.Module):
-    """An image encoder with a student's weights: from pixels in 0 to 1 to unit embeddings."""
-
-    def __init__(self, encoder: TrainedEncoder, weights: Weights) -> None:
-        super().__init__()
-        self.encoder = encoder.module.cpu()
-        self.encoder.load_state_dict({name: weight.cpu() for name, weight in weights.items()}, strict=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels [B 3 S S] to embeddings [B D] of length 1."""
-        return to_sphere(self.encoder(pixels))
-
-
-def head_tensors(side: str, head: Head) -> dict[str, Tensor]:
-    """A head's parameters named as `torch.nn` names them, under `image.` or `text.`."""
-    return {f"{side}.{name}": part.cpu().contiguous() for name, part in zip(_NAMES, head, strict=True)}
-
-
-def head_of(side: str, tensors: Mapping[str, Tensor]) -> Head:
-    """The head that `head_tensors` gave the names of."""
-    return Head(*(tensors[f"{side}.{name}"] for name in _NAMES))

@@ -30,7 +30,8 @@ from raydd.distill.synthetic import SyntheticSet, start_of
 from raydd.distill.trajectories import Trajectories, content_of, extend
 from raydd.errors import ConfigError
 from raydd.evaluate.encoder_students import embed_pairs, hits_of_networks, train_student
-from raydd.protocols.base import EncoderModule, HeadModule, HeldOutSplit, Workbench, head_tensors
+from raydd.protocols.base import HeldOutSplit, Workbench
+from raydd.protocols.student_modules import EncoderModule, HeadModule, head_tensors
 from raydd.store import Record
 
 _FLOAT = 4  # bytes

@@ -36,7 +36,8 @@ from raydd.evaluate.retrieval import ScoresOnVal
 from raydd.evaluate.ridge import ridge_scores
 from raydd.evaluate.students import hits_of_heads, synthetic_pairs, train_at_multiples, train_students
 from raydd.protocols import selecting
-from raydd.protocols.base import HeadModule, HeldOutSplit, Workbench, head_tensors
+from raydd.protocols.base import HeldOutSplit, Workbench
+from raydd.protocols.student_modules import HeadModule, head_tensors
 from raydd.store import Record
 
 _FLOAT = 4  # bytes

@@ -1,12 +1,9 @@
 """One phase of a distillation: steps until the record is complete, interrupted at any time."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
-
-import torch
-from torch import Tensor
 
 from raydd.config import DistillConfig
 from raydd.cpu_time import counted_as
@@ -20,55 +17,14 @@ from raydd.protocols import Workbench
 from raydd.sets.provenance import Provenance, Upstream
 from raydd.sets.read import load_synthetic
 from raydd.sets.write import write_set
+from raydd.stages.distill_log import Log, Points, without_log
 from raydd.stages.students import fit_rates
 from raydd.store import Record
 
-Points = list[dict[str, float]]
-_STEPS, _COLLAPSE = "curve.", "collapse."  # prefixes of the columns
-
-
-@dataclass
-class Log:
-    """The notes of one distillation."""
-
-    steps: Points = field(default_factory=list)
-    """Metrics of each step."""
-    collapse: Points = field(default_factory=list)
-    """Collapse measures, and the `step` after which they were taken."""
-
-    def last_means(self, count: int) -> dict[str, float]:
-        """Means of the metrics over the last so many steps."""
-        last = self.steps[-count:] if count else []
-        return {name: sum(step[name] for step in last) / len(last) for name in last[0]} if last else {}
-
-    def means_before(self, step: int, every: int) -> Points:
-        """Means of the metrics over each `every` steps that were done before `step`, and the `step` that ended them."""
-        ends = range(every, step, every) if every else ()
-        return [{"step": end, **Log(self.steps[end - every : end]).last_means(every)} for end in ends]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All notes, one tensor a column."""
-        return _to_tensors(self.steps, _STEPS) | _to_tensors(self.collapse, _COLLAPSE)
-
-    @classmethod
-    def of_tensors(cls, tensors: dict[str, Tensor]) -> Self:
-        """The notes that `tensors` gave; tensors of other names are passed over."""
-        return cls(_of_tensors(tensors, _STEPS), _of_tensors(tensors, _COLLAPSE))
-
-
-def without_log(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that are no notes."""
-    return {name: value for name, value in tensors.items() if not name.startswith((_STEPS, _COLLAPSE))}
-
-
-def _to_tensors(points: Sequence[dict[str, float]], prefix: str) -> dict[str, Tensor]:
-    names = points[0] if points else {}
-    return {prefix + name: torch.tensor([point[name] for point in points], dtype=torch.float64) for name in names}
-
-
-def _of_tensors(tensors: dict[str, Tensor], prefix: str) -> Points:
-    columns = {name.removeprefix(prefix): value.tolist() for name, value in tensors.items() if name.startswith(prefix)}
-    return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
+LAST_GOOD = "last_good.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+CURVE = "curve.safetensors"
+_COLLAPSE_POINTS = 10  # times that collapse is measured over the steps, beside the start
 
 
 @dataclass(frozen=True)
@@ -94,14 +50,6 @@ class Watch:
     def read(self) -> Took:
         """What was taken so far."""
         return Took(time.perf_counter() - self._began, time.process_time() - self._cpu)
-
-
-LAST_GOOD = "last_good.safetensors"
-CHECKPOINT = "checkpoint.safetensors"
-CURVE = "curve.safetensors"
-
-
-_COLLAPSE_POINTS = 10  # times that collapse is measured over the steps, beside the start
 
 
 @dataclass(frozen=True)
@@ -284,13 +232,6 @@ class Course:
             self.log.collapse.append({"step": step, **self.phase.work.collapse(self.distillation.synthetic())})
 
 
-def _cpu_seconds(log: Log, preparing: Took) -> float | None:
-    """CPU time of the steps and of the start; None where steps of an older checkpoint have none."""
-    each = [step.get("cpu_seconds") for step in log.steps]
-    known = [seconds for seconds in each if seconds is not None]
-    return sum(known) + preparing.cpu_seconds if len(known) == len(each) else None
-
-
 def _collapse_period(steps: int) -> int:
     return max(1, steps // _COLLAPSE_POINTS)
 
@@ -315,9 +256,9 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> Synt
         upstream=Upstream(experts=experts, features=work.source),
         width=work.width,
         times_learned_rates=times,
-        seconds=sum(step["seconds"] for step in log.steps),
+        seconds=log.seconds,
         preparing_seconds=preparing.seconds,
-        cpu_seconds=_cpu_seconds(log, preparing),
+        cpu_seconds=None if log.cpu_seconds is None else log.cpu_seconds + preparing.cpu_seconds,
         peak_bytes=peak_bytes(work.device),
     )
     write_set(record, synthetic, made, work.captions.train.texts, work.data.train)

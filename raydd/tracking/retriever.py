@@ -31,7 +31,7 @@ class Retriever(PythonModel):
 
         from raydd.data.encoders import load_image_encoder, load_text_encoder
         from raydd.outside import require_trusted
-        from raydd.protocols.base import head_of
+        from raydd.protocols.student_modules import head_of
         from raydd.settings import load
 
         kept = json.loads(Path(context.artifacts["encoders"]).read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ def write_model(folder: Path, heads: Mapping[str, Tensor], encoders: EncodersCon
 
     Args:
         folder: where to write; it must not be there.
-        heads: both heads' parameters, as `raydd.protocols.base.head_tensors` names them.
+        heads: both heads' parameters, as `raydd.protocols.student_modules.head_tensors` names them.
         encoders: the frozen encoders that they were trained on.
     """
     import mlflow.pyfunc
