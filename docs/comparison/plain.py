@@ -1,4 +1,4 @@
-"""Plain matching alone: spaces of one's own, narrower than `mtt_vl`, for longer trials.
+"""Plain matching alone: spaces of one's own, narrower than `mtt_vl`, for longer trials, and a row of bytes.yaml.
 
 raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:features --distill.images features
 raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:pixels
@@ -7,6 +7,8 @@ raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:pixels
 from typing import Any
 
 from optuna.trial import Trial
+
+from raydd.distill.methods import Method
 
 _START: dict[str, Any] = {
     "experts.lr": 0.2,
@@ -34,6 +36,7 @@ FIRST: tuple[dict[str, Any], ...] = (
     {**_LONG, "distill.seed": 4},
 )
 _PLAIN: dict[str, Any] = {"distill.blend": "none", "distill.similarity": "identity"}
+SHORT = Method(paper="raydd", settings={**_PLAIN, "distill.student_steps": 8, "distill.steps": 200})
 
 
 def features(trial: Trial) -> dict[str, Any]:

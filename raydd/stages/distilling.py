@@ -11,8 +11,9 @@ from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.protocols import Workbench, changed
 from raydd.sets.read import load_synthetic
+from raydd.stages.distill_log import Log
 from raydd.stages.inverting import inverted
-from raydd.stages.matching import CURVE, Log, Phase, match
+from raydd.stages.matching import CURVE, Phase, match
 from raydd.stages.oom_retry import within_memory
 from raydd.stages.students import recipe_content
 from raydd.store import Record
