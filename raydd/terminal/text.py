@@ -77,7 +77,7 @@ def scores_table(
 ) -> Table:
     """Mean and standard deviation of each metric, in 80 columns; a row is what `Scores.as_json` gives."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("trained on")
+    table.add_column("trained on", overflow="fold")  # names of encoders differ in their last letter
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in rows.items():

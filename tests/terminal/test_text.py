@@ -45,3 +45,12 @@ def test_a_table_of_scores_fits_a_terminal_of_80_columns():
     console.print(scores_table({"synthetic": row, "random": row}, "test, 50 pairs, 5 seeds, percent"))
     lines = [line.strip() for line in console.file.getvalue().splitlines()]
     assert [line.split() for line in lines if line.startswith("synthetic")] == [["synthetic", *["54.3±12.3"] * 7]]
+
+
+def test_rows_that_differ_in_the_last_letter_of_a_long_name_are_told_apart():
+    row = {metric: {"mean": 54.321, "std": 1.2} for metric in COLUMNS}
+    console = Console(file=io.StringIO(), width=80)
+    names = [f"its photographs, efficientnet-lite{number}" for number in (0, 1)]
+    console.print(scores_table({name: row for name in names}, "test, 50 pairs, 5 seeds, percent"))
+    shown = "".join(line.split("54.3")[0] for line in console.file.getvalue().splitlines()).replace(" ", "")
+    assert [name.replace(" ", "") in shown for name in names] == [True, True]
