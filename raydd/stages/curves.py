@@ -117,7 +117,10 @@ def _r_mean(work: Workbench[Any], synthetic: SyntheticSet, *, fitted: bool) -> f
     """Val r_mean of one student; None if it diverges."""
     try:
         if work.config.distill.fit_rates and not fitted:
-            synthetic, _ = fit_rates(work, synthetic)
+            found = fit_rates(work, synthetic)
+            if work.config.evaluate.choice == "last":  # by which rates are fitted: that student is this one
+                return found.val.for_choice
+            synthetic = found.pairs
         return score_students(work, synthetic, split="val", seeds=[0]).for_choice
     except NonFiniteError:
         return None

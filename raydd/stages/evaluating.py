@@ -85,7 +85,7 @@ def _selected(work: Workbench[Any], selection: str, first: int, students: Sequen
         except NonFiniteError:
             return None
 
-    multiple = best_multiple(lambda multiples: [on_val(multiple) for multiple in multiples])
+    multiple, _ = best_multiple(lambda multiples: [on_val(multiple) for multiple in multiples])
     hits: list[Tensor] = []
     for choice, seed in students:
         hits += student_hits(work, pairs_at(multiple, choice), split=config.evaluate.split, seeds=[seed])

@@ -243,7 +243,9 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> Synt
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)
         with counted_as("fits of learning rates"):
-            synthetic, times = fit_rates(work, last)
+            # Without steps the rates are those of the features that the pixels were found for, fitted already.
+            fitted = fit_rates(work, last, near=0.0 if phase.settings.steps else 1.0)
+            synthetic, times = fitted.pairs, fitted.multiple
         work.progress("fits of the students' learning rates", 1, 1)
     record.write_tensors(CURVE, log.tensors())
     config, encoders = work.config, work.config.encoders

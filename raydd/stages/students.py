@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, overload
 
 from jaxtyping import Int
@@ -15,6 +15,9 @@ from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_cho
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
 LEAST, MOST = 1 / 32, 32.0
+# Multiples to begin with. Of 144 sets with the identity as similarity 127 ended at 4 or 8, and of 36 with a learned one
+# 30 at a half or less.
+_OF_IDENTITY, _OF_LEARNED = 4.0, 0.5
 _NEUTRAL = {
     "epochs": 100,
     "momentum": 0.9,
@@ -88,11 +91,27 @@ def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
 
 
-def fit_rates(work: Choosing[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, float]:
-    """The set with the LR multiplier that is best for one student on val, after its last epoch, and the multiplier.
+@dataclass(frozen=True)
+class Fitted:
+    """A set whose learning rates are fitted."""
+
+    pairs: SyntheticSet
+    """The set with both learning rates multiplied."""
+    multiple: float
+    val: ScoresOnVal
+    """Of the student of seed 0 at these learning rates."""
+
+
+def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fitted:
+    """The set with the LR multiplier that is best for one student on val, after its last epoch.
 
     Learning rates are learned for students of a few steps. A student of a hundred epochs does better with several times
-    those where the similarity is the identity, and with a part of them where pixels miss the features.
+    those where the similarity is the identity, and with a part of them where the similarity is learned.
+
+    Args:
+        work: trains and scores students.
+        pairs: the set.
+        near: the multiple to begin with, a power of two; 0 is where most sets of that similarity end.
 
     Raises:
         NonFiniteError: the student diverges at every learning rate.
@@ -101,8 +120,9 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet) -> tuple[SyntheticSet, f
     def on_val(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
         return [_val_scores(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
-    best = best_multiple(on_val, side_by_side=work.side_by_side)
-    return pairs.at_multiple(best), best
+    usual = _OF_IDENTITY if pairs.similarity.kind == "identity" else _OF_LEARNED
+    best, scores = best_multiple(on_val, near=near or usual, side_by_side=work.side_by_side)
+    return Fitted(pairs.at_multiple(best), best, scores)
 
 
 def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
@@ -114,37 +134,43 @@ def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
 
 
 def best_multiple(
-    score: Callable[[Sequence[float]], Sequence[ScoresOnVal | None]], *, side_by_side: bool = False
-) -> float:
-    """The power of two by which learning rates are multiplied: doubled from 1 while the score rises, or else halved.
+    score: Callable[[Sequence[float]], Sequence[ScoresOnVal | None]], *, near: float = 1.0, side_by_side: bool = False
+) -> tuple[float, ScoresOnVal]:
+    """The power of two by which learning rates are multiplied: doubled while the score rises, or else halved.
 
     Args:
         score: val scores of a student at each of some multiples of its learning rates, None for one that diverges.
-        side_by_side: ask for 1 and both its neighbours at once; they cost little more than one of them alone.
+        near: the multiple to begin with.
+        side_by_side: ask for that and both its neighbours at once; they cost little more than one of them alone.
+
+    Returns:
+        The multiple, and the scores there.
 
     Raises:
         NonFiniteError: students diverge at 1/32 of the learning rates too.
     """
-    known: dict[float, float] = {}
+    known: dict[float, ScoresOnVal | None] = {}
 
     def scored(*multiples: float) -> float:
         asked = [multiple for multiple in multiples if multiple not in known]
         if asked:
-            found = [-math.inf if one is None else one.for_choice for one in score(asked)]
-            known.update(zip(asked, found, strict=True))
-        return known[multiples[0]]
+            known.update(zip(asked, score(asked), strict=True))
+        first = known[multiples[0]]
+        return -math.inf if first is None else first.for_choice
 
-    best = 1.0
+    best = near
     if side_by_side:
         scored(best, best / 2, 2 * best)
     while best < MOST and scored(2 * best) > scored(best):
         best *= 2
-    if best == 1.0:
+    if best == near:
         while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == -math.inf):
             best /= 2
-    if scored(best) == -math.inf:
+    scored(best)
+    found = known[best]
+    if found is None:
         raise NonFiniteError(
             f"Students diverge at 1/{round(1 / LEAST)} of the learning rates too. Lower distill.start_rate or "
             "distill.rate_lr."
         )
-    return best
+    return best, found

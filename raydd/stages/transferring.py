@@ -55,7 +55,7 @@ def transferred_scores(work: Workbench[Any], made: MadeSet, *, photographs: bool
 
     def score() -> list[dict[str, float]]:
         moved = _moved(work, made, photographs)
-        return _scores(work, fit_rates(work, moved.at_multiple(_HEADROOM))[0])
+        return _scores(work, fit_rates(work, moved.at_multiple(_HEADROOM), near=1.0).pairs)
 
     return _kept(work, made, {"row": "photographs" if photographs else "pixels"}, score)
 

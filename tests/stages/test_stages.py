@@ -234,9 +234,10 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(
         return [None if one > 0.5 else student for one, student in zip(multiples, students, strict=True)]
 
     monkeypatch.setattr(type(work), "train_at_multiples", diverging_at_full_rate)
-    fitted, part = fit_rates(work, synthetic)
-    assert part <= 0.5
-    assert fitted.rate_image == part * synthetic.rate_image
+    fitted = fit_rates(work, synthetic)
+    assert fitted.multiple <= 0.5
+    assert fitted.pairs.rate_image == fitted.multiple * synthetic.rate_image
+    assert fitted.val.mean == stages.score_students(work, fitted.pairs, split="val", seeds=[0]).mean
 
 
 def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> None:
