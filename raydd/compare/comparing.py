@@ -19,7 +19,7 @@ from raydd.cluster.worker_settings import for_workers, settled
 from raydd.compare.cells import Cell, MadeSet, Row, cell_of, is_made, is_tuned, make_set
 from raydd.compare.table import write_comparison
 from raydd.config import CompareConfig, Config, SweepConfig
-from raydd.cost.seconds import pixel_seconds, trial_seconds
+from raydd.cost.seconds import check_seconds, pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
 from raydd.errors import ConfigError, TrialsError
@@ -334,10 +334,10 @@ def _seconds(cell: Cell, work: Workbench[Any]) -> float:
     config, widths = cell.config, work.feature_widths
     if widths is None or config.sweep.gpu_share:
         return math.nan
-    students = trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
     if cell.kind == "synthetic":
-        return trial_seconds(config, *widths) + pixel_seconds(config) + config.compare.checks * students
-    return students
+        checks = config.compare.checks * check_seconds(config, *widths)
+        return trial_seconds(config, *widths) + pixel_seconds(config) + checks
+    return trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
 
 
 def _plan(

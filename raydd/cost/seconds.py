@@ -22,7 +22,7 @@ from raydd.place import images_at_once, one_thread
 _STEP = 68  # of a distillation step, per T B D^2: both heads forward, backward, and backward again
 _SEEN, _LEARNED, _TWICE = 2, 6, 18  # per row and parameter: forward; and backward; and backward again
 _STUDENT = 9  # of a student's epoch, per pair and parameter
-_FITS = 4  # students that find the multiple of the learned rates at the end
+_FITS = 4  # students that find the multiple of the learned rates: three, and mostly one more
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
 
 
@@ -58,13 +58,25 @@ def seconds_of_trial(config: Config, image_width: int, text_width: int) -> Trial
     """Expected time of a trial on one core, part by part; arguments as of `trial_seconds`."""
     width, distill = config.experts.width or image_width, config.distill
     speed = core_speed(width, distill.minibatch_size)
-    epoch = _STUDENT * distill.pairs * parameters_of(config, image_width, text_width) / speed
+    epoch = _epoch_seconds(config, image_width, text_width)
     fits = _FITS if distill.fit_rates else 0
     return TrialSeconds(
         steps=distill.steps * _step_operations(config, image_width, text_width) / speed,
         rung=config.sweep.rung_students * RUNG_EPOCHS * epoch,
         end=(TRIAL_SEEDS + fits) * config.students.epochs * epoch,
     )
+
+
+def check_seconds(config: Config, image_width: int, text_width: int) -> float:
+    """Expected time on one core of a check of a curve: its students. Arguments as of `trial_seconds`."""
+    students = _FITS if config.distill.fit_rates else 1
+    return students * config.students.epochs * _epoch_seconds(config, image_width, text_width)
+
+
+def _epoch_seconds(config: Config, image_width: int, text_width: int) -> float:
+    """Time of a student's epoch."""
+    speed = core_speed(config.experts.width or image_width, config.distill.minibatch_size)
+    return _STUDENT * config.distill.pairs * parameters_of(config, image_width, text_width) / speed
 
 
 def _step_operations(config: Config, image_width: int, text_width: int) -> float:

@@ -15,8 +15,8 @@ from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_cho
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
 LEAST, MOST = 1 / 32, 32.0
-# Multiples to begin with. Of 144 sets with the identity as similarity 127 ended at 4 or 8, and of 36 with a learned one
-# 30 at a half or less.
+# Multiples to begin with. Of 79 sets with the identity as similarity 66 ended at 4 or 8, and of 40 with a learned one
+# 34 at a half or less.
 _OF_IDENTITY, _OF_LEARNED = 4.0, 0.5
 _NEUTRAL = {
     "epochs": 100,

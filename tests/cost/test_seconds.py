@@ -19,6 +19,15 @@ def test_longer_walks_take_longer():
     assert 5 * seconds < costs.trial_seconds(longer, 1280, 384) < 10 * seconds
 
 
+def test_a_check_of_a_curve_costs_the_students_that_fit_the_rates():
+    config = Config()
+    unfitted = replace(config, distill=replace(config.distill, fit_rates=False))
+    end = [costs.seconds_of_trial(each, 1280, 384).end for each in (config, unfitted)]
+    check = [costs.check_seconds(each, 1280, 384) for each in (config, unfitted)]
+    assert check[0] == pytest.approx(end[0] - end[1])
+    assert check[0] == pytest.approx(4 * check[1])
+
+
 def test_experts_take_as_long_as_the_last_epoch_that_is_read():
     config = Config()
     further = replace(config, distill=replace(config.distill, target_epochs=3 * config.distill.target_epochs))
