@@ -111,7 +111,8 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
     Args:
         work: trains and scores students.
         pairs: the set.
-        near: the multiple to begin with, a power of two; 0 is where most sets of that similarity end.
+        near: the multiple to begin with, a power of two; 0 is where most sets of that similarity end, or 1 where
+            students train an encoder.
 
     Raises:
         NonFiniteError: the student diverges at every learning rate.
@@ -121,6 +122,7 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
         return [_val_scores(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
     usual = _OF_IDENTITY if pairs.similarity.kind == "identity" else _OF_LEARNED
+    usual = usual if work.side_by_side else 1.0  # of students that train an encoder nobody has seen enough fits
     best, scores = best_multiple(on_val, near=near or usual, side_by_side=work.side_by_side)
     return Fitted(pairs.at_multiple(best), best, scores)
 
