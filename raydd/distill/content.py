@@ -38,6 +38,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "fit_rates": True,
     "schedule": "cosine",
     "steps_per_encoding": 1,
+    "least_crop": 1.0,
     "seed": 0,
 }
 # Names that settings had when the first records were named by them. A record's name keeps them for good.

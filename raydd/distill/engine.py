@@ -23,6 +23,7 @@ from torch import Tensor
 
 from raydd.config import DistillConfig
 from raydd.distill.block_adam import BlockAdam
+from raydd.distill.draws import step_seed
 from raydd.distill.image_variables import DistillationStep, ImageVariable
 from raydd.distill.losses import find_loss
 from raydd.distill.matching import LearnedPairs, Matching
@@ -180,12 +181,17 @@ class Distillation:
         """What the next step draws."""
         config, next_one = self.config, self.done + 1
         last_of_encoding = next_one % config.steps_per_encoding == 0 or next_one == config.steps
-        return DistillationStep(self.objective.lower(self.done), last_of_encoding, self._used)
+        seed = step_seed(config, self._first_of_encoding)
+        return DistillationStep(self.objective.lower(self.done), last_of_encoding, self._used, seed)
+
+    @property
+    def _first_of_encoding(self) -> int:
+        """The first step after learned pixels moved last."""
+        return self.done - self.done % self.config.steps_per_encoding
 
     def _used(self) -> Int[Tensor, "U"]:
         """The pairs that the distillation steps of this encoding use."""
-        first = self.done - self.done % self.config.steps_per_encoding
-        steps = range(first, first + self.config.steps_per_encoding)
+        steps = range(self._first_of_encoding, self._first_of_encoding + self.config.steps_per_encoding)
         return torch.cat([self.objective.used(step) for step in steps]).unique()
 
     def _pairs(self) -> LearnedPairs:

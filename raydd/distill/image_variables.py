@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from raydd.config import DistillConfig
+from raydd.distill.crops import cropped, drawn_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
@@ -72,6 +73,8 @@ class DistillationStep:
     """Whether learned pixels move after this step (`distill.steps_per_encoding`)."""
     used: Callable[[], Int[Tensor, "U"]]
     """Gives the pairs that the steps up to the next move of the pixels use."""
+    crops_seed: int
+    """Decides the crops of learned pixels, the same up to their next move."""
 
 
 class ImageVariable(ABC, Generic[State]):
@@ -154,7 +157,8 @@ class LearnedPixels(ImageVariable[Heads]):
 
     They are encoded once in `distill.steps_per_encoding` steps. Until they move, each step adds its gradient at their
     features to a sum; then one pass back through the encoder turns the sum into the gradient at the pixels. The norm
-    that a step reports is that of its gradient at the features.
+    that a step reports is that of its gradient at the features. With `distill.least_crop` under 1 it is crops that are
+    encoded (`raydd.distill.crops`).
     """
 
     def __init__(self, encode: Encode, unit: Float[Tensor, "3 1 1"], batch: int, spread: Spread) -> None:
@@ -167,11 +171,13 @@ class LearnedPixels(ImageVariable[Heads]):
             spread: of the real image features.
         """
         self.noise, self._encode, self._unit, self._batch = spread.moments, encode, unit, batch
+        self._least_crop = 1.0
         self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
         self._owed: Float[Tensor, "N d"] | None = None  # the features' gradient, summed since the pixels last moved
 
-    def begin(self, start: SyntheticSet, _config: DistillConfig, /) -> ImageStart:
+    def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
         """The start's pixels in units of the encoder's own deviation, as published."""
+        self._least_crop = config.least_crop
         return _pixels_of(start, self._unit)
 
     def gradient(self, run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
@@ -181,7 +187,9 @@ class LearnedPixels(ImageVariable[Heads]):
     def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
         """The gradient at the pixels' features; at the pixels only before they move."""
         if self._encoded is None:
-            self._encoded = EncodedPixels(self._encode, pairs.images, self._batch, step.used())
+            count, least = len(pairs.images), self._least_crop
+            crops = drawn_crops(count, least, step.crops_seed).to(pairs.device) if least < 1 else None
+            self._encoded = EncodedPixels(self._encode, pairs.images, self._batch, step.used(), crops)
         encoded, learned = self._encoded, pairs.images.requires_grad
         features = encoded.features if learned else encoded.features.detach()
         found = step.lower(replace(pairs, images=features))
@@ -255,7 +263,12 @@ class EncodedPixels:
     """
 
     def __init__(
-        self, encode: Encode, pixels: Float[Tensor, "N 3 H W"], batch: int, used: Int[Tensor, "U"] | None = None
+        self,
+        encode: Encode,
+        pixels: Float[Tensor, "N 3 H W"],
+        batch: int,
+        used: Int[Tensor, "U"] | None = None,
+        crops: Float[Tensor, "N 2 3"] | None = None,
     ) -> None:
         """Encode the pixels.
 
@@ -264,9 +277,11 @@ class EncodedPixels:
             pixels: all synthetic images.
             batch: the most images whose graph fits in memory.
             used: the images that are needed, all if None; the features of others are zeros.
+            crops: of each image, what the encoder sees; None for the whole image.
         """
         used = torch.arange(len(pixels), device=pixels.device) if used is None else used.to(pixels.device)
-        self._encode, self._pixels, self._device = encode, pixels.detach(), pixels.device.type
+        self._encode, self._crops = encode, crops
+        self._pixels, self._device = pixels.detach(), pixels.device.type
         first, *others = used.split(batch)
         most = kept_bytes(str(pixels.device))
         begun, nbytes = kept_by_autograd(lambda: self._begin(first))
@@ -274,7 +289,9 @@ class EncodedPixels:
         self._kept = [begun, *side_by_side(self._begin, others[:room], self._device)]
         self._others = others[room:]
         # Autograd's mode is a thread's own: each thread has to leave it off for itself.
-        rest = side_by_side(torch.no_grad()(lambda part: encode(self._pixels[part])), self._others, self._device)
+        rest = side_by_side(
+            torch.no_grad()(lambda part: self._seen(self._pixels[part], part)), self._others, self._device
+        )
         rows = torch.cat([*(part.features.detach() for part in self._kept), *rest])
         self.features = rows.new_zeros(len(pixels), rows.shape[1]).index_copy_(0, used, rows).requires_grad_()
 
@@ -292,7 +309,11 @@ class EncodedPixels:
 
     def _begin(self, index: Int[Tensor, "B"]) -> "_Encoded":
         pixels = self._pixels[index].requires_grad_()
-        return _Encoded(index, pixels, self._encode(pixels))
+        return _Encoded(index, pixels, self._seen(pixels, index))
+
+    def _seen(self, pixels: Float[Tensor, "B 3 H W"], index: Int[Tensor, "B"]) -> Float[Tensor, "B d"]:
+        """The features of what the encoder sees of these images."""
+        return self._encode(pixels if self._crops is None else cropped(pixels, self._crops[index]))
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class HeadsWorkbench(Workbench[Heads]):
     image_settings: ClassVar[Mapping[str, Collection[str]]] = {
         "features": ("range_pull",),
         "features-then-pixels": (),  # the record of the features is upstream of it
-        "pixels": ("steps_per_encoding",),
+        "pixels": ("steps_per_encoding", "least_crop"),
     }
     side_by_side: ClassVar[bool] = True
     cached: ClassVar[Collection[str]] = ("images", "texts")

@@ -8,6 +8,9 @@ import torch
 from small_distillations import BASE, SIGLIP, TinyEncoder, begin, distillation, pixel_run, spread_of
 from small_pairs import Split
 
+from raydd.distill import image_variables
+from raydd.distill.crops import drawn_crops
+from raydd.distill.draws import step_seed
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
 from raydd.distill.objectives import trajectory
@@ -160,8 +163,11 @@ def test_pixels_move_once_an_encoding_along_the_sum_of_the_steps(train_split: Sp
     assert moves == [False, False, True] * 4
 
 
-def test_pixels_go_on_bit_for_bit_from_between_two_encodings(train_split: Split, experts: Experts) -> None:
-    whole, first, second = (pixel_run(train_split, experts, every=4) for _ in range(3))
+@pytest.mark.parametrize("least_crop", [1.0, 0.5])
+def test_pixels_go_on_bit_for_bit_from_between_two_encodings(
+    train_split: Split, experts: Experts, least_crop: float
+) -> None:
+    whole, first, second = (pixel_run(train_split, experts, every=4, least_crop=least_crop) for _ in range(3))
     for _ in range(12):
         whole.step()
     for _ in range(6):
@@ -171,6 +177,22 @@ def test_pixels_go_on_bit_for_bit_from_between_two_encodings(train_split: Split,
         second.step()
     for name, value in whole.state().items():
         assert torch.equal(value, second.state()[name]), name
+
+
+def test_the_encoder_sees_other_crops_at_each_encoding(
+    train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, float, int]] = []
+
+    def noting(count: int, least: float, seed: int) -> torch.Tensor:
+        drawn.append((count, least, seed))
+        return drawn_crops(count, least, seed)
+
+    monkeypatch.setattr(image_variables, "drawn_crops", noting)
+    run = pixel_run(train_split, experts, every=2, least_crop=0.5)
+    for _ in range(5):
+        run.step()
+    assert drawn == [(12, 0.5, step_seed(run.config, first)) for first in (0, 2, 4)]
 
 
 @pytest.mark.parametrize("room", [10**9, 1])
