@@ -3,9 +3,9 @@
     raydd demo && python tools/draw_pictures.py demo
 
 docs/pairs.png shows six synthetic images between those that they started from and what was added, beside the results on
-Flickr8k as bars; docs/report.png the head of the report, taken by Chromium. docs/tutorial_*.png are what the
-tutorial's commands give. The images are bundled ones, since the
-licence of Flickr8k's photographs does not let them be shown here.
+Flickr8k as bars; docs/report.png the report's head, taken by Chromium; docs/bytes.png r_mean against a set's bytes.
+docs/tutorial_*.png are what the tutorial's commands give. The images are bundled ones, since the licence of
+Flickr8k's photographs does not let them be shown here.
 """
 
 import shutil
@@ -48,6 +48,33 @@ BARS = (
     ("plain matching\ntwo sweeps, 300 steps", 40.2, "#d9822b"),
     ("all 17,000 pairs", 42.4, "#5f6b7a"),
 )
+
+# kB and r_mean of sets: the tables of docs/results/bytes.md.
+BY_BYTES = {
+    "plain matching, 26, 51 and 100 pairs, 32 bits": ((173, 31.3), (339, 36.5), (666, 39.4)),
+    "the same, 8 bits": ((43, 31.2), (85, 36.2), (166, 39.3)),
+    "the same, 4 bits": ((22, 30.9), (42, 35.6), (83, 38.1)),
+    "as many random real pairs, 32 bits": ((173, 4.9), (339, 6.7), (666, 10.1)),
+}
+
+
+def draw_bytes() -> Path:
+    """r_mean against kB, a line a way of storing."""
+    path, figure = DOCS / "bytes.png", Figure(figsize=(7.2, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), style in zip(BY_BYTES.items(), ("o-", "s--", "^:", "x-"), strict=True):
+        axes.plot(*zip(*points, strict=True), style, label=name, markersize=5)
+    axes.axhline(BARS[-1][1], color="#5f6b7a", linewidth=1)
+    axes.annotate("all 17,000 pairs, 43,520 kB", (22, BARS[-1][1]), (0, 4), textcoords="offset points", fontsize=9)
+    axes.set_xscale("log")
+    axes.set_xticks([20, 50, 100, 200, 500], ["20", "50", "100", "200", "500"])
+    axes.minorticks_off()
+    axes.set_xlabel("kB that a student trains on")
+    axes.set_ylabel("test r_mean, percent")
+    axes.set_ylim(0, 47)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(0, 0.42))
+    figure.savefig(path, dpi=100)
+    return path
 
 
 def draw_pairs(sweep: str) -> Path:
@@ -136,4 +163,4 @@ def draw_report(sweep: str) -> Path:
 
 if __name__ == "__main__":
     name = sys.argv[1] if len(sys.argv) > 1 else "demo"
-    print(draw_pairs(name), draw_report(name), sep="\n")
+    print(draw_bytes(), draw_pairs(name), draw_report(name), sep="\n")
