@@ -109,6 +109,11 @@ def encode_captions(
 
     few = sum(map(len, batches)) < _FEW
     for batch in _through_workers(captions, batches, list, features, device, 0 if few else workers):
+        if batch.shape[1:] != (encoder.width,):
+            raise DataError(
+                f"The text encoder {encoder.name} is said to be {encoder.width} wide, and gives features of "
+                f"{' x '.join(map(str, batch.shape[1:]))}. Put its TextTower's width right."
+            )
         yield _finite(batch, "caption features")
 
 

@@ -43,6 +43,9 @@ def short(config, device):
 
 def infinite(config, device):
     return TextTower(lambda captions: torch.full((len(captions), 2), 1e6), 2)
+
+def narrower(config, device):
+    return TextTower(lambda captions: torch.zeros(len(captions), 2), 3)
 """
 MODULE = "raydd_test_feature_encoders"
 
@@ -325,3 +328,9 @@ def test_the_caller_s_random_state_is_left_alone(config: Config, data: DataSet, 
     before = torch.random.get_rng_state()
     encode_features(config, data, store)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_text_encoder_that_says_another_width_is_named(config: Config, data: DataSet, store: Store) -> None:
+    said = replace(config, encoders=replace(config.encoders, text=f"{MODULE}:narrower"))
+    with pytest.raises(DataError, match=r"narrower is said to be 3 wide, and gives features of 2\."):
+        encode_texts(said, data, store)
