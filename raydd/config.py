@@ -179,9 +179,8 @@ class DistillConfig:
     steps_per_encoding: int = 4
     """Encode learned pixels once every N distillation steps and accumulate their gradients (1: as published)."""
     least_crop: float = 1.0
-    """At each encoding the frozen encoder sees a random crop of every learned image, mirrored half of the time, of this
-    part of its area or more; pixels then carry over better to other encoders, and serve their own less (1: the whole
-    image)."""
+    """At each encoding of learned pixels the frozen encoder sees a random crop of every image, mirrored half of the
+    time, of this part of its area or more: for pixels that other encoders are to use (1: the whole image)."""
     student_steps: int = 4
     """Steps T that a student takes on synthetic pairs within one distillation step."""
     minibatch: int = 0

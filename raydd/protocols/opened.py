@@ -1,18 +1,21 @@
 """What a process has opened: data sets, features and encoders, each once, whoever asks for it."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from raydd.config import DataConfig
 from raydd.data.checking import Check, check_on_threads
 from raydd.distill.trajectories import Trajectories
 
+if TYPE_CHECKING:
+    from raydd.protocols.base import Workbench
+
 Thing = TypeVar("Thing")
 
 Listings = Mapping[DataConfig, str]
 """Data sets that were read already: by their settings, the names of their records in the store."""
-Fetch = Callable[[Any, Trajectories[Any], int], None]
-"""Has one expert's snapshots, those that a workbench's distillation reads, in the store; given that workbench."""
+Fetch = Callable[["Workbench[Any]", Trajectories[Any], int], None]
+"""Has one expert's snapshots, those that the workbench's distillation reads, in the store."""
 
 
 class Opened:

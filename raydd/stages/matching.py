@@ -248,7 +248,7 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> Synt
             synthetic, times = fitted.pairs, fitted.multiple
         work.progress("fits of the students' learning rates", 1, 1)
     record.write_tensors(CURVE, log.tensors())
-    config, encoders = work.config, work.config.encoders
+    config, encoders, cpu_seconds = work.config, work.config.encoders, log.cpu_seconds
     experts = work.experts_record.fingerprint if config.distill.reads_experts else None
     made = Provenance.of(
         config,
@@ -260,7 +260,7 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> Synt
         times_learned_rates=times,
         seconds=log.seconds,
         preparing_seconds=preparing.seconds,
-        cpu_seconds=None if log.cpu_seconds is None else log.cpu_seconds + preparing.cpu_seconds,
+        cpu_seconds=None if cpu_seconds is None else cpu_seconds + preparing.cpu_seconds,
         peak_bytes=peak_bytes(work.device),
     )
     write_set(record, synthetic, made, work.captions.train.texts, work.data.train)

@@ -168,7 +168,6 @@ def best_multiple(
     if best == near:
         while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == -math.inf):
             best /= 2
-    scored(best)
     found = known[best]
     if found is None:
         raise NonFiniteError(
