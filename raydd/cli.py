@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters shows the others as escapes
             stream.reconfigure(errors="backslashreplace")
     remember_given(given, os.environ)
-    atexit.register(gc.freeze)  # or Python looks once more through all of torch and Ray for what it may free: 1.5 to 3 s
+    atexit.register(gc.freeze)  # or Python looks through all of torch and Ray for what it may free: 1.5 to 3 s
     with contextlib.redirect_stderr(CleanStream(sys.stderr)):
         return _end_of(given)
 
