@@ -12,10 +12,12 @@ from raydd.cost.bytes import (
     memory_bytes,
     parameters_of,
     second_graph_bytes,
+    snapshot_bytes,
     trial_bytes,
 )
 from raydd.distill.experts import Experts
 from raydd.distill.heads import head_size
+from raydd.distill.legs import KEPT_BYTES as KEPT_SNAPSHOTS
 from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.settings import load
 from raydd.store import Record, Store
@@ -139,3 +141,11 @@ def test_kept_graphs_of_pixels_come_on_top_of_the_heads():
     graph = 1_000_000
     need = memory_bytes(config, 2304, 768, size=32, graph=graph, images=1, workers=0)
     assert need - without == config.distill.pairs * graph
+
+
+def test_snapshots_that_are_kept_are_counted_by_hand_up_to_what_is_kept_of_them():
+    # Epochs 0 and 2 of three experts, of four bytes a number
+    config = load(settings={"experts.count": 3, "distill.target_epochs": 2})
+    assert snapshot_bytes(config, 1_000) == 3 * 2 * 4 * 1_000
+    assert snapshot_bytes(config, 10**9) == KEPT_SNAPSHOTS
+    assert snapshot_bytes(load(settings={"distill.objective": "ridge"}), 1_000) == 0
