@@ -30,7 +30,7 @@ from raydd.distill.matching import LearnedPairs, Matching
 from raydd.distill.objectives import OBJECTIVES, Ground, RealPairs
 from raydd.distill.objectives.trajectory import DIVERGED
 from raydd.distill.synthetic import SyntheticSet
-from raydd.distill.trajectories import State, Trajectories
+from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError, RecordError
 
 SQUARE_DECAY = 0.999  # of Adam's second moments
@@ -43,9 +43,9 @@ class Distillation:
     def __init__(
         self,
         start: SyntheticSet,
-        experts: Trajectories[State],
+        experts: Trajectories[Any],
         config: DistillConfig,
-        image: ImageVariable[State],
+        image: ImageVariable[Any],
         *,
         text_spread: Float[Tensor, "2 e"],
         temperature: float,

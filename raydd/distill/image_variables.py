@@ -10,7 +10,7 @@ Letters: N synthetic pairs, S side in pixels, d width of the image encoder.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -21,16 +21,16 @@ from raydd.distill.crops import cropped, drawn_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
-from raydd.distill.experts import Heads
+from raydd.distill.legs import Leg
 from raydd.distill.matching import LearnedPairs, Matching, StudentRun, heads_gradient
 from raydd.distill.objectives.objective import Lower
 from raydd.distill.synthetic import SyntheticSet
-from raydd.distill.trajectories import State
 from raydd.errors import RecordError
 from raydd.memory import free_bytes, kept_by_autograd
 from raydd.place import side_by_side
 
 Encode = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B d"]]
+AnyLeg = TypeVar("AnyLeg", contravariant=True)
 KEPT_BYTES = 1_500_000_000  # of the graphs that `EncodedPixels` keeps on a CPU
 
 
@@ -77,10 +77,10 @@ class DistillationStep:
     """Decides the crops of learned pixels, the same up to their next move."""
 
 
-class ImageVariable(ABC, Generic[State]):
+class ImageVariable(ABC, Generic[AnyLeg]):
     """What is learned of the images. It may keep state between steps, so it serves one distillation alone.
 
-    Generic in what experts and students train: `Heads` or `Networks`.
+    Generic in the legs that its students match, see `StudentGradient`.
     """
 
     block: ClassVar[bool] = False
@@ -97,8 +97,8 @@ class ImageVariable(ABC, Generic[State]):
         """
 
     @abstractmethod
-    def gradient(self, run: StudentRun, start: State, target: State, pairs: LearnedPairs) -> Matching:
-        """The matching loss and its gradient of the students that see these images.
+    def gradient(self, run: StudentRun, leg: AnyLeg, pairs: LearnedPairs) -> Matching:
+        """The matching loss and its gradient of the students that see these images: see `StudentGradient`.
 
         Raises:
             NonFiniteError: the expert did not move between start and target.
@@ -124,7 +124,7 @@ class ImageVariable(ABC, Generic[State]):
         """Go on from what `state` gave."""
 
 
-class LearnedFeatures(ImageVariable[Heads]):
+class LearnedFeatures(ImageVariable[Leg]):
     """Image features."""
 
     block = True
@@ -143,16 +143,16 @@ class LearnedFeatures(ImageVariable[Heads]):
         unit = deviation if config.optimizer == "adam" else torch.ones_like(deviation)
         return ImageStart(start.image_features, unit, self._spread.range, config.range_pull)
 
-    def gradient(self, run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
+    def gradient(self, run: StudentRun, leg: Leg, pairs: LearnedPairs) -> Matching:
         """Of students that train heads."""
-        return heads_gradient(run, start, target, pairs)
+        return heads_gradient(run, leg, pairs)
 
     def finished(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
         """No pixels, and the features."""
         return None, value
 
 
-class LearnedPixels(ImageVariable[Heads]):
+class LearnedPixels(ImageVariable[Leg]):
     """Pixels, seen through a frozen image encoder.
 
     They are encoded once in `distill.steps_per_encoding` steps. Until they move, each step adds its gradient at their
@@ -180,9 +180,9 @@ class LearnedPixels(ImageVariable[Heads]):
         self._least_crop = config.least_crop
         return _pixels_of(start, self._unit)
 
-    def gradient(self, run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
+    def gradient(self, run: StudentRun, leg: Leg, pairs: LearnedPairs) -> Matching:
         """Of students that train heads on the pixels' features."""
-        return heads_gradient(run, start, target, pairs)
+        return heads_gradient(run, leg, pairs)
 
     def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
         """The gradient at the pixels' features; at the pixels only before they move."""
@@ -216,7 +216,7 @@ class LearnedPixels(ImageVariable[Heads]):
         self._encoded, self._owed = None, state["owed"].to(device) if "owed" in state else None
 
 
-class TrainedPixels(ImageVariable[Networks]):
+class TrainedPixels(ImageVariable[tuple[Networks, Networks]]):
     """Pixels, seen through an image encoder that experts and students train too."""
 
     def __init__(self, encoder: TrainedEncoder, unit: Float[Tensor, "3 1 1"]) -> None:
@@ -232,9 +232,10 @@ class TrainedPixels(ImageVariable[Networks]):
         """The start's pixels in units of the encoder's own deviation, as published."""
         return _pixels_of(start, self._unit)
 
-    def gradient(self, run: StudentRun, start: Networks, target: Networks, pairs: LearnedPairs) -> Matching:
+    def gradient(self, run: StudentRun, leg: tuple[Networks, Networks], pairs: LearnedPairs) -> Matching:
         """Of students that train the image encoder and the text head."""
-        return matching_gradient(self._encoder, run, start.to(pairs.device), target.to(pairs.device), pairs)
+        start, target = (networks.to(pairs.device) for networks in leg)
+        return matching_gradient(self._encoder, run, start, target, pairs)
 
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """The pixels, and the features of their 8-bit numbers under the pretrained encoder."""

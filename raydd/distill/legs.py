@@ -1,4 +1,4 @@
-"""Snapshots and legs of expert trajectories that are kept on the device; a leg is from a start snapshot to its target.
+"""Legs of expert trajectories, kept on the device: a leg is from a start snapshot to its target.
 
 A distillation reads `experts.count` times `distill.max_start_epoch` legs, again and again. They are read from the store
 once, as long as all that are kept fit into so many bytes; the one that was used longest ago makes room.
@@ -7,9 +7,9 @@ Letters: K students side by side, D shared width, d encoder width.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -17,34 +17,42 @@ from torch import Tensor
 
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head
-from raydd.distill.matching import require_moved
 from raydd.distill.products import Weights, side_by_side
-from raydd.distill.trajectories import Trajectories
+from raydd.distill.student import Way
+from raydd.distill.trajectories import State, Trajectories
+from raydd.errors import NonFiniteError
 from raydd.memory import free_bytes
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-KEPT_BYTES = 1_000_000_000  # on a CPU: the snapshots of ten experts of our sizes, two each, take 430 MB
+KEPT_BYTES = 1_000_000_000  # on a CPU: a leg of each of ten experts of our sizes takes 430 MB
 LEGS_PART = 4  # of a GPU's free memory a quarter: all legs of 20 experts at published sizes, 5.7 GB, fit on 24 GB
 
 
 def most_bytes_on(device: str) -> int:
-    """The most that all snapshots or legs that are kept may take."""
+    """The most that all legs that are kept may take."""
     return free_bytes(device) // LEGS_PART if device.startswith("cuda") else KEPT_BYTES
 
 
-def target_at(snapshot: Callable[[int, int], Any], expert: int, epochs: tuple[int, int]) -> Any:
+def target_at(experts: Trajectories[State], expert: int, epochs: tuple[int, int]) -> tuple[Any, Any]:
     """An expert's target: its image side after the first of these epochs, and its text head after the second.
 
-    Args:
-        snapshot: gives an expert after an epoch.
-        expert: which one.
-        epochs: of the image side and of the text head.
+    Raises:
+        RecordError: a snapshot is missing or damaged.
     """
     image_epoch, text_epoch = epochs
-    target = snapshot(expert, image_epoch)
-    return target if text_epoch == image_epoch else (target[0], snapshot(expert, text_epoch)[1])
+    target: Any = experts.snapshot(expert, image_epoch)
+    return target[0], target[1] if text_epoch == image_epoch else experts.snapshot(expert, text_epoch)[1]
+
+
+def require_moved(distances: Iterable[Float[Tensor, ""]]) -> None:
+    """Check the squared distances from an expert's start snapshot to its target.
+
+    Raises:
+        NonFiniteError: one of them is zero.
+    """
+    if any(float(distance) == 0 for distance in distances):
+        raise NonFiniteError(
+            "An expert's start and target snapshots are equal. Train experts with a larger experts.lr."
+        )
 
 
 @dataclass(frozen=True)
@@ -66,55 +74,29 @@ class Leg:
             NonFiniteError: the expert did not move.
             RecordError: a snapshot is missing or damaged.
         """
-        start, end = experts.snapshot(expert, epoch), target_at(experts.snapshot, expert, targets)
-        delta = [Head(*(a - b for a, b in zip(*heads, strict=True))) for heads in zip(start, end, strict=True)]
-        squared = torch.stack([sum((part.square().sum() for part in head), torch.zeros(())) for head in delta])
-        require_moved(squared.tolist())
-        return cls(_on(start, device), _on(delta, device), squared.to(device))
+        return cls.between(experts.snapshot(expert, epoch), target_at(experts, expert, targets), device)
+
+    @classmethod
+    def between(cls, start: Heads, target: Heads, device: str = "cpu") -> Self:
+        """The leg between two snapshots.
+
+        Raises:
+            NonFiniteError: they are equal.
+        """
+        image, text = (Way.between(*ends) for ends in zip(start, target, strict=True))
+        require_moved((image.squared, text.squared))
+        squared = torch.stack([image.squared, text.squared])
+        return cls(_on(start, device), _on((image.delta, text.delta), device), squared.to(device))
+
+    @property
+    def ways(self) -> tuple[Way, Way]:
+        """Of the image head and of the text head."""
+        return Way(self.delta[0], self.squared[0]), Way(self.delta[1], self.squared[1])
 
     @property
     def nbytes(self) -> int:
         """Bytes of its tensors."""
         return _bytes_of(self.start) + _bytes_of(self.delta)
-
-
-class _Kept(Generic[Key, Value]):
-    """What was read, the latest used last. The oldest makes room where all take more than `most_bytes`."""
-
-    def __init__(self, most_bytes: int, size: Callable[[Value], int]) -> None:
-        self._most_bytes, self._size = most_bytes, size
-        self._values: OrderedDict[Key, Value] = OrderedDict()
-
-    def get(self, key: Key, read: Callable[[], Value]) -> Value:
-        """One value, read where it is not kept."""
-        value = self._values.pop(key, None) or read()
-        self._values[key] = value
-        while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self._most_bytes:
-            self._values.popitem(last=False)
-        return value
-
-
-class Snapshots:
-    """Snapshots that were read, on a device, the latest used last."""
-
-    def __init__(self, experts: Trajectories[Heads], device: str, most_bytes: int) -> None:
-        """Nothing is read yet.
-
-        Args:
-            experts: whose snapshots are read.
-            device: where they are kept.
-            most_bytes: of all that are kept; the one that was asked for last is kept in any case.
-        """
-        self._experts, self._device = experts, device
-        self._kept = _Kept[tuple[int, int], Heads](most_bytes, _bytes_of)
-
-    def get(self, expert: int, epoch: int) -> Heads:
-        """One snapshot, read where it is not kept.
-
-        Raises:
-            RecordError: it is missing or damaged.
-        """
-        return self._kept.get((expert, epoch), lambda: _on(self._experts.snapshot(expert, epoch), self._device))
 
 
 class Legs:
@@ -128,7 +110,7 @@ class Legs:
             most_bytes: of all that are kept; the one that was asked for last is kept in any case.
         """
         self._device, self._most_bytes = device, most_bytes
-        self._kept = _Kept[tuple[str, ...], Leg](most_bytes, lambda leg: leg.nbytes)
+        self._kept: OrderedDict[tuple[str, ...], Leg] = OrderedDict()
 
     def get(self, experts: Trajectories[Heads], expert: int, epoch: int, ahead: tuple[int, int]) -> Leg:
         """One leg, read where it is not kept.
@@ -140,7 +122,11 @@ class Legs:
         record = experts.record
         targets = epoch + ahead[0], epoch + ahead[1]
         key = (record.store.root, record.folder, *(experts.name(expert, one) for one in (epoch, *targets)))
-        return self._kept.get(key, lambda: Leg.read(experts, expert, epoch, targets, self._device))
+        leg = self._kept.pop(key, None) or Leg.read(experts, expert, epoch, targets, self._device)
+        self._kept[key] = leg
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._most_bytes:
+            self._kept.popitem(last=False)
+        return leg
 
     def keep(self, experts: Trajectories[Heads], epochs: Iterable[int], ahead: tuple[int, int]) -> None:
         """Read all legs from these epochs, to targets so many epochs ahead, if they fit.

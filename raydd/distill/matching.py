@@ -6,7 +6,7 @@ it started.
 Letters: N synthetic pairs, S side in pixels, d and e widths of the image and the text encoder.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, Self
@@ -15,12 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raydd.distill.experts import Heads
-from raydd.distill.heads import on
+from raydd.distill.legs import Leg, require_moved
 from raydd.distill.losses import Loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
-from raydd.errors import NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def matching_loss(
 
     Args:
         students: the networks that are matched, after their steps: image and text, or text alone.
-        targets: the expert's later snapshot of each.
+        targets: the expert's later snapshot of each, or the way there.
         merged: sum numerators and denominators before dividing, as the RepBlend paper writes it.
 
     Returns:
@@ -138,21 +136,9 @@ def matching_loss(
     distances = {name: student.distance(targets[name]) for name, student in students.items()}
     ends = {name: end for name, (end, _) in distances.items()}
     begins = {name: begin for name, (_, begin) in distances.items()}
-    require_moved(float(begin.detach()) for begin in begins.values())
+    require_moved(begin.detach() for begin in begins.values())
     fractions = {f"loss/{name}": float(ends[name].detach() / begins[name].detach()) for name in students}
     return combined(ends, begins, merged=merged), fractions
-
-
-def require_moved(distances: Iterable[float]) -> None:
-    """Check the distances from an expert's start snapshot to its target.
-
-    Raises:
-        NonFiniteError: one of them is zero.
-    """
-    if any(distance == 0 for distance in distances):
-        raise NonFiniteError(
-            "An expert's start and target snapshots are equal. Train experts with a larger experts.lr."
-        )
 
 
 def combined(
@@ -164,27 +150,23 @@ def combined(
     return torch.as_tensor(sum(end / begins[name] for name, end in ends.items()))
 
 
-def heads_gradient(run: StudentRun, start: Heads, target: Heads, pairs: LearnedPairs) -> Matching:
-    """The matching loss of a student that starts at `start`, with `target` as its target, and the loss's gradient.
+def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> Matching:
+    """The matching loss of a student that trains heads, and the loss's gradient.
 
     Args:
         run: the student's plan, loss and temperature, and what of it is matched.
-        start: the expert's snapshot that the student starts from.
-        target: the expert's later snapshot.
+        leg: the expert's, on the pairs' device.
         pairs: the synthetic pairs, `images` being features; a gradient is taken at each tensor that requires one.
-
-    Raises:
-        NonFiniteError: start and target are equal.
     """
-    image_start, text_start, image_target, text_target = (on(head, pairs.device) for head in (*start, *target))
+    image_start, text_start = leg.start
     image_rows = BlendedRows.of_plan(run.plan, "image", pairs.images)
     text_rows = BlendedRows.of_plan(run.plan, "text", pairs.texts)
     image = WalkingHead(image_start, image_rows, pairs.rates[0], through_steps=run.exact)
     text = WalkingHead(text_start, text_rows, pairs.rates[1], through_steps=run.exact)
     targets = map(pairs.similarity.minibatch, run.plan.minibatches)
     losses = walk(image, text, targets, partial(run.loss, parameters=pairs.loss), run.temperature)
-    students, targets = {"image": image, "text": text}, {"image": image_target, "text": text_target}
-    loss, fractions = matching_loss({side: students[side] for side in run.matched}, targets, merged=run.merged)
+    students, ways = {"image": image, "text": text}, dict(zip(("image", "text"), leg.ways, strict=True))
+    loss, fractions = matching_loss({side: students[side] for side in run.matched}, ways, merged=run.merged)
     student_losses = [float(value.detach()) for value in losses]
     return Matching(float(loss.detach()), fractions, student_losses, gradients_of(loss, pairs))
 

@@ -11,7 +11,7 @@ T student steps, M rows seen so far, d and e encoder widths, D shared width.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -114,6 +114,21 @@ class Inputs(Protocol):
         ...
 
 
+class Way(NamedTuple):
+    """From a head's start snapshot to its target."""
+
+    delta: Head
+    """Δ = theta_0 - theta*."""
+    squared: Float[Tensor, ""]
+    """|Δ|², over all parameters."""
+
+    @classmethod
+    def between(cls, start: Head, target: Head) -> Self:
+        """The way between two snapshots."""
+        delta = Head(*(ours - theirs for ours, theirs in zip(start, target, strict=True)))
+        return cls(delta, torch.stack([part.flatten() @ part.flatten() for part in delta]).sum())
+
+
 class WalkingHead:
     """One head on its walk away from `start`, or several side by side, which do not see each other.
 
@@ -180,11 +195,9 @@ class WalkingHead:
         self._norm_weight = self._norm_weight + (at_out * taps.normed).sum(-2)
         self._norm_bias = self._norm_bias + at_out.sum(-2)
 
-    def distance(self, target: Head) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def distance(self, target: Way) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """|theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
-        delta = Head(*(ours - theirs for ours, theirs in zip(self._start, target, strict=True)))
-        squared = torch.stack([part.flatten() @ part.flatten() for part in delta]).sum()
-        return self.distance_from(delta, squared), squared
+        return self.distance_from(*target), target.squared
 
     def distance_from(self, delta: Any, squared: Float[Tensor, "*K"]) -> Float[Tensor, "*K"]:
         """|theta_T - theta*|², which is |Δ|² + 2 <Δ, M> + |M|², M being the sum of the steps' moves.

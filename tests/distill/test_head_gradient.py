@@ -11,6 +11,7 @@ from bench.unrolled_encoder import unrolled_loss
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import Head, initial_heads, project
+from raydd.distill.legs import Leg
 from raydd.distill.losses import find_loss
 from raydd.distill.matching import LearnedPairs, StudentRun, heads_gradient
 from raydd.distill.similarity import Similarity
@@ -71,7 +72,7 @@ def leaves(pairs: LearnedPairs) -> LearnedPairs:
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_gradient_is_the_unrolled_one(exact: bool) -> None:
     run, pairs = drawn_run(exact), leaves(drawn_pairs())
-    found = heads_gradient(run, draw(3), draw(4), pairs)
+    found = heads_gradient(run, Leg.between(draw(3), draw(4)), pairs)
     loss = unrolled(run, pairs, None if exact else [])
     assert found.loss == pytest.approx(float(loss.detach()), rel=1e-12)
     wanted = torch.autograd.grad(loss, list(pairs.tensors.values()))
@@ -84,7 +85,7 @@ def test_the_gradient_is_the_unrolled_one(exact: bool) -> None:
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_gradient_at_the_loss_s_parameter_equals_finite_differences(exact: bool) -> None:
     run, pairs, step = drawn_run(exact), drawn_pairs(), 1e-5
-    slope = float(heads_gradient(run, draw(3), draw(4), leaves(pairs)).gradients["loss.bias"])
+    slope = float(heads_gradient(run, Leg.between(draw(3), draw(4)), leaves(pairs)).gradients["loss.bias"])
     stops: list[Networks] = []
     unrolled(run, pairs, stops)
 
@@ -99,4 +100,4 @@ def test_the_gradient_at_the_loss_s_parameter_equals_finite_differences(exact: b
 def test_only_tensors_that_ask_for_it_get_a_gradient() -> None:
     pairs = drawn_pairs()
     pairs.texts.requires_grad_()
-    assert list(heads_gradient(drawn_run(True), draw(3), draw(4), pairs).gradients) == ["text"]
+    assert list(heads_gradient(drawn_run(True), Leg.between(draw(3), draw(4)), pairs).gradients) == ["text"]

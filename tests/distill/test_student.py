@@ -12,7 +12,7 @@ from torch import Tensor
 from raydd.distill.heads import Head, embed, head_size
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
-from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
+from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, Way, walk
 
 N, D_IMAGE, D_TEXT, D, T, B = 7, 5, 4, 6, 3, 3
 
@@ -59,7 +59,10 @@ def ours(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tenso
         for side in ("image", "text")
     )
     walk(image, text, [variables["similarity"][i][:, i] for i in plan.minibatches], LOSSES["wbce"], 0.5)
-    targets = {"image": heads_of(flats, "image_target"), "text": heads_of(flats, "text_target")}
+    targets = {
+        side: Way.between(heads_of(flats, f"{side}_start"), heads_of(flats, f"{side}_target"))
+        for side in ("image", "text")
+    }
     return matching_loss({"image": image, "text": text}, targets, merged=False)[0]
 
 

@@ -15,7 +15,7 @@ from raydd.distill.heads import Head, embed, project
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
+from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, Way, walk
 from raydd.evaluate.retrieval import METRICS
 
 PARITY = Path(os.environ.get("RAYDD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
@@ -181,8 +181,8 @@ def test_iteration(case: Case) -> None:
         targets = [similarity().minibatch(index).double() for index in plan.minibatches]
         losses = walk(image, text, targets, loss, case.number("tau"))
         targets = {
-            "image": case.head(case["img_target"], "img"),
-            "text": case.head(case["txt_target"], "txt"),
+            "image": Way.between(case.head(case["img_start"], "img"), case.head(case["img_target"], "img")),
+            "text": Way.between(case.head(case["txt_start"], "txt"), case.head(case["txt_target"], "txt")),
         }
         total, fractions = matching_loss({"image": image, "text": text}, targets, merged=merged)
         return total, losses, fractions

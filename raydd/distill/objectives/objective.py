@@ -24,8 +24,9 @@ from raydd.errors import ConfigError
 
 Lower = Callable[[LearnedPairs], Matching]
 """A step's loss and its gradients at the pairs, whose images are features where students train heads."""
-StudentGradient = Callable[[StudentRun, Any, Any, LearnedPairs], Matching]
-"""From a student's run, its start and its target to the matching loss and its gradients."""
+StudentGradient = Callable[[StudentRun, Any, LearnedPairs], Matching]
+"""From a student's run, and the leg of the expert that it matches, to the matching loss and its gradients. A leg is a
+`Leg` of heads; of a trained encoder it is the start and the target."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raydd.distill.draws import StepDraws, draw_step
 from raydd.distill.experts import Experts
-from raydd.distill.legs import Snapshots, most_bytes_on, target_at
+from raydd.distill.legs import Legs, most_bytes_on, target_at
 from raydd.distill.matching import StudentRun
 from raydd.distill.objectives.objective import Ground, Lower, Objective
 from raydd.distill.trajectories import Trajectories
@@ -29,9 +29,8 @@ class TrajectoryMatching(Objective):
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self.experts: Trajectories[Any] = ground.experts
-        self._snapshot = self.experts.snapshot
-        if isinstance(self.experts, Experts):  # making one takes a tenth of a step on a CPU, on a GPU longer than a step
-            self._snapshot = Snapshots(self.experts, ground.device, most_bytes_on(ground.device)).get
+        # Making a leg anew takes a quarter of a step on a CPU, and on a GPU longer than a step.
+        self._legs = Legs(ground.device, most_bytes_on(ground.device)) if isinstance(self.experts, Experts) else None
 
     def draws(self, step: int) -> StepDraws:
         """What a step draws."""
@@ -56,8 +55,13 @@ class TrajectoryMatching(Objective):
             matched=MATCHED[config.matched],
             merged=config.merged,
         )
-        image_ahead, text_ahead = config.ahead
-        targets = draws.start_epoch + image_ahead, draws.start_epoch + text_ahead
-        start = self._snapshot(draws.expert, draws.start_epoch)
-        return partial(ground.gradient, run, start, target_at(self._snapshot, draws.expert, targets))
+        return partial(ground.gradient, run, self._leg(draws.expert, draws.start_epoch))
 
+    def _leg(self, expert: int, epoch: int) -> Any:
+        """The expert's leg from this epoch, as the students' gradient takes it."""
+        ahead = self._ground.config.ahead
+        if self._legs is not None:
+            return self._legs.get(self.experts, expert, epoch, ahead)
+        start = self.experts.snapshot(expert, epoch)
+        image, text = target_at(self.experts, expert, (epoch + ahead[0], epoch + ahead[1]))
+        return start, type(start)(image, text)
