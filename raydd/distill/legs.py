@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raydd.distill.experts import Heads
 from raydd.distill.heads import Head
-from raydd.distill.products import Weights, side_by_side
+from raydd.distill.products import Weights, kept, side_by_side
 from raydd.distill.student import Way
 from raydd.distill.trajectories import State, Trajectories
 from raydd.errors import NonFiniteError
@@ -57,7 +57,7 @@ def require_moved(distances: Iterable[Float[Tensor, ""]]) -> None:
 
 @dataclass(frozen=True)
 class Leg:
-    """What a student that starts at one snapshot needs of its expert."""
+    """What a student that starts at one snapshot needs of its expert. Weights are as products with them are fastest."""
 
     start: Heads
     """The start snapshot theta_0."""
@@ -86,7 +86,7 @@ class Leg:
         image, text = (Way.between(*ends) for ends in zip(start, target, strict=True))
         require_moved((image.squared, text.squared))
         squared = torch.stack([image.squared, text.squared])
-        return cls(_on(start, device), _on((image.delta, text.delta), device), squared.to(device))
+        return cls(_kept(start, device), _kept((image.delta, text.delta), device), squared.to(device))
 
     @property
     def ways(self) -> tuple[Way, Way]:
@@ -124,7 +124,7 @@ class Legs:
         key = (record.store.root, record.folder, *(experts.name(expert, one) for one in (epoch, *targets)))
         leg = self._kept.pop(key, None) or Leg.read(experts, expert, epoch, targets, self._device)
         self._kept[key] = leg
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._most_bytes:
+        while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > self._most_bytes:
             self._kept.popitem(last=False)
         return leg
 
@@ -177,6 +177,9 @@ def _bytes_of(heads: Heads) -> int:
     return sum(part.nbytes for head in heads for part in head)
 
 
-def _on(heads: Sequence[Head], device: str) -> Heads:
-    image, text = (Head(*(part.to(device) for part in head)) for head in heads)
+def _kept(heads: Sequence[Head], device: str) -> Heads:
+    image, text = (
+        Head(*(kept(moved) if part.ndim == 2 else moved for part in head for moved in (part.to(device),)))
+        for head in heads
+    )
     return image, text

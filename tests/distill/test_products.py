@@ -6,7 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raydd.distill import products
-from raydd.distill.products import add_product_, add_products_of_students_, linear, linear_of_students
+from raydd.distill.products import (
+    add_product_,
+    add_products_of_students_,
+    kept,
+    linear,
+    linear_of_students,
+    side_by_side,
+)
 
 ROWS, NARROW, WIDE = 7, 33, 48
 
@@ -81,3 +88,30 @@ def test_products_of_students_are_added_in_place() -> None:
     want = 0.9 * sums + left.mT @ right
     add_products_of_students_(sums, left, right, keep=0.9)
     torch.testing.assert_close(sums, want)
+
+
+def test_small_weights_and_those_of_other_precisions_are_kept_as_they_are() -> None:
+    small, double = torch.randn(WIDE, NARROW), torch.randn(512, 512, dtype=torch.float64)
+    assert kept(small) is small
+    assert kept(double) is double
+
+
+@pytest.mark.skipif(not products._BFLOAT16, reason="the processor does not multiply bfloat16")
+def test_large_weights_are_kept_rounded_and_so_are_products_with_them_of_all_orders() -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(520, 512) / 20, torch.randn(520)
+    rows, rounded = torch.randn(ROWS, 512), kept(weight)
+    assert rounded.dtype == torch.bfloat16
+
+    def results(weight: Tensor | tuple[Tensor, ...], rows: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        leaf = rows.clone().requires_grad_()
+        product = linear(leaf, weight, bias)
+        (first,) = torch.autograd.grad(product.tanh().sum(), leaf, create_graph=True)
+        return product.detach(), first.detach(), torch.autograd.grad(first.square().sum(), leaf)[0]
+
+    wanted = results(weight, rows, bias)
+    students = results(side_by_side([rounded, rounded]), rows.expand(2, -1, -1), bias.expand(2, -1))
+    for got, both, want in zip(results(rounded, rows, bias), students, wanted, strict=True):
+        assert got.dtype == torch.float32
+        assert float((got - want).norm() / want.norm()) < 0.01  # bfloat16 has eight bits
+        torch.testing.assert_close(both, got.expand(2, -1, -1))
