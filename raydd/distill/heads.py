@@ -46,6 +46,11 @@ def on(head: Head, like: str | Tensor) -> Head:
     return Head(*(part.to(like) for part in head))
 
 
+def kept(head: Head) -> Head:
+    """The head for products that take no gradient at its weights: large ones as `products.kept` has them."""
+    return Head(*(products.kept(part) if part.ndim == 2 else part for part in head))
+
+
 def apart(heads: Head) -> list[Head]:
     """The heads of a leading axis one by one; a head without such an axis alone."""
     return [heads] if heads.fc_bias.ndim == 1 else [Head(*parts) for parts in zip(*heads, strict=True)]

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.experts import Heads
-from raydd.distill.heads import Head
-from raydd.distill.products import Weights, kept, side_by_side
+from raydd.distill.heads import kept, on
+from raydd.distill.products import Weights, side_by_side
 from raydd.distill.student import Way
 from raydd.distill.trajectories import State, Trajectories
 from raydd.errors import NonFiniteError
@@ -86,7 +86,9 @@ class Leg:
         image, text = (Way.between(*ends) for ends in zip(start, target, strict=True))
         require_moved((image.squared, text.squared))
         squared = torch.stack([image.squared, text.squared])
-        return cls(_kept(start, device), _kept((image.delta, text.delta), device), squared.to(device))
+        ends = (*start, image.delta, text.delta)
+        image_start, text_start, image_delta, text_delta = (kept(on(head, device)) for head in ends)
+        return cls((image_start, text_start), (image_delta, text_delta), squared.to(device))
 
     @property
     def ways(self) -> tuple[Way, Way]:
@@ -175,11 +177,3 @@ class BothHeads:
 
 def _bytes_of(heads: Heads) -> int:
     return sum(part.nbytes for head in heads for part in head)
-
-
-def _kept(heads: Sequence[Head], device: str) -> Heads:
-    image, text = (
-        Head(*(kept(moved) if part.ndim == 2 else moved for part in head for moved in (part.to(device),)))
-        for head in heads
-    )
-    return image, text

@@ -51,8 +51,7 @@ def linear(
 
 def kept(weight: Float[Tensor, "D d"]) -> Float[Tensor, "D d"]:
     """A constant weight as `linear` multiplies by it fastest: a large one in bfloat16 where the CPU has that."""
-    worth = weight.numel() >= _WORTH_BFLOAT16 and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    return weight.bfloat16() if _BFLOAT16 and worth else weight
+    return weight.bfloat16() if _worth_bfloat16(weight) else weight
 
 
 def side_by_side(weights: Sequence[Float[Tensor, "D d"]]) -> Weights:
@@ -99,7 +98,7 @@ def add_product_(
     if weight.ndim > 2:
         weight.baddbmm_(left.mT, right, alpha=scale)
     elif _by_onednn(left, right.T):
-        weight.add_(_onednn(left.T, right.T), alpha=scale)
+        weight.add_(_onednn(left.T, right.T.bfloat16() if _worth_bfloat16(weight) else right.T), alpha=scale)
     else:
         weight.addmm_(left.T, right, alpha=scale)
 
@@ -128,6 +127,11 @@ class _OfEach(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
         return _OfEach.apply(gradients[0], tuple(weight.T for weight in ctx.weights)), None  # type: ignore[return-value]
+
+
+def _worth_bfloat16(weight: Tensor) -> bool:
+    large = weight.numel() >= _WORTH_BFLOAT16
+    return _BFLOAT16 and large and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
