@@ -49,8 +49,8 @@ def linear(
     return _Linear.apply(rows, weight, bias)  # type: ignore[no-any-return]
 
 
-def kept(weight: Float[Tensor, "D d"]) -> Float[Tensor, "D d"]:
-    """A constant weight as `linear` multiplies by it fastest: a large one in bfloat16 where the CPU has that."""
+def kept(weight: Float[Tensor, "*S D d"]) -> Float[Tensor, "*S D d"]:
+    """A weight as `linear` multiplies by it fastest: a large one in bfloat16 where the CPU has that."""
     return weight.bfloat16() if _worth_bfloat16(weight) else weight
 
 
@@ -87,8 +87,9 @@ def add_products_of_students_(
     if not _by_onednn(left[0], right[0].T):
         sums.baddbmm_(left.mT, right, beta=keep)
         return
-    for own, rows, columns in zip(sums, left, right, strict=True):
-        torch.add(_onednn(rows.T, columns.T), own, alpha=keep, out=own)
+    columns = right.bfloat16() if _worth_bfloat16(sums) else right
+    for own, rows, across in zip(sums, left, columns, strict=True):
+        torch.add(_onednn(rows.T, across.T), own, alpha=keep, out=own)
 
 
 def add_product_(
@@ -130,7 +131,7 @@ class _OfEach(torch.autograd.Function):
 
 
 def _worth_bfloat16(weight: Tensor) -> bool:
-    large = weight.numel() >= _WORTH_BFLOAT16
+    large = weight.shape[-2] * weight.shape[-1] >= _WORTH_BFLOAT16
     return _BFLOAT16 and large and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 

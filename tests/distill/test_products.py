@@ -115,3 +115,14 @@ def test_large_weights_are_kept_rounded_and_so_are_products_with_them_of_all_ord
         assert got.dtype == torch.float32
         assert float((got - want).norm() / want.norm()) < 0.01  # bfloat16 has eight bits
         torch.testing.assert_close(both, got.expand(2, -1, -1))
+
+
+@pytest.mark.skipif(not products._BFLOAT16, reason="the processor does not multiply bfloat16")
+def test_products_that_move_large_weights_are_rounded_before_they_are_added() -> None:
+    torch.manual_seed(0)
+    weight, left, right = torch.randn(520, 512), torch.randn(ROWS, 520), torch.randn(ROWS, 512)
+    want, alone, students = left.T @ right, weight.clone(), torch.stack([weight, weight])
+    add_product_(alone, left, right, 0.5)
+    add_products_of_students_(students, torch.stack([left, left]), torch.stack([right, right]), keep=2.0)
+    for moved in ((alone - weight) / 0.5, *(students - 2 * weight)):
+        assert 1e-4 < float((moved - want).norm() / want.norm()) < 0.01
