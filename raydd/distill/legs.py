@@ -9,7 +9,7 @@ Letters: K students side by side, D shared width, d encoder width.
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -19,28 +19,17 @@ from raydd.distill.experts import Heads
 from raydd.distill.heads import kept, on
 from raydd.distill.products import Weights, side_by_side
 from raydd.distill.student import Way
-from raydd.distill.trajectories import State, Trajectories
+from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError
 from raydd.memory import free_bytes
 
-KEPT_BYTES = 1_000_000_000  # on a CPU: a leg of each of ten experts of our sizes takes 430 MB
+KEPT_BYTES = 1_000_000_000  # on a CPU: a leg of each of ten experts of our sizes takes 430 MB, in bfloat16 220
 LEGS_PART = 4  # of a GPU's free memory a quarter: all legs of 20 experts at published sizes, 5.7 GB, fit on 24 GB
 
 
 def most_bytes_on(device: str) -> int:
     """The most that all legs that are kept may take."""
     return free_bytes(device) // LEGS_PART if device.startswith("cuda") else KEPT_BYTES
-
-
-def target_at(experts: Trajectories[State], expert: int, epochs: tuple[int, int]) -> tuple[Any, Any]:
-    """An expert's target: its image side after the first of these epochs, and its text head after the second.
-
-    Raises:
-        RecordError: a snapshot is missing or damaged.
-    """
-    image_epoch, text_epoch = epochs
-    target: Any = experts.snapshot(expert, image_epoch)
-    return target[0], target[1] if text_epoch == image_epoch else experts.snapshot(expert, text_epoch)[1]
 
 
 def require_moved(distances: Iterable[Float[Tensor, ""]]) -> None:
@@ -74,7 +63,11 @@ class Leg:
             NonFiniteError: the expert did not move.
             RecordError: a snapshot is missing or damaged.
         """
-        return cls.between(experts.snapshot(expert, epoch), target_at(experts, expert, targets), device)
+        image_epoch, text_epoch = targets
+        image, text = experts.snapshot(expert, image_epoch)
+        if text_epoch != image_epoch:
+            _, text = experts.snapshot(expert, text_epoch)
+        return cls.between(experts.snapshot(expert, epoch), (image, text), device)
 
     @classmethod
     def between(cls, start: Heads, target: Heads, device: str = "cpu") -> Self:

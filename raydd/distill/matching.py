@@ -165,7 +165,8 @@ def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> Matching:
     text = WalkingHead(text_start, text_rows, pairs.rates[1], through_steps=run.exact)
     targets = map(pairs.similarity.minibatch, run.plan.minibatches)
     losses = walk(image, text, targets, partial(run.loss, parameters=pairs.loss), run.temperature)
-    students, ways = {"image": image, "text": text}, dict(zip(("image", "text"), leg.ways, strict=True))
+    students = {"image": image, "text": text}
+    ways = dict(zip(students, leg.ways, strict=True))
     loss, fractions = matching_loss({side: students[side] for side in run.matched}, ways, merged=run.merged)
     student_losses = [float(value.detach()) for value in losses]
     return Matching(float(loss.detach()), fractions, student_losses, gradients_of(loss, pairs))

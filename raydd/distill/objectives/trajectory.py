@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raydd.distill.draws import StepDraws, draw_step
 from raydd.distill.experts import Experts
-from raydd.distill.legs import Legs, most_bytes_on, target_at
+from raydd.distill.legs import Legs, most_bytes_on
 from raydd.distill.matching import StudentRun
 from raydd.distill.objectives.objective import Ground, Lower, Objective
 from raydd.distill.trajectories import Trajectories
@@ -59,9 +59,7 @@ class TrajectoryMatching(Objective):
 
     def _leg(self, expert: int, epoch: int) -> Any:
         """The expert's leg from this epoch, as the students' gradient takes it."""
-        ahead = self._ground.config.ahead
+        config = self._ground.config
         if self._legs is not None:
-            return self._legs.get(self.experts, expert, epoch, ahead)
-        start = self.experts.snapshot(expert, epoch)
-        image, text = target_at(self.experts, expert, (epoch + ahead[0], epoch + ahead[1]))
-        return start, type(start)(image, text)
+            return self._legs.get(self.experts, expert, epoch, config.ahead)
+        return self.experts.snapshot(expert, epoch), self.experts.snapshot(expert, epoch + config.target_epochs)
