@@ -95,7 +95,7 @@ class Judged:
         if not last and not reached:
             return None
         with counted_as("scores"):
-            scores = (end_scores if last else rung_scores)(self._work, point.synthetic)
+            scores = end_scores(self._work, point) if last else rung_scores(self._work, point.synthetic)
         # Not before the scores: where those lack memory, the trial comes to this rung again.
         self._left = [rung for rung in self._left if rung not in reached]
         self._curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}
@@ -114,9 +114,11 @@ class Judged:
         )
 
 
-def end_scores(work: Workbench[Any], synthetic: SyntheticSet) -> ScoresOnVal:
-    """Val scores of a trial's finished set, by `TRIAL_SEEDS` students."""
-    return stages.score_students(work, synthetic, split="val", seeds=range(TRIAL_SEEDS))
+def end_scores(work: Workbench[Any], point: DistillPoint) -> ScoresOnVal:
+    """Val scores of a trial's finished set, by `TRIAL_SEEDS` students, of which the fit has trained the first."""
+    known = () if point.fitted_val is None or work.config.evaluate.choice != "last" else (point.fitted_val,)
+    others = stages.score_students(work, point.synthetic, split="val", seeds=range(len(known), TRIAL_SEEDS))
+    return ScoresOnVal((*known, *others.seeds))
 
 
 def rung_scores(work: Workbench[Any], synthetic: SyntheticSet) -> ScoresOnVal:

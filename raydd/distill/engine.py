@@ -283,6 +283,8 @@ class DistillPoint:
     """Collapse measures since the last point, where they are taken, each with its `step`."""
     earlier: Sequence[Mapping[str, float]] = ()
     """Metrics of the points before an interruption, each with its `step`; on the first point after it."""
+    fitted_val: dict[str, float] | None = None
+    """At the end, where learning rates were just fitted: val scores of the student of seed 0 at these rates."""
     keep: Callable[[], None] = lambda: None
     """Keeps the state of these steps, for who may be interrupted by telling of them; the end is kept anyway."""
 

@@ -216,7 +216,8 @@ class Course:
 
     def finish(self) -> DistillPoint:
         """Complete the record; gives the last point."""
-        return self._point(_finish(self.phase, self.distillation.synthetic(), self.log, self.preparing))
+        synthetic, fitted_val = _finish(self.phase, self.distillation.synthetic(), self.log, self.preparing)
+        return replace(self._point(synthetic), fitted_val=fitted_val)
 
     def _point(self, synthetic: SyntheticSet) -> DistillPoint:
         """What there is to tell since the last point."""
@@ -236,16 +237,22 @@ def _collapse_period(steps: int) -> int:
     return max(1, steps // _COLLAPSE_POINTS)
 
 
-def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> SyntheticSet:
-    """Fit the learning rates, write the set and complete the record; `preparing` is what the start took."""
+def _finish(
+    phase: Phase, last: SyntheticSet, log: Log, preparing: Took
+) -> tuple[SyntheticSet, dict[str, float] | None]:
+    """Fit the learning rates, write the set and complete the record; `preparing` is what the start took.
+
+    Returns:
+        The set, and the val scores of the student that its rates were fitted by.
+    """
     record, work = phase.record, phase.work
-    synthetic, times = last, 1.0
+    synthetic, times, fitted_val = last, 1.0, None
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)
         with counted_as("fits of learning rates"):
             # Without steps the rates are those of the features that the pixels were found for, fitted already.
             fitted = fit_rates(work, last, near=0.0 if phase.settings.steps else 1.0)
-            synthetic, times = fitted.pairs, fitted.multiple
+            synthetic, times, fitted_val = fitted.pairs, fitted.multiple, fitted.val.seeds[0]
         work.progress("fits of the students' learning rates", 1, 1)
     record.write_tensors(CURVE, log.tensors())
     config, encoders, cpu_seconds = work.config, work.config.encoders, log.cpu_seconds
@@ -265,4 +272,4 @@ def _finish(phase: Phase, last: SyntheticSet, log: Log, preparing: Took) -> Synt
     )
     write_set(record, synthetic, made, work.captions.train.texts, work.data.train)
     record.remove(CHECKPOINT)
-    return synthetic
+    return synthetic, fitted_val

@@ -50,6 +50,21 @@ def test_a_trial_reports_at_its_rungs_and_at_the_end_and_repeats_at_no_cost(conf
     assert (again.step, again.r_mean, again.seconds, again.record) == (50, last.r_mean, last.seconds, last.record)
 
 
+def test_the_student_that_rates_were_fitted_by_is_not_trained_again(config, reported, monkeypatch):
+    trained, train = [], stages.score_students
+
+    def counted(work, pairs, *, split, seeds):
+        trained.extend(seeds)
+        return train(work, pairs, split=split, seeds=seeds)
+
+    monkeypatch.setattr(stages, "score_students", counted)
+    distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
+    assert trained == [1, 2]
+    unfitted = {"number": 1, "passed": [], "settings": {"distill.fit_rates": False}}
+    distill.distill_trial(unfitted, config, {}, None)
+    assert trained == [1, 2, 0, 1, 2]
+
+
 def test_a_trial_that_goes_on_tells_its_whole_curve(config, reported):
     store, kept = open_store(config.place), 0
 

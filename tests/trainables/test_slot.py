@@ -213,11 +213,11 @@ def test_a_trial_that_has_no_room_by_itself_ends_alone(config, claimant, room_fo
 def test_a_score_that_has_no_room_is_taken_again_beside_fewer_trials(config, claimant, monkeypatch):
     scored, score = list[int](), distilling.end_scores
 
-    def scores(work, synthetic):
+    def scores(work, point):
         scored.append(len(scored))
         if len(scored) == 1:
             raise torch.OutOfMemoryError(MESSAGE)
-        return score(work, synthetic)
+        return score(work, point)
 
     monkeypatch.setattr(distilling, "end_scores", scores)
     slot = Slot(config, "slot 0", {}, None)
