@@ -1,5 +1,6 @@
 """Peak memory of a piece of work: of this process on a CPU, of torch's allocator on a GPU. In bytes."""
 
+import contextlib
 import ctypes
 import functools
 import re
@@ -71,6 +72,16 @@ def keep_freed_blocks() -> None:
         return
     mallopt(_MMAP_THRESHOLD, _BLOCK)
     mallopt(_TRIM_THRESHOLD, _FREE)
+
+
+def return_freed_blocks() -> None:
+    """Give what this process has freed back to the system, where the C library is glibc.
+
+    It keeps freed blocks for each thread by itself, and each trial of a sweep runs on a thread of its own: a process
+    that took 0.9 GB for a trial held 4 GB after forty.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def kept_by_autograd(work: Callable[[], Result], *, but: "tuple[Tensor, ...]" = ()) -> "tuple[Result, int]":

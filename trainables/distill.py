@@ -18,6 +18,7 @@ from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, ScoresOnVal
+from raydd.memory import return_freed_blocks
 from raydd.protocols import Listings, Workbench, changed, trial_settings
 from raydd.settings import with_settings
 
@@ -47,6 +48,8 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
             tune.report(failure_of(error).as_result())
         if breaks_process(error):
             raise  # Tune ends a process that raises; a fresh one goes on from the trial's checkpoint
+    finally:
+        return_freed_blocks()
 
 
 def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> Iterator[TrialReport]:
