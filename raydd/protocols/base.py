@@ -58,6 +58,8 @@ class Choosing(Protocol[Trained]):
 
     side_by_side: ClassVar[bool]
     """As `Workbench.side_by_side`."""
+    config: Config
+    """All settings."""
 
     def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Trained | None]:
         """As `Workbench.train_at_multiples`."""

@@ -2,12 +2,16 @@ import math
 from collections.abc import Sequence
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raydd.config import StudentsConfig
+from raydd.distill.similarity import Kind, Similarity
+from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, ScoresOnTest, ScoresOnVal
-from raydd.stages.students import LEAST, MOST, best_multiple
+from raydd.stages.students import LEAST, MOST, best_multiple, usual_multiple
 
 
 def on_val(r_mean: float) -> ScoresOnVal:
@@ -54,3 +58,26 @@ def test_students_that_always_diverge_are_an_error() -> None:
         best_multiple(score)
     assert max(asked) <= MOST
     assert min(asked) == LEAST
+
+
+def pairs_at(image: float, text: float, kind: Kind = "identity") -> SyntheticSet:
+    rows, index = torch.ones(3, 2), torch.arange(3)
+    return SyntheticSet(rows, rows, Similarity(kind, 3, {}), image, text, "infonce", index, index)
+
+
+@pytest.mark.parametrize("image", [0.3, 0.5, 1.2, 3.0])
+def test_fits_of_the_identity_begin_near_the_rates_where_fits_ended(image: float) -> None:
+    multiple = usual_multiple(pairs_at(image, 1.1 * image), StudentsConfig())
+    assert math.log2(multiple).is_integer()
+    assert 7 / 1.5 < multiple * image * math.sqrt(1.1) < 7 * 1.5
+    # Published rates are not divided by what momentum multiplies steps with: 10
+    assert usual_multiple(pairs_at(image / 10, 0.11 * image), StudentsConfig(rate="published")) == multiple
+
+
+def test_fits_begin_where_both_neighbours_can_be_tried() -> None:
+    recipe = StudentsConfig()
+    assert [usual_multiple(pairs_at(rate, rate), recipe) for rate in (1e-4, 1e4)] == [MOST / 2, 2 * LEAST]
+
+
+def test_fits_of_a_learned_similarity_begin_below_the_learned_rates() -> None:
+    assert usual_multiple(pairs_at(0.3, 0.3, "full"), StudentsConfig()) == 0.5
