@@ -7,7 +7,8 @@ gradient at the synthetic pairs is ∂<g, v>, v = -η λ:
 - constant memory (TESLA, which stops the gradient at the start of every step): λ stays. The steps are repeated in order
   from the start, so nothing is kept between them, and memory does not depend on their number.
 - exact (MTT, unrolled): the steps are repeated backwards, λ becoming λ + ∂<g, v>/∂θ, the adjoint of the steps. Their
-  weights θ_k are kept on the CPU and nothing else, where unrolling keeps every step's graph.
+  weights θ_k are kept and nothing else, where unrolling keeps every step's graph: on the GPU if they take a quarter of
+  its free memory at most, else on the CPU.
 
 Letters: N synthetic pairs, B minibatch, T student steps, θ the trained weights, η the student's learning rates.
 """
@@ -21,6 +22,9 @@ from torch import Tensor
 from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, Weights, inner, leaves, moved, squared_distance
 from raydd.distill.encoder_student import Networks, StudentStep
 from raydd.distill.matching import LearnedPairs, Matching, StudentRun, matching_loss
+from raydd.memory import free_bytes
+
+_KEPT_PART = 4  # of a GPU's free memory: the rest is for the steps themselves
 
 
 def matching_gradient(
@@ -40,9 +44,10 @@ def matching_gradient(
     """
     pairs = LearnedPairs.of({name: tensor.detach() for name, tensor in pairs.tensors.items()}, pairs.similarity)
     here, losses, kept = start, [], []
+    place = kept_on(start, run.steps, pairs.device)
     for step in range(run.steps):
         if run.exact:
-            kept.append(here.to("cpu"))
+            kept.append(here.to(place))
         loss, gradient = _student_gradient(encoder, run, step, here, pairs)
         losses.append(float(loss))
         here = here.moved(gradient, pairs.down)
@@ -60,6 +65,12 @@ def matching_gradient(
             total.add(run.plan.minibatches[step], found)
             here = here.moved(found.gradient, pairs.down)
     return Matching(matched, fractions, losses, total.gradients)
+
+
+def kept_on(networks: Networks, steps: int, device: str) -> str:
+    """Where the weights of so many student steps are kept."""
+    needed = steps * sum(weight.nbytes for weights in networks for weight in weights.values())
+    return device if needed <= free_bytes(device) // _KEPT_PART else "cpu"
 
 
 @dataclass(frozen=True)
