@@ -16,14 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.experts import Heads
-from raydd.distill.heads import kept, on
+from raydd.distill.heads import on
 from raydd.distill.products import Weights, side_by_side
 from raydd.distill.student import Way
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError
 from raydd.memory import free_bytes
 
-KEPT_BYTES = 1_000_000_000  # on a CPU: a leg of each of ten experts of our sizes takes 430 MB, in bfloat16 220
+KEPT_BYTES = 1_000_000_000  # on a CPU: a leg of each of ten experts of our sizes takes 430 MB
 LEGS_PART = 4  # of a GPU's free memory a quarter: all legs of 20 experts at published sizes, 5.7 GB, fit on 24 GB
 
 
@@ -46,7 +46,7 @@ def require_moved(distances: Iterable[Float[Tensor, ""]]) -> None:
 
 @dataclass(frozen=True)
 class Leg:
-    """What a student that starts at one snapshot needs of its expert. Weights are as products with them are fastest."""
+    """What a student that starts at one snapshot needs of its expert."""
 
     start: Heads
     """The start snapshot theta_0."""
@@ -80,7 +80,7 @@ class Leg:
         require_moved((image.squared, text.squared))
         squared = torch.stack([image.squared, text.squared])
         ends = (*start, image.delta, text.delta)
-        image_start, text_start, image_delta, text_delta = (kept(on(head, device)) for head in ends)
+        image_start, text_start, image_delta, text_delta = (on(head, device) for head in ends)
         return cls((image_start, text_start), (image_delta, text_delta), squared.to(device))
 
     @property
