@@ -10,7 +10,7 @@ from torch.func import functional_call
 from raydd.config import Config
 from raydd.distill.heads import head_size
 from raydd.distill.image_variables import KEPT_BYTES
-from raydd.distill.legs import KEPT_BYTES as KEPT_SNAPSHOTS
+from raydd.distill.legs import KEPT_BYTES as KEPT_LEGS
 from raydd.distill.legs import LEGS_PART
 from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.evaluate.students import FITTED_AT_ONCE
@@ -115,14 +115,14 @@ def memory_bytes(
         per_image = max(per_image, int(_BACKWARD * graph))
     kept = min(most_kept, config.distill.pairs * graph) if config.distill.images == "pixels" else 0
     heads = heads_bytes(config, image_width, text_width, students=max(config.evaluate.seeds, FITTED_AT_ONCE))
-    kept += snapshot_bytes(config, parameters_of(config, image_width, text_width))
+    kept += legs_bytes(config, parameters_of(config, image_width, text_width))
     return _PROCESS + workers * _WORKER + kept + max(images * per_image, heads)
 
 
-def snapshot_bytes(config: Config, parameters: int) -> int:
-    """What a distillation on a CPU keeps of the experts' snapshots in memory."""
-    snapshots = config.experts.count * len(config.distill.expert_epochs) if config.distill.reads_experts else 0
-    return min(KEPT_SNAPSHOTS, snapshots * _SINGLE * parameters)
+def legs_bytes(config: Config, parameters: int) -> int:
+    """What a distillation on a CPU keeps of the experts: of each leg its start, and the way to its target."""
+    legs = config.experts.count * config.distill.max_start_epoch if config.distill.reads_experts else 0
+    return min(KEPT_LEGS, legs * 2 * _SINGLE * parameters)
 
 
 def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images: int) -> int:

@@ -9,15 +9,15 @@ from raydd.cost.bytes import (
     expert_bytes,
     feature_bytes,
     graph_bytes,
+    legs_bytes,
     memory_bytes,
     parameters_of,
     second_graph_bytes,
-    snapshot_bytes,
     trial_bytes,
 )
 from raydd.distill.experts import Experts
 from raydd.distill.heads import head_size
-from raydd.distill.legs import KEPT_BYTES as KEPT_SNAPSHOTS
+from raydd.distill.legs import KEPT_BYTES as KEPT_LEGS
 from raydd.evaluate.retrieval import TRIAL_SEEDS
 from raydd.settings import load
 from raydd.store import Record, Store
@@ -143,9 +143,9 @@ def test_kept_graphs_of_pixels_come_on_top_of_the_heads():
     assert need - without == config.distill.pairs * graph
 
 
-def test_snapshots_that_are_kept_are_counted_by_hand_up_to_what_is_kept_of_them():
-    # Epochs 0 and 2 of three experts, of four bytes a number
-    config = load(settings={"experts.count": 3, "distill.target_epochs": 2})
-    assert snapshot_bytes(config, 1_000) == 3 * 2 * 4 * 1_000
-    assert snapshot_bytes(config, 10**9) == KEPT_SNAPSHOTS
-    assert snapshot_bytes(load(settings={"distill.objective": "ridge"}), 1_000) == 0
+def test_legs_that_are_kept_are_counted_by_hand_up_to_what_is_kept_of_them():
+    # Three experts, two start epochs; a start and a way of four bytes a number
+    config = load(settings={"experts.count": 3, "distill.max_start_epoch": 2})
+    assert legs_bytes(config, 1_000) == 3 * 2 * 2 * 4 * 1_000
+    assert legs_bytes(config, 10**9) == KEPT_LEGS
+    assert legs_bytes(load(settings={"distill.objective": "ridge"}), 1_000) == 0
