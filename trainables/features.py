@@ -17,6 +17,7 @@ from raydd.cluster.environment import prepare_environment, ray_address
 from raydd.config import Config
 from raydd.data.checking import Judged, judge
 from raydd.data.images import ImageSource
+from raydd.memory import return_freed_blocks
 from raydd.place import device_of, home, open_store, use_threads
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class ShardEncoder:
             write_images(*given, self._image_encoder, splits=(first.split,), only=files)
         else:
             write_texts(*given, self._text_encoder, only=files)
+        return_freed_blocks()  # images, captions and files of both kinds leave other holes each
         return row
 
 
