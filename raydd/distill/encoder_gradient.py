@@ -21,10 +21,8 @@ from torch import Tensor
 
 from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, Weights, inner, leaves, moved, squared_distance
 from raydd.distill.encoder_student import Networks, StudentStep
+from raydd.distill.legs import most_bytes_on
 from raydd.distill.matching import LearnedPairs, Matching, StudentRun, matching_loss
-from raydd.memory import free_bytes
-
-_KEPT_PART = 4  # of a GPU's free memory: the rest is for the steps themselves
 
 
 def matching_gradient(
@@ -44,7 +42,7 @@ def matching_gradient(
     """
     pairs = LearnedPairs.of({name: tensor.detach() for name, tensor in pairs.tensors.items()}, pairs.similarity)
     here, losses, kept = start, [], []
-    place = kept_on(start, run.steps, pairs.device)
+    place = kept_on(start, run.steps, pairs.device) if run.exact else "cpu"
     for step in range(run.steps):
         if run.exact:
             kept.append(here.to(place))
@@ -70,7 +68,7 @@ def matching_gradient(
 def kept_on(networks: Networks, steps: int, device: str) -> str:
     """Where the weights of so many student steps are kept."""
     needed = steps * sum(weight.nbytes for weights in networks for weight in weights.values())
-    return device if needed <= free_bytes(device) // _KEPT_PART else "cpu"
+    return device if needed <= most_bytes_on(device) else "cpu"
 
 
 @dataclass(frozen=True)

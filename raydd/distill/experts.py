@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
-from raydd.distill.heads import Head, apart, dropout_mask, head_size, initial_heads, kept, taps, to_sphere
+from raydd.distill.heads import Head, apart, dropout_mask, head_size, initial_heads, reduced, taps, to_sphere
 from raydd.distill.losses import find_loss
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
@@ -213,7 +213,7 @@ def sgd_step_(
     """
     # Gradients are asked for at the layers' outputs alone; the rows ask for one so that there is a graph.
     image_rows, text_rows = (rows.detach().requires_grad_() for rows in (image_rows, text_rows))
-    seen = taps(kept(image), image_rows, dropout[0]), taps(kept(text), text_rows, dropout[1])
+    seen = taps(reduced(image), image_rows, dropout[0]), taps(reduced(text), text_rows, dropout[1])
     logits = to_sphere(seen[0].out) @ to_sphere(seen[1].out).mT / temperature
     on_logits(logits.detach())
     loss = (loss_of or contrastive_loss)(logits)

@@ -46,9 +46,9 @@ def on(head: Head, like: str | Tensor) -> Head:
     return Head(*(part.to(like) for part in head))
 
 
-def kept(head: Head) -> Head:
-    """The head for products that take no gradient at its weights: large ones as `products.kept` has them."""
-    return Head(*(products.kept(part) if part.ndim == 2 else part for part in head))
+def reduced(head: Head) -> Head:
+    """The head for products that may be rounded: its weights as `products.reduced` has them."""
+    return Head(*(products.reduced(part) if part.ndim == 2 else part for part in head))
 
 
 def apart(heads: Head) -> list[Head]:

@@ -28,7 +28,7 @@ LEGS_PART = 4  # of a GPU's free memory a quarter: all legs of 20 experts at pub
 
 
 def most_bytes_on(device: str) -> int:
-    """The most that all legs that are kept may take."""
+    """The most that what is kept of experts or of a walk may take there."""
     return free_bytes(device) // LEGS_PART if device.startswith("cuda") else KEPT_BYTES
 
 

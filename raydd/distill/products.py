@@ -5,7 +5,7 @@ units; oneDNN uses all of it, in float32 as well. 128 rows and a weight of 2304 
 one core of an EPYC of 2024. On a core of Intel's oneDNN is the faster one where no matrix is transposed, by a sixth at
 99 rows and 1280 x 1280, and the slower one elsewhere, by a third.
 
-Weights of experts and of scored students are multiplied in bfloat16 (`kept`): a core that has it in hardware takes
+Weights of experts and of scored students are multiplied in bfloat16 (`reduced`): a core that has it in hardware takes
 half the time, 0.53 ms in place of 1.0 for 20 rows and 1280 x 1280. Rows and results are rounded too. A distillation's
 walks are not: their gradient is a small difference of large terms, and sets lost half a point of val r_mean.
 """
@@ -50,8 +50,8 @@ def linear(
     return _Linear.apply(rows, weight, bias)  # type: ignore[no-any-return]
 
 
-def kept(weight: Float[Tensor, "*S D d"]) -> Float[Tensor, "*S D d"]:
-    """A weight as `linear` multiplies by it fastest: a large one in bfloat16 where the CPU has that."""
+def reduced(weight: Float[Tensor, "*S D d"]) -> Float[Tensor, "*S D d"]:
+    """A weight for products that may be rounded: a large one in bfloat16 where the CPU multiplies that."""
     return weight.bfloat16() if _worth_bfloat16(weight) else weight
 
 
@@ -87,9 +87,8 @@ def add_products_of_students_(
     if not _by_onednn(left[0], right[0].T):
         sums.baddbmm_(left.mT, right, beta=keep)
         return
-    columns = right.bfloat16() if _worth_bfloat16(sums) else right
-    for own, rows, across in zip(sums, left, columns, strict=True):
-        torch.add(_onednn(rows.T, across.T), own, alpha=keep, out=own)
+    for own, rows, columns in zip(sums, left, right, strict=True):
+        torch.add(_move(own, rows, columns), own, alpha=keep, out=own)
 
 
 def add_product_(
@@ -99,7 +98,7 @@ def add_product_(
     if weight.ndim > 2:
         weight.baddbmm_(left.mT, right, alpha=scale)
     elif _by_onednn(left, right.T):
-        weight.add_(_onednn(left.T, right.T.bfloat16() if _worth_bfloat16(weight) else right.T), alpha=scale)
+        weight.add_(_move(weight, left, right), alpha=scale)
     else:
         weight.addmm_(left.T, right, alpha=scale)
 
@@ -128,6 +127,11 @@ class _OfEach(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
         return _OfEach.apply(gradients[0], tuple(weight.T for weight in ctx.weights)), None  # type: ignore[return-value]
+
+
+def _move(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """leftᵀ right, which a weight is to be moved by: rounded where `reduced` rounds that weight."""
+    return _onednn(left.T, right.T.bfloat16() if _worth_bfloat16(weight) else right.T)
 
 
 def _worth_bfloat16(weight: Tensor) -> bool:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.distill.heads import NORM_EPSILON, Head
-from raydd.distill.products import add_products_of_students_, kept, linear_of_students
+from raydd.distill.products import add_products_of_students_, linear_of_students, reduced
 
 Rows = Int[Tensor, "S B"] | None
 """The pairs of a minibatch; None is all of them, in their own order."""
@@ -75,7 +75,7 @@ class _Dense:
     def of(self, inputs: Float[Tensor, "*S B d"], scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B D"]:
         """The layer's output for inputs of its own."""
         self._inputs = inputs * scale  # by ω, as W is of Ŵ here and R of the gradient in `step`
-        self._multiplied = kept(self._weight)
+        self._multiplied = reduced(self._weight)
         return linear_of_students(self._inputs, self._multiplied)
 
     def back(self, at_output: Float[Tensor, "S B D"], scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B d"]:

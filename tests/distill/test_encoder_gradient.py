@@ -7,7 +7,7 @@ import pytest
 import torch
 from encoder_walks import Problem, problem, with_variable
 
-from raydd.distill import encoder_gradient
+from raydd.distill import encoder_gradient, legs
 from raydd.distill.encoder_student import Networks
 from raydd.distill.matching import LearnedPairs, Matching
 from raydd.errors import NonFiniteError
@@ -97,6 +97,6 @@ def test_an_expert_that_stood_still_is_refused() -> None:
 def test_a_walk_is_kept_on_the_gpu_where_a_quarter_of_its_memory_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     networks, walk = Networks({"weight": torch.zeros(10, 25)}, {"bias": torch.zeros(6)}), 8 * 1024  # bytes of 8 steps
     free = {"cuda": 4 * walk, "cuda:1": 4 * walk - 4, "cpu": 0}
-    monkeypatch.setattr(encoder_gradient, "free_bytes", free.get)
+    monkeypatch.setattr(legs, "free_bytes", free.get)
     kept = {device: encoder_gradient.kept_on(networks, 8, device) for device in free}
     assert kept == {"cuda": "cuda", "cuda:1": "cpu", "cpu": "cpu"}

@@ -6,13 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raydd.distill import products
-from raydd.distill.products import (
-    add_product_,
-    add_products_of_students_,
-    kept,
-    linear,
-    linear_of_students,
-)
+from raydd.distill.products import add_product_, add_products_of_students_, linear, linear_of_students, reduced
 
 ROWS, NARROW, WIDE = 7, 33, 48
 
@@ -89,17 +83,17 @@ def test_products_of_students_are_added_in_place() -> None:
     torch.testing.assert_close(sums, want)
 
 
-def test_small_weights_and_those_of_other_precisions_are_kept_as_they_are() -> None:
+def test_small_weights_and_those_of_other_precisions_stay_as_they_are() -> None:
     small, double = torch.randn(WIDE, NARROW), torch.randn(512, 512, dtype=torch.float64)
-    assert kept(small) is small
-    assert kept(double) is double
+    assert reduced(small) is small
+    assert reduced(double) is double
 
 
 @pytest.mark.skipif(not products._BFLOAT16, reason="the processor does not multiply bfloat16")
-def test_large_weights_are_kept_rounded_and_so_are_products_with_them_of_all_orders() -> None:
+def test_large_weights_are_rounded_and_so_are_products_with_them_of_all_orders() -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(520, 512) / 20, torch.randn(520)
-    rows, rounded = torch.randn(ROWS, 512), kept(weight)
+    rows, rounded = torch.randn(ROWS, 512), reduced(weight)
     assert rounded.dtype == torch.bfloat16
 
     def results(weight: Tensor) -> tuple[Tensor, ...]:
