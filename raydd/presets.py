@@ -137,10 +137,10 @@ def _ablation(what: str, settings: Mapping[str, Any]) -> Preset:
     return Preset(f"Ablation of RepBlend: {what}", {"distill.method": "repblend", **settings})
 
 
-# raydd's own. Matched on pixels, a set needs no search for them afterwards and takes half of the time; with few steps a
-# student of another image encoder does better on it (docs/results/pixels.md).
+# raydd's own. Matched on pixels, a set needs no search for them afterwards: half of the time. With few steps a student of
+# another image encoder does better on it (docs/results/pixels.md).
 _PLAIN = Preset(
-    "Plain matching on pixels, encoded once in four steps: half of the time of features-then-pixels",
+    "Plain matching on pixels, encoded once in four steps: half of the distillation time of features-then-pixels",
     {
         "distill.images": "pixels",
         "distill.steps": 200,

@@ -52,7 +52,7 @@ def pixels(trial: Trial) -> dict[str, Any]:
 
 
 def _suggest(trial: Trial) -> None:
-    """Suggest how far experts and students go, the step sizes of what is learned, and the pairs to start from."""
+    """Suggest how far experts and students go, the learning rates of what is learned, and the pairs to start from."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_categorical("distill.student_steps", [8, 16])
     trial.suggest_int("distill.target_epochs", 1, 6, log=True)
