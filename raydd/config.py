@@ -107,7 +107,7 @@ class ExpertsConfig:
     """Number of experts, each with a trajectory to match."""
     epochs: int = 6
     """Maximum epochs of training on all real pairs for the full-data baseline; its best epoch on val counts. For
-    distillation, experts train only distill.max_start_epoch - 1 + distill.target_epochs epochs."""
+    distillation, experts train only as far as the last epoch that it reads."""
     lr: float = 0.2
     """Learning rate of SGD for both heads."""
     encoder_lr: float = 0.01
@@ -332,7 +332,7 @@ class StudentsConfig:
     """The recipe of the students that score a synthetic set, as published."""
 
     epochs: int = 100
-    """Epochs over the synthetic set."""
+    """Epochs over the synthetic set; one more is trained, as published."""
     batch_size: int = 128
     """Minibatch size, at most all pairs."""
     momentum: float = 0.9

@@ -137,7 +137,7 @@ def _ablation(what: str, settings: Mapping[str, Any]) -> Preset:
     return Preset(f"Ablation of RepBlend: {what}", {"distill.method": "repblend", **settings})
 
 
-# raydd's own. Matched on pixels, a set needs no search for them afterwards: half of the time. With few steps a student of
+# raydd's own. Matched on pixels, a set needs no search for them afterwards: half the time. With few steps students of
 # another image encoder does better on it (docs/results/pixels.md).
 _PLAIN = Preset(
     "Plain matching on pixels, encoded once in four steps: half of the distillation time of features-then-pixels",

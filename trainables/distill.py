@@ -17,7 +17,8 @@ from raydd.cpu_time import counted_as
 from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import METRICS, RUNG_EPOCHS, TRIAL_SEEDS, ScoresOnVal
+from raydd.evaluate.retrieval import METRICS, ScoresOnVal
+from raydd.evaluate.students import RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.memory import return_freed_blocks
 from raydd.protocols import Listings, Workbench, changed, trial_settings
 from raydd.settings import with_settings

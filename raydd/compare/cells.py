@@ -180,7 +180,8 @@ def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
         given |= {**_AS_PUBLISHED, **_protocol_of(method)}
     budget = pairs + 1  # a learned similarity costs a pair; without one there is a pair more
     if method in SELECTIONS:
-        given |= {"distill.pairs": budget, "distill.minibatch": 0}
+        rank = min(budget, config.distill.rank)  # which no selection reads, and no budget may be under
+        given |= {"distill.pairs": budget, "distill.minibatch": 0, "distill.rank": rank}
         return Cell(method, "", data, budget, with_settings(config, given))
     if method == FULL:
         return Cell(method, "", data, 0, with_settings(config, given))

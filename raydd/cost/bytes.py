@@ -12,8 +12,7 @@ from raydd.distill.heads import head_size
 from raydd.distill.image_variables import KEPT_BYTES
 from raydd.distill.legs import KEPT_BYTES as KEPT_LEGS
 from raydd.distill.legs import LEGS_PART
-from raydd.evaluate.retrieval import TRIAL_SEEDS
-from raydd.evaluate.students import FITTED_AT_ONCE
+from raydd.evaluate.students import FITTED_AT_ONCE, TRIAL_SEEDS
 from raydd.memory import kept_by_autograd
 
 _HALF, _SINGLE = 2, 4  # bytes of a stored and of a computed number
@@ -22,7 +21,7 @@ CONTEXT_BYTES = 800 * 2**20  # CUDA's own, and the libraries' work space
 _SCORING = 512 * 2**20  # similarities of queries and candidates, taken in chunks
 _SAFETY = 1.25
 _HEAD_COPIES = 6  # start and target of both heads, their difference, its square, on the way
-_STUDENT_COPIES = 3  # parameters, gradients and momentum; the optimiser is one kernel without temporaries
+_STUDENT_COPIES = 3  # weights, gradients summed with momentum, and the heads that are scored
 _WALK_TENSORS = 16  # rows that a student step keeps for the second backward pass, over two heads
 _ENCODER_COPIES = 8  # start, target, and what the matching loss keeps of a trained encoder's weights
 _FORWARD = 32  # what an encoder holds of an image on the way forward, in sizes of the image
@@ -126,7 +125,7 @@ def legs_bytes(config: Config, parameters: int) -> int:
 
 
 def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images: int) -> int:
-    """The same where the image encoder is trained, whose weights are held some times over.
+    """Peak memory in bytes of a run that trains the image encoder, an upper estimate.
 
     Args:
         config: all settings.
@@ -153,7 +152,7 @@ def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
 
 
 def second_graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
-    """The same for the second derivative at the encoder's own weights, where these are trained."""
+    """What autograd keeps of one image for the second derivative at the encoder's own weights; runs one image."""
     image = torch.zeros(1, 3, size, size, device=device, requires_grad=True)
     weights = {name: weight.detach().requires_grad_() for name, weight in module.named_parameters()}
 

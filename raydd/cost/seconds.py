@@ -15,7 +15,7 @@ import torch
 from raydd.config import Config, EncodersConfig
 from raydd.cost.bytes import parameters_of
 from raydd.data import load_image_encoder
-from raydd.evaluate.retrieval import RUNG_EPOCHS, TRIAL_SEEDS
+from raydd.evaluate.students import RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.place import images_at_once, one_thread
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
@@ -63,7 +63,7 @@ def seconds_of_trial(config: Config, image_width: int, text_width: int) -> Trial
     return TrialSeconds(
         steps=distill.steps * _step_operations(config, image_width, text_width) / speed,
         rung=config.sweep.rung_students * RUNG_EPOCHS * epoch,
-        end=(TRIAL_SEEDS + fits) * config.students.epochs * epoch,
+        end=(TRIAL_SEEDS - bool(fits) + fits) * config.students.epochs * epoch,
     )
 
 

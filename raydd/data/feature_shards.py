@@ -25,7 +25,7 @@ from raydd.data.encoding import (
     images_at_once,
     workers_for,
 )
-from raydd.data.feature_rows import HOW_TO_MEND, CaptionRows, map_shard
+from raydd.data.feature_rows import CaptionRows, map_shard
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.errors import RecordError
@@ -134,7 +134,10 @@ def write_texts(
     *,
     only: Collection[str] = (),
 ) -> None:
-    """The same of captions, told in captions; batches hold captions of like length."""
+    """Encode the captions that a record lacks, as `write_images` does images; batches hold captions of like length.
+
+    Progress is told in captions.
+    """
     by_split = dict(zip(SPLITS, data.splits, strict=True))
     shards = [shard for shard in shards_of(data) if shard.kind == "texts" and (not only or shard.file in only)]
     missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), None))]
@@ -188,21 +191,14 @@ def finish(record: Record, files: Sequence[str], facts: Mapping[str, Any]) -> No
     record.finish(files={name: checksum(record.local(name).read_bytes()) for name in files}, facts=facts)
 
 
-def require_whole(record: Record, *, verify: bool = False) -> None:
-    """Refuse a record that lacks its manifest.
-
-    Args:
-        record: of features or of captions.
-        verify: read every file too, and compare its SHA-256 with the manifest's.
+def require_complete(record: Record) -> None:
+    """Refuse a record of features or of captions that lacks its manifest.
 
     Raises:
-        RecordError: the record is not complete, or a file of it is missing or damaged.
+        RecordError: the record is not complete.
     """
     if not record.complete:
         raise RecordError(f"{record.folder} is not complete. Run `raydd features` with the same settings.")
-    for name, wanted in record.manifest()["files"].items() if verify else ():
-        if checksum(record.read(name)) != wanted:
-            raise RecordError(f"{record.store.root}/{record.folder}/{name} is damaged. {HOW_TO_MEND}")
 
 
 def _cut(split: Split, kind: str, count: int, size: int) -> list[Shard]:

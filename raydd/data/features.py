@@ -23,7 +23,7 @@ from torch import Tensor
 from raydd.config import Config
 from raydd.data.encoders import image_identity, load_image_encoder
 from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard, mean_and_std
-from raydd.data.feature_shards import Shard, finish, image_shards, require_whole, views_in, write_images
+from raydd.data.feature_shards import Shard, finish, image_shards, require_complete, views_in, write_images
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.data.texts import CaptionFeatures, Texts, texts_record
@@ -74,11 +74,11 @@ class Features(HeldOut):
     """What tells the features of train from any others."""
     image_width: int
     text_width: int
-    image_spread: Float[Tensor, "2 D"]
+    image_spread: Float[Tensor, "2 d"]
     """Mean and standard deviation of each image feature over all views of train."""
-    image_range: Float[Tensor, "2 D"]
+    image_range: Float[Tensor, "2 d"]
     """Least and greatest value of each image feature over all views of train."""
-    text_spread: Float[Tensor, "2 D"]
+    text_spread: Float[Tensor, "2 e"]
     """Mean and standard deviation of each text feature over train."""
 
 
@@ -97,6 +97,12 @@ class FeatureRecords:
         if shard.kind == "texts":
             return self.texts
         return self.train if shard.split == "train" else self.held_out
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells the features of train from any others."""
+        upstream = {"images": self.train.fingerprint, "texts": self.texts.fingerprint}
+        return fingerprint("features", VERSION, {}, upstream)
 
     @property
     def complete(self) -> bool:
@@ -148,29 +154,24 @@ def encode_images(
     return records
 
 
-def open_features(
-    records: FeatureRecords, held_out: HeldOut, texts: CaptionFeatures, *, verify: bool = False
-) -> Features:
+def open_features(records: FeatureRecords, held_out: HeldOut, texts: CaptionFeatures) -> Features:
     """Open complete records; images stay on the disk until they are gathered.
 
     Args:
         records: of `feature_records`.
         held_out: of `open_held_out`.
         texts: the captions' features.
-        verify: read every file and compare its SHA-256 with the manifest's, beside the sizes that are always checked.
 
     Raises:
-        RecordError: a record is not complete, or a file of it is missing or damaged.
+        RecordError: a record is not complete, or a file of it is missing or has another size.
     """
-    require_whole(records.train, verify=verify)
+    require_complete(records.train)
     stats, facts = records.train.map_tensors(STATS), records.train.facts()
     return Features(
         val=held_out.val,
         test=held_out.test,
         train=_open_split(records.train, facts, "train", texts.train),
-        fingerprint=fingerprint(
-            "features", VERSION, {}, {"images": records.train.fingerprint, "texts": texts.fingerprint}
-        ),
+        fingerprint=records.fingerprint,
         image_width=facts["image_width"],
         text_width=texts.width,
         image_spread=torch.stack([stats["image_mean"], stats["image_std"]]),
@@ -179,9 +180,9 @@ def open_features(
     )
 
 
-def open_held_out(records: FeatureRecords, texts: CaptionFeatures, *, verify: bool = False) -> HeldOut:
+def open_held_out(records: FeatureRecords, texts: CaptionFeatures) -> HeldOut:
     """Open the features of val and test; arguments and errors as those of `open_features`."""
-    require_whole(records.held_out, verify=verify)
+    require_complete(records.held_out)
     facts = records.held_out.facts()
     return HeldOut(
         val=_open_split(records.held_out, facts, "val", texts.val),

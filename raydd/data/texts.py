@@ -18,7 +18,7 @@ from torch import Tensor
 from raydd.config import Config
 from raydd.data.encoders import load_text_encoder, text_identity
 from raydd.data.feature_rows import CaptionRows, mean_and_std
-from raydd.data.feature_shards import finish, read_texts, require_whole, text_shards, write_texts
+from raydd.data.feature_shards import finish, read_texts, require_complete, text_shards, write_texts
 from raydd.data.listing import SPLITS
 from raydd.data.pairs import DataSet
 from raydd.place import device_of
@@ -72,17 +72,16 @@ def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress
     return open_texts(record)
 
 
-def open_texts(record: Record, *, verify: bool = False) -> CaptionFeatures:
+def open_texts(record: Record) -> CaptionFeatures:
     """Open a complete record; captions stay on the disk until they are gathered.
 
     Args:
         record: of `texts_record`.
-        verify: read every file and compare its SHA-256 with the manifest's, beside the sizes that are always checked.
 
     Raises:
-        RecordError: the record is not complete, or a file of it is missing or damaged.
+        RecordError: the record is not complete, or a file of it is missing or has another size.
     """
-    require_whole(record, verify=verify)
+    require_complete(record)
     facts, stats = record.facts(), record.map_tensors(STATS)
     opened = {
         split: Texts(*read_texts(record, split, facts["captions"][split], facts["text_width"])) for split in SPLITS

@@ -144,11 +144,11 @@ class Distillation:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `resume` needs to go on bit for bit: variables, moments, and the number of steps done."""
-        state = {f"variable.{name}": value.detach().cpu() for name, value in self.variables.items()}
+        state = {f"variable.{name}": _copy(value) for name, value in self.variables.items()}
         for name, value in self.variables.items():
             for key, moment in self.optimizer.state.get(value, {}).items():
                 if isinstance(moment, Tensor):
-                    state[f"moment.{key}.{name}"] = moment.detach().cpu()
+                    state[f"moment.{key}.{name}"] = _copy(moment)
         return state | {"done": torch.tensor(self.done)} | self.image.state()
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
@@ -287,6 +287,11 @@ class DistillPoint:
     """At the end, where learning rates were just fitted: val scores of the student of seed 0 at these rates."""
     keep: Callable[[], None] = lambda: None
     """Keeps the state of these steps, for who may be interrupted by telling of them; the end is kept anyway."""
+
+
+def _copy(value: Tensor) -> Tensor:
+    """A value on the CPU that stays as it is when the next step moves its variable in place."""
+    return value.detach().to("cpu", copy=True)
 
 
 def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERGED) -> None:

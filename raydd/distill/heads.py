@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from raydd.distill import products
@@ -167,5 +167,5 @@ def dropout_mask(shape: tuple[int, ...], rate: float, generator: Generator) -> F
     """A mask of 0 and 1/(1-rate) on the generator's device, or None for rate 0."""
     if rate == 0:
         return None
-    keep: Bool[Tensor, ...] = torch.rand(shape, generator=generator, device=generator.device) >= rate
+    keep = torch.rand(shape, generator=generator, device=generator.device) >= rate
     return keep.float().div_(1 - rate)

@@ -61,7 +61,7 @@ class Loss:
         }
 
 
-def weighted_bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "B B"]) -> Float[Tensor, "*S"]:
+def weighted_bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "*#S B B"]) -> Float[Tensor, "*S"]:
     """Half the mean element loss of positives plus half that of negatives; a positive has S above 0.5 (LoRS).
 
     The element loss is -S log(σ(Z) + ε) - (1 - S) log(1 - σ(Z) + ε), ε = 1e-6. S may leave [0, 1].
@@ -76,12 +76,12 @@ def weighted_bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "B B
     return (over_positives + over_negatives) / 2
 
 
-def bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "B B"]) -> Float[Tensor, "*S"]:
+def bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "*#S B B"]) -> Float[Tensor, "*S"]:
     """Mean over all entries of -S log σ(Z) - (1 - S) log(1 - σ(Z)); linear in S, so S may leave [0, 1]."""
     return (F.softplus(logits) - similarity * logits).mean((-2, -1))
 
 
-def info_nce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "B B"]) -> Float[Tensor, "*S"]:
+def info_nce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "*#S B B"]) -> Float[Tensor, "*S"]:
     """Half the cross-entropies of rows and of columns against the rows and columns of S, which are not normalised."""
     rows = -(similarity * logits.log_softmax(-1)).sum(-1).mean(-1)
     columns = -(similarity * logits.log_softmax(-2)).sum(-2).mean(-1)

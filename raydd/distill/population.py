@@ -210,7 +210,7 @@ def _own_steps(distillation: Distillation, steps: int) -> News:
     try:
         for _ in range(steps):
             news.steps.append(distillation.step())
-    except NonFiniteError as error:
+    except RayddError as error:
         news.error = error
     return news
 

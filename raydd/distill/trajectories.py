@@ -122,6 +122,11 @@ def extend(
             _extend(trajectories, numbers[first : first + at_once], begin, wanted, train_epoch, on_epoch)
 
 
+def epoch_seed(first_seed: int, expert: int, epoch: int) -> int:
+    """The seed of what an expert draws in an epoch."""
+    return (first_seed + expert) * 1_000_003 + epoch
+
+
 def _extend(
     trajectories: Trajectories[State],
     experts: Sequence[int],
@@ -133,7 +138,7 @@ def _extend(
     """Train experts together, from their snapshots after the epoch `begin` to the last one that is wanted."""
     states: Sequence[State] = [trajectories.snapshot(expert, begin) for expert in experts]
     for epoch in range(begin + 1, max(wanted) + 1):
-        seeds = [(trajectories.first_seed + expert) * 1_000_003 + epoch for expert in experts]
+        seeds = [epoch_seed(trajectories.first_seed, expert, epoch) for expert in experts]
         losses, trained = train_epoch(states, epoch, seeds)
         states = []
         for expert, loss, state in zip(experts, losses, trained, strict=True):

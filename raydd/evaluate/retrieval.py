@@ -12,9 +12,6 @@ from torch import Tensor
 from raydd.distill.products import linear
 from raydd.errors import NonFiniteError
 
-RUNG_EPOCHS = 25  # of students that score a trial at a rung: a quarter of the time, and the better for early sets
-TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials, while the finals take `evaluate.seeds`
-
 
 @dataclass(frozen=True)
 class Scores:

@@ -24,6 +24,8 @@ from raydd.evaluate.trained_heads import Descent, TrainedHead
 from raydd.place import sent
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
+RUNG_EPOCHS = 25  # of students that score a trial at a rung: a quarter of the time, and the better for early sets
+TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials, while the finals take `evaluate.seeds`
 FITTED_AT_ONCE = 3  # students side by side when learning rates are fitted: at a multiple and at both its neighbours
 _DECAY = 0.1  # of the learning rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
 
@@ -56,13 +58,6 @@ def synthetic_pairs(synthetic: SyntheticSet) -> TrainingPairs:
         synthetic.loss,
         synthetic.loss_parameters,
     )
-
-
-def real_pairs(features: SplitFeatures, captions: Int[Tensor, "N"], rate: float) -> TrainingPairs:
-    """Real training pairs, named by their captions, as students' training set: identity similarity, first views."""
-    images = features.images.gather(features.image_of_text[captions], 0)
-    identity = Similarity("identity", len(captions), {})
-    return TrainingPairs(images, features.texts[captions].float(), identity, rate, rate)
 
 
 def train_students(

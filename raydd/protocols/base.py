@@ -189,7 +189,18 @@ class Workbench(ABC, Generic[Networks]):
     @property
     @abstractmethod
     def experts_record(self) -> Record:
-        """The place of the trajectories of these settings; builds no network."""
+        """The place of the trajectories of these settings; trains nothing."""
+
+    def selection_content(self, selection: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """What decides a choice of real pairs beside its seed and their number: records are named by it.
+
+        Returns:
+            Settings, and the records that the choice is made from.
+        """
+        if selection == "random":  # which draws and trains nothing
+            return {}, {"features": self.source}
+        experts = self.experts_record.fingerprint  # whose recipe warms up the heads that others go by
+        return {"first_expert": self.config.experts.seed}, {"features": self.source, "experts": experts}
 
     @abstractmethod
     def open_experts(self, count: int = 0) -> Trajectories[Networks]:
@@ -322,7 +333,7 @@ class Workbench(ABC, Generic[Networks]):
         return ScoresOnTest(tuple(map(scores_of_hits, self.hits(networks, "test"))))
 
     def score(self, networks: Networks, split: HeldOutSplit) -> ScoresOnVal | ScoresOnTest:
-        """Retrieval scores on the split that the settings name."""
+        """Retrieval scores on val or test, as `split` says; also of an expert's snapshot."""
         return self.val_scores(networks) if split == "val" else self.test_scores(networks)
 
     @abstractmethod
@@ -374,7 +385,7 @@ class Workbench(ABC, Generic[Networks]):
         own spaces stand beside them.
         """
         epoch = self.config.distill.expert_epochs[-1]
-        key = ("expert", self.experts_record.fingerprint, epoch)
+        key = ("expert", self.experts_record.fingerprint, self.config.experts.seed, epoch)
 
         def first() -> Networks:
             experts = self.open_experts()

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from raydd.config import DistillConfig
 from raydd.cost.bytes import feature_bytes, graph_bytes, memory_bytes, parameters_of
 from raydd.data import (
+    FeatureRecords,
     Features,
     HeldOut,
     ImageSource,
     ViewsOf,
     encode_images,
     feature_records,
+    load_image_encoder,
     open_features,
     open_held_out,
 )
@@ -81,13 +83,17 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def source(self) -> str:
-        """Name of the feature cache."""
-        return self.features.fingerprint
+        """Name of the feature cache, which need not be there."""
+        return self._feature_records.fingerprint
 
     @property
     def is_prepared(self) -> bool:
         """Whether the feature cache is complete."""
-        return feature_records(self.config, self.data.fingerprint, self.store).complete
+        return self._feature_records.complete
+
+    @property
+    def _feature_records(self) -> FeatureRecords:
+        return feature_records(self.config, self.data.fingerprint, self.store)
 
     def prepare(self) -> None:
         """Encode what the store lacks."""
@@ -256,7 +262,7 @@ class HeadsWorkbench(Workbench[Heads]):
         with torch.no_grad():
             return embed(image, pairs.image_features), embed(text, pairs.text_features)
 
-    memory_help: ClassVar[str] = "place.encode_batch, or distil in the space features"
+    memory_help: ClassVar[str] = "place.encode_batch, or set distill.images to features"
 
     @property
     def parameters(self) -> int:
@@ -322,7 +328,8 @@ class HeadsWorkbench(Workbench[Heads]):
     def student_modules(self, networks: Heads) -> tuple[nn.Module, nn.Module]:
         """The frozen encoder with the image head behind it, and the text head."""
         image, text = (HeadModule(apart(head)[0]) for head in networks)
-        return nn.Sequential(self.image_encoder.module.cpu(), image), text
+        # Opened anew: moving the one that this run shares would take it off its device.
+        return nn.Sequential(load_image_encoder(self.config.encoders, "cpu").module, image), text
 
     @property
     def student_content(self) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from raydd.distill.experts import train_epoch_
 from raydd.distill.heads import Head, embed
 from raydd.distill.selections import SELECTIONS, Evidence, Forgetting, Joint
 from raydd.distill.selections.forgetting import count_forgetting, ranked_first
+from raydd.distill.trajectories import epoch_seed
 from raydd.memory import peak_bytes, reset_peak
 from raydd.store import Record
 
@@ -64,10 +65,8 @@ def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int
 
 def selection_record(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Record:
     """The place of a choice. Its facts: seconds of the choice, of the warm-up that it trained, peak memory in bytes."""
-    settings, upstream = {"selection": selection, "pairs": pairs, "seed": seed}, {"features": work.source}
-    if selection != "random":  # which draws and trains nothing
-        settings["first_expert"] = work.config.experts.seed
-        upstream["experts"] = work.experts_record.fingerprint
+    content, upstream = work.selection_content(selection)
+    settings = {"selection": selection, "pairs": pairs, "seed": seed, **content}
     return Record.of(work.store, "selections", settings, upstream, version=VERSION)
 
 
@@ -117,7 +116,10 @@ def _embedded(head: Head, rows: Tensor, device: str) -> Float[Tensor, "B D"]:
 
 
 def _forgetting(work: "HeadsWorkbench", seed: int, epochs: int) -> Forgetting:
-    """Forgettings over the first epochs of an expert's training, kept as a record of their own."""
+    """Forgettings over the first epochs of an expert's training, kept as a record of their own.
+
+    Without the rounding of stored snapshots to half precision after each epoch.
+    """
     recipe, experts = work.config.experts, work.open_experts(seed + 1)
     settings = {"expert": recipe.seed + seed, "epochs": epochs}
     record = Record.of(work.store, "forgetting", settings, {"experts": experts.record.fingerprint}, version=VERSION)
@@ -143,7 +145,7 @@ def _watched(
             work.features.train,
             recipe,
             epoch=epoch,
-            seeds=[(recipe.seed + expert) * 1_000_003 + epoch],
+            seeds=[epoch_seed(recipe.seed, expert, epoch)],
             device=work.device,
             on_logits=lambda captions, logits, met=met: met.append((captions, ranked_first(logits).cpu())),
         )

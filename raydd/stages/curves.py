@@ -7,11 +7,11 @@ from typing import Any
 from raydd.distill.population import at_once, steps_of
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
-from raydd.protocols import Workbench, changed
+from raydd.protocols import Workbench
 from raydd.sets.read import load_synthetic
-from raydd.stages.distilling import distill, only_phase, synthetic_record
+from raydd.stages.distilling import distill, in_features, only_phase, synthetic_record
 from raydd.stages.matching import Watch
-from raydd.stages.students import fit_rates, recipe_content, score_students
+from raydd.stages.students import choice_content, fit_rates, recipe_content, score_students
 from raydd.store import Record
 
 VERSION = 1
@@ -33,13 +33,14 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
     Returns:
         At each check the `step`, `seconds` and `cpu_seconds` of the steps until then, and `r_mean` in percent.
     """
-    work = _in_features(work)
+    work = in_features(work)
     record = curve_record(work, checks)
     points: list[dict[str, float]] = record.read_json(CURVE) if record.has(CURVE) else []
     if record.complete:
         return points
     every, known = math.ceil(work.config.distill.steps / checks), {point["step"] for point in points}
-    for step, seconds, cpu_seconds, synthetic in (_again if synthetic_record(work).complete else _first)(work, every):
+    states = _again(work, every) if synthetic_record(work).complete else _first(work, every)
+    for step, seconds, cpu_seconds, synthetic in states:
         r_mean = None if step in known else _r_mean(work, synthetic, fitted=step == work.config.distill.steps)
         if r_mean is not None:
             points.append({"step": step, "seconds": seconds, "cpu_seconds": cpu_seconds, "r_mean": r_mean})
@@ -51,10 +52,11 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
 
 def curve_record(work: Workbench[Any], checks: int) -> Record:
     """The place of a curve."""
-    work = _in_features(work)
+    work = in_features(work)
     settings = {
         "checks": checks,
         "students": recipe_content(work.config.students, work.config.distill.pairs),
+        **choice_content(work.config),
         **work.student_content,
     }
     upstream = {"synthetic": synthetic_record(work).fingerprint}
@@ -74,12 +76,6 @@ def rise(curve: Sequence[Mapping[str, float]], steps: int) -> float | None:
         return None
     before, last = (sum(quarter) / len(quarter) for quarter in quarters)
     return last - before
-
-
-def _in_features(work: Workbench[Any]) -> Workbench[Any]:
-    if work.config.distill.images != "features-then-pixels":
-        return work
-    return changed(work, {"distill.images": "features"})
 
 
 def _first(work: Workbench[Any], every: int) -> Iterator[State]:

@@ -1,5 +1,6 @@
-"""The stage distill: from what its objective reads to a synthetic set, in one of three spaces, interrupted at any
-time.
+"""The stage distill: from what its objective reads to a set of features, of pixels, or of features and then pixels.
+
+It may be interrupted at any time.
 """
 
 from collections.abc import Generator, Iterator
@@ -53,8 +54,8 @@ def only_phase(work: Workbench[Any], every: int) -> Phase:
 
 def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> Iterator[DistillPoint]:
     """Distil features, then find pixels that have them; no distillation step follows."""
-    in_features, steps = _in_features(work), work.config.distill.steps
-    features = only_phase(in_features, every)
+    steps = work.config.distill.steps
+    features = only_phase(in_features(work), every)
     if not record.complete:
         yield from match(features)
     found = replace(features.settings, image_lr=0.0, steps=0)  # the images stay those that were found
@@ -79,11 +80,11 @@ def synthetic_record(work: Workbench[Any]) -> Record:
         settings["experts"] = {"count": config.experts.count, "first_seed": config.experts.seed}
         upstream = {"experts": work.experts_record.fingerprint}
     else:
-        settings |= work.student_content
-        upstream = {"features": work.source}
+        of_start, upstream = work.selection_content(config.distill.start)
+        settings |= {**work.student_content, **of_start}
     if config.distill.images == "features-then-pixels":
         settings["pixels"] = asdict(config.pixels)
-        upstream["features_set"] = synthetic_record(_in_features(work)).fingerprint
+        upstream["features_set"] = synthetic_record(in_features(work)).fingerprint
     return Record.of(work.store, "synthetic", settings, upstream, version=VERSION)
 
 
@@ -91,7 +92,7 @@ def records_of(work: Workbench[Any]) -> list[Record]:
     """A synthetic set's record, after that of the set in features that it came from."""
     if work.config.distill.images != "features-then-pixels":
         return [synthetic_record(work)]
-    return [synthetic_record(_in_features(work)), synthetic_record(work)]
+    return [synthetic_record(in_features(work)), synthetic_record(work)]
 
 
 def collapse_over_steps(record: Record) -> list[dict[str, float]]:
@@ -99,7 +100,10 @@ def collapse_over_steps(record: Record) -> list[dict[str, float]]:
     return Log.of_tensors(record.read_tensors(CURVE)).collapse
 
 
-def _in_features(work: Workbench[Any]) -> Workbench[Any]:
+def in_features(work: Workbench[Any]) -> Workbench[Any]:
+    """The same run up to its features, where pixels are found for them afterwards; else the run itself."""
+    if work.config.distill.images != "features-then-pixels":
+        return work
     return changed(work, {"distill.images": "features"})
 
 
@@ -108,6 +112,7 @@ __all__ = [
     "collapse_over_steps",
     "distill",
     "final_synthetic",
+    "in_features",
     "load_synthetic",
     "records_of",
     "synthetic_record",

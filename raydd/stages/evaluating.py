@@ -16,11 +16,10 @@ from raydd.protocols import HeldOutSplit, Workbench, changed
 from raydd.sets.provenance import selection_rule
 from raydd.settings import flatten
 from raydd.stages.distilling import final_synthetic, synthetic_record
-from raydd.stages.students import best_multiple, recipe_content, score_students, student_hits
+from raydd.stages.students import best_multiple, choice_content, recipe_content, score_students, student_hits
 from raydd.store import Record
 
 VERSION = 3  # 2: learning rates of real pairs may be any multiple; 3: named by what matters
-CHECKS = 6  # what records of best-on-split are named without; never changes
 SCORES, HITS_FILE = "scores.json", "hits.safetensors"
 Row = tuple[Sequence[Tensor], Mapping[str, Any]]  # the hits of each student, and what made them
 
@@ -173,12 +172,9 @@ def scores_record(work: Workbench[Any], row: str) -> Record:
 def _named_by(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str, str]]:
     """What decides the students of a row: settings, and the records that it is made of."""
     config, evaluate = work.config, work.config.evaluate
-    made_with: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds}
-    if evaluate.choice != "last":
-        made_with["choice"] = evaluate.choice
-        if evaluate.checks != CHECKS and row != "full":  # whose every epoch is checked
-            made_with["checks"] = evaluate.checks
-    if row == "full":  # students are experts
+    made_with: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds, **choice_content(config)}
+    if row == "full":  # students are experts, whose every epoch is checked
+        made_with.pop("checks", None)
         upstream = {"experts": work.experts_record.fingerprint}
         made_with |= {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed}
         return made_with, upstream
@@ -186,9 +182,8 @@ def _named_by(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str,
     if row == "synthetic":
         upstream = {"synthetic": synthetic_record(work).fingerprint}
     else:
-        upstream, made_with["pairs"] = {"features": work.source}, config.distill.pairs
-        if row != "random":  # which draws and trains nothing
-            upstream["experts"], made_with["first_expert"] = work.experts_record.fingerprint, config.experts.seed
+        of_choice, upstream = work.selection_content(row)
+        made_with |= {"pairs": config.distill.pairs, **of_choice}
     return made_with, upstream
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 from jaxtyping import Int
 from torch import Tensor
 
-from raydd.config import StudentsConfig
+from raydd.config import Config, StudentsConfig
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
@@ -18,6 +18,7 @@ LEAST, MOST = 1 / 32, 32.0
 # Where to begin. Of 40 sets with a learned similarity 34 ended at half of the learned rates or less. With the identity
 # it is the rates themselves that are alike: those of 35 sets ended between 3.7 and 10.7, at multiples from 4 to 32.
 _OF_LEARNED, _RATE_OF_IDENTITY = 0.5, 7.0
+_CHECKS = 6  # what records of best-on-split are named without; never changes
 _NEUTRAL = {
     "epochs": 100,
     "momentum": 0.9,
@@ -59,14 +60,11 @@ def student_hits(
         NonFiniteError: a student diverged.
     """
     config, found = work.config, []
-    checked, every = (
-        config.evaluate.choice == "best-on-split",
-        max(1, config.students.epochs // (config.evaluate.checks - 1)),
-    )
+    checked = checked_epochs(config) if config.evaluate.choice == "best-on-split" else []
     checks: list[list[Tensor]] = []
 
     def check(epoch: int, students: Callable[[], Any]) -> None:
-        if checked and epoch % every == 0:
+        if epoch in checked:
             checks.append(work.hits(students(), split))
 
     for students in work.train_students(pairs, seeds, check):
@@ -76,6 +74,20 @@ def student_hits(
         ]
         checks.clear()  # of these students; the next ones are trained when they are asked for
     return found
+
+
+def checked_epochs(config: Config) -> list[int]:
+    """The epochs after which best-on-split scores a student: `evaluate.checks`, evenly from the first to the last."""
+    intervals = config.evaluate.checks - 1
+    return sorted({round(number * config.students.epochs / intervals) for number in range(intervals + 1)})
+
+
+def choice_content(config: Config) -> dict[str, Any]:
+    """The settings that decide which epoch of a student counts: records are named by these alone."""
+    if config.evaluate.choice == "last":
+        return {}
+    usual = config.evaluate.checks == _CHECKS and config.students.epochs % (_CHECKS - 1) == 0
+    return {"choice": config.evaluate.choice, **({} if usual else {"checks": checked_epochs(config)})}
 
 
 def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from raydd.errors import RecordError
 from raydd.evaluate.retrieval import retrieval_scores
 from raydd.evaluate.zero_shot import accuracies, class_directions, prompts
 from raydd.protocols import Workbench
-from raydd.stages.students import fit_rates, recipe_content, score_students
+from raydd.stages.students import choice_content, fit_rates, recipe_content, score_students
 from raydd.store import Record, fingerprint
 
 VERSION = 2  # 2: by content of the data, students of either protocol
@@ -151,7 +151,7 @@ def _kept(
     }
     if on_split:
         made_with |= {"data": work.data.fingerprint, "split": config.evaluate.split}
-        made_with |= {} if config.evaluate.choice == "last" else {"choice": config.evaluate.choice}
+        made_with |= choice_content(config)
     record = Record.of(work.store, "transfers", made_with, {"synthetic": made.fingerprint}, version=VERSION)
     if not record.complete:
         record.write_json(SCORES, list(score()))

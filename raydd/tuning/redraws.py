@@ -17,7 +17,7 @@ from raydd import stages
 from raydd.cluster.claims import shared_work
 from raydd.cluster.connect import outcomes
 from raydd.config import Config
-from raydd.evaluate.retrieval import TRIAL_SEEDS
+from raydd.evaluate.students import TRIAL_SEEDS
 from raydd.protocols import Listings, trial_settings
 from raydd.settings import with_settings
 from raydd.tuning.finals import RESTARTS, Candidate

@@ -18,7 +18,7 @@ from raydd.cost.bytes import (
 from raydd.distill.experts import Experts
 from raydd.distill.heads import head_size
 from raydd.distill.legs import KEPT_BYTES as KEPT_LEGS
-from raydd.evaluate.retrieval import TRIAL_SEEDS
+from raydd.evaluate.students import TRIAL_SEEDS
 from raydd.settings import load
 from raydd.store import Record, Store
 

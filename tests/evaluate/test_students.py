@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from bench.asked import as_on_gpu
 from bench.counting import counted
 from raydd.config import StudentsConfig
-from raydd.data.feature_rows import CaptionRows, FeatureRows
-from raydd.data.features import SplitFeatures
 from raydd.distill.similarity import Similarity
-from raydd.evaluate.students import StudentsRun, TrainingPairs, real_pairs, train_students
+from raydd.evaluate.students import StudentsRun, TrainingPairs, train_students
 
 RECIPE = StudentsConfig(epochs=20, batch_size=8)
 
@@ -25,16 +23,6 @@ def pairs(count: int, seed: int = 0) -> TrainingPairs:
     image = hidden @ torch.randn(5, 9, generator=generator)
     text = hidden @ torch.randn(5, 7, generator=generator)
     return TrainingPairs(image, text, Similarity("identity", count, {}), 0.1, 0.1)
-
-
-def test_real_pairs_are_the_first_views_of_their_captions_images() -> None:
-    images = torch.arange(12.0).half().reshape(3, 2, 2)  # three images, two views
-    texts = torch.arange(10.0).half().reshape(5, 2)
-    features = SplitFeatures(FeatureRows((images,), 3), CaptionRows((texts,), 5), torch.tensor([0, 0, 1, 2, 2]))
-    found = real_pairs(features, torch.tensor([4, 1]), 0.5)
-    assert found.image_features.tolist() == [[8, 9], [0, 1]]
-    assert found.text_features.tolist() == [[8, 9], [2, 3]]
-    assert (found.rate_image, found.rate_text) == (0.5, 0.5)
 
 
 @given(count=st.integers(2, 20))

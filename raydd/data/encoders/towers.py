@@ -9,7 +9,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from raydd.data.encoders.on_cpu import packed
@@ -115,7 +115,7 @@ def feature_width(module: nn.Module, size: int) -> int:
     return module.eval()(torch.zeros(1, 3, size, size)).shape[-1]
 
 
-def pool(states: Float[Tensor, "B T V"], attended: Float[Tensor, "B T"], pooling: str) -> Float[Tensor, "B V"]:
+def pool(states: Float[Tensor, "B T V"], attended: Int[Tensor, "B T"], pooling: str) -> Float[Tensor, "B V"]:
     """One vector a caption: the mean of the attended tokens' states, or the first token's under `cls`."""
     if pooling == "cls":
         return states[:, 0]

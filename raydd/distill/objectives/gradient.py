@@ -41,7 +41,7 @@ class GradientMatching(OfAllPairs):
         return partial(self._lower, (image, text), [side.detach() for side in wanted])
 
     def _lower(self, heads: Heads, wanted: list[Tensor], pairs: LearnedPairs) -> Matching:
-        similarity = pairs.similarity.matrix()
+        similarity = pairs.similarity.matrix().to(pairs.images)
         found = self._gradients(
             (on(heads[0], pairs.images), on(heads[1], pairs.texts)),
             pairs.images,

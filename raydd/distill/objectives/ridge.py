@@ -49,7 +49,7 @@ class RidgeStudents(OfAllPairs):
         own = pairs.objective
         images, texts = self.real.standardised(pairs.images, pairs.texts)
         rows, columns = self.real.standardised(image.to(pairs.images), text.to(pairs.texts))
-        of_image = regressed(rows, images, own["log_image_strength"].exp()) @ pairs.similarity.matrix()
+        of_image = regressed(rows, images, own["log_image_strength"].exp()) @ pairs.similarity.matrix().to(pairs.images)
         of_text = regressed(columns, texts, own["log_text_strength"].exp())
         loss = contrastive_loss(to_sphere(of_image) @ to_sphere(of_text).T / own["log_temperature"].exp())
         return Matching.of(loss, pairs, {})
