@@ -11,6 +11,7 @@ import math
 import os
 import queue
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError
 
 from raydd.cluster.claims import WAIT_SECONDS, joined_work, share_features
 from raydd.cluster.connect import slots_to_come
@@ -36,6 +38,8 @@ from trainables.distill import Judged
 
 log = logging.getLogger(__name__)
 LAST_WORDS_SECONDS = 1.0  # that a slot whose GPU is of no more use has to tell its trials so
+SILENT_SECONDS = 30.0  # after which a slot that does not answer is one whose machine is still to come, or to come back
+_UNKNOWN = TrialReport(failure="The trial's slot was started again, and knows nothing of it.", again=True)
 
 
 @dataclass
@@ -71,7 +75,8 @@ class Slot:
 
     def next(self, errand: str) -> tuple[dict[str, Any], bool]:
         """The next report of a trial, waited for, and whether the slot's process is of no more use."""
-        report, broken = self._errands[errand].told.get()
+        own = self._errands.get(errand)
+        report, broken = own.told.get() if own else (_UNKNOWN, False)
         return report.as_result(), broken
 
     def stop(self, errand: str) -> None:
@@ -103,7 +108,8 @@ class Slot:
                     if begins:
                         self._waiting.append(errand)
                     else:
-                        together.stop(errand)
+                        with _failing_alone(self._errands.get(errand)):
+                            together.stop(errand)
                         self._forget(errand)
                 if lacked := self._advance(together, work, prepare):
                     self._make_room(*lacked, work.device)
@@ -141,7 +147,8 @@ class Slot:
         self._waiting.extendleft(reversed(tried))
 
     def _forget(self, errand: str) -> None:
-        self._errands.pop(errand, None)
+        if own := self._errands.pop(errand, None):
+            own.told.put((_UNKNOWN, False))  # to nobody, or to the thread that waits for an errand that is gone
         if errand in self._waiting:
             self._waiting.remove(errand)
 
@@ -174,14 +181,15 @@ class Slot:
 
 
 @contextlib.contextmanager
-def _failing_alone(own: _Errand) -> Iterator[None]:
+def _failing_alone(own: _Errand | None) -> Iterator[None]:
     """Tell what a trial raises, of its students for example, as its own result: the others go on."""
     try:
         yield
     except Exception as error:
         if breaks_process(error) or isinstance(error, torch.OutOfMemoryError):
             raise
-        own.told.put((failure_of(error), False))
+        if own:
+            own.told.put((failure_of(error), False))
 
 
 @dataclass(frozen=True)
@@ -203,13 +211,14 @@ class Desk:
         """
         self._base, self._for_slots = base, (listings, claims)
         self._slots: list[Any] = []
+        self._heard: dict[int, tuple[float, Any]] = {}  # of each slot: when it answered last, and what it is asked now
         self._seated: dict[str, _Seat] = {}
 
     def seat(self, errand: str, trial: Mapping[str, Any]) -> Any:
         """The handle of the slot for a trial: a new one, or one where its like are, or else the emptiest.
 
-        All resources are taken before slots are filled. A trial that was lost on the way, its errand's machine being
-        gone, is stopped where it sat when it comes again.
+        All resources are taken before slots are filled, and slots that answer are filled before those that do not. A
+        trial that was lost on the way, its errand's machine being gone, is stopped where it sat when it comes again.
         """
         for lost, seat in list(self._seated.items()):
             if seat.trial == trial["number"]:
@@ -224,7 +233,12 @@ class Desk:
             taken, alike = Counter(seat.slot for seat in seated), {seat.slot for seat in seated if seat.group == group}
             slot = min(
                 range(len(self._slots)),
-                key=lambda slot: (taken[slot] >= sweep.together, slot not in alike, taken[slot]),
+                key=lambda slot: (
+                    taken[slot] >= sweep.together,
+                    self._is_silent(slot),
+                    slot not in alike,
+                    taken[slot],
+                ),
             )
         self._seated[errand] = _Seat(trial["number"], slot, group)
         return self._slots[slot]
@@ -235,8 +249,20 @@ class Desk:
 
     def close(self) -> None:
         """Have all slots keep what they have; they end when the desk does."""
-        if closing := [slot.close.remote() for slot in self._slots]:
+        there = [slot for number, slot in enumerate(self._slots) if not self._is_silent(number)]
+        if closing := [slot.close.remote() for slot in there]:
             ray.wait(closing, num_returns=len(closing), timeout=GRACE_SECONDS)
+
+    def _is_silent(self, slot: int) -> bool:
+        now = time.monotonic()
+        heard, question = self._heard.get(slot) or (now, self._slots[slot].__ray_ready__.remote())
+        if ray.wait([question], timeout=0)[0]:
+            with contextlib.suppress(RayActorError):  # it is being started again
+                ray.get(question)
+                heard = now
+            question = self._slots[slot].__ray_ready__.remote()
+        self._heard[slot] = (heard, question)
+        return now - heard > SILENT_SECONDS
 
     def _started(self, number: int) -> Any:
         sweep = self._base.sweep

@@ -17,7 +17,7 @@ from typing import Any, Self
 import ray
 
 from raydd.cluster.graceful_exit import exit_waits
-from raydd.config import Config
+from raydd.config import Config, SweepConfig
 from raydd.distill.trajectories import Trajectories
 from raydd.place import open_store, use_threads
 from raydd.progress import Leave
@@ -66,9 +66,10 @@ class Claims:
         self._beats.pop(holder, None)
         self._holders = {key: owner for key, owner in self._holders.items() if owner != holder}
 
-    def doing(self) -> dict[str, str]:
-        """What each living holder last said it is doing."""
-        return {holder: doing for holder, (_, doing) in self._beats.items() if self._lives(holder)}
+    def doing(self, job: str) -> dict[str, str]:
+        """What each living holder of a job last said it is doing, by its name within the job."""
+        mine = {holder: doing for holder, (_, doing) in self._beats.items() if holder.startswith(f"{job}: ")}
+        return {holder.removeprefix(f"{job}: "): doing for holder, doing in mine.items() if self._lives(holder)}
 
     def _lives(self, holder: str) -> bool:
         last = self._beats.get(holder)
@@ -161,6 +162,11 @@ def open_claims(store_root: str) -> Any:
     return actor.options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote()
 
 
+def job_of(sweep: SweepConfig) -> str:
+    """What a sweep's holders have before their names: others of the same store have a trial 3 too."""
+    return f"sweep {sweep.name}"
+
+
 WAIT_SECONDS = 1.0  # between two looks at what others are making
 
 
@@ -191,7 +197,7 @@ def joined_work(config: Config, who: str, listings: Listings, claims: Any) -> It
         config: as of `shared_work`, and so are the others.
     """
     use_threads(config.place)
-    with Claimant(claims, who) as claimant:
+    with Claimant(claims, f"{job_of(config.sweep)}: {who}") as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
         work.opened.fetch = functools.partial(_fetch, claimant)
         yield work, claimant

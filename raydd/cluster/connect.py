@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 
 from raydd.cluster.watched import ray_is_watched
 from raydd.errors import ConfigError, PlaceError
+from raydd.secrets_hidden import hidden
 
 Item = TypeVar("Item")
 
@@ -229,8 +230,11 @@ def outcomes(
 
     Yields:
         What the task is for, and its result, or None and the reason why it failed.
+
+    Raises:
+        PlaceError: at the end, if a store or a database was away for longer than a task waits for it.
     """
-    left = dict(waiting)
+    left, away = dict(waiting), ""
     while left:
         ready, _ = ray.wait(list(left), timeout=1.0)
         heed_interrupt()
@@ -241,10 +245,13 @@ def outcomes(
                 result, reason = ray.get(reference), ""
             except RayError as error:  # the stage's own error comes wrapped in one of Ray's
                 result, reason = None, reason_of(error)
+                away = away or (reason if isinstance(getattr(error, "cause", None), PlaceError) else "")
             yield item, result, reason
+    if away:  # a result without these would not be that of the command
+        raise PlaceError(f"Not all was made: {away} What is made is kept: give the same command again.")
 
 
 def reason_of(error: RayError) -> str:
     """The last line of the error that a task ended with."""
     cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"
+    return hidden(f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}")

@@ -1,6 +1,7 @@
 """The environment that Ray reads when it is imported; imports nothing of it."""
 
 import os
+import sys
 from collections.abc import Mapping
 
 _QUIET: Mapping[str, str] = {
@@ -13,8 +14,9 @@ _QUIET: Mapping[str, str] = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how late Ray Train sees that its workers are done; default 2
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read back
 }
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # at 0 the one switch that keeps every port on 127.0.0.1
 _ONE_MACHINE: Mapping[str, str] = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one switch that keeps every port on 127.0.0.1
+    _LOOPBACK: "0",
     "RAY_AUTH_MODE": "disabled",  # safe on loopback; a cluster keeps its tokens
     # The one node is no less alive when the machine is too busy to answer; after Ray's 25 s all would end in silence.
     "RAY_health_check_failure_threshold": "1000",
@@ -30,8 +32,12 @@ def ray_address(address: str) -> str:
 def prepare_environment(address: str) -> None:
     """Make Ray quiet, and a Ray of this machine alone closed to others; to be called before Ray is first imported.
 
-    What the user has set stays as it is.
+    What the user has set stays as it is. Where Ray was imported before, as in a notebook, it is closed all the same.
     """
     settings = {**_QUIET, **(_ONE_MACHINE if address == "local" else {})}
+    if os.environ.get(_LOOPBACK, "0") != "0":  # open to other machines, by the user's will: with Ray's own tokens
+        settings.pop("RAY_AUTH_MODE", None)
     for name, value in settings.items():
         os.environ.setdefault(name, value)
+    if "ray" in sys.modules and address == "local" and os.environ[_LOOPBACK] == "0":
+        sys.modules["ray._private.ray_constants"].ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]

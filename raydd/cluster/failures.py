@@ -7,6 +7,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.errors import PlaceError
+from raydd.secrets_hidden import hidden
 
 # CUDA and its libraries raise plain RuntimeErrors beside torch's AcceleratorError.
 _CUDA = re.compile(r"CUDA error|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|CUSOLVER_STATUS_|No CUDA GPUs are available")
@@ -31,4 +32,4 @@ def failure_of(error: Exception) -> TrialReport:
     said = str(error).strip()
     if breaks_process(error):  # what follows the first line is advice on debugging kernels
         said = said.partition("\n")[0]
-    return TrialReport(failure=f"{type(error).__name__}: {said}", again=again)
+    return TrialReport(failure=hidden(f"{type(error).__name__}: {said}"), again=again)  # the study and MLflow show it

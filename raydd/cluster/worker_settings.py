@@ -37,11 +37,13 @@ def for_workers(config: Config, gpus: float) -> Config:
 
     Args:
         config: as `settled` gives it.
-        gpus: that Ray gives each of them; with any, `place.device` auto is the GPU, so that a worker whose GPU torch
-            cannot use fails and does not compute on the CPU.
+        gpus: that Ray gives each of them; with any, `place.device` auto, and any GPU of the driver's, is the worker's
+            own GPU, so that one that torch cannot use fails and does not compute on the CPU.
     """
     place = config.place
-    on_gpu = with_settings(config, {"place.device": "cuda"}) if place.device == "auto" and gpus else config
+    # Ray shows a worker its own GPUs alone, as the first ones: the driver's cuda:1 may not be there.
+    wants_gpu = place.device == "auto" or place.device.startswith("cuda")
+    on_gpu = with_settings(config, {"place.device": "cuda"}) if wants_gpu and gpus else config
     return without_passwords(on_gpu)
 
 

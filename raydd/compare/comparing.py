@@ -260,7 +260,7 @@ def _make(
         ): (cell, number)
         for cell, number in work
     }
-    with _telling(work, claims, console) as (ended, wait):
+    with _telling(work, _job_of(work[0][0].config), claims, console) as (ended, wait):
         for (cell, number), found, reason in outcomes(waiting, wait):
             if reason:
                 failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs, set {number}"] = reason
@@ -293,7 +293,7 @@ def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> Mad
     """
     config = cell.config
     use_threads(config.place)
-    with Claimant(claims, f"{cell.name} {cell.data} {cell.pairs} set {number}".strip()) as claimant:
+    with Claimant(claims, f"{_job_of(config)}: {cell.name} {cell.data} {cell.pairs} set {number}") as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
         if cell.method in SELECTIONS:
             # Selections of one size or another share warm-ups: one of them makes all at a time.
@@ -306,9 +306,13 @@ def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> Mad
         return make_set(cell, number, work)
 
 
+def _job_of(config: Config) -> str:
+    return f"comparison {config.compare.name}"
+
+
 @contextlib.contextmanager
 def _telling(
-    work: Mapping[Wanted, float], claims: Any, console: Console
+    work: Mapping[Wanted, float], job: str, claims: Any, console: Console
 ) -> Iterator[tuple[Callable[[Wanted, MadeSet | None], None], Callable[[], None]]]:
     """Tell each set's end, and meanwhile what is made, and the time left by the work that sets were estimated to be."""
     began, total, ended = time.monotonic(), sum(work.values()), list[Wanted]()
@@ -324,7 +328,7 @@ def _telling(
         def wait() -> None:
             done = sum(work[wanted] for wanted in ended)
             left = f", {duration((time.monotonic() - began) / done * (total - done))} left" if done else ""
-            show(f"{len(ended)}/{len(work)} sets{left}; {what_runs(ray.get(claims.doing.remote()))}")
+            show(f"{len(ended)}/{len(work)} sets{left}; {what_runs(ray.get(claims.doing.remote(job)))}")
 
         yield end, wait
 

@@ -246,6 +246,8 @@ def _finish(
         The set, and the val scores of the student that its rates were fitted by.
     """
     record, work = phase.record, phase.work
+    if record.complete:  # by another process meanwhile: its set stands, to the last bit
+        return load_synthetic(record), None
     synthetic, times, fitted_val = last, 1.0, None
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)

@@ -73,9 +73,11 @@ class Together:
         for group, courses in list(self._courses.items()):
             for slot, (own, course) in list(courses.items()):
                 if own == name:
-                    self._populations[group].settle()
-                    course.keep()
-                    self._free(group, slot)
+                    try:
+                        self._populations[group].settle()
+                        course.keep()
+                    finally:
+                        self._free(group, slot)
 
     def keep(self) -> None:
         """Write the checkpoint of each."""

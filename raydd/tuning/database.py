@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import tenacity
@@ -14,6 +14,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
+from raydd.errors import PlaceError
 from raydd.place import sqlite_file, unopened_study
 from raydd.secrets_hidden import hidden
 
@@ -25,6 +26,7 @@ _LOCAL = ("apfs", "btrfs", "ext3", "ext4", "f2fs", "ntfs", "overlay", "tmpfs", "
 _LIBPQ = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 
 log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 
 def passes(error: BaseException | None) -> bool:
@@ -38,15 +40,28 @@ def passes(error: BaseException | None) -> bool:
     return lost or (isinstance(error, OperationalError | InterfaceError) and "no such " not in str(error))
 
 
-def patiently() -> tenacity.Retrying:
-    """What repeats a call while the database is away: random pauses that double, for `PATIENCE_SECONDS` in all."""
-    return tenacity.Retrying(
+def patiently(call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
+    """Repeat a call while the database is away: random pauses that double, for `PATIENCE_SECONDS` in all.
+
+    Raises:
+        PlaceError: it was away for longer.
+    """
+    repeated = tenacity.Retrying(
         retry=tenacity.retry_if_exception(passes),
         wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
         stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
         before_sleep=_say,
         reraise=True,
     )
+    try:
+        return repeated(call, *args, **kwargs)
+    except Exception as error:
+        if not passes(error):
+            raise
+        raise PlaceError(
+            f"The study's database has not answered for {PATIENCE_SECONDS / 60:.0f} minutes. What is finished is kept: "
+            "start the database, and give the same command again."
+        ) from error
 
 
 class PatientStorage(RDBStorage):
@@ -70,7 +85,7 @@ class PatientStorage(RDBStorage):
 def _again(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def repeated(self: RDBStorage, *args: Any, **kwargs: Any) -> Any:
-        return patiently()(method, self, *args, **kwargs)
+        return patiently(method, self, *args, **kwargs)
 
     return repeated
 

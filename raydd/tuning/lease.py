@@ -8,12 +8,13 @@ two drivers that found the study free one gets it.
 import _thread
 import contextlib
 import json
+import logging
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from sqlalchemy.exc import IntegrityError
 from raydd.cluster.connect import forget_interrupt
 from raydd.errors import ConfigError
 from raydd.tuning.database import patiently
+
+log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 90.0  # a driver on another machine, silent for so long, is taken for dead
@@ -41,17 +44,22 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
     Raises:
         ConfigError: another process drives this sweep, or took it over while this one was cut off from the database.
     """
-    mark = _take(study)
+    mark = _take(study, beat_seconds)
     left, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
         nonlocal mark
         while not left.wait(beat_seconds):
-            if not _replace(study, mark, renewed := _renewed(mark)):
+            try:
+                kept = _kept(study, mark)
+            except Exception as error:  # the database is away for longer than patience: the next beat finds out more
+                log.warning("The sweep's mark cannot be renewed (%s); trying again.", type(error).__name__)
+                continue
+            if kept is None:
                 lost.set()
                 _thread.interrupt_main()
                 return
-            mark = renewed
+            mark = kept
 
     thread = threading.Thread(target=beat, name="driving", daemon=True)
     thread.start()
@@ -75,14 +83,34 @@ def is_driven(study: optuna.Study) -> bool:
     return bool(mark) and _lives(mark)
 
 
-def _take(study: optuna.Study) -> str:
+def _take(study: optuna.Study, beat_seconds: float) -> str:
     """Put this process's mark into a study that is free or whose driver is dead."""
     while True:
         found = _read(study)
-        if found and (holder := json.loads(found)) and _lives(holder):
+        if found and (holder := json.loads(found)) and (_lives(holder) or _beats(study, found, holder, beat_seconds)):
             raise _taken(study)
         if _replace(study, found, mark := _new_mark()):
             return mark
+
+
+def _beats(study: optuna.Study, mark: str, holder: Mapping[str, Any], beat_seconds: float) -> bool:
+    """Whether the driver of another machine renews its mark while one looks: its clock may be another one."""
+    if holder.get("where") == _where():
+        return False
+    end = time.monotonic() + 2.5 * beat_seconds
+    while time.monotonic() < end:
+        if _read(study) != mark:
+            return True
+        time.sleep(beat_seconds / 10)
+    return False
+
+
+def _kept(study: optuna.Study, mark: str) -> str | None:
+    """The mark renewed, or None if another driver's stands there."""
+    if _replace(study, mark, renewed := _renewed(mark)):
+        return renewed
+    found = _read(study)  # one's own after an outage: it was heard when the answer was given up
+    return found if found and (json.loads(found) or {}).get("driver") == json.loads(mark)["driver"] else None
 
 
 def _taken(study: optuna.Study) -> ConfigError:
@@ -101,7 +129,7 @@ def _read(study: optuna.Study) -> str | None:
         with _engine(study).connect() as connection:
             return connection.execute(wanted).scalar_one_or_none()
 
-    return patiently()(read)
+    return patiently(read)
 
 
 def _replace(study: optuna.Study, before: str | None, after: str) -> bool:
@@ -118,7 +146,7 @@ def _replace(study: optuna.Study, before: str | None, after: str) -> bool:
         except IntegrityError:  # somebody else wrote the first one
             return False
 
-    return patiently()(write) or _read(study) == after  # it may have been heard although the answer was lost
+    return patiently(write) or _read(study) == after  # it may have been heard although the answer was lost
 
 
 def _row(study: optuna.Study) -> tuple[sql.ColumnElement[bool], ...]:
@@ -131,24 +159,34 @@ def _engine(study: optuna.Study) -> sql.Engine:
 
 
 def _new_mark() -> str:
-    process = psutil.Process()
-    mark = {"host": _host(), "pid": os.getpid(), "begun": process.create_time(), "driver": secrets.token_hex(4)}
-    return json.dumps({**mark, "beat": time.time()})
+    who = {"host": socket.gethostname(), "where": _where(), "pid": os.getpid(), "begun": _begun(os.getpid())}
+    return json.dumps({**who, "driver": secrets.token_hex(4), "beat": time.time()})
 
 
 def _renewed(mark: str) -> str:
     return json.dumps({**json.loads(mark), "beat": time.time()})
 
 
-def _lives(mark: dict[str, Any]) -> bool:
-    if mark["host"] != _host():
+def _lives(mark: Mapping[str, Any]) -> bool:
+    if mark.get("where") != _where():
         return time.time() - mark["beat"] < PATIENCE_SECONDS
     try:
-        return abs(psutil.Process(mark["pid"]).create_time() - mark["begun"]) < 1.0  # a number may have been reused
+        return _begun(mark["pid"]) == mark["begun"]  # a number may have been reused
     except psutil.NoSuchProcess:
         return False
 
 
-def _host() -> str:
-    """Where process numbers mean the same processes: this machine, and in it this container."""
-    return f"{socket.gethostname()} ({Path('/proc/self/ns/pid').readlink()})"
+def _begun(pid: int) -> float:
+    """When a process began: where Linux says so in ticks since the machine's start, which no clock step changes."""
+    try:
+        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return psutil.Process(pid).create_time()
+
+
+def _where() -> str:
+    """Where process numbers mean the same processes: this machine since its start, and in it this container."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()

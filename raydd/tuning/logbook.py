@@ -163,7 +163,7 @@ class Logbook:
 
     def _write_student(self, folder: Path, settings: Mapping[str, Any], record: Record) -> None:
         """A student of a final's set, seed 0, as a model."""
-        work = changed(self._work, settings)
+        work = changed(self._work, {**settings, "place.device": "cpu"})  # GPUs are the trials' and the finals'
         (student,) = work.train_students(load_synthetic(record), [0])
         write_model(folder, work.student_tensors(student), work.config.encoders)
 

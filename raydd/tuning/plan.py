@@ -224,7 +224,9 @@ def _finals_made(work: Workbench[Any], study: optuna.Study | None, left: int) ->
 
 
 def together(config: Config, drawn: Sequence[Config] = ()) -> int:
-    """How many trials step together in a slot: `sweep.together`, resolved; 1 where a trial matches no trajectories.
+    """How many trials step together in a slot: `sweep.together`, resolved.
+
+    1 where a trial matches no trajectories, and where its seconds are an objective.
 
     Args:
         config: what all trials share.
@@ -234,6 +236,8 @@ def together(config: Config, drawn: Sequence[Config] = ()) -> int:
         ConfigError: several are asked for, and trials learn pixels.
     """
     if any(objective != "trajectory" for objective in _lowered(config, drawn)):
+        return 1
+    if "seconds" in config.sweep.objectives and not config.sweep.together:  # those of a step depend on its neighbours
         return 1
     able = with_settings(config, trial_settings(config)).distill.images == "features"
     wanted = config.sweep.together

@@ -19,6 +19,7 @@ from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.protocols import trial_settings
 from raydd.settings import to_yaml, with_settings
+from raydd.store.files import write_whole
 from raydd.terminal.text import brief, duration
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate, Finalist, rank_correlation
@@ -85,10 +86,10 @@ class SweepResult:
             "settings": dict(self.settings),
             "raydd": code_version(),
         }
-        (folder / RESULT).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_whole(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False).encode())
         if self.settings:
             found = without_passwords(with_settings(self.config, self.settings))  # the folder goes to MLflow as well
-            (folder / SETTINGS).write_text(to_yaml(found), encoding="utf-8")
+            write_whole(folder / SETTINGS, to_yaml(found).encode())
 
     def tables(self) -> RenderableType:
         """The result for the terminal."""

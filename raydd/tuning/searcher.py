@@ -23,6 +23,8 @@ from raydd.tuning.samplers import renew_sampler
 from raydd.tuning.steering import Order
 from search_spaces import Space
 
+_KEEP_SECONDS = 60.0  # between two notes in the study of how long a trial has held its place
+
 
 class Listener(Protocol):
     """Who wants to know how the trials go: the live table on the terminal, MLflow, a test."""
@@ -48,6 +50,7 @@ class _Running:
     since: float
     """When it was handed to Tune, by the search's clock."""
     failure: str = ""  # that it reported; it may go on in a fresh process all the same
+    kept: float = 0.0  # seconds that it had held its place when the study was last told
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def new_in(self, report: TrialReport) -> TrialReport:
@@ -143,6 +146,9 @@ class StudySearch(Searcher):
         running.failure = report.failure
         if report.failure:
             return
+        if (held := self._clock() - running.since) - running.kept >= _KEEP_SECONDS:
+            running.kept = held
+            running.trial.set_user_attr(studies.HELD, held)  # all that is known of it if this driver is killed
         self._tell(running, running.new_in(report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -153,11 +159,11 @@ class StudySearch(Searcher):
             self._tell(running, rest)
         report = replace(last, curve=running.curve)
         why = self._why_failed(report, running.failure if error else "", error)
+        held = self._clock() - running.since
+        trial.set_user_attr(studies.HELD, held)
         if not report.again:  # before the end is told: whoever finds the trial over finds its report too
-            held = self._clock() - running.since
             self._trials.held(held)
             trial.set_user_attr(studies.REPORT, asdict(report))
-            trial.set_user_attr(studies.HELD, held)
         if why:
             state = TrialState.FAIL
             if report.again:

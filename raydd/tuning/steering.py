@@ -60,10 +60,13 @@ class _Given(optuna.samplers.RandomSampler):
 def fit(space: Space, settings: Mapping[str, Any]) -> Fitted:
     """What a space takes of some settings; it draws the others."""
     trial = optuna.create_study(sampler=_Given(settings)).ask()
-    constants = space.settings(trial).keys() - trial.params.keys()
+    constants = {name: value for name, value in space.settings(trial).items() if name not in trial.params}
     kinds = {name: kind for name, kind in trial.distributions.items() if name in settings}
     outside = {name: _range(kind) for name, kind in kinds.items() if not _holds(kind, settings[name])}
     taken = {name: settings[name] for name in kinds if name not in outside}
+    for name, value in constants.items():
+        if settings.get(name, value) != value:
+            outside[name] = f"{value!r} alone"
     return Fitted(taken, outside, tuple(name for name in settings if name not in kinds and name not in constants))
 
 
@@ -175,11 +178,17 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
 
 
 def slot_hours(study: optuna.Study, sweep: SweepConfig) -> float:
-    """Hours for which trials held their slots, those included that run, failed, or were begun again."""
-    now = datetime.datetime.now()
-    trials = study.get_trials(deepcopy=False)
-    held = [(trial.datetime_complete or now) - trial.datetime_start for trial in trials if trial.datetime_start]
-    return sum(one.total_seconds() for one in held) / 3600 / max(1, sweep.together)
+    """Hours for which trials held their slots, those included that run, failed, or were begun again.
+
+    Of a trial whose driver was killed, until its last report: what came after that is not known.
+    """
+    return sum(map(_held_seconds, study.get_trials(deepcopy=False))) / 3600 / max(1, sweep.together)
+
+
+def _held_seconds(trial: optuna.trial.FrozenTrial) -> float:
+    if trial.state == optuna.trial.TrialState.RUNNING and trial.datetime_start:
+        return (datetime.datetime.now() - trial.datetime_start).total_seconds()
+    return trial.user_attrs.get(studies.HELD, 0.0)
 
 
 def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:

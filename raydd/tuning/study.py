@@ -175,19 +175,25 @@ def requeue_interrupted(study: optuna.Study) -> int:
     """Mark trials that a dead driver left RUNNING as failed by interruption, ask for their settings again; how many."""
     orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for orphan in orphans:
-        ask_again(study, optuna.trial.Trial(study, orphan._trial_id))
+        fail(study, optuna.trial.Trial(study, orphan._trial_id), INTERRUPTED)
+    for trial in latest(study):
+        if interrupted(trial):  # also one whose driver was killed before it could queue the settings
+            _queue_again(study, trial)
     return len(orphans)
 
 
 def ask_again(study: optuna.Study, trial: optuna.Trial) -> None:
     """End a running trial as failed by interruption, and queue its settings, to be run again under its number."""
     fail(study, trial, INTERRUPTED)
+    _queue_again(study, study._storage.get_trial(trial._trial_id))
+
+
+def _queue_again(study: optuna.Study, asked: FrozenTrial) -> None:
     # Killed before its last setting was drawn, it is drawn anew, by the same place and so the same seed. A part of its
     # settings would shift the draws of the others.
-    asked = study._storage.get_trial(trial._trial_id)
     given = asked.params if SETTINGS in asked.user_attrs else asked.system_attrs.get("fixed_params", {})
     if given:
-        study.enqueue_trial(given, user_attrs={_AGAIN: identity(trial)})
+        study.enqueue_trial(given, user_attrs={_AGAIN: identity(asked)})
 
 
 def identity(trial: FrozenTrial | optuna.Trial) -> int:

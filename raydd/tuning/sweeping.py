@@ -12,11 +12,12 @@ import optuna
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
+from ray.train import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from raydd.cluster.claims import open_claims
-from raydd.cluster.connect import cluster, share_of_node, slots, slots_now, slots_to_come
+from raydd.cluster.claims import job_of, open_claims
+from raydd.cluster.connect import cluster, reason_of, share_of_node, slots, slots_now, slots_to_come
 from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, usable_cards, wanted_gpus
 from raydd.cluster.launch_failures import LaunchFailures, telling
 from raydd.cluster.worker_settings import for_workers, settled, tune_folder
@@ -250,8 +251,13 @@ def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console
         return
     with progress_on(console) as progress:
         queued = queued_settings(study, plan.space)[: plan.left]
-        if shared := sharing_experts(_on_workbenches(work.with_progress(progress), queued)):
+        if not (shared := sharing_experts(_on_workbenches(work.with_progress(progress), queued))):
+            return
+        try:
             make_experts(shared, workers=workers, gpus=sweep.gpu_share)
+        except TrainingFailedError as error:  # a recipe that diverges is a result, of the trials that name it
+            reason = reason_of(error)
+            console.print(f"not all experts were made: {reason}. Trials make theirs.", markup=False, soft_wrap=True)
 
 
 def _run_trials(
@@ -261,7 +267,7 @@ def _run_trials(
     best = candidates(study, sweep.objectives, 1)
 
     def doing() -> Mapping[str, str]:
-        return ray.get(claims.doing.remote())
+        return ray.get(claims.doing.remote(job_of(sweep)))
 
     def room() -> int:
         return plan.at_once or slots_to_come(sweep.cpus, sweep.gpu_share) * sweep.together
@@ -326,13 +332,13 @@ def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: A
             claims,
             cpus=base.sweep.cpus,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),
-            on_wait=lambda: show(_doing(claims)),
+            on_wait=partial(_tell_doing, show, base, claims),
         )
 
 
-def _doing(claims: Any) -> str:
-    """What each process is making, in words."""
-    return what_runs(ray.get(claims.doing.remote()))
+def _tell_doing(show: Callable[[str], None], base: Config, claims: Any) -> None:
+    """Show what each process of the sweep is making, in words."""
+    show(what_runs(ray.get(claims.doing.remote(job_of(base.sweep)))))
 
 
 def _run_finals(
@@ -368,7 +374,9 @@ def _run_finals(
 
     with doing_on(console, "finals") as show:
         given = for_workers(base, base.sweep.gpu_share)
-        return run_finals(given, best, listings, claims, cpus=cpus, on_end=ended, on_wait=lambda: show(_doing(claims)))
+        return run_finals(
+            given, best, listings, claims, cpus=cpus, on_end=ended, on_wait=lambda: show(_doing(base, claims))
+        )
 
 
 @contextlib.contextmanager

@@ -44,13 +44,14 @@ def test_a_holder_that_leaves_gives_everything_back(ledger):
 
 
 def test_it_says_what_the_living_are_doing(ledger, clock):
-    ledger.beat("a", "epochs of experts 3/10")
-    ledger.beat("b", "distillation steps 5/100")
-    ledger.take("experts 0", "a")  # a sign of life without a word keeps the last one
+    ledger.beat("sweep x: a", "epochs of experts 3/10")
+    ledger.beat("sweep x: b", "distillation steps 5/100")
+    ledger.take("experts 0", "sweep x: a")  # a sign of life without a word keeps the last one
     clock[0] = 5.0
-    ledger.beat("b")
+    ledger.beat("sweep x: b")
     clock[0] = 12.0
-    assert ledger.doing() == {"b": "distillation steps 5/100"}
+    assert ledger.doing("sweep x") == {"b": "distillation steps 5/100"}
+    assert ledger.doing("sweep y") == {}
 
 
 @pytest.mark.slow

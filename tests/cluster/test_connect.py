@@ -100,6 +100,21 @@ os.write(2, b"later\\n")
 """
 
 
+LATE = """
+import ray
+from raydd.cluster.environment import prepare_environment
+prepare_environment("local")
+from ray._private import services
+print(services.get_node_ip_address())
+"""
+
+
+def test_a_ray_that_was_imported_before_is_closed_to_other_machines_too(monkeypatch):
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "127.0.0.1"
+
+
 def test_what_ray_says_of_its_log_level_is_kept_off_the_terminal_and_nothing_else():
     done = subprocess.run([sys.executable, "-c", CHATTER], capture_output=True, text=True, check=True)
     assert done.stderr == "the disk is full\nlater\n"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from raydd.cluster.worker_settings import hide_password, settled, tune_folder, without_passwords
+from raydd.cluster.worker_settings import for_workers, hide_password, settled, tune_folder, without_passwords
 from raydd.config import Config, PlaceConfig
 from raydd.settings import with_settings
 
@@ -21,6 +21,14 @@ def test_a_trial_s_process_has_the_threads_of_its_cores_and_every_place_spelt_ou
     assert alone.place.store == f"{config.place.home}/store"
     assert settled(config, cpus=0.5, gpus=0.5).place.threads == 1
     assert settled(with_settings(config, {"place.threads": 7}), cpus=1, gpus=0).place.threads == 7
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "worker"), [("auto", 0.5, "cuda"), ("cuda:1", 1, "cuda"), ("cpu", 1, "cpu")]
+)
+def test_a_worker_computes_on_the_gpu_that_ray_gives_it(config, device, gpus, worker):
+    given = settled(with_settings(config, {"place.device": device}), cpus=1, gpus=gpus)
+    assert for_workers(given, gpus).place.device == worker
 
 
 def test_a_file_of_one_s_own_is_named_by_its_whole_path(config, monkeypatch, tmp_path):

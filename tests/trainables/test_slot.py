@@ -234,6 +234,8 @@ class Seats:
         self.stopped: list[tuple[str, str]] = []
         monkeypatch.setattr(slots, "slots_to_come", lambda cpus, gpus: number)
         monkeypatch.setattr(Desk, "_started", lambda desk, number: self._slot(f"slot {number}"))
+        monkeypatch.setattr(Desk, "_is_silent", lambda desk, slot: slot in self.silent)
+        self.silent: set[int] = set()
 
     def _slot(self, name: str) -> SimpleNamespace:
         stop = SimpleNamespace(remote=lambda errand: self.stopped.append((name, errand)))
@@ -253,6 +255,21 @@ def test_a_desk_fills_all_places_first_and_then_seats_like_beside_like(config, m
     desk.leave("b")
     assert seat("e", first) == "slot 1"  # where there is room
     assert seat("f", first) in ("slot 0", "slot 1")  # more than there is room for is no reason to wait
+
+
+def test_a_slot_whose_machine_does_not_come_is_filled_last(config, monkeypatch):
+    desk, seats = Desk(with_settings(config, {"sweep.together": 2}), {}, None), Seats(monkeypatch, 2)
+    number = itertools.count()
+
+    def seat(errand):
+        return desk.seat(errand, {"number": next(number), "settings": TRIALS[0]}).name
+
+    assert [seat("a"), seat("b")] == ["slot 0", "slot 1"]
+    seats.silent.add(1)
+    assert [seat("c"), seat("d")] == ["slot 0", "slot 1"]  # which has room, and the other has not
+    desk.leave("a")
+    desk.leave("b")
+    assert seat("b again") == "slot 0"
 
 
 def test_like_trials_take_all_places_and_as_many_each(config, monkeypatch):

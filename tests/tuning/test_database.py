@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from postgres import postgres  # noqa: F401
 from sqlalchemy.exc import OperationalError
 
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, PlaceError
 from raydd.tuning import database, lease
 from raydd.tuning import study as studies
 
@@ -149,7 +149,7 @@ def test_patience_ends(study, monkeypatch):
         raise OperationalError("select", {}, ConnectionError("connection refused"))
 
     monkeypatch.setattr(database, "PATIENCE_SECONDS", 1.0)
-    with pytest.raises(optuna.exceptions.StorageInternalError):
+    with pytest.raises(PlaceError, match="start the database, and give the same command again"):
         study.get_trials()
 
 

@@ -1,12 +1,14 @@
+import json
 import os
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from raydd.cluster import connect
-from raydd.errors import ConfigError
+from raydd.errors import ConfigError, PlaceError
 from raydd.tuning import lease
 from raydd.tuning import study as studies
 
@@ -99,5 +101,49 @@ def test_a_driver_elsewhere_is_given_time(study):
     with pytest.raises(ConfigError, match="on elsewhere"), lease.driving(study):
         pass
     study.set_user_attr("driver", {"host": "elsewhere", "pid": 1, "begun": 0.0, "beat": time.time() - 100})
-    with lease.driving(study):
+    with lease.driving(study, beat_seconds=0.1):
         pass
+
+
+def test_a_driver_whose_clock_is_wrong_is_seen_to_beat(study, monkeypatch):
+    def mark(beat):
+        study.set_user_attr("driver", {"host": "elsewhere", "pid": 1, "begun": 0.0, "beat": beat})
+
+    mark(0.0)
+    read = lease._read
+
+    def beating(study):
+        found = read(study)
+        mark(time.time() - 1000)
+        return found
+
+    monkeypatch.setattr(lease, "_read", beating)
+    with pytest.raises(ConfigError, match="on elsewhere"), lease.driving(study, beat_seconds=0.5):
+        pass
+
+
+def test_a_step_of_the_clock_kills_no_driver(study, monkeypatch):
+    with lease.driving(study):
+        created = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 3600)
+        assert lease.is_driven(study)
+
+
+def test_a_database_that_is_away_for_long_takes_no_mark_away(study, monkeypatch):
+    replace, calls = lease._replace, []
+
+    def away(study, before, after):
+        calls.append(after)
+        if len(calls) == 2:
+            replace(study, before, after)  # heard, although the answer is lost
+        if len(calls) in (2, 3):
+            raise PlaceError("The study's database has not answered for 5 minutes.")
+        return replace(study, before, after)
+
+    with lease.driving(study, beat_seconds=0.05):
+        monkeypatch.setattr(lease, "_replace", away)
+        while len(calls) < 6:
+            time.sleep(0.05)
+        beats = {json.loads(call)["beat"] for call in calls}
+        assert study.user_attrs["driver"]["beat"] in beats
+    assert study.user_attrs["driver"] is None

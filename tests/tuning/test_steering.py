@@ -122,6 +122,28 @@ def test_trials_without_a_gain_beyond_noise(study, space, scores, without):
     assert steering.order_of(study, SweepConfig()) == "go-on"
 
 
+def test_the_days_between_a_killed_driver_and_the_next_cost_nothing(study, space, monkeypatch):
+    orphan = ask(study, space)
+    orphan.set_user_attr(studies.HELD, 1800.0)  # as the driver noted last
+    studies.requeue_interrupted(study)
+    monkeypatch.setattr(steering, "datetime", None)  # no clock is read
+    assert steering.slot_hours(study, SweepConfig()) == 0.5
+
+
+def test_what_the_space_sets_itself_cannot_be_given_by_hand(config, space, address, tmp_path):
+    def suggest(trial):
+        trial.suggest_float("distill.image_lr", 0.1, 0.9)
+        return {"distill.momentum": 0.25}
+
+    fixed = type(space)("fixed", suggest)
+    study = studies.open_study(config, fixed, address)
+    assert enqueued(study, fixed, config, tmp_path, "- {distill.image_lr: 0.2, distill.momentum: 0.25}") == 1
+    with pytest.raises(
+        ConfigError, match=r"distill\.momentum of trial 1 is 0\.5, but the space fixed searches 0\.25 al"
+    ):
+        enqueued(study, fixed, config, tmp_path, "- {distill.image_lr: 0.2, distill.momentum: 0.5}")
+
+
 def test_money_ends_a_sweep(study, space, monkeypatch):
     done, running = (ask(study, space) for _ in range(2))
     study.tell(done, 1.0)

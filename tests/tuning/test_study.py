@@ -188,3 +188,16 @@ def test_a_sweep_knows_its_data_its_encoders_and_its_code(config, space, address
     other = studies.sources_of(dataclasses.replace(config, encoders=random), "data1")
     with pytest.raises(ConfigError, match="another image encoder and another search space"):
         studies.require_same_sources(study, other, remember=True)
+
+
+def test_settings_whose_driver_was_killed_before_it_queued_them_again_are_queued_by_the_next(config, space, address):
+    study = studies.open_study(config, space, address)
+    ask(study, space)
+    second = ask(study, space)
+    studies.fail(study, second, studies.INTERRUPTED)  # and kill -9
+    for _ in range(2):  # once, however often it is looked for
+        studies.requeue_interrupted(study)
+    again = ask(study, space)
+    assert studies.identity(again) in (0, second.number)
+    assert {studies.identity(again), studies.identity(ask(study, space))} == {0, second.number}
+    assert study.get_trials(states=(TrialState.WAITING,)) == []
