@@ -58,15 +58,15 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
     for work in works:
         work.prepare()
-    if not (missing := len(_missing(works, 0))):
+    if not (missing := _lacked(works)):
         return
     first.progress("experts", 0, missing)  # Ray and the workers take some seconds to start
     with contextlib.ExitStack() as stack:
         stack.enter_context(cluster(address, home(first.config.place)))
         workers = min(workers, missing)
         share = share_of_worker(first.config, gpus, workers, address)
-        jobs = _missing(works, share)
-        stack.enter_context(_telling(works, missing, share))
+        jobs = _jobs(works, share)
+        stack.enter_context(_telling(works, missing))
 
         class Trainer(DataParallelTrainer):
             def _register_sigint_handler(self, controller: Any) -> None:
@@ -88,21 +88,32 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
         ).fit()
 
 
-def _missing(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
-    """The trajectories that the store lacks, those of one recipe once, with the epochs that any of its works reads."""
-    from raydd.cluster.worker_settings import for_workers, settled
-
+def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any], tuple[int, ...], list[int]]]":
+    """Each recipe once: a workbench of it, the epochs that any of its works reads, the experts that lack some."""
     recipes: dict[str, Workbench[Any]] = {}
     epochs: dict[str, set[int]] = {}
     for work in works:
         name = work.experts_record.fingerprint
         recipes.setdefault(name, work)
         epochs.setdefault(name, set()).update(work.config.distill.expert_epochs)
-    return [
-        _Job(for_workers(settled(work.config, cpus=1, gpus=gpus), gpus), expert, tuple(sorted(epochs[name])))
-        for name, work in recipes.items()
-        for expert in work.open_experts().missing(epochs[name])
-    ]
+    for name, work in recipes.items():
+        yield work, tuple(sorted(epochs[name])), work.open_experts().missing(epochs[name])
+
+
+def _lacked(works: "Sequence[Workbench[Any]]") -> int:
+    """How many trajectories the store lacks."""
+    return sum(len(experts) for _, _, experts in _missing(works))
+
+
+def _jobs(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
+    """The trajectories that the store lacks, as workers make them."""
+    from raydd.cluster.worker_settings import for_workers, settled
+
+    found = []
+    for work, epochs, experts in _missing(works):
+        config = for_workers(settled(work.config, cpus=1, gpus=gpus), gpus)
+        found += [_Job(config, expert, epochs) for expert in experts]
+    return found
 
 
 def train_share(given: Mapping[str, Any]) -> None:
@@ -129,11 +140,11 @@ def _resources(gpus: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _telling(works: "Sequence[Workbench[Any]]", total: int, gpus: float) -> Iterator[None]:
+def _telling(works: "Sequence[Workbench[Any]]", total: int) -> Iterator[None]:
     """Tell from the driver how many trajectories the store has, since workers report at their end alone."""
 
     def tell() -> None:
-        works[0].progress("experts", total - len(_missing(works, gpus)), total)
+        works[0].progress("experts", total - _lacked(works), total)
 
     try:
         with meanwhile(tell, LOOK_SECONDS, "experts"):

@@ -179,13 +179,14 @@ class Record:
                 it.
         """
         full, place = f"{self.folder}/{name}", self._place(name)
-        if sealable(name):
-            return self.store.read(full, place=place)
         try:
-            return self.store.read(full, place=place, sha256=self._sum(name))
+            return self.store.read(full, place=place, sha256="" if sealable(name) else self._sum(name))
         except RecordError:
-            # Another machine may have made the record again since this one copied the manifest from the bucket.
+            # Another machine may have made the record again, or deleted it, since this one copied the manifest from the
+            # bucket: who looks for it next looks there.
             self.store.forget(f"{self.folder}/{MANIFEST}")
+            if sealable(name):
+                raise
             return self.store.read(full, place=place, sha256=self._sum(name))
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import tempfile
@@ -71,7 +72,10 @@ class Store:
             self.folder = expanded(self.root.removeprefix("file://"), "The store").absolute()
             self._files, self._base = fs.LocalFileSystem(), str(self.folder)
         kept = Path(cache) if cache else Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
-        self._kept = kept / self._base.strip("/").replace("/", "_")
+        place = self._base.strip("/").replace("/", "_")
+        if self.folder is None:  # other services, and folders, have the same name
+            place += f"-{hashlib.sha256(self.root.encode()).hexdigest()[:8]}"
+        self._kept = kept / place
         self._cache = Cache(self._kept, cache_bytes)
         self._checked: set[tuple[str, str]] = set()
 

@@ -1,6 +1,7 @@
 """The sweep's story in MLflow: a run for the sweep, a nested one for each trial and each final."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -60,19 +61,19 @@ class Logbook:
         Args:
             study: the sweep's study, before it goes on.
         """
-        over = studies.over(study)
+        over = iter(studies.over(study))
 
-        def job() -> None:
-            ended = self._tracking.ended(_TRIAL, f"{self._study}/%")
+        def one(ended: Collection[str]) -> None:  # and then the next: thousands at once are more than may wait
             for trial in over:
                 number, report = studies.identity(trial), studies.report(trial)
-                if f"{self._study}/{number}" in ended:
-                    continue
-                run = self._opened(number, studies.settings(trial))
-                run.curve(report.curve)
-                self._close(run, trial.state, report, studies.reason(trial))
+                if f"{self._study}/{number}" not in ended:
+                    run = self._opened(number, studies.settings(trial))
+                    run.curve(report.curve)
+                    self._close(run, trial.state, report, studies.reason(trial))
+                    self._tracking.submit(partial(one, ended))
+                    return
 
-        self._tracking.submit(job)
+        self._tracking.submit(lambda: one(self._tracking.ended(_TRIAL, f"{self._study}/%")))
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Open a nested run with the trial's settings."""
