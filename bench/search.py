@@ -18,7 +18,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,8 @@ class Options:
     """Searches last so long, in place of so many trials, by a slot's clock that a trial of the middle of the space runs
     on for one second: a trial takes as long as its student steps in all, and four times that with heads 2304 wide. 0:
     all trials take as long."""
+    wanted: int = 0
+    """Trials that are wanted within `seconds`, as `sweep.trials` with `sweep.hours`; 0: any number."""
     at_once: int = 4
     """Trials that run together."""
     noise: float = 0.4
@@ -146,25 +148,27 @@ def share(kind: BaseDistribution, value: float) -> float:
     return float((at - low) / (high - low))
 
 
-def search(space: Space, objective: Objective, sampler: str, seed: int, options: Options) -> float:
-    """One search: what the trial that looked best has over the best first setting."""
+def search(space: Space, objective: Objective, sampler: str, seed: int, options: Options) -> tuple[float, int]:
+    """One search: what the trial that looked best has over the best first setting, and how many trials it had."""
     rng, study = np.random.default_rng([3, seed]), optuna.create_study(direction="maximize")
     for first in () if options.cold else space.first:
         study.enqueue_trial(dict(first))
-    renew: Callable[[optuna.Study, int], None] = (
-        before if sampler == "before" else lambda study, seed: renew_sampler(study, seed, sampler)
-    )
     if sampler == "per-second":
         queue_cheap_starts(study, space, seed, options.trials, lambda trial: Cost(objective.seconds(trial), {}))
     running: list[tuple[float, int, optuna.Trial]] = []
     now, asked, values = 0.0, 0, {}
 
     def more() -> bool:
-        return now < options.seconds if options.seconds else asked < options.trials
+        wanted = options.wanted if options.seconds else options.trials
+        return (not options.seconds or now < options.seconds) and (not wanted or asked < wanted)
+
+    def renew() -> None:
+        share = (options.seconds - now) * options.at_once / (options.wanted - asked) if options.wanted else 0.0
+        before(study, seed) if sampler == "before" else renew_sampler(study, seed, sampler, share)
 
     while more() or running:
         while more() and len(running) < options.at_once:
-            renew(study, seed)
+            renew()
             trial = study.ask()
             space.settings(trial)
             took = rng.uniform(0.7, 1.3) * (objective.seconds(trial.params) if options.seconds else 1.0)
@@ -178,7 +182,7 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
             continue
         values[number] = objective(trial.params)
         study.tell(trial, values[number] + rng.normal(0, options.noise))
-    return values[study.best_trial.number] - max(objective(first) for first in firsts_of(space))
+    return values[study.best_trial.number] - max(objective(first) for first in firsts_of(space)), len(values)
 
 
 def before(study: optuna.Study, seed: int) -> None:
@@ -198,17 +202,20 @@ def main(options: Options) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
     space = load_space(options.space)
-    table = Table("sampler", "gain", "CPU seconds a trial", box=None, pad_edge=False)
+    table = Table("sampler", "gain", "trials", "CPU seconds a trial", box=None, pad_edge=False)
     for sampler in options.samplers:
         if sampler != "before" and sampler not in SAMPLERS and ":" not in sampler:
             print(f"There is no sampler {sampler!r}. The samplers: before, {', '.join(SAMPLERS)}.", file=sys.stderr)
             return 2
         begun = time.process_time()
         seeds = range(options.first_seed, options.first_seed + options.repeats)
-        gains = np.array([search(space, Objective(space, seed), sampler, seed, options) for seed in seeds])
-        seconds = (time.process_time() - begun) / (options.repeats * options.trials)
+        found = [search(space, Objective(space, seed), sampler, seed, options) for seed in seeds]
+        gains = np.array([gain for gain, _ in found])
+        trials = [count for _, count in found]
+        seconds = (time.process_time() - begun) / sum(trials)
         error = gains.std(ddof=1) / len(gains) ** 0.5
-        table.add_row(sampler, f"{gains.mean():.2f} ± {error:.2f}", f"{seconds:.3f}")
+        counts = f"{min(trials)} to {max(trials)}" if len(set(trials)) > 1 else str(trials[0])
+        table.add_row(sampler, f"{gains.mean():.2f} ± {error:.2f}", counts, f"{seconds:.3f}")
     Console().print(table)
     return 0
 

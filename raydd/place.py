@@ -218,7 +218,7 @@ def images_at_once(place: PlaceConfig, device: str) -> int:
     return min(_CPU_IMAGES, place.encode_batch) if device == "cpu" else place.encode_batch
 
 
-def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: str) -> list[Result]:
+def on_all_cores(work: Callable[[Item], Result], items: Iterable[Item], device: str) -> list[Result]:
     """Do independent work on all CPU threads, one thread an item, or one after the other on a GPU.
 
     Convolutions of a few images use two cores badly: two batches side by side are half again as fast.

@@ -13,7 +13,7 @@ from raydd.distill.encoder_passes import Precision, TrainedEncoder
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import initial_head
 from raydd.distill.losses import find_loss
-from raydd.distill.matching import LearnedPairs, Matching, StudentRun
+from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun
 from raydd.distill.similarity import Similarity
 from raydd.distill.student import StudentPlan
 
@@ -34,7 +34,7 @@ class Problem:
         """The matching loss with its graph through all student steps."""
         return unrolled_loss(self.encoder, self.run, self.start, self.target, pairs or self.pairs, stops)
 
-    def matching(self) -> Matching:
+    def matching(self) -> StepLoss:
         """raydd's matching loss and gradient."""
         return matching_gradient(self.encoder, self.run, self.start, self.target, self.pairs)
 

@@ -9,9 +9,8 @@ from torch.func import functional_call
 
 from raydd.config import Config
 from raydd.distill.heads import head_size
-from raydd.distill.image_variables import KEPT_BYTES
-from raydd.distill.legs import KEPT_BYTES as KEPT_LEGS
-from raydd.distill.legs import LEGS_PART
+from raydd.distill.image_variables import KEPT_GRAPH_BYTES
+from raydd.distill.legs import KEPT_LEG_BYTES, LEGS_PART
 from raydd.evaluate.students import FITTED_AT_ONCE, TRIAL_SEEDS
 from raydd.memory import kept_by_autograd
 
@@ -95,7 +94,7 @@ def memory_bytes(
     graph: int,
     images: int,
     workers: int,
-    most_kept: int = KEPT_BYTES,
+    most_kept: int = KEPT_GRAPH_BYTES,
 ) -> int:
     """Peak memory of a run without a sweep, whatever the number of images, which are read batch by batch.
 
@@ -121,7 +120,7 @@ def memory_bytes(
 def legs_bytes(config: Config, parameters: int) -> int:
     """What a distillation on a CPU keeps of the experts: of each leg its start, and the way to its target."""
     legs = config.experts.count * config.distill.max_start_epoch if config.distill.reads_experts else 0
-    return min(KEPT_LEGS, legs * 2 * _SINGLE * parameters)
+    return min(KEPT_LEG_BYTES, legs * 2 * _SINGLE * parameters)
 
 
 def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images: int) -> int:

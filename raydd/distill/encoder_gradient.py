@@ -22,12 +22,12 @@ from torch import Tensor
 from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, Weights, inner, leaves, moved, squared_distance
 from raydd.distill.encoder_student import Networks, StudentStep
 from raydd.distill.legs import most_bytes_on
-from raydd.distill.matching import LearnedPairs, Matching, StudentRun, matching_loss
+from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, matching_loss
 
 
 def matching_gradient(
     encoder: TrainedEncoder, run: StudentRun, start: Networks, target: Networks, pairs: LearnedPairs
-) -> Matching:
+) -> StepLoss:
     """The matching loss of a student that starts at `start`, with `target` as its target, and the loss's gradient.
 
     Args:
@@ -62,7 +62,7 @@ def matching_gradient(
             found = _repeated(encoder, run, step, here, pairs, at_end)
             total.add(run.plan.minibatches[step], found)
             here = here.moved(found.gradient, pairs.down)
-    return Matching(matched, fractions, losses, total.gradients)
+    return StepLoss(matched, fractions, losses, total.gradients)
 
 
 def kept_on(networks: Networks, steps: int, device: str) -> str:

@@ -26,8 +26,8 @@ from raydd.distill.block_adam import BlockAdam
 from raydd.distill.draws import step_seed
 from raydd.distill.image_variables import DistillationStep, ImageVariable
 from raydd.distill.losses import find_loss
-from raydd.distill.matching import LearnedPairs, Matching
-from raydd.distill.objectives import OBJECTIVES, Ground, RealPairs
+from raydd.distill.matching import LearnedPairs, StepLoss
+from raydd.distill.objectives import OBJECTIVES, ObjectiveInputs, RealPairs
 from raydd.distill.objectives.trajectory import DIVERGED
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
@@ -45,7 +45,7 @@ class Distillation:
         start: SyntheticSet,
         experts: Trajectories[Any],
         config: DistillConfig,
-        image: ImageVariable[Any],
+        image: ImageVariable,
         *,
         text_spread: Float[Tensor, "2 e"],
         temperature: float,
@@ -73,7 +73,7 @@ class Distillation:
         self.config, self.device, self.done = config, device, 0
         self.start, self.temperature = start, temperature
         self.experts: Trajectories[Any] = experts
-        self.image: ImageVariable[Any] = image
+        self.image: ImageVariable = image
         self._adam = config.optimizer == "adam"
         text_unit = text_spread[1] if self._adam else torch.ones_like(text_spread[1])
         begun = image.begin(start, config)
@@ -81,8 +81,10 @@ class Distillation:
         self.range, self.pull = begun.range.to(device) / self.units["image"], begun.pull
         self.loss = find_loss(config.loss)
         noise = None if image.noise is None else (image.noise, text_spread)
-        ground = Ground(config, temperature, self.loss, self.experts, image.gradient, noise, real, device)
-        self.objective = OBJECTIVES[config.objective](ground)
+        inputs = ObjectiveInputs(
+            config, temperature, self.loss, self.experts, image.student_gradient, noise, real, device
+        )
+        self.objective = OBJECTIVES[config.objective](inputs)
         learned = start.loss_parameters if start.loss == config.loss else {}
         rates = torch.tensor([start.rate_image, start.rate_text])
         variables = {
@@ -114,9 +116,9 @@ class Distillation:
             NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; the variables stay.
         """
         drawn = self._drawn()
-        matching = self.image.matching(drawn, self._pairs())
-        gradients = self._at_variables(matching.gradients)
-        metrics = self._metrics(matching, gradients)
+        found = self.image.loss(drawn, self._pairs())
+        gradients = self._at_variables(found.gradients)
+        metrics = self._metrics(found, gradients)
         require_finite(self.done, metrics, self.objective.diverged)
         self._move(gradients)
         return metrics
@@ -182,7 +184,7 @@ class Distillation:
         config, next_one = self.config, self.done + 1
         last_of_encoding = next_one % config.steps_per_encoding == 0 or next_one == config.steps
         seed = step_seed(config, self._first_of_encoding)
-        return DistillationStep(self.objective.lower(self.done), last_of_encoding, self._used, seed)
+        return DistillationStep(self.objective.draw(self.done), last_of_encoding, self._used, seed)
 
     @property
     def _first_of_encoding(self) -> int:
@@ -215,15 +217,15 @@ class Distillation:
             slopes["rates"] = self._rates()  # of the exponential that they are of their variable
         return {name: gradient * slopes[name] if name in slopes else gradient for name, gradient in found.items()}
 
-    def _metrics(self, matching: Matching, gradients: Mapping[str, Tensor]) -> dict[str, float]:
+    def _metrics(self, found: StepLoss, gradients: Mapping[str, Tensor]) -> dict[str, float]:
         """What a step reports: losses, gradients' norms and the students' learning rates."""
-        norms = {name: float(gradient.norm()) for name, gradient in gradients.items()} | matching.norms
+        norms = {name: float(gradient.norm()) for name, gradient in gradients.items()} | found.norms
         rate_image, rate_text = self._rates().tolist()
-        ends = (("first", 0), ("last", -1)) if matching.student_losses else ()
+        ends = (("first", 0), ("last", -1)) if found.student_losses else ()
         return {
-            "loss": matching.loss,
-            **matching.fractions,
-            **{f"student_loss/{end}": matching.student_losses[at] for end, at in ends},
+            "loss": found.loss,
+            **found.fractions,
+            **{f"student_loss/{end}": found.student_losses[at] for end, at in ends},
             **{f"gradient/{name}": norms[name] for name in self.variables if name in norms},
             "rate/image": rate_image,
             "rate/text": rate_text,

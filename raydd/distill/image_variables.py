@@ -10,7 +10,8 @@ Letters: N synthetic pairs, S side in pixels, d width of the image encoder.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -21,22 +22,20 @@ from raydd.distill.crops import cropped, drawn_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
-from raydd.distill.legs import Leg
-from raydd.distill.matching import LearnedPairs, Matching, StudentRun, heads_gradient
-from raydd.distill.objectives.objective import Lower
+from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, heads_gradient
+from raydd.distill.objectives.objective import LossOfPairs, StudentGradient
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import RecordError
 from raydd.memory import free_bytes, kept_by_autograd
-from raydd.place import side_by_side
+from raydd.place import on_all_cores
 
 Encode = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B d"]]
-AnyLeg = TypeVar("AnyLeg", contravariant=True)
-KEPT_BYTES = 1_500_000_000  # of the graphs that `EncodedPixels` keeps on a CPU
+KEPT_GRAPH_BYTES = 1_500_000_000  # of the graphs that `EncodedPixels` keeps on a CPU
 
 
 def kept_bytes(device: str) -> int:
     """The most that graphs which `EncodedPixels` keeps may take: half of what a GPU has free, the rest for the work."""
-    return free_bytes(device) // 2 if device.startswith("cuda") else KEPT_BYTES
+    return free_bytes(device) // 2 if device.startswith("cuda") else KEPT_GRAPH_BYTES
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class ImageStart:
 class DistillationStep:
     """What a distillation step has drawn."""
 
-    lower: Lower
-    """The objective's loss and its gradients at the pairs."""
+    loss_of: LossOfPairs
+    """The objective's loss and its gradients, at the pairs."""
     last_of_encoding: bool
     """Whether learned pixels move after this step (`distill.steps_per_encoding`)."""
     used: Callable[[], Int[Tensor, "U"]]
@@ -77,14 +76,13 @@ class DistillationStep:
     """Decides the crops of learned pixels, the same up to their next move."""
 
 
-class ImageVariable(ABC, Generic[AnyLeg]):
-    """What is learned of the images. It may keep state between steps, so it serves one distillation alone.
-
-    Generic in the legs that its students match, see `StudentGradient`.
-    """
+class ImageVariable(ABC):
+    """What is learned of the images. It may keep state between steps, so it serves one distillation alone."""
 
     block: ClassVar[bool] = False
     """Whether Adam keeps one second moment for the whole variable (see `BlockAdam`)."""
+    student_gradient: StudentGradient = staticmethod(heads_gradient)
+    """Of the students that see these images: of heads on their features, unless the encoder is trained too."""
     noise: Float[Tensor, "2 d"] | None = None
     """Mean and standard deviation of the noise that `distill.blend` noise adds to image features, if it can."""
 
@@ -96,21 +94,13 @@ class ImageVariable(ABC, Generic[AnyLeg]):
             RecordError: the start set lacks what is to be learned.
         """
 
-    @abstractmethod
-    def gradient(self, run: StudentRun, leg: AnyLeg, pairs: LearnedPairs) -> Matching:
-        """The matching loss and its gradient of the students that see these images: see `StudentGradient`.
-
-        Raises:
-            NonFiniteError: the expert did not move between start and target.
-        """
-
-    def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
+    def loss(self, step: DistillationStep, pairs: LearnedPairs) -> StepLoss:
         """The step's loss and its gradient at the pairs, `pairs.images` being the value of this variable.
 
         Raises:
             NonFiniteError: the expert did not move between start and target.
         """
-        return step.lower(pairs)
+        return step.loss_of(pairs)
 
     @abstractmethod
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"] | None, Float[Tensor, "N d"]]:
@@ -120,11 +110,11 @@ class ImageVariable(ABC, Generic[AnyLeg]):
         """What `resume` needs, on the CPU, beside the variable."""
         return {}
 
-    def resume(self, state: Mapping[str, Tensor], device: str) -> None:
+    def resume(self, state: Mapping[str, Tensor], device: str) -> None:  # noqa: B027 - most keep nothing
         """Go on from what `state` gave."""
 
 
-class LearnedFeatures(ImageVariable[Leg]):
+class LearnedFeatures(ImageVariable):
     """Image features."""
 
     block = True
@@ -143,16 +133,12 @@ class LearnedFeatures(ImageVariable[Leg]):
         unit = deviation if config.optimizer == "adam" else torch.ones_like(deviation)
         return ImageStart(start.image_features, unit, self._spread.range, config.range_pull)
 
-    def gradient(self, run: StudentRun, leg: Leg, pairs: LearnedPairs) -> Matching:
-        """Of students that train heads."""
-        return heads_gradient(run, leg, pairs)
-
     def finished(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
         """No pixels, and the features."""
         return None, value
 
 
-class LearnedPixels(ImageVariable[Leg]):
+class LearnedPixels(ImageVariable):
     """Pixels, seen through a frozen image encoder.
 
     They are encoded once in `distill.steps_per_encoding` steps. Until they move, each step adds its gradient at their
@@ -180,11 +166,7 @@ class LearnedPixels(ImageVariable[Leg]):
         self._least_crop = config.least_crop
         return _pixels_of(start, self._unit)
 
-    def gradient(self, run: StudentRun, leg: Leg, pairs: LearnedPairs) -> Matching:
-        """Of students that train heads on the pixels' features."""
-        return heads_gradient(run, leg, pairs)
-
-    def matching(self, step: DistillationStep, pairs: LearnedPairs) -> Matching:
+    def loss(self, step: DistillationStep, pairs: LearnedPairs) -> StepLoss:
         """The gradient at the pixels' features; at the pixels only before they move."""
         if self._encoded is None:
             count, least = len(pairs.images), self._least_crop
@@ -192,7 +174,7 @@ class LearnedPixels(ImageVariable[Leg]):
             self._encoded = EncodedPixels(self._encode, pairs.images, self._batch, step.used(), crops)
         encoded, learned = self._encoded, pairs.images.requires_grad
         features = encoded.features if learned else encoded.features.detach()
-        found = step.lower(replace(pairs, images=features))
+        found = step.loss_of(replace(pairs, images=features))
         at_features = found.gradients.pop("image", None)
         if at_features is not None:
             self._owed = at_features if self._owed is None else self._owed + at_features
@@ -216,7 +198,7 @@ class LearnedPixels(ImageVariable[Leg]):
         self._encoded, self._owed = None, state["owed"].to(device) if "owed" in state else None
 
 
-class TrainedPixels(ImageVariable[tuple[Networks, Networks]]):
+class TrainedPixels(ImageVariable):
     """Pixels, seen through an image encoder that experts and students train too."""
 
     def __init__(self, encoder: TrainedEncoder, unit: Float[Tensor, "3 1 1"]) -> None:
@@ -227,19 +209,22 @@ class TrainedPixels(ImageVariable[tuple[Networks, Networks]]):
             unit: the standard deviation that the encoder normalises pixels with.
         """
         self._encoder, self._unit = encoder, unit
+        self.student_gradient = partial(_of_trained_encoder, encoder)
 
     def begin(self, start: SyntheticSet, _config: DistillConfig, /) -> ImageStart:
         """The start's pixels in units of the encoder's own deviation, as published."""
         return _pixels_of(start, self._unit)
 
-    def gradient(self, run: StudentRun, leg: tuple[Networks, Networks], pairs: LearnedPairs) -> Matching:
-        """Of students that train the image encoder and the text head."""
-        start, target = (networks.to(pairs.device) for networks in leg)
-        return matching_gradient(self._encoder, run, start, target, pairs)
-
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """The pixels, and the features of their 8-bit numbers under the pretrained encoder."""
         return _eight_bit(value, self._encoder.module, self._encoder.at_once)
+
+
+def _of_trained_encoder(
+    encoder: TrainedEncoder, run: StudentRun, leg: tuple[Networks, Networks], pairs: LearnedPairs
+) -> StepLoss:
+    start, target = (networks.to(pairs.device) for networks in leg)
+    return matching_gradient(encoder, run, start, target, pairs)
 
 
 def _pixels_of(start: SyntheticSet, unit: Float[Tensor, "3 1 1"]) -> ImageStart:
@@ -287,10 +272,10 @@ class EncodedPixels:
         most = kept_bytes(str(pixels.device))
         begun, nbytes = kept_by_autograd(lambda: self._begin(first))
         room = most // max(1, nbytes) - 1 if nbytes < most else 0
-        self._kept = [begun, *side_by_side(self._begin, others[:room], self._device)]
+        self._kept = [begun, *on_all_cores(self._begin, others[:room], self._device)]
         self._others = others[room:]
         # Autograd's mode is a thread's own: each thread has to leave it off for itself.
-        rest = side_by_side(
+        rest = on_all_cores(
             torch.no_grad()(lambda part: self._seen(self._pixels[part], part)), self._others, self._device
         )
         rows = torch.cat([*(part.features.detach() for part in self._kept), *rest])
@@ -303,9 +288,9 @@ class EncodedPixels:
         def back(part: _Encoded) -> None:
             gradient[part.index] = torch.autograd.grad(part.features, part.pixels, at_features[part.index])[0]
 
-        side_by_side(back, self._kept, self._device)
+        on_all_cores(back, self._kept, self._device)
         del self._kept
-        side_by_side(lambda index: back(self._begin(index)), self._others, self._device)
+        on_all_cores(lambda index: back(self._begin(index)), self._others, self._device)
         return gradient
 
     def _begin(self, index: Int[Tensor, "B"]) -> "_Encoded":

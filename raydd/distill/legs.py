@@ -17,19 +17,19 @@ from torch import Tensor
 
 from raydd.distill.experts import Heads
 from raydd.distill.heads import on
-from raydd.distill.products import Weights, side_by_side
+from raydd.distill.products import StudentWeights, stacked
 from raydd.distill.student import Way
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError
 from raydd.memory import free_bytes
 
-KEPT_BYTES = 1_000_000_000  # on a CPU: a leg of each of ten experts of our sizes takes 430 MB
+KEPT_LEG_BYTES = 1_000_000_000  # on a CPU: a leg of each of ten experts of our sizes takes 430 MB
 LEGS_PART = 4  # of a GPU's free memory a quarter: all legs of 20 experts at published sizes, 5.7 GB, fit on 24 GB
 
 
 def most_bytes_on(device: str) -> int:
     """The most that what is kept of experts or of a walk may take there."""
-    return free_bytes(device) // LEGS_PART if device.startswith("cuda") else KEPT_BYTES
+    return free_bytes(device) // LEGS_PART if device.startswith("cuda") else KEPT_LEG_BYTES
 
 
 def require_moved(distances: Iterable[Float[Tensor, ""]]) -> None:
@@ -140,9 +140,9 @@ class Legs:
 class BothHeads:
     """Image heads of K students and then their text heads, side by side: all layers but the first have one shape."""
 
-    projections: tuple[tuple[Weights, Float[Tensor, "K D"]], tuple[Weights, Float[Tensor, "K D"]]]
+    projections: tuple[tuple[StudentWeights, Float[Tensor, "K D"]], tuple[StudentWeights, Float[Tensor, "K D"]]]
     """Weights and biases of the first layers: of the image heads, and of the text heads."""
-    fc_weight: Weights
+    fc_weight: StudentWeights
     fc_bias: Float[Tensor, "2*K D"]
     norm_weight: Float[Tensor, "2*K D"]
     norm_bias: Float[Tensor, "2*K D"]
@@ -154,14 +154,14 @@ class BothHeads:
         both = (*images, *texts)
         first = [
             (
-                side_by_side([head.projection_weight for head in heads]),
+                stacked([head.projection_weight for head in heads]),
                 torch.stack([head.projection_bias for head in heads]),
             )
             for heads in (images, texts)
         ]
         return cls(
             (first[0], first[1]),
-            side_by_side([head.fc_weight for head in both]),
+            stacked([head.fc_weight for head in both]),
             torch.stack([head.fc_bias for head in both]),
             torch.stack([head.norm_weight for head in both]),
             torch.stack([head.norm_bias for head in both]),

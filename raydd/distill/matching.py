@@ -89,7 +89,7 @@ class StudentRun:
 
 
 @dataclass(frozen=True)
-class Matching:
+class StepLoss:
     """A distillation step's loss and its gradient."""
 
     loss: float
@@ -150,7 +150,7 @@ def combined(
     return torch.as_tensor(sum(end / begins[name] for name, end in ends.items()))
 
 
-def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> Matching:
+def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
     """The matching loss of a student that trains heads, and the loss's gradient.
 
     Args:
@@ -169,7 +169,7 @@ def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> Matching:
     ways = dict(zip(students, leg.ways, strict=True))
     loss, fractions = matching_loss({side: students[side] for side in run.matched}, ways, merged=run.merged)
     student_losses = [float(value.detach()) for value in losses]
-    return Matching(float(loss.detach()), fractions, student_losses, gradients_of(loss, pairs))
+    return StepLoss(float(loss.detach()), fractions, student_losses, gradients_of(loss, pairs))
 
 
 def gradients_of(loss: Float[Tensor, ""], pairs: LearnedPairs) -> dict[str, Tensor]:

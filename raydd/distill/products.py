@@ -35,13 +35,13 @@ _ONEDNN_TRANSPOSED = _ONEDNN and not _MKL_AT_FULL_WIDTH
 _BFLOAT16 = _ONEDNN and any(flag in _PROCESSOR for flag in ("avx512_bf16", "amx_bf16"))
 _WORTH_BFLOAT16 = 250_000  # numbers in a weight: with fewer, the layers' other work takes longer
 _LARGE = 1_000_000  # numbers in a weight: on Intel, a step in batches takes 12 % less at 0.7 million, as much at 1.6
-Weights = Float[Tensor, "*K D d"] | tuple[Float[Tensor, "D d"], ...]
+StudentWeights = Float[Tensor, "*K D d"] | tuple[Float[Tensor, "D d"], ...]
 
 
 def linear(
-    rows: Float[Tensor, "*K B d"], weight: Weights, bias: Float[Tensor, "*K D"] | None = None
+    rows: Float[Tensor, "*K B d"], weight: StudentWeights, bias: Float[Tensor, "*K D"] | None = None
 ) -> Float[Tensor, "*K B D"]:
-    """X Wᵀ + b, differentiable at the rows as often as one likes; of students side by side, see `side_by_side`."""
+    """X Wᵀ + b, differentiable at the rows as often as one likes; of students side by side, see `stacked`."""
     if not isinstance(weight, Tensor) or weight.ndim > 2:
         product = rows @ weight.mT if isinstance(weight, Tensor) else _OfEach.apply(rows, weight)
         return product if bias is None else product + bias.unsqueeze(-2)  # type: ignore[no-any-return]
@@ -55,7 +55,7 @@ def reduced(weight: Float[Tensor, "*S D d"]) -> Float[Tensor, "*S D d"]:
     return weight.bfloat16() if _worth_bfloat16(weight) else weight
 
 
-def side_by_side(weights: Sequence[Float[Tensor, "D d"]]) -> Weights:
+def stacked(weights: Sequence[Float[Tensor, "D d"]]) -> StudentWeights:
     """Constant weights of several students, as `linear` multiplies by them fastest.
 
     They are put under one another for one batched product. But on a CPU large ones stay where they are, and products

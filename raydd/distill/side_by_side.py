@@ -107,7 +107,7 @@ class BothSides:
 
 
 @dataclass(frozen=True)
-class StudentsRun:
+class BatchedRun:
     """How all K students train and what of them is matched."""
 
     plans: Plans
@@ -124,8 +124,8 @@ class StudentsRun:
 
 
 @dataclass(frozen=True)
-class Matchings:
-    """The matching losses of K students, on the device: see `Matching`."""
+class StepLosses:
+    """The matching losses of K students, on the device: see `StepLoss`."""
 
     loss: Float[Tensor, "K"]
     fractions: dict[str, Float[Tensor, "K"]]
@@ -134,7 +134,7 @@ class Matchings:
     """With a leading axis of K."""
 
 
-def matchings(run: StudentsRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> Matchings:
+def matchings(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> StepLosses:
     """The matching loss of each student, and its gradient at each tensor of the pairs that asks for one.
 
     Args:
@@ -163,7 +163,7 @@ def matchings(run: StudentsRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor]
     loss = combined(ends, begins, merged=run.merged)
     at = {name: tensor for name, tensor in pairs.items() if tensor.requires_grad}
     found = torch.autograd.grad(loss.sum(), list(at.values()), allow_unused=True)
-    return Matchings(
+    return StepLosses(
         loss.detach(),
         {f"loss/{side}": (end / begins[side]).detach() for side, end in ends.items()},
         losses,

@@ -15,7 +15,7 @@ from raydd.distill.draws import StepDraws
 from raydd.distill.engine import SMALLEST_RATE, SQUARE_DECAY, Distillation
 from raydd.distill.legs import Leg
 from raydd.distill.objectives.trajectory import DIVERGED, MATCHED
-from raydd.distill.side_by_side import Matchings, Plans, StudentsRun, matchings
+from raydd.distill.side_by_side import BatchedRun, Plans, StepLosses, matchings
 from raydd.place import sent
 
 
@@ -45,7 +45,7 @@ class Stack:
         plans = Plans.of([own.plan for own in draws], self._device, rates.dtype, blended=config.blend != "none")
         kind, matched = self._members[0].start.similarity.kind, MATCHED[config.matched]
         exact, loss = config.gradient == "exact", self._members[0].loss
-        run = StudentsRun(plans, loss, self._temperature, kind, self._alpha, exact, matched, config.merged)
+        run = BatchedRun(plans, loss, self._temperature, kind, self._alpha, exact, matched, config.merged)
         rates = rates.exp() if self._adam else rates
         pairs = {name: value * self._units.get(name, 1.0) for name, value in self._variables.items()}
         pairs = {name: value.detach() for name, value in (pairs | {"rates": rates}).items()}
@@ -81,7 +81,7 @@ class Stack:
                     own.optimizer.state[own.variables[name]] = self._moments_of(name, number, own)
 
     def _metrics(
-        self, found: Matchings, gradients: Mapping[str, Tensor], rates: Float[Tensor, "K 2"]
+        self, found: StepLosses, gradients: Mapping[str, Tensor], rates: Float[Tensor, "K 2"]
     ) -> Float[Tensor, "M K"]:
         """What a step reports: see `Distillation`."""
         reported = {

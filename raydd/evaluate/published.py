@@ -31,8 +31,15 @@ class Published:
 
 
 def published_rows(method: str, data: str, pairs: int) -> list[Published]:
-    """What was published of a method on a data set at a budget; 0 pairs are full data."""
-    return [row for row in _all() if (row.method, row.data, row.pairs) == (method, data.lower(), pairs)]
+    """What was published of a method on a data set at a budget; 0 pairs are full data.
+
+    Args:
+        method: its name.
+        data: name of a data set; what a table says of it behind a comma does not count.
+        pairs: the budget.
+    """
+    name = data.lower().partition(",")[0]
+    return [row for row in _all() if (row.method, row.data, row.pairs) == (method, name, pairs)]
 
 
 def published_on(data: str, pairs: int) -> list[Published]:

@@ -22,7 +22,7 @@ from raydd.sets.foreign import ForeignSet
 from raydd.sets.read import OpenedSet, set_of_record
 from raydd.settings import with_file, with_settings
 from raydd.stages import final_synthetic, scores_of, synthetic_record
-from raydd.stages.transferring import MadeSet, class_scores, own_scores, transferred_scores, unseen_scores
+from raydd.stages.transferring import ScoredSet, class_scores, own_scores, transferred_scores, unseen_scores
 from raydd.store import Store
 
 Seeds = Sequence[Mapping[str, float]]
@@ -120,7 +120,7 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
     return _with_rows_elsewhere(found, work, made, unseen)
 
 
-def _made_of(work: Workbench[Any], foreign: ForeignSet) -> MadeSet:
+def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
     """A set of other code as students of a workbench train on it: pixels and captions go through its encoders.
 
     Raises:
@@ -155,7 +155,7 @@ def _made_of(work: Workbench[Any], foreign: ForeignSet) -> MadeSet:
         start_captions=nothing,
         pixels=None if "images" in work.cached else pixels,  # type: ignore[arg-type] - not rounded
     )
-    return MadeSet(synthetic, foreign.fingerprint, encoders.image, encoders.text, ())
+    return ScoredSet(synthetic, foreign.fingerprint, encoders.image, encoders.text, ())
 
 
 def _open_elsewhere(work: Workbench[Any]) -> Workbench[Any] | None:
@@ -173,7 +173,7 @@ def _open_elsewhere(work: Workbench[Any]) -> Workbench[Any] | None:
 
 
 def _own_rows(
-    work: Workbench[Any], made: MadeSet, title: str, *, stored_bytes: int, name: str, source: str = ""
+    work: Workbench[Any], made: ScoredSet, title: str, *, stored_bytes: int, name: str, source: str = ""
 ) -> SetScores:
     """The set's scores beside its baselines'."""
     evaluate = work.config.evaluate
@@ -186,7 +186,7 @@ def _own_rows(
 
 
 def _with_rows_elsewhere(
-    found: SetScores, work: Workbench[Any], made: MadeSet, unseen: Workbench[Any] | None
+    found: SetScores, work: Workbench[Any], made: ScoredSet, unseen: Workbench[Any] | None
 ) -> SetScores:
     """The same scores with those of `evaluate.unseen` and `evaluate.classes`."""
     evaluate = work.config.evaluate
@@ -218,11 +218,11 @@ def name_of(opened: OpenedSet) -> str:
     return f"{without_folder(str(opened.provenance.settings.get('distill.method', 'raydd')))} {opened.fingerprint}"
 
 
-def made_set(opened: OpenedSet) -> MadeSet:
+def made_set(opened: OpenedSet) -> ScoredSet:
     """What is to be known of an opened set."""
     encoders = opened.provenance.encoders
     captions = tuple(row["nearest_captions"][0] for row in opened.rows)
-    return MadeSet(opened.synthetic, opened.fingerprint, encoders.image.name, encoders.text.name, captions)
+    return ScoredSet(opened.synthetic, opened.fingerprint, encoders.image.name, encoders.text.name, captions)
 
 
 def _summary(seeds: Seeds, metric: str) -> dict[str, Any]:

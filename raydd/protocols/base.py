@@ -56,8 +56,8 @@ HeldOutSplit = Literal["val", "test"]
 class Choosing(Protocol[Trained]):
     """What a choice is given of a workbench: it trains students and scores them on val, and has no way to test."""
 
-    side_by_side: ClassVar[bool]
-    """As `Workbench.side_by_side`."""
+    batches_students: ClassVar[bool]
+    """As `Workbench.batches_students`."""
     config: Config
     """All settings."""
 
@@ -79,7 +79,7 @@ class Workbench(ABC, Generic[Networks]):
     """Selections of real pairs that it can make."""
     image_settings: ClassVar[Mapping[str, Collection[str]]]
     """Settings of `distill` that not every image variable reads: by `distill.images`, the names of those read there."""
-    side_by_side: ClassVar[bool]
+    batches_students: ClassVar[bool]
     """Whether students are one batched computation; else they train one after the other."""
     cached: ClassVar[Collection[str]]
     """What `prepare` encodes: `images`, `texts`, the kinds of `raydd.data.shards_of`."""

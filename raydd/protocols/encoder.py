@@ -44,7 +44,7 @@ class EncoderWorkbench(Workbench[Networks]):
     trains = "text encoder frozen, image encoder and text head trained from pixels"
     selections: ClassVar[Collection[str]] = ("random",)  # the others look at cached image features
     image_settings: ClassVar[Mapping[str, Collection[str]]] = {"pixels": ("encoder_rate",)}
-    side_by_side: ClassVar[bool] = False
+    batches_students: ClassVar[bool] = False
     cached: ClassVar[Collection[str]] = ("texts",)
     trial_settings: ClassVar[Mapping[str, Any]] = {}  # pixels are all that it learns
 

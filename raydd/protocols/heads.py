@@ -57,7 +57,7 @@ class HeadsWorkbench(Workbench[Heads]):
         "features-then-pixels": (),  # the record of the features is upstream of it
         "pixels": ("steps_per_encoding", "least_crop"),
     }
-    side_by_side: ClassVar[bool] = True
+    batches_students: ClassVar[bool] = True
     cached: ClassVar[Collection[str]] = ("images", "texts")
     trial_settings: ClassVar[Mapping[str, Any]] = {"distill.images": "features"}  # a hundredth of the pixels' time
 

@@ -15,7 +15,7 @@ from raydd.stages.students import choice_content, fit_rates, recipe_content, sco
 from raydd.store import Record
 
 VERSION = 1
-CURVE = "curve.json"
+VAL_CURVE = "curve.json"
 State = tuple[int, float, float, SyntheticSet]  # steps done, seconds and CPU seconds of them, and the set
 
 
@@ -35,7 +35,7 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
     """
     work = in_features(work)
     record = curve_record(work, checks)
-    points: list[dict[str, float]] = record.read_json(CURVE) if record.has(CURVE) else []
+    points: list[dict[str, float]] = record.read_json(VAL_CURVE) if record.has(VAL_CURVE) else []
     if record.complete:
         return points
     every, known = math.ceil(work.config.distill.steps / checks), {point["step"] for point in points}
@@ -44,8 +44,8 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
         r_mean = None if step in known else _r_mean(work, synthetic, fitted=step == work.config.distill.steps)
         if r_mean is not None:
             points.append({"step": step, "seconds": seconds, "cpu_seconds": cpu_seconds, "r_mean": r_mean})
-            record.write_json(CURVE, points)
-    record.write_json(CURVE, points)
+            record.write_json(VAL_CURVE, points)
+    record.write_json(VAL_CURVE, points)
     record.finish()
     return points
 

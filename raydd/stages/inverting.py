@@ -9,7 +9,7 @@ from torch import Tensor
 
 from raydd.distill.inversion import pixels_of_features
 from raydd.distill.synthetic import SyntheticSet
-from raydd.place import side_by_side
+from raydd.place import on_all_cores
 from raydd.protocols import Workbench
 from raydd.sets.read import load_synthetic
 from raydd.store import Record
@@ -50,7 +50,7 @@ def inverted(work: Workbench[Any], features_record: Record) -> SyntheticSet:
             record.write_tensors(name, {"pixels": found.cpu(), "features": features.float().cpu()})
         return record.read_tensors(name)
 
-    parts = side_by_side(find, range(0, len(start), size), device)
+    parts = on_all_cores(find, range(0, len(start), size), device)
     return replace(
         synthetic,
         pixels=torch.cat([part["pixels"] for part in parts]),

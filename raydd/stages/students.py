@@ -132,8 +132,9 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
     def on_val(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
         return [_val_scores(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
-    usual = usual_multiple(pairs, work.config.students) if work.side_by_side else 1.0  # few fits of encoders are known
-    best, scores = best_multiple(on_val, near=near or usual, side_by_side=work.side_by_side)
+    # Few fits of encoders are known.
+    usual = usual_multiple(pairs, work.config.students) if work.batches_students else 1.0
+    best, scores = best_multiple(on_val, near=near or usual, neighbours_at_once=work.batches_students)
     return Fitted(pairs.at_multiple(best), best, scores)
 
 
@@ -155,14 +156,17 @@ def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
 
 
 def best_multiple(
-    score: Callable[[Sequence[float]], Sequence[ScoresOnVal | None]], *, near: float = 1.0, side_by_side: bool = False
+    score: Callable[[Sequence[float]], Sequence[ScoresOnVal | None]],
+    *,
+    near: float = 1.0,
+    neighbours_at_once: bool = False,
 ) -> tuple[float, ScoresOnVal]:
     """The power of two by which learning rates are multiplied: doubled while the score rises, or else halved.
 
     Args:
         score: val scores of a student at each of some multiples of its learning rates, None for one that diverges.
         near: the multiple to begin with.
-        side_by_side: ask for that and both its neighbours at once; they cost little more than one of them alone.
+        neighbours_at_once: ask for that and both its neighbours at once; they cost little more than one of them alone.
 
     Returns:
         The multiple, and the scores there.
@@ -180,7 +184,7 @@ def best_multiple(
         return -math.inf if first is None else first.for_choice
 
     best = near
-    if side_by_side:
+    if neighbours_at_once:
         scored(best, best / 2, 2 * best)
     while best < MOST and scored(2 * best) > scored(best):
         best *= 2

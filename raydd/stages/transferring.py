@@ -24,7 +24,7 @@ _HEADROOM = 4.0  # other encoders may ask for larger learning rates than those t
 
 
 @dataclass(frozen=True)
-class MadeSet:
+class ScoredSet:
     """A synthetic set with what has to be known of how it was made."""
 
     synthetic: SyntheticSet
@@ -35,12 +35,12 @@ class MadeSet:
     """The real caption nearest to each text feature, which stands for it with another text encoder."""
 
 
-def own_scores(work: Workbench[Any], made: MadeSet) -> list[dict[str, float]]:
+def own_scores(work: Workbench[Any], made: ScoredSet) -> list[dict[str, float]]:
     """Scores of a set with its own encoders; those of the workbench have to be the same."""
     return _kept(work, made, {"row": "own"}, lambda: _scores(work, made.synthetic))
 
 
-def transferred_scores(work: Workbench[Any], made: MadeSet, *, photographs: bool = False) -> list[dict[str, float]]:
+def transferred_scores(work: Workbench[Any], made: ScoredSet, *, photographs: bool = False) -> list[dict[str, float]]:
     """Scores of a set with the workbench's encoders, which need not be its own; learning rates are fitted on val.
 
     Args:
@@ -60,7 +60,7 @@ def transferred_scores(work: Workbench[Any], made: MadeSet, *, photographs: bool
     return _kept(work, made, {"row": "photographs" if photographs else "pixels"}, score)
 
 
-def class_scores(work: Workbench[Any], made: MadeSet, folder: Path) -> list[dict[str, float]]:
+def class_scores(work: Workbench[Any], made: ScoredSet, folder: Path) -> list[dict[str, float]]:
     """ACC@1 and ACC@5 of the set's students on a folder of class folders, a dictionary a seed."""
     found = read_classes(folder)
     digests = image_digests(found.images, str(folder.absolute()), work.store, work.progress)
@@ -82,7 +82,7 @@ def class_scores(work: Workbench[Any], made: MadeSet, folder: Path) -> list[dict
     return _kept(work, made, {"row": "classes", "classes": content}, score, on_split=False)
 
 
-def unseen_scores(work: Workbench[Any], made: MadeSet, other: Workbench[Any]) -> list[dict[str, float]]:
+def unseen_scores(work: Workbench[Any], made: ScoredSet, other: Workbench[Any]) -> list[dict[str, float]]:
     """Retrieval scores of the set's students on all pairs of another data set, splits joined, a dictionary a seed."""
 
     def score() -> list[dict[str, float]]:
@@ -113,7 +113,7 @@ def _scores(work: Workbench[Any], pairs: SyntheticSet) -> list[dict[str, float]]
     return list(score_students(work, pairs, split=evaluate.split, seeds=range(evaluate.seeds)).seeds)
 
 
-def _moved(work: Workbench[Any], made: MadeSet, photographs: bool) -> SyntheticSet:
+def _moved(work: Workbench[Any], made: ScoredSet, photographs: bool) -> SyntheticSet:
     """The set as the workbench's encoders see it."""
     moved, encoders = made.synthetic, work.config.encoders
     if encoders.image != made.image_encoder or photographs:
@@ -131,7 +131,7 @@ def _moved(work: Workbench[Any], made: MadeSet, photographs: bool) -> SyntheticS
 
 def _kept(
     work: Workbench[Any],
-    made: MadeSet,
+    made: ScoredSet,
     settings: Mapping[str, Any],
     score: Callable[[], Sequence[Any]],
     *,

@@ -6,7 +6,9 @@ the best trial: each neighbour changes some of them, by little or by more, and t
 improvement is taken (Jones et al. 1998, J. Global Optimization 13); or the one with the largest expected improvement
 for each second that it is expected to take (Snoek et al., NeurIPS 2012), whose time counts the less the longer nothing
 was gained, as the cost cools down in Lee et al. (arXiv:2003.10870), and not at all below the time that each trial has
-if all that are wanted share what is left. `python -m bench.search` measures both beside Optuna's samplers.
+if all that are wanted share what is left. Settings that are expected to take several times that are not drawn: however
+few trials are stopped on their way, all that are wanted come. `python -m bench.search` measures both beside Optuna's
+samplers.
 
 Letters: N trials, C neighbours, F settings that are numbers, G that are choices.
 """
@@ -34,6 +36,7 @@ _STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
 _LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3)  # among which the likelihood chooses
 _USUAL_LENGTH = 2.0  # centre of the prior on the length
 _SECONDS_LENGTH, _SECONDS_NOISE = 4.0, 0.03  # of log seconds: they vary smoothly, and repeat themselves well
+_LONGEST = 3.0  # times what each trial has: two of three are stopped on their way
 _PATIENCE = 10  # trials without a gain after which time counts half as much, as an exponent
 SECONDS = "seconds"  # attribute of a trial that is over: what it takes to its end
 OWN = "own"  # another: names of the settings that its space asked for; it has all of them if there is none
@@ -60,7 +63,7 @@ class NeighbourSampler(BaseSampler):
         Args:
             seed: of its draws.
             per_second: weigh what a trial may gain against the seconds that it is expected to take.
-            share: seconds that a trial may take before they count.
+            share: seconds that a trial may take before they count; some times that is the most. 0 for no limit.
         """
         self._rng, self._alone = np.random.default_rng(seed), RandomSampler(seed=seed)
         self._per_second, self._share = per_second, share
@@ -114,6 +117,8 @@ class NeighbourSampler(BaseSampler):
             # Else a search that is stuck would go on for ever with trials that cost, and promise, next to nothing.
             without_gain = len(values) - 1 - int(np.argmax(values))
             promise /= np.maximum(seconds, self._share) ** (1 / (1 + without_gain / _PATIENCE))
+            if self._share:  # where it is to have so many trials in so much time, it does
+                promise[seconds > max(_LONGEST * self._share, seconds.min())] = -1.0
         tried = [{name: one.params[name] for name in one.user_attrs.get(OWN, space)} for one in (*over, *running)]
         drawn = (_settings(near[int(place)], space) for place in np.argsort(-promise, kind="stable"))
         new = (one for one in drawn if not any(own.items() <= one.items() for own in tried))

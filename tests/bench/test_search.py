@@ -25,10 +25,17 @@ def test_more_trials_find_more_without_noise(space):
 
     def gain(trials):
         options = Options(trials=trials, noise=0.0)
-        return np.mean([search(space, Objective(space, seed), "auto", seed, options) for seed in range(4)])
+        return np.mean([search(space, Objective(space, seed), "auto", seed, options)[0] for seed in range(4)])
 
     assert gain(2) == pytest.approx(0.0)  # the first settings alone
     assert gain(24) > gain(10) >= 0
+
+
+def test_all_trials_that_are_wanted_come_in_their_time():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = load_space("repblend")  # whose trials take from a sixtieth of the middle one's time to sixty times that
+    options = Options(cold=True, seconds=12.0, wanted=40, at_once=2)
+    assert [search(space, Objective(space, seed), "per-second", seed, options)[1] for seed in range(2)] == [40, 40]
 
 
 def test_the_table(capsys):

@@ -17,7 +17,7 @@ from raydd.cost.bytes import (
 )
 from raydd.distill.experts import Experts
 from raydd.distill.heads import head_size
-from raydd.distill.legs import KEPT_BYTES as KEPT_LEGS
+from raydd.distill.legs import KEPT_LEG_BYTES
 from raydd.evaluate.students import TRIAL_SEEDS
 from raydd.settings import load
 from raydd.store import Record, Store
@@ -147,5 +147,5 @@ def test_legs_that_are_kept_are_counted_by_hand_up_to_what_is_kept_of_them():
     # Three experts, two start epochs; a start and a way of four bytes a number
     config = load(settings={"experts.count": 3, "distill.max_start_epoch": 2})
     assert legs_bytes(config, 1_000) == 3 * 2 * 2 * 4 * 1_000
-    assert legs_bytes(config, 10**9) == KEPT_LEGS
+    assert legs_bytes(config, 10**9) == KEPT_LEG_BYTES
     assert legs_bytes(load(settings={"distill.objective": "ridge"}), 1_000) == 0

@@ -9,7 +9,7 @@ from encoder_walks import Problem, problem, with_variable
 
 from raydd.distill import encoder_gradient, legs
 from raydd.distill.encoder_student import Networks
-from raydd.distill.matching import LearnedPairs, Matching
+from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.errors import NonFiniteError
 
 SIGLIP = "docs/examples/own_loss.py:LOSS"
@@ -22,14 +22,14 @@ SWITCHES: list[dict[str, Any]] = [
 ]
 
 
-def unrolled(given: Problem, stops: list[Networks] | None = None) -> Matching:
+def unrolled(given: Problem, stops: list[Networks] | None = None) -> StepLoss:
     at = {name: value.detach().clone().requires_grad_() for name, value in given.pairs.tensors.items()}
     loss = given.unrolled(LearnedPairs.of(at, given.pairs.similarity), stops)
     gradients = torch.autograd.grad(loss, list(at.values()), materialize_grads=True)
-    return Matching(float(loss), {}, [], dict(zip(at, gradients, strict=True)))
+    return StepLoss(float(loss), {}, [], dict(zip(at, gradients, strict=True)))
 
 
-def assert_equal(got: Matching, wanted: Matching) -> None:
+def assert_equal(got: StepLoss, wanted: StepLoss) -> None:
     assert got.loss == pytest.approx(wanted.loss, rel=1e-12)
     assert got.gradients.keys() == wanted.gradients.keys()
     for name, gradient in got.gradients.items():

@@ -20,7 +20,7 @@ def test_gradient_is_that_of_one_graph(kept_bytes: int, threads: int, monkeypatc
     features = encoder(leaf)
     (want,) = torch.autograd.grad(features[used], leaf, at_features[used])
 
-    monkeypatch.setattr(image_variables, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(image_variables, "KEPT_GRAPH_BYTES", kept_bytes)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -115,7 +115,7 @@ def test_batched_products_give_the_same_as_one_after_the_other(
 ) -> None:
     populations = [filled([precise(train_split, experts, **numbers) for numbers in NUMBERS]) for _ in range(2)]
     step(populations[0], 3)
-    monkeypatch.setattr(legs, "side_by_side", tuple)  # as large weights on a CPU
+    monkeypatch.setattr(legs, "stacked", tuple)  # as large weights on a CPU
     step(populations[1], 3)
     for slot in range(3):
         require_same(populations[0].state(slot), populations[1].state(slot), 1e-8)

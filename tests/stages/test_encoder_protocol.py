@@ -13,7 +13,7 @@ from raydd import stages
 from raydd.cli import main
 from raydd.config import Config
 from raydd.distill import image_variables
-from raydd.distill.matching import Matching
+from raydd.distill.matching import StepLoss
 from raydd.distill.methods import METHODS
 from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.retrieval import METRICS
@@ -138,7 +138,7 @@ def test_a_non_finite_gradient_ends_with_its_reason_and_the_last_good_set(
 ) -> None:
     matching, calls = image_variables.matching_gradient, []
 
-    def poisoned(*given: Any) -> Matching:
+    def poisoned(*given: Any) -> StepLoss:
         found = matching(*given)
         calls.append(found)
         if len(calls) == 3:

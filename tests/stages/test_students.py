@@ -23,15 +23,15 @@ def test_nothing_is_chosen_by_scores_on_test() -> None:
         best_multiple(lambda multiples: [ScoresOnTest((dict.fromkeys(METRICS, one),)) for one in multiples])  # type: ignore[arg-type, return-value]
 
 
-@given(top=st.integers(-7, 7), near=st.integers(-4, 4), side_by_side=st.booleans())
-def test_a_climb_ends_at_the_top_of_a_hill(top: int, near: int, side_by_side: bool) -> None:
+@given(top=st.integers(-7, 7), near=st.integers(-4, 4), neighbours_at_once=st.booleans())
+def test_a_climb_ends_at_the_top_of_a_hill(top: int, near: int, neighbours_at_once: bool) -> None:
     asked: list[list[float]] = []
 
     def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
         asked.append(list(multiples))
         return [on_val(-abs(math.log2(multiple) - top)) for multiple in multiples]
 
-    best, scores = best_multiple(score, near=2.0**near, side_by_side=side_by_side)
+    best, scores = best_multiple(score, near=2.0**near, neighbours_at_once=neighbours_at_once)
     assert best == 2.0 ** max(-5, min(5, top))
     assert scores.for_choice == -abs(math.log2(best) - top)
     flat = [multiple for multiples in asked for multiple in multiples]
@@ -39,7 +39,7 @@ def test_a_climb_ends_at_the_top_of_a_hill(top: int, near: int, side_by_side: bo
     assert all(LEAST <= multiple <= MOST for multiple in flat)
     if top == near:  # its neighbours are all that is tried
         assert len(flat) <= 3
-        assert len(asked) == (1 if side_by_side else len(flat))
+        assert len(asked) == (1 if neighbours_at_once else len(flat))
 
 
 def test_rates_that_hold_are_found_below_those_that_diverge() -> None:

@@ -244,6 +244,7 @@ def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_s
     gaining, stuck = size_asked_for(points), size_asked_for(points[::-1])
     assert gaining < 20 < 25 < stuck  # alike trials, of which the best size is 30
     assert size_asked_for(points, share=50**12) > 25
+    assert size_asked_for(points[::-1], share=10**12) < 12  # three times that at most, however long nothing was gained
 
 
 def test_values_of_any_scale_are_normal_by_rank():

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from raydd.distill.objectives.covariance import CovarianceMatching
 from raydd.distill.objectives.distribution import DistributionMatching
 from raydd.distill.objectives.gradient import GradientMatching
-from raydd.distill.objectives.objective import Ground, Lower, Objective
+from raydd.distill.objectives.objective import LossOfPairs, Objective, ObjectiveInputs
 from raydd.distill.objectives.projector import ProjectorMatching
 from raydd.distill.objectives.real_pairs import RealPairs
 from raydd.distill.objectives.ridge import RidgeStudents
 from raydd.distill.objectives.trajectory import TrajectoryMatching
 
-OBJECTIVES: dict[str, Callable[[Ground], Objective]] = {
+OBJECTIVES: dict[str, Callable[[ObjectiveInputs], Objective]] = {
     "trajectory": TrajectoryMatching,
     "covariance": CovarianceMatching,
     "projector": ProjectorMatching,
@@ -20,4 +20,4 @@ OBJECTIVES: dict[str, Callable[[Ground], Objective]] = {
     "gradient": GradientMatching,
 }
 
-__all__ = ["OBJECTIVES", "Ground", "Lower", "Objective", "RealPairs"]
+__all__ = ["OBJECTIVES", "LossOfPairs", "Objective", "ObjectiveInputs", "RealPairs"]

@@ -15,28 +15,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raydd.distill.matching import LearnedPairs, Matching
-from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+from raydd.distill.matching import LearnedPairs, StepLoss
+from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
 from raydd.distill.objectives.real_pairs import RealPairs, squared_means
 
 
 class CovarianceMatching(OfAllPairs):
     """The squared distance of both cross-covariances, and of both means."""
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
+    def __init__(self, inputs: ObjectiveInputs) -> None:
+        super().__init__(inputs)
         self._target = self.config.covariance_scale * cross_covariance_of(self.real).to(self.device)
 
-    def lower(self, step: int) -> Lower:  # noqa: ARG002
+    def draw(self, step: int) -> LossOfPairs:  # noqa: ARG002
         """The same at each step: nothing is drawn."""
-        return self._lower
+        return self._loss_of
 
-    def _lower(self, pairs: LearnedPairs) -> Matching:
+    def _loss_of(self, pairs: LearnedPairs) -> StepLoss:
         image, text = self.real.standardised(pairs.images, pairs.texts)
         covariance = (cross_covariance(image, text) - self._target.to(image)).square().sum()
         means = squared_means(image, text)
         loss = covariance + self.config.mean_weight * means
-        return Matching.of(loss, pairs, {"covariance": covariance, "means": means})
+        return StepLoss.of(loss, pairs, {"covariance": covariance, "means": means})
 
 
 def cross_covariance(image: Float[Tensor, "N d"], text: Float[Tensor, "N e"]) -> Float[Tensor, "d e"]:

@@ -21,8 +21,8 @@ from raydd.distill.blending import draw_below
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import Heads, contrastive_loss
 from raydd.distill.heads import Head, embed, on, to_sphere
-from raydd.distill.matching import LearnedPairs, Matching
-from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+from raydd.distill.matching import LearnedPairs, StepLoss
+from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
 
 # As published.
 WAY = 0.5  # of an expert from its start to the epoch that is drawn
@@ -34,9 +34,9 @@ _SMALLEST = 1e-12  # of a squared discrepancy, whose root has no slope at zero
 class DistributionMatching(OfAllPairs):
     """Discrepancies of sums and differences of embeddings, and the contrastive loss of the synthetic pairs."""
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        self._experts, self._temperature = ground.experts, ground.temperature
+    def __init__(self, inputs: ObjectiveInputs) -> None:
+        super().__init__(inputs)
+        self._experts, self._temperature = inputs.experts, inputs.temperature
 
     def expert(self, step: int) -> int:
         """The expert that becomes the teacher."""
@@ -45,7 +45,7 @@ class DistributionMatching(OfAllPairs):
     def _generator(self, step: int) -> Generator:
         return Generator().manual_seed(step_seed(self.config, step))
 
-    def lower(self, step: int) -> Lower:
+    def draw(self, step: int) -> LossOfPairs:
         """The loss under the step's teacher, on its minibatch of real pairs."""
         config, generator = self.config, self._generator(step)
         expert, epoch = draw_below(self._experts.count, generator), 1 + draw_below(config.target_epochs, generator)
@@ -54,16 +54,16 @@ class DistributionMatching(OfAllPairs):
         rows, columns = self.real.minibatch(config.real_minibatch, generator)
         with torch.no_grad():
             seen = embed(image, rows.to(self.device)), embed(text, columns.to(self.device))
-        return partial(self._lower, (image, text), seen)
+        return partial(self._loss_of, (image, text), seen)
 
-    def _lower(self, teacher: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> Matching:
+    def _loss_of(self, teacher: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> StepLoss:
         image, text = embed(on(teacher[0], pairs.images), pairs.images), embed(on(teacher[1], pairs.texts), pairs.texts)
         real = real[0].to(image), real[1].to(text)
         contrast = contrastive_loss(image @ text.T / self._temperature)
         agreement = discrepancy(to_sphere(image + text), to_sphere(real[0] + real[1]))
         difference = discrepancy(to_sphere(image - text), to_sphere(real[0] - real[1]))
         parts = {"contrast": contrast, "sum": agreement, "difference": difference}
-        return Matching.of(contrast + WEIGHT * (agreement + difference), pairs, parts)
+        return StepLoss.of(contrast + WEIGHT * (agreement + difference), pairs, parts)
 
 
 def part_of_the_way(start: Heads, end: Heads, share: float) -> Heads:

@@ -18,8 +18,8 @@ from torch import Generator, Tensor
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import Heads, contrastive_loss
 from raydd.distill.heads import Head, embed, on
-from raydd.distill.matching import LearnedPairs, Matching
-from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+from raydd.distill.matching import LearnedPairs, StepLoss
+from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
 
 _FRESH = 2**40  # first seed of the heads that steps draw: no expert and no student has it
 
@@ -27,20 +27,20 @@ _FRESH = 2**40  # first seed of the heads that steps draw: no expert and no stud
 class GradientMatching(OfAllPairs):
     """The angle between the gradients of real and synthetic pairs at fresh heads."""
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        self._experts, self._temperature, self._loss = ground.experts, ground.temperature, ground.loss
+    def __init__(self, inputs: ObjectiveInputs) -> None:
+        super().__init__(inputs)
+        self._experts, self._temperature, self._loss = inputs.experts, inputs.temperature, inputs.loss
 
-    def lower(self, step: int) -> Lower:
+    def draw(self, step: int) -> LossOfPairs:
         """The loss at the step's heads, on its minibatch of real pairs."""
         seed = step_seed(self.config, step)
         drawn: Heads = self._experts.initial(_FRESH + seed - self._experts.first_seed)
         image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in drawn)
         rows, columns = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))
         wanted = self._gradients((image, text), rows.to(self.device), columns.to(self.device), contrastive_loss)
-        return partial(self._lower, (image, text), [side.detach() for side in wanted])
+        return partial(self._loss_of, (image, text), [side.detach() for side in wanted])
 
-    def _lower(self, heads: Heads, wanted: list[Tensor], pairs: LearnedPairs) -> Matching:
+    def _loss_of(self, heads: Heads, wanted: list[Tensor], pairs: LearnedPairs) -> StepLoss:
         similarity = pairs.similarity.matrix().to(pairs.images)
         found = self._gradients(
             (on(heads[0], pairs.images), on(heads[1], pairs.texts)),
@@ -50,7 +50,7 @@ class GradientMatching(OfAllPairs):
             differentiable=True,
         )
         image, text = (1 - cosine(one, other.to(one)) for one, other in zip(found, wanted, strict=True))
-        return Matching.of(image + text, pairs, {"image": image, "text": text})
+        return StepLoss.of(image + text, pairs, {"image": image, "text": text})
 
     def _gradients(
         self,

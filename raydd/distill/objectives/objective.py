@@ -17,20 +17,20 @@ from torch import Tensor
 
 from raydd.config import DistillConfig
 from raydd.distill.losses import Loss
-from raydd.distill.matching import LearnedPairs, Matching, StudentRun
+from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun
 from raydd.distill.objectives.real_pairs import RealPairs
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import ConfigError
 
-Lower = Callable[[LearnedPairs], Matching]
+LossOfPairs = Callable[[LearnedPairs], StepLoss]
 """A step's loss and its gradients at the pairs, whose images are features where students train heads."""
-StudentGradient = Callable[[StudentRun, Any, LearnedPairs], Matching]
+StudentGradient = Callable[[StudentRun, Any, LearnedPairs], StepLoss]
 """From a student's run, and the leg of the expert that it matches, to the matching loss and its gradients. A leg is a
 `Leg` of heads; of a trained encoder it is the start and the target."""
 
 
 @dataclass(frozen=True)
-class Ground:
+class ObjectiveInputs:
     """What an objective may go by."""
 
     config: DistillConfig
@@ -85,20 +85,20 @@ class Objective(ABC):
         return None
 
     @abstractmethod
-    def lower(self, step: int) -> Lower:
+    def draw(self, step: int) -> LossOfPairs:
         """Draw what is random in a step; gives its loss."""
 
 
 class OfAllPairs(Objective):
     """An objective whose steps look at all synthetic pairs, and at real ones."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, inputs: ObjectiveInputs) -> None:
         """Read what is needed of the real pairs.
 
         Raises:
             ConfigError: there are no cached features.
         """
-        self.config, self.device, self.real = ground.config, ground.device, ground.real_pairs
+        self.config, self.device, self.real = inputs.config, inputs.device, inputs.real_pairs
 
     def used(self, step: int) -> Int[Tensor, "N"]:  # noqa: ARG002
         """All pairs."""

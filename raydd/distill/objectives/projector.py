@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydd.distill.matching import LearnedPairs, Matching
-from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+from raydd.distill.matching import LearnedPairs, StepLoss
+from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
 from raydd.distill.objectives.real_pairs import RealPairs, squared_means
 from raydd.distill.objectives.ridge import penalised_solution
 
@@ -31,23 +31,23 @@ SUBSETS = 5  # of captions at most, as published
 class ProjectorMatching(OfAllPairs):
     """The relative squared distances of both projectors, and the means."""
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
+    def __init__(self, inputs: ObjectiveInputs) -> None:
+        super().__init__(inputs)
         found = projectors_of(self.real, self.config.ridge_strength)
         self._targets = [(of_image.to(self.device), of_text.to(self.device)) for of_image, of_text in found]
 
-    def lower(self, step: int) -> Lower:
+    def draw(self, step: int) -> LossOfPairs:
         """The distance from the projectors of the step's subset."""
-        return partial(self._lower, *self._targets[step % len(self._targets)])
+        return partial(self._loss_of, *self._targets[step % len(self._targets)])
 
-    def _lower(self, of_image: Float[Tensor, "d e"], of_text: Float[Tensor, "e d"], pairs: LearnedPairs) -> Matching:
+    def _loss_of(self, of_image: Float[Tensor, "d e"], of_text: Float[Tensor, "e d"], pairs: LearnedPairs) -> StepLoss:
         image, text = self.real.standardised(pairs.images, pairs.texts)
         strength = self.config.ridge_strength
         to_text = _distance(projector(image, text, strength), of_image)
         to_image = _distance(projector(text, image, strength), of_text)
         means = squared_means(image, text)
         parts = {"to_text": to_text, "to_image": to_image, "means": means}
-        return Matching.of(to_text + to_image + self.config.mean_weight * means, pairs, parts)
+        return StepLoss.of(to_text + to_image + self.config.mean_weight * means, pairs, parts)
 
 
 def projector(rows: Float[Tensor, "N d"], onto: Float[Tensor, "N e"], strength: float) -> Float[Tensor, "d e"]:

@@ -32,7 +32,7 @@ class ImageRows(Protocol):
         ...
 
 
-class TrainingPairs(Captions, Protocol):
+class RealFeatures(Captions, Protocol):
     """Cached features of the training pairs: `raydd.data.features.SplitFeatures`."""
 
     @property
@@ -45,7 +45,7 @@ class TrainingPairs(Captions, Protocol):
 class RealPairs:
     """The real training pairs, and the mean and standard deviation of each of their features."""
 
-    train: TrainingPairs
+    train: RealFeatures
     image_spread: Float[Tensor, "2 d"]
     text_spread: Float[Tensor, "2 e"]
 

@@ -21,16 +21,16 @@ from torch import Generator, Tensor
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import contrastive_loss
 from raydd.distill.heads import to_sphere
-from raydd.distill.matching import LearnedPairs, Matching
-from raydd.distill.objectives.objective import Ground, Lower, OfAllPairs
+from raydd.distill.matching import LearnedPairs, StepLoss
+from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
 
 
 class RidgeStudents(OfAllPairs):
     """InfoNCE of closed-form students on real pairs."""
 
-    def __init__(self, ground: Ground) -> None:
-        super().__init__(ground)
-        self._temperature = ground.temperature
+    def __init__(self, inputs: ObjectiveInputs) -> None:
+        super().__init__(inputs)
+        self._temperature = inputs.temperature
 
     @property
     def learned(self) -> Mapping[str, Tensor]:
@@ -39,20 +39,20 @@ class RidgeStudents(OfAllPairs):
         temperature = torch.tensor(self._temperature).log()
         return {"log_temperature": temperature, "log_image_strength": strength, "log_text_strength": strength}
 
-    def lower(self, step: int) -> Lower:
+    def draw(self, step: int) -> LossOfPairs:
         """The loss on the step's minibatch of real pairs."""
         generator = Generator().manual_seed(step_seed(self.config, step))
         image, text = self.real.minibatch(self.config.real_minibatch, generator)
-        return partial(self._lower, image.to(self.device), text.to(self.device))
+        return partial(self._loss_of, image.to(self.device), text.to(self.device))
 
-    def _lower(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> Matching:
+    def _loss_of(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> StepLoss:
         own = pairs.objective
         images, texts = self.real.standardised(pairs.images, pairs.texts)
         rows, columns = self.real.standardised(image.to(pairs.images), text.to(pairs.texts))
         of_image = regressed(rows, images, own["log_image_strength"].exp()) @ pairs.similarity.matrix().to(pairs.images)
         of_text = regressed(columns, texts, own["log_text_strength"].exp())
         loss = contrastive_loss(to_sphere(of_image) @ to_sphere(of_text).T / own["log_temperature"].exp())
-        return Matching.of(loss, pairs, {})
+        return StepLoss.of(loss, pairs, {})
 
 
 def regressed(

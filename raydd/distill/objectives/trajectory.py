@@ -14,7 +14,7 @@ from raydd.distill.draws import StepDraws, draw_step
 from raydd.distill.experts import Experts
 from raydd.distill.legs import Legs, most_bytes_on
 from raydd.distill.matching import StudentRun
-from raydd.distill.objectives.objective import Ground, Lower, Objective
+from raydd.distill.objectives.objective import LossOfPairs, Objective, ObjectiveInputs
 from raydd.distill.trajectories import Trajectories
 
 MATCHED = {"both-heads": ("image", "text"), "text-head": ("text",)}
@@ -26,15 +26,15 @@ class TrajectoryMatching(Objective):
 
     diverged: ClassVar[float] = DIVERGED
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self.experts: Trajectories[Any] = ground.experts
+    def __init__(self, inputs: ObjectiveInputs) -> None:
+        self._inputs = inputs
+        self.experts: Trajectories[Any] = inputs.experts
         # Making a leg anew takes a quarter of a step on a CPU, and on a GPU longer than a step.
-        self._legs = Legs(ground.device, most_bytes_on(ground.device)) if isinstance(self.experts, Experts) else None
+        self._legs = Legs(inputs.device, most_bytes_on(inputs.device)) if isinstance(self.experts, Experts) else None
 
     def draws(self, step: int) -> StepDraws:
         """What a step draws."""
-        return draw_step(self._ground.config, step, self.experts.count, self._ground.noise)
+        return draw_step(self._inputs.config, step, self.experts.count, self._inputs.noise)
 
     def used(self, step: int) -> Int[Tensor, "U"]:
         """The pairs of the student's minibatches."""
@@ -44,22 +44,22 @@ class TrajectoryMatching(Objective):
         """The expert whose trajectory is matched."""
         return self.draws(step).expert
 
-    def lower(self, step: int) -> Lower:
+    def draw(self, step: int) -> LossOfPairs:
         """The matching loss of the step's student."""
-        ground, config, draws = self._ground, self._ground.config, self.draws(step)
+        inputs, config, draws = self._inputs, self._inputs.config, self.draws(step)
         run = StudentRun(
-            draws.plan.to(ground.device),
-            ground.loss,
-            ground.temperature,
+            draws.plan.to(inputs.device),
+            inputs.loss,
+            inputs.temperature,
             exact=config.gradient == "exact",
             matched=MATCHED[config.matched],
             merged=config.merged,
         )
-        return partial(ground.gradient, run, self._leg(draws.expert, draws.start_epoch))
+        return partial(inputs.gradient, run, self._leg(draws.expert, draws.start_epoch))
 
     def _leg(self, expert: int, epoch: int) -> Any:
         """The expert's leg from this epoch, as the students' gradient takes it."""
-        config = self._ground.config
+        config = self._inputs.config
         if self._legs is not None:
             return self._legs.get(self.experts, expert, epoch, config.ahead)
         return self.experts.snapshot(expert, epoch), self.experts.snapshot(expert, epoch + config.target_epochs)

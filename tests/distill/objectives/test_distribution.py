@@ -33,8 +33,8 @@ def test_a_teacher_lies_between_an_experts_start_and_its_epoch(experts: Experts)
 def test_real_pairs_themselves_are_nearer_than_shuffled_ones(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="distribution", real_minibatch=64)
     pairs = run._pairs()
-    parts = run.objective.lower(0)(pairs).fractions
+    parts = run.objective.draw(0)(pairs).fractions
     shuffled = type(pairs).of({**pairs.tensors, "text": pairs.texts.roll(1, 0)}, pairs.similarity)
-    others = run.objective.lower(0)(shuffled).fractions
+    others = run.objective.draw(0)(shuffled).fractions
     assert parts.keys() == {"loss/contrast", "loss/sum", "loss/difference"}
     assert others["loss/contrast"] > parts["loss/contrast"]

@@ -37,8 +37,8 @@ def doubled(run: Distillation, *, similar: bool) -> LearnedPairs:
 @pytest.mark.parametrize("objective", WITHOUT_STUDENTS)
 def test_the_gradient_equals_finite_differences(train_split: Split, experts: Experts, objective: str) -> None:
     run = begin(train_split, experts, objective=objective, **SMALL)
-    lower, pairs, step = run.objective.lower(3), doubled(run, similar=True), 1e-5
-    found = lower(pairs).gradients
+    loss_of, pairs, step = run.objective.draw(3), doubled(run, similar=True), 1e-5
+    found = loss_of(pairs).gradients
     wanted = {"image", "text"}
     if objective in ("ridge", "gradient"):
         wanted |= {"similarity.diagonal", "similarity.left", "similarity.right"}
@@ -51,7 +51,7 @@ def test_the_gradient_equals_finite_differences(train_split: Split, experts: Exp
         def loss(sign: int, name: str = name, direction: Tensor = direction) -> float:
             tensors = {key: value.detach() for key, value in pairs.tensors.items()}
             tensors[name] = (tensors[name] + sign * step * direction).requires_grad_()
-            return lower(LearnedPairs.of(tensors, pairs.similarity)).loss
+            return loss_of(LearnedPairs.of(tensors, pairs.similarity)).loss
 
         slope = float((gradient * direction).sum())
         assert abs(slope) > 1e-6
