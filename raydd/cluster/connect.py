@@ -24,6 +24,7 @@ Item = TypeVar("Item")
 
 OBJECT_STORE_BYTES = 128 * 2**20  # small: what trials share lies in the store's files, mapped into memory
 _SESSIONS = "s"  # the folder in the closed one; short, for the limit below
+GPUS_HELD = set[str]()  # Ray's ids of machines whose GPUs are no trial's, see `raydd.cluster.gpus.faulty_held`
 _interrupted = threading.Event()
 _LONGEST_FOLDER = 40  # characters; Ray puts sockets below it, whose paths end at 107
 
@@ -192,7 +193,8 @@ def slots_to_come(cpus: float, gpus: float) -> int:
 
 def slots_now(cpus: float, gpus: float) -> int:
     """How many trials of this size the machines that are there hold; may be none."""
-    return sum(_room(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
+    nodes = [node for node in ray.nodes() if node["Alive"] and not (gpus and node.get("NodeID") in GPUS_HELD)]
+    return sum(_room(node["Resources"], cpus, gpus) for node in nodes)
 
 
 def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:

@@ -1,9 +1,10 @@
 """The GPUs of a cluster: whether a sweep is to use them, and whether torch can on each machine that has some."""
 
+import contextlib
 import math
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from ray._private.state import state as cluster_state
 from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, RayError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raydd.cluster.connect import GPUS_HELD
 from raydd.config import Config, PlaceConfig
 from raydd.errors import ConfigError
 from raydd.place import device_of, require_one_device
@@ -164,6 +166,28 @@ def _await_first(wait: float, end: float, why_none: Callable[[], str]) -> None:
 def faults() -> list[str]:
     """Why torch cannot use the GPUs of machines that `usable_cards` looked at and left out."""
     return [machine.fault for machine in _seen.values() if machine.fault]
+
+
+class _Holder:
+    """An actor that holds GPUs and does nothing."""
+
+
+@contextlib.contextmanager
+def faulty_held() -> Iterator[None]:
+    """Hold the GPUs of machines that `usable_cards` left out inside the block: Ray gives them to no trial."""
+    holders = []
+    for node, count in _gpu_nodes().items():
+        if node in _seen and _seen[node].fault:
+            where: Any = NodeAffinitySchedulingStrategy(node, soft=False)
+            kind: Any = ray.remote(num_cpus=0, num_gpus=count, scheduling_strategy=where)(_Holder)
+            holders.append(kind.remote())
+            GPUS_HELD.add(node)
+    try:
+        yield
+    finally:
+        GPUS_HELD.clear()
+        for holder in holders:
+            ray.kill(holder)
 
 
 def _gpu_nodes() -> dict[str, int]:

@@ -18,7 +18,16 @@ from rich.console import Console
 
 from raydd.cluster.claims import job_of, open_claims
 from raydd.cluster.connect import cluster, reason_of, share_of_node, slots, slots_now, slots_to_come
-from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, usable_cards, wanted_gpus
+from raydd.cluster.gpus import (
+    MACHINE_SECONDS,
+    Cards,
+    faults,
+    faulty_held,
+    gpus_now,
+    gpus_to_come,
+    usable_cards,
+    wanted_gpus,
+)
 from raydd.cluster.launch_failures import LaunchFailures, telling
 from raydd.cluster.worker_settings import for_workers, settled, tune_folder
 from raydd.config import Config
@@ -101,6 +110,7 @@ def run_sweep(
         base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
         base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
         cards = look_at_cards(base, address, console, why_none=refusals.look, dry_run=dry_run)
+        stack.enter_context(faulty_held())
         planned = _planned(open_workbench(base, store, silent, opened), space, address, cards, console, dry_run=dry_run)
         console.print(planned.plan.table())
         if dry_run:

@@ -122,6 +122,38 @@ def test_a_machine_whose_gpus_torch_cannot_use_is_left_out_and_named(ray_here, m
         usable_cards()
 
 
+HELD = """
+from raydd.cluster.environment import prepare_environment
+prepare_environment("local")
+import time
+import ray
+from raydd.cluster import connect, gpus
+
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False,
+         object_store_memory=10**8, logging_level=50)
+(node,) = gpus._gpu_nodes()
+def free(wanted):
+    end = time.monotonic() + 60
+    while ray.available_resources().get("GPU", 0.0) != wanted:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return connect.slots_now(1.0, 0.5), connect.slots_now(1.0, 0.0)
+gpus._seen[node] = gpus.Cards("a", ("card",) * 2, (24,) * 2)
+with gpus.faulty_held():
+    print(*free(2.0))
+gpus._seen[node] = gpus.Cards("a", (), (), "a cannot compute on the device cuda:0")
+with gpus.faulty_held():
+    print(*free(0.0))
+print(*free(2.0))
+"""
+
+
+@pytest.mark.slow
+def test_the_gpus_of_a_machine_that_is_left_out_are_no_trial_s():
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["2 2", "0 2", "2 2"]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 7, 49, 100])
 def test_ray_finds_room_for_as_many_parts_as_there_are(count):
     units = round(part_of_gpu(count) * 10_000)
