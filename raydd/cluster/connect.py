@@ -253,7 +253,7 @@ def outcomes(
         raise PlaceError(f"Not all was made: {away} What is made is kept: give the same command again.")
 
 
-def reason_of(error: RayError) -> str:
-    """The last line of the error that a task ended with."""
+def reason_of(error: Exception, *_: Exception) -> str:
+    """The last line of the error that a task, or the first of several, ended with."""
     cause = getattr(error, "cause", None) or error
     return hidden(f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}")

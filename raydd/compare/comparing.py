@@ -260,7 +260,7 @@ def _make(
         ): (cell, number)
         for cell, number in work
     }
-    with _telling(work, _job_of(work[0][0].config), claims, console) as (ended, wait):
+    with _telling(work, _job_of(cells[0].config), claims, console) as (ended, wait):
         for (cell, number), found, reason in outcomes(waiting, wait):
             if reason:
                 failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs, set {number}"] = reason

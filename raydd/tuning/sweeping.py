@@ -12,7 +12,7 @@ import optuna
 import ray
 from ray import tune
 from ray.exceptions import RayActorError
-from ray.train import TrainingFailedError
+from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
@@ -265,8 +265,8 @@ def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console
             return
         try:
             make_experts(shared, workers=workers, gpus=sweep.gpu_share)
-        except TrainingFailedError as error:  # a recipe that diverges is a result, of the trials that name it
-            reason = reason_of(error)
+        except WorkerGroupError as error:  # a recipe that diverges is a result, of the trials that name it
+            reason = reason_of(*error.worker_failures.values())
             console.print(f"not all experts were made: {reason}. Trials make theirs.", markup=False, soft_wrap=True)
 
 
@@ -384,9 +384,8 @@ def _run_finals(
 
     with doing_on(console, "finals") as show:
         given = for_workers(base, base.sweep.gpu_share)
-        return run_finals(
-            given, best, listings, claims, cpus=cpus, on_end=ended, on_wait=lambda: show(_doing(base, claims))
-        )
+        tell = partial(_tell_doing, show, base, claims)
+        return run_finals(given, best, listings, claims, cpus=cpus, on_end=ended, on_wait=tell)
 
 
 @contextlib.contextmanager
