@@ -11,10 +11,11 @@ import psutil
 import pytest
 import torch
 from nodes import cluster_of
+from ray.train.v2.api.exceptions import WorkerGroupError
 from safetensors.torch import load_file
 
 import raydd
-from raydd.cluster.connect import cluster, forget_interrupt
+from raydd.cluster.connect import cluster, forget_interrupt, reason_of
 from raydd.config import Config
 from raydd.place import home, open_store
 from raydd.settings import flatten, load, with_settings
@@ -50,6 +51,14 @@ def test_workers_share_the_trajectories_and_make_what_one_process_makes(config, 
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
     raydd.open(alone, open_store(alone.place)).experts()
     assert_same_experts(snapshots(alone), snapshots(config))
+
+
+@pytest.mark.slow
+def test_experts_that_diverge_end_with_the_reason(config):
+    config = with_settings(config, {"experts.lr": 1e6})
+    with pytest.raises(WorkerGroupError) as failed:
+        make_experts([raydd.open(config)], workers=2)
+    assert reason_of(*failed.value.worker_failures.values()).startswith("NonFiniteError: Expert ")
 
 
 @pytest.mark.slow
