@@ -258,7 +258,7 @@ def test_snapshots_that_do_not_fit_are_read_again(train_split: Split, experts: E
 
 def test_snapshots_on_a_gpu_take_a_quarter_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(legs, "free_bytes", {"cuda": 24_000, "cuda:1": 80_000}.get)
-    assert [legs.most_bytes_on(device) for device in ("cuda", "cuda:1", "cpu")] == [6_000, 20_000, legs.KEPT_BYTES]
+    assert [legs.most_bytes_on(device) for device in ("cuda", "cuda:1", "cpu")] == [6_000, 20_000, legs.KEPT_LEG_BYTES]
 
 
 def test_a_snapshot_that_is_not_there_ends_its_slot_alone(train_split: Split, experts: Experts) -> None:

@@ -142,7 +142,7 @@ def test_a_set_is_read_without_raydd_as_shown(workplace: Path, capsys: pytest.Ca
     (code,) = blocks("share.md", "python")
     code = code.replace("import json, sys", "import json, sys\nsys.modules['raydd'] = None")
     done = subprocess.run([sys.executable, "-c", code, printed[1]], check=True, capture_output=True, text=True)
-    assert done.stdout.startswith("4 (64, 64) torch.Size([4, 26]) torch.Size([4, 4]) {'image': 'own_encoders.py:image'")
+    assert done.stdout.startswith("4 4 torch.Size([4, 26]) torch.Size([4, 4]) {'image': 'own_encoders.py:image'")
 
 
 def test_each_example_of_a_data_set_lists_the_same_pictures(workplace: Path):
