@@ -7,9 +7,6 @@ faster experts and targets some epochs on help, and so do wider heads and more s
 experts (their rate and their width) takes few values, so that trials share them. More than 1000 steps take a sweep too
 long: the published 3000 are begun with the first 1000.
 
-Experts come one after another until 45 percent of the steps, the last rung: most of a sweep's time went into experts of
-trials that were stopped before they could read them.
-
 `distill.range_pull` is not searched: trials on features would always choose free ones, which pixels cannot follow. It
 is set by what the set is for, 0 for a set of features.
 """
@@ -89,4 +86,4 @@ def space(trial: Trial) -> dict[str, Any]:
     trial.suggest_float("distill.image_lr", 0.02, 0.5, log=True)
     trial.suggest_float("distill.text_lr", 0.02, 0.5, log=True)
     trial.suggest_float("distill.rate_lr", 0.005, 0.1, log=True)
-    return {"distill.all_experts_at": 45}
+    return {}

@@ -100,7 +100,7 @@ def test_a_wrong_space_is_named_before_any_trial(tmp_path, text, message):
 
 def test_what_the_user_set_is_not_searched():
     config = load(settings={"distill.steps": 50, "distill.blend": "fixed", "experts.width": 0})
-    given = {"distill.steps", "distill.blend", "experts.width", "distill.pairs", "distill.all_experts_at"}
+    given = {"distill.steps", "distill.blend", "experts.width", "distill.pairs"}
     space = keeping(load_space("repblend"), config, given)
     assert set(space.kept) == given - {"distill.pairs"}  # which the space says nothing of
     drawn = draw_configs(space, config)
