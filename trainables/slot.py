@@ -64,14 +64,17 @@ class Slot:
         self._base, self._who, self._listings, self._claims = base, who, listings, claims
         self._errands: dict[str, _Errand] = {}
         self._waiting, self._room = deque[str](), math.inf  # errands to begin, and how many have room to step at once
+        self._ordering, self._stopped = threading.Lock(), set[str]()
         self._closing, self._closed = threading.Event(), threading.Event()
         self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, and whether it begins
         threading.Thread(target=self._run, name="slot", daemon=True).start()
 
     def begin(self, errand: str, trial: Mapping[str, Any]) -> None:
-        """Take a trial in; it begins as soon as those that step are to be looked at."""
-        self._errands[errand] = _Errand(trial)
-        self._orders.put((errand, True))
+        """Take a trial in, unless it was stopped before; it begins when those that step are looked at next."""
+        with self._ordering:
+            if errand not in self._stopped:
+                self._errands[errand] = _Errand(trial)
+                self._orders.put((errand, True))
 
     def next(self, errand: str) -> tuple[dict[str, Any], bool]:
         """The next report of a trial, waited for, and whether the slot's process is of no more use."""
@@ -81,7 +84,10 @@ class Slot:
 
     def stop(self, errand: str) -> None:
         """Let a trial go on no further; its checkpoint stays. Nothing for one that has ended."""
-        self._orders.put((errand, False))
+        with self._ordering:
+            if errand not in self._errands:  # of calls that waited together for the slot's start any may be the first
+                self._stopped.add(errand)
+            self._orders.put((errand, False))
 
     def close(self) -> None:
         """Keep the state of all trials and take no more steps; returns when that is done."""

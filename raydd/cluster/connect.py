@@ -255,7 +255,6 @@ def outcomes(
 
 def reason_of(error: Exception, *_: Exception) -> str:
     """The last line of the error that a task, or the first of several, ended with."""
-    cause = (
-        getattr(error, "cause", None) or getattr(error, "_base_exc", None) or error
-    )  # as Ray, and Ray Train, wrap it
+    wrapped = getattr(error, "cause", None) or getattr(error, "_base_exc", None)  # by Ray, by Ray Train
+    cause = wrapped or error
     return hidden(f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}")

@@ -227,6 +227,17 @@ def test_a_score_that_has_no_room_is_taken_again_beside_fewer_trials(config, cla
     assert len(scored) == 3
 
 
+def test_a_trial_that_is_stopped_before_it_begins_does_not_begin(config):
+    slot = Slot(config, "slot 0", {}, None)
+    slot.stop("0")  # as calls that waited together for the slot's start may come in any order
+    slot.begin("0", trial(0))
+    slot.begin("1", trial(0))
+    assert reports_of(slot, "1")[-1].finished
+    report = reported(slot, "0")
+    assert report.again
+    assert "knows nothing of it" in report.failure
+
+
 class Seats:
     """A desk's slots, with what they were told to stop."""
 
