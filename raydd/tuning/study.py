@@ -7,7 +7,8 @@ that was killed leaves RUNNING trials behind; the next one marks them and asks f
 import re
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import optuna
@@ -42,13 +43,19 @@ _FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.", "compare.")
 _FIXED = ("sweep.space", "sweep.objectives")
 
 
-def open_study(config: Config, space: Space, address: str) -> optuna.Study:
+def open_study(
+    config: Config,
+    space: Space,
+    address: str,
+    alone: Callable[[optuna.Study], AbstractContextManager[None]] = nullcontext,
+) -> optuna.Study:
     """Open the sweep's study, making it with the space's first settings as first trials if it is new.
 
     Args:
         config: what all trials share; `sweep.name` names the study.
         space: gives the first trials.
         address: the database, as SQLAlchemy writes it.
+        alone: keeps other processes from beginning the same study inside the block, see `raydd.tuning.lease.driving`.
 
     Raises:
         ConfigError: the database cannot be opened, or a sweep of this name was started with other settings.
@@ -59,14 +66,21 @@ def open_study(config: Config, space: Space, address: str) -> optuna.Study:
         directions=[DIRECTIONS[name] for name in config.sweep.objectives],
         load_if_exists=True,
     )
+    if _BASE not in study.user_attrs:
+        with alone(study):
+            _begin(study, config, space)
+    _require_same(study, config)
+    return study
+
+
+def _begin(study: optuna.Study, config: Config, space: Space) -> None:
+    """Queue the first trials of a new study, unless another process did meanwhile."""
     if _BASE in study.user_attrs:
-        _require_same(study, config)
-        return study
+        return
     for settings in space.first if config.sweep.first else ():
         study.enqueue_trial(dict(settings), skip_if_exists=True)
     study.set_user_attr(_ID, secrets.token_hex(4))
     study.set_user_attr(_BASE, _base(config))  # last, so that a driver killed before it starts over
-    return study
 
 
 def find_study(config: Config, address: str) -> optuna.Study | None:

@@ -116,7 +116,7 @@ def run_sweep(
         if dry_run:
             return None
         base, work = planned.work.config, planned.work
-        study = studies.open_study(base, space, base.place.study)
+        study = studies.open_study(base, space, base.place.study, alone=driving)
         studies.require_same_sources(study, planned.sources, remember=True)
         with driving(study):
             plan = _begun(planned, study, address, console, retry_failed=retry_failed)
@@ -212,7 +212,7 @@ def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), c
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpu_share)
     space = keeping(load_space(config.sweep.space), config, given)
-    study = studies.open_study(base, space, base.place.study)
+    study = studies.open_study(base, space, base.place.study, alone=driving)
     count = enqueue(study, space, base, file)
     console.print(
         f"{count} trials are next in the sweep {base.sweep.name}: {studies.finished(study)} are over, and it ends with "

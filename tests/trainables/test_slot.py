@@ -227,7 +227,7 @@ def test_a_score_that_has_no_room_is_taken_again_beside_fewer_trials(config, cla
     assert len(scored) == 3
 
 
-def test_a_trial_that_is_stopped_before_it_begins_does_not_begin(config):
+def test_a_trial_that_is_stopped_before_it_begins_does_not_begin(config, claimant):
     slot = Slot(config, "slot 0", {}, None)
     slot.stop("0")  # as calls that waited together for the slot's start may come in any order
     slot.begin("0", trial(0))

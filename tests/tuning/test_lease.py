@@ -4,11 +4,13 @@ import subprocess
 import sys
 import time
 
+import optuna
 import psutil
 import pytest
 
 from raydd.cluster import connect
 from raydd.errors import ConfigError, PlaceError
+from raydd.settings import with_settings
 from raydd.tuning import lease
 from raydd.tuning import study as studies
 
@@ -23,6 +25,18 @@ def test_a_second_driver_is_refused(study):
         pass
     with lease.driving(study):
         pass
+
+
+def test_only_one_process_begins_a_study(config, space, address):
+    first = studies.open_study(config, space, address, alone=lease.driving)
+    assert first.user_attrs["driver"] is None  # begun, and nobody drives it yet
+    studies.open_study(config, space, address, alone=None)  # which a begun one does not ask for
+
+    study = optuna.create_study(storage=first._storage, study_name="other", direction="maximize")
+    other = with_settings(config, {"sweep.name": "other"})
+    with lease.driving(study), pytest.raises(ConfigError, match="is being run by process"):
+        studies.open_study(other, space, address, alone=lease.driving)
+    assert study.trials == []
 
 
 @pytest.mark.slow
