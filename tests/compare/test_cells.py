@@ -22,6 +22,10 @@ def test_what_learns_no_similarity_gets_its_pair() -> None:
     assert {row.pairs for row in rows.values()} == {100}  # the budget, by which rows stand in one table
 
 
+def test_a_selection_may_have_fewer_pairs_than_the_rank_that_it_does_not_read() -> None:
+    assert cell_of(Config(), "random", "data", 3, "", {}).config.distill.pairs == 4 < Config().distill.rank
+
+
 def test_published_rows_take_published_steps() -> None:
     for method in ("mtt-vl", "tesla-vl", "lors", "repblend"):
         assert cell(method, "published settings").config.distill.steps == 3000

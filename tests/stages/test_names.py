@@ -14,7 +14,7 @@ from raydd.progress import silent
 from raydd.protocols import HeadsWorkbench, Opened
 from raydd.protocols.selecting import selection_record
 from raydd.settings import load, with_settings
-from raydd.stages.students import fit_rates, recipe_content
+from raydd.stages.students import checked_epochs, choice_content, fit_rates, recipe_content
 from raydd.store import Store
 
 ENCODER = {"distill.protocol": "encoder", "distill.images": "pixels"}
@@ -64,6 +64,36 @@ def test_a_random_draw_has_no_experts_in_its_name(config: Config, store: Store) 
             for each in (config, other)
         )
         assert (one == two) == same, name
+
+
+@pytest.mark.parametrize(("start", "named"), [("random", False), ("herding", True)])
+def test_a_set_without_experts_is_named_by_what_warms_its_start_up(
+    config: Config, store: Store, start: str, named: bool
+) -> None:
+    config = with_settings(
+        config, {"distill.objective": "covariance", "distill.images": "features", "distill.start": start}
+    )
+    for other in ({"experts.lr": 0.3}, {"experts.seed": 3}):
+        one, two = (
+            stages.synthetic_record(raydd.open(each, store)).fingerprint
+            for each in (config, with_settings(config, other))
+        )
+        assert (one != two) == named, other
+
+
+def test_checks_are_as_many_as_asked_for_and_in_the_names_of_what_they_choose() -> None:
+    def of(checks: int, epochs: int, choice: str = "best-on-split") -> Config:
+        settings = {"evaluate.checks": checks, "students.epochs": epochs, "evaluate.choice": choice}
+        return with_settings(Config(), settings)
+
+    assert checked_epochs(of(6, 100)) == [0, 20, 40, 60, 80, 100]  # as published
+    assert checked_epochs(of(11, 50))[-2:] == [45, 50]
+    for checks in (2, 4, 8, 60):
+        found = checked_epochs(of(checks, 100))
+        assert (len(found), found[0], found[-1]) == (checks, 0, 100)
+    assert choice_content(of(8, 100, "last")) == {}
+    assert choice_content(of(6, 100)) == {"choice": "best-on-split"}
+    assert choice_content(of(8, 100)) != choice_content(of(9, 100))
 
 
 def test_a_recipe_is_named_by_what_it_reads_and_by_nothing_that_is_neutral() -> None:

@@ -34,6 +34,15 @@ def doubled(run: Distillation, *, similar: bool) -> LearnedPairs:
     )
 
 
+@pytest.mark.parametrize("objective", ["ridge", "gradient"])
+def test_the_identity_is_of_the_pairs_type_and_where_they_are(
+    train_split: Split, experts: Experts, objective: str
+) -> None:
+    run = begin(train_split, experts, objective=objective, similarity="identity", **SMALL)
+    found = run.objective.draw(3)(doubled(run, similar=False)).gradients
+    assert {gradient.dtype for gradient in found.values()} == {torch.float64}
+
+
 @pytest.mark.parametrize("objective", WITHOUT_STUDENTS)
 def test_the_gradient_equals_finite_differences(train_split: Split, experts: Experts, objective: str) -> None:
     run = begin(train_split, experts, objective=objective, **SMALL)
