@@ -9,8 +9,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from raydd.cluster import connect
+from raydd.cluster.failures import failure_of
 from raydd.errors import ConfigError, PlaceError
 
 
@@ -118,3 +120,29 @@ def test_a_ray_that_was_imported_before_is_closed_to_other_machines_too(monkeypa
 def test_what_ray_says_of_its_log_level_is_kept_off_the_terminal_and_nothing_else():
     done = subprocess.run([sys.executable, "-c", CHATTER], capture_output=True, text=True, check=True)
     assert done.stderr == "the disk is full\nlater\n"
+
+
+def test_reasons_that_are_kept_and_shown_hide_secrets():
+    error = ValueError("no answer\nfrom postgresql://me:geheim@host/raydd")
+    assert connect.reason_of(error) == "ValueError: from postgresql://me:***@host/raydd"
+    assert "geheim" not in failure_of(error).failure
+
+
+def test_a_store_that_was_away_ends_a_command_whose_tasks_needed_it(monkeypatch):
+    away = RayTaskError("score", "", PlaceError("The store s3://b did not answer."))
+    results = {"a": 1, "b": away, "c": RayTaskError("score", "", ValueError("diverged"))}
+
+    def get(reference):
+        if isinstance(results[reference], Exception):
+            raise results[reference]
+        return results[reference]
+
+    monkeypatch.setattr(connect.ray, "wait", lambda left, timeout: (left, []))
+    monkeypatch.setattr(connect.ray, "get", get)
+    found = connect.outcomes({name: name for name in results})
+    told = [next(found)[1:] for _ in results]  # all of them first
+    assert told[0] == (1, "")
+    with pytest.raises(PlaceError, match="Not all was made: PlaceError: The store s3://b did not answer"):
+        next(found)
+    del results["b"]
+    assert len(list(connect.outcomes({name: name for name in results}))) == 2
