@@ -163,8 +163,12 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
         return (not options.seconds or now < options.seconds) and (not wanted or asked < wanted)
 
     def renew() -> None:
-        share = (options.seconds - now) * options.at_once / (options.wanted - asked) if options.wanted else 0.0
-        before(study, seed) if sampler == "before" else renew_sampler(study, seed, sampler, share)
+        if sampler == "before":
+            before(study, seed)
+            return
+        limited = options.seconds and options.wanted
+        share = (options.seconds - now) * options.at_once / (options.wanted - asked) if limited else 0.0
+        renew_sampler(study, seed, sampler, share)
 
     while more() or running:
         while more() and len(running) < options.at_once:

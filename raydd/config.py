@@ -191,7 +191,7 @@ class DistillConfig:
     """Each step starts students at an expert's weights of a random epoch, 0 to max_start_epoch - 1 (1: always 0)."""
     all_experts_at: int = 0
     """Percent of the steps during which the number of experts in use grows from one to all, so that a trial stopped
-    early needs few (0: all from the first step, as published). 45 costs a set 0.7 points of val r_mean."""
+    early needs few (0: all from the first step, as published). 45 cost sets of Flickr8k 0.7 points of val r_mean."""
     target_epochs: int = 2
     """M: a student is to reach the expert's weights M epochs after its start epoch."""
     text_target_epochs: int = 0

@@ -36,9 +36,10 @@ def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
                 if report["record"] or report["failure"]:
                     return
     except (RayActorError, RayTaskError) as error:  # the slot's machine was lost, or the trial's settings do not fit
+        from raydd.cluster.connect import cause_of
         from raydd.cluster.failures import failure_of
 
-        tune.report(failure_of(getattr(error, "cause", None) or error).as_result())
+        tune.report(failure_of(cause_of(error)).as_result())
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from raydd.store import fingerprint
 
 NAMESPACE = "raydd"
 BEAT_SECONDS = 2.0
+WAIT_SECONDS = 1.0  # between two looks at what others are making
 PATIENCE_SECONDS = 30.0  # a holder silent for so long is taken for dead
 
 
@@ -165,9 +166,6 @@ def open_claims(store_root: str) -> Any:
 def job_of(sweep: SweepConfig) -> str:
     """What a sweep's holders have before their names: others of the same store have a trial 3 too."""
     return f"sweep {sweep.name}"
-
-
-WAIT_SECONDS = 1.0  # between two looks at what others are making
 
 
 @contextlib.contextmanager

@@ -247,14 +247,18 @@ def outcomes(
                 result, reason = ray.get(reference), ""
             except RayError as error:  # the stage's own error comes wrapped in one of Ray's
                 result, reason = None, reason_of(error)
-                away = away or (reason if isinstance(getattr(error, "cause", None), PlaceError) else "")
+                away = away or (reason if isinstance(cause_of(error), PlaceError) else "")
             yield item, result, reason
     if away:  # a result without these would not be that of the command
         raise PlaceError(f"Not all was made: {away} What is made is kept: give the same command again.")
 
 
-def reason_of(error: Exception, *_: Exception) -> str:
-    """The last line of the error that a task, or the first of several, ended with."""
-    wrapped = getattr(error, "cause", None) or getattr(error, "_base_exc", None)  # by Ray, by Ray Train
-    cause = wrapped or error
+def cause_of(error: Exception) -> Exception:
+    """What a task raised, which Ray and Ray Train wrap in errors of their own; the error itself if it wraps none."""
+    return getattr(error, "cause", None) or getattr(error, "_base_exc", None) or error
+
+
+def reason_of(error: Exception) -> str:
+    """The last line of the error that a task ended with."""
+    cause = cause_of(error)
     return hidden(f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}")

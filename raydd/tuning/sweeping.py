@@ -266,7 +266,7 @@ def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console
         try:
             make_experts(shared, workers=workers, gpus=sweep.gpu_share)
         except WorkerGroupError as error:  # a recipe that diverges is a result, of the trials that name it
-            reason = reason_of(*error.worker_failures.values())
+            reason = reason_of(next(iter(error.worker_failures.values()), error))
             console.print(f"not all experts were made: {reason}. Trials make theirs.", markup=False, soft_wrap=True)
 
 
