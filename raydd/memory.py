@@ -77,8 +77,8 @@ def keep_freed_blocks() -> None:
 def return_freed_blocks() -> None:
     """Give what this process has freed back to the system, where the C library is glibc.
 
-    It keeps freed blocks for each thread by itself, and each trial of a sweep runs on a thread of its own: a process
-    that took 0.9 GB for a trial held 4 GB after forty.
+    It keeps freed blocks for each thread by itself: a process that took 0.9 GB for a trial held 4 GB after forty, each
+    of which ran on a thread of its own.
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

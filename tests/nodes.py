@@ -66,8 +66,8 @@ class Nodes:
                 process.kill()
 
     def trials(self, node: psutil.Process) -> list[psutil.Process]:
-        """The processes of a node that run trials."""
-        return self.processes(node, "ray::ImplicitFunc")
+        """The processes of a node that run trials, by what Tune makes of a class with resources."""
+        return self.processes(node, "ray::ResourceTrainable")
 
     def processes(self, node: psutil.Process, name: str) -> list[psutil.Process]:
         """The processes of a node whose command line holds a name."""

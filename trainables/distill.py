@@ -2,15 +2,16 @@
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from typing import Any
 
 from ray import tune
+from ray.tune.result import RESULT_DUPLICATE
 
 from raydd import stages
 from raydd.cluster.claims import shared_work
 from raydd.cluster.failures import breaks_process, failure_of
-from raydd.cluster.graceful_exit import at_rest
+from raydd.cluster.graceful_exit import exit_waits
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.cpu_time import counted_as
@@ -26,8 +27,45 @@ from raydd.settings import with_settings
 CURVE_PERCENT = 5  # of a trial's steps between two points of its curve, or less where rungs are closer
 
 
-def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any) -> None:
-    """Run one trial and report; a failure is reported with its reason, and the process takes the next trial.
+class DistillTrial(tune.Trainable):
+    """One trial after another in Tune's hands; each step is a distillation until its next report.
+
+    Tune calls it in the process's main thread. Told to leave in the midst of a step, a trial keeps its state first;
+    between two steps all that it has done is kept, and the process ends at once.
+    """
+
+    def setup(self, config: dict[str, Any], **shared: Any) -> None:
+        """Begin a trial.
+
+        Args:
+            config: as of `trial_reports`.
+            shared: what it takes besides.
+        """
+        self._shared = shared
+        self._reports = trial_reports(config, **shared)
+
+    @exit_waits()
+    def step(self) -> dict[str, Any]:
+        """The trial's next report, or what Tune takes for there being none: the last one again."""
+        report = next(self._reports, None)
+        return report.as_result() if report else {RESULT_DUPLICATE: True}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Leave the trial where it is and begin another one."""
+        self.cleanup()
+        self._reports = trial_reports(new_config, **self._shared)
+        return True
+
+    def cleanup(self) -> None:
+        """Leave the trial where it is, its state kept."""
+        self._reports.close()
+        return_freed_blocks()
+
+
+def trial_reports(
+    trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any
+) -> Generator[TrialReport, None, None]:
+    """Run one trial; a failure is a report with its reason, after which the process can take the next trial.
 
     A CUDA error ends the process as well.
 
@@ -42,15 +80,11 @@ def distill_trial(trial: Mapping[str, Any], base: Config, listings: Listings, cl
         config = with_settings(base, {**trial["settings"], **trial_settings(base)})
         with shared_work(config, f"trial {trial['number']}", listings, claims) as work:
             for report in distillation_reports(work, trial["passed"]):
-                with at_rest():
-                    tune.report(report.from_here(work.device).as_result())
+                yield report.from_here(work.device)
     except Exception as error:  # whatever a trial raises is its result: the sweep goes on
-        with at_rest():
-            tune.report(failure_of(error).as_result())
+        yield failure_of(error)
         if breaks_process(error):
             raise  # Tune ends a process that raises; a fresh one goes on from the trial's checkpoint
-    finally:
-        return_freed_blocks()
 
 
 def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> Iterator[TrialReport]:

@@ -23,7 +23,7 @@ def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
     """Run one trial in a slot, and report what the slot reports.
 
     Args:
-        trial: as of `trainables.distill.distill_trial`.
+        trial: as of `trainables.distill.trial_reports`.
         desk: handle of the actor of `trainables.slot.Desk`.
     """
     try:

@@ -24,7 +24,7 @@ from ray.exceptions import RayActorError
 from raydd.cluster.claims import WAIT_SECONDS, joined_work, share_features
 from raydd.cluster.connect import slots_to_come
 from raydd.cluster.failures import breaks_process, failure_of
-from raydd.cluster.graceful_exit import GRACE_SECONDS
+from raydd.cluster.graceful_exit import GRACE_SECONDS, exit_waits, heed_notice
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.distill.engine import DistillPoint
@@ -67,6 +67,7 @@ class Slot:
         self._ordering, self._stopped = threading.Lock(), set[str]()
         self._closing, self._closed = threading.Event(), threading.Event()
         self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, and whether it begins
+        heed_notice()
         threading.Thread(target=self._run, name="slot", daemon=True).start()
 
     def begin(self, errand: str, trial: Mapping[str, Any]) -> None:
@@ -94,6 +95,7 @@ class Slot:
         self._closing.set()
         self._closed.wait(GRACE_SECONDS)
 
+    @exit_waits()
     def _run(self) -> None:
         try:
             with joined_work(self._base, self._who, self._listings, self._claims) as (work, claimant):

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import ray
 
-from raydd.cluster.graceful_exit import exit_waits
+from raydd.cluster.graceful_exit import told_to_leave
 from raydd.config import Config, SweepConfig
 from raydd.distill.trajectories import Trajectories
 from raydd.place import open_store, use_threads
@@ -78,11 +78,7 @@ class Claims:
 
 
 class Claimant:
-    """One holder's side of the ledger, which beats in the background as long as the process lives.
-
-    Once the process is told to end it falls silent: Ray is shut down by then, and a call of it would end the process
-    before the work has kept its state. Under the same name the work has its claims again when it is started elsewhere.
-    """
+    """One holder's side of the ledger, which beats in the background as long as the process lives."""
 
     def __init__(self, ledger: Any, holder: str, beat_seconds: float = BEAT_SECONDS) -> None:
         """Join a ledger.
@@ -94,23 +90,17 @@ class Claimant:
         """
         self._ledger, self._holder, self._pause = ledger, holder, beat_seconds
         self._doing = ""
-        self._exit = contextlib.ExitStack()
-        self._told_to_leave: Callable[[], bool] = lambda: False
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
 
     def __enter__(self) -> Self:
-        self._told_to_leave = self._exit.enter_context(exit_waits())
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        leaving = self._told_to_leave()
-        self._exit.close()
         self._left.set()
         self._thread.join()
-        if not leaving:
-            _answer(self._ledger.leave.remote(self._holder))
+        _answer(self._ledger.leave.remote(self._holder))
 
     def progress(self, work: str, done: int, total: int) -> None:
         """Say what is being done; a `raydd.progress.Progress`, sent along with the next sign of life.
@@ -119,7 +109,7 @@ class Claimant:
             Leave: the process is told to end.
         """
         self._doing = f"{work} {done}/{total}"
-        if self._told_to_leave():
+        if told_to_leave():
             raise Leave
 
     @contextlib.contextmanager
@@ -129,7 +119,7 @@ class Claimant:
         try:
             yield granted
         finally:
-            if granted and not self._told_to_leave():
+            if granted:
                 _answer(self._ledger.give.remote(key, self._holder))
 
     @contextlib.contextmanager
@@ -140,12 +130,23 @@ class Claimant:
                 if granted:
                     yield
                     return
-            time.sleep(wait_seconds)
+            _wait(wait_seconds)
 
     def _beat(self) -> None:
-        while not self._left.is_set() and not self._told_to_leave():
+        while not self._left.is_set():
             self._ledger.beat.remote(self._holder, self._doing)
             self._left.wait(self._pause)
+
+
+def _wait(seconds: float) -> None:
+    """Wait for what others are making.
+
+    Raises:
+        Leave: the process is told to end.
+    """
+    if told_to_leave():
+        raise Leave
+    time.sleep(seconds)
 
 
 def _answer(reference: ray.ObjectRef) -> Any:
@@ -233,7 +234,7 @@ def _share_experts(
     while any(not experts.has_all(expert, epochs) for expert in needed):
         missing = [expert for expert in (*needed, *others) if not experts.has_all(expert, epochs)]
         if not any(_trained(work, experts, claimant, expert) for expert in missing):
-            time.sleep(WAIT_SECONDS)
+            _wait(WAIT_SECONDS)
 
 
 def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:

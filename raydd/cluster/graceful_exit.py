@@ -1,53 +1,59 @@
 """Leaving in good order: a process that is told to end (SIGTERM) keeps the state of its work before it does.
 
-A spot machine that is taken back, a drained Kubernetes node and a scheduler's limit all come as SIGTERM, on which a Ray
-worker exits from its main thread, while the trial runs in another one. The exit waits for the trial.
+A spot machine that is taken back, a drained Kubernetes node and a scheduler's limit all come as SIGTERM. Ray's handler
+ends a worker at once, and now and then without Python's own exit, so ours stands before it: the work under way is asked
+to leave, and Ray hears of the signal when it has.
 """
 
-import atexit
 import contextlib
+import os
+import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
-_at_rest = threading.Event()  # the process's work waits for an answer
-_LOOK_SECONDS = 0.05
-# That an exit waits for the work. Once `cluster/spot.py` has told Ray, Amazon's notice of 120 s leaves 105 of them, and
-# Google's of 30 s leaves 15: there a trial that takes longer goes on from its last checkpoint.
+# That work takes to leave, at most. Once `cluster/spot.py` has told Ray, Amazon's notice of 120 s leaves 105 of them,
+# and Google's of 30 s leaves 15: there a trial that takes longer goes on from its last checkpoint.
 GRACE_SECONDS = 60.0
 
+_under_way: set[object] = set()
+_told = threading.Event()
+_handlers: list[Callable[[int, FrameType | None], object] | int | None] = []  # the one that stood before ours
 
-@contextlib.contextmanager
-def exit_waits(grace: float = GRACE_SECONDS) -> Iterator[Callable[[], bool]]:
-    """Let the process's exit wait for the block to end; gives whether an exit is waiting, for the work to ask.
 
-    Args:
-        grace: seconds that the exit waits at most.
-    """
-    waiting, over = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        waiting.set()
-        end = time.monotonic() + grace
-        while not (over.wait(_LOOK_SECONDS) or _at_rest.is_set() or time.monotonic() > end):
-            pass
-
-    atexit.register(wait)
-    try:
-        yield waiting.is_set
-    finally:
-        over.set()
-        atexit.unregister(wait)
+def told_to_leave() -> bool:
+    """Whether the work under way is to leave: `exit_waits` ends the process when its block has ended."""
+    return _told.is_set()
 
 
 @contextlib.contextmanager
-def at_rest() -> Iterator[None]:
-    """Let the process's exit wait no longer while the block waits for an answer, all that it has done being kept.
-
-    An exit makes the answer's sender wait as well, if that is the thread that exits.
-    """
-    _at_rest.set()
+def exit_waits() -> Iterator[None]:
+    """Let an exit wait for the block, whose work asks `told_to_leave`; outside the main thread, `heed_notice` first."""
+    if threading.current_thread() is threading.main_thread():
+        heed_notice()
+    work = object()
+    _under_way.add(work)
     try:
         yield
     finally:
-        _at_rest.clear()
+        _under_way.discard(work)
+        if _told.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)  # to the main thread, whichever this is
+
+
+def heed_notice() -> None:
+    """Take SIGTERM for a notice to the work under way, and without any for what it was before.
+
+    Raises:
+        ValueError: this is not the main thread; Python lets no other handle signals.
+    """
+    if signal.getsignal(signal.SIGTERM) is not _ask:
+        _handlers[:] = [signal.signal(signal.SIGTERM, _ask)]
+
+
+def _ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    if _under_way:
+        _told.set()
+        return
+    signal.signal(signal.SIGTERM, _handlers[0])
+    signal.raise_signal(number)

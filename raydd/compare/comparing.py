@@ -15,6 +15,7 @@ from rich.table import Table
 from raydd.cluster.claims import Claimant, open_claims, share_features, share_making
 from raydd.cluster.connect import cluster, outcomes
 from raydd.cluster.gpus import wanted_gpus
+from raydd.cluster.graceful_exit import exit_waits
 from raydd.cluster.worker_settings import for_workers, settled
 from raydd.compare.cells import Cell, MadeSet, Row, cell_of, is_made, is_tuned, make_set
 from raydd.compare.table import write_comparison
@@ -282,6 +283,7 @@ def _gpus(sweep: SweepConfig) -> float:
     return abs(sweep.gpu_share)
 
 
+@exit_waits()
 def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> MadeSet:
     """Make one set of a row; runs in a Ray worker. What it shares with others is made once.
 

@@ -11,6 +11,7 @@ import ray
 from raydd import stages
 from raydd.cluster.claims import shared_work
 from raydd.cluster.connect import outcomes
+from raydd.cluster.graceful_exit import exit_waits
 from raydd.config import Config
 from raydd.evaluate.significance import spearman
 from raydd.protocols import Listings
@@ -96,6 +97,7 @@ def share_of_final(base: Config) -> float:
     return max(share, 1.0) if share > 0 and base.distill.images != "features" else share
 
 
+@exit_waits()
 def score_finalist(base: Config, candidate: Candidate, listings: Listings, claims: Any) -> Finalist:
     """Make a candidate's synthetic set and score it on val and test; runs in a Ray worker."""
     config = with_settings(base, candidate.settings)

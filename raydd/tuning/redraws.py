@@ -16,6 +16,7 @@ import ray
 from raydd import stages
 from raydd.cluster.claims import shared_work
 from raydd.cluster.connect import outcomes
+from raydd.cluster.graceful_exit import exit_waits
 from raydd.config import Config
 from raydd.evaluate.students import TRIAL_SEEDS
 from raydd.protocols import Listings, trial_settings
@@ -92,6 +93,7 @@ def draw_again(
             study.set_user_attr(_DRAWS, {str(one): scores for one, scores in known.items()})
 
 
+@exit_waits()
 def score_draw(
     base: Config, number: int, settings: Mapping[str, Any], draw: int, listings: Listings, claims: Any
 ) -> float:

@@ -61,7 +61,7 @@ from raydd.tuning.samplers import PER_SECOND, find_sampler
 from raydd.tuning.steering import enqueue, forget_orders, warm_start, warm_trials, why_enough
 from raydd.tuning.trials import run_trials
 from search_spaces import Space, draw_configs, keeping, load_space
-from trainables.distill import distill_trial
+from trainables.distill import DistillTrial
 from trainables.errand import ERRAND_BYTES, run_errand
 from trainables.experts import make_experts
 from trainables.features import check_on_workers, make_features
@@ -312,7 +312,7 @@ def _trainable(base: Config, listings: Listings, claims: Any) -> Iterator[Any]:
     """What Tune runs for a trial, with the resources of one."""
     sweep = base.sweep
     if sweep.together == 1:
-        trial = tune.with_parameters(distill_trial, base=base, listings=listings, claims=claims)
+        trial = tune.with_parameters(DistillTrial, base=base, listings=listings, claims=claims)
         yield tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpu_share})
         return
     # Beside the driver, not on a machine that may be taken back: the slots end with the desk.

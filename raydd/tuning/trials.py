@@ -130,6 +130,7 @@ def _run(
             storage_path=folder,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the store has them
             callbacks=[_Machines(limiter, room)],
         ),
     ).fit()

@@ -3,33 +3,49 @@
 import signal
 import subprocess
 import sys
-import time
 
-SCRIPT = """
+import pytest
+
+WORKER = """
 import signal, sys, threading, time
-from raydd.cluster.graceful_exit import exit_waits
+from raydd.cluster.graceful_exit import exit_waits, heed_notice, told_to_leave
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as a Ray worker does, in its main thread
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))  # as a Ray worker does, in its main thread
 
 def work():
-    with exit_waits(grace=20) as told:
+    with exit_waits():
         print("working", flush=True)
-        while not told():
+        while not told_to_leave():
             time.sleep(0.05)
         time.sleep(0.5)
         print("state kept", flush=True)
 
-threading.Thread(target=work, daemon=True).start()
-time.sleep(60)
 """
+RUNS = {
+    "in the main thread": "work(); time.sleep(60)",
+    "in a thread": "heed_notice(); threading.Thread(target=work, daemon=True).start(); time.sleep(60)",
+}
 
 
-def test_the_exit_waits_for_the_work():
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
+def running(script: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", WORKER + script], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert process.stdout.readline() == "working\n"
+    return process
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize("where", RUNS)
+def test_the_exit_waits_for_the_work(where, signals):
+    process = running(RUNS[where])
+    for _ in range(signals):
+        process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("state kept\n", None)
+    assert process.returncode == 7
+
+
+def test_without_work_the_process_ends_at_once():
+    process = running("with exit_waits(): pass\nprint('working', flush=True); time.sleep(60)")
     process.send_signal(signal.SIGTERM)
-    began = time.monotonic()
-    assert process.stdout.read() == "state kept\n"
-    assert process.wait(20) == 1
-    assert time.monotonic() - began < 15
+    assert process.communicate(timeout=20) == ("", None)
+    assert process.returncode == 7

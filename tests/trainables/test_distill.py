@@ -1,5 +1,3 @@
-import atexit
-import contextlib
 import math
 import shutil
 import time
@@ -10,9 +8,8 @@ from claimant_alone import Alone
 
 import raydd
 from raydd import stages
-from raydd.cluster import claims, graceful_exit
+from raydd.cluster import claims
 from raydd.cluster.claims import share_making
-from raydd.cluster.trial_report import TrialReport
 from raydd.place import open_store
 from raydd.progress import Leave
 from raydd.settings import with_settings
@@ -21,15 +18,23 @@ from trainables import distill
 
 
 @pytest.fixture
-def reported(monkeypatch):
-    reports = []
-    monkeypatch.setattr(distill.tune, "report", lambda result: reports.append(TrialReport.of(result)))
+def alone(monkeypatch):
     monkeypatch.setattr(claims, "Claimant", lambda ledger, holder: Alone())
-    return reports
 
 
-def test_a_trial_reports_at_its_rungs_and_at_the_end_and_repeats_at_no_cost(config, reported):
-    distill.distill_trial({"number": 0, "passed": [], "settings": {"distill.image_lr": 0.02}}, config, {}, None)
+@pytest.fixture
+def trial(alone):
+    """A trial's reports, to come."""
+
+    def begin(config, settings=(), *, listings=()):
+        given = {"number": 0, "passed": [], "settings": dict(settings)}
+        return distill.trial_reports(given, config, dict(listings), None)
+
+    return begin
+
+
+def test_a_trial_reports_at_its_rungs_and_at_the_end_and_repeats_at_no_cost(config, trial):
+    reported = list(trial(config, {"distill.image_lr": 0.02}))
     assert [(report.step, report.rung) for report in reported] == [(4, 5), (8, 15), (24, 45), (50, 0)]
     assert [report.finished for report in reported] == [False] * 3 + [True]
     assert [len(report.students) for report in reported] == [1, 1, 1, 3]
@@ -44,13 +49,12 @@ def test_a_trial_reports_at_its_rungs_and_at_the_end_and_repeats_at_no_cost(conf
     assert last.bytes == 4 * (6 * (1280 + 384) + 6 + 2 * 6 * 3) + 16
     assert {"val/IR@1", "collapse/modality_gap", "distill/loss"} <= set(last.curve[-1])
 
-    distill.distill_trial({"number": 1, "passed": [], "settings": {"distill.image_lr": 0.02}}, config, {}, None)
-    (again,) = reported[4:]
-    assert _without_scores(again.curve) == _without_scores([point for report in reported[:4] for point in report.curve])
+    (again,) = trial(config, {"distill.image_lr": 0.02})
+    assert _without_scores(again.curve) == _without_scores([point for report in reported for point in report.curve])
     assert (again.step, again.r_mean, again.seconds, again.record) == (50, last.r_mean, last.seconds, last.record)
 
 
-def test_the_student_that_rates_were_fitted_by_is_not_trained_again(config, reported, monkeypatch):
+def test_the_student_that_rates_were_fitted_by_is_not_trained_again(config, trial, monkeypatch):
     trained, train = [], stages.score_students
 
     def counted(work, pairs, *, split, seeds):
@@ -58,20 +62,17 @@ def test_the_student_that_rates_were_fitted_by_is_not_trained_again(config, repo
         return train(work, pairs, split=split, seeds=seeds)
 
     monkeypatch.setattr(stages, "score_students", counted)
-    distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
+    list(trial(config))
     assert trained == [1, 2]
-    unfitted = {"number": 1, "passed": [], "settings": {"distill.fit_rates": False}}
-    distill.distill_trial(unfitted, config, {}, None)
+    list(trial(config, {"distill.fit_rates": False}))
     assert trained == [1, 2, 0, 1, 2]
 
 
-def test_a_trial_that_goes_on_tells_its_whole_curve(config, reported):
+def test_a_trial_that_goes_on_tells_its_whole_curve(config, trial):
     store, kept = open_store(config.place), 0
 
     def told() -> list[dict[str, float]]:
-        reported.clear()
-        distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
-        return [point for report in reported for point in report.curve]
+        return [point for report in trial(config) for point in report.curve]
 
     def leave(work, done, total):
         if work == "distillation steps" and done > kept:
@@ -99,17 +100,17 @@ def _without_scores(curve):
     ]
 
 
-def test_a_trial_is_scored_alike_whatever_its_sweep_is_extended_with(config, reported):
+def test_a_trial_is_scored_alike_whatever_its_sweep_is_extended_with(config, trial):
+    reported = []
     for settings in ({}, {"evaluate.choice": "best-on-split", "evaluate.checks": 11}):
         other = with_settings(config, {"students.epochs": 60, "sweep.rung_students": 1, **settings})
-        distill.distill_trial({"number": 0, "passed": [], "settings": {}}, other, {}, None)
+        reported += trial(other)
     assert [report.rung for report in reported] == [5, 15, 45, 0, 0]  # the second time it is in the store
     assert reported[-2].students == reported[-1].students
 
 
-def test_a_failure_is_a_report_with_its_reason(config, reported):
-    distill.distill_trial({"number": 0, "passed": [], "settings": {"distill.rank": 99}}, config, {}, None)
-    (report,) = reported
+def test_a_failure_is_a_report_with_its_reason(config, trial):
+    (report,) = trial(config, {"distill.rank": 99})
     assert report.failure.startswith("ConfigError: distill.rank is 99")
     assert math.isnan(report.r_mean)
 
@@ -120,27 +121,26 @@ def test_rungs_that_were_passed_are_left_out_and_students_may_score_the_others(c
     assert [(report.rung, len(report.students)) for report in reports] == [(15, 2), (0, 3)]
 
 
-def test_a_trial_whose_features_are_cached_needs_no_data(config, reported, tiny_data, tmp_path):
+def test_a_trial_whose_features_are_cached_needs_no_data(config, trial, tiny_data, tmp_path):
     given = {"data.root": str(shutil.copytree(tiny_data, tmp_path / "data"))}
     config = with_settings(config, given)
     work = raydd.open(config, open_store(config.place))
     work.prepare()
     shutil.rmtree(tmp_path / "data")
-    distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, work.opened.listings, None)
+    reported = list(trial(config, listings=work.opened.listings))
     assert [report.failure for report in reported] == [""] * 4
     assert reported[-1].finished
 
 
-def test_a_cuda_error_is_reported_and_ends_the_process(config, reported, monkeypatch):
+def test_a_cuda_error_is_reported_and_ends_the_process(config, trial, monkeypatch):
     def broken(work, passed):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nSet CUDA_LAUNCH_BLOCKING=1")
 
     monkeypatch.setattr(distill, "distillation_reports", broken)
+    reports = trial(config)
+    assert next(reports).failure == "AcceleratorError: CUDA error: an illegal memory access was encountered"
     with pytest.raises(torch.AcceleratorError):
-        distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
-    assert [report.failure for report in reported] == [
-        "AcceleratorError: CUDA error: an illegal memory access was encountered"
-    ]
+        next(reports)
 
 
 def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
@@ -196,45 +196,38 @@ def test_a_trial_told_to_leave_between_its_steps_keeps_its_state(config, monkeyp
     assert len(steps) % work.config.distill.checkpoint_every  # no step at which it is kept anyway
 
 
-def test_a_trial_told_to_leave_while_tune_has_its_report_has_kept_its_state_and_is_not_waited_for(config, monkeypatch):
-    kept, exits = [], []
-    monkeypatch.setattr(claims, "Claimant", lambda ledger, holder: Alone())
-
-    def never_answered(result):
-        record = stages.synthetic_record(raydd.open(config, open_store(config.place)))
-        kept.append((int(record.read_tensors("checkpoint.safetensors")["done"]), result["step"]))
-        with graceful_exit.exit_waits() as told:
-            began = time.monotonic()
-            exits[-1]()
-            kept.append((told(), time.monotonic() - began < 5))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(atexit, "register", exits.append)
-    monkeypatch.setattr(distill.tune, "report", never_answered)
-    with pytest.raises(KeyboardInterrupt):
-        distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
-    assert kept == [(4, 4), (True, True)]
+def test_tune_gets_report_after_report_and_the_process_takes_another_trial(config, alone):
+    first = {"number": 0, "passed": [], "settings": {}}
+    trial = distill.DistillTrial.__new__(distill.DistillTrial)  # without Tune's own files
+    trial.setup(first, base=config, listings={}, claims=None)
+    steps = [trial.step() for _ in range(4)]
+    assert [step["step"] for step in steps] == [4, 8, 24, 50]
+    assert trial.step() == {"__duplicate__": True}
+    assert trial.reset_config({**first, "number": 1, "settings": {"distill.seed": 1}})
+    assert trial.step()["step"] == 4
+    trial.cleanup()
 
 
-def test_a_trial_whose_report_at_a_rung_was_not_heard_reports_the_same_again(config, reported, monkeypatch):
-    def told():
-        reported.clear()
-        with contextlib.suppress(KeyboardInterrupt):
-            distill.distill_trial({"number": 0, "passed": [], "settings": {}}, config, {}, None)
-        return [(report.step, report.rung, report.r_mean) for report in reported]
+def test_when_a_trial_has_reported_all_that_it_has_done_is_kept(config, trial):
+    for report in trial(config):
+        if not report.finished:
+            kept = stages.synthetic_record(raydd.open(config, open_store(config.place))).read_tensors(
+                "checkpoint.safetensors"
+            )
+            assert int(kept["done"]) == report.step
 
-    undisturbed = told()
+
+def test_a_trial_whose_report_at_a_rung_was_not_heard_reports_the_same_again(config, trial):
+    def told(reports):
+        return [(report.step, report.rung, report.r_mean) for report in reports]
+
+    undisturbed = told(trial(config))
     shutil.rmtree(open_store(config.place).folder / "synthetic")
-    heard = distill.tune.report
-
-    def unheard(result):
-        heard(result)
-        raise KeyboardInterrupt  # the driver was killed before it noted the report
-
-    monkeypatch.setattr(distill.tune, "report", unheard)
-    assert told() == undisturbed[:1]
-    monkeypatch.setattr(distill.tune, "report", heard)
-    assert told() == undisturbed
+    unheard = trial(config)
+    assert told([next(unheard)]) == undisturbed[:1]
+    with pytest.raises(KeyboardInterrupt):
+        unheard.throw(KeyboardInterrupt())  # the driver was killed before it noted the report
+    assert told(trial(config)) == undisturbed
 
 
 def test_a_distillation_that_is_told_to_leave_goes_on_at_the_step_where_it_was(config, tmp_path):

@@ -26,7 +26,7 @@ def make_trial(folder, behave):
                 rung, record = (0, "synthetic/0") if step == 10 else (10 * step, "")
                 report = TrialReport(step=step, steps=10, rung=rung, r_mean=r_mean, seconds=r_mean, record=record)
                 tune.report(report.as_result())
-        except Exception as error:  # as distill_trial does
+        except Exception as error:  # as trial_reports does
             tune.report(failure_of(error).as_result())
             if breaks_process(error):
                 raise
