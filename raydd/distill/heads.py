@@ -149,7 +149,7 @@ def embed(
     return to_sphere(project(head, features, dropout))
 
 
-def to_sphere(rows: Float[Tensor, "*S B D"]) -> Float[Tensor, "*S B D"]:
+def to_sphere(rows: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
     """Each row divided by its Euclidean norm."""
     return rows / rows.norm(dim=-1, keepdim=True)
 

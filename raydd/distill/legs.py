@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raydd.distill.experts import Heads
 from raydd.distill.heads import on
-from raydd.distill.products import StudentWeights, stacked
+from raydd.distill.products import stacked
 from raydd.distill.student import Way
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError
@@ -140,9 +140,12 @@ class Legs:
 class BothHeads:
     """Image heads of K students and then their text heads, side by side: all layers but the first have one shape."""
 
-    projections: tuple[tuple[StudentWeights, Float[Tensor, "K D"]], tuple[StudentWeights, Float[Tensor, "K D"]]]
+    projections: tuple[
+        tuple[Float[Tensor, "K D d"] | tuple[Float[Tensor, "D d"], ...], Float[Tensor, "K D"]],
+        tuple[Float[Tensor, "K D e"] | tuple[Float[Tensor, "D e"], ...], Float[Tensor, "K D"]],
+    ]
     """Weights and biases of the first layers: of the image heads, and of the text heads."""
-    fc_weight: StudentWeights
+    fc_weight: Float[Tensor, "2*K D D"] | tuple[Float[Tensor, "D D"], ...]
     fc_bias: Float[Tensor, "2*K D"]
     norm_weight: Float[Tensor, "2*K D"]
     norm_bias: Float[Tensor, "2*K D"]

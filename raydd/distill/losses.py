@@ -36,7 +36,7 @@ class Loss:
     def __call__(
         self,
         logits: Float[Tensor, "*S B B"],
-        similarity: Float[Tensor, "*S B B"],
+        similarity: Float[Tensor, "*#S B B"],
         parameters: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "*S"]:
         """The loss of each student, its parameters at their start values unless they are given.

@@ -66,9 +66,9 @@ def stacked(weights: Sequence[Float[Tensor, "D d"]]) -> StudentWeights:
 
 
 def plus_product(
-    addend: Float[Tensor, "*#K #B #D"], left: Float[Tensor, "*K B M"], right: Float[Tensor, "*K M D"]
+    addend: Float[Tensor, "..."], left: Float[Tensor, "*K B M"], right: Float[Tensor, "*K M D"]
 ) -> Float[Tensor, "*K B D"]:
-    """A + L R, of one student or of several side by side."""
+    """A + L R, of one student or of several side by side; A may be smaller, as tensors are added."""
     return torch.addmm(addend, left, right) if left.ndim == 2 else torch.baddbmm(addend, left, right)
 
 

@@ -31,8 +31,8 @@ class SyntheticSet:
     """Training images that the pairs started from."""
     start_captions: Int[Tensor, "N"]
     """Training captions that the pairs started from."""
-    pixels: UInt8[Tensor, "N 3 H W"] | None = None
-    """The synthetic images, 0 to 255; None when only features were learned."""
+    pixels: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"] | None = None
+    """The synthetic images, 0 to 255, of 8 bits unless other code made them; None when only features were learned."""
     loss_parameters: Mapping[str, float] = field(default_factory=dict)
     """The loss's own parameters by name, as they were learned."""
 

@@ -361,8 +361,8 @@ class Workbench(ABC, Generic[Networks]):
     def embed_texts(self, networks: Networks, features: Float[Tensor, "m e"]) -> Float[Tensor, "S m D"]:
         """Features of the text encoder in the shared space of each student, on the unit sphere."""
 
-    def encode_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N d"]:
-        """Features of the frozen or pretrained image encoder, on the CPU; resized to its input first."""
+    def encode_pixels(self, pixels: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N d"]:
+        """Features of the frozen or pretrained image encoder for pixels of 0 to 255, resized to its input."""
         encoder, parts = self.image_encoder, []
         for part in pixels.split(self.images_at_once):
             with torch.no_grad():

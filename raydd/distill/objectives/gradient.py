@@ -60,7 +60,7 @@ class GradientMatching(OfAllPairs):
         loss: Callable[[Float[Tensor, "B B"]], Float[Tensor, ""]],
         *,
         differentiable: bool = False,
-    ) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"]]:
+    ) -> tuple[Float[Tensor, "P"], Float[Tensor, "Q"]]:
         """The loss's gradient at each head's parameters."""
         logits = embed(heads[0], images) @ embed(heads[1], texts).T / self._temperature
         found = torch.autograd.grad(loss(logits), (*heads[0], *heads[1]), create_graph=differentiable)

@@ -3,7 +3,7 @@
 A pair is a caption with its image, so pairs are named by their captions. A selection holds one pair an image at most,
 as a distillation starts from.
 
-Letters: I images, C captions (pairs), D width of the shared space.
+Letters: I images, C captions (pairs), D and E widths of an image's and of a text's part.
 """
 
 from collections.abc import Callable
@@ -27,18 +27,18 @@ class Joint:
     """
 
     images: Float[Tensor, "I D"]
-    texts: Float[Tensor, "C D"]
+    texts: Float[Tensor, "C E"]
     image_of_text: Int[Tensor, "C"]
 
-    def row(self, pair: int) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
+    def row(self, pair: int) -> tuple[Float[Tensor, "D"], Float[Tensor, "E"]]:
         """The two halves of one pair's joint feature."""
         return self.images[self.image_of_text[pair]], self.texts[pair]
 
-    def products(self, image: Float[Tensor, "D"], text: Float[Tensor, "D"]) -> Float[Tensor, "C"]:
+    def products(self, image: Float[Tensor, "D"], text: Float[Tensor, "E"]) -> Float[Tensor, "C"]:
         """The inner product of every pair's joint feature with [image, text]."""
         return (self.images @ image)[self.image_of_text] + self.texts @ text
 
-    def mean(self) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
+    def mean(self) -> tuple[Float[Tensor, "D"], Float[Tensor, "E"]]:
         """The mean joint feature of all pairs."""
         captions = torch.bincount(self.image_of_text, minlength=len(self.images))
         return captions.to(self.images.dtype) @ self.images / len(self.texts), self.texts.mean(0)

@@ -35,7 +35,7 @@ def nearest_to_means(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
 
 def cluster_means(
     joint: Joint, first: Int[Tensor, "N"]
-) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"], Int[Tensor, "N"]]:
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N E"], Int[Tensor, "N"]]:
     """Means of the clusters that grow from some pairs: their image halves, their text halves, and pairs in each.
 
     A cluster that loses all its pairs keeps its mean.
@@ -55,7 +55,7 @@ def cluster_means(
     return images, texts, torch.bincount(nearest, minlength=len(first))
 
 
-def nearest_cluster(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"]) -> Int[Tensor, "C"]:
+def nearest_cluster(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N E"]) -> Int[Tensor, "C"]:
     """The cluster of each pair: that of the largest <x, m> - |m|²/2."""
     half = (images.square().sum(1) + texts.square().sum(1)) / 2
     blocks = torch.arange(len(joint.texts)).split(_BLOCK)
