@@ -3,9 +3,14 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from jaxtyping import install_import_hook
 from tiny_pictures import write_pictures
 
-from raydd.store import Store
+# Before they are imported: each tensor has the shape that the signature says.
+ROOMS = sorted((Path(__file__).parents[1] / "raydd").glob("*/__init__.py"))
+install_import_hook([f"raydd.{room.parent.name}" for room in ROOMS], "shapes_held.held")
+
+from raydd.store import Store  # noqa: E402
 
 # How long an example takes says more about what else the machine does than about the code.
 hypothesis.settings.register_profile("raydd", deadline=None)

@@ -47,8 +47,8 @@ _MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared 
 class _Points:
     """Settings in the unit cube: numbers as shares of their range, choices as indices."""
 
-    numbers: Float[ndarray, "N F"]
-    choices: Int[ndarray, "N G"]
+    numbers: Float[ndarray, "*N F"]
+    choices: Int[ndarray, "*N G"]
 
     def __getitem__(self, rows: Any) -> "_Points":
         return _Points(self.numbers[rows], self.choices[rows])

@@ -47,8 +47,9 @@ def test_output_and_gradient_are_the_plain_networks(channels_last: bool, dtype: 
 
 
 def test_bounds_pass_no_gradient() -> None:
-    for rectifier, images in ((nn.ReLU(), (-1.0, 0.0, 2.0)), (nn.ReLU6(), (-1.0, 0.0, 2.0, 6.0, 7.0))):
-        want, got = (output_and_gradient(module, torch.tensor(images)) for module in (rectifier, LeanGraph(rectifier)))
+    for rectifier, values in ((nn.ReLU(), (-1.0, 0.0, 2.0)), (nn.ReLU6(), (-1.0, 0.0, 2.0, 6.0, 7.0, 0.5))):
+        images = torch.tensor(values).view(-1, 3, 1, 1)
+        want, got = (output_and_gradient(module, images) for module in (rectifier, LeanGraph(rectifier)))
         assert torch.equal(got[1], want[1])
 
 
