@@ -8,6 +8,8 @@ from raydd.settings import load
 
 prepare_environment("local")  # before any test imports ray
 
+from local_ray import ray_here  # noqa: E402, F401
+
 
 @pytest.fixture
 def config(tiny_data: Path, tmp_path: Path) -> Config:

@@ -1,12 +1,15 @@
 """A slot without Ray: each errand is told what its trial would have reported alone."""
 
 import itertools
+import os
 import threading
 import time
 from collections import Counter
 from types import SimpleNamespace
 
+import psutil
 import pytest
+import ray
 import torch
 from claimant_alone import Alone
 
@@ -113,6 +116,23 @@ def test_a_process_told_to_leave_keeps_every_state(config, claimant, monkeypatch
         assert time.monotonic() < end
         time.sleep(0.1)
     assert not ended.is_set()
+
+
+@pytest.mark.slow
+def test_a_process_that_gets_sigterm_keeps_every_state(ray_here, config):
+    config = with_settings(config, {"distill.steps": 4000, "distill.checkpoint_every": 4000})
+    kind = ray.remote(Slot).options(num_cpus=1, max_concurrency=6)
+    slot = kind.remote(config, "slot 0", {}, claims.open_claims(config.place.home))
+    trials = {str(number): trial(0, **{"distill.seed": number}) for number in range(2)}
+    for errand, given in trials.items():
+        ray.get(slot.begin.remote(errand, given))
+    told = [ray.get(slot.next.remote(errand)) for errand in trials]  # at their first rungs
+    process = psutil.Process(ray.get(slot.__ray_call__.remote(lambda _: os.getpid())))
+    process.terminate()
+    process.wait(60)
+    for given, (report, _) in zip(trials.values(), told, strict=True):
+        work = raydd.open(with_settings(config, given["settings"]), open_store(config.place))
+        assert int(synthetic_record(work).read_tensors(CHECKPOINT)["done"]) >= report["step"] > 0
 
 
 def test_a_slot_that_is_closed_has_kept_every_state(config, claimant):
