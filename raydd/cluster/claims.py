@@ -123,7 +123,7 @@ class Claimant:
                 _answer(self._ledger.give.remote(key, self._holder))
 
     @contextlib.contextmanager
-    def waiting_for(self, key: str, wait_seconds: float = 1.0) -> Iterator[None]:
+    def waiting_for(self, key: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
         """Hold a claim for the length of the block, waiting until whoever has it gives it back."""
         while True:
             with self.holding(key) as granted:

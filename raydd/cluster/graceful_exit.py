@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 # That work takes to leave, at most. Once `cluster/spot.py` has told Ray, Amazon's notice of 120 s leaves 105 of them,
@@ -18,7 +19,6 @@ GRACE_SECONDS = 60.0
 
 _under_way: set[object] = set()
 _told = threading.Event()
-_handlers: list[Callable[[int, FrameType | None], object] | int | None] = []  # the one that stood before ours
 
 
 def told_to_leave() -> bool:
@@ -47,13 +47,20 @@ def heed_notice() -> None:
     Raises:
         ValueError: this is not the main thread; Python lets no other handle signals.
     """
-    if signal.getsignal(signal.SIGTERM) is not _ask:
-        _handlers[:] = [signal.signal(signal.SIGTERM, _ask)]
+    before = signal.getsignal(signal.SIGTERM)
+    if not isinstance(before, _Notice):
+        signal.signal(signal.SIGTERM, _Notice(before))
 
 
-def _ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    if _under_way:
-        _told.set()
-        return
-    signal.signal(signal.SIGTERM, _handlers[0])
-    signal.raise_signal(number)
+@dataclass(frozen=True)
+class _Notice:
+    """The handler that asks the work under way to leave, and without any hands on to the one before it."""
+
+    before: Callable[[int, FrameType | None], object] | int | None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as Python calls it
+        if _under_way:
+            _told.set()
+            return
+        signal.signal(number, self.before)
+        signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""A slot without Ray: each errand is told what its trial would have reported alone."""
+"""A slot, without Ray but where SIGTERM comes: each errand is told what its trial would have reported alone."""
 
 import itertools
 import os
