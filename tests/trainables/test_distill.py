@@ -1,8 +1,11 @@
 import math
+import os
 import shutil
 import time
 
+import psutil
 import pytest
+import ray
 import torch
 from claimant_alone import Alone
 
@@ -206,6 +209,26 @@ def test_tune_gets_report_after_report_and_the_process_takes_another_trial(confi
     assert trial.reset_config({**first, "number": 1, "settings": {"distill.seed": 1}})
     assert trial.step()["step"] == 4
     trial.cleanup()
+
+
+@pytest.mark.slow
+def test_between_two_steps_a_process_that_gets_sigterm_ends_at_once(ray_here, config):
+    class Worker:
+        def __init__(self, ledger):
+            self.trial = distill.DistillTrial.__new__(distill.DistillTrial)
+            given = {"number": 0, "passed": [], "settings": {}}
+            self.trial.setup(given, base=config, listings={}, claims=ledger)
+
+        def step(self):
+            return self.trial.step()["step"], os.getpid()
+
+    worker = ray.remote(Worker).remote(claims.open_claims(config.place.home))
+    step, pid = ray.get(worker.step.remote())
+    process = psutil.Process(pid)
+    process.terminate()
+    process.wait(20)
+    record = stages.synthetic_record(raydd.open(config, open_store(config.place)))
+    assert int(record.read_tensors("checkpoint.safetensors")["done"]) == step
 
 
 def test_when_a_trial_has_reported_all_that_it_has_done_is_kept(config, trial):
