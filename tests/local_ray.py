@@ -1,9 +1,9 @@
-"""A Ray of this machine alone, for all tests of a session that ask for it."""
+"""A Ray of this machine alone, for the tests of a file that ask for it; other files start Ray as they need it."""
 
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_here(tmp_path_factory):
     from raydd.cluster.connect import cluster
 

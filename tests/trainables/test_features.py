@@ -64,7 +64,6 @@ def test_ray_workers_share_the_shards_and_pass_over_those_that_are_there(config)
 @pytest.fixture
 def mortal(config, monkeypatch, tmp_path):
     """Of workers that can import mortal_encoders, and find out there whether they died before."""
-    ray.shutdown()  # a Ray that another test left up has workers without this path
     monkeypatch.setenv("PYTHONPATH", f"{Path(mortal_encoders.__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv(mortal_encoders.FLAG, str(tmp_path / "died"))
     return with_settings(config, {"encoders.image": "mortal_encoders:once", "encoders.image_weights": ""})
