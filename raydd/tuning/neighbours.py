@@ -10,48 +10,33 @@ if all that are wanted share what is left. Settings that are expected to take se
 few trials are stopped on their way, all that are wanted come. `python -m bench.search` measures both beside Optuna's
 samplers.
 
-Letters: N trials, C neighbours, F settings that are numbers, G that are choices.
+Letters: C neighbours.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.linalg import cho_factor, cho_solve, cholesky
-from scipy.spatial.distance import cdist
 from scipy.stats import norm, rankdata
+
+from raydd.tuning.gaussian_process import Points, Process, alike, fitted
 
 NEIGHBOURS = 2048
 _CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
 _STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
-_LENGTHS, _NOISES = (0.5, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3)  # among which the likelihood chooses
-_USUAL_LENGTH = 2.0  # centre of the prior on the length
 _SECONDS_LENGTH, _SECONDS_NOISE = 4.0, 0.03  # of log seconds: they vary smoothly, and repeat themselves well
 _LONGEST = 3.0  # times what each trial has: two of three are stopped on their way
 _PATIENCE = 10  # trials without a gain after which time counts half as much, as an exponent
 SECONDS = "seconds"  # attribute of a trial that is over: what it takes to its end
 OWN = "own"  # another: names of the settings that its space asked for; it has all of them if there is none
-_MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length
-
-
-@dataclass(frozen=True)
-class _Points:
-    """Settings in the unit cube: numbers as shares of their range, choices as indices."""
-
-    numbers: Float[ndarray, "*N F"]
-    choices: Int[ndarray, "*N G"]
-
-    def __getitem__(self, rows: Any) -> "_Points":
-        return _Points(self.numbers[rows], self.choices[rows])
 
 
 class NeighbourSampler(BaseSampler):
@@ -124,7 +109,7 @@ class NeighbourSampler(BaseSampler):
         new = (one for one in drawn if not any(own.items() <= one.items() for own in tried))
         return next(new, None) or _settings(near[int(np.argmax(promise))], space)  # of few choices all may be known
 
-    def _neighbours(self, of: _Points, space: Mapping[str, BaseDistribution]) -> _Points:
+    def _neighbours(self, of: Points, space: Mapping[str, BaseDistribution]) -> Points:
         """A neighbour of each of these settings."""
         rng = self._rng
         share, step = rng.choice(_CHANGED, (NEIGHBOURS, 1)), rng.choice(_STEPS, (NEIGHBOURS, 1))
@@ -133,7 +118,7 @@ class NeighbourSampler(BaseSampler):
         counts = [len(kind.choices) for kind in space.values() if isinstance(kind, CategoricalDistribution)]
         # Half as often as numbers: a choice has no small step.
         other = rng.integers(np.zeros(len(counts), int), counts, (NEIGHBOURS, len(counts)))
-        return _Points(numbers, np.where(rng.random(other.shape) < share / 2, other, of.choices))
+        return Points(numbers, np.where(rng.random(other.shape) < share / 2, other, of.choices))
 
 
 def normal_by_rank(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
@@ -145,7 +130,7 @@ def normal_by_rank(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
     return norm.ppf((rankdata(values) - 0.5) / len(values))
 
 
-def expected_improvement(points: _Points, values: Float[ndarray, "n"], near: _Points) -> Float[ndarray, "C"]:
+def expected_improvement(points: Points, values: Float[ndarray, "n"], near: Points) -> Float[ndarray, "C"]:
     """E[max(f - f*, 0)] under the process; f* is its own mean's best at what was tried, since scores are noisy.
 
     Args:
@@ -153,20 +138,15 @@ def expected_improvement(points: _Points, values: Float[ndarray, "n"], near: _Po
         values: of those that are over, as `normal_by_rank` gives them.
         near: the neighbours.
     """
-    over = points[: len(values)]
-    length, noise, scale = _fitted(over, values)
-    weights = cho_solve(cho_factor(_noisy(over, length, noise)), values)
-    values = np.append(values, _kernel(points[len(values) :], over, length) @ weights)
-    factor = cho_factor(_noisy(points, length, noise))
-    weights, across = cho_solve(factor, values), _kernel(near, points, length)
-    mean, best = across @ weights, float((_kernel(points, points, length) @ weights).max())
-    explained = (across * cho_solve(factor, across.T).T).sum(axis=1)
-    deviation = np.sqrt(scale * np.maximum(1 - explained, 1e-9))
-    ahead = (mean - best) / deviation
+    over, running = points[: len(values)], points[len(values) :]
+    process = fitted(over, values)
+    believed = np.append(values, process.expected(over, values, running)[0])
+    mean, deviation = process.expected(points, believed, near)
+    ahead = (mean - process.expected(points, believed, points)[0].max()) / deviation
     return deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
 
 
-def expected_seconds(points: _Points, seconds: Sequence[float | None], near: _Points) -> Float[ndarray, "C"]:
+def expected_seconds(points: Points, seconds: Sequence[float | None], near: Points) -> Float[ndarray, "C"]:
     """What a trial of each neighbour is expected to take, from those that are over.
 
     Args:
@@ -176,49 +156,22 @@ def expected_seconds(points: _Points, seconds: Sequence[float | None], near: _Po
     """
     known = {row: math.log(one) for row, one in enumerate(seconds) if one}
     if not known:
-        return np.ones(len(near.numbers))
+        return np.ones(len(near))
     took, logs = points[list(known)], np.array(list(known.values()))
-    weights = cho_solve(cho_factor(_noisy(took, _SECONDS_LENGTH, _SECONDS_NOISE)), logs - logs.mean())
-    return np.exp(logs.mean() + _kernel(near, took, _SECONDS_LENGTH) @ weights)
+    process = Process(alike(points, _SECONDS_LENGTH), _SECONDS_NOISE)
+    return np.exp(logs.mean() + process.expected(took, logs - logs.mean(), near)[0])
 
 
-def _fitted(points: _Points, values: Float[ndarray, "n"]) -> tuple[float, float, float]:
-    """Length, noise and scale of the largest likelihood, with a log-normal prior on the length."""
-    found = []
-    for length in _LENGTHS:
-        for noise in _NOISES:
-            lower = cholesky(_noisy(points, length, noise), lower=True)
-            scale = max(float(values @ cho_solve((lower, True), values)) / len(values), 1e-12)  # 0 if all are equal
-            likelihood = -0.5 * len(values) * math.log(scale) - float(np.log(np.diag(lower)).sum())
-            found.append((likelihood - 0.5 * math.log(length / _USUAL_LENGTH) ** 2, length, noise, scale))
-    return max(found)[1:]
-
-
-def _noisy(points: _Points, length: float, noise: float) -> Float[ndarray, "n n"]:
-    return _kernel(points, points, length) + noise * np.eye(len(points.numbers))
-
-
-def _kernel(left: _Points, right: _Points, length: float) -> Float[ndarray, "n m"]:
-    """Matern 5/2 of the distance, in which four settings that are numbers count as one length whatever their number."""
-    apart = np.zeros((len(left.numbers), len(right.numbers)))
-    if settings := left.numbers.shape[1]:
-        apart += 4 / settings * cdist(left.numbers, right.numbers, "sqeuclidean")
-    if settings := left.choices.shape[1]:
-        apart += settings / _MISMATCH * cdist(left.choices, right.choices, "hamming")
-    distance = np.sqrt(5 * apart) / length
-    return (1 + distance + distance**2 / 3) * np.exp(-distance)
-
-
-def _points(settings: list[dict[str, Any]], space: Mapping[str, BaseDistribution]) -> _Points:
+def _points(settings: list[dict[str, Any]], space: Mapping[str, BaseDistribution]) -> Points:
     numbers = [[_share(kind, one[name]) for name, kind in space.items() if _is_number(kind)] for one in settings]
     choices = [
         [kind.choices.index(one[name]) for name, kind in space.items() if isinstance(kind, CategoricalDistribution)]
         for one in settings
     ]
-    return _Points(np.array(numbers, float), np.array(choices, int))
+    return Points(np.array(numbers, float), np.array(choices, int))
 
 
-def _settings(point: _Points, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def _settings(point: Points, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     numbers, choices = iter(point.numbers.tolist()), iter(point.choices.tolist())
     return {
         name: kind.choices[next(choices)] if isinstance(kind, CategoricalDistribution) else _at(kind, next(numbers))

@@ -1,0 +1,143 @@
+"""A Gaussian process of what trials scored, with a length of its own for each setting.
+
+The closer the settings of two trials are, the more alike are their scores. Some settings move the score by many points,
+others not at all: so a change of each counts by a length of its own, and these lengths are learned from the trials with
+all else (automatic relevance determination: MacKay 1994, Neal 1996).
+
+Letters: N and M points, S settings: F that are numbers, then G that are choices.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
+
+_LENGTH, _NOISE = 2.0, 0.1  # centres of the priors on the length of all settings and on the noise
+_OWN = 3.0  # deviation of the log of a setting's own weight: most matter little, some much
+_FARTHEST = 6.0  # from its centre that a log may be
+_FIT_STEPS = 40
+_FITTED_ON = 128  # points by which the lengths are learned, whatever their number: the time grows by their cube
+_MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length
+
+
+@dataclass(frozen=True)
+class Points:
+    """Settings in the unit cube: numbers as shares of their range, choices as indices."""
+
+    numbers: Float[ndarray, "*N F"]
+    choices: Int[ndarray, "*N G"]
+
+    def __getitem__(self, rows: Any) -> "Points":
+        """Those of some rows, or one."""
+        return Points(self.numbers[rows], self.choices[rows])
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.numbers)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A Gaussian process with a Matern 5/2 kernel: the closer settings are, the more alike are their values."""
+
+    weights: Float[ndarray, "S"]
+    """By what a squared difference in each setting counts, 1 / length²."""
+    noise: float
+    """Variance of a value's noise, in that of the process."""
+    variance: float = 1.0
+    """Of the process."""
+
+    def expected(
+        self, known: Points, values: Float[ndarray, "N"], at: Points
+    ) -> tuple[Float[ndarray, "M"], Float[ndarray, "M"]]:
+        """Mean and standard deviation of the values at some points, given noisy ones at others."""
+        factor = cho_factor(self._kernel(known, known) + self.noise * np.eye(len(values)))
+        across = self._kernel(at, known)
+        explained = (across * cho_solve(factor, across.T).T).sum(axis=1)
+        return across @ cho_solve(factor, values), np.sqrt(self.variance * np.maximum(1 - explained, 1e-9))
+
+    def _kernel(self, left: Points, right: Points) -> Float[ndarray, "N M"]:
+        numbers, choices = np.split(self.weights, [left.numbers.shape[1]])
+        apart = np.zeros((len(left), len(right)))
+        if len(numbers):
+            apart += cdist(left.numbers, right.numbers, "sqeuclidean", w=numbers)
+        if len(choices):
+            apart += choices.sum() * cdist(left.choices, right.choices, "hamming", w=choices)
+        return matern(apart)[0]
+
+
+def fitted(points: Points, values: Float[ndarray, "N"]) -> Process:
+    """The process that explains the values best, with its settings' lengths, its noise and its variance.
+
+    Args:
+        points: where the values are known; of more than 128 so many are read, evenly spread over their order.
+        values: with mean 0.
+    """
+    rows = np.linspace(0, len(values) - 1, min(len(values), _FITTED_ON)).astype(int)
+    (numbers, choices), values = (points[rows].numbers.T, points[rows].choices.T), values[rows]
+    apart = np.concatenate(
+        [(numbers[:, :, None] - numbers[:, None, :]) ** 2, choices[:, :, None] != choices[:, None, :]]
+    )
+    usual = alike(points, _LENGTH)
+    found = minimize(
+        misfit,
+        np.zeros(len(usual) + 2),
+        (apart, values, usual),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-_FARTHEST, _FARTHEST)] * (len(usual) + 2),
+        options={"maxiter": _FIT_STEPS},
+    )
+    weights, noise = _of_logs(found.x, usual)
+    kernel = matern(np.tensordot(weights, apart, 1))[0] + noise * np.eye(len(values))
+    return Process(weights, noise, max(float(values @ np.linalg.solve(kernel, values)) / len(values), 1e-12))
+
+
+def misfit(
+    logs: Float[ndarray, "S+2"], apart: Float[ndarray, "S N N"], values: Float[ndarray, "N"], usual: Float[ndarray, "S"]
+) -> tuple[float, Float[ndarray, "S+2"]]:
+    """Minus the log posterior of a process, its variance at its best, and the gradient at the logs.
+
+    Args:
+        logs: of the length of all settings, of the noise, and of each setting's own weight, each from its usual value:
+            all have normal priors around 0.
+        apart: squared differences of what was tried, setting by setting.
+        values: of these, with mean 0.
+        usual: weights of the settings.
+    """
+    (weights, noise), n = _of_logs(logs, usual), len(values)
+    kernel, slope = matern(np.tensordot(weights, apart, 1))
+    inverse = np.linalg.inv(kernel + noise * np.eye(n))
+    solved = inverse @ values
+    variance = max(float(values @ solved) / n, 1e-12)
+    likelihood = -0.5 * n * math.log(variance) + 0.5 * np.linalg.slogdet(inverse)[1]
+    # d log|K| = tr(K⁻¹ dK), and d (vᵀ K⁻¹ v) = -(K⁻¹ v)ᵀ dK (K⁻¹ v).
+    at_kernel = 0.5 * (np.outer(solved, solved) / variance - inverse)
+    at_weights = np.tensordot(apart, at_kernel * slope, 2) * weights
+    gradient = np.concatenate([[-2 * at_weights.sum(), noise * np.trace(at_kernel)], at_weights])
+    deviations = np.array([1.0, 1.0, *[_OWN] * len(usual)])
+    return 0.5 * float(((logs / deviations) ** 2).sum()) - likelihood, logs / deviations**2 - gradient
+
+
+def _of_logs(logs: Float[ndarray, "S+2"], usual: Float[ndarray, "S"]) -> tuple[Float[ndarray, "S"], float]:
+    """Weights and noise."""
+    return usual * np.exp(logs[2:] - 2 * logs[0]), _NOISE * math.exp(logs[1])
+
+
+def alike(points: Points, length: float) -> Float[ndarray, "S"]:
+    """Weights of settings that all have one length: four numbers together count as one, whatever their number."""
+    numbers, choices = points.numbers.shape[1], points.choices.shape[1]
+    return np.array([4 / max(1, numbers)] * numbers + [1 / _MISMATCH] * choices) / length**2
+
+
+def matern(apart: Float[ndarray, "N M"]) -> tuple[Float[ndarray, "N M"], Float[ndarray, "N M"]]:
+    """The Matern 5/2 kernel of squared distances, and its slope."""
+    distance = np.sqrt(5 * apart)
+    falling = np.exp(-distance)
+    return (1 + distance + distance**2 / 3) * falling, -5 / 6 * (1 + distance) * falling

@@ -1,0 +1,69 @@
+"""The sampler that draws among neighbours of the best trial, on trials that are written down."""
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import create_trial
+
+from raydd.tuning.gaussian_process import Points
+from raydd.tuning.neighbours import NeighbourSampler, expected_seconds, normal_by_rank
+
+
+def test_neighbours_stay_inside_of_what_is_searched():
+    space = {
+        "float": FloatDistribution(0.01, 1.0, log=True),
+        "step": FloatDistribution(0.0, 1.0, step=0.25),
+        "int": IntDistribution(4, 16, log=True),
+        "choice": CategoricalDistribution([0, 20, "a"]),
+    }
+    study = optuna.create_study(direction="maximize")
+    rng = np.random.default_rng(0)
+    for seed in range(12):
+        study.sampler = NeighbourSampler(seed)
+        trial = study.ask(space)
+        for name, kind in space.items():
+            assert kind._contains(kind.to_internal_repr(trial.params[name])), name
+        assert trial.params["step"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+        study.tell(trial, rng.normal())
+
+
+def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_share():
+    kinds = {"gain": FloatDistribution(0, 1), "size": FloatDistribution(1, 100, log=True)}
+
+    def value(params):
+        return -((params["gain"] - 0.7) ** 2) - (math.log(params["size"] / 30) / 10) ** 2
+
+    def size_asked_for(order, share=0.0):
+        study = optuna.create_study(direction="maximize")
+        for params in order:
+            took = {"seconds": params["size"] ** 12}
+            study.add_trial(create_trial(params=params, distributions=kinds, value=value(params), user_attrs=took))
+        sizes = []
+        for seed in range(20):
+            study.sampler = NeighbourSampler(seed, per_second=True, share=share)
+            sizes.append(study.ask(kinds).params["size"])
+        return np.exp(np.mean(np.log(sizes)))
+
+    drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    points = sorted((drawn.ask(kinds).params for _ in range(40)), key=value)
+    gaining, stuck = size_asked_for(points), size_asked_for(points[::-1])
+    assert gaining < 22 < 25 < stuck  # alike trials, of which the best size is 30
+    assert size_asked_for(points, share=50**12) > 25
+    assert size_asked_for(points[::-1], share=10**12) < 12  # three times that at most, however long nothing was gained
+
+
+def test_values_of_any_scale_are_normal_by_rank():
+    assert normal_by_rank(np.array([-1000.0, 46.0, 45.9])) == pytest.approx([-0.967422, 0.967422, 0.0])
+    assert normal_by_rank(np.full(4, 7.0)) == pytest.approx(np.zeros(4))
+
+
+def test_seconds_are_expected_as_the_trials_took_them():
+    rng = np.random.default_rng(0)
+    points, near = (Points(rng.random((n, 2)), np.zeros((n, 0), int)) for n in (40, 10))
+    seconds = [math.exp(3 * one[0]) for one in points.numbers]
+    expected = expected_seconds(points, [None, *seconds[1:]], near)
+    assert np.log(expected) == pytest.approx(3 * near.numbers[:, 0], abs=0.2)
+    assert (expected_seconds(points, [None] * 40, near) == 1).all()
