@@ -43,7 +43,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Process:
+class GaussianProcess:
     """A Gaussian process with a Matern 5/2 kernel: the closer settings are, the more alike are their values."""
 
     weights: Float[ndarray, "S"]
@@ -72,7 +72,7 @@ class Process:
         return matern(apart)[0]
 
 
-def fitted(points: Points, values: Float[ndarray, "N"]) -> Process:
+def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
     """The process that explains the values best, with its settings' lengths, its noise and its variance.
 
     Args:
@@ -96,7 +96,7 @@ def fitted(points: Points, values: Float[ndarray, "N"]) -> Process:
     )
     weights, noise = _of_logs(found.x, usual)
     kernel = matern(np.tensordot(weights, apart, 1))[0] + noise * np.eye(len(values))
-    return Process(weights, noise, max(float(values @ np.linalg.solve(kernel, values)) / len(values), 1e-12))
+    return GaussianProcess(weights, noise, max(float(values @ np.linalg.solve(kernel, values)) / len(values), 1e-12))
 
 
 def misfit(

@@ -27,7 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm, rankdata
 
-from raydd.tuning.gaussian_process import Points, Process, alike, fitted
+from raydd.tuning.gaussian_process import GaussianProcess, Points, alike, fitted
 
 NEIGHBOURS = 2048
 _CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
@@ -158,7 +158,7 @@ def expected_seconds(points: Points, seconds: Sequence[float | None], near: Poin
     if not known:
         return np.ones(len(near))
     took, logs = points[list(known)], np.array(list(known.values()))
-    process = Process(alike(points, _SECONDS_LENGTH), _SECONDS_NOISE)
+    process = GaussianProcess(alike(points, _SECONDS_LENGTH), _SECONDS_NOISE)
     return np.exp(logs.mean() + process.expected(took, logs - logs.mean(), near)[0])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from raydd.tuning.gaussian_process import Points, Process, alike, fitted, misfit
+from raydd.tuning.gaussian_process import GaussianProcess, Points, alike, fitted, misfit
 
 LENGTH, NOISE, OWN = 2.0, 0.1, 3.0
 
@@ -54,7 +54,7 @@ def test_what_is_expected_is_the_normal_distribution_given_what_is_known():
     weights, noise, variance = rng.random(5), 0.2, 3.0
     joint = variance * covariance(both, weights, 0.0)
     within, across = joint[:5, :5] + variance * noise * np.eye(5), joint[5:, :5]
-    mean, deviation = Process(weights, noise, variance).expected(both[:5], values, both[5:])
+    mean, deviation = GaussianProcess(weights, noise, variance).expected(both[:5], values, both[5:])
     assert mean == pytest.approx(across @ np.linalg.solve(within, values))
     left = joint[5:, 5:] - across @ np.linalg.solve(within, across.T)
     assert deviation == pytest.approx(np.sqrt(np.diag(left)))
