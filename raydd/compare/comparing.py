@@ -17,7 +17,7 @@ from raydd.cluster.connect import cluster, outcomes
 from raydd.cluster.gpus import wanted_gpus
 from raydd.cluster.graceful_exit import exit_waits
 from raydd.cluster.worker_settings import for_workers, settled
-from raydd.compare.cells import Cell, MadeSet, Row, cell_of, is_made, is_tuned, make_set
+from raydd.compare.rows import MadeSet, Row, RowPlan, is_made, is_tuned, make_set, plan_of
 from raydd.compare.table import write_comparison
 from raydd.config import CompareConfig, Config, SweepConfig
 from raydd.cost.seconds import check_seconds, pixel_seconds, trial_seconds
@@ -71,11 +71,11 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         if address != "local":  # to know what GPUs it has
             stack.enter_context(cluster(address, home(config.place)))
         bases = _data_sets(config, address)
-        planned = [cell for name, base in bases.items() for cell in _cells(base, name, {})]
+        planned = [plan for name, base in bases.items() for plan in _plans(base, name, {})]
         with progress_on(console) as progress:
             works = [open_workbench(base, store, progress, opened) for base in bases.values()]
             for work, name in zip(works, bases, strict=True):
-                budgets = [cell.config.distill.pairs for cell in planned if cell.data == name and cell.kind != "full"]
+                budgets = [plan.config.distill.pairs for plan in planned if plan.data == name and plan.kind != "full"]
                 work.require_enough_pairs(max(budgets, default=1))
             known = [work.is_prepared for work in works]
             if not dry_run:
@@ -84,20 +84,20 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
                     look_at_cards(work.config, address, console, dry_run=False)
                     prepare(work, address)
 
-        def work_of(cell: Cell) -> Workbench[Any]:
-            return open_workbench(cell.config, store, silent, opened)
+        def work_of(plan: RowPlan) -> Workbench[Any]:
+            return open_workbench(plan.config, store, silent, opened)
 
         console.print(_plan(config, bases, planned, work_of, store, known=all(known) or not dry_run))
         if dry_run:
             return None
         folder = home(config.place) / "comparisons" / config.compare.name
-        cells: list[Cell] = []
+        plans: list[RowPlan] = []
         failed: dict[str, str] = {}
         for name, base in bases.items():
             tuned, untuned = _tune(base, name, address, console, folder)
             failed |= {f"{Path(method).name}, {TUNED}, {name}": reason for method, reason in untuned.items()}
-            cells += [cell for cell in _cells(base, name, tuned) if cell.variant != TUNED or cell.method not in untuned]
-        rows = _make(cells, failed, work_of, opened, store, folder, console)
+            plans += [plan for plan in _plans(base, name, tuned) if plan.variant != TUNED or plan.method not in untuned]
+        rows = _make(plans, failed, work_of, opened, store, folder, console)
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
     return Comparison(rows, failed, files)
@@ -138,20 +138,20 @@ def _require_distinct(methods: Sequence[str]) -> None:
             )
 
 
-def _cells(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+def _plans(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[RowPlan]:
     """All rows of a data set, the smallest budgets first; `tuned` are the settings found for each method."""
-    cells = []
+    plans = []
     for count in base.compare.pairs:
         for method in base.compare.methods:
             if not can_select(base, method):
                 continue
             if base.compare.trials and is_tuned(method):
-                cells.append(cell_of(base, method, data, count, TUNED, tuned.get(method, {})))
+                plans.append(plan_of(base, method, data, count, TUNED, tuned.get(method, {})))
                 if base.compare.published and find_method(method).published:
-                    cells.append(cell_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
+                    plans.append(plan_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
             else:
-                cells.append(cell_of(base, method, data, count, AS_GIVEN, {}))
-    return list(dict.fromkeys(cells))  # full data has no budget, and comes once
+                plans.append(plan_of(base, method, data, count, AS_GIVEN, {}))
+    return list(dict.fromkeys(plans))  # full data has no budget, and comes once
 
 
 def _tune(
@@ -170,7 +170,7 @@ def _tune(
             failed[method] = str(error)
             console.print(f"{Path(method).name} is not tuned: {error}", markup=False, soft_wrap=True)
             continue
-        settings = cell_of(base, method, data, base.compare.pairs[0], TUNED, found[method]).config
+        settings = plan_of(base, method, data, base.compare.pairs[0], TUNED, found[method]).config
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{as_name(f'{data}-{_slug(method)}')}.yaml").write_text(to_yaml(settings), encoding="utf-8")
     return found, failed
@@ -194,7 +194,7 @@ def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str
 
 def _sweep_of(base: Config, method: str, data: str) -> Config:
     """The sweep that tunes a method. Its name holds what all trials share, so changed settings begin another one."""
-    config = cell_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
+    config = plan_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
     # Not a set's seed: settings chosen by a draw would favour that set of the tuned row.
     config = with_settings(config, {"distill.seed": config.distill.seed + TRIALS_SEED})
     shared = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
@@ -218,12 +218,12 @@ def _slug(method: str) -> str:
     return Path(method).name.replace(":", "-")
 
 
-WorkOf = Callable[[Cell], Workbench[Any]]
-Wanted = tuple[Cell, int]  # a row and the number of one of its sets
+WorkOf = Callable[[RowPlan], Workbench[Any]]
+Wanted = tuple[RowPlan, int]  # a row and the number of one of its sets
 
 
 def _make(
-    cells: Sequence[Cell],
+    plans: Sequence[RowPlan],
     failed: dict[str, str],
     work_of: WorkOf,
     opened: Opened,
@@ -232,50 +232,50 @@ def _make(
     console: Console,
 ) -> list[Row]:
     """Make all sets of all rows side by side, noting those that fail; the table is written anew after each."""
-    every = [(cell, number) for cell in cells for number in range(cell.sets)]
+    every = [(plan, number) for plan in plans for number in range(plan.sets)]
     made: dict[Wanted, MadeSet] = {}
-    rows: dict[Cell, Row] = {}
+    rows: dict[RowPlan, Row] = {}
 
-    def take(cell: Cell, number: int, found: MadeSet) -> None:
-        made[cell, number] = found
-        rows[cell] = Row.of(cell, [made[cell, own] for own in range(cell.sets) if (cell, own) in made])
+    def take(plan: RowPlan, number: int, found: MadeSet) -> None:
+        made[plan, number] = found
+        rows[plan] = Row.of(plan, [made[plan, own] for own in range(plan.sets) if (plan, own) in made])
 
-    for cell, number in every:
-        if is_made(cell, number, work_of(cell)):
-            take(cell, number, make_set(cell, number, work_of(cell)))
+    for plan, number in every:
+        if is_made(plan, number, work_of(plan)):
+            take(plan, number, make_set(plan, number, work_of(plan)))
     work = {wanted: _seconds(wanted[0], work_of(wanted[0])) for wanted in every if wanted not in made}
     if not work:
-        return [rows[cell] for cell in cells]
+        return [rows[plan] for plan in plans]
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # each counts the same
     claims = open_claims(store.root)
     shared = {
-        cell: dataclasses.replace(cell, config=for_workers(cell.config, _gpus(cell.config.sweep))) for cell, _ in work
+        plan: dataclasses.replace(plan, config=for_workers(plan.config, _gpus(plan.config.sweep))) for plan, _ in work
     }
     # One function for all: Ray starts a function's tasks in their order, so that rows are made one after another.
     # A process of its own for each set, so that its peak of memory is its own.
     task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
     waiting = {
-        task.options(num_cpus=cell.config.sweep.cpus, num_gpus=_gpus(cell.config.sweep)).remote(
-            shared[cell], number, opened.listings, claims
-        ): (cell, number)
-        for cell, number in work
+        task.options(num_cpus=plan.config.sweep.cpus, num_gpus=_gpus(plan.config.sweep)).remote(
+            shared[plan], number, opened.listings, claims
+        ): (plan, number)
+        for plan, number in work
     }
-    with _telling(work, _job_of(cells[0].config), claims, console) as (ended, wait):
-        for (cell, number), found, reason in outcomes(waiting, wait):
+    with _telling(work, _job_of(plans[0].config), claims, console) as (ended, wait):
+        for (plan, number), found, reason in outcomes(waiting, wait):
             if reason:
-                failed[f"{cell.name}, {cell.data}, {cell.pairs} pairs, set {number}"] = reason
-                console.print(f"{_told(cell, number)} failed: {reason}", markup=False)
+                failed[f"{plan.name}, {plan.data}, {plan.pairs} pairs, set {number}"] = reason
+                console.print(f"{_told(plan, number)} failed: {reason}", markup=False)
             else:
-                take(cell, number, found)
-            ended((cell, number), found)
-            write_comparison([rows[cell] for cell in cells if cell in rows], failed, folder)
-    return [rows[cell] for cell in cells if cell in rows]
+                take(plan, number, found)
+            ended((plan, number), found)
+            write_comparison([rows[plan] for plan in plans if plan in rows], failed, folder)
+    return [rows[plan] for plan in plans if plan in rows]
 
 
-def _told(cell: Cell, number: int) -> str:
+def _told(plan: RowPlan, number: int) -> str:
     """A set in words."""
-    return f"{cell.name}, {cell.pairs} pairs{f', set {number}' if cell.sets > 1 else ''}"
+    return f"{plan.name}, {plan.pairs} pairs{f', set {number}' if plan.sets > 1 else ''}"
 
 
 def _gpus(sweep: SweepConfig) -> float:
@@ -284,28 +284,28 @@ def _gpus(sweep: SweepConfig) -> float:
 
 
 @exit_waits()
-def compare_set(cell: Cell, number: int, listings: Listings, claims: Any) -> MadeSet:
+def compare_set(plan: RowPlan, number: int, listings: Listings, claims: Any) -> MadeSet:
     """Make one set of a row; runs in a Ray worker. What it shares with others is made once.
 
     Args:
-        cell: the row.
+        plan: the row.
         number: which of its sets.
         listings: the data sets that the driver has read.
         claims: handle of the actor of `raydd.cluster.claims`.
     """
-    config = cell.config
+    config = plan.config
     use_threads(config.place)
-    with Claimant(claims, f"{_job_of(config)}: {cell.name} {cell.data} {cell.pairs} set {number}") as claimant:
+    with Claimant(claims, f"{_job_of(config)}: {plan.name} {plan.data} {plan.pairs} set {number}") as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
-        if cell.method in SELECTIONS:
+        if plan.method in SELECTIONS:
             # Selections of one size or another share warm-ups: one of them makes all at a time.
-            with claimant.waiting_for(f"selections of {cell.data}"):
-                work.select(cell.method, cell.pairs, number)
-        elif cell.kind == "synthetic":
+            with claimant.waiting_for(f"selections of {plan.data}"):
+                work.select(plan.method, plan.pairs, number)
+        elif plan.kind == "synthetic":
             share_making(work, claimant)
         else:  # full data, whose few experts are not those of a distillation
             share_features(work, claimant)
-        return make_set(cell, number, work)
+        return make_set(plan, number, work)
 
 
 def _job_of(config: Config) -> str:
@@ -335,12 +335,12 @@ def _telling(
         yield end, wait
 
 
-def _seconds(cell: Cell, work: Workbench[Any]) -> float:
+def _seconds(plan: RowPlan, work: Workbench[Any]) -> float:
     """What one of a row's sets may take on one core, shared experts apart; unknown without a cache, and on a GPU."""
-    config, widths = cell.config, work.feature_widths
+    config, widths = plan.config, work.feature_widths
     if widths is None or config.sweep.gpu_share:
         return math.nan
-    if cell.kind == "synthetic":
+    if plan.kind == "synthetic":
         checks = config.compare.checks * check_seconds(config, *widths)
         return trial_seconds(config, *widths) + pixel_seconds(config) + checks
     return trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
@@ -349,7 +349,7 @@ def _seconds(cell: Cell, work: Workbench[Any]) -> float:
 def _plan(
     config: Config,
     bases: Mapping[str, Config],
-    cells: Sequence[Cell],
+    plans: Sequence[RowPlan],
     work_of: WorkOf,
     store: Store,
     *,
@@ -361,8 +361,8 @@ def _plan(
     tuned_on = [name for name, base in bases.items() if base.compare.trials]
     tuned = [method for method in compare.methods if is_tuned(method)] if tuned_on else []
     table.add_row("data", ", ".join(bases))
-    made = ", ".join(dict.fromkeys(cell.method for cell in cells))
-    table.add_row("rows", f"{len(cells)}: {made}; budgets {', '.join(map(str, compare.pairs))}")
+    made = ", ".join(dict.fromkeys(plan.method for plan in plans))
+    table.add_row("rows", f"{len(plans)}: {made}; budgets {', '.join(map(str, compare.pairs))}")
     if tuned:
         trials = f"{compare.trials} trials each of {', '.join(tuned)} at {compare.pairs[0]} pairs, chosen on val"
         table.add_row("tuning", f"{trials}, for {' and '.join(tuned_on)}")
@@ -376,13 +376,13 @@ def _plan(
     table.add_row("sets", f"{compare.sets} of each row, full data apart")
     table.add_row("students", f"{compare.choice}, {config.evaluate.seeds} of each set, {config.evaluate.split}")
     if known:
-        every = [(cell, number) for cell in cells for number in range(cell.sets)]
-        left = [(cell, number) for cell, number in every if not is_made(cell, number, work_of(cell))]
-        seconds = sum(_seconds(cell, work_of(cell)) for cell, _ in left)
+        every = [(plan, number) for plan in plans for number in range(plan.sets)]
+        left = [(plan, number) for plan, number in every if not is_made(plan, number, work_of(plan))]
+        seconds = sum(_seconds(plan, work_of(plan)) for plan, _ in left)
         tuning = sum(
-            compare.trials * trial_seconds(cell.config, *(work_of(cell).feature_widths or (0, 0)))
-            for cell in cells
-            if cell.method in tuned and cell.variant == TUNED and cell.pairs == compare.pairs[0] + 1
+            compare.trials * trial_seconds(plan.config, *(work_of(plan).feature_widths or (0, 0)))
+            for plan in plans
+            if plan.method in tuned and plan.variant == TUNED and plan.pairs == compare.pairs[0] + 1
         )
         table.add_row(
             "there", f"{len(every) - len(left)} of {len(every)} sets, settings found by earlier trials not counted"

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from raydd.code_version import code_version
-from raydd.compare.cells import Row
+from raydd.compare.rows import Row
 from raydd.evaluate.bootstrap import RESAMPLES
 from raydd.evaluate.published import Published, published_rows
 from raydd.evaluate.significance import LEVEL, p_values_against_best, rises
@@ -65,7 +65,7 @@ def write_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _place(row: Row) -> dict[str, Any]:
-    return {"data": row.cell.data, "pairs": row.cell.pairs, "row": row.cell.name}
+    return {"data": row.plan.data, "pairs": row.plan.pairs, "row": row.plan.name}
 
 
 def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
@@ -92,24 +92,24 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, int]]:
-    return list(dict.fromkeys((row.cell.data, row.cell.pairs) for row in rows if row.cell.pairs))
+    return list(dict.fromkeys((row.plan.data, row.plan.pairs) for row in rows if row.plan.pairs))
 
 
 def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
     """The rows of a budget, each with its published one below; full data, which is no rival, at the end."""
-    rivals = [row for row in rows if (row.cell.data, row.cell.pairs) == (data, pairs)]
-    full = [row for row in rows if row.cell.data == data and not row.cell.pairs]
+    rivals = [row for row in rows if (row.plan.data, row.plan.pairs) == (data, pairs)]
+    full = [row for row in rows if row.plan.data == data and not row.plan.pairs]
     p_values = {metric: _p_values(rivals, metric) for metric in COLUMNS}
     texts, best = [], []
     for row in rivals + full:
         bold = {metric: row in rivals and _is_best(row, rivals, metric) for metric in COLUMNS}
         rival = row in rivals and len(row.sets) > 1
         signs = {
-            metric: _sign(p_values[metric].get(row.cell.name), tested=rival and not bold[metric]) for metric in COLUMNS
+            metric: _sign(p_values[metric].get(row.plan.name), tested=rival and not bold[metric]) for metric in COLUMNS
         }
         texts.append(_texts(row, signs))
         best.append(bold)
-        for published in published_rows(row.cell.method, data, pairs if row in rivals else 0):
+        for published in published_rows(row.plan.method, data, pairs if row in rivals else 0):
             texts.append(_published_texts(published))
             best.append({})
     columns = ["trained on", *COLUMNS, *_COST]
@@ -122,7 +122,7 @@ def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
 
 
 def _p_values(rivals: Sequence[Row], metric: str) -> dict[str, float]:
-    scores = {row.cell.name: dict(zip(row.numbers, row.by_set(metric), strict=True)) for row in rivals}
+    scores = {row.plan.name: dict(zip(row.numbers, row.by_set(metric), strict=True)) for row in rivals}
     return p_values_against_best(scores)
 
 
@@ -146,9 +146,9 @@ def _texts(row: Row, signs: dict[str, str]) -> dict[str, str]:
         value = row.cost(name)
         return "" if value is None else f"{value * scale:.0f}"
 
-    marked = row.cell.config.compare.as_published
+    marked = row.plan.config.compare.as_published
     return {
-        "trained on": f"{row.cell.name}{f' {MARK}' if marked else ''}",
+        "trained on": f"{row.plan.name}{f' {MARK}' if marked else ''}",
         **{metric: score(metric) for metric in COLUMNS},
         "95 %": f"{row.interval[0]:.1f} to {row.interval[1]:.1f}",
         "sets": str(len(row.sets)),
@@ -172,20 +172,20 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
     """One line a row, ours and published ones, with plain numbers."""
     lines: list[dict[str, Any]] = []
     for row in rows:
-        cell = row.cell
-        rivals = [other for other in rows if (other.cell.data, other.cell.pairs) == (cell.data, cell.pairs)]
+        plan = row.plan
+        rivals = [other for other in rows if (other.plan.data, other.plan.pairs) == (plan.data, plan.pairs)]
         p_values = _p_values(rivals, "r_mean") if len(rivals) > 1 else {}
         line: dict[str, Any] = {
-            "data": cell.data,
-            "budget": cell.pairs or None,
-            "method": cell.method,
-            "variant": cell.variant,
+            "data": plan.data,
+            "budget": plan.pairs or None,
+            "method": plan.method,
+            "variant": plan.variant,
             "made by": "raydd",
-            "protocol": trains(cell.config),
-            "students": cell.config.compare.choice,
-            "image encoder": cell.config.encoders.image,
-            "text encoder": cell.config.encoders.text,
-            "split": cell.config.evaluate.split,
+            "protocol": trains(plan.config),
+            "students": plan.config.compare.choice,
+            "image encoder": plan.config.encoders.image,
+            "text encoder": plan.config.encoders.text,
+            "split": plan.config.evaluate.split,
             "sets": len(row.sets),
             "students each": len(row.sets[0].students),
         }
@@ -196,29 +196,29 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
         line["r_mean by student"] = " | ".join(
             " ".join(f"{student['r_mean']:.4f}" for student in made.students) for made in row.sets
         )
-        line["p against best r_mean"] = p_values.get(cell.name)
+        line["p against best r_mean"] = p_values.get(plan.name)
         line |= {name.replace("_", " "): row.cost(name) for name in _COSTS}
         line["rise by set"], line["still rose"] = " ".join(f"{value:.4f}" for value in row.rises), rises(row.rises)
         line["records"] = " ".join(made.record for made in row.sets)
         lines.append(line)
         lines += [
             {
-                "data": cell.data,
-                "budget": cell.pairs or None,
-                "method": cell.method,
+                "data": plan.data,
+                "budget": plan.pairs or None,
+                "method": plan.method,
                 "made by": f"published: {published.source}",
                 "protocol": published.protocol,
                 "image encoder": published.image_encoder,
                 "text encoder": published.text_encoder,
                 **published.scores,
             }
-            for published in published_rows(cell.method, cell.data, cell.pairs)
+            for published in published_rows(plan.method, plan.data, plan.pairs)
         ]
     return pd.DataFrame(lines)
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    splits = {row.cell.config.evaluate.split for row in rows}
+    splits = {row.plan.config.evaluate.split for row in rows}
     students = {len(made.students) for row in rows for made in row.sets}
     notes = [
         f"Percent on {' and '.join(sorted(splits))}: mean ± standard deviation over the sets of a row, each set the "
@@ -238,7 +238,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         "not to compare.",
     ]
     notes.append(f"Table written by raydd {code_version()}.")
-    if any(row.cell.config.compare.as_published for row in rows):
+    if any(row.plan.config.compare.as_published for row in rows):
         notes.append(f"{MARK} chosen as its code does: most by the best of 6 or 11 checks on the scored split itself.")
     return notes
 

@@ -18,8 +18,8 @@ import raydd
 from raydd import stages
 from raydd.cluster.environment import prepare_environment
 from raydd.compare import comparing
-from raydd.compare.cells import Cell, Row, cell_of
 from raydd.compare.comparing import run_comparison
+from raydd.compare.rows import Row, RowPlan, plan_of
 from raydd.config import Config
 from raydd.errors import ConfigError, TrialsError
 from raydd.place import open_store
@@ -73,17 +73,17 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     assert result.failed == {}
     assert re.search(r"^\d+/13 sets(, \d.* left)?; ", told(first), re.MULTILINE)  # and what is made just then
     names = ["herding", "mine.py:METHOD, tuned", "mine.py:METHOD, published settings"]
-    assert [row.cell.name for row in result.rows] == [*names, "full", *names]
-    assert [row.cell.config.distill.pairs for row in result.rows if row.cell.name == "herding"] == [6, 7]
-    assert [row.cell.config.distill.pairs for row in result.rows if row.cell.name == names[1]] == [5, 6]
-    tuned = {row.cell.config.distill.image_lr for row in result.rows if row.cell.variant == "tuned"}
+    assert [row.plan.name for row in result.rows] == [*names, "full", *names]
+    assert [row.plan.config.distill.pairs for row in result.rows if row.plan.name == "herding"] == [6, 7]
+    assert [row.plan.config.distill.pairs for row in result.rows if row.plan.name == names[1]] == [5, 6]
+    tuned = {row.plan.config.distill.image_lr for row in result.rows if row.plan.variant == "tuned"}
     assert len(tuned) == 1  # carried from the first number of pairs to the other
     assert [len(row.sets) for row in result.rows] == [2, 2, 2, 1, 2, 2, 2]
     assert all(made.stored_bytes > 4 and (made.peak_bytes or 1e9) > 1e7 for row in result.rows for made in row.sets)
     for row in result.rows:
         assert row.interval[0] <= row.mean("r_mean") <= row.interval[1]
         assert all(len(made.students) == 2 for made in row.sets)
-        if row.cell.kind == "synthetic":
+        if row.plan.kind == "synthetic":
             assert len({made.record for made in row.sets}) == 2
             assert (row.cost("steps"), bool(row.cost("cpu_seconds"))) == (8, True)
     again = quiet()
@@ -100,11 +100,11 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     assert {(line["row"], line["pairs"], line["set"], line["step"]) for line in curves} == {
         (name, pairs, number, step) for name in names[1:] for pairs in "67" for number in "01" for step in "2468"
     }
-    assert all(len(row.rises) == 2 for row in result.rows if row.cell.kind == "synthetic")
+    assert all(len(row.rises) == 2 for row in result.rows if row.plan.kind == "synthetic")
     lines = list(csv.DictReader((folder / "compare.csv").open()))
     assert len([line for line in lines if line["made by"] == "raydd"]) == 7
     assert [line["r_mean std"] == "" for line in lines] == [len(row.sets) == 1 for row in result.rows]
-    assert stages.synthetic_scores(raydd.open(result.rows[1].cell.config)).seeds == tuple(
+    assert stages.synthetic_scores(raydd.open(result.rows[1].plan.config)).seeds == tuple(
         result.rows[1].sets[0].students
     )
 
@@ -147,8 +147,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the rows that a comparison comes to make; without Ray, features and rows."""
     names: list[str] = []
 
-    def make(cells: Sequence[Cell], *_: object) -> list[Row]:
-        names.extend(cell.name for cell in cells)
+    def make(plans: Sequence[RowPlan], *_: object) -> list[Row]:
+        names.extend(plan.name for plan in plans)
         return []
 
     monkeypatch.setattr(comparing, "_make", make)
@@ -220,10 +220,10 @@ def test_only_distillations_make_their_experts(
 ) -> None:
     monkeypatch.setattr(comparing, "Claimant", lambda *_: Alone())
     config = with_settings(config, {"experts.count": 4})
-    cell = cell_of(config, method, "tiny", 5, "", {})
-    made = comparing.compare_set(cell, 0, {}, None)
+    plan = plan_of(config, method, "tiny", 5, "", {})
+    made = comparing.compare_set(plan, 0, {}, None)
     assert len(made.students) == 2
-    left = set(raydd.open(cell.config, open_store(config.place)).missing_experts)
+    left = set(raydd.open(plan.config, open_store(config.place)).missing_experts)
     assert left >= missing  # full data trains an expert for each of the two students
     assert bool(left) == bool(missing)
 
@@ -257,7 +257,7 @@ def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) 
     result = run_comparison(config, "local", dry_run=False, console=quiet())
     assert result is not None
     assert result.failed == {}
-    made = [(row.cell.data, row.cell.method) for row in result.rows]
+    made = [(row.plan.data, row.plan.method) for row in result.rows]
     trained = "tiny, image encoder trained"
     assert made == [("tiny", method) for method in ("random", "herding", "lors", "full")] + [
         (trained, method)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raydd.compare.cells import MadeSet, Row, cell_of
+from raydd.compare.rows import MadeSet, Row, plan_of
 from raydd.compare.table import write_comparison
 from raydd.config import Config
 from raydd.evaluate.retrieval import METRICS
@@ -23,7 +23,7 @@ def row(method: str, *r_means: float, without: int = -1) -> Row:
         for number, value in enumerate(r_means)
         if number != without
     ]
-    return Row(cell_of(Config(), method, "data", 9, "", {}), sets, (1.0, 99.0))
+    return Row(plan_of(Config(), method, "data", 9, "", {}), sets, (1.0, 99.0))
 
 
 def written(folder: Path, *rows: Row) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

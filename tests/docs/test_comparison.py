@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raydd.compare.cells import cell_of
+from raydd.compare.rows import plan_of
 from raydd.settings import load
 from search_spaces import draw_configs, load_space
 
@@ -17,12 +17,12 @@ def test_every_comparison_has_known_settings_and_rows(name: str, monkeypatch: py
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("FLICKR8K", "/data/flickr8k")
     config = load(FOLDER / name)
-    cells = [cell_of(config, method, "data", pairs, "", {}) for method in config.compare.methods for pairs in (99, 199)]
+    plans = [plan_of(config, method, "data", pairs, "", {}) for method in config.compare.methods for pairs in (99, 199)]
     assert "/data/flickr8k" in (config.data.root, config.data.images)
     sizes = {
-        cell.config.distill.pairs + (cell.config.distill.similarity != "identity")
-        for cell in cells
-        if cell.kind == "synthetic"
+        plan.config.distill.pairs + (plan.config.distill.similarity != "identity")
+        for plan in plans
+        if plan.kind == "synthetic"
     }
     assert sizes == {100, 200}  # a learned similarity is a pair
 

@@ -33,7 +33,7 @@ _OF_A_PRESET = ("distill.", "pixels.")  # its encoders and experts would make an
 
 
 @dataclass(frozen=True)
-class Cell:
+class RowPlan:
     """One row to make."""
 
     method: str
@@ -102,16 +102,16 @@ class MadeSet:
 class Row:
     """One row of the table."""
 
-    cell: Cell
+    plan: RowPlan
     sets: Sequence[MadeSet]
     """Those that are made, by their numbers."""
     interval: tuple[float, float]
     """Of r_mean, by a bootstrap over sets, students and images."""
 
     @classmethod
-    def of(cls, cell: Cell, sets: Sequence[MadeSet]) -> "Row":
+    def of(cls, plan: RowPlan, sets: Sequence[MadeSet]) -> "Row":
         """The row of the sets that there are."""
-        return cls(cell, sets, r_mean_interval([made.hits for made in sets]))
+        return cls(plan, sets, r_mean_interval([made.hits for made in sets]))
 
     @property
     def numbers(self) -> list[int]:
@@ -169,7 +169,7 @@ def is_tuned(method: str) -> bool:
     return not real_pairs_or_preset and bool(find_method(method).space)
 
 
-def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, extra: Mapping[str, Any]) -> Cell:
+def plan_of(config: Config, method: str, data: str, pairs: int, variant: str, extra: Mapping[str, Any]) -> RowPlan:
     """The row of a method at N synthetic pairs, with settings beside its own.
 
     Raises:
@@ -182,35 +182,35 @@ def cell_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
     if method in SELECTIONS:
         rank = min(budget, config.distill.rank)  # which no selection reads, and no budget may be under
         given |= {"distill.pairs": budget, "distill.minibatch": 0, "distill.rank": rank}
-        return Cell(method, "", data, budget, with_settings(config, given))
+        return RowPlan(method, "", data, budget, with_settings(config, given))
     if method == FULL:
-        return Cell(method, "", data, 0, with_settings(config, given))
+        return RowPlan(method, "", data, 0, with_settings(config, given))
     learned = given.get("distill.similarity", config.distill.similarity) != "identity"
     count = given["distill.pairs"] = pairs if learned else budget
     given["distill.minibatch"] = min(count, int(given.get("distill.minibatch", config.distill.minibatch)))
     given["distill.rank"] = min(count, int(given.get("distill.rank", config.distill.rank)))
-    return Cell(method, variant, data, budget, with_settings(config, given))
+    return RowPlan(method, variant, data, budget, with_settings(config, given))
 
 
-def is_made(cell: Cell, number: int, work: Workbench[Any]) -> bool:
+def is_made(plan: RowPlan, number: int, work: Workbench[Any]) -> bool:
     """Whether the store has what a set's students found, and its curve; its features must be there.
 
     `work` is the workbench of the row's settings.
     """
-    checks = cell.config.compare.checks
-    drawn = cell.kind != "synthetic" or not checks or curve_record(set_of(work, number), checks).complete
-    return drawn and hits_record(work, cell.kind, number).complete
+    checks = plan.config.compare.checks
+    drawn = plan.kind != "synthetic" or not checks or curve_record(set_of(work, number), checks).complete
+    return drawn and hits_record(work, plan.kind, number).complete
 
 
-def make_set(cell: Cell, number: int, work: Workbench[Any]) -> MadeSet:
+def make_set(plan: RowPlan, number: int, work: Workbench[Any]) -> MadeSet:
     """Make one of a row's sets, or read it if the store has it; `work` is the workbench of the row's settings."""
-    checks = cell.config.compare.checks if cell.kind == "synthetic" else 0
+    checks = plan.config.compare.checks if plan.kind == "synthetic" else 0
     curve = val_curve(set_of(work, number), checks) if checks else []
-    hits = set_hits(work, cell.kind, number)
+    hits = set_hits(work, plan.kind, number)
     students = [scores_of_hits(own) for own in hits]
-    if cell.kind == "synthetic":
+    if plan.kind == "synthetic":
         return replace(_distilled(set_of(work, number), number, students), curve=curve, hits=hits.numpy())
-    cost: Mapping[str, Any] = {} if cell.kind == FULL else work.selection_cost(cell.kind, cell.pairs, number)
+    cost: Mapping[str, Any] = {} if plan.kind == FULL else work.selection_cost(plan.kind, plan.pairs, number)
     return MadeSet(
         number,
         students,
@@ -218,8 +218,8 @@ def make_set(cell: Cell, number: int, work: Workbench[Any]) -> MadeSet:
         seconds=cost.get("seconds"),
         cpu_seconds=cost.get("cpu_seconds"),
         peak_bytes=cost.get("peak_bytes"),
-        stored_numbers=work.real_size(cell.pairs)[0],
-        stored_bytes=work.real_size(cell.pairs)[1],
+        stored_numbers=work.real_size(plan.pairs)[0],
+        stored_bytes=work.real_size(plan.pairs)[1],
         record="",
         hits=hits.numpy(),
     )
