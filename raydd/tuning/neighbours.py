@@ -27,12 +27,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm, rankdata
 
-from raydd.tuning.gaussian_process import GaussianProcess, Points, alike, fitted
+from raydd.tuning.gaussian_process import Points, fitted
 
 NEIGHBOURS = 2048
 _CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
 _STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
-_SECONDS_LENGTH, _SECONDS_NOISE = 4.0, 0.03  # of log seconds: they vary smoothly, and repeat themselves well
 _LONGEST = 3.0  # times what each trial has: two of three are stopped on their way
 _PATIENCE = 10  # trials without a gain after which time counts half as much, as an exponent
 SECONDS = "seconds"  # attribute of a trial that is over: what it takes to its end
@@ -158,8 +157,9 @@ def expected_seconds(points: Points, seconds: Sequence[float | None], near: Poin
     if not known:
         return np.ones(len(near))
     took, logs = points[list(known)], np.array(list(known.values()))
-    process = GaussianProcess(alike(points, _SECONDS_LENGTH), _SECONDS_NOISE)
-    return np.exp(logs.mean() + process.expected(took, logs - logs.mean(), near)[0])
+    mean, deviation = logs.mean(), logs.std() or 1.0
+    scaled = (logs - mean) / deviation
+    return np.exp(mean + deviation * fitted(took, scaled).expected(took, scaled, near)[0])
 
 
 def _points(settings: list[dict[str, Any]], space: Mapping[str, BaseDistribution]) -> Points:
