@@ -5,12 +5,7 @@ effect in a few of them, ridges between pairs, choices that add or take, the bes
 are good already. 24 trials, four at once, are told with noise of 0.4; what counts is the noiseless value of the trial
 that looked best, less that of the best first setting.
 
-`python -m bench.search --repeats 48`, mean and standard error: auto 1.71 ± 0.22, tpe 1.22 ± 0.23, before 0.95 ± 0.24,
-random 0.24 ± 0.13. On the objectives by which auto's settings were chosen (`--first_seed 100 --repeats 96`) it has 1.76
-± 0.17. With time as the limit, `--seconds 10 --repeats 48`: per-second 1.90 ± 0.25, tpe 1.60 ± 0.26, auto 1.34 ± 0.23,
-random -0.03 ± 0.03.
-Cold, `--cold --seconds 10 --repeats 24`: per-second 1.01 ± 0.32 (from random first trials, by scores as they are, -0.63
-± 0.68), auto -1.47 ± 0.69, random -2.74 ± 0.45.
+What it gave is in docs/tuning.md.
 """
 
 import heapq
