@@ -10,7 +10,7 @@ if all that are wanted share what is left. Settings that are expected to take se
 few trials are stopped on their way, all that are wanted come. `python -m bench.search` measures both beside Optuna's
 samplers.
 
-Letters: C neighbours.
+Letters: n trials that are over, C neighbours.
 """
 
 import math
