@@ -50,7 +50,7 @@ class GaussianProcess:
     """By what a squared difference in each setting counts, 1 / length²."""
     noise: float
     """Variance of a value's noise, in that of the process."""
-    variance: float = 1.0
+    variance: float
     """Of the process."""
 
     def expected(
@@ -69,7 +69,7 @@ class GaussianProcess:
             apart += cdist(left.numbers, right.numbers, "sqeuclidean", w=numbers)
         if len(choices):
             apart += choices.sum() * cdist(left.choices, right.choices, "hamming", w=choices)
-        return matern(apart)[0]
+        return _matern(apart)[0]
 
 
 def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
@@ -84,7 +84,7 @@ def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
     apart = np.concatenate(
         [(numbers[:, :, None] - numbers[:, None, :]) ** 2, choices[:, :, None] != choices[:, None, :]]
     )
-    usual = alike(points, _LENGTH)
+    usual = usual_weights(points)
     found = minimize(
         misfit,
         np.zeros(len(usual) + 2),
@@ -95,7 +95,7 @@ def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
         options={"maxiter": _FIT_STEPS},
     )
     weights, noise = _of_logs(found.x, usual)
-    kernel = matern(np.tensordot(weights, apart, 1))[0] + noise * np.eye(len(values))
+    kernel = _matern(np.tensordot(weights, apart, 1))[0] + noise * np.eye(len(values))
     return GaussianProcess(weights, noise, max(float(values @ np.linalg.solve(kernel, values)) / len(values), 1e-12))
 
 
@@ -112,7 +112,7 @@ def misfit(
         usual: weights of the settings.
     """
     (weights, noise), n = _of_logs(logs, usual), len(values)
-    kernel, slope = matern(np.tensordot(weights, apart, 1))
+    kernel, slope = _matern(np.tensordot(weights, apart, 1))
     inverse = np.linalg.inv(kernel + noise * np.eye(n))
     solved = inverse @ values
     variance = max(float(values @ solved) / n, 1e-12)
@@ -130,13 +130,13 @@ def _of_logs(logs: Float[ndarray, "S+2"], usual: Float[ndarray, "S"]) -> tuple[F
     return usual * np.exp(logs[2:] - 2 * logs[0]), _NOISE * math.exp(logs[1])
 
 
-def alike(points: Points, length: float) -> Float[ndarray, "S"]:
-    """Weights of settings that all have one length: four numbers together count as one, whatever their number."""
+def usual_weights(points: Points) -> Float[ndarray, "S"]:
+    """Weights of settings that all have the usual length: four numbers together count as one, whatever their number."""
     numbers, choices = points.numbers.shape[1], points.choices.shape[1]
-    return np.array([4 / max(1, numbers)] * numbers + [1 / _MISMATCH] * choices) / length**2
+    return np.array([4 / max(1, numbers)] * numbers + [1 / _MISMATCH] * choices) / _LENGTH**2
 
 
-def matern(apart: Float[ndarray, "N M"]) -> tuple[Float[ndarray, "N M"], Float[ndarray, "N M"]]:
+def _matern(apart: Float[ndarray, "N M"]) -> tuple[Float[ndarray, "N M"], Float[ndarray, "N M"]]:
     """The Matern 5/2 kernel of squared distances, and its slope."""
     distance = np.sqrt(5 * apart)
     falling = np.exp(-distance)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from raydd.tuning.gaussian_process import GaussianProcess, Points, alike, fitted, misfit
+from raydd.tuning.gaussian_process import GaussianProcess, Points, fitted, misfit, usual_weights
 
-LENGTH, NOISE, OWN = 2.0, 0.1, 3.0
+NOISE, OWN = 0.1, 3.0
 
 
 def points_of(rng: np.random.Generator, count: int, numbers: int = 3, choices: int = 2) -> Points:
@@ -65,7 +65,7 @@ def test_settings_that_matter_are_found_among_those_that_do_not():
     points = points_of(rng, 60, numbers=8, choices=4)
     values = -4 * (points.numbers[:, 2] - 0.5) ** 2 + 0.5 * (points.choices[:, 1] == 2) + 0.02 * rng.normal(size=60)
     values = (values - values.mean()) / values.std()
-    weights = fitted(points, values).weights / alike(points, LENGTH)
+    weights = fitted(points, values).weights / usual_weights(points)
     assert sorted(np.argsort(weights)[-2:]) == [2, 8 + 1]
     assert np.sort(weights)[-2] > 10 * np.sort(weights)[-3]
 
