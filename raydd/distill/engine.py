@@ -13,7 +13,7 @@ Letters: N synthetic pairs, d and e the widths of the image and the text encoder
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,23 +22,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.config import DistillConfig
-from raydd.distill.block_adam import BlockAdam
 from raydd.distill.draws import step_seed
 from raydd.distill.image_variables import DistillationStep, ImageVariable
 from raydd.distill.losses import find_loss
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives import OBJECTIVES, ObjectiveInputs, RealPairs
 from raydd.distill.objectives.trajectory import DIVERGED
+from raydd.distill.outer_step import OuterStep, StepNumbers
+from raydd.distill.side_by_side import StepLosses
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError, RecordError
 
-SQUARE_DECAY = 0.999  # of Adam's second moments
-SMALLEST_RATE = 1e-4  # keeps a student's learned learning rate positive under plain SGD
-
 
 class Distillation:
-    """A distillation in progress: its variables, its optimiser, and the number of steps done."""
+    """A distillation in progress: its variables, their moments, and the number of steps done."""
 
     def __init__(
         self,
@@ -74,11 +72,13 @@ class Distillation:
         self.start, self.temperature = start, temperature
         self.experts: Trajectories[Any] = experts
         self.image: ImageVariable = image
-        self._adam = config.optimizer == "adam"
-        text_unit = text_spread[1] if self._adam else torch.ones_like(text_spread[1])
+        adam = config.optimizer == "adam"
+        text_unit = text_spread[1] if adam else torch.ones_like(text_spread[1])
         begun = image.begin(start, config)
         self.units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
-        self.range, self.pull = begun.range.to(device) / self.units["image"], begun.pull
+        low, high = begun.range.to(device) / self.units["image"]
+        self.outer = OuterStep(adam, frozenset(["image"] if image.block else []), (low, high))
+        self._pull = begun.pull
         self.loss = find_loss(config.loss)
         noise = None if image.noise is None else (image.noise, text_spread)
         inputs = ObjectiveInputs(
@@ -90,24 +90,14 @@ class Distillation:
         variables = {
             "image": begun.value.to(device) / self.units["image"],
             "text": start.text_features.to(device) / self.units["text"],
-            "rates": rates.log() if self._adam else rates,
+            "rates": rates.log() if adam else rates,
             **{f"similarity.{name}": factor for name, factor in start.similarity.factors.items()},
             **{f"loss.{name}": value for name, value in self.loss.tensors(learned, rates).items()},
             **{f"objective.{name}": value for name, value in self.objective.learned.items()},
         }
         self.variables = {name: value.float().to(device).clone() for name, value in variables.items()}
-        for name, variable in self.variables.items():
-            variable.requires_grad_(self.lr(name) > 0)
-        groups = [
-            {"params": [variable], "lr": lr, "base": lr, "block": image.block and name == "image"}
-            for name, variable in self.variables.items()
-            if (lr := self.lr(name)) > 0
-        ]
-        self.optimizer: torch.optim.Optimizer = (
-            BlockAdam(groups, betas=(config.momentum, SQUARE_DECAY))
-            if self._adam
-            else torch.optim.SGD(groups, momentum=config.momentum)
-        )
+        self.moments = {name: self.outer.begun(name, v) for name, v in self.variables.items() if self.lr(name) > 0}
+        self.moves = dict.fromkeys(self.moments, 0)
 
     def step(self) -> dict[str, float]:
         """Take one distillation step; gives the losses, the gradients' norms and the students' learning rates.
@@ -128,7 +118,7 @@ class Distillation:
         pairs = self._pairs()
         with torch.no_grad():
             pixels, image = self.start.pixels, self.start.image_features
-            if self.variables["image"].requires_grad:
+            if "image" in self.moments:
                 pixels, image = self.image.finished(pairs.images)
             factors = {name: factor.detach().cpu().clone() for name, factor in pairs.similarity.factors.items()}
             rate_image, rate_text = pairs.rates.tolist()
@@ -147,10 +137,9 @@ class Distillation:
     def state(self) -> dict[str, Tensor]:
         """Everything that `resume` needs to go on bit for bit: variables, moments, and the number of steps done."""
         state = {f"variable.{name}": _copy(value) for name, value in self.variables.items()}
-        for name, value in self.variables.items():
-            for key, moment in self.optimizer.state.get(value, {}).items():
-                if isinstance(moment, Tensor):
-                    state[f"moment.{key}.{name}"] = _copy(moment)
+        for name, moments in self.moments.items():
+            state |= {f"moment.{key}.{name}": _copy(moment) for key, moment in moments.items()}
+            state[f"moment.step.{name}"] = torch.tensor(float(self.moves[name]))
         return state | {"done": torch.tensor(self.done)} | self.image.state()
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
@@ -159,23 +148,15 @@ class Distillation:
         Raises:
             RecordError: the state belongs to other settings.
         """
-        with torch.no_grad():
-            for name, value in self.variables.items():
-                stored = state.get(f"variable.{name}")
-                if stored is None or stored.shape != value.shape:
-                    raise RecordError(
-                        f"The checkpoint's {name} does not fit these settings. Delete it and start again."
-                    )
-                value.copy_(stored)
-                moments = {
-                    key.removeprefix("moment.").removesuffix(f".{name}"): moment.clone()
-                    for key, moment in state.items()
-                    if key.startswith("moment.") and key.removeprefix("moment.").partition(".")[2] == name
-                }
-                if moments:
-                    self.optimizer.state[value] = {
-                        key: moment if key == "step" else moment.to(self.device) for key, moment in moments.items()
-                    }
+        for name, value in self.variables.items():
+            stored = state.get(f"variable.{name}")
+            if stored is None or stored.shape != value.shape:
+                raise RecordError(f"The checkpoint's {name} does not fit these settings. Delete it and start again.")
+            value.copy_(stored)
+        for name, moments in self.moments.items():
+            stored = {key: state.get(f"moment.{key}.{name}", moment) for key, moment in moments.items()}
+            self.moments[name] = {key: moment.to(self.device).expand_as(moments[key]) for key, moment in stored.items()}
+            self.moves[name] = int(state.get(f"moment.step.{name}", 0))
         self.done = int(state["done"])
         self.image.resume(state, self.device)
 
@@ -198,57 +179,53 @@ class Distillation:
 
     def _pairs(self) -> LearnedPairs:
         """The synthetic pairs as they stand: leaves, of which the learned ones ask for a gradient."""
-        values = {name: variable.detach() for name, variable in self.variables.items()}
-        values |= {name: values[name] * unit for name, unit in self.units.items()} | {"rates": self._rates()}
-        for name, value in values.items():
-            value.requires_grad_(self.variables[name].requires_grad)
+        seen = {name: self.variables[name] * unit for name, unit in self.units.items()} | {"rates": self._rates()}
+        values = {name: value.detach() for name, value in (self.variables | seen).items()}
+        for name in self.moments:
+            values[name].requires_grad_()
         return LearnedPairs.of(values, self.start.similarity)
 
     def _rates(self) -> Float[Tensor, "2"]:
         """The students' learning rates; under Adam the variable is their logarithm."""
-        rates = self.variables["rates"].detach()
-        return rates.exp() if self._adam else rates
+        rates = self.variables["rates"]
+        return rates.exp() if self.outer.adam else rates
 
     def _at_variables(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Gradients at the learned variables, given those at the values that the student saw."""
-        found = {name: gradients[name] for name, v in self.variables.items() if v.requires_grad and name in gradients}
+        found = {name: gradients[name] for name in self.moments if name in gradients}
         slopes = dict(self.units)
-        if self._adam:
+        if self.outer.adam:
             slopes["rates"] = self._rates()  # of the exponential that they are of their variable
         return {name: gradient * slopes[name] if name in slopes else gradient for name, gradient in found.items()}
 
     def _metrics(self, found: StepLoss, gradients: Mapping[str, Tensor]) -> dict[str, float]:
-        """What a step reports: losses, gradients' norms and the students' learning rates."""
-        norms = {name: float(gradient.norm()) for name, gradient in gradients.items()} | found.norms
-        rate_image, rate_text = self._rates().tolist()
-        ends = (("first", 0), ("last", -1)) if found.student_losses else ()
-        return {
-            "loss": found.loss,
-            **found.fractions,
-            **{f"student_loss/{end}": found.student_losses[at] for end, at in ends},
-            **{f"gradient/{name}": norms[name] for name in self.variables if name in norms},
-            "rate/image": rate_image,
-            "rate/text": rate_text,
-            **{
-                name.replace("loss.", "loss_parameter/").replace("objective.", "objective/"): float(value.detach())
-                for name, value in self.variables.items()
-                if name.startswith(("loss.", "objective."))
-            },
-        }
+        norms = {name: gradient.norm() for name, gradient in gradients.items()} | found.norms
+        told = reported(found, norms, self._rates(), self.variables)
+        return {name: float(value) for name, value in told.items()}
 
     def _move(self, gradients: Mapping[str, Tensor]) -> None:
         """Move each variable down its gradient, and bring what left its range back."""
-        for name, variable in self.variables.items():
-            variable.grad = gradients.get(name)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * self.schedule
-        self.optimizer.step()
-        with torch.no_grad():
-            if not self._adam:
-                self.variables["rates"].clamp_(min=SMALLEST_RATE)
-            if self.pull and (image := self.variables["image"]).requires_grad:
-                image.lerp_(image.clamp(*self.range), self.pull)
+        for name, gradient in gradients.items():
+            variable, moments = self.variables[name], self.moments[name]
+            moved = self.outer.moved(name, variable, gradient, moments, self.next_move(name))
+            self.variables[name], self.moments[name] = moved
+        self.count_step(gradients)
+
+    def count_step(self, moved: Iterable[str]) -> None:
+        """Count a step as done that moved these variables."""
         self.done += 1
+        for name in moved:
+            self.moves[name] += 1
+
+    def take_back(self, steps: int) -> None:
+        """Count the last steps as not done, since they moved nothing."""
+        self.done -= steps
+        self.moves = {name: max(0, moves - steps) for name, moves in self.moves.items()}
+
+    def next_move(self, name: str) -> StepNumbers:
+        """The numbers of a variable's next step."""
+        config, rate = self.config, self.lr(name) * self.schedule
+        return StepNumbers.of_step(self.moves[name] + 1, rate=rate, momentum=config.momentum, pull=self._pull)
 
     @property
     def schedule(self) -> float:
@@ -289,6 +266,34 @@ class DistillPoint:
     """At the end, where learning rates were just fitted: val scores of the student of seed 0 at these rates."""
     keep: Callable[[], None] = lambda: None
     """Keeps the state of these steps, for who may be interrupted by telling of them; the end is kept anyway."""
+
+
+def reported(
+    found: StepLoss | StepLosses, norms: Mapping[str, Any], rates: Sequence[Any] | Tensor, variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a step reports by name: numbers, or of K distillations side by side K numbers each.
+
+    Args:
+        found: the losses.
+        norms: of the gradients, by variable.
+        rates: the students' learning rates.
+        variables: those that are learned; parameters of the loss and of the objective are told.
+    """
+    ends = (("first", 0), ("last", -1)) if found.student_losses else ()
+    rate_image, rate_text = rates
+    return {
+        "loss": found.loss,
+        **found.fractions,
+        **{f"student_loss/{end}": found.student_losses[at] for end, at in ends},
+        **{f"gradient/{name}": norms[name] for name in variables if name in norms},
+        "rate/image": rate_image,
+        "rate/text": rate_text,
+        **{
+            name.replace("loss.", "loss_parameter/").replace("objective.", "objective/"): value
+            for name, value in variables.items()
+            if name.startswith(("loss.", "objective."))
+        },
+    }
 
 
 def _copy(value: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class ImageVariable(ABC):
     """What is learned of the images. It may keep state between steps, so it serves one distillation alone."""
 
     block: ClassVar[bool] = False
-    """Whether Adam keeps one second moment for the whole variable (see `BlockAdam`)."""
+    """Whether Adam keeps one second moment for the whole variable (see `OuterStep`)."""
     student_gradient: StudentGradient = staticmethod(heads_gradient)
     """Of the students that see these images: of heads on their features, unless the encoder is trained too."""
     noise: Float[Tensor, "2 d"] | None = None

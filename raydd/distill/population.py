@@ -170,11 +170,11 @@ class Population:
         for slot, steps in self._stack.reported().items():
             news, own = self._news[slot], self._slots[slot]
             for number, metrics in enumerate(steps):
-                step = own.done - len(steps) + number
                 try:
-                    require_finite(step, metrics)
+                    require_finite(own.done - len(steps) + number, metrics)
                 except NonFiniteError as error:
-                    news.error, own.done = error, step
+                    news.error = error
+                    own.take_back(len(steps) - number)
                     break
                 news.steps.append(metrics)
 

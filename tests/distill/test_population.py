@@ -62,7 +62,9 @@ def precise(split: Split, experts: Experts, **changes: Any) -> Distillation:
     for variable in own.variables.values():
         variable.data = variable.data.double()
     own.units = {name: unit.double() for name, unit in own.units.items()}
-    own.range = own.range.double()
+    low, high = own.outer.range
+    own.outer = replace(own.outer, range=(low.double(), high.double()))
+    own.moments = {name: own.outer.begun(name, own.variables[name]) for name in own.moments}
     return own
 
 
