@@ -1,21 +1,13 @@
 """A set that other code made: a file of arrays, and a YAML file that says what each of them means (docs/outside.md).
 
-Nothing is guessed from shapes: what the description leaves open is asked for, and what contradicts it is refused. The
-file may come from a stranger, so it is read as numbers and text: a `.pt` by torch's weights-only loader, which runs no
-code, a `.npz` without pickles, a `.safetensors`.
+Nothing is guessed from shapes: what the description leaves open is asked for, and what contradicts it is refused.
 """
 
-import hashlib
-import io
-import math
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.torch
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,13 +15,11 @@ from torch import Tensor
 from raydd.distill.loss_names import LOSS_NAMES
 from raydd.distill.similarity import Similarity
 from raydd.errors import ConfigError, RecordError, shown
-from raydd.plain_files import read_file
+from raydd.sets.arrays_file import LOADERS, TO_DO, ArraysFile, is_number
 from raydd.settings import read_yaml
 from raydd.store import fingerprint
 
 VERSION = 1
-_MOST_BYTES = 8 * 2**30  # of a file, and of what it unpacks to; 500 pairs of 224 x 224 pixels take 0.3
-_HELP = "Correct the description, or the file."
 
 # How each field is described; said where one is missing or leaves its meaning open.
 _SAID: Mapping[str, str] = {
@@ -90,14 +80,14 @@ def read_foreign(path: Path) -> ForeignSet:
         ConfigError: the description leaves something open, or is the file of arrays itself.
         RecordError: the file cannot be read, lacks what is described, or holds it in another shape.
     """
-    if path.suffix in _LOADERS:
-        held = _File.read(path)
+    if path.suffix in LOADERS:
+        held = ArraysFile.read(path)
         raise ConfigError(
             f"{path} holds {', '.join(held.listed())}, but does not say what they mean. Write a YAML file that does, "
             "and give that one (docs/outside.md)."
         )
     said = _described(path)
-    file = _File.read(path.parent / said["file"])
+    file = ArraysFile.read(path.parent / said["file"])
     counted: list[int] = []
 
     def tensor(field: str, key: str, letters: str, sizes: dict[str, int]) -> Tensor:
@@ -110,7 +100,7 @@ def read_foreign(path: Path) -> ForeignSet:
     letters = "Nd" if images["are"] == "features" else "N3SS"
     found = tensor("images", images["key"], letters, sizes)
     if problem := _contradiction(found, images["are"]):
-        raise RecordError(f"{file.path}: {images['key']} {problem}. {_HELP}")
+        raise RecordError(f"{file.path}: {images['key']} {problem}. {TO_DO}")
     if texts["are"] == "features":
         words: Tensor | tuple[str, ...] = tensor("texts", texts["key"], "Ne", sizes).float()
     else:
@@ -175,7 +165,7 @@ def _described(path: Path) -> dict[str, Any]:
         if field not in (*_SAID, *_OPTIONAL):
             raise ConfigError(f"{path}: there is no field {shown(field)}. Known: {', '.join((*_SAID, *_OPTIONAL))}.")
     fits: Mapping[str, Callable[[Any], bool]] = {
-        "file": lambda value: _is_key(value) and Path(value).name == value and Path(value).suffix in _LOADERS,
+        "file": lambda value: _is_key(value) and Path(value).name == value and Path(value).suffix in LOADERS,
         "images": lambda value: _says(value, _IMAGES) and all(map(_is_colour, _colours(value))),
         "texts": lambda value: _says(value, _TEXTS),
         "similarity": _is_similarity,
@@ -208,7 +198,7 @@ def _is_similarity(value: Any) -> bool:
     return (
         _keys(value) == {"diagonal", "left", "right", "alpha"}
         and all(_is_key(value[name]) for name in ("diagonal", "left", "right"))
-        and _is_number(value["alpha"])
+        and is_number(value["alpha"])
     )
 
 
@@ -217,15 +207,11 @@ def _colours(value: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def _is_colour(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+    return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
 
 
 def _is_rate(value: Any) -> bool:
-    return _is_key(value) or (_is_number(value) and value > 0)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_key(value) or (is_number(value) and value > 0)
 
 
 def _is_key(value: Any) -> bool:
@@ -234,139 +220,3 @@ def _is_key(value: Any) -> bool:
 
 def _keys(value: Any) -> set[Any]:
     return set(value) if isinstance(value, dict) else set()
-
-
-def _load_torch(content: bytes) -> Any:
-    _require_small(content)
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def _load_numpy(content: bytes) -> Any:
-    _require_small(content)
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def _require_small(content: bytes) -> None:
-    """Refuse an archive that unpacks to more than a file may have, before it is unpacked."""
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > _MOST_BYTES:
-            raise ValueError(f"it unpacks to {size:,} bytes, over the limit of {_MOST_BYTES:,}")
-
-
-_LOADERS: Mapping[str, Callable[[bytes], Any]] = {
-    ".pt": _load_torch,
-    ".npz": _load_numpy,
-    ".safetensors": safetensors.torch.load,
-}
-
-
-@dataclass(frozen=True)
-class _File:
-    """A file of arrays, read."""
-
-    path: Path
-    content: Mapping[str, Any]
-    digest: str
-    """SHA-256."""
-
-    @classmethod
-    def read(cls, path: Path) -> "_File":
-        """The file, whatever a made-up one makes its library raise being a RecordError."""
-        try:
-            content = read_file(path, _MOST_BYTES)
-            found = _LOADERS[path.suffix](content)
-        except Exception as error:
-            said = (str(error).splitlines() or [""])[0][:200]
-            rule = " as tensors, numbers and text, and nothing else is loaded" if path.suffix == ".pt" else ""
-            raise RecordError(f"{path} cannot be read{rule} ({type(error).__name__}: {said}). {_HELP}") from error
-        if not isinstance(found, dict):
-            raise RecordError(f"{path} holds a {type(found).__name__}, but must hold a dictionary by names. {_HELP}")
-        return cls(path, found, hashlib.sha256(content).hexdigest())
-
-    def listed(self) -> list[str]:
-        """What there is, by name, type and shape."""
-        return [f"{name} ({_shape(value)})" for name, value in self.content.items()]
-
-    def at(self, field: str, key: str) -> Any:
-        """What a key names; `params.0` is the first of the list `params`, unless there is one of that name."""
-        found: Any = self.content
-        rest = key
-        while rest:
-            if isinstance(found, dict) and rest in found:
-                return found[rest]
-            part, _, rest = rest.partition(".")
-            if isinstance(found, dict) and part in found:
-                found = found[part]
-            elif part.isdecimal() and int(part) < _rows(found):
-                found = found[int(part)]
-            else:
-                raise RecordError(
-                    f"{self.path} has no {shown(key)}, which {field} names. It has {', '.join(self.listed())}. {_HELP}"
-                )
-        return found
-
-    def tensor(self, field: str, key: str, letters: str, sizes: dict[str, int]) -> Tensor:
-        """Finite numbers whose shape agrees with the sizes known so far, which are added to.
-
-        Args:
-            field: of the description, for messages.
-            key: which array.
-            letters: a letter or a digit a dimension; one letter stands for one size.
-            sizes: by letter.
-        """
-        found = self.at(field, key)
-        wanted = " ".join(str(sizes.get(letter, letter)) for letter in letters)
-        try:
-            tensor = torch.from_numpy(np.ascontiguousarray(found)) if isinstance(found, np.ndarray) else found
-        except (TypeError, ValueError):  # text, objects, a type that torch lacks
-            tensor = None
-        if not isinstance(tensor, Tensor) or tensor.is_complex() or tensor.dtype == torch.bool:
-            raise RecordError(f"{self.path}: {key} is {_shape(found)}, but {field} must be numbers [{wanted}]. {_HELP}")
-        fits = tensor.ndim == len(letters) and tensor.numel() > 0
-        for letter, size in zip(letters, tensor.shape, strict=False):
-            fits = fits and size == (int(letter) if letter.isdigit() else sizes.setdefault(letter, size))
-        if not fits:
-            raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, but {field} must be [{wanted}]. {_HELP}")
-        if tensor.numel() * tensor.element_size() > _MOST_BYTES:  # a view may claim any size
-            raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, over {_MOST_BYTES:,} bytes. {_HELP}")
-        if not bool(tensor.isfinite().all()):
-            raise RecordError(f"{self.path}: {key} has NaN or infinite numbers, but {field} must be finite. {_HELP}")
-        return tensor.detach()
-
-    def captions(self, key: str, count: int) -> tuple[str, ...]:
-        """As many captions as there are images."""
-        found = self.at("texts", key)
-        found = found.tolist() if isinstance(found, np.ndarray) else found
-        if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
-            raise RecordError(f"{self.path}: {key} is {_shape(found)}, but captions are a list of text. {_HELP}")
-        if len(found) != count:
-            raise RecordError(f"{self.path}: {key} has {len(found)} captions, but there are {count} images. {_HELP}")
-        return tuple(found)
-
-    def rate(self, said: Any) -> float:
-        """A learning rate above zero: the number that is said, or the one that a key names."""
-        if not isinstance(said, str):
-            return float(said)
-        found = self.at("rates", said)
-        single = isinstance(found, Tensor | np.ndarray | np.generic) and math.prod(found.shape) == 1
-        value: Any = found.item() if single else found
-        if not _is_number(value) or value <= 0:
-            what = shown(value) if single else _shape(found)
-            raise RecordError(f"{self.path}: {said} is {what}, but a learning rate is one number above 0. {_HELP}")
-        return float(value)
-
-
-def _rows(found: Any) -> int:
-    """How many rows a list or an array has; 0 of what has none."""
-    if isinstance(found, Tensor | np.ndarray):
-        return found.shape[0] if found.ndim else 0
-    return len(found) if isinstance(found, list | tuple) else 0
-
-
-def _shape(value: Any) -> str:
-    if isinstance(value, Tensor | np.ndarray):
-        return f"{str(value.dtype).removeprefix('torch.')} [{' '.join(map(str, value.shape))}]"
-    return f"{len(value)} values" if isinstance(value, list | tuple | dict) else shown(value)
