@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raydd.tuning import study as studies
-from raydd.tuning.cheap_starts import queue_cheap_starts
+from raydd.tuning.cheap_starts import of_params, queue_cheap_starts
 from raydd.tuning.prices import Cost
 from raydd.tuning.samplers import SAMPLERS, renew_sampler
 from search_spaces import DRAWS, Space, load_space
@@ -153,6 +153,10 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
     running: list[tuple[float, int, optuna.Trial]] = []
     now, asked, values = 0.0, 0, {}
 
+    def seconds_of(params: Mapping[str, Any]) -> float:
+        trial, _ = of_params(space, params)
+        return objective.seconds(trial.params)
+
     def more() -> bool:
         wanted = options.wanted if options.seconds else options.trials
         return (not options.seconds or now < options.seconds) and (not wanted or asked < wanted)
@@ -163,14 +167,16 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
             return
         limited = options.seconds and options.wanted
         share = (options.seconds - now) * options.at_once / (options.wanted - asked) if limited else 0.0
-        renew_sampler(study, seed, sampler, share)
+        renew_sampler(study, seed, sampler, seconds_of=seconds_of, share=share)
 
     while more() or running:
         while more() and len(running) < options.at_once:
             renew()
             trial = study.ask()
             space.settings(trial)
-            took = rng.uniform(0.7, 1.3) * (objective.seconds(trial.params) if options.seconds else 1.0)
+            price = objective.seconds(trial.params) if options.seconds else 1.0
+            took = rng.uniform(0.7, 1.3) * price
+            trial.set_user_attr(studies.PRICE, price)
             trial.set_user_attr(studies.REPORT, {"step": 1, "steps": 1})
             trial.set_user_attr(studies.HELD, took)
             heapq.heappush(running, (now + took, trial.number, trial))

@@ -55,13 +55,18 @@ def queued_settings(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
     found = []
     for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         given = waiting.system_attrs["fixed_params"]
-        scratch = optuna.create_study(sampler=RandomSampler(seed=0))
-        scratch.enqueue_trial(given)
-        trial = scratch.ask()
-        settings = space.settings(trial)
+        trial, settings = of_params(space, given)
         if trial.params.keys() <= given.keys():
             found.append(settings)
     return found
+
+
+def of_params(space: Space, given: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
+    """A trial with these values, others at random, and all that the space sets in it."""
+    scratch = optuna.create_study(sampler=RandomSampler(seed=0))
+    scratch.enqueue_trial(dict(given))
+    trial = scratch.ask()
+    return trial, space.settings(trial)
 
 
 def _random_settings(space: Space, seeds: Sequence[int]) -> list[tuple[optuna.Trial, dict[str, Any]]]:

@@ -4,17 +4,19 @@ A sweep has some ten to a few hundred trials, a score with noise, and first sett
 trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near those of
 the best trial: each neighbour changes some of them, by little or by more, and the one with the largest expected
 improvement is taken (Jones et al. 1998, J. Global Optimization 13); or the one with the largest expected improvement
-for each second that it is expected to take (Snoek et al., NeurIPS 2012), whose time counts the less the longer nothing
-was gained, as the cost cools down in Lee et al. (arXiv:2003.10870), and not at all below the time that each trial has
-if all that are wanted share what is left. Settings that are expected to take several times that are not drawn: however
-few trials are stopped on their way, all that are wanted come. `python -m bench.search` measures both beside Optuna's
-samplers.
+for each second that it takes (Snoek et al., NeurIPS 2012), whose time counts the less the longer nothing was gained, as
+the cost cools down in Lee et al. (arXiv:2003.10870), and not at all below the time that each trial has if all that are
+wanted share what is left. Settings that take several times that are not drawn: however few trials are stopped on their
+way, all that are wanted come. `python -m bench.search` measures both beside Optuna's samplers.
+
+What a trial takes is known beforehand, but not at once for all neighbours: the seconds of those that were drawn say
+which are worth asking about.
 
 Letters: n trials that are over, C neighbours.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,28 +31,31 @@ from scipy.stats import norm, rankdata
 
 from raydd.tuning.gaussian_process import Points, fitted
 
+SecondsOf = Callable[[Mapping[str, Any]], float]
 NEIGHBOURS = 2048
 _CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
 _STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
+_PRICED = 64  # neighbours whose seconds are asked for, beside those that take too many
 _LONGEST = 3.0  # times what each trial has: two of three are stopped on their way
 _PATIENCE = 10  # trials without a gain after which time counts half as much, as an exponent
-SECONDS = "seconds"  # attribute of a trial that is over: what it takes to its end
+SECONDS = "seconds"  # attribute of a trial: what it was to take
 OWN = "own"  # another: names of the settings that its space asked for; it has all of them if there is none
 
 
 class NeighbourSampler(BaseSampler):
     """Draws the settings of one trial, by those that every trial has."""
 
-    def __init__(self, seed: int, *, per_second: bool = False, share: float = 0.0) -> None:
+    def __init__(self, seed: int, *, seconds_of: SecondsOf | None = None, share: float = 0.0) -> None:
         """Draw by a seed.
 
         Args:
             seed: of its draws.
-            per_second: weigh what a trial may gain against the seconds that it is expected to take.
+            seconds_of: what a trial of some settings takes to its end, against which its gain is weighed; NaN where
+                nobody knows. None where seconds do not count.
             share: seconds that a trial may take before they count; some times that is the most. 0 for no limit.
         """
         self._rng, self._alone = np.random.default_rng(seed), RandomSampler(seed=seed)
-        self._per_second, self._share = per_second, share
+        self._seconds_of, self._share = seconds_of, share
 
     def infer_relative_search_space(
         self,
@@ -96,17 +101,49 @@ class NeighbourSampler(BaseSampler):
         points = _points([one.params for one in (*over, *running)], space)
         near = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], space)
         promise = expected_improvement(points, values, near)
-        if self._per_second:
-            seconds = expected_seconds(points, [one.user_attrs.get(SECONDS) for one in over], near)
+        seconds, power = np.ones(len(near)), 0.0
+        if self._seconds_of:
+            seconds = expected_seconds(points, [one.user_attrs.get(SECONDS) for one in (*over, *running)], near)
             # Else a search that is stuck would go on for ever with trials that cost, and promise, next to nothing.
-            without_gain = len(values) - 1 - int(np.argmax(values))
-            promise /= np.maximum(seconds, self._share) ** (1 / (1 + without_gain / _PATIENCE))
-            if self._share:  # where it is to have so many trials in so much time, it does
-                promise[seconds > max(_LONGEST * self._share, seconds.min())] = -1.0
+            power = 1 / (1 + (len(values) - 1 - int(np.argmax(values))) / _PATIENCE)
+        order = np.lexsort((-promise / np.maximum(seconds, self._share) ** power, seconds > self._most))
+        drawn = ((place, _settings(near[place], space)) for place in order.tolist())
         tried = [{name: one.params[name] for name in one.user_attrs.get(OWN, space)} for one in (*over, *running)]
-        drawn = (_settings(near[int(place)], space) for place in np.argsort(-promise, kind="stable"))
-        new = (one for one in drawn if not any(own.items() <= one.items() for own in tried))
-        return next(new, None) or _settings(near[int(np.argmax(promise))], space)  # of few choices all may be known
+        new = ((place, one) for place, one in drawn if not any(own.items() <= one.items() for own in tried))
+        best = self._best_by_second(new, promise, seconds, power) if self._seconds_of else next(new, None)
+        _, settings = best or (0, _settings(near[int(order[0])], space))  # of few choices all may be known
+        return settings
+
+    @property
+    def _most(self) -> float:
+        """Seconds that a trial may take at most, where there are to be so many in so much time."""
+        return _LONGEST * self._share or math.inf
+
+    def _best_by_second(
+        self,
+        new: Iterable[tuple[int, dict[str, Any]]],
+        promise: Float[ndarray, "C"],
+        seconds: Float[ndarray, "C"],
+        power: float,
+    ) -> tuple[int, dict[str, Any]] | None:
+        """The best of the first neighbours by what they promise and really take; the quickest if all take too long.
+
+        Args:
+            new: neighbours and their settings, the best by what is expected of them first.
+            promise: of each neighbour.
+            seconds: about what each takes.
+            power: of the seconds.
+        """
+        assert self._seconds_of is not None
+        found, most = [], self._most
+        for place, settings in new:
+            known = self._seconds_of(settings)
+            takes = float(seconds[place]) if math.isnan(known) else known
+            worth = promise[place] / max(takes, self._share) ** power if takes <= most else -takes
+            found.append(((takes <= most, worth), (place, settings)))
+            if sum(affordable for (affordable, _), _ in found) == _PRICED:
+                break
+        return max(found, key=lambda one: one[0])[1] if found else None
 
     def _neighbours(self, of: Points, space: Mapping[str, BaseDistribution]) -> Points:
         """A neighbour of each of these settings."""
@@ -146,11 +183,11 @@ def expected_improvement(points: Points, values: Float[ndarray, "n"], near: Poin
 
 
 def expected_seconds(points: Points, seconds: Sequence[float | None], near: Points) -> Float[ndarray, "C"]:
-    """What a trial of each neighbour is expected to take, from those that are over.
+    """About what a trial of each neighbour takes, from what those that were drawn were to take.
 
     Args:
-        points: what was tried, first the trials that are over.
-        seconds: that these took; None where that is not known.
+        points: what was tried.
+        seconds: of each, None where that is not known.
         near: the neighbours.
     """
     known = {row: math.log(one) for row, one in enumerate(seconds) if one}

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded
 from raydd.tuning import study as studies
-from raydd.tuning.neighbours import OWN, SECONDS, NeighbourSampler
+from raydd.tuning.neighbours import OWN, SECONDS, NeighbourSampler, SecondsOf
 
 STARTUP_TRIALS = 7  # that a model of the trials needs: first settings and running ones count, the rest is random
 CANDIDATES = 256  # among which TPE chooses the next settings
@@ -27,7 +27,9 @@ PER_SECOND = "per-second"
 MODELLED = 256  # trials that a model is made of, whatever their number: its cost grows by their cube
 
 
-def renew_sampler(study: optuna.Study, seed: int, name: str = "auto", share: float = 0.0) -> None:
+def renew_sampler(
+    study: optuna.Study, seed: int, name: str = "auto", *, seconds_of: SecondsOf | None = None, share: float = 0.0
+) -> None:
     """Give the study the sampler of its next trial, whose draws depend on the seed and on that trial's place alone.
 
     A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
@@ -37,6 +39,7 @@ def renew_sampler(study: optuna.Study, seed: int, name: str = "auto", share: flo
         study: the sweep's.
         seed: `sweep.seed`.
         name: `sweep.sampler`.
+        seconds_of: what a trial of some settings is said to take, which the sampler per-second weighs.
         share: seconds that each trial has if all that are wanted share what is left of the sweep's; 0 if it has no end.
 
     Raises:
@@ -44,7 +47,9 @@ def renew_sampler(study: optuna.Study, seed: int, name: str = "auto", share: flo
     """
     asked = sum(not studies.interrupted(trial) for trial in study.get_trials(deepcopy=False))
     drawn = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0])
-    make = partial(_per_second, share=share) if name == PER_SECOND else find_sampler(name)
+    make = find_sampler(name)
+    if name == PER_SECOND:
+        make = partial(_per_second, seconds_of=seconds_of, share=share / pace(study))
     study.sampler = RandomSampler(seed=drawn) if name in SAMPLERS and asked < STARTUP_TRIALS else make(drawn)
 
 
@@ -138,7 +143,7 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
         state = TrialState.RUNNING if values is None else TrialState.COMPLETE
         params = {name: one.params.get(name, _middle(kind)) for name, kind in space.items()}
         known: dict[str, Any] = {OWN: [name for name in space if name in one.params]}
-        known |= {SECONDS: seconds} if (seconds := _seconds_of(one)) else {}
+        known |= {SECONDS: price} if (price := one.user_attrs.get(studies.PRICE)) else {}
         shown.append(
             create_trial(state=state, values=values, params=params, distributions=dict(space), user_attrs=known)
         )
@@ -171,13 +176,15 @@ def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
     return stopped.intermediate_values[rung] + (statistics.median(gains) if gains else 0.0)
 
 
-def _seconds_of(over: FrozenTrial) -> float:
-    """For how long a trial holds its place to its end, whether it came there or was stopped; 0 where nothing says so.
-
-    Experts that it makes count too: in a cold search they are most of it, more the farther it comes.
-    """
-    held, report = over.user_attrs.get(studies.HELD, 0.0), over.user_attrs.get(studies.REPORT, {})
-    return held * report["steps"] / report["step"] if report.get("step") else 0.0
+def pace(study: optuna.Study) -> float:
+    """Seconds that trials really take for one that they were said to: the median of those that are over."""
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        known = trial.user_attrs
+        price, report = known.get(studies.PRICE), known.get(studies.REPORT, {})
+        if price and report.get("step") and studies.HELD in known:
+            found.append(known[studies.HELD] * report["steps"] / report["step"] / price)
+    return statistics.median(found) if found else 1.0
 
 
 def _middle(kind: BaseDistribution) -> Any:
@@ -203,9 +210,9 @@ def _auto(seed: int) -> BaseSampler:
     return WholeSpaceSampler(NeighbourSampler, seed, otherwise=_tpe)
 
 
-def _per_second(seed: int, share: float = 0.0) -> BaseSampler:
-    """As auto, but by gain for each second that a trial is expected to take, with the experts that it makes."""
-    return WholeSpaceSampler(partial(NeighbourSampler, per_second=True, share=share), seed, otherwise=_tpe)
+def _per_second(seed: int, seconds_of: SecondsOf | None = None, share: float = 0.0) -> BaseSampler:
+    """As auto, but by gain for each second that a trial takes, with the experts that it makes."""
+    return WholeSpaceSampler(partial(NeighbourSampler, seconds_of=seconds_of, share=share), seed, otherwise=_tpe)
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -17,7 +17,9 @@ from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
+from raydd.tuning.cheap_starts import CostOf, of_params
 from raydd.tuning.drawing_ahead import DrawingAhead, Drawn
+from raydd.tuning.prices import total
 from raydd.tuning.pruning import passed_rungs
 from raydd.tuning.samplers import renew_sampler
 from raydd.tuning.steering import Order
@@ -75,6 +77,7 @@ class StudySearch(Searcher):
         max_failures: int = 0,
         seed: int = 0,
         sampler: str = "auto",
+        cost_of: CostOf | None = None,
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         order: Callable[[], Order] = lambda: "go-on",
@@ -90,6 +93,7 @@ class StudySearch(Searcher):
             max_failures: so many in a row that failed for the same reason are the last ones; 0 for any number.
             seed: seed of the sampler.
             sampler: `sweep.sampler`.
+            cost_of: what a trial of some settings costs to its end, for a sampler that weighs it.
             deadline: when no more trials are started, by `clock`, in seconds.
             clock: what the deadline and the time that trials take are read from.
             order: asked before each trial: go-on, pause, or stop.
@@ -99,6 +103,7 @@ class StudySearch(Searcher):
         self._listeners, self._seed, self._wanted = tuple(listeners), seed, wanted
         self._max_failures, self._failed_alike, self._last_failure = max_failures, 0, ""
         self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
+        self._cost_of = cost_of
         self._finished = studies.finished(study)
         self._running: dict[str, _Running] = {}
         self._asked = self._before_outage = self._at_once = 0
@@ -198,11 +203,20 @@ class StudySearch(Searcher):
         return {}
 
     def _draw(self) -> Drawn:
-        renew_sampler(self._study, self._seed, self._sampler, self._share())
+        seconds_of = self._seconds_of if self._cost_of else None
+        renew_sampler(self._study, self._seed, self._sampler, seconds_of=seconds_of, share=self._share())
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)
+        if self._cost_of and math.isfinite(price := self._cost_of(settings).own):
+            trial.set_user_attr(studies.PRICE, price)
         return trial, settings
+
+    def _seconds_of(self, params: Mapping[str, Any]) -> float:
+        """What a trial of these values would take, with the experts that the store lacks."""
+        assert self._cost_of is not None
+        _, settings = of_params(self._space, params)
+        return total([self._cost_of(settings)])
 
     def _share(self) -> float:
         """Seconds that each trial still wanted has, as many at once as were ever; 0 if no time is set."""

@@ -33,6 +33,7 @@ INTERRUPTED = "interrupted"
 LATEST = "latest"  # stands for a sweep's name where a command only looks
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
 HELD = "held"  # another: seconds for which a trial held its place, with all that it made beside its steps
+PRICE = "price"  # another: seconds that a trial was said to take to its end, without the experts that it makes
 
 OUTCOMES = ("complete", "pruned", "diverged", "fail")
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -54,7 +54,7 @@ from raydd.tuning.plan import (
     together,
     with_gpu_share,
 )
-from raydd.tuning.prices import Cost, Price
+from raydd.tuning.prices import END, Price
 from raydd.tuning.redraws import draw_again
 from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conclude, importances
 from raydd.tuning.samplers import PER_SECOND, find_sampler
@@ -124,7 +124,7 @@ def run_sweep(
             logbook = Logbook(tracking, studies.study_id(study), work)
             logbook.catch_up(study)
             claims = open_claims(store.root)
-            _run_trials(plan, study, work.opened.listings, claims, logbook, console)
+            _run_trials(plan, work, study, claims, logbook, console)
             _draw_again(base, study, work.opened.listings, claims, console)
             finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
             closing.enter_context(busy_on(console, "ending Ray, sending to MLflow what is left"))
@@ -199,7 +199,7 @@ def _begun(planned: _Planned, study: optuna.Study, address: str, console: Consol
         console.print(f"time: {dict(plan.lines())['time']}", markup=False, highlight=False, soft_wrap=True)
     if sweep.sampler == PER_SECOND:
         with busy_on(console, "looking for cheap first trials"):
-            queue_cheap_starts(study, plan.space, sweep.seed, sweep.trials, partial(_cost_of, work))
+            queue_cheap_starts(study, plan.space, sweep.seed, sweep.trials, lambda one: _price(work, one).to_begin())
     return plan
 
 
@@ -244,9 +244,9 @@ def prepare(work: Workbench[Any], address: str) -> None:
     work.prepare()
 
 
-def _cost_of(work: Workbench[Any], settings: Mapping[str, Any]) -> Cost:
-    """What a trial of these settings costs, as `queue_cheap_starts` wants to know it."""
-    return Price(*_on_workbenches(work, [settings])).to_begin()
+def _price(work: Workbench[Any], settings: Mapping[str, Any]) -> Price:
+    """What a trial of these settings costs."""
+    return Price(*_on_workbenches(work, [settings]))
 
 
 def _on_workbenches(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> list[Workbench[Any]]:
@@ -271,9 +271,9 @@ def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console
 
 
 def _run_trials(
-    plan: Plan, study: optuna.Study, listings: Listings, claims: Any, logbook: Logbook, console: Console
+    plan: Plan, work: Workbench[Any], study: optuna.Study, claims: Any, logbook: Logbook, console: Console
 ) -> None:
-    sweep = plan.config.sweep
+    sweep, listings = plan.config.sweep, work.opened.listings
     best = candidates(study, sweep.objectives, 1)
 
     def doing() -> Mapping[str, str]:
@@ -301,6 +301,7 @@ def _run_trials(
             [table, logbook, Metrics(sweep.name, plan.done, best=best[0].cheap if best else None, room=room)],
             folder=tune_folder(plan.config),
             room=room,
+            cost_of=(lambda one: _price(work, one).until(END)) if sweep.sampler == PER_SECOND else None,
             say=lambda message: console.print(message, markup=False, soft_wrap=True),
         )
     if studies.finished(study) < sweep.trials and (why := why_enough(study, sweep)):

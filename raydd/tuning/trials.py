@@ -18,6 +18,7 @@ from raydd.cluster.trial_report import TrialReport
 from raydd.config import SweepConfig
 from raydd.errors import PlaceError, TrialsError
 from raydd.tuning import study as studies
+from raydd.tuning.cheap_starts import CostOf
 from raydd.tuning.pruning import Pruning
 from raydd.tuning.searcher import Listener, StudySearch
 from raydd.tuning.steering import order_of
@@ -41,6 +42,7 @@ def run_trials(
     *,
     folder: str,
     room: Callable[[], int],
+    cost_of: CostOf | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Run trials until the study has `settings.trials` finished ones or the hours are over; returns when all ended.
@@ -55,6 +57,7 @@ def run_trials(
         listeners: told of every trial.
         folder: where Tune writes, a folder or a bucket that every node reaches.
         room: trials that may run together, asked again now and then, since a cluster may get more nodes.
+        cost_of: what a trial of some settings costs to its end, for a sampler that weighs it.
         say: told when memory ran out.
 
     Raises:
@@ -76,6 +79,7 @@ def run_trials(
             seed=settings.seed,
             deadline=deadline,
             sampler=settings.sampler,
+            cost_of=cost_of,
             order=lambda: order_of(study, settings),
         )
         try:

@@ -36,14 +36,17 @@ def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_s
     def value(params):
         return -((params["gain"] - 0.7) ** 2) - (math.log(params["size"] / 30) / 10) ** 2
 
+    def seconds_of(params):
+        return params["size"] ** 12
+
     def size_asked_for(order, share=0.0):
         study = optuna.create_study(direction="maximize")
         for params in order:
-            took = {"seconds": params["size"] ** 12}
+            took = {"seconds": seconds_of(params)}
             study.add_trial(create_trial(params=params, distributions=kinds, value=value(params), user_attrs=took))
         sizes = []
         for seed in range(20):
-            study.sampler = NeighbourSampler(seed, per_second=True, share=share)
+            study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, share=share)
             sizes.append(study.ask(kinds).params["size"])
         return np.exp(np.mean(np.log(sizes)))
 
@@ -53,6 +56,27 @@ def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_s
     assert gaining < points[-1]["size"] < 25 < stuck  # less than the best trial has, and than 30, which is best
     assert size_asked_for(points, share=50**12) > 25
     assert size_asked_for(points[::-1], share=10**12) < 12  # three times that at most, however long nothing was gained
+
+
+def test_what_a_trial_takes_is_asked_of_those_that_are_worth_it():
+    kinds = {"gain": FloatDistribution(0, 1), "wide": CategoricalDistribution([False, True])}
+    study, asked = optuna.create_study(direction="maximize"), []
+
+    def seconds_of(params):
+        asked.append(params)
+        return 1000.0 if params["wide"] else math.nan if params["gain"] > 0.5 else 1.0
+
+    for number in range(8):  # none of which is wide, so that no trial says what those take
+        params = {"gain": number / 16, "wide": False}
+        study.add_trial(
+            create_trial(params=params, distributions=kinds, value=number / 16, user_attrs={"seconds": 1.0})
+        )
+    for seed in range(8):
+        study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, share=1.0)
+        assert not study.ask(kinds).params["wide"]
+    wide = sum(params["wide"] for params in asked)
+    assert wide > 0
+    assert len(asked) == 8 * 64 + wide
 
 
 def test_values_of_any_scale_are_normal_by_rank():

@@ -18,6 +18,7 @@ from raydd.tuning.samplers import (
     WholeSpaceSampler,
     _shown,
     find_sampler,
+    pace,
     renew_sampler,
 )
 
@@ -189,17 +190,27 @@ def test_cheap_trials_come_first_where_seconds_count():
     for name in ("auto", "per-second"):
         study = optuna.create_study(direction="maximize")
         for _ in range(STARTUP_TRIALS + 16):
-            renew_sampler(study, 0, name)
+            renew_sampler(study, 0, name, seconds_of=lambda params: params["size"])
             trial = study.ask(kinds)
-            trial.report(0.0, 50)
-            half = {"step": 5, "steps": 10}
-            trial.set_user_attr(studies.HELD, trial.params["size"] / 2)
-            trial.set_user_attr(studies.REPORT, half)
+            trial.set_user_attr(studies.PRICE, trial.params["size"])
             study.tell(trial, -((trial.params["gain"] - 0.7) ** 2))
         asked[name] = [trial.params for trial in study.trials[STARTUP_TRIALS:]]
     size = {name: np.mean([one["size"] for one in params]) for name, params in asked.items()}
     assert size["per-second"] < size["auto"] / 2
     assert abs(asked["per-second"][-1]["gain"] - 0.7) < 0.1
+
+
+def test_the_share_of_time_is_in_seconds_as_trials_are_said_to_take_them():
+    study = optuna.create_study()
+    assert pace(study) == 1.0
+    for price, held, step in ((10.0, 20.0, 10), (10.0, 15.0, 5), (10.0, 90.0, 1), (0.0, 5.0, 10)):
+        trial = study.ask()
+        trial.set_user_attr(studies.HELD, held)
+        trial.set_user_attr(studies.REPORT, {"step": step, "steps": 10})
+        if price:
+            trial.set_user_attr(studies.PRICE, price)
+        study.tell(trial, 0.0)
+    assert pace(study) == 3.0  # the median of 2, of 3, which was stopped half-way, and of 90, which made experts
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

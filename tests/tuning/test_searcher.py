@@ -8,6 +8,7 @@ from ray.tune.search import Searcher
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import searcher
 from raydd.tuning import study as studies
+from raydd.tuning.prices import Cost
 from raydd.tuning.searcher import StudySearch
 
 
@@ -181,7 +182,7 @@ def test_nothing_starts_after_the_deadline(study, space):
 
 def test_the_time_left_is_shared_by_the_trials_that_are_wanted(study, space, monkeypatch):
     shares, now = [], [0.0]
-    monkeypatch.setattr(searcher, "renew_sampler", lambda *given: shares.append(given[3]))
+    monkeypatch.setattr(searcher, "renew_sampler", lambda *_, share, **__: shares.append(share))
     search = StudySearch(study, space, ["r_mean"], wanted=4, deadline=60.0, clock=lambda: now[0])
     search.suggest("a")
     search.suggest("b")
@@ -191,6 +192,24 @@ def test_the_time_left_is_shared_by_the_trials_that_are_wanted(study, space, mon
     assert shares == [60.0 / 4, 2 * 60.0 / 3, 2 * 30.0 / 2]
     StudySearch(study, space, ["r_mean"], wanted=9).suggest("d")
     assert shares[-1] == 0
+
+
+def test_what_a_trial_costs_is_noted_and_the_sampler_is_told_it_with_the_experts(study, space, monkeypatch):
+    told = []
+    monkeypatch.setattr(searcher, "renew_sampler", lambda *_, seconds_of, **__: told.append(seconds_of))
+
+    def cost_of(settings):
+        assert settings["distill.momentum"] == 0.25  # as the space sets it
+        return Cost(100 * settings["distill.image_lr"], {("experts", 0): 30.0, ("experts", 1): 30.0})
+
+    StudySearch(study, space, ["r_mean"], wanted=9, cost_of=cost_of).suggest("a")
+    assert study.trials[0].user_attrs[studies.PRICE] == pytest.approx(10.0)
+    assert told[0]({"distill.blend": "none", "distill.image_lr": 0.5}) == pytest.approx(50.0 + 60.0)
+    unknown = StudySearch(study, space, ["r_mean"], wanted=9, cost_of=lambda _: Cost(math.nan, {}))
+    unknown.suggest("b")
+    assert studies.PRICE not in unknown.trial("b").user_attrs
+    StudySearch(study, space, ["r_mean"], wanted=9).suggest("c")
+    assert told[2] is None
 
 
 def test_the_study_knows_how_long_a_trial_held_its_place(study, space):
