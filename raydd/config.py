@@ -439,6 +439,9 @@ class SweepConfig:
     rung_students: int = 0
     """Number of students, one per seed, that score a trial at a rung, at unfitted learning rates; 0 scores it in closed
     form, by ridge regression, in milliseconds. Where the image encoder is trained, 0 means 1."""
+    last_rung_students: int = 3
+    """Number of students, at fitted learning rates, that score a trial at the last rung in place of ridge regression,
+    which does not tell good sets apart; 0 for none. Without a pruner there are none."""
     drawn_again: int = 4
     """Number of best trials that are distilled again with new draws of start pairs and students before the finals; the
     mean of the new draws ranks them. 0 takes the trials' own scores, the best of which is partly luck."""
@@ -481,9 +484,15 @@ class SweepConfig:
         ascending = all(1 <= low < high <= 99 for low, high in zip(self.rungs, (*self.rungs[1:], 99), strict=True))
         _require(ascending, "sweep.rungs", self.rungs, "percents from 1 to 98, ascending")
         _require(self.rung_students >= 0, "sweep.rung_students", self.rung_students, "0 or more")
+        _require(self.last_rung_students >= 0, "sweep.last_rung_students", self.last_rung_students, "0 or more")
         if self.pruner == "wilcoxon":  # four pairs of students are the fewest that can be told apart at p < 0.1
             enough = len(self.rungs) * self.rung_students >= 4
             _require(enough, "sweep.rung_students", self.rung_students, "4 or more over all rungs under wilcoxon")
+
+    def fitted_students(self, rung: int) -> int:
+        """How many students at fitted learning rates score a trial at a rung, in percent of its steps."""
+        judged_by_students = rung == self.rungs[-1] and self.pruner != "none" and not self.rung_students
+        return self.last_rung_students if judged_by_students else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,7 +133,7 @@ class Judged:
         if not last and not reached:
             return None
         with counted_as("scores"):
-            scores = end_scores(self._work, point) if last else rung_scores(self._work, point.synthetic)
+            scores = end_scores(self._work, point) if last else rung_scores(self._work, point.synthetic, reached[-1])
         # Not before the scores: where those lack memory, the trial comes to this rung again.
         self._left = [rung for rung in self._left if rung not in reached]
         self._curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}
@@ -159,15 +159,30 @@ def end_scores(work: Workbench[Any], point: DistillPoint) -> ScoresOnVal:
     return ScoresOnVal((*known, *others.seeds))
 
 
-def rung_scores(work: Workbench[Any], synthetic: SyntheticSet) -> ScoresOnVal:
-    """Val scores of a trial's set at a rung: in closed form, or by `sweep.rung_students` students of few epochs."""
-    students = work.config.sweep.rung_students
-    if not students and (closed := work.ridge_scores(synthetic)):
+def rung_scores(work: Workbench[Any], synthetic: SyntheticSet, rung: int) -> ScoresOnVal:
+    """Val scores of a trial's set at a rung: in closed form, or by students of few epochs.
+
+    At the last rung by `sweep.last_rung_students` at fitted learning rates: trials that came so far differ in how well
+    students can be trained on their sets, which ridge regression does not see.
+
+    Args:
+        work: the trial's.
+        synthetic: its set at this rung.
+        rung: in percent of its steps.
+    """
+    sweep = work.config.sweep
+    closed = None if sweep.rung_students else work.ridge_scores(synthetic)
+    fitted = sweep.fitted_students(rung) if closed else 0
+    if closed and not fitted:
         return closed
     short = changed(work, {"students.epochs": min(RUNG_EPOCHS, work.config.students.epochs)})
-    seeds = range(max(1, students))
+    seeds = range(fitted or max(1, sweep.rung_students))
     try:
-        return stages.score_students(short, synthetic, split="val", seeds=seeds)
+        if not fitted or not work.config.distill.fit_rates:
+            return stages.score_students(short, synthetic, split="val", seeds=seeds)
+        fit = stages.fit_rates(short, synthetic)
+        others = stages.score_students(short, fit.pairs, split="val", seeds=seeds[1:])
+        return ScoresOnVal((*fit.val.seeds, *others.seeds))
     except NonFiniteError:  # at rates that are not learned yet; those of the end are fitted
         return ScoresOnVal((dict.fromkeys(METRICS, 0.0),) * len(seeds))
 

@@ -7,12 +7,12 @@ import functools
 import math
 import timeit
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Self
 
 import torch
 
-from raydd.config import Config, EncodersConfig
+from raydd.config import Config, EncodersConfig, SweepConfig
 from raydd.cost.bytes import parameters_of
 from raydd.data import load_image_encoder
 from raydd.evaluate.students import RUNG_EPOCHS, TRIAL_SEEDS
@@ -34,12 +34,19 @@ class TrialSeconds:
     """Of all its distillation steps."""
     rung: float
     """Of the students that score it at a rung."""
+    last_rung: float
+    """Of those that score it at the last one."""
     end: float
     """Of those that fit its learning rates and score it at its end."""
 
+    def at_rungs(self, passed: int, sweep: SweepConfig) -> float:
+        """Of all students that score it at the first rungs."""
+        last = passed == len(sweep.rungs) > 0
+        return (passed - last) * self.rung + last * self.last_rung
+
     def __truediv__(self, speed_up: float) -> Self:
         """The same on a device that computes so much faster."""
-        return type(self)(self.steps / speed_up, self.rung / speed_up, self.end / speed_up)
+        return type(self)(*(part / speed_up for part in astuple(self)))
 
 
 def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
@@ -51,18 +58,21 @@ def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
         text_width: of the text features.
     """
     parts = seconds_of_trial(config, image_width, text_width)
-    return parts.steps + len(config.sweep.rungs) * parts.rung + parts.end
+    return parts.steps + parts.at_rungs(len(config.sweep.rungs), config.sweep) + parts.end
 
 
 def seconds_of_trial(config: Config, image_width: int, text_width: int) -> TrialSeconds:
     """Expected time of a trial on one core, part by part; arguments as of `trial_seconds`."""
-    width, distill = config.experts.width or image_width, config.distill
+    width, distill, sweep = config.experts.width or image_width, config.distill, config.sweep
     speed = core_speed(width, distill.minibatch_size)
     epoch = _epoch_seconds(config, image_width, text_width)
     fits = _FITS if distill.fit_rates else 0
+    fitted = sweep.fitted_students(sweep.rungs[-1]) if sweep.rungs else 0
+    last = fitted + fits if fitted else sweep.rung_students
     return TrialSeconds(
         steps=distill.steps * _step_operations(config, image_width, text_width) / speed,
-        rung=config.sweep.rung_students * RUNG_EPOCHS * epoch,
+        rung=sweep.rung_students * RUNG_EPOCHS * epoch,
+        last_rung=last * RUNG_EPOCHS * epoch,
         end=(TRIAL_SEEDS - bool(fits) + fits) * config.students.epochs * epoch,
     )
 

@@ -39,7 +39,7 @@ def score_students(
 def score_students(
     work: Workbench[Any], pairs: SyntheticSet, *, split: HeldOutSplit, seeds: Sequence[int]
 ) -> ScoresOnVal | ScoresOnTest:
-    """Train one student a seed on the pairs and score it on val or test.
+    """Train one student a seed, of which there may be none, on the pairs and score it on val or test.
 
     Under `evaluate.choice` best-on-split each student's best r_mean of some checks counts, as published.
 
@@ -67,7 +67,7 @@ def student_hits(
         if epoch in checked:
             checks.append(work.hits(students(), split))
 
-    for students in work.train_students(pairs, seeds, check):
+    for students in work.train_students(pairs, seeds, check) if seeds else ():
         rounds = checks or [work.hits(students, split)]
         found += [
             max(own, key=lambda hits: by_published_choice(scores_of_hits(hits))) for own in zip(*rounds, strict=True)

@@ -125,6 +125,8 @@ def _rungs(sweep: SweepConfig) -> str:
     if not sweep.rungs:
         return "none"
     scored = f"{sweep.rung_students} students" if sweep.rung_students else "ridge regression"
+    if students := sweep.fitted_students(sweep.rungs[-1]):
+        scored += f", the last by {students} students"
     stopped = f"weak trials are stopped ({sweep.pruner})" if sweep.pruner != "none" else "no trial is stopped"
     return f"after {', '.join(map(str, sweep.rungs))} % of the steps, scored by {scored}; {stopped}"
 

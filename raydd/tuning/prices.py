@@ -58,7 +58,8 @@ class Price:
             recipe = trial.experts_record.fingerprint
             seconds = expert_seconds(config, *widths, len(trial.captions.train.texts)) / speed_up
         for rungs, stop in enumerate(stops, start=1):
-            own = parts.steps * stop / END + min(rungs, len(stops) - 1) * parts.rung + (parts.end if stop == END else 0)
+            scored = parts.at_rungs(min(rungs, len(stops) - 1), config.sweep) + (parts.end if stop == END else 0)
+            own = parts.steps * stop / END + scored
             count = experts_until(config, stop)
             self._costs[stop] = Cost(own, {(recipe, expert): seconds for expert in missing if expert < count})
 

@@ -15,6 +15,7 @@ from raydd.cluster import claims
 from raydd.cluster.claims import share_making
 from raydd.place import open_store
 from raydd.progress import Leave
+from raydd.protocols import changed
 from raydd.settings import with_settings
 from raydd.store import Store
 from trainables import distill
@@ -40,7 +41,7 @@ def test_a_trial_reports_at_its_rungs_and_at_the_end_and_repeats_at_no_cost(conf
     reported = list(trial(config, {"distill.image_lr": 0.02}))
     assert [(report.step, report.rung) for report in reported] == [(4, 5), (8, 15), (24, 45), (50, 0)]
     assert [report.finished for report in reported] == [False] * 3 + [True]
-    assert [len(report.students) for report in reported] == [1, 1, 1, 3]
+    assert [len(report.students) for report in reported] == [1, 1, 3, 3]
     losses = [point["step"] for report in reported for point in report.curve if "distill/loss" in point]
     assert losses == list(range(2, 51, 2))
     gaps = [point["step"] for report in reported for point in report.curve if "collapse/modality_gap" in point]
@@ -66,9 +67,9 @@ def test_the_student_that_rates_were_fitted_by_is_not_trained_again(config, tria
 
     monkeypatch.setattr(stages, "score_students", counted)
     list(trial(config))
-    assert trained == [1, 2]
+    assert trained == [1, 2, 1, 2]  # at the last rung and at the end
     list(trial(config, {"distill.fit_rates": False}))
-    assert trained == [1, 2, 0, 1, 2]
+    assert trained == [1, 2, 1, 2, 0, 1, 2, 0, 1, 2]
 
 
 def test_a_trial_that_goes_on_tells_its_whole_curve(config, trial):
@@ -122,6 +123,25 @@ def test_rungs_that_were_passed_are_left_out_and_students_may_score_the_others(c
     work = raydd.open(with_settings(config, {"sweep.rungs": (5, 15), "sweep.rung_students": 2, "distill.seed": 3}))
     reports = list(distill.distillation_reports(work, passed=[5]))
     assert [(report.rung, len(report.students)) for report in reports] == [(15, 2), (0, 3)]
+
+
+def test_the_last_rung_is_scored_by_students_at_fitted_rates_where_trials_are_stopped(config):
+    work = raydd.open(config)
+    synthetic = stages.final_synthetic(work).at_multiple(1 / 8)
+    closed, short = work.ridge_scores(synthetic), changed(work, {"students.epochs": 3})
+    assert distill.rung_scores(work, synthetic, 15) == closed
+    fitted = stages.fit_rates(short, synthetic).pairs
+    assert fitted.rate_image != synthetic.rate_image
+    expected = stages.score_students(short, fitted, split="val", seeds=range(3))
+    assert distill.rung_scores(work, synthetic, 45) == expected
+    unfitted = changed(work, {"distill.fit_rates": False})
+    assert distill.rung_scores(unfitted, synthetic, 45) == stages.score_students(
+        short, synthetic, split="val", seeds=range(3)
+    )
+    alone = changed(work, {"sweep.last_rung_students": 1})
+    assert distill.rung_scores(alone, synthetic, 45).seeds == expected.seeds[:1]
+    for settings in ({"sweep.last_rung_students": 0}, {"sweep.pruner": "none"}):
+        assert distill.rung_scores(changed(work, settings), synthetic, 45) == closed
 
 
 def test_a_trial_whose_features_are_cached_needs_no_data(config, trial, tiny_data, tmp_path):
