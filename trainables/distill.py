@@ -19,7 +19,7 @@ from raydd.distill.engine import DistillPoint
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, ScoresOnVal
-from raydd.evaluate.students import RUNG_EPOCHS, TRIAL_SEEDS
+from raydd.evaluate.students import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.memory import return_freed_blocks
 from raydd.protocols import Listings, Workbench, changed, trial_settings
 from raydd.settings import with_settings
@@ -175,7 +175,8 @@ def rung_scores(work: Workbench[Any], synthetic: SyntheticSet, rung: int) -> Sco
     fitted = sweep.fitted_students(rung) if closed else 0
     if closed and not fitted:
         return closed
-    short = changed(work, {"students.epochs": min(RUNG_EPOCHS, work.config.students.epochs)})
+    epochs = LAST_RUNG_EPOCHS if fitted else RUNG_EPOCHS
+    short = changed(work, {"students.epochs": min(epochs, work.config.students.epochs)})
     seeds = range(fitted or max(1, sweep.rung_students))
     try:
         if not fitted or not work.config.distill.fit_rates:

@@ -15,7 +15,7 @@ import torch
 from raydd.config import Config, EncodersConfig, SweepConfig
 from raydd.cost.bytes import parameters_of
 from raydd.data import load_image_encoder
-from raydd.evaluate.students import RUNG_EPOCHS, TRIAL_SEEDS
+from raydd.evaluate.students import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.place import images_at_once, one_thread
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
@@ -68,11 +68,11 @@ def seconds_of_trial(config: Config, image_width: int, text_width: int) -> Trial
     epoch = _epoch_seconds(config, image_width, text_width)
     fits = _FITS if distill.fit_rates else 0
     fitted = sweep.fitted_students(sweep.rungs[-1]) if sweep.rungs else 0
-    last = fitted + fits if fitted else sweep.rung_students
+    last = (fitted - bool(fits) + fits) * LAST_RUNG_EPOCHS if fitted else sweep.rung_students * RUNG_EPOCHS
     return TrialSeconds(
         steps=distill.steps * _step_operations(config, image_width, text_width) / speed,
         rung=sweep.rung_students * RUNG_EPOCHS * epoch,
-        last_rung=last * RUNG_EPOCHS * epoch,
+        last_rung=last * epoch,
         end=(TRIAL_SEEDS - bool(fits) + fits) * config.students.epochs * epoch,
     )
 

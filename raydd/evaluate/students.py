@@ -25,6 +25,7 @@ from raydd.place import sent
 
 FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
 RUNG_EPOCHS = 25  # of students that score a trial at a rung: a quarter of the time, and the better for early sets
+LAST_RUNG_EPOCHS = 50  # of those at fitted rates: in fewer, sets that need large rates look worse than they are
 TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials, while the finals take `evaluate.seeds`
 FITTED_AT_ONCE = 3  # students side by side when learning rates are fitted: at a multiple and at both its neighbours
 _DECAY = 0.1  # of the learning rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
