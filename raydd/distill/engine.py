@@ -297,7 +297,7 @@ def reported(
 
 
 def _copy(value: Tensor) -> Tensor:
-    """A value on the CPU that stays as it is when the next step moves its variable in place."""
+    """A value on the CPU that stays as it is when a population hands its variable back, in place."""
     return value.detach().to("cpu", copy=True)
 
 
