@@ -10,7 +10,7 @@ import optuna
 from rich.table import Table
 
 from raydd.cluster.gpus import Cards, part_of_gpu
-from raydd.config import Config, SweepConfig
+from raydd.config import Config
 from raydd.cost.bytes import trial_bytes, trials_together
 from raydd.cost.seconds import pixel_seconds
 from raydd.errors import ConfigError
@@ -108,7 +108,7 @@ class Plan:
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
             ("resources", f"{share} a trial, {together}"),
             ("objectives", ", ".join(sweep.objectives)),
-            ("rungs", _rungs(sweep)),
+            ("rungs", _rungs(self.config)),
             *self.records,
             ("time", seconds if self.left else "none"),
             ("new draws", draws if sweep.drawn_again else "none"),
@@ -121,14 +121,21 @@ def _in_words(seconds: Expected) -> str:
     return duration_between(seconds.low, seconds.high) if wide else duration(seconds.mean)
 
 
-def _rungs(sweep: SweepConfig) -> str:
+def _rungs(config: Config) -> str:
+    sweep = config.sweep
     if not sweep.rungs:
         return "none"
-    scored = f"{sweep.rung_students} students" if sweep.rung_students else "ridge regression"
-    if students := sweep.fitted_students(sweep.rungs[-1]):
-        scored += f", the last by {students} students"
+    if sweep.rung_students or config.distill.protocol == "encoder":
+        scored = _students(max(1, sweep.rung_students))
+    else:
+        fitted = sweep.fitted_students(sweep.rungs[-1])
+        scored = "ridge regression" + (f", the last by {_students(fitted)}" if fitted else "")
     stopped = f"weak trials are stopped ({sweep.pruner})" if sweep.pruner != "none" else "no trial is stopped"
     return f"after {', '.join(map(str, sweep.rungs))} % of the steps, scored by {scored}; {stopped}"
+
+
+def _students(count: int) -> str:
+    return f"{count} student{'s' * (count > 1)}"
 
 
 def make_plan(

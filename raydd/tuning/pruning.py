@@ -188,7 +188,16 @@ def is_weak(own: Standing, others: Sequence[Standing], rung: int, settings: Swee
         "wilcoxon": _worse_students,
         "none": lambda own, others, rung, settings: False,
     }
+    others = [_comparable(other, own.looks[rung], rung) for other in others]
     return not math.isfinite(own.looks[rung].r_mean) or rules[settings.pruner](own, others, rung, settings)
+
+
+def _comparable(other: Standing, look: Look, rung: int) -> Standing:
+    """Another trial without what it had at a rung, if that was scored otherwise: before a sweep's settings changed."""
+    there = other.looks.get(rung)
+    if there is None or len(there.students) == len(look.students):
+        return other
+    return replace(other, looks={at: one for at, one in other.looks.items() if at != rung})
 
 
 def up_the_rungs(

@@ -94,6 +94,24 @@ def test_experts_that_several_trials_read_are_worth_workers_from_some_seconds_on
     assert plans.sharing_experts(rates) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "scored by ridge regression, the last by 3 students; weak trials are stopped (asha)"),
+        ({"sweep.last_rung_students": 1}, "scored by ridge regression, the last by 1 student; weak"),
+        ({"sweep.pruner": "none"}, "scored by ridge regression; no trial is stopped"),
+        ({"sweep.rung_students": 2}, "scored by 2 students; weak"),
+        ({"distill.protocol": "encoder", "distill.images": "pixels"}, "scored by 1 student; weak"),
+    ],
+    ids=str,
+)
+def test_the_plan_says_what_scores_a_trial_on_its_way(
+    tiny_data: Path, store: Store, settings: dict[str, Any], said: str
+) -> None:
+    config = with_settings(Config(), {**TINY, "data.root": str(tiny_data), **settings})
+    assert said in dict(plan(config, lambda trial: {}, store, 1).lines())["rungs"]
+
+
 def test_time_is_that_of_the_trials_and_not_of_the_base(seconds: Seconds) -> None:
     short = seconds(lambda trial: {}, 4, 1)
     assert seconds(lambda trial: {"distill.student_steps": 64}, 4, 1) > 2 * short

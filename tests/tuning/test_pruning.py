@@ -206,6 +206,15 @@ def test_a_score_that_is_not_finite_ends_a_trial_and_none_of_the_others() -> Non
     assert [run(study, sweep, [score] * 4) for score in (50, 10)] == [100, 100]
 
 
+@pytest.mark.parametrize("pruner", ["asha", "median"])
+def test_what_was_scored_by_other_students_stops_nothing(pruner) -> None:
+    study, sweep = new_study(), SweepConfig(pruner=pruner, rungs=RUNGS)
+    for _ in range(4):
+        assert run(study, sweep, [50] * 4, students=[50.0]) == 100
+    assert run(study, sweep, [40] * 4, students=[40.0]) == 5
+    assert run(study, sweep, [40] * 4, students=[40.0] * 3) == 100  # as after a change of sweep.rung_students
+
+
 def test_each_rung_is_held_against_the_end() -> None:
     study, sweep = new_study(), SweepConfig(pruner="none", rungs=RUNGS)
     for scores in ((1, 4, 3, 10), (2, 3, 4, 20), (3, 2, 1, 30), (4, 1, 2, 40)):
