@@ -153,9 +153,10 @@ class Distillation:
             if stored is None or stored.shape != value.shape:
                 raise RecordError(f"The checkpoint's {name} does not fit these settings. Delete it and start again.")
             value.copy_(stored)
-        for name, moments in self.moments.items():
-            stored = {key: state.get(f"moment.{key}.{name}", moment) for key, moment in moments.items()}
-            self.moments[name] = {key: moment.to(self.device).expand_as(moments[key]) for key, moment in stored.items()}
+        for name, begun in self.moments.items():
+            # Of an earlier version some may lack: those of a variable that had not moved, and under SGD the count.
+            kept = {key: state.get(f"moment.{key}.{name}", moment) for key, moment in begun.items()}
+            self.moments[name] = {key: moment.to(self.device).expand_as(begun[key]) for key, moment in kept.items()}
             self.moves[name] = int(state.get(f"moment.step.{name}", 0))
         self.done = int(state["done"])
         self.image.resume(state, self.device)
@@ -298,7 +299,7 @@ def reported(
 
 def _copy(value: Tensor) -> Tensor:
     """A value on the CPU that stays as it is when a population hands its variable back, in place."""
-    return value.detach().to("cpu", copy=True)
+    return value.to("cpu", copy=True)
 
 
 def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERGED) -> None:

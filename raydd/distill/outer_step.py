@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor
 
 _SQUARE_DECAY = 0.999  # of Adam's second moments
@@ -54,10 +55,10 @@ class OuterStep:
 
     def begun(self, name: str, variable: Tensor) -> dict[str, Tensor]:
         """A variable's moments before its first step, by name."""
-        zeros = variable.detach().clone().zero_()
         if not self.adam:
-            return {"momentum_buffer": zeros}
-        return {"mean": zeros, "square": zeros[..., :1, :1].clone() if name in self.blocks else zeros.clone()}
+            return {"momentum_buffer": torch.zeros_like(variable)}
+        like = variable[..., :1, :1] if name in self.blocks else variable
+        return {"mean": torch.zeros_like(variable), "square": torch.zeros_like(like)}
 
     def moved(
         self, name: str, variable: Tensor, gradient: Tensor, moments: Mapping[str, Tensor], numbers: StepNumbers

@@ -81,6 +81,8 @@ class Workbench(ABC, Generic[Networks]):
     """Settings of `distill` that not every image variable reads: by `distill.images`, the names of those read there."""
     batches_students: ClassVar[bool]
     """Whether students are one batched computation; else they train one after the other."""
+    closed_form: ClassVar[bool]
+    """Whether a set has a student in closed form, which `ridge_scores` scores."""
     cached: ClassVar[Collection[str]]
     """What `prepare` encodes: `images`, `texts`, the kinds of `raydd.data.shards_of`."""
     trial_settings: ClassVar[Mapping[str, Any]]
@@ -338,7 +340,7 @@ class Workbench(ABC, Generic[Networks]):
 
     @abstractmethod
     def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal | None:
-        """Val scores of a set's closed-form student; None where images have no features."""
+        """Val scores of a set's closed-form student; None where there is none (`closed_form`)."""
 
     @abstractmethod
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:

@@ -45,6 +45,7 @@ class EncoderWorkbench(Workbench[Networks]):
     selections: ClassVar[Collection[str]] = ("random",)  # the others look at cached image features
     image_settings: ClassVar[Mapping[str, Collection[str]]] = {"pixels": ("encoder_rate",)}
     batches_students: ClassVar[bool] = False
+    closed_form: ClassVar[bool] = False  # images have no features
     cached: ClassVar[Collection[str]] = ("texts",)
     trial_settings: ClassVar[Mapping[str, Any]] = {}  # pixels are all that it learns
 

@@ -58,6 +58,7 @@ class HeadsWorkbench(Workbench[Heads]):
         "pixels": ("steps_per_encoding", "least_crop"),
     }
     batches_students: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = True
     cached: ClassVar[Collection[str]] = ("images", "texts")
     trial_settings: ClassVar[Mapping[str, Any]] = {"distill.images": "features"}  # a hundredth of the pixels' time
 

@@ -135,13 +135,14 @@ class NeighbourSampler(BaseSampler):
             power: of the seconds.
         """
         assert self._seconds_of is not None
-        found, most = [], self._most
+        found, affordable, most = [], 0, self._most
         for place, settings in new:
             known = self._seconds_of(settings)
             takes = float(seconds[place]) if math.isnan(known) else known
             worth = promise[place] / max(takes, self._share) ** power if takes <= most else -takes
             found.append(((takes <= most, worth), (place, settings)))
-            if sum(affordable for (affordable, _), _ in found) == _PRICED:
+            affordable += takes <= most
+            if affordable == _PRICED:
                 break
         return max(found, key=lambda one: one[0])[1] if found else None
 

@@ -42,6 +42,8 @@ class Plan:
     """Trials that run together; 0 leaves it to a cluster that may grow."""
     prepared: bool
     """Whether the store has what trials read of the data."""
+    rungs: str
+    """Where trials are scored on their way, by what, and whether weak ones are stopped, in words."""
     records: tuple[tuple[str, str], ...]
     """Shared records of the base settings: name, and what of it is there."""
     seconds: Expected
@@ -108,7 +110,7 @@ class Plan:
             ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
             ("resources", f"{share} a trial, {together}"),
             ("objectives", ", ".join(sweep.objectives)),
-            ("rungs", _rungs(self.config)),
+            ("rungs", self.rungs),
             *self.records,
             ("time", seconds if self.left else "none"),
             ("new draws", draws if sweep.drawn_again else "none"),
@@ -121,11 +123,11 @@ def _in_words(seconds: Expected) -> str:
     return duration_between(seconds.low, seconds.high) if wide else duration(seconds.mean)
 
 
-def _rungs(config: Config) -> str:
-    sweep = config.sweep
+def _rungs(work: Workbench[Any]) -> str:
+    sweep = work.config.sweep
     if not sweep.rungs:
         return "none"
-    if sweep.rung_students or config.distill.protocol == "encoder":
+    if sweep.rung_students or not work.closed_form:
         scored = _students(max(1, sweep.rung_students))
     else:
         fitted = sweep.fitted_students(sweep.rungs[-1])
@@ -171,7 +173,7 @@ def make_plan(
     else:
         seconds = Expected()
     finals = (_final_seconds(work), _finals_made(work, study, left))
-    return Plan(config, space, done, at_once, prepared, records, seconds, assumed, *finals)
+    return Plan(config, space, done, at_once, prepared, _rungs(work), records, seconds, assumed, *finals)
 
 
 def _experts_line(work: Workbench[Any], drawn: Sequence[Config], *, prepared: bool) -> list[tuple[str, str]]:

@@ -49,7 +49,7 @@ def renew_sampler(
     drawn = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0])
     make = find_sampler(name)
     if name == PER_SECOND:
-        make = partial(_per_second, seconds_of=seconds_of, share=share / pace(study))
+        make = partial(_per_second, seconds_of=seconds_of, share=share / pace(study) if share else 0.0)
     study.sampler = RandomSampler(seed=drawn) if name in SAMPLERS and asked < STARTUP_TRIALS else make(drawn)
 
 
