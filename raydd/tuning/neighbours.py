@@ -15,6 +15,7 @@ which are worth asking about.
 Letters: n trials that are over, C neighbours.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -35,7 +36,8 @@ SecondsOf = Callable[[Mapping[str, Any]], float]
 NEIGHBOURS = 2048
 _CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
 _STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
-_PRICED = 64  # neighbours whose seconds are asked for, beside those that take too many
+_PRICED = 64  # neighbours to choose among whose seconds were asked for
+_ASKED = 8 * _PRICED  # whose seconds are asked for at most, where most take too long
 _LONGEST = 3.0  # times what each trial has: two of three are stopped on their way
 _PATIENCE = 10  # trials without a gain after which time counts half as much, as an exponent
 SECONDS = "seconds"  # attribute of a trial: what it was to take
@@ -136,7 +138,7 @@ class NeighbourSampler(BaseSampler):
         """
         assert self._seconds_of is not None
         found, affordable, most = [], 0, self._most
-        for place, settings in new:
+        for place, settings in itertools.islice(new, _ASKED):
             known = self._seconds_of(settings)
             takes = float(seconds[place]) if math.isnan(known) else known
             worth = promise[place] / max(takes, self._share) ** power if takes <= most else -takes
