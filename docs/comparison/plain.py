@@ -1,4 +1,4 @@
-"""Plain matching alone: spaces of one's own, narrower than `mtt_vl`, for longer trials, and a row of bytes.yaml.
+"""Search spaces of plain matching, narrower than `mtt_vl` and for longer trials, and a method for bytes.yaml.
 
 raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:features --distill.images features
 raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:pixels
@@ -40,19 +40,19 @@ SHORT = Method(paper="raydd", settings={**_PLAIN, "distill.student_steps": 8, "d
 
 
 def features(trial: Trial) -> dict[str, Any]:
-    """Sets of features, which may leave the range of real ones."""
+    """Search plain matching for sets of features that may leave the range of real features."""
     _suggest(trial)
     return {**_PLAIN, "distill.range_pull": 0.0}
 
 
 def pixels(trial: Trial) -> dict[str, Any]:
-    """Sets of features that pixels can follow."""
+    """Search plain matching for sets of features that pixels can reproduce."""
     _suggest(trial)
     return _PLAIN
 
 
 def _suggest(trial: Trial) -> None:
-    """Suggest how far experts and students go, the learning rates of what is learned, and the pairs to start from."""
+    """Suggest learning rates, student steps, target epochs, start epochs and start pairs."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_categorical("distill.student_steps", [8, 16])
     trial.suggest_int("distill.target_epochs", 1, 6, log=True)

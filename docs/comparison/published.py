@@ -1,6 +1,6 @@
-"""The matching methods at their published settings, those that hold whatever is learned: rows of published.yaml.
+"""The matching methods at the published settings that hold for features and pixels alike: rows of published.yaml.
 
-Rows of converged.yaml are, besides, RepBlend and LoRS with InfoNCE in place of their loss, and plain matching.
+converged.yaml has these rows, and also RepBlend and LoRS with InfoNCE instead of their loss, and plain matching.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""What a set of features keeps when its numbers are stored in fewer bits: r_mean of students of the rounded set.
+"""Measures how much r_mean a set of features keeps if its numbers are stored in fewer bits.
 
-python docs/comparison/rounded.py FOLDER 16 8 4    # a set's folder in the store that made it, and bits a number
+python docs/comparison/rounded.py FOLDER 16 8 4    # a set's folder in the store that made it, and bits per number
 """
 
 import sys
@@ -16,7 +16,7 @@ from raydd.stages import score_students
 
 
 def rounded(rows: Float[Tensor, "N d"], bits: int) -> Float[Tensor, "N d"]:
-    """Rows as they are read back: half precision for 16 bits, else whole multiples of a unit that each row has."""
+    """Return the rows as they are read back: half precision for 16 bits, else integers with one scale per row."""
     if bits == 16:
         return rows.half().float()
     unit = rows.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
@@ -24,9 +24,9 @@ def rounded(rows: Float[Tensor, "N d"], bits: int) -> Float[Tensor, "N d"]:
 
 
 def main(folder: Path, every: list[int]) -> None:
-    """Print the size and r_mean on test of the set as it is, and in so many bits a number."""
+    """Print size and test r_mean of the set as it is, and stored in each of the given numbers of bits per number."""
     opened = open_set(folder)
-    config = opened.provenance.config({"distill.method": "repblend"})  # a method of one's own is not needed here
+    config = opened.provenance.config({"distill.method": "repblend"})  # scoring does not need the set's own method
     work, pairs = raydd.open(config, store_of(opened, config.place)), opened.synthetic
     numbers = pairs.image_features.numel() + pairs.text_features.numel()
     for bits in (32, *every):

@@ -1,4 +1,4 @@
-"""The best plain setting from other start pairs: what the draw of a start is worth, and the best of several on val.
+"""Search space of start pairs: how much their draw changes the score of plain matching, and which draw is best on val.
 
 raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/starts.py:space --distill.images features \
   --distill.range-pull 0
@@ -13,6 +13,6 @@ FIRST: tuple[dict[str, Any], ...] = tuple({"distill.seed": seed} for seed in ran
 
 
 def space(trial: Trial) -> dict[str, Any]:
-    """Suggest the seed of the start pairs and minibatches; the rest is what `plain.py` found best."""
+    """Suggest the seed of the start pairs and minibatches; the other settings are those that `plain.py` found best."""
     trial.suggest_int("distill.seed", 0, 9)
     return {"distill.blend": "none", "distill.similarity": "identity", "distill.student_steps": 16}
