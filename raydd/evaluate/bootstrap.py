@@ -1,4 +1,4 @@
-"""How far a row's r_mean may be from what other draws would give: a bootstrap over sets, students and test images."""
+"""Confidence interval of the r_mean of a table row, by a bootstrap over its sets, students and test images."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,16 @@ _CAPTIONS, _IR, _TR = 0, slice(1, 1 + len(KS)), slice(1 + len(KS), len(HITS))
 
 
 def r_mean_interval(sets: Sequence[Int[NDArray, "S I 7"]], seed: int = 0) -> tuple[float, float]:
-    """The interval that holds r_mean in 95 of 100 resamples, in percent.
+    """Return the bounds, in percent, between which r_mean lies in 95 of 100 resamples.
 
-    Each resample draws, with replacement, as many sets as there are, as many students of each, and as many images with
-    their captions, the same ones for all students. The candidates among which is searched stay. A row of one set varies
-    by students and images alone, which is too little: another set is what changes most.
+    Each resample draws with replacement: as many sets as there are, as many students of each drawn set, and as many
+    images with their captions. The drawn images are the same for all students. The candidates that a query is compared
+    with are not resampled. The interval of a row with one set is too narrow: it varies only students and images, but
+    r_mean changes most from set to set.
 
     Args:
-        sets: what each student of each set found, see `raydd.evaluate.retrieval.HITS`; of the same images.
-        seed: of the resampling.
+        sets: the hits of each student of each set, see `raydd.evaluate.retrieval.HITS`; all on the same images.
+        seed: seed of the resampling.
     """
     random = np.random.default_rng(seed)
     images = sets[0].shape[1]

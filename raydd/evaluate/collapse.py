@@ -1,6 +1,6 @@
-"""Measures of modality collapse: how alike the synthetic samples are within a modality, how far apart the modalities.
+"""Measures of modality collapse: how alike samples are within a modality, and how far apart the modalities are.
 
-Letters: N pairs, D width of the space that is looked at, d and e widths of the encoders.
+Letters: N pairs, D width of the space in which collapse is measured, d and e widths of the encoders.
 """
 
 import torch
@@ -11,15 +11,15 @@ from raydd.distill.heads import to_sphere
 
 
 def collapse_measures(images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"]) -> dict[str, float]:
-    """Collapse measures of paired embeddings in the shared space.
+    """Return the collapse measures of paired embeddings in the shared space.
 
     - `collapse/image_similarity`, `collapse/text_similarity`: mean cosine of different samples of one modality.
     - `collapse/modality_gap`: distance between the modalities' mean directions (Liang et al., NeurIPS 2022).
     - `collapse/image_concentration`, `collapse/text_concentration`: share of the variance in the leading tenth of the
-      principal directions; 1 is a modality that lies in few of them. The paper names a concentration ratio and
-      gives no formula, so these numbers are not the paper's.
-    - `collapse/image_rank`, `collapse/text_rank`: effective rank, the exponential of the entropy of the variances'
-      shares (Roy and Vetterli, 2007); N - 1 at most.
+      principal directions; 1 means that the modality lies in few directions. RepBlend's paper names a concentration
+      ratio but gives no formula, so these numbers are not the paper's.
+    - `collapse/image_rank`, `collapse/text_rank`: effective rank, the exponential of the entropy of the variance
+      shares (Roy and Vetterli, 2007); at most N - 1.
     """
     images, texts = to_sphere(images), to_sphere(texts)
     measures = {"collapse/modality_gap": float((images.mean(0) - texts.mean(0)).norm())}
@@ -34,10 +34,10 @@ def collapse_measures(images: Float[Tensor, "N D"], texts: Float[Tensor, "N D"])
 
 
 def encoder_similarities(images: Float[Tensor, "N d"], texts: Float[Tensor, "N e"]) -> dict[str, float]:
-    """How alike the samples of a modality are as the encoders give them, before any head.
+    """Return how alike the encoder features of each modality are, before any head.
 
-    `collapse/image_encoder_similarity`, `collapse/text_encoder_similarity`: mean cosine of different samples, what
-    RepBlend's Figure 2 has over the steps. Features that are not centred have a cosine above 0 from the start.
+    `collapse/image_encoder_similarity`, `collapse/text_encoder_similarity`: mean cosine of different samples, which
+    RepBlend's Figure 2 plots over the steps. Features that are not centred have a cosine above 0 from the start.
     """
     return {
         "collapse/image_encoder_similarity": mean_cosine(images),

@@ -1,4 +1,4 @@
-"""Students of protocol A: the pretrained image encoder and a fresh text head, trained on a set's pixels, and scored.
+"""Students of protocol A: trains the pretrained image encoder and a fresh text head on a set's pixels, and scores them.
 
 Letters: N pairs, S side in pixels, C captions, d and e widths of the image and the text encoder.
 """
@@ -31,24 +31,24 @@ def train_student(
     device: str = "cpu",
     on_epoch: Callable[[int, Callable[[], Networks]], None] = lambda epoch, networks: None,
 ) -> Networks:
-    """Train one student by the recipe of `raydd.evaluate.students`, the image encoder in place of the image head.
+    """Train one student by the recipe of `raydd.evaluate.students`, with the image encoder instead of an image head.
 
     Args:
         encoder: the image encoder, on `device`.
-        pairs: what to train on, with pixels.
+        pairs: the training pairs, with pixels.
         recipe: the students' settings.
         temperature: tau, which divides the cosines.
-        seed: of the text head, the minibatches and dropout.
+        seed: seed of the text head, the minibatches and dropout.
         device: where to compute.
-        on_epoch: called after each epoch with its number, from 0, and a function that gives the networks as they are.
+        on_epoch: called after each epoch with its number, from 0, and a function that returns the current networks.
 
     Raises:
         NonFiniteError: the training diverged.
-        ConfigError: the pairs' loss is a user's own and fails.
+        ConfigError: the pairs' loss is user-defined and fails.
         RecordError: the pairs have no pixels.
     """
     if pairs.pixels is None:
-        raise RecordError("This set has no pixels, which students that train an image encoder need.")
+        raise RecordError("This set has no pixels, but students that train an image encoder need them.")
     pixels, texts = pairs.pixels.to(device), pairs.text_features.to(device)
     similarity, width = pairs.similarity.matrix().to(device), pairs.image_features.shape[1]
     loss_of = find_loss(pairs.loss)
@@ -96,7 +96,7 @@ def hits_of_networks(
     *,
     device: str = "cpu",
 ) -> Int[Tensor, "I 7"]:
-    """What a student or an expert finds (`retrieval_hits`) of images that its own encoder sees, batch by batch.
+    """Return what a student or an expert finds (`retrieval_hits`), its own encoder embedding the images in batches.
 
     Raises:
         NonFiniteError: an embedding is not finite.
@@ -111,7 +111,7 @@ def hits_of_networks(
 def embed_pairs(
     encoder: TrainedEncoder, networks: Networks, pairs: SyntheticSet, *, device: str = "cpu"
 ) -> tuple[Float[Tensor, "N d"], Float[Tensor, "N d"]]:
-    """A set's images and texts in the shared space of an expert or a student."""
+    """Embed a set's images and texts in the shared space of an expert or a student."""
     assert pairs.pixels is not None
     networks = networks.to(device)
     with torch.no_grad():

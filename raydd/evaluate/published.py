@@ -1,4 +1,4 @@
-"""Published scores of the methods that raydd has, to stand beside its own; other encoders, other protocols."""
+"""Published scores of the methods that raydd implements, shown next to its own. Encoders and protocols differ."""
 
 import csv
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from statistics import fmean
 
 from raydd.evaluate.retrieval import KS
 
-_SOURCE = "published.csv"  # beside this module; how it was gathered is said in its first lines
+_SOURCE = "published.csv"  # next to this module; its first lines say where the scores come from
 _RECALLS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))
 
 
@@ -20,30 +20,33 @@ class Published:
     method: str
     data: str
     pairs: int
-    """The budget; 0 for full data."""
+    """Number of pairs; 0 for full data."""
     image_encoder: str
     text_encoder: str
     protocol: str
-    """A: the image encoder and the text head are trained; B: both heads on frozen encoders; a question mark: unsaid."""
+    """A: the image encoder and the text head are trained; B: both heads on frozen encoders; ?: not stated."""
     scores: dict[str, float]
     """Recalls in percent, and r_mean, their mean."""
     source: str
 
 
 def published_rows(method: str, data: str, pairs: int) -> list[Published]:
-    """What was published of a method on a data set at a budget; 0 pairs are full data.
+    """Return the published scores of a method on a data set at a number of pairs.
 
     Args:
-        method: its name.
-        data: name of a data set; what a table says of it behind a comma does not count.
-        pairs: the budget.
+        method: name of the method.
+        data: name of the data set; anything after a comma is ignored.
+        pairs: number of pairs; 0 is full data.
     """
     name = data.lower().partition(",")[0]
     return [row for row in _all() if (row.method, row.data, row.pairs) == (method, name, pairs)]
 
 
 def published_on(data: str, pairs: int) -> list[Published]:
-    """What was published on a data set at the nearest budget, and of full data there; the best last, none elsewhere."""
+    """Return the published scores on a data set at the nearest number of pairs, and those of full data.
+
+    The best score comes last. The list is empty for a data set without published scores.
+    """
     rows = [row for row in _all() if row.data in data.lower()]
     budgets = sorted({row.pairs for row in rows if row.pairs}, key=lambda budget: abs(budget - pairs))
     return sorted((row for row in rows if row.pairs in (0, *budgets[:1])), key=lambda row: row.scores["r_mean"])

@@ -1,4 +1,4 @@
-"""Retrieval scores of embeddings, TR@K (image to text), IR@K (text to image), r_mean; those of several seeds."""
+"""Retrieval scores of embeddings, TR@K (image to text), IR@K (text to image) and r_mean, for one or several seeds."""
 
 import statistics
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from raydd.errors import NonFiniteError
 
 @dataclass(frozen=True)
 class Scores:
-    """Retrieval scores in percent, one dictionary a student seed."""
+    """Retrieval scores in percent, one dictionary per student seed."""
 
     seeds: tuple[dict[str, float], ...]
 
@@ -42,19 +42,19 @@ class Scores:
 
 @dataclass(frozen=True)
 class ScoresOnVal(Scores):
-    """Scores on val, the only ones by which anything is chosen: no other scores have `for_choice`."""
+    """Scores on val, the only scores that choices are made by: other scores have no `for_choice`."""
 
     split: ClassVar[Literal["val"]] = "val"
 
     @property
     def for_choice(self) -> float:
-        """Mean r_mean in percent, which learning rates, epochs, trials and finalists are chosen by."""
+        """Mean r_mean in percent. Learning rates, epochs, trials and finalists are chosen by it."""
         return self.mean["r_mean"]
 
 
 @dataclass(frozen=True)
 class ScoresOnTest(Scores):
-    """Scores on test, which are reported, and by which nothing is chosen."""
+    """Scores on test. They are reported, and nothing is chosen by them."""
 
     split: ClassVar[Literal["test"]] = "test"
 
@@ -64,14 +64,14 @@ def scores_on(split: Literal["val"], seeds: Iterable[dict[str, float]]) -> Score
 @overload
 def scores_on(split: Literal["test"], seeds: Iterable[dict[str, float]]) -> ScoresOnTest: ...
 def scores_on(split: Literal["val", "test"], seeds: Iterable[dict[str, float]]) -> ScoresOnVal | ScoresOnTest:
-    """Scores of several seeds as those of the split that they are of."""
+    """Return the scores of several seeds as the type of their split."""
     return {kind.split: kind for kind in (ScoresOnVal, ScoresOnTest)}[split](tuple(seeds))
 
 
 def by_published_choice(scores: Scores | dict[str, float]) -> float:
-    """The r_mean on the scored split, by which the published code chooses (`evaluate.choice` best-on-split).
+    """Return r_mean on the scored split, by which the published code chooses (`evaluate.choice` best-on-split).
 
-    Every row that is chosen so is marked; all else is chosen by `ScoresOnVal.for_choice`.
+    Every row chosen in this way is marked; everything else is chosen by `ScoresOnVal.for_choice`.
     """
     return (scores.mean if isinstance(scores, Scores) else scores)["r_mean"]
 
@@ -80,7 +80,7 @@ KS = (1, 5, 10)
 METRICS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS), "IR_mean", "TR_mean", "r_mean")
 
 
-HITS = ("captions", *(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))  # columns of what an image's queries found
+HITS = ("captions", *(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))  # columns of `retrieval_hits`
 
 
 def retrieval_scores(
@@ -90,7 +90,7 @@ def retrieval_scores(
     *,
     captions_at_once: int = 1024,
 ) -> dict[str, float]:
-    """Recalls in percent, as `retrieval_hits` counts them."""
+    """Compute recalls in percent, as `retrieval_hits` counts them."""
     return scores_of_hits(
         retrieval_hits(image_embeddings, text_embeddings, image_of_text, captions_at_once=captions_at_once)
     )
@@ -103,24 +103,25 @@ def retrieval_hits(
     *,
     captions_at_once: int = 1024,
 ) -> Int[Tensor, "I 7"]:
-    """What each image and its captions find, with the similarity matrix taken some captions at a time.
+    """Count what each image and its captions find.
 
-    So memory does not grow with C. The columns are `HITS`: the number of an image's captions, how many of these have
-    their image among the K nearest, and whether (0 or 1) one of them is among the K captions nearest to the image.
+    The similarity matrix is computed for some captions at a time, so memory does not grow with C. The columns are
+    `HITS`: the number of an image's captions, how many of these captions have their image among the K nearest images,
+    and whether (0 or 1) one of them is among the K captions nearest to the image.
 
     TR@K is the share of images with at least one of their captions among the K nearest captions; IR@K the share of
     captions whose image is among the K nearest images. A wrong candidate that ties with the right one counts as nearer.
-    So a caption that another image has word for word counts as wrong for that one, as in published scores;
-    `DataSet.summary` says how many a split has.
+    So if two images have the same caption word for word, the other image's copy counts as a wrong candidate, as in
+    published scores. `DataSet.summary` says how many such captions a split has.
 
     Args:
-        image_embeddings: one row an image; every image has a caption.
-        text_embeddings: one row a caption.
+        image_embeddings: one row per image; every image has a caption.
+        text_embeddings: one row per caption.
         image_of_text: the image that each caption belongs to.
         captions_at_once: columns of the similarity matrix that are held at once.
 
     Raises:
-        NonFiniteError: an embedding is NaN or infinite, which no ranking may hide.
+        NonFiniteError: an embedding is NaN or infinite, which a ranking would hide.
     """
     if not (bool(image_embeddings.isfinite().all()) and bool(text_embeddings.isfinite().all())):
         raise NonFiniteError(
@@ -140,14 +141,14 @@ def retrieval_hits(
         similarity[owner, column] = -torch.inf
         nearest = similarity.topk(min(max(KS), len(owner)), dim=1).values
         best_wrong = torch.cat([best_wrong, nearest], dim=1).topk(max(KS), dim=1).values
-    captions_before = (best_wrong >= best_own[:, None]).sum(1)  # exact below max(KS), which is all that recalls ask
+    captions_before = (best_wrong >= best_own[:, None]).sum(1)  # exact below max(KS), which is enough for recalls
     found = torch.stack([torch.ones_like(image_of_text), *(torch.cat(images_before) < k for k in KS)], dim=1).long()
     of_captions = found.new_zeros(len(image_embeddings), found.shape[1]).index_add_(0, image_of_text, found)
     return torch.cat([of_captions, torch.stack([captions_before < k for k in KS], dim=1).long()], dim=1).cpu()
 
 
 def scores_of_hits(hits: Int[Tensor, "I 7"]) -> dict[str, float]:
-    """Recalls in percent, given what each image and its captions found, see `HITS`."""
+    """Compute recalls in percent from what each image and its captions found, see `HITS`."""
     total = dict(zip(HITS, hits.sum(0).tolist(), strict=True))
     image_retrieval = {f"IR@{k}": 100 * (total[f"IR@{k}"] / total["captions"]) for k in KS}
     text_retrieval = {f"TR@{k}": 100 * (total[f"TR@{k}"] / len(hits)) for k in KS}

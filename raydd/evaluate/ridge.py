@@ -1,9 +1,10 @@
 """A student in closed form: ridge regression of both modalities onto the pairs of a set, scored by retrieval.
 
-It takes milliseconds where students take seconds, and ranks sets nearly as they do, so the rungs of a sweep use it.
-It knows neither heads nor learning rates: its recalls are no student's, only their order means something, and a set on
-which heads cannot be trained (start rates that are far too small made some) may have a high score. The objective
-`ridge` learns sets for the same student, with a strength of its own for each side.
+It takes milliseconds where trained students take seconds, and ranks sets nearly as they do, so the rungs of a sweep use
+it. It has neither heads nor learning rates, so only the order of its recalls is meaningful: they are not the recalls of
+a trained student. A set on which heads cannot be trained may still score high; start learning rates that are far too
+small made some such sets. The objective `ridge` learns sets for the same closed-form student, with a separate strength
+of the penalty for each side.
 
 Letters: N pairs, d and e encoder widths.
 """
@@ -19,7 +20,7 @@ from raydd.distill.objectives.ridge import regressed
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.retrieval import retrieval_scores
 
-STRENGTH = 1.0  # of the penalty, in mean squared lengths of a row; 0.1 and 10 ranked the sets of the demo no better
+STRENGTH = 1.0  # of the penalty, in units of a row's mean squared length; 0.1 and 10 ranked the demo's sets no better
 
 
 def ridge_scores(
@@ -28,16 +29,17 @@ def ridge_scores(
     image_spread: Float[Tensor, "2 d"],
     text_spread: Float[Tensor, "2 e"],
 ) -> dict[str, float]:
-    """Retrieval scores in percent of the closed-form student of a set.
+    """Return the retrieval scores, in percent, of a set's closed-form student.
 
-    An image is mapped onto its row of the similarity matrix S, a text onto its pair; their cosine ranks candidates.
-    With standardised features, image and text are compared as k(x, X) (K_X + l I)^-1 S and k(y, Y) (K_Y + l I)^-1.
+    The regression targets are the rows of the similarity matrix S for the set's images, and the rows of the identity
+    for its texts. A real image x and a real text y are ranked by the cosine of k(x, X) (K_X + l I)^-1 S and
+    k(y, Y) (K_Y + l I)^-1, on standardised features.
 
     Args:
         pairs: the set.
         split: features to score on.
-        image_spread: mean and standard deviation of each real image feature, by which rows are standardised.
-        text_spread: the same of the text features.
+        image_spread: mean and standard deviation of each real image feature, for standardising the rows.
+        text_spread: the same for the text features.
 
     Raises:
         NonFiniteError: the set has features that are not finite.

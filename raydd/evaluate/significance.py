@@ -1,6 +1,6 @@
-"""Whether one row of a table is better than another: paired t-tests over sets, corrected for their number.
+"""Significance of differences between table rows: paired t-tests over sets, corrected for the number of tests.
 
-And whether two scores rank the same things alike.
+Also the rank correlation of two scores of the same things.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import spearmanr, ttest_1samp, ttest_rel
 
-LEVEL = 0.05  # a difference with a smaller p counts as one
+LEVEL = 0.05  # a difference with a smaller p counts as significant
 
 
 def p_values_against_best(rows: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """Each row's p that it equals the row with the best mean; the best one itself is left out.
+    """Return the p value of each row against the row with the best mean, which is left out itself.
 
-    Set s of every row starts from the pairs, and meets the experts in the order, that its seed draws, so each row is
-    compared with the best one over the sets that both have. p is two-sided, 1 for a row that is not below the best one
-    there, and corrected after Holm (1979). With fewer than two sets in common there is none.
+    The seed of set s decides its start pairs and the order of experts, alike in every row. So each row is compared with
+    the best row by a paired test, over the sets that both have. p is two-sided and corrected after Holm (1979). A row
+    that is not below the best row on these sets has p = 1. A row with fewer than two sets in common has no p.
 
     Args:
-        rows: each row's scores by the numbers of its sets; higher is better.
+        rows: each row's scores by set number; higher is better.
     """
     best = max(rows, key=lambda name: float(np.mean(list(rows[name].values()))))
     found = {}
@@ -32,7 +32,7 @@ def p_values_against_best(rows: Mapping[str, Mapping[int, float]]) -> dict[str, 
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
-    """Two-sided p of a paired t-test; the same difference at every set is certain, and none at all is none."""
+    """Return the two-sided p of a paired t-test. If all differences are equal, p is 0, or 1 if all are zero."""
     differences = np.subtract(one, other)
     if np.ptp(differences) < 1e-9:
         return 1.0 if abs(differences[0]) < 1e-9 else 0.0
@@ -40,7 +40,7 @@ def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def rises(differences: Sequence[float]) -> bool | None:
-    """Whether sets gained: their mean difference is above 0 by a one-sided t-test; None for fewer than two."""
+    """Return whether the mean difference is above 0 by a one-sided t-test; None for fewer than two differences."""
     if len(differences) < 2:
         return None
     if np.ptp(differences) < 1e-9:
@@ -49,7 +49,7 @@ def rises(differences: Sequence[float]) -> bool | None:
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Spearman's rank correlation of two scores of the same things; None where fewer than three or all alike."""
+    """Spearman's rank correlation of two scores; None for fewer than three values, or if one score never varies."""
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     return float(spearmanr(one, other)[0])  # type: ignore[arg-type]

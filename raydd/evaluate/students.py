@@ -1,6 +1,6 @@
 """Students: fresh heads trained on a synthetic set or on real pairs, several seeds as one batched computation.
 
-Letters: S student seeds, R distinct ones, N pairs, B minibatch, d and e encoder widths, D shared width.
+Letters: S student seeds, R distinct seeds, N pairs, B minibatch, d and e encoder widths, D shared width.
 """
 
 import math
@@ -23,17 +23,17 @@ from raydd.evaluate.retrieval import retrieval_hits
 from raydd.evaluate.trained_heads import Descent, TrainedHead
 from raydd.place import sent
 
-FIRST_SEED = 10_000  # apart from the experts' seeds: no student starts where an expert did
-RUNG_EPOCHS = 25  # of students that score a trial at a rung: a quarter of the time, and the better for early sets
-LAST_RUNG_EPOCHS = 50  # of those at fitted rates: in fewer, sets that need large rates look worse than they are
-TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials, while the finals take `evaluate.seeds`
-FITTED_AT_ONCE = 3  # students side by side when learning rates are fitted: at a multiple and at both its neighbours
-_DECAY = 0.1  # of the learning rates, at half the epochs (published: x 0.1 at epoch 51 of 100)
+FIRST_SEED = 10_000  # apart from the experts' seeds: no student has the start weights of an expert
+RUNG_EPOCHS = 25  # of students that score a trial at a rung: a quarter of the time, and better for early sets
+LAST_RUNG_EPOCHS = 50  # with fitted learning rates: fewer epochs underrate sets that need large ones
+TRIAL_SEEDS = 3  # students that score a trial; enough to rank trials (finals use `evaluate.seeds`)
+FITTED_AT_ONCE = 3  # students side by side when fitting learning rates: at a multiple and both its neighbours
+_DECAY = 0.1  # LR multiplier after half the epochs (published: x 0.1 at epoch 51 of 100)
 
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """What students train on: a synthetic set, or real pairs."""
+    """Training set of students: a synthetic set, or real pairs."""
 
     image_features: Float[Tensor, "N d"]
     text_features: Float[Tensor, "N e"]
@@ -45,11 +45,11 @@ class TrainingPairs:
     loss: str = "infonce"
     """Name of the loss (`raydd.distill.losses.find_loss`)."""
     loss_parameters: Mapping[str, float] = field(default_factory=dict)
-    """The loss's own parameters by name; those that are missing have their start values."""
+    """The loss's own parameters by name; missing parameters have their start values."""
 
 
 def synthetic_pairs(synthetic: SyntheticSet) -> TrainingPairs:
-    """A synthetic set as students' training set."""
+    """Return a synthetic set as a training set of students."""
     return TrainingPairs(
         synthetic.image_features,
         synthetic.text_features,
@@ -71,20 +71,20 @@ def train_students(
     device: str = "cpu",
     on_epoch: Callable[[int, Callable[[], Heads]], None] = lambda epoch, heads: None,
 ) -> Heads:
-    """Train one student a seed on the published recipe; gives both heads with a leading axis of students.
+    """Train one student per seed by the published recipe; return both heads with a leading axis of students.
 
     Args:
         pairs: what to train on.
         recipe: the students' settings.
         width: width D of the shared space.
         temperature: tau, which divides the cosines.
-        seeds: one student each.
+        seeds: one seed per student.
         device: where to compute.
-        on_epoch: called after each epoch with its number, from 0, and a function that gives the heads as they are.
+        on_epoch: called after each epoch with its number, from 0, and a function that returns the current heads.
 
     Raises:
         NonFiniteError: the training of a student diverged.
-        ConfigError: the pairs' loss is a user's own and fails.
+        ConfigError: the pairs' loss is user-defined and fails.
     """
     run = StudentsRun(pairs, recipe, width=width, temperature=temperature, seeds=seeds, device=device)
     for epoch in range(recipe.epochs + 1):
@@ -108,9 +108,9 @@ def train_at_multiples(
     seed: int,
     device: str = "cpu",
 ) -> list[Heads | None]:
-    """Train one student at each multiple of the pairs' learning rates, all of one seed; None for one that diverged.
+    """Train one student at each multiple of the pairs' learning rates, all with the same seed.
 
-    The arguments are those of `train_students`.
+    Returns None for a student that diverged. The other arguments are those of `train_students`.
     """
     seeds = [seed] * len(multiples)
     run = StudentsRun(
@@ -126,10 +126,10 @@ def train_at_multiples(
 
 
 class StudentsRun:
-    """Students side by side, between two of their epochs.
+    """Students that are trained side by side, epoch by epoch.
 
-    SGD with momentum and weight decay, the learning rates cut to a tenth at half the epochs, dropout on, no blending.
-    An epoch is ceil(N/B) minibatches, each drawn from all pairs by itself, as published.
+    They train by SGD with momentum, weight decay and dropout, without blending. The learning rates are cut to a tenth
+    after half the epochs. An epoch is ceil(N/B) minibatches, each drawn from all pairs independently, as published.
     """
 
     def __init__(
@@ -143,15 +143,15 @@ class StudentsRun:
         multiples: Sequence[float] = (),
         device: str = "cpu",
     ) -> None:
-        """Put the students at their starts.
+        """Initialise the students.
 
         Args:
-            pairs: what to train on.
+            pairs: the training pairs.
             recipe: the students' settings.
             width: width D of the shared space.
             temperature: tau, which divides the cosines.
-            seeds: one student each; those of one seed have the same start, minibatches and dropout.
-            multiples: what each student's learning rates are multiplied with; 1 for all if empty.
+            seeds: one seed per student; students of one seed have the same start, minibatches and dropout.
+            multiples: what each student's learning rates are multiplied by; 1 for all if empty.
             device: where to compute.
         """
         images, texts = pairs.image_features.to(device), pairs.text_features.to(device)
@@ -179,14 +179,14 @@ class StudentsRun:
         self._parameters = self._loss.tensors(pairs.loss_parameters, self._last)
 
     def train_epoch(self) -> None:
-        """Train one epoch; its minibatches go to the device together, before the first of them."""
+        """Train one epoch. All its minibatches are sent to the device in one transfer, before the first step."""
         orders = torch.stack([self._orders() for _ in range(self._rounds)])
-        whole = self._size == self._count  # then pairs stay in their own order, and the masks come to them
+        whole = self._size == self._count  # then the pairs keep their order, and the dropout masks are permuted instead
         for order in sent(orders.argsort(-1) if whole else orders, self._device):
             self._step(order, whole=whole)
 
     def heads(self) -> Heads:
-        """Both heads as they are now, with a leading axis of students."""
+        """Return both heads in their current state, with a leading axis of students."""
         image, text = self._sides
         return image.head(), text.head()
 
@@ -196,11 +196,11 @@ class StudentsRun:
         return self._last.isfinite()
 
     def _orders(self) -> Int[Tensor, "R B"]:
-        """The next minibatch of each distinct seed."""
+        """Draw the next minibatch of each distinct seed."""
         return torch.stack([torch.randperm(self._count, generator=draw)[: self._size] for draw in self._order])
 
     def _step(self, rows: Int[Tensor, "R B"], *, whole: bool) -> None:
-        """Take one step; `rows` of each distinct seed are its minibatch, or the places of all pairs in it."""
+        """Take one step; `rows` are each distinct seed's minibatch or, if `whole`, the place of each pair in it."""
         dropout = [self._dropout(rows if whole else None) for _ in self._sides]
         batch = None if whole else torch.stack([rows[drawn] for drawn in self._drawn])
         image, text = (
@@ -210,13 +210,13 @@ class StudentsRun:
         similarity = self._similarity
         target = similarity.expand_as(logits) if batch is None else similarity[batch[:, :, None], batch[:, None, :]]
         losses = self._loss(logits, target, self._parameters)
-        # Students share no parameter, so the gradient of a sum is each one's own.
+        # Students share no parameters, so the gradient of the sum is the gradient of each.
         for side, gradient in zip(self._sides, torch.autograd.grad(losses.sum(), (image, text)), strict=True):
             side.step(gradient)
         self._last = losses.detach()
 
     def _dropout(self, places: Int[Tensor, "R B"] | None) -> Float[Tensor, "S B D"] | None:
-        """Masks of a minibatch's rows, those of the same seed drawn once; `places` are the rows to take, if not all."""
+        """Draw a minibatch's dropout masks, once per distinct seed; `places`, if given, are the rows to take."""
         shape, rate = self._mask
         drawn = [dropout_mask(shape, rate, generator) for generator in self._masks]
         masks = [mask for mask in drawn if mask is not None]
@@ -226,20 +226,20 @@ class StudentsRun:
 
 
 def _rates(recipe: StudentsConfig, rounds: int) -> Float[Tensor, "T"]:
-    """What the learned learning rates are multiplied with in each step."""
+    """Return the factor on the learned learning rates in each step."""
     factors = torch.tensor(list(rate_factors(recipe)), dtype=torch.double)
     return factors.repeat_interleave(rounds)
 
 
 def rate_factors(recipe: StudentsConfig) -> list[float]:
-    """What the learned learning rates are multiplied with in each epoch: cut to a tenth at half of them."""
+    """Return the factor on the learned learning rates in each epoch, cut to a tenth after half of them."""
     scale = 1 - recipe.momentum if recipe.rate == "effective" else 1.0
-    epochs = range(recipe.epochs + 1)  # published: one epoch more than the number says
+    epochs = range(recipe.epochs + 1)  # as published, one epoch more than the setting says
     return [scale * (_DECAY if epoch > recipe.epochs // 2 else 1.0) for epoch in epochs]
 
 
 def hits_of_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[Int[Tensor, "I 7"]]:
-    """What one student, or each of several side by side, finds on cached features (`retrieval_hits`)."""
+    """Return what one student, or each of several side by side, finds on cached features (`retrieval_hits`)."""
     images = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
     texts = split.texts.whole().float().to(device)
     hits = []

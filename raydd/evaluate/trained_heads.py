@@ -1,11 +1,12 @@
-"""Heads of students under SGD with momentum and weight decay, several side by side, in place and with no autograd.
+"""Heads of students trained by SGD with momentum and weight decay: several side by side, in place, without autograd.
 
-SGD is V <- m V + g + w W, W <- W - η V: three passes over weights that no cache holds, and one more for the gradient g.
-Here W = ω Ŵ and V = R/ω + s W, with numbers ω and s that the learning rates η alone decide, and the same SGD is
+SGD is V <- m V + g + w W, W <- W - η V. That is three passes over weights that fit in no cache, and one more for the
+gradient g. Here W = ω Ŵ and V = R/ω + s W, where the numbers ω and s depend on the learning rates η alone. The same SGD
+is then
 
-    R <- m R + ω g,    Ŵ <- Ŵ - η R / (ω ω'),    ω' = ω (1 - κ η),    s' = κ / (1 - κ η),    κ = m s + w:
+    R <- m R + ω g,    Ŵ <- Ŵ - η R / (ω ω'),    ω' = ω (1 - κ η),    s' = κ / (1 - κ η),    κ = m s + w.
 
-the product that makes the gradient adds it to R, and Ŵ takes one pass.
+The matrix product that computes the gradient adds it to R directly, so Ŵ takes only one pass.
 
 Letters: S students, N pairs, B minibatch, d encoder width, D shared width, T steps.
 """
@@ -22,12 +23,12 @@ from raydd.distill.heads import NORM_EPSILON, Head
 from raydd.distill.products import add_products_of_students_, linear_of_students, reduced
 
 Rows = Int[Tensor, "S B"] | None
-"""The pairs of a minibatch; None is all of them, in their own order."""
+"""The pairs of a minibatch; None is all pairs, in their own order."""
 
 
 @dataclass(frozen=True)
 class Descent:
-    """The steps of SGD, student by student: what of them is the same for all weights of one side."""
+    """The numbers of all SGD steps that are the same for all weights of one side, for each student."""
 
     momentum: float
     weight_decay: float
@@ -40,7 +41,7 @@ class Descent:
 
     @classmethod
     def of(cls, rates: Float[Tensor, "T S"], momentum: float, weight_decay: float, device: str) -> "Descent":
-        """The steps of these learning rates, with ω = 1 at the start."""
+        """Return the steps for these learning rates, with ω = 1 at the start."""
         rates, s = rates.double(), torch.zeros(rates.shape[1], dtype=torch.double)
         scales = [torch.ones_like(s)]
         for rate in rates:
@@ -53,7 +54,7 @@ class Descent:
 
 
 class _Layer(Protocol):
-    """A first layer: gives its output without bias, and takes the gradient there."""
+    """A first layer: `forward` returns its output without bias, `step` takes the gradient at that output."""
 
     def forward(self, batch: Rows, scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B D"]: ...
 
@@ -63,7 +64,7 @@ class _Layer(Protocol):
 
 
 class _Dense:
-    """A layer whose Ŵ and R are kept as they are."""
+    """A layer that stores Ŵ and R themselves."""
 
     def __init__(self, weight: Float[Tensor, "S D d"], features: Float[Tensor, "N d"] | None = None) -> None:
         self._weight, self._sum, self._features = weight, torch.zeros_like(weight), features
@@ -73,13 +74,13 @@ class _Dense:
         return self.of(self._features if batch is None else self._features[batch], scale)
 
     def of(self, inputs: Float[Tensor, "*S B d"], scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B D"]:
-        """The layer's output for inputs of its own."""
-        self._inputs = inputs * scale  # by ω, as W is of Ŵ here and R of the gradient in `step`
+        """Return the layer's output for the given inputs."""
+        self._inputs = inputs * scale  # times ω: the output needs W = ω Ŵ, and in `step` R needs ω g
         self._multiplied = reduced(self._weight)
         return linear_of_students(self._inputs, self._multiplied)
 
     def back(self, at_output: Float[Tensor, "S B D"], scale: Float[Tensor, "S 1 1"]) -> Float[Tensor, "S B d"]:
-        """The gradient at the inputs."""
+        """Return the gradient at the inputs."""
         return linear_of_students(at_output, self._multiplied.mT).mul_(scale)
 
     def step(self, at_output: Float[Tensor, "S B D"], momentum: float, down: Float[Tensor, "S 1 1"]) -> None:
@@ -91,9 +92,9 @@ class _Dense:
 
 
 class _Spanned:
-    """A first layer that sees few pairs: Ŵ = W_0 + Cᵀ X, since every gradient lies in the span of the rows of X.
+    """A first layer for few pairs: Ŵ = W_0 + Cᵀ X, since every gradient lies in the span of the rows of X.
 
-    A step costs a product with the pairs' inner products X Xᵀ, in place of two with their d features.
+    A step takes one product with the pairs' inner products X Xᵀ, instead of two products with their d features.
     """
 
     def __init__(self, start: Float[Tensor, "S D d"], features: Float[Tensor, "N d"]) -> None:
@@ -122,14 +123,14 @@ class _Spanned:
 
 
 class TrainedHead:
-    """One head of each student, on its way from its start; see `raydd.distill.heads` for what a head computes."""
+    """One head of each student, during training; see `raydd.distill.heads` for what a head computes."""
 
     def __init__(self, start: Head, features: Float[Tensor, "N d"], descent: Descent) -> None:
-        """Put the heads at their starts, which are taken over: they move.
+        """Initialise the heads from their start weights, which training may change in place.
 
         Args:
-            start: with a leading axis of students.
-            features: what the heads see of all pairs.
+            start: the start weights, with a leading axis of students.
+            features: the input features of all pairs.
             descent: the steps to take.
         """
         self._descent, self._steps = descent, 0
@@ -137,13 +138,13 @@ class TrainedHead:
         weight = start.projection_weight
         self._first: _Layer = _Spanned(weight, features) if pairs <= width else _Dense(weight, features)
         self._second = _Dense(start.fc_weight)
-        # Both layers' biases, the norm's weight and bias: short, so they take SGD as it is, all in one.
+        # Both layers' biases, and the norm's weight and bias: short vectors, in one tensor that takes plain SGD.
         self._short = torch.stack([start.projection_bias, start.fc_bias, start.norm_weight, start.norm_bias], dim=1)
         self._short_momentum = torch.zeros_like(self._short)
 
     @torch.no_grad()
     def forward(self, batch: Rows, dropout: Float[Tensor, "S B D"] | None) -> Float[Tensor, "S B D"]:
-        """The minibatch's embeddings on the unit sphere, without a graph."""
+        """Return the minibatch's embeddings on the unit sphere, without an autograd graph."""
         scale, first_bias, second_bias, norm_weight, norm_bias = self._scale, *self._short[:, :, None].unbind(1)
         p = self._first.forward(batch, scale).add_(first_bias)
         h = self._second.of(F.gelu(p), scale).add_(second_bias)
@@ -157,7 +158,7 @@ class TrainedHead:
 
     @torch.no_grad()
     def step(self, at_embedded: Float[Tensor, "S B D"]) -> None:
-        """Take a step, given the loss's gradient at what `forward` gave."""
+        """Take a step, given the gradient of the loss at the output of `forward`."""
         p, dropout, (residual, mean, spread), normed, length, embedded = self._kept
         momentum, scale, norm_weight = self._descent.momentum, self._scale, self._short[:, 2, None]
         along = (embedded * at_embedded).sum(-1, keepdim=True)
@@ -176,7 +177,7 @@ class TrainedHead:
         self._steps += 1
 
     def head(self) -> Head:
-        """The heads as they are now; a copy."""
+        """Return a copy of the current heads."""
         scale = self._scale
         first_bias, second_bias, norm_weight, norm_bias = self._short.clone().unbind(1)
         return Head(

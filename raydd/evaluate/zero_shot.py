@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose prompts lie nearest to an image, by heads that never saw the classes.
+"""Zero-shot classification: an image gets the class of the nearest prompts, by heads that never saw the classes.
 
 Letters: n images, K classes, T prompt templates, D width of the shared space.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 from raydd.distill.heads import to_sphere
 from raydd.errors import NonFiniteError
 
-# In the words of captions, since the heads are trained on these: CLIP's "itap of a {}" says nothing to them.
+# Worded like captions, since the heads are trained on captions: CLIP's "itap of a {}" means nothing to them.
 TEMPLATES = (
     "a photo of a {}.",
     "a picture of a {}.",
@@ -25,26 +25,28 @@ METRICS = tuple(f"ACC@{k}" for k in KS)
 
 
 def prompts(names: Sequence[str]) -> list[str]:
-    """Every template filled with every class name, those of a class side by side."""
+    """Fill every template with every class name; the prompts of a class are adjacent."""
     return [template.format(name) for name in names for template in TEMPLATES]
 
 
 def class_directions(prompts: Float[Tensor, "KT D"]) -> Float[Tensor, "K D"]:
-    """The mean direction of each class's embedded prompts, in the order of `prompts`."""
+    """Return the mean direction of each class's embedded prompts, in the order of `prompts`."""
     return to_sphere(prompts.unflatten(0, (-1, len(TEMPLATES))).mean(1))
 
 
 def accuracies(
     images: Float[Tensor, "n D"], classes: Float[Tensor, "K D"], labels: Int[Tensor, "n"]
 ) -> dict[str, float]:
-    """ACC@1 and ACC@5: percent of images whose class is among the 1 or 5 nearest. A tie counts as lost.
+    """Return ACC@1 and ACC@5: percent of images whose class is among the 1 or 5 nearest. A tie counts as wrong.
 
     Raises:
         NonFiniteError: an embedding is NaN or infinite.
     """
     similarity = images @ classes.T
     if not bool(similarity.isfinite().all()):
-        raise NonFiniteError("The student's embeddings are not finite. Lower the rates that it was trained with.")
+        raise NonFiniteError(
+            "The student's embeddings are not finite. Lower the learning rates that it was trained with."
+        )
     own = similarity.gather(1, labels[:, None])
     before = (similarity >= own).sum(1) - 1
     return {f"ACC@{k}": 100 * float((before < k).double().mean()) for k in KS}

@@ -1,4 +1,4 @@
-"""What experts and students train, decided in one place: a workbench for each protocol, over one base."""
+"""The workbenches of a run: one class per protocol, which decides what experts and students train."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -19,41 +19,42 @@ PROTOCOLS: Mapping[str, type[Workbench]] = {"heads": HeadsWorkbench, "encoder": 
 def open_workbench(
     config: Config, store: Store, progress: Progress = silent, opened: Opened | None = None
 ) -> Workbench[Any]:
-    """The workbench of a run; what it reads is opened when it is first asked for, and once.
+    """Return the workbench of a run. Whatever it reads is opened on first use, and only once.
 
     Args:
         config: all settings.
         store: where records are read and written.
-        progress: told of what is made.
-        opened: of another workbench of the same process, to share what both read.
+        progress: called with the progress of each piece of work.
+        opened: what another workbench of the same process has opened, for sharing it.
     """
     return PROTOCOLS[config.distill.protocol](config, store, progress, opened or Opened())
 
 
 def changed(work: Workbench[Any], settings: Mapping[str, Any]) -> Workbench[Any]:
-    """The workbench of other settings, which shares with this one all that they do not decide."""
+    """Return a workbench with changed settings; it shares with this one everything that they do not affect."""
     return open_workbench(with_settings(work.config, settings), work.store, work.progress, work.opened)
 
 
 def can_select(config: Config, method: str) -> bool:
-    """Whether a row of that name can be made: selections but random need cached image features."""
+    """Return whether a row of this name can be made: all selections except random need cached image features."""
     return method in ("random", *PROTOCOLS[config.distill.protocol].selections) or method not in SELECTIONS
 
 
 def cached(config: Config) -> Collection[str]:
-    """What is encoded beforehand under these settings: kinds of `raydd.data.shards_of`."""
+    """Return what is encoded in advance under these settings, as kinds of `raydd.data.shards_of`."""
     return PROTOCOLS[config.distill.protocol].cached
 
 
 def trains(config: Config) -> str:
-    """What experts and students train under these settings, in words."""
+    """Return what experts and students train under these settings, in words."""
     return PROTOCOLS[config.distill.protocol].trains
 
 
 def trial_settings(config: Config) -> dict[str, Any]:
-    """What a trial of a sweep sets beside its space: the cheapest form of the distillation that ranks settings.
+    """Return the settings that a trial has in addition to those of its search space.
 
-    Its students are scored by their last epoch, so that trials of one study are comparable whatever `evaluate.*` says.
+    They select the cheapest form of the distillation that still ranks settings. A trial's students are scored after
+    their last epoch, so that trials of one study are comparable regardless of `evaluate.*`.
     """
     return {**PROTOCOLS[config.distill.protocol].trial_settings, "evaluate.choice": "last"}
 

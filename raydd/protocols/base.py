@@ -1,14 +1,14 @@
-"""A workbench: one run with everything it reads opened lazily and once, and what is trained in it.
+"""The workbench of a run: opens everything that the run reads, lazily and once, and trains experts and students.
 
     work = raydd.open(config)
     work.data, work.captions        # the pairs, and their text features
-    work.experts()                  # expert trajectories, those that the store lacks trained
+    work.experts()                  # expert trajectories; trains those missing from the store
     work.start(), work.begin(...)   # the real pairs to start from; a distillation at its start
     work.train_students(set, seeds) # fresh students of a synthetic set or of real pairs
     work.val_scores(students)       # their retrieval scores on val; test_scores are those on test
 
-`raydd.protocols.heads` and `raydd.protocols.encoder` say what experts and students train. Everything above takes a
-workbench and never asks which one it is.
+`raydd.protocols.heads` and `raydd.protocols.encoder` decide what experts and students train. All code above this
+package takes a workbench and never asks which one it is.
 """
 
 from abc import ABC, abstractmethod
@@ -48,13 +48,13 @@ from raydd.protocols.opened import Opened
 from raydd.store import Record, Store
 
 Networks = TypeVar("Networks")
-"""What a student or an expert is: a pair of heads, or an image encoder and a text head."""
+"""The networks of a student or an expert: a pair of heads, or an image encoder and a text head."""
 Trained = TypeVar("Trained")
 HeldOutSplit = Literal["val", "test"]
 
 
 class Choosing(Protocol[Trained]):
-    """What a choice is given of a workbench: it trains students and scores them on val, and has no way to test."""
+    """The view of a workbench that choices are made with: trains students and scores them on val, never on test."""
 
     batches_students: ClassVar[bool]
     """As `Workbench.batches_students`."""
@@ -71,22 +71,22 @@ class Choosing(Protocol[Trained]):
 
 
 class Workbench(ABC, Generic[Networks]):
-    """One opened run. `Networks` is what one student, several side by side, or an expert's snapshot is made of."""
+    """One opened run. `Networks` is the type of a student, of several side by side, or of an expert's snapshot."""
 
     trains: ClassVar[str]
     """What experts and students train, in words."""
     selections: ClassVar[Collection[str]]
-    """Selections of real pairs that it can make."""
+    """Selections of real pairs that this workbench can make."""
     image_settings: ClassVar[Mapping[str, Collection[str]]]
-    """Settings of `distill` that not every image variable reads: by `distill.images`, the names of those read there."""
+    """Settings of `distill` that only some image variables read: for each `distill.images`, the names it reads."""
     batches_students: ClassVar[bool]
-    """Whether students are one batched computation; else they train one after the other."""
+    """Whether students train as one batched computation. If not, they train one after the other."""
     closed_form: ClassVar[bool]
-    """Whether a set has a student in closed form, which `ridge_scores` scores."""
+    """Whether a set has a closed-form student, which `ridge_scores` scores."""
     cached: ClassVar[Collection[str]]
-    """What `prepare` encodes: `images`, `texts`, the kinds of `raydd.data.shards_of`."""
+    """What `prepare` encodes, as kinds of `raydd.data.shards_of`: `images`, `texts`."""
     trial_settings: ClassVar[Mapping[str, Any]]
-    """Settings of a sweep's trials: the cheapest form of a distillation that ranks settings."""
+    """Settings of a sweep's trials: the cheapest form of the distillation that still ranks settings."""
 
     def __init__(self, config: Config, store: Store, progress: Progress, opened: Opened) -> None:
         """Open nothing yet.
@@ -94,23 +94,23 @@ class Workbench(ABC, Generic[Networks]):
         Args:
             config: all settings.
             store: where records are read and written.
-            progress: told of what is made.
+            progress: called with the progress of each piece of work.
             opened: shared with the workbenches of the same run.
         """
         self.config, self.store, self.progress, self.opened = config, store, progress, opened
 
     def with_progress(self, progress: Progress) -> Self:
-        """The same workbench, telling another listener."""
+        """Return the same workbench with another progress listener."""
         return type(self)(self.config, self.store, progress, self.opened)
 
     @property
     def device(self) -> str:
-        """Where to compute."""
+        """The device to compute on."""
         return device_of(self.config.place)
 
     @property
     def data(self) -> DataSet:
-        """The pairs, every image of them checked once."""
+        """The pairs of the data set, with every image checked once."""
         return self.opened.once(("data", self.config.data), self._open_data)
 
     def _open_data(self) -> DataSet:
@@ -123,7 +123,7 @@ class Workbench(ABC, Generic[Networks]):
 
     @property
     def captions(self) -> CaptionFeatures:
-        """Text features of all captions, encoded where the store lacks them."""
+        """Text features of all captions; encodes those missing from the store."""
         encoders = self.config.encoders
         key = ("captions", self.data.fingerprint, encoders.text, encoders.text_weights, encoders.text_pooling)
         return self.opened.once(key, lambda: encode_texts(self.config, self.data, self.store, self.progress))
@@ -146,10 +146,10 @@ class Workbench(ABC, Generic[Networks]):
         """Refuse more pairs than there are training images, before anything is encoded or trained for them.
 
         Args:
-            pairs: how many; 0 is `distill.pairs`.
+            pairs: number of pairs; 0 is `distill.pairs`.
 
         Raises:
-            ConfigError: there are fewer training images than that.
+            ConfigError: there are fewer training images than pairs.
         """
         wanted, there = pairs or self.config.distill.pairs, len(self.data.train)
         if wanted > there:
@@ -163,15 +163,15 @@ class Workbench(ABC, Generic[Networks]):
     @property
     @abstractmethod
     def is_prepared(self) -> bool:
-        """Whether the store has all that experts and distillations read of the data."""
+        """Whether the store holds all data that experts and distillations read."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what experts and distillations read of the data, where the store lacks it."""
+        """Encode the data that experts and distillations read, as far as it is missing from the store."""
 
     @abstractmethod
     def prepared_in_words(self) -> str:
-        """What `prepare` made, in a sentence."""
+        """Return a sentence that says what `prepare` made."""
 
     @property
     @abstractmethod
@@ -181,47 +181,49 @@ class Workbench(ABC, Generic[Networks]):
     @property
     @abstractmethod
     def reads(self) -> str:
-        """What experts read of the data, in words."""
+        """The data that experts read, in words."""
 
     @property
     @abstractmethod
     def feature_widths(self) -> tuple[int, int] | None:
-        """Widths of the cached image and text features, by which time is estimated; None without a cache."""
+        """Widths of the cached image and text features, for time estimates; None without a cache."""
 
     @property
     @abstractmethod
     def experts_record(self) -> Record:
-        """The place of the trajectories of these settings; trains nothing."""
+        """The record of the trajectories of these settings, complete or not; trains nothing."""
 
     def selection_content(self, selection: str) -> tuple[dict[str, Any], dict[str, str]]:
-        """What decides a choice of real pairs beside its seed and their number: records are named by it.
+        """Return what decides a choice of real pairs, besides its seed and the number of pairs; it names the record.
 
         Returns:
-            Settings, and the records that the choice is made from.
+            The settings, and the records that the choice is made from.
         """
-        if selection == "random":  # which draws and trains nothing
+        if selection == "random":  # draws pairs, and trains nothing
             return {}, {"features": self.source}
-        experts = self.experts_record.fingerprint  # whose recipe warms up the heads that others go by
+        experts = self.experts_record.fingerprint  # the other selections read heads warmed up by the experts' recipe
         return {"first_expert": self.config.experts.seed}, {"features": self.source, "experts": experts}
 
     @abstractmethod
     def open_experts(self, count: int = 0) -> Trajectories[Networks]:
-        """The trajectories of these settings, complete or not; `count` overrides `experts.count`."""
+        """Return the trajectories of these settings, complete or not; `count` overrides `experts.count`."""
 
     @abstractmethod
     def experts_in(self, record: Record, pairs: SyntheticSet) -> Trajectories[Networks]:
-        """The trajectories of a record that a set names as its own, whatever the settings here; reads no features."""
+        """Return the trajectories of a record that a set names, regardless of the settings here; reads no features."""
 
     @abstractmethod
     def train_experts(self, experts: Trajectories[Networks], numbers: Sequence[int], epochs: Collection[int]) -> None:
-        """Train what these experts lack of these epochs."""
+        """Train the given experts so that their trajectories have the snapshots of the given epochs."""
 
     def experts(self, count: int = 0, epochs: Collection[int] = ()) -> Trajectories[Networks]:
-        """The experts that a distillation reads, those that the store lacks trained here or left to `have_expert`.
+        """Return the experts that a distillation reads.
+
+        Experts missing from the store are trained here, or later by `have_expert`.
 
         Args:
-            count: how many; 0 is `experts.count`.
-            epochs: snapshots that must be there; those that the distillation reads if empty.
+            count: number of experts; 0 is `experts.count`.
+            epochs: epochs whose snapshots are required; those that the distillation reads if empty.
         """
         opened, epochs = self.open_experts(count), epochs or self.config.distill.expert_epochs
         if not self.opened.fetch and (missing := opened.missing(epochs)):
@@ -229,27 +231,27 @@ class Workbench(ABC, Generic[Networks]):
         return opened
 
     def have_expert(self, experts: Trajectories[Networks], expert: int) -> None:
-        """Have what a distillation reads of one of its experts in the store, if that was left for now."""
+        """Make sure that the snapshots of one expert are in the store, if `experts` left that for later."""
         if self.opened.fetch:
             with counted_as("experts"):
                 self.opened.fetch(self, experts, expert)
 
     @property
     def missing_experts(self) -> list[int]:
-        """The experts whose snapshots for this distillation are not all in the store."""
+        """Experts with a snapshot that this distillation reads and that is missing from the store."""
         return self.open_experts().missing(self.config.distill.expert_epochs)
 
     @abstractmethod
     def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
-        """Captions of so many different training images that a selection chooses, kept in the store.
+        """Return the captions that a selection chooses, each of a different training image; kept in the store.
 
         Raises:
-            ConfigError: there are fewer training images than that.
+            ConfigError: there are fewer training images than `pairs`.
         """
 
     @abstractmethod
     def selection_cost(self, selection: str, pairs: int, seed: int) -> Mapping[str, Any]:
-        """`seconds`, `cpu_seconds` and `peak_bytes` of a choice that was made; empty where a choice takes none."""
+        """Return `seconds`, `cpu_seconds` and `peak_bytes` of a completed choice; empty if a choice costs nothing."""
 
     @abstractmethod
     def real_set(
@@ -262,19 +264,19 @@ class Workbench(ABC, Generic[Networks]):
         loss: str = "infonce",
         with_pixels: bool = False,
     ) -> SyntheticSet:
-        """Real pairs as a set to start from, or to train students on.
+        """Return real pairs as a set, to start from or to train students on.
 
         Args:
             captions: the training captions; each brings its image.
             rates: learning rates of image and text side.
-            seed: of the similarity's factors.
+            seed: seed of the similarity's factors.
             similarity: kind of the similarity matrix, which starts as the identity.
-            loss: what students train on.
-            with_pixels: bring the images themselves, where students do not need them anyway.
+            loss: the students' loss.
+            with_pixels: include the images even if students do not need them.
         """
 
     def start(self) -> SyntheticSet:
-        """The real pairs that a distillation starts from; with their pixels where those are learned."""
+        """Return the real pairs that a distillation starts from, with their pixels if pixels are learned."""
         distill = self.config.distill
         captions = self.select(distill.start, distill.pairs, distill.seed)
         return self.real_set(
@@ -293,11 +295,11 @@ class Workbench(ABC, Generic[Networks]):
 
     @abstractmethod
     def real_rates_at(self, multiple: float) -> tuple[float, float]:
-        """Learning rates of image and text side for students of real pairs; the multiple is chosen on val."""
+        """Learning rates of image and text side for students of real pairs; `multiple` is chosen on val."""
 
     @abstractmethod
     def begin(self, settings: DistillConfig, start: SyntheticSet) -> Distillation:
-        """A distillation at its start set; `settings` are those of one of its phases."""
+        """Return a distillation at its start set; `settings` are those of one of its phases."""
 
     @abstractmethod
     def train_students(
@@ -306,16 +308,16 @@ class Workbench(ABC, Generic[Networks]):
         seeds: Sequence[int],
         on_epoch: Callable[[int, Callable[[], Networks]], None] = lambda epoch, students: None,
     ) -> Iterator[Networks]:
-        """Train one fresh student a seed by the configured recipe; yields them side by side or one after the other.
+        """Train one fresh student per seed by the configured recipe; yield all side by side, or one after the other.
 
-        `on_epoch` is told each epoch's number, from 0, and a function that gives the students after it.
+        `on_epoch` is called after each epoch with its number, from 0, and a function that returns the students.
 
         Raises:
             NonFiniteError: a student diverged.
         """
 
     def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Networks | None]:
-        """Train a student of seed 0 at each multiple of the set's learning rates; None for one that diverged."""
+        """Train a student of seed 0 at each multiple of the set's learning rates; yields None if it diverged."""
         for multiple in multiples:
             try:
                 yield from self.train_students(pairs.at_multiple(multiple), [0])
@@ -324,47 +326,47 @@ class Workbench(ABC, Generic[Networks]):
 
     @abstractmethod
     def hits(self, networks: Networks, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
-        """What a split's images and captions find of each other, see `retrieval_hits`; a tensor a student or expert."""
+        """Return what images and captions of a split find, see `retrieval_hits`; one tensor per student or expert."""
 
     def val_scores(self, networks: Networks) -> ScoresOnVal:
-        """Retrieval scores on val, the only ones that choices are made by; also of an expert's snapshot."""
+        """Return retrieval scores on val, the only scores that choices are made by; also for an expert's snapshot."""
         return ScoresOnVal(tuple(map(scores_of_hits, self.hits(networks, "val"))))
 
     def test_scores(self, networks: Networks) -> ScoresOnTest:
-        """Retrieval scores on test, which nothing is chosen by; also of an expert's snapshot."""
+        """Return retrieval scores on test, which nothing is chosen by; also for an expert's snapshot."""
         return ScoresOnTest(tuple(map(scores_of_hits, self.hits(networks, "test"))))
 
     def score(self, networks: Networks, split: HeldOutSplit) -> ScoresOnVal | ScoresOnTest:
-        """Retrieval scores on val or test, as `split` says; also of an expert's snapshot."""
+        """Return retrieval scores on the given split; also for an expert's snapshot."""
         return self.val_scores(networks) if split == "val" else self.test_scores(networks)
 
     @abstractmethod
     def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal | None:
-        """Val scores of a set's closed-form student; None where there is none (`closed_form`)."""
+        """Return val scores of a set's closed-form student; None if the protocol has none (`closed_form`)."""
 
     @abstractmethod
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """A set's images and texts in the shared space of one student or expert, on the unit sphere."""
+        """Embed a set's images and texts in the shared space of one student or expert, on the unit sphere."""
 
     @abstractmethod
     def gallery(self, images: Sequence[ImageSource], name: str) -> Any:
-        """What students need of images that they are to embed; what can be computed once is kept in the store.
+        """Prepare images for `embed_images`. Whatever all students share is computed once and kept in the store.
 
         Args:
             images: any images, of this data set or of others.
-            name: what tells these images from any others.
+            name: identifies these images.
         """
 
     @abstractmethod
     def embed_images(self, networks: Networks, gallery: Any) -> Float[Tensor, "S n D"]:
-        """A gallery's images in the shared space of each student, on the unit sphere."""
+        """Embed a gallery's images in the shared space of each student, on the unit sphere."""
 
     @abstractmethod
     def embed_texts(self, networks: Networks, features: Float[Tensor, "m e"]) -> Float[Tensor, "S m D"]:
-        """Features of the text encoder in the shared space of each student, on the unit sphere."""
+        """Embed features of the text encoder in the shared space of each student, on the unit sphere."""
 
     def encode_pixels(self, pixels: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N d"]:
-        """Features of the frozen or pretrained image encoder for pixels of 0 to 255, resized to its input."""
+        """Encode pixels of 0 to 255, resized to the input size, with the frozen or pretrained image encoder."""
         encoder, parts = self.image_encoder, []
         for part in pixels.split(self.images_at_once):
             with torch.no_grad():
@@ -372,7 +374,7 @@ class Workbench(ABC, Generic[Networks]):
         return torch.cat(parts)
 
     def fitted_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 S S"]:
-        """Images of another encoder's size, in this one's."""
+        """Resize images of another encoder's input size to the size of this encoder."""
         size = self.image_encoder.size
         if pixels.shape[-2:] == (size, size):
             return pixels
@@ -381,10 +383,10 @@ class Workbench(ABC, Generic[Networks]):
         )
 
     def collapse(self, pairs: SyntheticSet) -> dict[str, float]:
-        """Collapse measures of a set, in the space of the first expert's last snapshot, the same at every step.
+        """Return the collapse measures of a set, and the similarities in the encoders' own spaces.
 
-        Where no experts are read, that is the space of its heads before their training. Similarities in the encoders'
-        own spaces stand beside them.
+        Collapse is measured in the space of the first expert's last snapshot, which is the same at every step. If the
+        distillation reads no experts, it is measured with that expert's heads before their training.
         """
         epoch = self.config.distill.expert_epochs[-1]
         key = ("expert", self.experts_record.fingerprint, self.config.experts.seed, epoch)
@@ -399,50 +401,50 @@ class Workbench(ABC, Generic[Networks]):
 
     @abstractmethod
     def student_tensors(self, networks: Networks) -> dict[str, Tensor]:
-        """The first student's weights by name: `image.` and `text.` heads, and `image_encoder.` where it is trained."""
+        """Return the first student's weights by name: heads `image.` and `text.`, and `image_encoder.` if trained."""
 
     @abstractmethod
     def student_modules(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
-        """The first student as modules on the CPU: pixels in 0 to 1 to embeddings, and text features to embeddings."""
+        """Return the first student as two CPU modules: from pixels in 0 to 1, and from text features, to embeddings."""
 
     @property
     @abstractmethod
     def student_content(self) -> Mapping[str, Any]:
-        """What decides a student beside its training set and the recipe of `students`."""
+        """What decides a student, in addition to its training set and the recipe in `students`."""
 
     @abstractmethod
     def real_size(self, pairs: int) -> tuple[int, int]:
-        """Numbers and bytes that so many real pairs are for a student; 0 are all of them, an image counted once."""
+        """Return how many numbers and bytes `pairs` real pairs take; 0 is all pairs, each image counted once."""
 
     @property
     @abstractmethod
     def parameters(self) -> int:
-        """Numbers that an expert trains."""
+        """Number of parameters that an expert trains."""
 
     @property
     @abstractmethod
     def prepared_bytes(self) -> int:
-        """Size of what `prepare` makes, in the store."""
+        """Bytes in the store of what `prepare` makes."""
 
     @property
     @abstractmethod
     def memory_bytes(self) -> int:
-        """Peak memory of a run without a sweep, an upper estimate; runs one image through the encoder."""
+        """Peak memory in bytes of a run without a sweep, an upper estimate; runs one image through the encoder."""
 
     memory_help: ClassVar[str]
-    """What to lower where memory is too small."""
+    """The setting to lower if memory is too small."""
 
     def pixels_of(self, images: Sequence[ImageSource]) -> UInt8[Tensor, "N 3 S S"]:
-        """Images as the encoder takes them, plainly resized."""
+        """Open images and resize them to the encoder's input size, without augmentation."""
         return open_pixels(images, self.image_encoder.size)
 
     def start_pixels(self, pairs: SyntheticSet) -> UInt8[Tensor, "N 3 S S"]:
-        """The real images that a set's pairs started from."""
+        """Return the real images that a set's pairs started from."""
         images = self.data.train.images
         return self.pixels_of([images[index] for index in pairs.start_images.tolist()])
 
     def began_as(self, pairs: SyntheticSet) -> SyntheticSet:
-        """A set as the real pairs that it started from, each image and caption encoded once more."""
+        """Return a set with the real pairs that it started from, each image and caption encoded again."""
         pixels = self.start_pixels(pairs)
         captions = self.data.train.captions
         started: list[str] = [captions[int(index)] for index in pairs.start_captions]
@@ -452,5 +454,5 @@ class Workbench(ABC, Generic[Networks]):
 
     @property
     def images_at_once(self) -> int:
-        """Images whose graph fits in memory."""
+        """Number of images whose autograd graph fits in memory."""
         return images_at_once(self.config.place, self.device)

@@ -1,7 +1,7 @@
-"""Protocol A, as MTT-VL, TESLA-VL and LoRS publish it: image encoder and text head are trained, from pixels.
+"""Protocol A, as published for MTT-VL, TESLA-VL and LoRS: trains the image encoder and a text head from pixels.
 
-The text encoder stays frozen, so captions are encoded once. The image encoder has no projection head: its features are
-the shared space.
+The text encoder stays frozen, so captions are encoded once. The image encoder has no projection head: the space of its
+features is the shared space.
 """
 
 import itertools
@@ -35,26 +35,26 @@ from raydd.protocols.student_modules import EncoderModule, HeadModule, head_tens
 from raydd.store import Record
 
 _FLOAT = 4  # bytes
-_REAL_RATE, _REAL_TEXT_RATE = 0.03, 0.3  # of students of real pairs; a multiple of the first is chosen on val
+_REAL_RATE, _REAL_TEXT_RATE = 0.03, 0.3  # for students of real pairs; a multiple of the first is chosen on val
 
 
 class EncoderWorkbench(Workbench[Networks]):
-    """Nothing of the images can be cached: they go through the trained encoder each time."""
+    """The workbench of protocol A. Images cannot be cached: they pass through the trained encoder each time."""
 
     trains = "text encoder frozen, image encoder and text head trained from pixels"
-    selections: ClassVar[Collection[str]] = ("random",)  # the others look at cached image features
+    selections: ClassVar[Collection[str]] = ("random",)  # the others read cached image features
     image_settings: ClassVar[Mapping[str, Collection[str]]] = {"pixels": ("encoder_rate",)}
     batches_students: ClassVar[bool] = False
     closed_form: ClassVar[bool] = False  # images have no features
     cached: ClassVar[Collection[str]] = ("texts",)
-    trial_settings: ClassVar[Mapping[str, Any]] = {}  # pixels are all that it learns
+    trial_settings: ClassVar[Mapping[str, Any]] = {}  # this protocol learns pixels only
 
     @property
     def image_encoder(self) -> ImageEncoder:
-        """The image encoder with the parameters that it was trained in: no batch norm is folded.
+        """The image encoder with its original parameters: no batch norm is folded.
 
         Raises:
-            ConfigError: a width that it does not have was asked for.
+            ConfigError: `experts.width` is another width than the encoder's.
         """
         encoders = self.config.encoders
         encoder = self.opened.once(
@@ -75,7 +75,7 @@ class EncoderWorkbench(Workbench[Networks]):
 
     @property
     def source(self) -> str:
-        """Name of the captions' features."""
+        """Name of the record of caption features."""
         return self.captions.fingerprint
 
     @property
@@ -84,11 +84,11 @@ class EncoderWorkbench(Workbench[Networks]):
         return texts_record(self.config, self.data.fingerprint, self.store).complete
 
     def prepare(self) -> None:
-        """Encode the captions that the store lacks."""
+        """Encode the captions that are missing from the store."""
         _ = self.captions
 
     def prepared_in_words(self) -> str:
-        """Number and width of the captions' features."""
+        """Return the number and width of the caption features, in a sentence."""
         texts = self.captions.train.texts
         return (
             f"text features {self.source}: {len(texts)} training captions, {texts.width} wide. Images are not encoded "
@@ -102,17 +102,17 @@ class EncoderWorkbench(Workbench[Networks]):
 
     @property
     def reads(self) -> str:
-        """The features of captions; images are read as pixels."""
+        """The number of captions, in words; images are read as pixels."""
         return f"{len(self.data.train.captions)} training captions; images are read as pixels"
 
     @property
     def feature_widths(self) -> tuple[int, int] | None:
-        """None: images are not cached."""
+        """None, since images are not cached."""
         return None
 
     @property
     def experts_record(self) -> Record:
-        """The place of the trajectories of this recipe on these pairs; builds no network."""
+        """The record of the trajectories of this recipe on these pairs; builds no network."""
         recipe = self.config.experts
         settings = {
             **self.student_content,
@@ -124,11 +124,11 @@ class EncoderWorkbench(Workbench[Networks]):
         return Record.of(self.store, "experts", settings, upstream, version=trajectories.VERSION)
 
     def open_experts(self, count: int = 0) -> EncoderExperts:
-        """The trajectories of this recipe on these pairs."""
+        """Return the trajectories of this recipe on these pairs."""
         return self._experts(self.experts_record, self.captions.width, count or self.config.experts.count)
 
     def experts_in(self, record: Record, pairs: SyntheticSet) -> EncoderExperts:
-        """The trajectories of a record that a set names as its own."""
+        """Return the trajectories of a record that a set names."""
         return self._experts(record, pairs.text_features.shape[1], self.config.experts.count)
 
     def _experts(self, record: Record, text_width: int, count: int) -> EncoderExperts:
@@ -136,7 +136,7 @@ class EncoderWorkbench(Workbench[Networks]):
         return EncoderExperts(record, pretrained, text_width, self.width, self.config.experts.seed, count)
 
     def train_experts(self, experts: Trajectories[Networks], numbers: Sequence[int], epochs: Collection[int]) -> None:
-        """Train what these experts lack of these epochs, one after the other."""
+        """Train the given experts, one after the other, up to the snapshots of the given epochs."""
         for expert in numbers:
             self._train_expert(experts, expert, epochs)
 
@@ -165,12 +165,12 @@ class EncoderWorkbench(Workbench[Networks]):
 
         extend(experts, [expert], epochs, epoch_of)
 
-    def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG002 - settings allow random alone
-        """Captions of different training images, drawn by seed."""
+    def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG002 - always random
+        """Draw captions of different training images by seed."""
         return random_captions(self.captions.train.image_of_text, pairs, seed)
 
     def selection_cost(self, selection: str, pairs: int, seed: int) -> Mapping[str, Any]:  # noqa: ARG002
-        """Empty: a draw takes no time."""
+        """Return nothing, since a random draw takes no time."""
         return {}
 
     def real_set(
@@ -183,7 +183,7 @@ class EncoderWorkbench(Workbench[Networks]):
         loss: str = "infonce",
         with_pixels: bool = True,  # noqa: ARG002 - students train on them
     ) -> SyntheticSet:
-        """Real pairs with their pixels, and the pretrained encoder's features of these."""
+        """Return real pairs with their pixels, and with the pretrained encoder's features of these pixels."""
         texts, images = self.captions.train, self.data.train.images
         pixels = self.pixels_of([images[index] for index in texts.image_of_text[captions].tolist()])
         with torch.no_grad():
@@ -205,15 +205,15 @@ class EncoderWorkbench(Workbench[Networks]):
 
     @property
     def start_rates(self) -> tuple[float, float]:
-        """Of the image encoder and of the text head."""
+        """Start learning rates of the image encoder and of the text head."""
         return self.config.distill.encoder_rate, self.config.distill.start_rate
 
     def real_rates_at(self, multiple: float) -> tuple[float, float]:
-        """A multiple for the image encoder; the text head's stays."""
+        """Learning rates of image encoder and text head; only that of the image encoder is multiplied."""
         return multiple * _REAL_RATE, _REAL_TEXT_RATE
 
     def begin(self, settings: DistillConfig, start: SyntheticSet) -> Distillation:
-        """A distillation of pixels through an encoder that the student trains."""
+        """Return a distillation of pixels through an encoder that the student trains."""
         return Distillation(
             start,
             self.experts(),
@@ -230,7 +230,7 @@ class EncoderWorkbench(Workbench[Networks]):
         seeds: Sequence[int],
         on_epoch: Callable[[int, Callable[[], Networks]], None] = lambda epoch, students: None,
     ) -> Iterator[Networks]:
-        """One student after the other, since each has an image encoder of its own."""
+        """Train one student after the other, since each has its own image encoder."""
         for number, seed in enumerate(seeds):
             yield train_student(
                 self.trained_encoder,
@@ -244,7 +244,7 @@ class EncoderWorkbench(Workbench[Networks]):
             self.progress("students", number + 1, len(seeds))
 
     def hits(self, networks: Networks, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
-        """What one student or expert finds, whose images its own encoder sees."""
+        """Return what one student or expert finds, with images embedded by its own encoder."""
         texts = {"val": self.captions.val, "test": self.captions.test}[split]
         images = {"val": self.data.val, "test": self.data.test}[split].images
         seen, captions = self._clean(images), texts.texts.whole()
@@ -253,30 +253,30 @@ class EncoderWorkbench(Workbench[Networks]):
         ]
 
     def ridge_scores(self, *_: Any, **__: Any) -> None:
-        """None: the image encoder is what students train."""
+        """Return None: students train the image encoder, so images have no fixed features."""
         return
 
     def embed(self, networks: Networks, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """The set's pixels through the encoder, its text features through the text head."""
+        """Embed the set's pixels with the encoder and its text features with the text head."""
         return embed_pairs(self.trained_encoder, networks, pairs, device=self.device)
 
     memory_help: ClassVar[str] = "encoders.image_size"
 
     @property
     def parameters(self) -> int:
-        """Of the image encoder and the text head."""
+        """Number of parameters of the image encoder and the text head."""
         encoder = self.image_encoder
         return parameters_of(self.config, encoder.width, self.text_encoder.width, encoder.module)
 
     @property
     def prepared_bytes(self) -> int:
-        """Of the captions' features in half precision."""
+        """Bytes of the caption features in half precision."""
         captions = sum(len(split.captions) for split in self.data.splits)
         return feature_bytes(0, 0, 1, self.image_encoder.width, captions, self.text_encoder.width)
 
     @property
     def memory_bytes(self) -> int:
-        """Of the encoder's weights, held some times over, and of the second derivative's graph."""
+        """Bytes of several copies of the encoder's weights, and of the second derivative's autograd graph."""
         encoder = self.image_encoder
         return encoder_memory_bytes(
             self.config,
@@ -286,47 +286,48 @@ class EncoderWorkbench(Workbench[Networks]):
         )
 
     def gallery(self, images: Sequence[ImageSource], name: str) -> Sequence[ImageSource]:  # noqa: ARG002
-        """The images themselves: each student's encoder sees them anew."""
+        """Return the images themselves, since each student has its own encoder."""
         return images
 
     def embed_images(self, networks: Networks, gallery: Sequence[ImageSource]) -> Float[Tensor, "1 n D"]:
-        """The images through the student's encoder."""
+        """Embed the images with the student's encoder."""
         weights = networks.to(self.device).image
         with torch.no_grad():
             rows = [self.trained_encoder(weights, part.to(self.device) / 255) for part in self._clean(gallery)]
         return to_sphere(torch.cat(rows))[None].cpu()
 
     def embed_texts(self, networks: Networks, features: Float[Tensor, "m e"]) -> Float[Tensor, "1 m D"]:
-        """Text features through the student's text head."""
+        """Embed text features with the student's text head."""
         with torch.no_grad():
             return embed(Head(**networks.to(self.device).text), features.to(self.device))[None].cpu()
 
     def student_tensors(self, networks: Networks) -> dict[str, Tensor]:
-        """The image encoder's trained weights, and the text head."""
+        """Return the image encoder's trained weights, and the text head."""
         weights = {f"image_encoder.{name}": part.cpu().contiguous() for name, part in networks.image.items()}
         return weights | head_tensors("text", Head(**networks.text))
 
     def student_modules(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
-        """The image encoder with the student's weights, and the text head."""
-        encoder = load_image_encoder(self.config.encoders, "cpu", trained=True)  # not the shared one: weights go in
+        """Return the image encoder with the student's weights, and the text head."""
+        # A new copy, not the shared encoder, since its weights are replaced.
+        encoder = load_image_encoder(self.config.encoders, "cpu", trained=True)
         trained = TrainedEncoder(encoder.module, self.images_at_once)
         return EncoderModule(trained, networks.image), HeadModule(Head(**networks.text))
 
     @property
     def student_content(self) -> Mapping[str, Any]:
-        """Temperature, and the image encoder that students begin with; builds no network."""
+        """Temperature, and the pretrained image encoder that students start with; builds no network."""
         encoders = self.config.encoders
         image = f"{image_identity(encoders)} {encoders.precision}"
         return {"protocol": "encoder", "image": image, "temperature": self.config.experts.temperature}
 
     def real_size(self, pairs: int) -> tuple[int, int]:
-        """Size of 8-bit pixels and of text features in single precision."""
+        """Return the size of 8-bit pixels and of text features in single precision."""
         images, texts = (pairs, pairs) if pairs else (len(self.data.train), len(self.captions.train.texts))
         pixels, features = images * 3 * self.image_encoder.size**2, texts * self.captions.width
         return pixels + features, pixels + _FLOAT * features
 
     def _minibatches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """An epoch's minibatches: captions, and an augmented view of each one's image, drawn from (seed, caption)."""
+        """Yield an epoch's minibatches: captions, and an augmented view of each image, seeded by (seed, caption)."""
         train, features = self.data.train, self.config.features
         images = [train.images[index] for index in train.image_of_caption.tolist()]
         views = ViewsOf(images, transform_of(features.augment, self.image_encoder.size), 1, seed)
@@ -335,7 +336,7 @@ class EncoderWorkbench(Workbench[Networks]):
             yield torch.tensor(captions), pixels[:, 0]
 
     def _clean(self, images: Sequence[ImageSource]) -> Iterator[UInt8[Tensor, "_ 3 S S"]]:
-        """Images plainly resized, batch by batch."""
+        """Yield the images in batches, resized without augmentation."""
         views = ViewsOf(images, transform_of("none", self.image_encoder.size), 1, 0)
         batches = batches_of(range(len(images)), self.images_at_once)
         for pixels in open_views(views, batches, workers=self._decoders):
@@ -343,5 +344,5 @@ class EncoderWorkbench(Workbench[Networks]):
 
     @property
     def _decoders(self) -> int:
-        """Processes that decode beside a GPU; on a CPU the cores are busy training."""
+        """Number of decoding processes on a GPU machine; 0 on a CPU, whose cores are busy training."""
         return 0 if self.device == "cpu" else workers_for(self.device)

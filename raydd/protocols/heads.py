@@ -1,4 +1,4 @@
-"""Protocol B, as RepBlend publishes it: experts and students train both projection heads on frozen encoders."""
+"""Protocol B, as published for RepBlend: experts and students train both projection heads on frozen encoders."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -44,27 +44,27 @@ from raydd.store import Record
 
 _FLOAT = 4  # bytes
 _GALLERY_VERSION = 1
-_REAL_RATE = 0.4  # learning rate of students of real pairs, of which a multiple is chosen on val
+_REAL_RATE = 0.4  # learning rate of students of real pairs; a multiple of it is chosen on val
 
 
 class HeadsWorkbench(Workbench[Heads]):
-    """Both encoders are frozen, so features are computed once and everything else trains on them."""
+    """The workbench of protocol B. Both encoders are frozen, so features are computed once and training reads them."""
 
     trains = "both encoders frozen, both heads trained"
     selections: ClassVar[Collection[str]] = tuple(SELECTIONS)
     image_settings: ClassVar[Mapping[str, Collection[str]]] = {
         "features": ("range_pull",),
-        "features-then-pixels": (),  # the record of the features is upstream of it
+        "features-then-pixels": (),  # its record names the record of the features
         "pixels": ("steps_per_encoding", "least_crop"),
     }
     batches_students: ClassVar[bool] = True
     closed_form: ClassVar[bool] = True
     cached: ClassVar[Collection[str]] = ("images", "texts")
-    trial_settings: ClassVar[Mapping[str, Any]] = {"distill.images": "features"}  # a hundredth of the pixels' time
+    trial_settings: ClassVar[Mapping[str, Any]] = {"distill.images": "features"}  # a hundredth of the time of pixels
 
     @property
     def features(self) -> Features:
-        """The feature cache, encoded where the store lacks it."""
+        """The feature cache; encodes what is missing from the store."""
 
         def make() -> Features:
             records = encode_images(self.config, self.data, self.store, self.progress)
@@ -74,7 +74,7 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def held_out(self) -> HeldOut:
-        """The features of val and test alone: all that scoring reads."""
+        """The features of val and test only, which are all that scoring reads."""
 
         def make() -> HeldOut:
             records = encode_images(self.config, self.data, self.store, self.progress, held_out_only=True)
@@ -84,7 +84,7 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def source(self) -> str:
-        """Name of the feature cache, which need not be there."""
+        """Name of the feature cache, which may not exist yet."""
         return self._feature_records.fingerprint
 
     @property
@@ -97,11 +97,11 @@ class HeadsWorkbench(Workbench[Heads]):
         return feature_records(self.config, self.data.fingerprint, self.store)
 
     def prepare(self) -> None:
-        """Encode what the store lacks."""
+        """Encode the features that are missing from the store."""
         _ = self.features
 
     def prepared_in_words(self) -> str:
-        """Number and width of the features."""
+        """Return the number and width of the features, in a sentence."""
         images, views, width = self.features.train.images.shape
         return (
             f"features {self.source}: {images} training images x {views} views, {width} wide; "
@@ -115,37 +115,37 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def reads(self) -> str:
-        """The features of training images in all views."""
+        """The number of training images and views, in words."""
         return f"{len(self.data.train)} training images, {self.config.features.views} views"
 
     @property
     def feature_widths(self) -> tuple[int, int] | None:
-        """Widths of both encoders."""
+        """Widths of the features of both encoders."""
         return self.features.image_width, self.features.text_width
 
     @property
     def experts_record(self) -> Record:
-        """The place of the trajectories of this recipe on these features."""
+        """The record of the trajectories of this recipe on these features."""
         settings = {**content_of(self.config.experts), "width": self.width}
         upstream = {"features": self.source}
         return Record.of(self.store, "experts", settings, upstream, version=trajectories.VERSION)
 
     def open_experts(self, count: int = 0) -> Experts:
-        """The trajectories of this recipe on these features."""
+        """Return the trajectories of this recipe on these features."""
         recipe, features = self.config.experts, self.features
         widths = features.image_width, features.text_width, self.width
         return Experts(self.experts_record, *widths, recipe.seed, count or recipe.count)
 
     def experts_in(self, record: Record, pairs: SyntheticSet) -> Experts:
-        """The trajectories of a record that a set names as its own."""
+        """Return the trajectories of a record that a set names."""
         recipe, widths = self.config.experts, (pairs.image_features.shape[1], pairs.text_features.shape[1])
         return Experts(record, *widths, recipe.width or widths[0], recipe.seed, recipe.count)
 
     def train_experts(self, experts: Trajectories[Heads], numbers: Sequence[int], epochs: Collection[int]) -> None:
-        """Train what these experts lack of these epochs, on a GPU several side by side."""
+        """Train the given experts up to the snapshots of the given epochs; on a GPU, several side by side."""
         assert isinstance(experts, Experts)
         last, done = max(epochs), dict[int, int]()
-        there = max(numbers) + 1 - len(numbers)  # before the last one of these
+        there = max(numbers) + 1 - len(numbers)  # complete experts before the last one in `numbers`
 
         def on_epoch(expert: int, epoch: int, _: float) -> None:
             done[expert] = epoch
@@ -156,18 +156,18 @@ class HeadsWorkbench(Workbench[Heads]):
         )
 
     def warmed_up(self, expert: int, epoch: int) -> Heads:
-        """Both heads of one expert after an epoch, trained on where the store lacks it."""
+        """Return both heads of one expert after an epoch; trains the expert if the snapshot is missing."""
         opened = self.open_experts(expert + 1)
         if not opened.has(expert, epoch):
             self.train_experts(opened, [expert], [epoch])
         return opened.snapshot(expert, epoch)
 
     def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
-        """Captions that a selection chooses, kept as a record together with what the choice took."""
+        """Return the captions that a selection chooses, stored as a record with the time and memory of the choice."""
         return selecting.select(self, selection, pairs, seed)
 
     def selection_cost(self, selection: str, pairs: int, seed: int) -> Mapping[str, Any]:
-        """Time and peak memory of a choice that was made."""
+        """Return the time and peak memory of a completed choice."""
         return selecting.selection_record(self, selection, pairs, seed).facts()
 
     def real_set(
@@ -180,7 +180,7 @@ class HeadsWorkbench(Workbench[Heads]):
         loss: str = "infonce",
         with_pixels: bool = False,
     ) -> SyntheticSet:
-        """Real pairs with the features of their images' first views."""
+        """Return real pairs with the features of the first view of each image."""
         train, distill = self.features.train, self.config.distill
         images = train.image_of_text[captions]
         sources = [self.data.train.images[index] for index in images.tolist()] if with_pixels else []
@@ -199,15 +199,15 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def start_rates(self) -> tuple[float, float]:
-        """The same for both heads."""
+        """Start learning rate of the image head and of the text head, which are equal."""
         return self.config.distill.start_rate, self.config.distill.start_rate
 
     def real_rates_at(self, multiple: float) -> tuple[float, float]:
-        """The same for both heads."""
+        """Learning rates of image head and text head for students of real pairs, which are equal."""
         return multiple * _REAL_RATE, multiple * _REAL_RATE
 
     def begin(self, settings: DistillConfig, start: SyntheticSet) -> Distillation:
-        """A distillation of features, or of pixels through the frozen encoder."""
+        """Return a distillation of features, or of pixels through the frozen encoder."""
         features = self.features
         spread = Spread(features.image_spread, features.image_range)
         image: ImageVariable = LearnedFeatures(spread)
@@ -231,34 +231,34 @@ class HeadsWorkbench(Workbench[Heads]):
         seeds: Sequence[int],
         on_epoch: Callable[[int, Callable[[], Heads]], None] = lambda epoch, students: None,
     ) -> Iterator[Heads]:
-        """All students as one batched computation: both heads with a leading axis of students."""
+        """Train all students as one batched computation; yields both heads with a leading axis of students."""
         yield train_students(
             synthetic_pairs(pairs), self.config.students, seeds=seeds, on_epoch=on_epoch, **self._student_place(pairs)
         )
 
     def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Heads | None]:
-        """All students as one batched computation."""
+        """Train the students of all multiples as one batched computation."""
         recipe = self.config.students
         yield from train_at_multiples(synthetic_pairs(pairs), recipe, multiples, seed=0, **self._student_place(pairs))
 
     def _student_place(self, pairs: SyntheticSet) -> dict[str, Any]:
-        """What students of a set have besides it, their recipe and their seeds."""
+        """Return the other arguments of training students on a set: head width, temperature, device."""
         experts = self.config.experts
         width = experts.width or pairs.image_features.shape[1]
         return {"width": width, "temperature": experts.temperature, "device": self.device}
 
     def hits(self, networks: Heads, split: HeldOutSplit) -> list[Int[Tensor, "I 7"]]:
-        """What one pair of heads, or each of several side by side, finds on cached features."""
+        """Return what one pair of heads, or each of several side by side, finds on cached features."""
         features = {"val": self.held_out.val, "test": self.held_out.test}[split]
         return hits_of_heads(*networks, features, device=self.device)
 
     def ridge_scores(self, pairs: SyntheticSet) -> ScoresOnVal:
-        """Val scores of the closed-form student on cached features."""
+        """Return val scores of the closed-form student on cached features."""
         features = self.features
         return ScoresOnVal((ridge_scores(pairs, features.val, features.image_spread, features.text_spread),))
 
     def embed(self, networks: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """The set's features through both heads."""
+        """Embed the set's features with both heads."""
         image, text = (Head(*(part.cpu() for part in head)) for head in networks)
         with torch.no_grad():
             return embed(image, pairs.image_features), embed(text, pairs.text_features)
@@ -267,12 +267,12 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def parameters(self) -> int:
-        """Of both heads."""
+        """Number of parameters of both heads."""
         return parameters_of(self.config, self.image_encoder.width, self.text_encoder.width)
 
     @property
     def prepared_bytes(self) -> int:
-        """Of all features in half precision."""
+        """Bytes of all features in half precision."""
         data, views = self.data, views_in("train", self.config.features)
         held_out, captions = len(data.val) + len(data.test), sum(len(split.captions) for split in data.splits)
         widths = self.image_encoder.width, captions, self.text_encoder.width
@@ -280,7 +280,7 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def memory_bytes(self) -> int:
-        """Of encoding, or of what the heads take."""
+        """Peak memory in bytes of encoding, or of training heads."""
         encoder, on_gpu = self.image_encoder, self.device.startswith("cuda")
         return memory_bytes(
             self.config,
@@ -294,7 +294,7 @@ class HeadsWorkbench(Workbench[Heads]):
         )
 
     def gallery(self, images: Sequence[ImageSource], name: str) -> Float[Tensor, "n d"]:
-        """The images' features, from the store where these images were encoded before."""
+        """Return the features of the images, read from the store if they were encoded before."""
         settings = {"image": image_identity(self.config.encoders), "images": name}
         record = Record.of(self.store, "galleries", settings, {}, version=_GALLERY_VERSION)
         if not record.complete:
@@ -309,37 +309,37 @@ class HeadsWorkbench(Workbench[Heads]):
         return record.read_tensors("features.safetensors")["images"].float()
 
     def embed_images(self, networks: Heads, gallery: Float[Tensor, "n d"]) -> Float[Tensor, "S n D"]:
-        """The gallery's features through each image head."""
+        """Embed the gallery's features with each image head."""
         return self._embedded(networks[0], gallery)
 
     def embed_texts(self, networks: Heads, features: Float[Tensor, "m e"]) -> Float[Tensor, "S m D"]:
-        """Text features through each text head."""
+        """Embed text features with each text head."""
         return self._embedded(networks[1], features)
 
     def _embedded(self, heads: Head, features: Tensor) -> Tensor:
         rows = features.to(self.device)
-        with torch.no_grad():  # one student at a time: several would hold as many copies of all rows
+        with torch.no_grad():  # one student at a time, to hold only one copy of all rows
             return torch.stack([embed(head, rows).cpu() for head in apart(heads)])
 
     def student_tensors(self, networks: Heads) -> dict[str, Tensor]:
-        """Both heads of the first student."""
+        """Return both heads of the first student."""
         image, text = (apart(head)[0] for head in networks)
         return head_tensors("image", image) | head_tensors("text", text)
 
     def student_modules(self, networks: Heads) -> tuple[nn.Module, nn.Module]:
-        """The frozen encoder with the image head behind it, and the text head."""
+        """Return the frozen encoder followed by the image head, and the text head."""
         image, text = (HeadModule(apart(head)[0]) for head in networks)
-        # Opened anew: moving the one that this run shares would take it off its device.
+        # A new copy: moving the encoder that this run shares would take it off its device.
         return nn.Sequential(load_image_encoder(self.config.encoders, "cpu").module, image), text
 
     @property
     def student_content(self) -> Mapping[str, Any]:
-        """Temperature, and the width of the heads; the training set has its encoders' features."""
+        """Temperature, and the width of the heads. The encoders are in the record of the training set."""
         experts = self.config.experts
         return {"temperature": experts.temperature, **({"width": experts.width} if experts.width else {})}
 
     def real_size(self, pairs: int) -> tuple[int, int]:
-        """Size of the features of so many pairs, in single precision."""
+        """Return the size of the features of `pairs` pairs, in single precision."""
         features = self.features
         images, texts = (pairs, pairs) if pairs else (features.train.images.shape[0], len(features.train.texts))
         numbers = images * features.image_width + texts * features.text_width

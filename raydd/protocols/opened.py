@@ -1,4 +1,4 @@
-"""What a process has opened: data sets, features and encoders, each once, whoever asks for it."""
+"""Cache of what a process has opened: data sets, features and encoders, each opened only once."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 Thing = TypeVar("Thing")
 
 Listings = Mapping[DataConfig, str]
-"""Data sets that were read already: by their settings, the names of their records in the store."""
+"""Data sets that were read before: maps their settings to the names of their records in the store."""
 Fetch = Callable[["Workbench[Any]", Trajectories[Any], int], None]
-"""Has one expert's snapshots, those that the workbench's distillation reads, in the store."""
+"""Makes sure that the store has the snapshots of one expert that the workbench's distillation reads."""
 
 
 class Opened:
-    """What a process has opened, each thing under what decides it; workbenches of one run share it."""
+    """What a process has opened, keyed by what decides it. The workbenches of a run share one object."""
 
     def __init__(self, listings: Listings | None = None, check: Check = check_on_threads) -> None:
-        """Nothing is open yet.
+        """Start with nothing open.
 
         Args:
-            listings: of another process; these data sets are opened from the store without asking their reader.
-            check: looks at the images of a data set that is read for the first time.
+            listings: listings of another process; their data sets are opened from the store, without their reader.
+            check: checks the images of a data set that is read for the first time.
         """
         self.listings: dict[DataConfig, str] = dict(listings or {})
         self.check = check
         self.fetch: Fetch | None = None
-        """Has an expert in the store when a distillation step needs it; None: all are there before the first step."""
+        """Called when a distillation step needs an expert. None: all experts are trained before the first step."""
         self._things: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
-        """The thing of that key, made when it is first asked for."""
+        """Return the value of a key; `make` makes it on first use."""
         if key not in self._things:
             self._things[key] = make()
         return self._things[key]

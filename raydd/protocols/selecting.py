@@ -1,6 +1,7 @@
-"""The coresets of real pairs on cached features, each kept as a record together with what its choice took.
+"""Selects coresets of real pairs on cached features; each is a record with the time and memory of the choice.
 
-Heads are warmed up as experts are trained, so the warm-up of a seed is a prefix of that expert's trajectory.
+Some selections read warmed-up heads. These are trained as experts are, so the warm-up of a seed is the beginning of
+that expert's trajectory.
 """
 
 import time
@@ -24,7 +25,7 @@ from raydd.store import Record
 if TYPE_CHECKING:
     from raydd.protocols.heads import HeadsWorkbench
 
-VERSION = 2  # 2: sealed to their place
+VERSION = 2  # 2: files are sealed to their place
 CHOSEN, EVENTS = "captions.safetensors", "forgetting.safetensors"
 _ROWS = 4096  # features embedded at once
 
@@ -32,16 +33,16 @@ Answer = TypeVar("Answer")
 
 
 def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """The captions that a selection chooses, each of another training image.
+    """Return the captions that a selection chooses, each of a different training image.
 
     Args:
-        work: data, encoders, features and the experts' recipe are read.
+        work: gives data, encoders, features and the experts' recipe.
         selection: a name of `raydd.distill.selections.SELECTIONS`.
-        pairs: how many.
-        seed: of the draws, and of the expert whose heads are warmed up.
+        pairs: number of pairs.
+        seed: seed of the draws, and of the expert whose heads are warmed up.
 
     Raises:
-        ConfigError: there are fewer training images than that.
+        ConfigError: there are fewer training images than `pairs`.
     """
     record = selection_record(work, selection, pairs, seed)
     if not record.complete:
@@ -64,7 +65,7 @@ def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int
 
 
 def selection_record(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Record:
-    """The place of a choice. Its facts: seconds of the choice, of the warm-up that it trained, peak memory in bytes."""
+    """Return the record of a choice. Its facts: seconds of the choice and of its warm-up, peak memory in bytes."""
     content, upstream = work.selection_content(selection)
     settings = {"selection": selection, "pairs": pairs, "seed": seed, **content}
     return Record.of(work.store, "selections", settings, upstream, version=VERSION)
@@ -72,7 +73,7 @@ def selection_record(work: "HeadsWorkbench", selection: str, pairs: int, seed: i
 
 @dataclass
 class _Clock:
-    """Time spent on the warm-up, which is not the choice's own."""
+    """Time spent on the warm-up, which does not count as time of the choice."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -98,7 +99,7 @@ def _evidence(work: "HeadsWorkbench", seed: int, clock: _Clock) -> Evidence:
 
 
 def _joint(cached: Features, image: Head, text: Head, device: str) -> Joint:
-    """Joint features of all training pairs, of the images' first views, chunk by chunk."""
+    """Compute the joint features of all training pairs, with the first view of each image, chunk by chunk."""
     train = cached.train
     images = torch.arange(train.images.shape[0]).split(_ROWS)
     captions = torch.arange(len(train.texts)).split(_ROWS)
@@ -112,13 +113,13 @@ def _joint(cached: Features, image: Head, text: Head, device: str) -> Joint:
 def _embedded(head: Head, rows: Tensor, device: str) -> Float[Tensor, "B D"]:
     with torch.inference_mode():
         embedded = embed(Head(*(part.to(device) for part in head)), rows.to(device)).cpu()
-    return embedded.clone()  # outside inference mode, where it may be written to
+    return embedded.clone()  # a copy made outside inference mode may be written to
 
 
 def _forgetting(work: "HeadsWorkbench", seed: int, epochs: int) -> Forgetting:
-    """Forgettings over the first epochs of an expert's training, kept as a record of their own.
+    """Count forgetting events over the first epochs of an expert's training; the counts have their own record.
 
-    Without the rounding of stored snapshots to half precision after each epoch.
+    Unlike the expert's trajectory, this training does not round the heads to half precision after each epoch.
     """
     recipe, experts = work.config.experts, work.open_experts(seed + 1)
     settings = {"expert": recipe.seed + seed, "epochs": epochs}
@@ -134,7 +135,7 @@ def _forgetting(work: "HeadsWorkbench", seed: int, epochs: int) -> Forgetting:
 def _watched(
     work: "HeadsWorkbench", start: tuple[Head, Head], expert: int, epochs: int
 ) -> Iterator[tuple[Int[Tensor, "B"], Bool[Tensor, "B"]]]:
-    """Train heads from their start; yields each minibatch's pairs and whether each is learned."""
+    """Train heads from their start; yields the pairs of each minibatch, and whether each pair is learned."""
     recipe = work.config.experts
     image, text = (Head(*(part.to(work.device, copy=True) for part in head)) for head in start)
     for epoch in range(1, epochs + 1):

@@ -1,4 +1,4 @@
-"""Students and their heads as `torch.nn` modules, and as tensors named like those modules' own."""
+"""Students and their heads as `torch.nn` modules, and as tensors with the names of `torch.nn` parameters."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ _NAMES = ("projection.weight", "projection.bias", "fc.weight", "fc.bias", "norm.
 
 
 class HeadModule(nn.Module):
-    """A projection head with its weights: from features to unit embeddings."""
+    """A projection head with its weights: maps features to unit embeddings."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()
@@ -19,12 +19,12 @@ class HeadModule(nn.Module):
             self.register_buffer(name, part.cpu())
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features [B d] to embeddings [B D] of length 1."""
+        """Map features [B d] to embeddings [B D] of length 1."""
         return embed(Head(**dict(self.named_buffers())), features)
 
 
 class EncoderModule(nn.Module):
-    """An image encoder with a student's weights: from pixels in 0 to 1 to unit embeddings."""
+    """An image encoder with a student's weights: maps pixels in 0 to 1 to unit embeddings."""
 
     def __init__(self, encoder: TrainedEncoder, weights: Weights) -> None:
         super().__init__()
@@ -32,15 +32,15 @@ class EncoderModule(nn.Module):
         self.encoder.load_state_dict({name: weight.cpu() for name, weight in weights.items()}, strict=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels [B 3 S S] to embeddings [B D] of length 1."""
+        """Map pixels [B 3 S S] to embeddings [B D] of length 1."""
         return to_sphere(self.encoder(pixels))
 
 
 def head_tensors(side: str, head: Head) -> dict[str, Tensor]:
-    """A head's parameters named as `torch.nn` names them, under `image.` or `text.`."""
+    """Return a head's parameters under the names of `torch.nn`, prefixed with `image.` or `text.`."""
     return {f"{side}.{name}": part.cpu().contiguous() for name, part in zip(_NAMES, head, strict=True)}
 
 
 def head_of(side: str, tensors: Mapping[str, Tensor]) -> Head:
-    """The head that `head_tensors` gave the names of."""
+    """Return the head whose tensors `head_tensors` returned."""
     return Head(*(tensors[f"{side}.{name}"] for name in _NAMES))

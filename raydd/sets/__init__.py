@@ -1,1 +1,1 @@
-"""A synthetic set on disk: what made it, how it is written, and how it is read back and checked."""
+"""Synthetic sets on disk: their provenance, and how they are written, read back and checked."""

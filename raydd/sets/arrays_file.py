@@ -1,7 +1,7 @@
-"""A file of arrays that other code wrote: a `.pt`, a `.npz` or a `.safetensors`, read as numbers and text alone.
+"""Reads a file of arrays that other code wrote: a `.pt`, `.npz` or `.safetensors` file, as numbers and text only.
 
-The file may come from a stranger: a `.pt` is read by torch's weights-only loader, which runs no code, a `.npz` without
-pickles, and nothing that unpacks to more than a set can have is unpacked.
+The file may come from an untrusted source. A `.pt` is read by torch's weights-only loader, which runs no code, and a
+`.npz` is read without pickles. An archive that would unpack to more bytes than a set can have is not unpacked.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from raydd.errors import RecordError, shown
 from raydd.plain_files import read_file
 
 TO_DO = "Correct the description, or the file."
-_MOST_BYTES = 8 * 2**30  # of a file, and of what it unpacks to; 500 pairs of 224 x 224 pixels take 0.3
+_MOST_BYTES = 8 * 2**30  # limit for a file, also when unpacked; 500 pairs of 224 x 224 pixels take 0.3 GB
 
 
 def _load_torch(content: bytes) -> Any:
@@ -37,7 +37,7 @@ def _load_numpy(content: bytes) -> Any:
 
 
 def _require_small(content: bytes) -> None:
-    """Refuse an archive that unpacks to more than a file may have, before it is unpacked."""
+    """Refuse an archive that would unpack to more bytes than the limit, before unpacking it."""
     if zipfile.is_zipfile(io.BytesIO(content)):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             size = sum(member.file_size for member in archive.infolist())
@@ -54,33 +54,33 @@ LOADERS: Mapping[str, Callable[[bytes], Any]] = {
 
 @dataclass(frozen=True)
 class ArraysFile:
-    """A file of arrays, read."""
+    """The content of a file of arrays."""
 
     path: Path
     content: Mapping[str, Any]
     digest: str
-    """SHA-256."""
+    """SHA-256 of the file."""
 
     @classmethod
     def read(cls, path: Path) -> "ArraysFile":
-        """The file, whatever a made-up one makes its library raise being a RecordError."""
+        """Read a file. Any error that its library raises, also on a forged file, becomes a RecordError."""
         try:
             content = read_file(path, _MOST_BYTES)
             found = LOADERS[path.suffix](content)
         except Exception as error:
             said = (str(error).splitlines() or [""])[0][:200]
-            rule = " as tensors, numbers and text, and nothing else is loaded" if path.suffix == ".pt" else ""
+            rule = " as tensors, numbers and text, the only types that are loaded" if path.suffix == ".pt" else ""
             raise RecordError(f"{path} cannot be read{rule} ({type(error).__name__}: {said}). {TO_DO}") from error
         if not isinstance(found, dict):
-            raise RecordError(f"{path} holds a {type(found).__name__}, but must hold a dictionary by names. {TO_DO}")
+            raise RecordError(f"{path} holds a {type(found).__name__}, but must hold a dictionary of arrays. {TO_DO}")
         return cls(path, found, hashlib.sha256(content).hexdigest())
 
     def listed(self) -> list[str]:
-        """What there is, by name, type and shape."""
+        """List the content by name, type and shape."""
         return [f"{name} ({_shape(value)})" for name, value in self.content.items()]
 
     def at(self, field: str, key: str) -> Any:
-        """What a key names; `params.0` is the first of the list `params`, unless there is one of that name."""
+        """Return the value of a key. `params.0` is item 0 of the list `params`, unless that key itself exists."""
         found: Any = self.content
         rest = key
         while rest:
@@ -98,19 +98,19 @@ class ArraysFile:
         return found
 
     def tensor(self, field: str, key: str, letters: str, sizes: dict[str, int]) -> Tensor:
-        """Finite numbers whose shape agrees with the sizes known so far, which are added to.
+        """Return an array of finite numbers, after checking its shape against the sizes known so far.
 
         Args:
-            field: of the description, for messages.
-            key: which array.
-            letters: a letter or a digit a dimension; one letter stands for one size.
-            sizes: by letter.
+            field: field of the description, for messages.
+            key: key of the array.
+            letters: a letter or a digit per dimension; the same letter is the same size everywhere.
+            sizes: known size of each letter; new letters are added.
         """
         found = self.at(field, key)
         wanted = " ".join(str(sizes.get(letter, letter)) for letter in letters)
         try:
             tensor = torch.from_numpy(np.ascontiguousarray(found)) if isinstance(found, np.ndarray) else found
-        except (TypeError, ValueError):  # text, objects, a type that torch lacks
+        except (TypeError, ValueError):  # text, objects, or a type that torch does not have
             tensor = None
         if not isinstance(tensor, Tensor) or tensor.is_complex() or tensor.dtype == torch.bool:
             raise RecordError(f"{self.path}: {key} is {_shape(found)}, but {field} must be numbers [{wanted}]. {TO_DO}")
@@ -126,17 +126,17 @@ class ArraysFile:
         return tensor.detach()
 
     def captions(self, key: str, count: int) -> tuple[str, ...]:
-        """As many captions as there are images."""
+        """Return the captions, one per image."""
         found = self.at("texts", key)
         found = found.tolist() if isinstance(found, np.ndarray) else found
         if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
-            raise RecordError(f"{self.path}: {key} is {_shape(found)}, but captions are a list of text. {TO_DO}")
+            raise RecordError(f"{self.path}: {key} is {_shape(found)}, but captions must be a list of strings. {TO_DO}")
         if len(found) != count:
             raise RecordError(f"{self.path}: {key} has {len(found)} captions, but there are {count} images. {TO_DO}")
         return tuple(found)
 
     def rate(self, said: Any) -> float:
-        """A learning rate above zero: the number that is said, or the one that a key names."""
+        """Return a learning rate above zero: the given number, or the number that a key names."""
         if not isinstance(said, str):
             return float(said)
         found = self.at("rates", said)
@@ -144,17 +144,17 @@ class ArraysFile:
         value: Any = found.item() if single else found
         if not is_number(value) or value <= 0:
             what = shown(value) if single else _shape(found)
-            raise RecordError(f"{self.path}: {said} is {what}, but a learning rate is one number above 0. {TO_DO}")
+            raise RecordError(f"{self.path}: {said} is {what}, but a learning rate must be one number above 0. {TO_DO}")
         return float(value)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _rows(found: Any) -> int:
-    """How many rows a list or an array has; 0 of what has none."""
+    """Return the number of rows of a list or an array; 0 for any other value."""
     if isinstance(found, Tensor | np.ndarray):
         return found.shape[0] if found.ndim else 0
     return len(found) if isinstance(found, list | tuple) else 0

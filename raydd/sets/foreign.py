@@ -1,6 +1,7 @@
-"""A set that other code made: a file of arrays, and a YAML file that says what each of them means (docs/outside.md).
+"""Reads a set that other code made: a file of arrays, and a YAML file that describes each array (docs/outside.md).
 
-Nothing is guessed from shapes: what the description leaves open is asked for, and what contradicts it is refused.
+Nothing is guessed from shapes. If the description is incomplete, an error asks for the missing field. If the arrays
+contradict the description, they are refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,15 +22,15 @@ from raydd.store import fingerprint
 
 VERSION = 1
 
-# How each field is described; said where one is missing or leaves its meaning open.
+# How to write each field; shown if the field is missing or ambiguous.
 _SAID: Mapping[str, str] = {
-    "file": "`file: NAME`, the .pt, .npz or .safetensors file beside it",
+    "file": "`file: NAME`, the .pt, .npz or .safetensors file next to the description",
     "images": "`images: {key: KEY, are: normalised, mean: [R, G, B], std: [R, G, B]}`, `{key: KEY, are: pixels-255}`, "
     "`{key: KEY, are: pixels-1}` or `{key: KEY, are: features, of: ENCODER}`",
     "texts": "`texts: {key: KEY, are: features, of: ENCODER}` or `{key: KEY, are: captions}`",
     "similarity": "`similarity: none`, `{matrix: KEY}` or `{diagonal: KEY, left: KEY, right: KEY, alpha: NUMBER}`",
     "rates": "`rates: KEY`, one learning rate for both sides, or `rates: {image: KEY, text: KEY}`; KEY may be a number",
-    "loss": f"`loss:` with what students train on, {', '.join(LOSS_NAMES)}",
+    "loss": f"`loss:` with the students' loss, one of {', '.join(LOSS_NAMES)}",
 }
 _OPTIONAL = ("name", "source")
 _IMAGES = {
@@ -43,48 +44,48 @@ _TEXTS = {"features": {"key", "are", "of"}, "captions": {"key", "are"}}
 
 @dataclass(frozen=True)
 class ForeignSet:
-    """N pairs of other code, as they were described."""
+    """A set of N pairs that other code made, as its description says."""
 
     name: str
     source: str
-    """Where the set is to be had, or its code; may be empty."""
+    """Where to get the set or its code; may be empty."""
     images: Float[Tensor, "N 3 S S"] | Float[Tensor, "N d"]
-    """Pixels where 0 is black and 255 white, neither rounded nor clipped; or features of `image_encoder`."""
+    """Pixels from 0 (black) to 255 (white), neither rounded nor clipped; or features of `image_encoder`."""
     image_encoder: str
-    """The encoder that gives such features; empty where there are pixels."""
+    """The encoder of the image features; empty for pixels."""
     texts: Float[Tensor, "N e"] | tuple[str, ...]
     """Features of `text_encoder`, or captions."""
     text_encoder: str
-    """The encoder that gives such features; empty where there are captions."""
+    """The encoder of the text features; empty for captions."""
     similarity: Similarity
     rate_image: float
     rate_text: float
     loss: str
     stored_bytes: int
-    """Size of what a student needs, as the file stores it."""
+    """Bytes that a student needs of the file, as stored."""
     fingerprint: str
-    """Tells this file under this description from any other."""
+    """Identifies this file together with this description."""
 
     def __len__(self) -> int:
         return len(self.images)
 
 
 def read_foreign(path: Path) -> ForeignSet:
-    """The set that a description names.
+    """Read the set that a description names.
 
     Args:
-        path: a YAML file with `file`, `images`, `texts`, `similarity`, `rates` and `loss`, and if wanted `name` and
+        path: a YAML file with `file`, `images`, `texts`, `similarity`, `rates` and `loss`, and optionally `name` and
             `source`.
 
     Raises:
-        ConfigError: the description leaves something open, or is the file of arrays itself.
-        RecordError: the file cannot be read, lacks what is described, or holds it in another shape.
+        ConfigError: the description is incomplete or ambiguous, or `path` is the file of arrays itself.
+        RecordError: the file cannot be read, lacks an array of the description, or has it in another shape.
     """
     if path.suffix in LOADERS:
         held = ArraysFile.read(path)
         raise ConfigError(
-            f"{path} holds {', '.join(held.listed())}, but does not say what they mean. Write a YAML file that does, "
-            "and give that one (docs/outside.md)."
+            f"{path} holds {', '.join(held.listed())}, but does not say what they mean. Describe them in a YAML file, "
+            "and give the path of that file (docs/outside.md)."
         )
     said = _described(path)
     file = ArraysFile.read(path.parent / said["file"])
@@ -125,17 +126,20 @@ def read_foreign(path: Path) -> ForeignSet:
 
 
 def _contradiction(images: Tensor, are: str) -> str:
-    """What of the images' numbers cannot be so, empty if all can; learned pixels may leave their range a little."""
+    """Return how the numbers contradict the description; empty if they do not.
+
+    Learned pixels may leave their range a little.
+    """
     if images.dtype == torch.uint8 and are != "pixels-255":
-        return f"is uint8, but {are} are fractions"
+        return f"is uint8, but {are} must be fractions"
     most = float(images.abs().max())
     if (are == "pixels-255" and most <= 1) or (are == "pixels-1" and most > 25):
-        return f"has no number beyond {most:.3g}, but {are} have {are.removeprefix('pixels-')} for white"
+        return f"has absolute values up to {most:.3g}, but white is {are.removeprefix('pixels-')} in {are}"
     return ""
 
 
 def _as_meant(images: Tensor, said: Mapping[str, Any]) -> Tensor:
-    """Features as they are, pixels as 0 to 255."""
+    """Return features unchanged, and pixels scaled to 0 to 255."""
     if said["are"] == "normalised":
         mean, std = (torch.tensor(said[name]).float()[:, None, None] for name in ("mean", "std"))
         return 255 * (images * std + mean)
@@ -153,14 +157,14 @@ def _similarity(said: Any, tensor: Callable[[str, str], Tensor], pairs: int) -> 
 
 
 def _described(path: Path) -> dict[str, Any]:
-    """The description, every field of which says what it has to.
+    """Read a description, and check every field.
 
     Raises:
-        ConfigError: naming the first field that does not, and how it is written.
+        ConfigError: a field is missing, unknown or ambiguous; names the first one, and how to write it.
     """
     tree = read_yaml(path, "description")
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must say what a set's fields mean, not {shown(tree)}. Write {_SAID['file']}.")
+        raise ConfigError(f"{path} must be a dictionary of a set's fields, not {shown(tree)}. Write {_SAID['file']}.")
     for field in tree:
         if field not in (*_SAID, *_OPTIONAL):
             raise ConfigError(f"{path}: there is no field {shown(field)}. Known: {', '.join((*_SAID, *_OPTIONAL))}.")
@@ -178,7 +182,7 @@ def _described(path: Path) -> dict[str, Any]:
         if field not in tree:
             raise ConfigError(f"{path} lacks the field {field}. Write {how}.")
         if not fits[field](tree[field]):
-            raise ConfigError(f"{path}: {field} is {shown(tree[field])}, which leaves its meaning open. Write {how}.")
+            raise ConfigError(f"{path}: {field} is {shown(tree[field])}, which is not valid. Write {how}.")
     return tree
 
 

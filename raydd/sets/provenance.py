@@ -1,7 +1,7 @@
-"""What a synthetic set is and what made it: the facts in its manifest, as one typed object that everybody reads.
+"""Provenance of a synthetic set: the facts in its manifest about what it is and what made it, as a typed object.
 
-A set may come from a stranger, so `Provenance.from_json` checks every field, and `Provenance.config` takes no name of
-code from it.
+A set may come from an untrusted source, so `Provenance.from_json` checks every field, and `Provenance.config` takes no
+name of code from it.
 """
 
 import functools
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from raydd.data import DataSet
     from raydd.distill.synthetic import SyntheticSet
 
-# Bounds that no set comes near. They keep a made-up manifest from asking for memory or time without end.
+# Bounds that no real set comes near. They keep a forged manifest from using unlimited memory or time.
 _SHORT, _LONG, _MANY, _LARGEST = 4096, 100_000, 10_000, 2**62
 Name = Annotated[str, StringConstraints(max_length=_SHORT)]
 Text = Annotated[str, StringConstraints(max_length=_LONG)]
@@ -34,7 +34,7 @@ Seconds = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
 Scalar = bool | int | FiniteFloat | Text | None
 Setting = Scalar | Annotated[tuple[Scalar, ...], Field(max_length=_MANY)]
 
-# Where a run goes, and where else its set is scored: none of it made the set.
+# Settings that did not make the set: where a run stores its results, and where else its set is scored.
 _NOT_OF_A_SET = ("place.", "sweep.", "compare.", "evaluate.encoders", "evaluate.classes", "evaluate.unseen")
 
 
@@ -43,11 +43,11 @@ class Trained:
     """What students of a set train, in words."""
 
     students: str
-    """After `a student trains`."""
+    """Follows the words `a student trains`."""
     image_side: str
-    """What the learning rate of the image side is of."""
+    """The network that is trained with the image side's learning rate."""
     encoders: str
-    """Both encoders, `{image}` and `{text}` being their names."""
+    """Both encoders; `{image}` and `{text}` stand for their names."""
 
 
 _TRAINED = {
@@ -70,9 +70,9 @@ class DataSource:
 
     name: Name
     fingerprint: Name
-    """Tells this data set from any other."""
+    """Identifies the data set."""
     notes: Annotated[tuple[Text, ...], Field(max_length=_MANY)] = ()
-    """What raydd decided about the splits."""
+    """Decisions of raydd about the splits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +95,12 @@ class EncoderSources:
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """The records that a set was made from, as `STAGE/FINGERPRINT`, or a fingerprint alone."""
+    """The records that a set was made from, as `STAGE/FINGERPRINT` or a fingerprint alone."""
 
     experts: RecordName | None
-    """None where the objective reads none."""
+    """None if the objective reads no experts."""
     features: RecordName
-    """Image and caption features; under protocol encoder those of the captions."""
+    """Image and caption features; under protocol encoder only caption features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,35 +108,35 @@ class Provenance:
     """What a synthetic set is and what made it."""
 
     settings: Annotated[Mapping[Name, Setting], Field(max_length=_MANY)]
-    """All settings that made the set under their dotted names, without places, sweeps and comparisons. Those of
-    `evaluate` are of the run that made the set; its scores may have been made with others."""
+    """All settings that made the set under their dotted names, except those of places, sweeps and comparisons. The
+    `evaluate` settings are those of the run that made the set; its scores may come from other ones."""
     data: DataSource
     encoders: EncoderSources
     upstream: Upstream
     protocol: Literal["heads", "encoder"]
-    """What students train, see `trained`."""
+    """Decides what students train, see `trained`."""
     pairs: Count
     """Number N of synthetic pairs."""
     loss: Name
     """The students' loss."""
     temperature: Positive
-    """Students divide cosines by it."""
+    """Students divide cosines by this number."""
     width: Count
     """Width of the space that images and texts share."""
     selection: Text
-    """How the set was chosen among all that could have come out, in one sentence."""
+    """How the set was chosen among the candidates, in one sentence."""
     times_learned_rates: Positive
-    """LR multiplier fitted at the end: the set's learning rates over those before. 1 where none was fitted."""
+    """LR multiplier fitted at the end: final learning rates divided by learned ones. 1 if none was fitted."""
     seconds: Seconds
     """Time of the distillation steps."""
     preparing_seconds: Seconds
-    """Time to prepare the start of the distillation, the search for pixels included."""
+    """Time to prepare the start of the distillation, including the search for pixels."""
     cpu_seconds: Seconds | None = None
-    """CPU time of both, over all threads; None where it was not measured."""
+    """CPU time of both `seconds` and `preparing_seconds`, over all threads; None if it was not measured."""
     peak_bytes: Bytes
-    """Most memory held meanwhile."""
+    """Peak memory during the distillation."""
     stored_bytes: Bytes
-    """Size of what a student trains on."""
+    """Size of the data that a student trains on."""
     raydd: Name
     """Version of the code."""
     first_captions: Annotated[tuple[Text, ...], Field(max_length=_MANY)] = ()
@@ -158,20 +158,20 @@ class Provenance:
         cpu_seconds: float | None,
         peak_bytes: int,
     ) -> Self:
-        """The provenance of a set that was just made; `write_set` adds the first captions.
+        """Return the provenance of a set that was just made; `write_set` adds the first captions.
 
         Args:
-            config: all settings that made it.
+            config: all settings that made the set.
             synthetic: the set.
-            data: what it was made from.
-            identities: of the image encoder and of the text encoder.
+            data: the data set that it was made from.
+            identities: identities of the image encoder and of the text encoder.
             upstream: the records that it was made from.
-            width: of the shared space.
-            times_learned_rates: LR multiplier, 1 where none was fitted.
-            seconds: of the distillation steps.
-            preparing_seconds: before the first of them.
+            width: width of the shared space.
+            times_learned_rates: LR multiplier; 1 if none was fitted.
+            seconds: time of the distillation steps.
+            preparing_seconds: time before the first step.
             cpu_seconds: CPU time of both.
-            peak_bytes: most memory held meanwhile.
+            peak_bytes: peak memory during the distillation.
         """
         image, text = identities
         return cls(
@@ -199,27 +199,27 @@ class Provenance:
 
     @classmethod
     def from_json(cls, value: object, where: str = "manifest.json") -> Self:
-        """The provenance in a manifest's facts, every field checked; fields that a newer raydd adds are passed over.
+        """Read the provenance in a manifest's facts and check every field; unknown fields of a newer raydd are ignored.
 
         Args:
-            value: what `as_json` gave, or anything else.
-            where: the file that it was read from, for messages.
+            value: the output of `as_json`, or any other object.
+            where: the file that the facts were read from, for messages.
 
         Raises:
-            RecordError: naming the first field that is missing or wrong, or that contradicts a setting.
+            RecordError: a field is missing or wrong, or contradicts a setting; names the first such field.
         """
         found = checked(cls, value, where)
         found = replace(found, settings={RENAMED.get(name, name): own for name, own in found.settings.items()})
         for name, own in found._also_settings().items():
             if found.settings.get(name, own) != own:
                 raise RecordError(
-                    f"{where} contradicts itself: its setting {name} is {found.settings[name]!r}, its own field for it "
-                    f"is {own!r}. {_HELP}"
+                    f"{where} contradicts itself: its setting {name} is {found.settings[name]!r}, but its own field "
+                    f"for that setting is {own!r}. {_HELP}"
                 )
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         return json.loads(json.dumps(asdict(self)))
 
     @property
@@ -229,29 +229,31 @@ class Provenance:
 
     @property
     def unknown_settings(self) -> tuple[str, ...]:
-        """Settings that made the set and that this version of raydd does not have, sorted."""
+        """Settings of the set that this version of raydd does not have, sorted."""
         known = flatten(Config())
         return tuple(sorted(name for name in self.settings if name not in known))
 
     def config(self, given: Mapping[str, Any] | None = None) -> Config:
-        """The settings that made the set, with the user's own on top.
+        """Return the settings that made the set, overridden by the user's own settings.
 
-        A setting that this version does not have is left out: `unknown_settings` names those, for a note to the user.
-        One that the set's version did not have is at its default. A setting may name code (an encoder, a reader, a
-        method, a loss). From the set only names of raydd's own registries are taken: all others, `module:NAME`,
-        `FILE.py:NAME`, and models of a hub (`hf:`, `timm:`, `open_clip:`), have to be among the user's own.
+        Settings that this version does not have are left out; `unknown_settings` names them, for a note to the user.
+        Settings that the set's version did not have are at their defaults.
+
+        A setting may name code (an encoder, a reader, a method, a loss). Only names of raydd's own registries are taken
+        from the set. All other names, `module:NAME`, `FILE.py:NAME` and models of a hub (`hf:`, `timm:`, `open_clip:`),
+        must be repeated in the user's own settings.
 
         Args:
-            given: dotted settings of the user's own file and flags.
+            given: dotted settings from the user's own file and flags.
 
         Raises:
             RecordError: a setting of the set has a value that this version refuses.
-            ConfigError: a setting of the user's is wrong, or a name of code is not repeated.
+            ConfigError: one of the user's settings is wrong, or a name of code is not repeated.
         """
         given, known = dict(given or {}), flatten(Config())
         own = {k: v for k, v in self.settings.items() if k in known and not k.startswith(_NOT_OF_A_SET)}
         own |= self._also_settings()
-        # Before any setting is looked at: checking a loss of somebody's own runs it.
+        # Before any setting is checked: checking a user-defined loss runs it.
         require_trusted({name: str(own[name]) for name in _CODE if name in own and name not in given}, {}, "The set")
         try:
             made = with_settings(Config(), {**own, **{name: value for name, value in given.items() if name in _CODE}})
@@ -263,13 +265,13 @@ class Provenance:
         return with_settings(made, given)
 
     def require_encoders(self, config: Config) -> None:
-        """Refuse settings under which students of the set would be others: what they train, or other encoders.
+        """Refuse settings with another protocol or other encoders than the set was made with.
 
-        Reads names and weights files, and builds no network.
+        This reads names and weights files, and builds no network.
 
         Raises:
-            ConfigError: naming what differs, or an encoder that cannot be had.
-            DataError: its weights cannot be had.
+            ConfigError: the protocol or an encoder differs, or an encoder is not available.
+            DataError: the weights of an encoder are not available.
         """
         from raydd.data.encoders import image_identity, text_identity
 
@@ -285,12 +287,12 @@ class Provenance:
             if made != here:
                 raise ConfigError(
                     f"The set was made with the {side} encoder {made!r}, but encoders.{side} is {here!r} here. Give "
-                    f"the encoder and the weights that made it (encoders.{side}_weights); `raydd evaluate "
-                    "--evaluate.encoders` scores a set with others."
+                    f"the encoder and the weights that made it (encoders.{side}_weights). `raydd evaluate "
+                    "--evaluate.encoders` scores a set with other encoders."
                 )
 
     def _also_settings(self) -> dict[str, Any]:
-        """The fields that are settings too, under their dotted names."""
+        """Return the fields that are also settings, under their dotted names."""
         return {
             "distill.protocol": self.protocol,
             "distill.loss": self.loss,
@@ -305,7 +307,7 @@ _CODE = ("data.reader", "encoders.image", "encoders.text", "distill.method", "di
 
 
 def selection_of_set(config: Config) -> str:
-    """How the set of these settings is chosen among all that could come out, in one sentence."""
+    """Say in one sentence how the set of these settings is chosen among the candidates."""
     last = "The set after the last distillation step"
     if not config.distill.fit_rates:
         return f"{last}, with its learned learning rates."
@@ -314,7 +316,7 @@ def selection_of_set(config: Config) -> str:
 
 
 def selection_rule(config: Config) -> str:
-    """How the scores of these settings were chosen, and whether anything was chosen on the split that they are of."""
+    """Say how scores under these settings are chosen, and whether anything is chosen on the scored split."""
     split = config.evaluate.split
     if config.evaluate.choice == "best-on-split":
         return (
@@ -335,10 +337,10 @@ def selection_rule(config: Config) -> str:
 
 
 def checked(kind: type, value: object, where: str) -> Any:
-    """A value as a dataclass (or another type), strictly: no number is taken from a string, no field is made up.
+    """Parse a value strictly as a dataclass or another type: no string is read as a number, no field is made up.
 
     Raises:
-        RecordError: naming the first field that is missing or wrong.
+        RecordError: a field is missing or wrong; names the first such field.
     """
     try:
         content = json.dumps(value)
@@ -350,8 +352,8 @@ def checked(kind: type, value: object, where: str) -> Any:
         raise RecordError(f"{where} does not describe a synthetic set ({error}). {_HELP}") from error
 
 
-_HELP = "Copy the set again from where it is whole, or make it again with this version of raydd."
-_SHOWN = 60  # characters of a wrong value
+_HELP = "Copy the set again from an intact copy, or make it again with this version of raydd."
+_SHOWN = 60  # characters shown of a wrong value
 
 
 @functools.cache
@@ -360,9 +362,9 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 
 def _said(problem: Any) -> str:
-    """A field and what is wrong with it."""
+    """Say which field is wrong, and why."""
     loc = [str(part) for part in problem["loc"]]
-    # Of a setting's name on come the types that its value was tried as.
+    # The parts after a setting's name are the types that were tried for its value.
     field = ".".join(loc[:2] if loc and loc[0] == "settings" else loc)
     if problem["type"] == "missing":
         return f"the field {field} is missing"

@@ -1,6 +1,7 @@
-"""A finished synthetic set as it lies in a folder: what the report, the exports, the search and the scores read.
+"""Opens a finished synthetic set in a folder, for the report, the exports, the search and the scores.
 
-A folder may come from a stranger or from a damaged disk. What is wrong with it is a RecordError that names the file.
+A folder may come from an untrusted source or a damaged disk. Anything wrong with it is a RecordError that names the
+file.
 """
 
 import io
@@ -28,7 +29,7 @@ from raydd.store import Record, Store
 from raydd.store.records import MANIFEST
 
 _STAGE = "synthetic"
-_HELP = "Copy the set again from where it is whole, or make it again."
+_HELP = "Copy the set again from an intact copy, or make it again."
 _COLUMNS = {
     "pair": (pa.types.is_integer, "int64"),
     "image": (lambda kind: _is_text(kind) or pa.types.is_null(kind), "string"),
@@ -41,7 +42,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class OpenedSet:
-    """A synthetic set with what made it."""
+    """A synthetic set with its provenance."""
 
     record: Record
     synthetic: SyntheticSet
@@ -49,37 +50,37 @@ class OpenedSet:
     """The rows of `pairs.parquet`: image file, start pair, nearest real captions."""
     provenance: Provenance
     fingerprint: str
-    """Name of the record that the set was made as, whatever the folder is called now."""
+    """Name of the record that the set was made as, regardless of the folder's name now."""
     made: str
-    """Day and time at which it was made, ISO 8601."""
+    """Date and time at which the set was made, ISO 8601."""
     manifest: Mapping[str, Any]
-    """The manifest as it was read; prefer the typed fields."""
+    """The manifest as read. Prefer the typed fields."""
 
     @property
     def title(self) -> str:
-        """The set in words: `50 pairs from stamps`."""
+        """A title of the set, such as `50 pairs from stamps`."""
         return f"{len(self.synthetic)} pairs from {self.provenance.data.name}"
 
     def require_data(self, data: DataSet) -> None:
-        """Refuse other data than the set was made from, and a set that started from pairs that its data do not have.
+        """Refuse another data set than the set was made from, and start pairs that the data set does not have.
 
         Raises:
-            ConfigError: the data set is another one.
-            RecordError: an index lies beyond the training images or captions.
+            ConfigError: the set was made from another data set.
+            RecordError: a start pair's index is beyond the training images or captions.
         """
         made_from = self.provenance.data
         if made_from.fingerprint != data.fingerprint:
             raise ConfigError(
                 f"The set was made from {made_from.name} ({made_from.fingerprint}), but data.* names {data.name} "
-                f"({data.fingerprint}). Give the settings of its data, and the other ones as evaluate.unseen."
+                f"({data.fingerprint}). Give the data settings of the set, and name the other data in evaluate.unseen."
             )
         self._require_pairs(data.train)
 
     def _require_pairs(self, train: Pairs) -> None:
-        """Refuse a set that says it started from pairs that its data set does not have.
+        """Refuse start pairs that the data set does not have.
 
         Raises:
-            RecordError: an index lies beyond the training images or captions.
+            RecordError: a start pair's index is beyond the training images or captions.
         """
         for name, starts, count in (
             ("start_images", self.synthetic.start_images, len(train)),
@@ -94,7 +95,7 @@ class OpenedSet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Manifest:
-    """What a manifest says about its record."""
+    """The fields of any record's manifest that are read here."""
 
     stage: Name
     fingerprint: Name
@@ -104,17 +105,17 @@ class _Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class _ScoresManifest:
-    """What the manifest of scores says."""
+    """The fields of a scores record's manifest that are read here."""
 
     upstream: dict[str, Name]
     settings: dict[str, Any]
 
 
 def open_set(folder: Path) -> OpenedSet:
-    """The synthetic set of a folder: of a store, downloaded from MLflow, or copied; the store around it is optional.
+    """Open the synthetic set in a folder: of a store, downloaded from MLflow, or copied without its store.
 
     Raises:
-        RecordError: the folder is not a complete set, or a file of it is damaged or says what cannot be.
+        RecordError: the folder is not a complete set, or one of its files is damaged or has impossible content.
     """
     folder = expanded(folder, "The folder of a set").resolve()
     if not (folder / MANIFEST).is_file():
@@ -125,9 +126,10 @@ def open_set(folder: Path) -> OpenedSet:
 
 
 def store_of(opened: OpenedSet, place: PlaceConfig) -> Store:
-    """The store to work with a set in: the one around it if what made it is there, unless the settings name a store.
+    """Open the store to use for a set.
 
-    That are its experts, or features where no experts were read.
+    A store that the settings name comes first. Otherwise it is the store around the set's folder, if that store has the
+    records that made the set: its experts, or features if it read no experts.
     """
     record, experts = opened.record, opened.provenance.upstream.experts
     upstream = f"experts/{experts.rpartition('/')[2]}" if experts else "features"
@@ -138,10 +140,10 @@ def store_of(opened: OpenedSet, place: PlaceConfig) -> Store:
 
 
 def set_of_record(record: Record) -> OpenedSet:
-    """The synthetic set of a record of the store.
+    """Open the synthetic set of a record of the store.
 
     Raises:
-        RecordError: it is not complete, not a synthetic set, or damaged, or a file says what cannot be.
+        RecordError: the record is incomplete, damaged or not a synthetic set, or a file has impossible content.
     """
     where = _where(record, MANIFEST)
     manifest = _manifest(record)
@@ -165,10 +167,10 @@ def set_of_record(record: Record) -> OpenedSet:
 
 
 def load_synthetic(record: Record) -> SyntheticSet:
-    """The tensors of a complete record as a set.
+    """Read the tensors of a complete record as a set.
 
     Raises:
-        RecordError: the record is not complete, or its tensors are damaged or do not go together.
+        RecordError: the record is not complete, or its tensors are damaged or do not fit together.
     """
     if not record.complete:
         raise RecordError(f"{record.folder} is not complete. Run `raydd distill` with the same settings.")
@@ -182,9 +184,10 @@ def load_synthetic(record: Record) -> SyntheticSet:
 
 
 def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
-    """The scores of a set that the store around it has, by split: metric to mean, std and seeds; the most seeds win.
+    """Read a set's scores from the store around it, by split: mean, std and seeds of each metric.
 
-    Scores that were chosen on the split that they are of (`evaluate.choice` best-on-split) are left out.
+    If a split has several records of scores, the one with the most seeds is read. Scores that were chosen on their own
+    split (`evaluate.choice` best-on-split) are left out.
 
     Raises:
         RecordError: a record of scores is damaged.
@@ -225,12 +228,12 @@ def _tensors(record: Record) -> dict[str, Tensor]:
 
 
 def _rows(record: Record, pairs: int, *, with_images: bool) -> tuple[Mapping[str, Any], ...]:
-    """The rows of `pairs.parquet`, as many as there are pairs, each column of its type."""
+    """Read the rows of `pairs.parquet`; check their number and the type of each column."""
     where = _where(record, PAIRS)
     content = _read(record, PAIRS, record.read)
     try:
         file = pq.ParquetFile(io.BytesIO(content))
-        if file.metadata.num_rows != pairs:  # before the rows are read: a small file may claim any number
+        if file.metadata.num_rows != pairs:  # checked before reading, since a small file may claim any number of rows
             raise RecordError(f"{where} has {file.metadata.num_rows} rows, but there are {pairs} pairs. {_HELP}")
         schema = file.schema_arrow
         for name, (fits, kind) in _COLUMNS.items():
@@ -249,9 +252,9 @@ def _rows(record: Record, pairs: int, *, with_images: bool) -> tuple[Mapping[str
 
 
 def _problem_of(row: Mapping[str, Any], number: int, with_images: bool) -> str:
-    """What is wrong with a row; empty if nothing is."""
+    """Say what is wrong with a row; empty if nothing is."""
     if row["pair"] != number:
-        return f"is of pair {row['pair']}"
+        return f"has the pair number {row['pair']}"
     if row["image"] != (image_file(number) if with_images else None):
         return f"names the image {row['image']!r}"
     if row["start_image"] is None or row["start_caption"] is None:
@@ -265,7 +268,7 @@ def _problem_of(row: Mapping[str, Any], number: int, with_images: bool) -> str:
 
 
 def _read(record: Record, name: str, read: Any) -> Any:
-    """A file of a record by one of its readers, whatever a made-up file makes the reader raise being a RecordError."""
+    """Read a file of a record with one of its readers. Any error, also on a forged file, becomes a RecordError."""
     try:
         return read(name)
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""A synthetic set to disk: tensors, what a reader without raydd sees of it, and the manifest that completes it."""
+"""Writes a synthetic set to disk: tensors, files that are readable without raydd, and the manifest."""
 
 import io
 from dataclasses import replace
@@ -17,23 +17,23 @@ from raydd.sets.provenance import Provenance
 from raydd.store import Record
 
 NEAREST = 5  # captions listed for each text feature
-FIRST = 3  # of them in the manifest, those of the first pairs
+FIRST = 3  # captions listed in the manifest, those of the first pairs
 SET, PAIRS = "synthetic.safetensors", "pairs.parquet"
 
 
 def write_set(
     record: Record, synthetic: SyntheticSet, provenance: Provenance, texts: CaptionRows, pairs: Pairs
 ) -> None:
-    """Write a finished set, the manifest last, which completes the record.
+    """Write a finished set. The manifest is written last and completes the record.
 
-    `synthetic.safetensors` has the tensors, `pairs.parquet` a row a pair (see `pairs_table`), and where there are
-    pixels `images/000.png` and on has the images. The facts of the manifest are the provenance, and under `set` what
-    the tensors do not say.
+    `synthetic.safetensors` has the tensors, `pairs.parquet` has a row per pair (see `pairs_table`). A set with pixels
+    also has its images as `images/000.png` and so on. The facts of the manifest are the provenance and, under `set`,
+    whatever the tensors do not say.
 
     Args:
-        record: where to write.
+        record: the record to write.
         synthetic: the set.
-        provenance: what made it; the first captions are added here.
+        provenance: the provenance of the set; the first captions are added here.
         texts: features of the training captions.
         pairs: the training pairs that the set started from.
     """
@@ -53,10 +53,10 @@ def write_set(
 
 
 def pairs_table(synthetic: SyntheticSet, texts: CaptionRows, pairs: Pairs) -> pa.Table:
-    """A row for each pair.
+    """Return a table with a row for each pair.
 
-    Columns: the pair's number, its image file (null where only features were learned), id and caption of the real pair
-    that it started from, and the real captions nearest to its text feature with their cosines, nearest first.
+    Columns: the pair's number, its image file (null if only features were learned), image id and caption of the real
+    pair that it started from, and the real captions nearest to its text feature with their cosines, nearest first.
     """
     nearest, cosines = nearest_captions(synthetic.text_features, texts)
     numbers = range(len(synthetic))
@@ -73,14 +73,17 @@ def pairs_table(synthetic: SyntheticSet, texts: CaptionRows, pairs: Pairs) -> pa
 
 
 def image_file(number: int) -> str:
-    """The name of a pair's image inside the set's folder."""
+    """Return the name of a pair's image file in the set's folder."""
     return f"images/{number:03}.png"
 
 
 def nearest_captions(
     text_features: Float[Tensor, "N e"], real: CaptionRows, count: int = NEAREST
 ) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
-    """Indices and cosines of the real captions nearest to each text, nearest first; memory does not grow with C."""
+    """Return indices and cosines of the real captions nearest to each text, nearest first.
+
+    Memory does not grow with the number of real captions.
+    """
     rows = to_sphere(text_features.float())
     indices = torch.empty(len(rows), 0, dtype=torch.long)
     cosines = torch.empty(len(rows), 0)

@@ -1,8 +1,8 @@
-"""The stages in their order. Each makes what the store lacks, upstream included, and gives the opened result.
+"""The stages, in order. Each makes whatever is missing from the store, also upstream, and returns the opened result.
 
     pairs -> features -> experts -> distill -> evaluate
 
-Plain functions of a workbench (`raydd.open`), called alike by the command line, a notebook, a Ray worker and the tests.
+Stages are plain functions of a workbench (`raydd.open`). The command line, notebooks, Ray workers and tests call them.
 """
 
 from raydd.stages.distilling import (

@@ -1,4 +1,4 @@
-"""How val r_mean grows over the steps of a distillation: where a row of a comparison converges, and at what cost."""
+"""Val r_mean over the steps of a distillation, which shows where a row of a comparison converges and at what cost."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,22 +16,23 @@ from raydd.store import Record
 
 VERSION = 1
 VAL_CURVE = "curve.json"
-State = tuple[int, float, float, SyntheticSet]  # steps done, seconds and CPU seconds of them, and the set
+State = tuple[int, float, float, SyntheticSet]  # steps done, their seconds and CPU seconds, and the set
 
 
 def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
-    """Val r_mean of the settings' set after equal parts of its steps, distilling it where the store lacks it.
+    """Measure val r_mean of a set at equal intervals of its distillation steps.
 
-    At each check a student of the full recipe is trained, its learning rates fitted as those of the finished set are. A
-    check whose student diverges is left out. Under features-then-pixels the curve is that of the features. A set that
-    the store has without its curve is distilled once more, in memory, since its earlier states are gone.
+    The set is distilled if it is missing from the store. If the store has the set without its curve, the set is
+    distilled again in memory, since its earlier states are gone. At each check a student of the full recipe is trained,
+    with learning rates fitted as for the finished set. A check is left out if its student diverges. Under
+    features-then-pixels the curve is that of the features.
 
     Args:
-        work: says what is distilled.
-        checks: how many, the last one after all steps.
+        work: the workbench of the distillation.
+        checks: number of checks; the last one is after all steps.
 
     Returns:
-        At each check the `step`, `seconds` and `cpu_seconds` of the steps until then, and `r_mean` in percent.
+        For each check the `step`, the `seconds` and `cpu_seconds` of the steps until then, and `r_mean` in percent.
     """
     work = in_features(work)
     record = curve_record(work, checks)
@@ -51,7 +52,7 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
 
 
 def curve_record(work: Workbench[Any], checks: int) -> Record:
-    """The place of a curve."""
+    """Return the record of a curve."""
     work = in_features(work)
     settings = {
         "checks": checks,
@@ -64,9 +65,9 @@ def curve_record(work: Workbench[Any], checks: int) -> Record:
 
 
 def rise(curve: Sequence[Mapping[str, float]], steps: int) -> float | None:
-    """How much higher val r_mean is in the last quarter of the steps than in the one before, in points.
+    """Return how much val r_mean rises from the third to the last quarter of the steps, in points.
 
-    Both are means over their checks; None where one of them has no check.
+    Each quarter counts with the mean of its checks. None if a quarter has no check.
     """
     quarters = [
         [point["r_mean"] for point in curve if low * steps < point["step"] <= high * steps]
@@ -79,19 +80,19 @@ def rise(curve: Sequence[Mapping[str, float]], steps: int) -> float | None:
 
 
 def _first(work: Workbench[Any], every: int) -> Iterator[State]:
-    """The states of a distillation that is made now, and kept as any other."""
+    """Yield the states of a new distillation, whose set is stored like any other."""
     seconds, cpu_seconds, before = 0.0, 0.0, 0
     for point in distill(work, every=every):
         for part in (*point.earlier, {"step": point.step, **point.metrics}):
             steps = part["step"] - before
             seconds += steps * part["seconds"]
-            cpu_seconds += steps * part.get("cpu_seconds", part["seconds"])  # of a checkpoint that has only seconds
+            cpu_seconds += steps * part.get("cpu_seconds", part["seconds"])  # an older checkpoint has only seconds
             before = part["step"]
         yield point.step, seconds, cpu_seconds, point.synthetic
 
 
 def _again(work: Workbench[Any], every: int) -> Iterator[State]:
-    """The states of a distillation that is in the store, which are made once more; the last one is the store's."""
+    """Repeat the distillation of a stored set and yield its states; the last one is read from the store."""
     phase = only_phase(work, every)
     distillation, seconds, cpu_seconds = work.begin(phase.settings, phase.start()), 0.0, 0.0
     take = steps_of(distillation)
@@ -110,11 +111,11 @@ def _again(work: Workbench[Any], every: int) -> Iterator[State]:
 
 
 def _r_mean(work: Workbench[Any], synthetic: SyntheticSet, *, fitted: bool) -> float | None:
-    """Val r_mean of one student; None if it diverges."""
+    """Return val r_mean of one student; None if it diverges."""
     try:
         if work.config.distill.fit_rates and not fitted:
             found = fit_rates(work, synthetic)
-            if work.config.evaluate.choice == "last":  # by which rates are fitted: that student is this one
+            if work.config.evaluate.choice == "last":  # the learning rates were fitted with this same student
                 return found.val.for_choice
             synthetic = found.pairs
         return score_students(work, synthetic, split="val", seeds=[0]).for_choice

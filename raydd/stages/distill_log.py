@@ -1,4 +1,4 @@
-"""The notes of a distillation: what each step measured, and collapse now and then; kept with its checkpoints."""
+"""The log of a distillation: metrics of each step, and collapse measures at intervals; kept with its checkpoints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,47 +13,47 @@ _STEPS, _COLLAPSE = "curve.", "collapse."  # prefixes of the columns
 
 @dataclass
 class Log:
-    """The notes of one distillation."""
+    """The log of one distillation."""
 
     steps: Points = field(default_factory=list)
     """Metrics of each step."""
     collapse: Points = field(default_factory=list)
-    """Collapse measures, and the `step` after which they were taken."""
+    """Collapse measures, with the `step` after which they were taken."""
 
     def last_means(self, count: int) -> dict[str, float]:
-        """Means of the metrics over the last so many steps."""
+        """Return the means of the metrics over the last `count` steps."""
         last = self.steps[-count:] if count else []
         return {name: sum(step[name] for step in last) / len(last) for name in last[0]} if last else {}
 
     def means_before(self, step: int, every: int) -> Points:
-        """Means of the metrics over each `every` steps that were done before `step`, and the `step` that ended them."""
+        """Return the metrics' means over each `every` steps before `step`, with the last `step` of each interval."""
         ends = range(every, step, every) if every else ()
         return [{"step": end, **Log(self.steps[end - every : end]).last_means(every)} for end in ends]
 
     @property
     def seconds(self) -> float:
-        """Time of the steps."""
+        """Time of all steps."""
         return sum(step["seconds"] for step in self.steps)
 
     @property
     def cpu_seconds(self) -> float | None:
-        """CPU time of the steps; None where steps of an older checkpoint have none."""
+        """CPU time of all steps; None if steps of an older checkpoint have none."""
         each = [step.get("cpu_seconds") for step in self.steps]
         known = [seconds for seconds in each if seconds is not None]
         return sum(known) if len(known) == len(each) else None
 
     def tensors(self) -> dict[str, Tensor]:
-        """All notes, one tensor a column."""
+        """Return the log as tensors, one per column."""
         return _to_tensors(self.steps, _STEPS) | _to_tensors(self.collapse, _COLLAPSE)
 
     @classmethod
     def of_tensors(cls, tensors: dict[str, Tensor]) -> Self:
-        """The notes that `tensors` gave; tensors of other names are passed over."""
+        """Read the log that `tensors` returned; tensors of other names are ignored."""
         return cls(_of_tensors(tensors, _STEPS), _of_tensors(tensors, _COLLAPSE))
 
 
 def without_log(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that are no notes."""
+    """Return the tensors of a checkpoint without those of the log."""
     return {name: value for name, value in tensors.items() if not name.startswith((_STEPS, _COLLAPSE))}
 
 

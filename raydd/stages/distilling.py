@@ -1,6 +1,6 @@
-"""The stage distill: from what its objective reads to a set of features, of pixels, or of features and then pixels.
+"""The stage distill: makes a synthetic set of features, of pixels, or of features first and then pixels.
 
-It may be interrupted at any time.
+A distillation may be interrupted at any time.
 """
 
 from collections.abc import Generator, Iterator
@@ -23,17 +23,18 @@ VERSION = 4  # 2: image features step along their gradient; 3: learning rates ar
 
 
 def distill(work: Workbench[Any], *, every: int = 0) -> Generator[DistillPoint]:
-    """Distil a synthetic set, going on from the store's checkpoint; yields every so many steps and at the end.
+    """Distil a synthetic set, starting from the store's checkpoint if there is one.
 
-    The last point is the finished set, and its record is then complete; a complete record yields it at once.
+    Yields a point every `every` steps and at the end. The last point is the finished set, whose record is then
+    complete. If the record was complete before, only this point is yielded.
 
     Args:
-        work: `distill.images` says what is learned.
-        every: steps between two points; 0 yields the last one alone.
+        work: the workbench; its `distill.images` says what is learned.
+        every: steps between two points; 0 yields only the last point.
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
-        ConfigError: GPU memory was too small for half of `place.encode_batch` images too.
+        ConfigError: GPU memory was too small even for half of `place.encode_batch` images.
     """
     yield from within_memory(lambda work: _distilled(work, every), work)
 
@@ -47,29 +48,29 @@ def _distilled(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
 
 
 def only_phase(work: Workbench[Any], every: int) -> Phase:
-    """The phase of a distillation that has one."""
+    """Return the phase of a distillation that has a single phase."""
     distill = work.config.distill
     return Phase(work, synthetic_record(work), distill, work.start, every, distill.steps)
 
 
 def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> Iterator[DistillPoint]:
-    """Distil features, then find pixels that have them; no distillation step follows."""
+    """Distil features, then search for pixels that have these features; no distillation step follows."""
     steps = work.config.distill.steps
     features = only_phase(in_features(work), every)
     if not record.complete:
         yield from match(features)
-    found = replace(features.settings, image_lr=0.0, steps=0)  # the images stay those that were found
+    found = replace(features.settings, image_lr=0.0, steps=0)  # the images that were found stay as they are
     yield from match(Phase(work, record, found, lambda: inverted(work, features.record), every, steps, before=steps))
 
 
 def final_synthetic(work: Workbench[Any]) -> SyntheticSet:
-    """The finished synthetic set, distilled if the store lacks it."""
+    """Return the finished synthetic set; distils it if it is missing from the store."""
     *_, last = distill(work)
     return last.synthetic
 
 
 def synthetic_record(work: Workbench[Any]) -> Record:
-    """The place of the synthetic set that these settings make."""
+    """Return the record of the synthetic set that these settings make."""
     config = work.config
     settings: dict[str, Any] = {
         **distillation_content(config.distill, work.image_settings[config.distill.images]),
@@ -89,19 +90,19 @@ def synthetic_record(work: Workbench[Any]) -> Record:
 
 
 def records_of(work: Workbench[Any]) -> list[Record]:
-    """A synthetic set's record, after that of the set in features that it came from."""
+    """Return the record of a synthetic set, preceded by the record of its features if it was made from those."""
     if work.config.distill.images != "features-then-pixels":
         return [synthetic_record(work)]
     return [synthetic_record(in_features(work)), synthetic_record(work)]
 
 
 def collapse_over_steps(record: Record) -> list[dict[str, float]]:
-    """Collapse measures of a complete record's set over its steps, and the `step` of each."""
+    """Return the collapse measures of a complete record's set over its steps, each with its `step`."""
     return Log.of_tensors(record.read_tensors(CURVE)).collapse
 
 
 def in_features(work: Workbench[Any]) -> Workbench[Any]:
-    """The same run up to its features, where pixels are found for them afterwards; else the run itself."""
+    """Return the run of the features under features-then-pixels; any other run is returned as it is."""
     if work.config.distill.images != "features-then-pixels":
         return work
     return changed(work, {"distill.images": "features"})

@@ -21,11 +21,11 @@ from raydd.store import Record
 
 VERSION = 3  # 2: learning rates of real pairs may be any multiple; 3: named by what matters
 SCORES, HITS_FILE = "scores.json", "hits.safetensors"
-Row = tuple[Sequence[Tensor], Mapping[str, Any]]  # the hits of each student, and what made them
+Row = tuple[Sequence[Tensor], Mapping[str, Any]]  # the hits of each student, and facts on how they were made
 
 
 def scores_of(work: Workbench[Any], row: str) -> Scores:
-    """Scores of one row: `synthetic`, `full`, or the name of a selection."""
+    """Return the scores of one row: `synthetic`, `full`, or the name of a selection."""
     rows = {"synthetic": synthetic_scores, "full": full_scores}
     return rows[row](work) if row in rows else selected_scores(work, row)
 
@@ -35,7 +35,7 @@ def synthetic_scores(work: Workbench[Any], split: Literal["val"]) -> ScoresOnVal
 @overload
 def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) -> ScoresOnVal | ScoresOnTest: ...
 def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) -> ScoresOnVal | ScoresOnTest:
-    """Scores of the synthetic set that these settings make, on a split; None is that of `evaluate.split`."""
+    """Return the scores of the synthetic set of these settings on a split; None is `evaluate.split`."""
     work = changed(work, {"evaluate.split": split}) if split else work
     final_synthetic(work)
     return _kept(work, "synthetic", lambda: _synthetic(work))
@@ -50,12 +50,12 @@ def _synthetic(work: Workbench[Any]) -> Row:
 
 
 def selected_scores(work: Workbench[Any], selection: str) -> Scores:
-    """Scores of students of as many selected real pairs, each seed with its own pairs.
+    """Return the scores of students trained on selected real pairs; each seed has its own pairs.
 
-    Real pairs bring no learned learning rate: the image side's is the multiple of `real_rates` that is best on val.
+    Real pairs have no learned learning rates, so the multiple that is best on val is used (`Workbench.real_rates_at`).
 
     Args:
-        work: `distill.pairs` says how many pairs.
+        work: the workbench; its `distill.pairs` is the number of pairs.
         selection: a name of `raydd.distill.selections.SELECTIONS`.
     """
     work.require_enough_pairs()
@@ -64,13 +64,13 @@ def selected_scores(work: Workbench[Any], selection: str) -> Scores:
 
 
 def _selected(work: Workbench[Any], selection: str, first: int, students: Sequence[tuple[int, int]]) -> Row:
-    """Students of selected pairs, at the learning rates that are best on val for one of the first choice.
+    """Train students on selected pairs, with the learning rates that are best on val for a student of one choice.
 
     Args:
-        work: `distill.pairs` says how many pairs.
-        selection: its name.
-        first: seed of the choice of pairs that the learning rates are chosen by.
-        students: of each, the seed of its pairs and its own.
+        work: the workbench; its `distill.pairs` is the number of pairs.
+        selection: name of the selection.
+        first: seed of the choice of pairs for which the learning rates are chosen.
+        students: for each student, the seed of its pairs and its own seed.
     """
     config = work.config
 
@@ -93,11 +93,11 @@ def _selected(work: Workbench[Any], selection: str, first: int, students: Sequen
 
 
 def full_scores(work: Workbench[Any]) -> Scores:
-    """Scores of students of all real pairs: expert trajectories, one a seed, after the epoch that is best on val.
+    """Return the scores of full data: students of all real pairs, which are experts, after their best epoch on val.
 
-    Under `evaluate.choice` best-on-split it is the best on the scored split, as published. It is chosen by the first
-    expert alone, among all up to `experts.epochs`. The students are experts of seeds that distillation reads too, so
-    what the store has of them is not trained again.
+    Under `evaluate.choice` best-on-split, the epoch is the best one on the scored split, as published. The epoch is
+    chosen by the first expert alone, among all epochs up to `experts.epochs`. There is one expert per seed.
+    Distillation reads the same experts, so snapshots that are in the store are not trained again.
     """
     return _kept(work, "full", lambda: _best_epoch(work))
 
@@ -119,27 +119,27 @@ def _best_epoch(work: Workbench[Any]) -> Row:
 
 
 def set_of(work: Workbench[Any], number: int) -> Workbench[Any]:
-    """The workbench of one of a row's sets: its start pairs, its draws and its order of experts are its own.
+    """Return the workbench of one set of a row. Each set has its own start pairs, draws and order of experts.
 
-    Set 0 is that of the settings as they are, so a run and a row share it.
+    Set 0 is the set of the unchanged settings, so a run and a row share it.
     """
     return changed(work, {"distill.seed": work.config.distill.seed + number}) if number else work
 
 
 def set_hits(work: Workbench[Any], row: str, number: int) -> Int[Tensor, "S I 7"]:
-    """What each student of one of a row's sets finds on `evaluate.split`, see `raydd.evaluate.retrieval.HITS`.
+    """Return the hits of each student of one set on `evaluate.split`, see `raydd.evaluate.retrieval.HITS`.
 
-    The scores of a distilled set and of full data are kept beside it, as a run keeps them.
+    The scores of a distilled set and of full data are stored too, as a run stores them.
 
     Args:
-        work: of the row, whose set 0 it is.
-        row: `synthetic`, `full`, or the name of a selection, of which a set is the choice of one seed.
-        number: which of its sets; full data has one.
+        work: the workbench of the row, that is of its set 0.
+        row: `synthetic`, `full`, or the name of a selection. A set of a selection is the choice of one seed.
+        number: number of the set; full data has one set.
     """
     record = hits_record(work, row, number)
     if not record.complete:
         hits, facts = _students_of(work, row, number)
-        if row not in SELECTIONS:  # whose sets have one student each in a run
+        if row not in SELECTIONS:  # in a run, a selection has one student for each choice of pairs
             _keep(set_of(work, number), row, hits, facts)
         record.write_tensors(HITS_FILE, {"hits": torch.stack(list(hits)).to(torch.int32)})
         record.finish(facts=dict(facts))
@@ -147,7 +147,7 @@ def set_hits(work: Workbench[Any], row: str, number: int) -> Int[Tensor, "S I 7"
 
 
 def hits_record(work: Workbench[Any], row: str, number: int) -> Record:
-    """The place of what the students of one of a row's sets find."""
+    """Return the record of the hits of one set of a row."""
     made_with, upstream = _named_by(work if row in SELECTIONS else set_of(work, number), row)
     return Record.of(
         work.store, "hits", {**made_with, "set": number} if row in SELECTIONS else made_with, upstream, version=VERSION
@@ -164,16 +164,16 @@ def _students_of(work: Workbench[Any], row: str, number: int) -> Row:
 
 
 def scores_record(work: Workbench[Any], row: str) -> Record:
-    """The place of a row's scores: `synthetic`, `full`, or the name of a selection. Named by what the row reads."""
+    """Return the record of the scores of a row (`synthetic`, `full`, or a selection), named by what the row reads."""
     made_with, upstream = _named_by(work, row)
     return Record.of(work.store, "scores", made_with, upstream, version=VERSION)
 
 
 def _named_by(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """What decides the students of a row: settings, and the records that it is made of."""
+    """Return what decides the students of a row: settings, and the records that the row is made from."""
     config, evaluate = work.config, work.config.evaluate
     made_with: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds, **choice_content(config)}
-    if row == "full":  # students are experts, whose every epoch is checked
+    if row == "full":  # its students are experts, which are checked after every epoch
         made_with.pop("checks", None)
         upstream = {"experts": work.experts_record.fingerprint}
         made_with |= {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed}
@@ -188,7 +188,7 @@ def _named_by(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str,
 
 
 def _kept(work: Workbench[Any], row: str, score: Callable[[], Row]) -> ScoresOnVal | ScoresOnTest:
-    """A row's scores as the store has them, or those of the hits that `score` makes, kept with what made them."""
+    """Return a row's scores from the store, or compute them from the hits that `score` returns and store them."""
     record = scores_record(work, row)
     if not record.complete:
         _keep(work, row, *score())
@@ -196,7 +196,7 @@ def _kept(work: Workbench[Any], row: str, score: Callable[[], Row]) -> ScoresOnV
 
 
 def _keep(work: Workbench[Any], row: str, hits: Sequence[Tensor], facts: Mapping[str, Any]) -> None:
-    """Keep a row's scores where the store lacks them."""
+    """Store a row's scores if they are missing."""
     record = scores_record(work, row)
     if not record.complete:
         record.write_json(SCORES, [scores_of_hits(own) for own in hits])
@@ -204,11 +204,11 @@ def _keep(work: Workbench[Any], row: str, hits: Sequence[Tensor], facts: Mapping
 
 
 def run(work: Workbench[Any]) -> dict[str, Any]:
-    """Make a synthetic set and score it beside its baselines.
+    """Make a synthetic set, and score it and its baselines.
 
     Returns:
-        `synthetic` and each of `evaluate.baselines` with every metric's mean, standard deviation and seeds in percent;
-        and under `made` what made them: data, encoders, settings, selection rule, code, and the synthetic set's record.
+        `synthetic` and each of `evaluate.baselines`, with mean, standard deviation and seeds of every metric in
+        percent. `made` says what made them: data, encoders, settings, selection rule, code, and the set's record.
     """
     config = work.config
     work.require_enough_pairs()

@@ -1,4 +1,4 @@
-"""From distilled features to pixels that have them, batch by batch, each kept in the store when it is done."""
+"""Searches for pixels that have distilled features, batch by batch; each finished batch is kept in the store."""
 
 import itertools
 from dataclasses import replace
@@ -14,13 +14,14 @@ from raydd.protocols import Workbench
 from raydd.sets.read import load_synthetic
 from raydd.store import Record
 
-VERSION = 5  # 3: shorter memories of Adam; 4: sealed to their place; 5: still shorter ones, another schedule
+VERSION = 5  # 3: shorter memories of Adam; 4: files sealed to their place; 5: shorter ones still, another schedule
 
 
 def inverted(work: Workbench[Any], features_record: Record) -> SyntheticSet:
-    """The set of a record of features with pixels that have these, and with the features that the pixels really have.
+    """Return a features set with pixels found for its features.
 
-    On a CPU some batches are found side by side.
+    The image features of the returned set are those that the encoder gives for the found pixels. On a CPU, several
+    batches are searched side by side.
     """
     settings, encoder, device = work.config.pixels, work.image_encoder, work.device
     content = {"steps": settings.steps, "lr": settings.lr}

@@ -1,4 +1,4 @@
-"""One phase of a distillation: steps until the record is complete, interrupted at any time."""
+"""One phase of a distillation: takes steps until its record is complete, and may be interrupted at any time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -24,54 +24,54 @@ from raydd.store import Record
 LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
-_COLLAPSE_POINTS = 10  # times that collapse is measured over the steps, beside the start
+_COLLAPSE_POINTS = 10  # how often collapse is measured over the steps, in addition to the start
 
 
 @dataclass(frozen=True)
 class Took:
-    """What some work took."""
+    """Time that a piece of work took."""
 
     seconds: float
     cpu_seconds: float
-    """Of all threads of this process."""
+    """CPU time of all threads of this process."""
 
     def of(self, share: float) -> Self:
-        """A share of it."""
+        """Return a share of the time."""
         return type(self)(self.seconds * share, self.cpu_seconds * share)
 
 
 class Watch:
-    """Measures what work takes from here on."""
+    """Stopwatch for wall time and CPU time."""
 
     def __init__(self) -> None:
-        """Begin."""
+        """Start the stopwatch."""
         self._began, self._cpu = time.perf_counter(), time.process_time()
 
     def read(self) -> Took:
-        """What was taken so far."""
+        """Return the time since the start."""
         return Took(time.perf_counter() - self._began, time.process_time() - self._cpu)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase and what it needs of its surroundings."""
+    """A phase of a distillation, with everything that it needs."""
 
     work: Workbench[Any]
     record: Record
     settings: DistillConfig
     start: Callable[[], SyntheticSet]
-    """The set to start from."""
+    """Returns the set to start from."""
     every: int
-    """Steps between two points; 0 yields the last one alone."""
+    """Steps between two points; 0 yields only the last point."""
     total: int
     """Steps of all phases of the distillation."""
     before: int = 0
-    """Steps of the phases before this one."""
+    """Steps of the earlier phases."""
 
     def point(
         self, step: int, metrics: dict[str, float], synthetic: SyntheticSet, collapse: Points, earlier: Points
     ) -> DistillPoint:
-        """What a listener is told after so many steps of this phase."""
+        """Return the point to report after `step` steps of this phase."""
         collapse, earlier = (
             [note | {"step": self.before + note["step"]} for note in notes] for notes in (collapse, earlier)
         )
@@ -79,11 +79,11 @@ class Phase:
 
 
 def match(phase: Phase) -> Iterator[DistillPoint]:
-    """Take distillation steps until the record is complete, going on from its checkpoint.
+    """Take distillation steps until the record is complete, starting from its checkpoint if there is one.
 
     Raises:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
-        Leave: the process has to end; the checkpoint is written, as when the generator is closed.
+        Leave: the process must end. The checkpoint is written first, also when the generator is closed.
     """
     if phase.record.complete:
         yield finished(phase)
@@ -106,14 +106,14 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
                 raise news.error
             if point := course.after_steps():
                 yield point
-    except (Leave, GeneratorExit):  # told to leave here, in an expert's training, or while a point is scored
+    except (Leave, GeneratorExit):  # raised here, while an expert is trained, or while the caller scores a point
         course.keep()
         raise
     yield course.finish()
 
 
 def finished(phase: Phase) -> DistillPoint:
-    """The last point of a phase whose record is complete."""
+    """Return the last point of a phase whose record is complete."""
     log, steps = Log.of_tensors(phase.record.read_tensors(CURVE)), phase.settings.steps
     earlier = log.means_before(steps, phase.every)
     last = log.last_means(steps - (int(earlier[-1]["step"]) if earlier else 0))
@@ -122,25 +122,25 @@ def finished(phase: Phase) -> DistillPoint:
 
 @dataclass
 class Course:
-    """A phase on its way: its distillation, and all that is noted and kept of it, whoever takes its steps."""
+    """A running phase: its distillation, log and checkpoints, regardless of which code takes its steps."""
 
     phase: Phase
     distillation: Distillation
     log: Log
     preparing: Took
-    """What the start took."""
+    """Time that preparing the start took."""
     since: int
     """Steps done at the last point."""
     earlier: Points
-    """Points of before an interruption, to be told once more, as all notes: what was told before it may be lost."""
+    """Points before an interruption. They are reported again, like all collapse measures, in case they were lost."""
     told: int = 0
-    """Collapse measures told so far."""
+    """Number of collapse measures reported so far."""
     experts: set[int] = field(default_factory=set)
-    """Those that are known to be in the store."""
+    """Experts that are known to be in the store."""
 
     @classmethod
     def begun(cls, phase: Phase) -> Self:
-        """A phase at its start or at its last checkpoint, with its notes so far."""
+        """Begin a phase at its start, or resume it with its log at its last checkpoint."""
         reset_peak(phase.work.device)
         watch, log = Watch(), Log()
         distillation = phase.work.begin(phase.settings, phase.start())
@@ -156,7 +156,7 @@ class Course:
         return course
 
     def point_again(self) -> DistillPoint | None:
-        """The point at which it goes on, if it stands at one: whoever was to be told may not have heard."""
+        """Return the point of the current step, if it has one: it may not have been reported before an interruption."""
         done, every = self.distillation.done, self.phase.every
         stands = every and done and done % every == 0 and not self.at_end
         return self._point(self.distillation.synthetic()) if stands else None
@@ -168,33 +168,33 @@ class Course:
 
     @property
     def steps_to_look(self) -> int:
-        """Steps until something is to be measured, kept or told, for which `after_steps` must be called."""
+        """Steps until something must be measured, saved or reported; call `after_steps` then."""
         steps, done, settings = self.phase.settings.steps, self.distillation.done, self.phase.settings
         periods = [_collapse_period(steps), settings.checkpoint_every, self.phase.every or settings.checkpoint_every]
         return min(steps - done, *(period - done % period for period in periods))
 
     def have_experts(self, steps: int = 1) -> None:
-        """Have the experts of the next steps in the store, outside the time that steps are said to take."""
+        """Make sure that the experts of the next steps are in the store; this does not count as time of the steps."""
         distillation = self.distillation
         for step in range(distillation.done, distillation.done + steps):
             if len(self.experts) == distillation.experts.count:
-                return  # a step's draws are not made twice for what is known
+                return  # all experts are known, so no draws need to be repeated to find out
             expert = distillation.objective.expert(step)
             if expert is not None and expert not in self.experts:
                 self.phase.work.have_expert(distillation.experts, expert)
                 self.experts.add(expert)
 
     def note(self, steps: Points, took: Took) -> None:
-        """Note the metrics of some steps and what they took together, and measure collapse if that is due."""
+        """Log the metrics of some steps and their total time, and measure collapse if that is due."""
         each = {"seconds": took.seconds / len(steps), "cpu_seconds": took.cpu_seconds / len(steps)}
         self.log.steps += [metrics | each for metrics in steps]
         self._note_collapse()
 
     def after_steps(self) -> DistillPoint | None:
-        """Tell and keep what is due after the steps that were noted; gives a point if one is.
+        """Report progress after the logged steps, and save a checkpoint if that is due; return a point if one is due.
 
         Raises:
-            Leave: the process has to end; `keep` is still to be called.
+            Leave: the process must end; the caller must still call `keep`.
         """
         phase, done = self.phase, self.distillation.done
         phase.work.progress("distillation steps", phase.before + done, phase.total)
@@ -215,19 +215,19 @@ class Course:
         self.phase.record.write_tensors(LAST_GOOD, self.distillation.synthetic().tensors())
 
     def finish(self) -> DistillPoint:
-        """Complete the record; gives the last point."""
+        """Complete the record and return the last point."""
         synthetic, fitted_val = _finish(self.phase, self.distillation.synthetic(), self.log, self.preparing)
         return replace(self._point(synthetic), fitted_val=fitted_val)
 
     def _point(self, synthetic: SyntheticSet) -> DistillPoint:
-        """What there is to tell since the last point."""
+        """Return a point with everything since the last point."""
         done, collapse, earlier = self.distillation.done, self.log.collapse[self.told :], self.earlier
         means = self.log.last_means(done - self.since)
         self.since, self.told, self.earlier = done, len(self.log.collapse), []
         return self.phase.point(done, means, synthetic, collapse, earlier)
 
     def _note_collapse(self) -> None:
-        """Measure collapse at the start, ten times on the way, and at the end."""
+        """Measure collapse at the start, ten times during the steps, and at the end."""
         step, steps = self.distillation.done, self.phase.settings.steps
         if step == steps or step % _collapse_period(steps) == 0:
             self.log.collapse.append({"step": step, **self.phase.work.collapse(self.distillation.synthetic())})
@@ -240,19 +240,19 @@ def _collapse_period(steps: int) -> int:
 def _finish(
     phase: Phase, last: SyntheticSet, log: Log, preparing: Took
 ) -> tuple[SyntheticSet, dict[str, float] | None]:
-    """Fit the learning rates, write the set and complete the record; `preparing` is what the start took.
+    """Fit the learning rates, write the set and complete the record; `preparing` is the time of the start.
 
     Returns:
-        The set, and the val scores of the student that its rates were fitted by.
+        The set, and the val scores of the student that its learning rates were fitted with.
     """
     record, work = phase.record, phase.work
-    if record.complete:  # by another process meanwhile: its set stands, to the last bit
+    if record.complete:  # another process completed it meanwhile, and its set is kept
         return load_synthetic(record), None
     synthetic, times, fitted_val = last, 1.0, None
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)
         with counted_as("fits of learning rates"):
-            # Without steps the rates are those of the features that the pixels were found for, fitted already.
+            # A phase without steps has the learning rates of the features set, which are fitted already.
             fitted = fit_rates(work, last, near=0.0 if phase.settings.steps else 1.0)
             synthetic, times, fitted_val = fitted.pairs, fitted.multiple, fitted.val.seeds[0]
         work.progress("fits of the students' learning rates", 1, 1)

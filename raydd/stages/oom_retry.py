@@ -1,6 +1,6 @@
 """On CUDA out-of-memory, retry once with half the images in a batch, then fail and report the memory figures.
 
-What a step of several distillations does then is in `trainables/slot.py`.
+`trainables/slot.py` handles out-of-memory in a step of several distillations.
 """
 
 import logging
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbench[Any]) -> Iterator[Point]:
-    """The points of a piece of work, which goes on from what it kept when it is started again.
+    """Yield the points of `run`; on CUDA out-of-memory, run it once more with half of `place.encode_batch`.
 
     Args:
-        run: given the workbench, gives points.
-        work: `place.encode_batch` is halved if it runs out of GPU memory.
+        run: yields points, given a workbench. When it is started again, it continues from the state it kept.
+        work: the workbench of the first try.
 
     Raises:
-        ConfigError: half was too much as well; with the memory that was there and wanted.
+        ConfigError: half was too large as well; reports the memory that was held and wanted.
     """
     size = work.config.place.encode_batch
     try:
@@ -35,7 +35,7 @@ def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbe
         said = wanted(error)
     half = max(1, size // 2)
     log.warning("Out of GPU memory with %d images at once (%s). Going on with %d.", size, said, half)
-    empty_cache(work.device)  # after the except block, which held the failed work's tensors
+    empty_cache(work.device)  # after the except block, since the error holds the tensors of the failed work
     try:
         yield from run(changed(work, {"place.encode_batch": half}))
     except torch.OutOfMemoryError as error:
@@ -43,19 +43,19 @@ def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbe
 
 
 def too_large(how: str, said: str, device: str) -> ConfigError:
-    """The error of a distillation that the GPU cannot hold: `how` it was tried, and what torch `said`."""
+    """Return the error of a distillation that the GPU cannot hold: `how` it was tried, and what torch `said`."""
     return ConfigError(
-        f"Out of GPU memory {how}, {peak_bytes(device) / 1e9:.1f} GB being held ({said}). Lower distill.student_steps, "
-        "distill.pairs or experts.width, or give a trial more of the GPU by sweep.gpus."
+        f"Out of GPU memory {how}, with {peak_bytes(device) / 1e9:.1f} GB in use ({said}). Lower "
+        "distill.student_steps, distill.pairs or experts.width, or give a trial a larger share of the GPU (sweep.gpus)."
     )
 
 
 def wanted(error: torch.OutOfMemoryError) -> str:
-    """How much was wanted and there, in torch's words."""
+    """Return torch's words on the memory that was wanted and the memory that was free."""
     return ". ".join(str(error).split(". ")[1:3]).strip() or str(error)
 
 
 def empty_cache(device: str) -> None:
-    """Give back to the GPU what torch holds and no tensor needs; after an error's block, which held tensors."""
+    """Return unused cached memory to the GPU. Call it after an except block, since the error holds tensors."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Distillations of features side by side as one batched computation, each with the record that it would have alone."""
+"""Runs distillations of features side by side as one batched computation; each has the same record as if run alone."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
@@ -13,41 +13,41 @@ from raydd.protocols import Workbench
 from raydd.stages.distilling import only_phase
 from raydd.stages.matching import Course, Watch, finished
 
-AT_ONCE = 16  # distillations that step together: more gain little, and wait for each other's scores
+AT_ONCE = 16  # distillations that step together: more gain little, and wait while the others are scored
 
 
 def group_of(config: Config) -> Hashable:
-    """What runs on the same data must have in common to step together; all else may differ."""
+    """Return the settings that runs on the same data must share to step together; all others may differ."""
     return shape_of(config.distill), config.encoders, config.experts.width
 
 
 class Together:
-    """Distillations on the same data under way in one process; those of one `group_of` step together.
+    """Distillations on the same data that run in one process; those with the same `group_of` step together.
 
-    Each is begun, looked at and stopped by itself, under a name that the caller gives it.
+    Each distillation has a name from the caller, and begins, reports and stops on its own.
     """
 
     def __init__(self) -> None:
-        """Nothing is under way."""
+        """Start without distillations."""
         self._populations: dict[Hashable, Population] = {}
         self._courses: defaultdict[Hashable, dict[int, tuple[str, Course]]] = defaultdict(dict)
-        """By group and by slot of its population: the name, and the distillation."""
+        """Name and course of each distillation, by group and by slot in the group's population."""
 
     @property
     def names(self) -> set[str]:
-        """Of the distillations under way."""
+        """Names of the running distillations."""
         return {name for courses in self._courses.values() for name, _ in courses.values()}
 
     def begin(self, name: str, work: Workbench[Any], *, every: int = 0) -> DistillPoint | None:
-        """Begin a distillation, or go on from its checkpoint; gives the point at which it stands, if it stands at one.
+        """Begin a distillation or resume it from its checkpoint; return the point of its current step, if it has one.
 
         Args:
-            name: one that no other has.
-            work: its workbench, `distill.images` being features.
-            every: steps between two points of it; 0 yields the last one alone.
+            name: a name that no other distillation has.
+            work: its workbench, with `distill.images` features.
+            every: steps between two of its points; 0 yields only the last point.
 
         Raises:
-            RayddError: it cannot begin; the others are as they were.
+            RayddError: the distillation cannot begin; the others are unchanged.
         """
         phase, group = only_phase(work, every), group_of(work.config)
         if phase.record.complete:
@@ -60,16 +60,18 @@ class Together:
         return course.point_again()
 
     def look(self) -> Iterator[tuple[str, DistillPoint | RayddError]]:
-        """Let each group step until one of it is to be looked at; gives what there is to tell, and ends what has ended.
+        """Let each group step until one of its distillations has something to report; yield the points and errors.
+
+        Distillations that have completed or failed are removed.
 
         Raises:
-            Leave: the process has to end; `keep` is still to be called.
+            Leave: the process must end; the caller must still call `keep`.
         """
         for group, courses in list(self._courses.items()):
             yield from self._look(group, courses)
 
     def stop(self, name: str) -> None:
-        """Keep the state of one and let it go on no further; nothing if it has ended."""
+        """Save the state of a distillation and stop it; does nothing if it has ended."""
         for group, courses in list(self._courses.items()):
             for slot, (own, course) in list(courses.items()):
                 if own == name:
@@ -80,7 +82,7 @@ class Together:
                         self._free(group, slot)
 
     def keep(self) -> None:
-        """Write the checkpoint of each."""
+        """Write a checkpoint of each distillation."""
         for group, courses in self._courses.items():
             self._populations[group].settle()
             for _, course in courses.values():
@@ -106,7 +108,7 @@ class Together:
             population.settle()
         took, taken = watch.read(), sum(len(own.steps) for own in news.values())
         for slot, own in news.items():
-            if own.steps:  # a step's share of the time
+            if own.steps:  # each gets the share of its steps in the time
                 courses[slot][1].note(own.steps, took.of(len(own.steps) / taken))
         for slot, own in news.items():
             name, course = courses[slot]
@@ -119,17 +121,17 @@ class Together:
     def _free(self, group: Hashable, slot: int) -> None:
         self._populations[group].stop(slot)
         del self._courses[group][slot]
-        if not self._courses[group]:  # its experts' snapshots leave the device
+        if not self._courses[group]:  # frees its experts' snapshots on the device
             del self._courses[group], self._populations[group]
 
 
 def _looked_at(course: Course, news: News) -> DistillPoint | RayddError | None:
-    """What there is to tell of a distillation after some steps; at the end its record is complete."""
+    """Return what a distillation reports after some steps; completes its record after the last step."""
     if news.error:
         course.keep_last_good()
         return news.error
     try:
         point = course.after_steps() if news.steps else None
         return course.finish() if course.at_end else point
-    except RayddError as error:  # such as of a student whose learning rates are fitted
+    except RayddError as error:  # for example from a student that diverged while learning rates were fitted
         return error

@@ -1,4 +1,4 @@
-"""Students of a set of pairs, trained by the configured recipe, scored on a split, and their learning rates fitted."""
+"""Trains students on a set of pairs by the configured recipe, scores them on a split, and fits their learning rates."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,10 +15,11 @@ from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_cho
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
 LEAST, MOST = 1 / 32, 32.0
-# Where to begin. Of 40 sets with a learned similarity 34 ended at half of the learned rates or less. With the identity
-# it is the rates themselves that are alike: those of 35 sets ended between 3.7 and 10.7, at multiples from 4 to 32.
+# Where fits of learning rates begin. With a learned similarity, 34 of 40 sets ended at half of the learned learning
+# rates or less. With the identity, the fitted learning rates themselves are alike: those of 35 sets ended between 3.7
+# and 10.7, at multiples from 4 to 32.
 _OF_LEARNED, _RATE_OF_IDENTITY = 0.5, 7.0
-_CHECKS = 6  # what records of best-on-split are named without; never changes
+_CHECKS = 6  # number of checks that record names leave out; must never change
 _NEUTRAL = {
     "epochs": 100,
     "momentum": 0.9,
@@ -39,9 +40,9 @@ def score_students(
 def score_students(
     work: Workbench[Any], pairs: SyntheticSet, *, split: HeldOutSplit, seeds: Sequence[int]
 ) -> ScoresOnVal | ScoresOnTest:
-    """Train one student a seed, of which there may be none, on the pairs and score it on val or test.
+    """Train one student per seed on the pairs, and score each on val or test; `seeds` may be empty.
 
-    Under `evaluate.choice` best-on-split each student's best r_mean of some checks counts, as published.
+    Under `evaluate.choice` best-on-split, each student counts with the best r_mean of its checks, as published.
 
     Raises:
         NonFiniteError: a student diverged.
@@ -52,9 +53,9 @@ def score_students(
 def student_hits(
     work: Workbench[Any], pairs: SyntheticSet, *, split: HeldOutSplit, seeds: Sequence[int]
 ) -> list[Int[Tensor, "I 7"]]:
-    """What the images and captions of a split find by each student, see `raydd.evaluate.retrieval.HITS`.
+    """Train one student per seed; return what each finds on a split, see `raydd.evaluate.retrieval.HITS`.
 
-    Under `evaluate.choice` best-on-split that of the check with the best r_mean.
+    Under `evaluate.choice` best-on-split, these are the hits of the check with the best r_mean.
 
     Raises:
         NonFiniteError: a student diverged.
@@ -72,18 +73,18 @@ def student_hits(
         found += [
             max(own, key=lambda hits: by_published_choice(scores_of_hits(hits))) for own in zip(*rounds, strict=True)
         ]
-        checks.clear()  # of these students; the next ones are trained when they are asked for
+        checks.clear()  # before the next students, which train in the next iteration
     return found
 
 
 def checked_epochs(config: Config) -> list[int]:
-    """The epochs after which best-on-split scores a student: `evaluate.checks`, evenly from the first to the last."""
+    """Return the `evaluate.checks` epochs after which best-on-split scores a student, evenly from first to last."""
     intervals = config.evaluate.checks - 1
     return sorted({round(number * config.students.epochs / intervals) for number in range(intervals + 1)})
 
 
 def choice_content(config: Config) -> dict[str, Any]:
-    """The settings that decide which epoch of a student counts: records are named by these alone."""
+    """Return the settings that decide which epoch of a student counts; record names depend on no others."""
     if config.evaluate.choice == "last":
         return {}
     usual = config.evaluate.checks == _CHECKS and config.students.epochs % (_CHECKS - 1) == 0
@@ -91,39 +92,39 @@ def choice_content(config: Config) -> dict[str, Any]:
 
 
 def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
-    """The settings of a recipe that decide students of so many pairs: records are named by these alone.
+    """Return the settings of a recipe that decide students of `pairs` pairs; record names depend on no others.
 
-    A setting at its neutral value is left out, so that one which a later version adds renames no record. These values
-    never change, whatever the defaults of `raydd.config` become.
+    A setting at its neutral value is left out, so that a setting added by a later version renames no record. Neutral
+    values never change, even if the defaults of `raydd.config` do.
     """
-    content = asdict(recipe) | {"batch_size": min(recipe.batch_size, pairs)}  # a minibatch has all pairs at most
+    content = asdict(recipe) | {"batch_size": min(recipe.batch_size, pairs)}  # a minibatch has at most all pairs
     if recipe.momentum == 0:
-        del content["rate"]  # both take the learned learning rate as it is
+        del content["rate"]  # without momentum, both values of `rate` are the same
     neutral = {**_NEUTRAL, "batch_size": pairs}
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A set whose learning rates are fitted."""
+    """A set with fitted learning rates."""
 
     pairs: SyntheticSet
-    """The set with both learning rates multiplied."""
+    """The set, with both learning rates multiplied."""
     multiple: float
     val: ScoresOnVal
-    """Of the student of seed 0 at these learning rates."""
+    """Val scores of the student of seed 0 at the fitted learning rates."""
 
 
 def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fitted:
-    """The set with the LR multiplier that is best for one student on val, after its last epoch.
+    """Fit the LR multiplier of a set: the best one on val for one student, after its last epoch.
 
     Learning rates are learned for students of a few steps. A student of a hundred epochs does better with several times
-    those where the similarity is the identity, and with a part of them where the similarity is learned.
+    these learning rates if the similarity is the identity, and with a fraction of them if the similarity is learned.
 
     Args:
         work: trains and scores students.
         pairs: the set.
-        near: the multiple to begin with, a power of two; 0 is `usual_multiple`, or 1 where students train an encoder.
+        near: the multiple to begin with, a power of two; 0 is `usual_multiple`, or 1 if students train an encoder.
 
     Raises:
         NonFiniteError: the student diverges at every learning rate.
@@ -132,23 +133,23 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
     def on_val(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
         return [_val_scores(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
-    # Few fits of encoders are known.
+    # There are too few fits with encoders to know a usual multiple.
     usual = usual_multiple(pairs, work.config.students) if work.batches_students else 1.0
     best, scores = best_multiple(on_val, near=near or usual, neighbours_at_once=work.batches_students)
     return Fitted(pairs.at_multiple(best), best, scores)
 
 
 def usual_multiple(pairs: SyntheticSet, recipe: StudentsConfig) -> float:
-    """The power of two near which fits of such a set have ended."""
+    """Return the power of two near which fits of similar sets have ended."""
     if pairs.similarity.kind != "identity":
         return _OF_LEARNED
-    momentum = 1.0 if recipe.rate == "effective" else 1 / (1 - recipe.momentum)  # by which it makes a rate larger
+    momentum = 1.0 if recipe.rate == "effective" else 1 / (1 - recipe.momentum)  # its effect on a rate
     rate = math.sqrt(pairs.rate_image * pairs.rate_text) * momentum
     return min(max(2.0 ** round(math.log2(_RATE_OF_IDENTITY / rate)), 2 * LEAST), MOST / 2)  # its neighbours are tried
 
 
 def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
-    """Val scores of one student; None where it diverged, which its embeddings may be the first to show."""
+    """Return val scores of one student; None if it diverged, even if only its embeddings show that."""
     try:
         return None if student is None else work.val_scores(student)
     except NonFiniteError:
@@ -161,15 +162,15 @@ def best_multiple(
     near: float = 1.0,
     neighbours_at_once: bool = False,
 ) -> tuple[float, ScoresOnVal]:
-    """The power of two by which learning rates are multiplied: doubled while the score rises, or else halved.
+    """Find the best LR multiplier, a power of two: double it while the score rises; otherwise halve it.
 
     Args:
-        score: val scores of a student at each of some multiples of its learning rates, None for one that diverges.
+        score: returns val scores of a student at each of the given multiples, and None for one that diverges.
         near: the multiple to begin with.
-        neighbours_at_once: ask for that and both its neighbours at once; they cost little more than one of them alone.
+        neighbours_at_once: score `near` and both its neighbours in one call, which takes little longer than one.
 
     Returns:
-        The multiple, and the scores there.
+        The best multiple, and its scores.
 
     Raises:
         NonFiniteError: students diverge at 1/32 of the learning rates too.

@@ -1,4 +1,4 @@
-"""What a synthetic set is worth elsewhere: with other encoders, on classes and on pairs that it was not made from."""
+"""Scores a synthetic set elsewhere: with other encoders, on classes, and on pairs of other data sets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,36 +18,36 @@ from raydd.protocols import Workbench
 from raydd.stages.students import choice_content, fit_rates, recipe_content, score_students
 from raydd.store import Record, fingerprint
 
-VERSION = 2  # 2: by content of the data, students of either protocol
+VERSION = 2  # 2: named by the content of the data; students of both protocols
 SCORES = "scores.json"
 _HEADROOM = 4.0  # other encoders may ask for larger learning rates than those that were learned
 
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """A synthetic set with what has to be known of how it was made."""
+    """A synthetic set, with the facts about its making that scoring needs."""
 
     synthetic: SyntheticSet
     fingerprint: str
     image_encoder: str
     text_encoder: str
     captions: tuple[str, ...]
-    """The real caption nearest to each text feature, which stands for it with another text encoder."""
+    """The real caption nearest to each text feature, which replaces it for another text encoder."""
 
 
 def own_scores(work: Workbench[Any], made: ScoredSet) -> list[dict[str, float]]:
-    """Scores of a set with its own encoders; those of the workbench have to be the same."""
+    """Return scores of a set with its own encoders; the workbench must have the same encoders."""
     return _kept(work, made, {"row": "own"}, lambda: _scores(work, made.synthetic))
 
 
 def transferred_scores(work: Workbench[Any], made: ScoredSet, *, photographs: bool = False) -> list[dict[str, float]]:
-    """Scores of a set with the workbench's encoders, which need not be its own; learning rates are fitted on val.
+    """Return scores of a set with the workbench's encoders, which may be other ones; learning rates are fitted on val.
 
     Args:
-        work: its encoders are those to score with.
-        made: the set; its pixels are encoded anew, and its texts are read as their nearest real captions where the text
-            encoder is another one.
-        photographs: take the photographs that the pairs started from in place of the learned pixels.
+        work: the workbench with the encoders to score with.
+        made: the set. Its pixels are encoded for another image encoder. For another text encoder, each text is replaced
+            by its nearest real caption.
+        photographs: use the photographs that the pairs started from instead of the learned pixels.
 
     Raises:
         RecordError: the set has no pixels, and the image encoder is another one.
@@ -61,7 +61,7 @@ def transferred_scores(work: Workbench[Any], made: ScoredSet, *, photographs: bo
 
 
 def class_scores(work: Workbench[Any], made: ScoredSet, folder: Path) -> list[dict[str, float]]:
-    """ACC@1 and ACC@5 of the set's students on a folder of class folders, a dictionary a seed."""
+    """Return ACC@1 and ACC@5 of the set's students on a folder of class folders, one dictionary per seed."""
     found = read_classes(folder)
     digests = image_digests(found.images, str(folder.absolute()), work.store, work.progress)
     files = [[image.name, digest] for image, digest in zip(found.images, digests, strict=True)]
@@ -83,7 +83,7 @@ def class_scores(work: Workbench[Any], made: ScoredSet, folder: Path) -> list[di
 
 
 def unseen_scores(work: Workbench[Any], made: ScoredSet, other: Workbench[Any]) -> list[dict[str, float]]:
-    """Retrieval scores of the set's students on all pairs of another data set, splits joined, a dictionary a seed."""
+    """Return retrieval scores of the set's students on another data set, all splits joined; one dictionary per seed."""
 
     def score() -> list[dict[str, float]]:
         splits = [split for split in other.data.splits if len(split)]
@@ -114,14 +114,14 @@ def _scores(work: Workbench[Any], pairs: SyntheticSet) -> list[dict[str, float]]
 
 
 def _moved(work: Workbench[Any], made: ScoredSet, photographs: bool) -> SyntheticSet:
-    """The set as the workbench's encoders see it."""
+    """Return the set with features of the workbench's encoders."""
     moved, encoders = made.synthetic, work.config.encoders
     if encoders.image != made.image_encoder or photographs:
         pixels = work.start_pixels(moved) if photographs else moved.pixels
         if pixels is None:
             raise RecordError(
-                "The set holds image features alone, which no other encoder can read. "
-                "Score one that was made with distill.images pixels or features-then-pixels."
+                "The set holds only image features, which no other encoder can read. "
+                "Score a set that was made with distill.images pixels or features-then-pixels."
             )
         moved = replace(moved, image_features=work.encode_pixels(pixels), pixels=work.fitted_pixels(pixels))
     if encoders.text != made.text_encoder:
@@ -137,9 +137,9 @@ def _kept(
     *,
     on_split: bool = True,
 ) -> list[dict[str, float]]:
-    """The scores that the store has, or those that `score` makes, kept with what made them.
+    """Return scores from the store, or compute them by `score` and store them with what made them.
 
-    `on_split` says whether they are of `evaluate.split` of the workbench's own data.
+    `on_split` says whether the scores are on `evaluate.split` of the workbench's own data.
     """
     config = work.config
     made_with = {

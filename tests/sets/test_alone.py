@@ -209,7 +209,7 @@ def test_a_set_without_pixels_is_refused_to_other_encoders_before_any_work(
 ) -> None:
     asked = ["--evaluate.encoders", "tiny_encoders:wide", "--evaluate.seeds", "3"]
     assert main(["evaluate", *alone(made_set("features")), *asked]) == 2
-    assert "holds image features alone" in capsys.readouterr().err
+    assert "has image features but no pixels" in capsys.readouterr().err
     assert no_work.works == []
 
 

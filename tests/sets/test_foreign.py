@@ -66,12 +66,12 @@ def test_safetensors_and_fractions_are_read(tmp_path: Path):
         ({"similarity": None}, "lacks the field similarity. Write `similarity: none`"),
         ({"loss": None}, "lacks the field loss"),
         ({"rates": None}, "lacks the field rates. Write `rates: KEY`, one learning rate for both"),
-        ({"images": {"key": "image"}}, "images is .* leaves its meaning open. Write .*pixels-255"),
-        ({"images": {"key": "image", "are": "normalised", "mean": MEAN}}, "leaves its meaning open"),
-        ({"images": {"key": "image", "are": "normalised", "mean": MEAN, "std": [1, 1]}}, "leaves its meaning open"),
+        ({"images": {"key": "image"}}, "images is .* is not valid. Write .*pixels-255"),
+        ({"images": {"key": "image", "are": "normalised", "mean": MEAN}}, "is not valid"),
+        ({"images": {"key": "image", "are": "normalised", "mean": MEAN, "std": [1, 1]}}, "is not valid"),
         ({"images": {"key": "image", "are": "features"}}, "features, of: ENCODER"),
         ({"texts": {"key": "text", "are": "features"}}, "texts is .* Write `texts: {key: KEY, are: features, of"),
-        ({"texts": "text"}, "texts is 'text', which leaves its meaning open"),
+        ({"texts": "text"}, "texts is 'text', which is not valid"),
         ({"similarity": LOW_RANK}, "similarity is .*alpha: NUMBER"),
         ({"similarity": {"matrix": 3}}, "similarity is"),
         ({"rates": -0.1}, "rates is -0.1, which"),
@@ -94,7 +94,7 @@ def test_a_file_without_a_description_is_listed(tmp_path: Path):
     with pytest.raises(ConfigError, match=said):
         read_foreign(tmp_path / "distilled_3000.pt")
     (tmp_path / "set.yaml").write_text("- 1")
-    with pytest.raises(ConfigError, match=r"must say what a set's fields mean, not \[1\]"):
+    with pytest.raises(ConfigError, match=r"must be a dictionary of a set's fields, not \[1\]"):
         read_foreign(tmp_path / "set.yaml")
 
 
@@ -106,7 +106,7 @@ LONG = torch.zeros(1).expand(2**34)
     [
         ({"image": torch.zeros(4, 16, 16, 3)}, r"image is float32 \[4 16 16 3\], but images must be \[N 3 S S\]"),
         ({"image": torch.zeros(4, 3, 16, 20)}, r"\[4 3 16 20\], but images must be"),
-        ({"image": torch.zeros(4, 3, 16, 16).byte()}, "image is uint8, but normalised are fractions"),
+        ({"image": torch.zeros(4, 3, 16, 16).byte()}, "image is uint8, but normalised must be fractions"),
         ({"text": torch.zeros(5, 10)}, r"text is float32 \[5 10\], but texts must be \[4 e\]"),
         ({"text": torch.full((4, 10), torch.nan)}, "text has NaN or infinite numbers, but texts must be finite"),
         ({"text": ["a dog"] * 4}, r"text is 4 values, but texts must be numbers \[4 e\]"),
@@ -116,8 +116,8 @@ LONG = torch.zeros(1).expand(2**34)
         ({"similarity_params": [torch.ones(4), torch.ones(4, 2)]}, "has no 'similarity_params.2', which similarity"),
         ({"similarity_params": [torch.ones(4), torch.ones(4, 2), torch.ones(2, 4)]}, r"\[2 4\], but .* \[4 2\]"),
         ({"similarity_params": torch.tensor(1.0)}, "has no 'similarity_params.0'"),
-        ({"syn_lr_img": torch.ones(2)}, r"syn_lr_img is float32 \[2\], but a learning rate is one number above 0"),
-        ({"syn_lr_img": torch.tensor(-0.1)}, "a learning rate is one number above 0"),
+        ({"syn_lr_img": torch.ones(2)}, r"syn_lr_img is float32 \[2\], but a learning rate must be one number above 0"),
+        ({"syn_lr_img": torch.tensor(-0.1)}, "a learning rate must be one number above 0"),
         ({"syn_lr_txt": torch.tensor(torch.inf)}, "syn_lr_txt is inf"),
         ({"syn_lr_txt": "0.1"}, "syn_lr_txt is '0.1'"),
     ],
@@ -133,7 +133,8 @@ def test_pixels_that_would_all_be_black_or_far_beyond_white_are_refused(
 ):
     said = said_of_lors() | {"images": {"key": "image", "are": are}}
     content = like_lors() | {"image": torch.full((4, 3, 16, 16), value)}
-    with pytest.raises(RecordError, match=f"image has no number beyond {value:.3g}, but {are} have {white} for white"):
+    problem = f"image has absolute values up to {value:.3g}, but white is {white} in {are}"
+    with pytest.raises(RecordError, match=problem):
         read_foreign(write(tmp_path, content, **said))
     content["image"][0, 0, 0, 0] = 1.5  # learned pixels may leave their range a little
     if are == "pixels-1":
@@ -145,5 +146,5 @@ def test_captions_are_as_many_texts_as_images(tmp_path: Path):
     said = said_of_lors() | {"texts": {"key": "text", "are": "captions"}}
     with pytest.raises(RecordError, match="text has 3 captions, but there are 4 images"):
         read_foreign(write(tmp_path, like_lors() | {"text": ["a"] * 3}, **said))
-    with pytest.raises(RecordError, match=r"text is float32 \[4 10\], but captions are a list of text"):
+    with pytest.raises(RecordError, match=r"text is float32 \[4 10\], but captions must be a list of strings"):
         read_foreign(write(tmp_path, like_lors(), **said))

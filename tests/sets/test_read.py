@@ -135,7 +135,7 @@ def put(table: pa.Table, name: str, values: Any) -> pa.Table:
         (lambda rows: rows.append_column("cosines", rows["cosines"]), "has no column cosines, or more than one"),
         (lambda rows: put(rows, "start_image", [1, 2, 3, 4]), "start_image is int64, but must be string"),
         (lambda rows: put(rows, "nearest_captions", ["a"] * 4), "nearest_captions is string, but must be list"),
-        (lambda rows: put(rows, "pair", [3, 2, 1, 0]), "row 0 is of pair 3"),
+        (lambda rows: put(rows, "pair", [3, 2, 1, 0]), "row 0 has the pair number 3"),
         (lambda rows: put(rows, "image", ["../../secret"] * 4), "names the image '../../secret'"),
         (lambda rows: put(rows, "image", pa.nulls(4)), "names the image None"),
         (lambda rows: put(rows, "start_image", pa.array([None] * 4, pa.string())), "does not say what it started from"),

@@ -48,7 +48,7 @@ def test_what_does_not_fit_goes_on_with_half_and_says_so(caplog: pytest.LogCaptu
 
 def test_what_does_not_fit_by_half_ends_with_its_numbers():
     tried: list[int] = []
-    with pytest.raises(ConfigError, match=r"32 images at once too.*GB being held.*Tried to allocate 2\.00 GiB"):
+    with pytest.raises(ConfigError, match=r"32 images at once too.*GB in use.*Tried to allocate 2\.00 GiB"):
         list(
             within_memory(work_that_fits(8, tried), raydd.open(load(settings={"place.device": "cpu"}), Store("unused")))
         )
