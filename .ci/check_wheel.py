@@ -1,4 +1,4 @@
-"""Check a wheel: what is in it, and that the engine in it works without Ray, Optuna and MLflow."""
+"""Check the content of a wheel, and that its engine works without Ray, Optuna and MLflow."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ NEEDED = (
 )
 MOST_BYTES = 6_000_000  # the bundled pictures are at most 5 MB
 
-# Run with the unpacked wheel alone in front; a module that is None cannot be imported.
+# Runs with the unpacked wheel first on the path. Modules set to None in sys.modules cannot be imported.
 ENGINE = """
 import pathlib, sys
 sys.modules.update(dict.fromkeys(["ray", "optuna", "mlflow"]))
@@ -36,7 +36,7 @@ assert len(data.train) > 400, len(data.train)
 
 
 def main(wheel: str) -> None:
-    """Raise an AssertionError that names what is wrong with the wheel."""
+    """Raise an AssertionError that names what is wrong with the wheel, if anything is."""
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
         names = archive.namelist()
         top = {name.partition("/")[0] for name in names}

@@ -1,1 +1,1 @@
-"""Each stage beside the published loop, timed in one run: `python -m bench`. Not part of the wheel."""
+"""Benchmarks: `python -m bench` times each stage next to the published loop. Not part of the wheel."""

@@ -1,4 +1,4 @@
-"""`python -m bench`: each stage beside the published loop, timed in one run, and whether it keeps to its floor."""
+"""`python -m bench`: times each stage next to the published loop, and checks that it meets its floor."""
 
 import json
 import os
@@ -20,44 +20,45 @@ from bench.measuring import FULL, QUICK, Clock, keep_memory, median, memory_is_m
 from bench.memory import peak_of
 from bench.rows import ROWS, Row
 
-_WIDTH = 140  # of what is written to a file
+_WIDTH = 140  # characters of a line if the output is not a terminal
 
 
 @dataclass(frozen=True)
 class Options:
-    """Time raydd's stages beside the published loop; exit code 1 if one falls under its floor."""
+    """Time raydd's stages next to the published loop. The exit code is 1 if a stage is below its floor."""
 
     quick: bool = False
-    """Small sizes and generous floors, some minutes: for CI."""
+    """Use small sizes and generous floors, for CI: takes some minutes."""
     only: tuple[str, ...] = ()
-    """Rows to measure; all if none is named."""
+    """Rows to measure; all by default."""
     threads: int = 1
-    """CPU threads of either side."""
+    """CPU threads of each side."""
     clock: Clock = "cpu"
-    """CPU seconds, which other work on the machine leaves alone, or those on the wall, for an idle machine."""
+    """cpu: CPU seconds, which other work on the machine does not change. wall: wall-clock seconds, for an idle
+    machine."""
     data: Path | None = None
-    """A YAML file of a data set whose features and experts are in raydd's store, for the row `equal`."""
+    """YAML file of a data set whose features and experts are in raydd's store, for the row `equal`."""
     json: Path | None = None
     """Also write all numbers to this file."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one row."""
+    """The measurements of one row."""
 
     name: str
     baseline: float
     raydd: float
     value: float
-    """What the floor is about: a ratio, or raydd's number itself."""
+    """The value that is compared with the floor: a ratio, or raydd's number itself."""
     floor: float
     aim: float | None
     kept: bool
-    """Whether time and memory keep to their floors."""
+    """Whether time and memory are within their limits."""
     pieces: dict[str, float]
     """Median seconds of each piece."""
     counts: dict[str, dict[str, float]]
-    """How often each side does each."""
+    """How often each side runs each piece."""
     baseline_bytes: int | None = None
     raydd_bytes: int | None = None
 
@@ -91,7 +92,7 @@ def measure(row: Row, options: Options) -> Result:
 
 
 def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
-    """The results for the terminal."""
+    """Return the results as a table for the terminal."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("row", "baseline", "raydd", "measured", "floor", "aim", "peak: baseline", "raydd"):
         table.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
@@ -111,7 +112,7 @@ def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
 
 
 def main(options: Options) -> int:
-    """Measure the rows, print the table, and say what fell under its floor."""
+    """Measure the rows, print the table, and name the rows that are below their floor."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     unknown = set(options.only) - {row.name for row in ROWS}
     if unknown:
@@ -119,7 +120,7 @@ def main(options: Options) -> int:
         return 2
     keep_memory()
     torch.set_num_threads(options.threads)
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of the processes that this one starts
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the processes that this process starts
     chosen = [
         row
         for row in ROWS
@@ -130,20 +131,20 @@ def main(options: Options) -> int:
         with console.status(f"{row.name}: {row.what}"):
             measured.append((row, measure(row, options)))
         console.log(f"{row.name}: {row.measure.form.format(measured[-1][1].value)}")
-    clock = "CPU seconds" if options.clock == "cpu" else "seconds on the wall"
+    clock = "CPU seconds" if options.clock == "cpu" else "wall-clock seconds"
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     rounds = (QUICK if options.quick else FULL).rounds
-    title = f"{clock}, {threads}, medians of {rounds} pairs in turn; torch {torch.__version__}, {_processor()}"
+    title = f"{clock}, {threads}, medians of {rounds} rounds; torch {torch.__version__}, {_processor()}"
     console.print(table_of(measured, title))
     console.print(
-        f"{(time.monotonic() - began) / 60:.1f} minutes. Times of hours are sums of measured pieces (--json)."
+        f"{(time.monotonic() - began) / 60:.1f} minutes. Times of hours are sums over measured pieces (see --json)."
     )
     if options.json:
         told = {"machine": title, "quick": options.quick, "rows": [asdict(result) for _, result in measured]}
         options.json.write_text(json.dumps(told, indent=1))
     under = [row.name for row, result in measured if not result.kept]
     if under:
-        console.print(f"Under the floor: {', '.join(under)}. See what changed there, or run `--only {under[0]}` again.")
+        console.print(f"Below the floor: {', '.join(under)}. Find what changed, or run `--only {under[0]}` again.")
     return 1 if under else 0
 
 

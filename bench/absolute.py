@@ -1,9 +1,11 @@
-"""`python -m bench.absolute`: what raydd takes at published sizes, beside the published times; meant for a GPU.
+"""`python -m bench.absolute`: raydd's time and memory at published sizes, next to the published ones; meant for a GPU.
 
-NFNet-L0 and BERT with random weights (times do not depend on them), heads of 2304, 99 pairs, 8 student steps of 20. Of
-each piece the median of its rounds, peak memory, how busy the device is, and what one run asks of it: operations,
-launches (operations but views), waits of the host for the device, and copies to it. `--json FILE` keeps the numbers.
-Where there is no GPU, `--small` runs the same pieces in a minute; its seconds say nothing about a GPU, its counts do.
+Sizes: NFNet-L0 and BERT with random weights (times do not depend on the weights), heads 2304 wide, 99 pairs, 8 student
+steps with minibatches of 20 pairs. For each piece of work the table shows the median time of its rounds, peak memory,
+how busy the device is, and counts of one run: operations, launches (operations without views), waits of the host for
+the device, and copies to the device. `--json FILE` writes the numbers to a file.
+
+Without a GPU, `--small` runs the same pieces in a minute. Its times say nothing about a GPU; its counts do.
 """
 
 import json
@@ -41,8 +43,8 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.students import synthetic_pairs, train_students
 from raydd.place import device_of, images_at_once, use_threads
 
-_PHOTOGRAPH = (500, 375)  # pixels, as Flickr30k's are
-_STEPS = 20  # of a distillation alone, and of a slice of a sweep, before what they report is read
+_PHOTOGRAPH = (500, 375)  # pixels; the size of Flickr30k's photographs
+_STEPS = 20  # steps of a distillation alone, or of trials that run together, between two reads of their reports
 _PUBLISHED = {  # RepBlend's cost table and scripts
     "expert step": "40 min a trajectory",
     "pixel step": "1.71 s, 10.17 GB",
@@ -56,40 +58,41 @@ class Options:
     device: str = "auto"
     """cuda, cpu, or auto."""
     json: str = ""
-    """A file to write the numbers to."""
+    """File to write the numbers to."""
     small: bool = False
-    """Packaged encoders on small images, heads of 256, two trials, one round: for a machine without a GPU."""
+    """Use the packaged encoders on small images, heads 256 wide, two trials and one round: for a machine without a
+    GPU."""
     rounds: int = 10
-    """Times that each piece is run, after a first one; their median counts."""
+    """Timed runs of each piece, after one warm-up run; the median is reported."""
     threads: int = 0
-    """CPU threads; 0 is all cores."""
+    """CPU threads; 0: all cores."""
 
 
 @dataclass(frozen=True)
 class _Size:
     encoders: EncodersConfig
     width: int
-    """Of the heads; 0 is that of the image features."""
+    """Width of the heads; 0: width of the image features."""
     photographs: int
     trials: int
     expert_steps: int
-    """Of an epoch that is timed. A trajectory of 145,000 pairs and 10 epochs has 11,320."""
+    """Steps of the timed epoch. A trajectory of 10 epochs on 145,000 pairs has 11,320 steps."""
     students: StudentsConfig
     rounds: int
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a piece of work took."""
+    """The measurements of a piece of work."""
 
     seconds: float
-    """Median, of one unit of the work."""
+    """Median seconds for one unit of the work."""
     peak_bytes: int
-    """Of the GPU, or of this process so far."""
+    """Peak memory of the GPU, or of this process so far."""
     busy: float
     """Share of the time in which the device computed: a GPU's kernels, or the process's CPU time over its threads."""
     operations: float
-    """This and what follows: of one unit."""
+    """Operations for one unit of the work; the fields below are for one unit too."""
     launches: float
     waits: float
     copies: float
@@ -97,11 +100,11 @@ class Found:
 
 
 Work = dict[str, tuple[Callable[[], object], float]]
-"""By name: what is run, and how many units of the work that is."""
+"""Name to the function that is run, and the units of work of one run."""
 
 
 def main(options: Options) -> None:
-    """Print the table, and write the numbers."""
+    """Measure the pieces, print the table, and write the numbers to a file."""
     device = device_of(PlaceConfig(device=options.device))
     use_threads(PlaceConfig(threads=options.threads))
     size = _size(options)
@@ -142,7 +145,7 @@ def _size(options: Options) -> _Size:
 
 
 def _views(image: ImageEncoder, count: int, folder: Path, device: str) -> tuple[Callable[[], object], float]:
-    """Photographs of the size of Flickr30k's, from their files to features."""
+    """Encode photographs of Flickr30k's size, from their files to features."""
     files = []
     for number, picture in enumerate(pictures(min(count, 100))[0]):
         files.append(folder / f"{number}.jpg")
@@ -156,7 +159,7 @@ def _views(image: ImageEncoder, count: int, folder: Path, device: str) -> tuple[
 def _epoch(
     size: _Size, image_width: int, text_width: int, width: int, device: str, together: int
 ) -> tuple[Callable[[], object], float]:
-    """An epoch of so many experts side by side, as a store gives its losses; a unit is one step of one of them."""
+    """Train `together` experts side by side for an epoch, and read the losses; a unit is one step of one expert."""
     recipe, steps = ExpertsConfig(), size.expert_steps
     split = split_of(steps * recipe.batch_size, image_width, text_width, captions=1).on(device)
     heads = initial_heads(image_width, text_width, width, 0)
@@ -167,7 +170,7 @@ def _epoch(
 
 
 def _distillations(size: _Size, image: ImageEncoder, text_width: int, experts: Experts, device: str) -> Work:
-    """Steps alone, on features and on pixels; a slice of a sweep; and the students of a set."""
+    """Steps of one distillation on features and on pixels, steps of a sweep's trials, and the students of a set."""
     pixels = open_pixels(sources(PUBLISHED.pairs)[0], image.size)
     start = start_of(torch.randn(PUBLISHED.pairs, image.width), text_width, pixels)
     spread, batch = spread_of(start), images_at_once(PlaceConfig(), device)
@@ -197,7 +200,7 @@ def _students(start: SyntheticSet, recipe: StudentsConfig, width: int, device: s
 
 
 def _measured(run: Callable[[], object], units: float, rounds: int, device: str) -> Found:
-    """Time some runs after a first one, watch one more for how busy the device is, and count another one."""
+    """Time `rounds` runs after a warm-up run; on a GPU profile one more run for `busy`; count operations of another."""
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
@@ -217,7 +220,7 @@ def _measured(run: Callable[[], object], units: float, rounds: int, device: str)
 
 
 def _timed(run: Callable[[], object], device: str) -> tuple[float, float]:
-    """Seconds of a run until the device has done it, and CPU seconds of this process."""
+    """Return wall-clock seconds of a run, until the device has finished, and CPU seconds of this process."""
     began, cpu = time.perf_counter(), time.process_time()
     run()
     if torch.device(device).type == "cuda":
@@ -226,7 +229,10 @@ def _timed(run: Callable[[], object], device: str) -> tuple[float, float]:
 
 
 def _kernel_seconds(run: Callable[[], object], device: str) -> float:
-    """Of a run, as torch's profiler sees them. It slows the host down, so the run's own time is taken without it."""
+    """Return the seconds of a run's kernels from torch's profiler.
+
+    The profiler slows the host down, so the time of a run is measured without it.
+    """
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         _timed(run, device)
     return sum(event.self_device_time_total for event in seen.key_averages()) / 1e6

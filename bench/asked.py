@@ -1,7 +1,8 @@
-"""`python -m bench.asked`: what training asks of a GPU, counted without one at published sizes, see `bench.counting`.
+"""`python -m bench.asked`: counts operations that training needs on a GPU, at published sizes and without a GPU.
 
-Of each piece the operations, launches, waits of the host, and copies to the device, of one step or one epoch. The step
-of the engine, which a CPU takes, is counted beside that of populations.
+For each piece of work the table shows the operations, launches, waits of the host, and copies to the device, of one
+step or one epoch. The step of the engine, which runs on a CPU, is listed next to that of populations. See
+`bench.counting` for how they are counted.
 """
 
 import contextlib
@@ -35,10 +36,10 @@ _SLOTS, _EXPERT_STEPS, _SEEDS = 16, 10, 5
 
 @dataclass(frozen=True)
 class Options:
-    """Count what training asks of a GPU."""
+    """Count the operations that training needs on a GPU."""
 
     width: int = 2304
-    """Of image features and heads; texts are a third as wide."""
+    """Width of image features and heads; text features are a third as wide."""
 
 
 def main(options: Options) -> None:
@@ -53,7 +54,7 @@ def main(options: Options) -> None:
 
 
 def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
-    """The counts of each piece, and how many units of it they are of."""
+    """Return the counts of each piece of work, and the number of units that they are for."""
     found: dict[str, tuple[Counts, int]] = {}
     start = start_of(torch.randn(PUBLISHED.pairs, width), width // 3)
     with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
@@ -89,7 +90,7 @@ def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
 
 @contextlib.contextmanager
 def as_on_gpu() -> Iterator[None]:
-    """Train heads on `meta` inside the block, which has no generators."""
+    """Make training on the device `meta` possible inside the block; `meta` has no random generators of its own."""
 
     def generator(_device: str = "cpu") -> torch.Generator:
         return torch.Generator()

@@ -1,7 +1,8 @@
-"""What some work asks of a GPU, counted without one: operations, waits of the host for the device, and copied bytes.
+"""Counts operations, waits of the host for the device, and copied bytes of some work, without a GPU.
 
-The work computes on torch's device `meta`, which has shapes and no numbers, in a GPU's place. Whatever reads a number
-there fails, so that no wait for one can be missed. On the CPU the same counts hold, but that copies are none.
+The work runs on torch's device `meta` instead of a GPU. Tensors on `meta` have shapes but no values, so code that reads
+a value there fails, and no wait for a value can be missed. On the CPU the counts are the same, except that there are no
+copies.
 """
 
 from collections import Counter
@@ -22,35 +23,35 @@ _MADE_FROM_NUMBERS = (torch.tensor, torch.as_tensor)
 
 @dataclass
 class Counts:
-    """What was asked for."""
+    """The counts of a piece of work."""
 
     operations: Counter[str] = field(default_factory=Counter)
-    """Of torch, by name."""
+    """Torch operations, by name."""
     waits: Counter[str] = field(default_factory=Counter)
-    """Those for which the host waits until the device has done all that came before, by name."""
+    """Operations for which the host waits until the device has finished all earlier work, by name."""
     copies: int = 0
-    """From the host to the device."""
+    """Copies from the host to the device."""
     copied_bytes: int = 0
 
     @property
     def total(self) -> int:
-        """All operations."""
+        """Number of all operations."""
         return self.operations.total()
 
     @property
     def launches(self) -> int:
-        """Operations that compute something: about a GPU's kernels."""
+        """Number of operations that compute something: about the number of kernels of a GPU."""
         return self.total - sum(self.operations[name] for name in _VIEWS)
 
     def note_copy(self, source: Tensor, *, waits: bool) -> None:
-        """Count a copy from the host."""
+        """Count a copy from the host to the device."""
         self.copies, self.copied_bytes = self.copies + 1, self.copied_bytes + source.nbytes
         if waits:
             self.waits["copy to the device"] += 1
 
 
 def counted(work: Callable[[], object]) -> Counts:
-    """What a piece of work asks for."""
+    """Run a piece of work, and return its counts."""
     counts = Counts()
     with _Numbers(counts), _Operations(counts):
         work()
@@ -78,7 +79,7 @@ class _Operations(TorchDispatchMode):
 
 
 class _Numbers(TorchFunctionMode):
-    """Tensors made on the device from numbers, and numbers made of tensors: waits of which no operation tells."""
+    """Counts tensors made on the device from numbers, and numbers read by `tolist`: no operation shows these waits."""
 
     def __init__(self, counts: Counts) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ def _on_device(tensor: Tensor) -> bool:
 
 
 def _indexed_by_host(args: Any) -> bool:
-    """Whether an index of a tensor is one of truths, or lies on the host while the tensor does not."""
+    """Whether a tensor is indexed by booleans, or by a tensor on the host while the tensor is on the device."""
     indices = list(_tensors(args[1:]))
     truths = any(index.dtype == torch.bool for index in indices)
     return truths or (_on_device(args[0]) and not all(map(_on_device, indices)))

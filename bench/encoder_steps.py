@@ -1,4 +1,4 @@
-"""A distillation step that trains the whole image encoder: efficientnet-lite0, 64 pixels, minibatches of 4 pairs."""
+"""Distillation steps that train the whole image encoder: efficientnet-lite0, 64 pixels, minibatches of 4 pairs."""
 
 from collections.abc import Callable
 
@@ -22,13 +22,13 @@ _SIDE, _PAIRS, _MINIBATCH, _TEXT_WIDTH = 64, 24, 4, 384
 
 
 def matching_step(steps: int, *, exact: bool) -> Callable[[], object]:
-    """raydd's gradient through so many student steps."""
+    """Return a function that computes raydd's gradient through the given number of student steps."""
     given = _given(steps, exact=exact)
     return lambda: matching_gradient(*given)
 
 
 def unrolled_step(steps: int) -> Callable[[], object]:
-    """The unrolled one: every student step's graph is kept."""
+    """Return a function that computes the unrolled gradient, which keeps the graph of every student step."""
     given = _given(steps, exact=True)
     pixels = given[-1].images.requires_grad_()
     return lambda: torch.autograd.grad(unrolled_loss(*given), pixels)

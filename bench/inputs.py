@@ -1,7 +1,7 @@
-"""What the rows run on: the packaged encoders, the bundled pictures, features and experts of random numbers.
+"""Inputs of the benchmark: the packaged encoders, the bundled pictures, and random features and experts.
 
-Times do not depend on the numbers in features or heads, so no data set has to be encoded to time what reads a cache.
-The sizes are Flickr8k's (3,400 images with five captions each), which two cores can also run for real.
+Times do not depend on the values of features or heads, so work that reads cached features is timed with random ones.
+The sizes are those of Flickr8k (3,400 images with five captions each), which two cores can also process in reality.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _ENCODERS = EncodersConfig()  # efficientnet-lite0 and MiniLM
 
 @dataclass(frozen=True)
 class Encoders:
-    """Both encoders as raydd runs them, and the image encoder as it is loaded, which the published loop runs."""
+    """Both encoders as raydd runs them, and the plain image encoder that the published loop runs."""
 
     image: ImageEncoder
     text: TextEncoder
@@ -40,7 +40,7 @@ class Encoders:
 
 @cache
 def encoders(image_size: int) -> Encoders:
-    """The packaged encoders at an image size."""
+    """Return the packaged encoders for an image size."""
     config = EncodersConfig(image_size=image_size)
     tower = IMAGE_ENCODERS[_ENCODERS.image].load("", config)
     plain = NormalisedTower(tower.module, tower.mean, tower.std).eval().requires_grad_(False)
@@ -49,7 +49,7 @@ def encoders(image_size: int) -> Encoders:
 
 @cache
 def sources(count: int) -> tuple[tuple[ImageSource, ...], tuple[str, ...]]:
-    """So many bundled pictures where they lie, and their captions; the list is gone through again where it is short."""
+    """Return `count` bundled pictures, not opened, with their captions; pictures repeat if there are fewer."""
     entries = find_reader("stamps")(DataConfig()).entries
     chosen = [entries[number % len(entries)] for number in range(count)]
     return tuple(entry.image for entry in chosen), tuple(entry.captions[0] for entry in chosen)
@@ -57,13 +57,13 @@ def sources(count: int) -> tuple[tuple[ImageSource, ...], tuple[str, ...]]:
 
 @cache
 def pictures(count: int) -> tuple[Sequence[Image.Image], Sequence[str]]:
-    """So many bundled pictures in memory, and their captions."""
+    """Return `count` bundled pictures in memory, with their captions."""
     images, captions = sources(count)
     return [open_image(image) for image in images], captions
 
 
 def split_of(images: int, image_width: int, text_width: int, *, captions: int = CAPTIONS_EACH) -> SplitFeatures:
-    """A split of random features, one view of each image."""
+    """Return a split of random features, with one view of each image."""
     generator = Generator().manual_seed(0)
     rows = FeatureRows((torch.randn(images, 1, image_width, generator=generator).half(),), per_shard=images)
     texts = torch.randn(images * captions, text_width, generator=generator).half()
@@ -73,7 +73,7 @@ def split_of(images: int, image_width: int, text_width: int, *, captions: int = 
 
 
 def experts_in(folder: Path, image_width: int, text_width: int, width: int, *, count: int, epochs: int) -> Experts:
-    """Experts in a store of their own whose snapshots lie near their starts, as trained ones do."""
+    """Make experts in a separate store, with snapshots near their starts as for trained experts."""
     record = Record.of(Store(folder), "experts", {}, {}, version=1)
     experts = Experts(record, image_width, text_width, width, first_seed=0, count=count)
     for expert in range(count):
@@ -94,5 +94,5 @@ def _near(experts: Experts, epoch: int) -> tuple[Head, Head]:
 
 
 def flat(heads: tuple[Head, Head]) -> tuple[Tensor, Tensor]:
-    """Both heads as the published loop has them: one vector each."""
+    """Return both heads as flat vectors, as the published loop stores them."""
     return heads[0].flat(), heads[1].flat()

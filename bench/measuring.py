@@ -1,8 +1,8 @@
-"""How a row is measured: pieces of work, timed in turn in one process, and added up as often as each side does them.
+"""Measures a row: times pieces of work in turn in one process, and adds them up as often as each side runs them.
 
-A piece is timed in rounds, every piece once a round, so that whatever else the machine does falls on all of them alike.
-A round gives a pair of both sides, and the median of the pairs counts. What takes hours is never run whole: it is the
-sum of its pieces, each times its number.
+Each round times every piece once, so that other work on the machine affects all pieces alike. A round gives one number
+for each side, and medians over the rounds are reported. Work that takes hours is never run as a whole: its time is
+the sum over its pieces, each times the number of its runs.
 """
 
 import ctypes
@@ -18,27 +18,27 @@ from typing import Literal
 import psutil
 
 Clock = Literal["cpu", "wall"]
-_SHORTEST, _MOST = 0.02, 10  # seconds; shorter pieces are repeated within a round, at most so often
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
+_SHORTEST, _MOST = 0.02, 10  # pieces shorter than 0.02 s are repeated within a round, at most 10 times
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the measured pieces are; ratios move with it, and CI has minutes alone."""
+    """Sizes of the measured pieces. Ratios depend on them; CI uses small ones, since it has only minutes."""
 
     rounds: int = 5
     expert_batch: int = 128
-    """Pairs of an expert's minibatch."""
+    """Pairs in an expert's minibatch."""
     image_size: int = 224
-    """Side of the images in pixels, where they are encoded."""
+    """Side of encoded images in pixels."""
     width: int = 2304
-    """Width of image features and heads where encoders play no part; texts are a third as wide."""
+    """Width of image features and heads in rows without encoders; text features are a third as wide."""
     retrieval: tuple[int, int] = (5_000, 25_000)
-    """Images and captions to rank."""
+    """Number of images and of captions to rank."""
     selection: tuple[int, int] = (500, 30_000)
-    """Pairs to select, and pairs to select from."""
+    """Number of pairs to select, and number of pairs to select from."""
     data: str = ""
-    """A YAML file whose data the row `equal` takes; the bundled pictures if empty."""
+    """YAML file of the data set for the row `equal`; the bundled pictures if empty."""
 
 
 FULL = Size()
@@ -47,14 +47,14 @@ QUICK = Size(3, 32, 96, 768, (1_000, 5_000), (100, 6_000))
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces of both sides, and how often each side does each."""
+    """The pieces of both sides, and how often each side runs each piece."""
 
     run: Mapping[str, Callable[[], object]]
     baseline: Mapping[str, float]
     raydd: Mapping[str, float]
 
     def side(self, name: str) -> Mapping[str, float]:
-        """The pieces of `baseline` or of `raydd`, with their numbers."""
+        """Return the pieces of `baseline` or `raydd`: name to number of runs."""
         return {"baseline": self.baseline, "raydd": self.raydd}[name]
 
 
@@ -62,24 +62,27 @@ Round = Mapping[str, float]  # seconds of each piece
 
 
 def time_pieces(pieces: Pieces, rounds: int, clock: Clock) -> list[Round]:
-    """Seconds of each piece in each round; one more before them warms up and finds how often a short one runs."""
+    """Return the seconds of each piece in each round.
+
+    One additional round comes first: it warms up, and shows how often short pieces must be repeated.
+    """
     first = {name: _seconds(run, 1, clock) for name, run in pieces.run.items()}
     repeats = {name: min(_MOST, max(1, round(_SHORTEST / max(seconds, 1e-6)))) for name, seconds in first.items()}
     return [{name: _seconds(run, repeats[name], clock) for name, run in pieces.run.items()} for _ in range(rounds)]
 
 
 def median(rounds: Sequence[Round], name: str) -> float:
-    """Median seconds of a piece."""
+    """Median seconds of a piece over the rounds."""
     return statistics.median(seconds[name] for seconds in rounds)
 
 
 def total(counts: Mapping[str, float], seconds: Round) -> float:
-    """Seconds of a side in one round: each piece's times its number."""
+    """Return the seconds of one side in one round: each piece's seconds times the number of its runs, summed."""
     return sum(count * seconds[name] for name, count in counts.items())
 
 
 def now(clock: Clock) -> float:
-    """Seconds on the wall, or of CPU: of all threads of this process and of its ended children."""
+    """Return wall-clock seconds, or CPU seconds of all threads of this process and of its children that have ended."""
     if clock == "wall":
         return time.perf_counter()
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -87,10 +90,10 @@ def now(clock: Clock) -> float:
 
 
 def keep_memory() -> None:
-    """Let glibc keep the memory that it once took.
+    """Let glibc keep the memory that it has allocated.
 
-    Else a large tensor may be given back and taken again, page by page, at every step, or not, as it happens with what
-    ran before. The published loop, which makes many, takes up to twice as long where it is.
+    Otherwise glibc may return and allocate the memory of a large tensor again at every step, page by page, depending on
+    what ran before. The published loop makes many large tensors, and takes up to twice as long when this happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -99,19 +102,19 @@ def keep_memory() -> None:
 
 
 def peak_bytes(pieces: Pieces, side: str) -> int:
-    """What the pieces of a side add to this process's memory at their peak, each run once."""
+    """Run each piece of a side once, and return how much they add to this process's memory at their peak, in bytes."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
-        trim(0)  # else what was freed before would hide as much of what is taken
+        trim(0)  # otherwise the pieces would reuse memory that was freed before, and the peak would be too low
     before = psutil.Process().memory_info().rss
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, see proc(5)
+    Path("/proc/self/clear_refs").write_text("5")  # reset the recorded peak, see proc(5)
     for name in pieces.side(side):
         pieces.run[name]()
     return max(0, _peak() - before)
 
 
 def memory_is_measurable() -> bool:
-    """Whether this system lets a process forget its peak: Linux, with /proc writable."""
+    """Whether this system lets a process reset its recorded peak memory: Linux with a writable /proc."""
     return os.access("/proc/self/clear_refs", os.W_OK)
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of one side of a row, in a process of its own: `python -m bench.memory ROW SIDE THREADS`."""
+"""Measures the peak memory of one side of a row in a separate process: `python -m bench.memory ROW SIDE THREADS`."""
 
 import json
 import subprocess
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def peak_of(row: str, side: str, *, threads: int) -> int:
-    """Bytes that a side's pieces add at their peak to a fresh process that holds the inputs of both sides."""
+    """Return the bytes that a side's pieces add at their peak to a new process that holds the inputs of both sides."""
     command = [sys.executable, "-m", "bench.memory", row, side, str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(row: str, side: str, threads: str) -> None:
-    """Print the peak."""
+    """Measure the peak memory of one side of a row, and print it."""
     import torch
 
     from bench.measuring import FULL, peak_bytes

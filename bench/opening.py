@@ -1,4 +1,4 @@
-"""A made pairs record, and what a trial costs that opens it: `python -m bench.opening STORE CACHE LISTING`."""
+"""Measures how a trial opens a large, made-up pairs record: `python -m bench.opening STORE CACHE LISTING`."""
 
 import json
 import random
@@ -19,12 +19,12 @@ from raydd.store import Store
 
 CONFIG = DataConfig(reader="webdataset", root="/made")
 _PER_SHARD, _HELD_OUT = 10_000, 5_000
-_READ = 99  # captions that a trial reads: those of a set of 100 pairs that pays for its similarity
+_READ = 99  # captions that a trial reads, one for each pair of its set
 
 
 @dataclass(frozen=True)
 class MadeEntries(Sequence[Entry]):
-    """So many images in tar shards, laid out as img2dataset does, with a caption each of cc3m's length."""
+    """Made-up images in tar shards, in the layout of img2dataset, each with a caption as long as those of CC3M."""
 
     split: Split
     count: int
@@ -38,7 +38,7 @@ class MadeEntries(Sequence[Entry]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[Entry]: ...
     def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
-        """One image, made when it is asked for."""
+        """Return one image or a slice of images, created on access."""
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(self.count))]
         if not 0 <= index < self.count:
@@ -51,12 +51,12 @@ class MadeEntries(Sequence[Entry]):
         )
 
     def __iter__(self) -> Iterator[Entry]:
-        """The images in order."""
+        """Iterate over the images in order."""
         return (self[index] for index in range(self.count))
 
 
 def write_made_pairs(count: int, folder: Path) -> str:
-    """Write the record of a made data set as `load_data` does; gives its name."""
+    """Write the pairs record of a made-up data set as `load_data` does, and return its name."""
     sizes: dict[Split, int] = {"train": count - 2 * _HELD_OUT, "val": _HELD_OUT, "test": _HELD_OUT}
     splits: dict[Split, MadeEntries] = {split: MadeEntries(split, size) for split, size in sizes.items()}
     return write_pairs(
@@ -67,7 +67,7 @@ def write_made_pairs(count: int, folder: Path) -> str:
 
 
 def main(folder: str, cache: str, listing: str) -> None:
-    """Open the record and read what a trial does; print seconds and the peak of memory that this added."""
+    """Open the record, read what a trial reads, and print the seconds and how much this adds to the peak memory."""
     draws, before, began = random.Random(0), _peak(), time.monotonic()
     data = open_data(listing, CONFIG, Store(folder, cache=cache))
     counts = [(len(pairs), len(pairs.captions), len(pairs.image_of_caption)) for pairs in data.splits]

@@ -1,8 +1,9 @@
-"""`python -m bench.pruning`: what pruners cost and lose, on made-up trials.
+"""`python -m bench.pruning`: compares pruners on simulated trials.
 
-A trial has a worth, in points of r_mean, and each rung shows it with noise that falls along the way. Some trials are
-drawn from a whole space and mostly bad; the others are neighbours of the best, as a search draws them. What counts is
-the share of all steps that the trials take together, and the worth of the trial that looked best at its end.
+Each trial has a true score in points of r_mean (its worth). Each rung shows the worth with noise, which decreases from
+rung to rung. Some trials are drawn from the whole space and are mostly bad; the others are neighbours of the best, as a
+search draws them. The table shows the share of all steps that the trials take together, and the worth of the trial with
+the best score at its end.
 """
 
 import sys
@@ -17,28 +18,28 @@ from raydd.config import SweepConfig
 from raydd.tuning.prices import END
 from raydd.tuning.pruning import Look, Standing, up_the_rungs
 
-_BAD = 8.0  # points below the neighbours, as the deviation of a normal distribution's lower half
-_NOISE = {5: 1.5, 15: 1.0, 45: 0.6, END: 0.4}  # points, by percent of the steps
+_BAD = 8.0  # scale, in points below the neighbours, of the half-normal worth of trials from the whole space
+_NOISE = {5: 1.5, 15: 1.0, 45: 0.6, END: 0.4}  # standard deviation of a score in points, by percent of the steps
 
 
 @dataclass(frozen=True)
 class Options:
-    """Compare pruners on made-up trials."""
+    """Compare pruners on simulated trials."""
 
     pruners: tuple[str, ...] = ("none", "median", "hyperband", "asha")
-    """As `sweep.pruner` names them."""
+    """Pruners to compare, as in `sweep.pruner`."""
     trials: int = 200
-    """Trials of a sweep."""
+    """Trials of each sweep."""
     far: int = 25
-    """The first so many are drawn from the whole space."""
+    """Number of trials, the first ones, that are drawn from the whole space."""
     near: float = 0.7
-    """Standard deviation of what the others, neighbours of the best, are worth, in points."""
+    """Standard deviation of the worth of the other trials, in points."""
     repeats: int = 100
-    """Sweeps."""
+    """Number of sweeps with each pruner."""
 
 
 def sweep(pruner: str, seed: int, options: Options) -> tuple[float, float]:
-    """One sweep: the share of all steps that its trials took, and the worth of the one that looked best."""
+    """Simulate a sweep; return the share of all steps that its trials took, and the worth of the best-scored trial."""
     rng, settings = np.random.default_rng([5, seed]), SweepConfig(pruner=pruner)  # type: ignore[arg-type]
     others: list[Standing] = []
     steps, ended = 0, [(-np.inf, -np.inf)]
@@ -59,7 +60,7 @@ def sweep(pruner: str, seed: int, options: Options) -> tuple[float, float]:
 
 
 def main(options: Options) -> int:
-    """Print the table."""
+    """Simulate the sweeps, and print the table."""
     table = Table("pruner", "steps", "worth of the best", box=None, pad_edge=False)
     for pruner in options.pruners:
         shares, best = np.array([sweep(pruner, seed, options) for seed in range(options.repeats)]).T

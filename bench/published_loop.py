@@ -1,11 +1,17 @@
-"""The published way, written plainly: the baseline of every ratio, and in tests the oracle of raydd's numbers.
+"""The published algorithms in plain code: the baseline of all ratios, and the reference for raydd's numbers in tests.
 
-It follows RepBlend's published code (and LoRS's, from which that descends) step by step: heads are whole flat vectors;
-an expert step augments and encodes its minibatch; a distillation step loads an expert's file, encodes the minibatch of
-each student step under autograd, in two passes, and gives the constant-memory gradient of TESLA; students train one by
-one and encode what they train on. Randomness is handed in, so that raydd can be given the same.
+The code follows RepBlend's published code, which is derived from LoRS's, step by step:
 
-Letters: N synthetic pairs, B minibatch, T student steps, d and e encoder widths, D shared width, P head parameters.
+- Heads are flat vectors.
+- An expert step augments and encodes its minibatch.
+- A distillation step loads an expert's file, encodes the minibatch of each student step under autograd, in two passes,
+  and computes TESLA's constant-memory gradient.
+- Students train one after another, and encode what they train on.
+
+Random numbers are arguments, so that raydd can use the same ones.
+
+Shapes: N synthetic pairs, B minibatch, T student steps, d and e encoder widths, D shared width, P and Q parameters of
+the image head and the text head.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +32,10 @@ Loss = Callable[[Float[Tensor, "B B"], Float[Tensor, "B B"]], Float[Tensor, ""]]
 def embed(
     flat: Float[Tensor, "P"], rows: Float[Tensor, "B d"], width: int, dropout: Float[Tensor, "B D"] | None = None
 ) -> Float[Tensor, "B D"]:
-    """A projection head, its parameters in one vector: Linear, GELU, Linear, dropout, residual, LayerNorm, sphere."""
+    """Apply a projection head given as one flat vector.
+
+    Layers: Linear, GELU, Linear, dropout, residual, LayerNorm, projection to the unit sphere.
+    """
     shapes = [(width, rows.shape[1]), (width,), (width, width), (width,), (width,), (width,)]
     parts = flat.split([torch.Size(shape).numel() for shape in shapes])
     weight, bias, fc_weight, fc_bias, gain, shift = (
@@ -63,7 +72,7 @@ def expert_step(
     temperature: float,
     dropout: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> float:
-    """One SGD step of both heads, in place, on a minibatch that is augmented and encoded for it; gives the loss."""
+    """Augment and encode a minibatch, take one SGD step of both heads on it, in place, and return the loss."""
     with torch.no_grad():
         images = encode_images(torch.stack([augment(picture) for picture in pictures]))
         texts = encode_texts(captions)
@@ -82,34 +91,34 @@ def expert_step(
 
 
 def write_trajectory(path: Path, snapshots: Sequence[tuple[Float[Tensor, "P"], Float[Tensor, "Q"]]]) -> None:
-    """Store an expert as published: every epoch's parameters of both heads, in full, in one file."""
+    """Store an expert as the published code does: parameters of both heads after every epoch, in one file."""
     torch.save([[image, text] for image, text in snapshots], path)
 
 
 @dataclass(frozen=True)
 class Variables:
-    """What a distillation learns."""
+    """The learned variables of a distillation."""
 
     image: Tensor
-    """N images, or their features where `encode_images` is the identity."""
+    """N images, or their features if `encode_images` is the identity."""
     text: Float[Tensor, "N e"]
     diagonal: Float[Tensor, "N"]
     left: Float[Tensor, "N r"]
     right: Float[Tensor, "N r"]
     rates: Float[Tensor, "2"]
-    """Learning rates of the student's image and text head."""
+    """Learning rates of the student's image head and text head."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The draws of one distillation step."""
+    """The random draws of one distillation step."""
 
     start_epoch: int
     target_epoch: int
     minibatches: Int[Tensor, "T B"]
     permutations: Int[Tensor, "T B"]
     ratios: tuple[float, ...]
-    """Weight of the partner in each student step."""
+    """Blending weight of the partner in each student step."""
 
 
 def distillation_step(
@@ -123,10 +132,10 @@ def distillation_step(
     temperature: float,
     loss: Loss = weighted_bce,
 ) -> tuple[float, Variables]:
-    """One distillation step: the matching loss of both heads, and its constant-memory gradient at every variable.
+    """Return the matching loss of one distillation step and its constant-memory gradient for every variable.
 
-    The first pass walks the student and keeps its parameters of each step; the second encodes each minibatch again and
-    differentiates its student's gradient along the direction that the whole walk calls for.
+    The first pass trains the student and keeps its parameters of each step. The second pass encodes each minibatch
+    again, and differentiates the student's gradient along a direction that depends on all student steps.
     """
     trajectory = torch.load(expert, weights_only=True)
     start, target = trajectory[plan.start_epoch], trajectory[plan.target_epoch]
@@ -179,7 +188,7 @@ def _student_loss(
     temperature: float,
     loss: Loss,
 ) -> Float[Tensor, ""]:
-    """A student step's loss: encode, blend, project, compare with the similarity matrix of the minibatch."""
+    """Return the loss of a student step: encode, blend, project, compare with the minibatch's similarity matrix."""
     image, text, diagonal, left, right = parts
     images = encode_images(image)
     images = (1 - ratio) * images + ratio * images[permutation]

@@ -1,4 +1,4 @@
-"""Herding and K-Center as loops over all candidates: what the selections are to agree with, and to be faster than."""
+"""Herding and K-Center as plain loops over all candidates: reference and baseline of raydd's selections."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,7 +6,10 @@ from torch import Tensor
 
 
 def herd(joint: Float[Tensor, "C D"], image_of_text: Int[Tensor, "C"], pairs: int) -> list[int]:
-    """Each time the pair that brings the mean of the chosen nearest to the mean of all; an image is used once."""
+    """Choose in each step the pair that brings the mean of the chosen pairs nearest to the mean of all pairs.
+
+    Each image is used at most once.
+    """
     mean, total = joint.mean(0), torch.zeros(joint.shape[1], dtype=joint.dtype)
     chosen: list[int] = []
     used: set[int] = set()
@@ -25,7 +28,7 @@ def herd(joint: Float[Tensor, "C D"], image_of_text: Int[Tensor, "C"], pairs: in
 
 
 def centres(joint: Float[Tensor, "C D"], image_of_text: Int[Tensor, "C"], pairs: int, first: int) -> list[int]:
-    """Each time the pair that is farthest from its nearest centre; an image is used once."""
+    """Choose in each step the pair that is farthest from its nearest centre; each image is used at most once."""
     chosen, used = [first], {int(image_of_text[first])}
     nearest = [float("inf")] * len(joint)
     while len(chosen) < pairs:

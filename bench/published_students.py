@@ -1,6 +1,6 @@
-"""The published evaluation, written plainly: students one by one, everything encoded again whenever it is used.
+"""The published evaluation in plain code: trains students one after another, and encodes inputs whenever they are used.
 
-Letters: N synthetic pairs, B minibatch, I images, C captions, D shared width.
+Shapes: N synthetic pairs, B minibatch, I images, C captions, D shared width.
 """
 
 import math
@@ -35,24 +35,24 @@ def train_student(
     seed: int,
     loss: Loss = weighted_bce,
 ) -> Heads:
-    """Train one student on a synthetic set, encoding the images of each minibatch; gives its heads.
+    """Train one student on a synthetic set, encoding the images of each minibatch, and return its heads.
 
     Args:
-        flats: both heads' parameters before the first step.
+        flats: parameters of both heads before the first step.
         image: the N synthetic images.
-        text: their text features.
-        similarity: their similarity matrix.
-        rates: learning rates of both heads, cut to a tenth half-way.
+        text: text features of the N pairs.
+        similarity: similarity matrix of the N pairs.
+        rates: learning rates of both heads, which are divided by 10 half-way.
         encode_images: the image encoder.
-        width: D.
-        temperature: divides the cosines.
-        epochs: as published, one more is run than this number says.
-        batch_size: pairs in a minibatch, at most all.
-        momentum: of SGD.
-        weight_decay: of SGD.
-        dropout: inside the heads.
-        seed: of minibatches and dropout.
-        loss: of logits and similarity.
+        width: width of the shared space.
+        temperature: divisor of the cosines.
+        epochs: number of epochs; as in the published code, one more is run.
+        batch_size: pairs in a minibatch; all pairs if there are fewer.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of SGD.
+        dropout: dropout rate in the heads.
+        seed: seed of minibatches and dropout.
+        loss: loss of logits and similarities.
     """
     flats = (flats[0].clone().requires_grad_(), flats[1].clone().requires_grad_())
     optimizer = torch.optim.SGD(
@@ -91,18 +91,18 @@ def retrieval_scores(
     width: int,
     batch_size: int = 128,
 ) -> dict[str, float]:
-    """Encode a whole split and rank it, image by image and caption by caption.
+    """Encode a whole split, and rank it image by image and caption by caption.
 
     Args:
-        flats: both heads' parameters.
-        pictures: the split's I images.
-        captions: its C captions.
-        image_of_text: the image of each caption.
-        pixels_of: from pictures to the encoder's input.
+        flats: parameters of both heads.
+        pictures: the I images of the split.
+        captions: the C captions of the split.
+        image_of_text: index of each caption's image.
+        pixels_of: converts pictures to the encoder's input.
         encode_images: the image encoder.
         encode_texts: the text encoder.
-        width: D.
-        batch_size: images or captions encoded at once.
+        width: width of the shared space.
+        batch_size: number of images or captions encoded at once.
     """
     images = [
         embed(flats[0], encode_images(pixels_of(pictures[begin : begin + batch_size])), width)
@@ -116,7 +116,7 @@ def retrieval_scores(
 
 
 def recalls(scores: np.ndarray, image_of_text: np.ndarray) -> dict[str, float]:
-    """IR@K and TR@K in percent from the similarity matrix [I C], by sorting each row and each column."""
+    """Return IR@K and TR@K in percent from the cosines [I C] of images and captions, sorting each row and column."""
     text_ranks, image_ranks = [], []
     for image, row in enumerate(scores):
         order = np.argsort(row)[::-1]

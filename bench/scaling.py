@@ -1,6 +1,7 @@
-"""`python -m bench.scaling NAME`: how time and memory grow. Each point runs in a process of its own, for its peak.
+"""`python -m bench.scaling NAME`: measures how time and memory grow with one quantity.
 
-Tables in docs/performance.md come from here, one command each.
+Each point runs in a separate process, so that its peak memory is its own. Tables in docs/performance.md come from
+these commands.
 """
 
 import json
@@ -45,32 +46,32 @@ _PER_SHARD = 16_384
 
 
 def pairs(count: int, folder: Path) -> dict[str, float]:
-    """A feature distillation step with so many pairs, published steps and minibatches."""
+    """A feature distillation step with this number of pairs, and the published student steps and minibatches."""
     return _step(replace(PUBLISHED, pairs=count), folder)
 
 
 def steps(count: int, folder: Path) -> dict[str, float]:
-    """A feature distillation step of so many student steps, 99 pairs, exact gradient."""
+    """A feature distillation step with this number of student steps, 99 pairs and the exact gradient."""
     return _step(replace(PUBLISHED, student_steps=count, gradient="exact"), folder)
 
 
 def encoder_steps(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
-    """A step that trains the whole image encoder (protocol A), of so many student steps, constant memory."""
+    """A constant-memory step with this number of student steps that train the whole image encoder (protocol A)."""
     return _measured_once(matching_step(count, exact=False))
 
 
 def encoder_steps_exact(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
-    """The same with the exact gradient, by the walk's adjoint."""
+    """A step as for encoder-steps, but with the exact gradient, by the adjoint of the student's training."""
     return _measured_once(matching_step(count, exact=True))
 
 
 def encoder_steps_unrolled(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
-    """The same with the exact gradient, unrolled."""
+    """A step as for encoder-steps, but with the exact gradient, by unrolling the student's training."""
     return _measured_once(unrolled_step(count))
 
 
 def captions(count: int, folder: Path) -> dict[str, float]:
-    """Thirty expert steps of 128 random pairs from a cache of so many captions, an image each, in mapped shards."""
+    """Thirty expert steps of 128 random pairs, from memory-mapped shards with this number of captions and images."""
     record = Record.of(Store(folder), "features", {}, {}, version=1)
     image_rows, text_rows = [], []
     for start in range(0, count, _PER_SHARD):
@@ -93,7 +94,7 @@ def captions(count: int, folder: Path) -> dict[str, float]:
 
 
 def nodes(count: int, folder: Path) -> dict[str, float]:
-    """Ten trials of 8 s a node, on so many Ray nodes of this machine with one slot each."""
+    """Ten trials of 8 s for each node, on this number of Ray nodes on this machine, with one slot each."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -107,13 +108,13 @@ def nodes(count: int, folder: Path) -> dict[str, float]:
 
 
 def trials(count: int, folder: Path) -> dict[str, float]:
-    """So many trials that do nothing, on two slots: what a trial costs the driver."""
+    """This number of trials that do nothing, on two slots: the driver's time for each trial."""
     _, there = busy_seconds(folder, trials=count, seconds=0.0, slots=2)
     return {"seconds": there / 2, "milliseconds a trial": 500 * there / count}
 
 
 def driver(count: int, folder: Path) -> dict[str, float]:
-    """A trial's cost to the driver in a study of so many in SQLite: drawn, reported twice and told; by two samplers."""
+    """The driver's CPU time to draw, report twice and finish one trial in an SQLite study of this size."""
     import optuna
 
     from raydd.settings import load
@@ -130,19 +131,22 @@ def driver(count: int, folder: Path) -> dict[str, float]:
     }
 
 
-_BLOCK, _ASKED = 100, 12  # trials that are made one by one, then copied; and measured
+_BLOCK, _ASKED = 100, 12  # number of trials that are run and then copied, and number of measured trials
 
 
 def _walk(study: Any, space: Any, trials: int, sampler: str = "random") -> float:
-    """Run so many more trials through the searcher; CPU milliseconds of each but the first, which reads the study."""
+    """Run more trials through the searcher, and return CPU milliseconds per trial.
+
+    The first trial is not counted, since it reads the study.
+    """
     from raydd.cluster.trial_report import TrialReport
     from raydd.tuning.searcher import StudySearch
     from raydd.tuning.study import finished
 
-    engine = study._storage._backend.engine  # the disk's time is no CPU time, and long on a busy machine
+    engine = study._storage._backend.engine  # waiting for the disk takes long on a busy machine
     sqlalchemy.event.listen(engine, "connect", lambda opened, _: opened.execute("PRAGMA synchronous = OFF"))
     engine.dispose()
-    wanted = finished(study) + trials  # no trial is drawn ahead of the last one, to be copied with it
+    wanted = finished(study) + trials  # so that no trial is drawn ahead, which would be copied
     search, began = StudySearch(study, space, ["r_mean"], wanted=wanted, sampler=sampler), 0.0
     for number in range(trials):
         if number == 1:
@@ -157,7 +161,7 @@ def _walk(study: Any, space: Any, trials: int, sampler: str = "random") -> float
 
 
 def _multiply(database: Path, times: int) -> None:
-    """Copy all trials of Optuna's tables until there are so many times as many."""
+    """Copy all trials in Optuna's tables, to have `times` times as many."""
     with sqlite3.connect(database) as connection:
         (trials,) = connection.execute("SELECT COUNT(*) FROM trials").fetchone()
         for table, key in _TABLES.items():
@@ -171,7 +175,7 @@ def _multiply(database: Path, times: int) -> None:
                 )
 
 
-_TABLES = {  # and the column that numbers their rows
+_TABLES = {  # tables to copy, with the column that numbers their rows
     "trials": "",
     "trial_params": "param_id",
     "trial_values": "trial_value_id",
@@ -181,7 +185,7 @@ _TABLES = {  # and the column that numbers their rows
 
 
 def pairs_listed(count: int, folder: Path) -> dict[str, float]:
-    """Opening a data set of so many pairs that was listed before, and what a trial reads of it, in a fresh process."""
+    """Opening a listed data set of this number of pairs in a new process, and reading what a trial reads."""
     store = folder / "store"
     listing = write_made_pairs(count, store)
     command = [sys.executable, "-m", "bench.opening", str(store), str(folder / "another machine"), listing]
@@ -200,7 +204,7 @@ def pairs_listed(count: int, folder: Path) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Scale:
-    """One table."""
+    """One table: a function that measures a point, and the points."""
 
     point: Callable[[int, Path], dict[str, float]]
     at: tuple[int, ...]
@@ -222,7 +226,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Options:
-    """Show how one thing grows."""
+    """Measure how time and memory grow with one quantity."""
 
     name: tyro.conf.Positional[
         Literal[
@@ -238,9 +242,9 @@ class Options:
             "driver",
         ]
     ]
-    """What grows."""
+    """The quantity that grows."""
     at: int | None = None
-    """Measure this point alone, in this process, and print it as JSON."""
+    """Measure only this point, in this process, and print it as JSON."""
 
 
 def main(options: Options) -> None:
@@ -265,7 +269,7 @@ def main(options: Options) -> None:
 
 
 def _step(config: DistillConfig, folder: Path) -> dict[str, float]:
-    """One feature distillation step at the widths of efficientnet-lite0 and MiniLM."""
+    """Measure one feature distillation step at the widths of efficientnet-lite0 and MiniLM."""
     experts = experts_in(folder, _IMAGE_WIDTH, _TEXT_WIDTH, _IMAGE_WIDTH, count=2, epochs=2)
     generator = Generator().manual_seed(0)
     similarity = Similarity.start("low-rank", config.pairs, rank=config.rank, alpha=config.alpha, generator=generator)
@@ -288,14 +292,14 @@ def _step(config: DistillConfig, folder: Path) -> dict[str, float]:
 
 
 def _measured(run: Callable[[], object]) -> dict[str, float]:
-    """Median CPU seconds on one thread, and megabytes added at the peak of the first run."""
+    """Return median CPU seconds on one thread, and megabytes added at the peak of the first run."""
     pieces = Pieces({"run": run}, {"run": 1}, {"run": 1})
     peak = peak_bytes(pieces, "raydd")
     return {"CPU seconds": median(time_pieces(pieces, _REPEATS, "cpu"), "run"), "peak MB": peak / 1e6}
 
 
 def _measured_once(run: Callable[[], object]) -> dict[str, float]:
-    """The same of a single run, where one takes long."""
+    """Return CPU seconds and megabytes added at the peak, both of a single run, for work that takes long."""
     began = now("cpu")
     peak = peak_bytes(Pieces({"run": run}, {"run": 1}, {"run": 1}), "raydd")
     return {"CPU seconds": now("cpu") - began, "peak MB": peak / 1e6}

@@ -1,11 +1,14 @@
-"""`python -m bench.search`: what samplers find in a short, noisy search, on random objectives.
+"""`python -m bench.search`: compares samplers in short, noisy searches on random objectives.
 
-Each repeat has an objective of its own in a search space of raydd: smooth in the settings' logarithms with most of the
-effect in a few of them, ridges between pairs, choices that add or take, the best some way off the first settings, which
-are good already. 24 trials, four at once, are told with noise of 0.4; what counts is the noiseless value of the trial
-that looked best, less that of the best first setting.
+Each repeat has its own random objective on one of raydd's search spaces. The objective is smooth in the logarithms of
+the settings, a few settings have most of the effect, there are ridges between pairs of settings, and choices add or
+subtract points. Its optimum is some distance from the first settings of the space, which are already good.
 
-What it gave is in docs/tuning.md.
+By default a search has 24 trials, four at once, whose scores are reported with noise of standard deviation 0.4. The
+gain of a search is the noiseless value of the trial with the best reported score, minus that of the best first
+settings.
+
+Results are in docs/results/search.md.
 """
 
 import heapq
@@ -33,46 +36,46 @@ from raydd.tuning.prices import Cost
 from raydd.tuning.samplers import SAMPLERS, renew_sampler
 from search_spaces import DRAWS, Space, load_space
 
-_SCALE = 0.6  # of all effects, so that the former sampler gains about as much as it did in real sweeps
-_WEIGHTS = (0.0, 0.0, 1.0, 3.0, 6.0, 10.0)  # of a setting: what a third of them changes matters to nothing
-_KINK = 0.25  # share of a range from which a loss grows linearly
+_SCALE = 0.6  # factor of all effects, chosen so that the former sampler gains about as much as in real sweeps
+_WEIGHTS = (0.0, 0.0, 1.0, 3.0, 6.0, 10.0)  # possible weights of a setting: a third of the settings has no effect
+_KINK = 0.25  # distance from the optimum, as a share of the range, above which a loss grows linearly
 _RIDGES = 4
 
 
 @dataclass(frozen=True)
 class Options:
-    """Compare samplers on random objectives; numbers are gains over the best first setting, mean and standard error."""
+    """Compare samplers on random objectives. Gains are over the best first settings: mean and standard error."""
 
     samplers: tuple[str, ...] = ("before", "random", "tpe", "auto")
-    """As `sweep.sampler` names them; before is what sweeps had until there was a choice: TPE, a start-up of eight
-    finished trials, 24 candidates."""
+    """Samplers to compare, as in `sweep.sampler`. before: the sampler of sweeps before there was a choice, TPE with a
+    start-up of eight finished trials and 24 candidates."""
     space: str = "repblend"
-    """As `sweep.space` names it."""
+    """Search space, as in `sweep.space`."""
     trials: int = 24
     """Trials of a search."""
     seconds: float = 0.0
-    """Searches last so long, in place of so many trials, by a slot's clock that a trial of the middle of the space runs
-    on for one second: a trial takes as long as its student steps in all, and four times that with heads 2304 wide. 0:
-    all trials take as long."""
+    """Limit searches to this simulated time instead of a number of trials. A trial in the middle of the space takes one
+    second on its slot; other trials take time in proportion to their total number of student steps, and four times as
+    long with heads 2304 wide. 0: limit searches by `trials`; all trials take equally long."""
     wanted: int = 0
-    """Trials that are wanted within `seconds`, as `sweep.trials` with `sweep.hours`; 0: any number."""
+    """Number of trials wanted within `seconds`, like `sweep.trials` with `sweep.hours`; 0: no limit."""
     at_once: int = 4
-    """Trials that run together."""
+    """Number of trials that run at once."""
     noise: float = 0.4
-    """Standard deviation of a told value."""
+    """Standard deviation of the noise of reported scores."""
     repeats: int = 24
-    """Objectives, each searched once by each sampler."""
+    """Number of objectives; each sampler searches each objective once."""
     first_seed: int = 1000
-    """Seed of the first objective. Those below 1000 are the ones by which the settings of auto were chosen."""
+    """Seed of the first objective. The settings of auto were chosen on objectives with seeds below 1000."""
     cold: bool = False
-    """Search without first settings; their best is what gains are over all the same."""
+    """Search without the first settings; gains are still relative to the best of them."""
 
 
 class Objective:
-    """A random score of a space's settings, in points."""
+    """A random function from a space's settings to a score in points."""
 
     def __init__(self, space: Space, seed: int) -> None:
-        """Draw an objective by its seed."""
+        """Draw an objective from a seed."""
         rng, first = np.random.default_rng([7, seed]), dict(space.first[0]) if space.first else {}
         self._kinds = kinds_of(space)
         self._optimum: dict[str, float] = {}
@@ -81,7 +84,7 @@ class Objective:
         for name, kind in self._kinds.items():
             if isinstance(kind, CategoricalDistribution):
                 effects = rng.normal(0, 0.6, len(kind.choices)) * rng.choice([0.2, 1.0, 2.0])
-                if name in first and rng.random() < 0.6:  # who wrote the first setting knew
+                if name in first and rng.random() < 0.6:  # first settings are often good
                     known, best = kind.choices.index(first[name]), int(np.argmax(effects))
                     effects[[known, best]] = effects[[best, known]]
                 self._choice[name] = dict(zip(kind.choices, effects.tolist(), strict=True))
@@ -95,7 +98,7 @@ class Objective:
         ]
 
     def __call__(self, settings: Mapping[str, Any]) -> float:
-        """The noiseless score."""
+        """Return the noiseless score of settings."""
         read = sorted(self._optimum.keys() & settings.keys())
         off = {name: share(self._kinds[name], settings[name]) - self._optimum[name] for name in read}
         lost = sum(self._weight[name] * _huber(distance) for name, distance in off.items())
@@ -108,14 +111,14 @@ class Objective:
         return _SCALE * (chosen - lost)
 
     def seconds(self, settings: Mapping[str, Any]) -> float:
-        """How long a trial takes beside one of the middle of the space."""
+        """Return how long a trial takes, relative to a trial in the middle of the space."""
         sizes = [name for name in ("distill.steps", "distill.student_steps") if name in settings]
         middle = math.prod(math.sqrt(self._kinds[name].low * self._kinds[name].high) for name in sizes)  # type: ignore[attr-defined]
         return math.prod(settings[name] for name in sizes) / middle * (4 if settings.get("experts.width") else 1)
 
 
 def kinds_of(space: Space) -> dict[str, BaseDistribution]:
-    """All settings that a space may suggest, by name."""
+    """Return the distributions of all settings that a space may suggest, by name."""
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     found: dict[str, BaseDistribution] = {}
     for _ in range(2 * DRAWS):
@@ -126,7 +129,7 @@ def kinds_of(space: Space) -> dict[str, BaseDistribution]:
 
 
 def firsts_of(space: Space) -> list[dict[str, Any]]:
-    """The first settings as the space takes them: those that it asks for."""
+    """Return the space's first settings, reduced to those that the space asks for."""
     study = optuna.create_study()
     for first in space.first:
         study.enqueue_trial(dict(first))
@@ -137,14 +140,14 @@ def firsts_of(space: Space) -> list[dict[str, Any]]:
 
 
 def share(kind: BaseDistribution, value: float) -> float:
-    """Where in its range a number lies."""
+    """Return the position of a number in its range, from 0 to 1."""
     assert isinstance(kind, FloatDistribution | IntDistribution)
     low, high, at = np.log([kind.low, kind.high, value]) if kind.log else (kind.low, kind.high, value)
     return float((at - low) / (high - low))
 
 
 def search(space: Space, objective: Objective, sampler: str, seed: int, options: Options) -> tuple[float, int]:
-    """One search: what the trial that looked best has over the best first setting, and how many trials it had."""
+    """Run one search; return its gain over the best first settings, and its number of completed trials."""
     rng, study = np.random.default_rng([3, seed]), optuna.create_study(direction="maximize")
     for first in () if options.cold else space.first:
         study.enqueue_trial(dict(first))
@@ -191,7 +194,7 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
 
 
 def before(study: optuna.Study, seed: int) -> None:
-    """The sampler that sweeps had: its start-up waits for eight trials that are over."""
+    """Set the sampler that sweeps had before: TPE, whose start-up lasts until eight trials have finished."""
     asked = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)))
     study.sampler = TPESampler(
         seed=int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]),
@@ -203,7 +206,7 @@ def before(study: optuna.Study, seed: int) -> None:
 
 
 def main(options: Options) -> int:
-    """Print the table."""
+    """Run the searches, and print the table."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
     space = load_space(options.space)
@@ -226,7 +229,7 @@ def main(options: Options) -> int:
 
 
 def _huber(distance: float) -> float:
-    """A parabola that goes on as a line."""
+    """Return a Huber loss: quadratic near 0, then linear."""
     size = abs(distance)
     return 4 * size**2 if size < _KINK else 2 * size - _KINK
 

@@ -1,6 +1,6 @@
-"""A matching step on a student whose whole image encoder is trained, unrolled as it is written down: oracle, baseline.
+"""The matching loss for a student that trains the whole image encoder, by plain unrolling: a reference and a baseline.
 
-Every student step's graph is kept, so memory grows with their number.
+The graph of every student step is kept, so memory grows with the number of steps.
 """
 
 import torch
@@ -22,16 +22,16 @@ def unrolled_loss(
     pairs: LearnedPairs,
     stops: list[Networks] | None = None,
 ) -> Float[Tensor, ""]:
-    """The matching loss with its graph through all student steps.
+    """Return the matching loss with its graph through all student steps.
 
     Args:
         encoder: the image encoder.
         run: how the student trains.
-        start: the expert's snapshot that it starts from.
-        target: the expert's later snapshot.
-        pairs: the synthetic pairs, which gradients are taken at.
-        stops: constants to take each step's gradient at, in place of the student's own weights (TESLA's gradient is
-            this loss's); filled with them if empty.
+        start: the expert's snapshot that the student starts from.
+        target: the expert's later snapshot, which the student should reach.
+        pairs: the synthetic pairs; gradients are computed for them.
+        stops: constant weights at which each step's gradient is computed, instead of the student's own weights. With
+            them the gradient of this loss is TESLA's. If the list is empty, it is filled with the student's weights.
     """
     here = Networks(*({name: part.detach().requires_grad_() for name, part in side.items()} for side in start))
     at, filled = here, bool(stops)
@@ -70,7 +70,7 @@ def unrolled_loss(
 def _student_loss(
     encoder: TrainedEncoder, run: StudentRun, step: int, index: Tensor, at: Networks, pairs: LearnedPairs
 ) -> Float[Tensor, ""]:
-    """The loss of a student step."""
+    """Return the loss of a student step."""
     features = functional_call(encoder.module, at.image, (pairs.images[index],))
     texts, ratio, partner = pairs.texts[index], run.plan.ratios[step], run.plan.permutations[step]
     if run.plan.sides != "text":

@@ -1,9 +1,9 @@
 """Make the bundled data set raydd/data/stamps/stamps.parquet from Debian's package tuxpaint-stamps-default.
 
     python tools/bundle_stamps.py                      # fetches the package with apt-get, unpacks it with dpkg
-    python tools/bundle_stamps.py --unpacked FOLDER    # the folder that `dpkg -x` made
+    python tools/bundle_stamps.py --unpacked FOLDER    # uses a package that `dpkg -x` has unpacked into FOLDER
 
-The same package and the same library versions give the same bytes.
+The same package and library versions give the same bytes.
 """
 
 import argparse
@@ -28,14 +28,15 @@ PACKAGE = "tuxpaint-stamps-default"
 FOLDER = Path(__file__).parents[1] / "raydd" / "data" / "stamps"
 
 SIDE = 224  # pixels
-QUALITY = 80  # of WebP
+QUALITY = 80  # WebP quality
 LIMIT = 5_000_000  # bytes
-TEST_SHARE, VAL_SHARE = 0.18, 0.09  # of all pictures
+TEST_SHARE, VAL_SHARE = 0.18, 0.09  # shares of all pictures
 SEED = 0
-CELLS = 16  # along each side of a picture, where pictures are compared
-NEAR = 0.015  # largest share of ink in which near-same pictures differ; above it are look-alikes (an apple, an orange)
+CELLS = 16  # pictures are compared by the ink in CELLS x CELLS cells
+NEAR = 0.015  # largest share of ink in which near-duplicates differ; above it are look-alikes (an apple, an orange)
 
-# Pictures that the package's changelog gives under other terms than the GPL (Creative Commons BY and BY-SA, GFDL).
+# Pictures that are under other terms than the GPL according to the package's changelog (Creative Commons BY and BY-SA,
+# GFDL). They are left out.
 OTHER_TERMS = (
     "animals/birds/guineafowl",
     "animals/birds/heron_greatblue",
@@ -69,7 +70,7 @@ class Stamp:
     """A picture with its caption."""
 
     path: str
-    """Relative to the folder of stamps, without its ending."""
+    """Path relative to the folder of stamps, without its suffix."""
     caption: str
     picture: Image.Image
     """RGB on white, 224 x 224."""
@@ -78,7 +79,7 @@ class Stamp:
 def main() -> None:
     """Read the command line and write the Parquet file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--unpacked", type=Path, help="folder of the unpacked package, in place of fetching it")
+    parser.add_argument("--unpacked", type=Path, help="folder of the unpacked package, instead of fetching it")
     parser.add_argument("--out", type=Path, default=FOLDER / "stamps.parquet", help="the file to write")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,7 +90,7 @@ def main() -> None:
     splits = split(groups, SEED)
     content = to_parquet(stamps, groups, splits)
     if len(content) > LIMIT:
-        raise SystemExit(f"The file would have {len(content)} bytes, over {LIMIT}. Lower QUALITY.")
+        raise SystemExit(f"The file would have {len(content)} bytes, more than {LIMIT}. Lower QUALITY.")
     arguments.out.write_bytes(content)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(Counter(splits).items()))
     print(f"{arguments.out}: {len(content)} bytes, {len(set(groups))} groups, {counts}")
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def fetch(folder: Path) -> Path:
-    """Download the package into a folder and unpack it there."""
+    """Download the package into a folder, unpack it there, and return the unpacked package."""
     subprocess.run(["apt-get", "download", PACKAGE], cwd=folder, check=True)
     (package,) = folder.glob("*.deb")
     subprocess.run(["dpkg", "-x", package, folder / "unpacked"], check=True)
@@ -105,15 +106,15 @@ def fetch(folder: Path) -> Path:
 
 
 def version(package: Path) -> str:
-    """The package's version, by its Debian changelog."""
+    """Return the package's version, from its Debian changelog."""
     changelog = package / "usr/share/doc" / PACKAGE / "changelog.Debian.gz"
     return re.findall(r"\((.*?)\)", gzip.decompress(changelog.read_bytes()).decode())[0]
 
 
 def read_stamps(folder: Path) -> list[Stamp]:
-    """Every picture outside symbols/ that has a caption, is under the GPL and can be seen on white, by path.
+    """Return every picture that has a caption, is under the GPL and is visible on white, sorted by path.
 
-    The package has SVG pictures too, each of them also as a PNG of the same name.
+    Pictures in symbols/ are left out. SVG pictures are not read, since each has a PNG of the same name.
     """
     stamps = []
     for path in sorted(folder.rglob("*.png")):
@@ -121,7 +122,7 @@ def read_stamps(folder: Path) -> list[Stamp]:
         name = path.relative_to(folder).with_suffix("")
         if name.parts[0] == "symbols" or name.as_posix() in OTHER_TERMS or not text.exists():
             continue
-        caption = text.read_text("utf-8").splitlines()[0].strip()  # the lines after it are translations
+        caption = text.read_text("utf-8").splitlines()[0].strip()  # the following lines are translations
         stamp = Stamp(name.as_posix(), caption, draw(Image.open(path)))
         if ink(stamp.picture).any():
             stamps.append(stamp)
@@ -129,7 +130,7 @@ def read_stamps(folder: Path) -> list[Stamp]:
 
 
 def draw(image: Image.Image) -> Image.Image:
-    """A picture cut to what is visible, on white, fitted and centred in the square."""
+    """Return a picture cropped to its visible part, on white, fitted into the square and centred."""
     image = image.convert("RGBA")
     image = image.crop(image.getchannel("A").getbbox())
     white = Image.new("RGBA", image.size, "white")
@@ -138,10 +139,10 @@ def draw(image: Image.Image) -> Image.Image:
 
 
 def group(stamps: Sequence[Stamp]) -> list[str]:
-    """A group name for each stamp; near-same ones share it.
+    """Return a group name for each stamp; near-duplicates have the same group.
 
-    Near-same is: one caption, one family of file names (frog, frog-1, frog_mirror), or pictures whose ink, one of them
-    mirrored or not, differs little: |a - b|^2 <= NEAR (|a|^2 + |b|^2).
+    Stamps are near-duplicates if they have the same caption, the same family of file names (frog, frog-1, frog_mirror),
+    or nearly the same ink a and b, with one of them mirrored or not: |a - b|^2 <= NEAR (|a|^2 + |b|^2).
     """
     parent = list(range(len(stamps)))
 
@@ -172,21 +173,21 @@ def group(stamps: Sequence[Stamp]) -> list[str]:
 
 
 def family(path: str) -> str:
-    """A file's name without what tells its variants apart: `animals/frog-1` and `frog_mirror` are frogs."""
+    """Return a file name without the suffix of its variant: `animals/frog-1` and `frog_mirror` give `frog`."""
     name = path.rpartition("/")[2].lower()
     return re.sub(r"([-_ ]?\d+[a-z]?|[-_][a-z]|_mirror|_flip)+$", "", name)
 
 
 def ink(picture: Image.Image) -> NDArray[np.float32]:
-    """How dark each of 16 x 16 cells is, 0 to 255, row by row: shape (256,)."""
+    """Return how dark each of 16 x 16 cells is, from 0 to 255, row by row: shape (256,)."""
     cells = picture.convert("L").resize((CELLS, CELLS), Image.Resampling.BOX)
     return 255 - np.asarray(cells, dtype=np.float32).ravel()
 
 
 def split(groups: Sequence[str], seed: int) -> list[str]:
-    """The split of each stamp. Val and test are drawn from the stamps that are alone in their group.
+    """Return the split of each stamp. Val and test are drawn from the stamps that are alone in their group.
 
-    So retrieval in them has one right answer a caption, and train has all near-same pictures.
+    So each caption of val and test has one right image, and all near-duplicates are in train.
     """
     sizes = Counter(groups)
     alone = [name for name in sizes if sizes[name] == 1]
@@ -197,7 +198,7 @@ def split(groups: Sequence[str], seed: int) -> list[str]:
 
 
 def to_parquet(stamps: Sequence[Stamp], groups: Sequence[str], splits: Sequence[str]) -> bytes:
-    """The file's content, in Hugging Face's layout for images."""
+    """Return the content of the Parquet file, in Hugging Face's layout for images."""
     images = [{"bytes": to_webp(stamp.picture), "path": f"{stamp.path}.webp"} for stamp in stamps]
     table = pa.table(
         {
@@ -214,7 +215,7 @@ def to_parquet(stamps: Sequence[Stamp], groups: Sequence[str], splits: Sequence[
 
 
 def to_webp(picture: Image.Image) -> bytes:
-    """The picture as lossy WebP."""
+    """Return the picture as lossy WebP."""
     content = io.BytesIO()
     picture.save(content, "WEBP", quality=QUALITY, method=6)
     return content.getvalue()

@@ -1,11 +1,13 @@
-"""Draw the pictures of the README and of the documentation from a concluded sweep, such as `raydd demo`'s.
+"""Draw the pictures of the README and of the documentation from a finished sweep, such as that of `raydd demo`.
 
     raydd demo && python tools/draw_pictures.py demo
 
-docs/pairs.png shows six synthetic images between those that they started from and what was added, beside the results on
-Flickr8k as bars; docs/report.png the report's head, taken by Chromium; docs/bytes.png r_mean against a set's bytes.
-docs/tutorial_*.png are what the tutorial's commands give. The images are bundled ones, since the licence of
-Flickr8k's photographs does not let them be shown here.
+- docs/pairs.png: six start images, the synthetic images, and the differences; next to them the results on Flickr8k.
+- docs/report.png: the top of the report, as a screenshot by Chromium.
+- docs/bytes.png: r_mean against the size of a set.
+
+docs/tutorial_*.png are not drawn here: the tutorial's commands make them. The images shown are bundled ones, since the
+licence of Flickr8k's photographs does not allow to show them here.
 """
 
 import shutil
@@ -33,13 +35,13 @@ from raydd.store import Record
 DOCS = Path(__file__).parents[1] / "docs"
 SIZE = "1200,1500"
 COLUMNS = 6
-# The start pairs of `raydd demo` that are photographs and not drawings, as far as they are shown.
+# Captions of the start pairs of `raydd demo` that are shown: photographs, not drawings.
 SHOWN = (
     *("A yellow pepper.", "A flower covered in dew drops.", "A sports car."),
     *("A Silver Gull.", "A mountaingoat.", "A big eared rabbit."),
 )
-# r_mean on Flickr8k's test split from 99 or 100 pairs as features, percent: the table of docs/results/index.md, with
-# the tuning and the distillation steps behind each set, which differ.
+# r_mean in percent on Flickr8k's test split, from 99 or 100 pairs as features (the table of docs/results/index.md).
+# Names state the tuning and the distillation steps of each set, which differ.
 BARS = (
     ("99 random pairs", 9.8, "#b8bec7"),
     ("100 selected pairs\nbest of 6 selections", 15.7, "#b8bec7"),
@@ -49,7 +51,7 @@ BARS = (
     ("all 17,000 pairs", 42.4, "#5f6b7a"),
 )
 
-# kB and r_mean of sets: the tables of docs/results/bytes.md.
+# kB and r_mean of sets, from the tables of docs/results/bytes.md.
 BY_BYTES = {
     "plain matching, 26, 51 and 100 pairs, 32 bits": ((173, 31.3), (339, 36.5), (666, 39.4)),
     "the same, 8 bits": ((43, 31.2), (85, 36.2), (166, 39.3)),
@@ -59,7 +61,7 @@ BY_BYTES = {
 
 
 def draw_bytes() -> Path:
-    """r_mean against kB, a line a way of storing."""
+    """Draw r_mean against kB, with a line for each storage format, and return the file."""
     path, figure = DOCS / "bytes.png", Figure(figsize=(7.2, 4), layout="constrained")
     axes = figure.subplots()
     for (name, points), style in zip(BY_BYTES.items(), ("o-", "s--", "^:", "x-"), strict=True):
@@ -78,7 +80,7 @@ def draw_bytes() -> Path:
 
 
 def draw_pairs(sweep: str) -> Path:
-    """Pairs of the sweep's best finalist, and the results."""
+    """Draw pairs of the sweep's best finalist next to the results, and return the file."""
     folder = home(load().place) / "sweeps" / sweep
     config, final = load(folder / "best.yaml"), final_of(folder)
     if final is None:
@@ -87,7 +89,7 @@ def draw_pairs(sweep: str) -> Path:
     stage, name = final["record"].split("/")
     synthetic = set_of_record(Record(store, stage, name, {}, {})).synthetic
     if synthetic.pixels is None:
-        sys.exit(f"The sweep {sweep} has no pictures. Run it with distill.images features-then-pixels.")
+        sys.exit(f"The sweep {sweep} has no images. Run it with distill.images features-then-pixels.")
     train = raydd.open(config, store).data.train
     images = [train.images[index] for index in synthetic.start_images.tolist()]
     start = open_pixels(images, synthetic.pixels.shape[-1]).numpy()
@@ -100,7 +102,7 @@ def draw_pairs(sweep: str) -> Path:
 
 
 def picture(start: UInt8[NDArray, "N 3 H W"], synthetic: UInt8[NDArray, "N 3 H W"], captions: list[str]) -> Figure:
-    """Three rows of images on the left, bars on the right."""
+    """Draw three rows of images on the left and bars on the right."""
     figure = Figure(figsize=(13.4, 4.6), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[2.3, 1])
     added, times = amplified(start, synthetic)
@@ -120,7 +122,7 @@ def picture(start: UInt8[NDArray, "N 3 H W"], synthetic: UInt8[NDArray, "N 3 H W
 def amplified(
     start: UInt8[NDArray, "N 3 H W"], synthetic: UInt8[NDArray, "N 3 H W"]
 ) -> tuple[Float[NDArray, "N 3 H W"], int]:
-    """What was added, on grey, and how many times it is enlarged: so that 99 of 100 values fit."""
+    """Return the differences, amplified, on grey, and the factor; with this factor 99 of 100 values fit."""
     difference = (synthetic.astype(np.float32) - start.astype(np.float32)) / 255
     times = max(1, int(0.5 / np.quantile(np.abs(difference), 0.99)))
     return np.clip(0.5 + times * difference, 0, 1), times
@@ -147,10 +149,10 @@ def _bare(axes: Axes) -> None:
 
 
 def draw_report(sweep: str) -> Path:
-    """The head of the report."""
+    """Take a screenshot of the top of the report, and return the file."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if not chromium:
-        sys.exit("There is no chromium. `apt-get install chromium` brings it.")
+        sys.exit("Chromium is not installed. Run `apt-get install chromium`.")
     path = DOCS / "report.png"
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: formulas become MathML when the site is built, so that no script is fetched to show them."""
+"""MkDocs hook that converts formulas to MathML when the site is built, so that pages need no script to show them."""
 
 import html
 import re
@@ -9,7 +9,7 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\(|\\\[)(.*?)(?:\\\)
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """The page with each formula that arithmatex marked as MathML."""
+    """Return the page with each formula that arithmatex has marked converted to MathML."""
     return _FORMULA.sub(_mathml, content)
 
 

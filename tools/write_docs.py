@@ -1,9 +1,8 @@
-"""Write those pages of docs/ that follow from the code, or from rows: settings, commands, names, each method's numbers,
-and the leaderboard.
+"""Write the generated pages of docs/: settings, commands, names, the settings of each method, and the leaderboard.
 
     python tools/write_docs.py
 
-A test holds that they are as the code is.
+The leaderboard is made from docs/leaderboard.yaml, the other pages from the code. A test checks that they are current.
 """
 
 import dataclasses
@@ -33,7 +32,7 @@ BEGIN, END = "<!-- generated -->", "<!-- end -->"
 
 
 def pages() -> dict[str, str]:
-    """The content of each page that follows from the code, by its path below docs/."""
+    """Return the content of each generated page, by its path below docs/."""
     methods = {f"methods/{name}.md": _method_page(name) for name in METHODS}
     return {
         "reference/settings.md": settings_page(),
@@ -45,18 +44,20 @@ def pages() -> dict[str, str]:
 
 
 def settings_page() -> str:
-    """All settings, a table a section."""
+    """Return the page of all settings, with one table for each section."""
     lines = [
         "# Settings",
         "",
         "Settings have the same names in files, flags, search spaces, records and MLflow. In a file: `distill: {pairs: "
-        "200}`; as a flag: `--distill.pairs 200`. Later ones win: defaults, method, preset, file, flags.",
+        "200}`; as a flag: `--distill.pairs 200`. If a setting has several values, the last one wins, in the order "
+        "defaults, method, preset, file, flags.",
         "",
-        "- Flags take `-` or `_`: `--distill.image-lr`, `--distill.image_lr`. A setting that is on or off is `true` or "
-        "`false` in a file, `--distill.fit-rates` or `--distill.no-fit-rates` as a flag.",
-        "- Defaults are those of the method repblend; `--print-config` shows those that your command would use.",
+        "- Flags may be written with `-` or `_`: `--distill.image-lr`, `--distill.image_lr`. A boolean setting is "
+        "`true` or `false` in a file, and `--distill.fit-rates` or `--distill.no-fit-rates` as a flag.",
+        "- The tables show the defaults of the method repblend. `--print-config` shows the settings that your command "
+        "would use.",
         "- r_mean is the mean of recall at 1, 5 and 10, from images to texts and from texts to images, in percent.",
-        '- "As published" means as in the code that came with a method\'s paper.',
+        '- "As published" means as in the code published with a method\'s paper.',
     ]
     for section in dataclasses.fields(settings.Config):
         kind: Any = section.default_factory
@@ -81,11 +82,11 @@ def settings_page() -> str:
 
 
 def commands_page() -> str:
-    """All commands, and how to have a shell complete them."""
+    """Return the page of all commands and of shell completion."""
     lines = ["# Commands", ""]
     lines += [
-        "`raydd COMMAND --help` (or `raydd help COMMAND`) shows the settings that matter for a command and an example, "
-        "`--help SECTION` one section of the settings, `--help-all` everything.",
+        "`raydd COMMAND --help` (or `raydd help COMMAND`) shows an example and the settings that matter for a command. "
+        "`--help SECTION` shows one section of the settings, `--help-all` shows all settings.",
         "",
     ]
     lines += ["| command | |", "|---|---|", *(f"| `raydd {name}` | {text} |" for name, text in COMMANDS.items())]
@@ -93,7 +94,7 @@ def commands_page() -> str:
 
 
 def names_page() -> str:
-    """Every reader, encoder, method, search space and preset by name."""
+    """Return the page of all readers, encoders, methods, samplers, search spaces and presets, by name."""
     kinds: dict[str, Mapping[str, str]] = {
         "data.reader": {name: _first_line(inspect.getmodule(reader)) for name, reader in READERS.items()},
         "encoders.image": {_with_argument(name): _first_line(item.load) for name, item in IMAGE_ENCODERS.items()},
@@ -103,8 +104,8 @@ def names_page() -> str:
         "sweep.space": {name: _first_line(outside_module(own, "sweep.space")) for name, own in spaces().items()},
         "--preset": {name: preset.description for name, preset in PRESETS.items()},
     }
-    lines = ["# Names", "", "What raydd brings by name. Your own is `FILE.py:NAME` or `module:NAME`: see"]
-    lines[-1] += " [Add to it](../extend/index.md)."
+    lines = ["# Names", "", "These names are built into raydd. To use your own code, write `FILE.py:NAME` or"]
+    lines[-1] += " `module:NAME`: see [Add to it](../extend/index.md)."
     for setting, names in kinds.items():
         rows = (f"| `{name}` | {text} |" for name, text in names.items())
         lines += ["", f"## {setting}", "", "| name | |", "|---|---|", *rows]
@@ -112,7 +113,10 @@ def names_page() -> str:
 
 
 def leaderboard_page() -> str:
-    """The rows of leaderboard.yaml: a table for what can be compared, by number of pairs, the best first."""
+    """Return the page of the leaderboard, with one table for each group of comparable rows.
+
+    Rows are sorted by number of pairs, then by r_mean, the best first.
+    """
     tables: dict[str, list[Row]] = {}
     for row in read_rows(DOCS / "leaderboard.yaml"):
         title = f"{row.data}, {row.split}: {row.image_encoder} and {row.text_encoder}, protocol {row.protocol}"
@@ -151,14 +155,14 @@ def _leaderboard_row(row: Row) -> str:
 
 
 def _linked(name: str, source: str) -> str:
-    """A set's name with a link to where it comes from; with that as text where it is no page."""
+    """Return a set's name as a link to its source, or with the source as text if it is not a web page."""
     if source.startswith("docs/"):
         return f"[{plain(name)}]({source.removeprefix('docs/')})"
     return f"[{plain(name)}](<{source}>)" if re.fullmatch(r"https://[^\s<>|]+", source) else plain(f"{name} ({source})")
 
 
 def _first_line(documented: Any) -> str:
-    """The first paragraph of a docstring."""
+    """Return the first paragraph of a docstring, on one line."""
     if isinstance(documented, functools.partial):
         documented = documented.func
     return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
@@ -173,11 +177,15 @@ _RECALLS = SHOWN[:-1]
 _LEADERBOARD = """\
 # Leaderboard
 
-Sets made by any code, scored by `raydd evaluate`: students are trained on the set alone, by one recipe, and retrieve on
-a split that was not distilled. Scores are percent, r_mean as mean ± standard deviation over student seeds of one set;
-kB is what a student trains on. Rows of one table have the same data, encoders and protocol: students train both
-projection heads (heads), or the image encoder and a text head (encoder). † marks students whose epoch was chosen on the
-scored split, as published tables do. A set's name links to where it comes from. Empty cells were not recorded.
+This page compares synthetic sets made by any code. `raydd evaluate` scores each set: it trains students on the set
+alone, with one recipe, and measures retrieval on a split that was not distilled. All rows of one table have the same
+data, encoders and protocol. The protocol says what students train: both projection heads (heads), or the image encoder
+and a text head (encoder).
+
+- Scores are in percent. r_mean is the mean ± the standard deviation over student seeds of one set.
+- kB is the size of the data that a student trains on.
+- † marks students whose epoch was chosen on the scored split, as published tables do.
+- A set's name links to its source. Empty cells were not recorded.
 """
 
 _ADD_A_ROW = """\
@@ -185,16 +193,16 @@ _ADD_A_ROW = """\
 
 1. [Describe your set](outside.md), or export one of raydd's with `raydd export --to hub`. Score it:
    `raydd evaluate --outside set.yaml --config flickr8k.yaml --json scores.json`
-2. Put the set where others can load it, with its description beside it, and write its address as `source` into the
-   description.
-3. Add what `scores.json` has under `row` to `docs/leaderboard.yaml`, run `python tools/write_docs.py`, and open a pull
+2. Put the set and its description in one place where others can load them, and write the address of the set as `source`
+   into the description.
+3. Add the entry `row` of `scores.json` to `docs/leaderboard.yaml`, run `python tools/write_docs.py`, and open a pull
    request with the rows and the page, so that a reviewer can run the same command.
 """
 
 _COMPLETION = """
 ## Completion
 
-Commands, settings, and the names of methods, presets, readers and search spaces at the Tab key:
+The Tab key completes commands, settings, and the names of methods, presets, readers and search spaces:
 
 ```sh
 # bash, with the package bash-completion
@@ -237,7 +245,7 @@ def _table(values: Mapping[str, Any]) -> str:
 
 
 def _choices(kind: Any) -> str:
-    words = () if float in get_args(kind) else choices(kind)  # a number or a word, as the text says
+    words = () if float in get_args(kind) else choices(kind)  # a number or a word; the text lists the words
     return f" {listed(kind)} {', '.join(f'`{word}`' for word in words)}." if words else ""
 
 

@@ -1,4 +1,4 @@
-"""The rows of the table, by stage."""
+"""The rows of the benchmark, by stage."""
 
 from bench.rows.distillation import DISTILLATION
 from bench.rows.equal import EQUAL

@@ -1,4 +1,4 @@
-"""A distillation step on pixels and on features, both with the published settings and the constant-memory gradient."""
+"""Distillation steps on pixels and on features, both with the published settings and the constant-memory gradient."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ PUBLISHED = DistillConfig(
     images="features",
 )
 _EXPERTS = 4
-_STORED_EPOCHS = 11  # snapshots in a published file: the start and 10 epochs
+_STORED_EPOCHS = 11  # snapshots in a file of the published code: the start and 10 epochs
 
 
 def _feature_step(size: Size, folder: Path) -> Pieces:
@@ -107,7 +107,7 @@ def distillation_of(start: SyntheticSet, experts: Experts, image: ImageVariable,
 
 def spread_of(start: SyntheticSet) -> Spread:
     moments = torch.ones(2, start.image_features.shape[1])
-    free = torch.tensor([[-1e6], [1e6]]).expand_as(moments)  # no range that features are pulled back to
+    free = torch.tensor([[-1e6], [1e6]]).expand_as(moments)  # a range so wide that features are never moved back
     return Spread(moments, free)
 
 
@@ -121,7 +121,7 @@ DISTILLATION = (
     Row(
         "pixels",
         "a pixel distillation step, 99 pairs, 8 student steps of 20",
-        "two passes that encode each minibatch, the expert's file read",
+        "two passes that encode each minibatch, and reading the expert's file",
         floor=2.5,
         aim=4,
         quick_floor=1.3,
@@ -131,7 +131,7 @@ DISTILLATION = (
     Row(
         "features",
         "a feature distillation step, heads of 2304, 8 student steps of 20",
-        "two passes with whole heads, the expert's file read",
+        "two passes with whole heads, and reading the expert's file",
         floor=3,
         aim=6,
         quick_floor=1.5,

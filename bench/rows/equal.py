@@ -1,8 +1,9 @@
-"""Pixels of equal val r_mean: raydd's quickest way beside the published loop on pixels, same data, experts and pairs.
+"""Time to pixels of equal val r_mean: raydd's fastest method next to the published loop on pixels.
 
-The published loop's steps are taken by raydd's engine, which gives the same numbers (tests/bench), and are charged with
-the measured time of a published step. Its best score within the steps that are run is what raydd has to reach too, in
-the shortest of some runs: plain matching by Adam, several steps between two encodings.
+Both use the same data, experts and number of pairs. The steps of the published loop are computed by raydd's engine,
+which gives the same numbers (tests/bench), and are counted with the measured time of a published step. The best score
+of the published loop within its steps is the target. raydd has to reach the target in the shortest of several runs of
+plain matching with Adam, which share one encoding among several steps.
 """
 
 from collections.abc import Iterator
@@ -24,10 +25,10 @@ from raydd.settings import load, with_settings
 from raydd.store import Store
 
 _SEEDS = 3
-_STEPS, _EVERY = 100, 10  # of the published loop, and between two scores of it
-_IMAGE_LRS = (100.0, 10.0)  # as published, and less, since encoders differ
-_RUNS = ((30, 5), (40, 5), (60, 6), (120, 6), (300, 6))  # steps, and those between two encodings, shortest first
-_IMAGE_LR = 0.1  # of ours: these steps are too few for pixels that move little
+_STEPS, _EVERY = 100, 10  # steps of the published loop, and steps between two of its scores
+_IMAGE_LRS = (100.0, 10.0)  # image learning rates of the published loop: as published, and lower, since encoders differ
+_RUNS = ((30, 5), (40, 5), (60, 6), (120, 6), (300, 6))  # raydd's runs: steps and steps per encoding, shortest first
+_IMAGE_LR = 0.1  # raydd's image learning rate, which must be large enough for so few steps
 _BUNDLED = {
     "encoders.image_size": 96,
     "features.views": 2,
@@ -40,7 +41,7 @@ _BUNDLED = {
 
 
 def _equal(size: Size, folder: Path) -> tuple[float, float]:
-    """Seconds of both ways to the score that the published loop reaches."""
+    """Return the seconds of the published loop and of raydd until the best score of the published loop."""
     store = _store(size, folder)
     ours = _config(size, {**_script("plain-pixels"), "distill.image_lr": _IMAGE_LR})
     same = {f"distill.{name}": getattr(ours.distill, name) for name in ("pairs", "target_epochs", "max_start_epoch")}
@@ -61,7 +62,7 @@ def _equal(size: Size, folder: Path) -> tuple[float, float]:
         seconds = now("cpu") - began
         reached = _score(config, store, made)
         print(
-            f"equal: {reached:.1f} after {distilled} steps, {between} between two encodings, {seconds:.0f} s",
+            f"equal: {reached:.1f} after {distilled} steps, {between} steps per encoding, {seconds:.0f} s",
             flush=True,
         )
         if reached >= score:
@@ -70,7 +71,7 @@ def _equal(size: Size, folder: Path) -> tuple[float, float]:
 
 
 def _script(preset: str) -> dict[str, Any]:
-    """What a preset says of distillation and students; data, encoders and experts are the same for both sides."""
+    """Return a preset's settings of distillation and students; both sides share data, encoders and experts."""
     settings = PRESETS[preset].settings.items()
     return {name: value for name, value in settings if name.startswith(("distill.", "students."))}
 
@@ -80,7 +81,7 @@ def _config(size: Size, settings: dict[str, Any]) -> Config:
 
 
 def _store(size: Size, folder: Path) -> Store:
-    """A store without synthetic sets; features and experts of a data set of one's own are those of raydd's store."""
+    """Return a store without synthetic sets. With `--data` it links to the features and experts in raydd's store."""
     (folder / "store").mkdir()
     made = open_store(PlaceConfig()).folder
     if size.data and made is not None:
@@ -91,11 +92,11 @@ def _store(size: Size, folder: Path) -> Store:
 
 
 def _scores(config: Config, store: Store) -> Iterator[tuple[int, float]]:
-    """The published loop's val r_mean after so many steps."""
+    """Yield the published loop's steps and its val r_mean after them."""
     try:
         for point in stages.distill(raydd.open(config, store), every=_EVERY):
             yield point.step, _score(config, store, point.synthetic)
-    except NonFiniteError:  # that step size is too large here
+    except NonFiniteError:  # this learning rate is too large here
         return
 
 
@@ -107,8 +108,8 @@ def _score(config: Config, store: Store, synthetic: SyntheticSet) -> float:
 EQUAL = (
     Row(
         "equal",
-        "pixels until the val r_mean that the published loop reaches; bundled pictures, or --data",
-        f"published steps until the best score of {_STEPS}, times a published step",
+        "distilling pixels to the best val r_mean of the published loop; bundled pictures, or --data",
+        f"published steps until the best score within {_STEPS} steps, times the time of a published step",
         floor=10,
         aim=50,
         memory=None,

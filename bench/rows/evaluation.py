@@ -1,4 +1,4 @@
-"""Students and their scores, retrieval at COCO's size, selections."""
+"""Training and scoring of students, retrieval scores at COCO's size, and selections."""
 
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from raydd.distill.similarity import Similarity
 from raydd.evaluate.retrieval import KS, retrieval_scores
 from raydd.evaluate.students import FIRST_SEED, TrainingPairs, hits_of_heads, train_students
 
-_STUDENTS, _EPOCHS = 5, 101  # published: one epoch more than its 100
-_TESTS = 6  # of a published student: after epochs 0, 20, ..., 100
+_STUDENTS, _EPOCHS = 5, 101  # the published code trains one epoch more than its setting of 100
+_TESTS = 6  # tests of a student in the published code: after epochs 0, 20, ..., 100
 _PAIRS = 99
-_SLICE = 20  # images of test that one piece encodes
-_FEW_EPOCHS = 9  # of raydd's students in one piece, and one more
+_SLICE = 20  # test images that one piece encodes
+_FEW_EPOCHS = 9  # setting of raydd's students in one piece, which run one epoch more
 _WIDTH = 1280
 
 
@@ -113,7 +113,8 @@ def _selections(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
     owners = torch.arange(images).repeat_interleave(CAPTIONS_EACH)
     joint, whole = Joint(image.half(), text.half(), owners), torch.cat([image[owners], text], dim=1)
     few = min(chosen, 20)
-    # A loop takes equally long for each choice. One is run; K-Center's first is drawn, so there it is the second.
+    # A loop takes equally long for each choice, so one choice is run. K-Center draws its first centre at random, so its
+    # second choice is run.
     run = {
         "a herded pair": lambda: published_selections.herd(whole, owners, 1),
         "a centre": lambda: published_selections.centres(whole, owners, 2, first=0),
@@ -132,7 +133,7 @@ EVALUATION = (
     Row(
         "students",
         "five students of 100 epochs on 99 pairs, and their scores on 1,000 images",
-        "one epoch, and one slice of a test, that encode; times 505 and 6 tests a student",
+        "one epoch and one slice of a test, both with encoding; times 505 epochs and 6 tests of each student",
         floor=20,
         aim=50,
         quick_floor=3,
@@ -151,7 +152,7 @@ EVALUATION = (
     Row(
         "selections",
         "herding and K-Center, 500 of 30,000 pairs",
-        "loops over all candidates, one choice of each times 500",
+        "loops over all candidates: one choice of each, times 500",
         floor=20,
         quick_floor=5,
         pieces=_selections,

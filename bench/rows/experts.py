@@ -1,4 +1,4 @@
-"""Expert trajectories: a step on cached features beside one that augments and encodes its minibatch."""
+"""Expert trajectories: steps on cached features, next to steps that augment and encode their minibatches."""
 
 from itertools import cycle
 from pathlib import Path
@@ -16,15 +16,15 @@ from raydd.distill.experts import Experts, train_epoch_
 from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads
 from raydd.store import Record, Store
 
-_EPOCHS, _EXPERTS = 10, 20  # published
-_STEPS = 8  # of raydd in one piece
-_ENCODED = 32  # images, and captions, in one piece
-_PUBLISHED_GB = 0.73  # RepBlend's cost table
-_HALF = 2  # bytes
+_EPOCHS, _EXPERTS = 10, 20  # as published
+_STEPS = 8  # steps of raydd in one piece
+_ENCODED = 32  # images or captions encoded in one piece
+_PUBLISHED_GB = 0.73  # from RepBlend's cost table
+_HALF = 2  # bytes of a half-precision number
 
 
 def _trajectory(size: Size, folder: Path) -> Pieces:
-    """One more expert, all of it from the cache."""
+    """Return the pieces of one more expert, whose features are all in the cache."""
     batch = size.expert_batch
     steps = _EPOCHS * (IMAGES * CAPTIONS_EACH // batch)
     run = {
@@ -36,7 +36,7 @@ def _trajectory(size: Size, folder: Path) -> Pieces:
 
 
 def _all_experts(size: Size, folder: Path) -> Pieces:
-    """Twenty experts, and the cache that they need."""
+    """Return the pieces of 20 experts and of the feature cache that they need."""
     one = _trajectory(size, folder)
     views = IMAGES * FeaturesConfig().views + 2 * SCORED_IMAGES
     captions = (IMAGES + 2 * SCORED_IMAGES) * CAPTIONS_EACH
@@ -83,7 +83,7 @@ def _cached_steps(size: Size):
 
 
 def _snapshot(size: Size, folder: Path):
-    """What an epoch adds to its steps: rounding the state, and writing it."""
+    """Return the work at the end of an epoch: rounding the heads and writing them."""
     used = encoders(size.image_size)
     record = Record.of(Store(folder / "snapshot"), "experts", {}, {}, version=1)
     experts = Experts(record, used.image.width, used.text.width, used.image.width, first_seed=0, count=1)
@@ -112,7 +112,7 @@ def _encode_captions(size: Size):
 
 
 def _trajectory_gigabytes(size: Size, folder: Path) -> tuple[float, float]:  # noqa: ARG001
-    """A stored trajectory of published widths, at the default start and target epochs."""
+    """Return GB of a stored trajectory: the published number, and raydd's for the default start and target epochs."""
     record = Record.of(Store(folder / "stored"), "experts", {}, {}, version=1)
     experts = Experts(record, 2304, 768, 2304, first_seed=0, count=1)
     stored = 0
@@ -128,7 +128,7 @@ EXPERTS = (
     Row(
         "expert",
         "a further expert trajectory of 10 epochs from cached features, 17,000 pairs",
-        "a step that augments and encodes, times the steps",
+        "a step that augments and encodes, times the number of steps",
         floor=100,
         aim=300,
         quick_floor=5,
@@ -136,8 +136,8 @@ EXPERTS = (
     ),
     Row(
         "experts",
-        "20 experts, the making of the cache of 4 views counted",
-        "the same step, times the steps of 20",
+        "20 experts, including the time to encode the cache of 4 views",
+        "the same step, times the number of steps of 20 experts",
         floor=15,
         aim=20,
         quick_floor=4,

@@ -1,4 +1,4 @@
-"""One row of the table: what is compared, what counts, and how much is asked of it."""
+"""One row of the benchmark: what is compared, how the two sides are compared, and the floor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from bench.measuring import Pieces, Size
 
 @dataclass(frozen=True)
 class Measure:
-    """What of the two sides counts."""
+    """How the numbers of the two sides are compared."""
 
     of: Callable[[float, float], float]
-    """From the baseline's and raydd's number."""
+    """Computes the value from the baseline's and raydd's number."""
     form: str
-    """How it is printed."""
+    """Format of the value."""
     at_least: bool
-    """Whether the floor is the least or the most that it may be."""
+    """True: the value must be at least the floor. False: the value must be at most the floor."""
 
     def holds(self, value: float, floor: float) -> bool:
-        """Whether a value keeps to a floor."""
+        """Whether a value meets a floor."""
         return value >= floor if self.at_least else value <= floor
 
 
@@ -32,32 +32,32 @@ SHARE = Measure(lambda baseline, raydd: 100 * baseline / raydd, "{:.0f} %", at_l
 
 @dataclass(frozen=True)
 class Memory:
-    """How much raydd's side may add to a process's memory at its peak."""
+    """Limits for the peak memory that raydd's side adds to a process."""
 
     megabytes: float | None = None
     share: float | None = None
-    """Of the baseline's."""
+    """Share of the memory that the baseline adds."""
 
     def holds(self, baseline: int, raydd: int) -> bool:
-        """Whether raydd's bytes keep to the limits."""
+        """Whether raydd's bytes are within the limits."""
         within = self.megabytes is None or raydd <= self.megabytes * 1e6
         return within and (self.share is None or raydd <= self.share * baseline)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: either pieces that are timed, or two numbers that are measured in a way of their own."""
+    """A row: either pieces that are timed, or a function that measures both numbers itself."""
 
     name: str
     what: str
     baseline: str
-    """What stands in the baseline's column, and how it was got."""
+    """What the baseline's number is, and how it is measured."""
     floor: float
     aim: float | None = None
     quick_floor: float | None = None
-    """The floor at the quick size; None leaves the row out there."""
+    """The floor for `--quick`; None: `--quick` skips the row."""
     measure: Measure = FASTER
     memory: Memory | None = Memory()
-    """Limits of peak memory; None where it is not measured, since the work is done in other processes."""
+    """Limits of peak memory; None: memory is not measured, for example because the work runs in other processes."""
     pieces: Callable[[Size, Path], Pieces] | None = None
     numbers: Callable[[Size, Path], tuple[float, float]] | None = None

@@ -1,4 +1,4 @@
-"""How long it takes until something starts: the help, and the engine's import."""
+"""Start-up times: of the help, and of importing the engine."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ START = (
     ),
     Row(
         "import",
-        "import of the engine beside torch's own",
+        "import of torch and the engine",
         "`import torch`",
         floor=1.5,
         quick_floor=1.7,

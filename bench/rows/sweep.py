@@ -1,4 +1,4 @@
-"""The busy share of a sweep's slots, with trials that sleep in place of distilling."""
+"""The busy share of a sweep's slots, with trials that sleep instead of distilling."""
 
 import json
 import time
@@ -19,10 +19,11 @@ _TRIALS, _SECONDS, _SLOTS = 16, 5.0, 2
 def busy_seconds(
     folder: Path, *, trials: int, seconds: float, slots: int, address: str = "local"
 ) -> tuple[float, float]:
-    """Seconds that the slots were busy, and that they were there: from the first trial's start to the last one's end.
+    """Return the seconds that the slots were busy and that they were available, both summed over slots.
 
-    The trials go through Ray Tune, the study and the searcher as a sweep's do; starting Ray and the first workers is
-    not counted. `address` is Ray's.
+    Slots count as available from the start of the first trial to the end of the last one, so starting Ray and the first
+    workers is not counted. The trials use Ray Tune, the study and the searcher like those of a sweep. `address` is
+    Ray's address.
     """
     from raydd.cluster.environment import prepare_environment
 

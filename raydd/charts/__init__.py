@@ -1,1 +1,1 @@
-"""All that is drawn: figures by Matplotlib for MLflow and files, charts by Plotly for the page of a report."""
+"""All figures and charts: Matplotlib figures for MLflow and for files, Plotly charts for the page of a report."""

@@ -1,6 +1,6 @@
-"""A chart of the page by Plotly, with the sentence that says the same without eyes, and curves over steps.
+"""Plotly charts for the page of a report, each with a text summary for readers who cannot see it.
 
-Colours are those of `LIGHT`; the page's script puts those of the dark in their place.
+Charts use the colours of `LIGHT`. In dark mode the page's script replaces them by dark-mode colours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-# Okabe and Ito's colours, which colour-blind readers tell apart, darkened to 3:1 on white; page.js has the dark ones.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, darkened to a contrast of 3:1 on white. page.js
+# has the dark-mode colours.
 LIGHT = ("#0a6aa8", "#b8560a", "#00785a", "#a8427f", "#6a5acd", "#8a6d00")
 MUTED = "#6b7280"
 RAMP = [[0.0, "#9ec9ec"], [1.0, "#08306b"]]  # early to late trials, low to high scores
@@ -18,12 +19,12 @@ LEGEND_ABOVE = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure and its words."""
+    """A Plotly figure with its title and text summary."""
 
     id: str
     title: str
     summary: str
-    """What is to be seen, for who does not see it."""
+    """What the chart shows, for readers who cannot see it."""
     figure: str
     """Plotly's JSON, as the page embeds it."""
     height: int = 380
@@ -31,7 +32,7 @@ class Chart:
 
 
 def chart(id: str, title: str, summary: str, figure: go.Figure, height: int = 380) -> Chart:
-    """A chart for the page: without Plotly's own title and template, which the page's style replaces."""
+    """Return a chart for the page, without Plotly's own title and template, which the page's style replaces."""
     figure.update_layout(template="none", title=None, margin={"l": 56, "r": 16, "t": 16, "b": 48}, autosize=True)
     figure.layout.width = None
     text = figure.to_json() or ""
@@ -46,7 +47,7 @@ def curves(
     summary: str,
     across: str = "distillation step",
 ) -> Chart:
-    """Lines over distillation steps, or what `across` says, one a name."""
+    """Return a chart with one line for each name, over distillation steps or over the quantity that `across` names."""
     figure = go.Figure()
     for number, (name, points) in enumerate(lines.items()):
         figure.add_scatter(

@@ -13,13 +13,13 @@ from raydd.data import Pairs, open_pixels
 from raydd.distill.synthetic import SyntheticSet
 
 COLUMNS = 8  # pairs in the picture of a set
-_COLUMN = 1.6  # inches of one picture
-_LOW, _IN_A_ROW = 0.75, 10  # inches of a picture in a row of them, and how many there are
+_COLUMN = 1.6  # width of one picture in inches
+_LOW, _IN_A_ROW = 0.75, 10  # in `row_of_images`: size of one picture in inches, and the most pictures
 _CAPTION_WIDTH, _CAPTION_LINES = 24, 4
 
 
 def pairs_picture(synthetic: SyntheticSet, train: Pairs, size: int) -> Figure:
-    """Draw the first pairs with their start captions; a set without pixels shows its start images twice.
+    """Draw the first pairs with their start captions. A set without pixels shows its start images twice.
 
     Args:
         synthetic: the set.
@@ -39,7 +39,7 @@ def synthetic_pairs(
     captions: Sequence[str],
     columns: int = COLUMNS,
 ) -> Figure:
-    """The first synthetic images below the real ones that they started from, each with a caption."""
+    """Draw the first synthetic images, each below the real image that it started from and above its caption."""
     count = min(columns, len(synthetic))
     figure = Figure(figsize=(_COLUMN * count, 2.9 * _COLUMN), layout="constrained")
     for row, (name, pixels) in enumerate((("start", start), ("synthetic", synthetic))):
@@ -56,7 +56,7 @@ def synthetic_pairs(
 
 
 def row_of_images(images: UInt8[NDArray, "N 3 H W"]) -> Figure:
-    """The first images in a low row, for a place that shows some lines only."""
+    """Draw the first images in one low row, for places that show only a few lines."""
     shown = images[:_IN_A_ROW]
     figure = Figure(figsize=(_LOW * len(shown), _LOW), layout="constrained")
     for column, image in enumerate(shown):
@@ -67,7 +67,7 @@ def row_of_images(images: UInt8[NDArray, "N 3 H W"]) -> Figure:
 
 
 def similarity_matrix(matrix: Float[NDArray, "N N"]) -> Figure:
-    """The similarity matrix, and beside it without its diagonal, whose values hide the others."""
+    """Draw the similarity matrix, and next to it the matrix without its diagonal, whose values hide the others."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     off_diagonal = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
     for column, (title, values) in enumerate((("similarity", matrix), ("off the diagonal", off_diagonal))):
@@ -80,7 +80,7 @@ def similarity_matrix(matrix: Float[NDArray, "N N"]) -> Figure:
 
 
 def curves(points: Sequence[Mapping[str, float]], prefix: str) -> Figure:
-    """The metrics whose names begin with `prefix`, over the distillation steps, one panel each."""
+    """Draw the metrics whose names begin with `prefix` over the distillation steps, in one panel for each metric."""
     names = sorted({name for point in points for name in point if name.startswith(prefix)})
     figure = Figure(figsize=(3.2 * max(1, min(4, len(names))), 2.4 * max(1, -(-len(names) // 4))), layout="constrained")
     for position, name in enumerate(names):
@@ -93,7 +93,10 @@ def curves(points: Sequence[Mapping[str, float]], prefix: str) -> Figure:
 
 
 def search_history(scores: Mapping[int, float], stopped: Mapping[int, float]) -> Figure:
-    """Val r_mean of each trial by its number, the best so far as a line; stopped trials at their last score."""
+    """Draw val r_mean of each trial over its number, and the best so far as a line.
+
+    A stopped trial is shown with its last score.
+    """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     numbers = sorted(scores)
@@ -107,7 +110,7 @@ def search_history(scores: Mapping[int, float], stopped: Mapping[int, float]) ->
 
 
 def importance(shares: Mapping[str, float]) -> Figure:
-    """How much each setting decides whether a trial is among the best tenth on val."""
+    """Draw bars that show how much each setting decides whether a trial is among the best tenth on val."""
     names = sorted(shares, key=lambda name: shares[name])
     figure = Figure(figsize=(7, 0.8 + 0.3 * len(names)), layout="constrained")
     axes = figure.add_subplot()
@@ -117,7 +120,7 @@ def importance(shares: Mapping[str, float]) -> Figure:
 
 
 def front(points: Sequence[Sequence[float]], on_front: Sequence[Sequence[float]], names: Sequence[str]) -> Figure:
-    """The first two objectives of all trials, those of the Pareto front joined."""
+    """Draw the first two objectives of all trials, with a line through the trials of the Pareto front."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.scatter([point[0] for point in points], [point[1] for point in points], color="grey")

@@ -1,4 +1,4 @@
-"""A film of a distillation: both modalities in one plane, step by step, as an animated PNG."""
+"""A film of a distillation: image and text embeddings in one plane, step by step, as an animated PNG."""
 
 import base64
 import io
@@ -16,13 +16,13 @@ from torch import Tensor
 from raydd.charts.chart import LIGHT
 from raydd.charts.maps import pca
 
-MILLISECONDS = 250  # a frame is shown; the last one longer
+MILLISECONDS = 250  # how long each frame is shown; the last frame is shown longer
 
 Embeddings = tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]
 
 
 def film(states: Sequence[Embeddings]) -> bytes:
-    """The states as an animated PNG, all in the plane of their common principal components."""
+    """Return the states as an animated PNG, all in the plane of their common principal components."""
     count = len(states[0][0])
     points = pca(torch.cat([part for state in states for part in state]))
     split = np.split(points, 2 * len(states))
@@ -40,7 +40,7 @@ def film(states: Sequence[Embeddings]) -> bytes:
 
 
 def address(content: bytes) -> str:
-    """The film as a `data:` address."""
+    """Return the film as a `data:` URL."""
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 

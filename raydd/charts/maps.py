@@ -1,6 +1,6 @@
-"""A set as a whole: its similarity matrix ordered by cluster, and both modalities in one plane at start and end.
+"""Charts of a whole set: its similarity matrix ordered by cluster, and maps of its image and text embeddings.
 
-Letters: N synthetic pairs, D width of the shared space.
+Shapes: N synthetic pairs, D width of the shared space.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Plane = Callable[[Float[Tensor, "M D"]], Float[NDArray, "M 2"]]
 
 
 def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:
-    """The off-diagonal similarities as a heat map, alike pairs side by side; None if all are zero."""
+    """Return a heat map of the off-diagonal similarities, with alike pairs side by side; None if all are zero."""
     beside = matrix.double().clone().fill_diagonal_(0.0).numpy()
     reach = float(np.abs(beside).max())
     if reach == 0:
@@ -46,15 +46,19 @@ def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:
     figure.update_layout(xaxis={**axis, "title": "text"}, yaxis={**axis, "title": "image", "autorange": "reversed"})
     diagonal = matrix.diagonal()
     words = (
-        f"Similarities off the diagonal lie between {beside.min():.2f} and {beside.max():.2f}, their mean size is "
-        f"{np.abs(beside).mean():.3f}; the diagonal, left out, between {float(diagonal.min()):.2f} and "
-        f"{float(diagonal.max()):.2f}. Pairs are ordered so that alike ones stand side by side."
+        f"Off-diagonal similarities lie between {beside.min():.2f} and {beside.max():.2f}; their mean absolute value "
+        f"is {np.abs(beside).mean():.3f}. The diagonal is not shown; its values lie between "
+        f"{float(diagonal.min()):.2f} and {float(diagonal.max()):.2f}. Pairs are ordered so that alike pairs are side "
+        "by side."
     )
     return chart("similarity", "Similarity matrix", words, figure, 520)
 
 
 def cluster_order(beside: Float[NDArray, "N N"]) -> list[int]:
-    """An order of the pairs in which alike rows and columns are neighbours (average linkage, optimal leaves)."""
+    """Return an order of the pairs that puts alike rows and columns side by side.
+
+    The order is that of hierarchical clustering with average linkage and optimal leaf ordering.
+    """
     rows = np.concatenate([beside, beside.T], axis=1)
     return leaves_list(linkage(rows, "average", optimal_ordering=True)).tolist()
 
@@ -64,12 +68,12 @@ def modality_maps(
     end: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]],
     how: Literal["pca", "umap"],
 ) -> list[Chart]:
-    """Images and texts in one plane, at the start and at the end of a distillation, on the same axes.
+    """Return two maps of image and text embeddings on the same axes: at the start and at the end of a distillation.
 
     Args:
-        start: embeddings of images and texts on the unit sphere, of the real pairs that the set started from.
-        end: the same of the synthetic set.
-        how: the plane: principal components of all four, or UMAP.
+        start: image and text embeddings, on the unit sphere, of the real pairs that the set started from.
+        end: image and text embeddings of the synthetic pairs.
+        how: projection to two dimensions: principal components of all four groups of embeddings, or UMAP.
     """
     plane = pca if how == "pca" else umap
     parts = np.split(plane(torch.cat([*start, *end])), 4)
@@ -84,7 +88,7 @@ def modality_maps(
 
 
 def pca(rows: Float[Tensor, "M D"]) -> Float[NDArray, "M 2"]:
-    """The rows' first two principal components; their signs are fixed by the largest row."""
+    """Return the rows' first two principal components, signed so that the largest coordinate is positive."""
     centred = (rows - rows.mean(0)).double()
     left, values, _ = torch.linalg.svd(centred, full_matrices=False)
     points = left[:, :2] * values[:2]
@@ -92,7 +96,7 @@ def pca(rows: Float[Tensor, "M D"]) -> Float[NDArray, "M 2"]:
 
 
 def umap(rows: Float[Tensor, "M D"]) -> Float[NDArray, "M 2"]:
-    """The rows in UMAP's plane, by cosine.
+    """Project the rows to two dimensions by UMAP with the cosine metric.
 
     Raises:
         ConfigError: the package is not installed.
@@ -101,7 +105,7 @@ def umap(rows: Float[Tensor, "M D"]) -> Float[NDArray, "M 2"]:
         from umap import UMAP  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise ConfigError("--map umap needs the package umap-learn. Run `pip install 'raydd[umap]'`.") from error
-    # One job: with a fixed seed it takes no more, and says so.
+    # With a fixed seed UMAP uses a single job, and warns if it is given more.
     return np.asarray(UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(rows.numpy()), dtype=np.float64)
 
 
@@ -135,7 +139,7 @@ def _modality_map(
             hovertemplate=f"{name} %{{customdata}}<extra></extra>",
         )
     words = {"pca": "principal component", "umap": "UMAP"}[how]
-    note = "" if how == "pca" else " UMAP keeps neighbours and not distances: the table below measures the gap."
+    note = "" if how == "pca" else " UMAP keeps neighbours, not distances. The table below measures the gap."
     figure.update_layout(
         xaxis={"range": ranges[0], "title": f"{words} 1"},
         yaxis={"range": ranges[1], "title": f"{words} 2"},
@@ -143,8 +147,9 @@ def _modality_map(
     )
     apart = float(np.linalg.norm(images.mean(0) - texts.mean(0)))
     summary = (
-        f"{len(images)} images and {len(texts)} texts, a line from each image to its text; in this plane the centres "
-        f"lie {apart:.2f} apart, the images spread {_spread(images):.2f}, the texts {_spread(texts):.2f}.{note}"
+        f"{len(images)} images and {len(texts)} texts, with a line from each image to its text. In this plane the "
+        f"distance between the two centres is {apart:.2f}; the spread of the images is {_spread(images):.2f}, that of "
+        f"the texts {_spread(texts):.2f}.{note}"
     )
     return chart(id, title, summary, figure, 420)
 

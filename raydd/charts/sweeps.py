@@ -1,4 +1,4 @@
-"""The charts of a sweep, by Plotly and Optuna: history, importance, slices, parallel coordinates, Pareto fronts."""
+"""Charts of a sweep, by Plotly and Optuna: history, importance, slices, parallel coordinates, Pareto fronts."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,31 +17,37 @@ class Trial:
     """One trial of a sweep."""
 
     number: int
-    """The number that its settings were first tried under."""
+    """Number of the trial that first tried these settings."""
     state: str
-    """complete, stopped, failed, running, or interrupted: it runs no more, and the same sweep will run it again."""
+    """complete, stopped, failed, running or interrupted.
+
+    An interrupted trial no longer runs; the same sweep will run its settings again.
+    """
     settings: Mapping[str, Any]
     r_mean: float
-    """Val r_mean in percent: at the end, or when it was stopped; NaN if there is none."""
+    """Val r_mean in percent, at the end or when the trial was stopped; NaN if it was never scored."""
     seconds: float
-    """Seconds of its distillation; NaN if nothing says."""
+    """Seconds of its distillation; NaN if unknown."""
     bytes: float
-    """Size of its synthetic set; NaN if nothing says."""
+    """Size of its synthetic set; NaN if unknown."""
     wall: float
-    """Seconds from its start to its end, waiting for experts included; NaN where it has none."""
+    """Seconds from its start to its end, including the time that it waited for experts; NaN if unknown."""
     reason: str
-    """Why it failed; empty if it did not."""
+    """Why the trial failed; empty if it did not."""
     record: str
-    """Folder of its synthetic set in the store; empty if there is none."""
+    """Folder of its synthetic set in the store; empty if it has none."""
 
 
 def best_first(trials: Iterable[Trial]) -> list[Trial]:
-    """The complete trials, the best val r_mean first; of equal ones the earlier."""
+    """Return the complete trials, highest val r_mean first; of trials with equal r_mean, the earlier one first."""
     return sorted((trial for trial in trials if trial.state == "complete"), key=lambda one: (-one.r_mean, one.number))
 
 
 def front(trials: Iterable[Trial], cost: str) -> list[Trial]:
-    """The complete trials that no other one beats in both r_mean and a cost (seconds or bytes), the cheapest first."""
+    """Return the Pareto front of r_mean and a cost, cheapest trial first.
+
+    These are the complete trials that no other trial beats in both r_mean and the cost (seconds or bytes).
+    """
     on_front: list[Trial] = []
     priced = [trial for trial in trials if trial.state == "complete" and math.isfinite(getattr(trial, cost))]
     for trial in sorted(priced, key=lambda one: (getattr(one, cost), -one.r_mean)):
@@ -51,9 +57,9 @@ def front(trials: Iterable[Trial], cost: str) -> list[Trial]:
 
 
 def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """How each choice of each categorical setting fared: number of trials, best and median val r_mean.
+    """Return for each choice of each categorical setting its number of trials, best and median val r_mean.
 
-    A sweep over methods is a choice of `distill.method` among these.
+    In a sweep over methods, `distill.method` is one of these settings.
     """
     complete = best_first(trials)
     rows = []
@@ -70,12 +76,12 @@ def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 SCORE = "val r_mean, percent"
-SHOWN = 6  # settings that get a slice and an axis: the most important ones
-NEAR = 0.3  # of the trials, by score, that the parallel coordinates show: the rest hides them
+SHOWN = 6  # number of settings, the most important ones, that get a slice plot and an axis of parallel coordinates
+NEAR = 0.3  # fraction of the trials, the best ones, that the parallel coordinates show; the others would hide them
 
 
 def _hover(settings: Mapping[str, Any]) -> str:
-    """Settings for a hover, one a line."""
+    """Return the settings for a hover text, one on each line."""
 
     def short(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -84,7 +90,7 @@ def _hover(settings: Mapping[str, Any]) -> str:
 
 
 def history(trials: Sequence[Trial]) -> Chart | None:
-    """Val r_mean by the trial's number, stopped ones at their last score; None for fewer than two scores."""
+    """Return a chart of val r_mean over trial number, stopped trials at their last score; None below two scores."""
     complete = [trial for trial in trials if trial.state == "complete"]
     stopped = [trial for trial in trials if trial.state == "stopped" and math.isfinite(trial.r_mean)]
     if len(complete) + len(stopped) < 2:
@@ -116,7 +122,7 @@ def history(trials: Sequence[Trial]) -> Chart | None:
     figure.update_layout(xaxis_title="trial", yaxis_title=SCORE, legend=LEGEND_ABOVE)
     first = best_first(trials)[:1]
     words = f"Val r_mean of each trial: {len(complete)} complete" + (
-        f", {len(stopped)} stopped as weak, shown with their last score." if stopped else "."
+        f", {len(stopped)} stopped as weak and shown with their last score." if stopped else "."
     )
     if first:
         words += f" Best: trial {first[0].number} with {first[0].r_mean:.2f} percent on val."
@@ -124,7 +130,7 @@ def history(trials: Sequence[Trial]) -> Chart | None:
 
 
 def importance(shares: Mapping[str, float]) -> Chart:
-    """The settings' importance as bars."""
+    """Return a bar chart of the settings' importance."""
     names = list(shares)[:12][::-1]
     figure = go.Figure(
         go.Bar(
@@ -139,13 +145,14 @@ def importance(shares: Mapping[str, float]) -> Chart:
     figure.update_layout(xaxis_title="importance", yaxis={"automargin": True})
     words = ", ".join(f"{name} {shares[name]:.2f}" for name in names[::-1][:4])
     words = (
-        f"How much a setting tells the best tenth of the trials from all of them (PED-ANOVA). Most important: {words}."
+        "How strongly each setting separates the best tenth of the trials from all trials (PED-ANOVA). Most important: "
+        f"{words}."
     )
     return chart("importance", "Which settings matter", words, figure, 120 + 24 * len(names))
 
 
 def slices(study: optuna.Study, objectives: Sequence[str], shares: Mapping[str, float]) -> list[Chart]:
-    """Val r_mean over each of the most important settings, one chart a setting; later trials are darker."""
+    """Return one chart of val r_mean for each of the most important settings; later trials are darker."""
     place = list(objectives).index("r_mean")
     charts = []
     for number, name in enumerate(list(shares)[:SHOWN]):
@@ -156,14 +163,15 @@ def slices(study: optuna.Study, objectives: Sequence[str], shares: Mapping[str, 
             marker={"colorscale": RAMP, "showscale": False, "size": 7},
             hovertemplate="trial %{marker.color}: %{y:.2f}<br>%{x}<extra></extra>",
         )
-        charts.append(chart(f"slice-{number}", name, f"Val r_mean over {name}, a point a trial.", figure, 300))
+        charts.append(chart(f"slice-{number}", name, f"Val r_mean over {name}, one point for each trial.", figure, 300))
     return charts
 
 
 def parallel(trials: Sequence[Trial], shares: Mapping[str, float]) -> Chart | None:
-    """The best trials as lines over the most important settings; None for fewer than two settings.
+    """Return the best trials as lines over the most important settings; None for fewer than two settings.
 
-    Plotly's own parallel coordinates, which draw a thousand lines at once and can be brushed.
+    Plotly's own parallel coordinates are used because they draw a thousand lines at once and let the reader select
+    lines by dragging along an axis.
     """
     chosen = best_first(trials)
     chosen = chosen[: max(20, round(NEAR * len(chosen)))]
@@ -183,14 +191,17 @@ def parallel(trials: Sequence[Trial], shares: Mapping[str, float]) -> Chart | No
     return chart(
         "parallel",
         "Settings together",
-        f"The {len(chosen)} best trials as lines over {', '.join(names)} and r_mean; drag along an axis to pick some.",
+        f"The {len(chosen)} best trials as lines over {', '.join(names)} and r_mean. Drag along an axis to select.",
         figure,
         380,
     )
 
 
 def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
-    """Val r_mean against seconds or bytes, the trials that none beats in both joined; None for fewer than two costs."""
+    """Return a chart of val r_mean against seconds or bytes, with a line along the Pareto front.
+
+    None if the trials have fewer than two different costs.
+    """
     best = front(trials, cost)
     priced = [trial for trial in trials if trial.state == "complete" and math.isfinite(getattr(trial, cost))]
     if len({getattr(trial, cost) for trial in priced}) < 2:
@@ -215,12 +226,18 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
         f"trial {trial.number}: {trial.r_mean:.1f} percent at {getattr(trial, cost) * scale:.4g}" for trial in best[:6]
     )
     return chart(
-        f"front-{cost}", f"r_mean against {cost}", f"Trials that none beats in both. With {unit}: {words}.", figure
+        f"front-{cost}",
+        f"r_mean against {cost}",
+        f"Trials that no other trial beats in both. With {unit}: {words}.",
+        figure,
     )
 
 
 def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    """An axis of the parallel coordinates: words by name, and settings that span decades by their logarithm."""
+    """Return one axis of the parallel coordinates.
+
+    Words are shown by name. Numbers that span more than a factor of 20 are shown by their logarithm.
+    """
     label = name.removeprefix("distill.")
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         low, high = min(values), max(values)

@@ -1,1 +1,1 @@
-"""Methods compared: the rows of the table, what makes them, the table and its page."""
+"""Comparison of methods: makes the rows of the table, writes the table, and gives its page."""

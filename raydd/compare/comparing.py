@@ -1,4 +1,4 @@
-"""A comparison from its plan to its table: tunes each method by a sweep, then makes every row as a task of Ray."""
+"""Runs a comparison from its plan to its table: tunes each method by a sweep, then makes the sets as Ray tasks."""
 
 import contextlib
 import dataclasses
@@ -37,38 +37,38 @@ from raydd.tuning.busy import doing_on
 from raydd.tuning.live import what_runs
 from raydd.tuning.sweeping import look_at_cards, prepare, run_sweep
 
-_NAMED = 110  # characters of a sweep's name before its mark
-RESTARTS = 2  # of a row whose process or node died
-TRIALS_SEED = int(RANGES["compare.sets"][1])  # after `distill.seed`, as far as no set's seed is
+_NAMED = 110  # longest name of a sweep in characters, without the fingerprint at its end
+RESTARTS = 2  # retries of a set whose process or node died
+TRIALS_SEED = int(RANGES["compare.sets"][1])  # added to `distill.seed` for trials, so that no set has the same seed
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
-_NOT_SHARED = ("place.", "evaluate.", "pixels.", "sweep.", "compare.")  # what a sweep's trials do not depend on
+_NOT_SHARED = ("place.", "evaluate.", "pixels.", "sweep.", "compare.")  # settings that do not change a sweep's trials
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What came out."""
+    """The result of a comparison."""
 
     rows: Sequence[Row]
     failed: Mapping[str, str]
-    """Rows that could not be made, with the reason."""
+    """Rows and sets that could not be made, with the reason."""
     files: Sequence[Path]
 
 
 def run_comparison(config: Config, address: str, *, dry_run: bool, console: Console) -> Comparison | None:
-    """Make the table of methods, going on from what the store and the studies have; None for a dry run.
+    """Make the table of methods, reusing results that the store and the studies already have; None for a dry run.
 
     Args:
-        config: as the user gave it; `compare.*` says what to compare, `sweep.*` how trials share the machine.
-        address: Ray's, see `raydd.cluster.environment.ray_address`.
+        config: the user's settings; `compare.*` says what to compare, `sweep.*` how trials share the machine.
+        address: Ray's address, see `raydd.cluster.environment.ray_address`.
         dry_run: show the plan and stop.
-        console: where to show everything.
+        console: where to show the plan, progress and results.
 
     Raises:
-        ConfigError: a method, a data set or a setting is not in order; told before anything is computed.
+        ConfigError: a method, a data set or a setting is invalid; raised before anything is computed.
     """
     store, opened = open_store(config.place), Opened()
     with contextlib.ExitStack() as stack:
-        if address != "local":  # to know what GPUs it has
+        if address != "local":  # connect first, to find out which GPUs the cluster has
             stack.enter_context(cluster(address, home(config.place)))
         bases = _data_sets(config, address)
         planned = [plan for name, base in bases.items() for plan in _plans(base, name, {})]
@@ -104,19 +104,19 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
 
 
 def _data_sets(config: Config, address: str) -> dict[str, Config]:
-    """The settings of each data set under each protocol, by its name."""
+    """Return the settings of each data set and protocol, by the name that the table gives it."""
     given = {file: with_file(config, file) for file in dict.fromkeys(config.compare.data)} or {"": config}
     bases, files = {}, {}
     for file, base in given.items():
         _require_distinct(base.compare.methods)
         name, settings = base.data.name or base.data.reader, {}
-        if "distill.images" not in trial_settings(base):  # trials would cost as much as the rows themselves
+        if "distill.images" not in trial_settings(base):  # a trial would take as long as a row itself
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
         if (first := files.setdefault(as_name(name), file)) != file:
             raise ConfigError(
                 f"{first} and {file} of compare.data are both called {name!r}, and one table cannot tell them apart. "
-                "Give other data another data.name; compare the same data with other settings under another "
-                "compare.name."
+                "If the data differ, set another data.name in one of the files. To compare the same data with other "
+                "settings, start another comparison with another compare.name."
             )
         placed = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
         bases[name] = settled(placed, cpus=base.sweep.cpus, gpus=placed.sweep.gpu_share)
@@ -124,22 +124,22 @@ def _data_sets(config: Config, address: str) -> dict[str, Config]:
 
 
 def _require_distinct(methods: Sequence[str]) -> None:
-    """Refuse two methods of one's own that have the same name, by which rows and files are told apart.
+    """Refuse two user-defined methods of the same name, since rows and files are identified by that name.
 
     Raises:
-        ConfigError: naming the two.
+        ConfigError: two methods have the same name; the message names both.
     """
     known: dict[str, str] = {}
     for method in methods:
         if (first := known.setdefault(as_name(_slug(method)), method)) != method:
             raise ConfigError(
                 f"{first} and {method} of compare.methods have the same name, and one table cannot tell them apart. "
-                "Give one of the files another name."
+                "Rename one of the files."
             )
 
 
 def _plans(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[RowPlan]:
-    """All rows of a data set, the smallest budgets first; `tuned` are the settings found for each method."""
+    """Return all rows of a data set, in the order of `compare.pairs`; `tuned` has the settings found by tuning."""
     plans = []
     for count in base.compare.pairs:
         for method in base.compare.methods:
@@ -151,15 +151,19 @@ def _plans(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
                     plans.append(plan_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
             else:
                 plans.append(plan_of(base, method, data, count, AS_GIVEN, {}))
-    return list(dict.fromkeys(plans))  # full data has no budget, and comes once
+    return list(dict.fromkeys(plans))  # full data has no budget, so its equal rows become one
 
 
 def _tune(
     base: Config, data: str, address: str, console: Console, folder: Path
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """The best settings of each method that is tuned, by a sweep at the first number of pairs; kept as YAML too.
+    """Tune each method that has a search space, by a sweep at the first number of pairs.
 
-    And the methods whose trials give none, with the reason: the others are compared without them.
+    The settings found are also written to the comparison's folder as YAML. A method whose trials give no result
+    gets no tuned row; the comparison goes on with the other rows.
+
+    Returns:
+        The best settings of each tuned method, and the reason for each method that could not be tuned.
     """
     found: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
@@ -177,25 +181,29 @@ def _tune(
 
 
 def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str, Any]:
-    """The settings of a sweep's best trial.
+    """Run a sweep and return the settings of its best trial.
 
     Raises:
-        TrialsError: trials failed one after another for the same reason, or none went to its end.
+        TrialsError: trials failed one after another for the same reason, or none ran to completion.
     """
     result = run_sweep(sweep, address, dry_run=False, console=console)
     if result is None or result.best is None:
         reason = next(iter(result.failed.values()), "") if result else ""
         raise TrialsError(
-            f"No trial of the sweep {sweep.sweep.name} went to its end{f' ({reason})' if reason else ''}. "
-            "Put it right, or leave the method out of compare.methods."
+            f"No trial of the sweep {sweep.sweep.name} ran to completion{f' ({reason})' if reason else ''}. "
+            "Correct the cause, or remove the method from compare.methods."
         )
     return dict(result.settings)
 
 
 def _sweep_of(base: Config, method: str, data: str) -> Config:
-    """The sweep that tunes a method. Its name holds what all trials share, so changed settings begin another one."""
+    """Return the settings of the sweep that tunes a method.
+
+    The sweep's name ends with a fingerprint of the settings that all its trials share, so changed settings start
+    another sweep.
+    """
     config = plan_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
-    # Not a set's seed: settings chosen by a draw would favour that set of the tuned row.
+    # No set may have the trials' seed: settings chosen with that seed would favour this set of the tuned row.
     config = with_settings(config, {"distill.seed": config.distill.seed + TRIALS_SEED})
     shared = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
     del shared["distill.images"]
@@ -214,12 +222,12 @@ def _sweep_of(base: Config, method: str, data: str) -> Config:
 
 
 def _slug(method: str) -> str:
-    """A method's name fit for a file's: of one's own, FILE.py:NAME or module:NAME, without the folder."""
+    """Return a method's name for use in file names: FILE.py:NAME or module:NAME without its folder and colon."""
     return Path(method).name.replace(":", "-")
 
 
 WorkOf = Callable[[RowPlan], Workbench[Any]]
-Wanted = tuple[RowPlan, int]  # a row and the number of one of its sets
+Wanted = tuple[RowPlan, int]  # the plan of a row and the number of one of its sets
 
 
 def _make(
@@ -231,7 +239,10 @@ def _make(
     folder: Path,
     console: Console,
 ) -> list[Row]:
-    """Make all sets of all rows side by side, noting those that fail; the table is written anew after each."""
+    """Make all sets of all rows in parallel, and rewrite the table after each set.
+
+    Sets that fail are added to `failed` with the reason.
+    """
     every = [(plan, number) for plan in plans for number in range(plan.sets)]
     made: dict[Wanted, MadeSet] = {}
     rows: dict[RowPlan, Row] = {}
@@ -247,13 +258,13 @@ def _make(
     if not work:
         return [rows[plan] for plan in plans]
     if any(map(math.isnan, work.values())):
-        work = dict.fromkeys(work, 1.0)  # each counts the same
+        work = dict.fromkeys(work, 1.0)  # some estimates are unknown: count all sets alike
     claims = open_claims(store.root)
     shared = {
         plan: dataclasses.replace(plan, config=for_workers(plan.config, _gpus(plan.config.sweep))) for plan, _ in work
     }
-    # One function for all: Ray starts a function's tasks in their order, so that rows are made one after another.
-    # A process of its own for each set, so that its peak of memory is its own.
+    # All sets use one remote function, since Ray starts the tasks of a function in order, so rows are made in order.
+    # max_calls=1 gives each set its own process, so that the peak memory measured is that of this set.
     task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
     waiting = {
         task.options(num_cpus=plan.config.sweep.cpus, num_gpus=_gpus(plan.config.sweep)).remote(
@@ -274,22 +285,25 @@ def _make(
 
 
 def _told(plan: RowPlan, number: int) -> str:
-    """A set in words."""
+    """Return a short description of a set for progress messages."""
     return f"{plan.name}, {plan.pairs} pairs{f', set {number}' if plan.sets > 1 else ''}"
 
 
 def _gpus(sweep: SweepConfig) -> float:
-    """GPUs of a set, whose need is not estimated: a whole one in place of a share by the memory of a trial."""
+    """Number of GPUs for a set.
+
+    The memory of a set is not estimated, so it gets a whole GPU where a trial would get a share by its memory.
+    """
     return abs(sweep.gpu_share)
 
 
 @exit_waits()
 def compare_set(plan: RowPlan, number: int, listings: Listings, claims: Any) -> MadeSet:
-    """Make one set of a row; runs in a Ray worker. What it shares with others is made once.
+    """Make one set of a row, in a Ray worker. Experts, features and warm-ups that sets share are made once.
 
     Args:
         plan: the row.
-        number: which of its sets.
+        number: number of the set within the row.
         listings: the data sets that the driver has read.
         claims: handle of the actor of `raydd.cluster.claims`.
     """
@@ -298,12 +312,12 @@ def compare_set(plan: RowPlan, number: int, listings: Listings, claims: Any) -> 
     with Claimant(claims, f"{_job_of(config)}: {plan.name} {plan.data} {plan.pairs} set {number}") as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
         if plan.method in SELECTIONS:
-            # Selections of one size or another share warm-ups: one of them makes all at a time.
+            # Selections of all sizes share warm-ups, so only one selection of a data set runs at a time.
             with claimant.waiting_for(f"selections of {plan.data}"):
                 work.select(plan.method, plan.pairs, number)
         elif plan.kind == "synthetic":
             share_making(work, claimant)
-        else:  # full data, whose few experts are not those of a distillation
+        else:  # full data: it needs the shared features, but not the experts of a distillation
             share_features(work, claimant)
         return make_set(plan, number, work)
 
@@ -316,7 +330,10 @@ def _job_of(config: Config) -> str:
 def _telling(
     work: Mapping[Wanted, float], job: str, claims: Any, console: Console
 ) -> Iterator[tuple[Callable[[Wanted, MadeSet | None], None], Callable[[], None]]]:
-    """Tell each set's end, and meanwhile what is made, and the time left by the work that sets were estimated to be."""
+    """Report each finished set, and meanwhile what is running and the time left.
+
+    The time left follows from the estimated work (`work`) of the sets that are done and of those that are not.
+    """
     began, total, ended = time.monotonic(), sum(work.values()), list[Wanted]()
 
     def end(wanted: Wanted, found: MadeSet | None) -> None:
@@ -336,7 +353,10 @@ def _telling(
 
 
 def _seconds(plan: RowPlan, work: Workbench[Any]) -> float:
-    """What one of a row's sets may take on one core, shared experts apart; unknown without a cache, and on a GPU."""
+    """Estimate the seconds of one set of a row on one core, without shared experts.
+
+    NaN (unknown) on a GPU, and while the features are not cached.
+    """
     config, widths = plan.config, work.feature_widths
     if widths is None or config.sweep.gpu_share:
         return math.nan
@@ -355,7 +375,7 @@ def _plan(
     *,
     known: bool,
 ) -> Table:
-    """The plan for the terminal; times and what is there are known once the features are."""
+    """Return the plan for the terminal. `known`: features are cached, so show the time and the sets that exist."""
     compare = config.compare
     table = Table(show_header=False, box=None, pad_edge=False, title=f"comparison {compare.name}", title_justify="left")
     tuned_on = [name for name, base in bases.items() if base.compare.trials]
@@ -369,12 +389,12 @@ def _plan(
     for name, base in bases.items():
         if left_out := [method for method in compare.methods if not can_select(base, method)]:
             table.add_row(
-                "left out", f"{', '.join(left_out)}, for {name}: they choose by features that training changes"
+                "left out", f"{', '.join(left_out)}, for {name}: they choose by features, which training changes here"
             )
         if compare.trials and not base.compare.trials:
-            table.add_row("not tuned", f"{name}: methods run as the settings say, since a trial takes as long as a row")
-    table.add_row("sets", f"{compare.sets} of each row, full data apart")
-    table.add_row("students", f"{compare.choice}, {config.evaluate.seeds} of each set, {config.evaluate.split}")
+            table.add_row("not tuned", f"{name}: methods use the given settings, since a trial takes as long as a row")
+    table.add_row("sets", f"{compare.sets} for each row, 1 for full data")
+    table.add_row("students", f"{config.evaluate.seeds} for each set, {compare.choice}, on {config.evaluate.split}")
     if known:
         every = [(plan, number) for plan in plans for number in range(plan.sets)]
         left = [(plan, number) for plan, number in every if not is_made(plan, number, work_of(plan))]
@@ -385,7 +405,7 @@ def _plan(
             if plan.method in tuned and plan.variant == TUNED and plan.pairs == compare.pairs[0] + 1
         )
         table.add_row(
-            "there", f"{len(every) - len(left)} of {len(every)} sets, settings found by earlier trials not counted"
+            "in the store", f"{len(every) - len(left)} of {len(every)} sets, not counting settings of earlier trials"
         )
         expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
         table.add_row("time", f"{expected}, experts not counted")

@@ -1,4 +1,4 @@
-"""The page of a comparison that `raydd compare` made: the table of methods, what each costs, how each collapses."""
+"""The page of a comparison: the table of methods, their cost, convergence and modality collapse."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +24,14 @@ _COSTS = {
 
 
 def comparison_page(folder: Path) -> Page:
-    """The page of a comparison, finished or not.
+    """Return the page of a comparison, which may still be running.
 
     Raises:
         RecordError: there is no comparison in the folder.
     """
     file = folder / FILES[1]
     if not file.is_file():
-        raise RecordError(f"There is no comparison in {folder}. `raydd compare` makes one; give its compare.name.")
+        raise RecordError(f"There is no comparison in {folder}. Check compare.name, or run `raydd compare`.")
     rows = _records(file)
     ours = [row for row in rows if row["made by"] == "raydd"]
     best = max((row for row in ours if row["budget"]), key=lambda row: row["r_mean"], default=None)
@@ -47,9 +47,9 @@ def comparison_page(folder: Path) -> Page:
             "encoders": ", ".join(sorted({f"{row['image encoder']}, {row['text encoder']}" for row in ours})),
         },
         results=[_row(row) for row in rows],
-        results_note="Percent, mean ± standard deviation over sets, each the mean of its students. Ours: "
-        f"{'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
-        "Published rows have other encoders and selection rules; they give the order of size.",
+        results_note="Percent, mean ± standard deviation over sets; the score of a set is the mean over its students. "
+        f"Protocol of our rows: {'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
+        "Published rows use other encoders and selection rules; they only give the order of magnitude.",
         fronts=[drawn for cost in _COSTS if (drawn := _front(ours, cost))],
         convergence=_convergence(folder / CURVES),
         collapse=_collapse(folder / COLLAPSE[0]),
@@ -63,7 +63,7 @@ def comparison_page(folder: Path) -> Page:
 
 
 def _records(file: Path) -> list[Record]:
-    """The lines of a table; what a line lacks is None."""
+    """Return the lines of a CSV table, with None for empty cells."""
     frame = pd.read_csv(file).astype(object)
     return frame.where(frame.notna(), None).to_dict("records")
 
@@ -86,7 +86,7 @@ def _std(row: Record, metric: str) -> str:
 
 
 def _front(ours: Sequence[Record], cost: str) -> Chart | None:
-    """r_mean against a cost, a point a row, a colour a budget."""
+    """Return a chart of r_mean against a cost, with one point for each row and one colour for each budget."""
     priced = sorted((row for row in ours if row[cost] and row["budget"]), key=lambda row: -row["r_mean"])
     if not priced:
         return None
@@ -111,7 +111,7 @@ def _front(ours: Sequence[Record], cost: str) -> Chart | None:
 
 
 def _convergence(file: Path) -> Sequence[Chart]:
-    """Val r_mean against steps and against CPU seconds, a line a row, data set and budget."""
+    """Return charts of val r_mean over steps and CPU seconds, with a line for each row, data set and budget."""
     if not file.is_file():
         return []
     points, drawn = _means(_records(file)), []
@@ -127,7 +127,7 @@ def _convergence(file: Path) -> Sequence[Chart]:
 
 
 def _collapse(file: Path) -> Sequence[Chart]:
-    """Collapse measures over the steps, a chart a measure and a line a row, which is the mean of its sets."""
+    """Return a chart over the steps for each collapse measure, with a line for each row: the mean over its sets."""
     if not file.is_file():
         return []
     points, drawn = _means(_records(file)), []
@@ -144,11 +144,14 @@ def _collapse(file: Path) -> Sequence[Chart]:
 
 
 def _means(points: Sequence[Record]) -> list[Record]:
-    """Points of the rows' sets, the mean over sets at each step; rows of several tables have those in their names."""
+    """Return the mean over the sets of a row at each step.
+
+    With several data sets or budgets, the names of the rows also name theirs.
+    """
     if len({(point["data"], point["pairs"]) for point in points}) > 1:
         points = [point | {"row": f"{point['row']} ({point['data']}, {point['pairs']})"} for point in points]
     frame = pd.DataFrame(points).drop(columns=["set"], errors="ignore").infer_objects()
-    # Rows as they come, steps in order: a set may lack the check of a student that diverged.
+    # Keep the order of the rows and sort the steps: a set misses the checks at which the student diverged.
     frame["row"] = pd.Categorical(frame["row"], categories=frame["row"].unique())
     by_step = frame.groupby(["row", "step"], observed=True)
     means = pd.DataFrame(by_step.mean(numeric_only=True)).reset_index().astype(object)

@@ -1,4 +1,4 @@
-"""One row of the table of methods: its settings, its scores and its cost, made or taken from the store."""
+"""One row of the table of methods: its settings, scores and cost, computed or read from the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,72 +29,72 @@ _AS_PUBLISHED = {
     "distill.fit_rates": False,
     "evaluate.choice": "best-on-split",
 }
-_OF_A_PRESET = ("distill.", "pixels.")  # its encoders and experts would make another table
+_OF_A_PRESET = ("distill.", "pixels.")  # other encoders or experts would not be comparable within one table
 
 
 @dataclass(frozen=True)
 class RowPlan:
-    """One row to make."""
+    """The plan of one row."""
 
     method: str
-    """A selection, a method, a preset, or full."""
+    """Name of a selection, method or preset, or full."""
     variant: str
-    """tuned, published settings, as given; empty for rows that have no settings."""
+    """`tuned` or `published settings`; empty for rows with the given settings or without settings."""
     data: str
     """Name of the data set."""
     pairs: int
-    """The budget: real pairs of a selection, synthetic pairs and one for the similarity; 0 for full."""
+    """The budget: real pairs of a selection, or synthetic pairs plus one for the similarity matrix; 0 for full."""
     config: Config
     """All settings of this row."""
 
     @property
     def kind(self) -> str:
-        """The row of `raydd.stages.evaluating` that this is."""
+        """Kind of the row in `raydd.stages.evaluating`: the name of a selection, `full` or `synthetic`."""
         return self.method if self.method in SELECTIONS or self.method == FULL else "synthetic"
 
     @property
     def sets(self) -> int:
-        """How many sets it has: full data is one."""
+        """Number of sets; 1 for full data."""
         return 1 if self.method == FULL else self.config.compare.sets
 
     @property
     def name(self) -> str:
-        """What to call it in a table: a method of one's own without its folder."""
+        """Name of the row in a table; a user-defined method is named without its folder."""
         method = Path(self.method).name
         return f"{method}, {self.variant}" if self.variant else method
 
 
 @dataclass(frozen=True)
 class MadeSet:
-    """One of a row's sets: a distillation, the choice of one seed, or all real pairs."""
+    """One of a row's sets: a distilled set, the real pairs that a selection chose with one seed, or all real pairs."""
 
     number: int
     students: Sequence[Mapping[str, float]]
-    """Each metric of each student in percent."""
+    """Scores of each student in percent: metric to value."""
     steps: int | None
-    """Distillation steps; None where nothing is distilled."""
+    """Distillation steps; None if nothing is distilled."""
     seconds: float | None
-    """Time of the distillation or the choice, without features and experts; None where nothing is chosen."""
+    """Time of the distillation or selection, without features and experts; None for full data."""
     cpu_seconds: float | None
-    """The same as CPU time; None too where an earlier version made the set, which did not measure it."""
+    """CPU time of the distillation or selection; None also for sets of an earlier version, which did not measure it."""
     peak_bytes: int | None
-    """Most memory that a process held meanwhile, torch and the encoders included."""
+    """Peak memory of the process during the distillation or selection, including torch and the encoders."""
     stored_numbers: int
-    """Of what a student trains on, a pixel's channel counted as one."""
+    """How many numbers a student trains on; each channel of a pixel counts as one."""
     stored_bytes: int
     record: str
     """Folder of the synthetic set in the store; empty for real pairs."""
     collapse: Sequence[Mapping[str, float]] = ()
-    """Collapse measures over the steps of the distillation, and the `step` of each; none of real pairs."""
+    """Collapse measures over the distillation steps, each with its `step`; empty for real pairs."""
     curve: Sequence[Mapping[str, float]] = ()
-    """Val r_mean over the steps, see `raydd.stages.curves.val_curve`; none of real pairs."""
+    """Val r_mean over the steps, see `raydd.stages.curves.val_curve`; empty for real pairs."""
     hits: Int[NDArray, "S I 7"] = field(
         default_factory=lambda: np.zeros((0, 0, 7), np.int32), compare=False, repr=False
     )
-    """What each student found, see `raydd.evaluate.retrieval.HITS`."""
+    """Hits of each student, see `raydd.evaluate.retrieval.HITS`."""
 
     def mean(self, metric: str) -> float:
-        """A metric's mean over the students."""
+        """Mean of a metric over the students."""
         return fmean(student[metric] for student in self.students)
 
 
@@ -104,46 +104,46 @@ class Row:
 
     plan: RowPlan
     sets: Sequence[MadeSet]
-    """Those that are made, by their numbers."""
+    """The sets that are made so far, ordered by their numbers."""
     interval: tuple[float, float]
-    """Of r_mean, by a bootstrap over sets, students and images."""
+    """95 % interval of r_mean, by a bootstrap over sets, students and images."""
 
     @classmethod
     def of(cls, plan: RowPlan, sets: Sequence[MadeSet]) -> "Row":
-        """The row of the sets that there are."""
+        """Return the row with the sets that are made so far."""
         return cls(plan, sets, r_mean_interval([made.hits for made in sets]))
 
     @property
     def numbers(self) -> list[int]:
-        """Of the sets that there are."""
+        """Numbers of the sets that are made so far."""
         return [made.number for made in self.sets]
 
     def by_set(self, metric: str) -> tuple[float, ...]:
-        """A metric in percent, set by set, each the mean of its students."""
+        """Return a metric of each set in percent, the mean over its students."""
         return tuple(made.mean(metric) for made in self.sets)
 
     def mean(self, metric: str) -> float:
-        """A metric's mean over the sets, in percent."""
+        """Mean of a metric over the sets, in percent."""
         return fmean(self.by_set(metric))
 
     def std(self, metric: str) -> float | None:
-        """Its standard deviation over the sets; None for one set."""
+        """Standard deviation of a metric over the sets, in percentage points; None for one set."""
         return stdev(self.by_set(metric)) if len(self.sets) > 1 else None
 
     @property
     def rises(self) -> list[float]:
-        """How much val r_mean rose over the last quarter of the steps, set by set; of those that have a curve."""
+        """How much val r_mean rose over the last quarter of the steps, for each set that has a curve."""
         found = [rise(made.curve, made.steps) for made in self.sets if made.steps]
         return [value for value in found if value is not None]
 
     def cost(self, name: str) -> float | None:
-        """Mean over the sets of a field of `MadeSet`; None where a set has none."""
+        """Mean of a field of `MadeSet` over the sets; None if a set has no value."""
         values = [getattr(made, name) for made in self.sets]
         return fmean(values) if None not in values else None
 
 
 def settings_of(method: str) -> Mapping[str, Any]:
-    """What a row sets: a method's settings, or a preset's without those that belong to the data.
+    """Return the settings of a method, or a preset's settings for the distillation and the pixels.
 
     Raises:
         ConfigError: there is no selection, method or preset of that name.
@@ -157,30 +157,38 @@ def settings_of(method: str) -> Mapping[str, Any]:
 
 
 def _protocol_of(method: str) -> Mapping[str, Any]:
-    """How the published code of a method scores it."""
+    """Return the settings that score a method as its published code does."""
     if method in SELECTIONS or method == FULL:
         return {}
     return find_method(PRESETS[method].settings["distill.method"] if method in PRESETS else method).protocol
 
 
 def is_tuned(method: str) -> bool:
-    """Whether trials are run for this row: a method that has a search space."""
+    """Whether a method is tuned by trials, which needs a search space; selections, presets and full have none."""
     real_pairs_or_preset = method in SELECTIONS or method == FULL or method in PRESETS
     return not real_pairs_or_preset and bool(find_method(method).space)
 
 
 def plan_of(config: Config, method: str, data: str, pairs: int, variant: str, extra: Mapping[str, Any]) -> RowPlan:
-    """The row of a method at N synthetic pairs, with settings beside its own.
+    """Return the plan of a method's row.
+
+    Args:
+        config: the settings of the comparison.
+        method: name of a selection, method or preset, or full.
+        data: name of the data set.
+        pairs: number of synthetic pairs of a method that learns a similarity matrix; other rows get one pair more.
+        variant: see `RowPlan.variant`.
+        extra: settings in addition to the method's own.
 
     Raises:
-        ConfigError: the settings do not go together.
+        ConfigError: the settings contradict each other.
     """
     given = {**settings_of(method), **extra}
     if config.compare.as_published:
         given |= {**_AS_PUBLISHED, **_protocol_of(method)}
-    budget = pairs + 1  # a learned similarity costs a pair; without one there is a pair more
+    budget = pairs + 1  # a learned similarity matrix counts as a pair; methods without it get one pair more
     if method in SELECTIONS:
-        rank = min(budget, config.distill.rank)  # which no selection reads, and no budget may be under
+        rank = min(budget, config.distill.rank)  # selections do not use the rank, but it may not exceed the pairs
         given |= {"distill.pairs": budget, "distill.minibatch": 0, "distill.rank": rank}
         return RowPlan(method, "", data, budget, with_settings(config, given))
     if method == FULL:
@@ -193,9 +201,9 @@ def plan_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
 
 
 def is_made(plan: RowPlan, number: int, work: Workbench[Any]) -> bool:
-    """Whether the store has what a set's students found, and its curve; its features must be there.
+    """Whether the store has the hits of a set's students, and its curve.
 
-    `work` is the workbench of the row's settings.
+    `work` is the workbench of the row's settings; its features must be in the store.
     """
     checks = plan.config.compare.checks
     drawn = plan.kind != "synthetic" or not checks or curve_record(set_of(work, number), checks).complete
@@ -203,7 +211,7 @@ def is_made(plan: RowPlan, number: int, work: Workbench[Any]) -> bool:
 
 
 def make_set(plan: RowPlan, number: int, work: Workbench[Any]) -> MadeSet:
-    """Make one of a row's sets, or read it if the store has it; `work` is the workbench of the row's settings."""
+    """Make one of a row's sets, or read it from the store; `work` is the workbench of the row's settings."""
     checks = plan.config.compare.checks if plan.kind == "synthetic" else 0
     curve = val_curve(set_of(work, number), checks) if checks else []
     hits = set_hits(work, plan.kind, number)
@@ -244,7 +252,7 @@ def _distilled(work: Workbench[Any], number: int, students: Sequence[Mapping[str
 
 
 def _collapse(records: Sequence[Record]) -> list[dict[str, float]]:
-    """Collapse measures over the steps of all phases, counted through."""
+    """Return the collapse measures over the steps of all phases, with steps counted across phases."""
     points, before = [], 0.0
     for record in records:
         points += [point | {"step": before + point["step"]} for point in collapse_over_steps(record)]

@@ -1,4 +1,7 @@
-"""The table of methods as Markdown, CSV and HTML: mean ± deviation over sets, the best bold, its equals marked."""
+"""The table of methods as Markdown, CSV and HTML.
+
+Scores are mean ± standard deviation over sets. The best is bold, and rows not significantly below it are marked.
+"""
 
 import html
 from collections.abc import Sequence
@@ -34,15 +37,15 @@ class _Table:
     title: str
     texts: pd.DataFrame
     best: pd.DataFrame
-    """Whether each cell holds its column's best."""
+    """Whether each cell is the best of its column."""
 
 
 def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) -> list[Path]:
-    """Write the table in all three forms.
+    """Write the table in all three formats, the curves and the collapse measures; return the files.
 
     Args:
-        rows: those that are made.
-        failed: rows that are not to be had, with the reason.
+        rows: the rows that are made so far.
+        failed: rows or sets that could not be made, with the reason.
         folder: where to write.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
 
 
 def write_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Val r_mean over steps and CPU seconds of every set, as CSV; nothing where no set has a curve."""
+    """Write val r_mean over steps and CPU seconds of every set as CSV; nothing if no set has a curve."""
     points = [{**_place(row), "set": made.number, **point} for row in rows for made in row.sets for point in made.curve]
     if not points:
         return []
@@ -69,7 +72,10 @@ def _place(row: Row) -> dict[str, Any]:
 
 
 def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Collapse measures over the steps as CSV, and as a figure of their means over sets; nothing without such sets."""
+    """Write the collapse measures over the steps as CSV, and their means over sets as a figure.
+
+    Nothing is written if no set has collapse measures.
+    """
     import plotly.express as px
 
     points = [
@@ -82,7 +88,7 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
     frame["row"] += " (" + frame["data"] + ", " + frame["pairs"].astype(str) + ")"
     long = frame.drop(columns=["data", "pairs", "set"]).melt(["row", "step"], var_name="measure")
     long = pd.DataFrame(long.groupby(["row", "step", "measure"], sort=False).mean(numeric_only=True)).reset_index()
-    long = long.sort_values("step", kind="stable")  # a set may lack a step
+    long = long.sort_values("step", kind="stable")  # sets may have different steps
     long["measure"] = long["measure"].str.removeprefix("collapse/").str.replace("_", " ")
     figure = px.line(long, x="step", y="value", color="row", facet_col="measure", facet_col_wrap=2, height=1000)
     figure.update_yaxes(matches=None, showticklabels=True)
@@ -96,7 +102,10 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, int]]:
 
 
 def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
-    """The rows of a budget, each with its published one below; full data, which is no rival, at the end."""
+    """Return the table of one budget, with the published scores of each method below its row.
+
+    Full data comes last; it is not compared with the other rows.
+    """
     rivals = [row for row in rows if (row.plan.data, row.plan.pairs) == (data, pairs)]
     full = [row for row in rows if row.plan.data == data and not row.plan.pairs]
     p_values = {metric: _p_values(rivals, metric) for metric in COLUMNS}
@@ -131,7 +140,7 @@ def _is_best(row: Row, rivals: Sequence[Row], metric: str) -> bool:
 
 
 def _sign(p: float | None, *, tested: bool) -> str:
-    """What stands behind a score; `tested` says whether it should have a p."""
+    """Return the sign after a score. `tested`: the row should have a p-value, so it is marked if it has none."""
     if p is None:
         return f" {UNTESTED}" if tested else ""
     return f" {LIKE}" if p >= LEVEL else ""
@@ -169,7 +178,7 @@ def _published_texts(row: Published) -> dict[str, str]:
 
 
 def _records(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line a row, ours and published ones, with plain numbers."""
+    """Return one line for each row, ours and published ones, with plain numbers."""
     lines: list[dict[str, Any]] = []
     for row in rows:
         plan = row.plan
@@ -221,25 +230,29 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     splits = {row.plan.config.evaluate.split for row in rows}
     students = {len(made.students) for row in rows for made in row.sets}
     notes = [
-        f"Percent on {' and '.join(sorted(splits))}: mean ± standard deviation over the sets of a row, each set the "
-        f"mean of its {' or '.join(map(str, sorted(students)))} students; no ± where there is one set. Bold: the best "
-        "of its column.",
+        f"Percent on {' and '.join(sorted(splits))}: mean ± standard deviation over the sets of a row. The score of a "
+        f"set is the mean over its {' or '.join(map(str, sorted(students)))} students. Rows of one set have no ±. "
+        "Bold: the best of its column.",
         f"95 %: interval of r_mean, by a bootstrap of {RESAMPLES} resamples over sets, students and images of the "
-        "split; with one set it lacks what another set would change.",
+        "split. For rows of one set it does not include the variation between sets.",
         f"{LIKE}: not significantly below the best (t-test over the sets that both rows have, paired by their seed, "
-        f"Holm's correction, p ≥ {LEVEL}). {UNTESTED}: not tested, since it has fewer than two sets in common with the "
-        "best; nor are rows of one set.",
-        f"rise: val r_mean of the last quarter of a distillation's checks less that of the quarter before, mean over "
-        f"sets; {RISING}: above 0 (one-sided t-test over sets, p < {LEVEL}), so more steps may give more. A cosine "
-        "schedule ends flat whatever the number of steps.",
-        "steps, CPU s, s: means of a set's distillation or choice, features, experts and warm-up not counted; peak "
-        "MiB: of the process meanwhile; floats (a pixel's channel is one) and kB: what a student trains on.",
-        f"{ELSEWHERE} published with other encoders, and by other protocols where it says so: for orientation, "
-        "not to compare.",
+        f"Holm's correction, p ≥ {LEVEL}). {UNTESTED}: not tested, since the row has fewer than two sets in common "
+        "with the best. Rows of one set are not tested either.",
+        f"rise: val r_mean in the last quarter of a distillation's checks minus val r_mean in the quarter before, mean "
+        f"over sets. {RISING}: the rise is above 0 (one-sided t-test over sets, p < {LEVEL}), so more steps may give "
+        "more. A cosine schedule ends flat regardless of the number of steps.",
+        "steps, CPU s, s: distillation or selection of a set, mean over sets, without features, experts and warm-up. "
+        "peak MiB: peak memory of the process during it. floats and kB: size of what a student trains on; each "
+        "channel of a pixel counts as one float.",
+        f"{ELSEWHERE} published with other encoders, and by other protocols where the row says so. They are for "
+        "orientation, not for comparison.",
     ]
     notes.append(f"Table written by raydd {code_version()}.")
     if any(row.plan.config.compare.as_published for row in rows):
-        notes.append(f"{MARK} chosen as its code does: most by the best of 6 or 11 checks on the scored split itself.")
+        notes.append(
+            f"{MARK} students chosen as the method's published code does: mostly the best of 6 or 11 checks on the "
+            "scored split itself."
+        )
     return notes
 
 

@@ -1,1 +1,1 @@
-"""Synthetic sets for others: opened from their folder, described from their provenance, written in common formats."""
+"""Export of synthetic sets: writes a set or its student in common formats, with a data card; and scores sets."""

@@ -1,4 +1,4 @@
-"""The data card of an exported set, written from its provenance: a README with the metadata that hubs read."""
+"""The data card of an exported set: a README, written from the set's provenance, with the metadata that hubs read."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import OpenedSet
 from raydd.terminal.console import visible
 
-# The licence of what a set was distilled from: a word for hubs, and a sentence. Synthetic images begin as these images.
+# Licences of source data sets: hub identifier and sentence. They matter, since synthetic images start from real images.
 _LICENCES = {
     "stamps": ("gpl-2.0", "The stamps of Tux Paint, GPL-2.0-or-later."),
     "flickr8k": ("other", "Flickr8k: for research and teaching, not commercial; the photographs are their owners'."),
@@ -18,14 +18,14 @@ _LICENCES = {
     "coco": ("other", "COCO: annotations CC BY 4.0; the photographs are their owners', under Flickr's terms."),
     "cc3m": ("other", "CC3M: captions free to use with acknowledgement of Google; the photographs are their owners'."),
 }
-_UNKNOWN = ("unknown", "Unknown. Ask who made the data before you pass this on.")
+_UNKNOWN = ("unknown", "Unknown. Ask the owner of the data before you pass this set on.")
 _SETTINGS = ("method", "images", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
 
 
 def licence_of(data: str, given: str = "") -> tuple[str, str]:
-    """The licence of a data set by its name: a word for hubs and a sentence. `given` is the user's own word for it."""
+    """Return the licence of a data set, by its name: the hub's identifier and a sentence. `given` overrides it."""
     if given:
-        return given.lower(), f"{given}, as stated by who exported this."
+        return given.lower(), f"{given}, as stated by the person who exported this set."
     return next((licence for name, licence in _LICENCES.items() if name in data.lower()), _UNKNOWN)
 
 
@@ -39,16 +39,16 @@ def card(
     metadata: Mapping[str, Any] | None = None,
     licence: str = "",
 ) -> str:
-    """The card as Markdown under a block of YAML.
+    """Return the card as Markdown below a block of YAML.
 
     Args:
         opened: the set.
-        scores: what is known of its scores, by split.
-        files: each file or pattern of the export, and what it holds.
-        reading: code that reads it.
-        check: how to score it, and what comes out, where that was measured.
-        metadata: what a format adds to the YAML.
-        licence: the user's own word for the source's licence.
+        scores: the known scores of the set, by split.
+        files: description of each file, or pattern of files, of the export.
+        reading: code that reads the export.
+        check: Markdown section on how to score the export and which score to expect; empty if that was not measured.
+        metadata: additional YAML metadata of the format.
+        licence: licence of the source data as the user states it.
     """
     made, count = opened.provenance, len(opened.synthetic)
     word, sentence = licence_of(made.data.name, licence)
@@ -66,18 +66,18 @@ def card(
         f"{count} learned image-text pairs with a learned {count} x {count} similarity matrix. A student "
         f"trains {made.trained.students} on them and retrieves images by text and texts by image.\n",
         *_section("Files", [f"`{name}`: {what}" for name, what in files.items()]),
-        f"## Reading\n\n```python\n{reading.strip()}\n```\n",
-        *_section("Where it comes from", [plain(each) for each in _provenance(opened, sentence)]),
+        f"## How to read it\n\n```python\n{reading.strip()}\n```\n",
+        *_section("Provenance", [plain(each) for each in _provenance(opened, sentence)]),
         _scores(scores),
         *([check] if check else []),
-        *_section("For what", _USE),
+        *_section("Intended use", _USE),
         *_section("Limits", [plain(each) for each in _limits(opened)]),
     ]
     return "\n".join(parts)
 
 
 def plain(text: str) -> str:
-    """Text that Markdown shows as it stands, on one line: names may come from somebody else's set."""
+    """Return text on one line, escaped so that Markdown shows it literally; names may come from untrusted sets."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", visible(" ".join(text.split())))
 
 
@@ -91,14 +91,14 @@ def _limits(opened: OpenedSet) -> Sequence[str]:
     encoders = opened.provenance.encoders
     image, text = encoders.image.name, encoders.text.name
     limits = [
-        f"The pairs belong to their encoders, {image} and {text}; with others they are worth less.",
-        "The texts are features. The listed captions are real ones near to them, which a student does not train on.",
-        "Errors and biases of the source data and of the encoders are in the set too.",
+        f"The pairs were learned for their encoders, {image} and {text}; they are less useful with other encoders.",
+        "The texts are features. The listed captions are the nearest real captions; students do not train on them.",
+        "The set inherits errors and biases of the source data and of the encoders.",
     ]
     if opened.synthetic.pixels is None:
-        limits.append("Image features were learned and no pixels, so the set has no pictures in it.")
+        limits.append("Image features were learned, not pixels, so the set has no pictures in it.")
     else:
-        limits.append("The images began as real photographs and still resemble them; they do not anonymise anybody.")
+        limits.append("The images started from real photographs and still resemble them; they anonymise nobody.")
     return limits
 
 
@@ -115,22 +115,22 @@ def _provenance(opened: OpenedSet, licence: str) -> Sequence[str]:
         f"distillation: {', '.join(settings)}",
         f"chosen: {made.selection}",
         f"width of the shared space: {made.width}, temperature {made.temperature}",
-        f"a student's learning rates: {synthetic.rate_image:.6g} ({made.trained.image_side}), "
-        f"{synthetic.rate_text:.6g} (text head), loss {made.loss}",
-        f"size of what a student trains on: {made.stored_bytes / 1000:.0f} kB",
+        f"students' learning rates: {synthetic.rate_image:.6g} ({made.trained.image_side}), "
+        f"{synthetic.rate_text:.6g} (text head); loss: {made.loss}",
+        f"size of what students train on: {made.stored_bytes / 1000:.0f} kB",
         f"made by raydd {made.raydd} on {opened.made}, record {opened.fingerprint}",
     )
 
 
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     if not scores:
-        known = "None are known. `raydd evaluate --set FOLDER` makes them, FOLDER being the set as raydd wrote it."
+        known = "None are known. `raydd evaluate --set FOLDER` computes them; FOLDER is the set as raydd stored it."
         return f"## Scores\n\n{known}\n"
     lines = [
         "## Scores",
         "",
-        "Percent, mean ± standard deviation over student seeds. IR: text to image, TR: image to text. Nothing was "
-        "chosen on test.",
+        "Percent, mean ± standard deviation over student seeds. IR: text to image, TR: image to text. No choice was "
+        "made on test.",
         "",
         f"| split | seeds | {' | '.join(METRICS)} |",
         f"|---|---|{'---|' * len(METRICS)}",

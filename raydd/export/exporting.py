@@ -1,4 +1,4 @@
-"""From a set's folder to files with their card, on a disk or on the Hugging Face hub ($HF_ENDPOINT)."""
+"""Exports a set to files with a data card, and pushes them to the Hugging Face hub ($HF_ENDPOINT)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,21 +37,21 @@ session = onnxruntime.InferenceSession(FOLDER + "/image.onnx")
 def export_set(
     folder: Path, to: str, into: Path, config: Config, *, licence: str = "", progress: Progress = silent
 ) -> dict[str, str]:
-    """Write a set, or a student of it, in one format; gives each file and what it holds.
+    """Export a set, or a student trained on it, in one format; return each file with its description.
 
     Args:
-        folder: the synthetic set.
-        to: hf, hub, webdataset, png, head or onnx. hub is hf with a description that `raydd evaluate --outside` reads,
-            and in the card its command and the score that it gives.
-        into: where to write; made if it is missing.
-        config: for a student and for hub: the students' recipe, the encoders' weights, where to compute; for hub also
-            the data and the split to score on.
-        licence: the user's own word for the source's licence.
-        progress: told of what is computed for hub.
+        folder: folder of the synthetic set.
+        to: hf, hub, webdataset, png, head or onnx. hub is hf with a description that `raydd evaluate --outside` reads;
+            its card has the command that scores the export, and the expected score.
+        into: where to write; created if it is missing.
+        config: settings for head, onnx and hub: how to train students, weights of the encoders, and the device; for
+            hub also the data and the split to score on.
+        licence: licence of the source data as the user states it.
+        progress: reports the progress of what is computed for hub.
 
     Raises:
         RecordError: the folder is not a synthetic set.
-        ConfigError: a student or a score is asked for, and the settings name other encoders than the set was made with;
+        ConfigError: head, onnx or hub is requested, and the settings name other encoders than the set was made with;
             or the set cannot be scored from its files.
     """
     opened = open_set(folder)
@@ -90,30 +90,30 @@ def export_set(
 
 
 _HELP = {
-    401: "The hub does not take the token: log in with `hf auth login`, or correct $HF_TOKEN.",
-    403: "The token may not write there: give one with write access, and a name that is yours.",
-    404: "There is no such place: correct the name, USER/NAME.",
+    401: "The hub does not accept the token. Log in with `hf auth login`, or correct $HF_TOKEN.",
+    403: "The token may not write there. Use a token with write access, and your own user or organisation name.",
+    404: "There is no such repository. Correct the name, USER/NAME.",
 }
 
 
 def names_of(files: Mapping[str, str], pairs: int) -> list[str]:
-    """The files of an export by name, as `export_set` gives them: the pattern of the images is spelt out."""
+    """Return the names of all files of an export, with the image pattern of `export_set` expanded."""
     images = [f"{Path(IMAGES).parent}/{number:03}.png" for number in range(pairs)] if IMAGES in files else []
     return [*(name for name in files if name != IMAGES), *images]
 
 
 def push(folder: Path, name: str, files: Sequence[str]) -> str:
-    """Push an exported folder as a data set, which is made if it is missing; gives its address.
+    """Push an export to the hub as a data set, which is created if it is missing; return its URL.
 
-    The token is that of `hf auth login` or $HF_TOKEN; huggingface_hub reads it, nothing here does.
+    huggingface_hub reads the token of `hf auth login` or $HF_TOKEN; raydd does not read it.
 
     Args:
-        folder: the export.
+        folder: folder of the export.
         name: USER/NAME on the hub.
-        files: what to push; anything else in the folder stays here.
+        files: names of the files to push; other files in the folder are not pushed.
 
     Raises:
-        ConfigError: nobody is logged in, or the hub refuses or cannot be reached.
+        ConfigError: nobody is logged in, the hub refuses, or the hub cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
@@ -124,12 +124,12 @@ def push(folder: Path, name: str, files: Sequence[str]) -> str:
         api.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset", allow_patterns=list(files))
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
-        help = _HELP.get(status, "Check the name, USER/NAME, the network and $HF_ENDPOINT, and give the command again.")
+        help = _HELP.get(status, "Check the name, USER/NAME, the network and $HF_ENDPOINT, and run the command again.")
         raise ConfigError(f"{name} cannot be pushed ({_reason(error)}). {help}") from error
     return str(address)
 
 
 def _reason(error: Exception) -> str:
-    """What the hub or the network said, on one line."""
+    """Return the error message of the hub or the network, on one line."""
     said = getattr(error, "server_message", None) or str(error)
     return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""A set as rows, one a pair, for formats that know rows: Hugging Face's Parquet, WebDataset's shards, PNG and JSON."""
+"""Writes a set with one row for each pair: as Hugging Face Parquet, as a WebDataset shard, or as PNG and JSON."""
 
 import io
 import json
@@ -21,10 +21,10 @@ _WORDS = ("start_image", "start_caption", "nearest_captions", "cosines")
 
 
 def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
-    """One Parquet file as `datasets` lays them out; the column `image` opens as a picture. Gives the files.
+    """Write one Parquet file in the layout of `datasets`, and the tensors; return the files with their descriptions.
 
-    Columns: pair, image (if there are pixels), image_feature [d], text_feature [e], similarity [N], and the words of
-    `pairs.parquet`.
+    Columns: pair, image (if there are pixels; it opens as a picture), image_feature [d], text_feature [e],
+    similarity [N], and the text columns of `pairs.parquet`.
     """
     synthetic = opened.synthetic
     arrays = {
@@ -59,7 +59,11 @@ def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
 
 
 def write_webdataset(opened: OpenedSet, folder: Path) -> dict[str, str]:
-    """One tar shard: of each pair its PNG (if there are pixels), the nearest caption, features and a JSON of words."""
+    """Write one tar shard; return it with its description.
+
+    The shard has for each pair its PNG (if there are pixels), the nearest caption, features, its row of the similarity
+    matrix, and a JSON with start pair and captions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(folder / SHARD, "w") as shard:
         for name, content in _members(opened):
@@ -70,7 +74,7 @@ def write_webdataset(opened: OpenedSet, folder: Path) -> dict[str, str]:
 
 
 def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
-    """PNG pictures and one JSON of words, with the tensors beside them."""
+    """Write PNG images, one JSON with start pairs and captions, and the tensors; return the files with descriptions."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"pair": number, **_words(row)} for number, row in enumerate(opened.rows)]
     files = {"pairs.json": "start pair and nearest real captions of each pair"}
@@ -87,7 +91,7 @@ def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
 def _tensors(opened: OpenedSet, folder: Path) -> dict[str, str]:
     name = "synthetic.safetensors"
     (folder / name).write_bytes(opened.record.read(name))
-    return {name: "the same as tensors, with the similarity's factors and the students' learning rates"}
+    return {name: "the pairs as tensors, with the factors of the similarity matrix and the students' learning rates"}
 
 
 def _members(opened: OpenedSet) -> Iterator[tuple[str, bytes]]:
@@ -110,7 +114,7 @@ def _words(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pngs(opened: OpenedSet) -> list[bytes]:
-    """The images as PNG, without loss."""
+    """Return the images as PNG, which is lossless."""
     assert opened.synthetic.pixels is not None
     encoded = []
     for pixels in opened.synthetic.pixels:

@@ -1,4 +1,4 @@
-"""A trained student for others: its heads as safetensors, and as ONNX with the image encoder, checked against torch."""
+"""Exports a trained student: its weights as safetensors, and image encoder and heads as ONNX, checked against torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from raydd.errors import ConfigError, NonFiniteError
 from raydd.sets.read import OpenedSet
 
 HEADS, IMAGE_MODEL, TEXT_MODEL = "heads.safetensors", "image.onnx", "text_head.onnx"
-_AGREES = 1e-4  # largest difference of a unit embedding's entries between ONNX and torch
+_AGREES = 1e-4  # largest accepted difference between ONNX and torch, in an entry of a unit embedding
 
 _READING = """\
 import torch
@@ -39,12 +39,12 @@ def load_head(side, file="heads.safetensors"):
 
 
 def reading(tensors: Mapping[str, Tensor]) -> str:
-    """Code that reads a student's file."""
+    """Return Python code that reads a student's file."""
     if any(name.startswith("image_encoder.") for name in tensors):
         return _READING.replace(
             "{heads}",
             'text_head = load_head("text")\n'
-            "# The image encoder's weights have the names of raydd's encoder of the header's name, trained as it was:\n"
+            "# The trained weights of the image encoder, named as in raydd's encoder that the file's header names:\n"
             'image_encoder = {n.removeprefix("image_encoder."): w for n, w in load_file("heads.safetensors").items()'
             ' if n.startswith("image_encoder.")}',
         )
@@ -52,7 +52,7 @@ def reading(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_student(tensors: Mapping[str, Tensor], opened: OpenedSet, folder: Path) -> dict[str, str]:
-    """A student's weights in one safetensors file; the header says which encoders they need."""
+    """Write a student's weights to one safetensors file, whose header names the encoders that they need."""
     folder.mkdir(parents=True, exist_ok=True)
     made = opened.provenance
     header = {"image_encoder": made.encoders.image.name, "text_encoder": made.encoders.text.name}
@@ -63,13 +63,13 @@ def write_student(tensors: Mapping[str, Tensor], opened: OpenedSet, folder: Path
 
 
 def write_onnx(modules: tuple[nn.Module, nn.Module], size: int, text_width: int, folder: Path) -> dict[str, str]:
-    """`image.onnx`, from pixels [B 3 S S] in 0 to 1 to unit embeddings, and `text_head.onnx`, from text features.
+    """Write `image.onnx` (pixels [B 3 S S] in 0 to 1 to unit embeddings) and `text_head.onnx` (from text features).
 
-    Both are run by onnxruntime on random input and compared with torch; what differs is not left there.
+    Both run once in onnxruntime on random input. A file whose output differs from that of torch is deleted.
 
     Raises:
         ConfigError: onnx or onnxruntime is not installed.
-        NonFiniteError: what ONNX gives is not what torch gives.
+        NonFiniteError: the output of ONNX differs from that of torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     image, text = modules
@@ -78,7 +78,7 @@ def write_onnx(modules: tuple[nn.Module, nn.Module], size: int, text_width: int,
     _write(image, pixels, folder / IMAGE_MODEL, "pixels")
     _write(text, torch.randn(2, text_width, generator=generator), folder / TEXT_MODEL, "text_features")
     return {
-        IMAGE_MODEL: f"the student's image side: `pixels` [B 3 {size} {size}] in 0 to 1 to `embedding`",
+        IMAGE_MODEL: f"the student's image model: `pixels` [B 3 {size} {size}] in 0 to 1 to `embedding`",
         TEXT_MODEL: f"text head: `text_features` [B {text_width}] of the text encoder to `embedding`",
     }
 
@@ -101,7 +101,7 @@ def _write(module: nn.Module, example: Tensor, file: Path, name: str) -> None:
     )
     assert program is not None
     program.save(str(file))
-    # Another batch size than the one that it was traced with.
+    # Check with another batch size than that of tracing.
     other = example[:1].repeat(3, *[1] * (example.ndim - 1))
     (got,) = onnxruntime.InferenceSession(file).run(None, {name: other.numpy()})
     with torch.no_grad():
@@ -109,6 +109,6 @@ def _write(module: nn.Module, example: Tensor, file: Path, name: str) -> None:
     if not np.allclose(np.asarray(got), want, atol=_AGREES):
         file.unlink()
         raise NonFiniteError(
-            f"{file.name} differs from torch by up to {np.abs(np.asarray(got) - want).max():.2g}. "
+            f"The output of {file.name} differs from torch's by up to {np.abs(np.asarray(got) - want).max():.2g}. "
             "Use --to head, or another version of torch and onnx."
         )

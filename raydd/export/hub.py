@@ -1,6 +1,7 @@
-"""What lets anybody check an exported set: a description of its file, the evaluator's command, and what that gave here.
+"""Makes the score of an exported set reproducible: describes its file, and gives a command with the expected score.
 
-The score is of the exported files, read as `raydd evaluate --outside` reads them, so the command repeats it.
+The expected score is that of the exported files, read as `raydd evaluate --outside` reads them, so the command
+reproduces it.
 """
 
 import math
@@ -28,13 +29,13 @@ from raydd.store import Store
 from raydd.terminal.console import visible
 
 DESCRIPTION = "set.yaml"
-_LEAST = 0.1  # points: what rounding may move even where all students agree
+_LEAST = 0.1  # smallest tolerance in points: rounding may change a score this much even if all students agree
 
-# Settings that decide a score, beside the set: whole sections, or one by one.
+# Settings that change the score of a given set: prefixes of sections, and single settings.
 _DECIDE = ("data.", "encoders.", "students.", "experts.width", "experts.temperature")
 _DECIDE += ("evaluate.choice", "evaluate.checks")
-_SHOWN = ("distill.protocol", "evaluate.split", "evaluate.seeds")  # at their defaults too
-# Places on the reader's machine.
+_SHOWN = ("distill.protocol", "evaluate.split", "evaluate.seeds")  # shown even if they have their defaults
+# Paths on the reader's machine.
 _OWN = {
     "data.root": "DATA",
     "data.images": "IMAGES",
@@ -44,23 +45,23 @@ _OWN = {
 
 
 def require_scorable(opened: OpenedSet, config: Config) -> None:
-    """Refuse a set whose score could not be repeated from its files, before anything is written.
+    """Refuse a set whose score could not be reproduced from its files, before anything is written.
 
     Raises:
-        ConfigError: the encoders are others, its loss is somebody's own code, or one student has no deviation.
+        ConfigError: the settings name other encoders, the set's loss is user code, or `evaluate.seeds` is 1.
     """
     opened.provenance.require_encoders(config)
     if opened.synthetic.loss not in LOSS_NAMES:
         raise ConfigError(
-            f"Students of this set train on {opened.synthetic.loss}, which is code that its readers do not have. "
-            "Export it with --to hf."
+            f"Students of this set train with the loss {opened.synthetic.loss}, which is code that other users do not "
+            "have. Export the set with --to hf."
         )
     if config.evaluate.seeds < 2:
-        raise ConfigError("evaluate.seeds is 1, which tells no deviation. Give 2 or more; 5 is the default.")
+        raise ConfigError("evaluate.seeds is 1, which gives no standard deviation. Set it to 2 or more (default 5).")
 
 
 def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[str, str]:
-    """Write what `raydd evaluate --outside` has to know of the exported tensors; gives the file."""
+    """Write the description of the exported tensors for `raydd evaluate --outside`; return the file."""
     synthetic, similarity = opened.synthetic, opened.synthetic.similarity
     images: dict[str, Any] = {"key": "pixels", "are": "pixels-255"}
     if synthetic.pixels is None:
@@ -80,17 +81,17 @@ def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[s
         "loss": synthetic.loss,
     }
     (folder / DESCRIPTION).write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return {DESCRIPTION: f"what the tensors of {SET} mean, for `raydd evaluate --outside`"}
+    return {DESCRIPTION: f"description of the tensors in {SET}, for `raydd evaluate --outside`"}
 
 
 def evaluator(folder: Path, config: Config, store: Store, progress: Progress) -> str:
-    """Score an exported folder, and say in Markdown by which command, what came out, and how far off is the same.
+    """Score an export, and return a Markdown section with the command, the expected scores and their tolerances.
 
     Args:
-        folder: the export, with its description.
-        config: data, encoders, students and the split to score on.
-        store: where features are.
-        progress: told of what is computed.
+        folder: folder of the export, with its description.
+        config: settings of the data, the encoders, the students and the split to score on.
+        store: store of the features.
+        progress: reports the progress of the scoring.
     """
     alone = replace(config, evaluate=replace(config.evaluate, baselines=(), encoders=(), classes="", unseen=""))
     row = score_foreign(alone, store, read_foreign(folder / DESCRIPTION), progress).row
@@ -103,27 +104,32 @@ def evaluator(folder: Path, config: Config, store: Store, progress: Progress) ->
         "",
         f"```sh\n{command(config)}\n```",
         "",
-        f"The data are {plain(row.data)}, fingerprint {row.fingerprint}{where}. The scores are of {row.split}, in "
-        f"percent, means of {row.seeds} students.",
+        f"The data are {plain(row.data)}, fingerprint {row.fingerprint}{where}. The scores are in percent on "
+        f"{row.split}, means of {row.seeds} students.",
         "",
         "| score | expected | tolerance |",
         "|---|---:|---:|",
         *(f"| {metric} | {mean:.2f} | ± {tolerance(std, row.seeds):.2f} |" for metric, (mean, std) in scores.items()),
         "",
-        "The command trains students of the same seeds, so the same machine gives the same score. Another one rounds "
-        "otherwise, and its students end as others would: the tolerance is twice the standard deviation of the "
-        f"difference between two means of {row.seeds} students, at least {_LEAST}.",
+        "The command trains students with the same seeds, so the same machine gives the same scores. Another machine "
+        "rounds differently, so its students end like students with other seeds. The tolerance is therefore twice the "
+        f"standard deviation of the difference between two means of {row.seeds} students, at least {_LEAST}.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def tolerance(std: float, seeds: int) -> float:
-    """How far apart two means of so many students may be, in points."""
+    """Return how far two means over `seeds` students may be apart, in points.
+
+    Args:
+        std: standard deviation over students.
+        seeds: number of students.
+    """
     return max(_LEAST, 2 * std * math.sqrt(2 / seeds))
 
 
 def command(config: Config) -> str:
-    """The command that scores an exported folder from within, with all settings that decide and are no defaults."""
+    """Return the command that scores an export, run in its folder, with all non-default settings that matter."""
     return " \\\n  ".join([f"raydd evaluate --outside {DESCRIPTION}", *_flags(config), "--evaluate.baselines"])
 
 

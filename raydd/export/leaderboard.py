@@ -1,4 +1,4 @@
-"""A row of the leaderboard (docs/leaderboard.yaml): one set's score and all that has to be known to compare it."""
+"""Rows of the leaderboard (docs/leaderboard.yaml): the scores of a set, and everything needed to compare them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,41 +25,50 @@ class Row:
     """One set, scored by one protocol on one split."""
 
     set: Text
-    """What the set is called."""
+    """Name of the set."""
     data: Text
-    """The data set that scores are of."""
+    """Name of the data set that the set is scored on."""
     fingerprint: Text | None
-    """Of the data set; None of rows that were measured before it was kept."""
+    """Fingerprint of the data set; None for rows that were measured before it was recorded."""
     pairs: Annotated[int, Field(ge=1)]
     kB: Annotated[FiniteFloat, Field(gt=0)] | None  # noqa: N815 - the unit
-    """Size of what a student trains on, in 1000 bytes; None where it was not recorded."""
+    """Size of what a student trains on, in 1000 bytes; None if it was not recorded."""
     image_encoder: Text
     text_encoder: Text
     protocol: Literal["heads", "encoder"]
-    """What students train, as `distill.protocol`."""
+    """Which networks students train, as in `distill.protocol`."""
     split: Literal["val", "test"]
     choice: Literal["last", "best-on-split"]
-    """Which epoch of a student is scored, as `evaluate.choice`."""
+    """Which epoch of a student is scored, as in `evaluate.choice`."""
     seeds: Annotated[int, Field(ge=1)]
-    """Student seeds, over which each score is a mean ± standard deviation."""
+    """Number of student seeds; each score is a mean ± standard deviation over them."""
     scores: Mapping[str, tuple[Percent, Percent] | None]
-    """Mean and standard deviation of IR@1 to TR@10 and r_mean, in percent; None where one was not recorded."""
+    """Mean and standard deviation of IR@1 to TR@10 and r_mean, in percent; None if one was not recorded."""
     raydd: Text
-    """Version of the code that scored it."""
+    """Version of raydd that scored the set."""
     source: str
-    """Where the set is to be had, or the command that makes it."""
+    """Where to get the set, or the command that makes it."""
     date: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
-    """Day of the scores."""
+    """Date of the scores."""
 
     def as_json(self) -> dict[str, Any]:
-        """All fields as JSON values."""
+        """Return all fields as JSON values."""
         return asdict(self)
 
 
 def row_of(
     work: Workbench[Any], seeds: Sequence[Mapping[str, float]], *, set: str, pairs: int, stored_bytes: int, source: str
 ) -> Row:
-    """The row of a set that was just scored on `evaluate.split` of a workbench's data."""
+    """Return the row of a set that was just scored on `evaluate.split` of a workbench's data.
+
+    Args:
+        work: the workbench whose students were scored.
+        seeds: metrics of each student in percent.
+        set: name of the set.
+        pairs: number of synthetic pairs.
+        stored_bytes: size of what a student trains on.
+        source: where to get the set.
+    """
     config = work.config
     found = {metric: [seed[metric] for seed in seeds] for metric in SHOWN}
     return Row(
@@ -85,10 +94,10 @@ def row_of(
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, a list in YAML.
+    """Read the rows of a YAML file, which holds a list.
 
     Raises:
-        ConfigError: naming the row and the first field that is missing or wrong.
+        ConfigError: a row is invalid; the message names the row and the first field that is missing or wrong.
     """
     tree = read_yaml(path, "file of rows")
     if not isinstance(tree, list):
@@ -106,5 +115,5 @@ def _checked(row: Any, where: str) -> Row:
     if lacking or found.scores["r_mean"] is None:
         raise ConfigError(f"{where} has no score {', '.join(lacking) or 'r_mean'}. Copy the row that raydd wrote.")
     if not found.source:
-        raise ConfigError(f"{where} does not say where the set is to be had. Write its address as source.")
+        raise ConfigError(f"{where} does not say where to get the set. Write its address as source.")
     return found

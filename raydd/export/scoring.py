@@ -1,4 +1,4 @@
-"""All that `raydd evaluate` is asked of one set: its own scores, its baselines, and its scores elsewhere."""
+"""Computes what `raydd evaluate` reports of one set: its scores, its baselines, and its scores on other data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,7 +30,7 @@ Seeds = Sequence[Mapping[str, float]]
 
 @dataclass
 class SetScores:
-    """The rows of both tables: seeds by row."""
+    """The rows of the retrieval table and of the classification table: metrics of each student, by row."""
 
     title: str
     row: Row
@@ -39,7 +39,7 @@ class SetScores:
     classes: dict[str, Seeds] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Mean, standard deviation and seeds of every metric of every row."""
+        """Return mean, standard deviation and values of each seed, for every metric of every row."""
         tables = {"retrieval": self.retrieval, "classes": self.classes}
         return {
             name: {row: {metric: _summary(seeds, metric) for metric in seeds[0]} for row, seeds in rows.items()}
@@ -48,12 +48,12 @@ class SetScores:
 
 
 def score_set(config: Config, store: Store, opened: OpenedSet | None = None, progress: Progress = silent) -> SetScores:
-    """Score a set, or the one that the settings make. Whatever is refused is refused before anything is computed.
+    """Score a set; by default the set that the settings make. Invalid requests fail before anything is computed.
 
     Raises:
-        RecordError: another image encoder is asked for, and the set has no pixels that it could read.
-        ConfigError: the settings name other data or encoders than the set was made with, or an encoder that cannot be
-            had.
+        RecordError: `evaluate.encoders` names another image encoder, and the set has no pixels for it to encode.
+        ConfigError: the settings name other data or encoders than the set was made with, or an encoder that is not
+            available.
     """
     if opened is not None:
         opened.provenance.require_encoders(config)
@@ -62,12 +62,12 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
         with_pixels = config.distill.images != "features"
     if not with_pixels and any(_image_of(name) != config.encoders.image for name in config.evaluate.encoders):
         raise RecordError(
-            "The set holds image features alone, which no other encoder can read. "
-            "Score one that was made with distill.images pixels or features-then-pixels."
+            "The set has image features but no pixels, so another image encoder cannot encode its images. "
+            "Score a set that was made with distill.images pixels or features-then-pixels."
         )
     work = open_workbench(config, store, progress)
     others = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}
-    for other in others.values():  # what is asked for must be there before anything is computed
+    for other in others.values():  # fail on an unavailable encoder before computing anything
         _ = other.image_encoder, other.text_encoder
     unseen = _open_elsewhere(work)
     if opened is None:
@@ -84,11 +84,11 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
 
 
 def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: Progress = silent) -> SetScores:
-    """Score a set of other code with the encoders and by the students of the settings, as raydd's own are scored.
+    """Score a set that other code made, with the encoders and students of the settings, as raydd's own sets.
 
     Raises:
-        ConfigError: the set's features are of other encoders than the settings name, or it has none that students of
-            `distill.protocol` could train on.
+        ConfigError: the set's features are from other encoders than the settings name, or the students of
+            `distill.protocol` need pixels and the set has image features.
     """
     encoders = config.encoders
     for side, of, here in (
@@ -103,14 +103,14 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
     if foreign.image_encoder and "images" not in cached(config):
         raise ConfigError(
             f"{foreign.name} has image features, but under distill.protocol encoder students train the image encoder, "
-            "from pixels. Leave distill.protocol out."
+            "which needs pixels. Leave distill.protocol out."
         )
     if config.evaluate.encoders:
         raise ConfigError(
-            "evaluate.encoders is for sets that raydd made, whose encoders are known. Give --encoders.image and "
-            "--encoders.text, a command for each."
+            "evaluate.encoders is for sets that raydd made, whose encoders are known. Run one command for each "
+            "encoder, with --encoders.image and --encoders.text."
         )
-    # Baselines have as many pairs; nothing is distilled, so other settings of distill must only allow the number.
+    # Baselines get as many pairs as the set. Nothing is distilled, so minibatch and rank only have to be valid.
     pairs = {"distill.pairs": len(foreign), "distill.minibatch": 0, "distill.rank": 1}
     work = open_workbench(with_settings(config, pairs), store, progress)
     unseen = _open_elsewhere(work)
@@ -121,10 +121,10 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
 
 
 def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
-    """A set of other code as students of a workbench train on it: pixels and captions go through its encoders.
+    """Return a set that other code made, as a workbench's students train on it: pixels and captions are encoded.
 
     Raises:
-        ConfigError: features are not as wide as those of the encoder.
+        ConfigError: the set's features have another width than those of the encoder.
     """
     encoders, images, texts = work.config.encoders, foreign.images, foreign.texts
     pixels = None
@@ -141,9 +141,9 @@ def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
         if rows.shape[1] != width:
             raise ConfigError(
                 f"{foreign.name} has {side} features [{rows.shape[0]} {rows.shape[1]}], but those of {name} are "
-                f"[{rows.shape[0]} {width}]. Give the encoder, weights and pooling that they are of."
+                f"[{rows.shape[0]} {width}]. Give the encoder, weights and pooling that made these features."
             )
-    nothing = torch.zeros(len(foreign), dtype=torch.long)  # nobody says which real pairs they started from
+    nothing = torch.zeros(len(foreign), dtype=torch.long)  # the start pairs of a foreign set are unknown
     synthetic = SyntheticSet(
         images,
         texts,
@@ -159,9 +159,10 @@ def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
 
 
 def _open_elsewhere(work: Workbench[Any]) -> Workbench[Any] | None:
-    """The other data that the set is to be scored on too; what is asked for must be there before anything is computed.
+    """Check that the data of `evaluate.unseen` and `evaluate.classes` can be read, before anything is computed.
 
-    Gives the workbench of `evaluate.unseen`.
+    Returns:
+        The workbench of `evaluate.unseen`; None if the setting is empty.
     """
     evaluate = work.config.evaluate
     unseen = open_workbench(_unseen(work.config), work.store, work.progress) if evaluate.unseen else None
@@ -175,7 +176,7 @@ def _open_elsewhere(work: Workbench[Any]) -> Workbench[Any] | None:
 def _own_rows(
     work: Workbench[Any], made: ScoredSet, title: str, *, stored_bytes: int, name: str, source: str = ""
 ) -> SetScores:
-    """The set's scores beside its baselines'."""
+    """Return the scores of the set and of its baselines."""
     evaluate = work.config.evaluate
     own = own_scores(work, made)
     row = row_of(work, own, set=name, pairs=len(made.synthetic), stored_bytes=stored_bytes, source=source)
@@ -188,7 +189,7 @@ def _own_rows(
 def _with_rows_elsewhere(
     found: SetScores, work: Workbench[Any], made: ScoredSet, unseen: Workbench[Any] | None
 ) -> SetScores:
-    """The same scores with those of `evaluate.unseen` and `evaluate.classes`."""
+    """Add the scores on `evaluate.unseen` and `evaluate.classes`."""
     evaluate = work.config.evaluate
     if unseen is not None:
         found.retrieval[f"synthetic, on all of {Path(evaluate.unseen).stem}"] = unseen_scores(work, made, unseen)
@@ -208,18 +209,18 @@ def _with_encoders(encoders: str) -> dict[str, Any]:
 
 
 def _unseen(config: Config) -> Config:
-    """The settings of another data set, whose captions the set's own text encoder reads."""
+    """Return the settings of the data set `evaluate.unseen`, with the encoders of the set."""
     own = {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
     return with_settings(with_file(config, config.evaluate.unseen), own)
 
 
 def name_of(opened: OpenedSet) -> str:
-    """What a set of raydd's is called beside sets of other code: its method and its record."""
+    """Return the name of a raydd set for tables that also have sets of other code: its method and fingerprint."""
     return f"{without_folder(str(opened.provenance.settings.get('distill.method', 'raydd')))} {opened.fingerprint}"
 
 
 def made_set(opened: OpenedSet) -> ScoredSet:
-    """What is to be known of an opened set."""
+    """Return an opened set as a set to be scored."""
     encoders = opened.provenance.encoders
     captions = tuple(row["nearest_captions"][0] for row in opened.rows)
     return ScoredSet(opened.synthetic, opened.fingerprint, encoders.image.name, encoders.text.name, captions)

@@ -1,4 +1,4 @@
-"""Retrieval by a student of a synthetic set: photographs of a folder, the nearest to a text or to an image first."""
+"""Retrieval by a student of a synthetic set: finds the photographs of a folder nearest to a text or an image."""
 
 import hashlib
 import os
@@ -18,22 +18,23 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Found:
-    """One photograph, and how near it is to the query: the cosine of the student's embeddings."""
+    """One photograph, and the cosine between its embedding and that of the query."""
 
     path: Path
     cosine: float
 
 
 def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) -> list[Found]:
-    """All photographs of a folder, the nearest to the query first.
+    """Return all photographs of a folder, the nearest to the query first.
 
-    What can be computed of the photographs once is kept in the store, so that a second search only trains its student.
+    Features of the photographs that all students share are kept in the store, so a second search only trains its
+    student.
 
     Args:
         opened: the synthetic set that the student trains on.
         query: a text, or the path of an image.
-        folder: where the photographs are, folders in it included.
-        work: of the settings that made the set.
+        folder: folder of the photographs, searched with its subfolders.
+        work: workbench of the settings that made the set.
 
     Raises:
         DataError: there is no photograph, or one cannot be read.
@@ -43,7 +44,7 @@ def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) ->
     digests = image_digests(images, str(folder.absolute()), work.store, work.progress)
     gallery = work.gallery(images, hashlib.sha256(" ".join(digests).encode()).hexdigest())
     (student,) = work.train_students(opened.synthetic, [0])
-    if os.path.isfile(query):  # noqa: PTH113, a Path raises an error at a long text
+    if os.path.isfile(query):  # noqa: PTH113, Path.is_file raises an error for a long text
         asked = FileImage(query, query)
         wanted = work.embed_images(student, work.gallery([asked], hashlib.sha256(read_image(asked)).hexdigest()))[0]
     else:
@@ -54,10 +55,12 @@ def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) ->
 
 
 def photographs(folder: Path) -> list[Path]:
-    """The pictures of a folder and of those in it, by name; pipes, devices and links that leave the folder are none.
+    """Return the pictures of a folder and its subfolders, sorted by path.
+
+    Pipes, devices and links to files outside the folder are skipped.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no picture.
     """
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and is_plain(path, folder))
     if not found:

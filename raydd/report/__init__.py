@@ -1,1 +1,1 @@
-"""The report: one self-contained page that says what a sweep or a run found. Optuna and Plotly, not Ray."""
+"""The report: one self-contained page that shows what a sweep or a run found. It uses Optuna and Plotly, not Ray."""

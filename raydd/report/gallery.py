@@ -1,4 +1,4 @@
-"""The synthetic pairs to look at: each image beside the one it started from, its words, its strongest neighbours."""
+"""The gallery of synthetic pairs: each image next to its start image, its captions, its strongest similarities."""
 
 import base64
 import io
@@ -15,15 +15,15 @@ from raydd.data import Pairs, open_pixels
 from raydd.distill.synthetic import SyntheticSet
 from raydd.sets.read import OpenedSet
 
-AMPLIFIED = 6  # times the difference, around middle grey
-STRONGEST = 3  # off-diagonal similarities that are listed
-_QUALITY = 85
-_QUALITY_OF_NOISE = 40  # of a difference, which looks the same and takes half as much
+AMPLIFIED = 6  # factor by which differences are amplified, around middle grey
+STRONGEST = 3  # number of off-diagonal similarities that are listed for each pair
+_QUALITY = 85  # WebP quality
+_QUALITY_OF_NOISE = 40  # WebP quality of a difference image: it looks the same at half the size
 
 
 @dataclass(frozen=True)
 class ShownPair:
-    """One synthetic pair as the page shows it; pictures are data addresses."""
+    """One synthetic pair as the page shows it; pictures are `data:` URLs."""
 
     number: int
     start: str
@@ -31,24 +31,24 @@ class ShownPair:
     image: str
     """The synthetic image; empty for a set of features."""
     difference: str
-    """Their difference, amplified; empty for a set of features."""
+    """Difference between the two images, amplified; empty for a set of features."""
     change: float
-    """Mean absolute change of a pixel, of 255."""
+    """Mean absolute change of a pixel, on a scale of 0 to 255."""
     start_name: str
     start_caption: str
     nearest: tuple[tuple[str, float], ...]
     """Real captions nearest to the text feature, with their cosines."""
     strongest: tuple[tuple[int, float, str], ...]
-    """The texts that the image is most (or least) similar to beside its own: number, similarity, nearest caption."""
+    """The other texts with the largest absolute similarity to the image: number, similarity, nearest caption."""
 
 
 def shown_pairs(opened: OpenedSet, train: Pairs, size: int) -> list[ShownPair]:
-    """All pairs of a set.
+    """Return all pairs of a set as the page shows them.
 
     Args:
         opened: the set.
         train: the training pairs that it started from.
-        size: side of the images in pixels, for a set without images.
+        size: side of the start images in pixels, for a set without pixels.
     """
     synthetic = opened.synthetic
     side = size if synthetic.pixels is None else synthetic.pixels.shape[-1]
@@ -62,7 +62,7 @@ def shown_pairs(opened: OpenedSet, train: Pairs, size: int) -> list[ShownPair]:
 def strongest(
     similarity: Float[Tensor, "N N"], rows: Sequence[Mapping[str, Any]], count: int = STRONGEST
 ) -> list[tuple[tuple[int, float, str], ...]]:
-    """For each image the texts with the largest similarities by size beside its own; none where all are zero."""
+    """Return for each image the other texts with the largest absolute similarities, without similarities of 0."""
     beside = similarity.clone().fill_diagonal_(0.0)
     places = beside.abs().topk(min(count, len(beside) - 1), dim=1).indices
     return [
@@ -76,12 +76,12 @@ def strongest(
 
 
 def difference(start: UInt8[Tensor, "3 H W"], image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:
-    """What was added to an image, amplified, around middle grey."""
+    """Return the change from start to image, amplified, around middle grey."""
     return ((image.float() - start.float()) * AMPLIFIED + 128).round().clamp(0, 255).to(torch.uint8)
 
 
 def data_address(pixels: UInt8[Tensor, "3 H W"], quality: int = _QUALITY) -> str:
-    """An image as a `data:` address, in WebP."""
+    """Return an image as a `data:` URL, in WebP."""
     buffer = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""From a sweep's name, or a set's folder, to its page: finds what is kept, makes what is lacking."""
+"""Makes the page of a sweep or of a set: reads results from the store, and computes those that are missing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,17 +25,17 @@ from raydd.tuning.results import SETTINGS
 
 
 def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_settings: bool) -> Page:
-    """The page of the sweep that `sweep.name` names, running or concluded, with the best set that it has.
+    """Return the page of the sweep `sweep.name`, which may still be running, with the best set that it has.
 
     Args:
-        config: place and name; the rest too, where the sweep's own settings are not wanted.
-        looks: the plane of the maps, and whether there is a film.
-        progress: told about what is made.
-        own_settings: take the settings that the sweep kept.
+        config: settings with the place and the sweep's name; the other settings are used only without `own_settings`.
+        looks: projection of the maps, and number of frames of the film.
+        progress: reports the progress of what is computed.
+        own_settings: use the settings that the sweep stored.
 
     Raises:
         ConfigError: there is no sweep of that name.
-        RecordError: no trial of it is complete.
+        RecordError: no trial of the sweep is complete.
     """
     name = config.sweep.name
     study = studies.load_study(name, study_address(config.place))
@@ -43,7 +43,7 @@ def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_set
     history = History(mlflow_address(config.place), studies.study_id(study))
     best = best_first(trials_of(study, objectives, {}))
     if not best:
-        raise RecordError(f"The sweep {name} has no complete trial yet. `raydd watch` shows how it gets on.")
+        raise RecordError(f"The sweep {name} has no complete trial yet. `raydd watch` shows its progress.")
     folder, store = home(config.place) / "sweeps" / name, open_store(config.place)
     final = final_of(folder)
     if own_settings:
@@ -64,7 +64,7 @@ def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_set
 
 
 def report_of_set(folder: Path, config: Config, looks: Looks, progress: Progress) -> Page:
-    """The page of the set in a folder; the settings say where its data are.
+    """Return the page of the set in a folder; the settings say where its data are.
 
     Raises:
         RecordError: the folder is not a synthetic set.
@@ -91,7 +91,7 @@ def _page(
     config = work.config
     opened.require_data(work.data)
     shown = set_parts(opened, work, looks)
-    if not scores:  # never on test: that is for what is concluded
+    if not scores:  # on val only: test is for finished work
         seeds = range(config.evaluate.seeds)
         scores = {"val": score_students(work, opened.synthetic, split="val", seeds=seeds).as_json()}
     split = config.evaluate.split if config.evaluate.split in scores else next(iter(scores))
@@ -104,14 +104,20 @@ def _page(
 
 
 def _settings_of(study: Any, config: Config, file: Path) -> Config:
-    """The settings that a sweep was started with: of its `best.yaml`, or of its study while it has not concluded."""
+    """Return the settings that a sweep was started with, from its `best.yaml` and its study.
+
+    There is no `best.yaml` before the sweep has finished.
+    """
     place = {name: value for name, value in flatten(config).items() if name.startswith(("place.", "sweep."))}
     base = load(file) if file.is_file() else config
     return with_settings(base, {**_known(base, studies.shared_settings(study)), **place})
 
 
 def _known(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings of an older sweep that this version still has; the page shows results and makes none."""
+    """Return the settings that this version still has; a sweep of an older version may have others.
+
+    Leaving out the others is safe, since the page shows results and does not make new ones.
+    """
     here = flatten(config)
     return {name: value for name, value in settings.items() if name in here}
 

@@ -1,4 +1,4 @@
-"""The page: what it holds, and how it becomes one HTML file that needs no server and no network."""
+"""The content of the page, and its rendering as one HTML file that needs neither a server nor the network."""
 
 import base64
 import gzip
@@ -22,29 +22,29 @@ class ScoreRow:
 
     name: str
     scores: Mapping[str, str]
-    """Metric to `12.3 ± 0.4`, or `12.3` where a deviation is unknown."""
+    """Metric to `12.3 ± 0.4`, or to `12.3` if the deviation is unknown."""
     kind: str = "ours"
     """ours, baseline or published."""
     note: str = ""
-    """What tells it from the other rows: encoders and protocol of a published one."""
+    """How the row differs from others, for example encoders and protocol of a published row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Everything that the page shows; what is empty is left out."""
+    """Everything that the page shows; empty fields are left out."""
 
     title: str
     lead: str
-    """What was found, in one sentence, the first below the title."""
+    """The main result in one sentence, below the title."""
     details: str = ""
-    """The scores behind the lead."""
+    """The scores that the lead is based on."""
     facts: Mapping[str, str]
     """Short facts below the lead: name to value."""
     results: Sequence[ScoreRow] = ()
     results_note: str = ""
     history: Chart | None = None
     search_note: str = ""
-    """What the search is too small to show."""
+    """Says which results are not shown because the search has too few trials."""
     rungs: Sequence[Foretold] = ()
     importance: Chart | None = None
     slices: Sequence[Chart] = ()
@@ -62,7 +62,7 @@ class Page:
     pairs: Sequence[ShownPair] = ()
     pairs_note: str = ""
     film: str = ""
-    """A film of the distillation as a data address."""
+    """A film of the distillation as a `data:` URL."""
     film_words: str = ""
     cost: Sequence[tuple[str, str]] = ()
     commands: Sequence[str] = ()
@@ -70,20 +70,20 @@ class Page:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-ON_TOP = 6  # pairs on the first screen
-AT_FIRST = 12  # pairs of the gallery that are open; the rest shows on demand, and in print
-METRICS = ("r_mean", "IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10")  # the mean first: a phone shows two columns
+ON_TOP = 6  # number of pairs at the top of the page
+AT_FIRST = 12  # number of pairs in the gallery that are shown at first; the others appear on demand and in print
+METRICS = ("r_mean", "IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10")  # r_mean first: a phone shows two columns
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write the page; the folder is made if it is missing."""
+    """Write the page to a file, whose folder is created if it is missing, and return the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(page), encoding="utf-8")
     return path
 
 
 def render(page: Page) -> str:
-    """The page as HTML, with Plotly's script in it once, packed, and only where there is a chart."""
+    """Return the page as HTML. If it has a chart, it includes Plotly's script once, compressed."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("raydd.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -99,5 +99,5 @@ def render(page: Page) -> str:
 
 @cache
 def _packed_plotly() -> str:
-    """Plotly's script in gzip and Base64, which page.js unpacks: 2 MB instead of 5."""
+    """Return Plotly's script in gzip and Base64 (2 MB instead of 5), which page.js unpacks."""
     return base64.b64encode(gzip.compress(plotly.offline.get_plotlyjs().encode(), mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""The parts of the page that show a search: its history, what matters, what it cost."""
+"""The parts of the page that show a search: its history, the importance of settings, and its cost."""
 
 import math
 from collections import Counter
@@ -20,9 +20,9 @@ from raydd.tuning.lease import is_driven
 from raydd.tuning.pruning import foretold
 from raydd.tuning.results import candidates, importances
 
-TABLED = 50  # trials in the page's table
-TELLING = 20  # complete trials below which the best tenth is one trial, and importance is chance
-CURVES = 6  # trials whose collapse is drawn over the steps
+TABLED = 50  # number of trials in the page's table
+TELLING = 20  # complete trials needed for importance: with fewer the best tenth is one trial, and importance is chance
+CURVES = 6  # number of trials whose collapse measures are drawn over the steps
 _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "stopped",
@@ -31,12 +31,12 @@ _STATES = {
 
 
 def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History) -> dict[str, Any]:
-    """The page's fields that show a search; fast with a thousand trials.
+    """Return the page's fields that show a search; fast even with a thousand trials.
 
     Args:
-        study: the sweep's.
+        study: the sweep's study.
         objectives: names of the study's values.
-        history: what MLflow has of its trials.
+        history: metrics that MLflow has of its trials.
     """
     trials = trials_of(study, objectives, history.last())
     complete = len(best_first(trials))
@@ -62,12 +62,12 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
 def trials_of(
     study: optuna.Study, objectives: Sequence[str], tracked: Mapping[int, Mapping[str, float]]
 ) -> list[Trial]:
-    """The trials of a study by number, without those that only an interruption ended.
+    """Return the trials of a study by number, without those that ended only because of an interruption.
 
     Args:
-        study: the sweep's.
-        objectives: names of the study's values, r_mean among them.
-        tracked: last metrics of each trial as MLflow has them, for what is no objective; may be empty.
+        study: the sweep's study.
+        objectives: names of the study's values, including r_mean.
+        tracked: last metrics of each trial from MLflow, for metrics that are not objectives; may be empty.
     """
     unfinished = "running" if is_driven(study) else "interrupted"
     trials = [
@@ -79,7 +79,7 @@ def trials_of(
 
 
 def collapse_curves(trials: Sequence[Trial], history: History) -> list[Chart]:
-    """Collapse measures over the steps of the best trials, a chart a measure; none without MLflow's curves."""
+    """Return a chart for each collapse measure over the steps of the best trials; none without curves in MLflow."""
     keys = [f"collapse/{name}" for name in MEASURES]
     found = {trial.number: history.curves(trial.number, keys) for trial in best_first(trials)[:CURVES]}
     drawn = []
@@ -93,7 +93,7 @@ def collapse_curves(trials: Sequence[Trial], history: History) -> list[Chart]:
 
 
 def sweep_cost(trials: Sequence[Trial]) -> list[tuple[str, str]]:
-    """What the search took."""
+    """Return the cost of the search: name to value."""
     walls = [trial.wall for trial in trials if math.isfinite(trial.wall)]
     if not walls:
         return []
@@ -112,13 +112,13 @@ def sweep_cost(trials: Sequence[Trial]) -> list[tuple[str, str]]:
 
 
 def objectives_of(study: optuna.Study) -> tuple[str, ...]:
-    """Names of a study's values, as its sweep was started with them."""
+    """Return the names of a study's values, from the settings that its sweep was started with."""
     return tuple(studies.shared_settings(study).get("sweep.objectives", ("r_mean",)))
 
 
 def _too_few(complete: int) -> str:
     trials = "1 complete trial is" if complete == 1 else f"{complete} complete trials are"
-    return f"{trials} too few to tell which settings matter: this page shows that from {TELLING} on."
+    return f"{trials} too few to tell which settings matter. The page shows this with {TELLING} or more."
 
 
 def _sweep_facts(trials: Sequence[Trial], best: Sequence[Candidate]) -> dict[str, str]:

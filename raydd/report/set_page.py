@@ -1,4 +1,4 @@
-"""The page of a set, with the sweep that found it or without: results, cost, how to make it again."""
+"""The page of a set, with or without the sweep that found it: results, cost, and how to make the set again."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,16 @@ def set_page(
     share: str,
     command: str,
 ) -> Page:
-    """The page of one set, and of the sweep that found it where `parts` has one.
+    """Return the page of one set; it shows the sweep that found the set if `parts` has the fields of a sweep.
 
     Args:
         opened: the set.
-        config: the settings that make it again.
-        rows: results beside each other, as of `result_rows`.
-        parts: fields of the page, of `sweep_parts` and of `raydd.report.sets.set_parts`.
-        title: the page's.
-        share: what the set is worth beside full data, as of `share_of_full`; empty where full data has no score.
-        command: what makes all of it again.
+        config: the settings that make the set again.
+        rows: rows of the table of results, see `result_rows`.
+        parts: fields of the page, from `sweep_parts` and `raydd.report.sets.set_parts`.
+        title: title of the page.
+        share: a sentence that compares the set with full data, see `share_of_full`; empty if full data has no score.
+        command: the command that makes the set or the sweep again.
     """
     made = opened.provenance
     about = {
@@ -62,7 +62,7 @@ def set_page(
             "page made by raydd": code_version(),
             "data fingerprint": made.data.fingerprint,
             "synthetic set": opened.record.folder,
-            "experts": made.upstream.experts or "none, its objective reads none",
+            "experts": made.upstream.experts or "none: the objective needs no experts",
             "made": opened.made,
         },
         **{**parts, "facts": about, "cost": cost},
@@ -72,11 +72,11 @@ def set_page(
 def result_rows(
     opened: OpenedSet, scores: Mapping[str, Mapping[str, Any]], baselines: Mapping[str, Mapping[str, Any]], split: str
 ) -> list[ScoreRow]:
-    """The set beside its baselines on one split, then the published numbers for such data, where there are any.
+    """Return rows for the set and its baselines on one split, then for published numbers on the same data, if any.
 
     Args:
         opened: the set.
-        scores: its scores by split.
+        scores: the set's scores by split.
         baselines: scores of selections of real pairs, and of `full`, on the split.
         split: val or test.
     """
@@ -97,12 +97,12 @@ def result_rows(
 
 
 def cells(scores: Mapping[str, Any]) -> dict[str, str]:
-    """A row of `Scores.as_json` as the table shows it."""
+    """Format a row of `Scores.as_json` for the table."""
     return {metric: f"{scores[metric]['mean']:.1f} ± {scores[metric]['std']:.1f}" for metric in METRICS}
 
 
 def final_of(folder: Path) -> Mapping[str, Any] | None:
-    """The best finalist that a concluded sweep left in its folder; None before the finals, or without any."""
+    """Return the best finalist from the folder of a finished sweep; None if there are no finals, or not yet."""
     file = folder / "result.json"
     if not file.is_file():
         return None
@@ -117,9 +117,9 @@ def _details(rows: Sequence[ScoreRow], split: str) -> str:
 
 def _results_note(config: Config, rows: Sequence[ScoreRow]) -> str:
     note = (
-        f"Percent on {config.evaluate.split}, mean ± standard deviation over student seeds. Ours: {trains(config)}, "
-        "every choice made on val."
+        f"Percent on {config.evaluate.split}, mean ± standard deviation over student seeds. Protocol of our rows: "
+        f"{trains(config)}; every choice was made on val."
     )
     if any(row.kind == "published" for row in rows):
-        note += " Published rows have other encoders and another selection rule; they give the order of size."
+        note += " Published rows use other encoders and another selection rule; they only give the order of magnitude."
     return note

@@ -1,4 +1,4 @@
-"""The parts of the page that show one synthetic set: gallery, similarity matrix, maps of both modalities, collapse."""
+"""The parts of the page that show one synthetic set: gallery, similarity matrix, embedding maps, collapse measures."""
 
 import tempfile
 from dataclasses import dataclass
@@ -22,32 +22,32 @@ MEASURES = {
     "text_similarity": "mean cosine of different texts",
     "image_concentration": "share of the images' variance in a tenth of the directions",
     "text_concentration": "share of the texts' variance in a tenth of the directions",
-    "image_rank": "effective rank of the images, at most pairs less one",
+    "image_rank": "effective rank of the images, at most the number of pairs minus 1",
     "text_rank": "effective rank of the texts",
-    "image_encoder_similarity": "mean cosine of different images as their encoder gives them, before any head",
-    "text_encoder_similarity": "mean cosine of different texts as their encoder gives them",
+    "image_encoder_similarity": "mean cosine of the encoder's features of different images, before any head",
+    "text_encoder_similarity": "mean cosine of the encoder's features of different texts",
 }
 
-_REMADE = ("synthetic", "pixels", "scores")  # records that the film must make again to see them grow
+_REMADE = ("synthetic", "pixels", "scores")  # records that the film makes again instead of reading them
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What the reader asked for."""
+    """Options of the page."""
 
     plane: Literal["pca", "umap"] = "pca"
-    """The plane of the maps."""
+    """Projection of the embedding maps to two dimensions."""
     frames: int = 0
-    """Frames of the film; 0 is none."""
+    """Number of frames of the film; 0: no film."""
 
 
 def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str, Any]:
-    """The page's fields that show a set: pairs, similarity, maps and collapse measures.
+    """Return the page's fields that show a set: pairs, similarity, maps and collapse measures.
 
     Args:
         opened: the set.
-        work: of the settings that made it.
-        looks: the plane of the maps, and whether there is a film.
+        work: workbench of the settings that made the set.
+        looks: projection of the maps, and number of frames of the film.
     """
     synthetic = opened.synthetic
     parts: dict[str, Any] = {
@@ -73,25 +73,26 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str
         states = [start, *distilled_again(work, networks, looks.frames)]
         parts["film"] = address(film(states))
         parts["film_words"] = (
-            f"Images and texts of the distillation in {len(states)} states, the real pairs first, in the plane of "
-            "their principal components."
+            f"Images and texts in {len(states)} states of the distillation, starting with the real pairs, in the plane "
+            "of their principal components."
         )
     return parts
 
 
 def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Embeddings]:
-    """Images and texts in the shared space over the steps of a distillation, which is made once more.
+    """Repeat a distillation, and return embeddings of its images and texts over the steps.
 
     Args:
-        work: of the settings that made the set; its store has the features and the experts, and is not written to.
-        networks: an expert's, which embed the pairs.
-        frames: how many states to see.
+        work: workbench of the settings that made the set; its store has the features and the experts, and is not
+            written to.
+        networks: networks of an expert, which embed the pairs.
+        frames: number of states.
 
     Raises:
-        ConfigError: the store is a bucket, whose records cannot be borrowed.
+        ConfigError: the store is a bucket, whose records cannot be linked into a temporary store.
     """
     if work.store.folder is None:
-        raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to one.")
+        raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to a folder.")
     config = with_settings(work.config, trial_settings(work.config))
     with tempfile.TemporaryDirectory() as scratch:
         for kept in work.store.folder.iterdir():
@@ -103,9 +104,9 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
 
 
 def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
-    """The first expert's networks at the last epoch that the distillation read; None where the store lacks them.
+    """Return the first expert's networks at the last epoch that the distillation read; None if not in the store.
 
-    Where the distillation read no experts, these are the networks before their training, which a seed draws.
+    If the distillation read no experts, these are networks before training, initialised from a seed.
     """
     name = (opened.provenance.upstream.experts or "none").rpartition("/")[2]
     record = Record(opened.record.store, "experts", name, {}, {})
@@ -117,11 +118,11 @@ def _pairs_note(opened: OpenedSet) -> str:
     made = opened.provenance.encoders
     if opened.synthetic.pixels is None:
         return (
-            f"Features of {made.image.name} were learned, not pixels: a pair shows the real image that it started from "
-            "and the real captions nearest to its learned text feature."
+            f"Features of {made.image.name} were learned, not pixels. Each pair therefore shows the real image that it "
+            "started from, and the real captions nearest to its learned text feature."
         )
     return (
-        f"Left: the synthetic image, and behind the slider the real one that it started from. Right: what was added, "
-        f"six times as strong, around grey. {made.image.name} encodes the images for students; their texts are "
-        f"learned features of {made.text.name}, and the captions shown are the real ones nearest to these."
+        f"Left: the synthetic image, and behind the slider the real image that it started from. Right: the difference "
+        f"between the two, amplified six times, around grey. For students, {made.image.name} encodes the images; the "
+        f"texts are learned features of {made.text.name}. The captions shown are the real captions nearest to them."
     )

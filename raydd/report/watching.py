@@ -1,4 +1,7 @@
-"""A running sweep as a table on a terminal, from its study and MLflow alone: nothing of the sweep has to be near."""
+"""Shows a running sweep as a table on a terminal.
+
+It reads the sweep's study and MLflow only, so it can run on another machine than the sweep.
+"""
 
 import math
 from collections import Counter
@@ -22,12 +25,12 @@ _STYLES = {"complete": "green", "stopped": "dim", "failed": "red", "interrupted"
 
 
 def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
-    """The sweep's head line, its best trial, and its latest trials with their loss as a sparkline.
+    """Return the sweep's headline, its best trial, and its latest trials with their loss as a sparkline.
 
     Args:
-        study: the sweep's.
-        mlflow: MLflow's address, where the curves are; `none` leaves them out.
-        rows: trials to show, running ones first, then the latest.
+        study: the sweep's study.
+        mlflow: address of the MLflow database or server that has the curves; `none`: show no curves.
+        rows: number of trials to show, running trials first, then the latest.
     """
     objectives, name = objectives_of(study), studies.study_id(study)
     trials = trials_of(study, objectives, {})

@@ -1,1 +1,1 @@
-"""What the terminal shows: progress, tables of scores, short texts."""
+"""Terminal output: progress, tables of scores, and short texts."""

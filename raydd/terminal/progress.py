@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar for each kind of work, with its rate and the time left; plain lines elsewhere."""
+"""Shows progress: on a terminal a bar for each kind of work, with its rate and the time left; elsewhere plain lines."""
 
 import sys
 import time
@@ -14,8 +14,8 @@ from raydd.progress import Progress as Listener
 from raydd.terminal.console import open_console
 from raydd.terminal.text import duration
 
-_PAUSE, _LONGEST_PAUSE = 5.0, 60.0  # seconds between two lines where there is no terminal
-_KNOWN_AFTER = 3.0  # seconds of work before its rate is told: the first items say nothing of the others
+_PAUSE, _LONGEST_PAUSE = 5.0, 60.0  # seconds between two lines if there is no terminal
+_KNOWN_AFTER = 3.0  # seconds of work before its rate is shown, since the first items do not predict the others
 
 
 class _RateColumn(ProgressColumn):
@@ -32,11 +32,11 @@ class _LeftColumn(TimeRemainingColumn):
 
 @contextmanager
 def progress_on(console: Console | None = None) -> Iterator[Listener]:
-    """A listener for the stages' progress, for as long as the block lasts.
+    """Give a listener that shows the progress of stages while the block runs.
 
     Args:
-        console: on which it is shown; whoever prints inside the block gives the console that it prints on, or bars and
-            lines run into each other. The error stream as default.
+        console: where to show progress; standard error if None. Code that prints inside the block must print on the
+            same console, or bars and lines are mixed up.
     """
     console = console or open_console(stderr=True)
     if not console.is_terminal:
@@ -61,21 +61,21 @@ def progress_on(console: Console | None = None) -> Iterator[Listener]:
 
 
 class NowAndThen:
-    """Says what is being done, for logs: at once, then every 5 seconds, more rarely the longer it takes."""
+    """Logs what is being done: at once, then every 5 seconds, and less often the longer it takes."""
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """Say nothing yet.
+        """Start without a line.
 
         Args:
-            say: takes a line.
-            clock: seconds.
+            say: writes a line.
+            clock: gives the time in seconds.
         """
         self._say, self._clock = say, clock
         self._began = self._changed = self._last = clock()
         self._words = ""
 
     def __call__(self, words: str) -> None:
-        """Note what is being done now; nothing where there are no words."""
+        """Take a description of what is being done now, and log it if a line is due; ignore an empty description."""
         now, new = self._clock(), words != self._words
         if not words:
             return
@@ -91,23 +91,23 @@ class NowAndThen:
 @dataclass
 class _Work:
     began: float
-    first: int  # items that were done when it began
+    first: int  # items that were already done when it began
     done: int
     moved: float
-    """When `done` was first told."""
+    """When `done` was first reported."""
     told: float
-    """When its last line was written."""
+    """When the last line was written."""
 
 
 class _Lines:
-    """Lines of progress for logs: at the start and the end of each work, and now and then between."""
+    """Writes progress as lines for logs: at the start and the end of each work, and from time to time in between."""
 
     def __init__(self) -> None:
         self._works: dict[str, _Work] = {}
 
     def __call__(self, work: str, done: int, total: int) -> None:
         now, known = time.monotonic(), self._works.get(work)
-        if known is None or done < known.done:  # the next one of the same name
+        if known is None or done < known.done:  # new work of the same name
             known = self._works[work] = _Work(now, done, done, now, now)
         else:
             moved = done > known.done
@@ -126,10 +126,16 @@ class _Lines:
 
 
 def _due(age: float, since: float, *, changed: bool) -> bool:
-    """Whether a line is due, from the seconds that work, or its standstill, has lasted and since the last line."""
+    """Whether a line is due.
+
+    Args:
+        age: seconds since the work began, or since it last made progress if it has not changed.
+        since: seconds since the last line.
+        changed: the work has made progress since the last line.
+    """
     return since >= (min(_LONGEST_PAUSE, max(_PAUSE, age / 10)) if changed else max(_PAUSE, age / 4))
 
 
 def _rate(each_second: float) -> str:
-    """`12.8/s`; slow work in minutes, where a second would show little but zeros."""
+    """Format a rate as `12.8/s`, or below 1/s as items per minute, such as `4.2/min`."""
     return f"{each_second:.1f}/s" if each_second >= 1 else f"{60 * each_second:.2g}/min"

@@ -1,4 +1,7 @@
-"""What is printed: a curve, settings or a duration on one line, scores as a table; they show over ssh as well."""
+"""Short texts for the terminal: a curve, settings or a duration on one line, and scores as a table.
+
+They use text only, so that they can be read over ssh too.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +13,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
-    """The last values as bars between the least and the greatest of those shown; what is not finite is a gap."""
+    """Return the last values as bars, scaled from the smallest to the largest one shown; non-finite values are gaps."""
     shown = list(values)[-width:]
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
@@ -26,7 +29,7 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
 
 
 def brief(settings: Mapping[str, Any]) -> str:
-    """Settings on one line, numbers short, the section distill unnamed."""
+    """Return settings on one line, with short numbers and without the prefix `distill.`."""
 
     def short(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -35,14 +38,14 @@ def brief(settings: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `45 s`, `12 min` or `3.5 h`."""
+    """Format seconds as `45 s`, `12 min` or `3.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def duration_between(low: float, high: float) -> str:
-    """Two durations as `20 to 40 min`, or `50 s to 3 min`; one where both read the same."""
+    """Format two durations as `20 to 40 min` or `50 s to 3 min`; as one duration if both read the same."""
     least, most = duration(low), duration(high)
     if least == most:
         return most
@@ -51,15 +54,15 @@ def duration_between(low: float, high: float) -> str:
 
 
 def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: int, real: int) -> str:
-    """What a set is worth, in a sentence: its mean r_mean as a share of full data's, beside that of random pairs.
+    """Return a sentence on the mean r_mean of a set, and of as many random pairs, as a share of that of full data.
 
     Args:
-        rows: what `Scores.as_json` gives, of `synthetic` and of the baselines.
-        pairs: synthetic pairs.
-        real: all real training pairs.
+        rows: scores of `synthetic` and of the baselines, as `Scores.as_json` gives them.
+        pairs: number of synthetic pairs.
+        real: number of real training pairs.
 
     Returns:
-        Empty without a row of full data, or where that has no score above 0.
+        The sentence; empty without a row of full data, or if the r_mean of full data is 0.
     """
     means = {name: row["r_mean"]["mean"] for name, row in rows.items()}
     if not means.get("full"):
@@ -75,9 +78,12 @@ COLUMNS = ("IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "r_mean")
 def scores_table(
     rows: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str, columns: Sequence[str] = COLUMNS
 ) -> Table:
-    """Mean and standard deviation of each metric, in 80 columns; a row is what `Scores.as_json` gives."""
+    """Return a table of 80 columns with mean and standard deviation of each metric.
+
+    Each row of `rows` is what `Scores.as_json` gives.
+    """
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("trained on", overflow="fold")  # names of encoders differ in their last letter
+    table.add_column("trained on", overflow="fold")  # not cut: names of encoders differ in the last letter
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for name, row in rows.items():

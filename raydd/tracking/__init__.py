@@ -1,1 +1,1 @@
-"""Runs in MLflow: written by a thread of their own, read back, shown. Nothing else imports MLflow."""
+"""Runs in MLflow: writes them from a separate thread, reads them back, shows them. No other package imports MLflow."""

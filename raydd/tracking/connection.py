@@ -1,4 +1,4 @@
-"""The connection to MLflow's database or server, made once and alone; and the names that MLflow takes."""
+"""The connection to MLflow's database or server, the view of the runs there, and names that MLflow accepts."""
 
 import contextlib
 import json
@@ -14,11 +14,11 @@ from raydd.place import sqlite_file
 
 EXPERIMENT = "raydd"
 
-_PAGE = 1000  # runs that are asked for at once
+_PAGE = 1000  # runs of one request
 
 
 def metric_name(key: str) -> str:
-    """A name that MLflow takes: `val/IR@1` becomes `val/IR_at_1`."""
+    """Return a name that MLflow accepts: `val/IR@1` becomes `val/IR_at_1`."""
     return re.sub(r"[^\w\-. :/]", "_", key.replace("@", "_at_"))
 
 
@@ -30,7 +30,7 @@ class Connection:
     experiment: str
 
     def runs(self, wanted: str) -> list[Any]:
-        """All runs of the experiment that MLflow's filter picks."""
+        """Return all runs of the experiment that match a filter in MLflow's syntax."""
         found, token = [], None
         while token is None or token:
             page = self.client.search_runs([self.experiment], wanted, max_results=_PAGE, page_token=token)
@@ -40,29 +40,29 @@ class Connection:
 
 
 def connect(address: str, artifacts: Path | None = None) -> Connection:
-    """Connect, making the experiment if it is missing.
+    """Connect to MLflow, and create the experiment if it is missing.
 
     Args:
         address: MLflow's tracking address.
-        artifacts: where artefacts go if `address` is a database.
+        artifacts: folder for artefacts if `address` is a database.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the thread has patience of its own
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the writing thread retries on its own
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a server's, for each run that ends
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a server prints it after each run
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # else it tells of each migration of a new database
-    with _alone(address):  # two processes that make one fresh database at once break it
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would log each migration of a new database
+    with _alone(address):  # two processes that create the same database at once would break it
         client = MlflowClient(address)
         location = artifacts.as_uri() if artifacts and address.startswith("sqlite") else None
         if (known := client.get_experiment_by_name(EXPERIMENT)) is None:
             try:
                 return Connection(client, client.create_experiment(EXPERIMENT, location))
             except MlflowException:
-                if (known := client.get_experiment_by_name(EXPERIMENT)) is None:  # not made by somebody else meanwhile
+                if (known := client.get_experiment_by_name(EXPERIMENT)) is None:  # nobody else created it
                     raise
         return Connection(client, known.experiment_id)
 
@@ -82,10 +82,10 @@ def _alone(address: str) -> Iterator[None]:
 
 
 KEY = "raydd"
-ORDER = "raydd.order"  # a run's tag that the view is sorted by
+ORDER = "raydd.order"  # the tag of runs by which the view is sorted
 _NAME = "attributes.`Run Name`"
-_NAME_WIDTH = 360  # pixels: a name has its settings in it
-COLUMNS = (  # in their order
+_NAME_WIDTH = 360  # pixels, since the name of a run contains its settings
+COLUMNS = (  # in the order of the view
     "metrics.`val/r_mean`",
     "metrics.`test/r_mean`",
     "metrics.`val/IR_at_1`",
@@ -103,11 +103,11 @@ COLUMNS = (  # in their order
 
 
 def keep_view(address: str, sweep: str = "") -> str:
-    """Keep the view with the experiment; gives the address of its page, below the server's.
+    """Store raydd's view of the runs with the experiment, and return the path of its page below the server's address.
 
     Args:
-        address: the server's.
-        sweep: the sweep whose runs it shows; all runs if it is empty or none of its runs has been tracked.
+        address: address of the MLflow server.
+        sweep: name of the sweep whose runs the view shows; all runs if empty, or if the sweep has no tracked run.
     """
     connection = connect(address)
     wanted = f"tags.`sweep` = '{sweep}'" if sweep and "'" not in sweep else ""
@@ -131,6 +131,6 @@ def keep_view(address: str, sweep: str = "") -> str:
     connection.client.set_experiment_tag(
         connection.experiment, f"mlflow.sharedViewState.{KEY}", json.dumps(view, separators=(",", ":"))
     )
-    # Else MLflow takes the runs for a chat application's and opens a page without them.
+    # Without this tag MLflow takes the runs for those of a chat application, and opens a page that does not show them.
     connection.client.set_experiment_tag(connection.experiment, "mlflow.experimentKind", "custom_model_development")
     return f"/#/experiments/{connection.experiment}/runs?viewStateShareKey={KEY}&workflowType=machine_learning"

@@ -1,4 +1,4 @@
-"""What MLflow kept of a sweep's trials, read back."""
+"""Reads the metrics that MLflow has of a sweep's trials."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,15 +9,15 @@ from raydd.tracking.connection import EXPERIMENT, Connection, metric_name
 
 
 class History:
-    """The runs of one sweep's trials. Nothing is written; without a database there are none."""
+    """The MLflow runs of one sweep's trials, for reading only; empty if there is no database."""
 
     def __init__(self, address: str, study: str, trial: int | None = None) -> None:
         """Find the runs.
 
         Args:
             address: MLflow's tracking address; `none` has no runs.
-            study: what tells this sweep from all others, see `raydd.tuning.study.study_id`.
-            trial: one trial's number, to look at it alone.
+            study: identifier of the sweep, see `raydd.tuning.study.study_id`.
+            trial: number of the trial to read; None: read all trials.
         """
         wanted = f"LIKE '{study}/%'" if trial is None else f"= '{study}/{trial}'"
         self._runs: dict[int, Any] = {}
@@ -34,11 +34,11 @@ class History:
         self._runs = {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in found}
 
     def last(self) -> dict[int, Mapping[str, float]]:
-        """The last value of each metric of each trial, by MLflow's names (`val/IR_at_1`)."""
+        """Return the last value of each metric of each trial, under MLflow's names (`val/IR_at_1`)."""
         return {number: run.data.metrics for number, run in self._runs.items()}
 
     def curves(self, number: int, keys: Iterable[str]) -> dict[str, Sequence[tuple[int, float]]]:
-        """Step and value of some metrics of one trial; those that it lacks are left out."""
+        """Return step and value of the given metrics of one trial, without those that MLflow does not have."""
         run = self._runs.get(number)
         names = {key: metric_name(key) for key in keys}
         if run is None:

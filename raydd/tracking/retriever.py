@@ -1,6 +1,6 @@
-"""The model that MLflow keeps of a final: a student that finds images by captions and captions by images.
+"""The model that MLflow stores for a final: a student that finds images by captions and captions by images.
 
-MLflow copies this file beside the student's weights and runs the copy when it loads the model, so nothing is pickled.
+MLflow copies this file next to the student's weights and runs the copy when it loads the model, so nothing is pickled.
 """
 
 import json
@@ -14,18 +14,18 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from torch import Tensor
 
 NAMED = ("encoders.image", "encoders.text")
-TOP = 10  # results of a query, if nothing else is asked for
+TOP = 10  # default number of results for each query
 COLUMNS = ("query", "rank", "found", "cosine")
 
 
 class Retriever(PythonModel):
-    """A table of images and captions in; for each caption the nearest images out, and for each image captions."""
+    """Takes a table of images and captions; gives the nearest images of each caption and captions of each image."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the student's heads, and by their names the encoders that it was trained on.
+        """Load the student's heads, and by name the encoders that it was trained on.
 
         Raises:
-            ConfigError: an encoder comes from outside raydd, and `model_config` does not name it again.
+            ConfigError: an encoder comes from outside raydd, and `model_config` does not name it as trusted.
         """
         from safetensors.torch import load_file
 
@@ -52,9 +52,9 @@ class Retriever(PythonModel):
         """Rank all images of the table for each caption in it, and all captions for each image.
 
         Args:
-            context: MLflow's; `load_context` has taken all from it.
-            model_input: columns `image`, paths, and `caption`; None where a row lacks one.
-            params: `top`, how many results each query gets.
+            context: MLflow's context, not used here; `load_context` has read it.
+            model_input: columns `image` (paths) and `caption`; either may be None in a row.
+            params: `top`, the number of results for each query.
 
         Returns:
             Columns `query`, `rank` from 1, `found` and `cosine`.

@@ -1,7 +1,8 @@
-"""Runs in MLflow, written by a thread of their own, so that nobody waits for a server.
+"""Writes runs to MLflow from a separate thread, so that a sweep never waits for a server.
 
-Every call returns at once. While the server is away what is logged waits in memory and is sent when it answers again;
-what a dead server never took is dropped when the tracking is closed, and that is said once. Nothing here raises.
+Every call returns at once. While the server does not answer, entries wait in memory; they are sent when it answers
+again. If it still does not answer when the tracking is closed, the remaining entries are dropped, with one message to
+the user. Nothing here raises an error.
 """
 
 import json
@@ -19,16 +20,16 @@ from matplotlib.figure import Figure
 from raydd.secrets_hidden import hidden, hide_password
 from raydd.tracking.connection import Connection, connect, metric_name
 
-WAITING_JOBS = 20_000  # calls kept while a server is away, some hours of a large sweep's
-ATTEMPTS = 3  # for a call that fails although the server answers
-GRACE_SECONDS = 10.0  # how long closing waits for a server that does not answer
-PAUSE_SECONDS = 2.0  # between two looks at a server that does not answer
+WAITING_JOBS = 20_000  # most calls that wait while a server does not answer; enough for some hours of a large sweep
+ATTEMPTS = 3  # tries of a call that fails although the server answers
+GRACE_SECONDS = 10.0  # how long `close` waits for a server that does not answer
+PAUSE_SECONDS = 2.0  # pause between two attempts to reach a server
 
 _PARAM_LENGTH, _BATCH_PARAMS, _BATCH_METRICS = 6000, 100, 1000  # MLflow's limits
 
 
 class Tracking:
-    """The connection to one MLflow experiment; a context that sends what is left when it is closed."""
+    """Writes to one MLflow experiment. A context manager that sends the remaining entries when it is closed."""
 
     def __init__(
         self,
@@ -38,12 +39,12 @@ class Tracking:
         grace: float = GRACE_SECONDS,
         pause: float = PAUSE_SECONDS,
     ) -> None:
-        """Start the writing thread; `none` as the address tracks nothing.
+        """Start the writing thread, unless the address is `none`, which tracks nothing.
 
         Args:
             address: MLflow's tracking address.
-            artifacts: where artefacts go if `address` is a database; a server decides for itself.
-            say: takes what the user should know of a server that fails.
+            artifacts: folder for artefacts if `address` is a database; a server has its own.
+            say: shows the user a message about a server that fails.
             grace: seconds that `close` waits for a server that does not answer.
             pause: seconds between two attempts to reach it.
         """
@@ -63,15 +64,15 @@ class Tracking:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is KeyboardInterrupt and not self._jobs.empty():
-            self._say("Sending to MLflow what was not sent yet; Ctrl-C once more leaves it.")
+            self._say("Sending the remaining entries to MLflow. Press Ctrl-C again to drop them.")
         self.close()
 
     def run(self, name: str, identity: tuple[str, str], parent: "Run | None" = None) -> "Run":
-        """A run; the one whose tag `identity` (name, value) it is goes on if it is there, so none is doubled."""
+        """Return a run that is identified by a tag (name, value); if MLflow has such a run, it is continued."""
         return Run(self, name, identity, parent)
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Have the thread do one thing with MLflow."""
+        """Queue a job for the writing thread."""
         if self.address == "none":
             return
         try:
@@ -80,23 +81,28 @@ class Tracking:
             self._lost += 1
 
     def ended(self, tag: str, like: str) -> set[str]:
-        """The values of a tag, in SQL's LIKE, of runs that are over; for jobs, inside the thread."""
+        """Return the values of a tag of runs that have ended. Only for jobs, inside the thread.
+
+        Args:
+            tag: name of the tag.
+            like: pattern of its values, as in SQL's LIKE.
+        """
         found = self.connection().runs(f"tags.`{tag}` LIKE '{like}'")
         return {run.data.tags[tag] for run in found if run.info.status != "RUNNING"}
 
     def connection(self) -> Connection:
-        """The open connection; for jobs, inside the thread."""
+        """Return the open connection. Only for jobs, inside the thread."""
         if self._connection is None:
             self._connection = connect(self.address, self._artifacts)
         return self._connection
 
     def close(self) -> None:
-        """Send what is left, for as long as the server answers, and end the thread."""
+        """Send the remaining entries while the server answers, then end the thread."""
         if not self._thread.is_alive():
             return
         self._closed_at = time.monotonic()
         self._closing.set()
-        self._jobs.join()  # a job may hand in others
+        self._jobs.join()  # wait first, since a job may submit other jobs
         self._jobs.put(None)
         self._thread.join()
         if self._lost:
@@ -113,9 +119,7 @@ class Tracking:
         while True:
             try:
                 job()
-            except (
-                Exception
-            ) as error:  # whatever MLflow, its database or its artefact store raises must not end a sweep
+            except Exception as error:  # no error of MLflow, its database or its artefact store may end a sweep
                 if self._answers():
                     refusals += 1
                     if refusals == ATTEMPTS:
@@ -142,7 +146,7 @@ class Tracking:
     def _answers(self) -> bool:
         try:
             self.connection().client.search_experiments(max_results=1)
-        except Exception:  # any failure at all means: not now
+        except Exception:  # any failure means that the server does not answer now
             return False
         return True
 
@@ -156,11 +160,11 @@ class Run:
     identity: tuple[str, str]
     parent: "Run | None" = None
     _id: str = field(default="", repr=False)
-    _first_params: Mapping[str, str] = field(default_factory=dict, repr=False)  # of a run that goes on
-    _known: dict[str, int] | None = field(default=None, repr=False)  # of a run that goes on: key to its last step
+    _first_params: Mapping[str, str] = field(default_factory=dict, repr=False)  # of a run that is continued
+    _known: dict[str, int] | None = field(default=None, repr=False)  # last step by key, of a run that is continued
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log settings; the first value of each stays, since MLflow refuses another one."""
+        """Log settings. A setting that the run already has keeps its first value, since MLflow refuses to change it."""
         pairs = [(metric_name(key), str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
 
         def job() -> None:
@@ -174,8 +178,8 @@ class Run:
         self.tracking.submit(job)
 
     def curve(self, points: Sequence[Mapping[str, float]]) -> None:
-        """Log metrics, each point with its `step`; steps that a run already has are passed over."""
-        now = int(time.time() * 1000)  # fixed here, so that a repeated call writes the same rows again and not new ones
+        """Log metrics, each point with its `step`; steps that the run already has are skipped."""
+        now = int(time.time() * 1000)  # fixed here, so that a retry writes the same rows again instead of new ones
         rows = [
             (metric_name(key), float(value), now, int(point["step"]))
             for point in points
@@ -203,7 +207,7 @@ class Run:
         self.tracking.submit(job)
 
     def describe(self, text: Callable[[str], str]) -> None:
-        """Set the description, Markdown, which may name the run by its id."""
+        """Set the run's description in Markdown; `text` gets the run's id and returns the description."""
 
         def job() -> None:
             self._client().set_tag(self.id(), "mlflow.note.content", text(self.id()))
@@ -211,11 +215,11 @@ class Run:
         self.tracking.submit(job)
 
     def figure(self, name: str, draw: Callable[[], Figure]) -> None:
-        """Log a picture, drawn in the thread."""
+        """Log a figure, which `draw` draws inside the thread."""
         self.tracking.submit(lambda: self._client().log_figure(self.id(), draw(), name))
 
     def files(self, folder: str, write: Callable[[Path], None]) -> None:
-        """Log as artefacts under `folder` the files that `write` puts into the directory it is given."""
+        """Log files as artefacts under `folder`; `write` writes them into the directory that it gets."""
 
         def job() -> None:
             with tempfile.TemporaryDirectory() as directory:
@@ -225,7 +229,7 @@ class Run:
         self.tracking.submit(job)
 
     def model(self, name: str, write: Callable[[Path], None]) -> None:
-        """Log a model, one a run, of the folder that `write` makes for `mlflow.pyfunc.load_model`."""
+        """Log a model, at most one for each run; `write` makes its folder, which `mlflow.pyfunc.load_model` reads."""
 
         def job() -> None:
             from mlflow.entities import LoggedModelOutput, LoggedModelStatus
@@ -244,14 +248,14 @@ class Run:
         self.tracking.submit(job)
 
     def dataset(self, name: str, digest: str, source: str, context: str, rows: Callable[[], int]) -> None:
-        """Name a set of pairs as an input of this run.
+        """Log a set of pairs as an input of this run.
 
         Args:
-            name: what MLflow shows.
-            digest: the fingerprint of its content.
-            source: where it is.
-            context: what the run does with it, as MLflow shows it: train, val, test or source.
-            rows: gives the pairs in it, inside the thread.
+            name: name that MLflow shows.
+            digest: fingerprint of its content.
+            source: where the data are.
+            context: how the run uses the data, as MLflow shows it: train, val, test or source.
+            rows: gives the number of pairs; called inside the thread.
         """
 
         def job() -> None:
@@ -268,7 +272,7 @@ class Run:
         self.tracking.submit(lambda: self._client().set_terminated(self.id(), status))
 
     def id(self) -> str:
-        """MLflow's id of this run, which is found by its identity or created; for jobs, inside the thread."""
+        """Return MLflow's id of this run, found by its identity or newly created. Only for jobs, inside the thread."""
         if not self._id:
             client, experiment = self._client(), self.tracking.connection().experiment
             tag, value = self.identity

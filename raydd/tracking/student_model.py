@@ -1,4 +1,4 @@
-"""A final's student as a model of MLflow's: its heads as safetensors, its encoders by name, `retriever.py` as code."""
+"""Writes a final's student as an MLflow model: heads as safetensors, encoders by name, `retriever.py` as code."""
 
 import json
 import tempfile
@@ -15,11 +15,11 @@ _CODE = Path(__file__).with_name("retriever.py")
 
 
 def write_model(folder: Path, heads: Mapping[str, Tensor], encoders: EncodersConfig) -> None:
-    """Write what `mlflow.pyfunc.load_model` reads.
+    """Write a folder that `mlflow.pyfunc.load_model` reads.
 
     Args:
-        folder: where to write; it must not be there.
-        heads: both heads' parameters, as `raydd.protocols.student_modules.head_tensors` names them.
+        folder: where to write; it must not exist.
+        heads: parameters of both heads, named as by `raydd.protocols.student_modules.head_tensors`.
         encoders: the frozen encoders that they were trained on.
     """
     import mlflow.pyfunc
@@ -47,6 +47,6 @@ def write_model(folder: Path, heads: Mapping[str, Tensor], encoders: EncodersCon
             artifacts={name.partition(".")[0]: str(file) for name, file in files.items()},
             signature=signature,
             input_example=pd.DataFrame({"image": ["photographs/1.jpg"], "caption": ["A dog runs over grass."]}),
-            model_config=dict.fromkeys(NAMED, ""),  # what `load_model` takes; see `Retriever.load_context`
-            pip_requirements=[f"raydd=={VERSION}"],  # else MLflow loads the model to see what it imports
+            model_config=dict.fromkeys(NAMED, ""),  # keys that `load_model` accepts; see `Retriever.load_context`
+            pip_requirements=[f"raydd=={VERSION}"],  # without this MLflow would load the model to find its imports
         )

@@ -26,18 +26,18 @@ OWN = skipped("raydd", "distribution marked as editable")
 @pytest.mark.parametrize(
     ("packages", "lines"),
     [
-        ([known("a"), known("b"), OWN], ["audited: 2 of 2 packages, 0 known weaknesses"]),
+        ([known("a"), known("b"), OWN], ["audited: 2 of 2 packages, 0 known vulnerabilities"]),
         (
             [known("a", "CVE-1"), skipped("b"), skipped("c"), OWN],
             [
-                "audited: 1 of 3 packages, 1 known weaknesses",
+                "audited: 1 of 3 packages, 1 known vulnerabilities",
                 "NOT AUDITED, since the index does not know them: b, c",
-                "a 1.0: CVE-1, mended in 1.1",
+                "a 1.0: CVE-1, fixed in 1.1",
             ],
         ),
         (
             [skipped("a"), skipped("b"), OWN],
-            ["NOT AUDITED: the index told of none of 2 packages. Audit where PyPI's JSON API answers."],
+            ["NOT AUDITED: the index knows none of 2 packages. Run this where PyPI's JSON API answers."],
         ),
     ],
 )
@@ -53,4 +53,4 @@ def test_an_audit_that_did_not_end_is_none(audit, tmp_path: Path, report: str | 
         (tmp_path / "report").write_text(report)
     told = audit.summary(tmp_path / "report", "a\nConnectionError: no route\n")
     assert told == "NOT AUDITED: pip-audit ended without a report (ConnectionError: no route)"
-    assert audit.summary(tmp_path / "report", "").endswith("(it did not end)")
+    assert audit.summary(tmp_path / "report", "").endswith("(it did not finish)")

@@ -233,7 +233,7 @@ def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(con
     console = quiet()
     assert run_comparison(with_settings(config, trained), "local", dry_run=True, console=console) is None
     assert "herding, for tiny, image encoder trained: they choose by features" in told(console)
-    assert "tiny, image encoder trained: methods run as the settings say" in told(console)
+    assert "tiny, image encoder trained: methods use the given settings" in told(console)
     assert "trials each of" not in told(console)
 
 

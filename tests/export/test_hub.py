@@ -70,7 +70,7 @@ def test_what_nobody_could_repeat_is_refused_before_anything_is_written(tmp_path
     made = made_set("features")
     opened = open_set(made.folder)
     own = replace(opened, synthetic=replace(opened.synthetic, loss="own.py:LOSS"))
-    with pytest.raises(ConfigError, match=r"own.py:LOSS, which is code that its readers do not have.*--to hf"):
+    with pytest.raises(ConfigError, match=r"own.py:LOSS, which is code that other users do not have.*--to hf"):
         require_scorable(own, made.config)
     arguments = ["export", "--set", str(made.folder), "--to", "hub", str(tmp_path / "out"), *flags(made)]
     assert main([*arguments, "--evaluate.seeds", "1"]) == 2

@@ -35,7 +35,7 @@ def test_what_raydd_writes_is_a_row_once_it_says_where_the_set_is(tmp_path: Path
     assert main(["evaluate", "--set", str(made.folder), *ENCODERS, "--evaluate.baselines", "--json", str(out)]) == 0
     row = json.loads(out.read_text())["row"]
     rows.write_text(json.dumps([row]))  # JSON is YAML
-    with pytest.raises(ConfigError, match="row 1 does not say where the set is to be had"):
+    with pytest.raises(ConfigError, match="row 1 does not say where to get the set"):
         read_rows(rows)
     rows.write_text(json.dumps([row | {"source": "https://example.org"}]))
     (found,) = read_rows(rows)
@@ -53,7 +53,7 @@ def test_what_raydd_writes_is_a_row_once_it_says_where_the_set_is(tmp_path: Path
         ({"scores": {"r_mean": [50.0, 1.0]}}, "has no score IR@1, IR@5"),
         ({"scores": dict.fromkeys(SHOWN)}, "has no score r_mean"),
         ({"scores": {metric: [101.0, 1.0] for metric in SHOWN}}, "row 1: scores.IR@1"),
-        ({"source": ""}, "does not say where the set is"),
+        ({"source": ""}, "does not say where to get the set"),
     ],
 )
 def test_a_row_that_lacks_something_is_named(tmp_path: Path, change: dict[str, Any], said: str):

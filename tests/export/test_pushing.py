@@ -43,8 +43,8 @@ def test_a_pushed_set_is_loaded_from_the_hub_and_the_token_is_said_nowhere(hub: 
 @pytest.mark.parametrize(
     ("name", "token", "said"),
     [
-        (NAME, "hf_wrong", r"Invalid credentials.*The hub does not take the token: log in with `hf auth login`"),
-        (NAME, "", r"The hub does not take the token: log in with `hf auth login`"),
+        (NAME, "hf_wrong", r"Invalid credentials.*The hub does not accept the token. Log in with `hf auth login`"),
+        (NAME, "", r"The hub does not accept the token. Log in with `hf auth login`"),
         ("somebody-else/pairs", TOKEN, r"under the namespace somebody-else.*The token may not write there"),
         ("a/b/c", TOKEN, r"a/b/c cannot be pushed.*Check the name, USER/NAME"),
     ],
@@ -72,7 +72,7 @@ def test_a_hub_that_cannot_be_reached_is_said(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigError, match=r"Check the name, USER/NAME, the network and \$HF_ENDPOINT"):
         push(tmp_path, NAME, ["README.md"])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"(offline mode|Connection refused).*and give the command again"):
+    with pytest.raises(ConfigError, match=r"(offline mode|Connection refused).*and run the command again"):
         push(tmp_path, NAME, ["README.md"])
 
 

@@ -82,5 +82,5 @@ def test_other_data_than_the_set_s_are_refused(config: Config, store: Store, tmp
 
 def test_features_alone_cannot_be_read_by_another_encoder(config: Config, store: Store) -> None:
     config = with_settings(config, {"distill.images": "features", "evaluate.encoders": ("tiny_encoders:wide",)})
-    with pytest.raises(RecordError, match="holds image features alone"):
+    with pytest.raises(RecordError, match="has image features but no pixels"):
         score_set(config, store, None, no_work)

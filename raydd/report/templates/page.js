@@ -1,4 +1,4 @@
-// Plotly's script comes in gzip and Base64, so that the page is small.
+// Plotly's script is embedded in gzip and Base64, to keep the page small.
 async function unpacked() {
   const packed = document.getElementById("plotly");
   if (!packed) return;
@@ -11,11 +11,11 @@ const plotly = unpacked();
 plotly.catch((error) => {
   for (const plot of document.querySelectorAll(".plot")) {
     plot.style.minHeight = 0;
-    plot.textContent = `This browser cannot draw the chart (${error.message}); one of 2023 or later can.`;
+    plot.textContent = `This browser cannot draw the chart (${error.message}). Use a browser of 2023 or later.`;
   }
 });
 
-// Charts are drawn when they come near the screen, in the colours of the reader's scheme.
+// Charts are drawn when they are scrolled near the screen, in the light or dark colours that the reader's system uses.
 const scheme = matchMedia("(prefers-color-scheme: dark)");
 const DARK = {
   "#0a6aa8": "#6cb8f0", "#b8560a": "#f0a35e", "#00785a": "#4fd1a5", "#a8427f": "#e79ac6", "#6a5acd": "#b3a8ff",
@@ -75,7 +75,7 @@ plotly.then(() => {
   });
 });
 
-// The pairs beyond the first ones, which print shows without asking (page.css).
+// Pairs after the first ones are hidden until the button is pressed; page.css always shows them in print.
 const rest = document.getElementById("rest");
 const button = document.getElementById("show-rest");
 function showRest() {
@@ -86,7 +86,7 @@ button?.addEventListener("click", () => {
   showRest();
   rest.querySelector("a, input").focus({ preventScroll: true });
 });
-rest?.addEventListener("beforematch", showRest); // the browser's own search found one of them
+rest?.addEventListener("beforematch", showRest); // the browser's text search found one of them
 function follow() {
   const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
   if (!rest?.contains(target)) return;
@@ -96,7 +96,7 @@ function follow() {
 addEventListener("hashchange", follow);
 follow();
 
-// Before and after: a slider a pair, and one for all.
+// Sliders between start image and synthetic image: one for each pair, and one for all pairs.
 function cut(slider) {
   slider.closest(".pair").querySelector(".compare").style.setProperty("--cut", `${slider.value}%`);
 }
