@@ -22,12 +22,12 @@ Plane = Callable[[Float[Tensor, "M D"]], Float[NDArray, "M 2"]]
 
 def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:
     """Return a heat map of the off-diagonal similarities, with alike pairs side by side; None if all are zero."""
-    beside = matrix.double().clone().fill_diagonal_(0.0).numpy()
-    reach = float(np.abs(beside).max())
+    off_diagonal = matrix.double().clone().fill_diagonal_(0.0).numpy()
+    reach = float(np.abs(off_diagonal).max())
     if reach == 0:
         return None
-    order = cluster_order(beside)
-    shown = beside[np.ix_(order, order)].astype(np.float32)
+    order = cluster_order(off_diagonal)
+    shown = off_diagonal[np.ix_(order, order)].astype(np.float32)
     np.fill_diagonal(shown, np.nan)
     names = [str(number) for number in order]
     figure = go.Figure(
@@ -45,21 +45,22 @@ def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:
     axis = {"type": "category", "nticks": 20, "showgrid": False}
     figure.update_layout(xaxis={**axis, "title": "text"}, yaxis={**axis, "title": "image", "autorange": "reversed"})
     diagonal = matrix.diagonal()
+    values = off_diagonal[~np.eye(len(off_diagonal), dtype=bool)]
     words = (
-        f"Off-diagonal similarities lie between {beside.min():.2f} and {beside.max():.2f}; their mean absolute value "
-        f"is {np.abs(beside).mean():.3f}. The diagonal is not shown; its values lie between "
+        f"Off-diagonal similarities lie between {values.min():.2f} and {values.max():.2f}; their mean absolute value "
+        f"is {np.abs(values).mean():.3f}. The diagonal is not shown; its values lie between "
         f"{float(diagonal.min()):.2f} and {float(diagonal.max()):.2f}. Pairs are ordered so that alike pairs are side "
         "by side."
     )
     return chart("similarity", "Similarity matrix", words, figure, 520)
 
 
-def cluster_order(beside: Float[NDArray, "N N"]) -> list[int]:
+def cluster_order(off_diagonal: Float[NDArray, "N N"]) -> list[int]:
     """Return an order of the pairs that puts alike rows and columns side by side.
 
     The order is that of hierarchical clustering with average linkage and optimal leaf ordering.
     """
-    rows = np.concatenate([beside, beside.T], axis=1)
+    rows = np.concatenate([off_diagonal, off_diagonal.T], axis=1)
     return leaves_list(linkage(rows, "average", optimal_ordering=True)).tolist()
 
 

@@ -40,6 +40,15 @@ def test_the_heat_map_leaves_the_diagonal_out_and_names_the_pairs():
     assert np.isnan(np.diagonal(values)).all()
 
 
+def test_the_words_speak_of_the_values_off_the_diagonal_alone():
+    matrix = torch.full((4, 4), 0.5)
+    matrix.fill_diagonal_(2.0)
+    drawn = similarity_map(matrix)
+    assert drawn
+    assert "between 0.50 and 0.50; their mean absolute value is 0.500" in drawn.summary
+    assert "between 2.00 and 2.00" in drawn.summary
+
+
 def test_the_identity_has_no_heat_map():
     assert similarity_map(torch.eye(5)) is None
 
