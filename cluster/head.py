@@ -1,10 +1,13 @@
-"""What the head keeps by default: the study and MLflow in SQLite, with copies in the bucket, and MLflow's server.
+"""Keeps the study and MLflow's database on the head in SQLite, copies both to the bucket, and runs MLflow's server.
 
-`head.py restore` fetches the copies onto a new head, which owns them from then on: a head of before writes no more of
-them, and one that comes back takes them in the place of its older files. `head.py` serves MLflow at
-MLFLOW_TRACKING_URI, if that is on 127.0.0.1, and copies what has changed: as soon as nothing is written any more, and
-once a minute meanwhile. `head.py run COMMAND` does all of it around a command, for places whose head lives no longer
-than that. What raydd.env places elsewhere (RAYDD_STUDY, MLFLOW_TRACKING_URI) is left to who keeps it.
+- `head.py restore` fetches the copies onto a new head. The new head owns the copies from then on: an older head stops
+  writing them, and if it comes back later, it replaces its own older files by the copies.
+- `head.py` serves MLflow at MLFLOW_TRACKING_URI, if that is on 127.0.0.1. It copies a changed database as soon as
+  writing pauses, and once a minute while writing goes on.
+- `head.py run COMMAND` does both around a command, for places whose head lives only as long as the command.
+
+If raydd.env names another place for the study or MLflow (RAYDD_STUDY, MLFLOW_TRACKING_URI), its database is not kept
+here.
 """
 
 import contextlib
@@ -27,11 +30,11 @@ from raydd.place import make_home, open_store
 from raydd.store import Store
 
 HERE = "http://127.0.0.1:"
-LOOK_SECONDS, LONGEST_SECONDS = 2.0, 60.0  # between two looks, and between two copies of what is written all the time
+LOOK_SECONDS, LONGEST_SECONDS = 2.0, 60.0  # between two checks; between two copies while writing goes on
 
 
 def main() -> None:
-    """Restore, or serve and copy until the machine goes."""
+    """Restore the copies, run a command, or serve and copy until the machine ends."""
     home, copies = make_home(PlaceConfig()), Store(beside(open_store(PlaceConfig()).root))
     files = kept_here()
     if sys.argv[1:] == ["restore"]:
@@ -49,14 +52,14 @@ def main() -> None:
 
 
 def keep(home: Path, copies: Store, files: list[str]) -> None:
-    """Serve and copy, whatever fails meanwhile, until the machine goes."""
+    """Serve MLflow and copy the databases until the machine ends, regardless of errors."""
     server, began = serve(home, copies) if "mlflow.db" in files else None, time.monotonic()
     copied, before, at, failing = state(home, []), state(home, files), 0.0, False
     try:
         while True:
             if server and server.poll() is not None and time.monotonic() - began > LONGEST_SECONDS:
                 print(
-                    f"MLflow's server ended with {server.returncode}, and is started again.",
+                    f"MLflow's server ended with status {server.returncode}. It is started again.",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -65,7 +68,7 @@ def keep(home: Path, copies: Store, files: list[str]) -> None:
             if now != copied and (now == before or time.monotonic() - at > LONGEST_SECONDS):
                 why, at = copy(home, copies, files), time.monotonic()
                 if why and not failing:
-                    print(f"{why} It is tried until it can be.", file=sys.stderr, flush=True)
+                    print(f"{why} Copying is retried until it succeeds.", file=sys.stderr, flush=True)
                 copied, failing = copied if why else now, bool(why)
             before = now
             time.sleep(LOOK_SECONDS)
@@ -75,10 +78,11 @@ def keep(home: Path, copies: Store, files: list[str]) -> None:
 
 
 def run(home: Path, command: list[str]) -> int:
-    """Serve and copy while a command runs, which is told when this process is to end; gives its exit status.
+    """Serve MLflow and copy the databases while a command runs, and return the command's exit status.
 
-    The command has a session of its own, so that a signal to the whole process group reaches it once, from here. Who
-    wants to tell this process alone finds its number in `run.pid` in the home.
+    If this process is asked to end, it asks the command to end. The command has its own session, so that a signal to
+    the whole process group reaches it only once, from here. The file `run.pid` in the home has the number of this
+    process, for signals to this process only.
     """
     process, told = None, False
 
@@ -89,7 +93,7 @@ def run(home: Path, command: list[str]) -> int:
             process.terminate()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, tell)  # for good: the last copy is not interrupted either
+        signal.signal(number, tell)  # not restored later, so that the last copy is not interrupted either
     note = home / "run.pid"
     note.write_text(str(os.getpid()), encoding="utf-8")
     with subprocess.Popen([sys.executable, __file__], start_new_session=True) as keeper:
@@ -100,23 +104,23 @@ def run(home: Path, command: list[str]) -> int:
             return process.wait()
         finally:
             note.unlink(missing_ok=True)
-            os.killpg(keeper.pid, signal.SIGKILL)  # MLflow's server too; what it wrote is in the database
+            os.killpg(keeper.pid, signal.SIGKILL)  # ends MLflow's server too; its data is in the database
 
 
 def beside(root: str) -> str:
-    """The folder or prefix of the copies: the store's with `-head`."""
+    """Return the folder or prefix of the copies: that of the store with `-head` appended."""
     address, mark, options = root.partition("?")
     return f"{address.rstrip('/')}-head{mark}{options}"
 
 
 def kept_here() -> list[str]:
-    """The databases in the home that nobody else keeps."""
+    """Return the names of the databases that are kept in the home, and not on a server of the user's own."""
     study, server = os.environ.get("RAYDD_STUDY"), os.environ.get("MLFLOW_TRACKING_URI", "")
     return [*([] if study else ["studies.db"]), *(["mlflow.db"] if server.startswith(HERE) else [])]
 
 
 def restore(home: Path, copies: Store, files: list[str]) -> None:
-    """Fetch what this head lacks, or has from before another one took over, and make the copies this head's."""
+    """Fetch databases that this head lacks or another head has taken over, and make this head the copies' owner."""
     mine = name_of(home)
     for name in files:
         there, owner = home / name, owner_of(copies, name)
@@ -124,7 +128,7 @@ def restore(home: Path, copies: Store, files: list[str]) -> None:
             content = copies.content(name)
             part = home / f"{name}.part"
             part.write_bytes(content)
-            for end in ("-wal", "-shm", ""):  # SQLite would read the old file's log into the new file
+            for end in ("-wal", "-shm", ""):  # or SQLite would apply the old file's log to the new file
                 if (old := home / f"{name}{end}").exists():
                     old.replace(home / f"{name}.before{end}")
             part.replace(there)
@@ -134,7 +138,7 @@ def restore(home: Path, copies: Store, files: list[str]) -> None:
 
 
 def name_of(home: Path) -> str:
-    """This head's name, which no other home has."""
+    """Return this head's name, which is unique to its home."""
     file = home / "head.name"
     if not file.exists():
         file.write_text(f"{socket.gethostname()} {secrets.token_hex(8)}", encoding="utf-8")
@@ -142,7 +146,7 @@ def name_of(home: Path) -> str:
 
 
 def owner_of(copies: Store, name: str) -> str:
-    """The name of the head that took a copy over last; empty if none did."""
+    """Return the name of the head that owns a copy; empty if none does."""
     try:
         return copies.content(f"{name}.owner").decode()
     except RecordError:
@@ -151,7 +155,7 @@ def owner_of(copies: Store, name: str) -> str:
 
 @contextlib.contextmanager
 def only_one(home: Path) -> Iterator[bool]:
-    """Whether this is the only such process: `ray up` gives the same command again."""
+    """Yield whether this is the only such process in the home, since a second `ray up` starts the command again."""
     with (home / "head.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,7 +166,7 @@ def only_one(home: Path) -> Iterator[bool]:
 
 
 def serve(home: Path, copies: Store) -> subprocess.Popen[bytes]:
-    """MLflow's server, on loopback: its files go beside the copies in S3 or in a folder, else to the home."""
+    """Start MLflow's server on loopback. Its files go next to the copies if these are in S3 or a folder, else home."""
     outlives = copies.root.partition("?")[0] if copies.root.startswith("s3://") else copies.folder
     artifacts = f"{outlives}/mlflow" if outlives else str(home / "mlartifacts")
     port = os.environ["MLFLOW_TRACKING_URI"].removeprefix(HERE).rstrip("/")
@@ -173,31 +177,31 @@ def serve(home: Path, copies: Store) -> subprocess.Popen[bytes]:
 
 
 def state(home: Path, files: list[str]) -> list[tuple[str, int, int]]:
-    """What changes when the databases do: names, sizes and times, also of what SQLite has yet to merge."""
+    """Return names, sizes and times of the databases and of SQLite's logs, which change whenever the databases do."""
     found = []
     for path in [home / f"{name}{end}" for name in files for end in ("", "-wal")]:
-        with contextlib.suppress(FileNotFoundError):  # SQLite deletes its log whenever it has merged it
+        with contextlib.suppress(FileNotFoundError):  # SQLite deletes its log after merging it
             at = path.stat()
             found.append((path.name, at.st_size, at.st_mtime_ns))
     return found
 
 
 def copy(home: Path, copies: Store, files: list[str]) -> str:
-    """Copy the databases, each as it is at one moment; says why one could not be, and is empty if all were."""
+    """Copy a consistent snapshot of each database. Return why one could not be copied; empty if all were copied."""
     why = []
     for name in files:
         try:
             copy_one(home, copies, name)
-        except (OSError, sqlite3.Error, RayddError) as error:  # the disk is full, the bucket away: the next look comes
+        except (OSError, sqlite3.Error, RayddError) as error:  # such as a full disk or no bucket; the caller retries
             why.append(f"{name} was not copied to {copies.root}: {error}")
     return " ".join(why)
 
 
 def copy_one(home: Path, copies: Store, name: str) -> None:
-    """Copy one database, if it is there.
+    """Copy one database, if it exists.
 
     Raises:
-        PlaceError: the copies are another head's by now.
+        PlaceError: another head has taken over the copies.
     """
     if not (home / name).exists():
         return

@@ -3,8 +3,8 @@
 import raydd
 from raydd import stages
 
-work = raydd.open(raydd.load("flickr8k.yaml"))   # one run, everything it reads opened lazily and once
-stages.run(work)                                 # makes what the store lacks, gives the scores
+work = raydd.open(raydd.load("flickr8k.yaml"))   # one run; everything it reads is opened once, when needed
+stages.run(work)                                 # computes what is missing from the store, returns the scores
 """
 
 from pathlib import Path
@@ -26,12 +26,12 @@ __all__ = ["Config", "load", "open"]
 def open(
     config: Config | None = None, store: "Store | str | Path | None" = None, progress: Progress = silent
 ) -> "Workbench[Any]":
-    """The workbench of a run: its data, features, experts and students, each opened when it is first asked for.
+    """Open the workbench of a run: its data, features, experts and students, each loaded when it is first used.
 
     Args:
-        config: all settings, of `raydd.load`; the defaults if there are none.
-        store: where records are, or its folder or address; the one that `config.place` names if there is none.
-        progress: told the name of the work, how much is done, and how much there is.
+        config: all settings, from `raydd.load`; None for the defaults.
+        store: the store of records, or its folder or address; None for the store that `config.place` names.
+        progress: called with the name of the work, the amount done and the total amount.
     """
     from raydd.place import open_store
     from raydd.protocols import open_workbench

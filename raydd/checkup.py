@@ -1,4 +1,4 @@
-"""What a machine has and lacks for a planned run: the checks of `raydd doctor`."""
+"""The checks of `raydd doctor`: what a machine has, and what is missing, for a planned run."""
 
 import importlib
 import importlib.metadata
@@ -28,27 +28,27 @@ from raydd.progress import Progress, silent
 from raydd.protocols import Workbench, open_workbench
 
 _MOST_BYTES = 2**20  # of a cluster's file
-# What a run without a sweep does not need, and who does.
+# Packages that a run without a sweep does not need, and what needs them.
 _OPTIONAL = {
     "ray": "`raydd sweep`, `demo` and `experts --workers`",
     "optuna": "`raydd sweep` and `demo`",
     "mlflow": "tracking and `raydd board`",
 }
-_LOADED_BELOW = ("reader", "encoders")  # quick checks that reading the data and loading the encoders make too
-_OF_TRIALS = ("GPUs of trials", "study", "MLflow")  # what disk and memory do not depend on
+_LOADED_BELOW = ("reader", "encoders")  # quick checks that reading the data and loading the encoders repeat
+_OF_TRIALS = ("GPUs of trials", "study", "MLflow")  # checks on which the need of disk and memory does not depend
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def examine(
     config: Config, command: Command = "run", cluster: Path | None = None, progress: Progress = silent
 ) -> Iterator[Check]:
-    """All checks of a planned command; one that fails stops none of the others, but those that need what it looked for.
+    """Make all checks of a planned command. A failed check stops only the checks that depend on it.
 
     Args:
         config: all settings.
-        command: what is planned.
-        cluster: the file of the cluster that is to run it, if it is not this machine.
-        progress: told of what is read.
+        command: the planned command.
+        cluster: the file of the cluster that is to run the command; None for this machine.
+        progress: receives the progress of reading the data.
     """
     use_threads(config.place)
     plan = _Plan(config, command, progress)
@@ -78,12 +78,12 @@ def examine(
     lacking = [check.name for check in (*quick, *needed) if check.state == "missing" and check.name not in _OF_TRIALS]
     for name, size_check in (("disk", _disk), ("memory", _memory)):
         if lacking:
-            yield Check(name, "warning", f"the need is not known before {' and '.join(lacking)} can be had")
+            yield Check(name, "warning", f"the need is unknown until {' and '.join(lacking)} can be loaded")
         else:
             try:
                 yield size_check(plan)
             except (RayddError, OSError) as error:
-                yield Check(name, "warning", f"the need is not known: {error}")
+                yield Check(name, "warning", f"the need is unknown: {error}")
 
 
 class _Plan:
@@ -110,7 +110,7 @@ class _Plan:
         return self.work.text_encoder
 
     def look_at_space(self) -> str:
-        """Draw trials, as the sweep will; gives how many."""
+        """Draw trials as the sweep will; return in words how many."""
         import optuna
 
         from raydd.tuning.samplers import find_sampler
@@ -119,10 +119,10 @@ class _Plan:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         find_sampler(self.config.sweep.sampler)(self.config.sweep.seed)
         self._drawn = draw_configs(load_space(self.config.sweep.space), self.config)
-        return f": {len(self._drawn)} trials drawn, all in order"
+        return f": {len(self._drawn)} trials drawn, all valid"
 
     def look_at_pairs(self) -> str:
-        """The most pairs of any distillation or selection against the training images."""
+        """Compare the largest number of pairs of any distillation or selection with the number of training images."""
         counts = [each.distill.pairs for each in (self.config, *self._drawn)]
         if self._command == "compare":
             counts = [count + 1 for count in self.config.compare.pairs]  # of selections, see `compare.pairs`
@@ -141,37 +141,38 @@ def _package(name: str, use: str, *, needed: bool) -> Check:
     try:
         return Check(name, "ok", importlib.import_module(name).__version__)
     except ImportError as error:
-        text = f"cannot be imported ({error}), and {use} need it. Run `pip install {name}`."
+        text = f"cannot be imported ({error}), but {use} need it. Run `pip install {name}`."
         return Check(name, "missing" if needed else "warning", text)
 
 
 def _versions(file: Path, config: Config) -> str:
-    """The Ray and the Python that a cluster's file starts, against those here.
+    """Compare the versions of Ray and Python in a cluster's file with the versions here.
 
-    `ray up` wants its own Ray on the cluster; a process that joins from here (`place.ray`) the same Python too.
+    `ray up` needs the same Ray on the cluster; a process here that joins the cluster (`place.ray`) also needs the same
+    Python.
     """
     named, pythons = _named_in(file)
     here = importlib.metadata.version("ray"), f"{sys.version_info.major}.{sys.version_info.minor}"
     if not named:
-        return f"{file} names no Ray: its machines take what they have, or Ray {here[0]} once it is installed there"
+        return f"{file} names no version of Ray: its machines use theirs, or Ray {here[0]} once it is installed there"
     if named != [here[0]]:
         raise ConfigError(
-            f"{file} starts Ray {' and '.join(named)}, and here is Ray {here[0]}. Run `pip install ray=={named[0]}`, "
-            "or name the version of here in all its places."
+            f"{file} starts Ray {' and '.join(named)}, but this machine has Ray {here[0]}. Run "
+            f"`pip install ray=={named[0]}`, or write version {here[0]} everywhere in the file."
         )
     if old := [version for version in pythons if tuple(map(int, version.split("."))) < (3, 11)]:
-        raise ConfigError(f"{file} starts Python {old[0]}, and raydd needs 3.11 or newer. Take a tag with -py311.")
+        raise ConfigError(f"{file} starts Python {old[0]}, but raydd needs 3.11 or newer. Use a tag with -py311.")
     joins = ray_address(config.place.ray) not in ("local", "auto")
     if pythons and pythons != [here[1]] and joins:
         raise ConfigError(
             f"{file} starts Python {' and '.join(pythons)}, and a process of Python {here[1]} cannot join it "
-            "(place.ray). Use the same Python here, or give the command on the cluster's head: `ray submit`."
+            "(place.ray). Use the same Python here, or run the command on the cluster's head with `ray submit`."
         )
     return f"{file}: Ray {here[0]} there and here, Python {' and '.join(pythons) or 'unknown'} there and {here[1]} here"
 
 
 def _named_in(file: Path) -> tuple[list[str], list[str]]:
-    """The versions of Ray and of Python that a cluster's file names, by Ray's images and KubeRay's `rayVersion`."""
+    """Return the versions of Ray and of Python in a cluster's file, from Ray's images and KubeRay's `rayVersion`."""
     text = read_file(file, _MOST_BYTES).decode("utf-8", errors="replace")
     images = re.findall(r"rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", text)
     given = re.findall(r"rayVersion:\s*['\"]?(\d+\.\d+\.\d+)", text)
@@ -203,7 +204,7 @@ def _memory(plan: _Plan) -> Check:
 
 
 def _machine_memory() -> tuple[int, int]:
-    """Free and total memory, within what a container may take."""
+    """Return free and total memory in bytes, within the limit of a container."""
     machine = psutil.virtual_memory()
     limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.exists() else "max"
     total = machine.total if limit == "max" else min(machine.total, int(limit))

@@ -1,4 +1,4 @@
-"""The command line: `raydd COMMAND`. Errors that a user can mend end in one sentence and exit code 2."""
+"""The command line: `raydd COMMAND`. Errors that a user can fix print one short message and exit with code 2."""
 
 import argparse
 import atexit
@@ -22,17 +22,17 @@ from raydd.errors import ConfigError, RayddError, nearest
 from raydd.secrets_hidden import CleanStream, hide_password, remember, remember_given
 
 COMMANDS = {
-    "demo": "Every stage on bundled pictures, nothing to download: features, experts, a sweep, test scores, a report.",
-    "init": "Look at a folder of images and captions, and write the file of settings that reads it.",
-    "run": "One distillation, from image-caption pairs to scores; finished stages are reused.",
+    "demo": "Run every stage on bundled pictures, without downloads: features, experts, sweep, test scores, report.",
+    "init": "Inspect a folder of images and captions, and write the file of settings that reads it.",
+    "run": "Run one distillation, from image-caption pairs to scores; finished stages are reused.",
     "features": "Encode every image and caption of a data set once, into the feature cache.",
     "experts": "Train models on all real pairs and keep the weights that distillation matches (expert trajectories).",
     "distill": "Distil a synthetic set, without scoring it.",
     "evaluate": "Train students on a synthetic set, on random pairs and on full data, and score them.",
-    "sweep": "Search the settings with Ray Tune and Optuna, tracked in MLflow.",
-    "report": "Write one HTML page on a sweep or a set: results, which settings mattered, the pairs, the cost.",
-    "compare": "Compare methods, numbers of pairs and data sets in one table, each method tuned alike.",
-    "export": "Write a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
+    "sweep": "Search for good settings with Ray Tune and Optuna, tracked in MLflow.",
+    "report": "Write one HTML page about a sweep or a set: results, which settings mattered, the pairs, the cost.",
+    "compare": "Compare methods, numbers of pairs and data sets in one table, each method tuned in the same way.",
+    "export": "Export a set for Hugging Face, WebDataset or as PNG; or a student as safetensors or ONNX.",
     "search": "Search a folder of photographs by a text or an image, with a student trained on a set in seconds.",
     "watch": "Watch a running sweep from another terminal: states, scores and loss curves of its trials.",
     "board": "Open MLflow in the browser: settings, curves and figures of every trial.",
@@ -40,7 +40,7 @@ COMMANDS = {
     "doctor": "Check whether a planned run fits on this machine, and say what is missing.",
 }
 
-# Flags that are read before the others: those that bring settings of their own, and those that name code.
+# Flags that are read before the others: flags that set defaults of other settings, and flags that name code.
 _SEEN_FIRST = (
     *("distill.method", "distill.protocol", "distill.loss"),
     *("data.reader", "encoders.image", "encoders.text"),
@@ -52,35 +52,35 @@ class Options:
     """Options of every command."""
 
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Settings that a command has by itself, above the method's."""
+    """Defaults of this command, which win over the method's."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)  # --distill.pairs and the like
     """All settings."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
     """A YAML file of settings; flags win over it."""
     preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Settings by name, most as published; file and flags win. `--help preset` lists them."""
+    """Settings by name, most as published; file and flags win over them. `--help preset` lists them."""
     print_config: bool = False
     """Print the resulting settings as YAML and stop."""
     debug: bool = False
     """Show the whole traceback of an error."""
     given: Annotated[frozenset[str], tyro.conf.Suppress] = frozenset()
-    """Names of the settings that flags give, whatever their values."""
+    """Names of the settings that are set by flags, regardless of their values."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; gives the process's exit code."""
+    """Run one command; return the exit code of the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal of few letters shows the others as escapes
+        if isinstance(stream, io.TextIOWrapper):  # show characters that the terminal's encoding lacks as escapes
             stream.reconfigure(errors="backslashreplace")
     remember_given(given, os.environ)
-    atexit.register(gc.freeze)  # or Python looks through all of torch and Ray for what it may free: 1.5 to 3 s
+    atexit.register(gc.freeze)  # else Python's last garbage collection goes through torch and Ray: 1.5 to 3 s
     with contextlib.redirect_stderr(CleanStream(sys.stderr)):
         return _end_of(given)
 
 
 def _end_of(given: list[str]) -> int:
-    """The exit code of a command, whose error is told in one line, with --debug below its traceback."""
+    """Run a command and return its exit code; print an error as one line, with --debug after its traceback."""
     debug = "--debug" in given
     try:
         return _dispatch(given)
@@ -89,17 +89,17 @@ def _end_of(given: list[str]) -> int:
         return 2
     except SystemExit as end:  # tyro has shown the help, or what is wrong with a flag
         return int(end.code or 0)
-    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        _say("interrupted. What is finished is kept; the same command goes on from there.")
+        _say("interrupted. Finished work is kept; run the same command to continue.")
         return 130
-    except OSError as error:  # a disk, a folder or a network that is not as it should be
+    except OSError as error:  # a fault of a disk, a folder or the network
         _say(_place_of(error), debug)
         return 2
     except MemoryError as error:
-        _say(f"memory is used up ({error or 'no more can be had'}). `raydd doctor` says what the run needs.", debug)
+        _say(f"out of memory ({error or 'no details'}). `raydd doctor` says how much the run needs.", debug)
         return 2
     except Exception as error:
         advice = "" if debug else " Run again with --debug for the traceback."
@@ -116,11 +116,11 @@ def _say(message: str, debug: bool = False) -> None:
 
 
 def _place_of(error: OSError) -> str:
-    """What an error of the system says, with the file that it met it at."""
+    """Return the message for an error of the operating system, with the file where it occurred."""
     why = error.strerror or " ".join(str(error).split()) or type(error).__name__
     if not error.filename:
-        return f"the system refuses: {why}. Check the disk, the folders that the settings name, and the network."
-    return f"{error.filename} cannot be used ({why}). Check the path, its permissions and the room on its disk."
+        return f"the system reports: {why}. Check the disk, the folders that the settings name, and the network."
+    return f"{error.filename} cannot be used ({why}). Check the path, its permissions and the free space on its disk."
 
 
 def _dispatch(given: list[str]) -> int:
@@ -151,7 +151,7 @@ def _dispatch(given: list[str]) -> int:
     options = parse(command.Options, rest, prog=f"raydd {name}", description=command.__doc__ or "")
     place = options.settings.place
     addresses = {f"place.{name}": getattr(place, name) for name in ("store", "mlflow", "study", "ray")}
-    for address in addresses.values():  # a file's may hold passwords too
+    for address in addresses.values():  # addresses from a settings file may hold passwords too
         remember(address)
     if options.print_config:
         from raydd.settings import flatten, to_yaml, with_settings
@@ -166,7 +166,9 @@ def _dispatch(given: list[str]) -> int:
 
 
 def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str) -> Any:
-    """Options of one command: its method's, protocol's and preset's settings, then the file's, then the flags.
+    """Parse the options of a command: settings of method, protocol and preset, then of the file, then of the flags.
+
+    Later ones win.
 
     Raises:
         ConfigError: an unknown name or a bad value in any of them.
@@ -182,7 +184,7 @@ def parse(kind: type[Any], arguments: list[str], *, prog: str, description: str)
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[str]:
-    """The settings that flags name: `--distill.steps 50`, `--sweep.plateau-gain=1`, `--sweep.no-first`."""
+    """Yield the settings that flags set: `--distill.steps 50`, `--sweep.plateau-gain=1`, `--sweep.no-first`."""
     for word in arguments:
         section, dot, setting = word.partition("=")[0].removeprefix("--").partition(".")
         if word.startswith("--") and dot:
@@ -191,7 +193,7 @@ def _flags(arguments: Sequence[str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _as_text(arguments: Sequence[str]) -> Iterator[None]:
-    """Let what tyro says of wrong arguments, which it repeats, hold no commands to the terminal."""
+    """Escape control characters in tyro's messages, which repeat wrong arguments: they could control the terminal."""
     if all(map(str.isprintable, arguments)):
         yield
         return
@@ -220,7 +222,7 @@ def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> C
         raise ConfigError(f"{error.argument_name}: {error.message}. See `{prog} --help`.") from error
     chosen = {name: value for name, value in vars(seen).items() if name in _SEEN_FIRST and value}
     if seen.set and "set" in {field.name for field in fields(kind)}:
-        # A set says what made it; what the user gives wins, and repeats the names of code that a set may not choose.
+        # A set stores the settings that made it. The user's settings win, and only they may name code to run.
         from raydd.sets.read import open_set
 
         return open_set(Path(seen.set)).provenance.config(given_settings(seen.config, seen.preset, chosen))
@@ -228,7 +230,7 @@ def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> C
 
 
 def _help(name: str, command: ModuleType, arguments: list[str], asked: str) -> str:
-    """The help of a command: short, of the section that follows `--help`, or of everything."""
+    """Return the help of a command: the short help, the section named after `--help`, or everything."""
     from raydd import cli_help
 
     place = arguments.index(asked)
@@ -243,7 +245,7 @@ def _help(name: str, command: ModuleType, arguments: list[str], asked: str) -> s
 
 
 def _completion(shells: list[str]) -> int:
-    """Print the script with which a shell completes commands, settings and their values."""
+    """Print the script that makes a shell complete commands, settings and their values."""
     from raydd.cli_completion import SCRIPTS
 
     if len(shells) != 1 or shells[0] not in SCRIPTS:
@@ -264,8 +266,8 @@ def _overview() -> str:
             *lines,
             "",
             "Start with `raydd demo`. `raydd help COMMAND` shows an example and the settings that matter,",
-            "`raydd COMMAND --help-all` all. `raydd --completion bash` (zsh, fish) prints the script for completion",
-            "at the Tab key; docs/reference/commands.md says which file it belongs in.",
+            "`raydd COMMAND --help-all` shows all settings. `raydd --completion bash` (zsh, fish) prints the script",
+            "for Tab completion; docs/reference/commands.md says which file to write it to.",
         ]
     )
 

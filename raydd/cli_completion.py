@@ -1,7 +1,7 @@
-"""What a shell offers at the tab key: commands, options, settings, and the values that a setting is known to take.
+"""Shell completion at the Tab key: commands, options, settings, and the known values of a setting.
 
-The scripts are a few lines: they ask `raydd --complete WORD ...` for the words that may stand last, so they never
-grow old.
+The shell scripts are short: they call `raydd --complete WORD ...` for the candidates of the last word, so they need no
+update when raydd changes.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from raydd.cli_help import NO_OPTIONS, SECTIONS, TOPICS, choices
 from raydd.config import Config, Selection
 
-# Names of the registries whose import loads torch; a test holds that they are all.
+# Names of the registries whose import loads torch; a test checks that the lists are complete.
 NAMES: Mapping[str, Sequence[str]] = {
     "data.reader": (
         *("stamps", "csv", "txt", "flat-json", "karpathy", "coco", "parquet", "webdataset", "arrow", "hf:"),
@@ -50,10 +50,10 @@ complete -c raydd -a '(__raydd)'
 
 
 def candidates(words: Sequence[str], commands: Iterable[str]) -> list[str]:
-    """The words that may stand in place of the last one, which may be empty; none where a file is wanted.
+    """Return the candidates for the last word of a command line; none if a file is expected.
 
     Args:
-        words: the command line after `raydd`, as far as it is typed.
+        words: the command line after `raydd`, as far as it is typed. The last word may be empty.
         commands: all commands.
     """
     *before, last = words or [""]

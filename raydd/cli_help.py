@@ -1,7 +1,7 @@
-"""What `raydd COMMAND --help` prints: the command's own options, the settings that matter for it, and an example.
+"""The text of `raydd COMMAND --help`: the command's own options, the settings that matter for it, and an example.
 
 `--help SECTION` prints one section of the settings, `--help preset` the presets, `--help-all` everything. Values in
-brackets are those that the command would use, with the settings of its file, preset and method.
+brackets are the ones that the command would use, with the settings of its file, preset and method.
 """
 
 import ast
@@ -77,7 +77,7 @@ MATTER: Mapping[str, Sequence[str]] = {
         *("distill.pairs", "sweep.space", "sweep.gpus", "place.device", "place.home"),
     ),
 }
-"""The settings that `raydd COMMAND --help` shows, ten at most."""
+"""The settings that `raydd COMMAND --help` shows for each command, at most ten."""
 
 EXAMPLES: Mapping[str, str] = {
     "demo": "raydd demo",
@@ -98,22 +98,22 @@ EXAMPLES: Mapping[str, str] = {
     "doctor": "raydd doctor --config flickr8k.yaml",
 }
 
-NO_OPTIONS = ("settings", "given")  # fields of a command's options that are no option of its own
+NO_OPTIONS = ("settings", "given")  # fields of `Options` that are not options of the command
 SECTIONS = tuple(section.name for section in dataclasses.fields(Config))
-TOPICS = (*SECTIONS, "preset")  # what may follow --help
-_LEFT = 30  # columns of the flags
+TOPICS = (*SECTIONS, "preset")  # words that may follow --help
+_LEFT = 30  # width of the column of flags, in characters
 _WIDEST = 110
-_SHORT = 2  # lines of a setting in the short help
+_SHORT = 2  # lines per setting in the short help
 
 
 def command_help(command: str, kind: type[Any], summary: str, settings: Config) -> str:
-    """The short help of a command: under 50 lines on a terminal of 80 columns.
+    """Return the short help of a command: under 50 lines on a terminal of 80 columns.
 
     Args:
-        command: its name.
+        command: name of the command.
         kind: its `Options`.
-        summary: what it does, in a line.
-        settings: those it would use.
+        summary: what it does, in one line.
+        settings: the settings that it would use.
     """
     positional = " ".join(name.upper() for name in _positional(kind))
     usage = f"usage: raydd {command} {positional}{' ' if positional else ''}[OPTION ...] [--SECTION.SETTING VALUE ...]"
@@ -128,14 +128,14 @@ def command_help(command: str, kind: type[Any], summary: str, settings: Config) 
             *(*lines, "", "Example:", f"  {EXAMPLES[command]}", ""),
             *_wrapped(
                 f"Texts ending in ... are cut. `raydd {command} --help SECTION` shows one section of the settings in "
-                f"full, --help-all everything. Sections: {', '.join(SECTIONS)}."
+                f"full, --help-all shows everything. Sections: {', '.join(SECTIONS)}."
             ),
         ]
     )
 
 
 def section_help(name: str, settings: Config) -> str:
-    """All settings of one section, or all presets.
+    """Return the help of all settings of one section, or of all presets.
 
     Raises:
         ConfigError: there is no such section.
@@ -143,7 +143,7 @@ def section_help(name: str, settings: Config) -> str:
     if name not in TOPICS:
         raise ConfigError(f"There is no section {name!r}. {nearest(name, TOPICS)}")
     if name == "preset":
-        lines = ["preset: settings by name. The file and the flags win over them.", ""]
+        lines = ["preset: settings by name. The file and the flags win over a preset.", ""]
         for preset, known in PRESETS.items():
             lines += _row(preset, known.description, "")
         return "\n".join(lines)
@@ -155,7 +155,7 @@ def section_help(name: str, settings: Config) -> str:
 
 
 def full_help(command: str, kind: type[Any], description: str, settings: Config) -> str:
-    """All options and all settings of a command."""
+    """Return the help of all options and all settings of a command."""
     lines = [
         f"usage: raydd {command} [OPTION ...] [--SECTION.SETTING VALUE ...]",
         "",
@@ -169,7 +169,7 @@ def full_help(command: str, kind: type[Any], description: str, settings: Config)
 
 
 def docs_of_fields(kind: type[Any]) -> dict[str, str]:
-    """The string below each field of a dataclass, those that it inherits first."""
+    """Return the string below each field of a dataclass, inherited fields first."""
     found: dict[str, str] = {}
     for parent in reversed(kind.__mro__[:-1]):
         (body,) = (
@@ -184,14 +184,14 @@ def docs_of_fields(kind: type[Any]) -> dict[str, str]:
 
 
 def choices(kind: Any) -> tuple[str, ...]:
-    """The words that a setting may be, or may list; none where any value will do."""
+    """Return the words that a setting accepts, or accepts in its list; none if it accepts any value."""
     if get_origin(kind) is Literal:
         return tuple(map(str, get_args(kind)))
     return tuple(word for inner in get_args(kind) for word in choices(inner))
 
 
 def listed(kind: Any) -> str:
-    """`One of`, or `Any of` where a setting is a list, before its words."""
+    """Return what to write before a setting's words: `One of`, or `Any of` if the setting is a list."""
     return "Any of" if get_origin(kind) is tuple else "One of"
 
 
@@ -200,7 +200,7 @@ def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
     positional = _positional(kind)
     fields = [item for item in dataclasses.fields(kind) if item.name not in NO_OPTIONS]
     inherited = {item.name for parent in kind.__mro__[1:-1] for item in dataclasses.fields(parent)}
-    for item in sorted(fields, key=lambda item: item.name in inherited):  # the command's own first
+    for item in sorted(fields, key=lambda item: item.name in inherited):  # the command's own options first
         own = hints[item.name]
         arguments = [part for part in getattr(own, "__metadata__", ()) if hasattr(part, "metavar")]
         bare = get_args(own)[0] if get_origin(own) is Annotated else own
@@ -234,7 +234,7 @@ def _setting(name: str, settings: Config, most: int | None = None) -> list[str]:
     if not all(word in text for word in words):
         text = f"{text} {listed(hint)} {', '.join(words)}."
     flag = f"--{name.replace('_', '-')}"
-    most = most and most + bool(words)  # room for the words
+    most = most and most + bool(words)  # one more line for the words
     if isinstance(value, bool):
         return _row(flag, text, f"on; --{section}.no-{key.replace('_', '-')} for off" if value else "off", most)
     shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -242,7 +242,7 @@ def _setting(name: str, settings: Config, most: int | None = None) -> list[str]:
 
 
 def _value(kind: Any) -> str:
-    """A word for the value of an option: N for a whole number, X for another, a path, a text; none for a switch."""
+    """Return the placeholder of an option's value: N, X (float), PATH, WORD or TEXT; empty for a switch."""
     inner = [part for part in get_args(kind) if part not in (NoneType, Ellipsis)]
     if get_origin(kind) is tuple:
         return f"{_value(inner[0])} ..."
@@ -252,7 +252,7 @@ def _value(kind: Any) -> str:
 
 
 def _row(flag: str, text: str, default: str, most: int | None = None) -> list[str]:
-    """An option in two columns, in `most` lines at most; the default stays visible."""
+    """Return an option in two columns, in at most `most` lines; the default is never cut."""
     wide, shown = _width() - _LEFT - 2, f" [{default}]" if default else ""
     right = textwrap.wrap(text + shown, wide, break_on_hyphens=False)
     words = text.split()

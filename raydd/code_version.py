@@ -1,4 +1,4 @@
-"""Which code runs: noted in records and results, and no part of a fingerprint."""
+"""The version of the code that runs, noted in records and results. It is not part of a fingerprint."""
 
 import subprocess
 from functools import cache
@@ -6,18 +6,18 @@ from pathlib import Path
 
 VERSION = "0.2.0"  # as in pyproject.toml and CITATION.cff
 
-_DIGITS = 12  # of a commit
-_SECONDS = 10.0  # more than git takes for a checkout on a slow disk
+_DIGITS = 12  # of a commit's hash
+_SECONDS = 10.0  # longer than git takes for a checkout on a slow disk
 
 
 @cache
 def code_version(folder: Path = Path(__file__).parents[1]) -> str:
-    """raydd's version, from a git checkout with its commit: `0.2.0+g1a2b3c4d5e6f`, `.dirty` after it if files changed.
+    """Return raydd's version, in a git checkout with the commit: `0.2.0+g1a2b3c4d5e6f`, `.dirty` if files changed.
 
-    Where git is missing, does not trust the checkout or does not answer, it is the version alone.
+    If git is missing, does not trust the checkout or does not answer, return the version alone.
 
     Args:
-        folder: where the package lies; a checkout around an installed package is not its own.
+        folder: the folder that holds the package; only a checkout of exactly this folder counts.
     """
     if not (folder / ".git").exists():
         return VERSION

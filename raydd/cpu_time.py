@@ -1,4 +1,4 @@
-"""What this process computes on: its CPU seconds, by part of the work. A sweep adds those of its trials up."""
+"""CPU seconds of this process, by part of the work. A sweep adds up the seconds of its trials."""
 
 import secrets
 import time
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from typing import Literal
 
 Part = Literal["experts", "distillation steps", "fits of learning rates", "scores"]
-REST = "the rest"  # starts of processes, features read, records written
+REST = "the rest"  # starting processes, reading features, writing records
 
 PROCESS = secrets.token_hex(4)
-"""Tells this process from all others, those of its number included that ran before."""
+"""Identifies this process, also among earlier processes with the same process id."""
 
 _counted: defaultdict[str, float] = defaultdict(float)
-_inner: list[float] = []  # for each part that is open, the CPU seconds of the parts within it
+_inner: list[float] = []  # for each open part, the CPU seconds of the parts within it
 
 
 @contextmanager
 def counted_as(part: Part) -> Iterator[None]:
-    """Count what is computed within as this part's, but for what an inner part counts.
+    """Count the CPU seconds inside the block for this part, except those that an inner part counts.
 
-    All threads of the process count, so one thread alone may use it.
+    The seconds of all threads are counted, so only one thread may use this at a time.
     """
     began = time.process_time()
     _inner.append(0.0)
@@ -35,5 +35,5 @@ def counted_as(part: Part) -> Iterator[None]:
 
 
 def cpu_seconds() -> dict[str, float]:
-    """CPU seconds of this process since its start, by part; what was counted as none is `REST`."""
+    """Return the CPU seconds of this process since its start, by part; `REST` is what no part has counted."""
     return {**_counted, REST: time.process_time() - sum(_counted.values())}

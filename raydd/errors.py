@@ -1,15 +1,18 @@
-"""The errors that a user can cause: one sentence of fact, one of help, a traceback only with `--debug`."""
+"""The errors that a user can cause.
+
+A message has one sentence of fact and one of help. The traceback is shown only with `--debug`.
+"""
 
 import difflib
 from collections.abc import Iterable
 
 
 class RayddError(Exception):
-    """A mistake in what raydd was given. `str(error)` names the thing that is wrong and says what to do."""
+    """An error in the user's input. `str(error)` names what is wrong and says what to do."""
 
 
 class ConfigError(RayddError):
-    """A setting is unknown, of the wrong type, out of range, or at odds with another one."""
+    """A setting is unknown, of the wrong type, out of range, or contradicts another setting."""
 
 
 class DataError(RayddError):
@@ -21,22 +24,22 @@ class RecordError(RayddError):
 
 
 class PlaceError(RayddError):
-    """The store does not answer, or its disk is full: what was asked for is right, and may be asked for again."""
+    """The store does not answer, or its disk is full. The request itself is valid and can be repeated."""
 
 
 class TrialsError(RayddError):
-    """Trials of a sweep fail one after another for the same reason, which is theirs all and so none's settings."""
+    """Trials of a sweep fail one after another for the same reason, so no single trial's settings are at fault."""
 
 
 class NonFiniteError(RayddError):
-    """A loss, a gradient or a score became NaN or infinite; the last good state was kept."""
+    """A loss, a gradient or a score became NaN or infinite. The last finite state is kept."""
 
 
-_SHOWN = 80  # characters of a wrong value
+_SHOWN = 80  # characters of a wrong value in a message
 
 
 def shown(value: object) -> str:
-    """A wrong value as a message shows it: as Python writes it, cut where it is long."""
+    """Return a wrong value as messages show it: its `repr`, truncated if it is long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError, MemoryError):  # thousands of digits, or nested too deeply
@@ -45,7 +48,7 @@ def shown(value: object) -> str:
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """The help half of an "unknown name" message: the nearest known name if one is near, and all of them."""
+    """Return the help in an "unknown name" message: the nearest known name if one is similar, and all known names."""
     names = sorted(known)
     close = difflib.get_close_matches(wrong, names, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
@@ -53,6 +56,6 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
 
 
 def nearest_few(wrong: str, known: Iterable[str], listing: str) -> str:
-    """The same where a library knows hundreds: the nearest known names, or where to see all of them."""
+    """Return the help for names of which a library knows hundreds: similar names, or where all are listed."""
     close = difflib.get_close_matches(wrong, list(known), n=3)
     return f"Did you mean {' or '.join(close)}?" if close else f"See {listing}."

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work: of this process on a CPU, of torch's allocator on a GPU. In bytes."""
+"""Peak memory of a piece of work in bytes: of this process on a CPU, of torch's allocator on a GPU."""
 
 import contextlib
 import ctypes
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-_RESET_PEAK = "5"  # what Linux takes as: forget the peak of resident memory
+_RESET_PEAK = "5"  # makes Linux reset the peak of resident memory
 
-# Of glibc's malloc.h: from what size on a block is asked of the system, and how much may lie free before it goes back.
+# From glibc's malloc.h: the size from which a block is mapped by the system, and the free bytes above which memory is
+# returned to the system.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 _BLOCK, _FREE = 32 * 2**20, 10**9
 
 
 def reset_peak(device: str) -> None:
-    """Begin to watch anew. Where Linux does not allow that, `peak_bytes` is the whole process's peak."""
+    """Reset the peak memory. If Linux does not allow this, `peak_bytes` is the peak since the process started."""
     if device.startswith("cuda"):
         import torch
 
@@ -36,7 +37,7 @@ def reset_peak(device: str) -> None:
 
 
 def peak_bytes(device: str) -> int:
-    """Most memory held since `reset_peak`."""
+    """Return the peak memory since `reset_peak`, in bytes."""
     if device.startswith("cuda"):
         import torch
 
@@ -49,22 +50,22 @@ def peak_bytes(device: str) -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Memory of a GPU that this process could still take; 0 of a CPU, whose memory is the system's to share out."""
+    """Return the bytes of GPU memory that this process could still use; 0 for a CPU, whose memory the system shares."""
     if not device.startswith("cuda"):
         return 0
     import torch
 
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, to be used again
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch's cache, for reuse
     return torch.cuda.mem_get_info(device)[0] + kept
 
 
 @functools.cache
 def keep_freed_blocks() -> None:
-    """Let this process, and those forked from it, use freed blocks again in place of asking the system for new ones.
+    """Let this process, and processes forked from it, reuse freed blocks instead of getting new ones from the system.
 
-    Activations come and go by the hundred megabytes, and each new page of them is zeroed and mapped first: an encoder
-    on a CPU is a fifth faster without that. At most a gigabyte lies free. Other C libraries than glibc stay as they
-    are.
+    Activations of hundreds of megabytes are allocated and freed all the time, and the system zeroes and maps each new
+    page first: an encoder on a CPU is a fifth faster without that. At most one gigabyte stays free. This does nothing
+    with C libraries other than glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -75,24 +76,24 @@ def keep_freed_blocks() -> None:
 
 
 def return_freed_blocks() -> None:
-    """Give what this process has freed back to the system, where the C library is glibc.
+    """Return the freed memory of this process to the system, if the C library is glibc.
 
-    It keeps freed blocks for each thread by itself: a process that took 0.9 GB for a trial held 4 GB after forty, each
-    of which ran on a thread of its own.
+    glibc keeps freed blocks per thread: a process that needed 0.9 GB for a trial held 4 GB after forty trials, each of
+    which ran on its own thread.
     """
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def kept_by_autograd(work: Callable[[], Result], *, but: "tuple[Tensor, ...]" = ()) -> "tuple[Result, int]":
-    """The result of some work, and the bytes of what autograd keeps for its gradient, `but` for tensors named."""
+    """Return the result of some work and the bytes that autograd keeps for its gradient, except the tensors `but`."""
     from torch import Tensor
     from torch.autograd.graph import saved_tensors_hooks
 
     kept: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)  # held on to, so that no address is used twice
+        kept.append(tensor)  # keep it alive, so that no address is used twice
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):

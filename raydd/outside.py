@@ -1,10 +1,10 @@
 """A user's own code by name, for every setting that takes a reader, an encoder, a method, a loss or a search space.
 
-A name is one of the registry's, or `module:NAME` of a module that Python can import, or `FILE.py:NAME`. A file's path
-is relative to the working directory, and `~` is the home folder. A name that holds a colon is run as code.
+A name is a name in the registry, `module:NAME` of a module that Python can import, or `FILE.py:NAME`. A file's path is
+relative to the working directory, and `~` is the home folder. A name with a colon is run as code.
 
-What a user's code raises becomes a `ConfigError` that says where, since the traceback of raydd's own frames would not
-help; `--debug` shows it all the same.
+An error in a user's code becomes a `ConfigError` that says where the error occurred, since a traceback through raydd's
+own frames would not help; `--debug` shows the traceback anyway.
 """
 
 import base64
@@ -41,23 +41,23 @@ _DOWNLOADED: Mapping[str, tuple[str, ...]] = {
 
 
 def find(name: str, known: Mapping[str, Kind], setting: str, kind: type[Any] | None, wanted: str) -> Kind:
-    """What a setting names: an entry of the registry, or a user's own, which is run as code.
+    """Return what a setting names: an entry of the registry, or a user's own object, whose code is run.
 
     Args:
-        name: a name of the registry, `module:NAME` or `FILE.py:NAME`.
+        name: a name in the registry, `module:NAME` or `FILE.py:NAME`.
         known: the registry.
-        setting: the setting that asks for it, for messages.
-        kind: class of what the user's own must be, None for a function.
-        wanted: the same in words with an example, for the message on anything else.
+        setting: the setting that holds the name, for messages.
+        kind: class that the user's own object must have; None for a function.
+        wanted: the expected object in words, with an example, for the message about a wrong one.
 
     Raises:
-        ConfigError: there is no such name, its code fails, or it is something else.
+        ConfigError: there is no such name, its code fails, or the object is not of this kind.
     """
     if name in known:
         return known[name]
     if ":" not in name:
         raise ConfigError(
-            f"{setting} {shown(name)} is unknown. {nearest(name, known)} Your own is module:NAME or FILE.py:NAME."
+            f"{setting} {shown(name)} is unknown. {nearest(name, known)} Name your own as module:NAME or FILE.py:NAME."
         )
     found = outside(name, setting)
     if not (callable(found) if kind is None else isinstance(found, kind)):
@@ -66,18 +66,18 @@ def find(name: str, known: Mapping[str, Kind], setting: str, kind: type[Any] | N
 
 
 def outside(name: str, setting: str) -> Any:
-    """What NAME is in a user's module or file, which is run as code.
+    """Return the object NAME of a user's module or file, which is run as code.
 
     Args:
         name: `module:NAME` or `FILE.py:NAME`.
-        setting: the setting that asks for it, for messages.
+        setting: the setting that holds the name, for messages.
 
     Raises:
         ConfigError: there is no such file, module or name, or its code fails.
     """
     module, (source, attribute) = outside_module(name, setting), _split(name, setting)
     try:
-        return guarded(getattr, name, setting)(module, attribute)  # a module may make its names when they are asked for
+        return guarded(getattr, name, setting)(module, attribute)  # a module's __getattr__ may run code
     except ConfigError as error:
         if not isinstance(error.__cause__, AttributeError):
             raise
@@ -87,7 +87,7 @@ def outside(name: str, setting: str) -> Any:
 
 
 def outside_module(name: str, setting: str) -> ModuleType:
-    """The module that holds NAME. A file is imported once a process, and anew when its content has changed.
+    """Return the module that holds NAME. A file is imported once per process, and again when its content has changed.
 
     Raises:
         ConfigError: there is no such file or module, or its code fails.
@@ -109,17 +109,17 @@ def outside_module(name: str, setting: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class _Guarded(Generic[Given, Result]):
-    """A user's function; a class, since a closure could not be pickled."""
+    """A user's function with its errors converted. It is a class because a closure could not be pickled."""
 
     function: Callable[Given, Result]
     name: str
     setting: str
 
     def __call__(self, *given: Given.args, **named: Given.kwargs) -> Result:
-        """Call it.
+        """Call the function.
 
         Raises:
-            ConfigError: the function raised something that is no error of raydd's own.
+            ConfigError: the function raised an error that is not one of raydd's.
         """
         try:
             return self.function(*given, **named)
@@ -132,35 +132,35 @@ class _Guarded(Generic[Given, Result]):
 
 
 def guarded(function: Callable[Given, Result], name: str, setting: str) -> Callable[Given, Result]:
-    """The same function of a user, whose faults become a ConfigError with the setting, the file and the line.
+    """Wrap a user's function so that its errors become a ConfigError with the setting, the file and the line.
 
-    Errors of raydd, Ctrl-C, a graceful stop and a full GPU, which has its own handling, pass through.
+    raydd's own errors, Ctrl-C, a graceful stop and CUDA OOM, which is handled elsewhere, pass through.
 
     Args:
-        function: what is called.
-        name: how the setting names it: `module:NAME` or `FILE.py:NAME`.
+        function: the function to call.
+        name: how the setting names the function: `module:NAME` or `FILE.py:NAME`.
         setting: the setting, for messages.
     """
     return function if isinstance(function, _Guarded) else _Guarded(function, name, setting)
 
 
 def checked(found: Any, kind: type[Kind], name: str, setting: str) -> Kind:
-    """What a user's function gave, if it is of the class that is wanted.
+    """Return the result of a user's function if it is of the expected class.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: it is of another class.
     """
     if not isinstance(found, kind):
         wanted = "a mapping" if kind is Mapping else f"a {kind.__module__}.{kind.__qualname__}"
-        raise ConfigError(f"{setting} {name} gave {_a(found)}, but must give {wanted}. Correct the function.")
+        raise ConfigError(f"{setting} {name} returned {_a(found)}, but must return {wanted}. Correct the function.")
     return found
 
 
 def source_identity(name: str) -> str:
-    """SHA-256 of the source file of `module:NAME` or `FILE.py:NAME`, 16 hexadecimal digits; does not run it.
+    """Return the SHA-256 of the source file of `module:NAME` or `FILE.py:NAME`, 16 hexadecimal digits; does not run it.
 
-    Empty for a registry's name, whose code is raydd's, and for a module without a file. Of a package it is the hash of
-    its `__init__.py`; what the file imports is not part of it.
+    The hash is empty for a name in the registry, whose code is raydd's, and for a module without a file. For a package,
+    it is the hash of its `__init__.py`. Modules that the file imports are not included.
 
     Raises:
         ConfigError: there is no such file.
@@ -174,7 +174,7 @@ def source_identity(name: str) -> str:
 
 
 def without_folder(name: str) -> str:
-    """The name without the folder of a file, for the name of a record, which must not depend on where the file lies."""
+    """Return the name without a file's folder, for fingerprints of records, which must not depend on that folder."""
     if name.startswith(JOINED):
         return JOINED + ",".join(map(without_folder, name.removeprefix(JOINED).split(",")))
     source, colon, attribute = name.rpartition(":")
@@ -182,7 +182,7 @@ def without_folder(name: str) -> str:
 
 
 def with_folder(name: str) -> str:
-    """The name with the whole path of a file, for processes that work in another folder; any other name as it is."""
+    """Return the name with a file's absolute path, for processes in another folder; other names stay as they are."""
     if name.startswith(JOINED):
         return JOINED + ",".join(map(with_folder, name.removeprefix(JOINED).split(",")))
     source, colon, attribute = name.rpartition(":")
@@ -190,34 +190,34 @@ def with_folder(name: str) -> str:
 
 
 def names_code(name: str, setting: str = "") -> bool:
-    """Whether a name would run code from outside raydd: `module:NAME`, `FILE.py:NAME`, or one that joins such.
+    """Whether a name would run code from outside raydd: `module:NAME`, `FILE.py:NAME`, or one in a joined name.
 
     Args:
-        name: what a setting is given.
-        setting: the setting. For encoders and readers a prefix such as `timm:` or `hf:` is of what is fetched, for any
-            other one it is a module.
+        name: the value of a setting.
+        setting: the setting. For encoders and readers, a prefix such as `timm:` or `hf:` means a download; for any
+            other setting it means a module.
     """
     return any(":" in part and not part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
 
 
 def names_download(name: str, setting: str) -> bool:
-    """Whether a name would fetch an encoder or a data set from a hub: `timm:`, `open_clip:`, `hf:`, or such joined."""
+    """Whether a name would download an encoder or a data set: `timm:`, `open_clip:`, `hf:`, or one in a joined name."""
     return any(part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
 
 
 def require_trusted(
     names: Mapping[str, str], repeated: Mapping[str, str], what: str, flag: str = "--{setting} {name}"
 ) -> None:
-    """Refuse what a downloaded set names from outside raydd, unless the user named the same.
+    """Refuse code and downloads from outside raydd that a downloaded set names, unless the user named the same.
 
     Args:
-        names: from a setting to the value that the set's manifest gives.
+        names: from a setting to its value in the set's manifest.
         repeated: from a setting to the value that the user gave, by a flag or in a file.
-        what: what the names come from, as the subject of the message: "The set FOLDER".
+        what: the source of the names, as the subject of the message: "The set FOLDER".
         flag: how the user repeats a setting, with `{setting}` and `{name}` in it.
 
     Raises:
-        ConfigError: the set names code or a download, and the user did not repeat it to the letter.
+        ConfigError: the set names code or a download, and the user did not repeat exactly the same name.
     """
     told = {
         setting: shlex.quote(name) if name.isprintable() else ascii(name)
@@ -235,7 +235,7 @@ def require_trusted(
 
 
 def _parts(name: str, setting: str) -> Sequence[str]:
-    """The encoders that a name joins, or the name itself."""
+    """Return the encoders in a joined name, or the name itself."""
     if setting == "encoders.image" and name.startswith(JOINED):
         return name.removeprefix(JOINED).split(",")
     return [name]
@@ -244,12 +244,12 @@ def _parts(name: str, setting: str) -> Sequence[str]:
 def _split(name: str, setting: str) -> tuple[str, str]:
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:
-        raise ConfigError(f"{setting} {name!r} is incomplete. Your own is module:NAME or FILE.py:NAME.")
+        raise ConfigError(f"{setting} {name!r} is incomplete. Name your own as module:NAME or FILE.py:NAME.")
     return source, attribute
 
 
 def _file(source: str, name: str, setting: str) -> Path | None:
-    """The file that a source names; None of a module.
+    """Return the file that a source names; None for a module.
 
     Raises:
         ConfigError: there is no such file.
@@ -263,16 +263,16 @@ def _file(source: str, name: str, setting: str) -> Path | None:
         file, there = source, False
     if not there:
         raise ConfigError(
-            f"{setting} {name}: there is no such file as {file}. Give its path, relative to the folder that you run in."
+            f"{setting} {name}: there is no file {file}. Give its path, relative to the folder where you run raydd."
         )
     return Path(file)
 
 
 def _origin(source: str) -> str:
-    """The file of a module, empty if it has none."""
+    """Return the file of a module, empty if it has none."""
     try:
         spec = importlib.util.find_spec(source)
-    except Exception:  # no such parent, a parent that fails, or a module that was made by hand
+    except Exception:  # no such parent, a parent that fails to import, or a module that was created in memory
         return getattr(sys.modules.get(source), "__file__", None) or ""
     return spec.origin or "" if spec and spec.has_location else ""
 
@@ -282,23 +282,23 @@ def _digest(file: Path) -> str:
 
 
 def _module_name(file: Path) -> str:
-    """Name that stands for a file and its content, and from which the file is found again."""
+    """Return the module name of a file: it identifies the content, and the file can be found from it."""
     return f"{__name__}.{_digest(file)}_{base64.urlsafe_b64encode(str(file).encode()).decode()}"
 
 
 class _Loader(SourceFileLoader):
-    """Compiles a file each time: a cached one counts as new for a second after it was made."""
+    """Compiles a file each time, since Python may use stale byte code within a second after the file changed."""
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the loader's interface
-        """The file's code."""
+        """Return the file's code."""
         return self.source_to_code(self.get_data(self.path), self.path)  # type: ignore[return-value]
 
 
 class _Files(MetaPathFinder):
-    """Finds the module of a user's file, in the process that named the file or in one that unpickles from it."""
+    """Finds the module of a user's file, in the process that named the file or in one that unpickles its objects."""
 
     def find_spec(self, fullname: str, *_: Any, **__: Any) -> ModuleSpec | None:
-        """The file's module, None of any other module."""
+        """Return the spec of the file's module, None for any other module."""
         parent, rest = fullname.rpartition(".")[::2]
         if parent != __name__:
             return None
@@ -313,14 +313,14 @@ sys.meta_path.insert(0, _Files())
 
 
 def _of(module: ModuleType, value: Any) -> bool:
-    """Whether a module's own code made a value, as far as can be told: it did not import it."""
+    """Whether a module's own code made a value, as far as this can be known, rather than importing it."""
     if isinstance(value, type | FunctionType):
         return value.__module__ == module.__name__
     return not isinstance(value, ModuleType)
 
 
 def _passes(error: BaseException) -> bool:
-    """Whether an error is not the fault of the code that raised it."""
+    """Whether an error is not the fault of the user's code."""
     gpu_is_full = getattr(sys.modules.get("torch"), "OutOfMemoryError", RayddError)  # torch is not imported for this
     if isinstance(error, (RayddError, KeyboardInterrupt, GeneratorExit, gpu_is_full)):
         return True
@@ -337,7 +337,7 @@ def _where(error: BaseException, name: str) -> str:
 
 
 def _line(error: BaseException, file: str) -> int | None:
-    """The line of a file where an error was raised, or where the file called what raised it."""
+    """Return the line of a file where an error was raised, or where the file called the code that raised it."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return error.lineno
     frames = traceback.walk_tb(error.__traceback__)
@@ -348,7 +348,7 @@ def _line(error: BaseException, file: str) -> int | None:
 def _said(error: BaseException) -> str:
     try:
         words = " ".join(str(error).split()).rstrip(".")
-    except Exception:  # a user's own exception need not have a text
+    except Exception:  # the str() of a user's own exception may fail
         words = ""
     return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__
 

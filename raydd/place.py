@@ -1,4 +1,4 @@
-"""Where things are kept and computed: the home folder, the store, the device, the threads."""
+"""Where results are kept and computed: the home folder, the store, the device, the threads."""
 
 import contextlib
 import functools
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_IN_HOME = {  # what raydd writes into a home
+_IN_HOME = {  # names of what raydd writes into the home folder
     *("store", "cache", "studies", "mlflow", "mlartifacts", "sweeps", "comparisons", "reports", "demo"),
     *("ray", "ray-runs", "board"),
 }
 _SQLITE = "sqlite:///"
 _IN_MEMORY = re.compile(r"sqlite(\+\w+)?:///?($|\?|:memory:|file::memory:|file:.*mode=memory)")
 _DRIVER = Path("/sys/module/nvidia/version")
-_DEVICES = Path("/dev")  # where NVIDIA's driver has a file for each GPU that this machine or container may use
-_CPU_IMAGES = 4  # through an encoder at once: of eight, some activations take more than glibc keeps for later use
+_DEVICES = Path("/dev")  # NVIDIA's driver has a file here for each GPU that this machine or container may use
+_CPU_IMAGES = 4  # per encoder batch: with eight, some activations are larger than the blocks that glibc reuses
 
 
 def home(place: PlaceConfig) -> Path:
-    """The folder of all that raydd writes by default: `place.home`, else $RAYDD_HOME, else ~/.raydd."""
+    """Return the folder for everything that raydd writes: `place.home`, else $RAYDD_HOME, else ~/.raydd."""
     given = place.home or os.environ.get("RAYDD_HOME")
     return expanded(given or "~/.raydd", "place.home" if given else "the default of place.home").absolute()
 
 
 def make_home(place: PlaceConfig) -> Path:
-    """The home, readable by its owner alone, since logs and databases of runs lie there.
+    """Make the home folder, which only its owner can read, since it holds logs and databases of runs.
 
-    One that is there already, as older versions made it, is closed to others, unless it holds other things than raydd's
-    or its setgid bit says that a group shares it.
+    An existing home folder, such as one of an older version, is closed to other users, unless it holds files that are
+    not raydd's, or its setgid bit says that a group shares it.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: the folder cannot be made.
     """
     folder = home(place)
     if folder.exists():
@@ -65,16 +65,16 @@ def _close_to_others(folder: Path) -> None:
     if shared or not state.st_mode & 0o077 or not folder.is_dir():
         return
     if {entry.name.partition(".")[0] for entry in folder.iterdir()} <= _IN_HOME:
-        with contextlib.suppress(PermissionError):  # a folder of some network disks has no modes to change
+        with contextlib.suppress(PermissionError):  # some network disks do not allow changing a folder's mode
             folder.chmod(0o700)
 
 
 def open_store(place: PlaceConfig, *, patience: float = PATIENCE_SECONDS) -> Store:
-    """The store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home.
+    """Open the store of records: `place.store`, else $RAYDD_STORE, else the folder `store` in the home folder.
 
     Args:
-        place: where things are kept.
-        patience: seconds for which a bucket that does not answer is asked again.
+        place: the settings `place.*`.
+        patience: seconds during which requests to a bucket that does not answer are repeated.
     """
     folder = make_home(place)
     root = place.store or os.environ.get("RAYDD_STORE") or folder / "store"
@@ -82,33 +82,33 @@ def open_store(place: PlaceConfig, *, patience: float = PATIENCE_SECONDS) -> Sto
 
 
 def sqlite_file(address: str) -> Path | None:
-    """The file of a database's address; None if it is no SQLite file's."""
+    """Return the file of a database's address; None if the database is not an SQLite file."""
     return Path(address.removeprefix(_SQLITE)) if address.startswith(_SQLITE) else None
 
 
 def mlflow_address(place: PlaceConfig) -> str:
-    """MLflow's address: `place.mlflow`, else $MLFLOW_TRACKING_URI, else SQLite in the home; `none` for none."""
+    """Return MLflow's address: `place.mlflow`, else $MLFLOW_TRACKING_URI, else SQLite in the home; `none` for none."""
     given = place.mlflow or os.environ.get("MLFLOW_TRACKING_URI")
     return remember(given or f"sqlite:///{home(place) / 'mlflow.db'}")
 
 
 def study_address(place: PlaceConfig) -> str:
-    """The database of Optuna studies: `place.study`, else $RAYDD_STUDY, else SQLite in the home.
+    """Return the address of Optuna's database: `place.study`, else $RAYDD_STUDY, else SQLite in the home folder.
 
     Raises:
-        ConfigError: it is a database in memory, where each process would have its own and lose it.
+        ConfigError: it is a database in memory, which each process would have for itself and lose at its end.
     """
     address = remember(place.study or os.environ.get("RAYDD_STUDY") or f"sqlite:///{home(place) / 'studies.db'}")
     if _IN_MEMORY.match(address):
         raise ConfigError(
-            f"The study's database {hide_password(address)} lies in memory, and ends with its process. "
+            f"The study's database {hide_password(address)} is in memory and would be lost when the process ends. "
             "Set place.study or $RAYDD_STUDY to a file: sqlite:////FOLDER/studies.db."
         )
     return address
 
 
 def unopened_study(address: str, error: Exception) -> ConfigError:
-    """What to say of a study's database that cannot be opened, without its password."""
+    """Return the error for a study's database that cannot be opened, without its password."""
     return ConfigError(
         f"The study's database {hide_password(address)} cannot be opened "
         f"({type(error).__name__}: {' '.join(hidden(str(error)).split())}). "
@@ -117,10 +117,10 @@ def unopened_study(address: str, error: Exception) -> ConfigError:
 
 
 def device_of(place: PlaceConfig) -> str:
-    """The torch device that `place.device` names; auto is a GPU where there is one.
+    """Return the torch device that `place.device` names; auto is a GPU if there is one.
 
     Raises:
-        ConfigError: the device is not there, or torch cannot compute on it.
+        ConfigError: the device does not exist, or torch cannot compute on it.
     """
     import torch
 
@@ -132,7 +132,7 @@ def device_of(place: PlaceConfig) -> str:
 
 
 def require_one_device(config: Config) -> None:
-    """Refuse GPUs for trials that are told to compute on the CPU.
+    """Refuse GPUs for trials that should compute on the CPU.
 
     Raises:
         ConfigError: `sweep.gpus` and `place.device` contradict each other.
@@ -144,7 +144,7 @@ def require_one_device(config: Config) -> None:
         )
 
 
-@functools.cache  # a device that works goes on working; one that does not is asked again
+@functools.cache  # a device that works is not tried again; a device that fails is, since errors are not cached
 def _require_usable(device: str) -> None:
     import torch
 
@@ -159,7 +159,7 @@ def _require_usable(device: str) -> None:
 
 
 def unused_gpus() -> str:
-    """What is wrong where this machine has NVIDIA GPUs that torch cannot use; empty where nothing is."""
+    """Say why torch cannot use the NVIDIA GPUs of this machine; empty if it can, or if there are none."""
     import torch
 
     if not (count := len(_gpu_files())) or torch.cuda.is_available():
@@ -172,7 +172,7 @@ def unused_gpus() -> str:
 
 
 def driver_and_wheel() -> str:
-    """The versions that must fit each other for a GPU: of NVIDIA's driver, and of torch with what it was built for."""
+    """Return the versions that must match for a GPU: of NVIDIA's driver, and of torch with its CUDA or ROCm."""
     import torch
 
     driver = f"NVIDIA driver {_DRIVER.read_text().strip()}" if _DRIVER.exists() else "no NVIDIA driver"
@@ -197,16 +197,16 @@ def _gpu_files() -> list[Path]:
 
 
 def sent(tensor: "Tensor", device: str) -> "Tensor":
-    """The tensor on a device, the copy queued behind the device's work; torch's own `to` waits until that is done.
+    """Return a copy of the tensor on a device without waiting for the device's work; torch's own `to` would wait.
 
-    Of pinned memory, which the queued copy reads after this has returned.
+    The copy is queued, and reads from pinned memory after this function has returned.
     """
     on_gpu = device.startswith("cuda") and tensor.device.type == "cpu"
     return (tensor.pin_memory() if on_gpu else tensor).to(device, non_blocking=True)
 
 
 def use_threads(place: PlaceConfig) -> None:
-    """Limit this process to `place.threads` CPU threads; 0 leaves torch's own choice, all cores."""
+    """Limit this process to `place.threads` CPU threads; 0 keeps torch's own choice, all cores."""
     import torch
 
     if place.threads:
@@ -214,14 +214,14 @@ def use_threads(place: PlaceConfig) -> None:
 
 
 def images_at_once(place: PlaceConfig, device: str) -> int:
-    """Images in a batch whose gradient is taken: `place.encode_batch` on a GPU, few on a CPU, where many are slower."""
+    """Return the images per batch for gradients: `place.encode_batch` on a GPU, few on a CPU, where many are slower."""
     return min(_CPU_IMAGES, place.encode_batch) if device == "cpu" else place.encode_batch
 
 
 def on_all_cores(work: Callable[[Item], Result], items: Iterable[Item], device: str) -> list[Result]:
-    """Do independent work on all CPU threads, one thread an item, or one after the other on a GPU.
+    """Do independent work on all CPU threads, one thread per item; on a GPU, one item after the other.
 
-    Convolutions of a few images use two cores badly: two batches side by side are half again as fast.
+    Convolutions of a few images use two cores badly: two batches side by side are 1.5 times as fast.
     """
     import torch
 
@@ -234,7 +234,7 @@ def on_all_cores(work: Callable[[Item], Result], items: Iterable[Item], device: 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one CPU thread meanwhile."""
+    """Let torch compute on one CPU thread inside the block."""
     import torch
 
     threads = torch.get_num_threads()

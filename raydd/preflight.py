@@ -1,6 +1,6 @@
-"""What a command needs, looked at before anything dear: quick checks, and all that is lacking told at once.
+"""Quick checks of what a command needs, made before any expensive work. All missing things are reported together.
 
-`raydd doctor` makes these and slower ones; `raydd run`, `sweep` and `compare` make these by themselves.
+`raydd run`, `sweep` and `compare` make these checks at their start. `raydd doctor` makes these checks and slower ones.
 """
 
 import os
@@ -30,9 +30,9 @@ from raydd.secrets_hidden import hidden, hide_password
 
 Command = Literal["run", "sweep", "compare"]
 State = Literal["ok", "warning", "missing"]
-_REACHABLE = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # kinds of MLflow's address that can be tried
-_SECONDS = 5  # that a database or a server has to answer
-STORE_SECONDS = 20.0  # that a bucket which is not well is asked again; a run is more patient
+_REACHABLE = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # schemes of MLflow addresses that are tried
+_SECONDS = 5  # time limit for a database or a server to answer
+STORE_SECONDS = 20.0  # how long requests to a failing bucket are repeated; a run waits longer
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class Check:
 
     name: str
     state: State
-    """Enough, to be known, or more than the command can do without."""
+    """ok, warning: the command can run, but the user should know; missing: the command cannot run."""
     text: str
-    """What is there; where that is not enough, what to do."""
+    """What was found; if that is not enough, what to do."""
 
 
 def require_ready(config: Config, command: Command, say: Callable[[str], None]) -> None:
-    """Make the quick checks of a command; what is to be known is said.
+    """Make the quick checks of a command, and report warnings.
 
     Args:
         config: as the user gave it.
-        command: what is about to run.
-        say: takes the sentences of warnings.
+        command: the command that is about to run.
+        say: shows a warning.
 
     Raises:
-        ConfigError: what is lacking, a line each.
+        ConfigError: something is missing; the message has one line for each missing thing.
     """
     checks = list(quick_checks(config, command))
     for check in checks:
@@ -66,7 +66,7 @@ def require_ready(config: Config, command: Command, say: Callable[[str], None]) 
 
 
 def quick_checks(config: Config, command: Command) -> Iterator[Check]:
-    """What can be looked at without the data and the encoders."""
+    """Yield the checks that need neither the data nor the encoders."""
     yield guarded("device", lambda: _device(config))
     automatic = config.place.device == "auto" or (command != "run" and config.sweep.gpus == "auto")
     if automatic and (text := unused_gpus()):
@@ -83,7 +83,7 @@ def quick_checks(config: Config, command: Command) -> Iterator[Check]:
 
 
 def guarded(name: str, look: Callable[[], str]) -> Check:
-    """A check whose errors say what is missing."""
+    """Make a check; its error becomes the text that says what is missing."""
     try:
         return Check(name, "ok", look())
     except (RayddError, OSError, ValueError, ImportError) as error:
@@ -96,7 +96,7 @@ def _device(config: Config) -> str:
 
 
 def _store(config: Config) -> str:
-    """A small file written, read and deleted."""
+    """Write, read and delete a small file in the store."""
     try:
         store = open_store(config.place, patience=STORE_SECONDS)
         name, content = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
@@ -107,10 +107,10 @@ def _store(config: Config) -> str:
         where = config.place.store or os.environ.get("RAYDD_STORE") or home(config.place)
         raise ConfigError(
             f"{hide_password(str(where))} cannot be written ({hidden(str(error))}). "
-            "Set place.store and place.home to what can."
+            "Set place.store and place.home to writable places."
         ) from error
     if not same:
-        raise ConfigError(f"{store.root} gives back other bytes than were written. Set place.store to another place.")
+        raise ConfigError(f"{store.root} returns other bytes than were written. Set place.store to another place.")
     return f"{store.root} can be written and read"
 
 
@@ -128,7 +128,7 @@ def _encoders(config: Config) -> str:
 
 
 def _gpus_of_trials(config: Config) -> str:
-    """Of a machine of one's own: a cluster's machines are asked when the command has joined it."""
+    """Check the GPUs of this machine. The machines of a cluster are checked when the command has joined the cluster."""
     import torch
 
     require_one_device(config)
@@ -154,23 +154,23 @@ def _study(config: Config) -> str:
     address = study_address(config.place)
     try:
         _connect(address)
-    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
+    except Exception as error:  # SQLAlchemy and each driver have their own error types, and the address chooses any
         raise unopened_study(address, error) from error
     return f"{hide_password(address)} can be opened"
 
 
 def _mlflow(config: Config) -> Check:
-    """A sweep goes on without MLflow, so this is no more than a warning."""
+    """Check MLflow. A sweep continues without it, so a failure is only a warning."""
     address = mlflow_address(config.place)
     shown = hide_password(address)
     if address == "none":
         return Check("MLflow", "ok", "nothing is tracked")
     if urlsplit(address).scheme.partition("+")[0] not in _REACHABLE:
-        return Check("MLflow", "ok", f"{shown}, not looked at")
+        return Check("MLflow", "ok", f"{shown}, not checked")
     try:
         _connect(address)
     except Exception as error:  # as above
-        text = f"{shown} does not answer ({' '.join(hidden(str(error)).split())}). What is logged waits until it does."
+        text = f"{shown} does not answer ({' '.join(hidden(str(error)).split())}). Logging waits until it does."
         return Check("MLflow", "warning", f"{text} Check place.mlflow or $MLFLOW_TRACKING_URI.")
     return Check("MLflow", "ok", f"{shown} can be reached")
 

@@ -1,4 +1,4 @@
-"""Published settings by name: `--preset repblend-flickr30k-100`."""
+"""Presets: named groups of settings, most as published, for `--preset repblend-flickr30k-100`."""
 
 import math
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that belong together, and what they are."""
+    """Settings that belong together, and a description of them."""
 
     description: str
     settings: Mapping[str, Any]
 
 
 _ENCODERS = {
-    "data.caption_words": 60,  # COCO's held-out captions are cut after 30 there; few have so many
+    "data.caption_words": 60,  # the code truncates COCO's held-out captions to 30 words, which few of them have
     "encoders.image": "nfnet",
     "encoders.text": "bert",
     "features.views": 10,
@@ -67,7 +67,7 @@ def _repblend(
     )
 
 
-# What the scripts of LoRS train: the whole image encoder, which has no head, and the text head.
+# The scripts of LoRS train the whole image encoder, without an image head, and the text head.
 _ENCODER = {"distill.protocol": "encoder", "experts.encoder_lr": 0.1, "distill.encoder_rate": 0.1}
 
 
@@ -79,26 +79,26 @@ def _trained(preset: Preset) -> Preset:
 
 
 def _lors(name: str, same: Preset, minibatch: int, steps: int = 3000) -> Preset:
-    """LoRS's scripts have RepBlend's numbers, of the same data and budget, but for these."""
+    """Return the settings of a LoRS script: RepBlend's for the same data and budget, except the settings in `own`."""
     own = {"distill.minibatch": minibatch, "distill.steps": steps, "evaluate.checks": 11}
     return Preset(
         f"LoRS on {name}, {same.settings['distill.pairs']} pairs, NFNet and BERT, pixels, both heads trained, else as "
-        "its scripts have it",
+        "in its scripts",
         {**same.settings, "distill.method": "lors", "distill.blend": "none", **own},
     )
 
 
 def _without_students(what: str, method: str, settings: Mapping[str, Any]) -> Preset:
-    """A method that trains no students: a learned similarity costs it no pair, so it has all hundred."""
+    """Preset of a method that trains no students. It learns no similarity matrix, so it has all 100 pairs."""
     return Preset(
         f"Flickr30k, 100 pairs, NFNet and BERT, features: {what}"
-        + (" with the paper's numbers that carry over" if settings else ""),
+        + (" with those of the paper's numbers that apply here" if settings else ""),
         {**_ENCODERS, "distill.method": method, "distill.pairs": 100, "distill.images": "features", **settings},
     )
 
 
 def _without_similarity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a row that learns no similarity, and gets a pair for it."""
+    """Return the settings for a method without a learned similarity matrix, which gets one more pair instead."""
     similarity = ("distill.similarity_lr", "distill.rank", "distill.alpha")
     kept = {name: value for name, value in settings.items() if name not in similarity}
     return kept | {"distill.similarity": "identity", "distill.pairs": settings["distill.pairs"] + 1}
@@ -107,16 +107,16 @@ def _without_similarity(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _tesla_vl(pairs: int, lors: Preset) -> Preset:
     return Preset(
         f"TESLA-VL on Flickr30k, {pairs} pairs, NFNet and BERT, pixels, both heads trained, else with the numbers of "
-        "the LoRS script, as TESLA-VL has none",
+        "the LoRS script, since TESLA-VL has no script",
         {**_without_similarity(lors.settings), "distill.method": "tesla-vl"},
     )
 
 
-# MTT-VL's code multiplies the cosines of a distillation step by log(1/0.07), without the exponential.
+# MTT-VL's code multiplies the cosine similarities of a distillation step by log(1/0.07), without the exponential.
 MTT_VL_TEMPERATURE = 1 / math.log(1 / 0.07)
-# The command of the code's README, and the defaults of its scripts; it gives numbers for 100 pairs alone.
+# From the command in the code's README and the defaults of its scripts. It gives numbers for 100 pairs only.
 _MTT_VL = Preset(
-    "MTT-VL on Flickr30k, 100 pairs, NFNet and BERT, pixels, both heads trained, else as the README of its code has it",
+    "MTT-VL on Flickr30k, 100 pairs, NFNet and BERT, pixels, both heads trained, else as in the README of its code",
     {
         **_without_similarity(_repblend("Flickr30k", 99, 1000, 0, 1, 1, starts=2).settings),
         "distill.method": "mtt-vl",
@@ -137,10 +137,10 @@ def _ablation(what: str, settings: Mapping[str, Any]) -> Preset:
     return Preset(f"Ablation of RepBlend: {what}", {"distill.method": "repblend", **settings})
 
 
-# raydd's own. Matched on pixels, a set needs no search for them afterwards: half the time. With few steps students of
-# another image encoder does better on it (docs/results/pixels.md).
+# raydd's own presets. A set that is matched on pixels needs no search for pixels afterwards, which halves the time.
+# With few steps, students of another image encoder score better on it (docs/results/pixels.md).
 _PLAIN = Preset(
-    "Plain matching on pixels, encoded once in four steps: half of the distillation time of features-then-pixels",
+    "Plain matching on pixels, encoded once every four steps: half of the distillation time of features-then-pixels",
     {
         "distill.images": "pixels",
         "distill.steps": 200,
@@ -151,7 +151,7 @@ _PLAIN = Preset(
     },
 )
 _PLAIN_PIXELS = Preset(
-    "Plain matching on pixels that move little: minutes, and images that other encoders can use too",
+    "Plain matching on pixels that move little: takes minutes, and gives images that other encoders can use too",
     {
         **_PLAIN.settings,
         "experts.count": 4,
@@ -161,7 +161,7 @@ _PLAIN_PIXELS = Preset(
 )
 
 _COCO_500 = _repblend("COCO", 499, 5000, 500, 40, 1, 2, merged=True)
-# This script alone distils at 0.1, and scores students at 0.07; its experts see no augmentation.
+# Only this script distils at temperature 0.1 and scores students at 0.07; its experts see no augmentation.
 _COCO_500 = replace(
     _COCO_500,
     settings={**_COCO_500.settings, "distill.temperature": 0.1, "features.augment": "none", "features.views": 1},
@@ -203,10 +203,10 @@ PRESETS: dict[str, Preset] = {
     **_OTHERS,
     **{f"{name}-encoder": _trained(preset) for name, preset in _OTHERS.items()},
     "repblend-no-blending": _ablation("no blending", {"distill.blend": "none"}),
-    "repblend-noise": _ablation("noise in place of the other pair", {"distill.blend": "noise"}),
-    "repblend-image-blend": _ablation("images alone are blended", {"distill.blend_sides": "image"}),
-    "repblend-text-blend": _ablation("texts alone are blended", {"distill.blend_sides": "text"}),
-    "repblend-text-head": _ablation("the text head alone is matched", {"distill.matched": "text-head"}),
-    "repblend-identity": _ablation("the identity as similarity", {"distill.similarity": "identity"}),
-    "repblend-full": _ablation("every entry of the similarity free", {"distill.similarity": "full"}),
+    "repblend-noise": _ablation("noise instead of the other pair", {"distill.blend": "noise"}),
+    "repblend-image-blend": _ablation("only images are blended", {"distill.blend_sides": "image"}),
+    "repblend-text-blend": _ablation("only texts are blended", {"distill.blend_sides": "text"}),
+    "repblend-text-head": _ablation("only the text head is matched", {"distill.matched": "text-head"}),
+    "repblend-identity": _ablation("the identity as similarity matrix", {"distill.similarity": "identity"}),
+    "repblend-full": _ablation("each entry of the similarity matrix is learned", {"distill.similarity": "full"}),
 }

@@ -1,7 +1,7 @@
-"""What a number, a name and an address among the settings may be: checked when settings load, the range being said.
+"""Valid ranges of numbers, names and devices among the settings. They are checked when settings load.
 
-Every float is finite and every seed fits in 32 bits, as NumPy's and Optuna's do. A bound that no other setting decides
-stands in `RANGES`; absurd values are refused there too, such as a learning rate that no float32 survives.
+Every float must be finite, and every seed must fit in 32 bits, as in NumPy and Optuna. `RANGES` holds the bounds that
+depend on no other setting. It also refuses absurd values, such as a learning rate that overflows float32.
 """
 
 import dataclasses
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from raydd.errors import ConfigError, shown
 
-MOST = 10**9  # of a count that has no bound of its own
+MOST = 10**9  # bound of a count that has no other bound
 _SEED = (0, 2**32 - 1)
 _COUNT = (1, MOST)
 _FROM_ZERO = (0, MOST)
-_RATE = (1e-12, 1e6)  # of a learning rate that must not be zero
+_RATE = (1e-12, 1e6)  # range of a learning rate that must not be zero
 _RATE_FROM_ZERO = (0.0, 1e6)
 
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -75,7 +75,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "place.encode_batch": (1, 65_536),
 }
 _LENGTH = 120  # characters of a name
-_BYTES, _MADE_BYTES = 200, 150  # of a name, and of one that raydd makes and adds to; file systems take 255
+_BYTES, _MADE_BYTES = 200, 150  # of a name, and of a name that raydd makes and extends; file systems allow 255
 _NAME = re.compile(r"\w[\w .,:;+=@()-]*")
 NAME_RULE = f"1 to {_LENGTH} letters, digits, spaces and _ . , : ; + = @ ( ) -, a letter or digit first"
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?")
@@ -83,10 +83,10 @@ DEVICE_RULE = "auto, cpu, cuda or cuda:1; mps and xpu where torch was built for 
 
 
 def check_numbers(section: str, settings: object) -> None:
-    """Refuse numbers of a section that are not finite or out of range, text with a NUL, lists that repeat a value.
+    """Refuse a section's numbers that are not finite or out of range, text with a NUL, and lists that repeat a value.
 
     Raises:
-        ConfigError: naming the setting, its value and the range.
+        ConfigError: a value is refused; the message names the setting, its value and the range.
     """
     for item in dataclasses.fields(settings):  # pyright: ignore[reportArgumentType]
         name, value = f"{section}.{item.name}", getattr(settings, item.name)
@@ -113,17 +113,17 @@ def _told(bound: float) -> str:
 
 
 def check_name(name: str, value: str) -> None:
-    """Refuse a name that cannot be that of a folder, of a run in MLflow and of a study alike.
+    """Refuse a name that cannot be used for a folder, for a run in MLflow and for a study.
 
     Raises:
-        ConfigError: naming the setting and the rule.
+        ConfigError: the name is refused; the message names the setting and the rule.
     """
     require(len(value) <= _LENGTH and bool(_NAME.fullmatch(value)), name, value, NAME_RULE)
     require(len(value.encode()) <= _BYTES, name, value, f"at most {_BYTES} bytes long in UTF-8")
 
 
 def as_name(text: str) -> str:
-    """Any text as a name that `check_name` takes."""
+    """Return any text as a name that `check_name` accepts."""
     kept = re.sub(r"[^\w .,:;+=@()-]", "_", text)[:_LENGTH].encode()[:_MADE_BYTES].decode(errors="ignore")
     return kept if _NAME.fullmatch(kept) else f"x{kept}"[:_LENGTH]
 
@@ -132,7 +132,7 @@ def check_device(value: str) -> None:
     """Refuse a device that torch does not compute on, such as meta.
 
     Raises:
-        ConfigError: naming the setting and the devices.
+        ConfigError: the device is refused; the message names the setting and the valid devices.
     """
     cuda = re.sub("^gpu", "cuda", value, flags=re.IGNORECASE)
     hint = f". Did you mean {cuda}?" if cuda != value and _DEVICE.fullmatch(cuda) else "."
@@ -141,10 +141,10 @@ def check_device(value: str) -> None:
 
 
 def require(holds: bool, name: str, value: object, rule: str) -> None:
-    """Refuse a setting for which its rule does not hold.
+    """Refuse a setting that breaks its rule.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: `holds` is False.
     """
     if not holds:
         raise ConfigError(f"{name} is {shown(value)}, but must be {rule}.")

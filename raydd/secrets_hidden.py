@@ -1,8 +1,8 @@
-"""Passwords and tokens kept from all eyes: every address and every message passes here before it is shown or kept.
+"""Redacts passwords and tokens: every address and every message passes here before it is shown or stored.
 
-An address is taken apart as SQLAlchemy and urllib do it: a password before the host, a token in its place, and options
-whose name says that they are secret. What an address holds is remembered, so that a driver's own message, which may
-repeat it without the address, can be cleaned too.
+An address is parsed as SQLAlchemy and urllib do. Secret are a password before the host, a token in its place, and
+options whose name says that they are secret. Secrets of addresses are remembered, so that they can also be redacted in
+a driver's own message, which may repeat them without the address.
 """
 
 import re
@@ -21,19 +21,20 @@ _ASSIGNED = re.compile(
     r"""((?:basic|bearer)\s+)?(?!\*\*\*)([^\s,;&"')]+)""",
     re.IGNORECASE,
 )
-# An address whose :// is missing or cut, as a slip of the hand leaves it: u:password@host, //u:password@host.
+# An address whose :// is missing or incomplete, as after a typing error: u:password@host, //u:password@host.
 _BARE_LOGIN = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?/{0,2})([^/:@\s]*):([^@\s]+)@(.*)", re.DOTALL)
-# Where drivers look for a secret that no address holds: $PGPASSWORD, $AWS_SECRET_ACCESS_KEY, $HF_TOKEN.
+# Environment variables from which drivers read a secret that is not in an address: $PGPASSWORD,
+# $AWS_SECRET_ACCESS_KEY, $HF_TOKEN.
 _VARIABLE = re.compile(r"PASSWORD$|_(TOKEN|SECRET|ACCESS_KEY|API_KEY|PWD)$")
-# Addresses in which a login without a password is the name of a user; in others it is a token.
+# Schemes of addresses in which a login without a password is the name of a user; in other addresses it is a token.
 _USERS = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "cockroachdb", "sqlite", "s3", "gs", "ssh")
-_LEAST = 4  # characters of a secret that is looked for in free text; a shorter one would blank half of all words
+_LEAST = 4  # characters of a secret to redact in free text; a shorter secret would redact parts of ordinary words
 
 _known: set[str] = set()
 
 
 def hide_password(address: str) -> str:
-    """An address fit to be shown: passwords, tokens and secret options replaced by ***."""
+    """Return an address that can be shown: passwords, tokens and secret options are replaced by ***."""
     scheme, mark, rest = address.partition("://")
     if not mark:
         bare = _BARE_LOGIN.fullmatch(address)
@@ -50,7 +51,7 @@ def hide_password(address: str) -> str:
 
 
 def secrets_of(address: str) -> set[str]:
-    """The secrets that an address holds, as they stand there and as they are meant."""
+    """Return the secrets in an address, as they are written there and decoded."""
     scheme, mark, rest = address.partition("://")
     if not mark:
         bare = _BARE_LOGIN.fullmatch(address)
@@ -69,27 +70,27 @@ def _names_a_user(scheme: str) -> bool:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    """Whether an option's name says so, or its value is a login or an assignment itself: odbc_connect=...;PWD=..."""
+    """Whether an option is secret by its name, or its value holds a login or an assignment: odbc_connect=...;PWD=..."""
     return bool(_SECRET.search(unquote(name)) or _secrets_within(unquote_plus(value)))
 
 
 def _secrets_within(text: str) -> set[str]:
-    """Secrets of the addresses in a text, and of what it assigns to names of secrets."""
+    """Return the secrets in a text: those of its addresses, and values assigned to names of secrets."""
     found = {found[4] for found in _ASSIGNED.finditer(text)}
     return found.union(*(secrets_of(found[0]) for found in _ADDRESS.finditer(text)))
 
 
 def remember(address: str) -> str:
-    """The address itself, whose secrets are from now on hidden in every message of this process."""
+    """Return the address unchanged, and redact its secrets in all later messages of this process."""
     _known.update(secret for secret in secrets_of(address) if len(secret) >= _LEAST)
     return address
 
 
 def remember_given(arguments: Iterable[str], environment: Mapping[str, str]) -> None:
-    """Remember the secrets of a command before it runs: those in its flags, and those in its environment."""
+    """Remember the secrets in the flags and in the environment of a command before it runs."""
     values = [each.partition("=")[2] if each.startswith("--") else each for each in arguments]
     for value in (*values, *environment.values()):
-        if "://" in value:  # without it, much that is no address looks like a login
+        if "://" in value:  # without it, many values that are not addresses look like a login
             remember(value)
     for name, value in environment.items():
         if _VARIABLE.search(name.upper()):
@@ -97,7 +98,7 @@ def remember_given(arguments: Iterable[str], environment: Mapping[str, str]) -> 
 
 
 def hidden(text: str) -> str:
-    """A message without secrets: those that are remembered, and those in addresses and assignments that it quotes."""
+    """Return a message without secrets: remembered secrets, and secrets in addresses and assignments that it quotes."""
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MARK)
     text = _ADDRESS.sub(lambda found: hide_password(found[0]), text)
@@ -105,22 +106,22 @@ def hidden(text: str) -> str:
 
 
 class CleanStream:
-    """The error stream without secrets: tracebacks, warnings and what drivers log pass here on their way out."""
+    """An error stream that redacts secrets in all that is written to it: tracebacks, warnings, logs of drivers."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text, its secrets hidden."""
+        """Write a text, with its secrets redacted."""
         self._stream.write(hidden(text))
         return len(text)
 
     def flush(self) -> None:
-        """Send on what was written."""
+        """Flush the stream."""
         self._stream.flush()
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several texts, their secrets hidden."""
+        """Write several texts, with their secrets redacted."""
         for line in lines:
             self.write(line)
 
@@ -129,17 +130,17 @@ class CleanStream:
 
 
 def _forms(secret: str) -> set[str]:
-    """A secret as it stands and as it is meant, quoted in the ways that addresses are."""
+    """Return a secret as it is written, decoded, and encoded in the ways that are used in addresses."""
     meant = unquote(secret)
     forms = {secret, meant, unquote_plus(meant), quote(meant), quote_plus(meant), quote(meant, safe="")}
     return forms - {"", MARK}
 
 
 def _parts(address: str, rest: str) -> tuple[str, str, str]:
-    """What stands before the host, the @ if there is one, and the host with all after it."""
+    """Split an address into the login before the host, the @ if there is one, and the host with everything after it."""
     try:
         netloc = urlsplit(address).netloc
-    except ValueError:  # a bracket in the password, say
+    except ValueError:  # for example a bracket in the password
         netloc = rest
     if "@" in netloc:
         login, at, host = netloc.rpartition("@")
@@ -160,5 +161,5 @@ def _is_login(address: str) -> bool:
 
     try:
         return bool(make_url(address).password)
-    except (ArgumentError, ValueError):  # its port is no number: what it would be is not known
+    except (ArgumentError, ValueError):  # for example a port that is not a number: treat it as a login, to be safe
         return True

@@ -1,7 +1,7 @@
-"""Settings from files, presets and dotted names to a `Config`, and back.
+"""Builds a `Config` from files, presets and dotted names, and writes it back as YAML.
 
-Later ones win: the defaults of `raydd.config`, the method's, the protocol's, a preset's, a YAML file's, then flags or a
-trial's.
+Later settings win: the defaults of `raydd.config`, then those of the method, the protocol, a preset, a YAML file, and
+at last flags or a trial.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 
-# Settings that name files and folders: `~` and `$NAME` in them are replaced.
+# Settings that name files and folders, in which `~` and `$NAME` are replaced.
 _PATHS = (
     *("data.root", "data.images", "encoders.image_weights", "encoders.text_weights", "evaluate.classes"),
     *("evaluate.unseen", "compare.data", "place.home", "place.store"),
 )
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
-# What settings were called before. Users are told the name of today; records are read under it.
+# Old names of settings. Error messages give the new name, and old records are read with it.
 RENAMED: Mapping[str, str] = {"distill.space": "distill.images", "compare.protocol": "compare.choice"}
 
-# Defaults of a protocol, where they cannot be those of the heads'.
+# Defaults of a protocol that differ from those of the protocol heads.
 _PROTOCOLS: Mapping[str, Mapping[str, Any]] = {"encoder": {"distill.images": "pixels"}}
 
 
@@ -47,10 +47,10 @@ def load(
 ) -> Config:
     """Build a `Config` from a preset, a YAML file and dotted settings, on top of the chosen method's defaults.
 
-    `defaults` are a command's own; they win over the method's, and all others win over them.
+    `defaults` are the defaults of a command. They win over those of the method; all other settings win over them.
 
     Raises:
-        ConfigError: a file that is not there or not YAML, an unknown name, a value of the wrong type or out of range.
+        ConfigError: a file that is missing or not YAML, an unknown name, a value of the wrong type or out of range.
     """
     given = {**(defaults or {}), **given_settings(file, preset, settings)}
     method = find_method(str(given.get("distill.method", Config().distill.method)))
@@ -61,16 +61,16 @@ def load(
 def given_settings(
     file: str | Path | None = None, preset: str | None = None, settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The dotted settings that a user gave: a preset's, the file's over them, then the others.
+    """Return the dotted settings that a user gave: of a preset, of the file, and others; later ones win.
 
     Raises:
-        ConfigError: an unknown preset, or a file that is not there or not YAML.
+        ConfigError: an unknown preset, or a file that is missing or not YAML.
     """
     return {**_preset(preset), **(_file(file) if file else {}), **(settings or {})}
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
-    """The config with some settings replaced, named with dots: `{"distill.image_lr": 0.1}`.
+    """Return the config with some settings replaced, by dotted names: `{"distill.image_lr": 0.1}`.
 
     Raises:
         ConfigError: an unknown name, a value of the wrong type or out of range.
@@ -101,7 +101,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def expand_paths(config: Config) -> Config:
-    """The config with `~` and the environment variables `$NAME` and `${NAME}` in its paths replaced.
+    """Return the config with `~` and the environment variables `$NAME` and `${NAME}` in its paths replaced.
 
     Raises:
         ConfigError: a variable is not set, or is empty.
@@ -132,16 +132,16 @@ def _expand(path: str, setting: str) -> str:
 
 
 def with_file(config: Config, file: str | Path) -> Config:
-    """The config with the settings of a YAML file in place of its own.
+    """Return the config with settings replaced by those of a YAML file.
 
     Raises:
-        ConfigError: as `load`.
+        ConfigError: as for `load`.
     """
     return with_settings(config, _file(file))
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """All settings under their dotted names."""
+    """Return all settings by their dotted names."""
     return {
         f"{section.name}.{item.name}": getattr(getattr(config, section.name), item.name)
         for section in dataclasses.fields(config)
@@ -150,31 +150,31 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def to_yaml(config: Config) -> str:
-    """The config as YAML that `load` reads back."""
+    """Return the config as YAML that `load` can read."""
     tree = _adapter().dump_python(config, mode="json")
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-    # YAML reads these as line breaks and folds them, so they have to be written escaped.
+    # YAML reads these characters as line breaks and folds them, so they have to be escaped.
     folded = any(mark in text for mark in ("\x85", "\u2028", "\u2029"))
     return yaml.safe_dump(tree, sort_keys=False) if folded else text
 
 
 @functools.cache
 def _adapter() -> "TypeAdapter[Config]":
-    """What checks and converts settings; made when first used, which takes as long as importing half of raydd."""
+    """Return pydantic's validator of settings; making it takes as long as importing half of raydd."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Config)
 
 
 def read_yaml(path: str | Path, what: str = "settings file") -> Any:
-    """The content of a YAML file, none of which is constructed as an object or run.
+    """Return the content of a YAML file. No Python object is constructed from it, and no code is run.
 
     Args:
-        path: of the file.
-        what: what it is, for messages.
+        path: path of the file.
+        what: kind of file, for messages.
 
     Raises:
-        ConfigError: it is not there, not YAML, or has a key twice.
+        ConfigError: the file is missing, is not YAML, or has a key twice.
     """
     try:
         return yaml.load(_text(Path(path)), Loader=_OnceEach)
@@ -183,7 +183,7 @@ def read_yaml(path: str | Path, what: str = "settings file") -> Any:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply. It holds sections, and each section settings.") from error
+        raise ConfigError(f"{path} is nested too deeply. It must hold sections, and each section settings.") from error
 
 
 def _file(path: str | Path) -> dict[str, Any]:
@@ -207,16 +207,17 @@ _MOST_BYTES = 2**20  # of a settings file
 
 
 def _text(path: Path) -> str:
-    """The content of a settings file.
+    """Return the content of a settings file.
 
     Raises:
-        ValueError: it is no file of its own, or far larger than settings are.
+        OSError: it is not a regular file, or is far larger than a settings file.
+        UnicodeDecodeError: it is not UTF-8.
     """
     return read_file(path, _MOST_BYTES).decode("utf-8")
 
 
 class _OnceEach(yaml.SafeLoader):
-    """YAML whose mappings have each key once: the last of two would win in silence."""
+    """A YAML loader that refuses a key that is there twice; otherwise the last one would win silently."""
 
 
 def _mapping(loader: _OnceEach, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -233,12 +234,12 @@ def _mapping(loader: _OnceEach, node: yaml.MappingNode) -> dict[Any, Any]:
 def _whole(loader: _OnceEach, node: yaml.ScalarNode) -> int:
     if _UNMEANT.match(node.value):
         raise yaml.constructor.ConstructorError(
-            None, None, f"{node.value} would be read in base 8 or 60: write it plainly, or in quotes", node.start_mark
+            None, None, f"{node.value} would be read in base 8 or 60: write it in decimal or in quotes", node.start_mark
         )
     return yaml.SafeLoader.construct_yaml_int(loader, node)
 
 
-_UNMEANT = re.compile(r"[-+]?(0[0-9_]|.*:)")  # YAML 1.1 takes 010 for 8, and 1:30 for 90
+_UNMEANT = re.compile(r"[-+]?(0[0-9_]|.*:)")  # YAML 1.1 reads 010 as 8, and 1:30 as 90
 
 _OnceEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _OnceEach.add_constructor("tag:yaml.org,2002:int", _whole)
@@ -246,7 +247,7 @@ _OnceEach.add_constructor("tag:yaml.org,2002:int", _whole)
 
 @functools.cache
 def _kinds() -> Mapping[str, set[type]]:
-    """The types that a setting holds, by its dotted name: those in a tuple or a choice too."""
+    """Return the types of each setting by its dotted name, including the types inside a tuple or a choice."""
     found = {}
     for section in dataclasses.fields(Config):
         kind = get_type_hints(Config)[section.name]
@@ -266,10 +267,10 @@ def _types_in(hint: Any) -> Iterator[type]:
 
 
 def _require_kind(name: str, value: Any) -> None:
-    """Refuse true for a number and text for true or false, which would be taken for what nobody meant.
+    """Refuse true or false for a number or a text, and anything else for true or false: pydantic would convert it.
 
     Raises:
-        ConfigError: naming the setting.
+        ConfigError: a value is refused; the message names the setting.
     """
     kinds = _kinds()[name]
     for each in value if isinstance(value, list | tuple) else [value]:
@@ -290,7 +291,7 @@ def _preset(name: str | None) -> Mapping[str, Any]:
 
 def _nearest_setting(name: str, known: Mapping[str, Any]) -> str:
     if name in RENAMED:
-        return f"Its name is {RENAMED[name]} now, with the same values."
+        return f"It is now called {RENAMED[name]}, with the same values."
     section = name.partition(".")[0]
     inside = [item for item in known if item.startswith(f"{section}.")]
     return nearest(name, inside or known)

@@ -1,7 +1,7 @@
-"""The sweep over settings: `raydd sweep`, `python raydd/sweep.py` and `ray submit CLUSTER.yaml raydd/sweep.py` alike.
+"""Runs a sweep for `raydd sweep`, `python raydd/sweep.py` and `ray submit CLUSTER.yaml raydd/sweep.py`.
 
-`ray submit` copies this file alone to the cluster, so it imports the installed package. Settings in a `sweep.yaml`
-beside it (the cluster files put one there) are those of a `--config` that is not given.
+`ray submit` copies only this file to the cluster, so it imports the installed package. Without `--config`, the script
+reads the settings in `sweep.yaml` next to it, if there is one; the cluster files put one there.
 """
 
 import sys
@@ -25,21 +25,21 @@ def sweep(
     given: Collection[str] = (),
     console: "Console | None" = None,
 ) -> "SweepResult | None":
-    """Search the settings; a sweep of the same name goes on, or is extended to `sweep.trials`.
+    """Search the settings. A sweep of the same name is continued, or extended to `sweep.trials`.
 
     Args:
-        config: all settings; `sweep.*` says how to search, the others are what all trials share.
-        dry_run: show the plan and stop; gives None.
+        config: all settings; `sweep.*` says how to search, all trials share the others.
+        dry_run: show the plan, stop and return None.
         retry_failed: run the failed trials of earlier commands again.
-        given: names of settings that are not searched: all trials have the config's values; the command line has those
-            of its flags.
-        console: where to show it; standard output as default.
+        given: names of settings that are not searched: all trials have the config's values. On the command line these
+            are the settings given by flags.
+        console: where to show the progress; None for standard output.
 
     Returns:
-        What came out, also kept in the folder `sweeps/NAME` of the home.
+        The result, also stored in the folder `sweeps/NAME` of the home folder.
 
     Raises:
-        ConfigError: the space, the study, the resources or the settings are not in order.
+        ConfigError: the space, the study, the resources or the settings are invalid.
         TrialsError: trials failed one after another for the same reason.
     """
     from raydd.cluster.environment import prepare_environment, ray_address
@@ -63,17 +63,17 @@ def sweep(
 
 
 def enqueue(config: Config, file: Path, *, given: Collection[str] = (), console: "Console | None" = None) -> None:
-    """Queue trials by hand for the sweep `sweep.name`, whether it runs, is to go on, or does not exist yet.
+    """Queue the user's own trials for the sweep `sweep.name`, whether it runs, was interrupted, or does not exist yet.
 
     Args:
-        config: all settings, as `sweep` gets them.
-        file: YAML, a list of trials, each of dotted settings within the space's ranges; the sampler draws what they
-            leave open.
-        given: as of `sweep`.
-        console: where to say it; standard output as default.
+        config: all settings, as for `sweep`.
+        file: YAML with a list of trials, each with dotted settings within the space's ranges; the sampler draws the
+            other settings.
+        given: as for `sweep`.
+        console: where to report; None for standard output.
 
     Raises:
-        ConfigError: the file, the space or the settings are not in order.
+        ConfigError: the file, the space or the settings are invalid.
     """
     from raydd.cluster.environment import prepare_environment, ray_address
 
@@ -85,7 +85,7 @@ def enqueue(config: Config, file: Path, *, given: Collection[str] = (), console:
 
 
 def command_line(given: Sequence[str], beside: Path) -> list[str]:
-    """The command line for what the script was given: with the settings file beside it, unless another one is named."""
+    """Return the command line for the script's arguments, with the settings file `beside` it unless they name one."""
     named = any(argument == "--config" or argument.startswith("--config=") for argument in given)
     settings = [] if named or not beside.is_file() else ["--config", str(beside)]
     return ["sweep", *settings, *given]

@@ -1,8 +1,8 @@
-"""Search spaces: one file a method, an Optuna define-by-run function over the settings' own dotted names.
+"""Search spaces, one file per method: Optuna define-by-run functions over the dotted names of settings.
 
-A space is a function `space(trial)` that suggests settings, `trial.suggest_float("distill.image_lr", ...)`, and returns
-those that follow from them without being searched. `FIRST` in the same file lists the settings of the first trials,
-the published ones. Name a file of this folder in `sweep.space`, or your own as `module:NAME` or `FILE.py:NAME`.
+A space is a function `space(trial)`. It suggests settings, as `trial.suggest_float("distill.image_lr", ...)`, and
+returns further settings that are not searched. `FIRST` in the same file lists the settings of the first trials, among
+them the published ones. Name a file of this folder in `sweep.space`, or your own as `module:NAME` or `FILE.py:NAME`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -17,26 +17,26 @@ from raydd.errors import ConfigError
 from raydd.outside import checked, find, guarded, outside_module
 from raydd.settings import flatten, with_settings
 
-DRAWS = 32  # settings drawn to check a space: enough to meet every branch of the conditional ones
+DRAWS = 32  # trials drawn to check a space: enough to reach every branch of a conditional space
 
 Suggest = Callable[[optuna.Trial], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Space:
-    """What a sweep searches."""
+    """A search space."""
 
     name: str
     suggest: Suggest
     first: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     kept: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that it would search but for the values that the user gave them."""
+    """Settings that the space would search, with the values that the user fixed."""
 
     def settings(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The dotted settings of a trial: those that the space suggests, and those that it returns.
+        """Return the dotted settings of a trial: those that the space suggests, and those that it returns.
 
         Raises:
-            ConfigError: the function fails, or returns something else than a mapping.
+            ConfigError: the function fails, or does not return a mapping.
         """
         asked: Any = _Keeping(trial, self.kept) if self.kept else trial
         constants = checked(self.suggest(asked), Mapping, self.name, "sweep.space")
@@ -44,7 +44,7 @@ class Space:
 
 
 class _Keeping:
-    """A trial that suggests the values that are kept, and asks the sampler for the others alone."""
+    """A trial that suggests the kept values for some settings, and asks the sampler only for the others."""
 
     def __init__(self, trial: optuna.Trial, kept: Mapping[str, Any]) -> None:
         self._trial, self._kept = trial, kept
@@ -65,18 +65,18 @@ class _Keeping:
 
 
 def spaces() -> dict[str, str]:
-    """The search spaces of this folder by name, each with the `module:NAME` of its function."""
+    """Return the search spaces of this folder by name, each with the `module:NAME` of its function."""
     files = sorted(file.stem for file in Path(__file__).parent.glob("*.py") if not file.stem.startswith("_"))
     return {name: f"{__name__}.{name}:space" for name in files}
 
 
 def load_space(name: str) -> Space:
-    """The space of a file of this folder, or a user's own as `module:NAME` or `FILE.py:NAME`, which is run as code.
+    """Load a space of this folder, or a user's own as `module:NAME` or `FILE.py:NAME`, which is run as code.
 
-    `FIRST` comes from the module or file that is named.
+    `FIRST` is read from the same module or file.
 
     Raises:
-        ConfigError: there is no such space, its file fails, or it is something else.
+        ConfigError: there is no such space, its file fails, or the object is not a space.
     """
     known = spaces()
     wanted = 'a function, as in def space(trial): ... return {"distill.blend": "none"}'
@@ -92,11 +92,11 @@ def load_space(name: str) -> Space:
 
 
 def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
-    """The space without the settings that the user gave by flags: the config's values are every trial's.
+    """Return the space without the settings that the user gave by flags: all trials have the config's values for them.
 
     Args:
-        space: as it is loaded.
-        config: with the values.
+        space: as `load_space` returns it.
+        config: holds the values.
         given: names of settings that the user gave, whether the space searches them or not.
 
     Raises:
@@ -110,29 +110,29 @@ def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
         return space
     if {name for trial in drawn for name in trial.params} <= kept.keys():
         raise ConfigError(
-            f"You set all that the search space {space.name} searches, so there is nothing to search. Leave some of it "
-            "out of your flags, or run your settings with `raydd run`."
+            f"Your flags set everything that the search space {space.name} searches, so there is nothing to search. "
+            "Leave out some of these flags, or run your settings with `raydd run`."
         )
     searched, first = replace(space, kept=kept), []
     for settings in space.first:
         study.enqueue_trial(dict(settings))
         trial = study.ask()
         searched.settings(trial)
-        unread = asked - trial.params.keys()  # a name that the space never asks for stays, to be refused
+        unread = asked - trial.params.keys()  # keep names that the space never asks for: they are refused later
         read = {name: value for name, value in settings.items() if name not in unread}
-        first += [read] if read not in first else []  # two may have differed in what is kept, or in what that reads
+        first += [read] if read not in first else []  # two may have differed only in settings that are kept or unread
     return replace(searched, first=tuple(first))
 
 
 def draw_configs(space: Space, config: Config) -> list[Config]:
-    """The first trials and some random ones as configs, so that a wrong name or range shows before any work.
+    """Return the first trials and some random ones as configs, so that a wrong name or range fails before any work.
 
     Raises:
-        ConfigError: what is wrong with which settings of the space.
+        ConfigError: a trial is invalid; the message names its settings and what is wrong.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for settings in space.first:
-        _with(space, config, settings)  # optuna passes over names that the function does not suggest
+        _with(space, config, settings)  # Optuna ignores names that the function does not suggest
         study.enqueue_trial(dict(settings))
     return [_drawn(space, config, study.ask()) for _ in range(len(space.first) + DRAWS)]
 
@@ -141,7 +141,7 @@ def _drawn(space: Space, config: Config, trial: optuna.Trial) -> Config:
     try:
         settings = space.settings(trial)
     except ConfigError as error:
-        raise ConfigError(f"{error} It had suggested {trial.params}.") from error
+        raise ConfigError(f"{error} The space had suggested {trial.params}.") from error
     return _with(space, config, settings)
 
 
@@ -149,4 +149,4 @@ def _with(space: Space, config: Config, settings: Mapping[str, Any]) -> Config:
     try:
         return with_settings(config, settings)
     except ConfigError as error:
-        raise ConfigError(f"The search space {space.name} suggests what cannot be set. {error}") from error
+        raise ConfigError(f"The search space {space.name} suggests an invalid setting. {error}") from error

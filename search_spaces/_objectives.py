@@ -1,4 +1,4 @@
-"""What the search spaces of methods without trajectories share."""
+"""Shared parts of the search spaces of methods without trajectories."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def suggest_learning(trial: Trial) -> None:
 
 
 def fixed(objective: str) -> Mapping[str, Any]:
-    """What makes such a method."""
+    """Return the fixed settings of a method with this objective."""
     return {
         "distill.objective": objective,
         "distill.blend": "none",

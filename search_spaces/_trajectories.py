@@ -1,4 +1,4 @@
-"""What the search spaces of all matching methods share, so that none has wider ranges than another."""
+"""Shared parts of the search spaces of all trajectory matching methods, so that all have the same ranges."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from optuna.trial import Trial
 
 from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY
 
-# raydd's defaults for features with twice their student steps, and what is published for all of them (Flickr30k, 100
-# pairs) in what carries over.
+# raydd's defaults for features with twice as many student steps; and the published settings that apply to features
+# (Flickr30k, 100 pairs).
 OURS: dict[str, Any] = {
     "experts.lr": 0.2,
     "distill.student_steps": 8,
@@ -24,7 +24,7 @@ OUR_SIMILARITY: dict[str, Any] = {**SIMILARITY, "distill.similarity_lr": 0.05}
 
 
 def suggest_trajectory(trial: Trial) -> None:
-    """Suggest the trajectories' length and all rates."""
+    """Suggest the length of trajectories and all learning rates."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_int("distill.student_steps", 4, 16, log=True)
     trial.suggest_categorical("distill.minibatch", [0, 20])
@@ -37,7 +37,7 @@ def suggest_trajectory(trial: Trial) -> None:
 
 
 def suggest_similarity(trial: Trial) -> None:
-    """Suggest the low-rank similarity and the loss against it: LoRS publishes both, as wBCE and eNCE."""
+    """Suggest the low-rank similarity matrix and the loss: LoRS publishes both losses, as wBCE and eNCE."""
     trial.suggest_categorical("distill.loss", ["infonce", "wbce"])
     trial.suggest_categorical("distill.rank", [5, 10, 20])
     trial.suggest_float("distill.alpha", 0.01, 10.0, log=True)

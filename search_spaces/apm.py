@@ -1,4 +1,4 @@
-"""APM: the penalty of the projectors, the weight of the means, steps and learning rates."""
+"""APM: penalty of the projectors, weight of the means, steps and learning rates."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""CovMatch: the scale of the covariance, the weight of the means, steps and learning rates."""
+"""CovMatch: scale of the covariance, weight of the means, steps and learning rates."""
 
 from collections.abc import Mapping
 from typing import Any

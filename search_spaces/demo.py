@@ -1,4 +1,4 @@
-"""A small space for `raydd demo`: what matters most for a short run, with the same experts for all trials."""
+"""A small space for `raydd demo`: the settings that matter most in a short run. All trials share the same experts."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ FIRST: tuple[dict[str, Any], ...] = (
 
 
 def space(trial: Trial) -> dict[str, Any]:
-    """Suggest blending, the learning rates of the pairs and the students' start rate."""
+    """Suggest blending, the learning rates of the pairs and the students' initial learning rate."""
     trial.suggest_categorical("distill.blend", ["beta", "none"])
     trial.suggest_float("distill.image_lr", 0.02, 0.3, log=True)
     trial.suggest_float("distill.text_lr", 0.05, 0.5, log=True)

@@ -1,4 +1,4 @@
-"""LGM: the minibatch of real pairs, steps and learning rates."""
+"""LGM: minibatch size of real pairs, steps and learning rates."""
 
 from collections.abc import Mapping
 from typing import Any

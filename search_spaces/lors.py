@@ -1,4 +1,4 @@
-"""LoRS: trajectory length, rates, the low-rank similarity and the loss against it."""
+"""LoRS: trajectory length, learning rates, the low-rank similarity matrix and the loss."""
 
 from typing import Any
 

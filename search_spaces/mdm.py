@@ -1,4 +1,4 @@
-"""MDM: how far its teachers are trained, the minibatch of real pairs, steps and learning rates."""
+"""MDM: epochs of its experts, minibatch size of real pairs, steps and learning rates."""
 
 from collections.abc import Mapping
 from typing import Any

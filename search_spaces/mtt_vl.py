@@ -1,4 +1,4 @@
-"""MTT-VL: trajectory length and rates; what makes the method is fixed."""
+"""MTT-VL: trajectory length and learning rates. The settings that define the method are fixed."""
 
 from typing import Any
 

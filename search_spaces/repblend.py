@@ -1,14 +1,14 @@
 """RepBlend's settings, searched on features (Zhang et al., NeurIPS 2025, arXiv:2505.14705).
 
-Where the ranges come from. The published settings (SGD on pixels) fix the shape of the space: similarity rank 5 to 40,
-alpha 0.01 to 3, 8 student steps on 20 pairs, targets one epoch on, weighted BCE, experts at 0.1. Trials on Flickr8k
-widened it: InfoNCE and minibatches of half the pairs raise r_mean by more than the method does in a few hundred steps,
-faster experts and targets some epochs on help, and so do wider heads and more steps, which are dear. What changes the
-experts (their rate and their width) takes few values, so that trials share them. More than 1000 steps take a sweep too
-long: the published 3000 are begun with the first 1000.
+Origin of the ranges. The published settings (SGD on pixels) give the basic ranges: similarity rank 5 to 40, alpha 0.01
+to 3, 8 student steps on 20 pairs, targets one epoch later, weighted BCE, experts' learning rate 0.1. Trials on Flickr8k
+widened them. InfoNCE and minibatches of half the pairs raise r_mean by more than the method does in a few hundred
+steps. A higher learning rate of experts and targets some epochs later help; so do wider heads and more steps, which are
+expensive. Settings that change the experts (their learning rate and width) take few values, so that trials share
+experts. More than 1000 steps take too long for a sweep, so the published settings run for 1000 steps instead of 3000.
 
-`distill.range_pull` is not searched: trials on features would always choose free ones, which pixels cannot follow. It
-is set by what the set is for, 0 for a set of features.
+`distill.range_pull` is not searched: trials on features would always choose free features, which pixels cannot have.
+Set it by the purpose of the set: 0 for a set of features.
 """
 
 from typing import Any
@@ -43,8 +43,8 @@ _PLAIN: dict[str, Any] = {
     "distill.similarity": "identity",
 }
 
-# Near our defaults, and what hand trials found beside them: a short search starts from what is known to be good. The
-# last is Flickr30k at 100 pairs as published, in what carries over.
+# Settings near our defaults, and good settings from manual trials, so that a short search starts from settings that are
+# known to be good. The last has the published settings for Flickr30k and 100 pairs, as far as they apply to features.
 FIRST: tuple[dict[str, Any], ...] = (
     _OURS,
     _PLAIN,
@@ -57,7 +57,7 @@ FIRST: tuple[dict[str, Any], ...] = (
 
 
 def space(trial: Trial) -> dict[str, Any]:
-    """Suggest the settings of one trial; a blend or a similarity brings the settings that it alone reads."""
+    """Suggest the settings of one trial; settings that only one blend or similarity reads are suggested with it."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_categorical("experts.width", [0, 2304])
     trial.suggest_categorical("experts.count", [5, 10, 20])

@@ -1,4 +1,4 @@
-"""RepBlend among other methods: as the space repblend, but always blended, and in the ranges that all of them have."""
+"""RepBlend for comparisons: always with blending, and in the same ranges as the spaces of other matching methods."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Ridge: the penalty at the start, the minibatch of real pairs, steps and learning rates."""
+"""Ridge: initial penalty, minibatch size of real pairs, steps and learning rates."""
 
 from collections.abc import Mapping
 from typing import Any

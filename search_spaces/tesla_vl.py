@@ -1,4 +1,4 @@
-"""TESLA-VL: trajectory length and rates; what makes the method is fixed."""
+"""TESLA-VL: trajectory length and learning rates. The settings that define the method are fixed."""
 
 from typing import Any
 

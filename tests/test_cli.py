@@ -267,4 +267,4 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr(run, "main", interrupt)
     assert main(["run"]) == 130
-    assert "goes on from there" in capsys.readouterr().err
+    assert "run the same command to continue" in capsys.readouterr().err

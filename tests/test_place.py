@@ -28,7 +28,7 @@ def test_the_file_of_an_address(address: str, file: Path | None):
 
 @pytest.mark.parametrize("rest", ["//", "///", "///?timeout=9", "///:memory:", "///file:x?mode=memory&uri=true"])
 def test_a_study_in_memory_is_refused(rest: str):
-    with pytest.raises(ConfigError, match=rf"sqlite:{rest}".replace("?", r"\?") + " lies in memory"):
+    with pytest.raises(ConfigError, match=rf"sqlite:{rest}".replace("?", r"\?") + " is in memory"):
         study_address(PlaceConfig(study=f"sqlite:{rest}"))
     assert study_address(PlaceConfig(study="sqlite:///x.db")) == "sqlite:///x.db"
     assert study_address(PlaceConfig(study="sqlite:////a/x.db?timeout=9")) == "sqlite:////a/x.db?timeout=9"

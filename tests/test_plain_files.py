@@ -41,7 +41,7 @@ def test_an_output_is_refused_before_it_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
     for path, said in (
         (tmp_path, "is a folder"),
-        (tmp_path / "file" / "scores.json", "is a file and no folder"),
+        (tmp_path / "file" / "scores.json", "is a file, not a folder"),
         (tmp_path / ("a" * 300), "name too long"),
         (Path("/proc/nothing/scores.json"), "cannot be written"),
     ):

@@ -132,7 +132,7 @@ def test_a_number_may_be_written_as_yaml_reads_it():
     ("settings", "said"),
     [
         ({"distill.pair": 9}, "Did you mean 'distill.pairs'"),
-        ({"distill.space": "features"}, "There is no setting 'distill.space'. Its name is distill.images now"),
+        ({"distill.space": "features"}, "There is no setting 'distill.space'. It is now called distill.images"),
         ({"pairs": 9}, "There is no setting 'pairs'"),
         ({"distill": {"pairs": 9}}, "There is no setting 'distill'"),
         ({"distill.pairs": 9.5}, "distill.pairs is 9.5"),

@@ -1,1 +1,4 @@
-"""What Ray runs: experts by Ray Train, distillations by Ray Tune. Thin: each unpacks, calls raydd's stages, reports."""
+"""Code that Ray runs: experts by Ray Train, distillations by Ray Tune, features by Ray Data.
+
+Each module is thin: it unpacks its input, calls raydd's stages, and reports.
+"""

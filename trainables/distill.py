@@ -24,40 +24,40 @@ from raydd.memory import return_freed_blocks
 from raydd.protocols import Listings, Workbench, changed, trial_settings
 from raydd.settings import with_settings
 
-CURVE_PERCENT = 5  # of a trial's steps between two points of its curve, or less where rungs are closer
+CURVE_PERCENT = 5  # percent of a trial's steps between two points of its curve, or less if rungs are closer
 
 
 class DistillTrial(tune.Trainable):
-    """One trial after another in Tune's hands; each step is a distillation until its next report.
+    """Ray Tune's trainable, which runs one trial after another; each step continues a distillation to its next report.
 
-    Tune calls it in the process's main thread. Told to leave in the midst of a step, a trial keeps its state first;
-    between two steps all that it has done is kept, and the process ends at once.
+    Tune calls it in the main thread of the process. A trial that has to stop within a step saves its state first.
+    Between two steps the state is already saved, and the process ends at once.
     """
 
     def setup(self, config: dict[str, Any], **shared: Any) -> None:
         """Begin a trial.
 
         Args:
-            config: as of `trial_reports`.
-            shared: what it takes besides.
+            config: the `trial` of `trial_reports`.
+            shared: the other arguments of `trial_reports`.
         """
         self._shared = shared
         self._reports = trial_reports(config, **shared)
 
     @exit_waits()
     def step(self) -> dict[str, Any]:
-        """The trial's next report, or what Tune takes for there being none: the last one again."""
+        """Return the trial's next report. If there is none, tell Tune to repeat the last one."""
         report = next(self._reports, None)
         return report.as_result() if report else {RESULT_DUPLICATE: True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Leave the trial where it is and begin another one."""
+        """Leave the current trial, with its state saved, and begin another one."""
         self.cleanup()
         self._reports = trial_reports(new_config, **self._shared)
         return True
 
     def cleanup(self) -> None:
-        """Leave the trial where it is, its state kept."""
+        """Leave the trial, with its state saved."""
         self._reports.close()
         return_freed_blocks()
 
@@ -65,15 +65,15 @@ class DistillTrial(tune.Trainable):
 def trial_reports(
     trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any
 ) -> Generator[TrialReport, None, None]:
-    """Run one trial; a failure is a report with its reason, after which the process can take the next trial.
+    """Run one trial. A failure is reported with its reason, and the process can run the next trial.
 
-    A CUDA error ends the process as well.
+    A CUDA error also ends the process.
 
     Args:
         trial: `number`, dotted `settings`, and the rungs `passed` before an interruption, see
             `raydd.tuning.searcher`.
-        base: what all trials of the sweep share.
-        listings: the data sets that the driver has read, so that no trial asks a reader.
+        base: settings that all trials of the sweep share.
+        listings: the data sets that the driver has read, so that no trial has to read them.
         claims: handle of the actor of `raydd.cluster.claims`.
     """
     try:
@@ -81,21 +81,22 @@ def trial_reports(
         with shared_work(config, f"trial {trial['number']}", listings, claims) as work:
             for report in distillation_reports(work, trial["passed"]):
                 yield report.from_here(work.device)
-    except Exception as error:  # whatever a trial raises is its result: the sweep goes on
+    except Exception as error:  # any error of a trial is its result: the sweep continues
         yield failure_of(error)
         if breaks_process(error):
-            raise  # Tune ends a process that raises; a fresh one goes on from the trial's checkpoint
+            raise  # Tune ends a process that raises; a new process continues from the trial's checkpoint
 
 
 def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> Iterator[TrialReport]:
     """Distil, and score the set on val at the rungs and at the end.
 
     Args:
-        work: the trial's; `sweep.rungs` and `sweep.rung_students` say when it is scored on the way, and how.
-        passed: rungs to leave out, since the trial passed them before it was interrupted.
+        work: the trial's workbench; `sweep.rungs` and `sweep.rung_students` say when and how it is scored before its
+            end.
+        passed: rungs to skip, since the trial passed them before it was interrupted.
     """
     judged = Judged(work, passed)
-    with contextlib.closing(stages.distill(work, every=judged.every)) as points:  # closed, it keeps its state
+    with contextlib.closing(stages.distill(work, every=judged.every)) as points:  # closing it saves its state
         for point in points:
             if report := judged.report(point):
                 point.keep()
@@ -103,13 +104,14 @@ def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> 
 
 
 class Judged:
-    """A trial on its way: what is told of it and when, whoever takes its steps."""
+    """Decides what is reported of a running trial and when, regardless of which code takes its steps."""
 
     def __init__(self, work: Workbench[Any], passed: Collection[int] = ()) -> None:
-        """Nothing is told yet.
+        """Begin without any reports.
 
         Args:
-            work: as of `distillation_reports`, and so is `passed`.
+            work: as for `distillation_reports`.
+            passed: as for `distillation_reports`.
         """
         rungs = work.config.sweep.rungs
         self.every = max(1, work.config.distill.steps * math.gcd(CURVE_PERCENT, *rungs) // 100)
@@ -120,7 +122,7 @@ class Judged:
         self._seconds, self._before = 0.0, 0
 
     def report(self, point: DistillPoint) -> TrialReport | None:
-        """Note a point; gives what there is to report, if that is the last one or the trial has come to a rung."""
+        """Record a point; return a report if it is the last point or the trial has reached a rung."""
         last = point.step == point.steps
         self._curve += map(dict, point.collapse)
         for metrics in (*point.earlier, {"step": point.step, **point.metrics}):
@@ -134,7 +136,7 @@ class Judged:
             return None
         with counted_as("scores"):
             scores = end_scores(self._work, point) if last else rung_scores(self._work, point.synthetic, reached[-1])
-        # Not before the scores: where those lack memory, the trial comes to this rung again.
+        # Only after scoring: if scoring runs out of memory, the trial has to reach this rung again.
         self._left = [rung for rung in self._left if rung not in reached]
         self._curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}
         record = stages.synthetic_record(self._work) if last else None
@@ -153,22 +155,22 @@ class Judged:
 
 
 def end_scores(work: Workbench[Any], point: DistillPoint) -> ScoresOnVal:
-    """Val scores of a trial's finished set, by `TRIAL_SEEDS` students, of which the fit has trained the first."""
+    """Val scores of a trial's finished set, by `TRIAL_SEEDS` students; the learning rate fit has trained the first."""
     known = () if point.fitted_val is None or work.config.evaluate.choice != "last" else (point.fitted_val,)
     others = stages.score_students(work, point.synthetic, split="val", seeds=range(len(known), TRIAL_SEEDS))
     return ScoresOnVal((*known, *others.seeds))
 
 
 def rung_scores(work: Workbench[Any], synthetic: SyntheticSet, rung: int) -> ScoresOnVal:
-    """Val scores of a trial's set at a rung: in closed form, or by students of few epochs.
+    """Val scores of a trial's set at a rung: in closed form, or by students that are trained for few epochs.
 
-    At the last rung by `sweep.last_rung_students` at fitted learning rates: trials that came so far differ in how well
-    students can be trained on their sets, which ridge regression does not see.
+    At the last rung, `sweep.last_rung_students` students with fitted learning rates score the set: trials that reach
+    this rung differ in how well students can be trained on their sets, which ridge regression does not measure.
 
     Args:
-        work: the trial's.
+        work: the trial's workbench.
         synthetic: its set at this rung.
-        rung: in percent of its steps.
+        rung: in percent of the trial's steps.
     """
     sweep = work.config.sweep
     closed = None if sweep.rung_students else work.ridge_scores(synthetic)
@@ -184,12 +186,12 @@ def rung_scores(work: Workbench[Any], synthetic: SyntheticSet, rung: int) -> Sco
         fit = stages.fit_rates(short, synthetic)
         others = stages.score_students(short, fit.pairs, split="val", seeds=seeds[1:])
         return ScoresOnVal((*fit.val.seeds, *others.seeds))
-    except NonFiniteError:  # at rates that are not learned yet; those of the end are fitted
+    except NonFiniteError:  # the learning rates are not learned yet; at the end of the trial they are fitted
         return ScoresOnVal((dict.fromkeys(METRICS, 0.0),) * len(seeds))
 
 
 def _by_step(points: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The points in the order of their steps, those of the same step as one."""
+    """Return the points in the order of their steps, with the points of one step merged."""
     by_step: dict[float, dict[str, float]] = {}
     for point in sorted(points, key=lambda point: point["step"]):
         by_step.setdefault(point["step"], {}).update(point)

@@ -1,7 +1,8 @@
-"""What Ray Tune runs of a trial that steps in a slot: an errand, which hands it to the slot and passes on its reports.
+"""Errands: for a trial that runs in a slot, Ray Tune runs an errand, which hands the trial to the slot and passes on
+its reports.
 
-Tune starts, stops and starts again each trial as ever. The process of an errand computes nothing, so it is small: it
-imports no torch.
+Tune starts, stops and restarts each trial as usual. The process of an errand computes nothing, so it is small: it does
+not import torch.
 """
 
 import contextlib
@@ -15,15 +16,15 @@ from ray import tune
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 _AGAIN_SECONDS = 1.0
-PATIENCE_SECONDS = 60.0  # for a slot that has not started: others may have room meanwhile
-ERRAND_BYTES = 250_000_000  # of memory that the process takes
+PATIENCE_SECONDS = 60.0  # for a slot that has not started; after that, another slot may have room
+ERRAND_BYTES = 250_000_000  # memory that the process needs
 
 
 def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
     """Run one trial in a slot, and report what the slot reports.
 
     Args:
-        trial: as of `trainables.distill.trial_reports`.
+        trial: as for `trainables.distill.trial_reports`.
         desk: handle of the actor of `trainables.slot.Desk`.
     """
     try:
@@ -32,10 +33,10 @@ def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
                 report, broken = ray.get(slot.next.remote(errand))
                 tune.report(report)
                 if broken:
-                    raise RuntimeError(report["failure"])  # Tune starts the trial again, in a slot started afresh
+                    raise RuntimeError(report["failure"])  # Tune restarts the trial, in a restarted slot
                 if report["record"] or report["failure"]:
                     return
-    except (RayActorError, RayTaskError) as error:  # the slot's machine was lost, or the trial's settings do not fit
+    except (RayActorError, RayTaskError) as error:  # the slot's machine was lost, or the trial's settings are invalid
         from raydd.cluster.connect import cause_of
         from raydd.cluster.failures import failure_of
 
@@ -44,12 +45,13 @@ def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
 
 @contextlib.contextmanager
 def _seated(trial: dict[str, Any], desk: Any) -> Iterator[tuple[Any, str]]:
-    """A slot that has begun the trial, and the errand on which it did.
+    """Yield a slot that has begun the trial, and the name of the errand under which it did.
 
-    A slot whose machine is still to come, or to come back, may never be there: the desk is asked again now and then.
+    The machine of a slot may not have started yet, or may be lost, and may never come. Therefore the desk is asked for
+    a slot again from time to time.
     """
     while True:
-        errand = uuid.uuid4().hex  # a trial that is started again goes on another errand
+        errand = uuid.uuid4().hex  # a restarted trial gets a new errand
         slot: Any = ray.get(desk.seat.remote(errand, trial))
         try:
             if _begun(slot, errand, trial):
@@ -61,13 +63,13 @@ def _seated(trial: dict[str, Any], desk: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _begun(slot: Any, errand: str, trial: dict[str, Any]) -> bool:
-    """Whether the slot has taken the trial in before the desk is to be asked again."""
+    """Whether the slot has accepted the trial within `PATIENCE_SECONDS`."""
     end = time.monotonic() + PATIENCE_SECONDS
     while (left := end - time.monotonic()) > 0:
         try:
             ray.get(slot.begin.remote(errand, trial), timeout=left)
             return True
-        except ActorUnavailableError:  # Ray starts it again on another machine
+        except ActorUnavailableError:  # Ray restarts the slot on another machine
             time.sleep(_AGAIN_SECONDS)
         except GetTimeoutError:
             return False

@@ -1,7 +1,7 @@
-"""Expert trajectories by Ray Train: each worker trains what its rank owes and the store lacks.
+"""Expert trajectories by Ray Train: each worker trains its share of the trajectories that are missing from the store.
 
-The store is the only truth about what is done. A worker that dies takes the trajectory in its hands with it; Ray
-starts the group again, and everybody passes over what is there.
+Only the store says which trajectories are done. If a worker dies, its unfinished trajectory is lost; Ray restarts the
+group, and all workers skip the trajectories in the store.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from raydd.place import home, open_store, use_threads
 if TYPE_CHECKING:
     from raydd.protocols import Workbench
 
-RESTARTS = 3  # of the workers, after one died
-LOOK_SECONDS = 1.0  # between two looks of the driver at what the store has
+RESTARTS = 3  # of the group of workers, after one died
+LOOK_SECONDS = 1.0  # between two checks of the store by the driver
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,19 @@ class _Job:
 
 
 def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float | Literal["auto"] = "auto") -> None:
-    """Train the trajectories that the store lacks on Ray Train workers.
+    """Train the trajectories that are missing from the store on Ray Train workers.
 
-    The workers share nothing but the list of what is missing, so they form no process group.
+    The workers share only the list of missing trajectories, so they form no process group.
 
     Args:
-        works: of settings, each with experts of its own or of others' recipe; `place.ray` of the first one names the
-            cluster, and it is told how many trajectories are there.
-        workers: how many share the trajectories.
-        gpus: of each worker, fractions allowed; auto is its part of those that the cluster has.
+        works: workbenches, which may have the same or different experts. `place.ray` of the first one names the
+            cluster, and the first one receives the progress.
+        workers: number of workers that share the trajectories.
+        gpus: GPUs per worker, fractions allowed; auto is an equal share of the cluster's GPUs.
 
     Raises:
-        ConfigError: GPUs are asked for, and the cluster has none that torch can use.
-        ray.train.TrainingFailedError: workers died more often than they are started again.
+        ConfigError: GPUs are requested, but the cluster has none that torch can use.
+        ray.train.TrainingFailedError: workers died more often than they are restarted.
     """
     first = works[0]
     address = ray_address(first.config.place.ray)
@@ -70,7 +70,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
         class Trainer(DataParallelTrainer):
             def _register_sigint_handler(self, controller: Any) -> None:
-                """Leave Ctrl-C to the command: Train's handler ends no process, and stays when the training is over."""
+                """Leave Ctrl-C to the command: Train's handler ends no process, and stays after the training."""
 
         Trainer(
             train_share,
@@ -89,7 +89,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
 
 def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any], tuple[int, ...], list[int]]]":
-    """Each recipe once: a workbench of it, the epochs that any of its works reads, the experts that lack some."""
+    """Yield for each recipe of experts: a workbench, the epochs that any workbench reads, the incomplete experts."""
     recipes: dict[str, Workbench[Any]] = {}
     epochs: dict[str, set[int]] = {}
     for work in works:
@@ -101,12 +101,12 @@ def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any
 
 
 def _lacked(works: "Sequence[Workbench[Any]]") -> int:
-    """How many trajectories the store lacks."""
+    """Return the number of trajectories that are missing from the store."""
     return sum(len(experts) for _, _, experts in _missing(works))
 
 
 def _jobs(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
-    """The trajectories that the store lacks, as workers make them."""
+    """Return the trajectories that are missing from the store, as jobs for workers."""
     from raydd.cluster.worker_settings import for_workers, settled
 
     found = []
@@ -117,9 +117,9 @@ def _jobs(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
 
 
 def train_share(given: Mapping[str, Any]) -> None:
-    """Train what this worker's rank owes of the `jobs`; runs in a Ray Train worker.
+    """Train this worker's share of the `jobs`, by its rank; runs in a Ray Train worker.
 
-    It reports once, at the end: a report waits for those of all other workers.
+    The worker reports only once, at the end, because a report waits for the reports of all other workers.
     """
     from ray import train
 
@@ -141,7 +141,7 @@ def _resources(gpus: float) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _telling(works: "Sequence[Workbench[Any]]", total: int) -> Iterator[None]:
-    """Tell from the driver how many trajectories the store has, since workers report at their end alone."""
+    """Report from the driver how many trajectories the store has, since workers report only at their end."""
 
     def tell() -> None:
         works[0].progress("experts", total - _lacked(works), total)

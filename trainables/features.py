@@ -1,9 +1,8 @@
-"""The feature cache of a large data set by Ray Data: a pool of actors encodes shards, straight into the store.
+"""The feature cache of a large data set by Ray Data: a pool of actors encodes shards and writes them to the store.
 
-A shard is a file of 512 images or 16,384 captions. An actor holds both encoders and takes the next shards that the
-store lacks, some in a row, since the processes that decode for a GPU start anew with each row; no feature passes
-through Ray. An actor that dies takes the shard in its hands with it: it is started again, and makes what its row still
-lacks.
+A shard is a file of 512 images or 16,384 captions. An actor holds both encoders and takes the next missing shards,
+several in a row, since the processes that decode images for a GPU are restarted for each row. No feature passes through
+Ray. If an actor dies, its unfinished shard is lost: the actor is restarted, and makes the missing shards of its row.
 """
 
 import contextlib
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from raydd.data.feature_shards import Shard
     from raydd.protocols import Workbench
 
-RESTARTS = 3  # of an actor that died, and of the shards in its hands
-IN_A_ROW = 8  # shards that an actor takes at once, if there are several rows for each: three to five seconds on a GPU
-_ROWS = 4  # for each actor at least, so that none is left with much at the end
+RESTARTS = 3  # of an actor that died, and of its row of shards
+IN_A_ROW = 8  # shards that an actor takes at once, if there are several rows per actor: three to five seconds on a GPU
+_ROWS = 4  # minimum per actor, so that no actor works much longer than the others at the end
 
 
 @contextlib.contextmanager
 def shared_by_workers(work: "Workbench[Any]") -> "Iterator[Workbench[Any]]":
-    """Be connected to Ray inside the block; the workbench's images are checked there by the cluster's CPUs."""
+    """Connect to Ray inside the block, and yield a workbench whose images are checked by the cluster's CPUs."""
     address = ray_address(work.config.place.ray)
     prepare_environment(address)
     from raydd.cluster.connect import cluster
@@ -43,16 +42,16 @@ def shared_by_workers(work: "Workbench[Any]") -> "Iterator[Workbench[Any]]":
 
 
 def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal["auto"] = "auto") -> None:
-    """Write the shards that the store lacks by a pool of actors; `raydd features` then has only to conclude.
+    """Write the shards that are missing from the store, with a pool of actors. The caller then completes the record.
 
     Args:
-        work: of the settings; `place.ray` names the cluster. It is told how many shards are there.
-        workers: actors, as far as the cluster has room for so many.
-        gpus: of each actor, fractions allowed; auto is its part of those that the cluster has.
+        work: the workbench, which receives the progress; `place.ray` names the cluster.
+        workers: maximum number of actors; fewer if the cluster has no room for them.
+        gpus: GPUs per actor, fractions allowed; auto is an equal share of the cluster's GPUs.
 
     Raises:
-        ConfigError: GPUs are asked for, and the cluster has none that torch can use.
-        ray.exceptions.RayError: a shard cannot be made; the cause is that of the actor.
+        ConfigError: GPUs are requested, but the cluster has none that torch can use.
+        ray.exceptions.RayError: a shard cannot be made; its cause is the actor's error.
     """
     config, store = work.config, work.store
     address = ray_address(config.place.ray)
@@ -71,7 +70,7 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
     with cluster(address, home(config.place)):
         workers = min(workers, len(missing))
         share = share_of_worker(config, gpus, workers, address)
-        cores = cores_beside(share)  # that decode for a GPU
+        cores = cores_beside(share)  # CPU cores that decode images for a GPU
         config = for_workers(settled(config, cpus=cores, gpus=share), share)
         done = len(shards) - len(missing)
         work.progress("shards of features", done, len(shards))
@@ -81,7 +80,7 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
 
 
 def _rows(missing: "Sequence[Shard]", workers: int) -> list[list[str]]:
-    """Files that an actor writes one after another, those of a row of one split and one kind."""
+    """Return rows of files, each of one split and one kind, that an actor writes one after another."""
     from raydd.data.encoding import batches_of
 
     size = min(IN_A_ROW, max(1, len(missing) // (_ROWS * workers)))
@@ -94,7 +93,7 @@ def _rows(missing: "Sequence[Shard]", workers: int) -> list[list[str]]:
 def _encoded(
     config: Config, listing: str, rows: list[list[str]], workers: int, cpus: int, gpus: float
 ) -> Iterator[Any]:
-    """The rows as they get written. The list lies with the driver: a task that read it would wait for the actors."""
+    """Yield the rows as they are written. The driver holds the list: a task that read it would wait for the actors."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
@@ -103,7 +102,7 @@ def _encoded(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1)
     given = ray.data.from_items([{"files": row} for row in rows], override_num_blocks=len(rows))
-    encode: Any = ShardEncoder  # Ray types functions alone
+    encode: Any = ShardEncoder  # Ray's types allow only functions
     written = given.map(
         encode,
         fn_constructor_args=(config, listing),
@@ -116,7 +115,7 @@ def _encoded(
 
 
 class ShardEncoder:
-    """An actor of the pool: the data set's listing, which lies at the same path on each node, and both encoders."""
+    """An actor of the pool, with both encoders and the data set's listing, which has the same path on each node."""
 
     def __init__(self, config: Config, listing: str) -> None:
         from raydd.data import feature_records, load_image_encoder, load_text_encoder, open_data, shards_of
@@ -130,7 +129,7 @@ class ShardEncoder:
         self._text_encoder = functools.cache(functools.partial(load_text_encoder, config.encoders, device))
 
     def __call__(self, row: dict[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-        """Write the shards of a row, those that are not there."""
+        """Write the missing shards of a row."""
         from raydd.data import write_images, write_texts
 
         files = {str(file) for file in row["files"]}
@@ -140,15 +139,15 @@ class ShardEncoder:
             write_images(*given, self._image_encoder, splits=(first.split,), only=files)
         else:
             write_texts(*given, self._text_encoder, only=files)
-        return_freed_blocks()  # images, captions and files of both kinds leave other holes each
+        return_freed_blocks()  # images, captions and their files leave free blocks of different sizes
         return row
 
 
-IMAGES = 128  # of a task: seconds of work, so that a lost node costs little
+IMAGES = 128  # per task: a few seconds of work, so that a lost node costs little
 
 
 def check_on_workers(images: Sequence[ImageSource]) -> Iterator[Judged]:
-    """Judge images on the CPUs of the cluster that this process is connected to, in their order."""
+    """Check images on the CPUs of the connected cluster; yields the results in the order of the images."""
     import ray
 
     from raydd.data.encoding import batches_of

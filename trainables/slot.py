@@ -1,8 +1,8 @@
-"""Slots: processes with a device each, in which many trials of a sweep step together.
+"""Slots: processes with one device each, in which many trials of a sweep step together.
 
-Trials come and go by their errands (`trainables/errand.py`). A slot makes room for its next trial as soon as one ends,
-as servers of language models batch requests, and does not know why a trial is stopped. Where the GPU's memory does not
-suffice, half of the trials wait, and go on as others end.
+Errands (`trainables/errand.py`) bring trials to a slot and take them away. A slot begins its next trial as soon as one
+ends, as servers of language models batch requests. It does not know why a trial is stopped. If the GPU runs out of
+memory, half of the trials wait, and continue as others end.
 """
 
 import contextlib
@@ -37,9 +37,9 @@ from raydd.stages.population import Together, group_of
 from trainables.distill import Judged
 
 log = logging.getLogger(__name__)
-LAST_WORDS_SECONDS = 1.0  # that a slot whose GPU is of no more use has to tell its trials so
-SILENT_SECONDS = 30.0  # after which a slot that does not answer is one whose machine is still to come, or to come back
-_UNKNOWN = TrialReport(failure="The trial's slot was started again, and knows nothing of it.", again=True)
+LAST_WORDS_SECONDS = 1.0  # time for a slot to report to its trials that its process is broken
+SILENT_SECONDS = 30.0  # after this time without an answer, a slot's machine counts as not started yet, or as lost
+_UNKNOWN = TrialReport(failure="The trial's slot was restarted and does not know the trial.", again=True)
 
 
 @dataclass
@@ -50,48 +50,48 @@ class _Errand:
 
 
 class Slot:
-    """One slot; its methods are called by the trials' errands, each from a thread, while one thread computes."""
+    """One slot. The trials' errands call its methods, each in its own thread, while one thread computes."""
 
     def __init__(self, base: Config, who: str, listings: Listings, claims: Any) -> None:
         """Wait for trials.
 
         Args:
-            base: what all trials of the sweep share.
-            who: the slot's name, in words for the terminal.
+            base: settings that all trials of the sweep share.
+            who: the slot's name, for the terminal.
             listings: the data sets that the driver has read.
             claims: handle of the actor of `raydd.cluster.claims`.
         """
         self._base, self._who, self._listings, self._claims = base, who, listings, claims
         self._errands: dict[str, _Errand] = {}
-        self._waiting, self._room = deque[str](), math.inf  # errands to begin, and how many have room to step at once
+        self._waiting, self._room = deque[str](), math.inf  # errands to begin, and how many fit in memory at once
         self._ordering, self._stopped = threading.Lock(), set[str]()
         self._closing, self._closed = threading.Event(), threading.Event()
-        self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, and whether it begins
+        self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, True: begin, False: stop
         heed_notice()
         threading.Thread(target=self._run, name="slot", daemon=True).start()
 
     def begin(self, errand: str, trial: Mapping[str, Any]) -> None:
-        """Take a trial in, unless it was stopped before; it begins when those that step are looked at next."""
+        """Accept a trial, unless it was stopped before; it begins when the running trials are next checked."""
         with self._ordering:
             if errand not in self._stopped:
                 self._errands[errand] = _Errand(trial)
                 self._orders.put((errand, True))
 
     def next(self, errand: str) -> tuple[dict[str, Any], bool]:
-        """The next report of a trial, waited for, and whether the slot's process is of no more use."""
+        """Wait for the next report of a trial; return it, and whether the slot's process is broken."""
         own = self._errands.get(errand)
         report, broken = own.told.get() if own else (_UNKNOWN, False)
         return report.as_result(), broken
 
     def stop(self, errand: str) -> None:
-        """Let a trial go on no further; its checkpoint stays. Nothing for one that has ended."""
+        """Stop a trial; its checkpoint stays. Does nothing if the trial has ended."""
         with self._ordering:
-            if errand not in self._errands:  # of calls that waited together for the slot's start any may be the first
+            if errand not in self._errands:  # calls that waited for the slot to start may arrive in any order
                 self._stopped.add(errand)
             self._orders.put((errand, False))
 
     def close(self) -> None:
-        """Keep the state of all trials and take no more steps; returns when that is done."""
+        """Take no more steps and save the state of all trials; returns when this is done."""
         self._closing.set()
         self._closed.wait(GRACE_SECONDS)
 
@@ -100,15 +100,15 @@ class Slot:
         try:
             with joined_work(self._base, self._who, self._listings, self._claims) as (work, claimant):
                 self._serve(work, lambda own: share_features(own, claimant))
-        except Exception as error:  # every trial's result, whoever's fault it is
+        except Exception as error:  # becomes the result of every trial, regardless of which trial caused it
             for errand in list(self._errands.values()):
                 errand.told.put((failure_of(error), True))
-            threading.Timer(LAST_WORDS_SECONDS, os._exit, [1]).start()  # Ray starts it again, elsewhere if need be
+            threading.Timer(LAST_WORDS_SECONDS, os._exit, [1]).start()  # Ray restarts the slot, elsewhere if needed
         finally:
             self._closed.set()
 
     def _serve(self, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]) -> None:
-        """Take trials in and let them step, until the slot is closed or its process told to end; all are kept then."""
+        """Accept trials and let them step until the slot is closed or its process has to end; then save all states."""
         together = Together()
         with contextlib.suppress(Leave):
             while not self._closing.is_set():
@@ -121,14 +121,18 @@ class Slot:
                         self._forget(errand)
                 if lacked := self._advance(together, work, prepare):
                     self._make_room(*lacked, work.device)
-                    together = Together()  # trials may stand in the midst of a step: they go on from their checkpoints
+                    together = Together()  # trials may be within a step, so they continue from their checkpoints
                     empty_cache(work.device)
         together.keep()
 
     def _advance(
         self, together: Together, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]
     ) -> tuple[set[str], str] | None:
-        """Begin trials, and let all step until there is something to tell; or those that lack memory, and how much."""
+        """Begin trials, and let all step until there is something to report.
+
+        Returns:
+            None; on CUDA OOM, the trials that ran and how much memory was requested.
+        """
         in_hand = ""
         try:
             while self._waiting and len(together.names) < self._room:
@@ -145,23 +149,23 @@ class Slot:
         return None
 
     def _make_room(self, tried: Collection[str], said: str, device: str) -> None:
-        """Let half as many trials step at once; one that has no room by itself ends with the reason."""
-        tried = [errand for errand in list(self._errands) if errand in tried]  # others may come meanwhile
+        """Let half as many trials step at once; a trial that does not fit on its own fails with the memory figures."""
+        tried = [errand for errand in list(self._errands) if errand in tried]  # new trials may have arrived
         if len(tried) == 1:
             self._errands[tried[0]].told.put((failure_of(too_large("with one trial", said, device)), False))
             return
         self._room = max(1, len(tried) // 2)
-        log.warning("Out of GPU memory with %d trials at once (%s). Going on with %d.", len(tried), said, self._room)
+        log.warning("Out of GPU memory with %d trials at once (%s). Continuing with %d.", len(tried), said, self._room)
         self._waiting.extendleft(reversed(tried))
 
     def _forget(self, errand: str) -> None:
         if own := self._errands.pop(errand, None):
-            own.told.put((_UNKNOWN, False))  # to nobody, or to the thread that waits for an errand that is gone
+            own.told.put((_UNKNOWN, False))  # frees a thread that still waits for a report of this errand
         if errand in self._waiting:
             self._waiting.remove(errand)
 
     def _ordered(self, *, wait: bool) -> Iterator[tuple[str, bool]]:
-        """What was ordered meanwhile; without work to do it is waited for, a while."""
+        """Yield the orders that have arrived; with `wait`, wait some time for the first one."""
         with contextlib.suppress(queue.Empty):
             if wait:
                 yield self._orders.get(timeout=WAIT_SECONDS)
@@ -175,7 +179,7 @@ class Slot:
         with _failing_alone(own):
             work = changed(root, {**own.trial["settings"], **trial_settings(self._base)})
             prepare(work)
-            own.judged = own.judged or Judged(work, own.trial["passed"])  # which knows what it has told
+            own.judged = own.judged or Judged(work, own.trial["passed"])  # an existing one knows what it has reported
             if point := together.begin(errand, work, every=own.judged.every):
                 self._tell(errand, point)
 
@@ -190,7 +194,7 @@ class Slot:
 
 @contextlib.contextmanager
 def _failing_alone(own: _Errand | None) -> Iterator[None]:
-    """Tell what a trial raises, of its students for example, as its own result: the others go on."""
+    """Report an error of a trial, for example of its students, as the result of this trial: the others continue."""
     try:
         yield
     except Exception as error:
@@ -208,25 +212,27 @@ class _Seat:
 
 
 class Desk:
-    """Says in which slot a trial is to run, and starts the slots; an actor of one thread."""
+    """Chooses the slot for each trial, and starts the slots. It is an actor with one thread."""
 
     def __init__(self, base: Config, listings: Listings, claims: Any) -> None:
         """No slot is started yet.
 
         Args:
-            base: what all trials share; `sweep.together` trials are in a slot, which has `sweep.cpus` and `sweep.gpus`.
-            listings: as of `Slot`, and so are `claims`.
+            base: settings that all trials share; a slot has `sweep.cpus` and `sweep.gpus` and runs `sweep.together`
+                trials.
+            listings: as for `Slot`.
+            claims: as for `Slot`.
         """
         self._base, self._for_slots = base, (listings, claims)
         self._slots: list[Any] = []
-        self._heard: dict[int, tuple[float, Any]] = {}  # of each slot: when it answered last, and what it is asked now
+        self._heard: dict[int, tuple[float, Any]] = {}  # for each slot: time of its last answer, and the open question
         self._seated: dict[str, _Seat] = {}
 
     def seat(self, errand: str, trial: Mapping[str, Any]) -> Any:
-        """The handle of the slot for a trial: a new one, or one where its like are, or else the emptiest.
+        """Return the handle of the slot for a trial: a new slot, else one with similar trials, else the emptiest one.
 
-        All resources are taken before slots are filled, and slots that answer are filled before those that do not. A
-        trial that was lost on the way, its errand's machine being gone, is stopped where it sat when it comes again.
+        Slots are started on all resources before they are filled, and slots that answer are filled before silent ones.
+        If a trial comes again because its errand's machine was lost, it is first stopped in its old slot.
         """
         for lost, seat in list(self._seated.items()):
             if seat.trial == trial["number"]:
@@ -252,11 +258,11 @@ class Desk:
         return self._slots[slot]
 
     def leave(self, errand: str) -> None:
-        """Give a trial's seat back."""
+        """Free a trial's seat."""
         self._seated.pop(errand, None)
 
     def close(self) -> None:
-        """Have all slots keep what they have; they end when the desk does."""
+        """Let all slots save the state of their trials; the slots end with the desk."""
         there = [slot for number, slot in enumerate(self._slots) if not self._is_silent(number)]
         if closing := [slot.close.remote() for slot in there]:
             ray.wait(closing, num_returns=len(closing), timeout=GRACE_SECONDS)
@@ -265,7 +271,7 @@ class Desk:
         now = time.monotonic()
         heard, question = self._heard.get(slot) or (now, self._slots[slot].__ray_ready__.remote())
         if ray.wait([question], timeout=0)[0]:
-            with contextlib.suppress(RayActorError):  # it is being started again
+            with contextlib.suppress(RayActorError):  # the slot is being restarted
                 ray.get(question)
                 heard = now
             question = self._slots[slot].__ray_ready__.remote()
@@ -274,7 +280,7 @@ class Desk:
 
     def _started(self, number: int) -> Any:
         sweep = self._base.sweep
-        # Each trial has one call that waits for its next report, and others that begin and stop it.
+        # Each trial has one call that waits for its next report, and further calls that begin and stop it.
         kind: Any = ray.remote(Slot)
         options = kind.options(
             num_cpus=sweep.cpus, num_gpus=sweep.gpu_share, max_concurrency=3 * sweep.together, max_restarts=-1

@@ -1,4 +1,4 @@
-"""A data set of one's own: captions.csv with the columns image and caption, a row for each caption."""
+"""A data set of your own: captions.csv with the columns image and caption, one row per caption."""
 
 import csv
 from pathlib import Path

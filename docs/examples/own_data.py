@@ -1,4 +1,4 @@
-"""A data set of one's own: pictures with the caption beside each, dog.png and dog.txt."""
+"""A data set of your own: pictures with a caption file next to each picture, such as dog.png and dog.txt."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from raydd.data.listing import Entry, Listing
 
 
 def read(config: DataConfig) -> Listing:
-    """List images and captions; raydd opens and checks them, and cuts the splits that are missing."""
+    """List images and captions. raydd opens and checks them, and splits off val and test."""
     entries = []
     for picture in sorted(Path(config.root).glob("*.png")):
         caption = picture.with_suffix(".txt").read_text().strip()

@@ -1,4 +1,4 @@
-"""A method of one's own: RepBlend's blending on MTT-VL's loss, with every entry of the similarity free."""
+"""A method of your own: RepBlend's blending with MTT-VL's loss, and a similarity matrix with every entry learned."""
 
 from raydd.distill.methods import Method
 

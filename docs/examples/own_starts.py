@@ -1,4 +1,4 @@
-"""A search space of one's own: which real pairs the distillation starts from."""
+"""A search space of your own: the real pairs from which the distillation starts."""
 
 from optuna.trial import Trial
 

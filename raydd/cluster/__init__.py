@@ -1,1 +1,1 @@
-"""Work on Ray's processes: joining a cluster, sharing what is made, ending in good order, what a trial reports."""
+"""Work in Ray's processes: connecting to a cluster, sharing records, ending gracefully, and reports of trials."""

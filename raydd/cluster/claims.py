@@ -1,9 +1,10 @@
-"""Who makes which shared record: one Ray actor that grants claims, so that no trial computes what another one does.
+"""Coordinates which process makes which shared record, so that no trial computes what another one already computes.
 
-Whoever claims a record makes it, the others wait.
+One Ray actor grants claims. The process that claims a record makes it, and the others wait.
 
-A claim is only a courtesy: a record is written by whoever finishes it, whole, so a claim granted twice costs time and
-nothing else. A holder that falls silent (killed, its node lost) loses its claims to whoever asks next.
+Claims only save time and are not needed for correctness: records are written whole, so if a claim is granted twice, the
+record is merely made twice. If a holder falls silent (it was killed, or its node was lost), the next process that asks
+gets its claims.
 """
 
 import contextlib
@@ -26,26 +27,26 @@ from raydd.store import fingerprint
 
 NAMESPACE = "raydd"
 BEAT_SECONDS = 2.0
-WAIT_SECONDS = 1.0  # between two looks at what others are making
-PATIENCE_SECONDS = 30.0  # a holder silent for so long is taken for dead
+WAIT_SECONDS = 1.0  # between two checks of what others are making
+PATIENCE_SECONDS = 30.0  # a holder that was silent for this long is considered dead
 
 
 class Claims:
     """The ledger of claims. Times are in seconds."""
 
     def __init__(self, patience: float = PATIENCE_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start with no claim.
+        """Start without claims.
 
         Args:
             patience: how long a holder may be silent.
-            clock: what silence is measured by.
+            clock: returns the time, by which silence is measured.
         """
         self._patience, self._clock = patience, clock
         self._holders: dict[str, str] = {}
         self._beats: dict[str, tuple[float, str]] = {}
 
     def take(self, key: str, holder: str) -> bool:
-        """Claim a key; False while another living holder has it."""
+        """Claim a key. Return False while another live holder has it."""
         self.beat(holder)
         owner = self._holders.get(key, holder)
         if owner != holder and self._lives(owner):
@@ -54,12 +55,12 @@ class Claims:
         return True
 
     def give(self, key: str, holder: str) -> None:
-        """Give a claim back, if it still is the holder's."""
+        """Give a claim back, if the holder still has it."""
         if self._holders.get(key) == holder:
             del self._holders[key]
 
     def beat(self, holder: str, doing: str = "") -> None:
-        """Sign of life, with a word on what the holder is doing."""
+        """Record a sign of life, with a text on what the holder is doing."""
         self._beats[holder] = (self._clock(), doing or self._beats.get(holder, (0.0, ""))[1])
 
     def leave(self, holder: str) -> None:
@@ -68,7 +69,7 @@ class Claims:
         self._holders = {key: owner for key, owner in self._holders.items() if owner != holder}
 
     def doing(self, job: str) -> dict[str, str]:
-        """What each living holder of a job last said it is doing, by its name within the job."""
+        """Return what each live holder of a job last said it is doing, by the holder's name within the job."""
         mine = {holder: doing for holder, (_, doing) in self._beats.items() if holder.startswith(f"{job}: ")}
         return {holder.removeprefix(f"{job}: "): doing for holder, doing in mine.items() if self._lives(holder)}
 
@@ -78,14 +79,14 @@ class Claims:
 
 
 class Claimant:
-    """One holder's side of the ledger, which beats in the background as long as the process lives."""
+    """One holder's side of the ledger. It sends signs of life in the background as long as the process lives."""
 
     def __init__(self, ledger: Any, holder: str, beat_seconds: float = BEAT_SECONDS) -> None:
         """Join a ledger.
 
         Args:
-            ledger: the handle of the actor, see `open_claims`.
-            holder: a name of one's own.
+            ledger: handle of the actor, see `open_claims`.
+            holder: a unique name for this holder.
             beat_seconds: pause between two signs of life.
         """
         self._ledger, self._holder, self._pause = ledger, holder, beat_seconds
@@ -103,10 +104,10 @@ class Claimant:
         _answer(self._ledger.leave.remote(self._holder))
 
     def progress(self, work: str, done: int, total: int) -> None:
-        """Say what is being done; a `raydd.progress.Progress`, sent along with the next sign of life.
+        """Report progress, as a `raydd.progress.Progress`. It is sent with the next sign of life.
 
         Raises:
-            Leave: the process is told to end.
+            Leave: the process was asked to end.
         """
         self._doing = f"{work} {done}/{total}"
         if told_to_leave():
@@ -114,7 +115,7 @@ class Claimant:
 
     @contextlib.contextmanager
     def holding(self, key: str) -> Iterator[bool]:
-        """Hold a claim for the length of the block; yields whether it was granted."""
+        """Hold a claim inside the block; yield whether it was granted."""
         granted = bool(_answer(self._ledger.take.remote(key, self._holder)))
         try:
             yield granted
@@ -124,7 +125,7 @@ class Claimant:
 
     @contextlib.contextmanager
     def waiting_for(self, key: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
-        """Hold a claim for the length of the block, waiting until whoever has it gives it back."""
+        """Hold a claim inside the block, after waiting until its present holder gives it back."""
         while True:
             with self.holding(key) as granted:
                 if granted:
@@ -139,10 +140,10 @@ class Claimant:
 
 
 def _wait(seconds: float) -> None:
-    """Wait for what others are making.
+    """Wait while others make a record.
 
     Raises:
-        Leave: the process is told to end.
+        Leave: the process was asked to end.
     """
     if told_to_leave():
         raise Leave
@@ -150,14 +151,14 @@ def _wait(seconds: float) -> None:
 
 
 def _answer(reference: ray.ObjectRef) -> Any:
-    """What the ledger answers. Not by `ray.get`: while a task waits there, Ray gives its CPUs to another one."""
+    """Return the ledger's answer. Does not use `ray.get`, in which Ray gives a waiting task's CPUs to another task."""
     return reference.future().result()
 
 
 def open_claims(store_root: str) -> Any:
-    """The actor that keeps the claims on one store's records, started if it is not there.
+    """Return the actor that keeps the claims on one store's records; start it if it does not run.
 
-    It outlives the sweep that started it, since another sweep of the cluster may rely on it.
+    The actor outlives the sweep that started it, since other sweeps on the cluster may use it too.
     """
     name = f"claims-{hashlib.sha256(store_root.encode()).hexdigest()[:16]}"
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Claims)
@@ -165,21 +166,22 @@ def open_claims(store_root: str) -> Any:
 
 
 def job_of(sweep: SweepConfig) -> str:
-    """What a sweep's holders have before their names: others of the same store have a trial 3 too."""
+    """Return the prefix of the names of a sweep's holders; other sweeps of the same store may have a trial 3 too."""
     return f"sweep {sweep.name}"
 
 
 @contextlib.contextmanager
 def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> Iterator[Workbench[Any]]:
-    """The workbench of a Ray worker, with features in the store, and experts there when a distillation step needs them.
+    """Open the workbench of a Ray worker, with all features in the store.
 
-    So a trial that is stopped early has waited for few experts.
+    Experts are trained or waited for only when a distillation step reads them, so that a trial that is stopped early
+    waits for few experts.
 
     Args:
-        config: all settings, places spelt out.
-        who: what it is for, in words for the terminal.
-        listings: the data sets that the driver has read, so that no worker asks a reader.
-        claims: handle of `Claims`' actor.
+        config: all settings, with every place filled in.
+        who: what the workbench is for, in words for the terminal.
+        listings: the data sets that the driver has read, so that no worker has to read them again.
+        claims: handle of the actor of `Claims`.
     """
     with joined_work(config, who, listings, claims) as (work, claimant):
         share_features(work, claimant)
@@ -188,12 +190,13 @@ def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> It
 
 @contextlib.contextmanager
 def joined_work(config: Config, who: str, listings: Listings, claims: Any) -> Iterator[tuple[Workbench[Any], Claimant]]:
-    """The workbench of a Ray worker, before anything is made for it, and the worker's side of the ledger.
+    """Open the workbench of a Ray worker without making any features; also yield the worker's side of the ledger.
 
-    Experts of it, and of what it is changed to, are there when a distillation step needs them.
+    Experts are trained or waited for when a distillation step reads them, also for workbenches that are derived from
+    this one with other settings.
 
     Args:
-        config: as of `shared_work`, and so are the others.
+        config: as in `shared_work`, like the other arguments.
     """
     use_threads(config.place)
     with Claimant(claims, f"{job_of(config.sweep)}: {who}") as claimant:
@@ -203,14 +206,14 @@ def joined_work(config: Config, who: str, listings: Listings, claims: Any) -> It
 
 
 def share_making(work: Workbench[Any], claimant: Claimant) -> None:
-    """Have what a distillation reads in the store, made together with everybody who needs the same."""
+    """Bring all features and experts that a distillation reads into the store, shared with other workers."""
     share_features(work, claimant)
     experts = work.open_experts()
     _share_experts(work, claimant, experts, range(experts.count))
 
 
 def share_features(work: Workbench[Any], claimant: Claimant) -> None:
-    """Have the features in the store, made once for everybody who needs the same."""
+    """Bring the features into the store; among workers that need the same features, only one makes them."""
     config = work.config
     sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
     with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
@@ -218,7 +221,7 @@ def share_features(work: Workbench[Any], claimant: Claimant) -> None:
 
 
 def _fetch(claimant: Claimant, work: Workbench[Any], experts: Trajectories[Any], expert: int) -> None:
-    # While another worker trains it, one before it, which is needed as well, sooner or later.
+    # While another worker trains the expert, train an earlier one, which is needed sooner or later too.
     _share_experts(work, claimant, experts, [expert], range(expert))
 
 
@@ -229,7 +232,7 @@ def _share_experts(
     needed: Sequence[int],
     others: Sequence[int] = (),
 ) -> None:
-    """Have the needed experts in the store, each trained by whoever claims it; `others` if all are claimed."""
+    """Bring the needed experts into the store; train those that can be claimed, or if none can, some of `others`."""
     epochs = work.config.distill.expert_epochs
     while any(not experts.has_all(expert, epochs) for expert in needed):
         missing = [expert for expert in (*needed, *others) if not experts.has_all(expert, epochs)]

@@ -1,4 +1,4 @@
-"""Ray's cluster: one of this machine's own for the length of a sweep, or one that runs already."""
+"""Connects to a Ray cluster: a local one that runs as long as the sweep, or one that is already running."""
 
 import contextlib
 import logging
@@ -22,29 +22,30 @@ from raydd.secrets_hidden import hidden
 
 Item = TypeVar("Item")
 
-OBJECT_STORE_BYTES = 128 * 2**20  # small: what trials share lies in the store's files, mapped into memory
-_SESSIONS = "s"  # the folder in the closed one; short, for the limit below
-GPUS_HELD = set[str]()  # Ray's ids of machines whose GPUs are no trial's, see `raydd.cluster.gpus.faulty_held`
+OBJECT_STORE_BYTES = 128 * 2**20  # small, since trials share data through files of the store, mapped into memory
+_SESSIONS = "s"  # folder inside the private folder; a short name, because of the limit below
+GPUS_HELD = set[str]()  # Ray's ids of machines whose GPUs get no trials, see `raydd.cluster.gpus.faulty_held`
 _interrupted = threading.Event()
-_LONGEST_FOLDER = 40  # characters; Ray puts sockets below it, whose paths end at 107
+_LONGEST_FOLDER = 40  # characters; Ray puts sockets below the folder, whose paths may have at most 107
 
 
 @contextlib.contextmanager
 def cluster(address: str, home: Path) -> Iterator[None]:
-    """Be connected to Ray inside the block; a connection that is there already is used and left as it is.
+    """Connect to Ray inside the block. An existing connection is used and stays open.
 
     Args:
-        address: `local` starts a cluster on this machine's loopback, anything else joins the one it names.
+        address: `local` starts a cluster on this machine's loopback; any other value is the address of a cluster.
         home: where a local cluster keeps its logs.
 
     Raises:
         ConfigError: there is no cluster at the address.
+        PlaceError: a local cluster does not start.
     """
     if ray.is_initialized():
         yield
         return
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the live table tells why a trial failed
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the live table shows why a trial failed
     folder = _session_folder(home) if address == "local" else None
     if folder:
         try:
@@ -57,10 +58,10 @@ def cluster(address: str, home: Path) -> Iterator[None]:
                     object_store_memory=OBJECT_STORE_BYTES,
                     _temp_dir=str(folder),
                 )
-        except Exception as error:  # Ray raises a bare one where its processes take more than 30 seconds
+        except Exception as error:  # Ray raises a plain Exception if its processes take more than 30 seconds to start
             raise PlaceError(
                 f"Ray does not start on this machine ({' '.join(str(error).split())[:200]}). "
-                f"Give the same command again when less runs here; Ray's logs are in {folder}."
+                f"Give the same command again when the machine is less busy; Ray's logs are in {folder}."
             ) from error
     else:
         try:
@@ -83,10 +84,10 @@ def cluster(address: str, home: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Keep what Ray's C++ says of its own log level off the terminal; all else that it writes comes at the end."""
+    """Hide the message of Ray's C++ code about its log level. All other output is printed at the end of the block."""
     try:
         error = sys.__stderr__.fileno() if sys.__stderr__ else None
-    except (OSError, ValueError):  # closed, or no file at all, as in a notebook
+    except (OSError, ValueError):  # stderr is closed, or not a file, as in a notebook
         error = None
     if error is None:
         yield
@@ -106,10 +107,10 @@ def _without_chatter() -> Iterator[None]:
 
 
 def _session_folder(home: Path) -> Path:
-    """Where Ray keeps its logs and sockets: in the home, or where that path is too long in the folder for such things.
+    """Return the folder for Ray's logs and sockets: in the home, or if that path is too long, in the temporary folder.
 
-    Ray opens the folder that it is given to every user of the machine, and the logs hold what the trials say: so it is
-    given one inside a folder that only its owner may enter.
+    Ray makes its folder readable for every user of the machine, and its logs contain the output of trials. So Ray's
+    folder is put inside a folder that only its owner may enter.
     """
     closed = home / "ray"
     if len(str(closed / _SESSIONS)) > _LONGEST_FOLDER:
@@ -119,7 +120,7 @@ def _session_folder(home: Path) -> Path:
         state = folder.lstat()
         if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
             raise ConfigError(
-                f"{folder} belongs to somebody else. Set place.home to a shorter path, to be used instead."
+                f"{folder} belongs to somebody else. Set place.home to a shorter path, which is then used instead."
             )
         folder.chmod(0o700)
     return closed / _SESSIONS
@@ -129,9 +130,10 @@ def _session_folder(home: Path) -> Path:
 def _terminated_as_interrupted() -> Iterator[None]:
     """Let SIGTERM, which a scheduler or a cloud sends before it takes the machine, end the block as Ctrl-C does.
 
-    Python drops an exception that a signal raises inside a callback of its garbage collector, so both are noted too:
-    `heed_interrupt` raises what was dropped. Of several SIGTERM, as where a whole process group is told and the parent
-    tells its children too, the first alone counts: the next would break off the end that is under way.
+    Python drops an exception that a signal handler raises inside a callback of the garbage collector. So both signals
+    are also noted, and `heed_interrupt` raises the exception that was dropped. If several SIGTERM arrive, only the
+    first counts, since the next one would interrupt the shutdown. Several arrive, for example, if a whole process group
+    is signalled and the parent signals its children too.
     """
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
@@ -144,7 +146,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, and nobody else's
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # SIGINT is not ignored or handled otherwise
         before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
@@ -155,50 +157,54 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def heed_interrupt() -> None:
-    """To be called now and then while a cluster works.
+    """Raise an interrupt that Python dropped. To be called now and then while a cluster works.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM came, and Python dropped it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came, and Python dropped its exception.
     """
     if _interrupted.is_set():
         raise KeyboardInterrupt
 
 
 def forget_interrupt() -> None:
-    """To be called where a KeyboardInterrupt was caught and answered, so that none is raised for it once more."""
+    """Clear the noted interrupt. To be called after handling a KeyboardInterrupt, so that it is not raised again."""
     _interrupted.clear()
 
 
 def slots(cpus: float, gpus: float) -> int:
-    """How many trials of this size the cluster's resources hold now.
+    """Return how many trials of this size fit on the cluster now.
+
+    Args:
+        cpus: CPU cores of a trial.
+        gpus: GPUs of a trial, or a share of one.
 
     Raises:
-        ConfigError: not even one.
+        ConfigError: not even one trial fits.
     """
     held = ray.cluster_resources()
     if not (room := slots_now(cpus, gpus)):
         raise ConfigError(
-            f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray holds {held.get('CPU', 0):g} CPUs and "
+            f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray has {held.get('CPU', 0):g} CPUs and "
             f"{held.get('GPU', 0):g} GPUs{_at_most()}. Lower sweep.cpus or sweep.gpus."
         )
     return room
 
 
 def slots_to_come(cpus: float, gpus: float) -> int:
-    """How many trials of this size the cluster may hold: on the machines that it has, or that it may start."""
-    # What its autoscaler may grow to; None where there is none.
+    """Return how many trials of this size may fit on the cluster, including machines that it may still start."""
+    # The largest size that the autoscaler allows; None without an autoscaler.
     most = cluster_state.get_max_resources_from_cluster_config() or {}
     return max(slots_now(cpus, gpus), _room(most, cpus, gpus))
 
 
 def slots_now(cpus: float, gpus: float) -> int:
-    """How many trials of this size the machines that are there hold; may be none."""
+    """Return how many trials of this size fit on the machines that are running now; may be 0."""
     nodes = [node for node in ray.nodes() if node["Alive"] and not (gpus and node.get("NodeID") in GPUS_HELD)]
     return sum(_room(node["Resources"], cpus, gpus) for node in nodes)
 
 
 def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
-    """How many trials of this size fit on a machine: a share of a GPU is part of one GPU."""
+    """Return how many trials of this size fit on a machine. A share of a GPU must lie on one GPU."""
     of_cores = int(resources.get("CPU", 0.0) / cpus)
     if not gpus:
         return of_cores
@@ -207,7 +213,7 @@ def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
 
 
 def _at_most() -> str:
-    """What the largest of several machines holds, by which a trial is bounded; empty where there is one."""
+    """Return in words what the largest of several machines has, which limits a trial; empty if there is only one."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
         return ""
@@ -216,7 +222,7 @@ def _at_most() -> str:
 
 
 def share_of_node(cpus: float, count: int) -> float:
-    """CPU cores for each of `count` tasks: a single machine is shared out whole, elsewhere each has `cpus`."""
+    """Return the CPU cores for each of `count` tasks: tasks divide a single machine; on a cluster each gets `cpus`."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     return max(cpus, nodes[0] // count) if len(nodes) == 1 else cpus
 
@@ -224,17 +230,17 @@ def share_of_node(cpus: float, count: int) -> float:
 def outcomes(
     waiting: Mapping[ray.ObjectRef, Item], on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Item, Any, str]]:
-    """What becomes of tasks that run side by side, in the order in which they end.
+    """Yield the outcomes of tasks that run side by side, in the order in which they end.
 
     Args:
-        waiting: what each task is for; no task gives None.
-        on_wait: called about once a second, and before what has ended is told.
+        waiting: the item that each task is for; no task may return None.
+        on_wait: called about once a second, and before each outcome is yielded.
 
     Yields:
-        What the task is for, and its result, or None and the reason why it failed.
+        The item of the task, its result, and an empty reason; or the item, None, and the reason why the task failed.
 
     Raises:
-        PlaceError: at the end, if a store or a database was away for longer than a task waits for it.
+        PlaceError: at the end, if a store or a database was unavailable for longer than a task waits for it.
     """
     left, away = dict(waiting), ""
     while left:
@@ -249,16 +255,16 @@ def outcomes(
                 result, reason = None, reason_of(error)
                 away = away or (reason if isinstance(cause_of(error), PlaceError) else "")
             yield item, result, reason
-    if away:  # a result without these would not be that of the command
-        raise PlaceError(f"Not all was made: {away} What is made is kept: give the same command again.")
+    if away:  # a result without the failed tasks would not be what the command asked for
+        raise PlaceError(f"Not all was made: {away} Finished work is kept: give the same command again.")
 
 
 def cause_of(error: Exception) -> Exception:
-    """What a task raised, which Ray and Ray Train wrap in errors of their own; the error itself if it wraps none."""
+    """Return the error that a task raised, without the errors of Ray or Ray Train that wrap it."""
     return getattr(error, "cause", None) or getattr(error, "_base_exc", None) or error
 
 
 def reason_of(error: Exception) -> str:
-    """The last line of the error that a task ended with."""
+    """Return the type and the last line of the error that a task ended with, with secrets redacted."""
     cause = cause_of(error)
     return hidden(f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}")

@@ -1,4 +1,4 @@
-"""What a trial's error means: for the trial, and for the process that it happened in."""
+"""Classifies errors of trials: whether the trial is run again, and whether its process can still be used."""
 
 import re
 
@@ -9,14 +9,14 @@ from raydd.cluster.trial_report import TrialReport
 from raydd.errors import PlaceError
 from raydd.secrets_hidden import hidden
 
-# CUDA and its libraries raise plain RuntimeErrors beside torch's AcceleratorError.
+# Besides torch's AcceleratorError, errors of CUDA and its libraries can be plain RuntimeErrors.
 _CUDA = re.compile(r"CUDA error|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|CUSOLVER_STATUS_|No CUDA GPUs are available")
 
 
 def breaks_process(error: BaseException) -> bool:
-    """Whether the process is of no more use: CUDA answers every later call with the error that it met once.
+    """Whether the process is unusable after this error: CUDA then fails every later call with the same error.
 
-    Memory that did not suffice is no such error, unless CUDA itself says so.
+    Running out of memory does not break the process, unless CUDA itself reports it.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return False
@@ -26,10 +26,10 @@ def breaks_process(error: BaseException) -> bool:
 
 
 def failure_of(error: Exception) -> TrialReport:
-    """The report on a trial that an error ended."""
-    # An actor that was on a lost node or was killed for memory, Claims among them, is started again.
+    """Return the report of a trial that failed with an error."""
+    # An actor, such as Claims, is restarted if its node was lost or it was killed for memory: the trial can run again.
     again = isinstance(error, PlaceError | RayActorError | OutOfMemoryError)
     said = str(error).strip()
-    if breaks_process(error):  # what follows the first line is advice on debugging kernels
+    if breaks_process(error):  # the lines after the first are advice on debugging kernels
         said = said.partition("\n")[0]
     return TrialReport(failure=hidden(f"{type(error).__name__}: {said}"), again=again)  # the study and MLflow show it

@@ -1,4 +1,4 @@
-"""The GPUs of a cluster: whether a sweep is to use them, and whether torch can on each machine that has some."""
+"""The GPUs of a cluster: whether a sweep uses them, and whether torch can use them on each machine."""
 
 import contextlib
 import math
@@ -19,8 +19,8 @@ from raydd.errors import ConfigError
 from raydd.place import device_of, require_one_device
 from raydd.settings import with_settings
 
-MACHINE_SECONDS = 1800.0  # that a cluster may take to start its first machine with a GPU
-ANSWER_SECONDS = 60.0  # that machines have to say what GPUs they have; one whose GPUs are all in use does not answer
+MACHINE_SECONDS = 1800.0  # within which a cluster must start its first machine with a GPU
+ANSWER_SECONDS = 60.0  # within which machines report their GPUs; a machine whose GPUs are all in use does not answer
 
 
 @dataclass(frozen=True)
@@ -28,41 +28,42 @@ class Cards:
     """The GPUs of one machine."""
 
     node: str
-    """Its name."""
+    """Host name of the machine."""
     names: tuple[str, ...]
     bytes: tuple[int, ...]
-    """Memory of each."""
+    """Memory of each GPU."""
     fault: str = ""
-    """Why torch cannot use them; empty if it can."""
+    """Why torch cannot use the GPUs; empty if it can."""
 
 
 _NONE = "A GPU is asked for (sweep.gpus, --gpus), but Ray sees none"
-_LOST = (NodeDiedError, WorkerCrashedError, ObjectLostError)  # what a task ends with whose machine goes
+_LOST = (NodeDiedError, WorkerCrashedError, ObjectLostError)  # errors of a task whose machine was lost
 _AGAIN_SECONDS = 1.0  # between losing one machine and asking for the next
-_RAY_PARTS = 10_000  # of a GPU, that Ray counts in and rounds to
-_seen: dict[str, Cards] = {}  # by Ray's id of the machine, whose cards stay what they are
+_RAY_PARTS = 10_000  # Ray rounds shares of a GPU to this many parts
+_seen: dict[str, Cards] = {}  # by Ray's id of the machine; a machine's GPUs do not change
 
 
 def gpus_now() -> float:
-    """How many GPUs the cluster has."""
+    """Return how many GPUs the cluster has."""
     return ray.cluster_resources().get("GPU", 0.0)
 
 
 def gpus_to_come() -> float:
-    """How many GPUs the cluster has, or may have once it has grown."""
-    most = cluster_state.get_max_resources_from_cluster_config() or {}  # None where nothing grows
+    """Return how many GPUs the cluster has, or may have once it has grown."""
+    most = cluster_state.get_max_resources_from_cluster_config() or {}  # None without an autoscaler
     return max(gpus_now(), most.get("GPU", 0.0))
 
 
 def wanted_gpus(config: Config, address: str) -> float:
-    """`sweep.gpus` as a number: auto is -1, a share by memory, where there is a GPU to use, and else 0.
+    """Return `sweep.gpus` as a number. If it is auto: -1 (a share by memory) if there is a usable GPU, otherwise 0.
 
     Args:
         config: as the user gave it.
-        address: Ray's. `local` asks torch and no Ray, another one the cluster that this process is connected to.
+        address: address of the Ray cluster. For `local`, torch is asked and not Ray; otherwise, the cluster that this
+            process is connected to.
 
     Raises:
-        ConfigError: GPUs are asked for, and `place.device` is the CPU.
+        ConfigError: GPUs are asked for, but `place.device` is the CPU.
     """
     require_one_device(config)
     if config.sweep.gpus != "auto":
@@ -75,16 +76,16 @@ def wanted_gpus(config: Config, address: str) -> float:
 
 
 def share_of_worker(config: Config, given: float | Literal["auto"], workers: int, address: str) -> float:
-    """GPUs of each of so many workers: as given, or for auto its part of those that the cluster has.
+    """Return the GPUs of each worker: as given, or for auto an equal share of the cluster's GPUs.
 
     Args:
-        config: of the work; with `place.device` cpu auto is none.
-        given: GPUs of each worker.
-        workers: how many there are.
-        address: Ray's, as of `wanted_gpus`.
+        config: settings of the work; with `place.device` cpu, auto means none.
+        given: GPUs of each worker, or auto.
+        workers: number of workers.
+        address: address of the Ray cluster, as in `wanted_gpus`.
 
     Raises:
-        ConfigError: GPUs are asked for, and the cluster has none that torch can use.
+        ConfigError: GPUs are asked for, but the cluster has none that torch can use.
     """
     if given != "auto":
         share = given
@@ -98,9 +99,10 @@ def share_of_worker(config: Config, given: float | Literal["auto"], workers: int
 
 
 def cores_beside(share: float) -> int:
-    """CPU cores for each worker with such a share of the GPUs: the machines' cores, but one, by their GPUs.
+    """Return the CPU cores for each worker that has this share of a GPU.
 
-    Of machines that differ it is the fewest, since Ray asks all of them for the same.
+    A machine's cores, except one, are divided among its GPUs. If machines differ, the smallest result is used, since
+    Ray asks all machines for the same number.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0.0) >= 1]
     each = [int((machine.get("CPU", 0.0) - 1) * share / machine["GPU"]) for machine in machines if share]
@@ -108,19 +110,19 @@ def cores_beside(share: float) -> int:
 
 
 def part_of_gpu(count: int) -> float:
-    """The share of a GPU of which Ray gives it to so many."""
+    """Return the share of a GPU with which Ray fits `count` workers on it."""
     return math.floor(_RAY_PARTS / count) / _RAY_PARTS
 
 
 def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") -> list[Cards]:
-    """The GPUs of each machine of the cluster whose GPUs torch can use, those that answer.
+    """Return the GPUs of each machine that answers and whose GPUs torch can use.
 
     Args:
-        wait: seconds for a cluster that has no GPU yet to start a machine with one. Asking for one makes it do so.
-        why_none: says why no machine came, if that is known.
+        wait: seconds within which a cluster without a GPU may start a machine with one. The request makes it start one.
+        why_none: returns why no machine started, if that is known.
 
     Raises:
-        ConfigError: no machine with a GPU came, or torch can use the GPUs of none.
+        ConfigError: no machine with a GPU started, or torch cannot use the GPUs of any machine.
     """
     end = time.monotonic() + wait
     while True:
@@ -136,10 +138,10 @@ def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") ->
 
 
 def _await_first(wait: float, end: float, why_none: Callable[[], str]) -> None:
-    """Ask for a machine with a GPU until one has answered; one that is lost while it answers is asked for again.
+    """Ask for a machine with a GPU until one has answered. If it is lost while it answers, ask again.
 
     Raises:
-        ConfigError: none has by then, the end of the seconds to wait.
+        ConfigError: no machine has answered within the seconds to wait.
     """
     if not wait:
         raise ConfigError(f"{_NONE} on this machine. Set it to auto or 0.")
@@ -153,18 +155,18 @@ def _await_first(wait: float, end: float, why_none: Callable[[], str]) -> None:
             if reason := why_none():
                 raise ConfigError(
                     f"{_NONE}, and no machine with one came, since Ray's autoscaler met this: {reason} "
-                    "Put that right (cluster/README.md names the usual reasons), and give the same command."
+                    "Fix the cause (cluster/README.md names the usual ones), and give the same command again."
                 ) from error
             raise ConfigError(
-                f"{_NONE}, and no machine with one came within {wait:.0f} s. Set it to auto or 0, or look at why none "
-                "starts: `ray status` on the head."
+                f"{_NONE}, and no machine with one came within {wait:.0f} s. Set it to auto or 0, or find out why none "
+                "starts: run `ray status` on the head."
             ) from error
         except _LOST:
             time.sleep(_AGAIN_SECONDS)
 
 
 def faults() -> list[str]:
-    """Why torch cannot use the GPUs of machines that `usable_cards` looked at and left out."""
+    """Return why torch cannot use the GPUs of the machines that `usable_cards` left out."""
     return [machine.fault for machine in _seen.values() if machine.fault]
 
 
@@ -174,7 +176,7 @@ class _Holder:
 
 @contextlib.contextmanager
 def faulty_held() -> Iterator[None]:
-    """Hold the GPUs of machines that `usable_cards` left out inside the block: Ray gives them to no trial."""
+    """Reserve the GPUs of machines that `usable_cards` left out inside the block, so that trials do not get them."""
     holders = []
     for node, count in _gpu_nodes().items():
         if node in _seen and _seen[node].fault:
@@ -191,18 +193,18 @@ def faulty_held() -> Iterator[None]:
 
 
 def _gpu_nodes() -> dict[str, int]:
-    """How many GPUs the machines have, by Ray's id of the machine."""
+    """Return how many GPUs each machine has, by Ray's id of the machine."""
     held = {node["NodeID"]: node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]}
     return {name: int(count) for name, count in held.items() if count >= 1}
 
 
 def _look_at(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]:
-    """The GPUs of the machines that answer, and whether one was lost while it did."""
+    """Return the GPUs of the machines that answer, and whether a machine was lost while it answered."""
     asked = {_looking(count, on=name).remote(count): name for name, count in nodes.items() if name not in _seen}
     ready: Sequence[Any] = []
     if asked:
         ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-        if not ready and not _seen.keys() & nodes.keys():  # others have them all: the first that is free will do
+        if not ready and not _seen.keys() & nodes.keys():  # others use all GPUs: wait for the first that is free
             ready, late = ray.wait(late, timeout=wait or None)
         for task in late:
             ray.cancel(task)
@@ -210,7 +212,7 @@ def _look_at(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]:
     for task in ready:
         try:
             _seen[asked[task]] = ray.get(task)
-        except RayError as error:  # which is no fault of its GPUs
+        except RayError as error:  # not a fault of the machine's GPUs
             lost = lost or isinstance(error, _LOST)
     return [_seen[name] for name in nodes if name in _seen], lost
 
@@ -221,7 +223,7 @@ def _looking(gpus: int, on: str = "") -> Any:
 
 
 def look(count: int) -> Cards:
-    """What this process sees of the GPUs that Ray gave it; runs in a Ray worker."""
+    """Return the GPUs that Ray gave to this process. Runs in a Ray worker."""
     import torch
 
     node = socket.gethostname()

@@ -1,8 +1,8 @@
-"""Leaving in good order: a process that is told to end (SIGTERM) keeps the state of its work before it does.
+"""Graceful stop: a process that gets SIGTERM saves the state of its work before it ends.
 
-A spot machine that is taken back, a drained Kubernetes node and a scheduler's limit all come as SIGTERM. Ray's handler
-ends a worker at once, and now and then without Python's own exit, so ours stands before it: the work under way is asked
-to leave, and Ray hears of the signal when it has.
+A spot machine that is taken back, a drained Kubernetes node and a scheduler's time limit all send SIGTERM. Ray's
+handler ends a worker at once, and sometimes without Python's own exit. The handler here runs before Ray's: it asks the
+running work to stop, and passes the signal on to Ray when the work has stopped.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-# That work takes to leave, at most. Once `cluster/spot.py` has told Ray, Amazon's notice of 120 s leaves 105 of them,
-# and Google's of 30 s leaves 15: there a trial that takes longer goes on from its last checkpoint.
+# The longest time that work may take to stop. After `cluster/spot.py` has told Ray, 105 s are left of Amazon's notice
+# of 120 s, and 15 s of Google's notice of 30 s. A trial that takes longer there continues from its last checkpoint.
 GRACE_SECONDS = 60.0
 
 _under_way: set[object] = set()
@@ -22,13 +22,16 @@ _told = threading.Event()
 
 
 def told_to_leave() -> bool:
-    """Whether the work under way is to leave: `exit_waits` ends the process when its block has ended."""
+    """Whether the running work should stop. `exit_waits` ends the process when its block has ended."""
     return _told.is_set()
 
 
 @contextlib.contextmanager
 def exit_waits() -> Iterator[None]:
-    """Let an exit wait for the block, whose work asks `told_to_leave`; outside the main thread, `heed_notice` first."""
+    """Delay an exit by SIGTERM until the block has ended; its work must check `told_to_leave`.
+
+    If the block is not in the main thread, `heed_notice` must be called in the main thread first.
+    """
     if threading.current_thread() is threading.main_thread():
         heed_notice()
     work = object()
@@ -38,14 +41,14 @@ def exit_waits() -> Iterator[None]:
     finally:
         _under_way.discard(work)
         if _told.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)  # to the main thread, whichever this is
+            os.kill(os.getpid(), signal.SIGTERM)  # handled by the main thread, from any thread
 
 
 def heed_notice() -> None:
-    """Take SIGTERM for a notice to the work under way, and without any for what it was before.
+    """Handle SIGTERM as a request to the running work to stop. Without running work, the handler before applies.
 
     Raises:
-        ValueError: this is not the main thread; Python lets no other handle signals.
+        ValueError: this is not the main thread, the only one that may set signal handlers in Python.
     """
     before = signal.getsignal(signal.SIGTERM)
     if not isinstance(before, _Notice):
@@ -54,7 +57,7 @@ def heed_notice() -> None:
 
 @dataclass(frozen=True)
 class _Notice:
-    """The handler that asks the work under way to leave, and without any hands on to the one before it."""
+    """The signal handler that asks the running work to stop; without running work, it calls the handler before it."""
 
     before: Callable[[int, FrameType | None], object] | int | None
 

@@ -1,6 +1,6 @@
-"""Why no machine comes: what the cloud answered when Ray's autoscaler asked it for one.
+"""Finds out why no machine starts: the cloud's answer to Ray's autoscaler.
 
-Ray counts failed launches in its status and leaves out their reasons (2.60); the autoscaler's log has them.
+Ray's status counts failed launches but does not show their reasons (Ray 2.60). The autoscaler's log has them.
 """
 
 import contextlib
@@ -12,31 +12,34 @@ from ray._private import worker
 
 from raydd.cluster.meanwhile import meanwhile
 
-LOOK_SECONDS = 10.0  # between two looks at the log
+LOOK_SECONDS = 10.0  # between two reads of the log
 _FAILURE = re.compile(r"Failed to launch \d+ nodes? of type \S+: (.+)|->RAY_INSTALL_FAILED \(.*?\): (.+)")
 
 
 class LaunchFailures:
-    """What the autoscaler's log of this session says from now on; nothing where the head is another machine."""
+    """Reads failed launches from the autoscaler's log of this session, from now on.
+
+    Finds nothing if the cluster's head is another machine.
+    """
 
     def __init__(self, log: Path | None = None) -> None:
         """Begin at the end of the log.
 
         Args:
-            log: the file; by default that of the cluster that this process has joined.
+            log: the log file; by default, that of the cluster that this process is connected to.
         """
         self._log = log or _log_of_this_cluster()
         self._read = self._log.stat().st_size if self._log and self._log.is_file() else 0
         self.last = ""
-        """The newest reason; empty while every machine came."""
+        """The newest reason; empty while no launch has failed."""
 
     def look(self) -> str:
-        """Read what the log has become; gives the newest reason."""
+        """Read the new part of the log, and return the newest reason."""
         if self._log and self._log.is_file():
             with self._log.open("rb") as file:
                 file.seek(self._read)
                 new = file.read()
-            whole = new[: new.rfind(b"\n") + 1]  # a line that is being written is read next time
+            whole = new[: new.rfind(b"\n") + 1]  # a line that is still being written is read next time
             self._read += len(whole)
             for found in _FAILURE.finditer(whole.decode(errors="replace")):
                 self.last = found[1] or found[2]
@@ -50,19 +53,19 @@ def _log_of_this_cluster() -> Path | None:
 
 @contextlib.contextmanager
 def telling(failures: LaunchFailures, say: Callable[[str], None], pause: float = LOOK_SECONDS) -> Iterator[None]:
-    """Say each new reason why no machine came, once, as long as the block lasts.
+    """Report each new reason why no machine started, once, until the block ends.
 
     Args:
-        failures: where they are read.
-        say: is called from a thread of its own.
-        pause: seconds between two looks.
+        failures: reads the reasons.
+        say: called with each message, from another thread.
+        pause: seconds between two reads.
     """
     told = set()
 
     def watch() -> None:
         if (reason := failures.look()) and reason not in told:
             told.add(reason)
-            say(f"No machine came; Ray keeps asking for one. The autoscaler's error: {reason}")
+            say(f"No machine has started; Ray keeps asking for one. The autoscaler's error: {reason}")
 
     with meanwhile(watch, pause, "launch failures"):
         yield

@@ -1,4 +1,4 @@
-"""What is done again and again beside a block, in a thread of its own."""
+"""Repeats a call in a background thread while a block runs."""
 
 import contextlib
 import logging
@@ -12,14 +12,14 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def meanwhile(do: Callable[[], None], every: float, name: str) -> Iterator[None]:
-    """Do something every so many seconds until the block ends; it has ended too by then.
+    """Call a function every few seconds until the block ends. No call is running after the block.
 
-    What it raises is logged, and it is done again the next time.
+    Errors of the function are logged, and the calls go on.
 
     Args:
         do: called in a thread.
-        every: seconds of pause, before the first time too.
-        name: of the thread.
+        every: seconds of pause before each call, including the first.
+        name: name of the thread.
     """
     over = threading.Event()
 
@@ -27,7 +27,7 @@ def meanwhile(do: Callable[[], None], every: float, name: str) -> Iterator[None]
         while not over.wait(every):
             try:
                 do()
-            except Exception as error:  # the next time may go well, and the block has to go on
+            except Exception as error:  # the next call may succeed, and the block must go on
                 log.warning("%s: %s", name, hidden(f"{type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=repeat, name=name, daemon=True)

@@ -1,4 +1,4 @@
-"""What a trial tells while it runs: one flat, picklable report for the study, the live table and MLflow alike."""
+"""The report of a running trial: flat and picklable, the same for the study, the live table and MLflow."""
 
 import dataclasses
 import math
@@ -21,13 +21,13 @@ class TrialReport:
     steps: int = 0
     """Distillation steps in all."""
     rung: int = 0
-    """The rung that the trial has reached, in percent of its steps; 0 for none, as at the end."""
+    """The rung that the trial has reached, in percent of its steps; 0 if it is not at a rung, such as at the end."""
     r_mean: float = math.nan
-    """Mean retrieval on val over the student seeds, in percent; at a rung by the rung's own scoring."""
+    """Val r_mean in percent, averaged over the student seeds; at a rung by the rung's own scoring."""
     students: list[float] = field(default_factory=list)
-    """The same of each student seed, or of the closed-form student alone."""
+    """Val r_mean of each student seed, or only of the closed-form student."""
     seconds: float = 0.0
-    """Seconds that the distillation took so far, those before an interruption included."""
+    """Seconds that the distillation has taken so far, including those before an interruption."""
     bytes: int = 0
     """Size of the synthetic set."""
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -37,27 +37,27 @@ class TrialReport:
     node: str = ""
     """Host that the trial runs on."""
     gpu: str = ""
-    """GPU that it runs on: its name and, on that host, its number; empty on a CPU."""
+    """GPU that the trial runs on: its name and its number on the host; empty on a CPU."""
     peak_bytes: int = 0
-    """Peak memory of its process so far: the GPU's, or on a CPU the process's own."""
+    """Peak memory of the trial's process so far: GPU memory, or on a CPU the memory of the process."""
     process: str = ""
-    """Its process, in a word that no other has."""
+    """Unique id of the trial's process."""
     cpu_seconds: list[tuple[str, float]] = field(default_factory=list)
-    """Parts of the work (`raydd.cpu_time`), and CPU seconds of its process for each so far, other trials included. Tune
-    would take a mapping apart."""
+    """CPU seconds of the trial's process so far, for each part of the work (`raydd.cpu_time`), including other trials
+    of the process. A list, since Tune would flatten a mapping."""
     failure: str = ""
-    """Why the trial cannot go on; empty while all is well."""
+    """Why the trial cannot continue; empty if it can."""
     again: bool = False
-    """Whether the store, the disk or a lost node failed, so that the same settings are to be tried again."""
+    """Whether the failure is due to the store, the disk or a lost node, so that the same settings are run again."""
 
     @classmethod
     def of(cls, result: Mapping[str, Any] | None) -> Self:
-        """The report inside a result of Ray Tune, which adds keys of its own."""
+        """Return the report from a result of Ray Tune, which adds keys of its own."""
         names = {item.name for item in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in (result or {}).items() if name in names})
 
     def from_here(self, device: str) -> Self:
-        """The report with where it comes from: this process, computing on `device`."""
+        """Return the report with its origin filled in: this host and process, computing on `device`."""
         gpu = ""
         if device.startswith("cuda"):
             import torch
@@ -74,14 +74,14 @@ class TrialReport:
         )
 
     def as_result(self) -> dict[str, Any]:
-        """The report as Ray Tune takes it."""
+        """Return the report as a result for Ray Tune."""
         return dataclasses.asdict(self)
 
     @property
     def finished(self) -> bool:
-        """Whether the distillation came to its end."""
+        """Whether the distillation is complete."""
         return bool(self.record)
 
     def objective(self, name: str) -> float:
-        """The value of one objective of the sweep: r_mean, seconds or bytes."""
+        """Return the value of one objective of the sweep: r_mean, seconds or bytes."""
         return float(getattr(self, name))

@@ -1,4 +1,4 @@
-"""A Ray of this machine's own, one of whose processes is killed: Ray itself would wait for it, or end in silence."""
+"""Watches a local Ray for killed processes. Ray itself would wait for such a process, or end without a message."""
 
 import contextlib
 import os
@@ -14,37 +14,38 @@ from raydd.errors import PlaceError
 
 _NAMES = ("raylet", "gcs_server")
 _LOOK_SECONDS = 1.0
-_SHOW_CURSOR = "\x1b[?25h"  # which a live table has hidden
-_PATIENCE_SECONDS = 20.0  # less than the 60 after which Ray ends this process itself, without a sentence
+_SHOW_CURSOR = "\x1b[?25h"  # a live table has hidden the cursor
+_PATIENCE_SECONDS = 20.0  # less than the 60 s after which Ray ends this process itself, without a message
 
 
 @contextlib.contextmanager
 def ray_is_watched(logs: Path) -> Iterator[None]:
-    """Break off the block, by SIGTERM, if a process ends on which all of a local Ray rests.
+    """Interrupt the block by SIGTERM if a process ends that the whole local Ray depends on.
 
-    To be used in the main thread, where SIGTERM raises KeyboardInterrupt. A question to a gcs_server that is gone hears
-    no signal: a block that has not ended some seconds later is ended with its whole process, as kill -9 would do.
+    To be used in the main thread, where SIGTERM must raise KeyboardInterrupt. A call that waits for a dead gcs_server
+    does not react to signals. So if the block has not ended some seconds later, the whole process is ended, as by
+    kill -9.
 
     Args:
-        logs: where Ray's logs are, as the user is told.
+        logs: folder of Ray's logs, for the message.
 
     Raises:
-        PlaceError: one of them ended, killed by somebody or by the machine.
+        PlaceError: one of these processes ended, killed by someone or for lack of memory.
     """
     watched = {one.name(): one for one in psutil.Process().children() if one.name() in _NAMES}
     over, lost, main = threading.Event(), list[str](), threading.get_ident()
 
     def sentence() -> str:
         return (
-            f"Ray's process {lost[0]} ended on this machine, killed or for lack of memory. What is finished is "
-            f"kept: the same command goes on from there. Ray's logs are in {logs}."
+            f"Ray's process {lost[0]} ended on this machine: it was killed, or memory ran out. Finished work is kept: "
+            f"the same command continues from there. Ray's logs are in {logs}."
         )
 
     def watch() -> None:
         while not over.wait(_LOOK_SECONDS):
             lost.extend(name for name, one in watched.items() if not _runs(one))
             if lost:
-                signal.pthread_kill(main, signal.SIGTERM)  # which wakes it, whatever it sleeps in
+                signal.pthread_kill(main, signal.SIGTERM)  # wakes the main thread from any wait
                 if not over.wait(_PATIENCE_SECONDS):
                     print(
                         f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}raydd: {sentence()}", file=sys.stderr, flush=True

@@ -1,4 +1,4 @@
-"""Settings for processes that share neither the driver's environment nor its machine, and for the eyes of others."""
+"""Settings for Ray's workers: places are resolved, since workers may run elsewhere, and credentials are redacted."""
 
 from raydd.config import Config
 from raydd.outside import with_folder
@@ -10,18 +10,18 @@ _NAMES = ("data.reader", "encoders.image", "encoders.text", "distill.method", "d
 
 
 def settled(config: Config, *, cpus: float, gpus: float) -> Config:
-    """The config with every place spelt out and one process's share of the machine, for Ray's workers.
+    """Return the config for Ray's workers, with every place filled in and with the threads and device of one process.
 
     Args:
         config: as the user gave it: places may be empty, or come from the environment.
-        cpus: CPU cores of a process; its thread limit, unless `place.threads` sets one.
-        gpus: GPUs of a process; without any, `place.device` auto is the CPU.
+        cpus: CPU cores of a process. They are its thread limit, unless `place.threads` sets one.
+        gpus: GPUs of a process. If 0, `place.device` auto becomes the CPU.
     """
     place, store, given = config.place, open_store(config.place), flatten(config)
     return with_settings(
         config,
         {
-            **{name: with_folder(given[name]) for name in _NAMES},  # a worker's folder may be another one
+            **{name: with_folder(given[name]) for name in _NAMES},  # a worker may have another current folder
             "place.home": str(home(place)),
             "place.store": str(store.folder) if store.folder else store.root,
             "place.mlflow": mlflow_address(place),
@@ -33,28 +33,28 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
 
 
 def for_workers(config: Config, gpus: float) -> Config:
-    """The config for Ray's workers, which open neither the study nor MLflow.
+    """Return the config for Ray's workers, without passwords, since workers open neither the study nor MLflow.
 
     Args:
-        config: as `settled` gives it.
-        gpus: that Ray gives each of them; with any, `place.device` auto, and any GPU of the driver's, is the worker's
-            own GPU, so that one that torch cannot use fails and does not compute on the CPU.
+        config: from `settled`.
+        gpus: GPUs that Ray gives each worker. If not 0, `place.device` auto or any GPU becomes cuda, the worker's own
+            GPU. So if torch cannot use the GPU, the worker fails instead of computing on the CPU.
     """
     place = config.place
-    # Ray shows a worker its own GPUs alone, as the first ones: the driver's cuda:1 may not be there.
+    # A worker sees only its own GPUs, numbered from 0, so the driver's cuda:1 may not exist there.
     wants_gpu = place.device == "auto" or place.device.startswith("cuda")
     on_gpu = with_settings(config, {"place.device": "cuda"}) if wants_gpu and gpus else config
     return without_passwords(on_gpu)
 
 
 def without_passwords(config: Config) -> Config:
-    """The config without addresses that hold a password or a token, as MLflow may be given it."""
+    """Return the config without addresses that contain a password or a token, so that it can be sent to MLflow."""
     addresses = {"place.study": config.place.study, "place.mlflow": config.place.mlflow}
     return with_settings(config, {name: "" for name, value in addresses.items() if hide_password(value) != value})
 
 
 def tune_folder(config: Config) -> str:
-    """Where Ray keeps its own notes on a run: beside the records if these are in a bucket, else in the home."""
+    """Return the folder for Ray Tune's files: next to the records if these are in a bucket, otherwise in the home."""
     root = config.place.store
     if "://" not in root:
         return str(home(config.place) / "ray-runs")

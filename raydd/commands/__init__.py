@@ -1,1 +1,1 @@
-"""The commands, one file each: `Options`, `main(options) -> exit code`, and a docstring that `--help` shows."""
+"""The commands, one file each: `Options`, `main(options) -> exit code`, and a docstring that `--help-all` shows."""

@@ -1,6 +1,6 @@
-"""Open MLflow's pages on what was tracked: a server for this machine alone, until Ctrl-C.
+"""Open MLflow's pages on the tracked runs: starts a server for this machine only, until Ctrl-C.
 
-They open on the sweep that `sweep.name` names, the latest one by default; without its filter they show all runs.
+The pages open at the sweep `sweep.name`, by default the latest; remove the filter there to see all runs.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from raydd.secrets_hidden import hidden, hide_password
 from raydd.terminal.console import open_console
 
 HOST = "127.0.0.1"
-START_SECONDS = 120  # a first start makes the database, on a busy machine
+START_SECONDS = 120  # the first start creates the database, which takes long on a busy machine
 STOP_SECONDS = 10
 
 
@@ -38,7 +38,7 @@ class Options(cli.Options):
 
 
 def main(options: Options) -> int:
-    """Serve the pages and say where they are."""
+    """Serve the pages and print their address."""
     from raydd.place import home, make_home, mlflow_address, sqlite_file
     from raydd.tracking.connection import keep_view
     from raydd.tuning.busy import busy_on
@@ -46,9 +46,9 @@ def main(options: Options) -> int:
     place, console = options.settings.place, open_console()
     address, folder = mlflow_address(place), home(place)
     if address == "none":
-        raise ConfigError("place.mlflow is none, so there is nothing to show. Give the address that was tracked to.")
+        raise ConfigError("place.mlflow is none, so there is nothing to show. Give the address used for tracking.")
     if address.startswith(("http://", "https://")):
-        console.print(f"An MLflow server keeps these runs. Its pages are at {hide_password(address)}", soft_wrap=True)
+        console.print(f"These runs are on an MLflow server. Its pages: {hide_password(address)}", soft_wrap=True)
         return 0
     _require_free(options.port)
     database = sqlite_file(address)
@@ -65,12 +65,12 @@ def main(options: Options) -> int:
         console.print(f"MLflow's pages: http://{HOST}:{options.port}{page} (Ctrl-C closes them)", soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
-            raise RayddError(f"MLflow's server ended by itself. {folder / 'board.log'} says why.")
+            raise RayddError(f"MLflow's server ended unexpectedly. See {folder / 'board.log'}.")
     return 0
 
 
 def _sweep(options: Options) -> str:
-    """The sweep to open on; none where there is none yet."""
+    """Return the name of the sweep to open at; empty if there is no sweep yet."""
     from raydd.place import study_address
     from raydd.tuning.study import sweep_named
 
@@ -81,22 +81,22 @@ def _sweep(options: Options) -> str:
 
 def _require_free(port: int) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just left is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just closed is free
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            raise ConfigError(f"Port {port} cannot be used ({error}). Give another one with --port.") from error
+            raise ConfigError(f"Port {port} cannot be used ({error}). Give another port with --port.") from error
 
 
 @contextlib.contextmanager
 def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """MLflow's server in a process group of its own, answering; the whole group ends with the block."""
+    """Run MLflow's server in its own process group, wait until it answers, and end the whole group with the block."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(artifacts)]
     environment = {
-        "MLFLOW_BACKEND_STORE_URI": address,  # a command line is shown to all users of the machine
+        "MLFLOW_BACKEND_STORE_URI": address,  # not as an argument: all users of the machine can see command lines
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes, for what raydd does not use
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes, for features raydd does not use
         **os.environ,
     }
     server = subprocess.Popen(
@@ -115,7 +115,7 @@ def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[
         if not _answers(server, port):
             keeping.join(STOP_SECONDS)
             last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
-            raise RayddError(f"MLflow's server did not start: {last}. {log} says more.")
+            raise RayddError(f"MLflow's server did not start: {last}. See {log}.")
         yield server
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -124,7 +124,7 @@ def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[
 
 
 def _keep(lines: Iterable[str], log: Path) -> None:
-    """Write what the server says to the log without the address's password, which MLflow repeats in some errors."""
+    """Write the server's output to the log without the address's password, which MLflow repeats in some errors."""
     with log.open("w", encoding="utf-8") as file:
         for line in lines:
             file.write(hidden(line))
@@ -132,7 +132,7 @@ def _keep(lines: Iterable[str], log: Path) -> None:
 
 
 def _answers(server: subprocess.Popen[str], port: int) -> bool:
-    """Whether the server answers, waited for; not if it ends, or takes too long."""
+    """Wait until the server answers. Returns False if it ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:

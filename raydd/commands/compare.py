@@ -1,7 +1,7 @@
-"""Compare methods: each tuned by the same budget of trials, scored by the same students, in one table with its cost.
+"""Compare methods in one table: each is tuned with the same number of trials and scored by the same students.
 
-The same command goes on where it was. The table is written after every row: compare.md, compare.csv, compare.html in
-the folder comparisons/NAME of the home.
+The table also shows the cost of each method. It is written after every row, as compare.md, compare.csv and compare.html
+in the folder comparisons/NAME of `place.home`. Run the same command again to continue an interrupted comparison.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Options(cli.Options):
 
 
 def main(options: Options) -> int:
-    """Make the table; the exit code is 1 if a row failed."""
+    """Make the table. Returns exit code 1 if a row failed."""
     from raydd.cluster.environment import prepare_environment, ray_address
     from raydd.terminal.console import open_console
 

@@ -1,8 +1,9 @@
-"""Every stage on the bundled pictures, in some minutes on two cores and with nothing to download.
+"""Run every stage on the bundled pictures, in a few minutes on two cores and without downloads.
 
-677 pictures of the Tux Paint stamps with a sentence each: features, a sweep by Ray Tune and Optuna whose trials train
-the experts, the best settings on pixels, test scores of five student seeds beside random pairs and full data, a picture
-of the synthetic pairs and the report. Any setting can be changed, also to other data.
+The data are 677 pictures of the Tux Paint stamps with one sentence each. The demo computes features, runs a sweep with
+Ray Tune and Optuna whose trials train the experts, and repeats the best settings on pixels. Then it shows test scores
+of five student seeds next to random pairs and full data, a picture of the synthetic pairs, and the report. Any setting
+can be changed, including the data.
 """
 
 import time
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from raydd.protocols import Workbench
     from raydd.tuning.results import SweepResult
 
-# Small data: few pairs, narrow heads, a small batch so that an epoch has some steps, and long trajectories.
+# For small data: few pairs, narrow heads, a small minibatch so that an epoch has several steps, and long trajectories.
 SETTINGS: Mapping[str, Any] = {
     "features.views": 2,
     "experts.count": 4,
@@ -34,7 +35,7 @@ SETTINGS: Mapping[str, Any] = {
     "sweep.name": "demo",
     "sweep.space": "demo",
     "sweep.trials": 6,
-    "sweep.pruner": "none",  # which of so short trials it stops depends on what else the machine does
+    "sweep.pruner": "none",  # with such short trials, other load on the machine would decide which are stopped
     "sweep.drawn_again": 0,
     "sweep.finalists": 1,
 }
@@ -48,7 +49,7 @@ class Options(cli.Options):
 
 
 def main(options: Options) -> int:
-    """Run every stage and show what came out."""
+    """Run every stage and show the results."""
     from raydd.commands import report
     from raydd.place import home, open_store, use_threads
     from raydd.protocols import changed, open_workbench
@@ -69,7 +70,7 @@ def main(options: Options) -> int:
         work.prepare()
     found = sweep(config, given=options.given)
     if found is None or not found.settings:
-        console.print("No trial came through, so there is nothing to score.")
+        console.print("No trial ran to completion, so there is nothing to score.")
         return 1
     with progress_on() as progress:
         best = changed(work.with_progress(progress), found.settings)
@@ -92,7 +93,7 @@ def main(options: Options) -> int:
 
 
 def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
-    """Why the best trial, its final on val and its final on test have three different scores; empty without finals."""
+    """Explain why the best trial has three scores: as a trial, as a final on val, and on test; empty without finals."""
     if not found.finalists:
         return ""
     from raydd.protocols import trial_settings
@@ -106,13 +107,13 @@ def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
     place = "the best" if final.cheap == max(found.scores.values()) else "one"
     return (
         f"Trial {final.number} has three scores: {final.cheap:.1f} on val {before}, where it is {place} of "
-        f"{found.finished} trials; {val:.1f} on val {after}; {test:.1f} on test, which took part in no choice and has "
-        f"{len(data.test.images)} images to choose among instead of {len(data.val.images)}."
+        f"{found.finished} trials; {val:.1f} on val {after}; {test:.1f} on test, which was not used for any choice and "
+        f"has {len(data.test.images)} images to retrieve from instead of {len(data.val.images)}."
     )
 
 
 def _draw(work: "Workbench[Any]", folder: Path) -> Path:
-    """Draw the synthetic pairs beside the pictures that they started from."""
+    """Draw the synthetic pairs next to the pictures that they started from."""
     from raydd.charts.figures import pairs_picture
     from raydd.stages import final_synthetic
 

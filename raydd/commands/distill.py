@@ -1,4 +1,4 @@
-"""Distil a synthetic set, continuing from its checkpoint if there is one."""
+"""Distil a synthetic set. An interrupted distillation continues from its checkpoint."""
 
 from raydd import cli
 from raydd.terminal.console import open_console
@@ -7,7 +7,7 @@ Options = cli.Options
 
 
 def main(options: cli.Options) -> int:
-    """Make the synthetic set and say where it lies."""
+    """Make the synthetic set and print where it is stored."""
     from raydd.place import open_store, use_threads
     from raydd.protocols import open_workbench
     from raydd.stages import final_synthetic, synthetic_record

@@ -1,6 +1,6 @@
-"""Check what a planned command needs, one line for each check; exit code 1 if it cannot start.
+"""Check what a planned command needs, with one line for each check. The exit code is 1 if the command cannot start.
 
-`raydd doctor sweep` looks at the search space, the study's database, MLflow and the GPUs of trials as well.
+`raydd doctor sweep` also checks the search space, the study's database, MLflow and the GPUs of trials.
 """
 
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ from raydd.terminal.console import open_console
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """What is planned."""
+    """The planned command."""
 
     plan: tyro.conf.Positional[Literal["run", "sweep", "compare"]] = field(default="run")
     """The command that is planned: run (if left out), sweep or compare."""
     cluster: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
-    """File of the cluster that it is to run on (cluster/gpu.yaml): compares its Ray and Python with those here."""
+    """File of the cluster that will run the command (cluster/gpu.yaml): compares its Ray and Python with those here."""
 
 
 _STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}

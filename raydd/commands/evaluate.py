@@ -1,8 +1,8 @@
-"""Score a synthetic set beside its baselines; without --set, the one that the settings make.
+"""Score a synthetic set and its baselines. Without --set, the set is the one that the settings make.
 
-With --set a folder's set is scored as it is, with its own encoders: `evaluate.encoders` scores its pixels with others
-too, `evaluate.classes` classifies labelled images, `evaluate.unseen` retrieves on pairs of another data set. With
---outside a set that other code made is scored in the same way, with the encoders of the settings.
+With --set, the set in a folder is scored as it is, with its own encoders. In addition, `evaluate.encoders` scores its
+pixels with other encoders, `evaluate.classes` classifies labelled images, and `evaluate.unseen` retrieves on pairs of
+another data set. With --outside, a set made by other code is scored in the same way, with the encoders of the settings.
 """
 
 import json
@@ -20,14 +20,14 @@ class Options(run.Options):
     """Score a synthetic set."""
 
     set: Path | None = None
-    """Folder of a synthetic set, as `raydd run` prints it. Its own settings are used; those that you give win,
+    """Folder of a synthetic set, as `raydd run` prints it. The set's own settings are used; settings that you give win,
     but must name the same data and encoders."""
     outside: Path | None = None
-    """Score a set made by other code: a YAML file that says what its fields mean (docs/outside.md)."""
+    """Score a set made by other code, described by this YAML file (docs/outside.md)."""
 
 
 def main(options: Options) -> int:
-    """Score and print."""
+    """Score the set and print the scores."""
     evaluation = options.settings.evaluate
     elsewhere = evaluation.encoders or evaluation.classes or evaluation.unseen
     if options.set and options.outside:

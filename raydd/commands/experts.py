@@ -1,4 +1,4 @@
-"""Train the expert trajectories that distillation reads; those in the store are reused."""
+"""Train the expert trajectories that distillation reads. Trajectories in the store are reused."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,13 +14,13 @@ class Options(cli.Options):
     """Train the expert trajectories."""
 
     workers: int = 0
-    """Ray Train workers to share the trajectories among; 0 trains them in this process, without Ray."""
+    """Number of Ray Train workers that share the trajectories; 0: train in this process, without Ray."""
     gpus: float | Literal["auto"] = "auto"
-    """GPUs of each worker, fractions allowed. auto: its part of those that Ray sees."""
+    """GPUs per worker, fractions allowed. auto: an equal share of the GPUs that Ray sees."""
 
 
 def main(options: Options) -> int:
-    """Make the trajectories and say how large they are."""
+    """Train the trajectories and print their size."""
     from raydd.place import open_store, use_threads
     from raydd.protocols import open_workbench
     from raydd.terminal.progress import progress_on
@@ -28,7 +28,7 @@ def main(options: Options) -> int:
     config = options.settings
     if not config.distill.reads_experts:
         open_console().print(
-            f"distill.objective {config.distill.objective} reads no experts: there is nothing to train."
+            f"distill.objective {config.distill.objective} needs no experts: there is nothing to train."
         )
         return 0
     use_threads(config.place)
@@ -43,8 +43,8 @@ def main(options: Options) -> int:
     epochs = [epoch for epoch in config.distill.expert_epochs if epoch]
     size = sum(len(made.record.read(made.name(0, epoch))) for epoch in epochs)
     console.print(
-        f"{made.count} experts, snapshots after epochs {epochs}: {decimal(size)} a trajectory. "
-        f"Kept in {store.root}/{made.record.folder}.",
+        f"{made.count} experts, snapshots after epochs {epochs}: {decimal(size)} per trajectory. "
+        f"Stored in {store.root}/{made.record.folder}.",
         soft_wrap=True,
     )
     return 0

@@ -1,4 +1,4 @@
-"""Write a synthetic set, or a student of it, in a format that others load, with a data card from its provenance."""
+"""Export a synthetic set, or a student trained on it, in a common format, with a data card from its provenance."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,24 +14,24 @@ from raydd.terminal.console import open_console
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """Where a set lies, and what to make of it."""
+    """The set, and the format to write."""
 
     set: Path | None = None
     """Folder of the synthetic set, as `raydd run` prints it at its end."""
     to: Literal["hf", "hub", "webdataset", "png", "head", "onnx"] = "hf"
-    """hf: a folder for Hugging Face's `datasets`; hub: hf, and in its card the command that scores the set and the
-    score that it gave here, which needs the data; webdataset: a tar shard; png: pictures and JSON; head: a trained
-    student's heads as safetensors; onnx: a trained student with the image encoder."""
+    """hf: a folder for Hugging Face's `datasets`; hub: the same, with a card that has the score and the command that
+    gave it (needs the data); webdataset: a tar shard; png: pictures and JSON; head: a trained student's heads as
+    safetensors; onnx: a trained student with the image encoder."""
     out: tyro.conf.Positional[Path] = field(default=Path("export"))
     """Folder to write to [export]."""
     licence: str = ""
-    """Licence of the source data in your own words, where raydd does not know the data."""
+    """Licence of the source data in your own words, if raydd does not know the data."""
     push: str = ""
-    """Also push the folder to this data set of the Hugging Face hub, USER/NAME; log in with `hf auth login` before."""
+    """Also push the folder to this data set of the Hugging Face hub, USER/NAME; log in first with `hf auth login`."""
 
 
 def main(options: Options) -> int:
-    """Write the files, say which, and push them if asked."""
+    """Write the files, list them, and push them with --push."""
     if not options.set:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
     from raydd.export.exporting import export_set, names_of, push

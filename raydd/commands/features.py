@@ -1,4 +1,4 @@
-"""Encode a data set: every image once (train in K augmented views) and every caption, into the feature cache."""
+"""Encode a data set into the feature cache: every image once (train images in K augmented views), and every caption."""
 
 import contextlib
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Options(cli.Options):
     """Make the feature cache."""
 
     workers: int = 0
-    """Ray workers to share the data set among; 0 encodes in this process, without Ray."""
+    """Number of Ray workers that share the data set; 0: encode in this process, without Ray."""
     gpus: float | Literal["auto"] = "auto"
-    """GPUs of each worker, fractions allowed. auto: its part of those that Ray sees."""
+    """GPUs per worker, fractions allowed. auto: an equal share of the GPUs that Ray sees."""
 
 
 def main(options: Options) -> int:
-    """Make the features record and say what it holds."""
+    """Make the record of features and print what it holds."""
     from raydd.place import open_store, use_threads
     from raydd.protocols import open_workbench
     from raydd.terminal.progress import progress_on

@@ -1,4 +1,4 @@
-"""Look at a folder of images and captions: say its layout, count its pairs and faults, and write a file of settings."""
+"""Inspect a folder of images and captions: detect its layout, count pairs and faults, write a file of settings."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """Which folder, and where to write."""
+    """The folder, and the file to write."""
 
     folder: tyro.conf.Positional[Path] = field(default=Path())
     """Folder of the data set. If left out: `data.root`, else the current folder."""
     out: Path = Path("raydd.yaml")
     """File of settings to write."""
     overwrite: bool = False
-    """Replace the file if it is there already."""
+    """Replace the file if it exists."""
 
 
 def main(options: Options) -> int:
-    """Look, say what was found, and write."""
+    """Inspect the folder, print the result, and write the file."""
     from rich.table import Table
 
     from raydd.data.checking import summarise
@@ -37,7 +37,7 @@ def main(options: Options) -> int:
     from raydd.data.survey import survey
 
     if options.out.exists() and not options.overwrite:
-        raise ConfigError(f"{options.out} is there already. Give another --out, or --overwrite.")
+        raise ConfigError(f"{options.out} already exists. Give another --out, or --overwrite.")
     require_writable(options.out, "--out")
     given = options.settings.data.root if options.folder == Path() else ""
     root = expanded(given or options.folder, "the folder").absolute()
@@ -50,7 +50,7 @@ def main(options: Options) -> int:
             f"--data.{key} {getattr(other.data, key)}" for key in ("reader", "name") if getattr(other.data, key)
         )
         console.print(
-            f"fits too: {_called(other.data.reader, other.data.name)}, since {other.why} ({flags})", soft_wrap=True
+            f"also fits: {_called(other.data.reader, other.data.name)}, since {other.why} ({flags})", soft_wrap=True
         )
     found = survey(first.data)
     text = _yaml(replace(options.settings, data=found.data), options.folder, found)
@@ -66,7 +66,7 @@ def main(options: Options) -> int:
     for line in (*summarise(found.problems), *_notes(found, options.settings)):
         console.print(line, soft_wrap=True)
     if not found.splits["train"][0]:
-        console.print("There is no training image, so nothing is written.")
+        console.print("There are no training images, so no file is written.")
         return 1
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w" if options.overwrite else "x", encoding="utf-8") as file:
@@ -82,7 +82,7 @@ def _called(reader: str, name: str) -> str:
 
 
 def _notes(found: "Survey", config: "Config") -> list[str]:
-    """What a run will do to the splits, and what this look has not seen."""
+    """Return notes on missing splits, which a run takes from train, on images not opened, and on too many pairs."""
     images = {split: count for split, (count, _) in found.splits.items()}
     cut = [split for split in ("val", "test") if not images[split]]
     lines = [f"no {' and no '.join(cut)} split: cut from train, {found.data.val_share:.0%} each"] if cut else []
@@ -91,16 +91,16 @@ def _notes(found: "Survey", config: "Config") -> list[str]:
         lines.append(f"{found.opened:,} of {total:,} images were opened; `raydd doctor` opens all")
     if images["train"] < config.distill.pairs:
         lines.append(
-            f"distill.pairs is {config.distill.pairs}, more than train has images: set it lower for `raydd run`"
+            f"distill.pairs is {config.distill.pairs}, more than the number of train images: lower it for `raydd run`"
         )
     return lines
 
 
 def _yaml(config: "Config", folder: Path, found: "Survey") -> str:
-    """The settings that differ from their defaults, as a file that reads back as the same.
+    """Return the settings that differ from their defaults as YAML, which `load` reads back unchanged.
 
     Raises:
-        ConfigError: a path in them holds what settings take for an environment variable.
+        ConfigError: a path contains text that settings read as an environment variable.
     """
     import yaml
 
@@ -115,7 +115,7 @@ def _yaml(config: "Config", folder: Path, found: "Survey") -> str:
     except ConfigError:
         same = False
     if not same:
-        raise ConfigError(f"{config.data.root} holds a $, which settings take for a variable. Rename the folder.")
+        raise ConfigError(f"{config.data.root} contains a $, which settings read as a variable. Rename the folder.")
     tree: dict[str, dict[str, object]] = {}
     for name, value in given.items():
         section, key = name.split(".")

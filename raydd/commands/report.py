@@ -1,4 +1,4 @@
-"""One page on a sweep, or on a single synthetic set, that opens without a server: results, search, pairs, cost."""
+"""Write one HTML page about a sweep or a synthetic set, which opens without a server: results, search, pairs, cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from raydd.terminal.console import open_console
 if TYPE_CHECKING:
     from raydd.report.page import Page
 
-LOOK_SECONDS = 1.0  # between two looks at whether it is to be told that the page takes its time
+LOOK_SECONDS = 1.0  # between two updates of the progress while the page is made
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """A page on the sweep that `sweep.name` names, the latest one by default, or on one set."""
+    """The sweep `sweep.name`, by default the latest, or one set or comparison."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     set: Path | None = None
-    """Folder of a synthetic set to show alone, with its own settings. Those that you give win, but must name the same
-    data and encoders."""
+    """Folder of a synthetic set to show instead, with its own settings. Settings that you give win, but must name the
+    same data and encoders."""
     comparison: str = ""
-    """Name of a comparison that `raydd compare` made (`compare.name`), to show it instead."""
+    """Name of a comparison by `raydd compare` (`compare.name`) to show instead."""
     film: int = 0
-    """Frames of a film of the distillation, which is repeated on features to make it. 0: no film."""
+    """Number of frames of a film of the distillation, which is repeated on features for it (0: no film)."""
     out: Path | None = None
-    """Where to write the page; else reports/NAME.html in `place.home`."""
+    """File to write; if left out, reports/NAME.html in `place.home`."""
     map: Literal["pca", "umap"] = "pca"
-    """pca (principal components) or umap (extra `umap`): the plane in which both modalities are drawn."""
+    """Projection to the plane in which both modalities are drawn: pca or umap (needs the extra `umap`)."""
 
 
 def main(options: Options) -> int:
-    """Write the page and say where it is."""
+    """Write the page and print its path."""
     from raydd.cluster.meanwhile import meanwhile
     from raydd.place import use_threads
     from raydd.report.page import write_page
@@ -56,7 +56,7 @@ def main(options: Options) -> int:
 
 
 def _page(options: Options, progress: Progress) -> "tuple[Page, str]":
-    """The page that is asked for, and its name."""
+    """Return the page that the options ask for, and its name."""
     from raydd.compare.page import comparison_page
     from raydd.place import study_address
     from raydd.report.making import report_of_set, report_of_sweep
@@ -70,7 +70,7 @@ def _page(options: Options, progress: Progress) -> "tuple[Page, str]":
     if options.comparison:
         return comparison_page(_home(options) / "comparisons" / options.comparison), options.comparison
     name = sweep_named(options.settings.sweep.name, study_address(options.settings.place))
-    # The sweep's own settings, unless a file says others.
+    # Use the sweep's own settings, unless the user gave a file.
     named = with_settings(options.settings, {"sweep.name": name})
     return report_of_sweep(named, looks, progress, own_settings=options.config is None), name
 

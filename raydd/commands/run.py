@@ -1,4 +1,4 @@
-"""One distillation, from image-caption pairs to scores. Finished stages are reused; the last line names the set."""
+"""Run one distillation, from image-caption pairs to scores. Finished stages are reused. The last line names the set."""
 
 import json
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from raydd.terminal.text import scores_table
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """One distillation from pairs to scores."""
+    """Run one distillation from pairs to scores."""
 
     json: Path | None = None
-    """Also write the scores and what made them to this file."""
+    """Also write the scores and their settings to this file."""
 
 
 def main(options: Options) -> int:

@@ -1,4 +1,4 @@
-"""Find photographs by a text or an image, with a student trained in seconds on a synthetic set."""
+"""Search a folder of photographs by a text or an image, with a student trained in seconds on a synthetic set."""
 
 import time
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ from raydd.terminal.console import open_console
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """What to look for, and where."""
+    """The query, and where to search."""
 
     query: tyro.conf.Positional[str] = field(default="a dog that runs")
     """A text, or the path of an image."""
     set: Path | None = None
     """Folder of the synthetic set, as `raydd run` prints it at its end."""
     folder: Annotated[Path, tyro.conf.arg(name="in")] = Path()
-    """Folder of photographs; those in its folders count too."""
+    """Folder of photographs, searched with its subfolders."""
     count: int = 10
-    """Photographs to show."""
+    """Number of photographs to show."""
 
 
 def main(options: Options) -> int:
@@ -52,5 +52,7 @@ def main(options: Options) -> int:
         table.add_row(f"{one.cosine:.3f}", str(one.path))
     console.print(table)
     seconds = time.monotonic() - began
-    console.print(f"{len(found)} photographs, by a student of {opened.title}, in {seconds:.1f} s", soft_wrap=True)
+    console.print(
+        f"{len(found)} photographs searched by a student of {opened.title} in {seconds:.1f} s", soft_wrap=True
+    )
     return 0

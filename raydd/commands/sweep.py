@@ -1,4 +1,4 @@
-"""Search the settings with Ray Tune and Optuna. The same command goes on where it was; more trials extend it."""
+"""Search the settings with Ray Tune and Optuna. The same command continues a sweep; with more trials, it extends it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,19 @@ class Options(cli.Options):
     """Search the settings."""
 
     dry_run: bool = False
-    """Show the plan (trials, resources, records already there, time) and stop."""
+    """Show the plan (trials, resources, existing records, time) and stop."""
     retry_failed: bool = False
-    """Run the failed trials of earlier commands again, under their numbers."""
+    """Run failed trials of earlier commands again, with the same numbers."""
     enqueue: Annotated[Path | None, tyro.conf.arg(metavar="FILE.yaml")] = None
-    """Queue trials by hand and end: a list of dotted settings within the space's ranges; those left out are drawn. A
-    running sweep takes them next."""
+    """Queue your own trials and exit: a list of dotted settings in the space's ranges; other settings are drawn. A
+    running sweep runs them next."""
     tell: Literal["stop", "pause", "go-on"] | None = None
-    """stop, pause or go-on: tell a sweep that runs elsewhere, and end. stop: no new trials, then the finals; pause:
-    none until go-on. Running trials end as usual."""
+    """Steer a sweep that runs elsewhere, and exit. stop: start no new trials, then run the finals; pause: start none
+    until go-on. Running trials continue."""
 
 
 def main(options: Options) -> int:
-    """Run the sweep; the exit code is 1 if trials ran and none came through."""
+    """Run the sweep. Returns exit code 1 if trials ran and none ran to completion."""
     if options.tell:
         from raydd.place import study_address
         from raydd.tuning.steering import give_order

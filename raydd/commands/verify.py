@@ -1,7 +1,7 @@
-"""Check every file of the store, and name those that are not as raydd wrote them; exit code 1 if one is left.
+"""Check every file of the store, and list the files that are not as raydd wrote them; exit code 1 if one is left.
 
 damaged: the content is not what was written. foreign: the file belongs to another record. unsealed: it has no checksum.
-orphaned: it was left by a run that was killed. unknown: raydd keeps nothing of that name.
+orphaned: it was left by a run that was killed. unknown: raydd stores no file of that name.
 """
 
 import sys
@@ -15,24 +15,24 @@ from raydd.terminal.console import open_console
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """Read the store through."""
+    """Check every file of the store."""
 
     delete: bool = False
-    """Delete files that are damaged, misplaced (foreign), without a checksum (unsealed) or left over (orphaned), after
-    listing them; the next run makes what it needs."""
+    """List and then delete files that are damaged, misplaced (foreign), without a checksum (unsealed) or left over
+    (orphaned). The next run makes again what it needs."""
     yes: bool = False
     """Delete without asking."""
 
 
 def main(options: Options) -> int:
-    """List what is wrong, delete it if that is wanted, and say what is left."""
+    """List the faulty files, delete them with --delete, and print how many are left."""
     from raydd.place import open_store
     from raydd.store.verify import DELETABLE, delete, verify
     from raydd.terminal.progress import progress_on
 
     asks = options.delete and not options.yes
     if asks and not sys.stdin.isatty():
-        raise ConfigError("raydd verify --delete asks before it deletes, and there is no terminal. Add --yes.")
+        raise ConfigError("raydd verify --delete asks before it deletes, but there is no terminal. Add --yes.")
     store, console = open_store(options.settings.place), open_console()
     with progress_on() as progress:
         found = verify(store, progress)
@@ -41,7 +41,7 @@ def main(options: Options) -> int:
     size = f"{found.bytes / 1e9:.2f} GB"
     console.print(f"{found.records} records with {found.files} files in {store.root}, {size}.", soft_wrap=True)
     if found.without_upstream:
-        console.print(f"{found.without_upstream} of them were made from a record that is no longer there.")
+        console.print(f"{found.without_upstream} of them were made from a record that no longer exists.")
     if not found.findings:
         console.print("Nothing is wrong.")
         return 0
@@ -50,11 +50,11 @@ def main(options: Options) -> int:
     deletable = [finding for finding in found.findings if finding.kind in DELETABLE]
     if not options.delete:
         if deletable:
-            console.print("`raydd verify --delete` deletes these but the unknown ones.")
+            console.print("`raydd verify --delete` deletes these files, except the unknown ones.")
         return 1
     if asks and console.input(f"Delete {len(deletable)} of them? \\[y/N] ").strip().lower() not in ("y", "yes"):
         console.print("Nothing was deleted.")
         return 1
     gone = delete(store, deletable)
-    console.print(f"{len(gone)} deleted. Give the command that needs them again: it makes what is missing.")
+    console.print(f"{len(gone)} deleted. Run the command that needs them again: it makes what is missing.")
     return 1 if len(gone) < len(found.findings) else 0

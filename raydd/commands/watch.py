@@ -1,4 +1,4 @@
-"""Watch a running sweep from another terminal or over ssh: its trials, their scores and their losses as sparklines."""
+"""Watch a running sweep from another terminal or over ssh: its trials, with their scores and loss curves."""
 
 import time
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from raydd.terminal.console import open_console
 
 @dataclass(frozen=True, kw_only=True)
 class Options(cli.Options):
-    """The sweep that `sweep.name` names, the latest one by default, as its study and MLflow tell it."""
+    """The sweep `sweep.name`, by default the latest, as its study and MLflow report it."""
 
     defaults: ClassVar[Mapping[str, Any]] = {"sweep.name": "latest"}
     every: float = 5.0
     """Seconds between two updates [5]."""
     rows: int = 20
-    """Trials to show: running ones first, then the latest [20]."""
+    """Number of trials to show: running trials first, then the latest [20]."""
 
 
 def main(options: Options) -> int:
-    """Show the sweep until Ctrl-C, or once where there is no terminal."""
+    """Show the sweep until Ctrl-C, or once if the output is not a terminal."""
     from raydd.place import mlflow_address, study_address
     from raydd.report.watching import picture
     from raydd.tuning.study import load_study, sweep_named

@@ -1,1 +1,1 @@
-"""What a planned run takes, before it starts: bytes of disk and memory, seconds of a core."""
+"""Estimates what a planned run needs before it starts: bytes of disk and memory, and seconds on one core."""

@@ -1,6 +1,6 @@
-"""What a planned run takes of disk and memory. Sizes in bytes; memory is an upper estimate.
+"""Estimates the disk space and memory that a planned run needs, in bytes. Memory is an upper estimate.
 
-The memory of matching and of students on features is counted in one place, `heads_bytes`, for a run and for a trial.
+`heads_bytes` counts the memory of matching and of students on features, both for a run and for a trial.
 """
 
 import torch
@@ -14,27 +14,27 @@ from raydd.distill.legs import KEPT_LEG_BYTES, LEGS_PART
 from raydd.evaluate.students import FITTED_AT_ONCE, TRIAL_SEEDS
 from raydd.memory import kept_by_autograd
 
-_HALF, _SINGLE = 2, 4  # bytes of a stored and of a computed number
+_HALF, _SINGLE = 2, 4  # bytes of a number in storage and in computation
 _PROCESS = 1_200_000_000  # Python, torch, the encoders' packages and their weights
-CONTEXT_BYTES = 800 * 2**20  # CUDA's own, and the libraries' work space
-_SCORING = 512 * 2**20  # similarities of queries and candidates, taken in chunks
+CONTEXT_BYTES = 800 * 2**20  # the CUDA context, and the libraries' work space
+_SCORING = 512 * 2**20  # similarities of queries and candidates, computed in chunks
 _SAFETY = 1.25
-_HEAD_COPIES = 6  # start and target of both heads, their difference, its square, on the way
-_STUDENT_COPIES = 3  # weights, gradients summed with momentum, and the heads that are scored
-_WALK_TENSORS = 16  # rows that a student step keeps for the second backward pass, over two heads
-_ENCODER_COPIES = 8  # start, target, and what the matching loss keeps of a trained encoder's weights
-_FORWARD = 32  # what an encoder holds of an image on the way forward, in sizes of the image
-_BACKWARD = 1.2  # the gradients on the way back, beside the graph
+_HEAD_COPIES = 6  # copies of both heads: start, target, their difference, its square, and intermediate results
+_STUDENT_COPIES = 3  # copies of both heads: weights, gradients summed with momentum, and the heads that are scored
+_WALK_TENSORS = 16  # rows that a student step keeps for the second backward pass, over both heads
+_ENCODER_COPIES = 8  # copies of a trained encoder's weights: start, target, and what the matching loss keeps
+_FORWARD = 32  # memory of an encoder's forward pass for an image, in sizes of the image
+_BACKWARD = 1.2  # memory of the backward pass relative to the graph: the graph and the gradients
 _WORKER = 250_000_000  # a process that decodes or encodes images
 
 
 def feature_bytes(images: int, clean_images: int, views: int, image_width: int, captions: int, text_width: int) -> int:
-    """Size of the feature cache: half precision, K views of each training image, one of each val and test image."""
+    """Return the size of the feature cache: half precision, K views per training image, one per val and test image."""
     return _HALF * ((images * views + clean_images) * image_width + captions * text_width)
 
 
 def parameters_of(config: Config, image_width: int, text_width: int, encoder: nn.Module | None = None) -> int:
-    """Parameters that an expert trains: of both projection heads, or of an image encoder and the text head."""
+    """Return an expert's number of parameters: of both projection heads, or of an image encoder and the text head."""
     width = config.experts.width or image_width
     if encoder is not None:
         return sum(weight.numel() for weight in encoder.parameters()) + head_size(text_width, width)
@@ -42,44 +42,44 @@ def parameters_of(config: Config, image_width: int, text_width: int, encoder: nn
 
 
 def expert_bytes(config: Config, parameters: int) -> int:
-    """Size of the stored expert snapshots: those that distillation reads, and those of the full-data row.
+    """Return the size of the stored expert snapshots: those that distillation reads, and those of the full-data row.
 
     Args:
         config: all settings.
-        parameters: that an expert trains, see `parameters_of`.
+        parameters: number of parameters of an expert, see `parameters_of`.
     """
     snapshots = {(expert, epoch) for expert in range(config.experts.count) for epoch in config.distill.expert_epochs}
     if "full" in config.evaluate.baselines:
-        snapshots |= {(0, epoch) for epoch in range(config.experts.last_epoch)}  # among which val chooses one
+        snapshots |= {(0, epoch) for epoch in range(config.experts.last_epoch)}  # val chooses one of them
         snapshots |= {(expert, config.experts.last_epoch) for expert in range(config.evaluate.seeds)}
     stored = sum(epoch > 0 for _, epoch in snapshots)  # the initial state is drawn again from its seed
     return _HALF * parameters * stored
 
 
 def heads_bytes(config: Config, image_width: int, text_width: int, *, students: int) -> int:
-    """Peak memory of heads on features: the matching of trajectories, and students side by side.
+    """Return the peak memory of heads on features: matching trajectories, and training students side by side.
 
     Args:
         config: all settings.
-        image_width: of the image features.
-        text_width: of the text features.
-        students: trained at once.
+        image_width: width of the image features.
+        text_width: width of the text features.
+        students: number of students that are trained at once.
     """
     width = config.experts.width or image_width
     parameters = parameters_of(config, image_width, text_width)
     steps, rows = config.distill.student_steps, config.distill.minibatch_size
-    seen = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step looks at all before it
+    seen = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step reads all before it
     numbers = parameters * (_HEAD_COPIES + _STUDENT_COPIES * students) + seen * rows * width * _WALK_TENSORS
     return int(_SAFETY * (_SCORING + _SINGLE * numbers))
 
 
 def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
-    """GPU memory that a trial on features needs, for its share of a GPU."""
+    """Return the GPU memory that a trial on features needs, to compute its share of a GPU."""
     return int(_SAFETY * CONTEXT_BYTES) + heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
 
 
 def trials_together(config: Config, image_width: int, text_width: int, size: int) -> int:
-    """How many such trials on features a GPU of `size` bytes holds in one process beside the legs; may be none."""
+    """Return how many trials on features fit a GPU of `size` bytes in one process, next to the legs; may be 0."""
     each = heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
     free = max(0, size - int(_SAFETY * CONTEXT_BYTES))
     return (free - free // LEGS_PART) // each
@@ -96,17 +96,17 @@ def memory_bytes(
     workers: int,
     most_kept: int = KEPT_GRAPH_BYTES,
 ) -> int:
-    """Peak memory of a run without a sweep, whatever the number of images, which are read batch by batch.
+    """Return the peak memory of a run without a sweep, at any number of images, since they are read batch by batch.
 
     Args:
         config: all settings.
-        image_width: of the image features.
-        text_width: of the text features.
+        image_width: width of the image features.
+        text_width: width of the text features.
         size: side of the encoder's square input, in pixels.
-        graph: what autograd keeps of one image, see `graph_bytes`.
-        images: in the encoder at once.
-        workers: processes beside this one that encode.
-        most_kept: of the graphs of learned pixels, see `raydd.distill.image_variables.kept_bytes`.
+        graph: bytes that autograd keeps for one image, see `graph_bytes`.
+        images: number of images in the encoder at once.
+        workers: number of processes that encode, in addition to this process.
+        most_kept: most bytes kept of the graphs of learned pixels, see `raydd.distill.image_variables.kept_bytes`.
     """
     per_image = _FORWARD * 3 * size * size * _SINGLE
     if config.distill.images != "features":
@@ -118,19 +118,19 @@ def memory_bytes(
 
 
 def legs_bytes(config: Config, parameters: int) -> int:
-    """What a distillation on a CPU keeps of the experts: of each leg its start, and the way to its target."""
+    """Return the bytes that a distillation on a CPU keeps of experts: each leg's start and the way to its target."""
     legs = config.experts.count * config.distill.max_start_epoch if config.distill.reads_experts else 0
     return min(KEPT_LEG_BYTES, legs * 2 * _SINGLE * parameters)
 
 
 def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images: int) -> int:
-    """Peak memory in bytes of a run that trains the image encoder, an upper estimate.
+    """Return an upper estimate of the peak memory in bytes of a run that trains the image encoder.
 
     Args:
         config: all settings.
-        parameters: of the encoder and the text head.
-        graph: what autograd keeps of one image, see `second_graph_bytes`.
-        images: in the encoder at once.
+        parameters: number of parameters of the encoder and the text head.
+        graph: bytes that autograd keeps for one image, see `second_graph_bytes`.
+        images: number of images in the encoder at once.
     """
     walked = config.distill.student_steps if config.distill.gradient == "exact" else 0  # each step's weights are kept
     weights = (_ENCODER_COPIES + walked) * _SINGLE * parameters
@@ -138,7 +138,7 @@ def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images:
 
 
 def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
-    """What autograd keeps of one image for the gradient at its pixels, its own weights not counted; runs one image.
+    """Return the bytes that autograd keeps for the gradient at one image's pixels, without weights; runs one image.
 
     Args:
         module: a frozen encoder.
@@ -151,7 +151,7 @@ def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
 
 
 def second_graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
-    """What autograd keeps of one image for the second derivative at the encoder's own weights; runs one image."""
+    """Return the bytes that autograd keeps of one image for second derivatives at the weights; runs one image."""
     image = torch.zeros(1, 3, size, size, device=device, requires_grad=True)
     weights = {name: weight.detach().requires_grad_() for name, weight in module.named_parameters()}
 

@@ -1,6 +1,6 @@
-"""Expected seconds of trials, experts and pixels: operations counted, over the measured speed of a core.
+"""Estimates the seconds of trials, experts and pixels: counted operations, divided by the measured speed of a core.
 
-Good to a factor of 2.
+The estimates are accurate to a factor of 2.
 """
 
 import functools
@@ -19,50 +19,51 @@ from raydd.evaluate.students import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.place import images_at_once, one_thread
 
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
+# Letters: T student steps, B pairs of a minibatch, D width.
 _STEP = 68  # of a distillation step, per T B D^2: both heads forward, backward, and backward again
-_SEEN, _LEARNED, _TWICE = 2, 6, 18  # per row and parameter: forward; and backward; and backward again
+_SEEN, _LEARNED, _TWICE = 2, 6, 18  # per row and parameter: forward; forward and backward; with a second backward
 _STUDENT = 9  # of a student's epoch, per pair and parameter
-_FITS = 4  # students that find the multiple of the learned rates: three, and mostly one more
+_FITS = 4  # students that fit the factor of the learned learning rates: three, and mostly one more
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
 
 
 @dataclass(frozen=True)
 class TrialSeconds:
-    """Seconds of a trial, its experts being there."""
+    """Seconds of a trial whose experts are already in the store."""
 
     steps: float
-    """Of all its distillation steps."""
+    """Seconds of all distillation steps."""
     rung: float
-    """Of the students that score it at a rung."""
+    """Seconds of the students that score the trial at a rung other than the last."""
     last_rung: float
-    """Of those that score it at the last one."""
+    """Seconds of the students that score the trial at the last rung."""
     end: float
-    """Of those that fit its learning rates and score it at its end."""
+    """Seconds of the students that fit the learning rates and score the trial at its end."""
 
     def at_rungs(self, passed: int, sweep: SweepConfig) -> float:
-        """Of all students that score it at the first rungs."""
+        """Return the seconds of all students at the first `passed` rungs."""
         last = passed == len(sweep.rungs) > 0
         return (passed - last) * self.rung + last * self.last_rung
 
     def __truediv__(self, speed_up: float) -> Self:
-        """The same on a device that computes so much faster."""
+        """Return the seconds on a device that is faster by this factor."""
         return type(self)(*(part / speed_up for part in astuple(self)))
 
 
 def trial_seconds(config: Config, image_width: int, text_width: int) -> float:
-    """Expected time of a whole trial on one core, its experts being there.
+    """Return the expected seconds of a whole trial on one core, whose experts are already in the store.
 
     Args:
         config: the trial's settings.
-        image_width: of the image features.
-        text_width: of the text features.
+        image_width: width of the image features.
+        text_width: width of the text features.
     """
     parts = seconds_of_trial(config, image_width, text_width)
     return parts.steps + parts.at_rungs(len(config.sweep.rungs), config.sweep) + parts.end
 
 
 def seconds_of_trial(config: Config, image_width: int, text_width: int) -> TrialSeconds:
-    """Expected time of a trial on one core, part by part; arguments as of `trial_seconds`."""
+    """Return the expected seconds of each part of a trial on one core. Arguments are those of `trial_seconds`."""
     width, distill, sweep = config.experts.width or image_width, config.distill, config.sweep
     speed = core_speed(width, distill.minibatch_size)
     epoch = _epoch_seconds(config, image_width, text_width)
@@ -78,19 +79,19 @@ def seconds_of_trial(config: Config, image_width: int, text_width: int) -> Trial
 
 
 def check_seconds(config: Config, image_width: int, text_width: int) -> float:
-    """Expected time on one core of a check of a curve: its students. Arguments as of `trial_seconds`."""
+    """Return the expected seconds on one core of the students of a curve's check. Arguments: see `trial_seconds`."""
     students = _FITS if config.distill.fit_rates else 1
     return students * config.students.epochs * _epoch_seconds(config, image_width, text_width)
 
 
 def _epoch_seconds(config: Config, image_width: int, text_width: int) -> float:
-    """Time of a student's epoch."""
+    """Return the seconds of a student's epoch."""
     speed = core_speed(config.experts.width or image_width, config.distill.minibatch_size)
     return _STUDENT * config.distill.pairs * parameters_of(config, image_width, text_width) / speed
 
 
 def _step_operations(config: Config, image_width: int, text_width: int) -> float:
-    """Operations of a distillation step, by what it lowers."""
+    """Return the operations of a distillation step, which depend on the distillation's objective."""
     distill, width = config.distill, config.experts.width or image_width
     real, pairs = distill.real_minibatch, distill.pairs
     parameters = parameters_of(config, image_width, text_width)
@@ -105,13 +106,13 @@ def _step_operations(config: Config, image_width: int, text_width: int) -> float
 
 
 def expert_seconds(config: Config, image_width: int, text_width: int, captions: int) -> float:
-    """Expected time of an expert on one core, up to the last epoch that these settings read.
+    """Return the expected seconds of an expert on one core, up to the last epoch that these settings need.
 
     Args:
         config: the experts' and the distillation's settings.
-        image_width: of the image features.
-        text_width: of the text features.
-        captions: captions of train, which an expert sees in an epoch.
+        image_width: width of the image features.
+        text_width: width of the text features.
+        captions: number of captions of train, which an expert sees in an epoch.
     """
     width = config.experts.width or image_width
     operations = _EXPERT * config.distill.expert_epochs[-1] * captions * parameters_of(config, image_width, text_width)
@@ -119,7 +120,7 @@ def expert_seconds(config: Config, image_width: int, text_width: int, captions: 
 
 
 def pixel_seconds(config: Config) -> float:
-    """Expected time of a set's images on one core, forth and back through the encoder; 0 where features are learned.
+    """Return the expected seconds of a set's images on one core, forward and backward in the encoder; 0 for features.
 
     Raises:
         ConfigError: the image encoder cannot be loaded.
@@ -134,21 +135,21 @@ def pixel_seconds(config: Config) -> float:
 
 @functools.cache
 def image_seconds(encoders: EncodersConfig, images: int) -> float:
-    """Seconds of one core for an image's gradient at its pixels, in a batch of so many; runs a batch twice."""
+    """Return the seconds on one core of the gradient at an image's pixels, in a batch of `images`; runs it twice."""
     encoder = load_image_encoder(encoders, "cpu")
     pixels = torch.zeros(images, 3, encoder.size, encoder.size, requires_grad=True)
-    # The first pass sets up what later ones find there.
+    # The first pass also sets things up for later ones.
     return _fastest(lambda: encoder.fast(pixels).sum().backward(), 2) / images
 
 
 @functools.cache
 def core_speed(width: int, rows: int, repeats: int = 20) -> float:
-    """Floating-point operations a second of one core, in products of the size that a distillation step consists of."""
+    """Return the floating-point operations per second of one core, in products as large as a distillation step's."""
     left, right = torch.randn(rows, width), torch.randn(width, width)
     return 2 * rows * width**2 / _fastest(lambda: torch.mm(left, right), repeats)
 
 
 def _fastest(work: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of some runs on one core; what else the machine does interrupts the others."""
+    """Return the seconds of the fastest of several runs on one core; other work on the machine slows the others."""
     with one_thread():
         return min(timeit.repeat(work, number=1, repeat=repeats))

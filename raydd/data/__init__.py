@@ -1,4 +1,4 @@
-"""Image-caption pairs on their way to features: readers, checks, frozen encoders, and the feature cache."""
+"""Turns image-caption pairs into features: readers, checks, frozen encoders, and the feature cache."""
 
 from raydd.data.augment import open_pixels
 from raydd.data.encoders import ImageEncoder, TextEncoder, load_image_encoder, load_text_encoder

@@ -1,4 +1,4 @@
-"""From an image to the encoder's square of 8-bit pixels: plainly resized, or in augmented views.
+"""Prepares images for the encoder: resizes them to a square of 8-bit pixels, plainly or in augmented views.
 
 Letters: V views, S side in pixels, N images.
 """
@@ -21,12 +21,13 @@ Transform = Callable[[Image.Image], UInt8[Tensor, "3 S S"]]
 
 @cache
 def transform_of(augment: Augment, size: int) -> Transform:
-    """The transform of a view: `published`, `mild` (no RandAugment) or `none` (resized plainly, as val and test are).
+    """Return the transform that makes a view of an image.
 
-    Published: crop of scale 0.5 to 1 resized bicubically, flip, RandAugment of 2 operations at magnitude 5. The images
-    stay Pillow's until the end, which is five times faster on a CPU than the same operations on tensors.
+    `published`: random crop of scale 0.5 to 1 resized bicubically, horizontal flip, RandAugment of 2 operations at
+    magnitude 5. `mild`: the same without RandAugment. `none`: only resized, as val and test are. Images stay Pillow
+    images until the last step, which is five times faster on a CPU than the same operations on tensors.
     """
-    from torchvision.transforms import InterpolationMode, v2  # here, since it takes longer to import than all of raydd
+    from torchvision.transforms import InterpolationMode, v2  # takes longer to import than all of raydd
 
     if augment == "none":
         return v2.Compose([v2.Resize((size, size), InterpolationMode.BICUBIC), v2.PILToTensor()])
@@ -38,14 +39,16 @@ def transform_of(augment: Augment, size: int) -> Transform:
 def views_of(
     image: Image.Image, transform: Transform, views: int, *, seed: int, index: int
 ) -> UInt8[Tensor, "V 3 S S"]:
-    """The views of one image, each drawn from (seed, view, index) alone: the same bytes in whatever process or order.
+    """Return the views of one image.
+
+    Each view is drawn from (seed, view, index) alone, so its bytes are the same in any process and in any order.
 
     Args:
-        image: RGB.
-        transform: of `transform_of`; its randomness comes from torch's CPU generator, which is left as it was.
-        views: how many.
+        image: an RGB image.
+        transform: from `transform_of`. It draws from torch's CPU generator, whose state is restored afterwards.
+        views: number of views.
         seed: seed of the augmentation.
-        index: the image's place in its split.
+        index: the image's index in its split.
     """
     drawn = []
     with torch.random.fork_rng(devices=[]):
@@ -57,6 +60,6 @@ def views_of(
 
 
 def open_pixels(images: Sequence[ImageSource], size: int) -> UInt8[Tensor, "N 3 S S"]:
-    """Images resized plainly to the encoder's square, as val and test are."""
+    """Return images resized to the encoder's square without augmentation, as val and test are."""
     transform = transform_of("none", size)
     return torch.stack([transform(open_image(image)) for image in images])

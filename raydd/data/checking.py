@@ -1,7 +1,7 @@
-"""Every fault of a data set found before the first feature is computed: captions and ids at once, images by decoding.
+"""Checks a data set before any feature is computed: captions and ids first, then images by decoding them.
 
-An image is read and decoded once a machine (see `raydd.data.known_images`); its SHA-256 is taken on the way, so that a
-data set is named by its content.
+Each machine reads and decodes an image only once (see `raydd.data.known_images`). The SHA-256 of the image's bytes is
+computed in the same pass, so that a data set is identified by its content.
 """
 
 import hashlib
@@ -23,34 +23,35 @@ from raydd.errors import DataError
 from raydd.progress import Progress
 from raydd.store import Store
 
-SHARD = 4096  # images whose verdicts are written together: what a killed check has to do again
-NAMED = 3  # faults of a kind that a summary names
+SHARD = 4096  # images whose results are written together; a killed check repeats at most this many
+NAMED = 3  # problems of each kind that a summary names
 
 GREY = "grey image"
 
-_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode's categories of controls, formats and spaces
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories of control characters, format characters and spaces
 
-# Of two entries with one id the held-out one stays: an image of test must not be trained on.
+# If two entries have the same id, the held-out one is kept, so that no test image is used for training.
 _KEEP_FIRST = ("test", "val", "train")
 
 Judged = tuple[str, Fault | None]
-"""The digest of an image's bytes, "" if they cannot be read, and its fault, None if it has none."""
+"""Digest of an image's bytes ("" if they cannot be read), and the image's fault (None if it has none)."""
 
 Check = Callable[[Sequence[ImageSource]], Iterable[Judged]]
-"""Judges a batch of at most `SHARD` images, in its order."""
+"""Checks a batch of at most `SHARD` images; the results are in the order of the images."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What checking found, by the image's place."""
+    """Result of checking the images of a data set."""
 
     digests: NDArray[np.int64]
-    """Of each image's bytes, zeros where they cannot be read: shape (n, 2)."""
+    """Digest of each image's bytes, zeros if they cannot be read: shape (n, 2)."""
     faults: dict[int, Fault]
+    """Fault of each image that has one, by the image's index."""
 
 
 def judge(image: ImageSource) -> Judged:
-    """Read and decode one image."""
+    """Read and decode one image, and return its digest and its fault."""
     digest = ""
     try:
         content = read_image(image)
@@ -63,13 +64,13 @@ def judge(image: ImageSource) -> Judged:
 
 
 def check_on_threads(images: Sequence[ImageSource]) -> Iterator[Judged]:
-    """Judge images on all cores of this machine, one image in memory a core."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow's decoders and the hash let other threads run
+    """Check images on all cores of this machine, with one image per core in memory."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow's decoders and hashlib release the GIL
         yield from pool.map(judge, images)
 
 
 def content_fingerprint(entries: Sequence[Entry], digests: NDArray[np.int64]) -> str:
-    """The hash of splits, ids, images' bytes and captions, in order: 16 hexadecimal digits; no path is in it."""
+    """Return a hash of all splits, ids, image digests and captions in order: 16 hexadecimal digits. It has no path."""
     content = hashlib.sha256()
     for entry, digest in zip(entries, digests, strict=True):
         content.update(json.dumps([entry.split, entry.id, digest.tobytes().hex(), entry.captions]).encode() + b"\n")
@@ -102,7 +103,7 @@ def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Prob
 
 
 def _is_seen(caption: str) -> bool:
-    """Whether a caption has a character to be seen: spaces of no width (Unicode's Cf) are none."""
+    """Return whether a caption has a visible character. Zero-width spaces (Unicode category Cf) do not count."""
     stripped = caption.strip()
     if stripped.isascii():
         return bool(stripped)
@@ -112,18 +113,18 @@ def _is_seen(caption: str) -> bool:
 def check_images(
     images: Sequence[ImageSource], data_set: str, store: Store, progress: Progress, check: Check = check_on_threads
 ) -> Checked:
-    """The digest of every image, and the fault of each that has one, grey ones included.
+    """Return the digest of every image, and the fault of each image that has one. A grey image has a fault too.
 
-    Only images that this machine has not read yet, or whose stamp changed since, are read.
+    Reads only images that this machine has not read before, or whose stamp has changed since.
 
     Args:
-        images: n of them.
-        data_set: what tells the data set from others on this machine.
-        store: whose machine-local part keeps what was found.
-        progress: told of `checking images`, if any has to be read.
-        check: what judges a batch; Ray workers may.
+        images: the n images.
+        data_set: identifies the data set on this machine.
+        store: its machine-local part keeps the results.
+        progress: called with `checking images`, if any image has to be read.
+        check: checks a batch of images, possibly on Ray workers.
     """
-    stamps = stamps_of(images)  # before the images are read: one that changes meanwhile is read again next time
+    stamps = stamps_of(images)  # before the images are read: an image that changes meanwhile is read again next time
     kept = KnownImages(store, data_set)
     digests, faults, fresh = np.zeros((len(images), 2), np.int64), {}, np.ones(len(images), bool)
     for known in kept.known:
@@ -152,12 +153,12 @@ def check_images(
 
 
 def image_digests(images: Sequence[ImageSource], data_set: str, store: Store, progress: Progress) -> list[str]:
-    """The digest of every image's bytes in hexadecimal, "0…0" where they cannot be read; read once a machine."""
+    """Return the digest of every image in hexadecimal, "0…0" if unreadable. A machine reads each image only once."""
     return [row.tobytes().hex() for row in check_images(images, data_set, store, progress).digests]
 
 
 def summarise(problems: Iterable[Problem]) -> tuple[str, ...]:
-    """A line for each kind of fault: how many, what became of them, and the first of them by name."""
+    """Return a line for each kind of problem: how many, whether they were left out or kept, and the first few names."""
     kinds: dict[tuple[str, bool], _Named] = defaultdict(_Named)
     for problem in problems:
         kinds[problem.kind, problem.left_out].add(problem)
@@ -168,22 +169,22 @@ def summarise(problems: Iterable[Problem]) -> tuple[str, ...]:
 
 
 def refuse(problems: Iterable[Problem], setting: str) -> None:
-    """Stop if there is any problem.
+    """Raise an error if there is any problem.
 
     Raises:
-        DataError: there is; it counts and names them, and says which setting leaves them out.
+        DataError: there are problems. The message counts and names them, and says which setting leaves them out.
     """
     kinds: dict[str, _Named] = defaultdict(_Named)
     for problem in problems:
         kinds[problem.kind].add(problem)
     if kinds:
         lines = "\n".join(f"  {kind}: {found.count}: {found}" for kind, found in kinds.items())
-        raise DataError(f"The data set has faults.\n{lines}\nPut them right, or set {setting} to skip.")
+        raise DataError(f"The data set has faults.\n{lines}\nCorrect them, or set {setting} to skip.")
 
 
 @dataclass
 class _Named:
-    """How many problems of a kind there are, and the first of them."""
+    """Number of problems of one kind, and the first few of them."""
 
     count: int = 0
     first: tuple[Problem, ...] = ()
@@ -202,7 +203,7 @@ class _Named:
 def _known(
     stamps: NDArray[np.int64], digests: NDArray[np.int64], faults: dict[int, Fault], places: NDArray[np.int64]
 ) -> Known:
-    """What was found of some images; those that could not be read are to be tried again."""
+    """Return the results for some images, without those that could not be read, so that they are tried again."""
     places = places[stamps[places].any(axis=1) & digests[places].any(axis=1)]
     some = {number: faults[place] for number, place in enumerate(places.tolist()) if place in faults}
     return Known.of(stamps[places], digests[places], some)

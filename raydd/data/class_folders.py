@@ -1,4 +1,4 @@
-"""Labelled images: a folder of one folder a class, as ImageNet and its subsets lie on a disk."""
+"""Lists labelled images: a folder with one subfolder per class, the layout of ImageNet and its subsets."""
 
 import json
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from raydd.plain_files import is_plain, read_file
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 NAMES = "classes.json"
-_MOST_NAMES = 2**26  # bytes of it
+_MOST_NAMES = 2**26  # maximum size of the file, in bytes
 
 
 @dataclass(frozen=True)
 class ClassImages:
-    """Images with the class of each."""
+    """Images and the class of each."""
 
     images: tuple[FileImage, ...]
     labels: tuple[int, ...]
@@ -24,18 +24,21 @@ class ClassImages:
 
 
 def read_classes(root: Path) -> ClassImages:
-    """List a folder of class folders, sorted. Names come from `classes.json` in it or above it, else from the folders.
+    """List the images of a folder of class folders, sorted.
+
+    Class names come from `classes.json` in the folder or in its parent folder, else from the names of the subfolders.
 
     Raises:
-        DataError: there is no such folder, no image in it, or `classes.json` lacks a class.
+        DataError: the folder does not exist, holds no image, or its `classes.json` lacks a class.
     """
     if not root.is_dir():
-        raise DataError(f"evaluate.classes: {root} is not a folder. Set it to a folder of one folder a class.")
+        raise DataError(f"evaluate.classes: {root} is not a folder. Set it to a folder with one subfolder per class.")
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     found = [sorted(path for path in folder.rglob("*") if _is_image(path, root)) for folder in folders]
     if not any(found):
         raise DataError(
-            f"evaluate.classes: no folder in {root} holds an image. Set it to the folder above the classes."
+            f"evaluate.classes: no subfolder of {root} holds an image. "
+            "Set it to the folder that holds the class folders."
         )
     known = _names(root)
     lacking = [folder.name for folder in folders if known and folder.name not in known]
@@ -49,7 +52,7 @@ def read_classes(root: Path) -> ClassImages:
 
 
 def _is_image(path: Path, root: Path) -> bool:
-    """Whether a path is an image by its ending, and no pipe, device or link that leaves the folder."""
+    """Return whether a path ends like an image file, and is no pipe, device or link that leaves the folder."""
     return path.suffix.lower() in SUFFIXES and is_plain(path, root)
 
 
@@ -60,5 +63,5 @@ def _names(root: Path) -> dict[str, str]:
                 named = json.loads(read_file(folder / NAMES, _MOST_NAMES))
                 return {str(key): str(value) for key, value in named.items()}
             except (OSError, ValueError, AttributeError, RecursionError) as error:
-                raise DataError(f"{folder / NAMES} is not a JSON object of folders and names ({error}).") from error
+                raise DataError(f"{folder / NAMES} does not map folders to names as JSON ({error}).") from error
     return {}

@@ -1,8 +1,8 @@
-"""Images and captions through the frozen encoders, over all cores or on a GPU.
+"""Encodes images and captions with the frozen encoders, on all CPU cores or on a GPU.
 
-On a CPU every worker process does the whole way of its items on one core, from file to features: that scales with the
-cores, while one network on several threads waits for its slowest at each layer (and waits long on a busy machine). With
-a GPU the workers decode and augment, and this process encodes.
+On a CPU each worker process takes its items all the way from file to features on one core. This scales with the number
+of cores. A single network on several threads waits at each layer for its slowest thread, and waits long on a busy
+machine. With a GPU the workers decode and augment, and this process encodes.
 
 Letters: b items of a batch, V views, S side in pixels, D width.
 """
@@ -25,16 +25,16 @@ from raydd.place import sent
 
 Item = TypeVar("Item")
 
-_CPU_IMAGES = 8  # that a worker takes at once
-_CPU_CAPTIONS = 256  # likewise; its encoder sorts them by tokens and takes some at a time
-_CPU_VIEWS = 2  # views through the network at once: their activations stay in the cache (twice the speed of 64)
+_CPU_IMAGES = 8  # images in a worker's batch
+_CPU_CAPTIONS = 256  # captions in a worker's batch; the encoder sorts them by length and takes some at a time
+_CPU_VIEWS = 2  # views per forward pass: their activations stay in the CPU's cache (twice the speed of 64)
 _GPU_CAPTIONS = 64
-_FEW = 64  # so few views are encoded sooner than workers start
+_FEW = 64  # fewer views or captions than this are encoded faster without starting workers
 
 
 @dataclass(frozen=True)
 class ViewsOf(Dataset):
-    """The views of each image of a split; a broken image gives the error's text, for the main process to raise."""
+    """Views of each image of a split. A broken image gives the error's text, which the main process raises."""
 
     images: Sequence[ImageSource]
     transform: Transform
@@ -46,7 +46,7 @@ class ViewsOf(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "V 3 S S"] | str:
-        """The views of one image, decoded once."""
+        """Return the views of one image, which is decoded once."""
         try:
             image = open_image(self.images[index])
         except DataError as error:
@@ -57,20 +57,20 @@ class ViewsOf(Dataset):
 def encode_views(
     encoder: ImageEncoder, views: ViewsOf, batches: Sequence[Sequence[int]], *, device: str, workers: int
 ) -> Iterator[Float16[Tensor, "b V D"]]:
-    """Features of each batch of images, in the batches' order.
+    """Yield the features of each batch of images, in the order of the batches.
 
     Args:
-        encoder: on `device`.
+        encoder: the image encoder, on `device`.
         views: the images and how their views are made.
-        batches: indices of images; a GPU's network takes one in a pass.
+        batches: indices of images. On a GPU a batch is one forward pass.
         device: where the encoder is.
-        workers: processes, 0 for none beside this one.
+        workers: number of worker processes in addition to this process; 0 for none.
 
     Raises:
-        DataError: an image has become unreadable, or its features have no half-precision number.
+        DataError: an image has become unreadable, or its features are NaN, infinite or beyond half precision.
     """
     at_once = _CPU_VIEWS if _is_cpu(device) else len(batches[0]) * views.views if batches else 1
-    module = encoder.fast  # made here, since workers share what they inherit
+    module = encoder.fast  # made before the workers start, so that they inherit and share it
 
     def features(pixels: UInt8[Tensor, "b V 3 S S"]) -> Float16[Tensor, "b V D"]:
         parts = pixels.flatten(0, 1).split(at_once)
@@ -86,12 +86,12 @@ def encode_views(
 def open_views(
     views: ViewsOf, batches: Sequence[Sequence[int]], *, workers: int
 ) -> Iterator[UInt8[Tensor, "b V 3 S S"]]:
-    """The pixels of each batch of images, in the batches' order, for a network that is trained on them.
+    """Yield the pixels of each batch of images, in the order of the batches, to train a network on them.
 
     Args:
         views: the images and how their views are made.
         batches: indices of images.
-        workers: processes that decode, 0 for none beside this one.
+        workers: number of processes that decode, in addition to this process; 0 for none.
 
     Raises:
         DataError: an image has become unreadable.
@@ -102,7 +102,7 @@ def open_views(
 def encode_captions(
     encoder: TextEncoder, captions: Sequence[str], batches: Sequence[Sequence[int]], *, device: str, workers: int
 ) -> Iterator[Float16[Tensor, "b D"]]:
-    """Features of each batch of captions, in the batches' order; arguments as those of `encode_views`."""
+    """Yield the features of each batch of captions in order. Arguments are those of `encode_views`."""
 
     def features(items: Sequence[str]) -> Float16[Tensor, "b D"]:
         return encoder.encode(items).half()
@@ -111,35 +111,35 @@ def encode_captions(
     for batch in _through_workers(captions, batches, list, features, device, 0 if few else workers):
         if batch.shape[1:] != (encoder.width,):
             raise DataError(
-                f"The text encoder {encoder.name} is said to be {encoder.width} wide, and gives features of "
-                f"{' x '.join(map(str, batch.shape[1:]))}. Put its TextTower's width right."
+                f"The text encoder {encoder.name} declares a width of {encoder.width}, but returns features of width "
+                f"{' x '.join(map(str, batch.shape[1:]))}. Correct the width of its TextTower."
             )
         yield _finite(batch, "caption features")
 
 
 def images_at_once(device: str, views: int, views_at_once: int) -> int:
-    """Images in a batch: few on a CPU, and as many as give a GPU `views_at_once` views."""
+    """Number of images in a batch: few on a CPU, and on a GPU as many as have `views_at_once` views together."""
     return _CPU_IMAGES if _is_cpu(device) else max(1, views_at_once // views)
 
 
 def captions_at_once(device: str) -> int:
-    """Captions in a batch."""
+    """Number of captions in a batch."""
     return _CPU_CAPTIONS if _is_cpu(device) else _GPU_CAPTIONS
 
 
 def workers_for(device: str) -> int:
-    """Processes beside this one: as many as torch may use threads, if they encode or if there is a GPU to feed."""
+    """Number of worker processes: as many as torch may use threads, but 0 for a single thread on a CPU."""
     threads = min(torch.get_num_threads(), os.cpu_count() or 1)
     return threads if threads > 1 or not _is_cpu(device) else 0
 
 
 def batches_of(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Items, mostly indices, cut into batches, the last one shorter."""
+    """Cut items, mostly indices, into batches; the last batch may be shorter."""
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def _stacked(items: Sequence[UInt8[Tensor, "V 3 S S"] | str]) -> UInt8[Tensor, "b V 3 S S"] | str:
-    """A batch of items; the text of an error, if one is broken."""
+    """Stack items to a batch; if an item is broken, return the text of its error instead."""
     broken = next((item for item in items if isinstance(item, str)), None)
     return broken or torch.stack(list(items))  # type: ignore[arg-type]
 
@@ -152,9 +152,9 @@ def _through_workers(
     device: str,
     workers: int,
 ) -> Iterator[Tensor]:
-    """Prepare each batch in a worker and take its features: there on a CPU, here on a GPU.
+    """Prepare each batch in a worker and compute its features: on a CPU in the worker, on a GPU in this process.
 
-    A GPU's features are waited for when it has the next batch to work on.
+    A GPU gets its next batch before this process waits for the features of the one before.
     """
     encode_there = _is_cpu(device)
 
@@ -183,9 +183,9 @@ def _loaded(
     *,
     pinned: bool = False,
 ) -> Iterator[Any]:
-    """What `prepare` makes of each batch in a worker; where it is a text, the data are at fault, and it says how.
+    """Yield what `prepare` returns for each batch in a worker; if it returns a text, raise that as a `DataError`.
 
-    Tensors come `pinned`, by a thread of this process, so that their copies to a GPU can be queued.
+    With `pinned`, a thread of this process pins the tensors, so that their copies to a GPU can be queued.
     """
     loader = DataLoader(
         items,
@@ -193,7 +193,7 @@ def _loaded(
         collate_fn=prepare,
         num_workers=workers,
         pin_memory=pinned,
-        generator=torch.Generator(),  # else the loader draws from the caller's random state
+        generator=torch.Generator(),  # otherwise the loader would draw from the caller's random state
     )
     for batch in loader:
         if isinstance(batch, str):  # as an exception it would arrive wrapped in the worker's traceback

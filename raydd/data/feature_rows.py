@@ -1,6 +1,6 @@
-"""Cached features: rows of memory-mapped shards, read without loading them.
+"""Reads rows of cached features from memory-mapped shards, without loading the shards.
 
-Letters: n images, V views, C captions, D feature width, B rows asked for.
+Letters: n images, V views, C captions, D feature width, B requested rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from raydd.errors import RecordError
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Image features in half precision, [n V D], in shards of `per_shard` images, the last one shorter."""
+    """Image features in half precision, [n V D], in shards of `per_shard` images; the last shard may be shorter."""
 
     shards: tuple[Float16[Tensor, "_ V D"], ...]
     per_shard: int
@@ -29,15 +29,15 @@ class FeatureRows:
         return sum(map(len, self.shards)), views, width
 
     def on(self, device: str) -> "FeatureRows":
-        """The same rows in a device's memory, to be gathered there by indices that are there."""
+        """Copy the rows to a device's memory. The indices for `gather` must then be on that device too."""
         return FeatureRows((_joined_on(self.shards, device),), self.shape[0])
 
     def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B D"]:
-        """The features of one view of each of these images, in float32.
+        """Return the features of one view of each of the given images, in float32.
 
         Args:
-            rows: images, 0 to n - 1, in any order, repeated or not.
-            views: the view of each, or one for all.
+            rows: indices of images, 0 to n - 1, in any order; repetitions are allowed.
+            views: the view of each image, or one view for all.
         """
         views = torch.full_like(rows, views) if isinstance(views, int) else views
         return _gather(self.shards, self.per_shard, rows, views).float()
@@ -45,13 +45,13 @@ class FeatureRows:
 
 @dataclass(frozen=True)
 class CaptionRows:
-    """Caption features in half precision, [C D], in shards of `per_shard` captions, the last one shorter."""
+    """Caption features in half precision, [C D], in shards of `per_shard` captions; the last shard may be shorter."""
 
     shards: tuple[Float16[Tensor, "_ D"], ...]
     per_shard: int
 
     def __len__(self) -> int:
-        """Captions C."""
+        """Number of captions C."""
         return sum(map(len, self.shards))
 
     @property
@@ -60,22 +60,22 @@ class CaptionRows:
         return self.shards[0].shape[1]
 
     def on(self, device: str) -> "CaptionRows":
-        """As `FeatureRows.on`."""
+        """Copy the rows to a device's memory, as `FeatureRows.on` does."""
         return CaptionRows((_joined_on(self.shards, device),), len(self))
 
     def __getitem__(self, captions: Int[Tensor, "B"]) -> Float16[Tensor, "B D"]:
-        """The features of these captions, 0 to C - 1, in any order, repeated or not."""
+        """Return the features of the given captions, 0 to C - 1, in any order; repetitions are allowed."""
         return _gather(self.shards, self.per_shard, captions)
 
     def whole(self) -> Float16[Tensor, "C D"]:
-        """All of them in memory: 768 bytes each at a width of 384."""
+        """Return all features in memory: 768 bytes per caption at a width of 384."""
         return torch.cat(self.shards)
 
 
 def _gather(
     shards: Sequence[Float16[Tensor, "..."]], per_shard: int, rows: Int[Tensor, "B"], *inner: Int[Tensor, "B"]
 ) -> Float16[Tensor, "B D"]:
-    """Rows of shards that hold `per_shard` of them; `inner` indexes what a row holds but its last dimension."""
+    """Gather rows from shards of `per_shard` rows each; `inner` indexes all dimensions of a row but the last."""
     if len(shards) == 1:
         return shards[0][(rows, *inner)]
     out = torch.empty(len(rows), shards[0].shape[-1], dtype=shards[0].dtype)
@@ -88,7 +88,7 @@ def _gather(
 
 
 def _joined_on(shards: Sequence[Float16[Tensor, "..."]], device: str) -> Float16[Tensor, "..."]:
-    """All shards as one tensor on a device, copied one after the other."""
+    """Join all shards to one tensor on a device, copying one shard after the other."""
     whole = torch.empty(sum(map(len, shards)), *shards[0].shape[1:], dtype=shards[0].dtype, device=device)
     for part, shard in zip(whole.split([len(shard) for shard in shards]), shards, strict=True):
         part.copy_(shard)
@@ -96,12 +96,12 @@ def _joined_on(shards: Sequence[Float16[Tensor, "..."]], device: str) -> Float16
 
 
 def map_shard(path: Path, name: str, shape: Sequence[int | None]) -> Float16[Tensor, "..."]:
-    """The features of one shard, mapped into memory: pages are read when they are touched.
+    """Map the features of one shard into memory; a page is read when it is first used.
 
     Args:
-        path: a safetensors file on this machine. Its header says how long it must be, which is checked on opening.
-        name: the tensor in it.
-        shape: the shape it must have; None stands for any length.
+        path: a safetensors file on this machine. Its length is checked against its header on opening.
+        name: name of the tensor in the file.
+        shape: the required shape; None allows any length.
 
     Raises:
         RecordError: the file is damaged, cut short, or holds something else.
@@ -120,7 +120,7 @@ def map_shard(path: Path, name: str, shape: Sequence[int | None]) -> Float16[Ten
 
 
 def mean_and_std(chunks: Iterable[Float16[Tensor, "_ D"]]) -> tuple[Float[Tensor, "D"], Float[Tensor, "D"]]:
-    """Mean and (population) standard deviation of each column over the rows of all chunks, one chunk in memory."""
+    """Return mean and population standard deviation of each column over all chunks, one chunk in memory at a time."""
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for chunk in chunks:
         rows = chunk.double()
@@ -130,6 +130,6 @@ def mean_and_std(chunks: Iterable[Float16[Tensor, "_ D"]]) -> tuple[Float[Tensor
 
 
 HOW_TO_MEND = (
-    "Delete it and the manifest.json of its record, and run `raydd features` with the same settings again: "
+    "Delete this file and the manifest.json of its record, and run `raydd features` again with the same settings: "
     "it encodes what is missing."
 )

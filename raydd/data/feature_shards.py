@@ -1,4 +1,4 @@
-"""The shards of a feature record: which there are, which are missing, and writing those.
+"""Lists the shards of a feature record, and writes those that are missing.
 
 Letters: C captions, V views, D feature width.
 """
@@ -44,38 +44,38 @@ class Shard:
 
     split: Split
     kind: str
-    """images or texts; also the name of its features in the file."""
+    """`images` or `texts`; also the name of the tensor of features in the file."""
     number: int
     start: int
     stop: int
 
     def __len__(self) -> int:
-        """Images or captions in it."""
+        """Number of images or captions in the shard."""
         return self.stop - self.start
 
     @property
     def file(self) -> str:
-        """Its name inside the record."""
+        """Name of the file inside the record."""
         return f"{self.split}/{self.kind}-{self.number:05}.safetensors"
 
 
 def image_shards(split: Split, images: int) -> list[Shard]:
-    """The shards of a split's images."""
+    """Return the shards of a split's images."""
     return _cut(split, "images", images, _IMAGES_PER_SHARD)
 
 
 def text_shards(split: Split, captions: int) -> list[Shard]:
-    """The shards of a split's captions."""
+    """Return the shards of a split's captions."""
     return _cut(split, "texts", captions, _CAPTIONS_PER_SHARD)
 
 
 def views_in(split: Split, config: FeaturesConfig) -> int:
-    """Views of each image of a split: K of train, one clean one of the others, and of train without augmentation."""
+    """Number of views of each image: K for train, 1 (not augmented) for val, test, and train without augmentation."""
     return config.views if split == "train" and config.augment != "none" else 1
 
 
 def shards_of(data: DataSet) -> list[Shard]:
-    """The shards of a data set, images first."""
+    """Return the shards of a data set, images first."""
     splits = list(zip(SPLITS, data.splits, strict=True))
     images = [shard for split, pairs in splits for shard in image_shards(split, len(pairs))]
     return images + [shard for split, pairs in splits for shard in text_shards(split, len(pairs.captions))]
@@ -91,9 +91,10 @@ def write_images(
     splits: Sequence[Split],
     only: Collection[str] = (),
 ) -> None:
-    """Write the image shards of some splits that the record lacks; `only` leaves those alone that it does not name.
+    """Write the image shards of some splits that are missing from the record.
 
-    Progress is told in views. The encoder is loaded if there is something to write.
+    If `only` names files, other shards are not touched. Progress is reported in views. The encoder is loaded only if
+    there is something to write.
     """
     views = {split: views_in(split, config.features) for split in splits}
     by_split = dict(zip(SPLITS, data.splits, strict=True))
@@ -134,9 +135,9 @@ def write_texts(
     *,
     only: Collection[str] = (),
 ) -> None:
-    """Encode the captions that a record lacks, as `write_images` does images; batches hold captions of like length.
+    """Encode and write the captions that are missing from a record.
 
-    Progress is told in captions.
+    `only` is as in `write_images`. A batch holds captions of similar length. Progress is reported in captions.
     """
     by_split = dict(zip(SPLITS, data.splits, strict=True))
     shards = [shard for shard in shards_of(data) if shard.kind == "texts" and (not only or shard.file in only)]
@@ -153,7 +154,8 @@ def write_texts(
         by_length = sorted(range(len(captions)), key=lambda index: len(captions[index]))
         batches = batches_of(by_length, captions_at_once(device))
         parts = encode_captions(encoder, captions, batches, device=device, workers=workers_for(device))
-        texts = torch.empty(len(captions), encoder.width, dtype=torch.float16)  # filled in place: a shard is held once
+        # Filled in place, so that the shard is in memory only once.
+        texts = torch.empty(len(captions), encoder.width, dtype=torch.float16)
         for batch, part in zip(batches, parts, strict=True):
             texts[batch] = part
             done += len(part)
@@ -165,34 +167,34 @@ def write_texts(
 def read_texts(
     record: Record, split: Split, captions: int, width: int | None = None
 ) -> tuple[CaptionRows, Int[Tensor, "C"]]:
-    """A split's caption features, memory-mapped, and the index of each caption's image.
+    """Return a split's caption features, memory-mapped, and the index of each caption's image.
 
     Args:
-        record: with all shards of the split's captions.
-        split: which one.
-        captions: its number of captions C.
-        width: the width that the features must have; None takes any.
+        record: a record with all shards of the split's captions.
+        split: the split.
+        captions: the split's number of captions C.
+        width: the required width of the features; None allows any.
 
     Raises:
-        RecordError: a shard is missing, damaged, or of another shape.
+        RecordError: a shard is missing, damaged, or has another shape.
     """
     shards = text_shards(split, captions)
     rows, owners = [], []
     for shard in shards:
         path = record.local(shard.file)
         rows.append(map_shard(path, "texts", (len(shard), width)))
-        with safe_open(path, framework="pt") as file:  # whole, since its features are
+        with safe_open(path, framework="pt") as file:  # map_shard has checked that the file is whole
             owners.append(file.get_tensor("image_of_text"))
     return CaptionRows(tuple(rows), per_shard=len(rows[0])), torch.cat(owners)
 
 
 def finish(record: Record, files: Sequence[str], facts: Mapping[str, Any]) -> None:
-    """Write the manifest, with the checksum of each file."""
+    """Write the record's manifest, with the checksum of each file."""
     record.finish(files={name: checksum(record.local(name).read_bytes()) for name in files}, facts=facts)
 
 
 def require_complete(record: Record) -> None:
-    """Refuse a record of features or of captions that lacks its manifest.
+    """Raise an error if a record of features or of captions has no manifest.
 
     Raises:
         RecordError: the record is not complete.
@@ -207,7 +209,7 @@ def _cut(split: Split, kind: str, count: int, size: int) -> list[Shard]:
 
 
 def _is_there(record: Record, shard: Shard, shape: Sequence[int | None]) -> bool:
-    """Whether the shard is there and whole; a damaged one of an unfinished record is deleted, to be made again."""
+    """Return whether the shard exists and is whole. A damaged shard of an unfinished record is deleted."""
     if not record.has(shard.file):
         return False
     try:
@@ -219,7 +221,7 @@ def _is_there(record: Record, shard: Shard, shape: Sequence[int | None]) -> bool
 
 
 def _write(record: Record, shard: Shard, tensors: dict[str, Tensor]) -> None:
-    # Another writer's shard stays: its last bits may differ, and the manifest may hold its checksum already.
+    # Keep a shard that another process wrote: its last bits may differ, and the manifest may already hold its checksum.
     if not record.has(shard.file):
         record.write_tensors(shard.file, tensors)
 

@@ -1,8 +1,9 @@
-"""The feature cache: what the frozen encoders make of a data set, one clean view of val and test, K of train.
+"""The feature cache: encoder features of a data set, one unaugmented view of val and test, and K views of train.
 
-Three records, each named by what decides it alone, so that another augmentation encodes no val image again, and
-another encoder of one side nothing of the other side (captions: `raydd.data.texts`). They are written shard by shard in
-half precision, the manifest last: a killed run goes on at the next shard.
+There are three records. The name of each depends only on what decides its content. So a change of the augmentation
+does not encode val again, and a change of one encoder does not encode the other side again (captions:
+`raydd.data.texts`). A record is written shard by shard in half precision, its manifest last: a killed run continues
+with the next shard.
 
     train    train/images-00000.safetensors   images [512 V D]
              stats.safetensors                mean, standard deviation and range of the features
@@ -31,7 +32,7 @@ from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store, fingerprint
 
-VERSION = 4  # 2: captions in a record of their own; 3: val and test too; 4: sealed to their place
+VERSION = 4  # 2: captions in a record of their own; 3: val and test too; 4: seals name the file's place
 STATS = "stats.safetensors"
 _HELD_OUT: tuple[Split, ...] = ("val", "test")
 
@@ -53,13 +54,13 @@ class SplitFeatures:
         return sum(shard.nbytes for shard in (*self.images.shards, *self.texts.shards))
 
     def on(self, device: str) -> "SplitFeatures":
-        """The same features in a device's memory, for training that gathers there what it reads."""
+        """Copy the features to a device's memory, for training that gathers its minibatches there."""
         return SplitFeatures(self.images.on(device), self.texts.on(device), self.image_of_text.to(device))
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Features of val and test: all that scoring students reads."""
+    """Features of val and test, which are all that is needed to score students."""
 
     val: SplitFeatures
     test: SplitFeatures
@@ -67,51 +68,51 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Features(HeldOut):
-    """The feature cache of a data set under two encoders."""
+    """Features of a data set under two encoders."""
 
     train: SplitFeatures
     fingerprint: str
-    """What tells the features of train from any others."""
+    """Identifies the features of train."""
     image_width: int
     text_width: int
     image_spread: Float[Tensor, "2 d"]
     """Mean and standard deviation of each image feature over all views of train."""
     image_range: Float[Tensor, "2 d"]
-    """Least and greatest value of each image feature over all views of train."""
+    """Minimum and maximum of each image feature over all views of train."""
     text_spread: Float[Tensor, "2 e"]
     """Mean and standard deviation of each text feature over train."""
 
 
 @dataclass(frozen=True)
 class FeatureRecords:
-    """The places of a data set's features."""
+    """The records of a data set's features."""
 
     train: Record
-    """Of the views of training images."""
+    """Features of the views of training images."""
     held_out: Record
-    """Of the images of val and test, which no augmentation changes."""
+    """Features of the images of val and test, which no augmentation changes."""
     texts: Record
 
     def of(self, shard: Shard) -> Record:
-        """Where a shard belongs."""
+        """Return the record that a shard belongs to."""
         if shard.kind == "texts":
             return self.texts
         return self.train if shard.split == "train" else self.held_out
 
     @property
     def fingerprint(self) -> str:
-        """What tells the features of train from any others."""
+        """Identifies the features of train."""
         upstream = {"images": self.train.fingerprint, "texts": self.texts.fingerprint}
         return fingerprint("features", VERSION, {}, upstream)
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to encode."""
+        """Whether everything is encoded."""
         return self.train.complete and self.held_out.complete and self.texts.complete
 
 
 def feature_records(config: Config, data_fingerprint: str, store: Store) -> FeatureRecords:
-    """The places of the features of a data set under these settings."""
+    """Return the records of a data set's features under the given settings."""
     image, upstream = image_identity(config.encoders), {"pairs": data_fingerprint}
     augmented = config.features.augment != "none"
     views = {
@@ -129,20 +130,20 @@ def feature_records(config: Config, data_fingerprint: str, store: Store) -> Feat
 def encode_images(
     config: Config, data: DataSet, store: Store, progress: Progress = silent, *, held_out_only: bool = False
 ) -> FeatureRecords:
-    """Encode what the store lacks of a data set's images, and give the places of the features.
+    """Encode the images of a data set whose features are missing from the store, and return the records.
 
-    Images are decoded once for all their views. Memory holds a shard and the workers' batches, whatever the size.
+    An image is decoded once for all its views. Memory holds one shard and the workers' batches, at any data size.
 
     Args:
-        config: encoders, features and place are read.
+        config: the settings, of which encoders, features and place are read.
         data: the pairs.
         store: where the records are.
-        progress: told about views of training images, and held-out images.
-        held_out_only: encode val and test alone, for students that train on no features of this data set.
+        progress: called with the number of encoded views of training images, and of encoded held-out images.
+        held_out_only: encode only val and test, for students that do not train on features of this data set.
 
     Raises:
-        ConfigError: there is no such encoder.
-        DataError: weights cannot be had, or an image has become unreadable since it was checked.
+        ConfigError: an encoder does not exist.
+        DataError: weights cannot be obtained, or an image has become unreadable since it was checked.
     """
     records = feature_records(config, data.fingerprint, store)
     wanted: list[tuple[Record, Sequence[Split]]] = [(records.train, ("train",)), (records.held_out, _HELD_OUT)]
@@ -155,15 +156,15 @@ def encode_images(
 
 
 def open_features(records: FeatureRecords, held_out: HeldOut, texts: CaptionFeatures) -> Features:
-    """Open complete records; images stay on the disk until they are gathered.
+    """Open complete records. Image features stay on the disk until they are gathered.
 
     Args:
-        records: of `feature_records`.
-        held_out: of `open_held_out`.
+        records: from `feature_records`.
+        held_out: from `open_held_out`.
         texts: the captions' features.
 
     Raises:
-        RecordError: a record is not complete, or a file of it is missing or has another size.
+        RecordError: a record is not complete, or one of its files is missing or has another size.
     """
     require_complete(records.train)
     stats, facts = records.train.map_tensors(STATS), records.train.facts()
@@ -181,7 +182,7 @@ def open_features(records: FeatureRecords, held_out: HeldOut, texts: CaptionFeat
 
 
 def open_held_out(records: FeatureRecords, texts: CaptionFeatures) -> HeldOut:
-    """Open the features of val and test; arguments and errors as those of `open_features`."""
+    """Open the features of val and test. Arguments and errors are those of `open_features`."""
     require_complete(records.held_out)
     facts = records.held_out.facts()
     return HeldOut(

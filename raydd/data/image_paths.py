@@ -1,7 +1,7 @@
-"""Where a data set's files lie: image paths are kept inside its folders, and stored relative to them.
+"""Confines image paths to the folders of a data set, and stores them relative to these folders.
 
-So a path that an annotation file or a reader gives cannot lead to a file that is none of the data set's, and another
-machine that has the data elsewhere finds the images by its own `data.root`.
+So a path from an annotation file or a reader cannot lead to a file outside the data set. A machine that has the data
+elsewhere finds the images by its own `data.root`.
 """
 
 import os
@@ -16,7 +16,8 @@ from raydd.data.listing import Entry, Problem
 from raydd.errors import DataError
 from raydd.plain_files import expanded
 
-# What a stored path is relative to; its place here is what is stored. The bundled data set lies in the package.
+# Folders that a stored path can be relative to. The path is stored with its index into BASES. The bundled data set is
+# in the package.
 BASES = ("nothing", "data.images", "data.root", "the package")
 
 
@@ -25,12 +26,12 @@ class ImagePaths:
     """The folders of a data set on this machine."""
 
     folders: dict[str, str]
-    """By their name in `BASES`, absolute."""
+    """Absolute path of each folder, by its name in `BASES`."""
     _known: dict[str, tuple[int, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, config: DataConfig) -> "ImagePaths":
-        """The folders that the settings name."""
+        """Return the folders that the settings name."""
         folders = {}
         root = expanded(config.root, "data.root").absolute()
         if config.images:
@@ -40,24 +41,24 @@ class ImagePaths:
         return cls({**folders, "the package": str(Path(__file__).parent)})
 
     def relative(self, path: str) -> tuple[int, str]:
-        """The place in `BASES` of what a path is relative to, and the rest of the path."""
+        """Return the index in `BASES` of the folder that a path is relative to, and the rest of the path."""
         folder, name = os.path.split(path)
-        if folder not in self._known:  # few folders hold many images
+        if folder not in self._known:  # many images share few folders
             self._known[folder] = self._relative_folder(folder)
         base, rest = self._known[folder]
         return base, f"{rest}/{name}" if rest else name
 
     def absolute(self, base: int, path: str) -> str:
-        """The path on this machine of what `relative` gave, on whatever machine.
+        """Return the path on this machine for a result of `relative`, which may be from another machine.
 
         Raises:
-            DataError: the setting that the path is relative to is empty here.
+            DataError: the setting that names the folder is empty on this machine.
         """
         name = BASES[base]
         if not base:
             return path
         if name not in self.folders:
-            raise DataError(f"The data set was listed with {name}, which is empty here. Set it to where the data lies.")
+            raise DataError(f"The data set was listed with {name}, which is empty here. Set it to the data's folder.")
         return f"{self.folders[name]}/{path}"
 
     def _relative_folder(self, folder: str) -> tuple[int, str]:
@@ -70,13 +71,13 @@ class ImagePaths:
 
 
 def confined(entries: Iterable[Entry], config: DataConfig) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
-    """Leave out images in files of their own that lie outside `data.root` and `data.images`, links followed.
+    """Leave out image files that lie outside `data.root` and `data.images`, after following links.
 
-    With an empty `data.root` all stay.
+    Images inside Parquet or tar files stay, and so do all images if `data.root` is empty.
 
     Args:
-        entries: as a reader gave them.
-        config: with the folders.
+        entries: as a reader returned them.
+        config: names the folders.
     """
     if not config.root:
         return tuple(entries), ()
@@ -88,12 +89,12 @@ def confined(entries: Iterable[Entry], config: DataConfig) -> tuple[tuple[Entry,
 def confined_to(
     entries: Iterable[Entry], folders: Iterable[str], called: str
 ) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
-    """Leave out images in files of their own that lie outside some folders, links followed.
+    """Leave out image files that lie outside the given folders, after following links.
 
     Args:
-        entries: as a reader gave them.
-        folders: which may be links themselves.
-        called: the folders in words.
+        entries: as a reader returned them.
+        folders: the allowed folders, which may be links themselves.
+        called: the folders in words, for messages.
     """
     inside = [os.path.realpath(folder) for folder in folders]
     good: list[Entry] = []
@@ -109,7 +110,7 @@ def confined_to(
 
 
 def find_images(root: Path, names: Sequence[str]) -> str:
-    """The folder below `root` that holds most of some images; "" if none does.
+    """Return the folder below `root` that holds most of the given images, "" if no folder holds any.
 
     Args:
         root: the data set's folder.
@@ -127,11 +128,11 @@ def find_images(root: Path, names: Sequence[str]) -> str:
     return best
 
 
-_FOLDERS, _DEPTH = 2000, 3  # to look in for images
+_FOLDERS, _DEPTH = 2000, 3  # most folders to search for images, most levels below the root
 
 
 def _is_inside(path: str, folders: list[str], known: dict[str, bool]) -> bool:
-    """Whether a file lies in one of the folders, which are real; `known` says it of folders that were asked before."""
+    """Return whether a file lies in one of the folders, which are real paths; `known` caches the answers by folder."""
     folder, name = os.path.split(path)
     if "\0" in path or name in ("", ".", ".."):
         return False

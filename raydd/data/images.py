@@ -1,4 +1,4 @@
-"""Images where they lie, and how they are opened: as upright RGB on white, whatever the file holds."""
+"""Reads images from where they are stored, and opens them as upright RGB on white, regardless of the file's format."""
 
 import io
 import os
@@ -11,35 +11,36 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from raydd.errors import DataError
 from raydd.plain_files import read_file
 
-MOST_BYTES = 2**29  # of an encoded image; the pixel limit as uncompressed 16-bit colour has as many
+MOST_BYTES = 2**29  # of an encoded image: as many as Pillow's pixel limit takes in uncompressed 16-bit colour
 
-# Formats that photographs come in. Others that Pillow knows stay shut: some of them run programs (EPS) or fetch files.
+# Formats of photographs. Pillow's other formats are not allowed: some of them run programs (EPS) or fetch files.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
-# Largest distance of two channels, of 255, in an image that counts as grey: what JPEG leaves of a grey photograph.
+# Largest difference between two channels (0 to 255) in an image that counts as grey: JPEG leaves some in grey images.
 GREY_TOLERANCE = 6
 
 
 class ImageSource(Protocol):
-    """One image where it lies: a file, a row of a Parquet file, a member of a tar shard. Light to pickle."""
+    """Where one image is stored: a file, a row of a Parquet file, or a member of a tar shard. Cheap to pickle."""
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """Name of the image in messages."""
         ...
 
     def read(self) -> bytes:
-        """The encoded image.
+        """Return the encoded image.
 
         Raises:
-            OSError: it is missing or cannot be read.
+            OSError: the image is missing or cannot be read.
         """
         ...
 
     def stamp(self) -> str:
-        """What changes whenever the image's bytes may have changed, found without reading them; "" if it is missing.
+        """Return a text that changes whenever the image's bytes may have changed, "" if the image is missing.
 
-        It names the file that holds the image (see `file_stamp`) and the place inside that file.
+        It is found without reading the image. It names the file that holds the image (see `file_stamp`) and the
+        position inside that file.
         """
         ...
 
@@ -52,18 +53,18 @@ class FileImage:
     path: str
 
     def read(self) -> bytes:
-        """The file's content."""
+        """Return the content of the file."""
         return read_file(self.path, MOST_BYTES)
 
     def stamp(self) -> str:
-        """The file's stamp, "" if there is no such file."""
+        """Return the file's stamp, "" if there is no such file."""
         return file_stamp(self.path)
 
 
 def file_stamp(path: str) -> str:
-    """A file's path, size, mtime, ctime and inode, or "" if there is no such file.
+    """Return a file's path, size, mtime, ctime and inode, or "" if there is no such file.
 
-    The ctime is there because a program can set the mtime back, but not the ctime.
+    The ctime is included because a program can set the mtime back, but not the ctime.
     """
     try:
         state = os.stat(path)  # noqa: PTH116, a Path costs more than the call
@@ -77,25 +78,25 @@ class ImageError(DataError):
     """An image cannot be used. `kind` is one of missing, unreadable, truncated and oversized image."""
 
     def __init__(self, kind: str, name: str, detail: str) -> None:
-        super().__init__(f"{name}: {kind} ({detail}). Put the image right, or leave it out with data.bad_pairs skip.")
+        super().__init__(f"{name}: {kind} ({detail}). Correct the image, or leave it out with data.bad_pairs skip.")
         self.kind = kind
         self.detail = detail
 
 
 def open_image(source: ImageSource) -> Image.Image:
-    """The image in memory: RGB, turned upright by its EXIF tag, transparent parts on white.
+    """Open an image in memory: RGB, turned upright by its EXIF tag, transparent parts on white.
 
     Raises:
-        ImageError: missing, not an image, cut short or damaged, or above Pillow's limit of pixels.
+        ImageError: the image is missing, not an image, cut short, damaged, or above Pillow's limit of pixels.
     """
     return decode_image(read_image(source), source.name)
 
 
 def read_image(source: ImageSource) -> bytes:
-    """The encoded image.
+    """Return the encoded image.
 
     Raises:
-        ImageError: it is missing or cannot be read.
+        ImageError: the image is missing or cannot be read.
     """
     try:
         return source.read()
@@ -103,19 +104,19 @@ def read_image(source: ImageSource) -> bytes:
         raise ImageError("missing image", source.name, "there is no such file") from error
     except OSError as error:
         raise ImageError("unreadable image", source.name, error.strerror or str(error)) from error
-    except Exception as error:  # a source of a user's own reader can raise anything
+    except Exception as error:  # the image source of a user's own reader can raise anything
         raise ImageError("unreadable image", source.name, f"{type(error).__name__}: {error}") from error
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
-    """The image in memory: RGB, turned upright by its EXIF tag, transparent parts on white.
+    """Decode an image in memory: RGB, turned upright by its EXIF tag, transparent parts on white.
 
     Args:
         content: the encoded image.
-        name: what to call it in an error.
+        name: name of the image in an error.
 
     Raises:
-        ImageError: empty, not an image, cut short or damaged, or above Pillow's limit of pixels.
+        ImageError: the content is empty, not an image, cut short, damaged, or above Pillow's limit of pixels.
     """
     if not content:
         raise ImageError("unreadable image", name, "it is empty")
@@ -132,7 +133,7 @@ def decode_image(content: bytes, name: str) -> Image.Image:
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether an RGB image has no colour: its channels agree nearly everywhere, as those of a grey photograph do."""
+    """Return whether an RGB image has no colour: its channels are nearly equal everywhere, as in a grey photograph."""
     small = image.reduce(max(1, min(image.size) // 32))  # single odd pixels are averaged away
     channels = np.asarray(small, dtype=np.int16)  # [H W 3]
     return int((channels.max(axis=2) - channels.min(axis=2)).max()) <= GREY_TOLERANCE
@@ -140,7 +141,7 @@ def is_grey(image: Image.Image) -> bool:
 
 def _decode(content: bytes, name: str) -> Image.Image:
     image = Image.open(io.BytesIO(content), formats=FORMATS)
-    limit = Image.MAX_IMAGE_PIXELS  # Pillow only warns above it, and raises above twice as many
+    limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns above it, and raises an error above twice the limit
     if limit is not None and image.width * image.height > limit:
         raise ImageError("oversized image", name, f"{image.width} x {image.height} pixels, over the limit of {limit}")
     image.load()
@@ -149,7 +150,7 @@ def _decode(content: bytes, name: str) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip at 255
+    if image.mode.startswith("I"):  # 16 bits per pixel, which convert() would clip at 255
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

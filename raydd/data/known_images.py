@@ -1,12 +1,13 @@
-"""What this machine knows of images that it has read: the digest of their bytes, and their fault if they have one.
+"""Remembers the images that this machine has read: the digest of their bytes, and their fault if they have one.
 
-An image is found by its stamp (file, size, times, inode, place in the file), so a data set that did not change is
-opened without reading an image, and one whose bytes changed in place is read again. The knowledge is one file a data
-set in the machine's own store (`Store.here`), 36 bytes an image. While images are being read, each shard of them is a
-file of its own, so that a killed check goes on where it was; two checks of one data set do each other no harm.
+An image is looked up by its stamp (file, size, times, inode, position in the file). So opening an unchanged data set
+reads no image, and an image whose bytes changed in place is read again. The results are one file per data set in the
+machine's own store (`Store.here`), with 36 bytes per image. While images are being read, the results of each shard are
+a file of their own, so that a killed check continues where it stopped. Two checks of one data set can run at the same
+time.
 
     known.safetensors                stamps [n 2], digests [n 2], faults [n] (0: none), texts (JSON of the faults)
-    part-7f3a….safetensors           the same of one shard
+    part-7f3a….safetensors           the same for one shard
 
 Letters: n images.
 """
@@ -32,31 +33,31 @@ from raydd.data.images import ImageSource
 from raydd.errors import RecordError
 from raydd.store import Record, Store
 
-VERSION = 1  # of the files and of what counts as a fault
-MOST_DATA_SETS = 32  # of which a machine keeps this; the ones that were not opened the longest go
-DIGEST_BYTES = 16  # of an image's SHA-256; no two images of any number that a disk holds share them by chance
+VERSION = 1  # of the file format and of what counts as a fault
+MOST_DATA_SETS = 32  # data sets that a machine remembers; those not opened for the longest time are deleted
+DIGEST_BYTES = 16  # of an image's SHA-256: enough that no two images of a disk share them by chance
 _WHOLE = "known.safetensors"
-_STALE_SECONDS = 86_400.0  # after which an unfinished file is one of a killed writer
+_STALE_SECONDS = 86_400.0  # after this time an unfinished file belongs to a killed writer
 
 Fault = tuple[str, str]
-"""Kind and detail."""
+"""Kind and detail of a fault."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """Images of which digest and fault are known."""
+    """Images whose digest and fault are known."""
 
     stamps: NDArray[np.int64]
-    """128 bits of each image's stamp, hashed: shape (n, 2)."""
+    """128-bit hash of each image's stamp: shape (n, 2)."""
     digests: NDArray[np.int64]
-    """`DIGEST_BYTES` of the SHA-256 of its bytes: shape (n, 2)."""
+    """`DIGEST_BYTES` of the SHA-256 of each image's bytes: shape (n, 2)."""
     faults: NDArray[np.int32]
-    """1 + index into `texts`, 0 where the image has none: shape (n,)."""
+    """1 + index into `texts`, 0 if the image has no fault: shape (n,)."""
     texts: tuple[Fault, ...]
 
     @classmethod
     def of(cls, stamps: NDArray[np.int64], digests: NDArray[np.int64], faults: Mapping[int, Fault]) -> "Known":
-        """Images with those faults, by the image's place."""
+        """Create the object from faults by the image's index."""
         texts = tuple(dict.fromkeys(faults.values()))
         numbers = {fault: number for number, fault in enumerate(texts, start=1)}
         column = np.zeros(len(stamps), np.int32)
@@ -65,7 +66,7 @@ class Known:
         return cls(stamps, digests, column, texts)
 
     def places_of(self, stamps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The place of each stamp here, -1 where it is not known."""
+        """Return the index of each given stamp among `self.stamps`, -1 if it is not known."""
         if not len(self.stamps):
             return np.full(len(stamps), -1)
         order = np.argsort(self.stamps[:, 0], kind="stable")
@@ -74,7 +75,7 @@ class Known:
         return np.where(same, places, -1)
 
     def fault(self, place: int) -> Fault | None:
-        """The fault of one image."""
+        """Return the fault of one image, None if it has none."""
         number = int(self.faults[place])
         return self.texts[number - 1] if number else None
 
@@ -83,25 +84,25 @@ class KnownImages:
     """The images of one data set that this machine has read."""
 
     def __init__(self, store: Store, data_set: str) -> None:
-        """Open what is known.
+        """Open the results that this machine has for a data set.
 
         Args:
-            store: the store whose machine-local part keeps the knowledge.
-            data_set: what tells the data set from others on this machine.
+            store: the store whose machine-local part keeps the results.
+            data_set: identifies the data set on this machine.
         """
         settings = {
             "data": hashlib.sha256(data_set.encode("utf-8", "surrogatepass")).hexdigest(),
-            "pillow": PIL.__version__,  # which decides what can be decoded
-            "pixels": Image.MAX_IMAGE_PIXELS,  # above which an image is oversized
+            "pillow": PIL.__version__,  # decides what can be decoded
+            "pixels": Image.MAX_IMAGE_PIXELS,  # images above this limit are oversized
         }
         self._record = Record.of(store.here(), "images", settings, {}, version=VERSION)
         names = [name.rpartition("/")[2] for name in self._record.store.names(self._record.folder)]
         self.parts = [name for name in names if name.startswith("part-")]
-        """Shards that are not put together yet."""
+        """Files of shards that are not merged yet."""
         self.known = [found for name in (_WHOLE, *self.parts) if name in names and (found := self._read(name))]
 
     def add(self, known: Known) -> None:
-        """Write what was learned of a shard of images, at once."""
+        """Write the results for a shard of images immediately."""
         if not len(known.stamps):
             return
         name = f"part-{secrets.token_hex(8)}.safetensors"
@@ -109,7 +110,7 @@ class KnownImages:
         self.parts.append(name)
 
     def keep(self, known: Known) -> None:
-        """Write all that is known of the data set as it is now, in place of what was there; bound the folder."""
+        """Replace all files by one with the results for the data set as it is now; limit the number of data sets."""
         self._write(_WHOLE, known)
         for name in self.parts:
             self._record.remove(name)
@@ -117,7 +118,7 @@ class KnownImages:
         _bound(self._folder.parent)
 
     def touch(self) -> None:
-        """Count as opened now."""
+        """Mark the data set as opened now."""
         with contextlib.suppress(OSError):
             os.utime(self._folder)
 
@@ -137,12 +138,12 @@ class KnownImages:
             read = {key: column.numpy() for key, column in self._record.read_tensors(name).items()}
             texts = tuple((kind, detail) for kind, detail in json.loads(read["texts"].tobytes()))
             return Known(read["stamps"], read["digests"], read["faults"], texts)
-        except (RecordError, KeyError, ValueError):  # damaged, or put together by another process meanwhile
+        except (RecordError, KeyError, ValueError):  # damaged, or merged by another process meanwhile
             return None
 
 
 def stamps_of(images: Sequence[ImageSource]) -> NDArray[np.int64]:
-    """128 bits of each image's stamp, hashed; zeros for a missing one: shape (n, 2)."""
+    """Return a 128-bit hash of each image's stamp, zeros for a missing image: shape (n, 2)."""
     stamps = np.zeros((len(images), 2), np.int64)
     for place, image in enumerate(images):
         if stamp := image.stamp():
@@ -152,7 +153,7 @@ def stamps_of(images: Sequence[ImageSource]) -> NDArray[np.int64]:
 
 
 def _bound(folder: Path) -> None:
-    """Keep the newest data sets, and no unfinished file of a writer that was killed long ago."""
+    """Keep only the newest data sets, and delete unfinished files of writers that were killed long ago."""
     with contextlib.suppress(OSError):  # another process may be doing the same
         data_sets = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in data_sets[MOST_DATA_SETS:]:

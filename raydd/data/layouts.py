@@ -1,4 +1,4 @@
-"""Which layouts a folder has, by what lies in it: what `raydd init` looks for, the most specific first."""
+"""Finds out which layouts a folder has, from the files in it, the most specific layout first. `raydd init` uses it."""
 
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from raydd.data.readers.folders import root_folder
 from raydd.errors import DataError
 from raydd.plain_files import is_plain
 
-_MOST = 10_000  # images and tar members to look at before a layout is known
+_MOST = 10_000  # most images or tar members to look at
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,19 @@ class Layout:
     """One layout that fits a folder."""
 
     why: str
-    """What was found."""
+    """What was found in the folder."""
     data: DataConfig
-    """With which it is read."""
+    """Settings that read the folder."""
 
 
 def find_layouts(config: DataConfig) -> list[Layout]:
-    """The layouts that fit `data.root`, the most specific first; the one of `data.reader` alone if that names any.
+    """Return the layouts that fit `data.root`, the most specific first; only that of `data.reader` if a reader is set.
 
     Args:
-        config: names that the user gave are kept: reader, name, images, columns.
+        config: settings that the user gave are kept: reader, name, images, columns.
 
     Raises:
-        DataError: none fits; it says what was nearly one, or what was looked for.
+        DataError: no layout fits. The message says which layout nearly fits, or what was looked for.
     """
     root = root_folder(config)
     if config.reader != DataConfig().reader:
@@ -43,7 +43,7 @@ def find_layouts(config: DataConfig) -> list[Layout]:
     for look in _LOOKS:
         try:
             for layout in look(root, config):
-                found.append(layout)  # noqa: PERF402 - those before the error count
+                found.append(layout)  # noqa: PERF402 - layouts found before the error are kept
         except DataError as error:
             nearly.append(error)
     found = [layout for layout in found if config.name in ("", layout.data.name)]
@@ -59,7 +59,7 @@ def find_layouts(config: DataConfig) -> list[Layout]:
 
 def _karpathy(root: Path, config: DataConfig) -> Iterator[Layout]:
     for path in sorted(root.glob("dataset_*.json")):
-        if path.stem not in ("dataset_info", "dataset_infos", "dataset_dict"):  # of Hugging Face
+        if path.stem not in ("dataset_info", "dataset_infos", "dataset_dict"):  # files of Hugging Face
             data = replace(config, reader="karpathy", name=path.stem.removeprefix("dataset_"))
             yield Layout(f"{path.name} is there", data)
 
@@ -126,7 +126,7 @@ def _csv(root: Path, config: DataConfig) -> Iterator[Layout]:
             nearly += [error] if path in tables else []
             continue
         what = f"{path.relative_to(root)} has the columns {columns.image} and {', '.join(columns.captions)}"
-        ended = "" if separator == "," else f", between {separator!r}"
+        ended = "" if separator == "," else f", separated by {separator!r}"
         yield Layout(
             what + ended, replace(config, reader="csv", name="" if len(names) == 1 and path in tables else name)
         )
@@ -134,7 +134,7 @@ def _csv(root: Path, config: DataConfig) -> Iterator[Layout]:
         raise nearly[0]
 
 
-_TEXTS = 20  # more of them in a folder are no tables
+_TEXTS = 20  # more text files than this in a folder are not tables
 
 
 def _txt(root: Path, config: DataConfig) -> Iterator[Layout]:
@@ -145,7 +145,7 @@ def _txt(root: Path, config: DataConfig) -> Iterator[Layout]:
         if images > _MOST:
             break
     if with_text:
-        yield Layout(f"{with_text} of {images} images have a .txt of their name", replace(config, reader="txt"))
+        yield Layout(f"{with_text} of {images} images have a .txt of the same name", replace(config, reader="txt"))
     elif images:
         raise DataError(
             f"{root} holds images, but no captions that raydd finds: neither a table nor a .txt with the name of an "

@@ -1,4 +1,4 @@
-"""What a reader gives: every image with its captions, as the data set lists them, before any image is opened."""
+"""What a reader returns: every image with its captions, as the data set lists them, before any image is opened."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -17,11 +17,11 @@ class Problem:
     kind: str
     """Missing, unreadable, truncated, oversized or grey image; image path outside; empty caption; duplicate id; ..."""
     which: str
-    """The image or caption, as the data set calls it."""
+    """Name of the image or caption in the data set."""
     detail: str
     """What is wrong with it."""
     left_out: bool = True
-    """Whether it was left out; a grey image may be kept."""
+    """Whether the image or caption was left out; a grey image may be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Entry:
 
     split: Split
     id: str
-    """Its name in the data set, the same wherever the data set lies."""
+    """Name of the image in the data set; it does not depend on where the data set is stored."""
     image: ImageSource
     captions: tuple[str, ...]
     group: str = ""
-    """Images of one group stay on one side of a cut; empty is a group of its own."""
+    """Images of one group are never divided between splits; an image with an empty group is a group of its own."""
 
     def moved(self, split: Split) -> Self:
-        """The same entry in another split."""
+        """Return the same entry in another split."""
         return replace(self, split=split)
 
 
@@ -48,6 +48,6 @@ class Listing:
     name: str
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...] = ()
-    """What the reader had to leave out."""
+    """Images and captions that the reader had to leave out."""
     notes: tuple[str, ...] = ()
     """What a user of the data should know, in plain words."""

@@ -1,4 +1,4 @@
-"""Image-caption pairs in three splits: what every later stage reads."""
+"""Image-caption pairs in three splits, which every later stage reads."""
 
 import re
 from collections import Counter
@@ -35,9 +35,10 @@ _SPACES = re.compile(r"\s+")
 
 
 def clean_caption(caption: str, max_words: int) -> str:
-    """A caption in lower case, the marks . ! " ( ) * # : ; ~ as spaces, single spaces, cut after `max_words` words.
+    """Return a caption in lower case, with spaces for the marks . ! " ( ) * # : ; ~, truncated to `max_words` words.
 
-    The published runs cut at 60 words in training, and at 60 (Flickr30k) or 30 (COCO) in evaluation.
+    Runs of spaces become one space. The published runs truncate to 60 words in training, and to 60 (Flickr30k) or 30
+    (COCO) in evaluation.
 
     >>> clean_caption("Two dogs (one black): running!", 4)
     'two dogs one black'
@@ -57,7 +58,7 @@ class Pairs:
     ids: Sequence[str]
     """Name of each image in the data set; of length n, unique over all splits."""
     captions: Sequence[str]
-    """All captions, those of an image side by side."""
+    """All captions; those of an image are adjacent."""
     image_of_caption: NDArray[np.int64]
     """Index of each caption's image, ascending: shape (C,)."""
 
@@ -67,30 +68,30 @@ class Pairs:
 
     @classmethod
     def of(cls, split: OpenedSplit) -> "Pairs":
-        """The pairs of one split of the store's record."""
+        """Create the pairs from one split of the pairs record."""
         return cls(split.images, split.ids, split.captions, split.image_of_caption)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set whose every image was opened once and whose every caption has a text."""
+    """A data set in which every image was opened once and every caption has text."""
 
     name: str
     train: Pairs
     val: Pairs
     test: Pairs
     problems: Sequence[Problem]
-    """Every fault that was found, with what became of it."""
+    """Every fault that was found, and whether its image or caption was left out."""
     notes: tuple[str, ...]
     """What raydd decided about the splits, in plain words."""
     fingerprint: str
-    """Hash of splits, ids, the images' bytes and captions; the same wherever the data set lies."""
+    """Hash of splits, ids, image bytes and captions; it does not depend on where the data set is stored."""
     listing: str = ""
-    """Name of the pairs record that holds this data set, for `open_data`. It differs where the same content lies at
-    other paths below `data.root`, or was found with other faults."""
+    """Name of the pairs record that holds this data set, for `open_data`. The same content gets another name if
+    it has other paths below `data.root` or other faults."""
 
     def summary(self) -> tuple[str, ...]:
-        """The data set in a few lines: its size, the notes, and a line for each kind of fault."""
+        """Describe the data set in a few lines: its size, the notes, and a line for each kind of fault."""
         sizes = ", ".join(f"{len(pairs)} {split}" for split, pairs in zip(SPLITS, self.splits, strict=True))
         captions = sum(len(pairs.captions) for pairs in self.splits)
         same = _same_captions({"val": self.val, "test": self.test})
@@ -103,9 +104,9 @@ class DataSet:
 
 
 def _same_captions(splits: Mapping[str, Pairs]) -> tuple[str, ...]:
-    """A line for each scored split that has captions which another image of it has word for word.
+    """Return a line for each split in which images share a caption, word for word.
 
-    Retrieval counts such a caption as right for its own image alone, as published scores do.
+    Retrieval counts such a caption as correct only for its own image, as published scores do.
     """
     lines = []
     for split, pairs in splits.items():
@@ -117,7 +118,7 @@ def _same_captions(splits: Mapping[str, Pairs]) -> tuple[str, ...]:
         if count:
             lines.append(
                 f"same captions: {count} of {len(pairs.captions)} in {split} are those of another image word for word; "
-                "retrieval counts each as right for its own image alone, so no student can reach 100"
+                "retrieval counts each as correct only for its own image, so no student can reach 100"
             )
     return tuple(lines)
 
@@ -125,23 +126,23 @@ def _same_captions(splits: Mapping[str, Pairs]) -> tuple[str, ...]:
 def load_data(
     config: DataConfig, store: Store, progress: Progress = silent, *, check: Check = check_on_threads
 ) -> DataSet:
-    """List a data set by its reader, check all of it, cut the splits that it lacks, and keep the result in the store.
+    """List a data set with its reader, check all of it, cut missing splits, and keep the result in the store.
 
-    The first load on a machine reads and decodes every image; later ones read only images whose files changed.
+    The first load on a machine reads and decodes every image. Later loads read only images whose files have changed.
 
     Args:
         config: which data set, and what to do with its faults.
         store: where the pairs record goes.
-        progress: told how many images were checked.
-        check: judges a batch of images that were not read before, see `raydd.data.checking.judge`; the default uses
+        progress: called with the number of checked images.
+        check: checks a batch of images that were not read before, see `raydd.data.checking.judge`; the default uses
             the cores of this machine.
 
     Returns:
-        The data set as `open_data` opens it from the store.
+        The data set, opened from the store by `open_data`.
 
     Raises:
-        DataError: the data set is not there, is not laid out as the reader expects, has faults that the settings
-            refuse, or a split that it brings has no image left.
+        DataError: the data set does not exist, does not have the layout that the reader expects, has faults that the
+            settings refuse, or has no image left in a split that it brings.
     """
     require_columns(config)
     listing = find_reader(config.reader)(config)
@@ -150,7 +151,7 @@ def load_data(
     entries, text_problems = check_texts(_cleaned(entries, config.caption_words))
     problems = [*listing.problems, *outside, *text_problems]
     if config.bad_pairs == "refuse":
-        refuse(problems, "data.bad_pairs")  # before the images, which take longer
+        refuse(problems, "data.bad_pairs")  # before the images are checked, which takes longer
     place = "\n".join((config.reader, str(ImagePaths.of(config).folders), config.name))
     checked = check_images([entry.image for entry in entries], place, store, progress, check)
     faults = [
@@ -180,12 +181,13 @@ def load_data(
 def open_data(listing: str, config: DataConfig, store: Store) -> DataSet:
     """Open a data set that `load_data` listed, on this machine or another, without calling its reader.
 
-    Texts and image places stay on the disk until they are read, so this takes the same time and memory at any size.
+    Texts and image locations stay on the disk until they are read, so opening takes the same time and memory at any
+    size.
 
     Args:
-        listing: `DataSet.listing` of what `load_data` gave.
-        config: whose `root` and `images` say where the images lie on this machine.
-        store: which `load_data` wrote to.
+        listing: the `listing` of the data set that `load_data` returned.
+        config: its `root` and `images` say where the images are on this machine.
+        store: the store that `load_data` wrote to.
 
     Raises:
         RecordError: the store has no such listing.
@@ -225,9 +227,9 @@ def _cleaned(entries: Sequence[Entry], words: int) -> Sequence[Entry]:
 def _require_splits(
     entries: Sequence[Entry], listing: Listing, config: DataConfig, problems: Sequence[Problem]
 ) -> None:
-    """Refuse a data set without training images, or one that lost all images of another split that it brings.
+    """Raise an error if no training image is left, or no image of another split that the data set brings.
 
-    A new test split, cut from train, would not be the one that others report scores of.
+    A new test split, cut from train, would not be the split on which others report scores.
     """
     brought = Counter(entry.split for entry in listing.entries)
     left = {entry.split for entry in entries}
@@ -240,12 +242,12 @@ def _require_splits(
         if split in brought and split not in left:
             raise DataError(
                 f"None of the {brought[split]} {split} images that {listing.name} brings can be used: {why}. "
-                f"Put them right, or take the {split} split out of the data set to have one cut from train."
+                f"Correct them, or take the {split} split out of the data set to have one cut from train."
             )
 
 
 def _elsewhere(listing: Listing, config: DataConfig) -> str:
-    """What to do where no image was found: the folder below `data.root` that has them, if there is one."""
+    """Say what to do if no image was found; name the folder below `data.root` that has the images, if there is one."""
     names = [entry.image.name for entry in listing.entries[:20] if isinstance(entry.image, FileImage)]
     folder = find_images(Path(config.root), names) if config.root and names else ""
     if not folder or (Path(config.root) / config.images).resolve() == (Path(config.root) / folder).resolve():
@@ -257,14 +259,14 @@ def _complete(found: _Found, config: DataConfig) -> tuple[_Found, list[Problem],
     """Cut the splits that are missing, and leave the images of val and test out of train.
 
     Returns:
-        What is left, the images that splits share, and notes on the splits that were cut.
+        The remaining entries, a problem for each image that splits share, and notes on the splits that were cut.
     """
     problems: dict[str, Problem] = {}
     notes = []
     missing: list[Split] = [split for split in ("test", "val") if all(e.split != split for e in found.entries)]
-    found = _apart(found, config, problems)  # before a split is cut: what test holds must not come to val
+    found = _apart(found, config, problems)  # before a split is cut, so that no image of test gets into val
     for split in missing:
-        if all(entry.split != "train" for entry in found.entries):  # all of them are held out: refused with the reason
+        if all(entry.split != "train" for entry in found.entries):  # all are held out: refused with the reason
             break
         found = _Found(cut(found.entries, split, config.val_share, config.seed), found.digests)
         count = Counter(entry.split for entry in found.entries)[split]
@@ -278,7 +280,7 @@ def _complete(found: _Found, config: DataConfig) -> tuple[_Found, list[Problem],
 
 
 def _apart(found: _Found, config: DataConfig, problems: dict[str, Problem]) -> _Found:
-    """Note the training images that test or val holds too, and leave them out unless they are to be kept."""
+    """Record a problem for each training image that is also in test or val; leave it out unless it is to be kept."""
     shared = shared_images(found.entries, found.digests, "train", ("test", "val"))
     leave_out = config.duplicates == "leave-out-of-train"
     for place, other in shared.items():

@@ -1,8 +1,8 @@
 """The pairs record: a checked data set in the store, which a process opens without calling its reader.
 
-Columns of texts and numbers are safetensors files, mapped into memory; a row is decoded when it is asked for. A file is
-mapped when one of its rows is asked for, and few of them at the same time, since some kernels count megabytes around
-each row as memory of the process. So opening takes the same time and memory at any number of pairs.
+Columns of texts and numbers are safetensors files, mapped into memory. A row is decoded when it is requested. A file is
+mapped when one of its rows is requested. Only a few files are mapped at the same time, since some kernels count
+megabytes around each row as memory of the process. So opening takes the same time and memory at any number of pairs.
 
     SPLIT/images-00000.safetensors      of 262,144 images: id, name, path (texts), container, numbers [n 2]
     SPLIT/captions-00000.safetensors    of 262,144 captions: caption (texts)
@@ -10,8 +10,8 @@ each row as memory of the process. So opening takes the same time and memory at 
     containers.safetensors              kind [k], base [k], path, column (texts)
     problems-00000.safetensors          of 262,144 problems: kind, which, detail (texts), left_out [p]
 
-A column of texts T is `T.bytes`, UTF-8, and `T.offsets` [n + 1] into it. A container is what many images share: a tar
-file, a column of a Parquet file, or the folder that files of their own lie in; paths are relative to a folder of
+A column of texts T is stored as `T.bytes` in UTF-8 and `T.offsets` [n + 1]. A container is what many images share: a
+tar file, a column of a Parquet file, or the folder of single image files. Paths are relative to a folder of
 `raydd.data.image_paths.BASES`. An image's numbers are its offset and length in a tar file, or its row group and row.
 
 Letters: n images, C captions, k containers, p problems.
@@ -38,23 +38,23 @@ from raydd.errors import DataError, RecordError
 from raydd.store import Record, Store
 from raydd.store.records import checksum
 
-VERSION = 2  # 1: verdicts alone, named by sizes
-PER_FILE = 1 << 18  # rows of a file, some megabytes
-MAPPED = 4  # files that a process has mapped at the same time
+VERSION = 2  # 1: only results of the check, named by file sizes
+PER_FILE = 1 << 18  # rows per file, some megabytes
+MAPPED = 4  # most files that a process maps at the same time
 STAGE = "pairs"
 KINDS: tuple[type, ...] = (FileImage, ParquetImage, TarImage)
 _CONTAINERS, _OWNERS = "containers.safetensors", "image_of_caption.safetensors"
-_CODEC = ("utf-8", "surrogatepass")  # half a surrogate pair may stand in a JSON file, or in a file's name
+_CODEC = ("utf-8", "surrogatepass")  # JSON files and file names can contain half a surrogate pair
 
 Item = TypeVar("Item")
 Columns = dict[str, NDArray[Any]]
 
 
 class Rows(Sequence[Item], Generic[Item]):
-    """Rows of a record's files, decoded one at a time; equal to any sequence of equal rows."""
+    """Rows of a record's files, decoded one at a time. They are equal to any sequence of equal rows."""
 
     def __init__(self, files: Sequence["ColumnFile"], count: int, decode: Callable[[Columns, int], Item]) -> None:
-        """Rows of files of `PER_FILE` rows each; `decode` gives a row of a file's columns and its number there."""
+        """Read files of `PER_FILE` rows each; `decode` makes a row from a file's columns and the row's index in it."""
         self._files, self._count, self._decode = files, count, decode
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class Rows(Sequence[Item], Generic[Item]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Item | tuple[Item, ...]:
-        """One row, or a slice of them as a tuple."""
+        """Return one row, or a slice of rows as a tuple."""
         if isinstance(index, slice):
             return tuple(map(self._row, range(*index.indices(self._count))))
         row = operator.index(index)
@@ -87,7 +87,7 @@ class Rows(Sequence[Item], Generic[Item]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """A few rows."""
+        """Show the first three rows."""
         return f"Rows({', '.join(map(repr, self[:3]))}{', …' if len(self) > 3 else ''})"
 
     def _row(self, row: int) -> Item:
@@ -96,27 +96,27 @@ class Rows(Sequence[Item], Generic[Item]):
 
 
 class ColumnFile:
-    """One file of a record, mapped into memory when it is needed; pickled as its place alone."""
+    """One file of a record, mapped into memory when it is needed. Pickling keeps only where the file is."""
 
     def __init__(self, record: Record, name: str) -> None:
-        """The file of that name, which is not opened yet."""
+        """Refer to the file of that name without opening it."""
         self._record, self._name = record, name
 
     @property
     def columns(self) -> Columns:
-        """Its columns.
+        """Columns of the file.
 
         Raises:
-            RecordError: it is missing or damaged.
+            RecordError: the file is missing or damaged.
         """
         return _mapped(self)
 
     def map(self) -> Columns:
-        """Map it anew."""
+        """Map the file into memory again."""
         return {key: column.numpy() for key, column in self._record.map_tensors(self._name).items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Where it lies, for another process to map."""
+        """Pickle where the file is, for another process to map it."""
         return ColumnFile, (self._record, self._name)
 
 
@@ -127,13 +127,13 @@ def _mapped(file: ColumnFile) -> Columns:
 
 @dataclass(frozen=True)
 class Text:
-    """Decodes a column of texts; the empty text is that of another column, if one is named."""
+    """Decodes a column of texts. If `other` is named, an empty text is replaced by the text of that column."""
 
     name: str
     other: str = ""
 
     def __call__(self, columns: Columns, row: int) -> str:
-        """The text of a row."""
+        """Return the text of a row."""
         start, end = columns[f"{self.name}.offsets"][row : row + 2].tolist()
         if start == end and self.other:
             return Text(self.other)(columns, row)
@@ -142,13 +142,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Source:
-    """Decodes where an image lies."""
+    """Decodes where an image is stored."""
 
     containers: ColumnFile
     paths: ImagePaths
 
     def __call__(self, columns: Columns, row: int) -> ImageSource:
-        """The source of a row."""
+        """Return the image source of a row."""
         of, name = self.containers.columns, Text("name", "id")(columns, row)
         container, (first, second) = int(columns["container"][row]), columns["numbers"][row].tolist()
         kind, base = KINDS[int(of["kind"][container])], int(of["base"][container])
@@ -162,21 +162,21 @@ class Source:
 
 
 def decode_problem(columns: Columns, row: int) -> Problem:
-    """The problem of a row."""
+    """Return the problem of a row."""
     kind, which, detail = (Text(name)(columns, row) for name in ("kind", "which", "detail"))
     return Problem(kind, which, detail, bool(columns["left_out"][row]))
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A checked data set, as it is written."""
+    """A checked data set to be written."""
 
     name: str
     splits: Mapping[Split, Sequence[Entry]]
     problems: Sequence[Problem]
     notes: tuple[str, ...]
     content: str
-    """The fingerprint of its content."""
+    """Fingerprint of the content."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class OpenedSplit:
 
 @dataclass(frozen=True)
 class OpenedRecord:
-    """The record, opened."""
+    """An opened pairs record."""
 
     name: str
     splits: Mapping[Split, OpenedSplit]
@@ -202,29 +202,29 @@ class OpenedRecord:
 
 
 def require_known_sources(entries: Iterable[Entry], reader: str) -> None:
-    """Refuse images that the record cannot hold.
+    """Raise an error for images that the record cannot hold.
 
     Raises:
-        DataError: one is no FileImage, ParquetImage or TarImage.
+        DataError: an image is no FileImage, ParquetImage or TarImage.
     """
     for entry in entries:
         if type(entry.image) not in KINDS:
             raise DataError(
-                f"The reader {reader} gives {entry.id!r} as a {type(entry.image).__name__}, which the store cannot "
-                "keep. Readers give a FileImage, a ParquetImage or a TarImage."
+                f"The reader {reader} returns {entry.id!r} as a {type(entry.image).__name__}, which the store cannot "
+                "keep. Return a FileImage, a ParquetImage or a TarImage."
             )
 
 
 def write_pairs(store: Store, listed: Listed, paths: ImagePaths) -> str:
-    """Write the record if the store lacks it.
+    """Write the record unless the store has it.
 
     Args:
-        store: where.
-        listed: what; its entries are gone through several times, and may be made on the way.
+        store: the store to write to.
+        listed: the data set. Its entries are iterated several times, and may be created on the way.
         paths: the folders that paths are stored relative to.
 
     Returns:
-        The record's name, which tells content and places apart from all others: `open_pairs` finds it by this.
+        The record's name for `open_pairs`. It identifies the content and the paths.
     """
     containers: dict[tuple[int, int, str, str], int] = {}
     said = hashlib.sha256()
@@ -242,10 +242,10 @@ def write_pairs(store: Store, listed: Listed, paths: ImagePaths) -> str:
 
 
 def open_pairs(store: Store, listing: str, paths: ImagePaths) -> OpenedRecord:
-    """Open the record of that name; a damaged file is found when one of its rows is first read.
+    """Open the record of that name. A damaged file is noticed when one of its rows is first read.
 
     Raises:
-        RecordError: the store has no such record, or not all of it.
+        RecordError: the store has no such record, or the record is not complete.
     """
     record = Record(store, STAGE, listing, {}, {}, VERSION)
     if not record.complete:
@@ -267,7 +267,7 @@ def open_pairs(store: Store, listing: str, paths: ImagePaths) -> OpenedRecord:
 
 
 Row = tuple[str, str, str, int, int, int]
-"""Id, name, path, container and the two numbers of an image; name and path "" where they are the one before."""
+"""Id, name, path, container and two numbers of an image. A name equal to the id, or a path equal to the name, is ""."""
 
 
 def _image_rows(
@@ -295,7 +295,7 @@ def _write(record: Record, listed: Listed, paths: ImagePaths, containers: dict[t
     names: list[str] = []
 
     def write(name: str, columns: Mapping[str, NDArray[Any]]) -> None:
-        if not record.has(name):  # left by a writer that was killed, or by one that writes the same now
+        if not record.has(name):  # written by a killed writer, or by another process at the same time
             record.write_tensors(name, {key: torch.from_numpy(column) for key, column in columns.items()})
         names.append(name)
 

@@ -1,4 +1,4 @@
-"""Splits that raydd cuts itself: by seed, whole groups, from the training images. Images that two splits share."""
+"""Cuts missing splits from the training images, by seed and in whole groups. Finds images that two splits share."""
 
 import hashlib
 from collections import defaultdict
@@ -12,14 +12,14 @@ from raydd.errors import DataError
 
 
 def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[Entry, ...]:
-    """Move a share of the training images to another split, groups as a whole; the order of entries stays.
+    """Move a share of the training images to another split, in whole groups. The order of entries does not change.
 
-    Groups are ranked by a hash of seed and group name and taken until the share is reached, so that an image added to
-    the data set, or left out, changes the side of few others.
+    Groups are ranked by a hash of seed and group name, and taken until the share is reached. So adding or removing an
+    image changes the split of only a few others.
 
     Args:
         entries: all entries of the data set.
-        to: the split to make.
+        to: the split to create.
         share: share of the training images, 0 to 1; at least one image moves and at least one stays.
         seed: another seed cuts another split.
 
@@ -33,7 +33,7 @@ def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[E
     if len(sizes) < 2:
         raise DataError(
             f"There is no {to} split, and none can be cut: {sum(sizes.values())} training images are one group. "
-            f"Bring a {to} split, or more training images."
+            f"Add a {to} split or more training images to the data set."
         )
     wanted = max(1, round(share * sum(sizes.values())))
     ranked = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
@@ -50,16 +50,16 @@ def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[E
 def shared_images(
     entries: Sequence[Entry], digests: NDArray[np.int64], split: Split, others: Sequence[Split]
 ) -> dict[int, int]:
-    """The images of one split that other splits hold too, byte for byte.
+    """Find the images of one split that other splits hold too, byte for byte.
 
     Args:
         entries: all entries of the data set.
-        digests: of each image's bytes, shape (n, 2).
+        digests: digest of each image's bytes, shape (n, 2).
         split: the split to look through.
         others: the splits to compare with, the most important one first.
 
     Returns:
-        The place of each such entry, and the place of the other split's entry with the same image.
+        A dictionary from the index of each such entry to the index of the other split's entry with the same image.
     """
     owners: dict[bytes, int] = {}
     for other in others:

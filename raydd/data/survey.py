@@ -1,6 +1,6 @@
-"""A first look at a data set, in seconds: pairs and captions of each split, and the faults that a look finds.
+"""Takes a quick look at a data set, in seconds: counts images and captions of each split, and finds faults.
 
-All captions and ids are checked, all files are asked for, and some images are opened; `raydd doctor` opens them all.
+The survey checks all captions and ids, checks that all files exist, and opens some images. `raydd doctor` opens all.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ from raydd.data.readers import find_reader, require_columns
 from raydd.data.readers.folders import root_folder
 from raydd.data.readers.tar_shards import TarImage
 
-OPENED = 1000  # images, evenly over the data set
-_HASHED = 10_000  # images of a size that others have too
-_NAMES = 20  # paths by which the folder of the images is found
+OPENED = 1000  # most images to open, evenly spread over the data set
+_HASHED = 10_000  # most images to hash, of those that share their size with others
+_NAMES = 20  # image paths by which the folder of the images is searched
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found."""
+    """Result of a survey."""
 
     data: DataConfig
-    """With `data.images`, if the images were found in a folder of their own."""
+    """The settings, with `data.images` if the images were found in another folder."""
     splits: Mapping[Split, tuple[int, int]]
-    """Images and captions that can be used, as far as is known."""
+    """Number of usable images and captions, as far as is known."""
     problems: Sequence[Problem]
     opened: int
     """How many images were opened."""
@@ -72,7 +72,7 @@ def survey(config: DataConfig) -> Survey:
 
 
 def _images_elsewhere(listing: Listing, config: DataConfig) -> str:
-    """The folder in which the images are that the data set names, "" if they are where it says, or nowhere."""
+    """Return the folder in which the data set's images are; "" if they are where it says, or are not found."""
     images = [entry.image for entry in listing.entries if isinstance(entry.image, FileImage)]
     images = images[:: max(1, len(images) // _NAMES)][:_NAMES]
     if config.images or not config.root or not images or any(image.stamp() for image in images):
@@ -81,7 +81,7 @@ def _images_elsewhere(listing: Listing, config: DataConfig) -> str:
 
 
 def _size(image: ImageSource) -> int | None:
-    """The bytes of an image, None if its file is missing, 0 where the size is not known without reading it."""
+    """Return the size of an image in bytes: None if its file is missing, 0 if unknown without reading the image."""
     if isinstance(image, TarImage):
         return image.length
     if not isinstance(image, FileImage):
@@ -93,7 +93,7 @@ def _size(image: ImageSource) -> int | None:
 
 
 def _copies(entries: Sequence[Entry], places: Sequence[int], sizes: Sequence[int | None]) -> list[Problem]:
-    """Images that are byte for byte those of an entry before them, found among those of equal size."""
+    """Find images that are byte for byte the same as an earlier one. Only images of equal size are compared."""
     of_size: dict[int, list[int]] = defaultdict(list)
     for place in places:
         of_size[sizes[place] or 0].append(place)
@@ -103,7 +103,7 @@ def _copies(entries: Sequence[Entry], places: Sequence[int], sizes: Sequence[int
     for place in sorted(alike, key=lambda place: (SPLITS[::-1].index(entries[place].split), place)):
         try:
             digest = hashlib.sha256(read_image(entries[place].image)).digest()
-        except ImageError:  # not opened before, so not said to be good either
+        except ImageError:  # not among the images that were opened
             continue
         owner = owners.setdefault(digest, place)
         if owner != place:

@@ -1,6 +1,6 @@
-"""Caption features: what the frozen text encoder makes of a data set, whatever becomes of its images.
+"""Caption features: the frozen text encoder's features of a data set's captions, independent of the images.
 
-A record of its own, so that another image encoder or augmentation encodes no caption again.
+They are a record of their own, so that a change of image encoder or augmentation does not encode captions again.
 
     SPLIT/texts-00000.safetensors    texts [16384 e], image_of_text [16384]
     stats.safetensors                mean and standard deviation of the features over train
@@ -25,7 +25,7 @@ from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record, Store
 
-VERSION = 3  # 2: statistics beside the shards; 3: sealed to their place
+VERSION = 3  # 2: statistics in a file of their own; 3: seals name the file's place
 STATS = "stats.safetensors"
 
 
@@ -57,13 +57,13 @@ class CaptionFeatures:
 
 
 def texts_record(config: Config, data_fingerprint: str, store: Store) -> Record:
-    """The place of the caption features of a data set under these settings."""
+    """Return the record of a data set's caption features under the given settings."""
     settings = {"text": text_identity(config.encoders)}
     return Record.of(store, "texts", settings, {"pairs": data_fingerprint}, version=VERSION)
 
 
 def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress = silent) -> CaptionFeatures:
-    """Encode what the store lacks of a data set's captions, and open the result."""
+    """Encode the captions of a data set whose features are missing from the store, and open the result."""
     record = texts_record(config, data.fingerprint, store)
     if not record.complete:
         load_encoder = partial(load_text_encoder, config.encoders, device_of(config.place))
@@ -73,13 +73,13 @@ def encode_texts(config: Config, data: DataSet, store: Store, progress: Progress
 
 
 def open_texts(record: Record) -> CaptionFeatures:
-    """Open a complete record; captions stay on the disk until they are gathered.
+    """Open a complete record. Caption features stay on the disk until they are gathered.
 
     Args:
-        record: of `texts_record`.
+        record: from `texts_record`.
 
     Raises:
-        RecordError: the record is not complete, or a file of it is missing or has another size.
+        RecordError: the record is not complete, or one of its files is missing or has another size.
     """
     require_complete(record)
     facts, stats = record.facts(), record.map_tensors(STATS)

@@ -1,1 +1,1 @@
-"""The distillation engine: heads, experts, blending, matching, the loop. `raydd.distill.methods` names the methods."""
+"""The distillation engine: heads, experts, students, blending, matching loss, loop. `methods` holds the methods."""

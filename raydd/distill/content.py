@@ -1,8 +1,8 @@
-"""What decides a synthetic set, setting by setting: its record is named by that alone.
+"""The settings that decide a synthetic set. The name of the set's record depends on these settings alone.
 
-An allow-list for each switch: what a switch leaves unread (the blend ratio without blending, the rank of an identity)
-is not part of the name. A setting that has its neutral value is omitted, so that a setting which a later version adds
-renames no record of anybody.
+Each switch has an allow-list: settings that are not read (the blend ratio without blending, the rank of an identity)
+are not part of the name. A setting with its neutral value is left out. So a setting that a later version adds does not
+rename existing records.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,8 +11,8 @@ from typing import Any
 from raydd.config import DistillConfig
 from raydd.outside import source_identity, without_folder
 
-# The value at which a setting is left out of the name. These numbers never change, whatever the defaults of
-# `raydd.config` become: a new setting enters with the value that means what was done before there was one.
+# The values at which settings are left out of the name. They never change, even if the defaults of `raydd.config` do.
+# A new setting is added here with the value that means what raydd did before the setting existed.
 _NEUTRAL: Mapping[str, Any] = {
     "objective": "trajectory",
     "start": "random",
@@ -41,8 +41,8 @@ _NEUTRAL: Mapping[str, Any] = {
     "least_crop": 1.0,
     "seed": 0,
 }
-# Names that settings had when the first records were named by them. A record's name keeps them for good.
-# `temperature` is that of experts there.
+# Names that settings had when the first records were named. Names of records keep using them.
+# In these names, `temperature` is the temperature of the experts.
 _FIRST_NAMES: Mapping[str, str] = {"images": "space", "temperature": "student_temperature"}
 _ALWAYS = (
     *("objective", "pairs", "images", "start", "steps", "similarity", "loss", "temperature", "optimizer", "momentum"),
@@ -75,23 +75,23 @@ _SIMILAR: Mapping[str, tuple[str, ...]] = {
 
 
 def named_loss(loss: str) -> dict[str, str]:
-    """A loss by what decides it: its name, and the hash of its file where it is a user's own."""
+    """Return what identifies a loss: its name, and the hash of its file if it is a user's own."""
     source = source_identity(loss)
     return {"loss": without_folder(loss), "loss_source": source} if source else {"loss": loss}
 
 
 def distillation_content(distill: DistillConfig, of_image: Collection[str]) -> dict[str, Any]:
-    """The settings that decide what a distillation makes of its experts and its data.
+    """Return the settings that decide the result of a distillation, given its experts and its data.
 
     Args:
         distill: all settings of a distillation.
-        of_image: names of those that its image variable alone reads, see `Workbench.image_settings`.
+        of_image: names of the settings that only its image variable reads (see `Workbench.image_settings`).
     """
     read = {*_ALWAYS, *_OBJECTIVES[distill.objective], *_SIMILAR[distill.similarity], *of_image}
     if "blend" in read:
         read |= {*_BLENDED[distill.blend]}
     if "matched" in read and distill.matched == "both-heads":
-        read.add("merged")  # one network alone is its own sum
+        read.add("merged")  # with a single network there is nothing to merge
     if distill.objective in _LEARNS_SIMILARITY and distill.similarity != "identity":
         read.add("similarity_lr")
     content = {_FIRST_NAMES.get(name, name): getattr(distill, name) for name in sorted(read)}

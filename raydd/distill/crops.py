@@ -1,8 +1,8 @@
-"""Random crops of learned images: at each encoding the frozen encoder sees another part of every image.
+"""Random crops of learned images: at each encoding the frozen encoder sees a different part of each image.
 
-Pixels that are learned through one encoder fit its ways with each single place, which no other encoder shares. A crop,
-resized and mirrored half of the time, moves every place, so what is learned has to hold wherever it lies, as LGM's
-(NeurIPS 2025) augmented images are to hold for encoders that they were not made with.
+Pixels that are learned through one encoder fit its behaviour at each single position, which other encoders do not
+share. A crop, resized, and mirrored half of the time, moves all positions, so that the learned content has to work at
+any position. LGM (NeurIPS 2025) augments its images for a similar reason: they should work with other encoders too.
 
 Letters: N synthetic images, B of them in a batch, S side in pixels.
 """
@@ -14,12 +14,12 @@ from torch import Generator, Tensor
 
 
 def drawn_crops(count: int, least: float, seed: int) -> Float[Tensor, "N 2 3"]:
-    """An affine map for each of so many images, from places in its crop to places in the image, both from -1 to 1.
+    """Draw an affine map for each image, from positions in its crop to positions in the image, both from -1 to 1.
 
     Args:
         count: number of images N.
-        least: the smallest part of an image's area that a crop may be, over 0 and at most 1.
-        seed: decides the maps.
+        least: smallest fraction of an image's area that a crop may cover, above 0 and at most 1.
+        seed: seed of the maps.
     """
     generator = Generator().manual_seed(seed)
     area = least + (1 - least) * torch.rand(count, generator=generator)
@@ -31,6 +31,6 @@ def drawn_crops(count: int, least: float, seed: int) -> Float[Tensor, "N 2 3"]:
 
 
 def cropped(images: Float[Tensor, "B 3 S S"], crops: Float[Tensor, "B 2 3"]) -> Float[Tensor, "B 3 S S"]:
-    """Each image's crop, resized to the image's size; differentiable at the images."""
+    """Return each image's crop, resized to the size of the image; differentiable at the images."""
     places = F.affine_grid(crops.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)

@@ -1,6 +1,6 @@
 """The random draws of a distillation step, all from one generator seeded by (seed, step).
 
-So a run that goes on from step k needs no stored random state, and draws what an undisturbed run would have drawn.
+So a run that resumes at step k needs no stored random state, and draws what an uninterrupted run would have drawn.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from raydd.distill.student import StudentPlan
 
 @dataclass(frozen=True)
 class StepDraws:
-    """What one distillation step draws."""
+    """The random draws of one distillation step."""
 
     expert: int
     start_epoch: int
@@ -24,7 +24,7 @@ class StepDraws:
 
 
 def step_seed(config: DistillConfig, step: int) -> int:
-    """The seed of all that a step draws: it follows from the distillation's and the step's number alone."""
+    """Return the seed of all draws of a step; it depends only on the distillation's seed and the step's number."""
     return config.seed * 1_000_003 + step
 
 
@@ -39,9 +39,9 @@ def draw_step(
     Args:
         config: the distillation's settings.
         step: number of the distillation step, from 0.
-        num_experts: experts that there are.
-        spread: mean and standard deviation of real image and text features, for partners that are noise;
-            None where there are none.
+        num_experts: number of experts.
+        spread: mean and standard deviation of real image and text features, to draw noise for blending;
+            None if they are not available.
     """
     generator = Generator().manual_seed(step_seed(config, step))
     expert = draw_below(experts_at(config, step, num_experts), generator)
@@ -64,16 +64,21 @@ def draw_step(
 
 
 def experts_at(config: DistillConfig, step: int, num_experts: int) -> int:
-    """From how many experts a step draws, the first ones: all, or under `all_experts_at` one at first and then more."""
+    """Return from how many experts a step draws, counted from the first expert.
+
+    A step draws from all experts. With `all_experts_at`, the first step draws from one expert, and later steps from
+    gradually more, until this percentage of the steps is done.
+    """
     growing = config.steps * config.all_experts_at / 100
     return num_experts if step >= growing else min(num_experts, 1 + int(num_experts * step / growing))
 
 
 def draw_minibatches(pairs: int, size: int, steps: int, order: str, generator: Generator) -> Int[Tensor, "T B"]:
-    """Minibatches of pairs without repetition inside one.
+    """Draw minibatches of pairs, without repetition inside a minibatch.
 
-    Under `permutations` they are cut from a permutation of all pairs, and a new one is drawn when fewer than B remain
-    (the published rule: the tail is dropped); under `random` each is drawn by itself.
+    With order `permutations`, minibatches are cut from a permutation of all pairs, and a new permutation is drawn when
+    fewer than B pairs remain (the published rule: the rest is dropped). With order `random`, each minibatch is drawn
+    independently.
     """
     per_permutation = pairs // size if order == "permutations" else 1
     drawn: list[Tensor] = []

@@ -1,7 +1,8 @@
 """Expert trajectories of protocol A: the whole image encoder and the text head trained on all real pairs, from pixels.
 
-A snapshot is stored as half-precision differences: of the encoder to its pretrained weights, of the text head to its
-initial state, which its seed regenerates. `raydd.distill.trajectories` says how trajectories are extended.
+A snapshot is stored as half-precision differences: of the encoder to its pretrained weights, and of the text head to
+its initial state, which can be drawn again from its seed. `raydd.distill.trajectories` describes how trajectories are
+extended.
 
 Letters: B minibatch, S side in pixels, C captions, e width of the text encoder.
 """
@@ -33,21 +34,21 @@ class EncoderExperts(Trajectories[Networks]):
 
     record: Record
     pretrained: Weights
-    """The image encoder's weights that every expert starts from, on the CPU."""
+    """The image encoder's weights from which every expert starts, on the CPU."""
     text_width: int
     width: int
-    """Width of the image encoder's features, and so of the shared space."""
+    """Width of the image encoder's features, and therefore of the shared space."""
     first_seed: int
     count: int
     rates: ClassVar[str] = "experts.encoder_lr or experts.lr"
 
     def initial(self, expert: int) -> Networks:
-        """The pretrained encoder and a fresh text head."""
+        """Return the pretrained encoder and a fresh text head."""
         generator = Generator().manual_seed(self.first_seed + expert)
         return Networks.of(self.pretrained, initial_head(self.text_width, self.width, generator))
 
     def differences(self, start: Networks, state: Networks) -> dict[str, Tensor]:
-        """Each weight of each side by its own name."""
+        """Return the difference of each weight of each side, by name."""
         return {
             f"{side}.{name}": part.cpu() - then[name]
             for side, now, then in zip(Networks._fields, state, start, strict=True)
@@ -55,7 +56,7 @@ class EncoderExperts(Trajectories[Networks]):
         }
 
     def moved(self, start: Networks, differences: Mapping[str, Tensor]) -> Networks:
-        """Both networks after such differences."""
+        """Return both networks after adding these differences."""
         sides = (
             {name: part + differences[f"{side}.{name}"].float() for name, part in weights.items()}
             for side, weights in zip(Networks._fields, start, strict=True)
@@ -75,21 +76,21 @@ def train_epoch(
     device: str,
     on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[float, Networks]:
-    """One epoch of plain SGD on `experts.loss`; gives the mean loss and the networks after it.
+    """Train for one epoch by plain SGD on `experts.loss`; return the mean loss and the networks after the epoch.
 
     Args:
         encoder: the image encoder, on `device`.
-        networks: before the epoch.
-        batches: captions and an augmented view of each one's image, minibatch by minibatch.
+        networks: the networks before the epoch.
+        batches: minibatches of captions, each with an augmented view of every caption's image.
         texts: features of all captions.
         recipe: loss, learning rates, dropout and temperature.
         lr_multipliers: LR multiplier of each minibatch.
-        seed: of the dropout.
+        seed: seed of the dropout masks.
         device: where to compute.
         on_batch: called after each minibatch.
 
     Raises:
-        ConfigError: the loss is a user's own and fails.
+        ConfigError: the loss is a user's own loss and fails.
     """
     loss_of = expert_loss(recipe)
     masks, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
@@ -108,7 +109,7 @@ def train_epoch(
 
 
 def minibatches(captions: int, size: int, seed: int) -> list[list[int]]:
-    """All captions in shuffled minibatches, the last short one dropped."""
+    """Return all captions in shuffled minibatches; a short last minibatch is dropped."""
     order = torch.randperm(captions, generator=Generator().manual_seed(seed)).tolist()
     size = min(size, captions)
     return [order[begin : begin + size] for begin in range(0, captions - size + 1, size)]

@@ -1,14 +1,14 @@
 """The gradient of the matching loss through students whose whole image encoder is trained, in constant memory.
 
 The student is trained without a graph. Then each of its steps is repeated on its own, and the step's gradient g is
-differentiated along a direction v (one double backward). With λ = ∂L/∂θ_T at the student's end, a step's part of the
-gradient at the synthetic pairs is ∂<g, v>, v = -η λ:
+differentiated along a direction v (one double backward). With λ = ∂L/∂θ_T at the student's end, and v = -η λ, a step's
+part of the gradient at the synthetic pairs is ∂<g, v>:
 
-- constant memory (TESLA, which stops the gradient at the start of every step): λ stays. The steps are repeated in order
-  from the start, so nothing is kept between them, and memory does not depend on their number.
-- exact (MTT, unrolled): the steps are repeated backwards, λ becoming λ + ∂<g, v>/∂θ, the adjoint of the steps. Their
-  weights θ_k are kept and nothing else, where unrolling keeps every step's graph: on the GPU if they take a quarter of
-  its free memory at most, else on the CPU.
+- constant memory (TESLA, which stops the gradient at the start of each step): λ stays the same. The steps are repeated
+  in order from the start, so nothing is kept between them, and memory does not depend on their number.
+- exact (MTT, unrolled): the steps are repeated backwards, and λ becomes λ + ∂<g, v>/∂θ (the adjoint of the steps). Only
+  the weights θ_k of the steps are kept, whereas unrolling keeps the graph of each step. The weights stay on the GPU if
+  they take at most a quarter of its free memory, otherwise they go to the CPU.
 
 Letters: N synthetic pairs, B minibatch, T student steps, θ the trained weights, η the student's learning rates.
 """
@@ -28,14 +28,14 @@ from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, matching_
 def matching_gradient(
     encoder: TrainedEncoder, run: StudentRun, start: Networks, target: Networks, pairs: LearnedPairs
 ) -> StepLoss:
-    """The matching loss of a student that starts at `start`, with `target` as its target, and the loss's gradient.
+    """Return the matching loss of a student that starts at `start`, with `target` as its target, and its gradient.
 
     Args:
         encoder: the image encoder.
-        run: the student's plan, loss and temperature, and what of it is matched.
-        start: the expert's snapshot that the student starts from.
+        run: the student's plan, loss and temperature, and which parts of it are matched.
+        start: the expert's snapshot from which the student starts.
         target: the expert's later snapshot.
-        pairs: the synthetic pairs, `images` being pixels; a gradient is taken at each of their tensors.
+        pairs: the synthetic pairs, with pixels as `images`; a gradient is taken at each of their tensors.
 
     Raises:
         NonFiniteError: start and target are equal.
@@ -66,28 +66,28 @@ def matching_gradient(
 
 
 def kept_on(networks: Networks, steps: int, device: str) -> str:
-    """Where the weights of so many student steps are kept."""
+    """Return the device on which the weights of all student steps are kept."""
     needed = steps * sum(weight.nbytes for weights in networks for weight in weights.values())
     return device if needed <= most_bytes_on(device) else "cpu"
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What one student step adds to the gradient, η and λ being those of `matching_gradient`'s module."""
+    """What one student step adds to the gradient; the module's docstring explains g, v, η and λ."""
 
     gradient: Networks
-    """g, which the step goes down."""
+    """g, the gradient that the step goes down."""
     at_pixels: Float[Tensor, "B 3 S S"]
     at_texts: Float[Tensor, "B e"]
     at_others: dict[str, Tensor]
     """At the factors of the similarity and the parameters of the loss, by the names of `LearnedPairs.tensors`."""
     at_rates: Float[Tensor, "2"]
     at_start: Networks
-    """∂<g, v>/∂θ, what λ gains; of no weights unless the gradient is exact."""
+    """∂<g, v>/∂θ, which is added to λ; without weights unless the gradient is exact."""
 
 
 def _student_step(run: StudentRun, number: int) -> StudentStep:
-    """What a student step does after the encoder."""
+    """Return the part of a student step after the encoder."""
     plan = run.plan
     ratios = (
         0.0 if plan.sides == "text" else plan.ratios[number],
@@ -99,7 +99,7 @@ def _student_step(run: StudentRun, number: int) -> StudentStep:
 def _student_gradient(
     encoder: TrainedEncoder, run: StudentRun, step: int, networks: Networks, pairs: LearnedPairs
 ) -> tuple[Float[Tensor, ""], Networks]:
-    """The student's loss and its gradient g, without a graph."""
+    """Return the student's loss and its gradient g, without a graph."""
     index = run.plan.minibatches[step]
     seen, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
     loss = _student_step(run, step)(
@@ -112,7 +112,7 @@ def _student_gradient(
 def _repeated(
     encoder: TrainedEncoder, run: StudentRun, step: int, networks: Networks, pairs: LearnedPairs, at_end: Networks
 ) -> _Step:
-    """One student step's part of the gradient: g, and the derivatives of <g, v> for v = -η λ."""
+    """Repeat a student step, and return its part of the gradient: g, and the derivatives of <g, v> for v = -η λ."""
     index = run.plan.minibatches[step]
     seen, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
     texts, factors, parameters = (
@@ -154,14 +154,14 @@ class _Ended:
     end: Weights
 
     def distance(self, target: Weights) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """|θ_T - θ*|² and |θ_0 - θ*|²."""
+        """Return |θ_T - θ*|² and |θ_0 - θ*|²."""
         return squared_distance(self.end, target), squared_distance(self.start, target)
 
 
 def _matched(
     run: StudentRun, start: Networks, end: Networks, target: Networks
 ) -> tuple[float, dict[str, float], Networks]:
-    """The matching loss, its fractions, and λ, its gradient at the student's end."""
+    """Return the matching loss, its fractions, and λ, its gradient at the student's end."""
     end = Networks(leaves(end.image), leaves(end.text))
     ended = {"image": _Ended(start.image, end.image), "text": _Ended(start.text, end.text)}
     loss, fractions = matching_loss({side: ended[side] for side in run.matched}, target._asdict(), merged=run.merged)
@@ -173,13 +173,13 @@ def _matched(
 
 
 class _Total:
-    """The gradient at the pairs, step by step summed."""
+    """The gradient at the pairs, summed over the student's steps."""
 
     def __init__(self, pairs: LearnedPairs) -> None:
         self.gradients = {name: torch.zeros_like(value) for name, value in pairs.tensors.items()}
 
     def add(self, index: Int[Tensor, "B"], found: _Step) -> None:
-        """Add a step's part, of the pairs that it saw."""
+        """Add a step's part, at the pairs of its minibatch."""
         self.gradients["image"].index_add_(0, index, found.at_pixels)
         self.gradients["text"].index_add_(0, index, found.at_texts)
         self.gradients["rates"] += found.at_rates

@@ -1,10 +1,11 @@
 """An image encoder whose weights are trained: a minibatch's features, and the derivatives that students need of them.
 
-What follows the encoder needs of it two things alone: the features E = f(θ, x), and how E answers to small moves. So a
-minibatch goes through the encoder some images at a time. The first `at_once` images keep their graph between two
-questions; more are encoded without one, and again, part by part, when a derivative is asked for. Memory stays that of
-`at_once` images, whatever the minibatch: activation checkpointing along the images. (Along the layers it would save
-nothing here: the second derivative's graph keeps the recomputed activations too.)
+The rest of a student step needs two things of the encoder: the features E = f(θ, x), and derivatives of E. So a
+minibatch goes through the encoder a few images at a time. The first `at_once` images keep their graph between two
+calls. Further images are encoded without a graph, and encoded again, part by part, when a derivative is needed. So
+memory is that of `at_once` images, regardless of the size of the minibatch. This is activation checkpointing along the
+images. (Checkpointing along the layers would save nothing here: the graph of the second derivative keeps the recomputed
+activations too.)
 
 Norm layers stay in eval mode: their statistics are the pretrained ones, their weights and biases are trained.
 
@@ -24,27 +25,27 @@ Weights = dict[str, Tensor]
 
 
 def leaves(weights: Mapping[str, Tensor]) -> Weights:
-    """The same numbers, as leaves that gradients can be taken at."""
+    """Return the same weights as leaf tensors, at which gradients can be taken."""
     return {name: weight.detach().requires_grad_() for name, weight in weights.items()}
 
 
 def inner(one: Weights, other: Weights) -> Float[Tensor, ""]:
-    """<one, other> over all weights."""
+    """Return the inner product <one, other> over all weights."""
     return torch.stack([(part * other[name]).sum() for name, part in one.items()]).sum()
 
 
 def moved(weights: Weights, along: Weights, by: float) -> Weights:
-    """weights + by · along."""
+    """Return weights + by · along."""
     return {name: torch.add(weight, along[name], alpha=by) for name, weight in weights.items()}
 
 
 def scaled(weights: Weights, by: float) -> Weights:
-    """by · weights."""
+    """Return by · weights."""
     return {name: weight * by for name, weight in weights.items()}
 
 
 def squared_distance(one: Weights, other: Weights) -> Float[Tensor, ""]:
-    """|one - other|²."""
+    """Return |one - other|²."""
     return torch.stack([(part - other[name]).square().sum() for name, part in one.items()]).sum()
 
 
@@ -56,11 +57,11 @@ class TrainedEncoder:
     """An image encoder as a function of its weights."""
 
     module: nn.Module
-    """From pixels in 0 to 1 to features, in eval mode; its own parameters are the pretrained weights, never changed."""
+    """Maps pixels in 0 to 1 to features, in eval mode. Its own parameters are the pretrained weights, never changed."""
     at_once: int
-    """The most images whose graph fits in memory."""
+    """Largest number of images whose graph fits in memory."""
     precision: Precision = "float32"
-    """Under bfloat16 the layers compute in it where that is safe (autocast); weights and features stay float32."""
+    """With bfloat16, layers compute in bfloat16 where that is safe (autocast); weights and features stay float32."""
 
     @property
     def start(self) -> Weights:
@@ -68,7 +69,7 @@ class TrainedEncoder:
         return {name: weight.detach() for name, weight in self.module.named_parameters()}
 
     def __call__(self, weights: Weights, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        """Features of pixels in 0 to 1, all in one graph."""
+        """Return the features of pixels in 0 to 1, all in one graph."""
         half = self.precision == "bfloat16"
         with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=half):
             return functional_call(self.module, weights, (pixels,)).to(pixels.dtype)
@@ -76,16 +77,16 @@ class TrainedEncoder:
 
 @dataclass(frozen=True)
 class Along:
-    """What s = Σ <g, v> gives, g = Σ_b <c_b, ∂E_b/∂θ> being a loss's gradient and v a direction of the weights."""
+    """Derivatives of s = Σ <g, v>; g = Σ_b <c_b, ∂E_b/∂θ> is a loss's gradient and v a direction of the weights."""
 
     gradient: Weights
     """g itself."""
     moved: Float[Tensor, "B D"]
-    """∂s/∂c: how the features move along v."""
+    """∂s/∂c: how the features change along v."""
     at_pixels: Float[Tensor, "B 3 S S"]
-    """∂s/∂x with c held."""
+    """∂s/∂x with c held constant."""
     at_weights: Weights
-    """∂s/∂θ with c held; empty unless it was asked for."""
+    """∂s/∂θ with c held constant; empty unless it was asked for."""
 
 
 class SeenImages:
@@ -95,8 +96,8 @@ class SeenImages:
         """Encode the minibatch.
 
         Args:
-            encoder: the network.
-            weights: its present weights.
+            encoder: the image encoder.
+            weights: the encoder's current weights.
             pixels: in 0 to 1.
         """
         self._encoder = encoder
@@ -108,19 +109,19 @@ class SeenImages:
         self.features: Float[Tensor, "B D"] = torch.cat([self._kept.detach(), *rest]).requires_grad_()
 
     def gradient(self, at_features: Float[Tensor, "B D"]) -> Weights:
-        """g = Σ_b <c_b, ∂E_b/∂θ>: a loss's gradient at the weights, c being the one at the features."""
+        """Return a loss's gradient at the weights, g = Σ_b <c_b, ∂E_b/∂θ>, where c is its gradient at the features."""
         total = _Sum()
         for graph, _, rows, again in self._graphs(at_features):
             total.add(_derivatives(graph, self._leaves, rows, retain_graph=again))
         return self._named(total)
 
     def along(self, at_features: Float[Tensor, "B D"], direction: Weights, *, with_weights: bool) -> Along:
-        """The derivatives of s = <g, v>: g is differentiated once more.
+        """Return the derivatives of s = <g, v>, by differentiating g once more.
 
         Args:
-            at_features: c, held.
-            direction: v, of the weights' shapes.
-            with_weights: also give the derivative at the weights.
+            at_features: c, held constant.
+            direction: v, with the weights' shapes.
+            with_weights: also return the derivative at the weights.
         """
         moved, at_pixels, gradient, at_weights = [], [], _Sum(), _Sum()
         for graph, pixels, rows, again in self._graphs(at_features):
@@ -138,7 +139,7 @@ class SeenImages:
     def back(
         self, at_features: Float[Tensor, "B D"], *, with_weights: bool
     ) -> tuple[Float[Tensor, "B 3 S S"], Weights]:
-        """Σ_b <a_b, ∂E_b/∂x> and, if asked for, Σ_b <a_b, ∂E_b/∂θ>."""
+        """Return Σ_b <a_b, ∂E_b/∂x> and, if asked for, Σ_b <a_b, ∂E_b/∂θ>."""
         at_pixels, at_weights = [], _Sum()
         for graph, pixels, rows, again in self._graphs(at_features):
             found = _derivatives(graph, [pixels, *(self._leaves if with_weights else [])], rows, retain_graph=again)
@@ -151,7 +152,7 @@ class SeenImages:
         return list(self._weights.values())
 
     def _graphs(self, at_features: Float[Tensor, "B D"]) -> Iterator[tuple[Tensor, Tensor, Tensor, bool]]:
-        """Each part's features with their graph, its pixels, its rows of `at_features`, and whether the graph stays."""
+        """Yield each part's features (with graph), pixels, rows of `at_features`, and whether its graph is kept."""
         for number, rows in enumerate(at_features.split(self._encoder.at_once)):
             pixels = self._parts[number]
             yield (self._encoder(self._weights, pixels) if number else self._kept), pixels, rows, number == 0
@@ -161,7 +162,7 @@ class SeenImages:
 
 
 class _Sum:
-    """A running sum of lists of tensors. Never in place: autograd may give one tensor for several weights."""
+    """A running sum of lists of tensors. Never in place: autograd may return the same tensor for several weights."""
 
     def __init__(self) -> None:
         self.parts: list[Tensor] = []
@@ -173,5 +174,5 @@ class _Sum:
 
 
 def _derivatives(of: Tensor, at: list[Tensor], rows: Tensor | None, **how: bool) -> tuple[Tensor, ...]:
-    """`torch.autograd.grad`, with zeros where nothing depends on a tensor."""
+    """Call `torch.autograd.grad`; the result is zero for tensors on which nothing depends."""
     return torch.autograd.grad(of, at, rows, materialize_grads=True, **how)

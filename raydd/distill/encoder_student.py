@@ -1,8 +1,7 @@
 """The student of protocol A: plain SGD on synthetic pairs that trains the whole image encoder and the text head.
 
-The image encoder has no projection head, as published: its features are the embedding, as wide as the text head's
-output. What a student step needs beyond the encoder (blending, text head, loss) is small: plain autograd differentiates
-it.
+The image encoder has no projection head, as published: its features are the embedding, and the text head's output has
+the same width. The rest of a student step (blending, text head, loss) is small, so plain autograd differentiates it.
 
 Letters: B minibatch, d and e widths of the image and the text features.
 """
@@ -21,7 +20,7 @@ from raydd.distill.losses import Loss
 
 
 class Networks(NamedTuple):
-    """What is trained, or a gradient or a direction of it."""
+    """The weights of both trained networks; or a gradient or a direction of these weights."""
 
     image: Weights
     """The image encoder."""
@@ -30,29 +29,29 @@ class Networks(NamedTuple):
 
     @classmethod
     def of(cls, image: Weights, text: Head) -> Self:
-        """An encoder's weights and a text head."""
+        """Combine an encoder's weights and a text head."""
         return cls(image, text._asdict())
 
     def moved(self, along: "Networks", by: tuple[float, float]) -> "Networks":
-        """Itself + by · along, each side by its own number."""
+        """Return self + by · along, with one factor for each side."""
         return Networks(moved(self.image, along.image, by[0]), moved(self.text, along.text, by[1]))
 
     def scaled(self, by: tuple[float, float]) -> "Networks":
-        """by · itself, each side by its own number."""
+        """Return by · self, with one factor for each side."""
         return Networks(scaled(self.image, by[0]), scaled(self.text, by[1]))
 
     def to(self, device: str) -> "Networks":
-        """The same on a device."""
+        """Return the same networks on a device."""
         return Networks(*({name: weight.to(device) for name, weight in weights.items()} for weights in self))
 
 
 @dataclass(frozen=True)
 class StudentStep:
-    """What a student step does with the features of its minibatch."""
+    """The part of a student step after the encoder: from the features of a minibatch to the loss."""
 
     loss: Loss
     temperature: float
-    """tau, which divides the cosines."""
+    """tau, by which the cosines are divided."""
     permutation: Int[Tensor, "B"]
     """Blending partners, as positions within the minibatch."""
     ratios: tuple[float, float]
@@ -66,7 +65,7 @@ class StudentStep:
         similarity: Float[Tensor, "B B"],
         parameters: Mapping[str, Tensor],
     ) -> Float[Tensor, ""]:
-        """The student's loss on a minibatch, `parameters` being the loss's own."""
+        """Return the student's loss on a minibatch; `parameters` are the loss's own parameters."""
         images, texts = (
             blend(rows, rows[self.permutation], ratio) if ratio else rows
             for rows, ratio in zip((features, texts), self.ratios, strict=True)

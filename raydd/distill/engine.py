@@ -1,13 +1,13 @@
 """The distillation loop: learn synthetic pairs on which students train as they would on all real pairs.
 
-A distillation step of trajectory matching (RepBlend's; methods of the same objective are switches of it):
+A distillation step of trajectory matching (as in RepBlend; other methods with this objective differ in its settings):
 1. draw an expert, a start epoch, and the student's minibatches and blends;
 2. train a student from the expert's start snapshot for T steps on the synthetic pairs, and take the gradient of the
    matching loss: how far the student ends from the expert's later snapshot;
 3. move the synthetic pairs, their similarity matrix, the students' learning rates and the loss's own parameters down
    that gradient.
 
-Other objectives (`raydd.distill.objectives`) put another loss in the place of 1 and 2.
+Other objectives (`raydd.distill.objectives`) replace 1 and 2 by another loss.
 
 Letters: N synthetic pairs, d and e the widths of the image and the text encoder.
 """
@@ -53,20 +53,20 @@ class Distillation:
         """Initialise the learned variables from the start set.
 
         Args:
-            start: real pairs to start from, or a synthetic set to go on from.
-            experts: the trajectories to match, of what the image variable's students train; other objectives may
-                read none of them.
+            start: real pairs to start from, or a synthetic set to continue from.
+            experts: the trajectories to match, of the networks that students train; other objectives may read none
+                of them.
             config: the distillation's settings.
             image: what is learned of the images.
-            text_spread: mean and standard deviation of each dimension of the real text features; the deviation is the
-                unit of the learned ones under Adam.
+            text_spread: mean and standard deviation of each dimension of the real text features; under Adam, the
+                standard deviation is the unit of the learned text features.
             temperature: tau of the students.
-            real: features of the real training pairs, which all objectives but trajectory matching read.
+            real: features of the real training pairs; all objectives except trajectory matching read them.
             device: where to compute.
 
         Raises:
-            RecordError: pixels are to be learned, and the start set has none.
-            ConfigError: `config.loss` is a user's own and fails, or the objective lacks real pairs.
+            RecordError: pixels are to be learned, but the start set has none.
+            ConfigError: `config.loss` is a user's own loss and fails, or the objective needs real pairs and has none.
         """
         self.config, self.device, self.done = config, device, 0
         self.start, self.temperature = start, temperature
@@ -100,10 +100,10 @@ class Distillation:
         self.moves = dict.fromkeys(self.moments, 0)
 
     def step(self) -> dict[str, float]:
-        """Take one distillation step; gives the losses, the gradients' norms and the students' learning rates.
+        """Take one distillation step; return the losses, the gradients' norms and the students' learning rates.
 
         Raises:
-            NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; the variables stay.
+            NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; no variable has changed.
         """
         drawn = self._drawn()
         found = self.image.loss(drawn, self._pairs())
@@ -114,7 +114,7 @@ class Distillation:
         return metrics
 
     def synthetic(self) -> SyntheticSet:
-        """The set as it stands, on the CPU."""
+        """Return the current set, on the CPU."""
         pairs = self._pairs()
         with torch.no_grad():
             pixels, image = self.start.pixels, self.start.image_features
@@ -135,7 +135,7 @@ class Distillation:
             )
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that `resume` needs to go on bit for bit: variables, moments, and the number of steps done."""
+        """Return what `resume` needs to continue bit for bit: variables, moments, and the number of steps done."""
         state = {f"variable.{name}": _copy(value) for name, value in self.variables.items()}
         for name, moments in self.moments.items():
             state |= {f"moment.{key}.{name}": _copy(moment) for key, moment in moments.items()}
@@ -143,7 +143,7 @@ class Distillation:
         return state | {"done": torch.tensor(self.done)} | self.image.state()
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave.
+        """Continue from what `state` returned.
 
         Raises:
             RecordError: the state belongs to other settings.
@@ -151,10 +151,12 @@ class Distillation:
         for name, value in self.variables.items():
             stored = state.get(f"variable.{name}")
             if stored is None or stored.shape != value.shape:
-                raise RecordError(f"The checkpoint's {name} does not fit these settings. Delete it and start again.")
+                raise RecordError(
+                    f"The checkpoint's {name} does not fit these settings. Delete the checkpoint and start again."
+                )
             value.copy_(stored)
         for name, begun in self.moments.items():
-            # Of an earlier version some may lack: those of a variable that had not moved, and under SGD the count.
+            # Checkpoints of earlier versions may lack moments of variables that had not moved, and under SGD the count.
             kept = {key: state.get(f"moment.{key}.{name}", moment) for key, moment in begun.items()}
             self.moments[name] = {key: moment.to(self.device).expand_as(begun[key]) for key, moment in kept.items()}
             self.moves[name] = int(state.get(f"moment.step.{name}", 0))
@@ -162,7 +164,7 @@ class Distillation:
         self.image.resume(state, self.device)
 
     def _drawn(self) -> DistillationStep:
-        """What the next step draws."""
+        """Draw the next step."""
         config, next_one = self.config, self.done + 1
         last_of_encoding = next_one % config.steps_per_encoding == 0 or next_one == config.steps
         seed = step_seed(config, self._first_of_encoding)
@@ -170,16 +172,16 @@ class Distillation:
 
     @property
     def _first_of_encoding(self) -> int:
-        """The first step after learned pixels moved last."""
+        """The first step of the current encoding, that is since learned pixels last moved."""
         return self.done - self.done % self.config.steps_per_encoding
 
     def _used(self) -> Int[Tensor, "U"]:
-        """The pairs that the distillation steps of this encoding use."""
+        """Return the pairs that the distillation steps of the current encoding use."""
         steps = range(self._first_of_encoding, self._first_of_encoding + self.config.steps_per_encoding)
         return torch.cat([self.objective.used(step) for step in steps]).unique()
 
     def _pairs(self) -> LearnedPairs:
-        """The synthetic pairs as they stand: leaves, of which the learned ones ask for a gradient."""
+        """Return the current synthetic pairs as leaf tensors; the learned ones require a gradient."""
         seen = {name: self.variables[name] * unit for name, unit in self.units.items()} | {"rates": self._rates()}
         values = {name: value.detach() for name, value in (self.variables | seen).items()}
         for name in self.moments:
@@ -187,16 +189,16 @@ class Distillation:
         return LearnedPairs.of(values, self.start.similarity)
 
     def _rates(self) -> Float[Tensor, "2"]:
-        """The students' learning rates; under Adam the variable is their logarithm."""
+        """Return the students' learning rates; under Adam the variable is their logarithm."""
         rates = self.variables["rates"]
         return rates.exp() if self.outer.adam else rates
 
     def _at_variables(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Gradients at the learned variables, given those at the values that the student saw."""
+        """Return the gradients at the learned variables, given those at the values that the student saw."""
         found = {name: gradients[name] for name in self.moments if name in gradients}
         slopes = dict(self.units)
         if self.outer.adam:
-            slopes["rates"] = self._rates()  # of the exponential that they are of their variable
+            slopes["rates"] = self._rates()  # the derivative of exp, since the variable is a logarithm
         return {name: gradient * slopes[name] if name in slopes else gradient for name, gradient in found.items()}
 
     def _metrics(self, found: StepLoss, gradients: Mapping[str, Tensor]) -> dict[str, float]:
@@ -205,7 +207,7 @@ class Distillation:
         return {name: float(value) for name, value in told.items()}
 
     def _move(self, gradients: Mapping[str, Tensor]) -> None:
-        """Move each variable down its gradient, and bring what left its range back."""
+        """Move each variable down its gradient, and pull out-of-range values back."""
         for name, gradient in gradients.items():
             variable, moments = self.variables[name], self.moments[name]
             moved = self.outer.moved(name, variable, gradient, moments, self.next_move(name))
@@ -213,30 +215,30 @@ class Distillation:
         self.count_step(gradients)
 
     def count_step(self, moved: Iterable[str]) -> None:
-        """Count a step as done that moved these variables."""
+        """Count one more step as done, in which the variables `moved` have moved."""
         self.done += 1
         for name in moved:
             self.moves[name] += 1
 
     def take_back(self, steps: int) -> None:
-        """Count the last steps as not done, since they moved nothing."""
+        """Count the last steps as not done, since no variable moved in them."""
         self.done -= steps
         self.moves = {name: max(0, moves - steps) for name, moves in self.moves.items()}
 
     def next_move(self, name: str) -> StepNumbers:
-        """The numbers of a variable's next step."""
+        """Return the numbers of a variable's next step."""
         config, rate = self.config, self.lr(name) * self.schedule
         return StepNumbers.of_step(self.moves[name] + 1, rate=rate, momentum=config.momentum, pull=self._pull)
 
     @property
     def schedule(self) -> float:
-        """What the next step multiplies the outer learning rates with."""
+        """LR multiplier of the outer learning rates in the next step."""
         if self.config.schedule == "constant":
             return 1.0
         return (1 + math.cos(math.pi * self.done / self.config.steps)) / 2
 
     def lr(self, name: str) -> float:
-        """The outer learning rate of a variable."""
+        """Return the outer learning rate of a variable."""
         config = self.config
         return {
             "image": config.image_lr,
@@ -250,35 +252,36 @@ class Distillation:
 
 @dataclass(frozen=True)
 class DistillPoint:
-    """A distillation after some steps."""
+    """The state of a distillation after some steps, for reports."""
 
     step: int
     """Steps done."""
     steps: int
-    """Steps in all."""
+    """Total number of steps."""
     metrics: dict[str, float]
     """Losses, gradient norms and the students' learning rates: means over the steps since the last point."""
     synthetic: SyntheticSet
     collapse: Sequence[Mapping[str, float]] = ()
-    """Collapse measures since the last point, where they are taken, each with its `step`."""
+    """Collapse measures since the last point, if they are computed, each with its `step`."""
     earlier: Sequence[Mapping[str, float]] = ()
-    """Metrics of the points before an interruption, each with its `step`; on the first point after it."""
+    """Metrics of the points before an interruption, each with its `step`; only on the first point after it."""
     fitted_val: dict[str, float] | None = None
-    """At the end, where learning rates were just fitted: val scores of the student of seed 0 at these rates."""
+    """At the end, if learning rates were just fitted: val scores of the student with seed 0 at these rates."""
     keep: Callable[[], None] = lambda: None
-    """Keeps the state of these steps, for who may be interrupted by telling of them; the end is kept anyway."""
+    """Stores a checkpoint of these steps, for callers that may be interrupted while they report this point. The end
+    is stored anyway."""
 
 
 def reported(
     found: StepLoss | StepLosses, norms: Mapping[str, Any], rates: Sequence[Any] | Tensor, variables: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a step reports by name: numbers, or of K distillations side by side K numbers each.
+    """Return the metrics of a step by name: numbers, or K numbers each for K distillations side by side.
 
     Args:
         found: the losses.
-        norms: of the gradients, by variable.
+        norms: norms of the gradients, by variable.
         rates: the students' learning rates.
-        variables: those that are learned; parameters of the loss and of the objective are told.
+        variables: all variables; of these, parameters of the loss and of the objective are reported.
     """
     ends = (("first", 0), ("last", -1)) if found.student_losses else ()
     rate_image, rate_text = rates
@@ -298,15 +301,15 @@ def reported(
 
 
 def _copy(value: Tensor) -> Tensor:
-    """A value on the CPU that stays as it is when a population hands its variable back, in place."""
+    """Copy a value to the CPU, so that it stays the same when a population later writes to the variable in place."""
     return value.to("cpu", copy=True)
 
 
 def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERGED) -> None:
-    """Check what a step reports; a loss above `most` has diverged.
+    """Check the metrics of a step. A loss above `most` has diverged.
 
     Raises:
-        NonFiniteError: a number is NaN or infinite, or the loss diverged.
+        NonFiniteError: a metric is NaN or infinite, or the loss diverged.
     """
     for name, value in metrics.items():
         if not math.isfinite(value):
@@ -320,5 +323,5 @@ def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERG
 
 
 def positive(unit: Tensor) -> Tensor:
-    """Units to divide by: zeros, of dimensions that never vary, are replaced by the smallest positive unit."""
+    """Return units to divide by. Zeros, of dimensions that never vary, are replaced by the smallest positive unit."""
     return torch.where(unit > 0, unit, unit[unit > 0].min()) if bool((unit > 0).any()) else torch.ones_like(unit)

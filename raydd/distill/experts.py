@@ -1,9 +1,9 @@
-"""Expert trajectories: both projection heads trained on all real pairs, a snapshot an epoch.
+"""Expert trajectories: both projection heads trained on all real pairs, with one snapshot per epoch.
 
-A snapshot is stored as the half-precision difference to the initial state, which its seed regenerates
-(`raydd.distill.trajectories` says how they are extended).
+A snapshot is stored as the half-precision difference to the initial state, which can be drawn again from its seed.
+`raydd.distill.trajectories` describes how trajectories are extended.
 
-On a GPU several experts train side by side: one alone has it wait for the next operation most of the time.
+On a GPU several experts train side by side: with a single one, the GPU waits for the next operation most of the time.
 
 Letters: E experts side by side (an optional leading axis), B minibatch, P head parameters (flat).
 """
@@ -30,9 +30,9 @@ from raydd.place import sent
 from raydd.store import Record
 
 VERSION = 2  # 2: sealed to their place
-MOST_AT_ONCE = 8  # experts side by side; more would wait for products, not for launches
-_MASKED = 8  # steps whose dropout is drawn together
-_COPIES = 3  # of an expert's parameters that training holds: the weights, and products on their way into them
+MOST_AT_ONCE = 8  # experts side by side; with more, matrix products take the time, not kernel launches
+_MASKED = 8  # steps whose dropout masks are drawn together
+_COPIES = 3  # copies of an expert's parameters in memory: the weights, and products that are added to them
 Heads = tuple[Head, Head]  # image head, text head
 
 
@@ -41,7 +41,7 @@ class Experts(Trajectories[Heads]):
     """Expert trajectories in the store: `count` of them, read snapshot by snapshot."""
 
     record: Record
-    """The trajectories of one recipe on one set of features, whatever their number or length."""
+    """Record of all trajectories of one recipe on the same features, of any number and length."""
     image_width: int
     text_width: int
     width: int
@@ -51,16 +51,16 @@ class Experts(Trajectories[Heads]):
     rates: ClassVar[str] = "experts.lr"
 
     def initial(self, expert: int) -> Heads:
-        """Both heads of an expert before its first step."""
+        """Return both heads of an expert before its first step."""
         return _drawn(self.image_width, self.text_width, self.width, self.first_seed + expert)
 
     def differences(self, start: Heads, state: Heads) -> dict[str, Float[Tensor, "P"]]:
-        """All parameters of each head, flat."""
+        """Return the differences of all parameters of each head, flat."""
         sides = zip(("image", "text"), state, start, strict=True)
         return {side: now.flat().cpu() - then.flat() for side, now, then in sides}
 
     def moved(self, start: Heads, differences: Mapping[str, Float[Tensor, "P"]]) -> Heads:
-        """Both heads after such differences."""
+        """Return both heads after adding these differences."""
         image = Head.of_flat(differences["image"], self.image_width, self.width)
         text = Head.of_flat(differences["text"], self.text_width, self.width)
         return _sum(start[0], image), _sum(start[1], text)
@@ -68,7 +68,7 @@ class Experts(Trajectories[Heads]):
 
 @functools.lru_cache(maxsize=1)
 def _drawn(image_width: int, text_width: int, width: int, seed: int) -> Heads:
-    """The initial heads of the last expert asked for: a distillation step takes its start and its target from them."""
+    """Draw an expert's initial heads and cache the last ones: a step's start and target are both relative to them."""
     return initial_heads(image_width, text_width, width, seed)
 
 
@@ -86,16 +86,16 @@ def train_experts(
     device: str,
     on_epoch: Callable[[int, int, float], None] = lambda expert, epoch, loss: None,
 ) -> None:
-    """Train experts from their last useful snapshots and store the epochs of `keep` that are missing.
+    """Train experts on from their last useful snapshots, and store the snapshots of `keep` that are missing.
 
-    On a GPU the features are copied there first if they take at most half of what is free, and as many experts as fit
-    train side by side.
+    On a GPU, features are first copied to the GPU if they take at most half of its free memory, and as many experts
+    as fit train side by side.
 
     Args:
         experts: where snapshots are read from and written to.
-        numbers: which trajectories.
+        numbers: numbers of the experts.
         features: cached features of the training pairs.
-        recipe: SGD, on InfoNCE as published or on `experts.loss`.
+        recipe: settings of SGD, on InfoNCE as published or on `experts.loss`.
         keep: epochs after which a snapshot is wanted.
         device: where to compute.
         on_epoch: called after each epoch of an expert with the expert, the epoch and its mean loss.
@@ -117,18 +117,18 @@ def train_experts(
 
 
 def most_at_once(experts: Experts, free: int) -> int:
-    """How many experts train side by side in so many bytes of a GPU's memory: one at least."""
+    """Return how many experts train side by side in `free` bytes of GPU memory, at least one."""
     parameters = sum(head_size(width, experts.width) for width in (experts.image_width, experts.text_width))
     return max(1, min(MOST_AT_ONCE, free // (_COPIES * 4 * parameters)))
 
 
 def copies_on(heads: Sequence[Head], device: str) -> Head:
-    """Copies of experts' heads on a device, side by side."""
+    """Copy the heads of several experts to a device, side by side."""
     return Head(*(_joined([part.to(device, copy=True) for part in parts]) for parts in zip(*heads, strict=True)))
 
 
 def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """What several experts have each, along an axis of experts; what one alone has, without such an axis."""
+    """Stack the tensors of several experts along an axis of experts; a single expert's tensor stays as it is."""
     return torch.stack(list(parts), dim) if len(parts) > 1 else parts[0]
 
 
@@ -143,12 +143,12 @@ def train_epoch_(
     device: str,
     on_logits: Callable[[Int[Tensor, "*E B"], Float[Tensor, "*E B B"]], None] = lambda captions, logits: None,
 ) -> Float[Tensor, "*E"]:
-    """One epoch of both heads, in place, over all captions in shuffled minibatches, the last short one dropped.
+    """Train both heads for one epoch, in place; return the mean loss.
 
-    Every pair's image is one of its augmented views, drawn anew each time. Gives the mean loss. `epoch`, from 1,
-    decides the LR multipliers where the recipe anneals the learning rate. There is a seed for each expert, and where
-    there are several of them the heads have a leading axis. `on_logits` is called before each step with the minibatch's
-    captions and logits.
+    An epoch goes through all captions in shuffled minibatches; a short last minibatch is dropped. For each caption, one
+    augmented view of its image is drawn anew. `epoch`, counted from 1, decides the LR multipliers if the recipe anneals
+    the learning rate. Each expert has its own seed; with several experts the heads have a leading axis. `on_logits` is
+    called before each step with the minibatch's captions and logits.
     """
     drawn = [_drawn_epoch(len(features.image_of_text), features.images.shape[1], seed) for seed in seeds]
     place = str(features.image_of_text.device)  # where features are gathered
@@ -177,7 +177,7 @@ def train_epoch_(
 
 
 def _drawn_epoch(captions: int, views: int, seed: int) -> tuple[Int[Tensor, "C"], Int[Tensor, "C"]]:
-    """The order of an epoch's captions, and the view of each one's image."""
+    """Draw the order of an epoch's captions, and the view of each caption's image."""
     draws = Generator().manual_seed(seed)
     return torch.randperm(captions, generator=draws), torch.randint(views, (captions,), generator=draws)
 
@@ -185,7 +185,7 @@ def _drawn_epoch(captions: int, views: int, seed: int) -> tuple[Int[Tensor, "C"]
 def _dropout_masks(
     shape: tuple[int, int], rate: float, seeds: Sequence[int], steps: int, device: str
 ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
-    """The masks of both heads, step by step; each expert draws its own, those of some steps together."""
+    """Yield the masks of both heads, step by step. Each expert draws its own masks, those of several steps together."""
     generators = [Generator(device).manual_seed(seed) for seed in seeds]
     for begin in range(0, steps, _MASKED):
         count = min(_MASKED, steps - begin)
@@ -206,18 +206,18 @@ def sgd_step_(
     loss_of: Callable[[Float[Tensor, "*E B B"]], Float[Tensor, "*E"]] | None = None,
     on_logits: Callable[[Float[Tensor, "*E B B"]], None] = lambda logits: None,
 ) -> Float[Tensor, "*E"]:
-    """One plain SGD step of both heads, in place, on a minibatch's loss of its logits; gives the loss before it.
+    """Take one plain SGD step of both heads on a minibatch, in place; return the loss before the step.
 
-    The loss is InfoNCE unless `loss_of` is another. A weight's gradient is a product of two thin matrices, which is
-    added to the weight at once.
+    The loss is InfoNCE unless `loss_of` gives another one. A weight's gradient is a product of two thin matrices, which
+    is added to the weight directly.
     """
-    # Gradients are asked for at the layers' outputs alone; the rows ask for one so that there is a graph.
+    # Gradients are only computed at the layers' outputs. The rows require one so that there is a graph.
     image_rows, text_rows = (rows.detach().requires_grad_() for rows in (image_rows, text_rows))
     seen = taps(reduced(image), image_rows, dropout[0]), taps(reduced(text), text_rows, dropout[1])
     logits = to_sphere(seen[0].out) @ to_sphere(seen[1].out).mT / temperature
     on_logits(logits.detach())
     loss = (loss_of or contrastive_loss)(logits)
-    # Experts share no parameter, so the gradient of a sum is each one's own.
+    # Experts share no parameter, so the gradient of the sum is each expert's own gradient.
     gradients = torch.autograd.grad(loss.sum(), (*seen[0].differentiable(), *seen[1].differentiable()))
     with torch.no_grad():
         for head, rows, tap, (at_p, at_h, at_out) in (
@@ -234,23 +234,25 @@ def sgd_step_(
 
 
 def expert_loss(recipe: ExpertsConfig) -> Callable[[Float[Tensor, "*E B B"]], Float[Tensor, "*E"]]:
-    """The recipe's loss of logits, the similarity being the identity and the loss's own parameters as they start.
+    """Return the recipe's loss as a function of logits.
+
+    The similarity is the identity, and the loss's own parameters have their start values.
 
     Raises:
         ConfigError: there is no such loss, or it is a user's own and fails.
     """
     if recipe.loss == "infonce":
-        return contrastive_loss  # the fast form of the same loss
+        return contrastive_loss  # a faster form of the same loss
     loss = find_loss(recipe.loss, "experts.loss")
     return lambda logits: loss(logits, torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device))
 
 
 def contrastive_loss(logits: Float[Tensor, "*E B B"]) -> Float[Tensor, "*E"]:
-    """InfoNCE: half the sum of the mean cross-entropies of rows and columns, the right class of row k being k."""
+    """Return InfoNCE: half the sum of the mean cross-entropies of rows and columns, with class k correct for row k."""
     right = torch.arange(logits.shape[-1], device=logits.device)
     if logits.ndim == 2:
         return (F.cross_entropy(logits, right) + F.cross_entropy(logits.mT, right)) / 2
     right = right.expand(logits.shape[:-1])
-    # The classes' axis comes second, so what is told apart are the columns of the first, and the rows of the second.
+    # cross_entropy takes the classes along axis 1: for logits.mT the columns of `logits`, for logits its rows.
     sides = (F.cross_entropy(side, right, reduction="none").mean(-1) for side in (logits.mT, logits))
     return torch.stack(list(sides)).mean(0)

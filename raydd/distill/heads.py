@@ -1,7 +1,7 @@
-"""The projection head, as published: Linear, GELU, Linear, dropout, residual, LayerNorm; then the unit sphere.
+"""The projection head, as published: Linear, GELU, Linear, dropout, residual, LayerNorm; then scaling to unit length.
 
 Letters: d encoder width, D width of the shared space, B minibatch, S students side by side (an optional leading axis).
-Everything is a function of the parameters, so experts, students and batches of students share one piece of code.
+Everything is a function of the parameters, so experts, students and batches of students share the same code.
 """
 
 import math
@@ -29,40 +29,40 @@ class Head(NamedTuple):
     norm_bias: Float[Tensor, "*S D"]
 
     def flat(self) -> Float[Tensor, "*S P"]:
-        """All parameters as one vector a student, each flattened row by row."""
+        """Return all parameters as one vector per student, each parameter flattened row by row."""
         students = self.projection_bias.shape[:-1]
         return torch.cat([part.reshape(*students, -1) for part in self], dim=-1)
 
     @classmethod
     def of_flat(cls, flat: Float[Tensor, "*S P"], width_in: int, width: int) -> Self:
-        """The head whose `flat` this is, as views of it."""
+        """Return the head with these flat parameters, as views of `flat`; the inverse of the method `flat`."""
         shapes = [(width, width_in), (width,), (width, width), (width,), (width,), (width,)]
         parts = flat.split([math.prod(shape) for shape in shapes], dim=-1)
         return cls(*(part.reshape(*flat.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)))
 
 
 def on(head: Head, like: str | Tensor) -> Head:
-    """The head on a device, or in a tensor's precision and on its device."""
+    """Return the head on a device; given a tensor, on its device and in its precision."""
     return Head(*(part.to(like) for part in head))
 
 
 def reduced(head: Head) -> Head:
-    """The head for products that may be rounded: its weights as `products.reduced` has them."""
+    """Return the head for products that may be rounded: with its weight matrices as `products.reduced` gives them."""
     return Head(*(products.reduced(part) if part.ndim == 2 else part for part in head))
 
 
 def apart(heads: Head) -> list[Head]:
-    """The heads of a leading axis one by one; a head without such an axis alone."""
+    """Split heads along their leading axis into a list; a head without that axis gives a list of one."""
     return [heads] if heads.fc_bias.ndim == 1 else [Head(*parts) for parts in zip(*heads, strict=True)]
 
 
 def head_size(width_in: int, width: int) -> int:
-    """Number of parameters P of a head."""
+    """Return the number of parameters P of a head."""
     return width * width_in + width * width + 4 * width
 
 
 def initial_head(width_in: int, width: int, generator: Generator) -> Head:
-    """A fresh head on the generator's device: weights and biases uniform in ±1/√fan-in, as torch's Linear has them."""
+    """Draw a fresh head on the generator's device: weights and biases uniform in ±1/√fan-in, as in torch's Linear."""
 
     def uniform(*shape: int, fan_in: int) -> Tensor:
         bound = 1 / math.sqrt(fan_in)
@@ -79,7 +79,7 @@ def initial_head(width_in: int, width: int, generator: Generator) -> Head:
 
 
 def initial_heads(image_width: int, text_width: int, width: int, seed: int) -> tuple[Head, Head]:
-    """The image head and the text head that a seed stands for, drawn on the CPU: the same on every machine."""
+    """Draw the image head and the text head of a seed, on the CPU, so that they are the same on every machine."""
     generator = Generator().manual_seed(seed)
     return initial_head(image_width, width, generator), initial_head(text_width, width, generator)
 
@@ -87,18 +87,21 @@ def initial_heads(image_width: int, text_width: int, width: int, seed: int) -> t
 def project(
     head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "*S B D"] | None = None
 ) -> Float[Tensor, "*S B D"]:
-    """The head's output r = LN(h + p), p = W1 x + b1, h = W2 gelu(p) + b2.
+    """Return the head's output r = LN(h + p), where p = W1 x + b1 and h = W2 gelu(p) + b2.
 
     Args:
         head: parameters, with or without a leading axis of students.
-        features: encoder outputs; without the students' axis all students see the same.
-        dropout: what h is multiplied with, 0 or 1/(1-rate) (see `dropout_mask`); None leaves h as it is.
+        features: encoder outputs; without the students' axis, all students see the same features.
+        dropout: mask of 0 and 1/(1-rate) that multiplies h (see `dropout_mask`); None: no dropout.
     """
     return taps(head, features, dropout).out
 
 
 class Taps(NamedTuple):
-    """What a head computes on its way; gradients at p, h and out times the layers' inputs are the parameters'."""
+    """The intermediate results of a head.
+
+    The loss's gradients at p, h and out, multiplied by the layers' inputs, are its gradients at the parameters.
+    """
 
     p: Float[Tensor, "*S B D"]
     """The first layer's output."""
@@ -107,17 +110,17 @@ class Taps(NamedTuple):
     h: Float[Tensor, "*S B D"]
     """The second layer's output, before dropout."""
     normed: Float[Tensor, "*S B D"]
-    """The LayerNorm's rows before its weight and bias."""
+    """The LayerNorm's normalised rows, before its weight and bias are applied."""
     out: Float[Tensor, "*S B D"]
     """The head's output."""
 
     def differentiable(self) -> tuple[Tensor, Tensor, Tensor]:
-        """p, h and out: where a step needs the loss's gradient."""
+        """Return p, h and out: the tensors at which a step needs the loss's gradient."""
         return self.p, self.h, self.out
 
 
 def taps(head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "*S B D"] | None = None) -> Taps:
-    """The head's output and what it is made of."""
+    """Return the head's output together with its intermediate results."""
     return taps_from(
         linear(features, head.projection_weight, head.projection_bias),
         lambda hidden: linear(hidden, head.fc_weight, head.fc_bias),
@@ -134,7 +137,7 @@ def taps_from(
     norm_bias: Tensor,
     dropout: Float[Tensor, "*S B D"] | None = None,
 ) -> Taps:
-    """The rest of the head, from the first layer's output on, whatever the second layer is."""
+    """Compute the rest of the head from the first layer's output p; `second` is the second layer as a function."""
     hidden = F.gelu(p)
     h = second(hidden)
     residual = p + (h if dropout is None else h * dropout)
@@ -145,26 +148,26 @@ def taps_from(
 def embed(
     head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "*S B D"] | None = None
 ) -> Float[Tensor, "*S B D"]:
-    """The head's output on the unit sphere: each row divided by its Euclidean norm, no epsilon as published."""
+    """Return the head's output on the unit sphere: rows divided by their norm (no epsilon, as published)."""
     return to_sphere(project(head, features, dropout))
 
 
 def to_sphere(rows: Float[Tensor, "*S D"]) -> Float[Tensor, "*S D"]:
-    """Each row divided by its Euclidean norm."""
+    """Divide each row by its Euclidean norm."""
     return rows / rows.norm(dim=-1, keepdim=True)
 
 
 def linear(
     features: Float[Tensor, "*S B d"], weight: Float[Tensor, "*S D d"], bias: Float[Tensor, "*S D"]
 ) -> Float[Tensor, "*S B D"]:
-    """X Wᵀ + b, for one student or for several."""
+    """Return X Wᵀ + b, for one student or for several."""
     if weight.ndim == 2:
         return products.linear(features, weight, bias)
     return products.linear_of_students(features, weight) + bias.unsqueeze(-2)
 
 
 def dropout_mask(shape: tuple[int, ...], rate: float, generator: Generator) -> Float[Tensor, "..."] | None:
-    """A mask of 0 and 1/(1-rate) on the generator's device, or None for rate 0."""
+    """Draw a mask of 0 and 1/(1-rate) on the generator's device; None for rate 0."""
     if rate == 0:
         return None
     keep = torch.rand(shape, generator=generator, device=generator.device) >= rate

@@ -30,11 +30,11 @@ from raydd.memory import free_bytes, kept_by_autograd
 from raydd.place import on_all_cores
 
 Encode = Callable[[Float[Tensor, "B 3 H W"]], Float[Tensor, "B d"]]
-KEPT_GRAPH_BYTES = 1_500_000_000  # of the graphs that `EncodedPixels` keeps on a CPU
+KEPT_GRAPH_BYTES = 1_500_000_000  # limit for the graphs that `EncodedPixels` keeps on a CPU
 
 
 def kept_bytes(device: str) -> int:
-    """The most that graphs which `EncodedPixels` keeps may take: half of what a GPU has free, the rest for the work."""
+    """Return the limit in bytes for the graphs that `EncodedPixels` keeps: on a GPU half of the free memory."""
     return free_bytes(device) // 2 if device.startswith("cuda") else KEPT_GRAPH_BYTES
 
 
@@ -43,9 +43,9 @@ class Spread:
     """Statistics of each dimension of the real image features."""
 
     moments: Float[Tensor, "2 d"]
-    """Mean and standard deviation: the unit of learned features under Adam, and the distribution of noise."""
+    """Mean and standard deviation. Under Adam the deviation is the unit of learned features; both define the noise."""
     range: Float[Tensor, "2 d"]
-    """Least and greatest value: learned features are pulled back towards this range."""
+    """Smallest and largest value: learned features are pulled back towards this range."""
 
 
 @dataclass(frozen=True)
@@ -53,49 +53,49 @@ class ImageStart:
     """The image variable before the first step."""
 
     value: Tensor
-    """What is learned: N rows of features, or of pixels in 0 to 1."""
+    """The learned values: N rows of features, or of pixels in 0 to 1."""
     unit: Tensor
-    """The unit that the variable is kept in: it holds value / unit."""
+    """The unit of the variable: the engine stores value / unit."""
     range: Tensor
-    """Least and greatest value, along a first axis of two."""
+    """Smallest and largest value, along a first axis of two."""
     pull: float
-    """Fraction by which values out of range move back to it after each step: 0 leaves them free, 1 clamps them."""
+    """Fraction by which out-of-range values move back to their range after each step (0: free, 1: clamp)."""
 
 
 @dataclass(frozen=True)
 class DistillationStep:
-    """What a distillation step has drawn."""
+    """A distillation step after its random draws."""
 
     loss_of: LossOfPairs
-    """The objective's loss and its gradients, at the pairs."""
+    """Computes the objective's loss and its gradients at the pairs."""
     last_of_encoding: bool
     """Whether learned pixels move after this step (`distill.steps_per_encoding`)."""
     used: Callable[[], Int[Tensor, "U"]]
-    """Gives the pairs that the steps up to the next move of the pixels use."""
+    """Returns the pairs that are used by the steps until the pixels move next."""
     crops_seed: int
-    """Decides the crops of learned pixels, the same up to their next move."""
+    """Seed of the crops of learned pixels; the same until the pixels move next."""
 
 
 class ImageVariable(ABC):
-    """What is learned of the images. It may keep state between steps, so it serves one distillation alone."""
+    """What is learned of the images. It may keep state between steps, so each distillation needs its own."""
 
     block: ClassVar[bool] = False
     """Whether Adam keeps one second moment for the whole variable (see `OuterStep`)."""
     student_gradient: StudentGradient = staticmethod(heads_gradient)
-    """Of the students that see these images: of heads on their features, unless the encoder is trained too."""
+    """Gradient through the students that see these images: they train heads, unless the encoder is trained too."""
     noise: Float[Tensor, "2 d"] | None = None
-    """Mean and standard deviation of the noise that `distill.blend` noise adds to image features, if it can."""
+    """Mean and standard deviation of the noise for `distill.blend` noise; None: the variable has no such noise."""
 
     @abstractmethod
     def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
-        """The variable at the start set.
+        """Return the variable's start values, taken from the start set.
 
         Raises:
-            RecordError: the start set lacks what is to be learned.
+            RecordError: the start set lacks the values to be learned.
         """
 
     def loss(self, step: DistillationStep, pairs: LearnedPairs) -> StepLoss:
-        """The step's loss and its gradient at the pairs, `pairs.images` being the value of this variable.
+        """Return the step's loss and its gradient at the pairs, whose `images` are the value of this variable.
 
         Raises:
             NonFiniteError: the expert did not move between start and target.
@@ -104,18 +104,18 @@ class ImageVariable(ABC):
 
     @abstractmethod
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"] | None, Float[Tensor, "N d"]]:
-        """The pixels, where those are learned, as 8-bit numbers, and the image features."""
+        """Return the pixels as 8-bit numbers, None if no pixels are learned, and the image features."""
 
     def state(self) -> dict[str, Tensor]:
-        """What `resume` needs, on the CPU, beside the variable."""
+        """Return what `resume` needs in addition to the variable, on the CPU."""
         return {}
 
     def resume(self, state: Mapping[str, Tensor], device: str) -> None:  # noqa: B027 - most keep nothing
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
 
 
 class LearnedFeatures(ImageVariable):
-    """Image features."""
+    """Learned image features."""
 
     block = True
 
@@ -123,28 +123,28 @@ class LearnedFeatures(ImageVariable):
         """Learn image features.
 
         Args:
-            spread: of the real image features.
+            spread: statistics of the real image features.
         """
         self.noise, self._spread = spread.moments, spread
 
     def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
-        """The start's features, under Adam in units of each dimension's standard deviation."""
+        """Return the start set's features, under Adam in units of each dimension's standard deviation."""
         deviation = self._spread.moments[1]
         unit = deviation if config.optimizer == "adam" else torch.ones_like(deviation)
         return ImageStart(start.image_features, unit, self._spread.range, config.range_pull)
 
     def finished(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
-        """No pixels, and the features."""
+        """Return None for the pixels, and the features."""
         return None, value
 
 
 class LearnedPixels(ImageVariable):
-    """Pixels, seen through a frozen image encoder.
+    """Learned pixels, seen through a frozen image encoder.
 
-    They are encoded once in `distill.steps_per_encoding` steps. Until they move, each step adds its gradient at their
-    features to a sum; then one pass back through the encoder turns the sum into the gradient at the pixels. The norm
-    that a step reports is that of its gradient at the features. With `distill.least_crop` under 1 it is crops that are
-    encoded (`raydd.distill.crops`).
+    The pixels are encoded once in `distill.steps_per_encoding` steps. Until they move, each step adds its gradient at
+    the pixels' features to a sum. Then one backward pass through the encoder turns the sum into the gradient at the
+    pixels. The gradient norm that a step reports is the norm at the features. With `distill.least_crop` below 1, crops
+    of the images are encoded (`raydd.distill.crops`).
     """
 
     def __init__(self, encode: Encode, unit: Float[Tensor, "3 1 1"], batch: int, spread: Spread) -> None:
@@ -152,9 +152,9 @@ class LearnedPixels(ImageVariable):
 
         Args:
             encode: the frozen image encoder, from pixels in 0 to 1.
-            unit: the standard deviation that the encoder normalises pixels with.
-            batch: the most images whose graph fits in memory.
-            spread: of the real image features.
+            unit: the standard deviation by which the encoder normalises pixels.
+            batch: largest number of images whose graph fits in memory.
+            spread: statistics of the real image features.
         """
         self.noise, self._encode, self._unit, self._batch = spread.moments, encode, unit, batch
         self._least_crop = 1.0
@@ -162,12 +162,12 @@ class LearnedPixels(ImageVariable):
         self._owed: Float[Tensor, "N d"] | None = None  # the features' gradient, summed since the pixels last moved
 
     def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
-        """The start's pixels in units of the encoder's own deviation, as published."""
+        """Return the start set's pixels in units of the encoder's standard deviation, as published."""
         self._least_crop = config.least_crop
         return _pixels_of(start, self._unit)
 
     def loss(self, step: DistillationStep, pairs: LearnedPairs) -> StepLoss:
-        """The gradient at the pixels' features; at the pixels only before they move."""
+        """Return the loss; its gradient at the pixels is only computed in the last step before they move."""
         if self._encoded is None:
             count, least = len(pairs.images), self._least_crop
             crops = drawn_crops(count, least, step.crops_seed).to(pairs.device) if least < 1 else None
@@ -186,37 +186,37 @@ class LearnedPixels(ImageVariable):
         return found
 
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
-        """The pixels, and the features of their 8-bit numbers."""
+        """Return the pixels as 8-bit numbers, and the features of these 8-bit pixels."""
         return _eight_bit(value, self._encode, self._batch)
 
     def state(self) -> dict[str, Tensor]:
-        """The gradient that the pixels are still to move along."""
+        """Return the summed gradient along which the pixels have not yet moved."""
         return {} if self._owed is None else {"owed": self._owed.cpu()}
 
     def resume(self, state: Mapping[str, Tensor], device: str) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
         self._encoded, self._owed = None, state["owed"].to(device) if "owed" in state else None
 
 
 class TrainedPixels(ImageVariable):
-    """Pixels, seen through an image encoder that experts and students train too."""
+    """Learned pixels, seen through an image encoder that experts and students train too."""
 
     def __init__(self, encoder: TrainedEncoder, unit: Float[Tensor, "3 1 1"]) -> None:
         """Learn pixels.
 
         Args:
             encoder: the image encoder, on the distillation's device.
-            unit: the standard deviation that the encoder normalises pixels with.
+            unit: the standard deviation by which the encoder normalises pixels.
         """
         self._encoder, self._unit = encoder, unit
         self.student_gradient = partial(_of_trained_encoder, encoder)
 
     def begin(self, start: SyntheticSet, _config: DistillConfig, /) -> ImageStart:
-        """The start's pixels in units of the encoder's own deviation, as published."""
+        """Return the start set's pixels in units of the encoder's standard deviation, as published."""
         return _pixels_of(start, self._unit)
 
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
-        """The pixels, and the features of their 8-bit numbers under the pretrained encoder."""
+        """Return the pixels as 8-bit numbers, and the features of these pixels under the pretrained encoder."""
         return _eight_bit(value, self._encoder.module, self._encoder.at_once)
 
 
@@ -235,17 +235,17 @@ def _pixels_of(start: SyntheticSet, unit: Float[Tensor, "3 1 1"]) -> ImageStart:
 
 
 def _eight_bit(value: Tensor, encode: Encode, batch: int) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
-    """Pixels as they are stored, on the CPU, and what the encoder makes of them."""
+    """Return the pixels as they are stored, on the CPU, and the encoder's features of them."""
     pixels = (value * 255).round().clamp(0, 255).to(torch.uint8)
     parts = (pixels.float() / 255).split(batch)
     return pixels.cpu(), torch.cat([encode(part) for part in parts])
 
 
 class EncodedPixels:
-    """The features of the pixels that some distillation steps use, as a leaf that the heads' gradient is taken at.
+    """Features of the pixels that some distillation steps use, as a leaf tensor for the heads' gradient.
 
-    Batches keep their graph between the two calls as long as all graphs take less than `kept_bytes`; the first one
-    always does. The others are encoded without one, and again on the way back.
+    Batches keep their graph until `gradient` is called, as long as all graphs take less than `kept_bytes`; the first
+    batch always keeps it. Other batches are encoded without a graph, and encoded again in `gradient`.
     """
 
     def __init__(
@@ -261,9 +261,9 @@ class EncodedPixels:
         Args:
             encode: the image encoder, from pixels in 0 to 1.
             pixels: all synthetic images.
-            batch: the most images whose graph fits in memory.
-            used: the images that are needed, all if None; the features of others are zeros.
-            crops: of each image, what the encoder sees; None for the whole image.
+            batch: largest number of images whose graph fits in memory.
+            used: the images that are needed; None: all. The features of the other images are zeros.
+            crops: the crop of each image that the encoder sees; None: the whole images.
         """
         used = torch.arange(len(pixels), device=pixels.device) if used is None else used.to(pixels.device)
         self._encode, self._crops = encode, crops
@@ -274,7 +274,7 @@ class EncodedPixels:
         room = most // max(1, nbytes) - 1 if nbytes < most else 0
         self._kept = [begun, *on_all_cores(self._begin, others[:room], self._device)]
         self._others = others[room:]
-        # Autograd's mode is a thread's own: each thread has to leave it off for itself.
+        # no_grad applies to a single thread, so each thread has to enter it.
         rest = on_all_cores(
             torch.no_grad()(lambda part: self._seen(self._pixels[part], part)), self._others, self._device
         )
@@ -282,7 +282,7 @@ class EncodedPixels:
         self.features = rows.new_zeros(len(pixels), rows.shape[1]).index_copy_(0, used, rows).requires_grad_()
 
     def gradient(self, at_features: Float[Tensor, "N d"]) -> Float[Tensor, "N 3 H W"]:
-        """The gradient at the pixels, given the one at the features; can be asked for once."""
+        """Return the gradient at the pixels, given the one at the features. Can be called only once."""
         gradient = torch.zeros_like(self._pixels)
 
         def back(part: _Encoded) -> None:
@@ -298,7 +298,7 @@ class EncodedPixels:
         return _Encoded(index, pixels, self._seen(pixels, index))
 
     def _seen(self, pixels: Float[Tensor, "B 3 H W"], index: Int[Tensor, "B"]) -> Float[Tensor, "B d"]:
-        """The features of what the encoder sees of these images."""
+        """Return the features of these images, or of their crops."""
         return self._encode(pixels if self._crops is None else cropped(pixels, self._crops[index]))
 
 

@@ -1,4 +1,4 @@
-"""Features, then pixels: find images whose features are the distilled ones, near the real images that they began as.
+"""Features, then pixels: find images whose features match the distilled ones, close to the real start images.
 
 Letters: N synthetic pairs, d width of the image encoder.
 """
@@ -12,11 +12,12 @@ from torch import Tensor
 from raydd.distill.image_variables import Encode
 from raydd.errors import NonFiniteError
 
-# Of Adam: shorter memories than usual, since the gradient turns quickly. With equal ones a pixel whose gradient keeps
-# its sign moves by the whole rate, and one whose gradient swings hardly at all. 60 steps on four images leave 49.7 of a
-# squared distance of 655; with 0.8 and 0.9 along a cosine they left 62.9, and changed the pixels as much.
+# Betas of Adam, smaller than usual, since the gradient changes direction quickly. With equal betas a pixel whose
+# gradient keeps its sign moves by the full learning rate, and a pixel whose gradient alternates hardly moves. 60 steps
+# on four images leave 49.7 of a squared distance of 655. Betas of 0.8 and 0.9 with a cosine schedule left 62.9, and
+# changed the pixels as much.
 _BETAS = (0.8, 0.8)
-_FALL = 0.4  # the last part of the steps, over which the learning rate falls to zero
+_FALL = 0.4  # fraction of the steps, at the end, over which the learning rate falls to zero
 
 
 def pixels_of_features(
@@ -28,10 +29,11 @@ def pixels_of_features(
     lr: float,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> UInt8[Tensor, "N 3 H W"]:
-    """Adam on the squared feature distance, its learning rate falling to zero at last; gives 8-bit pixels.
+    """Minimise the squared feature distance with Adam; return 8-bit pixels.
 
-    The distance is a plain one. What students learn from an image is a sum of outer products with its features, so an
-    error counts by its size, whatever the feature's spread.
+    The learning rate falls to zero at the end. The distance has no weights per dimension: what students learn from an
+    image is a sum of outer products with its features, so an error counts by its size, regardless of the feature's
+    spread.
 
     Args:
         start: the real images, on the encoder's device.
@@ -48,7 +50,7 @@ def pixels_of_features(
     optimizer = torch.optim.Adam([pixels], lr=lr, betas=_BETAS)
     for step in range(1, steps + 1):
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (steps - step + 1) / (_FALL * steps))
-        # Images do not share a loss: the sum over them lets each be optimised as if it were alone.
+        # Images are independent in this sum, so each is optimised as if it were alone.
         distance = (encode(pixels) - target).square().sum()
         if not bool(distance.isfinite()):
             raise NonFiniteError(

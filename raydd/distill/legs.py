@@ -1,9 +1,10 @@
-"""Legs of expert trajectories, kept on the device: a leg is from a start snapshot to its target.
+"""Legs of expert trajectories, cached on the device.
 
-A distillation reads `experts.count` times `distill.max_start_epoch` legs, again and again. They are read from the store
-once, as long as all that are kept fit into so many bytes; the one that was used longest ago makes room.
+A leg is what a distillation step reads of an expert: a start snapshot, and the difference from there to the target. A
+distillation reads `experts.count` times `distill.max_start_epoch` legs, again and again. A leg is read from the store
+once, as long as all cached legs fit into a limit in bytes; otherwise the least recently used leg is dropped.
 
-Letters: K students side by side, D shared width, d encoder width.
+Letters: K students side by side, D width of the shared space, d and e encoder widths.
 """
 
 from collections import OrderedDict
@@ -23,12 +24,12 @@ from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError
 from raydd.memory import free_bytes
 
-KEPT_LEG_BYTES = 1_000_000_000  # on a CPU: a leg of each of ten experts of our sizes takes 430 MB
-LEGS_PART = 4  # of a GPU's free memory a quarter: all legs of 20 experts at published sizes, 5.7 GB, fit on 24 GB
+KEPT_LEG_BYTES = 1_000_000_000  # on a CPU; the legs of ten experts of our sizes, one leg each, take 430 MB
+LEGS_PART = 4  # a quarter of a GPU's free memory: all legs of 20 experts at published sizes, 5.7 GB, fit on 24 GB
 
 
 def most_bytes_on(device: str) -> int:
-    """The most that what is kept of experts or of a walk may take there."""
+    """Return the limit in bytes on a device, for cached legs or for the weights that are kept of student steps."""
     return free_bytes(device) // LEGS_PART if device.startswith("cuda") else KEPT_LEG_BYTES
 
 
@@ -36,7 +37,7 @@ def require_moved(distances: Iterable[Float[Tensor, ""]]) -> None:
     """Check the squared distances from an expert's start snapshot to its target.
 
     Raises:
-        NonFiniteError: one of them is zero.
+        NonFiniteError: one of the distances is zero.
     """
     if any(float(distance) == 0 for distance in distances):
         raise NonFiniteError(
@@ -46,18 +47,18 @@ def require_moved(distances: Iterable[Float[Tensor, ""]]) -> None:
 
 @dataclass(frozen=True)
 class Leg:
-    """What a student that starts at one snapshot needs of its expert."""
+    """What a student needs of its expert: the snapshot where it starts, and the difference from there to the target."""
 
     start: Heads
     """The start snapshot theta_0."""
     delta: Heads
-    """theta_0 - theta*, the target being theta*."""
+    """theta_0 - theta*, where theta* is the target."""
     squared: Float[Tensor, "2"]
     """|theta_0 - theta*|² of the image head and of the text head."""
 
     @classmethod
     def read(cls, experts: Trajectories[Heads], expert: int, epoch: int, targets: tuple[int, int], device: str) -> Self:
-        """The leg of an expert from one epoch to later ones, of the image head and of the text head.
+        """Read an expert's leg from one epoch to the target epochs of the image head and of the text head.
 
         Raises:
             NonFiniteError: the expert did not move.
@@ -71,10 +72,10 @@ class Leg:
 
     @classmethod
     def between(cls, start: Heads, target: Heads, device: str = "cpu") -> Self:
-        """The leg between two snapshots.
+        """Return the leg between two snapshots.
 
         Raises:
-            NonFiniteError: they are equal.
+            NonFiniteError: the snapshots are equal.
         """
         image, text = (Way.between(*ends) for ends in zip(start, target, strict=True))
         require_moved((image.squared, text.squared))
@@ -85,30 +86,30 @@ class Leg:
 
     @property
     def ways(self) -> tuple[Way, Way]:
-        """Of the image head and of the text head."""
+        """The differences between start and target, of the image head and of the text head."""
         return Way(self.delta[0], self.squared[0]), Way(self.delta[1], self.squared[1])
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of the leg's tensors in bytes."""
         return _bytes_of(self.start) + _bytes_of(self.delta)
 
 
 class Legs:
-    """The legs that were read, the latest used last."""
+    """A cache of legs, in the order of their last use."""
 
     def __init__(self, device: str, most_bytes: int) -> None:
-        """Nothing is read yet.
+        """Start with an empty cache.
 
         Args:
-            device: where legs are kept.
-            most_bytes: of all that are kept; the one that was asked for last is kept in any case.
+            device: where legs are cached.
+            most_bytes: limit for all cached legs; the leg that was asked for last is cached in any case.
         """
         self._device, self._most_bytes = device, most_bytes
         self._kept: OrderedDict[tuple[str, ...], Leg] = OrderedDict()
 
     def get(self, experts: Trajectories[Heads], expert: int, epoch: int, ahead: tuple[int, int]) -> Leg:
-        """One leg, read where it is not kept.
+        """Return one leg; read it from the store unless it is cached.
 
         Raises:
             NonFiniteError: the expert did not move.
@@ -124,7 +125,7 @@ class Legs:
         return leg
 
     def keep(self, experts: Trajectories[Heads], epochs: Iterable[int], ahead: tuple[int, int]) -> None:
-        """Read all legs from these epochs, to targets so many epochs ahead, if they fit.
+        """Read all legs that start at these epochs, with targets `ahead` epochs later, if they fit.
 
         Raises:
             NonFiniteError: an expert did not move.
@@ -138,7 +139,7 @@ class Legs:
 
 @dataclass(frozen=True)
 class BothHeads:
-    """Image heads of K students and then their text heads, side by side: all layers but the first have one shape."""
+    """The image heads of K students, then their text heads, side by side: all layers but the first have one shape."""
 
     projections: tuple[
         tuple[Float[Tensor, "K D d"] | tuple[Float[Tensor, "D d"], ...], Float[Tensor, "K D"]],
@@ -152,7 +153,7 @@ class BothHeads:
 
     @classmethod
     def of(cls, students: Sequence[Heads]) -> Self:
-        """The heads of these students."""
+        """Put the heads of these students side by side."""
         images, texts = zip(*students, strict=True)
         both = (*images, *texts)
         first = [

@@ -1,6 +1,6 @@
-"""Which names of losses there are; free of torch, so that settings can be checked before it loads.
+"""The names of the losses. This module does not import torch, so that settings can be checked before torch loads.
 
-A loss is one of the registry (`raydd.distill.losses.LOSSES`), or a user's own as `FILE.py:NAME` or `module:NAME`.
+A loss is one of raydd's (`raydd.distill.losses.LOSSES`), or a user's own as `FILE.py:NAME` or `module:NAME`.
 """
 
 from typing import Any
@@ -12,25 +12,25 @@ LOSS_NAMES = ("infonce", "wbce", "bce")
 
 
 def own_loss(name: str, setting: str) -> Any:
-    """What a user's own loss is, which is run as code: a function or a `Loss`; None for a name of the registry.
+    """Load a user's own loss, a function or a `Loss`, by running its file as code; None for one of raydd's losses.
 
     Args:
-        name: the loss.
-        setting: the setting that names it, for messages.
+        name: name of the loss.
+        setting: the setting that names it, for error messages.
 
     Raises:
-        ConfigError: there is no such loss, or what the name stands for cannot be called.
+        ConfigError: there is no such loss, or the named object cannot be called.
     """
     if name in LOSS_NAMES:
         return None
     if ":" not in name:
         raise ConfigError(
-            f"{setting} {name!r} is unknown. {nearest(name, LOSS_NAMES)} Your own is FILE.py:NAME or module:NAME."
+            f"{setting} {name!r} is unknown. {nearest(name, LOSS_NAMES)} For your own, use FILE.py:NAME or module:NAME."
         )
     found = outside(name, setting)
     if not callable(found):
         raise ConfigError(
             f"{setting} {name} is a {type(found).__name__}, but must be a function of logits and similarity, or a "
-            "raydd.distill.losses.Loss. Name one."
+            "raydd.distill.losses.Loss. Name one of these."
         )
     return found

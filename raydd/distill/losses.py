@@ -1,6 +1,6 @@
 """Losses of a logit matrix Z (rows images, columns texts) and a similarity matrix S of the same shape.
 
-Formulas as published with LoRS and RepBlend. Each gives one number for each student of an optional leading axis.
+Formulas as published with LoRS and RepBlend. Each loss returns one number per student.
 
 Letters: S students (an optional leading axis), B minibatch.
 """
@@ -25,13 +25,13 @@ _EPSILON = 1e-6  # inside the published logarithms and counts
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss that students train on, and the parameters of its own that are learned with the synthetic set."""
+    """A loss that students train on, with parameters of its own, which are learned along with the synthetic pairs."""
 
     function: Callable[..., Tensor]
-    """From logits Z [B B] and similarity S [B B] to one number, differentiable twice in both; the parameters come as
-    keywords, each a tensor without axes. Those of the registry take students [S B B] side by side as well."""
+    """Maps logits Z [B B] and similarity S [B B] to one number, twice differentiable in both. The parameters are passed
+    as keywords, each a tensor without axes. raydd's own losses also take several students side by side, [S B B]."""
     parameters: Mapping[str, float] = field(default_factory=dict)
-    """The function's own parameters by name, each with the value that learning starts from."""
+    """Start values of the function's own parameters, by name."""
 
     def __call__(
         self,
@@ -39,21 +39,21 @@ class Loss:
         similarity: Float[Tensor, "*#S B B"],
         parameters: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "*S"]:
-        """The loss of each student, its parameters at their start values unless they are given.
+        """Return the loss of each student. Without `parameters`, the loss's own parameters have their start values.
 
         Raises:
-            ConfigError: a user's own function failed, or gave a wrong shape or NaN.
+            ConfigError: a user's own function failed, or returned a wrong shape or NaN.
         """
         if parameters is None:
             parameters = self.tensors({}, logits)
         return self.function(logits, similarity, **parameters)
 
     def tensors(self, values: Mapping[str, float], like: Tensor) -> dict[str, Float[Tensor, ""]]:
-        """The parameters as tensors: at these values, those that are missing at their start values.
+        """Return the parameters as tensors; those that are missing from `values` have their start values.
 
         Args:
             values: learned values by name.
-            like: whose device and precision to take.
+            like: tensor whose device and precision to use.
         """
         return {
             name: torch.tensor(values.get(name, start), dtype=like.dtype, device=like.device)
@@ -62,9 +62,10 @@ class Loss:
 
 
 def weighted_bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "*#S B B"]) -> Float[Tensor, "*S"]:
-    """Half the mean element loss of positives plus half that of negatives; a positive has S above 0.5 (LoRS).
+    """Return half the mean element loss of the positives plus half that of the negatives (LoRS).
 
-    The element loss is -S log(σ(Z) + ε) - (1 - S) log(1 - σ(Z) + ε), ε = 1e-6. S may leave [0, 1].
+    Positives are the entries with S above 0.5. The element loss is -S log(σ(Z) + ε) - (1 - S) log(1 - σ(Z) + ε), with
+    ε = 1e-6. S may lie outside [0, 1].
     """
     probability = torch.sigmoid(logits)
     element = -similarity * torch.log(probability + _EPSILON)
@@ -77,12 +78,12 @@ def weighted_bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "*#S
 
 
 def bce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "*#S B B"]) -> Float[Tensor, "*S"]:
-    """Mean over all entries of -S log σ(Z) - (1 - S) log(1 - σ(Z)); linear in S, so S may leave [0, 1]."""
+    """Return the mean of -S log σ(Z) - (1 - S) log(1 - σ(Z)); linear in S, so S may lie outside [0, 1]."""
     return (F.softplus(logits) - similarity * logits).mean((-2, -1))
 
 
 def info_nce(logits: Float[Tensor, "*S B B"], similarity: Float[Tensor, "*#S B B"]) -> Float[Tensor, "*S"]:
-    """Half the cross-entropies of rows and of columns against the rows and columns of S, which are not normalised."""
+    """Return half the sum of the cross-entropies of rows and columns; the rows and columns of S are not normalised."""
     rows = -(similarity * logits.log_softmax(-1)).sum(-1).mean(-1)
     columns = -(similarity * logits.log_softmax(-2)).sum(-2).mean(-1)
     return (rows + columns) / 2
@@ -92,13 +93,14 @@ LOSSES: dict[str, Loss] = {"infonce": Loss(info_nce), "wbce": Loss(weighted_bce)
 
 
 def find_loss(name: str, setting: str = "distill.loss") -> Loss:
-    """A loss of the registry, or a user's own as `FILE.py:NAME` or `module:NAME`, which is run as code and tried once.
+    """Return one of raydd's losses, or a user's own as `FILE.py:NAME` or `module:NAME`, which is run as code.
 
-    A user's own is a `Loss`, or a plain function of logits and similarity. It always gets the matrices of one student.
+    A user's own loss is a `Loss`, or a plain function of logits and similarity. It is tried once on a small example. It
+    always gets the matrices of one student.
 
     Args:
-        name: the loss.
-        setting: the setting that names it, for messages.
+        name: name of the loss.
+        setting: the setting that names it, for error messages.
 
     Raises:
         ConfigError: there is no such loss, or it fails on a small example.
@@ -113,7 +115,7 @@ def find_loss(name: str, setting: str = "distill.loss") -> Loss:
 
 
 def _try(loss: Loss) -> None:
-    """Take the loss of a small example and differentiate it twice, as students do."""
+    """Compute the loss on a small example and differentiate it twice, as a distillation step does."""
     logits = torch.linspace(-2, 2, 9).view(3, 3).requires_grad_()
     similarity = torch.eye(3).requires_grad_()
     parameters = {name: tensor.requires_grad_() for name, tensor in loss.tensors({}, logits).items()}
@@ -131,7 +133,7 @@ def _try(loss: Loss) -> None:
 
 
 class _Own:
-    """A user's own function, whose faults are told from raydd's."""
+    """A user's own function. Its errors are reported as the function's, not as raydd's."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self._function, self._name = function, name
@@ -144,20 +146,20 @@ class _Own:
             value = self._function(logits, similarity, **parameters)
             if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim:
                 what = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-                raise TypeError(f"it gave {what}, not a tensor of one number without axes")
+                raise TypeError(f"it returned {what}, not a tensor with one number and no axes")
             if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
                 raise TypeError("its value does not depend on the logits")
             given = (logits, similarity, *parameters.values())
             if not bool(value.isfinite()) and all(bool(part.isfinite().all()) for part in given):
-                raise ArithmeticError(f"it is {float(value.detach())} on finite logits")
+                raise ArithmeticError(f"it returned {float(value.detach())} on finite logits")
             return value
 
     @contextmanager
     def blamed(self) -> Iterator[None]:
-        """Make any exception inside a ConfigError that names the function, its line and the cause.
+        """Turn any exception inside the block into a ConfigError that names the function, its line and the cause.
 
         Raises:
-            ConfigError: something was raised; raydd's own errors and a full GPU pass as they are.
+            ConfigError: an exception was raised. raydd's own errors and out-of-memory errors pass unchanged.
         """
         try:
             yield
@@ -169,7 +171,7 @@ class _Own:
             ) from error
 
     def _where(self, error: Exception) -> str:
-        """The function, and the line of its file that raised the error, if one did."""
+        """Return the function's name and file, with the line that raised the error if it is in that file."""
         named = getattr(self._function, "__name__", type(self._function).__name__)
         try:
             file = inspect.getfile(inspect.unwrap(self._function))

@@ -1,7 +1,7 @@
-"""The matching loss, its gradient through students that train heads, and what `encoder_gradient` shares with that.
+"""The matching loss, its gradient through students that train heads, and the parts that `encoder_gradient` shares.
 
-The matching loss is the distance from where a student ends to the expert's target, divided by the distance from where
-it started.
+The matching loss is the squared distance from the student's end to the expert's target, divided by the squared distance
+from the student's start to that target.
 
 Letters: N synthetic pairs, S side in pixels, d and e widths of the image and the text encoder.
 """
@@ -26,7 +26,7 @@ class LearnedPairs:
     """The synthetic pairs as a student sees them."""
 
     images: Float[Tensor, "N d"] | Float[Tensor, "N 3 S S"]
-    """Image features, or pixels in 0 to 1 where the student trains the image encoder."""
+    """Image features; or pixels in 0 to 1, if the student trains the image encoder."""
     texts: Float[Tensor, "N e"]
     similarity: Similarity
     rates: Float[Tensor, "2"]
@@ -34,23 +34,23 @@ class LearnedPairs:
     loss: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     """The loss's own parameters by name."""
     objective: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
-    """What the objective learns of its own, by name."""
+    """Parameters that the objective itself learns, by name."""
 
     @property
     def device(self) -> str:
-        """Where they are."""
+        """The device of the tensors."""
         return str(self.texts.device)
 
     @property
     def down(self) -> tuple[float, float]:
-        """-η of both sides: what a student step multiplies its gradient with."""
+        """-η of both sides: the factors by which a student step multiplies its gradient."""
         image, text = self.rates.tolist()
         return -image, -text
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What gradients are taken at: `image`, `text`, `rates`, `similarity.FACTOR` of each factor, `loss.NAME` and
-        `objective.NAME` of each parameter of the loss and of the objective."""
+        """The tensors at which gradients are taken: `image`, `text`, `rates`, `similarity.FACTOR` for each factor,
+        `loss.NAME` and `objective.NAME` for each parameter of the loss and of the objective."""
         factors = {f"similarity.{name}": factor for name, factor in self.similarity.factors.items()}
         parameters = {f"loss.{name}": value for name, value in self.loss.items()}
         own = {f"objective.{name}": value for name, value in self.objective.items()}
@@ -58,7 +58,7 @@ class LearnedPairs:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], similarity: Similarity) -> Self:
-        """The pairs of these `tensors`, their similarity of the same kind as the one given."""
+        """Return the pairs that have these `tensors`, with a similarity of the same kind as the given one."""
         factors = {name: tensors[f"similarity.{name}"] for name in similarity.factors}
         loss, own = (
             {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
@@ -69,14 +69,14 @@ class LearnedPairs:
 
 @dataclass(frozen=True)
 class StudentRun:
-    """How a student trains and what of it is matched: everything but the pairs and the weights it starts from."""
+    """How a student trains and which parts of it are matched: everything except the pairs and the start weights."""
 
     plan: StudentPlan
     loss: Loss
     temperature: float
-    """tau, which divides the cosines."""
+    """tau, by which the cosines are divided."""
     exact: bool
-    """Take the gradient through all student steps, in place of TESLA's."""
+    """True: the gradient goes through all student steps; False: TESLA's constant-memory gradient."""
     matched: tuple[str, ...] = ("image", "text")
     """The sides whose weights are matched."""
     merged: bool = False
@@ -94,17 +94,17 @@ class StepLoss:
 
     loss: float
     fractions: dict[str, float]
-    """Parts of the loss: each matched side's own, as `loss/image` and `loss/text`, or what another objective has."""
+    """Parts of the loss: one for each matched side, `loss/image` and `loss/text`, or the parts of another objective."""
     student_losses: list[float]
-    """The student's loss before each of its steps; empty where no student is trained."""
+    """The student's loss before each of its steps; empty if no student is trained."""
     gradients: dict[str, Tensor]
-    """By the names of `LearnedPairs.tensors`; those without a gradient are left out."""
+    """Gradients by the names of `LearnedPairs.tensors`; tensors without a gradient are left out."""
     norms: dict[str, float] = field(default_factory=dict)
-    """Norms to report in place of the gradients' own: see `LearnedPixels`."""
+    """Norms to report instead of the norms of `gradients` (see `LearnedPixels`)."""
 
     @classmethod
     def of(cls, loss: Float[Tensor, ""], pairs: LearnedPairs, parts: Mapping[str, Tensor]) -> Self:
-        """A loss without students and its gradient at each tensor of the pairs that requires one."""
+        """Return a loss without students, with its gradient at each tensor of the pairs that requires one."""
         fractions = {f"loss/{name}": float(part.detach()) for name, part in parts.items()}
         return cls(float(loss.detach()), fractions, [], gradients_of(loss, pairs))
 
@@ -113,18 +113,18 @@ class Trained(Protocol):
     """A network after its student steps."""
 
     def distance(self, target: Any) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """|theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
+        """Return |theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
         ...
 
 
 def matching_loss(
     students: Mapping[str, Trained], targets: Mapping[str, Any], *, merged: bool
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """Sum over networks of |theta_T - theta*|² / |theta_0 - theta*|², or merged: one fraction of both sums.
+    """Return the sum over networks of |theta_T - theta*|² / |theta_0 - theta*|²; if merged, one fraction of both sums.
 
     Args:
-        students: the networks that are matched, after their steps: image and text, or text alone.
-        targets: the expert's later snapshot of each, or the way there.
+        students: the matched networks after their student steps: image and text, or text alone.
+        targets: for each network the expert's later snapshot, or the `Way` to it.
         merged: sum numerators and denominators before dividing, as the RepBlend paper writes it.
 
     Returns:
@@ -144,19 +144,19 @@ def matching_loss(
 def combined(
     ends: Mapping[str, Float[Tensor, "*K"]], begins: Mapping[str, Float[Tensor, "*K"]], *, merged: bool
 ) -> Float[Tensor, "*K"]:
-    """The matching loss of distances at the end and at the start, network by network."""
+    """Return the matching loss, given each network's squared distance to its target at the end and at the start."""
     if merged:
         return torch.as_tensor(sum(ends.values()) / sum(begins.values()))
     return torch.as_tensor(sum(end / begins[name] for name, end in ends.items()))
 
 
 def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
-    """The matching loss of a student that trains heads, and the loss's gradient.
+    """Return the matching loss of a student that trains heads, and its gradient.
 
     Args:
-        run: the student's plan, loss and temperature, and what of it is matched.
-        leg: the expert's, on the pairs' device.
-        pairs: the synthetic pairs, `images` being features; a gradient is taken at each tensor that requires one.
+        run: the student's plan, loss and temperature, and which parts of it are matched.
+        leg: the expert's leg, on the pairs' device.
+        pairs: the synthetic pairs, with features as `images`; a gradient is taken at each tensor that requires one.
     """
     image_start, text_start = leg.start
     image_rows = BlendedRows.of_plan(run.plan, "image", pairs.images)
@@ -173,7 +173,7 @@ def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
 
 
 def gradients_of(loss: Float[Tensor, ""], pairs: LearnedPairs) -> dict[str, Tensor]:
-    """A loss's gradient at each tensor of the pairs that requires one and that the loss depends on."""
+    """Return a loss's gradient at each tensor of the pairs that requires one and on which the loss depends."""
     at = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}
     found = torch.autograd.grad(loss, list(at.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(at, found, strict=True) if gradient is not None}

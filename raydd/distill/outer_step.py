@@ -1,13 +1,14 @@
-"""The outer step: how the gradients of a distillation step move the learned variables.
+"""The outer step: how the gradients of a distillation step change the learned variables.
 
-By SGD with momentum, as published, or by Adam. Adam divides each coordinate by its own gradient's size, so that
-coordinates that hardly matter move as far as those that do. Distilled image features then leave the range that an
-encoder can give, for nothing. So Adam has one second moment for a whole block of them here: a step goes along the
-gradient, and the same loss is reached at a third of the squared distance (docs/results/settings.md). One second moment
-a block is Adam-mini's (Zhang et al., 2024, arXiv:2406.16793); a block is a variable.
+The rule is SGD with momentum, as published, or Adam. Adam divides each coordinate by the size of its own gradient, so
+coordinates that hardly matter move as far as those that do. Distilled image features would then leave the range of the
+encoder's outputs without any benefit. So here Adam keeps a single second moment for a whole block of coordinates. A
+step then goes along the gradient, and reaches the same loss at a third of the squared distance
+(docs/results/settings.md). A single second moment per block is the idea of Adam-mini (Zhang et al., 2024,
+arXiv:2406.16793); a block here is one variable.
 
-Of K distillations side by side, variables, gradients and moments have a leading axis, and the numbers of a step are
-tensors that spread over it.
+With K distillations side by side, variables, gradients and moments have a leading axis, and the numbers of a step are
+tensors that broadcast over it.
 """
 
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor
 
 _SQUARE_DECAY = 0.999  # of Adam's second moments
-_EPSILON = 1e-12  # far below any gradient: a block's gradient is never all but zero
-_SMALLEST_RATE = 1e-4  # keeps a student's learned learning rate positive under plain SGD
+_EPSILON = 1e-12  # far below any gradient, since a block's gradient is never almost zero
+_SMALLEST_RATE = 1e-4  # keeps a student's learned learning rate positive when the outer rule is SGD
 
 
 @dataclass(frozen=True)
@@ -29,32 +30,32 @@ class StepNumbers:
     rate: float | Tensor
     """Outer learning rate."""
     momentum: float | Tensor
-    """Decay of the gradients' sum under SGD, of the first moment under Adam."""
+    """Decay of the summed gradients (SGD) or of the first moment (Adam)."""
     of_mean: float | Tensor
     of_square: float | Tensor
-    """What Adam divides its moments by to undo their start at zero: 1 - decay^t in a variable's step t."""
+    """Adam divides its moments by these numbers, since moments start at zero: 1 - decay^t in step t of a variable."""
     pull: float | Tensor
-    """Fraction by which images out of range move back to it."""
+    """Fraction by which out-of-range image values move back to their range."""
 
     @classmethod
     def of_step(cls, number: int, *, rate: float, momentum: float, pull: float) -> Self:
-        """Those of a variable's step, counted from 1."""
+        """Return the numbers of a variable's step, counted from 1."""
         return cls(rate, momentum, 1 - momentum**number, 1 - _SQUARE_DECAY**number, pull)
 
 
 @dataclass(frozen=True)
 class OuterStep:
-    """The rule by which variables move."""
+    """The rule by which the learned variables move."""
 
     adam: bool
-    """Adam, else SGD with momentum."""
+    """True: Adam; False: SGD with momentum."""
     blocks: frozenset[str]
-    """Names of the variables that Adam keeps one second moment for: matrices."""
+    """Names of the variables, all matrices, for which Adam keeps a single second moment."""
     range: tuple[Tensor, Tensor]
-    """Least and greatest value of the images."""
+    """Smallest and largest value of the images."""
 
     def begun(self, name: str, variable: Tensor) -> dict[str, Tensor]:
-        """A variable's moments before its first step, by name."""
+        """Return a variable's moments before its first step, by name."""
         if not self.adam:
             return {"momentum_buffer": torch.zeros_like(variable)}
         like = variable[..., :1, :1] if name in self.blocks else variable
@@ -63,7 +64,7 @@ class OuterStep:
     def moved(
         self, name: str, variable: Tensor, gradient: Tensor, moments: Mapping[str, Tensor], numbers: StepNumbers
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A variable after a step, and its moments."""
+        """Return a variable after a step, and its moments."""
         if self.adam:
             square = gradient.square()
             if name in self.blocks:

@@ -1,11 +1,11 @@
-"""A population: distillations of features of one shape that step together, as one batched computation.
+"""A population: distillations on features, of the same shape, that step together as one batched computation.
 
-Each slot holds one `Distillation`, which says how it begins, what it draws, what its checkpoint is and what set it has
-come to; the population takes its steps. A slot's results do not depend on its neighbours, and equal what its
-distillation would have done by its own steps, but for rounding. Slots are filled and stopped at any time.
+Each slot holds one `Distillation`. The distillation provides its start, its random draws, its checkpoint and its
+current set; the population computes its steps. A slot's results do not depend on the other slots. They equal those of
+the distillation's own steps, except for rounding. Slots can be filled and stopped at any time.
 
-Within a step nothing waits for the device. What steps report stays there until `news` is asked for, and so does the
-verdict on a NaN: a slot that has one moves no more from that step on, and ends when it is read.
+Within a step nothing waits for the device. Metrics stay on the device until `news` is called, and so does the check for
+NaN: a slot that meets a NaN no longer changes from that step on, and ends when its metrics are read.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -29,9 +29,9 @@ _READ_EVERY = 20
 
 
 def shape_of(settings: DistillConfig) -> Hashable:
-    """What distillations must have in common to step together: all that decides shapes or what is computed.
+    """Return what distillations must share to step together: all settings that decide shapes or the computation.
 
-    Their features and heads must have the same widths as well.
+    In addition, their features and heads must have the same widths.
     """
     blend = settings.blend if settings.blend in ("none", "noise") else "some"
     return (
@@ -46,48 +46,48 @@ def shape_of(settings: DistillConfig) -> Hashable:
 
 @dataclass
 class News:
-    """What a slot has done since it was last asked."""
+    """What a slot has done since the last call of `Population.news`."""
 
     steps: list[dict[str, float]] = field(default_factory=list)
-    """Metrics of each step, as `Distillation.step` gives them."""
+    """Metrics of each step, as `Distillation.step` returns them."""
     error: RayddError | None = None
-    """Why it ended: NaN, infinity, divergence, a snapshot that cannot be read. Its set is that before the step."""
+    """Why the slot ended: NaN, infinity, divergence or an unreadable snapshot. Its set is the one before that step."""
 
 
 class Population:
     """Distillations of one shape in slots, stepping together."""
 
     def __init__(self, device: str = "cpu", *, most_bytes: int | None = None) -> None:
-        """All slots are free.
+        """Start without distillations: all slots are free.
 
         Args:
             device: where to compute.
-            most_bytes: of the experts' snapshots that are kept on the device; others are read again when drawn. None
-                is as many as `most_bytes_on` says.
+            most_bytes: limit for the experts' snapshots that are kept on the device; the others are read again when
+                they are drawn. None: the limit of `most_bytes_on`.
         """
         most_bytes = most_bytes_on(device) if most_bytes is None else most_bytes
         self._device, self._legs = device, Legs(device, most_bytes)
         self._slots: dict[int, Distillation] = {}
         self._news: dict[int, News] = {}
-        self._stack: Stack | None = None  # of the slots that step; made when they change
+        self._stack: Stack | None = None  # the slots that step; built again when they change
 
     @property
     def stepping(self) -> list[int]:
-        """The slots that have steps to do, as far as is known without asking the device."""
+        """The slots that have steps left, as far as is known without waiting for the device."""
         ended = {slot for slot, news in self._news.items() if news.error}
         return [slot for slot, own in self._slots.items() if own.done < own.config.steps and slot not in ended]
 
     def fill(self, distillation: Distillation) -> int:
-        """Put a distillation, at its start or on its way, into a free slot; gives the slot's number.
+        """Put a distillation, new or in progress, into a free slot; return the slot's number.
 
         Raises:
-            ConfigError: it does not match trajectories, does not learn features, or has another shape than those that
-                are here.
+            ConfigError: the distillation does not match trajectories, does not learn features, or differs in shape
+                from the other slots.
         """
         objective = _trajectories(distillation)
         if not isinstance(distillation.image, LearnedFeatures):
             raise ConfigError(
-                "A population learns features, and distill.images is "
+                "A population can only learn features, but distill.images is "
                 f"{distillation.config.images!r}. Set it to features."
             )
         for other in self._slots.values():
@@ -96,28 +96,28 @@ class Population:
         slot = next(number for number in range(len(self._slots) + 1) if number not in self._slots)
         self._slots[slot], self._news[slot] = distillation, News()
         config = distillation.config
-        with suppress(RayddError):  # the step that needs such a snapshot says what is wrong with it
+        with suppress(RayddError):  # a step that needs the faulty snapshot reports the error
             self._legs.keep(objective.experts, range(config.max_start_epoch), config.ahead)
         return slot
 
     def stop(self, slot: int) -> Distillation:
-        """Empty a slot; gives its distillation as it stands, which can go on by itself or in another slot."""
+        """Empty a slot; return its distillation in its current state, which can continue alone or in another slot."""
         self.settle()
         del self._news[slot]
         return self._slots.pop(slot)
 
     def synthetic(self, slot: int) -> SyntheticSet:
-        """A slot's set as it stands, on the CPU."""
+        """Return a slot's current set, on the CPU."""
         self.settle()
         return self._slots[slot].synthetic()
 
     def state(self, slot: int) -> dict[str, Tensor]:
-        """Everything that `resume` needs, of a population or of the distillation alone: `Distillation.state`."""
+        """Return what a population or a `Distillation` needs to resume a slot's distillation (`Distillation.state`)."""
         self.settle()
         return self._slots[slot].state()
 
     def resume(self, slot: int, state: Mapping[str, Tensor]) -> None:
-        """Let a slot go on from what `state` gave.
+        """Continue a slot from what `state` returned.
 
         Raises:
             RecordError: the state belongs to other settings.
@@ -126,14 +126,14 @@ class Population:
         self._slots[slot].resume(state)
 
     def news(self) -> dict[int, News]:
-        """What each slot has done since this was last asked for; waits for the device."""
+        """Return what each slot has done since the last call; waits for the device."""
         self._read()
         told = self._news
         self._news = {slot: News(error=news.error) for slot, news in told.items()}
         return told
 
     def step(self) -> None:
-        """Take one step of each slot that has steps to do."""
+        """Take one step in each slot that has steps left."""
         stack, drawn = self._stack, self._drawn()
         if not drawn:
             return
@@ -143,14 +143,14 @@ class Population:
         stack.step([draws for draws, _ in drawn.values()], [leg for _, leg in drawn.values()])
 
     def settle(self) -> None:
-        """Hand all variables back to their distillations, which then stand where their slots do."""
+        """Copy all variables back to the distillations, so that each has its slot's current state."""
         self._read()
         if self._stack is not None:
             self._stack.hand_back()
             self._stack = None
 
     def _drawn(self) -> dict[int, tuple[StepDraws, Leg]]:
-        """What each slot draws for its next step; a slot whose snapshots cannot be read ends."""
+        """Draw the next step of each slot; a slot whose snapshots cannot be read ends."""
         found = {}
         for slot in self.stepping:
             own = self._slots[slot]
@@ -164,7 +164,7 @@ class Population:
         return found
 
     def _read(self) -> None:
-        """Note what the steps have reported, and end the slots that met a NaN."""
+        """Record the metrics of the steps, and end the slots that met a NaN or diverged."""
         if self._stack is None:
             return
         for slot, steps in self._stack.reported().items():
@@ -180,10 +180,10 @@ class Population:
 
 
 def steps_of(distillation: Distillation) -> Callable[[int], News]:
-    """What takes so many steps of one distillation, or up to the one that ends it, and tells of them.
+    """Return a function that takes a number of steps of one distillation and returns their news; it stops on failure.
 
-    On a GPU it steps in a population of one where it can: its steps wait for nothing, and are told of together. It
-    stands where they end. Elsewhere it takes its own steps.
+    On a GPU the distillation steps in a population of one if it can: then steps wait for nothing, and their metrics are
+    read together. Afterwards the distillation has the state after those steps. Otherwise it takes its own steps.
     """
     able = isinstance(distillation.objective, TrajectoryMatching) and isinstance(distillation.image, LearnedFeatures)
     if not able or at_once(distillation.device) == 1:
@@ -201,7 +201,7 @@ def steps_of(distillation: Distillation) -> Callable[[int], News]:
 
 
 def at_once(device: str) -> int:
-    """Steps to take before what they report is read: several on a GPU, which would wait for it at each."""
+    """Return how many steps to take before reading their metrics: several on a GPU, which waits at each reading."""
     return _READ_EVERY if device.startswith("cuda") else 1
 
 
@@ -216,14 +216,14 @@ def _own_steps(distillation: Distillation, steps: int) -> News:
 
 
 def _trajectories(distillation: Distillation) -> TrajectoryMatching:
-    """What a distillation lowers.
+    """Return a distillation's objective, which must be trajectory matching.
 
     Raises:
-        ConfigError: it is no matching of trajectories.
+        ConfigError: the distillation has another objective.
     """
     if not isinstance(distillation.objective, TrajectoryMatching):
         raise ConfigError(
-            f"distill.objective {distillation.config.objective} does not step side by side with others. Set "
+            f"Distillations with distill.objective {distillation.config.objective} cannot step side by side. Set "
             "sweep.together to 1."
         )
     return distillation.objective
@@ -233,7 +233,7 @@ def _require_alike(one: Distillation, other: Distillation) -> None:
     """Check that two distillations can step together.
 
     Raises:
-        ConfigError: they have other shapes.
+        ConfigError: their shapes differ.
     """
 
     def shape(own: Distillation) -> Hashable:
@@ -243,6 +243,6 @@ def _require_alike(one: Distillation, other: Distillation) -> None:
 
     if shape(one) != shape(other):
         raise ConfigError(
-            f"Distillations of unlike shapes cannot step together: {shape(one)} and {shape(other)}. "
+            f"Distillations of different shapes cannot step together: {shape(one)} and {shape(other)}. "
             "Group them by shape_of."
         )

@@ -1,13 +1,14 @@
-"""Products of rows with weights, in the faster of the ways that torch has.
+"""Products of rows with weights, computed by the fastest library that torch offers on the processor.
 
-Weights that ask for no gradient: on a CPU torch multiplies by MKL, which uses half the width of an AMD core's vector
-units; oneDNN uses all of it, in float32 as well. 128 rows and a weight of 2304 x 2304 take 6.5 ms in place of 13.9 on
-one core of an EPYC of 2024. On a core of Intel's oneDNN is the faster one where no matrix is transposed, by a sixth at
-99 rows and 1280 x 1280, and the slower one elsewhere, by a third.
+Weights that require no gradient: on a CPU torch multiplies with MKL, which uses half the width of an AMD core's vector
+units. oneDNN uses all of it, also in float32: 128 rows and a weight of 2304 x 2304 take 6.5 ms instead of 13.9 on one
+core of an EPYC of 2024. On an Intel core, oneDNN is faster if no matrix is transposed, by a sixth at 99 rows and
+1280 x 1280; otherwise it is slower, by a third.
 
-Weights of experts and of scored students are multiplied in bfloat16 (`reduced`): a core that has it in hardware takes
-half the time, 0.53 ms in place of 1.0 for 20 rows and 1280 x 1280. Rows and results are rounded too. A distillation's
-walks are not: their gradient is a small difference of large terms, and sets lost half a point of val r_mean.
+Weights of experts and of scored students are multiplied in bfloat16 (see `reduced`). A core with bfloat16 in hardware
+takes half the time: 0.53 ms instead of 1.0 for 20 rows and 1280 x 1280. Rows and results are rounded too. The students
+of distillation steps are not rounded: their gradient is a small difference of large terms, and with rounding, sets lost
+half a point of val r_mean.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_l
 
 
 def _said_of_the_processor() -> str:
-    """What Linux says of it; nothing elsewhere."""
+    """Return Linux's description of the processor; an empty text on other systems."""
     try:
         return Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -33,15 +34,15 @@ _PROCESSOR = _said_of_the_processor()
 _MKL_AT_FULL_WIDTH = torch.backends.mkl.is_available() and "GenuineIntel" in _PROCESSOR
 _ONEDNN_TRANSPOSED = _ONEDNN and not _MKL_AT_FULL_WIDTH
 _BFLOAT16 = _ONEDNN and any(flag in _PROCESSOR for flag in ("avx512_bf16", "amx_bf16"))
-_WORTH_BFLOAT16 = 250_000  # numbers in a weight: with fewer, the layers' other work takes longer
-_LARGE = 1_000_000  # numbers in a weight: on Intel, a step in batches takes 12 % less at 0.7 million, as much at 1.6
+_WORTH_BFLOAT16 = 250_000  # numbers in a weight; with fewer, the layers' other work takes longer
+_LARGE = 1_000_000  # numbers in a weight; on Intel, batching a step saves 12 % of its time at 0.7 million, none at 1.6
 StudentWeights = Float[Tensor, "*K D d"] | tuple[Float[Tensor, "D d"], ...]
 
 
 def linear(
     rows: Float[Tensor, "*K B d"], weight: StudentWeights, bias: Float[Tensor, "*K D"] | None = None
 ) -> Float[Tensor, "*K B D"]:
-    """X Wᵀ + b, differentiable at the rows as often as one likes; of students side by side, see `stacked`."""
+    """Return X Wᵀ + b, differentiable any number of times at the rows; for students side by side, see `stacked`."""
     if not isinstance(weight, Tensor) or weight.ndim > 2:
         product = rows @ weight.mT if isinstance(weight, Tensor) else _OfEach.apply(rows, weight)
         return product if bias is None else product + bias.unsqueeze(-2)  # type: ignore[no-any-return]
@@ -51,15 +52,15 @@ def linear(
 
 
 def reduced(weight: Float[Tensor, "*S D d"]) -> Float[Tensor, "*S D d"]:
-    """A weight for products that may be rounded: a large one in bfloat16 where the CPU multiplies that."""
+    """Return a weight for products that may be rounded: in bfloat16 if it is large and the CPU multiplies bfloat16."""
     return weight.bfloat16() if _worth_bfloat16(weight) else weight
 
 
 def stacked(weights: Sequence[Float[Tensor, "D d"]]) -> StudentWeights:
-    """Constant weights of several students, as `linear` multiplies by them fastest.
+    """Return the constant weights of several students in the form that `linear` multiplies fastest.
 
-    They are put under one another for one batched product. But on a CPU large ones stay where they are, and products
-    are taken one after the other: a batch is then no faster, and the copies take memory.
+    The weights are stacked for one batched product. But on a CPU large weights stay separate, and are multiplied one
+    after the other: a batch would be no faster, and the copies would take memory.
     """
     apart = weights[0].device.type == "cpu" and weights[0].numel() > _LARGE
     return tuple(weights) if apart else torch.stack(tuple(weights))
@@ -68,12 +69,12 @@ def stacked(weights: Sequence[Float[Tensor, "D d"]]) -> StudentWeights:
 def plus_product(
     addend: Float[Tensor, "..."], left: Float[Tensor, "*K B M"], right: Float[Tensor, "*K M D"]
 ) -> Float[Tensor, "*K B D"]:
-    """A + L R, of one student or of several side by side; A may be smaller, as tensors are added."""
+    """Return A + L R, for one student or for several side by side; A is broadcast."""
     return torch.addmm(addend, left, right) if left.ndim == 2 else torch.baddbmm(addend, left, right)
 
 
 def linear_of_students(features: Float[Tensor, "*S B d"], weight: Float[Tensor, "S D d"]) -> Float[Tensor, "S B D"]:
-    """X Wᵀ of several students."""
+    """Return X Wᵀ for several students."""
     traced = features.requires_grad and torch.is_grad_enabled()
     if traced or features.ndim < weight.ndim or not _by_onednn(features[0], weight[0]):
         return features @ weight.mT
@@ -83,7 +84,7 @@ def linear_of_students(features: Float[Tensor, "*S B d"], weight: Float[Tensor, 
 def add_products_of_students_(
     sums: Float[Tensor, "S D d"], left: Float[Tensor, "S B D"], right: Float[Tensor, "S B d"], *, keep: float
 ) -> None:
-    """A <- keep · A + leftᵀ right of several students, in place and without a graph."""
+    """Compute A <- keep · A + leftᵀ right for several students, in place and without a graph."""
     if not _by_onednn(left[0], right[0].T):
         sums.baddbmm_(left.mT, right, beta=keep)
         return
@@ -94,7 +95,7 @@ def add_products_of_students_(
 def add_product_(
     weight: Float[Tensor, "*S D d"], left: Float[Tensor, "*S B D"], right: Float[Tensor, "*S B d"], scale: float
 ) -> None:
-    """W <- W + scale · leftᵀ right, in place and without a graph."""
+    """Compute W <- W + scale · leftᵀ right, in place and without a graph."""
     if weight.ndim > 2:
         weight.baddbmm_(left.mT, right, alpha=scale)
     elif _by_onednn(left, right.T):
@@ -130,7 +131,7 @@ class _OfEach(torch.autograd.Function):
 
 
 def _move(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """leftᵀ right, which a weight is to be moved by: rounded where `reduced` rounds that weight."""
+    """Return leftᵀ right, by which a weight is changed; rounded if `reduced` rounds that weight."""
     return _onednn(left.T, right.T.bfloat16() if _worth_bfloat16(weight) else right.T)
 
 

@@ -1,4 +1,4 @@
-"""Whether the stored tensors of a synthetic set go together: a set may come from a stranger, or from a damaged disk."""
+"""Checks that the stored tensors of a synthetic set fit together: a set may come from a stranger or a damaged disk."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,23 +11,24 @@ from raydd.errors import RecordError, nearest
 from raydd.outside import names_code
 
 FACTOR = "similarity."  # prefix of the similarity's factors among the stored tensors
-LOSS = "loss."  # prefix of the parameters of a loss of somebody's own, each a number
+LOSS = "loss."  # prefix of the parameters of a user's own loss, each a number
 _FACTORS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "low-rank": {"diagonal": "N", "left": "Nr", "right": "Nr"},
     "full": {"entries": "NN"},
     "identity": {},
 }
-_HELP = "Copy the set again from where it is whole, or make it again."
+_HELP = "Copy the set again from an intact copy, or make it again."
 
 
 def require_consistent(named: Mapping[str, Tensor], facts: object) -> None:
-    """Refuse tensors and facts that no synthetic set has.
+    """Check that tensors and facts are those of a synthetic set.
 
-    N pairs: `image_features` [N d], `text_features` [N e], `rates` [2] above zero, `start_images` and `start_captions`
-    [N] from 0 on, the similarity's factors of its kind, and where there are images `pixels`, uint8 [N 3 H W].
+    A set of N pairs has `image_features` [N d], `text_features` [N e], `rates` [2] above zero, `start_images` and
+    `start_captions` [N] with indices from 0 on, the factors of its kind of similarity, and, if it has images, `pixels`,
+    uint8 [N 3 H W].
 
     Raises:
-        RecordError: naming the first tensor, or fact, that is missing or wrong.
+        RecordError: a tensor or a fact is missing or wrong; the message names the first one.
     """
     if not isinstance(facts, Mapping):
         raise _wrong("the facts of the set", f"are {_short(facts)}", "a mapping with similarity, alpha and loss")
@@ -67,14 +68,14 @@ def require_consistent(named: Mapping[str, Tensor], facts: object) -> None:
 def _require(
     named: Mapping[str, Tensor], name: str, letters: Sequence[str], sizes: dict[str, int], *, whole: bool = False
 ) -> Tensor:
-    """A tensor of finite numbers whose shape agrees with the sizes known so far, which it adds to.
+    """Return a tensor, after checking that its numbers are finite and that its shape fits the sizes known so far.
 
     Args:
         named: the tensors.
-        name: which one.
-        letters: a letter or a number a dimension; one letter stands for one size.
-        sizes: by letter.
-        whole: integers in place of floating-point numbers.
+        name: name of the tensor.
+        letters: one letter or number for each dimension; the same letter stands for the same size.
+        sizes: known sizes by letter; new ones are added.
+        whole: the tensor holds integers instead of floating-point numbers.
     """
     if name not in named:
         raise RecordError(f"The synthetic set has no tensor {name}. {_HELP}")
@@ -100,7 +101,7 @@ def _wrong(name: str, what: str, rule: str) -> RecordError:
 
 def _unknown(fact: str, value: object, known: Iterable[str]) -> RecordError:
     return RecordError(
-        f"The synthetic set's {fact} is {_short(value)}, which raydd does not have. {_guess(value, known)}"
+        f"The synthetic set's {fact} is {_short(value)}, which raydd does not know. {_guess(value, known)}"
     )
 
 

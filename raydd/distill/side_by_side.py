@@ -1,10 +1,10 @@
 """The matching loss of many students side by side, and its gradient: `heads_gradient` with a leading axis.
 
-Students share nothing, so each has what it would have alone, up to rounding. Nothing here waits for a value of the
-device, and no shape depends on a draw.
+Students share nothing, so each student gets the result that it would get alone, up to rounding. Nothing here waits for
+a value from the device, and no shape depends on a random draw.
 
-Letters: K students, N synthetic pairs, U base rows, B minibatch, T student steps, d and e encoder widths, D shared
-width.
+Letters: K students, N synthetic pairs, U base rows, B minibatch, T student steps, d and e encoder widths, D width of
+the shared space.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ class Plans:
     minibatches: Int[Tensor, "K T B"]
     permutations: Int[Tensor, "K T B"]
     ratios: tuple[Float[Tensor, "K T 1 1"], Float[Tensor, "K T 1 1"]] | None
-    """Blend ratios of images and of texts; None where none of the students blends."""
+    """Blend ratios of images and of texts; None if no student blends."""
     noise: tuple[Float[Tensor, "K T B d"], Float[Tensor, "K T B e"]] | None
-    """Partners that are noise, of images and of texts."""
+    """Noise to blend with, for images and for texts; None: blend with other pairs."""
 
     @classmethod
     def of(cls, plans: Sequence[StudentPlan], device: str, dtype: torch.dtype, *, blended: bool) -> Self:
-        """Plans of equal shapes side by side; `blended` says whether any such plan is."""
+        """Put plans of equal shapes side by side; `blended` says whether their minibatches are blended."""
         drawn = sent(torch.stack([torch.stack([plan.minibatches, plan.permutations]) for plan in plans]), device)
         ratios = noise = None
         if blended:
@@ -55,7 +55,10 @@ class Plans:
         return cls(drawn[:, 0], drawn[:, 1], ratios, noise)
 
     def rows(self, side: int, features: Float[Tensor, "K N d"]) -> BlendedRows:
-        """The inputs of the image heads (side 0) or text heads (side 1): of all pairs, or of T·B if those are fewer."""
+        """Return the inputs of the image heads (side 0) or text heads (side 1).
+
+        The base rows are all N pairs, or the T·B rows of the minibatches if those are fewer.
+        """
         students, steps, size = self.minibatches.shape
         base, own = features, self.minibatches
         if steps * size < features.shape[1]:
@@ -71,12 +74,12 @@ class Plans:
     def targets(
         self, kind: Kind, pairs: int, factors: Mapping[str, Tensor], alpha: Float[Tensor, "K 1 1"]
     ) -> Sequence[Float[Tensor, "K B B"]]:
-        """Each step's minibatches of the similarity matrices.
+        """Return the target matrices of each step: the minibatches' parts of the similarity matrices.
 
         Args:
-            kind: of all of them.
-            pairs: N.
-            factors: with a leading axis of K.
+            kind: kind of all similarity matrices.
+            pairs: number of pairs N.
+            factors: the matrices' factors, with a leading axis of K.
             alpha: scales of the low-rank parts.
         """
         under = {name: (factor * alpha if name == "left" else factor).flatten(0, 1) for name, factor in factors.items()}
@@ -85,62 +88,62 @@ class Plans:
 
     @staticmethod
     def _below(index: Int[Tensor, "K T B"], rows: int) -> Int[Tensor, "K T B"]:
-        """Positions in K tables of so many rows, as positions in all of them under one another."""
+        """Turn positions in K tables of `rows` rows each into positions in the K tables concatenated."""
         return index + rows * torch.arange(len(index), device=index.device)[:, None, None]
 
 
 @dataclass(frozen=True)
 class BothSides:
-    """The rows of the image heads and of the text heads as those of `BothHeads`."""
+    """The inputs of the image heads and of the text heads, in the order of `BothHeads`."""
 
     image: BlendedRows
     text: BlendedRows
 
     def times(self, heads: BothHeads) -> Float[Tensor, "2*K T B D"]:
-        """The first layers' outputs on each step's minibatch."""
+        """Return the first layers' outputs on each step's minibatch."""
         sides = zip((self.image, self.text), heads.projections, strict=True)
         return torch.cat([rows.blended(linear(rows.base, *projection)) for rows, projection in sides])
 
     def inner_products(self, *, past: bool) -> Float[Tensor, "2*K T*B T*B"]:
-        """X Xᵀ + 1 of all steps' inputs, see `BlendedRows`."""
+        """Return X Xᵀ + 1 for the inputs X of all steps (see `BlendedRows`)."""
         return torch.cat([rows.inner_products(past=past) for rows in (self.image, self.text)])
 
 
 @dataclass(frozen=True)
 class BatchedRun:
-    """How all K students train and what of them is matched."""
+    """How all K students train, and which parts of them are matched."""
 
     plans: Plans
     loss: Loss
     temperature: Float[Tensor, "K 1 1"]
-    """tau, which divides the cosines."""
+    """tau, by which the cosines are divided."""
     similarity: Kind
     alpha: Float[Tensor, "K 1 1"]
     """Scales of the low-rank parts of the similarity matrices."""
     exact: bool
     matched: tuple[str, ...]
     merged: bool
-    """These as in `StudentRun`."""
+    """`exact`, `matched` and `merged` are as in `StudentRun`."""
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """The matching losses of K students, on the device: see `StepLoss`."""
+    """The matching losses of K students, on the device (see `StepLoss`)."""
 
     loss: Float[Tensor, "K"]
     fractions: dict[str, Float[Tensor, "K"]]
     student_losses: list[Float[Tensor, "K"]]
     gradients: dict[str, Tensor]
-    """With a leading axis of K."""
+    """Gradients with a leading axis of K."""
 
 
 def matchings(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> StepLosses:
-    """The matching loss of each student, and its gradient at each tensor of the pairs that asks for one.
+    """Return the matching loss of each student, and its gradient at each tensor of the pairs that requires one.
 
     Args:
-        run: the students' plans, loss and temperatures, and what of them is matched.
-        legs: each student's start, and the way from there to its target.
-        pairs: the tensors of `LearnedPairs.tensors` with a leading axis of K.
+        run: the students' plans, loss and temperatures, and which parts of them are matched.
+        legs: each student's leg: its start, and the difference from there to its target.
+        pairs: the tensors of `LearnedPairs.tensors`, with a leading axis of K.
     """
     plans = run.plans
     rows = BothSides(plans.rows(0, pairs["image"]), plans.rows(1, pairs["text"]))
@@ -153,7 +156,7 @@ def matchings(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor])
         taps = heads.forward()
         image, text = to_sphere(taps.out).chunk(2)
         value = _losses(run.loss, torch.bmm(image, text.mT) / run.temperature, target, parameters)
-        # Students share nothing: the sum's gradient is each one's own.
+        # Students share nothing, so the gradient of the sum is each student's own gradient.
         heads.step(taps, torch.autograd.grad(value.sum(), taps.differentiable(), create_graph=True))
         losses.append(value.detach())
     squared = torch.stack([leg.squared for leg in legs], 1)
@@ -177,7 +180,7 @@ def _losses(
     targets: Float[Tensor, "K B B"],
     parameters: Mapping[str, Float[Tensor, "K"]],
 ) -> Float[Tensor, "K"]:
-    """Each student's loss; one after the other where each has its own parameters."""
+    """Return each student's loss, computed one after the other if the loss has parameters of its own."""
     if not parameters:
         return loss(logits, targets, {})
     owns = [dict(zip(parameters, values, strict=True)) for values in zip(*parameters.values(), strict=True)]

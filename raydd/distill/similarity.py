@@ -15,18 +15,18 @@ Kind = Literal["low-rank", "identity", "full"]
 
 @dataclass(frozen=True)
 class Similarity:
-    """S = diag(a) + (alpha/r) L Rᵀ under low-rank (LoRS); the identity; or every entry free under full."""
+    """The matrix S: diag(a) + (alpha/r) L Rᵀ if low-rank (LoRS), the identity, or full, where each entry is learned."""
 
     kind: Kind
     size: int
     factors: dict[str, Tensor]
-    """low-rank: diagonal (N), left and right (N r); full: entries (N N); identity: none."""
+    """The learned tensors. low-rank: diagonal (N), left and right (N r); full: entries (N N); identity: none."""
     alpha: float = 1.0
     """Scale of the low-rank part."""
 
     @classmethod
     def start(cls, kind: Kind, size: int, *, rank: int, alpha: float, generator: Generator) -> Self:
-        """The identity, as a point that learning can leave: a = 1, L standard normal, R = 0."""
+        """Return the identity, with factors that learning can change: a = 1, L standard normal, R = 0."""
         factors: dict[str, Tensor] = {}
         if kind == "low-rank":
             left = torch.randn(size, rank, generator=generator)
@@ -36,13 +36,13 @@ class Similarity:
         return cls(kind, size, factors, alpha)
 
     def with_factors(self, factors: dict[str, Tensor]) -> Self:
-        """The same similarity with other values of its factors."""
+        """Return the same similarity with other values of its factors."""
         return replace(self, factors=factors)
 
     def minibatch(self, index: Int[Tensor, "*T B"]) -> Float[Tensor, "*T B B"]:
-        """The rows and columns of S that belong to a minibatch, or to several, without the rest of S.
+        """Return the rows and columns of S that belong to a minibatch, or to several, without forming the rest of S.
 
-        Of K matrices under one another, whose factors have K·N rows, an index counts rows from the first one's.
+        The factors of K matrices can be concatenated to K·N rows. `index` then counts rows over all K matrices.
         """
         if self.kind == "identity":
             return torch.eye(index.shape[-1], device=index.device).expand(*index.shape, -1)
@@ -52,6 +52,6 @@ class Similarity:
         return torch.diag_embed(self.factors["diagonal"][index]) + (self.alpha / left.shape[-1]) * left @ right.mT
 
     def matrix(self) -> Float[Tensor, "N N"]:
-        """All of S."""
+        """Return all of S."""
         device = next(iter(self.factors.values())).device if self.factors else "cpu"
         return self.minibatch(torch.arange(self.size, device=device))

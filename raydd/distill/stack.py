@@ -1,4 +1,4 @@
-"""The variables of many distillations under one another, and one step of all of them: see `population`.
+"""The stacked variables of many distillations, and one step of all of them (see `raydd.distill.population`).
 
 Letters: K distillations, M metrics, N synthetic pairs.
 """
@@ -21,7 +21,7 @@ from raydd.place import sent
 
 
 class Stack:
-    """The variables and moments of some distillations, each under one another along a leading axis of K."""
+    """The variables and moments of K distillations, each stacked along a leading axis of K."""
 
     def __init__(self, members: Mapping[int, Distillation], device: str) -> None:
         self.slots, self._members, self._device = list(members), list(members.values()), device
@@ -42,7 +42,7 @@ class Stack:
         self._history: list[Float[Tensor, "M K"]] = []
 
     def step(self, draws: Sequence[StepDraws], legs: Sequence[Leg]) -> None:
-        """Take one step of all."""
+        """Take one step of all distillations."""
         config = self._config
         rates = self._variables["rates"]
         plans = Plans.of([own.plan for own in draws], self._device, rates.dtype, blended=config.blend != "none")
@@ -65,7 +65,7 @@ class Stack:
         self._move(gradients)
 
     def reported(self) -> dict[int, list[dict[str, float]]]:
-        """Metrics of all steps since this was last asked for, by slot."""
+        """Return the metrics of all steps since the last call, by slot."""
         if not self._history:
             return {}
         columns = torch.stack(self._history).permute(2, 0, 1).tolist()
@@ -76,7 +76,7 @@ class Stack:
         }
 
     def hand_back(self) -> None:
-        """Give each distillation its variables and moments."""
+        """Copy to each distillation its variables and moments."""
         with torch.no_grad():
             for number, own in enumerate(self._members):
                 for name, moments in self._moments.items():
@@ -84,7 +84,7 @@ class Stack:
                     own.moments[name] = {key: moment[number].clone() for key, moment in moments.items()}
 
     def _move(self, gradients: Mapping[str, Tensor]) -> None:
-        """Move each variable of those that are alive down its gradient, as `Distillation` does."""
+        """Move the variables down their gradients, as `Distillation` does; failed distillations stay as they are."""
         rows = [[astuple(own.next_move(name)) for name in gradients] for own in self._members]
         columns = self._tensor(rows).permute(1, 2, 0)
         for (name, gradient), numbers in zip(gradients.items(), columns, strict=True):
@@ -99,9 +99,9 @@ class Stack:
             own.count_step(gradients)
 
     def _tensor(self, rows: Sequence[Sequence[Any]]) -> Float[Tensor, "K *numbers"]:
-        """Numbers on the device, in the variables' precision."""
+        """Return numbers as a tensor on the device, in the variables' precision."""
         return sent(torch.tensor(rows, dtype=self._variables["rates"].dtype), self._device)
 
     def _of(self, part: Callable[[Distillation], Tensor]) -> Tensor:
-        """The same part of all distillations, under one another."""
+        """Stack the same tensor of all distillations."""
         return torch.stack([part(own).detach() for own in self._members])

@@ -1,12 +1,12 @@
-"""The student of a distillation step: plain SGD on synthetic minibatches, kept as a sum of outer products.
+"""The student of a distillation step: plain SGD on synthetic minibatches, stored as a sum of outer products.
 
-After k steps a weight is W_k = W_0 - η Σ_j δ_jᵀ x_j, the sum running over the at most k·B rows x_j that the student has
-seen and the loss gradients δ_j at the layer's output. Neither W_k nor its gradient is ever formed: what the walk and
-the matching loss need of them are products of thin matrices. That is exact, not an approximation, and autograd
-differentiates it in place of P-sized copies of the heads.
+After k steps a weight is W_k = W_0 - η Σ_j δ_jᵀ x_j. The sum runs over the at most k·B rows x_j that the student has
+seen, and δ_j are the loss gradients at the layer's output. Neither W_k nor its gradient is ever formed: the student's
+steps and the matching loss only need products of thin matrices. This is exact, not an approximation. Autograd
+differentiates these products instead of copies of all parameters of the heads.
 
-Letters: K students side by side (an optional leading axis), N synthetic pairs, U of them used by a plan, B minibatch,
-T student steps, M rows seen so far, d and e encoder widths, D shared width.
+Letters: K students side by side (an optional leading axis), N synthetic pairs, of which a plan uses U, B pairs in a
+minibatch, T student steps, M rows seen so far, d and e encoder widths, D width of the shared space.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ from raydd.distill.products import linear, plus_product
 
 @dataclass(frozen=True)
 class StudentPlan:
-    """Everything random about a student's T steps, drawn beforehand."""
+    """All random choices of a student's T steps, drawn before the first step."""
 
     minibatches: Int[Tensor, "T B"]
     """Indices of the synthetic pairs of each step."""
@@ -33,13 +33,13 @@ class StudentPlan:
     ratios: tuple[float, ...]
     """Blend ratio of each step."""
     image_noise: Float[Tensor, "T B d"] | None = None
-    """Partners that are noise, in place of other pairs; None blends with other pairs."""
+    """Noise to blend with, instead of other pairs of the minibatch; None: blend with other pairs."""
     text_noise: Float[Tensor, "T B e"] | None = None
     sides: Literal["both", "image", "text"] = "both"
     """Which modalities are blended."""
 
     def to(self, device: str) -> "StudentPlan":
-        """The plan with its tensors on a device."""
+        """Return the plan with its tensors on a device."""
         tensors = (self.image_noise, self.text_noise)
         image_noise, text_noise = (None if noise is None else noise.to(device) for noise in tensors)
         return StudentPlan(
@@ -49,29 +49,29 @@ class StudentPlan:
 
 @dataclass(frozen=True)
 class BlendedRows:
-    """All inputs of a head's first layer, as blends of some base rows: one side's minibatches of T steps.
+    """The inputs of a head's first layer in all T steps: one side's minibatches, each row a blend of base rows.
 
-    The layer is linear, so its products are taken with the base rows, each once, and blended afterwards; the T·B inputs
+    The layer is linear, so each base row is multiplied once, and the products are blended afterwards. The T·B inputs
     themselves are never formed.
     """
 
     base: Float[Tensor, "*K U d"]
-    """The synthetic pairs, or those of them that are used, and the rows of noise if there are."""
+    """Features of the synthetic pairs (all, or only the used ones), followed by the rows of noise, if any."""
     own: Int[Tensor, "*K T B"]
-    """Positions of the minibatches' rows in the base; of students side by side, in their bases under one another."""
+    """Positions of the minibatches' rows in `base`. With K students: positions in their K bases, concatenated."""
     partner: Int[Tensor, "*K T B"]
-    """Positions of what they are blended with."""
+    """Positions of the blending partners, counted likewise."""
     ratios: Float[Tensor, "*K T 1 1"] | None
-    """Blend ratios; None where nothing is blended."""
+    """Blend ratios; None: nothing is blended."""
 
     @classmethod
     def of_plan(cls, plan: StudentPlan, side: Literal["image", "text"], features: Float[Tensor, "N d"]) -> Self:
-        """The rows of one side of one student: of the U pairs that its plan uses.
+        """Return the rows of one side of one student; the base rows are the U pairs that its plan uses.
 
         Args:
             plan: minibatches, partners and blend ratios.
-            side: which of the plan's noise there is, and whether it is blended at all.
-            features: this side's synthetic features of all pairs.
+            side: image or text: decides which noise of the plan is used, and whether this side is blended at all.
+            features: features of all synthetic pairs on this side.
         """
         used, own = plan.minibatches.unique(return_inverse=True)
         base, partner = features[used], own.gather(1, plan.permutations)
@@ -84,7 +84,7 @@ class BlendedRows:
         return cls(base, own, partner, ratios[:, None, None] if blended else None)
 
     def blended(self, base: Float[Tensor, "*K U c"]) -> Float[Tensor, "*K T B c"]:
-        """Each step's minibatch of what the base rows stand for."""
+        """Return each step's blended minibatch, given one vector for each base row."""
         rows = base.flatten(0, -2)
         own = rows.index_select(0, self.own.flatten()).view(*self.own.shape, -1)
         if self.ratios is None:
@@ -92,30 +92,33 @@ class BlendedRows:
         return blend(own, rows.index_select(0, self.partner.flatten()).view_as(own), self.ratios)
 
     def times(self, head: Head) -> Float[Tensor, "*K T B D"]:
-        """The first layer's output on each step's minibatch."""
+        """Return the first layer's output on each step's minibatch."""
         return self.blended(linear(self.base, head.projection_weight, head.projection_bias))
 
     def inner_products(self, *, past: bool) -> Float[Tensor, "*K T*B T*B"]:
-        """X Xᵀ + 1 of all steps' inputs; 1 is the input of a bias. No gradient flows through the second X if `past`."""
+        """Return X Xᵀ + 1 for the inputs X of all steps; the 1 is the input of the bias.
+
+        With `past`, no gradient flows through the second X.
+        """
         others = self.base.detach() if past else self.base
         rows = self.blended(self.base @ others.mT + 1).flatten(-3, -2)
         return self.blended(rows.mT).flatten(-3, -2).mT
 
 
 class Inputs(Protocol):
-    """All inputs of the first layer of one head or of several: see `BlendedRows`, whose methods these are."""
+    """The inputs of the first layer of one head, or of several heads. `BlendedRows` explains the methods."""
 
     def times(self, head: Any, /) -> Float[Tensor, "*K T B D"]:
-        """The first layer's output on each step's minibatch."""
+        """Return the first layer's output on each step's minibatch."""
         ...
 
     def inner_products(self, *, past: bool) -> Float[Tensor, "*K T*B T*B"]:
-        """X Xᵀ + 1 of all steps' inputs."""
+        """Return X Xᵀ + 1 for the inputs X of all steps."""
         ...
 
 
 class Way(NamedTuple):
-    """From a head's start snapshot to its target."""
+    """The difference between a head's start snapshot and its target."""
 
     delta: Head
     """Δ = theta_0 - theta*."""
@@ -124,36 +127,36 @@ class Way(NamedTuple):
 
     @classmethod
     def between(cls, start: Head, target: Head) -> Self:
-        """The way between two snapshots."""
+        """Return the difference between two snapshots."""
         delta = Head(*(ours - theirs for ours, theirs in zip(start, target, strict=True)))
         return cls(delta, torch.stack([part.flatten() @ part.flatten() for part in delta]).sum())
 
 
 class WalkingHead:
-    """One head on its walk away from `start`, or several side by side, which do not see each other.
+    """A student's head while it trains, from the snapshot `start` on; or several independent heads side by side.
 
-    A step's move of a weight is uᵀ x, u = -η δ: the rows u are kept.
+    A step changes a weight by uᵀ x, with u = -η δ. The head stores the rows u instead of the weight.
     """
 
     def __init__(self, start: Any, rows: Inputs, rate: Float[Tensor, "*K"], *, through_steps: bool) -> None:
-        """Put the head at its start.
+        """Start from an expert's snapshot.
 
         Args:
-            start: the expert's snapshot theta_0, constant: a `Head`, or several as their rows take them.
-            rows: the inputs of its first layer.
+            start: the expert's snapshot theta_0, constant: a `Head`, or several heads in the form that `rows` takes.
+            rows: the inputs of the head's first layer.
             rate: the student's learning rate η.
-            through_steps: let gradients flow through earlier steps (exact), or stop them there (constant memory).
+            through_steps: True lets gradients flow through earlier steps (exact), False stops them (constant memory).
         """
         self._start, self._rows, self._rate, self._through_steps = start, rows, rate, through_steps
         self._first: list[Tensor] = []  # u at the first layer's output, see `_append`
         self._hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
         self._second: list[Tensor] = []  # u at the second layer's output
-        self._changes: list[tuple[Tensor, Tensor]] = []  # of both layers' outputs at each step, see `_squared_length`
-        self._norm_weight = torch.zeros_like(start.norm_weight)  # moves of the LayerNorm's γ and β, summed
+        self._changes: list[tuple[Tensor, Tensor]] = []  # changes of both layers' outputs, see `_squared_length`
+        self._norm_weight = torch.zeros_like(start.norm_weight)  # summed updates of the LayerNorm's γ and β
         self._norm_bias = torch.zeros_like(start.norm_bias)
         self._one = start.norm_bias.new_ones(())
         projected, self._kernel = rows.times(start), rows.inner_products(past=not through_steps)
-        if not projected.requires_grad:  # of constant features; the student's own gradients need a graph too
+        if not projected.requires_grad:  # constant features; the student's own gradients still need a graph
             projected.requires_grad_()
         steps, size = projected.shape[-3:-1]
         self._projected = iter(projected.unbind(-3))
@@ -161,10 +164,10 @@ class WalkingHead:
         self._inputs = steps * size
 
     def forward(self) -> Taps:
-        """The next minibatch through the head under its current parameters."""
+        """Compute the head's output on the next minibatch, with its current parameters."""
         p, lengths = next(self._projected), [first.shape[-2] for first in self._first]
         kernels = next(self._kernels).split([*lengths, self._inputs - sum(lengths)], dim=-1)
-        change = self._change(p, kernels[:-1], self._first)  # the last kernel is of steps to come
+        change = self._change(p, kernels[:-1], self._first)  # the last kernel belongs to later steps
 
         def second(hidden: Tensor) -> Tensor:
             h = linear(hidden, self._start.fc_weight, self._start.fc_bias)
@@ -181,7 +184,7 @@ class WalkingHead:
     def _change(
         self, of: Float[Tensor, "*K B D"], kernels: Sequence[Float[Tensor, "*K B _"]], moves: Sequence[Tensor]
     ) -> Float[Tensor, "*K B D"]:
-        """What the moves so far, whose rows these are, change of a layer's output."""
+        """Return how much the updates so far, given by their rows u (`moves`), change a layer's output."""
         change = torch.zeros_like(of)
         for kernel, rows in zip(kernels, moves, strict=True):
             change = plus_product(change, kernel, self._past(rows))
@@ -196,11 +199,11 @@ class WalkingHead:
         self._norm_bias = self._norm_bias + at_out.sum(-2)
 
     def distance(self, target: Way) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """|theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
+        """Return |theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
         return self.distance_from(*target), target.squared
 
     def distance_from(self, delta: Any, squared: Float[Tensor, "*K"]) -> Float[Tensor, "*K"]:
-        """|theta_T - theta*|², which is |Δ|² + 2 <Δ, M> + |M|², M being the sum of the steps' moves.
+        """Return |theta_T - theta*|² = |Δ|² + 2 <Δ, M> + |M|², where M is the sum of all steps' updates.
 
         Args:
             delta: Δ = theta_0 - theta*.
@@ -217,11 +220,11 @@ class WalkingHead:
     def _squared_length(
         self, first: Float[Tensor, "*K M D"], hidden: Float[Tensor, "*K M D"], second: Float[Tensor, "*K M D"]
     ) -> Float[Tensor, "*K"]:
-        """|M|² of both layers' moves, M = Σ_i u_iᵀ x_i, which is Σ_ij <u_i, u_j> <x_i, x_j>.
+        """Return |M|² of both layers' updates M = Σ_i u_iᵀ x_i, which is Σ_ij <u_i, u_j> <x_i, x_j>.
 
-        A step's part of that sum is its rows' among themselves, and twice <u, M x> with the M of the steps before: M x
-        is what they changed of the layer's output, which the walk has found. Under the constant-memory gradient those
-        changes hold no graph, and all rows are multiplied with all.
+        A step's part of that sum is the products of its own rows with each other, plus 2 <u, M x> with the M of the
+        earlier steps. M x is how much the earlier steps changed the layer's output, which `forward` has already
+        computed. With the constant-memory gradient those changes carry no graph, so the full sum over i and j is taken.
         """
         if not self._through_steps:
             kernels = self._rows.inner_products(past=False), hidden @ hidden.mT + 1
@@ -241,14 +244,20 @@ class WalkingHead:
 def _length(
     u: Float[Tensor, "*K T B D"], own: Float[Tensor, "*K T B B"], change: Float[Tensor, "*K T B D"]
 ) -> Float[Tensor, "*K"]:
-    """|M|² of one layer, from each step's rows, their inputs' inner products, and what the steps before changed."""
+    """Return |M|² of one layer.
+
+    Args:
+        u: rows of each step.
+        own: inner products of the step's inputs with each other.
+        change: change of the layer's output on the step's minibatch by the earlier steps.
+    """
     return ((u @ u.mT) * own).sum((-3, -2, -1)) + 2 * (u * change).sum((-3, -2, -1))
 
 
 def _append(chunks: list[Float[Tensor, "*K _ D"]], rows: Float[Tensor, "*K B D"]) -> None:
-    """Add a step's rows to those before, joining chunks of equal length as a binary counter carries.
+    """Append a step's rows, then join chunks of equal length, as a binary counter carries.
 
-    A row is copied log2(T) times in T steps, not T times, and each step meets log2(T) chunks.
+    In T steps a row is copied log2(T) times instead of T times, and each step reads log2(T) chunks.
     """
     chunks.append(rows)
     while len(chunks) > 1 and chunks[-2].shape[-2] == chunks[-1].shape[-2]:
@@ -263,14 +272,14 @@ def walk(
     loss: Callable[[Float[Tensor, "B B"], Float[Tensor, "B B"]], Float[Tensor, ""]],
     temperature: float,
 ) -> list[Float[Tensor, ""]]:
-    """Walk both heads, theta <- theta - η grad loss, a step a minibatch; gives each step's student loss.
+    """Train both heads, theta <- theta - η grad loss, one step per minibatch; return the student loss of each step.
 
     Args:
         image: the image head at its start.
         text: the text head at its start.
-        targets: the target matrix of each minibatch of their rows.
-        loss: of logits and target.
-        temperature: tau, which divides the cosines.
+        targets: the target matrix of each minibatch.
+        loss: the student's loss, a function of logits and target.
+        temperature: tau, by which the cosines are divided.
     """
     losses = []
     for target in targets:

@@ -1,4 +1,4 @@
-"""The synthetic set: what a distillation gives, what a student trains on, and the real pairs that it begins as."""
+"""The synthetic set: the result of a distillation, on which students train, and the real pairs that it starts from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,10 +15,10 @@ from raydd.distill.similarity import Similarity
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """N synthetic pairs, their similarity matrix, and the learning rates that students are to use."""
+    """N synthetic pairs, their similarity matrix, and the learning rates for students."""
 
     image_features: Float[Tensor, "N d"]
-    """Encoder outputs of the synthetic images: of their 8-bit pixels where there are any, else learned."""
+    """Encoder outputs for the 8-bit pixels of the synthetic images; learned features if the set has no pixels."""
     text_features: Float[Tensor, "N e"]
     similarity: Similarity
     rate_image: float
@@ -32,26 +32,26 @@ class SyntheticSet:
     start_captions: Int[Tensor, "N"]
     """Training captions that the pairs started from."""
     pixels: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"] | None = None
-    """The synthetic images, 0 to 255, of 8 bits unless other code made them; None when only features were learned."""
+    """The synthetic images, 0 to 255, in 8 bits unless other code made them; None if only features were learned."""
     loss_parameters: Mapping[str, float] = field(default_factory=dict)
-    """The loss's own parameters by name, as they were learned."""
+    """Learned values of the loss's own parameters, by name."""
 
     def __len__(self) -> int:
         return len(self.text_features)
 
     def at_multiple(self, multiple: float) -> Self:
-        """The set with both learning rates multiplied."""
+        """Return the set with both learning rates multiplied."""
         return replace(self, rate_image=multiple * self.rate_image, rate_text=multiple * self.rate_text)
 
     @property
     def stored_bytes(self) -> int:
-        """Size of what a student needs: pixels or else image features, text features, similarity, two learning
-        rates, the loss's parameters."""
+        """Size in bytes of what a student needs: pixels (or else image features), text features, similarity, two
+        learning rates and the loss's parameters."""
         return sum(part.numel() * part.element_size() for part in self._stored) + 16 + 8 * len(self.loss_parameters)
 
     @property
     def stored_numbers(self) -> int:
-        """How many numbers `stored_bytes` are, a pixel's channel counted as one."""
+        """How many numbers `stored_bytes` counts; each channel of a pixel is one number."""
         return sum(part.numel() for part in self._stored) + 2 + len(self.loss_parameters)
 
     @property
@@ -60,7 +60,7 @@ class SyntheticSet:
         return [images, self.text_features, *self.similarity.factors.values()]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything as named tensors, for safetensors."""
+        """Return everything as named tensors, for safetensors."""
         named = {
             "image_features": self.image_features,
             "text_features": self.text_features,
@@ -76,15 +76,15 @@ class SyntheticSet:
         return named
 
     def facts(self) -> dict[str, Any]:
-        """What the tensors do not say."""
+        """Return the facts that are missing from the tensors."""
         return {"similarity": self.similarity.kind, "alpha": self.similarity.alpha, "loss": self.loss}
 
     @classmethod
     def of_tensors(cls, named: dict[str, Tensor], facts: dict[str, Any]) -> Self:
-        """The set that `tensors` and `facts` were taken from.
+        """Return the set that has these `tensors` and `facts`.
 
         Raises:
-            RecordError: tensors or facts are missing or do not go together.
+            RecordError: tensors or facts are missing or do not fit together.
         """
         require_consistent(named, facts)
         factors = {name.removeprefix(FACTOR): part for name, part in named.items() if name.startswith(FACTOR)}
@@ -105,7 +105,7 @@ class SyntheticSet:
 
 
 class Captions(Protocol):
-    """Caption features of a split and whose captions they are."""
+    """Caption features of a split, and the image of each caption."""
 
     @property
     def texts(self) -> CaptionRows:
@@ -131,7 +131,7 @@ def start_of(
     loss: str,
     pixels: UInt8[Tensor, "N 3 S S"] | None = None,
 ) -> SyntheticSet:
-    """Real pairs as a synthetic set: their features, the identity as similarity, a learning rate for each side."""
+    """Return real pairs as a synthetic set: their features, the identity as similarity, a learning rate per side."""
     generator = Generator().manual_seed(seed)
     return SyntheticSet(
         image_features,

@@ -1,8 +1,8 @@
-"""Expert trajectories in the store, whatever is trained: snapshots by expert and epoch, extended where they end.
+"""Expert trajectories in the store, for any kind of expert: snapshots by expert and epoch, extended when needed.
 
-The expert itself goes on from the state as it is stored, rounded. So a stored snapshot is the trajectory's exact state:
-any later run extends it to more epochs, reads a prefix of it, or repeats it, and gets the same numbers. Each epoch
-draws from a generator seeded by (seed, epoch), so nothing else has to be kept.
+The training of an expert continues from the rounded state that is stored. So a stored snapshot is the trajectory's
+exact state: a later run can extend the trajectory to more epochs, read a prefix of it, or repeat it, and gets the same
+numbers. Each epoch draws from a generator seeded by (seed, epoch), so no random state has to be stored.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ class Trajectories(ABC, Generic[State]):
     """Trajectories of one recipe: `count` experts, read snapshot by snapshot."""
 
     record: Record
-    """The trajectories of one recipe on one set of data, whatever their number or length."""
+    """Record of all trajectories of one recipe on the same data, of any number and length."""
     first_seed: int
     count: int
     rates: ClassVar[str]
@@ -31,30 +31,30 @@ class Trajectories(ABC, Generic[State]):
 
     @abstractmethod
     def initial(self, expert: int) -> State:
-        """An expert before its first step."""
+        """Return an expert's state before its first step."""
 
     @abstractmethod
     def differences(self, start: State, state: State) -> dict[str, Tensor]:
-        """state - start by the names that are stored, in single precision."""
+        """Return state - start in single precision, by the names under which the parts are stored."""
 
     @abstractmethod
     def moved(self, start: State, differences: Mapping[str, Tensor]) -> State:
-        """start + differences."""
+        """Return start + differences."""
 
     def snapshot(self, expert: int, epoch: int) -> State:
-        """An expert after an epoch, on the CPU; epoch 0 is the initial state.
+        """Return an expert's state after an epoch, on the CPU; epoch 0 is the initial state.
 
         Raises:
-            RecordError: that snapshot is not in the store, or damaged.
+            RecordError: the snapshot is missing from the store, or damaged.
         """
         start = self.initial(expert)
         return start if epoch == 0 else self.moved(start, self.record.map_tensors(self.name(expert, epoch)))
 
     def rounded(self, expert: int, state: State) -> tuple[dict[str, Tensor], State]:
-        """Half-precision differences to the initial state, as stored, and the state that they stand for.
+        """Return the half-precision differences to the initial state, as stored, and the state that they represent.
 
         Raises:
-            NonFiniteError: a difference has no half-precision number.
+            NonFiniteError: a difference is not finite in half precision.
         """
         start = self.initial(expert)
         stored = {name: difference.half() for name, difference in self.differences(start, state).items()}
@@ -63,26 +63,26 @@ class Trajectories(ABC, Generic[State]):
         return stored, self.moved(start, stored)
 
     def has(self, expert: int, epoch: int) -> bool:
-        """Whether a snapshot is there."""
+        """Return whether the store has a snapshot."""
         return epoch == 0 or self.record.has(self.name(expert, epoch))
 
     def missing(self, epochs: Collection[int]) -> list[int]:
-        """The experts that lack any of these epochs."""
+        """Return the experts that lack the snapshot of any of these epochs."""
         return [expert for expert in range(self.count) if not self.has_all(expert, epochs)]
 
     def has_all(self, expert: int, epochs: Collection[int]) -> bool:
-        """Whether one expert's snapshots of all these epochs are there."""
+        """Return whether the store has one expert's snapshots of all these epochs."""
         return all(self.has(expert, epoch) for epoch in epochs)
 
     def name(self, expert: int, epoch: int) -> str:
-        """The file of a snapshot inside the record."""
+        """Return the name of a snapshot's file inside the record."""
         return f"seed-{self.first_seed + expert:06}/epoch-{epoch:03}.safetensors"
 
 
 def content_of(recipe: ExpertsConfig) -> dict[str, Any]:
-    """The settings of a recipe that decide trajectories, for heads and for a trained encoder alike.
+    """Return the settings of a recipe that decide its trajectories, for heads and for a trained encoder alike.
 
-    A learning rate that is kept and the loss InfoNCE are defaults, and are left out.
+    The defaults, a constant learning rate and the loss InfoNCE, are left out.
     """
     content = {name: getattr(recipe, name) for name in ("lr", "batch_size", "dropout", "temperature")}
     content |= {"anneal": recipe.anneal} if recipe.anneal else {}
@@ -98,14 +98,14 @@ def extend(
     at_once: int = 1,
     on_epoch: Callable[[int, int, float], None] = lambda expert, epoch, loss: None,
 ) -> None:
-    """Train experts from their last useful snapshots and store the epochs of `keep` that are missing.
+    """Train experts on from their last useful snapshots, and store the snapshots of `keep` that are missing.
 
     Args:
         trajectories: where snapshots are read from and written to.
-        experts: which trajectories.
+        experts: numbers of the experts.
         keep: epochs after which a snapshot is wanted.
-        train_epoch: from states, the epoch's number and each state's seed to the mean losses and the new states.
-        at_once: how many it takes; those together lack the same epochs.
+        train_epoch: takes states, the epoch's number and each state's seed; returns mean losses and new states.
+        at_once: how many experts `train_epoch` takes; the experts of one call lack the same epochs.
         on_epoch: called after each epoch of an expert with the expert, the epoch and its mean loss.
 
     Raises:
@@ -123,7 +123,7 @@ def extend(
 
 
 def epoch_seed(first_seed: int, expert: int, epoch: int) -> int:
-    """The seed of what an expert draws in an epoch."""
+    """Return the seed for the random draws of an expert in an epoch."""
     return (first_seed + expert) * 1_000_003 + epoch
 
 
@@ -135,7 +135,7 @@ def _extend(
     train_epoch: Callable[[Sequence[State], int, Sequence[int]], tuple[Sequence[float], Sequence[State]]],
     on_epoch: Callable[[int, int, float], None],
 ) -> None:
-    """Train experts together, from their snapshots after the epoch `begin` to the last one that is wanted."""
+    """Train experts together, from their snapshots after epoch `begin` to the last epoch of `wanted`."""
     states: Sequence[State] = [trajectories.snapshot(expert, begin) for expert in experts]
     for epoch in range(begin + 1, max(wanted) + 1):
         seeds = [epoch_seed(trajectories.first_seed, expert, epoch) for expert in experts]
@@ -146,7 +146,7 @@ def _extend(
                 raise NonFiniteError(
                     f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower {trajectories.rates}."
                 )
-            # Rounded after every epoch, kept or not: else the state would depend on which epochs were asked for.
+            # Round after every epoch, stored or not. Otherwise the state would depend on the epochs asked for.
             stored, rounded = trajectories.rounded(expert, state)
             states.append(rounded)
             if epoch in wanted:

@@ -1,6 +1,6 @@
-"""The store: records named by the fingerprint of what made them, in a folder or a bucket.
+"""The store: records in a folder or a bucket, each named by the fingerprint of the settings and inputs that made it.
 
-`Store` reads and writes files, `Record` groups the files of one stage's result. Nothing else touches storage.
+`Store` reads and writes files; `Record` groups the files of one stage's result. No other code accesses storage.
 """
 
 from raydd.store.records import Record, fingerprint

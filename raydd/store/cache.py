@@ -1,13 +1,13 @@
-"""This machine's copies of a bucket's files, and its notes on which files it has checked.
+"""The cache: this machine's copies of a bucket's files, and notes on which files were checked.
 
-Only files that never change are kept. One process fetches a file while the others that want it wait; a copy appears
-whole, and all processes of the machine map the same one. When the folder is too large, the copies that were asked for
-the longest time ago are deleted; a process that has one mapped keeps it.
+Only files that never change are kept. One process fetches a file while other processes that need it wait. A copy
+appears whole, and all processes of the machine map the same copy. When the folder is too large, the copies that were
+not requested for the longest time are deleted; a process that has mapped such a copy can still read it.
 
-A note says which version of a file was checked, so that each file is read through once for all processes. A version is
-the file's size, modification time, change time, inode, and what was expected of it. Programs can set back the
-modification time, not the change time, so a changed file is checked again. For a copy, the note's own modification
-time says when the copy was last asked for.
+A note says which version of a file was checked, so that a file is read through once for all processes. A version is the
+file's size, modification time, change time, inode, and expected content. Programs can set back the modification time,
+but not the change time, so a changed file is checked again. The modification time of a copy's note is the time of the
+last request for the copy.
 """
 
 import contextlib
@@ -20,31 +20,31 @@ from pathlib import Path
 
 from raydd.store.files import write_whole
 
-GRACE_SECONDS = 60.0  # a copy asked for so lately is never deleted: its reader may be about to open it
+GRACE_SECONDS = 60.0  # a copy requested within this time is never deleted: its reader may be about to open it
 _LOCKS = 64
 _TICKS_NS = 20_000_000
 
 
 class Cache:
-    """Local copies, and notes on checked files, under one folder."""
+    """Local copies and notes on checked files, in one folder."""
 
     def __init__(self, folder: Path, most_bytes: int, grace: float = GRACE_SECONDS) -> None:
-        """Use a folder, which is made when the first copy is kept.
+        """Use a folder, which is created for the first copy.
 
         Args:
-            folder: for copies and notes alone.
-            most_bytes: size that is kept, copies of the last `grace` seconds not counted.
-            grace: seconds for which a copy that was asked for is safe.
+            folder: a folder that holds only copies and notes.
+            most_bytes: maximum size of the copies, except those requested in the last `grace` seconds.
+            grace: seconds for which a requested copy is not deleted.
         """
         self._folder, self._most_bytes, self._grace = folder, most_bytes, grace
 
     def path(self, name: str, fetch: Callable[[], bytes], intact: Callable[[Path], bool], expected: str = "") -> Path:
-        """The copy of a file, fetched if it is not there or no longer intact.
+        """Return the copy of a file, after fetching it if it is missing or no longer intact.
 
         Args:
-            name: of the file.
-            fetch: gives its content, checked.
-            intact: whether a copy that no note knows is still what was fetched; reads it through.
+            name: name of the file.
+            fetch: returns the file's content, checked.
+            intact: whether a copy without a note is still what was fetched; reads the whole copy.
             expected: what `fetch` and `intact` check, see `version_of`.
         """
         path = self._copy(name)
@@ -60,16 +60,16 @@ class Cache:
         return path
 
     def has(self, name: str) -> bool:
-        """Whether there is a copy."""
+        """Return whether there is a copy."""
         return self._copy(name).is_file()
 
     def drop(self, name: str) -> None:
-        """Delete a copy, if there is one, and the note on it."""
+        """Delete a copy and its note, if they exist."""
         self._copy(name).unlink(missing_ok=True)
         self._note(name).unlink(missing_ok=True)
 
     def knows(self, name: str, version: str) -> bool:
-        """Whether a process of this machine noted that this version of a file was checked."""
+        """Return whether a process of this machine has noted that this version of a file was checked."""
         try:
             return self._note(name).read_text() == version
         except FileNotFoundError:
@@ -86,11 +86,11 @@ class Cache:
         return self._folder / "checked" / name
 
     def _asked_for(self, name: str, expected: str) -> bool:
-        """Whether a checked copy is there; if so it counts as asked for now."""
+        """Return whether a checked copy exists; if so, record this request for it."""
         version = version_of(self._copy(name), expected)
         if not version or not self.knows(name, version):
             return False
-        with contextlib.suppress(FileNotFoundError):  # shrunk away meanwhile: whoever opens the copy is told
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile: opening the copy raises an error
             os.utime(self._note(name))
         return self.has(name)
 
@@ -125,7 +125,7 @@ class Cache:
 
 
 def version_of(path: Path, expected: str = "") -> str:
-    """What tells this state of a file from all others, and what was expected of it; empty if there is no such file."""
+    """Return a text that identifies this state of a file and what was expected of it; "" if there is no such file."""
     try:
         state = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -134,9 +134,9 @@ def version_of(path: Path, expected: str = "") -> str:
 
 
 def is_settled(path: Path) -> bool:
-    """Whether a file's last change is so old that another one would show in its times.
+    """Return whether a file's last change is so old that another change would show in its times.
 
-    Times of files advance in ticks of up to 10 ms, so two changes within one tick look alike.
+    Times of files advance in ticks of up to 10 ms, so two changes within one tick look the same.
     """
     state = path.stat()
     return abs(time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns)) > _TICKS_NS

@@ -1,4 +1,4 @@
-"""Files of this machine, written whole or not at all."""
+"""Writes files of this machine whole or not at all."""
 
 import os
 import secrets
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing, whatever is killed or full meanwhile."""
+    """Write a file so that a reader sees all of it or nothing, even if the process is killed or the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
@@ -16,4 +16,4 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)  # the name is gone once the file was moved into place
+        temporary.unlink(missing_ok=True)  # does nothing once the file was moved into place

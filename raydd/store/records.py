@@ -1,7 +1,8 @@
-"""A record: the files of one stage's result, complete when its manifest, written last, is there.
+"""A record: the files of one stage's result. It is complete when its manifest exists, which is written last.
 
-Each file proves that raydd wrote it to this place of this record. JSON and safetensors files carry a seal that says so.
-The manifest, sealed itself, lists the SHA-256 of all others (Parquet, PNG), which are checked whenever they are read.
+Each file proves that raydd wrote it to this place in this record. JSON and safetensors files carry a seal for this. The
+manifest, which is sealed itself, lists the SHA-256 of all other files (Parquet, PNG). Files are checked whenever they
+are read.
 """
 
 import dataclasses
@@ -24,20 +25,20 @@ from raydd.errors import RecordError
 from raydd.store.seals import KEY, PLACE, seal_json, seal_tensors, sealable
 from raydd.store.storage import Store
 
-LENGTH = 16  # hexadecimal digits, 64 bits: no collision among any number of records a sweep can make
+LENGTH = 16  # hexadecimal digits, 64 bits: no collision among as many records as a sweep can make
 
 
 def canonical(value: Any) -> str:
-    """One JSON text for equal settings: sorted keys, no spaces, dataclasses as mappings, 1.0 and 1 apart.
+    """Return the same JSON text for equal settings: sorted keys, no spaces, dataclasses as mappings; 1.0 and 1 differ.
 
     Raises:
-        ValueError: a NaN or an infinity, which equal nothing, or a type that JSON lacks.
+        ValueError: the value holds a NaN, an infinity, or a type that JSON lacks.
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def fingerprint(stage: str, version: int, settings: Mapping[str, Any], upstream: Mapping[str, str]) -> str:
-    """The name of a record: SHA-256 over stage, format version, settings and upstream fingerprints, 16 hex digits."""
+    """Return a record's name: SHA-256 over stage, format version, settings and upstream fingerprints, 16 hex digits."""
     text = canonical({"stage": stage, "version": version, "settings": settings, "upstream": upstream})
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
@@ -59,7 +60,7 @@ def _plain(value: Any) -> Any:
 
 
 MANIFEST = "manifest.json"
-_ITEMS = "items"  # holds a value that is no mapping, or has a key of the seal, so that there is room for its seal
+_ITEMS = "items"  # holds a value that is not a mapping or has a key of the seal, to make room for the seal
 _FIELDS = {
     "stage": str,
     "fingerprint": str,
@@ -75,9 +76,9 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Record:
-    """The place of one stage's result in the store, whether it is there yet or not.
+    """The place of one stage's result in the store; the result need not exist yet.
 
-    Two writers of the same record write the same content, so they do each other no harm.
+    Two writers of the same record write the same content, so they can write at the same time.
     """
 
     store: Store
@@ -87,7 +88,7 @@ class Record:
     upstream: Mapping[str, str] = field(repr=False)
     version: int = 1
     copied_to: str = ""
-    """The folder inside the store where it lies, if it was copied there under another name."""
+    """The record's folder inside the store, if the record was copied there under another name."""
     _listed: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     """SHA-256 of the files written so far that carry no seal; `finish` puts them into the manifest."""
 
@@ -95,17 +96,17 @@ class Record:
     def of(
         cls, store: Store, stage: str, settings: Mapping[str, Any], upstream: Mapping[str, str], *, version: int
     ) -> Self:
-        """The record of a stage run with these settings on these upstream fingerprints."""
+        """Return the record of a stage with these settings and these upstream fingerprints."""
         settings = json.loads(canonical(settings))
         name = fingerprint(stage, version, settings, upstream)
         return cls(store, stage, name, settings, dict(upstream), version)
 
     @classmethod
     def of_folder(cls, folder: Path) -> Self:
-        """The complete record that a folder of this machine holds, whatever the folder is called.
+        """Return the complete record that a folder of this machine holds, regardless of the folder's name.
 
-        Its manifest says which record it is, and all its files must belong to that one. The record's store is what
-        lies two levels above the folder, as for a record that was never copied.
+        The manifest says which record it is, and all files must belong to that record. The record's store is the folder
+        two levels above, as for a record that was never copied.
 
         Raises:
             RecordError: the folder has no manifest, or it is damaged.
@@ -133,15 +134,15 @@ class Record:
 
     @property
     def folder(self) -> str:
-        """The record's folder inside the store: `stage/fingerprint`, but for a copy."""
+        """The record's folder inside the store: `stage/fingerprint`, except for a copy."""
         return self.copied_to or f"{self.stage}/{self.fingerprint}"
 
     @property
     def complete(self) -> bool:
-        """Whether the manifest is there, and with it every file of the record.
+        """Whether the manifest exists, and with it every file of the record.
 
         Raises:
-            RecordError: what is there is not this record's manifest, or damaged.
+            RecordError: the manifest is damaged, or is not that of this record.
         """
         if not self.has(MANIFEST):
             return False
@@ -149,48 +150,47 @@ class Record:
         return True
 
     def has(self, name: str) -> bool:
-        """Whether one file of the record is there, complete or not the record itself."""
+        """Return whether one file of the record exists; the record need not be complete."""
         return self.store.exists(f"{self.folder}/{name}")
 
     def write(self, name: str, content: bytes) -> None:
-        """Write one file of a format that carries no seal, such as PNG; it can be read once the record is complete."""
+        """Write one file of a format without a seal, such as PNG. It can be read once the record is complete."""
         if sealable(name):
             raise ValueError(f"{name} needs a seal: use write_json or write_tensors")
         self._listed[name] = checksum(content)
         self.store.write(f"{self.folder}/{name}", content)
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
-        """Write named tensors as safetensors; `facts` go into its header as JSON, beside the code's version."""
+        """Write named tensors as safetensors; `facts` go into the header as JSON, next to raydd's version."""
         content = save_tensors({key: value.contiguous() for key, value in tensors.items()})
         notes = {"raydd": code_version(), **({"facts": canonical(facts)} if facts else {})}
         self.store.write(f"{self.folder}/{name}", seal_tensors(content, notes, self._place(name)))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a value as JSON, indented for a reader."""
+        """Write a value as JSON, indented for readability."""
         plain = isinstance(value, Mapping) and not {KEY, PLACE, _ITEMS} & set(value)
         content = seal_json(value if plain else {_ITEMS: value}, self._place(name))
         self.store.write(f"{self.folder}/{name}", content)
 
     def read(self, name: str) -> bytes:
-        """The content of one file of the record.
+        """Return the content of one file of the record.
 
         Raises:
-            RecordError: the file is missing or not what was written, or carries no seal and the manifest does not list
-                it.
+            RecordError: the file is missing, not what was written, or neither sealed nor listed by the manifest.
         """
         full, place = f"{self.folder}/{name}", self._place(name)
         try:
             return self.store.read(full, place=place, sha256="" if sealable(name) else self._sum(name))
         except RecordError:
-            # Another machine may have made the record again, or deleted it, since this one copied the manifest from the
-            # bucket: who looks for it next looks there.
+            # Another machine may have rewritten or deleted the record since this machine copied the manifest from the
+            # bucket, so drop the copy: the next reader asks the bucket.
             self.store.forget(f"{self.folder}/{MANIFEST}")
             if sealable(name):
                 raise
             return self.store.read(full, place=place, sha256=self._sum(name))
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one safetensors file.
+        """Return the tensors of one safetensors file.
 
         Raises:
             RecordError: the file is missing or damaged.
@@ -203,7 +203,7 @@ class Record:
             ) from error
 
     def map_tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a safetensors file that never changes, mapped into memory: a node's processes share one copy.
+        """Map the tensors of a safetensors file that never changes into memory; a node's processes share one copy.
 
         Raises:
             RecordError: the file is missing or damaged.
@@ -218,7 +218,7 @@ class Record:
             ) from error
 
     def read_json(self, name: str) -> Any:
-        """The value of one JSON file; none of them changes once it is written.
+        """Return the value of one JSON file. JSON files do not change once they are written.
 
         Raises:
             RecordError: the file is missing or damaged.
@@ -227,23 +227,23 @@ class Record:
         return value[_ITEMS] if set(value) == {_ITEMS} else value
 
     def local(self, name: str) -> Path:
-        """A path on this machine that holds one file of the record.
+        """Return a path on this machine that holds one file of the record.
 
         Raises:
-            RecordError: as `read`.
+            RecordError: see `read`.
         """
         return self.store.local(f"{self.folder}/{name}", place=self._place(name), sha256=self._sum(name))
 
     def remove(self, name: str) -> None:
-        """Delete one file of the record, if it is there."""
+        """Delete one file of the record, if it exists."""
         self.store.remove(f"{self.folder}/{name}")
 
     def finish(self, files: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None) -> None:
         """Write the manifest, which makes the record complete.
 
         Args:
-            files: the SHA-256 (see `checksum`) of files to list by name, besides those that `write` wrote.
-            facts: what a reader of the record wants to know without opening its files.
+            files: SHA-256 (see `checksum`) by name of files to list in addition to those that `write` wrote.
+            facts: facts for readers of the record, who then need not open its files.
         """
         self.write_json(
             MANIFEST,
@@ -261,7 +261,7 @@ class Record:
         )
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest of a complete record, with the fields that `finish` writes.
+        """Return the manifest of a complete record, with the fields that `finish` writes.
 
         Raises:
             RecordError: the record is not complete, or its manifest is damaged, lacks a field, or is another record's.
@@ -276,19 +276,19 @@ class Record:
         return manifest
 
     def facts(self) -> dict[str, Any]:
-        """The facts of a complete record.
+        """Return the facts of a complete record.
 
         Raises:
-            RecordError: as `manifest`.
+            RecordError: see `manifest`.
         """
         return self.manifest()["facts"]
 
     def _place(self, name: str) -> str:
-        """What the seal of a file of this record names."""
+        """Return the place that the seal of a file of this record must name."""
         return f"{self.stage}/{self.fingerprint}/{name}"
 
     def _sum(self, name: str) -> str:
-        """The SHA-256 by which a file without a seal is checked; empty for one with a seal."""
+        """Return the SHA-256 by which a file without a seal is checked; "" for a file with a seal."""
         if sealable(name):
             return ""
         listed = self.manifest()["files"].get(name)
@@ -300,7 +300,7 @@ class Record:
         return listed
 
     def _json(self, name: str) -> dict[str, Any]:
-        """The mapping of a sealed JSON file, without the seal."""
+        """Return the mapping of a sealed JSON file, without the seal."""
         content = self.store.read_kept(f"{self.folder}/{name}", place=self._place(name))
         value = json.loads(content)  # a sealed file was whole when it was checked
         return {key: item for key, item in value.items() if key not in (KEY, PLACE)}
@@ -311,5 +311,5 @@ def _no_manifest(where: str, why: str) -> str:
 
 
 def checksum(content: bytes) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()

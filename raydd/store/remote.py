@@ -1,7 +1,7 @@
-"""Buckets: how a store's address becomes a pyarrow file system that is patient with a service that is not well.
+"""Opens buckets: turns a store's address into a pyarrow file system, and repeats requests while a service has trouble.
 
-Credentials come from the usual chain of AWS or GCP (environment, files, the machine's role), never from the address:
-an address is shown, logged and kept in settings.
+Credentials come from the usual chain of AWS or GCP (environment, files, the machine's role). They never come from the
+address, since an address is shown, logged and kept in settings.
 """
 
 import datetime
@@ -16,14 +16,14 @@ from pyarrow import fs
 from raydd.errors import ConfigError
 from raydd.secrets_hidden import hide_password
 
-PATIENCE_SECONDS = 180.0  # how long a request is repeated before the store is given up
+PATIENCE_SECONDS = 180.0  # seconds for which a request is repeated before it fails
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds; each pause is random, up to twice the one before
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 30.0
 _OPTIONS = {
     "s3": ("region", "scheme", "endpoint_override", "anonymous"),
     "gs": ("scheme", "endpoint_override", "anonymous"),
 }
-# What services and networks say of trouble that passes. All else (no such bucket, no permission) does not get better.
+# Error texts of services and networks for temporary trouble. Other errors (no such bucket, no permission) last.
 _PASSES = re.compile(
     r"HTTP status (5\d\d|429)|NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING"
     r"|REQUEST_TIMEOUT|[Tt]imed? ?out|UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL:|[Cc]onnection (reset|refused)"
@@ -33,18 +33,18 @@ log = logging.getLogger(__name__)
 
 
 def open_bucket(address: str) -> tuple[fs.FileSystem, str]:
-    """The file system of `s3://bucket/prefix` or `gs://bucket/prefix`, and the prefix in it.
+    """Return the file system of `s3://bucket/prefix` or `gs://bucket/prefix`, and the path in it.
 
-    Options follow a question mark: `region`, `scheme` and `endpoint_override` of a service that is not Amazon's or
-    Google's own, `anonymous=true` for one that asks for no credentials. $AWS_ENDPOINT_URL_S3 and $AWS_ENDPOINT_URL name
-    an endpoint for all of a process.
+    Options follow a question mark: `region`, `scheme` and `endpoint_override` for a service other than Amazon's or
+    Google's own, and `anonymous=true` for a service that needs no credentials. $AWS_ENDPOINT_URL_S3 and
+    $AWS_ENDPOINT_URL name an endpoint for the whole process.
 
     Raises:
-        ConfigError: another scheme, credentials in the address, or an option that there is not.
+        ConfigError: the address has another scheme, credentials, no bucket, or an unknown option.
     """
     parts = urlsplit(address)
     if parts.scheme not in _OPTIONS:
-        raise ConfigError(f"The store {parts.scheme}://… is of no kind known here. Use a folder, s3:// or gs://.")
+        raise ConfigError(f"The store {parts.scheme}://… is of an unknown kind. Use a folder, s3:// or gs://.")
     options, known = dict(parse_qsl(parts.query)), _OPTIONS[parts.scheme]
     if "@" in parts.netloc or any(hide_password(value) != value for value in options.values()):  # of an endpoint
         raise ConfigError(
@@ -84,7 +84,7 @@ def _gs(options: dict[str, str]) -> fs.FileSystem:
 
 
 def patient(patience: float) -> tenacity.Retrying:
-    """What repeats a call while the service is not well: random pauses that double, for so many seconds in all."""
+    """Return what repeats a call during temporary trouble, with random, doubling pauses, for `patience` seconds."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(passes),
         wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
@@ -95,11 +95,11 @@ def patient(patience: float) -> tenacity.Retrying:
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an error is of the kind that a later attempt may not meet."""
+    """Return whether an error is temporary, so that a later attempt may succeed."""
     return isinstance(error, OSError) and bool(_PASSES.search(str(error)))
 
 
 def _say(state: tenacity.RetryCallState) -> None:
-    if state.attempt_number == 2:  # the first repetition is nothing to speak of
+    if state.attempt_number == 2:  # the first repetition is not worth a message
         error = state.outcome.exception() if state.outcome else None
         log.warning("The store does not answer (%s); trying again.", str(error).split("; Details")[0][-200:])

@@ -1,11 +1,11 @@
 """A file's seal: its checksum and the place it belongs to, written into the file itself.
 
-The checksum is the SHA-256 of the whole file with the digest left blank, so it covers the place too: neither a changed
-file nor a file moved to another name is taken for what was written. A safetensors file carries its seal in its
+The checksum is the SHA-256 of the whole file with the digest left blank. So it covers the place too, and detects both a
+changed file and a file that was moved to another name. A safetensors file carries its seal in its
 metadata, a JSON file in its first two keys, so reading a sealed file takes one request. Other formats (Parquet, PNG)
 have no room for a seal; the manifest of their record lists their SHA-256 instead, see `raydd.store.records`.
 
-A seal finds accidents and mix-ups. It is no signature: whoever runs raydd's code can seal anything.
+A seal detects accidents and mix-ups. It is not a signature: anyone who runs raydd's code can seal anything.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _IN_JSON = re.compile(rb"\{\s*" + _SEAL)
 _IN_TENSORS = re.compile(rb'.{8}\{"__metadata__":\{' + _SEAL, re.DOTALL)
 _FORMATS = {".json": _IN_JSON, ".safetensors": _IN_TENSORS}
 _REMAINS = re.compile(rb'"[0-9a-f]{64}"')
-_LENGTH = 8  # bytes of a safetensors file that say how long its header is
+_LENGTH = 8  # bytes of a safetensors file that hold the length of its header
 _CHUNK = 1 << 22
 _HEAD = 128  # bytes at a file's beginning that hold the digest
 
@@ -37,20 +37,20 @@ class Fault:
 
     kind: FaultKind
     reason: str
-    """What follows the file's name in a sentence, such as `is damaged: …`."""
+    """Text that follows the file's name in a sentence, such as `is damaged: …`."""
 
 
 def sealable(name: str) -> bool:
-    """Whether a file of this name carries a seal: safetensors and JSON do."""
+    """Return whether a file of this name carries a seal: safetensors and JSON files do."""
     return Path(name).suffix in _FORMATS
 
 
 def seal_tensors(content: bytes, notes: Mapping[str, str], place: str) -> bytes:
-    """A safetensors file with its seal, and notes, in its metadata.
+    """Return a safetensors file with its seal and notes in its metadata.
 
     Args:
         content: a safetensors file.
-        notes: more entries of the metadata.
+        notes: other entries of the metadata.
         place: the name that the file belongs to: `stage/fingerprint/file`.
     """
     length = int.from_bytes(content[:_LENGTH], "little")
@@ -58,12 +58,12 @@ def seal_tensors(content: bytes, notes: Mapping[str, str], place: str) -> bytes:
     text = json.dumps(
         {"__metadata__": {KEY: _BLANK, PLACE: place, **notes}, **header}, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    text += b" " * (-len(text) % _LENGTH)  # tensors begin at a multiple of 8, as their makers have it
+    text += b" " * (-len(text) % _LENGTH)  # tensors begin at a multiple of 8, as in files of the safetensors library
     return _filled(len(text).to_bytes(_LENGTH, "little") + text + content[_LENGTH + length :])
 
 
 def seal_json(value: Mapping[str, Any], place: str) -> bytes:
-    """A mapping as indented JSON, the seal first; `place` as in `seal_tensors`.
+    """Return a mapping as indented JSON with the seal first; `place` is as in `seal_tensors`.
 
     Raises:
         ValueError: the mapping has a key of the seal.
@@ -75,12 +75,12 @@ def seal_json(value: Mapping[str, Any], place: str) -> bytes:
 
 
 def fault_of(content: Iterable[bytes], place: str, sha256: str = "") -> Fault | None:
-    """What is wrong with a file; None if nothing is.
+    """Return what is wrong with a file, None if nothing is.
 
     Args:
-        content: the file in pieces; a seal is looked for in the first one.
+        content: the file in pieces; the seal must be in the first piece.
         place: the name that the file must belong to. Its suffix says whether the file carries a seal.
-        sha256: the checksum of the whole file that a manifest lists, if one does.
+        sha256: the checksum of the whole file, if a manifest lists it.
     """
     pieces = iter(content)
     first, whole = next(pieces, b""), hashlib.sha256()
@@ -106,27 +106,27 @@ def fault_of(content: Iterable[bytes], place: str, sha256: str = "") -> Fault | 
 
 
 def require_intact(content: bytes, where: str, place: str, sha256: str = "") -> None:
-    """Refuse content that raydd did not write to this place.
+    """Raise an error for content that raydd did not write to this place.
 
     Args:
-        content: of the whole file.
+        content: content of the whole file.
         where: the file's name for the message.
         place: see `fault_of`.
         sha256: see `fault_of`.
 
     Raises:
-        RecordError: naming the file and what is wrong with it.
+        RecordError: the content is wrong. The message names the file and what is wrong with it.
     """
     _refuse(fault_of([content], place, sha256), where)
 
 
 def require_intact_file(path: Path, where: str, place: str, sha256: str = "") -> None:
-    """As `require_intact`, for a file on this machine, read in pieces."""
+    """Do the same as `require_intact` for a file on this machine, which is read in pieces."""
     _refuse(fault_of(pieces_of(path), place, sha256), where)
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
-    """A file of this machine in pieces of 4 MiB."""
+    """Read a file of this machine in pieces of 4 MiB."""
     with path.open("rb") as file:
         while piece := file.read(_CHUNK):
             yield piece
@@ -138,7 +138,7 @@ def _refuse(fault: Fault | None, where: str) -> None:
 
 
 def _without_seal(content: bytes, form: re.Pattern[bytes]) -> Fault:
-    """A file cut short or overwritten is damaged; a readable one was written by others, or lost its seal."""
+    """Return the fault of a file without a valid seal: damaged if it is cut short or overwritten, else unsealed."""
     try:
         if form is _IN_JSON:
             json.loads(content)
@@ -159,7 +159,7 @@ def _filled(content: bytes) -> bytes:
 
 
 def _begun(first: bytes, seal: re.Match[bytes]) -> "hashlib._Hash":
-    """The digest of a file's first piece, the seal's own digest left blank."""
+    """Return the digest of a file's first piece, with the seal's own digest left blank."""
     view = memoryview(first)  # slices of a memoryview copy nothing
     digest = hashlib.sha256(view[: seal.start(1)])
     digest.update(_BLANK.encode())

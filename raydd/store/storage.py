@@ -1,4 +1,4 @@
-"""Files in a folder or a bucket, behind one small interface (pyarrow.fs): whole files, written atomically."""
+"""Reads and writes whole files in a folder or a bucket, through one interface (pyarrow.fs). Writes are atomic."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Stored:
-    """What a listing says of one file, or of a folder of a store in a folder."""
+    """One entry of a listing: a file, or a folder if the store is a folder."""
 
     name: str
     bytes: int
@@ -40,9 +40,10 @@ class Stored:
 class Store:
     """The root of all records: a local folder, or a bucket as `s3://bucket/prefix` or `gs://bucket/prefix`.
 
-    Names are relative POSIX paths; one that would leave the root is refused. What is read is checked against its seal,
-    see `raydd.store.seals`, and a bucket that does not answer is asked again for some minutes. A seal must name the
-    place that the file is read from; `place` names another one, for a record that was copied out of its store.
+    Names are relative POSIX paths; a name that would leave the root raises an error. Files are checked against their
+    seal when they are read, see `raydd.store.seals`. Requests to a bucket that does not answer are repeated for some
+    minutes. A seal must name the place that the file is read from; `place` names another one, for a record that was
+    copied out of its store.
     """
 
     def __init__(
@@ -53,16 +54,16 @@ class Store:
         cache_bytes: int = CACHE_BYTES,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        """Open the store; a local folder is made on the first write.
+        """Open the store; a local folder is created on the first write.
 
         Args:
             root: a folder, or a bucket's address, see `raydd.store.remote.open_bucket`.
-            cache: folder of this machine's copies of a bucket's files, and of what it knows of a folder's.
-            cache_bytes: size of those copies.
-            patience: seconds for which a bucket that does not answer is asked again.
+            cache: folder for this machine's copies of a bucket's files, and for notes on a folder's files.
+            cache_bytes: maximum size of the copies.
+            patience: seconds for which requests to a bucket that does not answer are repeated.
 
         Raises:
-            ConfigError: the address is not one.
+            ConfigError: the address is not valid.
         """
         self.root, self._patience = os.fspath(root), patience
         if "://" in self.root and not self.root.startswith("file://"):
@@ -73,7 +74,7 @@ class Store:
             self._files, self._base = fs.LocalFileSystem(), str(self.folder)
         kept = Path(cache) if cache else Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
         place = self._base.strip("/").replace("/", "_")
-        if self.folder is None:  # other services, and folders, have the same name
+        if self.folder is None:  # other services and local folders can have the same name
             place += f"-{hashlib.sha256(self.root.encode()).hexdigest()[:8]}"
         self._kept = kept / place
         self._cache = Cache(self._kept, cache_bytes)
@@ -83,7 +84,7 @@ class Store:
         return f"Store({self.root!r})"
 
     def exists(self, name: str) -> bool:
-        """Whether a file of that name is there, whole.
+        """Return whether a file of that name exists, whole.
 
         Raises:
             RecordError: a folder has that name.
@@ -96,31 +97,31 @@ class Store:
         return Path(path).is_file()
 
     def read(self, name: str, *, place: str = "", sha256: str = "") -> bytes:
-        """The content of a file.
+        """Return the content of a file.
 
         Args:
-            name: of the file.
-            place: what its seal must name; empty for `name`.
-            sha256: the checksum of the whole file, where a manifest lists one.
+            name: name of the file.
+            place: the place that the seal must name; empty for `name`.
+            sha256: the checksum of the whole file, if a manifest lists it.
 
         Raises:
-            RecordError: it is not there, or not what raydd wrote there.
+            RecordError: the file is missing, or is not what raydd wrote there.
         """
         content = self.content(name)
         require_intact(content, f"{self.root}/{name}", place or name, sha256)
         return content
 
     def content(self, name: str) -> bytes:
-        """The content of a file, unchecked.
+        """Return the content of a file, unchecked.
 
         Raises:
-            RecordError: it is not there.
+            RecordError: the file is missing.
         """
         path = self._path(name)
         return self._ask(name, lambda: self._content(path))
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file so that a reader sees all of it or nothing, whatever is killed meanwhile."""
+        """Write a file so that a reader sees all of it or nothing, even if a process is killed meanwhile."""
         path = self._path(name)
         if self.folder is None:
             self._ask(name, lambda: self._upload(path, content))
@@ -133,16 +134,16 @@ class Store:
             if error.errno not in _FULL:
                 raise
             raise PlaceError(
-                f"{self.root} has no room for {name} ({error.strerror}). Make room, and give the same command again."
+                f"{self.root} has no room for {name} ({error.strerror}). Make room, and run the same command again."
             ) from error
 
     def forget(self, name: str) -> None:
-        """Drop this machine's copy of a bucket's file, to read the file itself next time."""
+        """Delete this machine's copy of a bucket's file, to read the file itself next time."""
         if self.folder is None:
             self._cache.drop(name)
 
     def remove(self, name: str) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file, if it exists."""
         path = self._path(name)
 
         def delete() -> None:
@@ -153,15 +154,15 @@ class Store:
         self._ask(name, delete)
 
     def remove_folder(self, name: str) -> None:
-        """Delete a folder with all that is in it."""
+        """Delete a folder and everything in it."""
         path = self._path(name)
         self._ask(name, lambda: self._files.delete_dir(path))
 
     def local(self, name: str, *, place: str = "", sha256: str = "") -> Path:
-        """A path on this machine that holds a file which never changes, to memory-map it: itself, or a node's copy.
+        """Return a path on this machine to memory-map a file that never changes: the file itself or the node's copy.
 
-        Arguments and errors are those of `read`. The file is read through once for all processes of the machine, and
-        again when it was changed since.
+        Arguments and errors are those of `read`. The file is checked once for all processes of the machine, and again
+        if it has changed since.
         """
         path, where, place = Path(self._path(name)), f"{self.root}/{name}", place or name
         expected = f"{place} {sha256}".strip()
@@ -189,17 +190,17 @@ class Store:
         return path
 
     def read_kept(self, name: str, *, place: str = "") -> bytes:
-        """The content of a file which never changes, from this machine's copy if it has one.
+        """Return the content of a file that never changes; a bucket's file is read from this machine's copy.
 
         Arguments and errors are those of `read`.
         """
         return self.local(name, place=place).read_bytes() if self.folder is None else self.read(name, place=place)
 
     def fault(self, name: str, sha256: str = "") -> Fault | None:
-        """What is wrong with a file, read through now whatever was noted of it; None if nothing is.
+        """Read a file through, regardless of earlier checks, and return what is wrong with it; None if nothing is.
 
         Raises:
-            RecordError: it is not there, or a folder.
+            RecordError: the file is missing or is a folder.
         """
         if self.folder is None:
             return fault_of([self.content(name)], name, sha256)
@@ -208,11 +209,11 @@ class Store:
         return fault_of(pieces_of(Path(self._path(name))), name, sha256)
 
     def names(self, folder: str) -> list[str]:
-        """The names of all files under one folder of the store, sorted; empty if there is no such folder."""
+        """Return the names of all files under one folder of the store, sorted; empty if there is no such folder."""
         return [item.name for item in self.listing(folder) if not item.is_folder]
 
     def listing(self, folder: str = "") -> list[Stored]:
-        """All that lies under one folder of the store, or in the whole store, sorted by name."""
+        """Return all files and folders under one folder of the store, or in the whole store, sorted by name."""
         selector = fs.FileSelector(self._path(folder) if folder else self._base, recursive=True, allow_not_found=True)
         infos = self._ask(folder, lambda: self._files.get_file_info(selector))
         start = len(self._base.rstrip("/")) + 1
@@ -228,19 +229,19 @@ class Store:
         return sorted(found, key=lambda item: item.name)
 
     def here(self) -> "Store":
-        """A store of this machine alone, in its cache folder, for what holds of this machine's files.
+        """Return a store for this machine only, in the cache folder, for facts about this machine's files.
 
-        It may be deleted at any time, so only what can be made again belongs there.
+        It may be deleted at any time, so only content that can be recreated belongs there.
         """
         return Store(self._kept / "here", cache=self._kept / "here-cache")
 
     def _content(self, path: str) -> bytes:
-        with self._files.open_input_file(path) as file:  # one request for all of it; a stream makes many
+        with self._files.open_input_file(path) as file:  # one request for the whole file; a stream makes many
             return file.read()
 
     def _is_object(self, path: str) -> bool:
         try:
-            self._files.open_input_file(path).close()  # one request; asking for its kind would list a missing one
+            self._files.open_input_file(path).close()  # one request; asking for its type would list a missing file
         except FileNotFoundError:
             return False
         return True
@@ -250,7 +251,7 @@ class Store:
             stream.write(content)
 
     def _ask(self, name: str, request: Callable[[], Result]) -> Result:
-        """Make a request, in a bucket again and again while the service is not well."""
+        """Make a request; for a bucket, repeat it during temporary trouble."""
         try:
             return request() if self.folder is not None else patient(self._patience)(request)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -269,7 +270,7 @@ class Store:
         return f"{self.root}: there is no file {name}. Make the record that holds it again, or check the store's path."
 
     def _a_folder(self, name: str) -> str:
-        return f"{self.root}/{name} is a folder where a file belongs. Move it away, and give the same command again."
+        return f"{self.root}/{name} is a folder where a file belongs. Move it away, and run the same command again."
 
     def _path(self, name: str) -> str:
         parts = PurePosixPath(name).parts

@@ -1,7 +1,7 @@
-"""Read a store through: which files are not what raydd wrote there, and which nobody needs.
+"""Checks a store: finds files that are not what raydd wrote there, and files that nothing needs.
 
-`verify` only reads. `delete` looks again at each file before it deletes it, so that a run which writes to the store
-meanwhile loses nothing.
+`verify` only reads. `delete` checks each file again before it deletes the file, so that a run that writes to the store
+at the same time loses nothing.
 """
 
 import errno
@@ -26,21 +26,21 @@ STAGES = {
     "pairs": True,
     "texts": True,
     "features": True,
-    "experts": False,  # its files are added as longer or more trajectories are asked for
+    "experts": False,  # files are added when longer or more trajectories are needed
     "selections": True,
     "forgetting": True,
     "synthetic": True,
-    "pixels": False,  # its files are the parts of a search that an interrupted run goes on from
+    "pixels": False,  # the files are the parts of a search, from which an interrupted run continues
     "scores": True,
     "hits": True,
     "curves": True,
     "transfers": True,
     "galleries": True,
 }
-"""Every stage that keeps records, and whether a finished record of it has a manifest."""
-QUIET_SECONDS = 3600.0  # a writer that is running has written within this time
+"""Every stage that keeps records, and whether its finished records have a manifest."""
+QUIET_SECONDS = 3600.0  # a running writer writes at least once within this time
 _UPSTREAM = {"experts": "experts", "features_set": "synthetic", "synthetic": "synthetic", "texts": "texts"}
-_RAY = "ray-runs"  # Ray's own notes, in a bucket beside the records
+_RAY = "ray-runs"  # Ray's own files, in a bucket next to the records
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{LENGTH}}}")
 _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 _READERS = 4
@@ -48,48 +48,49 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong in a store."""
+    """One problem in a store."""
 
     name: str
-    """A file's name, or a record's for one that is orphaned."""
+    """Name of the file, or of the record if it is orphaned."""
     kind: Kind
-    """damaged: its content is not what was written. foreign: it belongs to another place. unsealed: it has no checksum.
-    orphaned: left by a writer that was killed. unknown: raydd keeps nothing of this name, and `delete` leaves it."""
+    """damaged: the content is not what was written. foreign: the file belongs to another place. unsealed: it has no
+    checksum. orphaned: left by a writer that was killed. unknown: raydd keeps nothing of this name, and `delete` leaves
+    it."""
     reason: str
-    """What follows the name in a sentence."""
+    """Text that follows the name in a sentence."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What reading a store through has shown."""
+    """Result of checking a store."""
 
     records: int
     files: int
     bytes: int
     without_upstream: int
-    """Records that are whole while one that they were made from is not in the store. They can be used as they are."""
+    """Number of records of which an upstream record is missing from the store. They can be used as they are."""
     findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
 class _Inspected:
-    """What a record's listing and manifest say, before its files are read."""
+    """What the listing and the manifest of a record show, before its files are read."""
 
     findings: list[Finding]
     to_read: list[tuple[str, str]]
-    """Name and listed SHA-256, empty if none is, of each file that is still to be read."""
+    """Name and listed SHA-256 ("" if not listed) of each file that is still to be read."""
     upstream: Mapping[str, Any]
 
 
 def verify(store: Store, progress: Progress = silent) -> Verification:
-    """Read every file of every record.
+    """Read and check every file of every record.
 
     Args:
-        store: a folder or a bucket; a bucket is read itself, not this machine's copies.
-        progress: told of `manifests read`, then of `files read`.
+        store: a folder or a bucket. A bucket is read itself, not this machine's copies of its files.
+        progress: called with `manifests read`, then with `files read`.
 
     Raises:
-        RecordError: there is no such folder.
+        RecordError: the store's folder does not exist.
     """
     if store.folder is not None and not store.folder.is_dir():
         raise RecordError(f"There is no store in {store.root}. Set place.store or place.home to where it is.")
@@ -97,7 +98,7 @@ def verify(store: Store, progress: Progress = silent) -> Verification:
     records, findings = _by_record(items)
     inspected: list[_Inspected] = []
     to_read: list[tuple[str, str]] = []
-    with ThreadPoolExecutor(_READERS) as pool:  # a bucket takes long to answer, and SHA-256 lets other threads run
+    with ThreadPoolExecutor(_READERS) as pool:  # a bucket takes long to answer, and SHA-256 releases the GIL
         for one in pool.map(lambda record: _inspect(store, *record), records.items()):
             inspected.append(one)
             findings += one.findings
@@ -117,20 +118,20 @@ def verify(store: Store, progress: Progress = silent) -> Verification:
 
 
 def delete(store: Store, findings: Iterable[Finding]) -> tuple[str, ...]:
-    """Delete what was found wrong, if it still is; gives the names that are gone.
+    """Delete the files with problems, if the problems still exist, and return the deleted names.
 
-    A record that loses a file loses its manifest first, so that it never counts as complete without the file. The next
-    run that wants the record makes what is missing.
+    Before a file of a record is deleted, the record's manifest is deleted, so that the record never counts as complete
+    without the file. The next run that needs the record creates what is missing.
 
     Args:
-        store: that `verify` has read.
-        findings: those to act on. Of kind unknown none is deleted.
+        store: the store that `verify` has read.
+        findings: the findings to act on. Findings of kind unknown are not deleted.
     """
     gone, wanted = [], defaultdict(set)
     for finding in findings:
         if finding.kind not in DELETABLE:
             continue
-        if _PART.fullmatch(finding.name.split("/")[-1]):  # its writer is dead, and no other one takes its name
+        if _PART.fullmatch(finding.name.split("/")[-1]):  # its writer is dead, and no other writer uses this name
             store.remove(finding.name)
             gone.append(finding.name)
         else:
@@ -159,7 +160,7 @@ def _remove(store: Store, key: str, wrong: Collection[str], inside: Sequence[Sto
 
 
 def _by_record(items: Sequence[Stored]) -> tuple[dict[str, list[Stored]], list[Finding]]:
-    """What lies in each record by `stage/fingerprint`, and what lies elsewhere."""
+    """Return the entries of each record by `stage/fingerprint`, and findings for entries elsewhere."""
     records, elsewhere, findings = defaultdict(list), defaultdict(int), []
     for item in items:
         stage, *rest = item.name.split("/")
@@ -171,7 +172,7 @@ def _by_record(items: Sequence[Stored]) -> tuple[dict[str, list[Stored]], list[F
             elsewhere[stage if stage not in STAGES else "/".join([stage, *rest[:1]])] += 1
     for name, count in elsewhere.items():
         files = f"{count} files" if count > 1 else "1 file"
-        findings.append(Finding(name, "unknown", f"is no record of a stage that raydd has ({files})"))
+        findings.append(Finding(name, "unknown", f"is not a record of any stage of raydd ({files})"))
     return dict(records), findings
 
 
@@ -195,11 +196,11 @@ def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
     elif STAGES[stage] and manifest_name not in in_the_way and files:
         quiet = time.time() - max(item.changed for item in files)
         if quiet > QUIET_SECONDS:
-            reason = f"has no {MANIFEST}, and nobody wrote to it for {quiet / 3600:.0f} h: a run that was interrupted"
+            reason = f"has no {MANIFEST} and was not written to for {quiet / 3600:.0f} h: the run was interrupted"
             return _Inspected([*findings, Finding(key, "orphaned", reason)], [], {})
     listed = {f"{key}/{name}": str(digest) for name, digest in manifest.get("files", {}).items()}
     findings += [
-        Finding(name, "damaged", "is missing, and its record's manifest lists it")
+        Finding(name, "damaged", "is missing, but its record's manifest lists it")
         for name in sorted(set(listed) - names - set(in_the_way))
     ]
     to_read = []
@@ -212,7 +213,7 @@ def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
 
 
 def _manifest(store: Store, key: str) -> tuple[Mapping[str, Any], list[Finding]]:
-    """A record's manifest, or what is wrong with it."""
+    """Return a record's manifest, or findings of what is wrong with it."""
     name = f"{key}/{MANIFEST}"
     if found := _look(store, name):
         return {}, found
@@ -221,16 +222,16 @@ def _manifest(store: Store, key: str) -> tuple[Mapping[str, Any], list[Finding]]
     try:
         return Record(store, stage, fingerprint, {}, {}).manifest(), []
     except RecordError as error:
-        if not store.exists(name):  # deleted since it was listed
+        if not store.exists(name):  # deleted since the store was listed
             return {}, []
         return {}, [Finding(name, "damaged", str(error).removeprefix(f"{store.root}/{name} ").split(". ")[0])]
 
 
 def _look(store: Store, name: str, sha256: str = "") -> list[Finding]:
-    """What is wrong with the content of one file."""
+    """Return what is wrong with the content of one file."""
     try:
         fault = store.fault(name, sha256)
-    except RecordError:  # a checkpoint that a run has deleted since it was listed
+    except RecordError:  # a checkpoint that a run has deleted since the store was listed
         return []
     except OSError as error:
         kind = "damaged" if error.errno == errno.EIO else "unknown"
@@ -241,7 +242,7 @@ def _look(store: Store, name: str, sha256: str = "") -> list[Finding]:
 def _old_part(item: Stored) -> list[Finding]:
     if item.is_folder or time.time() - item.changed < QUIET_SECONDS:
         return []
-    return [Finding(item.name, "orphaned", "is half a file, which a killed writer left")]
+    return [Finding(item.name, "orphaned", "is an incomplete file, which a killed writer left")]
 
 
 def _suffixed(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The sweep's room: what plans, runs, shows and concludes a search. Ray and Optuna may be imported here.
+"""The hyperparameter sweep: modules that plan, run, show and conclude a search. Ray and Optuna may be imported here.
 
-`raydd.sweep` composes these modules; none of them knows how a distillation is made.
+`raydd.sweep` uses these modules. None of them depends on how a distillation works.
 """

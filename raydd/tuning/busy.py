@@ -1,4 +1,4 @@
-"""Work that nothing can count, shown while it lasts."""
+"""Shows work that has no progress count, such as starting Ray, while it lasts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,19 +9,23 @@ from raydd.cluster.meanwhile import meanwhile
 from raydd.terminal.console import visible
 from raydd.terminal.progress import NowAndThen
 
-_LOOK_SECONDS = 1.0  # between two looks at whether a log is to be told again
+_LOOK_SECONDS = 1.0  # between two checks whether the next line of a log is due
 
 
 @contextmanager
 def busy_on(console: Console, work: str) -> Iterator[None]:
-    """Name the work for as long as the block lasts: with a spinner, or in a log by a line now and then."""
+    """Show the name of the work until the block ends: with a spinner, or in a log by a line now and then."""
     with doing_on(console, work) as show, meanwhile(lambda: show(work), _LOOK_SECONDS, work):
         yield
 
 
 @contextmanager
 def doing_on(console: Console, work: str) -> Iterator[Callable[[str], None]]:
-    """Name the work, as `busy_on` does; yields what takes other words for it, of which logs get a line now and then."""
+    """Show the name of the work until the block ends, with a spinner or in a log.
+
+    Yields:
+        A function that shows other words in its place; a log gets them as a line now and then.
+    """
     if not console.is_terminal:
         say = NowAndThen(lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True))
         say(work)

@@ -1,9 +1,9 @@
-"""The first trials of a search by gain per second that nobody gave settings for: cheap ones, which share their experts.
+"""Chooses cheap first trials for a search by gain per second (the sampler per-second).
 
-A model needs some trials before it can choose. At random, most of them are dear: one with wide heads, or one whose
-targets lie ten epochs on, has experts trained that no other trial reads. So each is the cheapest of some random
-settings, what the trials before it have made being free: the cost-effective initial design of Lee et al.
-(arXiv:2003.10870), with the cost counted beforehand where theirs is learned.
+A model needs some trials before it can choose. Random trials are mostly expensive: a trial with wide heads, or with
+targets ten epochs ahead, needs experts that no other trial reads. So each first trial is the cheapest of several random
+settings, where experts of earlier trials are free. This is the cost-effective initial design of Lee et al.
+(arXiv:2003.10870), except that the cost is computed in advance, while theirs is learned.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,27 +18,27 @@ from raydd.tuning.prices import Cost, total
 from raydd.tuning.samplers import STARTUP_TRIALS
 from search_spaces import Space
 
-CANDIDATES = 16  # random settings of which a first trial is the cheapest
-_SHARE = 8  # one in so many trials of a sweep: most are stopped within seconds, and what is good may lie anywhere
+CANDIDATES = 16  # random settings, of which the cheapest becomes a first trial
+_SHARE = 8  # one in this many trials is a first one: most are stopped within seconds, and good settings may be anywhere
 
 CostOf = Callable[[Mapping[str, Any]], Cost]
-"""What a trial of these settings costs to begin with, what it may share with others named."""
+"""Returns the cost of a trial with the given settings; experts that other trials may read too are listed one by one."""
 
 
 def cheap_starts(trials: int) -> int:
-    """How many trials of a sweep of so many come before the first one that a model draws."""
+    """Return how many of a sweep's trials come before the first one that a model draws."""
     return max(STARTUP_TRIALS, trials // _SHARE)
 
 
 def queue_cheap_starts(study: optuna.Study, space: Space, seed: int, trials: int, cost_of: CostOf) -> None:
-    """Queue cheap trials until the study has as many as come first; none if it has them.
+    """Queue cheap trials until the study has as many trials as `cheap_starts` says; none if it already has.
 
     Args:
-        study: the sweep's.
-        space: what it searches.
-        seed: of the random settings, `sweep.seed`.
-        trials: that the sweep is to have, `sweep.trials`.
-        cost_of: what one costs; asked once for each.
+        study: the sweep's study.
+        space: the search space.
+        seed: seed of the random settings, `sweep.seed`.
+        trials: trials that the sweep should have in the end, `sweep.trials`.
+        cost_of: returns the cost of a trial; called once for each.
     """
     places = range(len(study.get_trials(deepcopy=False)), cheap_starts(trials))
     before = [cost_of(settings) for settings in queued_settings(study, space)] if places else []
@@ -51,7 +51,7 @@ def queue_cheap_starts(study: optuna.Study, space: Space, seed: int, trials: int
 
 
 def queued_settings(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
-    """The dotted settings of the trials that wait in the study's queue, but for those that leave a setting open."""
+    """Return the dotted settings of the queued trials, except trials that leave a setting open."""
     found = []
     for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         given = waiting.system_attrs["fixed_params"]
@@ -62,7 +62,7 @@ def queued_settings(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
 
 
 def of_params(space: Space, given: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
-    """A trial with these values, others at random, and all that the space sets in it."""
+    """Return a trial with the given values, others at random, and all settings that the space sets in it."""
     scratch = optuna.create_study(sampler=RandomSampler(seed=0))
     scratch.enqueue_trial(dict(given))
     trial = scratch.ask()
@@ -70,6 +70,6 @@ def of_params(space: Space, given: Mapping[str, Any]) -> tuple[optuna.Trial, dic
 
 
 def _random_settings(space: Space, seeds: Sequence[int]) -> list[tuple[optuna.Trial, dict[str, Any]]]:
-    """A trial with random settings for each seed, and all that the space sets in it."""
+    """Return a trial with random values for each seed, and all settings that the space sets in it."""
     trials = [optuna.create_study(sampler=RandomSampler(seed=seed)).ask() for seed in seeds]
     return [(trial, space.settings(trial)) for trial in trials]

@@ -1,4 +1,4 @@
-"""The study's database, asked again while it is away: restarted, failed over, or cut off by the network."""
+"""The study's database. Calls are repeated while it is unavailable: restarting, failing over, or cut off."""
 
 import contextlib
 import functools
@@ -18,10 +18,10 @@ from raydd.errors import PlaceError
 from raydd.place import sqlite_file, unopened_study
 from raydd.secrets_hidden import hidden
 
-PATIENCE_SECONDS = 300.0  # how long a call is repeated before the database is given up; a failover takes one or two
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; each pause is random, up to twice the one before
-_BUSY_SECONDS = 60  # to wait while another sweep writes into the same SQLite file
-# File systems whose locks and shared memory SQLite's write-ahead log may rely on. Over a network it may not.
+PATIENCE_SECONDS = 300.0  # for which a call is repeated before giving up; a failover takes one or two minutes
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds; each pause is random, with a limit that doubles each time
+_BUSY_SECONDS = 60  # for which to wait while another sweep writes to the same SQLite file
+# File systems on which SQLite's write-ahead log can rely on locks and shared memory. Network file systems are not safe.
 _LOCAL = ("apfs", "btrfs", "ext3", "ext4", "f2fs", "ntfs", "overlay", "tmpfs", "xfs", "zfs")
 _LIBPQ = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 
@@ -30,21 +30,24 @@ Answer = TypeVar("Answer")
 
 
 def passes(error: BaseException | None) -> bool:
-    """Whether the database was away or locked, which a later attempt may not meet."""
-    if isinstance(error, StorageInternalError):  # in which Optuna wraps what SQLAlchemy raises
+    """Whether an error says that the database was unavailable or locked, so that a later attempt may succeed."""
+    if isinstance(error, StorageInternalError):  # Optuna wraps SQLAlchemy's errors in it
         error = error.__cause__
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    # Optuna asks again by a shorter query where reading trials fails, in the transaction that died with its connection.
+    # If reading trials fails, Optuna retries with a shorter query in the same transaction, which the lost connection
+    # has broken.
     lost = lost or isinstance(error, PendingRollbackError)
-    # SQLite calls a table that is missing operational too, which no patience brings.
+    # SQLite also reports a missing table as an operational error, for which retrying is useless.
     return lost or (isinstance(error, OperationalError | InterfaceError) and "no such " not in str(error))
 
 
 def patiently(call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
-    """Repeat a call while the database is away: random pauses that double, for `PATIENCE_SECONDS` in all.
+    """Call a function, and repeat the call while the database is unavailable, for up to `PATIENCE_SECONDS` in all.
+
+    Pauses between calls are random, and their limit doubles.
 
     Raises:
-        PlaceError: it was away for longer.
+        PlaceError: the database was unavailable for longer.
     """
     repeated = tenacity.Retrying(
         retry=tenacity.retry_if_exception(passes),
@@ -59,20 +62,21 @@ def patiently(call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
         if not passes(error):
             raise
         raise PlaceError(
-            f"The study's database has not answered for {PATIENCE_SECONDS / 60:.0f} minutes. What is finished is kept: "
+            f"The study's database has not answered for {PATIENCE_SECONDS / 60:.0f} minutes. Finished work is kept: "
             "start the database, and give the same command again."
         ) from error
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's storage in a database, each of whose calls is repeated while the database is away.
+    """Optuna's database storage, which repeats each call while the database is unavailable.
 
-    A call whose answer was lost with the connection may have been heard. Setting a value twice does no harm, the end
-    of a trial is known again below, and a trial that was created twice is an orphan, which the next command puts right.
+    A repeated call may have taken effect the first time, if only its answer was lost with the connection. This is
+    harmless: setting a value twice changes nothing, `set_trial_state_values` recognises a trial that already ended, and
+    a trial that was created twice is an orphan, which the next command cleans up.
     """
 
     def set_trial_state_values(self, trial_id: int, state: Any, values: Any = None) -> bool:
-        """As Optuna's; a trial that has just this end is not ended again."""
+        """Set the state and values as Optuna does. No error if the trial already has exactly this end."""
         try:
             return _again(RDBStorage.set_trial_state_values)(self, trial_id, state, values)
         except UpdateFinishedTrialError:
@@ -90,7 +94,7 @@ def _again(method: Callable[..., Any]) -> Callable[..., Any]:
     return repeated
 
 
-# What Optuna calls of a storage, from outside and, in its cache before the database, by private names.
+# The methods of a storage that Optuna calls. Its cache in front of the database calls the private ones.
 _CALLS = (
     *(name for name in vars(RDBStorage) if name.startswith(("get_", "set_")) and name != "set_trial_state_values"),
     "create_new_study",
@@ -104,20 +108,20 @@ for _name in _CALLS:
 
 
 def open_storage(address: str) -> RDBStorage:
-    """The database at an address, its tables made if it is new.
+    """Open the database at an address; create its tables if it is new.
 
     Raises:
-        ConfigError: it cannot be opened.
+        ConfigError: the database cannot be opened.
     """
-    options: dict[str, Any] = {"pool_pre_ping": True}  # a connection that the server closed meanwhile is replaced
+    options: dict[str, Any] = {"pool_pre_ping": True}  # replaces connections that the server has closed
     scheme, file = address.partition("://")[0], sqlite_file(address)
     if scheme == "sqlite":
         options = {"connect_args": {"timeout": _BUSY_SECONDS}}
         if file and is_on_local_disk(file):
             options["connect_args"]["factory"] = _WriteAhead
     elif scheme in _LIBPQ:
-        options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # a network that swallows all
-    # Processes that make the tables of a new database at once break each other's making, not the tables.
+        options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # if packets are dropped silently
+    # Processes that create the tables of a new database at the same time get errors, but the tables are intact.
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(DatabaseError),
         wait=tenacity.wait_random(0.2, 1.0),
@@ -128,20 +132,20 @@ def open_storage(address: str) -> RDBStorage:
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
         return attempts(lambda: PatientStorage(address, engine_kwargs=options))
-    except Exception as error:  # SQLAlchemy and each driver have their own error types, and an address can name any
+    except Exception as error:  # SQLAlchemy and every driver that an address can name have their own error types
         raise unopened_study(address, error) from error
 
 
 class _WriteAhead(sqlite3.Connection):
-    """A connection that appends what it writes to a log beside the database, and waits for no disk.
+    """A connection in SQLite's write-ahead mode: writes go to a log next to the database, without waiting for the disk.
 
-    Drawing a trial of thirty settings is thirty transactions: 0.08 s so, and 0.4 s where each waits for the disk. A
-    process that is killed loses nothing; a machine that loses its power may lose the last transactions, and no more.
+    Drawing a trial of thirty settings makes thirty transactions: 0.08 s in this mode, and 0.4 s if each transaction
+    waits for the disk. A killed process loses nothing. A machine that loses power may lose only the last transactions.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # What may not write, or finds the file in use by a process of the old kind, goes on in the file's own mode.
+        # A connection that may not write, or whose file another process uses in the old mode, keeps the file's mode.
         with contextlib.suppress(sqlite3.OperationalError):
             self.execute("PRAGMA busy_timeout=0")
             self.execute("PRAGMA journal_mode=WAL")
@@ -150,13 +154,13 @@ class _WriteAhead(sqlite3.Connection):
 
 
 def is_on_local_disk(path: Path) -> bool:
-    """Whether a file, which need not exist, lies on a disk of this machine; not if its file system is not known."""
+    """Whether a file lies on a disk of this machine; False if its file system is not known. The file need not exist."""
     mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}
     return next((mounts[folder] for folder in path.resolve().parents if folder in mounts), "") in _LOCAL
 
 
 def _say(state: tenacity.RetryCallState) -> None:
-    if state.attempt_number == 3:  # the first repetitions are nothing to speak of
+    if state.attempt_number == 3:  # the first repetitions are not worth a warning
         error = state.outcome.exception() if state.outcome else None
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         said = hidden(str(cause)).strip().splitlines()

@@ -1,7 +1,8 @@
-"""How long the trials of a sweep are expected to take together.
+"""Estimates how long all trials of a sweep take together.
 
-Most trials are stopped at a rung, settings of one space differ in price, and trials share experts. So the sweep is
-played some times: with draws of its space, made-up scores and the pruner's own rule. Once trials are over, they say it.
+The time is hard to compute directly: most trials are stopped at a rung, settings differ in price, and trials share
+experts. Before any trial has ended, the sweep is therefore simulated several times, with settings drawn from its space,
+random scores, and the pruner's own rule. Once trials have ended, the estimate is based on their times.
 """
 
 import math
@@ -22,53 +23,54 @@ from raydd.tuning.pruning import Look, Standing, up_the_rungs
 from raydd.tuning.samplers import PER_SECOND
 
 _PLAYS = 16
-_PLAYED = 200  # trials at most; more are like these
-_NOISE = 0.5  # of a student's score at a rung, in standard deviations of what the trials are worth
-_SPREAD = 8.0  # points of r_mean by which the made-up trials differ, as a standard deviation
-_TAIL = 0.1  # of what may come, on either side of what is told
+_PLAYED = 200  # most trials that are simulated; the time of further trials is extrapolated
+_NOISE = 0.5  # standard deviation of a student's score at a rung, relative to that of the trials' final scores
+_SPREAD = 8.0  # standard deviation of the simulated trials' final scores, in points of r_mean
+_TAIL = 0.1  # probability that the time is below the low estimate, and that it is above the high one
 _DEVIATIONS = statistics.NormalDist().inv_cdf(1 - _TAIL)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Seconds; NaN where there is nothing to go by."""
+    """Expected seconds: mean, low and high estimate; NaN if not known."""
 
     mean: float = math.nan
     low: float = math.nan
     high: float = math.nan
 
     def __truediv__(self, at_once: int) -> Self:
-        """The same with so many trials at once."""
+        """Return the expected seconds if this many trials run at once."""
         return type(self)(self.mean / at_once, self.low / at_once, self.high / at_once)
 
 
 def held_seconds(study: optuna.Study | None) -> list[float]:
-    """For how long each trial that came to its end or was stopped held its place."""
+    """Return for how many seconds each complete or stopped trial held its slot."""
     over = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)) if study else []
     return [trial.user_attrs[studies.HELD] for trial in over if studies.HELD in trial.user_attrs]
 
 
 def as_held(held: Sequence[float], trials: int) -> Expected:
-    """Seconds of so many more trials, one after the other, as those took that are over."""
+    """Estimate the seconds of a number of further trials, one after another, from the times of the ended ones."""
     mean = trials * statistics.fmean(held)
-    # Of the mean of the old ones, and of the sum of the new ones.
+    # Combines the errors of the ended trials' mean and of the further trials' sum.
     error = statistics.stdev(held) * trials * math.sqrt(1 / len(held) + 1 / trials) if len(held) > 1 and trials else 0.0
     return Expected(mean, max(0.0, mean - _DEVIATIONS * error), mean + _DEVIATIONS * error)
 
 
 def as_played(first: Sequence[Price], others: Sequence[Price], trials: int, sweep: SweepConfig) -> Expected:
-    """Seconds of one core for the trials of a sweep that has none yet.
+    """Estimate the seconds of one core for the trials of a new sweep, by simulating it.
 
     Args:
         first: prices of the first trials, in their order.
-        others: prices of settings like which the others will be.
-        trials: how many.
-        sweep: its sampler, pruner, rungs and objectives.
+        others: prices of settings drawn from the space, which stand for the other trials.
+        trials: number of trials.
+        sweep: settings of the sweep; its sampler, pruner, rungs and objectives are read.
     """
     rng, played = np.random.default_rng(sweep.seed), min(trials, _PLAYED)
     ends = []
     for play in range(_PLAYS):
-        # Nobody knows for how long a search by gain per second stays with what is cheap: not at all, or to its end.
+        # It is unknown for how long a search by gain per second stays with cheap settings, so simulate both extremes:
+        # only for the first trials, or to its end.
         cheap = 0 if sweep.sampler != PER_SECOND else cheap_starts(sweep.trials) if play % 2 else played
         costs = _play(_drawn(first, others, played, cheap, rng), sweep, rng)
         experts = total(replace(cost, own=0.0) for cost in costs)
@@ -80,7 +82,7 @@ def as_played(first: Sequence[Price], others: Sequence[Price], trials: int, swee
 def _drawn(
     first: Sequence[Price], others: Sequence[Price], trials: int, cheap: int, rng: np.random.Generator
 ) -> list[Price]:
-    """Trials as a sweep may have them: the first ones, then random ones, or cheap ones until there are so many."""
+    """Draw the trials of a simulated sweep: the first ones, then cheap ones up to `cheap` trials, then random ones."""
     prices, made = list(first[:trials]), dict[Expert, float]()
 
     def extra(price: Price) -> float:
@@ -95,7 +97,7 @@ def _drawn(
 
 
 def _play(prices: Sequence[Price], sweep: SweepConfig, rng: np.random.Generator) -> list[Cost]:
-    """What each trial costs in a made-up sweep, in which nobody knows which of them are good."""
+    """Return the cost of each trial in a simulated sweep, with random scores and the pruner's rule."""
     over: list[Standing] = []
     costs: list[Cost] = []
     for number, price in enumerate(prices):

@@ -1,4 +1,7 @@
-"""The finals: the best trials again in the space that counts, all student seeds, scored on val and then on test."""
+"""The finals: distils the best trials again as `distill.images` says, and scores them on val and then on test.
+
+All student seeds are used.
+"""
 
 import math
 import statistics
@@ -22,24 +25,24 @@ RESTARTS = 2  # of a final whose process or node died
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial that made it to the finals."""
+    """A trial that may become a finalist."""
 
     number: int
     settings: Mapping[str, Any]
     cheap: float
     """Its val r_mean as a trial."""
     draws: tuple[float, ...] = ()
-    """Val r_mean of its new draws, if it was measured again."""
+    """Val r_mean of each of its new draws, if it was drawn again."""
     error: float = math.nan
-    """Standard error of their mean."""
+    """Standard error of the mean over the new draws."""
 
     @property
     def r_mean(self) -> float:
-        """What it is known by: the mean over the new draws, or else its score as a trial."""
+        """The mean over its new draws; without new draws, its score as a trial."""
         return statistics.fmean(self.draws) if self.draws else self.cheap
 
     def in_words(self) -> str:
-        """The score with what is known of its error."""
+        """Return the score in words, with its standard error if it is known."""
         if not self.draws:
             return f"{self.cheap:.2f} (one distillation, the best of many)"
         error = "" if math.isnan(self.error) else f" ± {self.error:.2f}"
@@ -48,7 +51,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Finalist:
-    """What became of a candidate. Scores are metric by metric: mean, std and seeds, in percent."""
+    """The result of a candidate's final. Scores by metric: mean, std and seeds, in percent."""
 
     number: int
     settings: Mapping[str, Any]
@@ -58,7 +61,7 @@ class Finalist:
     record: str
     """Folder of its synthetic set in the store."""
     r_mean: float
-    """Mean val r_mean, which finalists are ranked by."""
+    """Mean val r_mean, by which finalists are ranked."""
 
 
 def run_finals(
@@ -71,16 +74,19 @@ def run_finals(
     on_end: Callable[[Candidate, Finalist | None, str], None],
     on_wait: Callable[[], None] = lambda: None,
 ) -> list[Finalist]:
-    """Run the candidates side by side; gives those that came through, the best on val first, of equal ones the earlier.
+    """Run the finals of all candidates side by side.
 
     Args:
-        base: what the trials shared; `distill.images` and `evaluate.seeds` are the finals'.
-        candidates: who takes part.
+        base: the settings that the trials shared; `distill.images` and `evaluate.seeds` are those of finals.
+        candidates: the trials to run as finals.
         listings: the data sets that the driver has read.
         claims: handle of the actor of `raydd.cluster.claims`.
         cpus: CPU cores of a final.
-        on_end: told of each candidate's result, or None and the reason.
-        on_wait: called about once a second meanwhile.
+        on_end: called with each candidate and its result, or with None and the reason why it failed.
+        on_wait: called about once a second while finals run.
+
+    Returns:
+        The finalists that did not fail, the best on val first; of equal ones, the lower number first.
     """
     task = ray.remote(num_cpus=cpus, num_gpus=share_of_final(base), max_retries=RESTARTS)(score_finalist)
     waiting = {task.remote(base, candidate, listings, claims): candidate for candidate in candidates}
@@ -92,7 +98,7 @@ def run_finals(
 
 
 def share_of_final(base: Config) -> float:
-    """GPUs of a final: those of a trial, or at least a whole one where pixels are learned, which fill what is free."""
+    """Return the GPUs of a final: those of a trial, but at least a whole GPU if pixels are learned, which fill it."""
     share = base.sweep.gpu_share
     return max(share, 1.0) if share > 0 and base.distill.images != "features" else share
 
@@ -116,5 +122,5 @@ def score_finalist(base: Config, candidate: Candidate, listings: Listings, claim
 
 
 def rank_correlation(finalists: Sequence[Finalist]) -> float | None:
-    """Spearman's correlation of the cheap val scores and the finals'; None for fewer than three finalists."""
+    """Return Spearman's correlation of val scores as trials and as finals; None for fewer than three finalists."""
     return spearman([one.cheap for one in finalists], [one.r_mean for one in finalists])

@@ -1,10 +1,10 @@
-"""A Gaussian process of what trials scored, with a length of its own for each setting.
+"""A Gaussian process that models the scores of trials, with a length scale for each setting.
 
-The closer the settings of two trials are, the more alike are their scores. Some settings move the score by many points,
-others not at all: so a change of each counts by a length of its own, and these lengths are learned from the trials with
-all else (automatic relevance determination: MacKay 1994, Neal 1996).
+The closer the settings of two trials are, the more similar are their scores. Some settings change the score by many
+points, others not at all. Each setting therefore has its own length scale, which is learned from the trials along with
+the noise and the variance (automatic relevance determination: MacKay 1994, Neal 1996).
 
-Letters: N and M points, S settings: F that are numbers, then G that are choices.
+Letters: N and M points, S settings: first F numbers, then G choices.
 """
 
 import math
@@ -18,12 +18,12 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 
-_LENGTH, _NOISE = 2.0, 0.1  # centres of the priors on the length of all settings and on the noise
-_OWN = 3.0  # deviation of the log of a setting's own weight: most matter little, some much
-_FARTHEST = 6.0  # from its centre that a log may be
+_LENGTH, _NOISE = 2.0, 0.1  # centres of the priors on the common length scale of all settings and on the noise
+_OWN = 3.0  # prior's standard deviation of the log of a setting's own weight: most settings matter little, some much
+_FARTHEST = 6.0  # largest distance of a log from the centre of its prior
 _FIT_STEPS = 40
-_FITTED_ON = 128  # points by which the lengths are learned, whatever their number: the time grows by their cube
-_MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length
+_FITTED_ON = 128  # most points from which the length scales are learned: the time grows with the cube of their number
+_MISMATCH = 2.25  # a choice that differs counts as much as 1/2.25 of a squared length scale
 
 
 @dataclass(frozen=True)
@@ -34,29 +34,29 @@ class Points:
     choices: Int[ndarray, "*N G"]
 
     def __getitem__(self, rows: Any) -> "Points":
-        """Those of some rows, or one."""
+        """Return the points of the given rows, or of one row."""
         return Points(self.numbers[rows], self.choices[rows])
 
     def __len__(self) -> int:
-        """N."""
+        """Return the number of points N."""
         return len(self.numbers)
 
 
 @dataclass(frozen=True)
 class GaussianProcess:
-    """A Gaussian process with a Matern 5/2 kernel: the closer settings are, the more alike are their values."""
+    """A Gaussian process with a Matern 5/2 kernel."""
 
     weights: Float[ndarray, "S"]
-    """By what a squared difference in each setting counts, 1 / length²."""
+    """Weight of a squared difference in each setting, 1 / length²."""
     noise: float
-    """Variance of a value's noise, in that of the process."""
+    """Variance of a value's noise, relative to the variance of the process."""
     variance: float
-    """Of the process."""
+    """Variance of the process."""
 
     def expected(
         self, known: Points, values: Float[ndarray, "N"], at: Points
     ) -> tuple[Float[ndarray, "M"], Float[ndarray, "M"]]:
-        """Mean and standard deviation of the values at some points, given noisy ones at others."""
+        """Return the mean and standard deviation of the values at `at`, given noisy values at the known points."""
         factor = cho_factor(self._kernel(known, known) + self.noise * np.eye(len(values)))
         across = self._kernel(at, known)
         explained = (across * cho_solve(factor, across.T).T).sum(axis=1)
@@ -73,11 +73,11 @@ class GaussianProcess:
 
 
 def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
-    """The process that explains the values best, with its settings' lengths, its noise and its variance.
+    """Fit the length scales, the noise and the variance of a process to values.
 
     Args:
-        points: where the values are known; of more than 128 so many are read, evenly spread over their order.
-        values: with mean 0.
+        points: where the values are known. If there are more than 128, 128 of them are used, evenly spread in order.
+        values: values at the points, with mean 0.
     """
     rows = np.linspace(0, len(values) - 1, min(len(values), _FITTED_ON)).astype(int)
     (numbers, choices), values = (points[rows].numbers.T, points[rows].choices.T), values[rows]
@@ -102,14 +102,14 @@ def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
 def misfit(
     logs: Float[ndarray, "S+2"], apart: Float[ndarray, "S N N"], values: Float[ndarray, "N"], usual: Float[ndarray, "S"]
 ) -> tuple[float, Float[ndarray, "S+2"]]:
-    """Minus the log posterior of a process, its variance at its best, and the gradient at the logs.
+    """Return the negative log posterior of a process with the best variance, and its gradient with respect to the logs.
 
     Args:
-        logs: of the length of all settings, of the noise, and of each setting's own weight, each from its usual value:
-            all have normal priors around 0.
-        apart: squared differences of what was tried, setting by setting.
-        values: of these, with mean 0.
-        usual: weights of the settings.
+        logs: logs of the common length scale, of the noise, and of each setting's own weight, each relative to its
+            usual value. All have normal priors around 0.
+        apart: squared differences between the points, for each setting.
+        values: values at the points, with mean 0.
+        usual: usual weights of the settings, from `usual_weights`.
     """
     (weights, noise), n = _of_logs(logs, usual), len(values)
     kernel, slope = _matern(np.tensordot(weights, apart, 1))
@@ -126,18 +126,18 @@ def misfit(
 
 
 def _of_logs(logs: Float[ndarray, "S+2"], usual: Float[ndarray, "S"]) -> tuple[Float[ndarray, "S"], float]:
-    """Weights and noise."""
+    """Return the weights and the noise for the given logs."""
     return usual * np.exp(logs[2:] - 2 * logs[0]), _NOISE * math.exp(logs[1])
 
 
 def usual_weights(points: Points) -> Float[ndarray, "S"]:
-    """Weights of settings that all have the usual length: four numbers together count as one, whatever their number."""
+    """Return the weights of settings at the usual length scale; those of all numbers always add up to 4 / length²."""
     numbers, choices = points.numbers.shape[1], points.choices.shape[1]
     return np.array([4 / max(1, numbers)] * numbers + [1 / _MISMATCH] * choices) / _LENGTH**2
 
 
 def _matern(apart: Float[ndarray, "N M"]) -> tuple[Float[ndarray, "N M"], Float[ndarray, "N M"]]:
-    """The Matern 5/2 kernel of squared distances, and its slope."""
+    """Return the Matern 5/2 kernel of squared distances, and its derivative."""
     distance = np.sqrt(5 * apart)
     falling = np.exp(-distance)
     return (1 + distance + distance**2 / 3) * falling, -5 / 6 * (1 + distance) * falling

@@ -1,8 +1,8 @@
-"""One driver a sweep: a mark in the study that says who runs it, renewed as long as that process lives.
+"""Allows only one driver for each sweep: a mark in the study says which process runs the sweep.
 
-Trials that are RUNNING while nobody holds the mark are orphans; with two drivers, each would take the other's for such.
-The mark is an attribute of the study. It is only ever replaced by one statement that says what it replaces, so that of
-two drivers that found the study free one gets it.
+The driver renews its mark as long as it lives. RUNNING trials without a live mark are treated as orphans; two drivers
+would each treat the other's trials as orphans. The mark is an attribute of the study. It is always replaced by one SQL
+statement that names the mark to be replaced, so if two drivers find the study free, only one of them gets it.
 """
 
 import _thread
@@ -30,19 +30,19 @@ from raydd.tuning.database import patiently
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0
-PATIENCE_SECONDS = 90.0  # a driver on another machine, silent for so long, is taken for dead
+PATIENCE_SECONDS = 90.0  # a driver on another machine that was silent for this long is considered dead
 
 _DRIVER = "driver"
-_FREE = "null"  # the mark, as JSON, of a study that nobody drives
+_FREE = "null"  # the mark, as JSON, of a study without a driver
 _MARKS = sql.table("study_user_attributes", sql.column("study_id"), sql.column("key"), sql.column("value_json"))
 
 
 @contextlib.contextmanager
 def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
-    """Be the study's only driver inside the block.
+    """Make this process the study's only driver inside the block.
 
     Raises:
-        ConfigError: another process drives this sweep, or took it over while this one was cut off from the database.
+        ConfigError: another process runs this sweep, or took it over while this one was cut off from the database.
     """
     mark = _take(study, beat_seconds)
     left, lost = threading.Event(), threading.Event()
@@ -52,7 +52,7 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
         while not left.wait(beat_seconds):
             try:
                 kept = _kept(study, mark)
-            except Exception as error:  # the database is away for longer than patience: the next beat finds out more
+            except Exception as error:  # the database was unavailable for too long; the next beat tries again
                 log.warning("The sweep's mark cannot be renewed (%s); trying again.", type(error).__name__)
                 continue
             if kept is None:
@@ -73,18 +73,18 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
         left.set()
         thread.join()
         _replace(study, mark, _FREE)
-    if lost.is_set():  # where a shell started this process in the background, no interrupt came
+    if lost.is_set():  # also without a KeyboardInterrupt: a shell may have started this process with SIGINT ignored
         raise _taken(study)
 
 
 def is_driven(study: optuna.Study) -> bool:
-    """Whether a process that runs this sweep still lives."""
+    """Whether a live process runs this sweep."""
     mark = study.user_attrs.get(_DRIVER)
     return bool(mark) and _lives(mark)
 
 
 def _take(study: optuna.Study, beat_seconds: float) -> str:
-    """Put this process's mark into a study that is free or whose driver is dead."""
+    """Put this process's mark into a study that has no driver or whose driver is dead."""
     while True:
         found = _read(study)
         if found and (holder := json.loads(found)) and (_lives(holder) or _beats(study, found, holder, beat_seconds)):
@@ -94,7 +94,7 @@ def _take(study: optuna.Study, beat_seconds: float) -> str:
 
 
 def _beats(study: optuna.Study, mark: str, holder: Mapping[str, Any], beat_seconds: float) -> bool:
-    """Whether the driver of another machine renews its mark while one looks: its clock may be another one."""
+    """Whether a driver on another machine renews its mark while this process watches, since clocks may differ."""
     if holder.get("where") == _where():
         return False
     end = time.monotonic() + 2.5 * beat_seconds
@@ -106,10 +106,10 @@ def _beats(study: optuna.Study, mark: str, holder: Mapping[str, Any], beat_secon
 
 
 def _kept(study: optuna.Study, mark: str) -> str | None:
-    """The mark renewed, or None if another driver's stands there."""
+    """Renew the mark and return it; None if the study has another driver's mark."""
     if _replace(study, mark, renewed := _renewed(mark)):
         return renewed
-    found = _read(study)  # one's own after an outage: it was heard when the answer was given up
+    found = _read(study)  # may be this process's own: a write may have succeeded although its answer was lost
     return found if found and (json.loads(found) or {}).get("driver") == json.loads(mark)["driver"] else None
 
 
@@ -117,12 +117,12 @@ def _taken(study: optuna.Study) -> ConfigError:
     mark = study.user_attrs.get(_DRIVER) or {"pid": "unknown", "host": "another machine"}
     return ConfigError(
         f"The sweep {study.study_name!r} is being run by process {mark['pid']} on {mark['host']}. "
-        "Wait for it, end it, or give this one another sweep.name."
+        "Wait for that process, end it, or give this sweep another sweep.name."
     )
 
 
 def _read(study: optuna.Study) -> str | None:
-    """The mark as it is written in the database; None if there never was one."""
+    """Return the mark as it is written in the database; None if there never was one."""
     wanted = sql.select(_MARKS.c.value_json).where(*_row(study))
 
     def read() -> str | None:
@@ -133,7 +133,7 @@ def _read(study: optuna.Study) -> str | None:
 
 
 def _replace(study: optuna.Study, before: str | None, after: str) -> bool:
-    """Write a mark in the place of one; False if that one is not there any more."""
+    """Replace one mark by another; False if the study no longer has the old mark."""
     if before is None:
         statement = sql.insert(_MARKS).values(study_id=study._study_id, key=_DRIVER, value_json=after)
     else:
@@ -143,10 +143,10 @@ def _replace(study: optuna.Study, before: str | None, after: str) -> bool:
         try:
             with _engine(study).begin() as connection:
                 return connection.execute(statement).rowcount == 1
-        except IntegrityError:  # somebody else wrote the first one
+        except IntegrityError:  # another process wrote the first mark
             return False
 
-    return patiently(write) or _read(study) == after  # it may have been heard although the answer was lost
+    return patiently(write) or _read(study) == after  # the write may have succeeded although its answer was lost
 
 
 def _row(study: optuna.Study) -> tuple[sql.ColumnElement[bool], ...]:
@@ -171,13 +171,13 @@ def _lives(mark: Mapping[str, Any]) -> bool:
     if mark.get("where") != _where():
         return time.time() - mark["beat"] < PATIENCE_SECONDS
     try:
-        return _begun(mark["pid"]) == mark["begun"]  # a number may have been reused
+        return _begun(mark["pid"]) == mark["begun"]  # the process number may have been reused
     except psutil.NoSuchProcess:
         return False
 
 
 def _begun(pid: int) -> float:
-    """When a process began: where Linux says so in ticks since the machine's start, which no clock step changes."""
+    """Return when a process began: on Linux in ticks since the machine's start, so that clock changes do not matter."""
     try:
         return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
@@ -185,7 +185,7 @@ def _begun(pid: int) -> float:
 
 
 def _where() -> str:
-    """Where process numbers mean the same processes: this machine since its start, and in it this container."""
+    """Return an id of the place where process numbers are unique: this boot of this machine, and this container."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:

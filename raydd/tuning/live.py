@@ -1,4 +1,4 @@
-"""A sweep on the terminal: one live table of it, or a line a finished trial where there is no terminal."""
+"""Shows a sweep's progress: a live table on a terminal, or one line for each finished trial in a log."""
 
 import contextlib
 import math
@@ -23,14 +23,14 @@ from raydd.terminal.progress import NowAndThen
 from raydd.terminal.text import brief, duration, sparkline
 from raydd.tuning import study as studies
 
-LOSS = "distill/loss"  # the curve that is drawn small
+LOSS = "distill/loss"  # the curve that is drawn as a sparkline
 _WORDS = {"complete": "complete", "pruned": "stopped as weak", "diverged": "diverged", "fail": "failed"}
 _REFRESH = 2.0  # times a second
-_LOOK_SECONDS = 1.0  # between two looks at what the trials are doing
-_NAMED = 4  # processes that a line of a log says the work of
-_CURVE = 8  # bars of a loss
+_LOOK_SECONDS = 1.0  # between two questions about what the trials are doing
+_NAMED = 4  # processes whose work a line of a log names
+_CURVE = 8  # bars of the loss's sparkline
 _BEGINS = "its process starts"
-_STEPS = re.compile(r"distillation steps (\d+)/(\d+)")  # as `raydd.stages` tells them
+_STEPS = re.compile(r"distillation steps (\d+)/(\d+)")  # as `raydd.stages` reports them
 
 
 @dataclass
@@ -40,25 +40,25 @@ class _Running:
     report: TrialReport
     losses: list[float] = field(default_factory=list)
     rung: int = 0
-    """The last one that it came to, in percent of its steps."""
+    """The last rung that it reached, in percent of its steps."""
     step: int = 0
     steps: int = 0
     first: tuple[float, int] | None = None
-    """When its steps were first seen, and how many it had taken."""
+    """When its steps were first seen, and how many it had taken by then."""
 
     def came_to(self, step: int, steps: int, now: float) -> None:
-        """Note its steps; what is told late does not set it back."""
+        """Note how many steps the trial has taken. A late report of fewer steps is ignored."""
         self.first = self.first or (now, step)
         self.step, self.steps = max(step, self.step), steps
 
     def seconds_left(self, now: float) -> float:
-        """A guess of the time of its further steps; NaN before some were seen."""
+        """Estimate the seconds of the remaining steps; NaN until some steps were seen."""
         began, before = self.first or (now, self.step)
         return (now - began) / (self.step - before) * (self.steps - self.step) if self.step > before else math.nan
 
 
 class LiveTable:
-    """Shows the trials of a sweep; a context, and a listener of the searcher."""
+    """Shows the trials of a sweep. A context manager, and a listener of the searcher."""
 
     def __init__(
         self,
@@ -73,18 +73,18 @@ class LiveTable:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Show nothing yet.
+        """Create the table; it is shown inside the context.
 
         Args:
-            name: the sweep's.
+            name: name of the sweep.
             wanted: trials in all.
             done: trials of earlier commands, by outcome.
-            at_once: trials that run together, to tell the time left.
+            at_once: trials that run at once, for the estimate of the time left.
             best: number, val r_mean and settings of the best trial of earlier commands.
-            expected: seconds that the trials may take, until the first one has ended.
-            doing: what each process is making meanwhile, see `raydd.cluster.claims`.
-            console: where to show.
-            clock: seconds.
+            expected: expected seconds of all trials, used until the first trial has ended.
+            doing: returns what each process is working on, see `raydd.cluster.claims`.
+            console: where to show the table.
+            clock: returns the time in seconds.
         """
         self._name, self._wanted, self._at_once, self._best = name, wanted, max(1, at_once), best
         self._done, self._doing, self._clock = Counter(done), doing, clock
@@ -97,7 +97,7 @@ class LiveTable:
         self._now_and_then = NowAndThen(self.say, clock)
 
     def __enter__(self) -> Self:
-        # Whoever is asked what is being done may be slow to answer; the picture does not wait for it.
+        # In a thread, since the answer to what trials are doing may be slow; the table must not wait for it.
         self._shown.enter_context(meanwhile(self.look, _LOOK_SECONDS, "what trials do"))
         if self._console.is_terminal:
             live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=_REFRESH)
@@ -108,7 +108,7 @@ class LiveTable:
         self._shown.close()
 
     def look(self) -> None:
-        """Look at what is being done, and say it now and then where there is no terminal; to be called repeatedly."""
+        """Ask what the processes are doing; without a terminal, print it now and then. To be called repeatedly."""
         self._seen, now = self._doing(), self._clock()
         for number, trial in list(self._running.items()):
             if found := _STEPS.fullmatch(self._seen.get(f"trial {number}", "")):
@@ -117,27 +117,27 @@ class LiveTable:
             self._now_and_then(what_runs(self._known()))
 
     def _known(self) -> dict[str, str]:
-        """What every process is doing, those of trials that have said nothing yet included."""
+        """Return what every process is doing, including the processes of trials that have not reported yet."""
         silent = [number for number, trial in list(self._running.items()) if not trial.steps]
         return {**dict.fromkeys((f"trial {number}" for number in silent), _BEGINS), **_spoken(self._seen)}
 
     def say(self, message: str) -> None:
-        """Show one line that stays."""
+        """Print one line that stays above the table."""
         self._console.print(message, soft_wrap=True, markup=False, highlight=False)
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
-        """A trial begins."""
+        """Add a trial to the table."""
         self._running[number] = _Running(settings, self._clock(), TrialReport())
 
     def reported(self, number: int, report: TrialReport) -> None:
-        """A trial got on."""
+        """Update a trial's step, score and loss."""
         running = self._running[number]
         running.losses += [point[LOSS] for point in report.curve if LOSS in point]
         running.report, running.rung = report, report.rung or running.rung
         running.came_to(report.step, report.steps, self._clock())
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
-        """A trial is over."""
+        """Remove a trial from the table, and print how it ended."""
         trial = self._running.pop(number)
         seconds = self._clock() - trial.begun
         if not report.again:
@@ -156,23 +156,23 @@ class LiveTable:
 
     @property
     def finished(self) -> int:
-        """Trials that are over and count, those of earlier commands included."""
+        """How many trials have ended and count, including those of earlier commands."""
         return studies.counted(self._done)
 
     def seconds_left(self) -> float:
-        """A guess of the time left, from the trials that are over; before that, what was expected. NaN: not known."""
+        """Estimate the seconds left from the trials that have ended; before any has, from the plan. NaN: not known."""
         now = self._clock()
         if not self._durations:
             left = self._expected - (now - self._begun)
             return left if left > 0 else math.nan
-        # Those that are over first were stopped early: what runs for longer already counts as it is.
+        # The first trials to end are stopped ones, which are short. Running trials that already took longer count too.
         runs = [now - trial.begun for trial in list(self._running.values())]
         over = statistics.fmean(self._durations)
         each = statistics.fmean([*self._durations, *(seconds for seconds in runs if seconds > over)])
         return max(0.0, ((self._wanted - self.finished) * each - sum(min(one, each) for one in runs)) / self._at_once)
 
     def picture(self) -> Group:
-        """The whole table, below its headline."""
+        """Return the headline, the best trial and the table of running trials."""
         known, now = self._known(), self._clock()
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("trial", "step", "rung", "r_mean", "loss", "time", "left", "now"):
@@ -211,7 +211,11 @@ class LiveTable:
 
 
 def what_runs(doing: Mapping[str, str]) -> str:
-    """What processes are making, as `raydd.cluster.claims` knows it, in a line: a few by name, the others counted."""
+    """Return in one line what processes are working on: the first few by name, and the number of the others.
+
+    Args:
+        doing: the work of each process, from `raydd.cluster.claims`.
+    """
     working = sorted(_spoken(doing), key=lambda who: (len(who), who))
     named = "; ".join(f"{who}: {doing[who]}" for who in working[:_NAMED])
     return f"{named}; {len(working) - _NAMED} more" if len(working) > _NAMED else named

@@ -1,4 +1,4 @@
-"""The sweep's story in MLflow: a run for the sweep, a nested one for each trial and each final."""
+"""Logs a sweep to MLflow: a run for the sweep, and a nested run for each trial and each final."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -29,23 +29,23 @@ from raydd.tuning.finals import Finalist
 from raydd.tuning.results import SweepResult
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
-_ORDERED = {TrialState.COMPLETE: "trial", TrialState.PRUNED: "weak"}  # in the order of the alphabet, after "final"
+_ORDERED = {TrialState.COMPLETE: "trial", TrialState.PRUNED: "weak"}  # in alphabetical order, after "final"
 NAMED = 4  # searched settings in a run's name
 _NAME_LENGTH = 120
-_TRIAL = "raydd.trial"  # the tag that a trial's run is found by
+_TRIAL = "raydd.trial"  # the tag by which a trial's run is found
 _ROW, _PAIRS, _SIMILARITY = (f"figures/{name}.png" for name in ("synthetic_row", "synthetic_pairs", "similarity"))
 _SET_FILES = ("synthetic.safetensors", "pairs.parquet", "manifest.json")
 
 
 class Logbook:
-    """Writes a sweep to MLflow; a listener of the searcher. Nothing here waits for the server."""
+    """Logs a sweep to MLflow, as a listener of the searcher. None of its methods waits for the server."""
 
     def __init__(self, tracking: Tracking, study: str, work: Workbench[Any]) -> None:
-        """Find or create the sweep's run when the first thing is logged.
+        """Log the sweep's settings. Its run is found or created when the first entry is sent.
 
         Args:
             tracking: the open connection.
-            study: what tells this sweep from all others, see `raydd.tuning.study.study_id`.
+            study: id that is different for every sweep, see `raydd.tuning.study.study_id`.
             work: the workbench of the settings that all trials share; synthetic sets are read from its store.
         """
         config = work.config
@@ -56,14 +56,14 @@ class Logbook:
         self._sweep.tags({"code": code_version(), "sweep": config.sweep.name})
 
     def catch_up(self, study: optuna.Study) -> None:
-        """Log the trials that are over in the study and not in MLflow: their driver ended before it could.
+        """Log the trials that ended in the study but not in MLflow, because their driver ended before it logged them.
 
         Args:
-            study: the sweep's study, before it goes on.
+            study: the sweep's study, before it continues.
         """
         over = iter(studies.over(study))
 
-        def one(ended: Collection[str]) -> None:  # and then the next: thousands at once are more than may wait
+        def one(ended: Collection[str]) -> None:  # submits the next one itself: the queue cannot hold thousands
             for trial in over:
                 number, report = studies.identity(trial), studies.report(trial)
                 if f"{self._study}/{number}" not in ended:
@@ -88,7 +88,7 @@ class Logbook:
         self._close(self._runs.pop(number), state, report, reason)
 
     def final(self, finalist: Finalist) -> None:
-        """Log a finalist: its scores on val and test, its synthetic set, its images beside the real ones."""
+        """Log a finalist: its scores on val and test, its synthetic set, and its images next to the real ones."""
         number = finalist.number
         params = self._trial_params(finalist.settings)
         name = f"final {run_name(number, finalist.settings)}"
@@ -108,7 +108,7 @@ class Logbook:
         run.curve([{"step": 0, "cheap_r_mean": finalist.cheap, **scores}])
         record = self._record(finalist.record)
         self._log_set(run, record, ("val", "test"))
-        if "images" in self._work.cached:  # its encoder is frozen; a trained one has no name to be opened by
+        if "images" in self._work.cached:  # only a frozen encoder can be opened by its name; a trained one has none
             run.model("student", lambda folder: self._write_student(folder, finalist.settings, record))
         if record.has("images/000.png"):
             run.figure(_PAIRS, lambda: self._picture(load_synthetic(record)))
@@ -116,11 +116,11 @@ class Logbook:
         run.end()
 
     def concluded(self, result: SweepResult, shares: Mapping[str, float]) -> None:
-        """Log the sweep's own figures and result, and end its run.
+        """Log the sweep's figures and result, and end its run.
 
         Args:
-            result: what came out.
-            shares: the settings' importance for val r_mean, see `raydd.tuning.results`; zeros are not drawn.
+            result: the result of the sweep.
+            shares: importance of each setting for val r_mean, see `raydd.tuning.results`; not drawn if all are zero.
         """
         self._sweep.figure("figures/history.png", lambda: figures.search_history(result.scores, result.stopped))
         if any(shares.values()):
@@ -142,7 +142,7 @@ class Logbook:
         return run
 
     def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
-        """Log a trial's end, `report` having its whole curve."""
+        """Log how a trial ended; `report` has its whole curve."""
         run.tags({"raydd.state": state.name, "raydd.reason": reason, "node": report.node, "gpu": report.gpu})
         if state in _ORDERED:
             run.tags({ORDER: _order(_ORDERED[state], report.r_mean)})
@@ -159,17 +159,17 @@ class Logbook:
     def _trial_params(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return _params(with_settings(self._config, settings))
-        except ConfigError:  # the trial itself fails with it, and says so
+        except ConfigError:  # the trial itself fails with this error and reports it
             return dict(settings)
 
     def _write_student(self, folder: Path, settings: Mapping[str, Any], record: Record) -> None:
-        """A student of a final's set, seed 0, as a model."""
-        work = changed(self._work, {**settings, "place.device": "cpu"})  # GPUs are the trials' and the finals'
+        """Train a student on a final's set with seed 0, and write it as a model."""
+        work = changed(self._work, {**settings, "place.device": "cpu"})  # GPUs are reserved for trials and finals
         (student,) = work.train_students(load_synthetic(record), [0])
         write_model(folder, work.student_tensors(student), work.config.encoders)
 
     def _log_set(self, run: Run, record: Record, scored: Sequence[str]) -> None:
-        """Log a synthetic set, and the data sets that its run has read: `scored` are the splits of its scores."""
+        """Log a synthetic set and the data sets that its run has read; `scored` names the splits it was scored on."""
 
         def write(into: Path) -> None:
             names = [*_SET_FILES, *(name for name in self._store.names(record.folder) if name.endswith(".png"))]
@@ -201,18 +201,18 @@ class Logbook:
 
 
 def run_name(number: int, settings: Mapping[str, Any]) -> str:
-    """A run's name: the trial's number, and the searched settings, which tell it from the others."""
+    """Return a run's name: the trial's number and its first searched settings."""
     said = brief(dict(list(settings.items())[:NAMED])).split(", ") if settings else []
     return " · ".join([str(number), *said])[:_NAME_LENGTH]
 
 
 def _order(kind: str, r_mean: float) -> str:
-    """What sorts the runs as text: finals, then trials, then weak ones, of each the higher val r_mean first."""
+    """Return a text by which runs are sorted: finals, trials, weak trials; each group by val r_mean, highest first."""
     return f"{kind} {100 - r_mean:06.2f}"
 
 
 def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """A run in words: method, pairs, what is learned of the images, and the first searched settings."""
+    """Describe a run in words: method, pairs, what is learned of the images, and the first searched settings."""
     kind = [str(params.get("distill.method", "")), f"{params.get('distill.pairs', '?')} pairs"]
     kind.append(str(params.get("distill.images", "")))
     said = {name: value for name, value in settings.items() if name not in ("distill.method", "distill.images")}
@@ -220,7 +220,7 @@ def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Tags that MLflow's search filters by: `tags.method = 'repblend'`."""
+    """Return tags for filters in MLflow's search, such as `tags.method = 'repblend'`."""
     names = {"method": "distill.method", "pairs": "distill.pairs", "images": "distill.images", "data": "data.name"}
     return {
         "kind": kind,
@@ -235,9 +235,9 @@ def _row(synthetic: SyntheticSet) -> Figure:
 
 
 def _description(params: Mapping[str, Any], settings: Mapping[str, Any], run: str, top: str, *more: str) -> str:
-    """What MLflow shows above a run: a picture of its set, its settings in words, and more pictures.
+    """Return a run's description for MLflow: a picture of its synthetic set, its settings, and more pictures.
 
-    MLflow shows the first 100 pixels until it is asked for more.
+    One picture comes first, since MLflow shows only the first 100 pixels until the user asks for more.
     """
     above, *below = (
         f"![its synthetic set](get-artifact?path={quote(picture, safe='')}&run_uuid={run})" for picture in (top, *more)

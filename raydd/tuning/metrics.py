@@ -1,6 +1,6 @@
-"""A sweep in numbers for Prometheus: what Ray's own exporter serves beside the cluster's CPU, GPU and memory.
+"""Metrics of a sweep for Prometheus. Ray's exporter serves them next to the cluster's CPU, GPU and memory metrics.
 
-`cluster/grafana.json` is a board of them.
+`cluster/grafana.json` is a dashboard that shows them.
 """
 
 import time
@@ -27,14 +27,14 @@ class Metrics:
         room: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Show what earlier commands did.
+        """Set the gauges to the trials of earlier commands.
 
         Args:
-            sweep: its name, the label of all gauges.
+            sweep: name of the sweep, the label of all gauges.
             done: trials of earlier commands, by outcome.
-            best: val r_mean of the best of them.
-            room: trials that may run together.
-            clock: seconds.
+            best: val r_mean of the best of these trials.
+            room: returns how many trials may run at once.
+            clock: returns the time in seconds.
         """
         self._done, self._best, self._room, self._clock = Counter(done), best, room, clock
         self._begun: dict[int, float] = {}
@@ -47,7 +47,7 @@ class Metrics:
         self._show()
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """One more runs."""
+        """Count one more running trial."""
         self._begun[number] = self._clock()
         self._show()
 
@@ -55,7 +55,7 @@ class Metrics:
         """Nothing is counted before a trial's end."""
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
-        """One is over."""
+        """Count a trial that ended."""
         self._spent += self._clock() - self._begun.pop(number)
         if not report.again:
             self._done[studies.outcome(state, reason)] += 1

@@ -1,18 +1,23 @@
-"""The sampler of short, noisy searches: a Gaussian process that chooses among neighbours of the best trial.
+"""The sampler for short, noisy searches: a Gaussian process that chooses among neighbours of the best trial.
 
-A sweep has some ten to a few hundred trials, a score with noise, and first settings that are good already. With so few
-trials in so many dimensions a model knows little far from what was tried, so the next settings are sought near those of
-the best trial: each neighbour changes some of them, by little or by more, and the one with the largest expected
-improvement is taken (Jones et al. 1998, J. Global Optimization 13); or the one with the largest expected improvement
-for each second that it takes (Snoek et al., NeurIPS 2012), whose time counts the less the longer nothing was gained, as
-the cost cools down in Lee et al. (arXiv:2003.10870), and not at all below the time that each trial has if all that are
-wanted share what is left. Settings that take several times that are not drawn: however few trials are stopped on their
-way, all that are wanted come. `python -m bench.search` measures both beside Optuna's samplers.
+A sweep has about ten to a few hundred trials, noisy scores, and first settings that are already good. With so few
+trials in so many dimensions, a model knows little far from the settings that were tried. The sampler therefore looks
+near the best trial: it makes many neighbours, each of which changes some of the best trial's settings by a small or a
+larger step. It then draws one of them, in one of two ways:
 
-What a trial takes is known beforehand, but not at once for all neighbours: the seconds of those that were drawn say
-which are worth asking about.
+- The neighbour with the largest expected improvement (Jones et al. 1998, J. Global Optimization 13).
+- The neighbour with the largest expected improvement per second (Snoek et al., NeurIPS 2012). Time counts less the
+  longer no trial has improved on the best, like the cost cooling of Lee et al. (arXiv:2003.10870). If the sweep has a
+  time limit, the share of a trial is the remaining time divided among all trials still wanted. Differences in time
+  below this share do not count, and settings that take several times the share are not drawn. So the sweep runs all
+  trials that are wanted, even if the pruner stops few of them.
 
-Letters: n trials that are over, C neighbours.
+`python -m bench.search` compares both with Optuna's samplers.
+
+The seconds of a trial are predicted from its settings, which is too slow for every neighbour. A second Gaussian
+process, fitted to the predicted seconds of the trials so far, selects the neighbours that are worth a prediction.
+
+Letters: n finished trials, C neighbours.
 """
 
 import itertools
@@ -34,27 +39,28 @@ from raydd.tuning.gaussian_process import Points, fitted
 
 SecondsOf = Callable[[Mapping[str, Any]], float]
 NEIGHBOURS = 2048
-_CHANGED = (0.2, 0.4, 0.6)  # share of the settings that a neighbour changes
-_STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, in ranges
-_PRICED = 64  # neighbours to choose among whose seconds were asked for
-_ASKED = 8 * _PRICED  # whose seconds are asked for at most, where most take too long
-_LONGEST = 3.0  # times what each trial has: two of three are stopped on their way
-_PATIENCE = 10  # trials without a gain after which time counts half as much, as an exponent
-SECONDS = "seconds"  # attribute of a trial: what it was to take
-OWN = "own"  # another: names of the settings that its space asked for; it has all of them if there is none
+_CHANGED = (0.2, 0.4, 0.6)  # fraction of the settings that a neighbour changes
+_STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, as a fraction of the setting's range
+_PRICED = 64  # affordable neighbours whose seconds are predicted, to choose one of them
+_ASKED = 8 * _PRICED  # neighbours whose seconds are predicted at most, if most of them take too long
+_LONGEST = 3.0  # longest affordable trial, in shares of the remaining time: two of three trials are stopped early
+_PATIENCE = 10  # trials without a gain after which the exponent of time is halved
+SECONDS = "seconds"  # attribute of a trial: its predicted seconds
+OWN = "own"  # attribute of a trial: names of the settings that its space asked for; without it, all settings
 
 
 class NeighbourSampler(BaseSampler):
-    """Draws the settings of one trial, by those that every trial has."""
+    """Draws the settings of one trial; models the settings that every trial has."""
 
     def __init__(self, seed: int, *, seconds_of: SecondsOf | None = None, share: float = 0.0) -> None:
-        """Draw by a seed.
+        """Create the sampler.
 
         Args:
-            seed: of its draws.
-            seconds_of: what a trial of some settings takes to its end, against which its gain is weighed; NaN where
-                nobody knows. None where seconds do not count.
-            share: seconds that a trial may take before they count; some times that is the most. 0 for no limit.
+            seed: seed of the draws.
+            seconds_of: predicts the seconds that a trial of the given settings takes to complete; NaN if unknown.
+                None: do not weigh gain against time.
+            share: seconds below which a trial's time does not count; several times as many are the limit of a trial.
+                0: no limit.
         """
         self._rng, self._alone = np.random.default_rng(seed), RandomSampler(seed=seed)
         self._seconds_of, self._share = seconds_of, share
@@ -64,34 +70,36 @@ class NeighbourSampler(BaseSampler):
         study: optuna.Study,
         trial: FrozenTrial,  # noqa: ARG002 - Optuna's interface
     ) -> dict[str, BaseDistribution]:
-        """The settings that all complete trials have."""
+        """Return the settings that every complete trial has."""
         return optuna.search_space.intersection_search_space(study.get_trials(deepcopy=False))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A setting without a model, at random."""
+        """Draw a setting that is not modelled at random."""
         return self._alone.sample_independent(study, trial, param_name, param_distribution)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The neighbour that promises most."""
+        """Return the neighbour with the largest expected improvement, or the largest per second."""
         others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
         return self.draw(others, search_space, study.direction)
 
     def draw(
         self, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution], direction: StudyDirection
     ) -> dict[str, Any]:
-        """The neighbour that promises most and repeats no trial; none of fewer than two trials that are over.
+        """Return the best neighbour that repeats no trial. With fewer than two complete trials, return no settings.
 
-        What agrees with a trial in all settings that its space asked for is that trial again: it would give the same
-        result, whatever it has for settings that only other choices ask for.
+        The best neighbour has the largest expected improvement, or the largest per second. A neighbour repeats a trial
+        if it agrees with it in all settings that the trial's space asked for: settings that are asked for only with
+        other choices do not change the result.
 
         Args:
-            trials: those that are over, and those that run, which are believed to end as expected; others count not.
+            trials: complete trials, and running ones, which are assumed to score as the model expects. Trials in other
+                states are ignored.
             space: the settings to draw.
-            direction: whether more or less is better.
+            direction: whether a higher or a lower value is better.
         """
         trials = [one for one in trials if space.keys() <= one.params.keys()]
         over = [one for one in trials if one.state == TrialState.COMPLETE]
@@ -106,19 +114,19 @@ class NeighbourSampler(BaseSampler):
         seconds, power = np.ones(len(near)), 0.0
         if self._seconds_of:
             seconds = expected_seconds(points, [one.user_attrs.get(SECONDS) for one in (*over, *running)], near)
-            # Else a search that is stuck would go on for ever with trials that cost, and promise, next to nothing.
+            # Otherwise a search that is stuck would go on drawing trials that cost, and gain, almost nothing.
             power = 1 / (1 + (len(values) - 1 - int(np.argmax(values))) / _PATIENCE)
         order = np.lexsort((-promise / np.maximum(seconds, self._share) ** power, seconds > self._most))
         drawn = ((place, _settings(near[place], space)) for place in order.tolist())
         tried = [{name: one.params[name] for name in one.user_attrs.get(OWN, space)} for one in (*over, *running)]
         new = ((place, one) for place, one in drawn if not any(own.items() <= one.items() for own in tried))
         best = self._best_by_second(new, promise, seconds, power) if self._seconds_of else next(new, None)
-        _, settings = best or (0, _settings(near[int(order[0])], space))  # of few choices all may be known
+        _, settings = best or (0, _settings(near[int(order[0])], space))  # in a small space, all may have been tried
         return settings
 
     @property
     def _most(self) -> float:
-        """Seconds that a trial may take at most, where there are to be so many in so much time."""
+        """Most seconds that a trial may take, so that all wanted trials fit into the time limit."""
         return _LONGEST * self._share or math.inf
 
     def _best_by_second(
@@ -128,13 +136,16 @@ class NeighbourSampler(BaseSampler):
         seconds: Float[ndarray, "C"],
         power: float,
     ) -> tuple[int, dict[str, Any]] | None:
-        """The best of the first neighbours by what they promise and really take; the quickest if all take too long.
+        """Return the neighbour with the largest expected improvement per predicted second.
+
+        Only the first neighbours are compared. If all of them take too long, the quickest is returned. None if there
+        is no neighbour.
 
         Args:
-            new: neighbours and their settings, the best by what is expected of them first.
-            promise: of each neighbour.
-            seconds: about what each takes.
-            power: of the seconds.
+            new: indices and settings of neighbours, sorted with the best by estimated seconds first.
+            promise: expected improvement of each neighbour.
+            seconds: estimated seconds of each neighbour, used where no prediction is known.
+            power: exponent of the seconds.
         """
         assert self._seconds_of is not None
         found, affordable, most = [], 0, self._most
@@ -149,32 +160,34 @@ class NeighbourSampler(BaseSampler):
         return max(found, key=lambda one: one[0])[1] if found else None
 
     def _neighbours(self, of: Points, space: Mapping[str, BaseDistribution]) -> Points:
-        """A neighbour of each of these settings."""
+        """Return a random neighbour of each of the given points."""
         rng = self._rng
         share, step = rng.choice(_CHANGED, (NEIGHBOURS, 1)), rng.choice(_STEPS, (NEIGHBOURS, 1))
         moved = np.clip(of.numbers + step * rng.normal(size=of.numbers.shape), 0, 1)
         numbers = np.where(rng.random(moved.shape) < share, moved, of.numbers)
         counts = [len(kind.choices) for kind in space.values() if isinstance(kind, CategoricalDistribution)]
-        # Half as often as numbers: a choice has no small step.
+        # Choices change half as often as numbers, since a choice has no small step.
         other = rng.integers(np.zeros(len(counts), int), counts, (NEIGHBOURS, len(counts)))
         return Points(numbers, np.where(rng.random(other.shape) < share / 2, other, of.choices))
 
 
 def normal_by_rank(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
-    """Where values of these ranks would lie in a normal distribution (Salinas et al., ICML 2020, arXiv:1909.13595).
+    """Map values to normal quantiles by their ranks (Salinas et al., ICML 2020, arXiv:1909.13595).
 
-    A setting out of its range takes twenty points, and what is left to gain are tenths: as they are, the bad trials
-    would set the scale, and all the good ones would count as equal.
+    One bad setting costs twenty points, while the gains still to be made are tenths of a point. Without this mapping,
+    the bad trials would set the scale and all good trials would look equal.
     """
     return norm.ppf((rankdata(values) - 0.5) / len(values))
 
 
 def expected_improvement(points: Points, values: Float[ndarray, "n"], near: Points) -> Float[ndarray, "C"]:
-    """E[max(f - f*, 0)] under the process; f* is its own mean's best at what was tried, since scores are noisy.
+    """Expected improvement E[max(f - f*, 0)] of each neighbour under the Gaussian process.
+
+    f* is the best mean of the process over all tried settings, not the best score, since scores are noisy.
 
     Args:
-        points: what was tried, n trials that are over, then those that run.
-        values: of those that are over, as `normal_by_rank` gives them.
+        points: settings of the n complete trials, then those of the running trials.
+        values: values of the complete trials, from `normal_by_rank`.
         near: the neighbours.
     """
     over, running = points[: len(values)], points[len(values) :]
@@ -186,11 +199,11 @@ def expected_improvement(points: Points, values: Float[ndarray, "n"], near: Poin
 
 
 def expected_seconds(points: Points, seconds: Sequence[float | None], near: Points) -> Float[ndarray, "C"]:
-    """About what a trial of each neighbour takes, from what those that were drawn were to take.
+    """Estimate the seconds of each neighbour from the predicted seconds of the trials so far.
 
     Args:
-        points: what was tried.
-        seconds: of each, None where that is not known.
+        points: settings of the trials.
+        seconds: predicted seconds of each trial; None if unknown.
         near: the neighbours.
     """
     known = {row: math.log(one) for row, one in enumerate(seconds) if one}
@@ -224,14 +237,14 @@ def _is_number(kind: BaseDistribution) -> bool:
 
 
 def _share(kind: BaseDistribution, value: float) -> float:
-    """Where in its range a number lies, 0 to 1."""
+    """Return where a number lies in its range, 0 to 1."""
     assert isinstance(kind, FloatDistribution | IntDistribution)
     of = math.log if kind.log else float
     return (of(value) - of(kind.low)) / max(of(kind.high) - of(kind.low), 1e-12)
 
 
 def _at(kind: BaseDistribution, share: float) -> float | int:
-    """The number at a share of its range, one that the range has."""
+    """Return the number at a given fraction of a range, rounded to the range's step."""
     assert isinstance(kind, FloatDistribution | IntDistribution)
     if kind.log:
         value = math.exp(math.log(kind.low) + share * (math.log(kind.high) - math.log(kind.low)))

@@ -1,4 +1,4 @@
-"""What a sweep is about to do, shown before it does it."""
+"""The plan of a sweep: what the sweep will do and how long it may take, shown before it starts."""
 
 import math
 from collections import Counter
@@ -26,43 +26,43 @@ from raydd.tuning.prices import END, GPU_SPEED, Cost, Price, experts_until, firs
 from raydd.tuning.results import candidates
 from search_spaces import Space
 
-_WIDE = 1.5  # times the least time that the most may be before both are told
-WORKERS_SECONDS = 30.0  # of experts that are worth Ray Train's workers, which take ten to start
+_WIDE = 1.5  # if the longest expected time is more than this many times the shortest, the plan shows both
+WORKERS_SECONDS = 30.0  # of training experts that justify starting Ray Train's workers, which takes ten seconds
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The sweep to come."""
+    """The plan of a sweep."""
 
     config: Config
     space: Space
     done: Counter[str]
     """Trials of earlier commands, by state."""
     at_once: int
-    """Trials that run together; 0 leaves it to a cluster that may grow."""
+    """Trials that run at once; 0: as many as fit on a cluster that may grow."""
     prepared: bool
-    """Whether the store has what trials read of the data."""
+    """Whether the store holds all data that trials read."""
     rungs: str
-    """Where trials are scored on their way, by what, and whether weak ones are stopped, in words."""
+    """In words: the rungs, how trials are scored there, and whether weak ones are stopped."""
     records: tuple[tuple[str, str], ...]
-    """Shared records of the base settings: name, and what of it is there."""
+    """Records that trials share: name, and how much of it the store has."""
     seconds: Expected
     """Expected time of the trials to run."""
     assumed: str
-    """What that time takes for granted; empty if it is measured."""
+    """Assumption behind the expected time; empty if the time is measured."""
     final_seconds: float
-    """Expected time of a finalist's pixels on one core; NaN if there is nothing to go by, 0 if there are none."""
+    """Expected time of a finalist's pixels on one core; NaN if it is not known, 0 without finals."""
     finals_made: int
-    """Finals whose sets the store has."""
+    """Finals whose synthetic sets the store has."""
 
     @property
     def finished(self) -> int:
-        """Trials that count already."""
+        """How many trials already count."""
         return studies.counted(self.done)
 
     @property
     def left(self) -> int:
-        """Trials to run."""
+        """How many trials are to run."""
         return max(0, self.config.sweep.trials - self.finished)
 
     @property
@@ -71,7 +71,7 @@ class Plan:
         return f"{known} settings of its own first" if self.config.sweep.first else "from a cold start"
 
     def table(self) -> Table:
-        """The plan for the terminal."""
+        """Return the plan as a table for the terminal."""
         sweep, place = self.config.sweep, self.config.place
         table = Table(show_header=False, box=None, pad_edge=False, title=f"sweep {sweep.name}", title_justify="left")
         for name, text in self.lines():
@@ -82,7 +82,7 @@ class Plan:
         return table
 
     def lines(self) -> list[tuple[str, str]]:
-        """The plan's lines but for its places: name and text."""
+        """Return the lines of the plan without the places (study, store, MLflow): name and text."""
         sweep = self.config.sweep
         done = ", ".join(f"{count} {state}" for state, count in sorted(self.done.items()) if count)
         gpus = f", {sweep.gpu_share:g} GPU" if sweep.gpu_share > 0 else ", a share of a GPU" if sweep.gpu_share else ""
@@ -92,7 +92,7 @@ class Plan:
         hours += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
         hours += f", or after {sweep.gpu_hours:g} GPU-hours" if sweep.gpu_hours else ""
         hours += f", or once they cost {sweep.cost:g}" if sweep.cost else ""
-        unknown = "known once the first trials are complete" if self.prepared else "known once the features are there"
+        unknown = "known once the first trials are complete" if self.prepared else "known once the features are made"
         one_by_one = "" if self.at_once else ", one after another"
         known = not math.isnan(self.seconds.mean)
         seconds = f"about {_in_words(self.seconds)}{one_by_one}{self.assumed}" if known else unknown
@@ -143,21 +143,21 @@ def _students(count: int) -> str:
 def make_plan(
     work: Workbench[Any], space: Space, drawn: Sequence[Config], study: optuna.Study | None, at_once: int
 ) -> Plan:
-    """Look at the study, if the sweep was started before, and at the store; computes nothing but the data's checks.
+    """Make the plan from the store and, if the sweep was started before, its study. Computes only the data's checks.
 
     Args:
         work: the workbench of the base settings.
-        space: what is searched.
-        drawn: what trials may be like, in their order: the first ones, if they are tried, then random ones.
-        study: the sweep's, if it was started before.
-        at_once: trials that run together; 0 where nobody knows.
+        space: the search space.
+        drawn: example configs of trials, in order: the space's first settings, if they are tried, then random ones.
+        study: the sweep's study, if it was started before.
+        at_once: trials that run at once; 0 if unknown.
     """
     config = work.config
     done = studies.counts(study) if study else Counter()
     left = max(0, config.sweep.trials - studies.counted(done))
     prepared = work.is_prepared
     records = (
-        ("features", f"{'there' if prepared else 'to make'}: {work.reads}"),
+        ("features", f"{'in the store' if prepared else 'to make'}: {work.reads}"),
         *_experts_line(work, drawn, prepared=prepared),
         *_one_by_one_line(config, drawn),
     )
@@ -168,7 +168,7 @@ def make_plan(
         prices = [Price(trial) for trial in on_workbenches(work, drawn)]
         known = len(space.first) if config.sweep.first else 0
         seconds = as_played(prices[:known], prices[known:], left, config.sweep)
-        seconds /= max(1, at_once // together(config, drawn))  # of a slot, whose trials share its core or GPU
+        seconds /= max(1, at_once // together(config, drawn))  # by slots: trials of a slot share its core or GPU
         assumed = f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial" if config.sweep.gpu_share else ""
     else:
         seconds = Expected()
@@ -177,37 +177,38 @@ def make_plan(
 
 
 def _experts_line(work: Workbench[Any], drawn: Sequence[Config], *, prepared: bool) -> list[tuple[str, str]]:
-    """What the plan says of experts: nothing where no trial reads any."""
+    """Return the plan's line on experts; none if no trial reads experts."""
     count = work.config.experts.count
     if not any(trial.distill.reads_experts for trial in drawn):
         return []
     if not prepared:
         return [("experts", f"to make: {count} for each recipe of the trials")]
     missing = len(work.open_experts().missing(work.config.distill.expert_epochs))
-    return [("experts", f"{count - missing} of {count} there in the base recipe")]
+    return [("experts", f"{count - missing} of {count} in the store for the base recipe")]
 
 
 def _one_by_one_line(config: Config, drawn: Sequence[Config]) -> list[tuple[str, str]]:
-    """What the plan says where trials could share a slot but for what they lower."""
+    """Return the plan's line on trials whose `distill.objective` keeps them from sharing a slot; none otherwise."""
     others = sorted(set(_lowered(config, drawn)) - {"trajectory"})
     return [("one by one", f"trials of distill.objective {', '.join(others)} do not share a slot")] if others else []
 
 
 def _lowered(config: Config, drawn: Sequence[Config]) -> list[str]:
-    """The objectives of the trials; the base settings' where none is drawn."""
+    """Return `distill.objective` of each trial; without trials, that of the base settings."""
     return [trial.distill.objective for trial in drawn or [config]]
 
 
 def on_workbenches(work: Workbench[Any], trials: Sequence[Config]) -> list[Workbench[Any]]:
-    """Trials of these configs, each on a workbench that shares what the given one opened."""
+    """Return a workbench for each config of a trial. All of them share what the given workbench has opened."""
     shared, settings = (work.store, work.progress, work.opened), trial_settings(work.config)
     return [open_workbench(with_settings(trial, settings), *shared) for trial in trials]
 
 
 def sharing_experts(trials: Sequence[Workbench[Any]]) -> list[Workbench[Any]]:
-    """The trials whose experts another one of them reads too, if making what is missing is worth starting workers.
+    """Return the trials whose experts another of the trials reads too, with fewer experts each.
 
-    Each has the number of experts that it draws from before its first rung: it may not need the others.
+    Each returned trial has only the experts that it reads before its first rung, since it may never need the others.
+    No trials are returned if training the missing experts takes too little time to start workers for it.
     """
     counts = [experts_until(trial.config, first_stop(trial.config)) for trial in trials]
     trials = [changed(trial, {"experts.count": count}) for trial, count in zip(trials, counts, strict=True)]
@@ -225,7 +226,7 @@ def _final_seconds(work: Workbench[Any]) -> float:
 
 
 def _finals_made(work: Workbench[Any], study: optuna.Study | None, left: int) -> int:
-    """Finals whose sets the store has; none while there are trials to run, since other ones may be the best then."""
+    """Count the finals whose synthetic sets the store has; 0 while trials are left, since they may change the best."""
     if not study or left or not work.is_prepared:
         return 0
     sweep = work.config.sweep
@@ -235,26 +236,27 @@ def _finals_made(work: Workbench[Any], study: optuna.Study | None, left: int) ->
 
 
 def together(config: Config, drawn: Sequence[Config] = ()) -> int:
-    """How many trials step together in a slot: `sweep.together`, resolved.
+    """Return how many trials share a slot: `sweep.together`, resolved.
 
-    1 where a trial matches no trajectories, and where its seconds are an objective.
+    It is 1 if a trial's objective is not trajectory matching. It is also 1 if seconds are an objective of the
+    sweep, unless `sweep.together` is set.
 
     Args:
-        config: what all trials share.
-        drawn: what trials may be like; like `config` alone if empty.
+        config: the settings that all trials share.
+        drawn: example configs of trials; if empty, `config` stands for all trials.
 
     Raises:
-        ConfigError: several are asked for, and trials learn pixels.
+        ConfigError: `sweep.together` asks for several trials, but trials learn pixels.
     """
     if any(objective != "trajectory" for objective in _lowered(config, drawn)):
         return 1
-    if "seconds" in config.sweep.objectives and not config.sweep.together:  # those of a step depend on its neighbours
+    if "seconds" in config.sweep.objectives and not config.sweep.together:  # a slot's trials change each other's time
         return 1
     able = with_settings(config, trial_settings(config)).distill.images == "features"
     wanted = config.sweep.together
     if wanted > 1 and not able:
         raise ConfigError(
-            f"sweep.together is {wanted}, but trials step together only where they learn features, and these learn "
+            f"sweep.together is {wanted}, but only trials that learn features can share a slot, and these trials learn "
             "pixels. Set sweep.together to 1."
         )
     return wanted or (AT_ONCE if able and config.sweep.gpu_share else 1)
@@ -263,19 +265,19 @@ def together(config: Config, drawn: Sequence[Config] = ()) -> int:
 def with_gpu_share(
     config: Config, drawn: Sequence[Config], widths: tuple[int, int] | None, cards: Sequence[Cards]
 ) -> Config:
-    """The config with `sweep.gpus` -1 replaced by the share of a GPU that its largest trial needs.
+    """Return the config with `sweep.gpus` -1 replaced by the share of a GPU that the largest trial needs.
 
-    A slot gets a whole GPU, and `sweep.together` is at most how many of the largest trials that holds. Ray asks all
-    machines for the same share, so where cards differ it is that of the smallest.
+    If trials share slots, each slot gets a whole GPU, and `sweep.together` is lowered to the number of the largest
+    trials that fit on it. Ray uses the same share on all machines, so if GPUs differ, the smallest one decides.
 
     Args:
-        config: what all trials share.
+        config: the settings that all trials share.
         drawn: configs of trials, from the search space.
-        widths: of the image and the text features; None where nothing is cached, and a trial gets a whole GPU.
-        cards: of the cluster's machines; none leave it at -1, for a plan before a machine is started.
+        widths: of the image and the text features; None if no features are cached: then a trial gets a whole GPU.
+        cards: GPUs of the cluster's machines. If empty, `sweep.gpus` stays -1, for a plan before a machine is started.
 
     Raises:
-        ConfigError: a trial does not fit on the smallest card.
+        ConfigError: a trial does not fit on the smallest GPU.
     """
     if config.sweep.gpu_share >= 0 or not cards:
         return config
@@ -285,7 +287,7 @@ def with_gpu_share(
     if need > size:
         raise ConfigError(
             f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "
-            "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it all the same."
+            "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it anyway."
         )
     if (most := together(config, drawn)) > 1:
         fit = min(trials_together(trial, *widths, size) for trial in drawn)

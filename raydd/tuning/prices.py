@@ -1,4 +1,4 @@
-"""What trials cost in seconds of one core, each priced once: how far it may come, and the experts that it reads."""
+"""Predicts what trials cost, in seconds of one core: their own work up to a rung or the end, and missing experts."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,25 +10,25 @@ from raydd.cost.seconds import core_speed, expert_seconds, seconds_of_trial
 from raydd.distill.draws import experts_at
 from raydd.protocols import Workbench
 
-GPU_SPEED = 1e12  # floating-point operations a second of one trial on a GPU, which small products do not fill
+GPU_SPEED = 1e12  # assumed floating-point operations a second of a trial on a GPU, which small products do not fill
 END = 100  # percent of the steps
 
 Expert = tuple[str, int]
-"""The record of a recipe, and an expert's number in it."""
+"""The fingerprint of an experts' record, and the number of an expert in it."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one core."""
+    """The cost of a trial, in seconds of one core."""
 
     own: float
-    """Of a trial's steps, and of the students that score it."""
+    """Seconds of the trial's steps and of the students that score it."""
     experts: Mapping[Expert, float]
-    """Of each expert that it reads and the store lacks."""
+    """Seconds of training each expert that the trial reads and that is missing from the store."""
 
 
 def total(costs: Iterable[Cost]) -> float:
-    """Seconds of several trials: an expert that some of them read is trained once, to the last epoch that any reads."""
+    """Return the seconds of several trials. A shared expert is trained once, to the last epoch that any trial reads."""
     own, experts = 0.0, dict[Expert, float]()
     for cost in costs:
         own += cost.own
@@ -38,13 +38,13 @@ def total(costs: Iterable[Cost]) -> float:
 
 
 class Price:
-    """The price of one trial, wherever it ends."""
+    """The cost of one trial for each rung where it may be stopped, and for its end."""
 
     def __init__(self, trial: Workbench[Any]) -> None:
-        """Look at the store for the trial's experts.
+        """Compute the costs, and look up which of the trial's experts are missing from the store.
 
         Args:
-            trial: without cached features, nothing is known of its price: NaN.
+            trial: workbench of the trial. Without cached features its costs are not known: NaN.
         """
         config, widths = trial.config, trial.feature_widths
         self._first_stop, stops = first_stop(config), (*config.sweep.rungs, END)
@@ -64,26 +64,26 @@ class Price:
             self._costs[stop] = Cost(own, {(recipe, expert): seconds for expert in missing if expert < count})
 
     def until(self, stop: int) -> Cost:
-        """What the trial costs if it is stopped at a rung, in percent of its steps, or comes to the `END`."""
+        """Return the trial's cost if it is stopped at a rung, given in percent of its steps, or runs to the `END`."""
         return self._costs[stop]
 
     def to_begin(self) -> Cost:
-        """What the whole trial costs with no more experts than it reads before its first rung."""
+        """Return the cost of the complete trial, but with only the experts that it reads before its first rung."""
         return Cost(self.until(END).own, self.until(self._first_stop).experts)
 
 
 def experts_until(config: Config, percent: int) -> int:
-    """From how many experts a trial has drawn after so many percent of its steps."""
+    """Return how many experts a trial has read after the given percent of its steps."""
     return experts_at(config.distill, max(0, config.distill.steps * percent // END - 1), config.experts.count)
 
 
 def first_stop(config: Config) -> int:
-    """The first point of a trial, in percent of its steps, at which it may be stopped."""
+    """Return the first point at which a trial may be stopped, in percent of its steps."""
     return END if config.sweep.pruner == "none" else min(config.sweep.rungs, default=END)
 
 
 def _speed_up(config: Config, image_width: int) -> float:
-    """How much faster than one core a trial computes."""
+    """Return how many times faster than one core a trial computes."""
     if not config.sweep.gpu_share:
         return 1.0
     return GPU_SPEED / core_speed(config.experts.width or image_width, config.distill.minibatch_size)

@@ -1,8 +1,9 @@
-"""Which trials are stopped early: decided from what the study has of every trial at its rungs, and from nothing else.
+"""Decides which trials are stopped early, only from the results at rungs that the study has of every trial.
 
-So a driver that takes over stops what the one before it would have stopped. The rules are those of Optuna's pruners,
-which a test holds them to, but that successive halving overlooks what is noise. They are written here since Optuna's
-own have no several objectives, count a trial that was interrupted and asked again twice, and give it another bracket.
+So a driver that takes over stops the same trials as the driver before it would have. The rules are those of Optuna's
+pruners (a test compares them), except that successive halving ignores differences within the noise. Optuna's own
+pruners are not used for two reasons: they do not support several objectives, and they count a trial that was
+interrupted and queued again twice, and put it into another bracket.
 """
 
 import math
@@ -22,20 +23,20 @@ from raydd.evaluate.significance import spearman
 from raydd.tuning import study as studies
 from raydd.tuning.prices import END
 
-REDUCTION = 3  # of the trials at a rung one in so many goes on; rungs at 5, 15 and 45 percent are as far apart
-NOISE = 1.0  # points that other start pairs move: of few trials, one that is better by less does not count as better
-FIRST_COMPLETE = 4  # trials that the median rule lets run to their end before it stops any
-NEAR = 1.05  # times the seconds of another trial are no more than its: they are measured, and differ by themselves
+REDUCTION = 3  # one in three trials at a rung continues; the rungs at 5, 15 and 45 percent have the same ratio
+NOISE = 1.0  # points that other start pairs change: with few trials, a smaller lead does not count as better
+FIRST_COMPLETE = 4  # trials that the median rule lets run to completion before it stops any
+NEAR = 1.05  # up to this many times another trial's seconds count as equal, since measured times vary
 WORSE = 0.1  # p of Wilcoxon's signed-rank test below which a trial's students are worse than the best trial's
-_RUNG = "rung "  # user attributes of a trial: one a rung, with what it had there
+_RUNG = "rung "  # prefix of a trial's user attributes: one for each rung, with the trial's results there
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a trial had at a rung, or at its end."""
+    """The results of a trial at a rung, or at its end."""
 
     r_mean: float
-    """Val r_mean in percent, by the rung's own scoring: comparable at one rung alone."""
+    """Val r_mean in percent, by the rung's own scoring, so that it can only be compared within one rung."""
     seconds: float = 0.0
     """Seconds of the distillation so far."""
     bytes: float = 0.0
@@ -46,12 +47,12 @@ class Look:
     """Whether the trial was stopped here."""
 
     def beats(self, other: Self, objectives: Sequence[str], *, by: float = 0.0) -> bool:
-        """Whether this has a higher r_mean, and no other objective of the sweep is worse: bytes, or seconds by much.
+        """Whether this trial has a higher r_mean and is not worse in the sweep's other objectives, seconds or bytes.
 
         Args:
-            other: what another trial had at the same rung.
-            objectives: the sweep's.
-            by: points of r_mean that do not count yet.
+            other: results of another trial at the same rung.
+            objectives: objectives of the sweep.
+            by: points by which r_mean must be higher.
         """
         no_dearer = self.seconds <= NEAR * other.seconds or "seconds" not in objectives
         no_larger = self.bytes <= other.bytes or "bytes" not in objectives
@@ -60,28 +61,28 @@ class Look:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far the settings of a trial have come, under whichever number the study ran them last."""
+    """The results so far of a trial's settings, over all trials of the study that ran them."""
 
     number: int
-    """The number under which they were first tried."""
+    """The number under which the settings were first tried."""
     looks: Mapping[int, Look] = field(default_factory=dict)
-    """By rung, in percent of the steps."""
+    """Results by rung, in percent of the steps."""
     end: Look | None = None
-    """At the end, once the trial is complete."""
+    """Results at the end, once the trial is complete."""
 
 
 Rule = Callable[[Standing, Sequence[Standing], int, SweepConfig], bool]
-"""Whether a trial is weak: itself, all others, the rung that it has reached, the sweep's settings."""
+"""Whether a trial is weak, given the trial, all others, the rung that it has reached, and the sweep's settings."""
 
 
 class Pruning:
-    """A sweep's pruner: all that it knows is the study's; what no longer changes there it reads once."""
+    """A sweep's pruner. Its whole state is in the study; trials that have ended are read only once."""
 
     def __init__(self, study: optuna.Study, settings: SweepConfig) -> None:
-        """Nothing is read yet.
+        """Create the pruner, without reading the study yet.
 
         Args:
-            study: the sweep's.
+            study: the sweep's study.
             settings: `pruner`, `rungs` and `objectives` are read.
         """
         self._study, self._settings = study, settings
@@ -89,10 +90,10 @@ class Pruning:
         self._read: set[int] = set()
 
     def stops(self, trial: optuna.Trial, report: TrialReport) -> bool:
-        """Keep what a running trial has at a rung in the study, and say whether it is to be stopped there.
+        """Save a running trial's results at a rung in the study, and return whether to stop the trial there.
 
-        A trial that repeats itself, since its process or its driver died, is told what was decided before. One that
-        reports at no rung goes on.
+        A trial that repeats a rung, because its process or its driver died, gets the earlier decision. Reports that are
+        not at a rung do not stop a trial.
         """
         if not report.rung or report.finished or report.failure:
             return False
@@ -103,15 +104,15 @@ class Pruning:
         look = Look(report.r_mean, report.seconds, report.bytes, tuple(report.students))
         own = replace(own, looks={**own.looks, report.rung: look})
         weak = is_weak(own, list(everyone.values()), report.rung, self._settings)
-        if len(self._settings.objectives) == 1 and math.isfinite(look.r_mean):  # Optuna has none of several
+        if len(self._settings.objectives) == 1 and math.isfinite(look.r_mean):  # Optuna's reports allow one objective
             trial.report(look.r_mean, report.rung)
         trial.set_user_attr(f"{_RUNG}{report.rung}", asdict(replace(look, weak=weak)))
         return weak
 
     def standings(self) -> dict[int, Standing]:
-        """How far all settings have come, by the number under which they were first tried.
+        """Return the results so far of all settings, by the number under which they were first tried.
 
-        What an interrupted trial had at its rungs holds until the same settings come there again.
+        Results of an interrupted trial stay valid until the same settings reach the same rung again.
         """
         running: dict[int, Standing] = {}
         for trial in self._study.get_trials(deepcopy=False):
@@ -135,20 +136,23 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Foretold:
-    """How well what trials had at a rung foretold their end, over those that came to it."""
+    """How well the scores at a rung predicted the final scores, over the trials that ran to completion."""
 
     rung: int
     """Percent of the steps."""
     trials: int
     """Complete trials with a score at the rung."""
     correlation: float | None
-    """Spearman's of the rung's r_mean and the end's; None for fewer than three trials."""
+    """Spearman's correlation of r_mean at the rung and at the end; None for fewer than three trials."""
     place: int
-    """The place at the rung, from 1, of the trial that was the best at the end."""
+    """Place at the rung, from 1, of the trial that was the best at the end."""
 
 
 def foretold(study: optuna.Study, objectives: Sequence[str]) -> list[Foretold]:
-    """How well each rung foretold the end. Trials that were stopped have no end, so a strict pruner hides much."""
+    """Return how well each rung predicted the final scores.
+
+    Stopped trials have no final score and are left out, so the result says less if the pruner is strict.
+    """
     settings = SweepConfig(objectives=tuple(objectives))  # type: ignore[arg-type]
     ended = [one for one in Pruning(study, settings).standings().values() if one.end]
     rows = []
@@ -161,11 +165,11 @@ def foretold(study: optuna.Study, objectives: Sequence[str]) -> list[Foretold]:
 
 
 def passed_rungs(study: optuna.Study, number: int) -> list[int]:
-    """Rungs that settings passed before they were interrupted: they are neither scored nor judged there again.
+    """Return the rungs that settings passed before an interruption, where they are not scored or judged again.
 
     Args:
-        study: the sweep's.
-        number: under which the settings were first tried.
+        study: the sweep's study.
+        number: number under which the settings were first tried.
     """
     own = [trial for trial in study.get_trials(deepcopy=False) if studies.identity(trial) == number]
     return sorted({rung for trial in own for rung, look in _looks(trial).items() if not look.weak})
@@ -180,7 +184,7 @@ def _looks(trial: FrozenTrial) -> dict[int, Look]:
 
 
 def is_weak(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
-    """Whether a trial is to be stopped at a rung under the sweep's pruner; one whose score is not finite always is."""
+    """Whether the sweep's pruner stops a trial at a rung. A trial whose score is not finite is always stopped."""
     rules: dict[str, Rule] = {
         "hyperband": _weak_in_bracket,
         "asha": _not_in_front,
@@ -193,7 +197,10 @@ def is_weak(own: Standing, others: Sequence[Standing], rung: int, settings: Swee
 
 
 def _comparable(other: Standing, look: Look, rung: int) -> Standing:
-    """Another trial without what it had at a rung, if that was scored otherwise: before a sweep's settings changed."""
+    """Return another trial, without its results at a rung if they were scored differently.
+
+    This happens if the sweep's settings for scoring have changed since.
+    """
     there = other.looks.get(rung)
     if there is None or len(there.students) == len(look.students):
         return other
@@ -203,13 +210,16 @@ def _comparable(other: Standing, look: Look, rung: int) -> Standing:
 def up_the_rungs(
     own: Standing, look_at: Callable[[int], Look], others: Sequence[Standing], settings: SweepConfig
 ) -> tuple[Standing, int]:
-    """A made-up trial from its start to its end or to where it is stopped; gives that rung too, or `END`.
+    """Simulate a trial until it is stopped or ends.
 
     Args:
         own: the trial, before its first rung.
-        look_at: what it has at a rung.
+        look_at: returns the trial's results at a rung.
         others: all other trials.
         settings: `pruner`, `rungs` and `objectives` are read.
+
+    Returns:
+        The trial with its results, and the rung where it was stopped, or `END`.
     """
     for rung in settings.rungs:
         own = replace(own, looks={**own.looks, rung: look_at(rung)})
@@ -219,12 +229,13 @@ def up_the_rungs(
 
 
 def _not_in_front(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
-    """Successive halving without waiting (ASHA, Li et al. 2020): a third of those at a rung go on, at first the best.
+    """Asynchronous successive halving (ASHA, Li et al. 2020): the best third of the trials at a rung continue.
 
-    What is worse by no more than noise goes on with them: else the second trial would be stopped for a tenth. The more
-    trials go on anyway, the less noise counts: where most are neighbours of the best, a whole point would stop none.
-    With one objective, those that beat a trial are the ones before it in their order; with several, a trial of the
-    front is beaten by none and always goes on.
+    While there are few trials, only the best one is in that third. Trials that are worse by no more than the noise
+    continue too: otherwise the second trial would be stopped for being a tenth of a point worse. The more trials
+    continue anyway, the less noise is allowed: if most trials are neighbours of the best one, a margin of a whole point
+    would stop none. A trial's rank is the number of trials that beat it. With several objectives, no trial beats a
+    trial of the Pareto front, so a trial of the front always continues.
     """
     there = [other.looks[rung] for other in others if rung in other.looks]
     going_on = max(1, (len(there) + 1) // REDUCTION)
@@ -233,9 +244,9 @@ def _not_in_front(own: Standing, others: Sequence[Standing], rung: int, settings
 
 
 def _weak_in_bracket(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
-    """Hyperband (Li et al. 2018): trials are dealt to brackets, and the bracket b ignores the first b rungs.
+    """Hyperband (Li et al. 2018): trials are assigned to brackets, and bracket b ignores the first b rungs.
 
-    A bracket's trials compete among themselves alone. The more rungs it has, the more trials it is dealt.
+    Trials compete only within their bracket. A bracket with more rungs gets more trials.
     """
     bracket = bracket_of(own.number, len(settings.rungs))
     if rung not in sorted(settings.rungs)[bracket:]:
@@ -245,16 +256,16 @@ def _weak_in_bracket(own: Standing, others: Sequence[Standing], rung: int, setti
 
 
 def bracket_of(number: int, brackets: int) -> int:
-    """The bracket of a trial, drawn by its number: Hyperband's shares, n eta^s / (s + 1) for s further rungs."""
+    """Return a trial's bracket, drawn from its number by Hyperband's shares, n eta^s / (s + 1) for s further rungs."""
     shares = [math.ceil(brackets * REDUCTION**further / (further + 1)) for further in reversed(range(brackets))]
     drawn = zlib.crc32(str(number).encode()) % sum(shares)
     return next(bracket for bracket in range(brackets) if drawn < sum(shares[: bracket + 1]))
 
 
 def _below_median(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
-    """The median rule (Golovin et al. 2017): less than half of the complete trials had at the rung.
+    """The median rule (Golovin et al. 2017): the trial is below the median of the complete trials at the same rung.
 
-    With several objectives: more than half of them had a higher r_mean there at no higher cost.
+    With several objectives: more than half of the complete trials had a higher r_mean there at no higher cost.
     """
     complete = [other.looks[rung] for other in others if other.end and rung in other.looks]
     if sum(other.end is not None for other in others) < FIRST_COMPLETE or not complete:
@@ -265,9 +276,10 @@ def _below_median(own: Standing, others: Sequence[Standing], rung: int, settings
 
 
 def _worse_students(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
-    """Wilcoxon's signed-rank test of a trial's students against the same ones of the best trial, over all rungs so far.
+    """Wilcoxon's signed-rank test of a trial's students against those of the best complete trial, over all rungs.
 
-    With several objectives the best of the complete trials that are no dearer at this rung.
+    Students are paired by seed, at all rungs so far. With several objectives, the best trial is chosen among the
+    complete trials that beat this one at this rung.
     """
     rivals = [other for other in others if other.end and rung in other.looks]
     if len(settings.objectives) > 1:

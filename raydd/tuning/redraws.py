@@ -1,8 +1,9 @@
-"""The best trials measured again with new draws: the best of noisy scores is no result.
+"""Scores the best trials again with new draws, since the highest of many noisy scores is biased upwards.
 
-Draws of start pairs and minibatches move val r_mean by more than most settings do, so the trial that looks best is
-partly the luckiest one. The few best are distilled again from other start pairs, and scored by other students; their
-mean over the new draws alone, which nobody chose by, ranks them and is reported, with its standard error.
+The draw of start pairs and minibatches changes val r_mean more than most settings do, so the trial with the best score
+is partly the luckiest one. The best few trials are therefore distilled again from other start pairs and scored by
+other students. They are ranked by the mean over the new draws only, since no choice was based on these draws. This
+mean is reported with its standard error.
 """
 
 import math
@@ -27,19 +28,19 @@ _DRAWS = "draws"
 
 
 def draws_of(study: optuna.Study) -> dict[int, list[float]]:
-    """Val r_mean of the new draws of each trial that was measured again, by its number."""
+    """Return the val r_mean of each new draw, by the number of the trial."""
     return {int(number): scores for number, scores in study.user_attrs.get(_DRAWS, {}).items()}
 
 
 def standard_error(scores: Sequence[float], others: Sequence[Sequence[float]]) -> float:
-    """Standard error of a mean over draws; the spread is pooled over all trials, since each has few.
+    """Return the standard error of a mean over draws. The variance is pooled over all trials, since each has few draws.
 
     Args:
-        scores: the draws of the trial.
-        others: the draws of each trial that was measured again, this one included.
+        scores: scores of the trial's draws.
+        others: scores of the draws of every trial that was drawn again, including this one.
 
     Returns:
-        In points; NaN where no trial has two draws.
+        The standard error in points; NaN if no trial has two draws.
     """
     freedom = sum(len(draws) - 1 for draws in others if draws)
     if not freedom or not scores:
@@ -59,19 +60,20 @@ def draw_again(
     say: Callable[[str], None],
     on_wait: Callable[[], None] = lambda: None,
 ) -> None:
-    """Measure candidates with `sweep.draws` new draws each, side by side; the study keeps them, and none is made twice.
+    """Score each candidate with `sweep.draws` new draws, side by side, and save the scores in the study.
 
-    A draw that fails, since its students diverge, leaves its trial without draws: it ranks after those that have them.
+    Candidates whose new draws are in the study already are skipped. If a draw fails, for example because its students
+    diverge, its trial stays without new draws and ranks after the trials that have them.
 
     Args:
-        study: the sweep's.
-        base: what the trials shared.
+        study: the sweep's study.
+        base: the settings that the trials shared.
         candidates: the best trials.
         listings: the data sets that the driver has read.
         claims: handle of the actor of `raydd.cluster.claims`.
         cpus: CPU cores of a draw.
-        say: told of each failure.
-        on_wait: called about once a second meanwhile.
+        say: called with a message for each failure.
+        on_wait: called about once a second while draws run.
     """
     known, draws = draws_of(study), base.sweep.draws
     task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpu_share, max_retries=RESTARTS)(score_draw)
@@ -84,11 +86,11 @@ def draw_again(
     found: dict[int, dict[int, float]] = {}
     for (number, draw), r_mean, reason in outcomes(waiting, on_wait):
         if reason:
-            say(f"trial {number} failed when it was drawn again: {reason}")
+            say(f"a new draw of trial {number} failed: {reason}")
             continue
         scores = found.setdefault(number, {})
         scores[draw] = r_mean
-        if len(scores) == draws:  # none of them failed
+        if len(scores) == draws:  # no draw failed
             known[number] = [scores[one] for one in sorted(scores)]
             study.set_user_attr(_DRAWS, {str(one): scores for one, scores in known.items()})
 
@@ -97,7 +99,7 @@ def draw_again(
 def score_draw(
     base: Config, number: int, settings: Mapping[str, Any], draw: int, listings: Listings, claims: Any
 ) -> float:
-    """Val r_mean of a trial with other start pairs, minibatches and students; runs in a Ray worker."""
+    """Return the val r_mean of a trial with other start pairs, minibatches and students. Runs in a Ray worker."""
     config = with_settings(base, {**settings, **trial_settings(base)})
     config = with_settings(config, {"distill.seed": config.distill.seed + draw})
     with shared_work(config, f"trial {number}, draw {draw}", listings, claims) as work:

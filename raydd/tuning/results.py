@@ -1,4 +1,4 @@
-"""What a sweep concludes: printed, and kept as JSON and as a settings file that `raydd run --config` takes."""
+"""The result of a sweep: printed, saved as JSON, and saved as a settings file that `raydd run --config` takes."""
 
 import dataclasses
 import json
@@ -31,11 +31,11 @@ RESULT, SETTINGS = "result.json", "best.yaml"
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The end of a sweep. Scores are percent; trials go by the number that their settings were first tried under."""
+    """The result of a sweep. Scores are percent; a trial's number is the one its settings were first tried under."""
 
     name: str
     config: Config
-    """What all trials shared, as the user gave it."""
+    """The settings that all trials shared, as the user gave them."""
     objectives: tuple[str, ...]
     scores: Mapping[int, float]
     """Val r_mean of the complete trials."""
@@ -44,31 +44,31 @@ class SweepResult:
     failed: Mapping[int, str]
     """Reasons of the trials that failed."""
     points: Mapping[int, tuple[float, ...]]
-    """The complete trials' objectives."""
+    """Values of the complete trials' objectives."""
     front: tuple[int, ...]
-    """Complete trials that no other one beats in every objective."""
+    """The Pareto front: complete trials that no other trial beats in every objective."""
     best: Candidate | None
-    """The best trial by val, measured again where `sweep.drawn_again` says so; None if none was complete."""
+    """The best trial on val, by its new draws if `sweep.drawn_again` asks for them; None if no trial is complete."""
     finalists: tuple[Finalist, ...]
-    """The best on val first."""
+    """The finalists, the best on val first."""
     cpu_seconds: Mapping[str, float]
-    """Of the trials' processes, by part of the work, the largest first; empty where trials did not say."""
+    """CPU seconds of the trials' processes by part of the work, the largest first; empty if trials reported none."""
 
     @property
     def finished(self) -> int:
-        """Trials that are over."""
+        """How many trials have ended."""
         return len(self.scores) + len(self.stopped) + len(self.failed)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The winner's searched settings: the best finalist's, without finals the best trial's."""
+        """The searched settings of the best finalist; without finals, of the best trial."""
         if self.finalists:
             return self.finalists[0].settings
         return self.best.settings if self.best else {}
 
     @property
     def rank_correlation(self) -> float | None:
-        """How well the cheap ranking predicts the finals': Spearman's, None below three finalists."""
+        """How well the ranking of trials predicts that of finals: Spearman's; None for fewer than three finalists."""
         return rank_correlation(self.finalists)
 
     def write(self, folder: Path) -> None:
@@ -88,11 +88,11 @@ class SweepResult:
         }
         write_whole(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False).encode())
         if self.settings:
-            found = without_passwords(with_settings(self.config, self.settings))  # the folder goes to MLflow as well
+            found = without_passwords(with_settings(self.config, self.settings))  # MLflow gets this folder too
             write_whole(folder / SETTINGS, to_yaml(found).encode())
 
     def tables(self) -> RenderableType:
-        """The result for the terminal."""
+        """Return the result as tables for the terminal."""
         parts: list[RenderableType] = []
         if len(self.objectives) > 1:
             parts.append(self._front_table())
@@ -113,7 +113,7 @@ class SweepResult:
         return Group(*parts)
 
     def _best(self) -> dict[str, Any] | None:
-        """The best trial for JSON, which has no NaN."""
+        """Return the best trial for JSON, which has no NaN."""
         if self.best is None:
             return None
         error = self.best.error
@@ -169,7 +169,7 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
 
 
 def candidates(study: optuna.Study, objectives: Sequence[str], count: int) -> list[Candidate]:
-    """The best trials: those that were measured again by the mean of their new draws, then the others by val r_mean."""
+    """Return the best trials: first trials with new draws, by the mean of these; then the others, by val r_mean."""
     place, drawn = list(objectives).index("r_mean"), draws_of(study)
     found = [
         Candidate(
@@ -185,9 +185,9 @@ def candidates(study: optuna.Study, objectives: Sequence[str], count: int) -> li
 
 
 def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, float]:
-    """How much each setting decides whether a trial is among the best tenth (PED-ANOVA), the most important first.
+    """Return how much each setting decides whether a trial is among the best tenth (PED-ANOVA), the largest first.
 
-    All zero where there are too few trials to tell, or nothing that varies.
+    All values are zero if there are too few trials, or if nothing varies.
     """
     place = list(objectives).index("r_mean")
     complete = studies.ranked(study, objectives)
@@ -195,13 +195,13 @@ def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, flo
     if len(complete) < STARTUP_TRIALS:
         return unknown
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that low targets count as good, which the sign below heeds
+        warnings.simplefilter("ignore")  # it warns that low targets count as good; the sign below takes care of that
         try:
             found = optuna.importance.get_param_importances(
                 study,
                 evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
                 target=lambda trial: -trial.values[place],
             )
-        except (ValueError, RuntimeError):  # no setting is in every trial, or all scores are equal
+        except (ValueError, RuntimeError):  # no setting is shared by all trials, or all scores are equal
             return unknown
     return dict(sorted(found.items(), key=lambda item: -item[1]))

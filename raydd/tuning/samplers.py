@@ -1,4 +1,4 @@
-"""Samplers: what draws the settings of a sweep's next trial, from what the study's trials have shown."""
+"""Samplers: draw the settings of a sweep's next trial from the results of the study's trials."""
 
 import math
 import statistics
@@ -21,26 +21,26 @@ from raydd.outside import checked, find, guarded
 from raydd.tuning import study as studies
 from raydd.tuning.neighbours import OWN, SECONDS, NeighbourSampler, SecondsOf
 
-STARTUP_TRIALS = 7  # that a model of the trials needs: first settings and running ones count, the rest is random
-CANDIDATES = 256  # among which TPE chooses the next settings
+STARTUP_TRIALS = 7  # trials before a model draws: the first settings and running trials count, the others are random
+CANDIDATES = 256  # candidates from which TPE chooses the next settings
 PER_SECOND = "per-second"
-MODELLED = 256  # trials that a model is made of, whatever their number: its cost grows by their cube
+MODELLED = 256  # most trials that a model is fitted to, since its cost grows with the cube of their number
 
 
 def renew_sampler(
     study: optuna.Study, seed: int, name: str = "auto", *, seconds_of: SecondsOf | None = None, share: float = 0.0
 ) -> None:
-    """Give the study the sampler of its next trial, whose draws depend on the seed and on that trial's place alone.
+    """Give the study a new sampler for its next trial, whose draws depend only on the seed and on the trial's place.
 
-    A sampler that lived on would start its random sequence over when a driver is replaced, and draw the same settings
-    twice. The start-up counts the trials that are running: eight at once are not eight random ones.
+    If one sampler lived as long as its driver, a new driver would start its random sequence again and draw the same
+    settings twice. Running trials count as start-up trials, so that eight trials at once are not eight random ones.
 
     Args:
-        study: the sweep's.
+        study: the sweep's study.
         seed: `sweep.seed`.
         name: `sweep.sampler`.
-        seconds_of: what a trial of some settings is said to take, which the sampler per-second weighs.
-        share: seconds that each trial has if all that are wanted share what is left of the sweep's; 0 if it has no end.
+        seconds_of: predicts the seconds of a trial with the given settings, for the sampler per-second.
+        share: the sweep's remaining seconds divided among all trials still wanted; 0 without a time limit.
 
     Raises:
         ConfigError: there is no such sampler, or its package is not installed.
@@ -54,11 +54,11 @@ def renew_sampler(
 
 
 def find_sampler(name: str) -> Callable[[int], BaseSampler]:
-    """What makes a sampler of a seed.
+    """Return the function that makes a sampler from a seed.
 
     Args:
-        name: one of `SAMPLERS`, or a user's own as `module:NAME` or `FILE.py:NAME`: a function, or a class of Optuna's,
-            that takes `seed`.
+        name: one of `SAMPLERS`, or a user's own sampler as `module:NAME` or `FILE.py:NAME`: a function, or one of
+            Optuna's classes, that takes `seed`.
 
     Raises:
         ConfigError: there is no such sampler, its code fails, or its package is not installed.
@@ -71,12 +71,12 @@ def find_sampler(name: str) -> Callable[[int], BaseSampler]:
 
 
 class WholeSpaceSampler(BaseSampler):
-    """Lets a sampler of fixed spaces draw in one with conditional settings.
+    """Lets a sampler that needs a fixed space draw in a space with conditional settings.
 
-    All settings that any trial had are drawn together, and the space takes those that it asks for. A trial that lacks
-    one is shown to the sampler with the middle of its range, so that nothing is learned from it. Trials that were
-    stopped are shown with the value that they were on the way to: their last score, and what a trial gained on the
-    median from there to its end.
+    All settings that any trial had are drawn together, and the space takes the settings that it asks for. If a trial
+    lacks a setting, the sampler is shown the middle of the setting's range, so that it learns nothing from it. A trial
+    that was stopped is shown with an estimate of its final score: its last score, plus the median gain of the complete
+    trials from that rung to the end.
     """
 
     def __init__(
@@ -86,18 +86,18 @@ class WholeSpaceSampler(BaseSampler):
         *,
         otherwise: Callable[[int], BaseSampler] | None = None,
     ) -> None:
-        """Draw with another sampler.
+        """Wrap another sampler.
 
         Args:
-            make: gives that sampler of a seed.
-            seed: of its draws, and of a setting that no trial had before.
-            otherwise: gives the sampler of a study with several objectives, if `make`'s takes one alone.
+            make: makes the wrapped sampler from a seed.
+            seed: seed of its draws, and of settings that no trial had before.
+            otherwise: makes the sampler for a study with several objectives, if the sampler of `make` takes only one.
         """
         self._make, self._several, self._seed = make, otherwise or make, seed
         self._alone = RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """All settings that modelled trials had, each in its widest range; those of one value are no choice."""
+        """Return all settings of the modelled trials with their widest ranges, except settings with only one value."""
         found: dict[str, BaseDistribution] = {}
         for one in _modelled(study, trial):
             for name, kind in one.distributions.items():
@@ -107,12 +107,12 @@ class WholeSpaceSampler(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draw all settings, from the trials that are over and those that are running."""
+        """Draw all settings with the wrapped sampler, from the ended and the running trials."""
         if not search_space:
             return {}
         trials = _shown(study, trial, search_space)
         sampler = (self._make if len(study.directions) == 1 else self._several)(self._seed)
-        if isinstance(sampler, NeighbourSampler):  # takes no study, which would be made with a copy of each trial
+        if isinstance(sampler, NeighbourSampler):  # draws from trials directly; a study would copy each of them
             return sampler.draw(trials, search_space, study.direction)
         shown = optuna.create_study(directions=study.directions, sampler=sampler)
         shown.add_trials(trials)
@@ -123,12 +123,12 @@ class WholeSpaceSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A setting that no trial had before, at random."""
+        """Draw a setting that no trial had before at random."""
         return self._alone.sample_independent(study, trial, param_name, param_distribution)
 
 
 def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
-    """The trials as one of a fixed space would have them."""
+    """Return the modelled trials as if they were trials of a fixed space."""
     trials = _modelled(study, asking)
     complete = [one for one in trials if one.state == TrialState.COMPLETE]
     shown = []
@@ -151,7 +151,7 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
 
 
 def _modelled(study: optuna.Study, asking: FrozenTrial) -> list[FrozenTrial]:
-    """The trials that a model is made of: all that tell something, and of very many the best and the latest."""
+    """Return the trials that the model is fitted to: all informative ones, or if too many, the best and the latest."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     trials = [one for one in study.get_trials(deepcopy=False, states=states) if one.number != asking.number]
     if len(trials) <= MODELLED:
@@ -177,7 +177,7 @@ def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
 
 
 def pace(study: optuna.Study) -> float:
-    """Seconds that trials really take for one that they were said to: the median of those that are over."""
+    """Return the median ratio of actual to predicted seconds over the ended trials; 1 if there are none."""
     found = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         known = trial.user_attrs
@@ -198,7 +198,7 @@ def _middle(kind: BaseDistribution) -> Any:
 
 
 def _widest(one: BaseDistribution, other: BaseDistribution) -> BaseDistribution:
-    """A range that holds two of one setting's: a space may suggest a number up to another one that it suggested."""
+    """Return a range that contains two ranges of one setting, which differ if its bounds depend on other settings."""
     if isinstance(one, FloatDistribution | IntDistribution) and isinstance(other, type(one)):
         low, high = min(one.low, other.low), max(one.high, other.high)
         return type(one)(low, high, log=one.log, step=one.step)  # type: ignore[arg-type]
@@ -211,14 +211,14 @@ def _auto(seed: int) -> BaseSampler:
 
 
 def _per_second(seed: int, seconds_of: SecondsOf | None = None, share: float = 0.0) -> BaseSampler:
-    """As auto, but by gain for each second that a trial takes, with the experts that it makes."""
+    """As auto, but by gain per second of a trial, including the time to train the experts that it needs."""
     return WholeSpaceSampler(partial(NeighbourSampler, seconds_of=seconds_of, share=share), seed, otherwise=_tpe)
 
 
 def _tpe(seed: int) -> BaseSampler:
     """Optuna's tree-structured Parzen estimator, with 256 candidates."""
     with warnings.catch_warnings():
-        # group: what lets conditional settings be modelled jointly
+        # group=True lets TPE model conditional settings jointly
         warnings.simplefilter("ignore", ExperimentalWarning)
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=1, n_ei_candidates=CANDIDATES, multivariate=True, group=True, constant_liar=True
@@ -226,24 +226,24 @@ def _tpe(seed: int) -> BaseSampler:
 
 
 def _gp(seed: int) -> BaseSampler:
-    """Optuna's Gaussian process over the whole space; a second or more for a draw."""
+    """Optuna's Gaussian process over the whole space; a draw takes a second or more."""
     return WholeSpaceSampler(lambda drawn: optuna.samplers.GPSampler(seed=drawn, n_startup_trials=1), seed)
 
 
 def _cmaes(seed: int) -> BaseSampler:
-    """Optuna's CMA-ES, for long searches of numbers; needs the package cmaes."""
+    """Optuna's CMA-ES, for long searches of numerical settings; needs the package cmaes."""
     if find_spec("cmaes") is None:
         raise ConfigError(
-            "sweep.sampler cmaes needs a package that is not here. Run `pip install cmaes`, or take auto."
+            "sweep.sampler cmaes needs a package that is not installed. Run `pip install cmaes`, or set it to auto."
         )
-    # It keeps its state in the study's trials, so that a new one goes on; choices, which it cannot draw, come from TPE.
+    # CMA-ES saves its state in the study's trials, so a new sampler continues it. TPE draws choices, which it cannot.
     return optuna.samplers.CmaEsSampler(
         seed=seed, n_startup_trials=1, independent_sampler=_tpe(seed), warn_independent_sampling=False
     )
 
 
 def _random(seed: int) -> BaseSampler:
-    """Each setting at random."""
+    """Draws each setting at random."""
     return RandomSampler(seed=seed)
 
 

@@ -1,7 +1,8 @@
-"""Ray Tune's searcher: hands the study's trials to Tune, and what becomes of them back to the study.
+"""The searcher for Ray Tune: hands the study's trials to Tune, and saves their results in the study.
 
-Ray's own OptunaSearch leaves a trial with NaN RUNNING for ever, enters one that a scheduler stopped as COMPLETE with
-its early value, and fails when a study is ahead of Tune's snapshot; here the states are what they say.
+It replaces Ray's own OptunaSearch, which leaves a trial with NaN RUNNING for ever, records a trial that the scheduler
+stopped as COMPLETE with its early value, and fails if the study is ahead of Tune's snapshot. Here each state means what
+it says.
 """
 
 import math
@@ -25,22 +26,22 @@ from raydd.tuning.samplers import renew_sampler
 from raydd.tuning.steering import Order
 from search_spaces import Space
 
-_KEEP_SECONDS = 60.0  # between two notes in the study of how long a trial has held its place
+_KEEP_SECONDS = 60.0  # between two updates, in the study, of how long a trial has held its slot
 
 
 class Listener(Protocol):
-    """Who wants to know how the trials go: the live table on the terminal, MLflow, a test."""
+    """Is notified of the progress of trials, such as the live table on the terminal, or MLflow."""
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
-        """A trial was handed to Tune; `number` is the one that these settings were first tried under."""
+        """A trial was handed to Tune; `number` is the one under which these settings were first tried."""
         ...
 
     def reported(self, number: int, report: TrialReport) -> None:
-        """A running trial reported; its curve has the points that were not told before."""
+        """A running trial reported; `report.curve` has only the points since the last report."""
         ...
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
-        """A trial is COMPLETE, PRUNED, or FAIL with its reason; `report` is its last, with the whole curve."""
+        """A trial is COMPLETE, PRUNED, or FAIL for a reason; `report` is its last report, with the whole curve."""
         ...
 
 
@@ -48,23 +49,23 @@ class Listener(Protocol):
 class _Running:
     trial: optuna.Trial
     began: int
-    """Trials handed to Tune before it."""
+    """How many trials were handed to Tune before this one."""
     since: float
-    """When it was handed to Tune, by the search's clock."""
-    failure: str = ""  # that it reported; it may go on in a fresh process all the same
-    kept: float = 0.0  # seconds that it had held its place when the study was last told
+    """When the trial was handed to Tune, by the search's clock."""
+    failure: str = ""  # failure that it reported last; Tune may still restart it in a new process
+    kept: float = 0.0  # seconds for which it has held its slot, as last saved in the study
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def new_in(self, report: TrialReport) -> TrialReport:
-        """The report with the new points of its curve alone, which join the whole one."""
+        """Add the new points of a report's curve to the whole curve, and return the report with the new points only."""
         known = self.curve[-1]["step"] if self.curve else -1
-        new = [point for point in report.curve if point["step"] > known]  # one that was started again repeats itself
+        new = [point for point in report.curve if point["step"] > known]  # a restarted trial repeats points
         self.curve += new
         return replace(report, curve=new)
 
 
 class StudySearch(Searcher):
-    """Asks the study for trials and tells it their ends."""
+    """Asks the study for trials and saves how they ended."""
 
     def __init__(
         self,
@@ -82,21 +83,21 @@ class StudySearch(Searcher):
         clock: Callable[[], float] = time.monotonic,
         order: Callable[[], Order] = lambda: "go-on",
     ) -> None:
-        """Search a study.
+        """Create the searcher of a study.
 
         Args:
-            study: where trials are asked and told.
+            study: the study that trials come from and are saved in.
             space: suggests the settings of a trial.
             objectives: names of the report's values, in the order of the study's directions.
-            listeners: told of every trial.
-            wanted: trials that the study is to have in the end; failed ones do not count.
-            max_failures: so many in a row that failed for the same reason are the last ones; 0 for any number.
+            listeners: notified of every trial.
+            wanted: how many trials the study should have in the end; failed trials do not count.
+            max_failures: start no more trials after this many in a row failed for the same reason; 0: never stop.
             seed: seed of the sampler.
             sampler: `sweep.sampler`.
-            cost_of: what a trial of some settings costs to its end, for a sampler that weighs it.
-            deadline: when no more trials are started, by `clock`, in seconds.
-            clock: what the deadline and the time that trials take are read from.
-            order: asked before each trial: go-on, pause, or stop.
+            cost_of: predicts the cost of a complete trial with the given settings, for a sampler that weighs cost.
+            deadline: time after which no more trials are started, in seconds of `clock`.
+            clock: returns the time in seconds, for the deadline and for how long trials take.
+            order: called before each trial; returns go-on, pause, or stop.
         """
         super().__init__()
         self._study, self._space, self._objectives = study, space, tuple(objectives)
@@ -111,24 +112,24 @@ class StudySearch(Searcher):
 
     @property
     def running(self) -> int:
-        """Trials that were handed to Tune and have not ended."""
+        """How many trials were handed to Tune and have not ended."""
         return len(self._running)
 
     @property
     def gave_up(self) -> str:
-        """The reason for which so many trials in a row failed that no more are started; empty while all is well."""
+        """The reason why too many trials in a row failed, so that no more are started; empty otherwise."""
         return self._last_failure if 0 < self._max_failures <= self._failed_alike else ""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's number, dotted settings, and the rungs that it passed before it was interrupted.
+        """Return the next trial: its number, its dotted settings, and the rungs that it passed before an interruption.
 
-        None while those that run are enough, FINISHED if no more shall be.
+        None while the running trials are enough; FINISHED if no more trials are to start.
         """
         order = self._order()
         if order == "stop" or self._clock() >= self._deadline or self.gave_up or self._finished >= self._wanted:
             return Searcher.FINISHED
         if order == "pause" or self._finished + len(self._running) >= self._wanted:
-            return None  # one of those that run may fail
+            return None  # not FINISHED, since a running trial may fail
         self._at_once = max(self._at_once, len(self._running) + 1)
         trial, settings = self._trials.take()
         self._running[trial_id] = _Running(trial, self._asked, self._clock())
@@ -142,31 +143,31 @@ class StudySearch(Searcher):
         return {"number": number, "settings": settings, "passed": passed}
 
     def trial(self, trial_id: str) -> optuna.Trial:
-        """The study's trial behind a running one of Tune's."""
+        """Return the study's trial for a running trial of Tune."""
         return self._running[trial_id].trial
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell the listeners; Tune does not tell of the report at which it stops a trial."""
+        """Notify the listeners. Tune does not call this for the report at which it stops a trial."""
         running, report = self._running[trial_id], TrialReport.of(result)
         running.failure = report.failure
         if report.failure:
             return
         if (held := self._clock() - running.since) - running.kept >= _KEEP_SECONDS:
             running.kept = held
-            running.trial.set_user_attr(studies.HELD, held)  # all that is known of it if this driver is killed
+            running.trial.set_user_attr(studies.HELD, held)  # so that the time is known if this driver is killed
         self._tell(running, running.new_in(report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study the trial's end: COMPLETE, PRUNED if the scheduler stopped it, or FAIL with the reason."""
+        """Save how the trial ended: COMPLETE, PRUNED if the scheduler stopped it, or FAIL with the reason."""
         running, last = self._running.pop(trial_id), TrialReport.of(result)
         trial = running.trial
-        if (rest := running.new_in(last)).curve:  # Tune did not tell of it if it stopped the trial
+        if (rest := running.new_in(last)).curve:  # if the scheduler stopped the trial, its last report is new
             self._tell(running, rest)
         report = replace(last, curve=running.curve)
         why = self._why_failed(report, running.failure if error else "", error)
         held = self._clock() - running.since
         trial.set_user_attr(studies.HELD, held)
-        if not report.again:  # before the end is told: whoever finds the trial over finds its report too
+        if not report.again:  # saved before the end, so that any reader of an ended trial finds its report too
             self._trials.held(held)
             trial.set_user_attr(studies.REPORT, asdict(report))
         if why:
@@ -188,18 +189,18 @@ class StudySearch(Searcher):
             listener.ended(studies.identity(trial), state, report, why)
 
     def close(self) -> None:
-        """Put back what was drawn and not handed out, once no more trials are started."""
+        """Put a trial that was drawn but not handed out back into the queue; to be called when no more trials start."""
         self._trials.drop()
 
     def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the study has it all."""
+        """Save nothing: the study holds the whole state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Refuse, since a study is opened again, never restored from Tune's files."""
-        raise NotImplementedError(f"a sweep goes on from its study, not from {checkpoint_path}")
+        """Refuse: a sweep continues from its study, never from Tune's files."""
+        raise NotImplementedError(f"a sweep continues from its study, not from {checkpoint_path}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune keeps a copy of the searcher among its notes, which are never read back."""
+        """Return no state: Tune saves a copy of the searcher, which is never read back."""
         return {}
 
     def _draw(self) -> Drawn:
@@ -213,13 +214,16 @@ class StudySearch(Searcher):
         return trial, settings
 
     def _seconds_of(self, params: Mapping[str, Any]) -> float:
-        """What a trial of these values would take, with the experts that the store lacks."""
+        """Predict the seconds of a trial with these values, including the experts that are missing from the store."""
         assert self._cost_of is not None
         _, settings = of_params(self._space, params)
         return total([self._cost_of(settings)])
 
     def _share(self) -> float:
-        """Seconds that each trial still wanted has, as many at once as were ever; 0 if no time is set."""
+        """Return the remaining seconds for each trial still wanted; 0 if there is no deadline.
+
+        Assumes that as many trials run at once as ever did.
+        """
         if math.isinf(self._deadline):
             return 0.0
         wanted = self._wanted - self._finished - len(self._running)
@@ -251,5 +255,8 @@ class StudySearch(Searcher):
 
 
 def _without_numbers(why: str) -> str:
-    """What failures of one kind have in common: they differ in steps, sizes, addresses, GPUs and names of records."""
+    """Return a failure's message without numbers, which differ between failures of the same kind.
+
+    The numbers are steps, sizes, addresses, GPUs and names of records.
+    """
     return re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b|\d+", "#", why)

@@ -1,6 +1,6 @@
-"""Steering a sweep from outside: trials by hand, another sweep's best as first trials, and when no new ones start.
+"""Steers a sweep from outside: queues trials by hand, starts from another sweep's best trials, ends a sweep early.
 
-All of it goes through the study, so another terminal, or another machine, steers the driver that runs the sweep.
+All commands go through the study, so the sweep's driver can be steered from another terminal or another machine.
 """
 
 import datetime
@@ -20,25 +20,25 @@ from raydd.tuning.lease import is_driven
 from search_spaces import Space
 
 Order = Literal["stop", "pause", "go-on"]
-WARM = 5  # best trials of another sweep, where their number is not given
+WARM = 5  # how many of another sweep's best trials are queued, if sweep.warm_start gives no number
 
 _ORDER, _WARMED = "order", "warm start"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Settings as a space takes them."""
+    """Given settings, sorted by whether a search space can take them."""
 
     taken: Mapping[str, Any]
-    """Those that it searches, within its ranges."""
+    """Settings that the space searches, with values within its ranges."""
     outside: Mapping[str, str]
-    """Those that are out of its ranges, each with the range in words."""
+    """Settings with values outside the space's ranges; the range of each, in words."""
     unknown: tuple[str, ...]
-    """Those that it does not ask for beside the others."""
+    """Settings that the space does not ask for in combination with the others."""
 
 
 class _Given(optuna.samplers.RandomSampler):
-    """Draws what is given where the range has it, all else at random."""
+    """Uses the given value of a setting if it lies in the range, and draws all other settings at random."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(seed=0)
@@ -51,14 +51,14 @@ class _Given(optuna.samplers.RandomSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """The value of one setting."""
+        """Return the value of one setting."""
         if param_name in self._settings and _holds(param_distribution, self._settings[param_name]):
             return self._settings[param_name]
         return super().sample_independent(study, trial, param_name, param_distribution)
 
 
 def fit(space: Space, settings: Mapping[str, Any]) -> Fitted:
-    """What a space takes of some settings; it draws the others."""
+    """Return which of the given settings a space can take. Settings that are not given are drawn."""
     trial = optuna.create_study(sampler=_Given(settings)).ask()
     constants = {name: value for name, value in space.settings(trial).items() if name not in trial.params}
     kinds = {name: kind for name, kind in trial.distributions.items() if name in settings}
@@ -71,13 +71,16 @@ def fit(space: Space, settings: Mapping[str, Any]) -> Fitted:
 
 
 def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> list[str]:
-    """Queue the best trials of another sweep of the same database as first ones, once; says what of them was left out.
+    """Queue the best trials of another sweep in the same database as the first trials. Does so once in a sweep.
 
     Args:
-        study: the sweep's.
-        space: what it searches.
+        study: the sweep's study.
+        space: the sweep's search space.
         warm: `sweep.warm_start`, STUDY or STUDY:K.
-        address: the database.
+        address: address of the database.
+
+    Returns:
+        Messages for the user: what was queued, and which settings were left out.
 
     Raises:
         ConfigError: there is no such sweep, or it has no complete trial.
@@ -93,15 +96,17 @@ def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> li
     study.set_user_attr(_WARMED, warm)
     said = [f"warm start: the best {len(trials)} trials of {name} are tried first"]
     if left:
-        said.append(f"left out of them, as the space {space.name} does not search it so: {', '.join(left)}")
+        said.append(f"left out, since the space {space.name} does not search them so: {', '.join(left)}")
     return said
 
 
 def warm_trials(study: optuna.Study | None, warm: str, address: str) -> tuple[str, list[optuna.trial.FrozenTrial]]:
-    """The sweep that `sweep.warm_start` names, and its best trials; none if none is named or they are queued already.
+    """Return the name and the best trials of the sweep that `sweep.warm_start` names.
+
+    No trials if `sweep.warm_start` is empty, or if its trials were queued already.
 
     Raises:
-        ConfigError: as `warm_start`.
+        ConfigError: for the reasons of `warm_start`.
     """
     if not warm or (study and study.user_attrs.get(_WARMED) == warm):
         return "", []
@@ -119,54 +124,59 @@ def warm_trials(study: optuna.Study | None, warm: str, address: str) -> tuple[st
 
 
 def enqueue(study: optuna.Study, space: Space, config: Config, file: Path) -> int:
-    """Queue the trials of a YAML file, a list of dotted settings; how many. What they leave open is drawn.
+    """Queue the trials of a YAML file, a list of dotted settings. Settings that a trial leaves open are drawn.
+
+    Returns:
+        How many trials were queued.
 
     Raises:
-        ConfigError: the file cannot be read, or names what the space does not search or has no such value of.
+        ConfigError: the file cannot be read, or has a setting or a value that the space does not search.
     """
     trials = [(number, settings, fit(space, settings)) for number, settings in enumerate(_trials_in(file), start=1)]
     for number, settings, fitted in trials:
         for name, kind in fitted.outside.items():
             raise ConfigError(
                 f"{file}: {name} of trial {number} is {settings[name]!r}, but the space {space.name} searches {kind}. "
-                "Change it, or search a wider space."
+                "Change the value, or search a wider space."
             )
         for name in fitted.unknown:
             known = nearest(name, flatten(config)) if name not in flatten(config) else "Leave it out."
-            raise ConfigError(f"{file}: trial {number} sets {name}, which {space.name} does not search there. {known}")
+            raise ConfigError(
+                f"{file}: trial {number} sets {name}, which the space {space.name} does not search there. {known}"
+            )
     for _, settings, fitted in trials:
         study.enqueue_trial({name: settings[name] for name in fitted.taken})
     return len(trials)
 
 
 def give_order(study: optuna.Study, order: Order) -> None:
-    """Tell the driver of a sweep to stop, to pause or to go on; it listens between trials.
+    """Order the driver of a sweep to stop, to pause or to go on. The driver reads the order before each new trial.
 
     Raises:
-        ConfigError: nobody runs this sweep.
+        ConfigError: no process runs this sweep.
     """
     if not is_driven(study):
-        raise ConfigError(f"Nobody runs the sweep {study.study_name!r}. `raydd sweep` goes on with it.")
+        raise ConfigError(f"The sweep {study.study_name!r} is not running. `raydd sweep` continues it.")
     study.set_user_attr(_ORDER, order)
 
 
 def forget_orders(study: optuna.Study) -> None:
-    """Begin without the orders that an earlier driver was given."""
+    """Clear the orders that an earlier driver was given."""
     study.set_user_attr(_ORDER, "go-on")
 
 
 def order_of(study: optuna.Study, sweep: SweepConfig) -> Order:
-    """What the driver shall do: what it was told last, or stop, on a plateau or when the money is spent."""
+    """Return the order for the driver: the last one given, or stop if a setting ends the sweep early."""
     order: Order = study.user_attrs.get(_ORDER, "go-on")
     return "stop" if order != "stop" and why_enough(study, sweep) else order
 
 
 def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
-    """Why no more trials are to start, by a setting that ends a sweep early; empty while they are.
+    """Return why no more trials start, if a setting ends the sweep early; empty while trials may start.
 
     Args:
-        study: the sweep's.
-        sweep: its settings, `gpus` and `together` resolved.
+        study: the sweep's study.
+        sweep: settings of the sweep, with `gpus` and `together` resolved.
     """
     if sweep.plateau and trials_without_gain(study, sweep) >= sweep.plateau:
         return f"{sweep.plateau} trials in a row gained less than {sweep.plateau_gain:g} (sweep.plateau)"
@@ -178,9 +188,9 @@ def why_enough(study: optuna.Study, sweep: SweepConfig) -> str:
 
 
 def slot_hours(study: optuna.Study, sweep: SweepConfig) -> float:
-    """Hours for which trials held their slots, those included that run, failed, or were begun again.
+    """Return the hours for which trials held their slots, including running, failed and restarted trials.
 
-    Of a trial whose driver was killed, until its last report: what came after that is not known.
+    A trial whose driver was killed counts until its last report: the time after that is not known.
     """
     return sum(map(_held_seconds, study.get_trials(deepcopy=False))) / 3600 / max(1, sweep.together)
 
@@ -192,7 +202,7 @@ def _held_seconds(trial: optuna.trial.FrozenTrial) -> float:
 
 
 def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:
-    """Trials that are over since the last one whose val r_mean was `sweep.plateau_gain` over the best before."""
+    """Count the trials that ended since val r_mean last rose by more than `sweep.plateau_gain` above the best."""
     place = sweep.objectives.index("r_mean")
     best, without = float("-inf"), 0
     for trial in sorted(studies.over(study), key=lambda trial: (trial.datetime_complete, trial.number)):
@@ -205,7 +215,9 @@ def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:
 def _trials_in(file: Path) -> Sequence[Mapping[str, Any]]:
     trials = read_yaml(file, "file of trials")
     if not isinstance(trials, list) or not trials or not all(isinstance(one, Mapping) for one in trials):
-        raise ConfigError(f"{file} must be a list of trials, each of dotted settings. Write `- distill.image_lr: 0.1`.")
+        raise ConfigError(
+            f"{file} must be a list of trials, each with dotted settings, such as `- distill.image_lr: 0.1`."
+        )
     return trials
 
 

@@ -1,7 +1,8 @@
-"""The study: an Optuna study in a database, the only truth about a sweep's trials.
+"""The study of a sweep: an Optuna study in a database, the only source of truth about the sweep's trials.
 
-Nothing else needs to survive: a trial's work is in the store, and Ray Tune's own state is never read back. A driver
-that was killed leaves RUNNING trials behind; the next one marks them and asks for the same settings again.
+Nothing else needs to survive a crash: a trial's work is in the store, and Ray Tune's own state is never read back. A
+driver that is killed leaves RUNNING trials behind. The next driver marks these trials as interrupted and queues their
+settings again.
 """
 
 import re
@@ -30,16 +31,16 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "bytes": "minimize",
 }
 INTERRUPTED = "interrupted"
-LATEST = "latest"  # stands for a sweep's name where a command only looks
+LATEST = "latest"  # stands for the name of the latest sweep, in commands that only read
 SETTINGS, REPORT = "settings", "report"  # user attributes that the searcher writes
-HELD = "held"  # another: seconds for which a trial held its place, with all that it made beside its steps
-PRICE = "price"  # another: seconds that a trial was said to take to its end, without the experts that it makes
+HELD = "held"  # user attribute: seconds for which a trial held its slot, including training experts and scoring
+PRICE = "price"  # user attribute: predicted seconds of a complete trial, without the experts that it trains
 
 OUTCOMES = ("complete", "pruned", "diverged", "fail")
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-_NOT_FINITE = re.compile(r" is (nan|-?inf) at step ")  # as the searcher says it
+_NOT_FINITE = re.compile(r" is (nan|-?inf) at step ")  # part of the searcher's message
 _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"
-# What the finals alone read, and where things are computed: both may change from one command to the next.
+# Settings that only finals read, or that say where work is computed. They may change from one command to the next.
 _FREE_SECTIONS = ("place.", "pixels.", "evaluate.", "sweep.", "compare.")
 _FIXED = ("sweep.space", "sweep.objectives")
 
@@ -50,13 +51,13 @@ def open_study(
     address: str,
     alone: Callable[[optuna.Study], AbstractContextManager[None]] = nullcontext,
 ) -> optuna.Study:
-    """Open the sweep's study, making it with the space's first settings as first trials if it is new.
+    """Open the sweep's study. If it is new, create it and queue the space's first settings as first trials.
 
     Args:
-        config: what all trials share; `sweep.name` names the study.
-        space: gives the first trials.
-        address: the database, as SQLAlchemy writes it.
-        alone: keeps other processes from beginning the same study inside the block, see `raydd.tuning.lease.driving`.
+        config: the settings that all trials share; `sweep.name` names the study.
+        space: the search space, which gives the first trials.
+        address: address of the database, in SQLAlchemy's format.
+        alone: inside its block, no other process can begin the same study; see `raydd.tuning.lease.driving`.
 
     Raises:
         ConfigError: the database cannot be opened, or a sweep of this name was started with other settings.
@@ -75,20 +76,20 @@ def open_study(
 
 
 def _begin(study: optuna.Study, config: Config, space: Space) -> None:
-    """Queue the first trials of a new study, unless another process did meanwhile."""
+    """Queue the first trials of a new study, unless another process has done so in the meantime."""
     if _BASE in study.user_attrs:
         return
     for settings in space.first if config.sweep.first else ():
         study.enqueue_trial(dict(settings), skip_if_exists=True)
     study.set_user_attr(_ID, secrets.token_hex(4))
-    study.set_user_attr(_BASE, _base(config))  # last, so that a driver killed before it starts over
+    study.set_user_attr(_BASE, _base(config))  # last: if this process is killed before, the next one begins again
 
 
 def find_study(config: Config, address: str) -> optuna.Study | None:
-    """The sweep's study if it was started already; nothing is written.
+    """Return the sweep's study, or None if it was never started. Writes nothing.
 
     Raises:
-        ConfigError: as `open_study`.
+        ConfigError: for the reasons of `open_study`.
     """
     try:
         study = optuna.load_study(study_name=config.sweep.name, storage=open_storage(address))
@@ -99,10 +100,10 @@ def find_study(config: Config, address: str) -> optuna.Study | None:
 
 
 def load_study(name: str, address: str) -> optuna.Study:
-    """A sweep's study by its name, to look at.
+    """Return the study of the sweep with this name, for reading.
 
     Raises:
-        ConfigError: there is none of that name; it says which there are.
+        ConfigError: there is no sweep of that name; the message names similar ones.
     """
     storage = open_storage(address)
     try:
@@ -111,12 +112,14 @@ def load_study(name: str, address: str) -> optuna.Study:
         known = optuna.get_all_study_names(storage)
         raise ConfigError(
             f"There is no sweep {name!r} in {hide_password(address)}. "
-            f"{nearest(name, known) if known else 'There is none at all.'} Set sweep.name or place.study."
+            f"{nearest(name, known) if known else 'It has no sweeps.'} Set sweep.name or place.study."
         ) from error
 
 
 def sweep_named(name: str, address: str) -> str:
-    """The name itself, or that of the sweep whose trials began last if the name is `LATEST` and no sweep's.
+    """Return the name itself, or for `LATEST` the name of the sweep whose trials began last.
+
+    If a sweep is itself named `LATEST`, its name is returned.
 
     Raises:
         ConfigError: the database cannot be opened, or holds no sweep.
@@ -135,15 +138,15 @@ def _last_start(study: optuna.Study) -> float:
 
 
 def require_same_sources(study: optuna.Study, sources: Mapping[str, str], *, remember: bool) -> None:
-    """Refuse to go on with a sweep whose data, encoders or code are others than when it was started.
+    """Refuse to continue a sweep whose data, encoders or code have changed since it was started.
 
     Args:
-        study: the sweep's.
-        sources: what each of them is now, as `sources_of` gives it.
-        remember: keep them in a study that has none yet.
+        study: the sweep's study.
+        sources: the present identities of data, encoders and code, from `sources_of`.
+        remember: save the identities in the study if it has none yet.
 
     Raises:
-        ConfigError: naming what changed, and the two ways out.
+        ConfigError: a source has changed; the message names it and the two ways to proceed.
     """
     known = study.user_attrs.get(_SOURCES)
     if known is None:
@@ -161,7 +164,7 @@ def require_same_sources(study: optuna.Study, sources: Mapping[str, str], *, rem
 
 
 def sources_of(config: Config, data_fingerprint: str) -> dict[str, str]:
-    """What the trials of a sweep depend on beside its settings, by name: content of data, encoders and own code."""
+    """Return what trials depend on in addition to the settings, by name: content of data, encoders and own code."""
     code = {
         "search space": config.sweep.space,
         "method": config.distill.method,
@@ -177,57 +180,61 @@ def sources_of(config: Config, data_fingerprint: str) -> dict[str, str]:
 
 
 def shared_settings(study: optuna.Study) -> dict[str, Any]:
-    """The settings that all trials share and that decide their results, as the sweep was started with them."""
+    """Return the settings that all trials share and that decide their results, as the sweep was started with them."""
     return dict(study.user_attrs.get(_BASE, {}))
 
 
 def study_id(study: optuna.Study) -> str:
-    """The study's name, and what tells it from one of the same name in another database."""
+    """Return the study's name with a random part, since another database may have a study of the same name."""
     return f"{study.study_name}-{study.user_attrs[_ID]}"
 
 
 def requeue_interrupted(study: optuna.Study) -> int:
-    """Mark trials that a dead driver left RUNNING as failed by interruption, ask for their settings again; how many."""
+    """Mark trials that a dead driver left RUNNING as interrupted, and queue their settings again.
+
+    Returns:
+        How many trials were left RUNNING.
+    """
     orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for orphan in orphans:
         fail(study, optuna.trial.Trial(study, orphan._trial_id), INTERRUPTED)
     for trial in latest(study):
-        if interrupted(trial):  # also one whose driver was killed before it could queue the settings
+        if interrupted(trial):  # also trials whose driver was killed before it could queue their settings
             _queue_again(study, trial)
     return len(orphans)
 
 
 def ask_again(study: optuna.Study, trial: optuna.Trial) -> None:
-    """End a running trial as failed by interruption, and queue its settings, to be run again under its number."""
+    """End a running trial as interrupted, and queue its settings, to be run again under the same number."""
     fail(study, trial, INTERRUPTED)
     _queue_again(study, study._storage.get_trial(trial._trial_id))
 
 
 def _queue_again(study: optuna.Study, asked: FrozenTrial) -> None:
-    # Killed before its last setting was drawn, it is drawn anew, by the same place and so the same seed. A part of its
-    # settings would shift the draws of the others.
+    # A trial that was killed before all its settings were drawn is drawn again, with the same place in the study and so
+    # the same seed. Keeping the settings drawn so far would shift the draws of the others.
     given = asked.params if SETTINGS in asked.user_attrs else asked.system_attrs.get("fixed_params", {})
     if given:
         study.enqueue_trial(given, user_attrs={_AGAIN: identity(asked)})
 
 
 def identity(trial: FrozenTrial | optuna.Trial) -> int:
-    """The number under which these settings were first tried: an interrupted trial keeps it when it is run again."""
+    """Return the number under which the trial's settings were first tried. A trial that is run again keeps it."""
     return trial.user_attrs.get(_AGAIN, trial.number)
 
 
 def settings(trial: FrozenTrial) -> dict[str, Any]:
-    """The dotted settings of a trial, those included that the space set without searching them."""
+    """Return the dotted settings of a trial, including settings that the space set without searching them."""
     return trial.user_attrs[SETTINGS]
 
 
 def interrupted(trial: FrozenTrial) -> bool:
-    """Whether a trial only failed because its driver was killed, the store was away, or the disk was full."""
+    """Whether a trial failed only because its driver was killed, the store was unavailable, or the disk was full."""
     return reason(trial) == INTERRUPTED
 
 
 def reason(trial: FrozenTrial) -> str:
-    """Why a trial failed; empty if it did not."""
+    """Return why a trial failed; empty if it did not fail."""
     return trial.user_attrs.get(_REASON, "")
 
 
@@ -238,14 +245,14 @@ def fail(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
 
 
 def report(trial: FrozenTrial) -> TrialReport:
-    """The last report of a trial that is over, with its whole curve; an empty one if it gave none."""
+    """Return the last report of a trial that has ended, with its whole curve; an empty report if it made none."""
     return TrialReport.of(trial.user_attrs.get(REPORT))
 
 
 def cpu_seconds(study: optuna.Study) -> dict[str, float]:
-    """CPU seconds of the trials' processes, by part of the work (`raydd.cpu_time`), the largest first.
+    """Return the CPU seconds of the trials' processes by part of the work (`raydd.cpu_time`), the largest first.
 
-    Each process says its own so far with every report; what came after its last one is not known.
+    Each report has the CPU seconds of its process so far. The time after a process's last report is not known.
     """
     reports = [report(trial) for trial in over(study)]
     ascending = sorted(
@@ -259,47 +266,53 @@ def cpu_seconds(study: optuna.Study) -> dict[str, float]:
 
 
 def last_score(trial: FrozenTrial) -> float:
-    """Val r_mean of a stopped trial when it was stopped."""
+    """Return the val r_mean of a stopped trial at the time when it was stopped."""
     return report(trial).r_mean
 
 
 def outcome(state: TrialState, why: str) -> str:
-    """A trial's end in a word: complete, pruned, diverged, or fail for any other reason."""
+    """Return how a trial ended, in a word: complete, pruned, diverged, or fail for any other reason."""
     return "diverged" if state == TrialState.FAIL and diverged(why) else state.name.lower()
 
 
 def diverged(why: str) -> bool:
-    """Whether a trial failed by NaN or infinity, which its settings have to answer for and no machine."""
+    """Whether a trial failed by NaN or infinity, which is caused by its settings and not by a machine."""
     return why.startswith(f"{NonFiniteError.__name__}:") or bool(_NOT_FINITE.search(why))
 
 
 def counts(study: optuna.Study) -> Counter[str]:
-    """How many trials are over, by `outcome`."""
+    """Count the trials that have ended, by `outcome`."""
     return Counter(outcome(trial.state, reason(trial)) for trial in over(study))
 
 
 def counted(outcomes: Mapping[str, int]) -> int:
-    """Trials that count towards `sweep.trials`: all but the failed ones, which tell nothing of their settings."""
+    """Count the trials that count towards `sweep.trials`: all but the failed ones, which say nothing about settings."""
     return sum(count for word, count in outcomes.items() if word != "fail")
 
 
 def finished(study: optuna.Study) -> int:
-    """Trials that count towards `sweep.trials`."""
+    """Return how many trials of the study count towards `sweep.trials`."""
     return counted(counts(study))
 
 
 def latest(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials in the order of their numbers, of those that were run again under one number the last."""
+    """Return the trials by number. Of trials that were run again under the same number, only the last."""
     return list({identity(trial): trial for trial in study.get_trials(deepcopy=False)}.values())
 
 
 def over(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that are over: complete, pruned, or failed for a reason of their own."""
+    """Return the trials that have ended: complete, pruned, or failed for any reason but an interruption."""
     return [trial for trial in latest(study) if trial.state in _OVER and not interrupted(trial)]
 
 
 def retry_failed(study: optuna.Study) -> int:
-    """Queue the settings of failed trials, to be run again under their numbers; how many. Diverged ones would again."""
+    """Queue the settings of failed trials, to be run again under the same numbers.
+
+    Diverged trials are left out, since they would diverge again.
+
+    Returns:
+        How many trials were queued.
+    """
     failed = [trial for trial in over(study) if outcome(trial.state, reason(trial)) == "fail" and trial.params]
     for trial in failed:
         study.enqueue_trial(trial.params, user_attrs={_AGAIN: identity(trial)})
@@ -307,14 +320,14 @@ def retry_failed(study: optuna.Study) -> int:
 
 
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
-    """Complete trials, the best val r_mean first; of equal ones the earlier, by the number first tried under."""
+    """Return the complete trials, the best val r_mean first. Of equal trials, the one first tried earlier is first."""
     place = list(objectives).index("r_mean")
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(complete, key=lambda trial: (-trial.values[place], identity(trial)))
 
 
 def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
-    """Complete trials that no other one beats in every objective."""
+    """Return the complete trials that no other trial beats in every objective."""
     return sorted(study.best_trials, key=lambda trial: trial.values[0])
 
 
@@ -324,7 +337,7 @@ def _base(config: Config) -> dict[str, Any]:
         for name, value in flatten(config).items()
         if name in _FIXED or not name.startswith(_FREE_SECTIONS)
     }
-    del settings["distill.images"]  # trials run on features whatever it says
+    del settings["distill.images"]  # trials run on features regardless of this setting
     return settings
 
 
@@ -335,5 +348,5 @@ def _require_same(study: optuna.Study, config: Config) -> None:
         if before != now:
             raise ConfigError(
                 f"The sweep {study.study_name!r} was started with {setting} {before!r}, and this command says {now!r}: "
-                "their trials cannot be compared. Set it back, or give this sweep another sweep.name."
+                "trials with different values cannot be compared. Set it back, or give this sweep another sweep.name."
             )

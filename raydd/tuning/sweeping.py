@@ -1,4 +1,4 @@
-"""A sweep from its plan to its result: composes the modules of this room."""
+"""Runs a sweep from its plan to its result, by composing the modules of this package."""
 
 import contextlib
 import math
@@ -68,7 +68,7 @@ from trainables.features import check_on_workers, make_features
 from trainables.slot import Desk
 
 PLANNING = "planning the sweep"
-ENCODERS = 8  # workers that share a data set out on a cluster; a shard each at a time
+ENCODERS = 8  # workers that encode a data set on a cluster, each one shard at a time
 
 
 def run_sweep(
@@ -80,29 +80,32 @@ def run_sweep(
     given: Collection[str] = (),
     console: Console,
 ) -> SweepResult | None:
-    """Plan a sweep, run or continue its trials and its finals, and conclude; None for a dry run.
+    """Plan a sweep, run or continue its trials and its finals, and return its result.
 
     Args:
         config: as the user gave it.
-        address: Ray's, see `raydd.cluster.environment.ray_address`.
+        address: address of the Ray cluster, see `raydd.cluster.environment.ray_address`.
         dry_run: show the plan and stop.
         retry_failed: run the failed trials of earlier commands again.
-        given: names of settings that are not searched, since flags give their values.
-        console: where to show everything.
+        given: names of settings that are not searched, because flags set their values.
+        console: where progress and results are printed.
+
+    Returns:
+        The result; None for a dry run.
 
     Raises:
-        ConfigError: the space, the study, the resources or the settings are not in order.
-        TrialsError: trials failed one after another for the same reason.
+        ConfigError: the space, the study, the resources or the settings are not valid.
+        TrialsError: several trials in a row failed for the same reason.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, store = load_space(config.sweep.space), open_store(config.place)
-    draw_configs(space, config)  # a wrong space and a wrong sampler show before Ray starts
+    draw_configs(space, config)  # fail on a wrong space or sampler before starting Ray
     space = keeping(space, config, given)
     find_sampler(config.sweep.sampler)(config.sweep.seed)
-    # On a cluster its nodes look at the images of a data set that nobody has read before; a dry run wakes none.
+    # On a cluster, the nodes check the images of a new data set; a dry run starts no node, so it checks them here.
     here = address == "local" or dry_run
     opened = Opened(check=check_on_threads if here else check_on_workers)
-    # Tracking ends last: what is still to be sent must not keep an interrupted sweep's trials running.
+    # Tracking is closed last: the trials of an interrupted sweep must not keep running while its queue is sent.
     with contextlib.ExitStack() as closing, _tracking(config, console) as tracking, contextlib.ExitStack() as stack:
         with busy_on(console, "starting Ray"):
             stack.enter_context(cluster(address, home(config.place)))
@@ -127,7 +130,7 @@ def run_sweep(
             _run_trials(plan, work, study, claims, logbook, console)
             _draw_again(base, study, work.opened.listings, claims, console)
             finalists = _run_finals(config, base, study, work.opened.listings, claims, logbook, console)
-            closing.enter_context(busy_on(console, "ending Ray, sending to MLflow what is left"))
+            closing.enter_context(busy_on(console, "stopping Ray and sending the remaining data to MLflow"))
             result = conclude(study, config, finalists)
             logbook.concluded(result, importances(study, base.sweep.objectives))
     folder = home(config.place) / "sweeps" / result.name
@@ -141,27 +144,30 @@ def run_sweep(
 class _Planned:
     plan: Plan
     work: Workbench[Any]
-    """Of the base settings, its resources settled."""
+    """The workbench of the base settings, with the resources of a trial resolved."""
     drawn: Sequence[Config]
-    """What trials may be like."""
+    """Example configs of trials, drawn from the search space."""
     sources: Mapping[str, str]
-    """As `studies.sources_of` gives them."""
+    """Identities of data, encoders and own code, from `studies.sources_of`."""
 
 
 def _planned(
     work: Workbench[Any], space: Space, address: str, cards: Sequence[Cards], console: Console, *, dry_run: bool
 ) -> _Planned:
-    """Look at the data, the study and the store; encodes only where a share of a GPU has to be found."""
+    """Plan the sweep from the data, the study and the store.
+
+    Encodes the data only if the GPU share of a trial has to be found, which depends on the widths of the features.
+    """
     base = work.config
     drawn = draw_configs(space, base)
     base = with_settings(base, {"sweep.together": together(base, drawn)})
-    if len({each.distill.seed for each in drawn}) > 1:  # trials are draws themselves: a new one would be another trial
+    if len({each.distill.seed for each in drawn}) > 1:  # the seed is searched, so a new draw would be another trial
         base = with_settings(base, {"sweep.drawn_again": 0})
     drawn = drawn[0 if base.sweep.first else len(space.first) :]
     work = open_workbench(base, work.store, silent, work.opened)
     with progress_on(console) as progress:
         known = studies.find_study(base, base.place.study)
-        warm_trials(known, base.sweep.warm_start, base.place.study)  # what is wrong is said before any work
+        warm_trials(known, base.sweep.warm_start, base.place.study)  # fail on a wrong warm start before any work
         fingerprint = work.with_progress(progress).data.fingerprint
         work.require_enough_pairs(max(each.distill.pairs for each in (base, *drawn)))
     with busy_on(console, "looking at the encoders"):
@@ -172,7 +178,7 @@ def _planned(
         if not dry_run:
             with progress_on(console) as progress:
                 prepare(work.with_progress(progress), address)
-        widths = work.feature_widths if work.is_prepared else None  # which would encode what is missing
+        widths = work.feature_widths if work.is_prepared else None  # asking for the widths would encode missing data
         base = with_gpu_share(base, drawn, widths, cards)
         work = open_workbench(base, work.store, silent, work.opened)
     at_once = base.sweep.at_once
@@ -183,7 +189,11 @@ def _planned(
 
 
 def _begun(planned: _Planned, study: optuna.Study, address: str, console: Console, *, retry_failed: bool) -> Plan:
-    """Queue the trials that are known by now, and have ready what all of them read; gives the plan with its time."""
+    """Queue the first trials and prepare the data that all trials read.
+
+    Returns:
+        The plan, with its expected time.
+    """
     plan, work, sweep = planned.plan, planned.work, planned.plan.config.sweep
     forget_orders(study)
     for sentence in warm_start(study, plan.space, sweep.warm_start, plan.config.place.study):
@@ -192,7 +202,7 @@ def _begun(planned: _Planned, study: optuna.Study, address: str, console: Consol
     if retry_failed:
         studies.retry_failed(study)
     if math.isnan(plan.seconds.mean):
-        with progress_on(console) as progress:  # with all there is, before the trials share it out
+        with progress_on(console) as progress:  # on all CPUs and GPUs, before trials divide them
             prepare(work.with_progress(progress), address)
         with busy_on(console, PLANNING):
             plan = make_plan(work, plan.space, planned.drawn, study, plan.at_once)
@@ -204,10 +214,10 @@ def _begun(planned: _Planned, study: optuna.Study, address: str, console: Consol
 
 
 def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), console: Console) -> None:
-    """Queue trials by hand; a sweep that runs takes them next, and one that does not exist yet is made.
+    """Queue the trials of a file. A running sweep takes them next; a sweep that does not exist yet is created.
 
     Raises:
-        ConfigError: as `run_sweep`, or the file holds what the space does not search.
+        ConfigError: for the reasons of `run_sweep`, or the file has settings or values that the space does not search.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpu_share)
@@ -215,8 +225,8 @@ def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), c
     study = studies.open_study(base, space, base.place.study, alone=driving)
     count = enqueue(study, space, base, file)
     console.print(
-        f"{count} trials are next in the sweep {base.sweep.name}: {studies.finished(study)} are over, and it ends with "
-        f"{base.sweep.trials} (--sweep.trials).",
+        f"{count} trials are queued next in the sweep {base.sweep.name}. {studies.finished(study)} trials are "
+        f"finished, and the sweep ends after {base.sweep.trials} (--sweep.trials).",
         markup=False,
         soft_wrap=True,
     )
@@ -225,18 +235,18 @@ def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), c
 def look_at_cards(
     base: Config, address: str, console: Console, *, why_none: Callable[[], str] = lambda: "", dry_run: bool
 ) -> list[Cards]:
-    """The GPUs that trials may be given, looked at before anything dear; none for trials without."""
+    """Return the usable GPUs of each machine, checked before any expensive work; none if trials use no GPU."""
     wait = 0.0 if address == "local" else MACHINE_SECONDS
     if not base.sweep.gpu_share or (dry_run and wait and not gpus_now()):  # a dry run starts no machine
         return []
     cards = usable_cards(wait, why_none)
     for fault in faults():
-        console.print(f"left out: {fault}", markup=False, soft_wrap=True)
+        console.print(f"not used: {fault}", markup=False, soft_wrap=True)
     return cards
 
 
 def prepare(work: Workbench[Any], address: str) -> None:
-    """What the trials read of the data: encoded on all GPUs, on a cluster by its nodes, else by this process."""
+    """Encode the data that trials read: on all GPUs, on a cluster by its nodes, otherwise in this process."""
     gpus = int(gpus_to_come()) if work.config.sweep.gpu_share else 0
     workers = gpus if address == "local" else max(ENCODERS, gpus)
     if workers > 1:
@@ -245,7 +255,7 @@ def prepare(work: Workbench[Any], address: str) -> None:
 
 
 def _price(work: Workbench[Any], settings: Mapping[str, Any]) -> Price:
-    """What a trial of these settings costs."""
+    """Return the price of a trial with these settings."""
     return Price(*_on_workbenches(work, [settings]))
 
 
@@ -254,10 +264,10 @@ def _on_workbenches(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -
 
 
 def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console: Console) -> None:
-    """The experts that several queued trials read, by Ray Train's workers; others each trial makes for itself."""
+    """Train the experts that several queued trials read, on Ray Train's workers. Trials train the others themselves."""
     sweep = plan.config.sweep
     workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpu_share)))
-    if not plan.left or not work.is_prepared or workers < 2:  # a cluster that is still to grow has trials make them
+    if not plan.left or not work.is_prepared or workers < 2:  # too few workers yet: the trials train the experts
         return
     with progress_on(console) as progress:
         queued = queued_settings(study, plan.space)[: plan.left]
@@ -265,9 +275,11 @@ def _make_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console
             return
         try:
             make_experts(shared, workers=workers, gpus=sweep.gpu_share)
-        except WorkerGroupError as error:  # a recipe that diverges is a result, of the trials that name it
+        except WorkerGroupError as error:  # a recipe that diverges must fail only the trials that use it
             reason = reason_of(next(iter(error.worker_failures.values()), error))
-            console.print(f"not all experts were made: {reason}. Trials make theirs.", markup=False, soft_wrap=True)
+            console.print(
+                f"not all experts were trained: {reason}. Trials train the missing ones.", markup=False, soft_wrap=True
+            )
 
 
 def _run_trials(
@@ -310,22 +322,22 @@ def _run_trials(
 
 @contextlib.contextmanager
 def _trainable(base: Config, listings: Listings, claims: Any) -> Iterator[Any]:
-    """What Tune runs for a trial, with the resources of one."""
+    """Yield the trainable that Tune runs for each trial, with the resources of a trial."""
     sweep = base.sweep
     if sweep.together == 1:
         trial = tune.with_parameters(DistillTrial, base=base, listings=listings, claims=claims)
         yield tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpu_share})
         return
-    # Beside the driver, not on a machine that may be taken back: the slots end with the desk.
+    # On the driver's node, not on a machine that may be taken back: when the desk ends, its slots end too.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     kind: Any = ray.remote(Desk)
     desk = kind.options(num_cpus=0, scheduling_strategy=here).remote(base, listings, claims)
     try:
         yield tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
     finally:
-        with contextlib.suppress(RayActorError):  # gone, and the reason is what ends the sweep
+        with contextlib.suppress(RayActorError):  # the desk has died; the error that ends the sweep says why
             ray.get(desk.close.remote())
-        ray.kill(desk)  # and with it the slots, which hold what the finals need
+        ray.kill(desk)  # ends the slots too, which hold the resources that the finals need
 
 
 def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: Any, console: Console) -> None:
@@ -348,7 +360,7 @@ def _draw_again(base: Config, study: optuna.Study, listings: Listings, claims: A
 
 
 def _tell_doing(show: Callable[[str], None], base: Config, claims: Any) -> None:
-    """Show what each process of the sweep is making, in words."""
+    """Show in words what each process of the sweep is working on."""
     show(what_runs(ray.get(claims.doing.remote(job_of(base.sweep)))))
 
 
@@ -364,8 +376,8 @@ def _run_finals(
     best = candidates(study, base.sweep.objectives, base.sweep.finalists)
     if len(best) < base.sweep.finalists:
         console.print(
-            f"finals of {len(best)} trials in place of {base.sweep.finalists}: no more went to their end. "
-            "With --sweep.pruner none all do.",
+            f"finals of {len(best)} trials instead of {base.sweep.finalists}: only {len(best)} trials ran to "
+            "completion. With --sweep.pruner none, all trials do.",
             soft_wrap=True,
         )
     if not best:
@@ -391,7 +403,7 @@ def _run_finals(
 
 @contextlib.contextmanager
 def _refusals(console: Console) -> Iterator[LaunchFailures]:
-    """What keeps the cluster's autoscaler from starting machines, shown as soon as it is known."""
+    """Show the reasons why the cluster's autoscaler cannot start machines, as soon as they are known."""
     failures = LaunchFailures()
     with telling(failures, lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)):
         yield failures

@@ -1,4 +1,4 @@
-"""Run the trials of a study with Ray Tune."""
+"""Runs the trials of a study with Ray Tune."""
 
 import math
 import time
@@ -24,12 +24,12 @@ from raydd.tuning.searcher import Listener, StudySearch
 from raydd.tuning.steering import order_of
 from search_spaces import Space
 
-RESTARTS = 2  # of a trial whose process or node died, and of all after memory ran out; the store has what is done
-LOOK_SECONDS = 10.0  # between two looks at how many trials there is room for
+RESTARTS = 2  # of a trial whose process or node died, and of all trials after memory ran out; the store keeps the work
+LOOK_SECONDS = 10.0  # between two checks for how many trials there is room
 
-_TOLD_TO_LEAVE = "The process receives a SIGTERM"  # Ray's words; whoever kills for memory sends SIGKILL
+_TOLD_TO_LEAVE = "The process receives a SIGTERM"  # Ray's message; processes killed for memory get SIGKILL instead
 
-# Tune would write the driver's keys into Ray's logs and onto the command line of each trial; every node has its own.
+# Tune would write the driver's keys to Ray's logs and the command line of each trial; every node has keys of its own.
 class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 
@@ -45,20 +45,21 @@ def run_trials(
     cost_of: CostOf | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Run trials until the study has `settings.trials` finished ones or the hours are over; returns when all ended.
+    """Run trials until the study has `settings.trials` finished ones or the time limit is reached.
 
-    Trials that Ray kills because a machine's memory runs out are run again, half as many at once.
+    Returns when all started trials have ended. If Ray kills trials because a machine's memory ran out, they are run
+    again, half as many at once.
 
     Args:
         trial: the trainable, with its resources; it reports `TrialReport`s.
-        study: where trials come from.
+        study: the study that trials come from.
         space: suggests settings.
-        settings: number and pruner of the trials.
-        listeners: told of every trial.
-        folder: where Tune writes, a folder or a bucket that every node reaches.
-        room: trials that may run together, asked again now and then, since a cluster may get more nodes.
-        cost_of: what a trial of some settings costs to its end, for a sampler that weighs it.
-        say: told when memory ran out.
+        settings: number, time limit, sampler and pruner of the trials.
+        listeners: notified of every trial.
+        folder: where Tune writes: a folder or a bucket that every node can reach.
+        room: returns how many trials may run at once; called repeatedly, since a cluster may get more nodes.
+        cost_of: predicts the cost of a complete trial with the given settings, for a sampler that weighs cost.
+        say: called with a message if memory ran out.
 
     Raises:
         PlaceError: memory runs out with one trial at a time, or again and again.
@@ -87,22 +88,22 @@ def run_trials(
             _run(trial, search, stopping, settings, lambda most=most: int(min(most, room())), folder)
             search.close()
         except RuntimeError as error:
-            if not isinstance(error.__cause__, OutOfMemoryError):  # which Tune does not take for a trial's own end
+            if not isinstance(error.__cause__, OutOfMemoryError):  # Tune raises it instead of failing the trial
                 raise
             if not left or search.running <= 1:
                 raise PlaceError(
-                    "Memory ran out, and Ray killed a trial for it. Nothing finished is lost: free some memory, or "
-                    "take a machine with more, and give the same command."
+                    "Memory ran out, so Ray killed a trial. Finished work is kept: free some memory, or use a machine "
+                    "with more, and give the same command again."
                 ) from error
             left, most = left - 1, search.running // 2
             search.close()
             studies.requeue_interrupted(study)
-            say(f"Memory ran out, and Ray killed trials for it. They go on, at most {most} at once.")
+            say(f"Memory ran out, so Ray killed trials. They are run again, at most {most} at once.")
         else:
             if search.gave_up:
                 raise TrialsError(
                     f"{settings.max_failures} trials in a row failed for the same reason ({search.gave_up}), so the "
-                    "sweep stopped. Put it right and give the same command: failed trials do not count, and "
+                    "sweep stopped. Fix the cause and give the same command again: failed trials do not count, and "
                     "--retry-failed runs their settings again."
                 )
             return
@@ -116,15 +117,15 @@ def _run(
     room: Callable[[], int],
     folder: str,
 ) -> None:
-    # Tune lets as many trials wait for resources as the limit says, by which a cluster that grows knows what is
-    # wanted; and as many processes are started as there are trials, each on resources of its own.
+    # Tune lets as many trials wait for resources as the limit allows, so that a growing cluster sees what is wanted.
+    # It starts one process for each trial, with its own resources.
     limiter = ConcurrencyLimiter(search, max_concurrent=max(1, room()))
     tune.Tuner(
         trial,
         tune_config=tune.TuneConfig(
             search_alg=limiter,
             scheduler=scheduler,
-            num_samples=-1,  # the searcher knows when there are enough
+            num_samples=-1,  # the searcher decides when there are enough
             reuse_actors=True,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -134,14 +135,14 @@ def _run(
             storage_path=folder,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the store has them
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # checkpoints are in the store
             callbacks=[_Machines(limiter, room)],
         ),
     ).fit()
 
 
 class _Stopping(FIFOScheduler):
-    """Stops the trials that the study says are weak; it knows nothing by itself, so any driver's does the same."""
+    """Stops weak trials. It decides only from the study, so the scheduler of any driver makes the same decisions."""
 
     def __init__(self, search: StudySearch, pruning: Pruning) -> None:
         super().__init__()
@@ -152,23 +153,26 @@ class _Stopping(FIFOScheduler):
         return TrialScheduler.STOP if weak else TrialScheduler.CONTINUE
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune keeps a copy among its notes, which are never read back."""
+        """Return no state: Tune saves a copy, which is never read back."""
         return {}
 
 
 class _Machines(tune.Callback):
-    """Machines come and go: as many trials run together as there is room for, and one that goes fails no trial."""
+    """Adapts to machines that come and go: keeps as many trials running as there is room for.
+
+    A machine that leaves does not count as a failure of its trials.
+    """
 
     def __init__(self, limiter: ConcurrencyLimiter, room: Callable[[], int]) -> None:
         self._limiter, self._room, self._looked = limiter, room, time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune's notes are never read back, and what knows the room knows the study's password too."""
+        """Return no state: Tune never reads it back, and `room` holds the study's password."""
         return {}
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
-        """Take back the failure that Tune counted, if the trial was told to leave its machine, as by a spot notice."""
-        # Tune's own notes of the trial's failures; the storage has them later.
+        """Uncount a failure if the trial was told to leave its machine, for example by a spot notice."""
+        # Tune's local file of the trial's failures; its storage gets the file only later.
         if _TOLD_TO_LEAVE in Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]:
             trial.run_metadata.num_failures -= 1
 

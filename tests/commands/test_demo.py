@@ -21,7 +21,7 @@ def test_the_three_scores_of_the_best_trial_are_explained():
     said = _why_scores_differ(concluded(final), data(61, 122))
     assert said == (
         "Trial 7 has three scores: 52.8 on val as features, where it is the best of 8 trials; 49.5 on val as images; "
-        "36.0 on test, which took part in no choice and has 122 images to choose among instead of 61."
+        "36.0 on test, which was not used for any choice and has 122 images to retrieve from instead of 61."
     )
 
 

@@ -89,7 +89,7 @@ def test_the_probe_leaves_nothing_in_the_store(config: Config, tmp_path: Path):
         ("encoders__text", "minilm2", "text encoder", "Did you mean 'minilm'?"),
         ("encoders__image_weights", "/nowhere.pt", "image encoder", "there is no /nowhere.pt"),
         ("place__store", "/dev/null/store", "store", "cannot be written"),
-        ("place__home", "/dev/null/home", "store", "is a file and no folder. Give another place"),
+        ("place__home", "/dev/null/home", "store", "is a file, not a folder. Give another path"),
     ],
 )
 def test_what_is_missing_is_named_with_what_to_do_and_stops_no_other_check(
@@ -204,9 +204,9 @@ def test_pairs_are_held_against_the_training_images_as_the_planned_command_takes
     [
         ("image: rayproject/ray:{ray}-py311-gpu", "ok", "Python 3.11 there"),
         ("rayVersion: {ray}", "ok", "Python unknown there"),
-        ("provider: {{type: local}}", "ok", "names no Ray"),
-        ("image: rayproject/ray:2.9.0-py311-gpu", "missing", "starts Ray 2.9.0, and here is Ray"),
-        ("image: rayproject/ray:{ray}-py310", "missing", "starts Python 3.10, and raydd needs 3.11"),
+        ("provider: {{type: local}}", "ok", "names no version of Ray"),
+        ("image: rayproject/ray:2.9.0-py311-gpu", "missing", "starts Ray 2.9.0, but this machine has Ray"),
+        ("image: rayproject/ray:{ray}-py310", "missing", "starts Python 3.10, but raydd needs 3.11"),
     ],
 )
 def test_a_cluster_s_file_is_held_against_the_versions_here(

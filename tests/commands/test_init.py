@@ -46,7 +46,7 @@ def test_what_init_writes_reads_the_same_pairs(layout: str, tmp_path: Path, stor
     assert work.data.fingerprint == expected.fingerprint
     assert [len(pairs) for pairs in work.data.splits] == [len(pairs) for pairs in expected.splits]
     assert f": {config.reader}" in said.out
-    assert "fits too" not in said.out
+    assert "also fits" not in said.out
     assert f"raydd doctor --config {tmp_path / 'raydd.yaml'}" in said.out
 
 
@@ -69,7 +69,7 @@ def test_pairs_and_faults_are_counted(tmp_path: Path) -> None:
         "unreadable image: 1 left out: train/train1.png (none of JPEG",
         "duplicate image: 1 left out: train/train2.png (train has the same image as test/test0.png of test)",
         "empty caption: 1 left out: val/val0.png (1 of 2 captions)",
-        "distill.pairs is 99, more than train has images",
+        "distill.pairs is 99, more than the number of train images",
     ):
         assert fault in said.out
 
@@ -83,7 +83,7 @@ def test_of_many_images_some_are_opened(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_file_is_replaced_only_if_asked_for(tmp_path: Path) -> None:
     made(tmp_path, "csv")
     (tmp_path / "raydd.yaml").write_text("mine")
-    assert init(tmp_path / "data").is_refusal_of("raydd.yaml is there already. Give another --out, or --overwrite")
+    assert init(tmp_path / "data").is_refusal_of("raydd.yaml already exists. Give another --out, or --overwrite")
     assert (tmp_path / "raydd.yaml").read_text() == "mine"
     assert init(tmp_path / "data", "--overwrite").code == 0
     assert yaml.safe_load((tmp_path / "raydd.yaml").read_text())["data"]["reader"] == "csv"
@@ -96,7 +96,7 @@ def test_of_several_layouts_the_most_specific_is_taken_and_all_are_named(tmp_pat
     (tmp_path / "raydd.yaml").unlink()
     said = init(tmp_path / "data")
     assert said.out.startswith(f"{tmp_path / 'data'}: karpathy (tiny), since dataset_tiny.json is there\n")
-    assert "fits too: csv" in said.out
+    assert "also fits: csv" in said.out
     said = init(tmp_path / "data", "--overwrite", "--data.reader", "csv")
     assert ": csv, since data.reader names it" in said.out
 
@@ -132,4 +132,4 @@ def test_a_folder_of_any_name_is_read_back(name: str, tmp_path: Path, store: Sto
 def test_a_name_that_settings_take_for_a_variable_is_refused(tmp_path: Path) -> None:
     (tmp_path / "$HOME").mkdir()
     LAYOUTS["csv"](tmp_path / "$HOME", PICTURES)
-    assert init(tmp_path / "$HOME").is_refusal_of("holds a $, which settings take for a variable. Rename the folder")
+    assert init(tmp_path / "$HOME").is_refusal_of("contains a $, which settings read as a variable. Rename the folder")

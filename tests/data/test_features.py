@@ -320,5 +320,5 @@ def test_the_caller_s_random_state_is_left_alone(config: Config, data: DataSet, 
 
 def test_a_text_encoder_that_says_another_width_is_named(config: Config, data: DataSet, store: Store) -> None:
     said = replace(config, encoders=replace(config.encoders, text=f"{MODULE}:narrower"))
-    with pytest.raises(DataError, match=r"narrower is said to be 3 wide, and gives features of 2\."):
+    with pytest.raises(DataError, match=r"narrower declares a width of 3, but returns features of width 2\."):
         encode_texts(said, data, store)

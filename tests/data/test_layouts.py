@@ -44,7 +44,7 @@ def test_a_table_among_others_is_found_by_its_columns(tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("All about it.\n")
     (layout,) = find_layouts(DataConfig(root=str(tmp_path)))
     assert (layout.data.reader, layout.data.name) == ("csv", "captions")
-    assert layout.why == "captions.csv has the columns image and caption, between ';'"
+    assert layout.why == "captions.csv has the columns image and caption, separated by ';'"
     (tmp_path / "captions.csv").rename(tmp_path / "captions.txt")
     assert found(tmp_path) == [("csv", "captions.txt")]
 

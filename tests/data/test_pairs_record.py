@@ -193,5 +193,5 @@ def test_a_source_of_ones_own_is_refused() -> None:
     class Mine(FileImage):
         pass
 
-    with pytest.raises(DataError, match=r"reader mine:read gives 'x' as a Mine.* give a FileImage, a ParquetImage or"):
+    with pytest.raises(DataError, match=r"reader mine:read returns 'x' as a Mine.* Return a FileImage, a Parquet"):
         require_known_sources([Entry("train", "x", Mine("x", "x"), ("x",))], "mine:read")

@@ -301,5 +301,5 @@ def test_a_shape_is_what_decides_shapes() -> None:
 
 
 def test_only_matching_of_trajectories_steps_side_by_side(train_split: Split, experts: Experts) -> None:
-    with pytest.raises(ConfigError, match=r"distill\.objective covariance does not step side by side"):
+    with pytest.raises(ConfigError, match=r"distill\.objective covariance cannot step side by side"):
         Population().fill(begin(train_split, experts, objective="covariance"))

@@ -235,7 +235,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path):
     print(f"the tutorial took {time.monotonic() - began:.0f} s")
     for name in ("report.html", "dataset/README.md", "student/heads.safetensors", "pictures/images/000.png"):
         assert (tmp_path / name).is_file(), name
-    assert "photographs, by a student of 20 pairs from stamps" in done.stdout
+    assert "photographs searched by a student of 20 pairs from stamps" in done.stdout
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def test_a_text_ranks_every_photograph(capsys: pytest.CaptureFixture[str]):
     assert main(["search", "some noise", "--set", str(made.folder), "--in", str(pictures), *place]) == 0
     shown = capsys.readouterr().out
     assert shown.count(".png") == 4
-    assert "36 photographs, by a student of 6 pairs from tiny" in shown
+    assert "36 photographs searched by a student of 6 pairs from tiny" in shown
 
 
 def test_a_folder_without_pictures_is_named(tmp_path: Path):

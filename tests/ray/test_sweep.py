@@ -40,7 +40,7 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     result, shown = run(settings)
     planning = [line for line in shown.splitlines() if line == "planning the sweep" or line.startswith("time")]
     assert [line.split()[0] for line in planning] == ["planning", "time", "planning", "time:"]
-    assert planning[1].rstrip().endswith("known once the features are there")
+    assert planning[1].rstrip().endswith("known once the features are made")
     assert "about" in planning[3]
     home = Path(settings["place.home"])
     assert len(result.scores) == 3
@@ -99,7 +99,7 @@ def test_a_sweep_from_pairs_to_test_scores(ray_here, settings):
     assert steps[0] == steps[1]
 
     more, shown = run({**settings, "sweep.finalists": 4})
-    assert "finals of 3 trials in place of 4" in shown
+    assert "finals of 3 trials instead of 4" in shown
     assert len(more.finalists) == 3
 
 

@@ -85,7 +85,7 @@ def mine(trial):
         ("FIRST = ({'distill.rnak': 3},)\ndef mine(trial):\n    return {}", "distill.rank"),
         ("def other(trial):\n    return {}", "has no 'mine'"),
         ("import nowhere_at_all", "cannot be imported in line 1: ModuleNotFoundError"),
-        ("def mine(trial):\n    return 3", "gave an int, but must give a mapping"),
+        ("def mine(trial):\n    return 3", "returned an int, but must return a mapping"),
         ("def mine(trial):\n    return mine(trial)", "mine.py line 2: RecursionError"),
         ("def mine(trial):\n    raise SystemExit", "mine.py line 2: SystemExit. Correct"),
         ("def mine(trial):\n    trial.suggest_int('distill.rank', 3, 3)\n    1 / 0", "suggested {'distill.rank': 3}"),
@@ -121,7 +121,7 @@ def test_first_settings_that_are_the_same_without_what_was_set_come_once():
 def test_a_space_whose_settings_are_all_set_is_refused():
     space = load_space("demo")
     names = {name for one in space.first for name in one}
-    with pytest.raises(ConfigError, match=r"there is nothing to search\. Leave some of it out"):
+    with pytest.raises(ConfigError, match=r"there is nothing to search\. Leave out some of these flags"):
         keeping(space, Config(), names)
     assert keeping(space, Config(), {"distill.pairs"}) == space
 

@@ -155,7 +155,7 @@ def test_neither_address_nor_messages_hold_credentials(bucket: Store, s3: Server
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("ftp://host/x", "no kind known"),
+        ("ftp://host/x", "of an unknown kind"),
         ("s3://bucket/x?secret_key=1", "option 'secret_key'"),
         ("s3://", "names no bucket"),
         ("s3:///x", "names no bucket"),

@@ -255,7 +255,7 @@ def test_a_trial_that_is_stopped_before_it_begins_does_not_begin(config, claiman
     assert reports_of(slot, "1")[-1].finished
     report = reported(slot, "0")
     assert report.again
-    assert "knows nothing of it" in report.failure
+    assert "does not know the trial" in report.failure
 
 
 class Seats:

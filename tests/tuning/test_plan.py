@@ -60,7 +60,7 @@ def test_a_plan_before_the_features_encodes_nothing(tiny_data: Path, store: Stor
     for gpus in (0.0, 1.0, -1.0):
         made = plan(with_settings(Config(), {**given, "sweep.gpus": gpus}), lambda trial: {}, store, 0)
         lines = dict(made.lines())
-        assert lines["time"] == "known once the features are there"
+        assert lines["time"] == "known once the features are made"
         assert ("a share of a GPU" in lines["resources"]) == (gpus < 0)
 
 

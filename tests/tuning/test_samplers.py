@@ -226,7 +226,7 @@ def test_what_is_no_sampler_is_refused(tmp_path):
         find_sampler("tpee")
     file = tmp_path / "mine.py"
     file.write_text("def mine(seed):\n    return 3\n")
-    with pytest.raises(ConfigError, match="gave an int, but must give a optuna"):
+    with pytest.raises(ConfigError, match="returned an int, but must return a optuna"):
         find_sampler(f"{file}:mine")(0)
 
 

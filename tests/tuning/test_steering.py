@@ -50,7 +50,7 @@ def test_trials_by_hand_come_next(study, space, config, tmp_path):
         ("- distill.blend: beta", r"searches one of none, fixed"),
         (
             "- distill.blend: none\n  distill.blend_ratio: 0.2",
-            r"sets distill\.blend_ratio, which small does not",
+            r"sets distill\.blend_ratio, which the space small does not",
         ),
         ("- distill.imag_lr: 0.1", r"Did you mean 'distill\.image_lr'\?"),
         ("distill.image_lr: 0.1", "must be a list of trials"),
@@ -80,7 +80,7 @@ def test_a_warm_start_tries_the_best_of_another_sweep(config, space, address, wi
     study = studies.open_study(with_sweep(config, first=False), wide, address)
     said = steering.warm_start(study, wide, "other:2", address)
     assert "best 2 trials of other" in said[0]
-    assert said[1].endswith("not search it so: distill.blend, distill.blend_ratio")
+    assert said[1].endswith("not search them so: distill.blend, distill.blend_ratio")
     assert steering.warm_start(study, wide, "other:2", address) == []  # once
     drawn = [ask(study, wide).params["distill.image_lr"] for _ in range(2)]
     assert drawn == [1.0, 0.2]
@@ -95,7 +95,7 @@ def test_a_driver_hears_what_another_terminal_says(study, space, config, address
     search = StudySearch(
         listening, space, ["r_mean"], wanted=4, order=lambda: steering.order_of(listening, config.sweep)
     )
-    with pytest.raises(ConfigError, match="Nobody runs the sweep 'small'"):
+    with pytest.raises(ConfigError, match="The sweep 'small' is not running"):
         steering.give_order(study, "stop")
     with driving(listening):
         steering.give_order(study, "pause")

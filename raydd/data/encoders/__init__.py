@@ -1,4 +1,4 @@
-"""Frozen image and text encoders by name. timm, open_clip and transformers are imported here alone, when needed."""
+"""Frozen image and text encoders by name. Only this package imports timm, open_clip and transformers, when needed."""
 
 from raydd.data.encoders.registry import (
     IMAGE_ENCODERS,

@@ -1,4 +1,4 @@
-"""A frozen network without what it would compute again for every image: its weights, and the batch norms after them."""
+"""Speeds up a frozen network: computes standardised weights once, and folds batch norms into convolutions."""
 
 import copy
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
-_SAME = 1e-4  # largest relative change of the output that rounding explains
+_SAME = 1e-4  # largest relative change of the output that counts as rounding
 
 
 @torch.no_grad()
 def folded(module: nn.Module, size: int) -> nn.Module:
-    """The module with standardised weights computed, and batch norms folded that directly follow a convolution.
+    """Return the module with precomputed standardised weights, and with batch norms folded into convolutions.
 
-    Whether neighbours in the module's list of children are neighbours in its graph is not written in them, so each
-    result is compared with what it was made of on one image of noise, and taken only if it agrees.
+    Children that are adjacent in the module need not be adjacent in its graph. So the network after each change is
+    compared with the network before it on one image of noise, and the change is kept only if both agree.
 
     Args:
-        module: a network in eval mode. It is not changed, and given back where nothing can be folded.
-        size: side of its square input.
+        module: a network in eval mode. It is not changed; if nothing can be folded, it is returned itself.
+        size: side of the network's square input.
     """
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     for fold in (_standardise_children, _fold_children):
@@ -37,12 +37,12 @@ def folded(module: nn.Module, size: int) -> nn.Module:
 
 
 def shared_copy(module: nn.Module) -> nn.Module:
-    """A copy whose layers can be exchanged, with the module's own parameters and buffers."""
+    """Return a copy whose layers can be replaced, and which shares the module's parameters and buffers."""
     return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
 
 
 def _standardise_children(parent: nn.Module) -> int:
-    """Put plain convolutions in the place of timm's that standardise their weights at each call, as NFNet's do."""
+    """Replace timm's convolutions that standardise their weights at each call, as NFNet's do, by plain convolutions."""
     from timm.layers import std_conv
 
     alike, same = (std_conv.StdConv2d, std_conv.ScaledStdConv2d), (std_conv.StdConv2dSame, std_conv.ScaledStdConv2dSame)
@@ -57,7 +57,7 @@ def _standardise_children(parent: nn.Module) -> int:
 def _plain(convolution: nn.Conv2d, *, pads_itself: bool) -> nn.Conv2d:
     from timm.layers.conv2d_same import Conv2dSame
 
-    with _Watched() as watched:  # timm's own formula, not a copy of it
+    with _Watched() as watched:  # computes the weight by timm's own formula
         convolution(convolution.weight.new_zeros(1, convolution.in_channels, *convolution.kernel_size))
     kind: Any = Conv2dSame if pads_itself else nn.Conv2d
     plain: nn.Conv2d = kind(
@@ -77,7 +77,7 @@ def _plain(convolution: nn.Conv2d, *, pads_itself: bool) -> nn.Conv2d:
 
 
 class _Watched(TorchFunctionMode):
-    """Notes the weight that a convolution really uses."""
+    """Records the weight that a convolution actually uses."""
 
     weight: Tensor
 
@@ -102,5 +102,5 @@ def _fold_children(parent: nn.Module) -> int:
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        setattr(parent, name, getattr(norm, "act", nn.Identity()))  # timm's batch norms bring their activation
+        setattr(parent, name, getattr(norm, "act", nn.Identity()))  # timm's batch norms include an activation
     return len(pairs)

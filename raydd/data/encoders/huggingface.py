@@ -1,4 +1,4 @@
-"""Text encoders of Hugging Face transformers: `hf:MODEL`, token states pooled to one vector."""
+"""Text encoders of Hugging Face transformers: `hf:MODEL`. The token states are pooled to one vector."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,15 +14,15 @@ from raydd.data.encoders.weights import content_identity, hub_access, path_of, s
 from raydd.errors import ConfigError, DataError
 
 _SETTING = "encoders.text_weights"
-_LONGEST = 512  # tokens; captions are far shorter, and some tokenizers name no limit
+_LONGEST = 512  # tokens; captions are far shorter, and some tokenizers have no limit
 
 
 def load_hf(argument: str, config: EncodersConfig, device: str) -> TextTower:
-    """A model by its name on the hub or its folder, mean pooling by default.
+    """Load a model by its name on the hub or from its folder, with mean pooling by default.
 
     Raises:
-        ConfigError: random weights are asked for where there is no configuration.
-        DataError: the weights cannot be had, or the folder holds no model.
+        ConfigError: random weights are requested, but the model's configuration is not available.
+        DataError: the weights cannot be obtained, or the folder holds no model.
     """
     folder = path_of(config.text_weights, _SETTING) or Path(argument)
     seed = seed_of(config.text_weights, _SETTING)
@@ -34,10 +34,10 @@ def load_hf(argument: str, config: EncodersConfig, device: str) -> TextTower:
 
 
 def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower:  # noqa: ARG001
-    """BERT base, uncased, the first token's state as published, 768 wide.
+    """Load BERT base, uncased: by default the first token's state, as published, 768 wide.
 
     Random weights need no download: the architecture is transformers' default BertConfig, and the word pieces are those
-    of the packaged MiniLM, which took over BERT's vocabulary.
+    of the packaged MiniLM, which uses BERT's vocabulary.
     """
     from raydd.data.encoders.packaged import minilm_folder
 
@@ -61,12 +61,12 @@ def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower: 
 
 
 def hf_identity(argument: str) -> str:
-    """The model's name on the hub, or the hash of its folder."""
+    """Return the model's name on the hub, or the hash of its folder."""
     return content_identity(Path(argument)) if Path(argument).is_dir() else argument
 
 
 def load_folder(folder: Path, pooling: str, default: str, device: str, *, seed: int | None = None) -> TextTower:
-    """A model and its tokenizer from a local folder in the Hugging Face layout; with a seed, its architecture alone.
+    """Load a model and its tokenizer from a local folder in the Hugging Face layout; with a seed, use random weights.
 
     Raises:
         DataError: the folder holds no model or no tokenizer.
@@ -141,14 +141,14 @@ class _HuggingFaceText:
 
 
 def _short(tokens: Mapping[str, Int[Tensor, "B T"]], some: Int[Tensor, "b"]) -> dict[str, Int[Tensor, "b t"]]:
-    """The tokens of some captions, without the padding that all of them have."""
+    """Return the tokens of some captions, without the padding that all of them share."""
     attended = tokens["attention_mask"][some].any(0)
     return {name: ids[some][:, attended] for name, ids in tokens.items()}
 
 
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
-    """Keep transformers from drawing a bar while it reads a local file, which would tear the terminal's own one."""
+    """Keep transformers from drawing a progress bar while it reads a local file; it would garble raydd's own bar."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -162,6 +162,6 @@ def _without_bars() -> Iterator[None]:
 
 def _no_folder(path: Path) -> DataError:
     return DataError(
-        f"{_SETTING} {path} is not a folder, but a text model needs its tokenizer beside its weights. "
+        f"{_SETTING} {path} is not a folder, but a text model needs its tokenizer next to its weights. "
         "Give the folder that holds config.json, the weights and the tokenizer's files."
     )

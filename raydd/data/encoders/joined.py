@@ -1,4 +1,4 @@
-"""Several image encoders as one, their features side by side: what is distilled then serves students of each.
+"""Joins several image encoders into one that concatenates their features, to distil sets for students of each encoder.
 
 Letters: B batch, S side in pixels, D width of all features together.
 """
@@ -13,12 +13,12 @@ from raydd.data.encoders.towers import ImageTower, NormalisedTower, resized
 
 
 def join(towers: Sequence[ImageTower], weights: Sequence[float]) -> ImageTower:
-    """One tower of several: the largest input among them, the first one's normalisation, all features in a row.
+    """Join towers into one, with the largest input size, the first tower's normalisation, and concatenated features.
 
     Args:
-        towers: what is joined.
-        weights: what each tower's features are multiplied by. A head's rows for features half as large move a quarter
-            as far, so what is distilled leans on the others.
+        towers: the towers to join.
+        weights: the factor for each tower's features. The head's rows for features that are half as large move a
+            quarter as far, so the distilled set depends more on the other towers.
     """
     first = towers[0]
     size, width = max(tower.size for tower in towers), sum(tower.width for tower in towers)
@@ -37,7 +37,7 @@ class _Joined(nn.Module):
         self.register_buffer("std", torch.tensor(towers[0].std).view(3, 1, 1))
 
     def forward(self, normalised: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        """Features of all towers, each of which sees the pixels in its own size and normalisation."""
+        """Return the features of all towers; each tower gets the pixels in its own size and normalisation."""
         pixels = normalised * self.std + self.mean
         parts = zip(self.towers, self._sizes, self._weights, strict=True)
         features = [weight * tower(resized(pixels, size)) for tower, size, weight in parts]

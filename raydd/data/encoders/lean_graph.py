@@ -1,8 +1,9 @@
-"""The gradient at a frozen network's input: what autograd keeps for it, and how it is computed on a CPU.
+"""Computes the gradient at a frozen network's input with less memory for autograd, and faster on a CPU.
 
-At a convolution's input it needs the weight, at a rectifier's which numbers passed, which the rectifier's output tells.
-torch keeps both layers' inputs in full, for gradients at weights that nobody asks for. In channels-last memory a
-pointwise convolution is a product of matrices as they lie there, where torch copies a few images into columns and back.
+The gradient at a convolution's input needs only the weight. The gradient at a rectifier's input needs to know which
+numbers passed, which the rectifier's output shows. torch keeps the inputs of both layers in full, for weight gradients
+that are not needed here. In channels-last memory a pointwise convolution is a matrix product on the data as they are
+stored, whereas torch copies a few images into columns and back.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,14 +20,14 @@ How = tuple[list[int], list[int], list[int], int]  # padding, stride, dilation a
 
 
 class LeanGraph(nn.Module):
-    """A frozen network with a small graph. Its output can be differentiated once, at its input."""
+    """A frozen network with a small autograd graph. Its output can be differentiated once, at the network's input."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Tensor:
-        """The network's output."""
+        """Return the network's output."""
         if not (images.requires_grad and torch.is_grad_enabled()):
             return self.network(images)
         with _Lean():
@@ -34,7 +35,7 @@ class LeanGraph(nn.Module):
 
 
 class _Lean(TorchFunctionMode):
-    """Convolutions with frozen weights, and rectifiers, are computed by the functions below."""
+    """Computes convolutions with frozen weights, and rectifiers, by the functions below."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -45,7 +46,7 @@ class _Lean(TorchFunctionMode):
             return found
         if func is F.relu:
             return _Clamped.apply(args[0], 0.0, float("inf"))
-        if func is F.hardtanh:  # relu6 is one
+        if func is F.hardtanh:  # relu6 calls it
             return _Clamped.apply(args[0], kwargs["min_val"], kwargs["max_val"])
         return func(*args, **kwargs)
 
@@ -59,7 +60,7 @@ def _convolution(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor | None:
-    """A frozen convolution; None where this one is not, or says its padding in words."""
+    """Compute a frozen convolution; return None if its weight is not frozen or its padding is a string."""
     if weight.requires_grad or isinstance(padding, str):
         return None
     alone = weight.shape[2:] == (1, 1) and _pair(stride) == [1, 1] and _pair(padding) == [0, 0] and groups == 1
@@ -85,7 +86,7 @@ class _Convolved(torch.autograd.Function):
 
 
 def memory_format_of(images: Tensor) -> torch.memory_format:
-    """Whether images lie in channels-last memory or in torch's own order."""
+    """Return whether images are stored in channels-last memory or in torch's default order."""
     channels_last = images.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last else torch.contiguous_format
 
@@ -97,7 +98,7 @@ def gradient_at_images(
     memory_format: torch.memory_format,
     how: How,
 ) -> Float[Tensor, "B C H W"]:
-    """The gradient at a convolution's images, of which torch needs the shape and the memory format alone."""
+    """Return the gradient at a convolution's images, of which torch needs only the shape and the memory format."""
     padding, stride, dilation, groups = how
     shaped = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=memory_format)
     at_images, _, _ = torch.ops.aten.convolution_backward(
@@ -107,7 +108,7 @@ def gradient_at_images(
 
 
 class _Pointwise(torch.autograd.Function):
-    """A convolution of 1 x 1 in channels-last memory: a product with each pixel's channels."""
+    """A 1 x 1 convolution in channels-last memory: a matrix product with each pixel's channels."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Float[Tensor, "O C"], bias: Tensor | None) -> Tensor:
@@ -124,7 +125,7 @@ class _Pointwise(torch.autograd.Function):
 
 
 def _mixed(images: Float[Tensor, "B C H W"], weight: Float[Tensor, "C O"]) -> Float[Tensor, "B O H W"]:
-    """Each pixel's channels times a matrix. No view, since the next layer may work in place."""
+    """Multiply each pixel's channels by a matrix. The result is not a view, since the next layer may work in place."""
     shape = (len(images), weight.shape[1], *images.shape[2:])
     out = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)
     rows = images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
@@ -136,14 +137,14 @@ class _Clamped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, low: float, high: float) -> Tensor:
         clamped = rows.clamp(low, high)
-        ctx.save_for_backward(clamped)  # a mask would be a quarter of it, but torch is four times as slow with masks
+        ctx.save_for_backward(clamped)  # a mask takes a quarter of the memory, but torch is four times slower with it
         ctx.bounds = low, high
         return clamped
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        """The gradient of what passed; at the bounds it is zero, as torch has it."""
+        """The gradient where values passed; at the bounds it is zero, as in torch."""
         (clamped,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(gradients[0], clamped, *ctx.bounds), None, None
 

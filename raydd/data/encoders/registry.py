@@ -1,8 +1,10 @@
-"""Encoders by name. A new family is a file with a loader, and a line here.
+"""Encoders by name. To add a family, write a file with a loader, and add a line here.
 
-`efficientnet-lite0` is a name of its own; `timm:MODEL` is a family with an argument; `joined:ONE,OTHER*0.5` is several
-side by side, each with its weight; `module:NAME` or `FILE.py:NAME` is a function of yours, `function(config:
-EncodersConfig) -> ImageTower` for images, `function(config, device) -> TextTower` for texts.
+- `efficientnet-lite0` is a single encoder.
+- `timm:MODEL` is a family with an argument.
+- `joined:ONE,OTHER*0.5` concatenates the features of several encoders, each multiplied by its weight.
+- `module:NAME` or `FILE.py:NAME` is your own function: `function(config: EncodersConfig) -> ImageTower` for images,
+  `function(config, device) -> TextTower` for texts.
 """
 
 import math
@@ -36,11 +38,11 @@ class Family(Generic[Load]):
     """How the encoders of one name, or of one prefix, are loaded."""
 
     load: Load
-    """From the name's argument (what follows the colon) and the settings to a tower; texts take the device too."""
+    """Makes a tower from the name's argument (the part after the colon) and the settings; for texts also the device."""
     own_weights: Callable[[str], str]
-    """From the name's argument to what tells its own weights from any other; cheap, builds no network."""
+    """Identifies the encoder's own weights, from the name's argument; cheap, builds no network."""
     source: Callable[[str], str] = lambda argument: ""
-    """From the name's argument to the hash of code from outside, which decides features whatever the weights."""
+    """Hash of code from outside raydd, from the name's argument; features depend on this code, not only on weights."""
 
 
 def _lite(number: str) -> Family[LoadImage]:
@@ -48,7 +50,7 @@ def _lite(number: str) -> Family[LoadImage]:
 
 
 def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
-    """Several image encoders, their features side by side: `joined:ONE,OTHER`, with weights `ONE,OTHER*0.5`."""
+    """Load several image encoders and concatenate their features: `joined:ONE,OTHER`, with weights `ONE,OTHER*0.5`."""
     if path_of(config.image_weights, "encoders.image_weights"):
         raise ConfigError(
             f"encoders.image_weights {config.image_weights} is one encoder's file, and joined:{argument} "
@@ -67,10 +69,10 @@ def _joined_source(argument: str) -> str:
 
 
 def _parts(argument: str) -> list[tuple[Family[LoadImage], str, float]]:
-    """The encoders that are joined, each with its own argument and its weight.
+    """Return the encoders to join, each with its own argument and its weight.
 
     Raises:
-        ConfigError: there are not several, one does not exist, or its weight is none.
+        ConfigError: there are fewer than two, one does not exist, or a weight is not a positive number.
     """
     names = argument.split(",")
     if len(names) < 2 or not all(names):
@@ -108,14 +110,14 @@ TEXT_ENCODERS: dict[str, Family[LoadText]] = {
 
 
 def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: bool = False) -> ImageEncoder:
-    """The image encoder that `encoders.image` names, frozen, on a device.
+    """Load the image encoder that `encoders.image` names, frozen, on a device.
 
-    On the CPU it is in the memory format that is faster there, which is measured. One that is to be `trained` keeps its
-    own parameters, nothing being folded, and its memory format, on which last bits depend.
+    On the CPU the encoder is in the faster memory format, which is measured. If it is to be `trained`, nothing is
+    folded, so that it keeps its parameters, and it keeps its memory format, on which last bits depend.
 
     Raises:
-        ConfigError: there is no such encoder.
-        DataError: its weights cannot be had or do not fit.
+        ConfigError: the encoder does not exist.
+        DataError: its weights cannot be obtained or do not fit.
     """
     family, argument = _find(config.image, IMAGE_ENCODERS, "image")
     tower = family.load(argument, config)
@@ -130,11 +132,11 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: 
 
 
 def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncoder:
-    """The text encoder that `encoders.text` names, frozen, on a device.
+    """Load the text encoder that `encoders.text` names, frozen, on a device.
 
     Raises:
-        ConfigError: there is no such encoder.
-        DataError: its weights cannot be had or do not fit.
+        ConfigError: the encoder does not exist.
+        DataError: its weights cannot be obtained or do not fit.
     """
     family, argument = _find(config.text, TEXT_ENCODERS, "text")
     tower = family.load(argument, config, device)
@@ -142,7 +144,7 @@ def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncode
 
 
 def image_identity(config: EncodersConfig) -> str:
-    """What the image features of these settings depend on: name, weights, input size. Builds no network."""
+    """Return what the image features depend on under these settings: name, weights, input size. Builds no network."""
     family, argument = _find(config.image, IMAGE_ENCODERS, "image")
     weights = _weights_identity(config.image_weights, "encoders.image_weights") or family.own_weights(argument)
     size = f"size {config.image_size}" if config.image_size else ""
@@ -150,7 +152,7 @@ def image_identity(config: EncodersConfig) -> str:
 
 
 def text_identity(config: EncodersConfig) -> str:
-    """What the text features of these settings depend on: name, weights, pooling. Builds no network."""
+    """Return what the text features depend on under these settings: name, weights, pooling. Builds no network."""
     family, argument = _find(config.text, TEXT_ENCODERS, "text")
     weights = _weights_identity(config.text_weights, "encoders.text_weights") or family.own_weights(argument)
     pooling = "" if config.text_pooling == "default" else config.text_pooling
@@ -180,12 +182,12 @@ def _find(name: str, known: dict[str, Family[Load]], side: str) -> tuple[Family[
 
 
 def _load_own(function: Callable[..., Any], name: str, setting: str, _: str, *given: Any) -> ImageTower | TextTower:
-    """A user's tower, whose faults become a ConfigError when it is made and when it encodes."""
+    """Load a user's own tower. Its errors become a ConfigError, when it is created and when it encodes."""
     tower = guarded(function, name, setting)(*given)
     if setting == "encoders.text":
         tower = checked(tower, TextTower, name, setting)
         return replace(tower, encode=guarded(tower.encode, name, setting))
     tower = checked(tower, ImageTower, name, setting)
     module = checked(tower.module, nn.Module, name, setting)
-    module.forward = guarded(module.forward, name, setting)  # the module stays what it is, for whoever looks into it
+    module.forward = guarded(module.forward, name, setting)  # the module keeps its class, for code that inspects it
     return tower

@@ -13,11 +13,11 @@ _SETTING = "encoders.image_weights"
 
 
 def load_timm(argument: str, config: EncodersConfig) -> ImageTower:
-    """A timm model without its classifier, features pooled as the model does; normalisation of its pretrained weights.
+    """Load a timm model without its classifier, with the model's pooling and its pretrained weights' normalisation.
 
     Raises:
         ConfigError: timm has no such model.
-        DataError: the weights cannot be had, or do not fit.
+        DataError: the weights cannot be obtained, or do not fit.
     """
     import timm
 
@@ -28,7 +28,7 @@ def load_timm(argument: str, config: EncodersConfig) -> ImageTower:
     if seed is not None or path is not None:
         with seeded(seed), torch.no_grad():
             module = timm.create_model(argument, pretrained=False, num_classes=0, **options)
-            if path is not None:  # not by timm's own loader, which leaves what a file lacks at random without a word
+            if path is not None:  # not timm's own loader, which silently leaves missing weights random
                 copy_state(module, load_state(path), path)
     else:
         with hub_access(f"the weights timm:{argument}", _SETTING):
@@ -38,7 +38,7 @@ def load_timm(argument: str, config: EncodersConfig) -> ImageTower:
 
 
 def knows(name: str) -> bool:
-    """Whether a name that raydd does not know is one of timm's models, with or without a tag; imports timm."""
+    """Return whether a name that raydd does not know is a model of timm, with or without a tag; imports timm."""
     if ":" in name:
         return False
     import timm
@@ -47,18 +47,18 @@ def knows(name: str) -> bool:
 
 
 def timm_identity(argument: str) -> str:
-    """The tag of the pretrained weights, which timm never changes under one name."""
+    """Return the model and the tag of its pretrained weights. timm never changes the weights of a tag."""
     return f"{argument.partition('.')[0]}.{_pretrained_cfg(argument).tag}"
 
 
 def load_nfnet(argument: str, config: EncodersConfig) -> ImageTower:  # noqa: ARG001
-    """NFNet-L0 as published: global average pool, 2304 wide, but pixels normalised by CLIP's mean and deviation."""
+    """Load NFNet-L0 as published: global average pool, 2304 wide, but with CLIP's normalisation of the pixels."""
     tower = load_timm("nfnet_l0", config)
     return ImageTower(tower.module, tower.size, tower.width, CLIP_MEAN, CLIP_STD)
 
 
 def nfnet_identity(argument: str) -> str:  # noqa: ARG001
-    """The tag of NFNet-L0's weights."""
+    """Return the model and tag of NFNet-L0's weights."""
     return timm_identity("nfnet_l0")
 
 

@@ -1,6 +1,6 @@
-"""What an encoder is: a frozen tower that turns images or captions into feature vectors.
+"""Defines encoders: frozen towers that turn images or captions into feature vectors.
 
-Letters: B batch, S side of the square image in pixels, D width of the features, V token states' width.
+Letters: B batch, S side of the square image in pixels, D width of the features, V width of the token states.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,25 +16,25 @@ from raydd.data.encoders.on_cpu import packed
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-CPU_CAPTIONS = 32  # that a text network takes in a pass on a CPU
+CPU_CAPTIONS = 32  # captions per forward pass of a text network on a CPU
 
 TextEncode = Callable[[Sequence[str]], Float[Tensor, "B D"]]
 
 
 @dataclass(frozen=True)
 class ImageTower:
-    """An image network as its family gives it: no classifier, and pixels normalised by the caller."""
+    """An image network from its family: without classifier, for pixels that the caller has normalised."""
 
     module: nn.Module
-    """From normalised pixels [B 3 S S] to features [B D]."""
+    """Maps normalised pixels [B 3 S S] to features [B D]."""
     size: int
     """Side S of its input in pixels."""
     width: int
     """Width D of its features."""
     mean: tuple[float, ...]
-    """Mean of each channel of the pixels in 0 to 1 that the network was trained with."""
+    """Mean of each channel that the network was trained with, for pixels in 0 to 1."""
     std: tuple[float, ...]
-    """Standard deviation of each channel, likewise."""
+    """Standard deviation of each channel that the network was trained with."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TextTower:
     """A text network with its tokenizer."""
 
     encode: TextEncode
-    """From captions to features [B D] on the tower's device, without gradients."""
+    """Maps captions to features [B D] on the tower's device, without gradients."""
     width: int
     """Width D of its features."""
 
@@ -57,18 +57,18 @@ class ImageEncoder:
     width: int
     """Width D of its features."""
     module: "NormalisedTower"
-    """From pixels [B 3 S S] in 0 to 1 to features [B D]; `.double()` makes it one in float64."""
+    """Maps pixels [B 3 S S] in 0 to 1 to features [B D]; `.double()` converts it to float64."""
     identity: str
     """Name and hash of the weights: what records are named by."""
 
     @property
     def pixel_std(self) -> Float[Tensor, "3 1 1"]:
-        """The standard deviation that normalises the pixels: their unit where they are learned."""
+        """The standard deviation that normalises the pixels. It is the unit of learned pixels."""
         return self.module.std
 
     @cached_property
     def fast(self) -> nn.Module:
-        """The module in the form in which its device computes fastest: equal but for rounding, differentiable once."""
+        """The module in the fastest form for its device: equal except for rounding, differentiable once."""
         return packed(self.module, self.size) if self.module.mean.device.type == "cpu" else self.module
 
 
@@ -82,11 +82,11 @@ class TextEncoder:
     identity: str
     """Name and hash of the weights: what records are named by."""
     encode: TextEncode
-    """From captions to features [B D], float32, on the encoder's device."""
+    """Maps captions to features [B D], float32, on the encoder's device."""
 
 
 class NormalisedTower(nn.Module):
-    """An image tower with its normalisation in the graph, since gradients are taken in pixels of 0 to 1."""
+    """An image tower with its normalisation in the graph, since gradients are taken at pixels in 0 to 1."""
 
     mean: Tensor
     std: Tensor
@@ -98,12 +98,12 @@ class NormalisedTower(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
     def forward(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        """Features of pixels in 0 to 1."""
+        """Return the features of pixels in 0 to 1."""
         return self.tower((pixels - self.mean) / self.std)
 
 
 def resized(pixels: Float[Tensor, "B 3 S S"], size: int) -> Float[Tensor, "B 3 s s"]:
-    """Pixels in 0 to 1 in the size of an encoder's input, differentiable."""
+    """Resize pixels in 0 to 1 to the size of an encoder's input, differentiably."""
     if pixels.shape[-1] == size:
         return pixels
     return F.interpolate(pixels, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
@@ -111,12 +111,12 @@ def resized(pixels: Float[Tensor, "B 3 S S"], size: int) -> Float[Tensor, "B 3 s
 
 @torch.no_grad()
 def feature_width(module: nn.Module, size: int) -> int:
-    """Width of a network's features, seen on a blank image; puts it in eval mode, lest batch norms learn from that."""
+    """Return the width of a network's features for a blank image. Sets eval mode, so that batch norms do not change."""
     return module.eval()(torch.zeros(1, 3, size, size)).shape[-1]
 
 
 def pool(states: Float[Tensor, "B T V"], attended: Int[Tensor, "B T"], pooling: str) -> Float[Tensor, "B V"]:
-    """One vector a caption: the mean of the attended tokens' states, or the first token's under `cls`."""
+    """Pool to one vector per caption: the mean of the attended tokens' states, or the first token's state for `cls`."""
     if pooling == "cls":
         return states[:, 0]
     weights = attended[:, :, None].to(states.dtype)

@@ -1,4 +1,4 @@
-"""Where an encoder's weights come from: its own, a local file or folder, or a seed."""
+"""Finds an encoder's weights: its own pretrained weights, a local file or folder, or random weights from a seed."""
 
 import contextlib
 import functools
@@ -15,36 +15,36 @@ from torch import Tensor, nn
 from raydd.errors import ConfigError, DataError, RayddError
 from raydd.plain_files import expanded
 
-_PATIENCE = 5.0  # seconds for the hub's first answer
+_PATIENCE = 5.0  # seconds to wait for the hub's first answer
 
 
 @contextlib.contextmanager
 def hub_access(what: str, setting: str) -> Iterator[None]:
-    """Run a loader that may download; where the hub does not answer it reads the local cache alone.
+    """Run a loader that may download; if the hub does not answer, the loader reads only the local cache.
 
     Args:
-        what: what is loaded, for the message, such as "the weights timm:nfnet_l0".
+        what: name of the loaded files for the message, such as "the weights timm:nfnet_l0".
         setting: the setting that takes a local file instead.
 
     Raises:
-        DataError: the weights are neither in the local cache nor to be had.
+        DataError: the weights are not in the local cache and cannot be downloaded.
     """
     with offline_if_silent() as why:
         try:
             yield
         except RayddError:
             raise
-        except Exception as error:  # each library, and each HTTP client below it, has errors of its own
+        except Exception as error:  # each library and each HTTP client has errors of its own
             why = why or (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
             raise DataError(
-                f"{what[0].upper()}{what[1:]}: not on this machine and not to be had, since {why}. "
-                f"Fetch a copy where there is a connection and name it in {setting}, or put random:SEED there."
+                f"{what[0].upper()}{what[1:]}: not on this machine, and cannot be downloaded: {why}. "
+                f"Download a copy where there is a connection and name it in {setting}, or put random:SEED there."
             ) from error
 
 
 @contextlib.contextmanager
 def offline_if_silent() -> Iterator[str]:
-    """Have the hub's client read its cache alone where the hub does not answer; gives why, "" where it answers."""
+    """Make the hub's client read only its cache if the hub does not answer; yield the reason, "" if it answers."""
     from huggingface_hub import constants, utils
 
     before = constants.HF_HUB_OFFLINE
@@ -54,7 +54,7 @@ def offline_if_silent() -> Iterator[str]:
     finally:
         if before != constants.HF_HUB_OFFLINE:
             constants.HF_HUB_OFFLINE = before
-            # Before version 1 the client keeps its sessions, and with them what was said when they began.
+            # Before version 1 the client keeps its sessions, which keep the setting that they started with.
             getattr(utils, "reset_sessions", lambda: None)()
 
 
@@ -66,7 +66,7 @@ def _answers(endpoint: str) -> bool:
     except urllib.error.HTTPError:
         return True
     except OSError as error:
-        return isinstance(getattr(error, "reason", None), ssl.SSLError)  # the hub's client has certificates of its own
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)  # the hub's client has its own certificates
     return True
 
 
@@ -74,10 +74,10 @@ RANDOM = "random:"
 
 
 def seed_of(weights: str, setting: str) -> int | None:
-    """The seed of `random:SEED`, None for any other weights.
+    """Return the seed of `random:SEED`, None for any other weights.
 
     Raises:
-        ConfigError: the seed is no whole number.
+        ConfigError: the seed is not a whole number.
     """
     if not weights.startswith(RANDOM):
         return None
@@ -88,10 +88,10 @@ def seed_of(weights: str, setting: str) -> int | None:
 
 
 def path_of(weights: str, setting: str) -> Path | None:
-    """The local file or folder that a setting names, None where it names none.
+    """Return the local file or folder that a setting names, None if it names none.
 
     Raises:
-        DataError: there is no such file, or it is a pipe or a device.
+        DataError: the file does not exist, or is a pipe or a device.
     """
     if not weights or weights.startswith(RANDOM):
         return None
@@ -105,7 +105,7 @@ def path_of(weights: str, setting: str) -> Path | None:
 
 @contextlib.contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Draw a module's initial weights from a seed and leave the process's random state as it was; None draws freely."""
+    """Draw initial weights from a seed inside the block, then restore the random state; None does not set a seed."""
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.default_generator.manual_seed(seed)
@@ -113,7 +113,7 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def content_identity(path: Path) -> str:
-    """SHA-256 over a file, or over a folder's files and their names, 16 hexadecimal digits; read once a process."""
+    """Return the SHA-256 of a file, or of a folder's files and names: 16 hex digits. A process reads each file once."""
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for file in files:
@@ -124,16 +124,16 @@ def content_identity(path: Path) -> str:
 
 
 @functools.cache
-def _file_hash(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - both are part of the cache's key
+def _file_hash(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - size and time are part of the cache's key
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file: .safetensors, or a PyTorch file, of which only tensors are unpickled.
+    """Return the tensors of a weights file: .safetensors, or a PyTorch file, of which only tensors are unpickled.
 
     Raises:
-        DataError: the file is neither, or holds something else.
+        DataError: the file has another format, or holds something else.
     """
     from safetensors.torch import load_file
 
@@ -141,7 +141,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises what its parser happens to raise
+    except Exception as error:  # parsers of damaged files raise any kind of error
         raise DataError(f"{path} cannot be read as weights ({_first_line(error)}). {_WANTED}") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -150,9 +150,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def copy_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copy a state dict into a module: by names where they are the module's, else one by one in order.
+    """Copy a state dict into a module: by name if the names are the module's, else in order.
 
-    What comes after the module's last tensor, a classifier that it lacks, is left.
+    Tensors after the module's last one, such as those of a classifier that the module lacks, are ignored.
 
     Raises:
         DataError: a tensor is missing, or has another shape.
@@ -166,7 +166,7 @@ def copy_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
             found = f"has shape {tuple(given[name].shape)}" if name in given else "is missing"
             raise DataError(
                 f"{path} does not fit {type(module).__name__}: {name} {found}, wanted {tuple(value.shape)}. "
-                "Give the weights of the architecture that the encoder's name says."
+                "Give weights of the architecture that the encoder's name stands for."
             )
         value.copy_(given[name])
 
@@ -179,4 +179,4 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-_WANTED = "Give a .safetensors file, or a PyTorch file of nothing but a state dict."
+_WANTED = "Give a .safetensors file, or a PyTorch file that holds only a state dict."

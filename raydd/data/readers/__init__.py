@@ -1,6 +1,6 @@
-"""Readers: each lists a data set of one layout. A new one is a file with `read(config) -> Listing` and a line here.
+"""Readers: each lists data sets of one layout. To add one, write a file with `read(config) -> Listing` and add it here.
 
-A reader of your own needs no change here: `data.reader` takes `module:NAME` or `FILE.py:NAME` of such a function.
+A reader of your own needs no change here: set `data.reader` to `module:NAME` or `FILE.py:NAME` of such a function.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ _WITHOUT_COLUMNS = ("stamps", "txt", "karpathy", "coco", "webdataset")
 
 
 def find_reader(name: str) -> Reader:
-    """The reader of that name, or a user's own function as `module:NAME` or `FILE.py:NAME`, which is run as code.
+    """Return the reader of that name, or a user's own function `module:NAME` or `FILE.py:NAME`, which runs as code.
 
     Raises:
         ConfigError: there is no such reader, or its file fails.
@@ -53,10 +53,10 @@ def find_reader(name: str) -> Reader:
 
 
 def require_columns(config: DataConfig) -> None:
-    """Refuse names of columns for a reader that has none.
+    """Raise an error if column names are set for a reader that has no columns.
 
     Raises:
-        ConfigError: naming the setting.
+        ConfigError: a column name is set. The message names the setting.
     """
     named = [name for name in ("image_column", "caption_column") if getattr(config, name)]
     if named and config.reader in _WITHOUT_COLUMNS:
@@ -77,7 +77,7 @@ class _Own:
         """List the data set.
 
         Raises:
-            ConfigError: the function fails, or gives something else than a listing.
+            ConfigError: the function fails, or returns something other than a listing.
         """
         found = guarded(self.function, self.name, "data.reader")(config)
         listing = checked(found, Listing, self.name, "data.reader")

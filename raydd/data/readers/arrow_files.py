@@ -1,7 +1,8 @@
-"""Folders that Hugging Face's `save_to_disk` writes: `dataset_dict.json`, or `state.json` with `data-….arrow`.
+"""Reads folders that Hugging Face's `save_to_disk` writes: `dataset_dict.json`, or `state.json` with `data-….arrow`.
 
-Read without `datasets`. An image's bytes lie in one piece in an Arrow file, so it is read by its offset as a tar file's
-member is, and nothing is unpacked. Columns are found as in Parquet; the split is the saved split's name.
+The library `datasets` is not needed. The bytes of an image are contiguous in an Arrow file, so an image is read by its
+offset, like a member of a tar file, and nothing is unpacked. Columns are found as in Parquet. The name of the saved
+split gives the split.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,10 +34,10 @@ SAVED = ("dataset_dict.json", "state.json")
 
 
 def read(config: DataConfig) -> Listing:
-    """The saved data set in `data.root`, or in its folder `data.name` if there is one.
+    """List the saved data set in `data.root`, or in its subfolder `data.name` if that exists.
 
     Raises:
-        DataError: nothing was saved there, a file is missing or damaged, or lacks an image or a caption column.
+        DataError: nothing was saved there, or a file is missing, damaged, or lacks an image or a caption column.
     """
     root = root_folder(config)
     place = named_folder(root, config.name)
@@ -46,10 +47,10 @@ def read(config: DataConfig) -> Listing:
 
 
 def saved_files(place: Path) -> list[tuple[str, Path]]:
-    """The Arrow files of a saved data set, each with the name of its split, "" if it has none.
+    """Return the Arrow files of a saved data set, each with the name of its split, "" if it has none.
 
     Raises:
-        DataError: nothing was saved there, or what says so is malformed or names a file elsewhere.
+        DataError: nothing was saved there, or its JSON files are malformed or name a file elsewhere.
     """
     whole, part = (place / name for name in SAVED)
     if whole.is_file():
@@ -71,22 +72,22 @@ def saved_files(place: Path) -> list[tuple[str, Path]]:
         for name in files:
             path = place / word / name
             if not is_plain(path, place):
-                raise DataError(f"{state} names {name}, which is no file of the data set. Save it again.")
+                raise DataError(f"{state} names {name}, which is not a file of the data set. Save the data set again.")
             found.append((word, path))
     return found
 
 
 def list_arrow(path: Path, word: str, config: DataConfig, folder: Path) -> tuple[list[Entry], list[Problem]]:
-    """The rows of an Arrow file.
+    """List the rows of an Arrow file.
 
     Args:
-        path: of the file.
-        word: the name of its split; one that is none of the usual is train.
-        config: which columns to take.
-        folder: that paths of images in files of their own are relative to.
+        path: the file.
+        word: the name of its split; an unusual name means train.
+        config: the settings, which may name the columns.
+        folder: the folder that paths of image files are relative to.
 
     Raises:
-        DataError: it is damaged or compressed, or lacks an image or a caption column.
+        DataError: the file is damaged or compressed, or lacks an image or a caption column.
     """
     try:
         require_regular(path.stat(), path)
@@ -110,7 +111,7 @@ def _list(
     problems: list[Problem] = []
     number = 0
     for batch in stream:
-        batch.validate(full=True)  # what is damaged would be read from anywhere in memory
+        batch.validate(full=True)  # damaged offsets would read from anywhere in memory
         rows = batch.select(columns.light).to_pylist()
         for row, (offset, length, beside) in zip(rows, _places(batch, columns, whole, path), strict=True):
             name = f"{prefix}:{number}"
@@ -130,7 +131,7 @@ def _list(
 def _places(
     batch: pa.RecordBatch, columns: Columns, whole: pa.Buffer, path: Path
 ) -> Iterator[tuple[int, int, str | None]]:
-    """Offset in the file and length of each row's image, -1 where it has no bytes; and its path, if it has one."""
+    """Yield each image's offset in the file, its length (-1 if it has no bytes), and its path if it has one."""
     images = batch.column(columns.image)
     beside: Sequence[str | None] = [None] * len(images)
     content: pa.Array | None = images
@@ -150,7 +151,7 @@ def _places(
 
 
 def _offsets(content: pa.Array, whole: pa.Buffer, path: Path) -> NDArray[np.int64]:
-    """Where each text of a column of bytes begins in the file, and where the last one ends."""
+    """Return where each value of a column of bytes begins in the file, and where the last value ends."""
     _, offsets, data = content.buffers()
     kind = np.int64 if pa.types.is_large_binary(content.type) else np.int32
     places = np.frombuffer(offsets, kind)[content.offset : content.offset + len(content) + 1].astype(np.int64)
@@ -158,5 +159,5 @@ def _offsets(content: pa.Array, whole: pa.Buffer, path: Path) -> NDArray[np.int6
         return places * 0
     start = data.address - whole.address
     if not 0 <= start <= start + data.size <= whole.size:
-        raise DataError(f"{path} is compressed, so its images have no place in it. Save it again with save_to_disk.")
+        raise DataError(f"{path} is compressed, so its images cannot be read. Save it again with save_to_disk.")
     return places + start

@@ -13,7 +13,7 @@ from raydd.errors import DataError, nearest
 
 
 def read(config: DataConfig) -> Listing:
-    """The captions of a year, which `data.name` gives where there are several (2014, 2017).
+    """List the captions of a year. `data.name` names the year if there are several (2014, 2017).
 
     Raises:
         DataError: a file or a folder is missing, a file is malformed, or a row lacks a field.

@@ -1,7 +1,8 @@
-"""Which columns of a table hold images, captions and ids, and how its rows become entries: for CSV, Parquet and Arrow.
+"""Finds the columns of images, captions and ids, and turns rows into entries: for CSV, Parquet and Arrow.
 
-`data.image_column` and `data.caption_column` name them; else they are found by their usual names, in any case. Captions
-are a text, a list of texts or of objects with `raw`, or numbered columns (caption_0, caption_1, ...).
+`data.image_column` and `data.caption_column` name the columns; otherwise columns are found by their usual names,
+regardless of case. Captions are a text, a list of texts or of objects with `raw`, or numbered columns (caption_0,
+caption_1, ...).
 """
 
 import re
@@ -29,31 +30,32 @@ ID_COLUMNS = ("image_id", "img_id", "cocoid", "filename", "file_name", "key")
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a file hold what."""
+    """The columns of a file, by what they hold."""
 
     image: str
-    """The column of image bytes or paths; of a struct, its name alone."""
+    """The column of image bytes or paths; for a struct, only the struct's name."""
     captions: tuple[str, ...]
     id: str | None
     others: tuple[str, ...] = ()
-    """`split` and `group`, where they are there."""
+    """`split` and `group`, if they exist."""
 
     @property
     def light(self) -> tuple[str, ...]:
-        """All of them but the images, each once."""
+        """All columns but that of the images, without repetitions."""
         return tuple(dict.fromkeys((*self.captions, *([self.id] if self.id else []), *self.others)))
 
 
 def find_columns(names: Sequence[str], config: DataConfig, where: str) -> Columns:
-    """The image, caption and id columns among those of a file.
+    """Find the image, caption and id columns of a file.
 
     Args:
-        names: of all columns.
-        config: which may name columns itself.
+        names: names of all columns.
+        config: the settings, which may name columns.
         where: the file, for messages.
 
     Raises:
-        DataError: the settings name a column that is not there, or none has a usual name; it lists those that are.
+        DataError: the settings name a column that does not exist, or no column has a usual name. The message lists all
+            columns.
     """
     image = _named(config.image_column, "data.image_column", names, where)
     image = image or _usual(IMAGE_COLUMNS, names) or _usual(PATH_COLUMNS, names)
@@ -73,10 +75,10 @@ def find_columns(names: Sequence[str], config: DataConfig, where: str) -> Column
 
 
 def require_types(schema: pa.Schema, columns: Columns, where: str) -> None:
-    """Refuse columns that hold neither images nor captions.
+    """Raise an error if a column cannot hold images or captions.
 
     Raises:
-        DataError: naming the column, what it holds, and what it must hold.
+        DataError: a column has a wrong type. The message names the column, what it holds, and what it must hold.
     """
     kind = schema.field(columns.image).type
     if not (_is_bytes(kind) or is_text(kind) or _is_image_struct(kind)):
@@ -94,29 +96,29 @@ def require_types(schema: pa.Schema, columns: Columns, where: str) -> None:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column's type is text, or nothing but nulls."""
+    """Return whether a column's type is text, or the column holds only nulls."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
 
 
 def source_at(path: Any, which: str, folder: Path) -> FileImage | Problem:
-    """The image in a file of its own that a row names.
+    """Return the image file that a row names.
 
     Args:
-        path: as the row gives it.
+        path: the path in the row.
         which: the row, for a message.
-        folder: that paths are relative to.
+        folder: the folder that paths are relative to.
 
     Raises:
-        DataError: it is an address of the web.
+        DataError: the path is a web address.
     """
     if not path:
         return Problem("missing image", which, "it has neither bytes nor a path")
     if re.match(r"https?://", path):
         raise DataError(
-            f"{which} is at {path[:80]}, and raydd downloads no images. Fetch them, with img2dataset for example, and "
-            "read what it writes."
+            f"{which} is at {path[:80]}, and raydd downloads no images. Download them, with img2dataset for example, "
+            "and read the result."
         )
     return file_image(folder, path)
 
@@ -124,18 +126,18 @@ def source_at(path: Any, which: str, folder: Path) -> FileImage | Problem:
 def row_entry(
     row: Mapping[str, Any], columns: Columns, source: ImageSource, name: str, default: Split, where: str
 ) -> Entry:
-    """The entry of a row.
+    """Return the entry of a row.
 
     Args:
-        row: of all columns but the images'.
-        columns: which hold what.
-        source: its image.
-        name: its id, if the data has none.
-        default: its split, if the data has none.
+        row: the row, without the image.
+        columns: the columns of the file.
+        source: the row's image.
+        name: the entry's id, if the data has none.
+        default: the entry's split, if the data has none.
         where: the file, for messages.
 
     Raises:
-        DataError: its split is none.
+        DataError: the row's split is not a known split.
     """
     given = row[columns.id] if columns.id else None
     if given is None:
@@ -146,7 +148,7 @@ def row_entry(
 
 
 def joined_listing(name: str, files: Iterable[tuple[list[Entry], list[Problem]]]) -> Listing:
-    """The entries and faults of all files of a data set as one listing, rows of one image joined."""
+    """Return the entries and faults of all files of a data set as one listing; rows of the same image are joined."""
     entries: list[Entry] = []
     problems: list[Problem] = []
     for found, faults in files:
@@ -157,7 +159,7 @@ def joined_listing(name: str, files: Iterable[tuple[list[Entry], list[Problem]]]
 
 
 def join(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
-    """Rows of one id with the same image as one entry with all their captions; another image of that id is a fault."""
+    """Join rows with the same id and image into one entry with all captions. Two images with one id are a fault."""
     joined: dict[tuple[Split, str], Entry] = {}
     more: dict[tuple[Split, str], list[str]] = {}
     problems = []

@@ -1,8 +1,8 @@
-"""A table with a row for each caption: CSV or TSV, also with `;` or `|` between columns; its first line names them.
+"""Reads tables with one row per caption: CSV, TSV, or separated by `;` or `|`. The first line names the columns.
 
-`data.name` is the table's file or its name without the ending; `NAME_train.csv` and `NAME_test.csv` are one data set.
+`data.name` is the table's file, or its name without the ending; `NAME_train.csv` and `NAME_test.csv` are one data set.
 Image paths are relative to `data.images`, else to the table's folder. Columns are found as in Parquet. The split comes
-from a column `split`, else from the file's or folder's name, else it is train.
+from a column `split`, else from the name of the file or of its folder; the default is train.
 """
 
 import csv
@@ -31,7 +31,7 @@ _SPLIT_END = re.compile(rf"[-_. ]?({'|'.join(SPLIT_WORDS)})$", re.IGNORECASE)
 
 
 def read(config: DataConfig) -> Listing:
-    """The tables that `data.name` names, or the only ones of `data.root`.
+    """List the tables that `data.name` names, or those of the only data set in `data.root`.
 
     Raises:
         DataError: there is no such table or too many, one is malformed, not UTF-8, or lacks a column.
@@ -42,10 +42,10 @@ def read(config: DataConfig) -> Listing:
 
 
 def find_tables(root: Path, name: str) -> list[Path]:
-    """The tables of a data set: all in the folder, or all in the folders in it if it holds none.
+    """Return the tables of a data set: all in the folder, or all in its subfolders if the folder holds none.
 
     Raises:
-        DataError: there is none, or there are those of several data sets and no name.
+        DataError: there is no table, or there are tables of several data sets and no name.
     """
     if name and (root / name).is_file():
         return [root / name]
@@ -57,13 +57,13 @@ def find_tables(root: Path, name: str) -> list[Path]:
     if not chosen or len(names) > 1:
         known = {data_set_of(path) or path.stem for path in found}
         raise DataError(
-            f"{root} holds {len(found)} tables, and one is to be read. Set data.name. {nearest(name, known)}"
+            f"{root} holds {len(found)} tables, and data.name must say which to read. {nearest(name, known)}"
         )
     return chosen
 
 
 def tables_in(root: Path) -> list[Path]:
-    """The CSV and TSV files of a folder, else those of the folders in it, sorted; none that are hidden."""
+    """Return the CSV and TSV files of a folder, else those of its subfolders, sorted, without hidden files."""
     for pattern in ("*", "*/*"):
         found = (path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS)
         if shown := sorted(path for path in found if "/." not in f"/{path.relative_to(root).as_posix()}"):
@@ -72,22 +72,22 @@ def tables_in(root: Path) -> list[Path]:
 
 
 def data_set_of(table: Path) -> str:
-    """The data set that a table is of: its file's name without ending and split; "" of `train.csv`."""
+    """Return the name of a table's data set: the file's name without ending and split; "" for `train.csv`."""
     return _SPLIT_END.sub("", table.stem)
 
 
 def header_of(path: Path, config: DataConfig) -> tuple[Columns, list[str], str]:
-    """The columns of a table, the names of all of them, and what separates them.
+    """Return the columns that raydd uses of a table, the names of all columns, and their separator.
 
     Raises:
-        DataError: it cannot be read, or has no column of images or captions.
+        DataError: the table cannot be read, or has no column of images or captions.
     """
     return _header(_text_of(path, path.parent), config, path)
 
 
 def _text_of(path: Path, root: Path) -> str:
     if path.is_symlink() and not is_plain(path, root):
-        raise DataError(f"{path} is a link to what is no file of the data set. Put the file itself there.")
+        raise DataError(f"{path} links to something outside the data set. Replace the link by the file itself.")
     try:
         return decoded(read_file(path, MOST_BYTES), path)
     except OSError as error:
@@ -95,7 +95,7 @@ def _text_of(path: Path, root: Path) -> str:
 
 
 def _header(text: str, config: DataConfig, path: Path) -> tuple[Columns, list[str], str]:
-    """The first separator with which the first line names what is wanted, else the one that it has most of."""
+    """Use the first separator that gives the needed columns in the first line, else the one that gives most columns."""
     first = re.split(r"\r\n|\r|\n", text[:_LONGEST_HEADER], maxsplit=1)[0]
     fits: list[tuple[list[str], str]] = []
     for separator in _SEPARATORS:
@@ -142,7 +142,7 @@ def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry]
 
 
 def _rows(text: str, separator: str, path: Path) -> Iterator[tuple[int, Sequence[str]]]:
-    """Each row that is not empty, with the line that it ends in."""
+    """Yield each row that is not empty, with the number of its last line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     while True:
         began = reader.line_num + 1
@@ -151,8 +151,8 @@ def _rows(text: str, separator: str, path: Path) -> Iterator[tuple[int, Sequence
         except csv.Error as error:
             why = "a quotation mark is not closed" if "end of data" in str(error) else error
             raise DataError(
-                f"{path}, the row from line {began} on, is malformed ({why}). A text that holds a quotation mark is "
-                'quoted, and the mark doubled: "a ""big"" dog".'
+                f"{path}, the row from line {began} on, is malformed ({why}). Quote a text that holds a quotation "
+                'mark, and write the mark twice: "a ""big"" dog".'
             ) from error
         if cells is None:
             return

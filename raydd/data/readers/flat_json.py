@@ -1,8 +1,8 @@
-"""The flat JSON of BLIP, LAVIS and LoRS: `<name>_train.json`, `<name>_val.json`, `<name>_test.json`.
+"""Reads the flat JSON of BLIP, LAVIS and LoRS: `<name>_train.json`, `<name>_val.json`, `<name>_test.json`.
 
-Each holds rows `{"image": path, "caption": text or [texts], "image_id": ...}`. Train has one row a caption, val and
-test one row an image; rows of the same image are joined. `image_id` is optional; two images that share one are a fault.
-`data.image_column` and `data.caption_column` name other keys.
+Each file holds rows `{"image": path, "caption": text or [texts], "image_id": ...}`. Train has one row per caption, val
+and test one row per image; rows of the same image are joined. `image_id` is optional; two images with the same
+`image_id` are a fault. `data.image_column` and `data.caption_column` name other keys.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from raydd.errors import DataError, nearest
 
 
 def read(config: DataConfig) -> Listing:
-    """The data set `data.name` of the folder `data.root`.
+    """List the data set `data.name` of the folder `data.root`.
 
     Raises:
         DataError: a folder or the train file is missing, a file is malformed, or a row lacks a field.

@@ -1,4 +1,4 @@
-"""What the readers of annotation files share: the folders, JSON and text that may be malformed, and paths of images."""
+"""Functions that the readers share: find folders, read JSON and text that may be malformed, and resolve image paths."""
 
 import codecs
 import json
@@ -15,7 +15,7 @@ from raydd.data.listing import Split
 from raydd.errors import DataError, nearest
 from raydd.plain_files import expanded, read_file
 
-MOST_BYTES = 8 * 2**30  # of an annotation file; COCO's largest has half a gigabyte
+MOST_BYTES = 8 * 2**30  # largest annotation file that is read; COCO's largest has half a gigabyte
 
 SPLIT_WORDS: Mapping[str, Split] = {
     "train": "train",
@@ -31,10 +31,10 @@ SPLIT_WORDS: Mapping[str, Split] = {
 
 
 def root_folder(config: DataConfig) -> Path:
-    """The data set's folder.
+    """Return the data set's folder.
 
     Raises:
-        DataError: `data.root` is empty or is no folder.
+        DataError: `data.root` is empty or is not a folder.
     """
     if not config.root:
         raise DataError(
@@ -47,15 +47,15 @@ def root_folder(config: DataConfig) -> Path:
 
 
 def named_folder(root: Path, name: str) -> Path:
-    """The folder that `data.name` names in the data set's, or the data set's own if there is none."""
+    """Return the subfolder `data.name` of the data set's folder if it exists, else the data set's folder."""
     return root / name if name and (root / name).is_dir() else root
 
 
 def images_folder(config: DataConfig, default: Path) -> Path:
-    """The folder that image paths are relative to: `data.images`, itself relative to `data.root`, or the default.
+    """Return the folder that image paths are relative to: `data.images` (relative to `data.root`), or the default.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: the folder does not exist.
     """
     folder = root_folder(config) / expanded(config.images, "data.images") if config.images else default
     if not folder.is_dir():
@@ -64,25 +64,25 @@ def images_folder(config: DataConfig, default: Path) -> Path:
 
 
 def file_image(folder: Path, path: str) -> FileImage:
-    """The image at a path that an annotation file gives; one that leads out of the data set is left out later.
+    """Return the image at a path from an annotation file. A path that leads out of the data set is left out later.
 
     An absolute path replaces the folder.
     """
-    return FileImage(path, os.path.normpath(os.path.join(folder.absolute(), path)))  # noqa: PTH118, and half the time
+    return FileImage(path, os.path.normpath(os.path.join(folder.absolute(), path)))  # noqa: PTH118, in half the time
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
-        DataError: it is missing, not JSON, or not UTF-8, or has a key twice.
+        DataError: the file is missing, not JSON, not UTF-8, or has an object with a repeated key.
     """
     try:
         content = read_file(path, MOST_BYTES)
         try:
             return json.loads(content, object_pairs_hook=_distinct)
         except UnicodeDecodeError:
-            return json.loads(decoded(content, path), object_pairs_hook=_distinct)  # which says what it is instead
+            return json.loads(decoded(content, path), object_pairs_hook=_distinct)  # raises with the probable encoding
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}. {_json_files(path)}") from error
     except RecursionError as error:
@@ -95,17 +95,17 @@ def read_json(path: Path) -> Any:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; two values of one key are refused, since one of them would be lost without a word."""
+    """Build a JSON object; raise an error for a repeated key, since one of its values would be lost silently."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
+        raise ValueError(f"the key {twice[:80]!r} occurs twice in one object")
     return found
 
 
 _MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, since this mark begins with that of UTF-16
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
@@ -113,10 +113,10 @@ _MARKS = {
 
 
 def decoded(content: bytes, path: Path) -> str:
-    """The text of a file, without the mark that some programs put before UTF-8.
+    """Return the text of a file, without the byte order mark that some programs put before UTF-8.
 
     Raises:
-        DataError: it is in another encoding; it says which, as far as can be told, and how to convert it.
+        DataError: the file has another encoding. The message names the probable one and says how to convert the file.
     """
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
     where = "by its first bytes"
@@ -125,12 +125,13 @@ def decoded(content: bytes, path: Path) -> str:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            where = f"byte 0x{content[error.start]:02x} in line {line} is none of UTF-8"
+            where = f"byte 0x{content[error.start]:02x} in line {line} is not valid UTF-8"
             encoding = "WINDOWS-1252" if _is_windows(content) else "ISO-8859-1"
     new = path.with_name(f"{path.stem}.utf8{path.suffix}")
     raise DataError(
         f"{path} is not UTF-8, but probably {encoding} ({where}). Convert it: "
-        f"`iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}`, and put that in its place."
+        f"`iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}`, "
+        "and replace the file by the result."
     )
 
 
@@ -143,10 +144,10 @@ def _is_windows(content: bytes) -> bool:
 
 
 def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:
-    """One field of a JSON object.
+    """Return one field of a JSON object.
 
     Raises:
-        DataError: the row is no object, lacks the field, or holds another type there.
+        DataError: the row is not an object, or the field is missing or has another type.
     """
     if not isinstance(row, dict):
         raise DataError(
@@ -165,10 +166,10 @@ def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:
 
 
 def split_named(word: str, where: str) -> Split:
-    """The split that a word of a data set means.
+    """Return the split that a word in a data set means.
 
     Raises:
-        DataError: it is none of the usual words.
+        DataError: the word is not a usual name of a split.
     """
     if word.lower() not in SPLIT_WORDS:
         raise DataError(f"{where} names the split {word!r}. {nearest(word, SPLIT_WORDS)}")
@@ -176,7 +177,7 @@ def split_named(word: str, where: str) -> Split:
 
 
 def split_of_path(path: Path, root: Path) -> Split | None:
-    """The split that a file's name tells, or a folder's above it: `cc3m-train-0001.tar`, `validation/0000.parquet`."""
+    """Return the split named by a file or by a folder above it: `cc3m-train-0001.tar`, `validation/0000.parquet`."""
     for part in reversed(path.relative_to(root).with_suffix("").parts):
         for word in re.split(r"[^a-zA-Z]+", part):
             if word.lower() in SPLIT_WORDS:
@@ -185,7 +186,7 @@ def split_of_path(path: Path, root: Path) -> Split | None:
 
 
 def as_captions(value: Any) -> tuple[str, ...]:
-    """One caption or a sequence of them as a tuple; None and other things that are no text become the empty caption."""
+    """Return one caption or a sequence of captions as a tuple. None, or any other value that is no text, becomes ""."""
     if isinstance(value, str):
         return (value,)
     values = value if isinstance(value, Sequence) else [value]

@@ -1,7 +1,8 @@
-"""A data set of the Hugging Face hub, `hf:USER/NAME`, or a folder that `datasets` reads, `hf:FOLDER`.
+"""Reads a data set of the Hugging Face hub, `hf:USER/NAME`, or a folder that `datasets` can read, `hf:FOLDER`.
 
-`datasets` fetches it once and keeps it as Arrow files in its own cache ($HF_HOME), where images are read. `data.name`
-is the configuration, where there are several. Columns are found as in Parquet. Needs `pip install 'raydd[hf]'`.
+`datasets` downloads the data set once and keeps it as Arrow files in its own cache ($HF_HOME), from which images are
+read. `data.name` is the configuration, if there are several. Columns are found as in Parquet. Needs
+`pip install 'raydd[hf]'`.
 """
 
 from collections.abc import Sequence
@@ -25,11 +26,11 @@ PREFIX = "hf:"
 
 
 def read(config: DataConfig) -> Listing:
-    """All splits of the data set.
+    """List all splits of the data set.
 
     Raises:
         ConfigError: no data set is named, data.root is set, or the library is missing or too old.
-        DataError: it is not to be had, or lacks an image or a caption column.
+        DataError: the data set cannot be loaded, or lacks an image or a caption column.
     """
     name = config.reader.removeprefix(PREFIX)
     if not name:
@@ -37,7 +38,7 @@ def read(config: DataConfig) -> Listing:
     if config.root or config.images:
         raise ConfigError(
             f"data.root and data.images have no use with data.reader {config.reader}. Leave them empty; $HF_HOME says "
-            "where its files are kept."
+            "where the files are kept."
         )
     library = _library(config.reader)
     local = expanded(name, "data.reader")
@@ -58,7 +59,7 @@ def read(config: DataConfig) -> Listing:
 
 
 def _relative(entry: Entry, folders: Sequence[str]) -> Entry:
-    """An entry whose names do not say where on this machine its file lies."""
+    """Return an entry whose names do not depend on where its file is on this machine."""
     image = entry.image
     if not isinstance(image, FileImage):
         return entry
@@ -83,13 +84,13 @@ def _library(reader: str) -> ModuleType:
 
 
 def _files(library: ModuleType, source: str, config: DataConfig, why: str) -> list[tuple[str, Path]]:
-    """The Arrow files of the cache, each with the name of its split."""
+    """Return the Arrow files of the cache, each with the name of its split."""
     try:
         found: Any = library.load_dataset(source, config.name or None)
-    except Exception as error:  # of the library, of the hub's client, and of the HTTP client below it
+    except Exception as error:  # can come from the library, the hub's client, or its HTTP client
         why = why or " ".join((str(error) or type(error).__name__).split()).rstrip(".")[:300]
         raise DataError(
             f"data.reader {config.reader} cannot be loaded ({why}). Check the name, and data.name for its "
-            "configuration; without a connection, read what save_to_disk wrote elsewhere with data.reader arrow."
+            "configuration; without a connection, use data.reader arrow for a folder that save_to_disk wrote elsewhere."
         ) from error
     return [(str(word), Path(file["filename"])) for word, part in found.items() for file in part.cache_files]

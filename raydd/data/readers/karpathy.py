@@ -1,6 +1,7 @@
-"""Karpathy's splits: `dataset_flickr30k.json`, `dataset_coco.json`, `dataset_flickr8k.json`.
+"""Reads Karpathy's splits: `dataset_flickr30k.json`, `dataset_coco.json`, `dataset_flickr8k.json`.
 
-One object an image: `filename`, `filepath` (COCO's folder), `split` (train, restval, val, test), `sentences[].raw`.
+Each image is one object with `filename`, `filepath` (COCO's folder), `split` (train, restval, val, test) and
+`sentences[].raw`.
 """
 
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from raydd.errors import DataError, nearest
 
 
 def read(config: DataConfig) -> Listing:
-    """The data set of `dataset_<data.name>.json`; restval joins train, as in all published results.
+    """List the data set of `dataset_<data.name>.json`. restval is added to train, as in all published results.
 
     Raises:
         DataError: the file or a folder is missing, the file is malformed, or an image lacks a field.

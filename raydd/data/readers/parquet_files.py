@@ -1,8 +1,8 @@
-"""Parquet with image bytes and captions, as Hugging Face's data sets are: `train-00000-of-00004.parquet`, `data/…`.
+"""Reads Parquet files with images and captions, as of Hugging Face data sets: `train-00000-of-00004.parquet`, `data/…`.
 
 Images are bytes, a struct of bytes and path, or paths of files below `data.images`; `raydd.data.readers.columns` says
-how columns are found. The split comes from a `split` column, else from the file's or folder's name, else it is train.
-Rows of one id with the same image are joined.
+how columns are found. The split comes from a `split` column, else from the name of the file or of
+its folder; the default is train. Rows of one id with the same image are joined.
 """
 
 import contextlib
@@ -34,26 +34,26 @@ from raydd.errors import DataError
 from raydd.plain_files import require_regular
 
 BLOCK = 32  # rows read at a time
-KEPT = 4  # blocks that stay in memory: threads that read ahead of each other find theirs
+KEPT = 4  # blocks that stay in memory, so that threads that read at different places find theirs
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetImage:
-    """The image bytes of one row. Reading rows in order streams the file once."""
+    """The image bytes of one row. If rows are read in order, the file is streamed once."""
 
     name: str
     path: str
     column: str
-    """`image`, or `image.bytes` for a struct."""
+    """Name of the column: `image`, or `image.bytes` for a struct."""
     group: int
     """Index of the row group."""
     row: int
     """Index of the row in its group."""
     file_stamp: str = field(default="", compare=False, repr=False)
-    """Stamp of the file when it was listed, so that its rows need not ask the disk; "" asks it."""
+    """Stamp of the file when it was listed, so that rows need not look it up on disk; "" looks it up."""
 
     def read(self) -> bytes:
-        """The row's bytes."""
+        """Return the bytes of the image."""
         try:
             content = _images_of(self.path, self.column, self.group, _version(self.path))[self.row]
         except (pa.ArrowException, IndexError, KeyError) as error:
@@ -63,20 +63,20 @@ class ParquetImage:
         return content
 
     def stamp(self) -> str:
-        """The file's stamp with column, row group and row; "" if there is no such file."""
+        """Return the file's stamp with column, row group and row; "" if there is no such file."""
         file = self.file_stamp or file_stamp(self.path)
         return f"{file} {self.column} {self.group} {self.row}" if file else ""
 
 
 class _Images:
-    """One column of one row group: forward in a stream, backward by starting again."""
+    """One column of one row group. Reading forward streams it; reading backward starts again."""
 
     def __init__(self, path: str, column: str, group: int) -> None:
         self._path, self._column, self._group = path, column, group
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, pa.Array] = OrderedDict()
         self._stream: Iterator[tuple[int, pa.Array]] = iter(())
-        self._next = -1  # the block that the stream gives next; none before the first request
+        self._next = -1  # the next block of the stream; -1 before the first request
 
     def __getitem__(self, row: int) -> bytes | None:
         block, place = divmod(row, BLOCK)
@@ -90,7 +90,7 @@ class _Images:
             self._stream, self._next = _blocks(self._path, self._column, self._group), 0
         while self._next <= block:
             found = next(self._stream, None)
-            if found is None:  # a StopIteration would end whoever reads images in a row, and in silence
+            if found is None:  # a StopIteration would silently end a loop over images
                 raise pa.ArrowInvalid("there are fewer rows than the file says")
             number, images = found
             self._kept[number] = images
@@ -101,9 +101,10 @@ class _Images:
 
 
 def _blocks(path: str, column: str, group: int) -> Iterator[tuple[int, pa.Array]]:
-    """The blocks of a column of a row group in order.
+    """Yield the blocks of a column of a row group in order.
 
-    No method: a stream that knew its `_Images` would make a circle, whose megabytes wait for the garbage collector.
+    This is not a method: a stream that refers to its `_Images` would be a reference cycle, whose megabytes stay until
+    the garbage collector runs.
     """
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         batches = file.iter_batches(BLOCK, row_groups=[group], columns=[column], use_threads=False)
@@ -119,15 +120,15 @@ def _version(path: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4)
 def _images_of(path: str, column: str, group: int, version: tuple[int, ...]) -> _Images:  # noqa: ARG001
-    # The version is part of the key: blocks of a file that was written anew must not serve its old images.
+    # The version is part of the cache's key, so that a rewritten file does not return its old images.
     return _Images(path, column, group)
 
 
 def read(config: DataConfig) -> Listing:
-    """Every Parquet file under `data.root`, or under its folder `data.name` if there is one.
+    """List every Parquet file under `data.root`, or under its subfolder `data.name` if that exists.
 
     Raises:
-        DataError: there is no Parquet file, one is damaged, or one lacks an image or a caption column.
+        DataError: there is no Parquet file, or one is damaged or lacks an image or a caption column.
     """
     root = root_folder(config)
     place = named_folder(root, config.name)
@@ -140,10 +141,10 @@ def read(config: DataConfig) -> Listing:
 
 
 def columns_of(path: Path, config: DataConfig) -> Columns:
-    """The columns of a Parquet file.
+    """Return the columns of a Parquet file.
 
     Raises:
-        DataError: it is damaged, or has none that can be images or captions.
+        DataError: the file is damaged, or has no column of images or of captions.
     """
     with _opened(path) as file:
         return _columns(file, path, config)
@@ -152,7 +153,7 @@ def columns_of(path: Path, config: DataConfig) -> Columns:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        require_regular(path.stat(), path)  # a pipe would never be open
+        require_regular(path.stat(), path)  # opening a pipe would block forever
         with pq.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -189,7 +190,7 @@ def _read_file(path: Path, root: Path, folder: Path, config: DataConfig) -> tupl
 
 
 def _light_columns(kind: pa.DataType, columns: Columns) -> list[str]:
-    """The columns to read at once, of the images only their paths."""
+    """Return the columns to read as a whole: all but the images, of which only the paths are read."""
     if is_text(kind):
         return list(dict.fromkeys((*columns.light, columns.image)))
     has_path = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0

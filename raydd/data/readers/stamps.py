@@ -1,4 +1,4 @@
-"""The bundled data set: Tux Paint's stamps, in the package as one Parquet file (stamps/NOTICE.md says where from)."""
+"""Reads the bundled data set: Tux Paint's stamps, one Parquet file in the package (source: stamps/NOTICE.md)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parents[1] / "stamps"
 
 
 def read(config: DataConfig) -> Listing:
-    """The stamps, whatever `data.root` says."""
+    """List the stamps, regardless of `data.root`."""
     own = replace(config, root=str(FOLDER), images="", name="stamps", image_column="", caption_column="")
     listing = parquet_files.read(own)
     return replace(listing, notes=())

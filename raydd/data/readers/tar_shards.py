@@ -1,7 +1,7 @@
-"""WebDataset shards (cc3m, cc12m, img2dataset): `*.tar` with `key.jpg` and `key.txt`, or `key.json` with a caption.
+"""Reads WebDataset shards (cc3m, cc12m, img2dataset): `*.tar` with `key.jpg` and `key.txt`, or `key.json` with a text.
 
-Each shard's headers are scanned once and images are read by their offset: nothing is unpacked. The split comes from the
-shard's name or its folder's (`cc3m-train-0000.tar`), else it is train.
+The headers of each shard are scanned once, and images are read by their offset: nothing is unpacked. The split comes
+from the name of the shard or of its folder (`cc3m-train-0000.tar`); the default is train.
 """
 
 import json
@@ -18,25 +18,25 @@ from raydd.errors import DataError
 from raydd.plain_files import require_regular
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
-_MOST_TEXT = 2**24  # bytes of a caption or of a sample's JSON; what claims more has no caption
+_MOST_TEXT = 2**24  # most bytes of a caption or of a sample's JSON; a larger member gives no caption
 CAPTION_KEYS = ("caption", "captions", "text")
 
 
 @dataclass(frozen=True, slots=True)
 class TarImage:
-    """An image inside a tar file, or inside another one that holds its bytes in one piece, as Arrow's do."""
+    """An image inside a tar file, or inside any other file that holds its bytes contiguously, such as an Arrow file."""
 
     name: str
     path: str
     offset: int
-    """Of its first byte in the tar file."""
+    """Offset of the image's first byte in the file."""
     length: int
-    """In bytes."""
+    """Length of the image in bytes."""
     file_stamp: str = field(default="", compare=False, repr=False)
-    """Stamp of the tar file when it was listed, so that its members need not ask the disk; "" asks it."""
+    """Stamp of the file when it was listed, so that its members need not look it up on disk; "" looks it up."""
 
     def read(self) -> bytes:
-        """The member's content; shorter than `length` if the tar file was cut."""
+        """Return the encoded image; it is shorter than `length` if the file was cut."""
         if self.length > MOST_BYTES:
             raise OSError(f"the shard says that it has {self.length:,} bytes, over the limit of {MOST_BYTES:,}")
         with Path(self.path).open("rb") as file:
@@ -44,7 +44,7 @@ class TarImage:
             return file.read(self.length)
 
     def stamp(self) -> str:
-        """The tar file's stamp with the member's place in it; "" if there is no such file."""
+        """Return the file's stamp with the image's position in it; "" if there is no such file."""
         file = self.file_stamp or file_stamp(self.path)
         return f"{file} {self.offset} {self.length}" if file else ""
 
@@ -56,7 +56,7 @@ class _Sample:
 
 
 def read(config: DataConfig) -> Listing:
-    """Every tar file under `data.root`, or under its folder `data.name` if there is one.
+    """List every tar file under `data.root`, or under its subfolder `data.name` if that exists.
 
     Raises:
         DataError: there is no tar file.
@@ -85,7 +85,7 @@ def _scan(shard: Path) -> tuple[dict[str, _Sample], list[Problem]]:
     samples: dict[str, _Sample] = defaultdict(_Sample)
     stamp = file_stamp(str(shard))
     try:
-        require_regular(shard.stat(), shard)  # a pipe would never be open
+        require_regular(shard.stat(), shard)  # opening a pipe would block forever
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 if member.isreg():
@@ -119,7 +119,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _captions_in(content: bytes) -> tuple[str, ...]:
     try:
         facts = json.loads(content)
-    except (ValueError, RecursionError):  # a fault of one sample: without a caption it becomes a Problem
+    except (ValueError, RecursionError):  # the sample then has no caption and becomes a Problem
         return ()
     keys = [key for key in CAPTION_KEYS if isinstance(facts, dict) and key in facts]
     return as_captions(facts[keys[0]]) if keys else ()

@@ -1,6 +1,6 @@
-"""A folder of images with a `.txt` beside each, `dog.jpg` and `dog.txt`, in any folders; as img2dataset writes files.
+"""Reads a folder of images with a `.txt` next to each, `dog.jpg` and `dog.txt`, at any depth, as by img2dataset.
 
-Each line of the text is a caption. The split comes from a folder's name, else it is train.
+Each line of a text is a caption. The split comes from a folder's name; the default is train.
 """
 
 import os
@@ -16,14 +16,14 @@ from raydd.data.readers.folders import decoded, file_image, named_folder, root_f
 from raydd.errors import DataError
 from raydd.plain_files import is_plain, read_file
 
-_MOST_TEXT = 2**20  # bytes of the captions of an image
+_MOST_TEXT = 2**20  # most bytes of the captions of an image
 
 
 def read(config: DataConfig) -> Listing:
-    """Every image below `data.root`, or below its folder `data.name` if there is one, with the text of its name.
+    """List every image below `data.root`, or below its subfolder `data.name` if that exists, with its text.
 
     Raises:
-        DataError: no image there has a text of its name.
+        DataError: no image has a text of the same name.
     """
     root = root_folder(config)
     place = named_folder(root, config.name)
@@ -45,14 +45,16 @@ def read(config: DataConfig) -> Listing:
         fault.kind == "unreadable caption" for fault in problems
     ):
         raise DataError(
-            f"{place} holds no image with a caption beside it, NAME.jpg and NAME.txt; images: {len(entries)}. "
+            f"{place} holds no image with a caption next to it (NAME.jpg and NAME.txt); images: {len(entries)}. "
             "Check data.root, or choose another data.reader."
         )
     return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems))
 
 
 def walk(place: Path) -> Iterator[tuple[Path, dict[str, list[str]], set[str]]]:
-    """Each folder, its images by their name without ending, and such names of its texts; sorted, no link followed."""
+    """Yield each folder, its images by name without ending, and the names of its texts without ending.
+
+    The order is sorted. Links are not followed."""
     for folder, inside, files in os.walk(place):
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         images: dict[str, list[str]] = defaultdict(list)
@@ -71,7 +73,7 @@ def _split(folder: Path, place: Path) -> Split:
 
 
 def _captions(path: Path, place: Path) -> tuple[str, ...] | str:
-    """The captions of a text, or why they cannot be read."""
+    """Return the captions of a text file, or the reason why they cannot be read."""
     if path.is_symlink() and not is_plain(path, place):
         return "its text is a link to what is no file of the data set"
     try:

@@ -1,6 +1,6 @@
-"""The methods by name. A method is a file that holds its settings of the one engine, and one line here.
+"""The methods by name. Each method is a file with settings for the shared engine, and one line here.
 
-A user's own is `distill.method: module:METHOD` or `FILE.py:METHOD`.
+For a method of your own, set `distill.method` to `module:METHOD` or `FILE.py:METHOD`.
 """
 
 from raydd.distill.methods import apm, covmatch, lgm, lors, mdm, mtt_vl, repblend, ridge, tesla_vl
@@ -21,10 +21,10 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """A method of the registry, or a user's own as `FILE.py:NAME` or `module:NAME`, which is run as code.
+    """Return one of raydd's methods, or a user's own as `FILE.py:NAME` or `module:NAME`, which is run as code.
 
     Raises:
-        ConfigError: there is no such method, its file fails, or it is something else.
+        ConfigError: there is no such method, its file fails, or the named object is not a `Method`.
     """
     wanted = 'a raydd.distill.methods.Method, as in METHOD = Method(paper="...", settings={"distill.blend": "none"})'
     return find(name, METHODS, "distill.method", Method, wanted)

@@ -1,12 +1,13 @@
-"""MDM: match the distributions of sums and differences of embeddings, as a teacher sees real and synthetic pairs.
+"""MDM: match the distributions of sums and differences of real and synthetic embeddings, as a teacher embeds them.
 
 Differences from the paper:
-- Encoders are frozen. A teacher is one expert's two heads, with weights half way between their start and one of their
-  first epochs; the paper merges two models that were fine-tuned from the same pretrained one, which raydd's experts are
-  not.
-- The kernel is Gaussian in the distance of embeddings, as in the published code; the paper writes geodesic distances.
-- It starts from random pairs; the paper from pairs drawn from clusters.
-- Adam takes a few hundred steps on features; the paper takes up to 3,000 of SGD with clipped gradients.
+- Encoders are frozen. A teacher consists of both heads of one expert, with weights half way between their start and one
+  of their first epochs. The paper merges two models that were fine-tuned from the same pretrained model, which raydd's
+  experts are not.
+- The kernel is Gaussian in the distance of embeddings, as in the published code; the text of the paper has geodesic
+  distances.
+- Distillation starts from random pairs; in the paper it starts from pairs drawn from clusters.
+- Adam takes a few hundred steps on features; the paper takes up to 3,000 steps of SGD with clipped gradients.
 """
 
 from raydd.distill.methods.method import Method

@@ -1,4 +1,4 @@
-"""What a method of the registry is, and what the reference code's scripts for Flickr30k and 100 pairs all set."""
+"""The class of a method, and the settings that all scripts of the reference code share for Flickr30k and 100 pairs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,15 +18,15 @@ SIMILARITY: Mapping[str, Any] = {"distill.rank": 10, "distill.alpha": 3.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A published method as settings of the engine."""
+    """A method as settings of the engine."""
 
     paper: str
-    """Who published it, and where."""
+    """Who published the method, and where."""
     settings: Mapping[str, Any]
-    """Dotted settings that make the engine this method; a user's own settings win over them."""
+    """Dotted settings that turn the engine into this method; a user's own settings take precedence."""
     published: Mapping[str, Any] = field(default_factory=dict)
-    """Its published numbers, those that hold whatever is learned: outer learning rates in pixels are not among them."""
+    """Published numbers that hold for features and pixels alike; outer learning rates, which are for pixels, do not."""
     protocol: Mapping[str, Any] = field(default_factory=dict)
-    """How its code scores students, where that is not as RepBlend's does; read under `compare.choice` published."""
+    """How the method's code scores students, if not as RepBlend's code does; used if `compare.choice` is published."""
     space: str = ""
-    """Search space of its own, as `sweep.space` names it; empty is not searched by `raydd compare`."""
+    """The method's search space, a name for `sweep.space`; if empty, `raydd compare` does not search the method."""

@@ -1,20 +1,20 @@
-"""RepBlend: blend the representations of a minibatch before the heads, match the experts of both heads.
+"""RepBlend: blend the representations of a minibatch before the heads, and match the trajectories of both heads.
 
 The switches are the paper's. The numbers are raydd's own, for features (see `raydd.presets` for the published ones).
 
 Differences from the paper:
-- The gradient goes through all student steps; the published code stops it at the start of each (TESLA).
+- The gradient goes through all student steps; the published code stops it at the start of each step (TESLA).
 - Dropout is off in the student of a distillation step; the published code draws it anew when it repeats the student's
   steps.
-- Targets lie two epochs beyond the start snapshot (`distill.target_epochs`); published is one.
-- The student's loss is InfoNCE against the learned similarity, for runs of some hundred steps. The published weighted
-  BCE needs about a thousand: on Flickr8k its r_mean on val is 13 after 120 steps, 46 after 960.
-- Learned pixels are rounded to 8 bits; the code's are unbounded floats. Pairs start from plainly resized photographs,
-  all different; the code's start from augmented crops, and may use an image twice.
-- The row at published settings in `raydd compare` keeps raydd's own optimiser and learning rates for the pairs, since
-  the published ones are for pixels; the presets use the scripts'.
-- Scored students use the learned learning rate times 1 - momentum, since it was learned for plain SGD steps;
-  `distill.fit_rates` then multiplies that by the power of two that is best on val.
+- Targets lie two epochs after the start snapshot (`distill.target_epochs`); the published number is one.
+- The student's loss is InfoNCE against the learned similarity, for runs of a few hundred steps. The published weighted
+  BCE needs about a thousand steps: on Flickr8k its r_mean on val is 13 after 120 steps, and 46 after 960.
+- Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. Pairs start from plainly resized
+  photographs, all different; in the code they start from augmented crops, and may use an image twice.
+- In `raydd compare`, the row at published settings keeps raydd's own optimiser and learning rates for the pairs, since
+  the published ones are for pixels. The presets use those of the scripts.
+- Scored students use the learned learning rate times 1 - momentum, since it was learned for steps of plain SGD.
+  `distill.fit_rates` then multiplies the result by the power of two that is best on val.
 """
 
 from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY, STEPS, Method

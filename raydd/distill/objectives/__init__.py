@@ -1,4 +1,4 @@
-"""The objectives by name. An objective is a file and one line here; `raydd.distill.content` has what each one reads."""
+"""The objectives by name. Each is a file and one line here; `raydd.distill.content` lists the settings it reads."""
 
 from collections.abc import Callable
 

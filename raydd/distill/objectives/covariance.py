@@ -1,12 +1,12 @@
-"""Covariance matching: the synthetic pairs are to have the cross-covariance of images and texts that real pairs have.
+"""Covariance matching: give the synthetic pairs the cross-covariance of images and texts that real pairs have.
 
-The gradient of a contrastive loss at a linear student is, to first order, the cross-covariance of its inputs: pairs
-that share it start the student in the same direction. No expert and no student is trained.
+The gradient of a contrastive loss at a linear student is, to first order, the cross-covariance of its inputs. So pairs
+with the same cross-covariance start the student in the same direction. Neither experts nor students are trained.
 
     L = |rho C - C_syn|^2 + lambda (|mean_syn image|^2 + |mean_syn text|^2)
 
-with C = X^T Y / n of the centred features of the real pairs, computed once, and C_syn of the synthetic ones. Features
-are standardised by the mean and deviation of the real ones, so the real means are zero.
+with C = X^T Y / n for the centred features of the real pairs, computed once, and C_syn for those of the synthetic
+pairs. Features are standardised by the mean and deviation of the real ones, so the real means are zero.
 
 Letters: N synthetic pairs, d and e widths of the image and the text encoder.
 """
@@ -28,7 +28,7 @@ class CovarianceMatching(OfAllPairs):
         self._target = self.config.covariance_scale * cross_covariance_of(self.real).to(self.device)
 
     def draw(self, step: int) -> LossOfPairs:  # noqa: ARG002
-        """The same at each step: nothing is drawn."""
+        """Return the loss, which is the same in each step: nothing is drawn."""
         return self._loss_of
 
     def _loss_of(self, pairs: LearnedPairs) -> StepLoss:
@@ -40,12 +40,12 @@ class CovarianceMatching(OfAllPairs):
 
 
 def cross_covariance(image: Float[Tensor, "N d"], text: Float[Tensor, "N e"]) -> Float[Tensor, "d e"]:
-    """The cross-covariance of paired rows."""
+    """Return the cross-covariance of paired rows."""
     return (image - image.mean(0)).T @ (text - text.mean(0)) / len(image)
 
 
 def cross_covariance_of(real: RealPairs) -> Float[Tensor, "d e"]:
-    """The cross-covariance of all real pairs, standardised; the mean over views is exact, since it is linear."""
+    """Return the cross-covariance of all real pairs, standardised; averaging views is exact, since it is linear."""
     images, texts = real.image_spread.shape[1], real.text_spread.shape[1]
     product, count = torch.zeros(images, texts, dtype=torch.float64), 0
     sum_image, sum_text = torch.zeros(images, dtype=torch.float64), torch.zeros(texts, dtype=torch.float64)

@@ -1,12 +1,12 @@
-"""Distribution matching: synthetic pairs are to lie where real ones do, as a teacher embeds both (MDM).
+"""Distribution matching (MDM): give the synthetic pairs the distribution of the real pairs, as a teacher embeds both.
 
-A teacher is drawn each step: an expert part of the way from its start to one of its epochs. With z_v and z_t the
+Each step draws a teacher: an expert part of the way from its start to one of its epochs. With z_v and z_t the
 embeddings of images and texts on the unit sphere,
 
     L = InfoNCE(z_v, z_t) + w MMD(norm(z_v + z_t)) + w MMD(norm(z_v - z_t)),
 
-MMD being the root of the maximum mean discrepancy between real and synthetic pairs under a Gaussian kernel. Forward
-passes alone: no student is trained.
+where MMD is the root of the maximum mean discrepancy between real and synthetic pairs under a Gaussian kernel. The loss
+only needs forward passes of the teacher: no student is trained.
 
 Letters: N synthetic pairs, B real ones in a minibatch, d and e widths of the encoders, D width of the shared space.
 """
@@ -25,10 +25,10 @@ from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
 
 # As published.
-WAY = 0.5  # of an expert from its start to the epoch that is drawn
-WEIGHT = 0.8  # of each discrepancy
-SIGMA = 0.5  # of the Gaussian kernel
-_SMALLEST = 1e-12  # of a squared discrepancy, whose root has no slope at zero
+WAY = 0.5  # position of the teacher between the expert's start (0) and the drawn epoch (1)
+WEIGHT = 0.8  # weight of each discrepancy
+SIGMA = 0.5  # width of the Gaussian kernel
+_SMALLEST = 1e-12  # lower bound of a squared discrepancy, whose root has no slope at zero
 
 
 class DistributionMatching(OfAllPairs):
@@ -39,14 +39,14 @@ class DistributionMatching(OfAllPairs):
         self._experts, self._temperature = inputs.experts, inputs.temperature
 
     def expert(self, step: int) -> int:
-        """The expert that becomes the teacher."""
+        """Return the expert that becomes the step's teacher."""
         return draw_below(self._experts.count, self._generator(step))
 
     def _generator(self, step: int) -> Generator:
         return Generator().manual_seed(step_seed(self.config, step))
 
     def draw(self, step: int) -> LossOfPairs:
-        """The loss under the step's teacher, on its minibatch of real pairs."""
+        """Return the loss under the step's teacher, on the step's minibatch of real pairs."""
         config, generator = self.config, self._generator(step)
         expert, epoch = draw_below(self._experts.count, generator), 1 + draw_below(config.target_epochs, generator)
         teacher = part_of_the_way(self._experts.snapshot(expert, 0), self._experts.snapshot(expert, epoch), WAY)
@@ -67,7 +67,7 @@ class DistributionMatching(OfAllPairs):
 
 
 def part_of_the_way(start: Heads, end: Heads, share: float) -> Heads:
-    """Both heads at start + share (end - start)."""
+    """Return both heads at start + share (end - start)."""
     image, text = (
         Head(*(one.lerp(other, share) for one, other in zip(*heads, strict=True)))
         for heads in zip(start, end, strict=True)
@@ -76,7 +76,10 @@ def part_of_the_way(start: Heads, end: Heads, share: float) -> Heads:
 
 
 def discrepancy(learned: Float[Tensor, "N D"], real: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
-    """The root of the (biased) maximum mean discrepancy of two sets of rows under the kernel exp(-|u - v|^2 / 2s^2)."""
+    """Return the root of the (biased) maximum mean discrepancy of two sets of rows.
+
+    The kernel is exp(-|u - v|^2 / 2s^2), with s = `SIGMA`.
+    """
 
     def mean_kernel(one: Tensor, other: Tensor) -> Tensor:
         squared = one.square().sum(1)[:, None] + other.square().sum(1) - 2 * one @ other.T

@@ -1,9 +1,9 @@
-"""Gradient matching: under fresh random heads, synthetic pairs are to give the gradient that real pairs give.
+"""Gradient matching (LGM): at fresh random heads, synthetic pairs should give the same gradient as real pairs.
 
     L = sum over both heads of 1 - cos(grad of the loss of real pairs, grad of the loss of the synthetic pairs),
 
-the gradients being those of a student's first step: InfoNCE for a minibatch of real pairs, the students' loss for the
-synthetic ones. No expert is read, and no student is trained.
+where the gradients are those of a student's first step: of InfoNCE for a minibatch of real pairs, and of the students'
+loss for the synthetic pairs. No expert is read, and no student is trained.
 
 Letters: B real pairs in a minibatch, d and e widths of the image and the text encoder, P head parameters (flat).
 """
@@ -21,7 +21,7 @@ from raydd.distill.heads import Head, embed, on
 from raydd.distill.matching import LearnedPairs, StepLoss
 from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
 
-_FRESH = 2**40  # first seed of the heads that steps draw: no expert and no student has it
+_FRESH = 2**40  # first seed of the heads that steps draw; no expert and no student has such a seed
 
 
 class GradientMatching(OfAllPairs):
@@ -32,7 +32,7 @@ class GradientMatching(OfAllPairs):
         self._experts, self._temperature, self._loss = inputs.experts, inputs.temperature, inputs.loss
 
     def draw(self, step: int) -> LossOfPairs:
-        """The loss at the step's heads, on its minibatch of real pairs."""
+        """Return the loss at the step's random heads, on the step's minibatch of real pairs."""
         seed = step_seed(self.config, step)
         drawn: Heads = self._experts.initial(_FRESH + seed - self._experts.first_seed)
         image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in drawn)
@@ -61,7 +61,7 @@ class GradientMatching(OfAllPairs):
         *,
         differentiable: bool = False,
     ) -> tuple[Float[Tensor, "P"], Float[Tensor, "Q"]]:
-        """The loss's gradient at each head's parameters."""
+        """Return the loss's gradient at each head's parameters."""
         logits = embed(heads[0], images) @ embed(heads[1], texts).T / self._temperature
         found = torch.autograd.grad(loss(logits), (*heads[0], *heads[1]), create_graph=differentiable)
         middle = len(heads[0])
@@ -70,5 +70,5 @@ class GradientMatching(OfAllPairs):
 
 
 def cosine(one: Float[Tensor, "P"], other: Float[Tensor, "P"]) -> Float[Tensor, ""]:
-    """The cosine of two vectors."""
+    """Return the cosine of two vectors."""
     return (one @ other) / (one.norm() * other.norm())

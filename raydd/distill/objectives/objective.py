@@ -1,7 +1,7 @@
-"""What an objective is: the loss that a distillation lowers, drawn afresh at each step.
+"""The interface of objectives. An objective is the loss that a distillation minimises, drawn anew in each step.
 
-The engine keeps what is learned, its units, optimiser, bounds and checkpoints. It asks the objective for the loss of
-the pairs as they stand, and for that loss's gradients.
+The engine keeps the learned variables, their units, the optimiser, bounds and checkpoints. It asks the objective for
+the loss of the current pairs, and for the gradients of that loss.
 
 Letters: N synthetic pairs, d and e widths of the image and the text encoder.
 """
@@ -23,15 +23,15 @@ from raydd.distill.trajectories import Trajectories
 from raydd.errors import ConfigError
 
 LossOfPairs = Callable[[LearnedPairs], StepLoss]
-"""A step's loss and its gradients at the pairs, whose images are features where students train heads."""
+"""Computes a step's loss and its gradients at the pairs, whose images are features if students train heads."""
 StudentGradient = Callable[[StudentRun, Any, LearnedPairs], StepLoss]
-"""From a student's run, and the leg of the expert that it matches, to the matching loss and its gradients. A leg is a
-`Leg` of heads; of a trained encoder it is the start and the target."""
+"""Computes the matching loss and its gradients, given a student's run, the expert's leg and the pairs. For heads the
+leg is a `Leg`; for a trained encoder it is a tuple of the start and the target."""
 
 
 @dataclass(frozen=True)
 class ObjectiveInputs:
-    """What an objective may go by."""
+    """What an objective may use."""
 
     config: DistillConfig
     temperature: float
@@ -39,14 +39,14 @@ class ObjectiveInputs:
     loss: Loss
     """The students' loss."""
     experts: Trajectories[Any]
-    """Their recipe; those that the settings say it reads are in the store (`DistillConfig.expert_epochs`)."""
+    """Trajectories of the experts. The snapshots that the settings ask for are in the store
+    (`DistillConfig.expert_epochs`)."""
     gradient: StudentGradient
-    """Of the students that see the images."""
+    """Gradient through the students that see the images."""
     noise: tuple[Float[Tensor, "2 d"], Float[Tensor, "2 e"]] | None
-    """Mean and standard deviation of real features, for partners of a blend that are noise; None where there are
-    none."""
+    """Mean and standard deviation of real features, to draw noise for blending; None if they are not available."""
     real: RealPairs | None
-    """The real training pairs; None where no features of images are cached."""
+    """The real training pairs; None if no image features are cached."""
     device: str
     """Where to compute."""
 
@@ -59,41 +59,41 @@ class ObjectiveInputs:
         """
         if self.real is None:
             raise ConfigError(
-                f"distill.objective {self.config.objective} reads cached features of the real pairs, and there are "
-                "none here. Set distill.objective to trajectory."
+                f"distill.objective {self.config.objective} reads cached features of the real pairs, but there are "
+                "none. Set distill.objective to trajectory."
             )
         return self.real
 
 
 class Objective(ABC):
-    """The loss that a distillation lowers. All that is random in a step follows from `distill.seed` and its number."""
+    """The loss that a distillation minimises. A step's draws depend only on `distill.seed` and the step's number."""
 
     diverged: ClassVar[float] = torch.inf
-    """A loss above this has diverged."""
+    """A loss above this value has diverged."""
 
     @property
     def learned(self) -> Mapping[str, Tensor]:
-        """Numbers that it learns beside the pairs, by name, as they start; their learning rate is `distill.rate_lr`."""
+        """Start values of the numbers that the objective itself learns, by name, at learning rate `distill.rate_lr`."""
         return {}
 
     @abstractmethod
     def used(self, step: int) -> Int[Tensor, "U"]:
-        """The synthetic pairs that a step looks at, repeated or not."""
+        """Return the synthetic pairs that a step uses; pairs may be repeated."""
 
     def expert(self, step: int) -> int | None:  # noqa: ARG002
-        """The expert that a step reads, if it reads one."""
+        """Return the expert that a step reads, or None."""
         return None
 
     @abstractmethod
     def draw(self, step: int) -> LossOfPairs:
-        """Draw what is random in a step; gives its loss."""
+        """Draw the random parts of a step; return its loss as a function of the pairs."""
 
 
 class OfAllPairs(Objective):
-    """An objective whose steps look at all synthetic pairs, and at real ones."""
+    """An objective whose steps use all synthetic pairs, and real pairs."""
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
-        """Read what is needed of the real pairs.
+        """Keep the settings, the device and the real pairs.
 
         Raises:
             ConfigError: there are no cached features.
@@ -101,5 +101,5 @@ class OfAllPairs(Objective):
         self.config, self.device, self.real = inputs.config, inputs.device, inputs.real_pairs
 
     def used(self, step: int) -> Int[Tensor, "N"]:  # noqa: ARG002
-        """All pairs."""
+        """Return all pairs."""
         return torch.arange(self.config.pairs)

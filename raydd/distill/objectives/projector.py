@@ -1,15 +1,15 @@
-"""Projector matching: the regression from images to texts, and back, is to be the same on synthetic as on real pairs.
+"""Projector matching (APM): give the synthetic pairs the regressions from images to texts, and back, of real pairs.
 
-A cross-covariance also holds how the features of each side vary together. What a linear student needs in the end is
-the projector that is left when that is divided out: the map that predicts the other side best,
+A cross-covariance also contains how the features of each side vary together. Dividing this out leaves the projectors,
+which are what a linear student needs in the end: the maps that predict the other side best,
 
     P = (C_xx + l I)^-1 C_xy,    Q = (C_yy + l I)^-1 C_yx,
     L = |P - P_syn|^2 / |P|^2 + |Q - Q_syn|^2 / |Q|^2 + lambda (|mean_syn image|^2 + |mean_syn text|^2),
 
 with covariances C of standardised features; l = 0 makes the inverses pseudo-inverses. An image has several captions,
-and a caption's words vary more than its photograph, so step t reads the real pairs of each image's caption t mod 5
-alone (fewer subsets where images have fewer captions): two matrices for each, computed once. Neither experts nor
-students are trained.
+and the words of captions vary more than the photograph. So step t only reads the real pairs of each image's caption
+t mod 5 (fewer subsets if images have fewer captions). The two matrices of each subset are computed once. Neither
+experts nor students are trained.
 
 Letters: N synthetic pairs, d and e widths of the image and the text encoder.
 """
@@ -25,7 +25,7 @@ from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfA
 from raydd.distill.objectives.real_pairs import RealPairs, squared_means
 from raydd.distill.objectives.ridge import penalised_solution
 
-SUBSETS = 5  # of captions at most, as published
+SUBSETS = 5  # largest number of subsets of captions, as published
 
 
 class ProjectorMatching(OfAllPairs):
@@ -37,7 +37,7 @@ class ProjectorMatching(OfAllPairs):
         self._targets = [(of_image.to(self.device), of_text.to(self.device)) for of_image, of_text in found]
 
     def draw(self, step: int) -> LossOfPairs:
-        """The distance from the projectors of the step's subset."""
+        """Return the distance from the projectors of the step's subset of captions."""
         return partial(self._loss_of, *self._targets[step % len(self._targets)])
 
     def _loss_of(self, of_image: Float[Tensor, "d e"], of_text: Float[Tensor, "e d"], pairs: LearnedPairs) -> StepLoss:
@@ -51,13 +51,13 @@ class ProjectorMatching(OfAllPairs):
 
 
 def projector(rows: Float[Tensor, "N d"], onto: Float[Tensor, "N e"], strength: float) -> Float[Tensor, "d e"]:
-    """(C_xx + l I)^-1 C_xy of a few paired rows, l being `strength`, by a system of N equations."""
+    """Return (C_xx + l I)^-1 C_xy for a few paired rows, with l = `strength`, by solving a system of N equations."""
     rows, onto = rows - rows.mean(0), onto - onto.mean(0)
     return rows.T @ penalised_solution(rows @ rows.T, onto, len(rows) * strength)
 
 
 def projectors_of(real: RealPairs, strength: float) -> list[tuple[Float[Tensor, "d e"], Float[Tensor, "e d"]]]:
-    """P and Q of the real pairs, for each subset of captions."""
+    """Return P and Q of the real pairs, for each subset of captions."""
     width, found = real.image_spread.shape[1], []
     for captions in caption_subsets(real.train.image_of_text):
         covariance = _covariance_of(real, captions)
@@ -69,9 +69,10 @@ def projectors_of(real: RealPairs, strength: float) -> list[tuple[Float[Tensor, 
 
 
 def caption_subsets(image_of_text: Int[Tensor, "C"]) -> list[Int[Tensor, "S"]]:
-    """The captions that are first of their image, second, up to the fifth; further ones begin at the first again.
+    """Split captions into subsets: the first caption of each image, the second, up to the fifth.
 
-    There are no more subsets than half of the images have captions, so that none is made of a few pairs.
+    Further captions start again at the first subset. There are at most as many subsets as the median image has
+    captions, so that no subset has only a few pairs.
 
     Args:
         image_of_text: the image of each caption, ascending.
@@ -83,7 +84,7 @@ def caption_subsets(image_of_text: Int[Tensor, "C"]) -> list[Int[Tensor, "S"]]:
 
 
 def _covariance_of(real: RealPairs, captions: Int[Tensor, "S"]) -> Float[Tensor, "d+e d+e"]:
-    """The covariance of [image, text], standardised, each image being the mean of its views."""
+    """Return the covariance of [image, text], standardised; each image is the mean of its views."""
     width = real.image_spread.shape[1] + real.text_spread.shape[1]
     product, total = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     for image, text in real.chunks_of(captions):

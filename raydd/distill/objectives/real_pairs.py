@@ -1,7 +1,7 @@
-"""The real training pairs as objectives read them: cached features, standardised by their own mean and deviation.
+"""The real training pairs for objectives: cached features, standardised by their own mean and standard deviation.
 
-A standardised feature has mean 0 and deviation 1 over the real pairs, so no dimension of an encoder, and neither
-encoder, outweighs the others by its scale alone.
+A standardised feature has mean 0 and deviation 1 over the real pairs. So no dimension of an encoder outweighs the
+others only by its scale, and neither encoder outweighs the other.
 
 Letters: C captions, n images, V views, B pairs of a minibatch, d and e widths of the image and the text encoder.
 """
@@ -20,7 +20,7 @@ _CHUNK = 4096  # pairs in memory at once
 
 
 class ImageRows(Protocol):
-    """Image features of a split in several views, see `raydd.data.feature_rows.FeatureRows`."""
+    """Image features of a split in several views (see `raydd.data.feature_rows.FeatureRows`)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -28,12 +28,12 @@ class ImageRows(Protocol):
         ...
 
     def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B d"]:
-        """One view of each of these images."""
+        """Return one view of each of these images."""
         ...
 
 
 class RealFeatures(Captions, Protocol):
-    """Cached features of the training pairs: `raydd.data.features.SplitFeatures`."""
+    """Cached features of the training pairs (see `raydd.data.features.SplitFeatures`)."""
 
     @property
     def images(self) -> ImageRows:
@@ -50,18 +50,18 @@ class RealPairs:
     text_spread: Float[Tensor, "2 e"]
 
     def minibatch(self, size: int, generator: Generator) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]:
-        """Images and captions of so many pairs drawn without repetition, each image in one of its views."""
+        """Draw images and captions of `size` pairs without repetition, each image in one of its views."""
         captions = torch.randperm(len(self.train.image_of_text), generator=generator)[:size]
         views = torch.randint(self.train.images.shape[1], (len(captions),), generator=generator)
         images = self.train.images.gather(self.train.image_of_text[captions], views)
         return images, self.train.texts[captions].float()
 
     def all(self) -> Iterator[tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]]:
-        """All pairs in chunks, each image being the mean of its views."""
+        """Yield all pairs in chunks; each image is the mean of its views."""
         return self.chunks_of(torch.arange(len(self.train.image_of_text)))
 
     def chunks_of(self, captions: Int[Tensor, "S"]) -> Iterator[tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]]:
-        """The pairs of these captions in chunks, each image being the mean of its views."""
+        """Yield the pairs of these captions in chunks; each image is the mean of its views."""
         views = self.train.images.shape[1]
         for chunk in captions.split(_CHUNK):
             owners = self.train.image_of_text[chunk]
@@ -71,16 +71,16 @@ class RealPairs:
     def standardised(
         self, images: Float[Tensor, "B d"], texts: Float[Tensor, "B e"]
     ) -> tuple[Float[Tensor, "B d"], Float[Tensor, "B e"]]:
-        """Images and texts, each by its own mean and deviation over the real pairs."""
+        """Standardise images and texts, each by its own mean and deviation over the real pairs."""
         return standardised(images, self.image_spread), standardised(texts, self.text_spread)
 
 
 def squared_means(image: Float[Tensor, "N d"], text: Float[Tensor, "N e"]) -> Float[Tensor, ""]:
-    """|mean image|² + |mean text|² of standardised pairs: how far both means are from those of the real ones."""
+    """Return |mean image|² + |mean text|² of standardised pairs: how far their means are from those of real pairs."""
     return image.mean(0).square().sum() + text.mean(0).square().sum()
 
 
 def standardised(rows: Float[Tensor, "B d"], spread: Float[Tensor, "2 d"]) -> Float[Tensor, "B d"]:
-    """Rows minus the mean, divided by the deviation; dimensions that never vary become zero."""
+    """Return rows minus the mean, divided by the deviation; dimensions that never vary become zero."""
     mean, deviation = spread.to(rows)
     return (rows - mean) * torch.where(deviation > 0, 1 / deviation, torch.zeros_like(deviation))

@@ -1,12 +1,12 @@
-"""Ridge: students in closed form. What they get wrong about real pairs is the loss, as in KIP and CLP-DD, on pairs.
+"""Ridge: students in closed form. The loss is their error on real pairs, as KIP and CLP-DD do it for classes.
 
 A student maps an image x and a text y onto the N synthetic pairs by kernel ridge regression,
 
     a(x) = k(x, X) (K_X + l I)^-1 S,    b(y) = k(y, Y) (K_Y + l I)^-1,
 
-compares them by their cosine over a temperature, and the loss is InfoNCE on a minibatch of real pairs. The solve has N
-equations, so a step costs little, and no trajectory has to be followed. The kernel is linear in standardised features.
-Pairs, similarity matrix S, the temperature and the strength l of each side are learned.
+and compares them by their cosine divided by a temperature. The loss is InfoNCE on a minibatch of real pairs. The system
+has N equations, so a step costs little, and no trajectory is needed. The kernel is linear in standardised features. The
+pairs, the similarity matrix S, the temperature and the strength l of each side are learned.
 
 Letters: N synthetic pairs, B real ones in a minibatch, d and e widths of the image and the text encoder.
 """
@@ -34,13 +34,13 @@ class RidgeStudents(OfAllPairs):
 
     @property
     def learned(self) -> Mapping[str, Tensor]:
-        """Logarithms of the temperature and of both sides' strengths."""
+        """Start values of the logarithms of the temperature and of both sides' strengths."""
         strength = torch.tensor(self.config.ridge_strength).log()
         temperature = torch.tensor(self._temperature).log()
         return {"log_temperature": temperature, "log_image_strength": strength, "log_text_strength": strength}
 
     def draw(self, step: int) -> LossOfPairs:
-        """The loss on the step's minibatch of real pairs."""
+        """Return the loss on the step's minibatch of real pairs."""
         generator = Generator().manual_seed(step_seed(self.config, step))
         image, text = self.real.minibatch(self.config.real_minibatch, generator)
         return partial(self._loss_of, image.to(self.device), text.to(self.device))
@@ -58,7 +58,7 @@ class RidgeStudents(OfAllPairs):
 def regressed(
     real: Float[Tensor, "B d"], learned: Float[Tensor, "N d"], strength: Float[Tensor, ""] | float
 ) -> Float[Tensor, "B N"]:
-    """k(x, X) (K_X + l I)^-1 for a linear kernel, l being `strength` times the mean squared length of a learned row."""
+    """Return k(x, X) (K_X + l I)^-1 for a linear kernel; l is `strength` times the mean |row|² of the learned rows."""
     kernel = learned @ learned.T
     penalty = strength * kernel.diagonal().mean()
     return penalised_solution(kernel, learned @ real.T, penalty).T
@@ -67,5 +67,5 @@ def regressed(
 def penalised_solution(
     matrix: Float[Tensor, "n n"], right: Float[Tensor, "n m"], penalty: Float[Tensor, ""] | float
 ) -> Float[Tensor, "n m"]:
-    """(A + l I)^-1 B."""
+    """Return (A + l I)^-1 B."""
     return torch.linalg.solve(matrix + penalty * torch.eye(len(matrix)).to(matrix), right)

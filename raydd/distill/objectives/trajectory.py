@@ -1,6 +1,6 @@
-"""Trajectory matching: a student of the synthetic pairs is to end where an expert does.
+"""Trajectory matching: a student that trains on the synthetic pairs should end where an expert does.
 
-A step draws an expert, a start epoch and the student's minibatches and blends; the loss is how far the student ends
+A step draws an expert, a start epoch and the student's minibatches and blends. The loss is how far the student ends
 from the expert's later snapshot (`raydd.distill.matching`).
 """
 
@@ -18,34 +18,34 @@ from raydd.distill.objectives.objective import LossOfPairs, Objective, Objective
 from raydd.distill.trajectories import Trajectories
 
 MATCHED = {"both-heads": ("image", "text"), "text-head": ("text",)}
-DIVERGED = 1e3  # the loss is about 1 a head at the start; so far above, a run does not recover
+DIVERGED = 1e3  # the loss is about 1 per head at the start; a run this far above does not recover
 
 
 class TrajectoryMatching(Objective):
-    """The distance of a student's end from an expert's."""
+    """The distance between a student's end and an expert's later snapshot."""
 
     diverged: ClassVar[float] = DIVERGED
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
         self._inputs = inputs
         self.experts: Trajectories[Any] = inputs.experts
-        # Making a leg anew takes a quarter of a step on a CPU, and on a GPU longer than a step.
+        # Legs are cached: making one takes a quarter of a step on a CPU, and longer than a step on a GPU.
         self._legs = Legs(inputs.device, most_bytes_on(inputs.device)) if isinstance(self.experts, Experts) else None
 
     def draws(self, step: int) -> StepDraws:
-        """What a step draws."""
+        """Return the random draws of a step."""
         return draw_step(self._inputs.config, step, self.experts.count, self._inputs.noise)
 
     def used(self, step: int) -> Int[Tensor, "U"]:
-        """The pairs of the student's minibatches."""
+        """Return the pairs of the student's minibatches."""
         return self.draws(step).plan.minibatches.flatten()
 
     def expert(self, step: int) -> int:
-        """The expert whose trajectory is matched."""
+        """Return the expert whose trajectory is matched."""
         return self.draws(step).expert
 
     def draw(self, step: int) -> LossOfPairs:
-        """The matching loss of the step's student."""
+        """Return the matching loss of the step's student."""
         inputs, config, draws = self._inputs, self._inputs.config, self.draws(step)
         run = StudentRun(
             draws.plan.to(inputs.device),
@@ -58,7 +58,7 @@ class TrajectoryMatching(Objective):
         return partial(inputs.gradient, run, self._leg(draws.expert, draws.start_epoch))
 
     def _leg(self, expert: int, epoch: int) -> Any:
-        """The expert's leg from this epoch, as the students' gradient takes it."""
+        """Return the expert's leg from this epoch, in the form that the students' gradient takes."""
         config = self._inputs.config
         if self._legs is not None:
             return self._legs.get(self.experts, expert, epoch, config.ahead)

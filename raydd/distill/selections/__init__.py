@@ -1,4 +1,4 @@
-"""The selections by name: coresets of real pairs. A selection is a file with its paper, and one line here."""
+"""The selections by name: coresets of real pairs. Each selection is a file that names its paper, and one line here."""
 
 from raydd.distill.selections.co_occurrence import co_occurrence
 from raydd.distill.selections.evidence import Evidence, Forgetting, Joint, Select

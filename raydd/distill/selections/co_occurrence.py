@@ -1,8 +1,8 @@
-"""Co-occurrence: images and texts are clustered apart, and clusters that share the most pairs are matched (PDS).
+"""Co-occurrence (PDS): cluster images and texts separately, and match the clusters that share the most pairs.
 
-PDS (Choi, Mo and Chae, 2026, arXiv:2602.19756) takes, of two matched clusters, the mean of the pairs that both share,
-and has a generative model make an image from it. A selection is of real pairs: here it is the shared pair nearest to
-that mean.
+PDS (Choi, Mo and Chae, 2026, arXiv:2602.19756) computes the mean of the pairs that two matched clusters share, and a
+generative model makes an image from that mean. A selection consists of real pairs: here it takes the shared pair
+nearest to that mean.
 """
 
 import torch
@@ -15,15 +15,16 @@ from raydd.distill.selections.random_pairs import random_captions
 
 
 def co_occurrence(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """A pair of each two matched clusters, which grow from random pairs drawn by seed."""
+    """Return one pair for each two matched clusters; clusters grow from random pairs drawn by seed."""
     return nearest_to_shared(evidence.joint(WARM_UP), pairs, seed)
 
 
 def nearest_to_shared(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """For each two matched clusters, those that share most first, the pair nearest to the mean of what they share.
+    """Choose, for each two matched clusters, the pair nearest to the mean of the pairs that they share.
 
-    Among the pairs whose image is still free: the shared ones, or all where none of these is left. Clusters that share
-    nothing have no such mean; theirs is that of all pairs.
+    Clusters that share most come first. The pair is chosen among the shared pairs whose image is still free, or among
+    all pairs with a free image if no shared pair is left. For clusters that share nothing, the mean is that of all
+    pairs.
     """
     of_image, of_text = clusters_of_each_side(joint, random_captions(joint.image_of_text, pairs, seed))
     matched = iter(matched_clusters(of_image, of_text, pairs))
@@ -40,7 +41,7 @@ def nearest_to_shared(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
 
 
 def clusters_of_each_side(joint: Joint, first: Int[Tensor, "N"]) -> tuple[Int[Tensor, "C"], Int[Tensor, "C"]]:
-    """The image cluster and the text cluster of each pair, by k-means of either half of the joint features alone."""
+    """Return the image cluster and the text cluster of each pair, by k-means on each half of the joint features."""
     images = Joint(joint.images, joint.texts[:, :0], joint.image_of_text)
     texts = Joint(joint.images[:, :0], joint.texts, joint.image_of_text)
     of_image, of_text = (nearest_cluster(half, *cluster_means(half, first)[:2]) for half in (images, texts))
@@ -48,8 +49,8 @@ def clusters_of_each_side(joint: Joint, first: Int[Tensor, "N"]) -> tuple[Int[Te
 
 
 def matched_clusters(of_image: Int[Tensor, "C"], of_text: Int[Tensor, "C"], clusters: int) -> list[tuple[int, int]]:
-    """Image and text clusters one to one, so that they share as many pairs as can be; those that share most first."""
-    from scipy.optimize import linear_sum_assignment  # a third of a second, which each command would take
+    """Match image and text clusters one to one, so that they share the most pairs; those that share most come first."""
+    from scipy.optimize import linear_sum_assignment  # here, since it would delay each command by a third of a second
 
     shared = torch.bincount(of_image * clusters + of_text, minlength=clusters**2).reshape(clusters, clusters)
     rows, columns = linear_sum_assignment(shared.numpy(), maximize=True)

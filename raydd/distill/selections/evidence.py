@@ -1,7 +1,7 @@
-"""What a selection looks at: the real pairs, how warmed-up heads embed them, how training forgot them.
+"""The data for selections: the real pairs, how warmed-up heads embed them, and how training forgot them.
 
-A pair is a caption with its image, so pairs are named by their captions. A selection holds one pair an image at most,
-as a distillation starts from.
+A pair is a caption with its image, so pairs are identified by their captions. A selection has at most one pair per
+image, like the start pairs of a distillation.
 
 Letters: I images, C captions (pairs), D and E widths of an image's and of a text's part.
 """
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from raydd.errors import ConfigError
 
-WARM_UP = 5  # epochs of the heads before they embed the pairs
+WARM_UP = 5  # epochs for which the heads train before they embed the pairs
 
 
 @dataclass(frozen=True)
 class Joint:
     """Joint features x = [u, v] of all pairs: u the image's embedding, v the caption's, both on the unit sphere.
 
-    Images are kept once for all their captions. Nothing of a size of pairs times pairs, or of pairs times chosen pairs,
-    is ever formed.
+    An image is stored once for all its captions. No matrix of pairs times pairs, or of pairs times chosen pairs, is
+    ever formed.
     """
 
     images: Float[Tensor, "I D"]
@@ -31,22 +31,22 @@ class Joint:
     image_of_text: Int[Tensor, "C"]
 
     def row(self, pair: int) -> tuple[Float[Tensor, "D"], Float[Tensor, "E"]]:
-        """The two halves of one pair's joint feature."""
+        """Return the two halves of one pair's joint feature."""
         return self.images[self.image_of_text[pair]], self.texts[pair]
 
     def products(self, image: Float[Tensor, "D"], text: Float[Tensor, "E"]) -> Float[Tensor, "C"]:
-        """The inner product of every pair's joint feature with [image, text]."""
+        """Return the inner product of each pair's joint feature with [image, text]."""
         return (self.images @ image)[self.image_of_text] + self.texts @ text
 
     def mean(self) -> tuple[Float[Tensor, "D"], Float[Tensor, "E"]]:
-        """The mean joint feature of all pairs."""
+        """Return the mean joint feature of all pairs."""
         captions = torch.bincount(self.image_of_text, minlength=len(self.images))
         return captions.to(self.images.dtype) @ self.images / len(self.texts), self.texts.mean(0)
 
 
 @dataclass(frozen=True)
 class Forgetting:
-    """How often training went from ranking a pair right to ranking it wrong, and whether it ever ranked it right."""
+    """How often a pair went from ranked right to ranked wrong during training, and whether it was ever ranked right."""
 
     events: Int16[Tensor, "C"]
     learned: Bool[Tensor, "C"]
@@ -54,24 +54,24 @@ class Forgetting:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The pairs, and what can be asked about them; an answer is made when a selection asks for it."""
+    """The pairs, and functions that compute facts about them when a selection needs these."""
 
     image_of_text: Int[Tensor, "C"]
     joint: Callable[[int], Joint]
-    """Joint features under heads that were trained for so many epochs."""
+    """Takes a number of epochs; returns the joint features under heads trained for that long."""
     forgetting: Callable[[int], Forgetting]
-    """Forgetting over the first so many epochs of the heads' training."""
+    """Takes a number of epochs; returns the forgetting over the first epochs of the heads' training."""
 
 
 Select = Callable[[Evidence, int, int], Int[Tensor, "N"]]
-"""From the evidence, the number of pairs N and a seed to the chosen captions, each of another image."""
+"""Takes the evidence, the number of pairs N and a seed; returns the chosen captions, each of a different image."""
 
 
 def require_images(image_of_text: Int[Tensor, "C"], pairs: int) -> None:
-    """Refuse to choose more pairs than there are images.
+    """Check that there are at least as many training images as pairs.
 
     Raises:
-        ConfigError: there are fewer training images than that.
+        ConfigError: there are fewer training images.
     """
     images = int(image_of_text.unique().numel())
     if pairs > images:
@@ -79,7 +79,7 @@ def require_images(image_of_text: Int[Tensor, "C"], pairs: int) -> None:
 
 
 def greedily(image_of_text: Int[Tensor, "C"], pairs: int, best: Callable[[Bool[Tensor, "C"]], int]) -> Int[Tensor, "N"]:
-    """Take `pairs` pairs one after the other, each what `best` names among the pairs whose image is still free."""
+    """Choose pairs one after the other; `best` returns the next one, given which pairs have an image that is free."""
     require_images(image_of_text, pairs)
     free = torch.ones(len(image_of_text), dtype=torch.bool)
     chosen = []
@@ -90,7 +90,7 @@ def greedily(image_of_text: Int[Tensor, "C"], pairs: int, best: Callable[[Bool[T
 
 
 def first_of_each_image(image_of_text: Int[Tensor, "C"], order: Int[Tensor, "C"], pairs: int) -> Int[Tensor, "N"]:
-    """The first `pairs` captions in an order, later captions of the same image passed over."""
+    """Return the first `pairs` captions of an order, skipping further captions of the same image."""
     require_images(image_of_text, pairs)
     first = torch.full((int(image_of_text.max()) + 1,), len(order)).scatter_reduce_(
         0, image_of_text[order], torch.arange(len(order)), "amin"

@@ -1,6 +1,6 @@
-"""Herding (Welling, ICML 2009): pairs whose mean joint feature follows the mean of all.
+"""Herding (Welling, ICML 2009): choose pairs whose mean joint feature follows the mean of all pairs.
 
-Differences from the field's code: joint features are of unit length in each modality, and an image gives one pair.
+Differences from the published code: joint features have unit length in each modality, and an image gives one pair.
 """
 
 import torch
@@ -11,14 +11,14 @@ from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
 
 
 def herding(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG001
-    """Herded pairs; the seed only chooses the heads that embed them."""
+    """Return the herded pairs; the seed only decides the heads that embed them."""
     return herd(evidence.joint(WARM_UP), pairs)
 
 
 def herd(joint: Joint, pairs: int) -> Int[Tensor, "N"]:
-    """Pairs x_1, x_2, ... such that each brings the mean of those chosen nearest to the mean of all, μ.
+    """Choose pairs x_1, x_2, ... so that each one brings the mean of the chosen pairs closest to the mean μ of all.
 
-    As |x|² is the same for all pairs, the t-th is the largest <x, t μ - (x_1 + ... + x_{t-1})>.
+    Since |x|² is the same for all pairs, the t-th pair is the one with the largest <x, t μ - (x_1 + ... + x_{t-1})>.
     """
     towards = joint.products(*joint.mean())
     scores = towards.clone()

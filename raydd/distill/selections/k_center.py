@@ -1,4 +1,4 @@
-"""K-Center (Sener and Savarese, ICLR 2018, the greedy one): pairs that leave no other pair far from all of them."""
+"""K-Center (Sener and Savarese, ICLR 2018, greedy variant): choose pairs so that no pair is far from all of them."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -8,15 +8,15 @@ from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
 
 
 def k_center(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Greedy centres in the joint space, the first one drawn by seed."""
+    """Return greedy centres in the joint space; the first centre is drawn by seed."""
     return centres(evidence.joint(WARM_UP), pairs, seed)
 
 
 def centres(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """A random pair, then each time the pair that is farthest from the nearest centre so far."""
+    """Choose a random pair, then repeatedly the pair that is farthest from its nearest centre so far."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(joint.image_of_text), (), generator=generator)
-    # Squared, to the nearest centre: 8 is the largest that there is, and the first centre goes before all.
+    # Squared distance to the nearest centre. 8 is the largest possible; infinity makes the first centre come first.
     distances = torch.full((len(joint.image_of_text),), 8.0)
     distances[first] = torch.inf
 

@@ -1,7 +1,7 @@
-"""k-means (Lloyd, IEEE Trans. Inf. Theory 1982): for each of N clusters of pairs, the pair nearest to its mean.
+"""k-means (Lloyd, IEEE Trans. Inf. Theory 1982): for each of N clusters of pairs, choose the pair nearest to its mean.
 
-MDM starts from k-means over joint features too, but from the means themselves; a selection is of real pairs, which
-pixels can start from.
+MDM also starts from k-means over joint features, but from the means themselves. A selection consists of real pairs,
+from which pixels can start.
 """
 
 import torch
@@ -11,23 +11,23 @@ from torch import Tensor
 from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
 from raydd.distill.selections.random_pairs import random_captions
 
-_ROUNDS = 50  # of Lloyd's algorithm at most
-_BLOCK = 16_384  # captions that are assigned at a time
+_ROUNDS = 50  # largest number of iterations of Lloyd's algorithm
+_BLOCK = 16_384  # captions that are assigned to clusters at a time
 
 
 def k_means(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """The pairs nearest to the means of clusters in the joint space, which grow from random pairs drawn by seed."""
+    """Return the pairs nearest to the means of clusters in the joint space; these grow from pairs drawn by seed."""
     return nearest_to_means(evidence.joint(WARM_UP), pairs, seed)
 
 
 def nearest_to_means(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """For each cluster, the largest first, the pair nearest to its mean among those whose image is still free."""
+    """Choose for each cluster, largest first, the pair nearest to its mean among those whose image is still free."""
     images, texts, sizes = cluster_means(joint, random_captions(joint.image_of_text, pairs, seed))
     means = iter(sizes.argsort(descending=True, stable=True).tolist())
 
     def best(free: Bool[Tensor, "C"]) -> int:
         mean = next(means)
-        # |x|² is the same for all pairs, so the nearest is that of the largest product.
+        # |x|² is the same for all pairs, so the nearest pair has the largest inner product.
         return int(joint.products(images[mean], texts[mean]).masked_fill(~free, -torch.inf).argmax())
 
     return greedily(joint.image_of_text, pairs, best)
@@ -36,9 +36,9 @@ def nearest_to_means(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
 def cluster_means(
     joint: Joint, first: Int[Tensor, "N"]
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N E"], Int[Tensor, "N"]]:
-    """Means of the clusters that grow from some pairs: their image halves, their text halves, and pairs in each.
+    """Return the image halves and text halves of the cluster means, and the number of pairs in each cluster.
 
-    A cluster that loses all its pairs keeps its mean.
+    Clusters grow from the pairs `first`. A cluster that loses all its pairs keeps its mean.
     """
     images, texts = joint.images[joint.image_of_text[first]], joint.texts[first]
     nearest = torch.full_like(joint.image_of_text, -1)
@@ -56,7 +56,7 @@ def cluster_means(
 
 
 def nearest_cluster(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N E"]) -> Int[Tensor, "C"]:
-    """The cluster of each pair: that of the largest <x, m> - |m|²/2."""
+    """Return the cluster of each pair: the one whose mean m has the largest <x, m> - |m|²/2."""
     half = (images.square().sum(1) + texts.square().sum(1)) / 2
     blocks = torch.arange(len(joint.texts)).split(_BLOCK)
     products = (joint.images[joint.image_of_text[of]] @ images.T + joint.texts[of] @ texts.T for of in blocks)

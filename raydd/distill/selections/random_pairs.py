@@ -1,4 +1,4 @@
-"""Random: as many real pairs, drawn by seed."""
+"""Random: real pairs drawn by seed."""
 
 import torch
 from jaxtyping import Int
@@ -8,15 +8,15 @@ from raydd.distill.selections.evidence import Evidence, first_of_each_image
 
 
 def random_pairs(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Captions of `pairs` different images, drawn by seed."""
+    """Draw captions of `pairs` different images by seed."""
     return random_captions(evidence.image_of_text, pairs, seed)
 
 
 def random_captions(image_of_text: Int[Tensor, "C"], pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Captions of `pairs` different images, drawn by seed.
+    """Draw captions of `pairs` different images by seed.
 
     Raises:
-        ConfigError: there are fewer training images than that.
+        ConfigError: there are fewer training images than pairs.
     """
     generator = Generator().manual_seed(seed)
     return first_of_each_image(image_of_text, torch.randperm(len(image_of_text), generator=generator), pairs)

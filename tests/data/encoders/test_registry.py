@@ -88,7 +88,7 @@ def test_their_identity_does_not_depend_on_the_folder_of_their_file(own: Path, m
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("def image(config):\n    return 3", "gave an int, but must give a raydd.data.encoders.towers.ImageTower"),
+        ("def image(config):\n    return 3", "an int, but must return a raydd.data.encoders.towers.ImageTower"),
         ("def image(config):\n    return config.no_such", r"failed in .*own.py line 2: AttributeError"),
         ("def image(config):\n    raise SystemExit(2)", "line 2: SystemExit: 2. Correct the function"),
         ("def image():\n    pass", r"failed: TypeError: image\(\) takes 0 positional"),

@@ -91,7 +91,7 @@ def test_a_column_that_is_missing_or_of_the_wrong_type_is_named(
 
 def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
     table = pa.table({"image": [A * 20] * 4, "text": list("abcd")})
-    with pytest.raises(DataError, match=r"data.arrow is compressed, so its images have no place in it. Save it again"):
+    with pytest.raises(DataError, match=r"data.arrow is compressed, so its images cannot be read. Save it again"):
         saved(tmp_path, table, pa.ipc.IpcWriteOptions(compression="zstd"))
 
 
@@ -105,7 +105,7 @@ def test_files_elsewhere_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "in/train/state.json").write_text(
         json.dumps({"_data_files": [{"filename": name.replace("..", "../..")}]})
     )
-    with pytest.raises(DataError, match=r"state.json names .*, which is no file of the data set. Save it again"):
+    with pytest.raises(DataError, match=r"state.json names .*, which is not a file of the data set. Save the"):
         read(DataConfig(reader="arrow", root=str(tmp_path / "in")))
 
 

@@ -99,7 +99,7 @@ def test_hidden_tables_are_none(tmp_path: Path) -> None:
 
 def test_several_tables_need_a_name(tmp_path: Path) -> None:
     listing(tmp_path, "image,caption\na.png,of one\n", "one.csv")
-    with pytest.raises(DataError, match=r"holds 2 tables, and one is to be read. Set data.name. Known: one, two"):
+    with pytest.raises(DataError, match=r"holds 2 tables, and data.name must say which to read. Known: one, two"):
         listing(tmp_path, "image,caption\nb.png,of two\n", "two.csv")
     assert pairs(read(DataConfig(reader="csv", root=str(tmp_path), name="two"))) == [("train", "b.png", ("of two",))]
     with pytest.raises(DataError, match="Did you mean 'two'"):
@@ -133,7 +133,7 @@ def test_columns_by_the_settings(tmp_path: Path) -> None:
             {},
             r"row from line 2 on, is malformed \(a quotation mark is not closed\)",
         ),
-        ('image,caption\na.png,x\nb.png,"Big" dog\n', {}, r"row from line 3 on, is malformed .* the mark doubled"),
+        ('image,caption\na.png,x\nb.png,"Big" dog\n', {}, r"row from line 3 on, is malformed .* write the mark twice"),
         ("image,caption\na.png," + "x" * 10_000_000, {}, r"row from line 2 on, is malformed \(field larger than"),
         ("image,caption\nhttps://a.org/b.jpg,x\n", {}, "is at https://a.org/b.jpg, and raydd downloads no images"),
         ("image,caption,split\na.png,x,trian\n", {}, "line 2 names the split 'trian'. Did you mean 'train'"),
@@ -185,7 +185,7 @@ def test_pipes_devices_and_links_that_leave_are_refused(tmp_path: Path) -> None:
     for target in ("/dev/zero", tmp_path / "private.csv"):
         table.unlink()
         table.symlink_to(target)
-        with pytest.raises(DataError, match=r"captions.csv is a link to what is no file of the data set"):
+        with pytest.raises(DataError, match=r"captions.csv links to something outside the data set"):
             read(config)
 
 

@@ -135,9 +135,9 @@ def test_a_function_of_any_module_or_file_can_read(tmp_path: Path, monkeypatch: 
     [
         ("no_such_module:read", "no_such_module cannot be imported: .*PYTHONPATH"),
         ("json:no_such_function", "json has no 'no_such_function'. Known: .*loads"),
-        ("nowhere.py:read", "there is no such file as .*nowhere.py"),
+        ("nowhere.py:read", "there is no file .*nowhere.py"),
         ("json:__name__", "is a str, but must be a function"),
-        ("read.py:", "is incomplete. Your own is module:NAME or FILE.py:NAME"),
+        ("read.py:", "is incomplete. Name your own as module:NAME or FILE.py:NAME"),
         (":read", "is incomplete"),
     ],
 )

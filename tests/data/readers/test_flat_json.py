@@ -69,7 +69,7 @@ def test_an_absolute_path_inside_the_folder_is_fine(tmp_path: Path) -> None:
         ("[{", r"tiny_train.json is not valid JSON \(.*line 1.*Repair"),
         (
             '[{"image": "a", "caption": "x", "caption": "y"}]',
-            r"the key 'caption' stands twice in one object\)\. Repair",
+            r"the key 'caption' occurs twice in one object\)\. Repair",
         ),
         ("{}", "tiny_train.json holds a dict, but must hold a list"),
         ("[3]", "tiny_train.json, row 0 is a int, but must be an object with 'image'"),

@@ -91,6 +91,6 @@ def test_links_of_images_and_folders_do_not_leave(tmp_path: Path, store: Store) 
 def test_a_folder_without_captions_is_refused(tmp_path: Path) -> None:
     put(tmp_path, {"a.png": A, "notes.txt": b"x"})
     with pytest.raises(
-        DataError, match=r"holds no image with a caption beside it, NAME.jpg and NAME.txt; images: 1. Check"
+        DataError, match=r"holds no image with a caption next to it \(NAME.jpg and NAME.txt\); images: 1. Check"
     ):
         read(config(tmp_path))
