@@ -190,7 +190,7 @@ def test_the_source_s_identity_follows_the_file_and_runs_nothing(folder: Path, m
     second = [source_identity(name) for name in (write("1 / 1"), "mine:f")]
     assert second[0] == second[1] != first[0]
     assert source_identity("repblend") == source_identity("sys:exit") == source_identity("no_such_module:f") == ""
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(ConfigError, match="there is no file"):
         source_identity("nowhere.py:f")
 
 

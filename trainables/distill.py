@@ -9,9 +9,9 @@ from ray import tune
 from ray.tune.result import RESULT_DUPLICATE
 
 from raydd import stages
-from raydd.cluster.claims import shared_work
 from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.graceful_exit import exit_waits
+from raydd.cluster.sharing import Shared, shared_work
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.cpu_time import counted_as
@@ -21,7 +21,7 @@ from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, ScoresOnVal
 from raydd.evaluate.students import LAST_RUNG_EPOCHS, RUNG_EPOCHS, TRIAL_SEEDS
 from raydd.memory import return_freed_blocks
-from raydd.protocols import Listings, Workbench, changed, trial_settings
+from raydd.protocols import Workbench, changed, trial_settings
 from raydd.settings import with_settings
 
 CURVE_PERCENT = 5  # percent of a trial's steps between two points of its curve, or less if rungs are closer
@@ -34,15 +34,10 @@ class DistillTrial(tune.Trainable):
     Between two steps the state is already saved, and the process ends at once.
     """
 
-    def setup(self, config: dict[str, Any], **shared: Any) -> None:
-        """Begin a trial.
-
-        Args:
-            config: the `trial` of `trial_reports`.
-            shared: the other arguments of `trial_reports`.
-        """
-        self._shared = shared
-        self._reports = trial_reports(config, **shared)
+    def setup(self, config: dict[str, Any], *, base: Config, shared: Shared) -> None:
+        """Begin a trial; `config` is the `trial` of `trial_reports`, like the other arguments."""
+        self._base, self._shared = base, shared
+        self._reports = trial_reports(config, base, shared)
 
     @exit_waits()
     def step(self) -> dict[str, Any]:
@@ -53,7 +48,7 @@ class DistillTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Leave the current trial, with its state saved, and begin another one."""
         self.cleanup()
-        self._reports = trial_reports(new_config, **self._shared)
+        self._reports = trial_reports(new_config, self._base, self._shared)
         return True
 
     def cleanup(self) -> None:
@@ -62,9 +57,7 @@ class DistillTrial(tune.Trainable):
         return_freed_blocks()
 
 
-def trial_reports(
-    trial: Mapping[str, Any], base: Config, listings: Listings, claims: Any
-) -> Generator[TrialReport, None, None]:
+def trial_reports(trial: Mapping[str, Any], base: Config, shared: Shared) -> Generator[TrialReport, None, None]:
     """Run one trial. A failure is reported with its reason, and the process can run the next trial.
 
     A CUDA error also ends the process.
@@ -73,12 +66,11 @@ def trial_reports(
         trial: `number`, dotted `settings`, and the rungs `passed` before an interruption, see
             `raydd.tuning.searcher`.
         base: settings that all trials of the sweep share.
-        listings: the data sets that the driver has read, so that no trial has to read them.
-        claims: handle of the actor of `raydd.cluster.claims`.
+        shared: what the driver gave to all its workers.
     """
     try:
         config = with_settings(base, {**trial["settings"], **trial_settings(base)})
-        with shared_work(config, f"trial {trial['number']}", listings, claims) as work:
+        with shared_work(config, f"trial {trial['number']}", shared) as work:
             for report in distillation_reports(work, trial["passed"]):
                 yield report.from_here(work.device)
     except Exception as error:  # any error of a trial is its result: the sweep continues

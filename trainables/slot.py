@@ -21,16 +21,17 @@ import ray
 import torch
 from ray.exceptions import RayActorError
 
-from raydd.cluster.claims import WAIT_SECONDS, joined_work, share_features
+from raydd.cluster.claims import WAIT_SECONDS
 from raydd.cluster.connect import slots_to_come
 from raydd.cluster.failures import breaks_process, failure_of
 from raydd.cluster.graceful_exit import GRACE_SECONDS, exit_waits, heed_notice
+from raydd.cluster.sharing import Shared, joined_work, share_features
 from raydd.cluster.trial_report import TrialReport
 from raydd.config import Config
 from raydd.distill.engine import DistillPoint
 from raydd.errors import RayddError
 from raydd.progress import Leave
-from raydd.protocols import Listings, Workbench, changed, trial_settings
+from raydd.protocols import Workbench, changed, trial_settings
 from raydd.settings import with_settings
 from raydd.stages.oom_retry import empty_cache, too_large, wanted
 from raydd.stages.population import Together, group_of
@@ -52,16 +53,15 @@ class _Errand:
 class Slot:
     """One slot. The trials' errands call its methods, each in its own thread, while one thread computes."""
 
-    def __init__(self, base: Config, who: str, listings: Listings, claims: Any) -> None:
+    def __init__(self, base: Config, who: str, shared: Shared) -> None:
         """Wait for trials.
 
         Args:
             base: settings that all trials of the sweep share.
             who: the slot's name, for the terminal.
-            listings: the data sets that the driver has read.
-            claims: handle of the actor of `raydd.cluster.claims`.
+            shared: what the driver gave to all its workers.
         """
-        self._base, self._who, self._listings, self._claims = base, who, listings, claims
+        self._base, self._who, self._shared = base, who, shared
         self._errands: dict[str, _Errand] = {}
         self._waiting, self._room = deque[str](), math.inf  # errands to begin, and how many fit in memory at once
         self._ordering, self._stopped = threading.Lock(), set[str]()
@@ -98,7 +98,7 @@ class Slot:
     @exit_waits()
     def _run(self) -> None:
         try:
-            with joined_work(self._base, self._who, self._listings, self._claims) as (work, claimant):
+            with joined_work(self._base, self._who, self._shared) as (work, claimant):
                 self._serve(work, lambda own: share_features(own, claimant))
         except Exception as error:  # becomes the result of every trial, regardless of which trial caused it
             for errand in list(self._errands.values()):
@@ -214,16 +214,15 @@ class _Seat:
 class Desk:
     """Chooses the slot for each trial, and starts the slots. It is an actor with one thread."""
 
-    def __init__(self, base: Config, listings: Listings, claims: Any) -> None:
+    def __init__(self, base: Config, shared: Shared) -> None:
         """No slot is started yet.
 
         Args:
             base: settings that all trials share; a slot has `sweep.cpus` and `sweep.gpus` and runs `sweep.together`
                 trials.
-            listings: as for `Slot`.
-            claims: as for `Slot`.
+            shared: what the driver gave to all its workers.
         """
-        self._base, self._for_slots = base, (listings, claims)
+        self._base, self._shared = base, shared
         self._slots: list[Any] = []
         self._heard: dict[int, tuple[float, Any]] = {}  # for each slot: time of its last answer, and the open question
         self._seated: dict[str, _Seat] = {}
@@ -285,4 +284,4 @@ class Desk:
         options = kind.options(
             num_cpus=sweep.cpus, num_gpus=sweep.gpu_share, max_concurrency=3 * sweep.together, max_restarts=-1
         )
-        return options.remote(self._base, f"slot {number}", *self._for_slots)
+        return options.remote(self._base, f"slot {number}", self._shared)

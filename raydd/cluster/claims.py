@@ -8,22 +8,16 @@ gets its claims.
 """
 
 import contextlib
-import functools
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import ray
 
 from raydd.cluster.graceful_exit import told_to_leave
-from raydd.config import Config, SweepConfig
-from raydd.distill.trajectories import Trajectories
-from raydd.place import open_store, use_threads
 from raydd.progress import Leave
-from raydd.protocols import Listings, Opened, Workbench, open_workbench
-from raydd.store import fingerprint
 
 NAMESPACE = "raydd"
 BEAT_SECONDS = 2.0
@@ -131,7 +125,7 @@ class Claimant:
                 if granted:
                     yield
                     return
-            _wait(wait_seconds)
+            wait_for_others(wait_seconds)
 
     def _beat(self) -> None:
         while not self._left.is_set():
@@ -139,7 +133,7 @@ class Claimant:
             self._left.wait(self._pause)
 
 
-def _wait(seconds: float) -> None:
+def wait_for_others(seconds: float = WAIT_SECONDS) -> None:
     """Wait while others make a record.
 
     Raises:
@@ -163,85 +157,3 @@ def open_claims(store_root: str) -> Any:
     name = f"claims-{hashlib.sha256(store_root.encode()).hexdigest()[:16]}"
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Claims)
     return actor.options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote()
-
-
-def job_of(sweep: SweepConfig) -> str:
-    """Return the prefix of the names of a sweep's holders; other sweeps of the same store may have a trial 3 too."""
-    return f"sweep {sweep.name}"
-
-
-@contextlib.contextmanager
-def shared_work(config: Config, who: str, listings: Listings, claims: Any) -> Iterator[Workbench[Any]]:
-    """Open the workbench of a Ray worker, with all features in the store.
-
-    Experts are trained or waited for only when a distillation step reads them, so that a trial that is stopped early
-    waits for few experts.
-
-    Args:
-        config: all settings, with every place filled in.
-        who: what the workbench is for, in words for the terminal.
-        listings: the data sets that the driver has read, so that no worker has to read them again.
-        claims: handle of the actor of `Claims`.
-    """
-    with joined_work(config, who, listings, claims) as (work, claimant):
-        share_features(work, claimant)
-        yield work
-
-
-@contextlib.contextmanager
-def joined_work(config: Config, who: str, listings: Listings, claims: Any) -> Iterator[tuple[Workbench[Any], Claimant]]:
-    """Open the workbench of a Ray worker without making any features; also yield the worker's side of the ledger.
-
-    Experts are trained or waited for when a distillation step reads them, also for workbenches that are derived from
-    this one with other settings.
-
-    Args:
-        config: as in `shared_work`, like the other arguments.
-    """
-    use_threads(config.place)
-    with Claimant(claims, f"{job_of(config.sweep)}: {who}") as claimant:
-        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
-        work.opened.fetch = functools.partial(_fetch, claimant)
-        yield work, claimant
-
-
-def share_making(work: Workbench[Any], claimant: Claimant) -> None:
-    """Bring all features and experts that a distillation reads into the store, shared with other workers."""
-    share_features(work, claimant)
-    experts = work.open_experts()
-    _share_experts(work, claimant, experts, range(experts.count))
-
-
-def share_features(work: Workbench[Any], claimant: Claimant) -> None:
-    """Bring the features into the store; among workers that need the same features, only one makes them."""
-    config = work.config
-    sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
-    with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
-        work.prepare()
-
-
-def _fetch(claimant: Claimant, work: Workbench[Any], experts: Trajectories[Any], expert: int) -> None:
-    # While another worker trains the expert, train an earlier one, which is needed sooner or later too.
-    _share_experts(work, claimant, experts, [expert], range(expert))
-
-
-def _share_experts(
-    work: Workbench[Any],
-    claimant: Claimant,
-    experts: Trajectories[Any],
-    needed: Sequence[int],
-    others: Sequence[int] = (),
-) -> None:
-    """Bring the needed experts into the store; train those that can be claimed, or if none can, some of `others`."""
-    epochs = work.config.distill.expert_epochs
-    while any(not experts.has_all(expert, epochs) for expert in needed):
-        missing = [expert for expert in (*needed, *others) if not experts.has_all(expert, epochs)]
-        if not any(_trained(work, experts, claimant, expert) for expert in missing):
-            _wait(WAIT_SECONDS)
-
-
-def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
-    with claimant.holding(f"experts {experts.record.fingerprint} {expert}") as granted:
-        if granted:
-            work.train_experts(experts, [expert], work.config.distill.expert_epochs)
-    return granted

@@ -12,10 +12,11 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from raydd.cluster.claims import Claimant, open_claims, share_features, share_making
+from raydd.cluster.claims import Claimant, open_claims
 from raydd.cluster.connect import cluster, outcomes
 from raydd.cluster.gpus import wanted_gpus
 from raydd.cluster.graceful_exit import exit_waits
+from raydd.cluster.sharing import Shared, share_features, share_making
 from raydd.cluster.worker_settings import for_workers, settled
 from raydd.compare.rows import MadeSet, Row, RowPlan, is_made, is_tuned, make_set, plan_of
 from raydd.compare.table import write_comparison
@@ -26,7 +27,7 @@ from raydd.distill.selections import SELECTIONS
 from raydd.errors import ConfigError, TrialsError
 from raydd.place import home, open_store, use_threads
 from raydd.progress import silent
-from raydd.protocols import Listings, Opened, Workbench, can_select, open_workbench, trial_settings
+from raydd.protocols import Opened, Workbench, can_select, open_workbench, trial_settings
 from raydd.ranges import RANGES, as_name
 from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten, to_yaml, with_file, with_settings
@@ -35,7 +36,8 @@ from raydd.terminal.progress import progress_on
 from raydd.terminal.text import duration
 from raydd.tuning.busy import doing_on
 from raydd.tuning.live import what_runs
-from raydd.tuning.sweeping import look_at_cards, prepare, run_sweep
+from raydd.tuning.preparing import look_at_cards, prepare
+from raydd.tuning.sweeping import run_sweep
 
 _NAMED = 110  # longest name of a sweep in characters, without the fingerprint at its end
 RESTARTS = 2  # retries of a set whose process or node died
@@ -259,8 +261,8 @@ def _make(
         return [rows[plan] for plan in plans]
     if any(map(math.isnan, work.values())):
         work = dict.fromkeys(work, 1.0)  # some estimates are unknown: count all sets alike
-    claims = open_claims(store.root)
-    shared = {
+    shared = Shared(f"comparison {plans[0].config.compare.name}", opened.listings, open_claims(store.root))
+    given = {
         plan: dataclasses.replace(plan, config=for_workers(plan.config, _gpus(plan.config.sweep))) for plan, _ in work
     }
     # All sets use one remote function, since Ray starts the tasks of a function in order, so rows are made in order.
@@ -268,11 +270,11 @@ def _make(
     task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
     waiting = {
         task.options(num_cpus=plan.config.sweep.cpus, num_gpus=_gpus(plan.config.sweep)).remote(
-            shared[plan], number, opened.listings, claims
+            given[plan], number, shared
         ): (plan, number)
         for plan, number in work
     }
-    with _telling(work, _job_of(plans[0].config), claims, console) as (ended, wait):
+    with _telling(work, shared, console) as (ended, wait):
         for (plan, number), found, reason in outcomes(waiting, wait):
             if reason:
                 failed[f"{plan.name}, {plan.data}, {plan.pairs} pairs, set {number}"] = reason
@@ -298,19 +300,19 @@ def _gpus(sweep: SweepConfig) -> float:
 
 
 @exit_waits()
-def compare_set(plan: RowPlan, number: int, listings: Listings, claims: Any) -> MadeSet:
+def compare_set(plan: RowPlan, number: int, shared: Shared) -> MadeSet:
     """Make one set of a row, in a Ray worker. Experts, features and warm-ups that sets share are made once.
 
     Args:
         plan: the row.
         number: number of the set within the row.
-        listings: the data sets that the driver has read.
-        claims: handle of the actor of `raydd.cluster.claims`.
+        shared: what the driver gave to all its workers.
     """
     config = plan.config
     use_threads(config.place)
-    with Claimant(claims, f"{_job_of(config)}: {plan.name} {plan.data} {plan.pairs} set {number}") as claimant:
-        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(listings))
+    who = f"{plan.name} {plan.data} {plan.pairs} set {number}"
+    with Claimant(shared.claims, f"{shared.job}: {who}") as claimant:
+        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(shared.listings))
         if plan.method in SELECTIONS:
             # Selections of all sizes share warm-ups, so only one selection of a data set runs at a time.
             with claimant.waiting_for(f"selections of {plan.data}"):
@@ -322,13 +324,9 @@ def compare_set(plan: RowPlan, number: int, listings: Listings, claims: Any) -> 
         return make_set(plan, number, work)
 
 
-def _job_of(config: Config) -> str:
-    return f"comparison {config.compare.name}"
-
-
 @contextlib.contextmanager
 def _telling(
-    work: Mapping[Wanted, float], job: str, claims: Any, console: Console
+    work: Mapping[Wanted, float], shared: Shared, console: Console
 ) -> Iterator[tuple[Callable[[Wanted, MadeSet | None], None], Callable[[], None]]]:
     """Report each finished set, and meanwhile what is running and the time left.
 
@@ -347,7 +345,7 @@ def _telling(
         def wait() -> None:
             done = sum(work[wanted] for wanted in ended)
             left = f", {duration((time.monotonic() - began) / done * (total - done))} left" if done else ""
-            show(f"{len(ended)}/{len(work)} sets{left}; {what_runs(ray.get(claims.doing.remote(job)))}")
+            show(f"{len(ended)}/{len(work)} sets{left}; {what_runs(shared.doing())}")
 
         yield end, wait
 

@@ -32,6 +32,7 @@ from raydd.distill.outer_step import OuterStep, StepNumbers
 from raydd.distill.side_by_side import StepLosses
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
+from raydd.distill.units import Units, positive
 from raydd.errors import NonFiniteError, RecordError
 
 
@@ -75,8 +76,9 @@ class Distillation:
         adam = config.optimizer == "adam"
         text_unit = text_spread[1] if adam else torch.ones_like(text_spread[1])
         begun = image.begin(start, config)
-        self.units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
-        low, high = begun.range.to(device) / self.units["image"]
+        units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
+        self.units = Units(units, log_rates=adam)
+        low, high = begun.range.to(device) / units["image"]
         self.outer = OuterStep(adam, frozenset(["image"] if image.block else []), (low, high))
         self._pull = begun.pull
         self.loss = find_loss(config.loss)
@@ -87,14 +89,15 @@ class Distillation:
         self.objective = OBJECTIVES[config.objective](inputs)
         learned = start.loss_parameters if start.loss == config.loss else {}
         rates = torch.tensor([start.rate_image, start.rate_text])
-        variables = {
-            "image": begun.value.to(device) / self.units["image"],
-            "text": start.text_features.to(device) / self.units["text"],
-            "rates": rates.log() if adam else rates,
+        values = {
+            "image": begun.value.to(device),
+            "text": start.text_features.to(device),
+            "rates": rates,
             **{f"similarity.{name}": factor for name, factor in start.similarity.factors.items()},
             **{f"loss.{name}": value for name, value in self.loss.tensors(learned, rates).items()},
             **{f"objective.{name}": value for name, value in self.objective.learned.items()},
         }
+        variables = self.units.variables(values)
         self.variables = {name: value.float().to(device).clone() for name, value in variables.items()}
         self.moments = {name: self.outer.begun(name, v) for name, v in self.variables.items() if self.lr(name) > 0}
         self.moves = dict.fromkeys(self.moments, 0)
@@ -105,10 +108,11 @@ class Distillation:
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; no variable has changed.
         """
-        drawn = self._drawn()
-        found = self.image.loss(drawn, self._pairs())
-        gradients = self._at_variables(found.gradients)
-        metrics = self._metrics(found, gradients)
+        drawn, pairs = self._drawn(), self._pairs()
+        found, rates = self.image.loss(drawn, pairs), pairs.rates.detach()
+        learned = {name: found.gradients[name] for name in self.moments if name in found.gradients}
+        gradients = self.units.at_variables(learned, rates)
+        metrics = self._metrics(found, gradients, rates)
         require_finite(self.done, metrics, self.objective.diverged)
         self._move(gradients)
         return metrics
@@ -182,28 +186,14 @@ class Distillation:
 
     def _pairs(self) -> LearnedPairs:
         """Return the current synthetic pairs as leaf tensors; the learned ones require a gradient."""
-        seen = {name: self.variables[name] * unit for name, unit in self.units.items()} | {"rates": self._rates()}
-        values = {name: value.detach() for name, value in (self.variables | seen).items()}
+        values = {name: value.detach() for name, value in self.units.values(self.variables).items()}
         for name in self.moments:
             values[name].requires_grad_()
         return LearnedPairs.of(values, self.start.similarity)
 
-    def _rates(self) -> Float[Tensor, "2"]:
-        """Return the students' learning rates; under Adam the variable is their logarithm."""
-        rates = self.variables["rates"]
-        return rates.exp() if self.outer.adam else rates
-
-    def _at_variables(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the gradients at the learned variables, given those at the values that the student saw."""
-        found = {name: gradients[name] for name in self.moments if name in gradients}
-        slopes = dict(self.units)
-        if self.outer.adam:
-            slopes["rates"] = self._rates()  # the derivative of exp, since the variable is a logarithm
-        return {name: gradient * slopes[name] if name in slopes else gradient for name, gradient in found.items()}
-
-    def _metrics(self, found: StepLoss, gradients: Mapping[str, Tensor]) -> dict[str, float]:
+    def _metrics(self, found: StepLoss, gradients: Mapping[str, Tensor], rates: Float[Tensor, "2"]) -> dict[str, float]:
         norms = {name: gradient.norm() for name, gradient in gradients.items()} | found.norms
-        told = reported(found, norms, self._rates(), self.variables)
+        told = reported(found, norms, rates, self.variables)
         return {name: float(value) for name, value in told.items()}
 
     def _move(self, gradients: Mapping[str, Tensor]) -> None:
@@ -320,8 +310,3 @@ def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERG
         raise NonFiniteError(
             f"Step {step}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate."
         )
-
-
-def positive(unit: Tensor) -> Tensor:
-    """Return units to divide by. Zeros, of dimensions that never vary, are replaced by the smallest positive unit."""
-    return torch.where(unit > 0, unit, unit[unit > 0].min()) if bool((unit > 0).any()) else torch.ones_like(unit)

@@ -17,6 +17,7 @@ from raydd.distill.legs import Leg
 from raydd.distill.objectives.trajectory import DIVERGED, MATCHED
 from raydd.distill.outer_step import OuterStep, StepNumbers
 from raydd.distill.side_by_side import BatchedRun, Plans, matchings
+from raydd.distill.units import Units
 from raydd.place import sent
 
 
@@ -32,7 +33,8 @@ class Stack:
             name: {key: self._of(lambda own, name=name, key=key: own.moments[name][key]) for key in moments}
             for name, moments in first.moments.items()
         }
-        self._units = {name: self._of(lambda own, name=name: own.units[name])[:, None] for name in first.units}
+        units = {name: self._of(lambda own, name=name: own.units.of[name])[:, None] for name in first.units.of}
+        self._units = Units(units, first.units.log_rates)
         low, high = (self._of(lambda own, end=end: own.outer.range[end])[:, None] for end in range(2))
         self._outer = OuterStep(first.outer.adam, first.outer.blocks, (low, high))
         told = [(own.temperature, own.start.similarity.alpha) for own in self._members]
@@ -44,19 +46,17 @@ class Stack:
     def step(self, draws: Sequence[StepDraws], legs: Sequence[Leg]) -> None:
         """Take one step of all distillations."""
         config = self._config
-        rates = self._variables["rates"]
+        pairs = {name: value.detach() for name, value in self._units.values(self._variables).items()}
+        rates = pairs["rates"]
         plans = Plans.of([own.plan for own in draws], self._device, rates.dtype, blended=config.blend != "none")
         kind, matched = self._members[0].start.similarity.kind, MATCHED[config.matched]
         exact, loss = config.gradient == "exact", self._members[0].loss
         run = BatchedRun(plans, loss, self._temperature, kind, self._alpha, exact, matched, config.merged)
-        rates = rates.exp() if self._outer.adam else rates
-        pairs = {name: value * self._units.get(name, 1.0) for name, value in self._variables.items()}
-        pairs = {name: value.detach() for name, value in (pairs | {"rates": rates}).items()}
         for name in self._moments:
             pairs[name].requires_grad_()
         found = matchings(run, legs, pairs)
-        slopes: dict[str, Any] = {**self._units, **({"rates": rates} if self._outer.adam else {})}
-        gradients = {name: gradient * slopes.get(name, 1.0) for name, gradient in found.gradients.items()}
+        rates = rates.detach()
+        gradients = self._units.at_variables(found.gradients, rates)
         norms = {name: gradient.reshape(len(gradient), -1).norm(dim=1) for name, gradient in gradients.items()}
         told = reported(found, norms, rates.unbind(1), self._variables)
         self._names, metrics = list(told), torch.stack(list(told.values()))

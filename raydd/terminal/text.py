@@ -1,4 +1,4 @@
-"""Short texts for the terminal: a curve, settings or a duration on one line, and scores as a table.
+"""Short texts for the terminal: a curve, settings, a count or a duration on one line, and scores as a table.
 
 They use text only, so that they can be read over ssh too.
 """
@@ -51,6 +51,11 @@ def duration_between(low: float, high: float) -> str:
         return most
     number, unit = least.split()
     return f"{number} to {most}" if most.endswith(f" {unit}") else f"{least} to {most}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 trial`, `2 trials`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: int, real: int) -> str:

@@ -12,12 +12,11 @@ from typing import Any
 import ray
 
 from raydd import stages
-from raydd.cluster.claims import shared_work
 from raydd.cluster.connect import outcomes
 from raydd.cluster.graceful_exit import exit_waits
+from raydd.cluster.sharing import Shared, shared_work
 from raydd.config import Config
 from raydd.evaluate.significance import spearman
-from raydd.protocols import Listings
 from raydd.settings import with_settings
 
 RESTARTS = 2  # of a final whose process or node died
@@ -67,8 +66,7 @@ class Finalist:
 def run_finals(
     base: Config,
     candidates: Sequence[Candidate],
-    listings: Listings,
-    claims: Any,
+    shared: Shared,
     *,
     cpus: float,
     on_end: Callable[[Candidate, Finalist | None, str], None],
@@ -79,8 +77,7 @@ def run_finals(
     Args:
         base: the settings that the trials shared; `distill.images` and `evaluate.seeds` are those of finals.
         candidates: the trials to run as finals.
-        listings: the data sets that the driver has read.
-        claims: handle of the actor of `raydd.cluster.claims`.
+        shared: what the driver gives to all its workers.
         cpus: CPU cores of a final.
         on_end: called with each candidate and its result, or with None and the reason why it failed.
         on_wait: called about once a second while finals run.
@@ -89,7 +86,7 @@ def run_finals(
         The finalists that did not fail, the best on val first; of equal ones, the lower number first.
     """
     task = ray.remote(num_cpus=cpus, num_gpus=share_of_final(base), max_retries=RESTARTS)(score_finalist)
-    waiting = {task.remote(base, candidate, listings, claims): candidate for candidate in candidates}
+    waiting = {task.remote(base, candidate, shared): candidate for candidate in candidates}
     finalists: list[Finalist] = []
     for candidate, finalist, reason in outcomes(waiting, on_wait):
         finalists += [finalist] if finalist else []
@@ -104,10 +101,10 @@ def share_of_final(base: Config) -> float:
 
 
 @exit_waits()
-def score_finalist(base: Config, candidate: Candidate, listings: Listings, claims: Any) -> Finalist:
+def score_finalist(base: Config, candidate: Candidate, shared: Shared) -> Finalist:
     """Make a candidate's synthetic set and score it on val and test; runs in a Ray worker."""
     config = with_settings(base, candidate.settings)
-    with shared_work(config, f"final {candidate.number}", listings, claims) as work:
+    with shared_work(config, f"final {candidate.number}", shared) as work:
         val, test = stages.synthetic_scores(work, "val"), stages.synthetic_scores(work, "test")
         record = stages.synthetic_record(work)
     return Finalist(

@@ -19,7 +19,7 @@ from raydd.secrets_hidden import hide_password
 from raydd.settings import with_settings
 from raydd.stages.distilling import synthetic_record
 from raydd.stages.population import AT_ONCE
-from raydd.terminal.text import duration, duration_between
+from raydd.terminal.text import count_of, duration, duration_between
 from raydd.tuning import study as studies
 from raydd.tuning.expected import Expected, as_held, as_played, held_seconds
 from raydd.tuning.prices import END, GPU_SPEED, Cost, Price, experts_until, first_stop, total
@@ -128,16 +128,12 @@ def _rungs(work: Workbench[Any]) -> str:
     if not sweep.rungs:
         return "none"
     if sweep.rung_students or not work.closed_form:
-        scored = _students(max(1, sweep.rung_students))
+        scored = count_of(max(1, sweep.rung_students), "student")
     else:
         fitted = sweep.fitted_students(sweep.rungs[-1])
-        scored = "ridge regression" + (f", the last by {_students(fitted)}" if fitted else "")
+        scored = "ridge regression" + (f", the last by {count_of(fitted, 'student')}" if fitted else "")
     stopped = f"weak trials are stopped ({sweep.pruner})" if sweep.pruner != "none" else "no trial is stopped"
     return f"after {', '.join(map(str, sweep.rungs))} % of the steps, scored by {scored}; {stopped}"
-
-
-def _students(count: int) -> str:
-    return f"{count} student{'s' * (count > 1)}"
 
 
 def make_plan(

@@ -15,12 +15,12 @@ import optuna
 import ray
 
 from raydd import stages
-from raydd.cluster.claims import shared_work
 from raydd.cluster.connect import outcomes
 from raydd.cluster.graceful_exit import exit_waits
+from raydd.cluster.sharing import Shared, shared_work
 from raydd.config import Config
 from raydd.evaluate.students import TRIAL_SEEDS
-from raydd.protocols import Listings, trial_settings
+from raydd.protocols import trial_settings
 from raydd.settings import with_settings
 from raydd.tuning.finals import RESTARTS, Candidate
 
@@ -53,8 +53,7 @@ def draw_again(
     study: optuna.Study,
     base: Config,
     candidates: Sequence[Candidate],
-    listings: Listings,
-    claims: Any,
+    shared: Shared,
     *,
     cpus: float,
     say: Callable[[str], None],
@@ -69,8 +68,7 @@ def draw_again(
         study: the sweep's study.
         base: the settings that the trials shared.
         candidates: the best trials.
-        listings: the data sets that the driver has read.
-        claims: handle of the actor of `raydd.cluster.claims`.
+        shared: what the driver gives to all its workers.
         cpus: CPU cores of a draw.
         say: called with a message for each failure.
         on_wait: called about once a second while draws run.
@@ -78,7 +76,7 @@ def draw_again(
     known, draws = draws_of(study), base.sweep.draws
     task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpu_share, max_retries=RESTARTS)(score_draw)
     waiting = {
-        task.remote(base, candidate.number, candidate.settings, draw, listings, claims): (candidate.number, draw)
+        task.remote(base, candidate.number, candidate.settings, draw, shared): (candidate.number, draw)
         for candidate in candidates
         if len(known.get(candidate.number, ())) < draws
         for draw in range(1, draws + 1)
@@ -96,12 +94,10 @@ def draw_again(
 
 
 @exit_waits()
-def score_draw(
-    base: Config, number: int, settings: Mapping[str, Any], draw: int, listings: Listings, claims: Any
-) -> float:
+def score_draw(base: Config, number: int, settings: Mapping[str, Any], draw: int, shared: Shared) -> float:
     """Return the val r_mean of a trial with other start pairs, minibatches and students. Runs in a Ray worker."""
     config = with_settings(base, {**settings, **trial_settings(base)})
     config = with_settings(config, {"distill.seed": config.distill.seed + draw})
-    with shared_work(config, f"trial {number}, draw {draw}", listings, claims) as work:
+    with shared_work(config, f"trial {number}, draw {draw}", shared) as work:
         students = range(draw * TRIAL_SEEDS, (draw + 1) * TRIAL_SEEDS)
         return stages.score_students(work, stages.final_synthetic(work), split="val", seeds=students).mean["r_mean"]

@@ -94,7 +94,7 @@ def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> li
         left |= dict.fromkeys((*fitted.outside, *fitted.unknown))
         study.enqueue_trial(dict(fitted.taken), skip_if_exists=True)
     study.set_user_attr(_WARMED, warm)
-    said = [f"warm start: the best {len(trials)} trials of {name} are tried first"]
+    said = [f"warm start: {name}'s best trials are tried first, {len(trials)} of them"]
     if left:
         said.append(f"left out, since the space {space.name} does not search them so: {', '.join(left)}")
     return said

@@ -77,4 +77,4 @@ def test_umap_s_plane_keeps_neighbours_and_is_the_same_again():
     halves = torch.nn.functional.normalize(rows, dim=1).split(15)
     start, _ = modality_maps((halves[0], halves[1]), (halves[2], halves[3]), "umap")
     assert "UMAP 1" in start.figure
-    assert "the table below measures the gap" in start.summary
+    assert "The table below measures the gap" in start.summary

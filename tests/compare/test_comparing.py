@@ -17,6 +17,7 @@ from stage_settings import TINY
 import raydd
 from raydd import stages
 from raydd.cluster.environment import prepare_environment
+from raydd.cluster.sharing import Shared
 from raydd.compare import comparing
 from raydd.compare.comparing import run_comparison
 from raydd.compare.rows import Row, RowPlan, plan_of
@@ -221,7 +222,7 @@ def test_only_distillations_make_their_experts(
     monkeypatch.setattr(comparing, "Claimant", lambda *_: Alone())
     config = with_settings(config, {"experts.count": 4})
     plan = plan_of(config, method, "tiny", 5, "", {})
-    made = comparing.compare_set(plan, 0, {}, None)
+    made = comparing.compare_set(plan, 0, Shared("comparison", {}, None))
     assert len(made.students) == 2
     left = set(raydd.open(plan.config, open_store(config.place)).missing_experts)
     assert left >= missing  # full data trains an expert for each of the two students

@@ -61,7 +61,7 @@ def precise(split: Split, experts: Experts, **changes: Any) -> Distillation:
     own = begin(split, Precise(**vars(experts)), **changes)
     for variable in own.variables.values():
         variable.data = variable.data.double()
-    own.units = {name: unit.double() for name, unit in own.units.items()}
+    own.units = replace(own.units, of={name: unit.double() for name, unit in own.units.of.items()})
     low, high = own.outer.range
     own.outer = replace(own.outer, range=(low.double(), high.double()))
     own.moments = {name: own.outer.begun(name, own.variables[name]) for name in own.moments}
@@ -275,7 +275,7 @@ def test_other_shapes_are_refused(train_split: Split, experts: Experts) -> None:
     population = filled([begin(train_split, experts)])
     with pytest.raises(ConfigError, match="shape_of"):
         population.fill(begin(train_split, experts, pairs=13))
-    with pytest.raises(ConfigError, match="learns features"):
+    with pytest.raises(ConfigError, match="can only learn features"):
         population.fill(pixel_run(train_split, experts))
 
 

@@ -131,7 +131,7 @@ def test_the_card_tells_where_the_set_comes_from(exported: Exported, opened: Ope
         "tiny_encoders:image",
         "Limits",
         "| test | 2 |",
-        "Ask who made",
+        "Ask the owner of the data",
         f"made by raydd {code_version()} on",
     ):
         assert part in text

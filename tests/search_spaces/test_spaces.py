@@ -127,7 +127,7 @@ def test_a_space_whose_settings_are_all_set_is_refused():
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(ConfigError, match="there is no file"):
         load_space(f"{tmp_path}/none.py:mine")
 
 

@@ -19,7 +19,7 @@ import raydd
 from raydd import stages
 from raydd.config import Config
 from raydd.data import load_image_encoder
-from raydd.distill import engine, matching
+from raydd.distill import matching
 from raydd.errors import NonFiniteError, RecordError
 from raydd.evaluate.retrieval import METRICS
 from raydd.sets.read import set_of_record
@@ -238,11 +238,6 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(
     assert fitted.multiple <= 0.5
     assert fitted.pairs.rate_image == fitted.multiple * synthetic.rate_image
     assert fitted.val.mean == stages.score_students(work, fitted.pairs, split="val", seeds=[0]).mean
-
-
-def test_a_feature_that_never_varies_has_the_smallest_unit_of_the_others() -> None:
-    assert engine.positive(torch.tensor([0.0, 2.0, 0.5])).tolist() == [0.5, 2.0, 0.5]
-    assert engine.positive(torch.zeros(2)).tolist() == [1.0, 1.0]
 
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:

@@ -11,8 +11,9 @@ from claimant_alone import Alone
 
 import raydd
 from raydd import stages
-from raydd.cluster import claims
-from raydd.cluster.claims import share_making
+from raydd.cluster import sharing
+from raydd.cluster.claims import open_claims
+from raydd.cluster.sharing import Shared, share_making
 from raydd.place import open_store
 from raydd.progress import Leave
 from raydd.protocols import changed
@@ -23,7 +24,7 @@ from trainables import distill
 
 @pytest.fixture
 def alone(monkeypatch):
-    monkeypatch.setattr(claims, "Claimant", lambda ledger, holder: Alone())
+    monkeypatch.setattr(sharing, "Claimant", lambda ledger, holder: Alone())
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def trial(alone):
 
     def begin(config, settings=(), *, listings=()):
         given = {"number": 0, "passed": [], "settings": dict(settings)}
-        return distill.trial_reports(given, config, dict(listings), None)
+        return distill.trial_reports(given, config, Shared("sweep", dict(listings), None))
 
     return begin
 
@@ -181,10 +182,10 @@ def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
 
 def test_a_trial_waits_for_an_expert_when_a_step_draws_it_and_no_sooner(config, monkeypatch):
     claimant, store = Alone(), open_store(config.place)
-    monkeypatch.setattr(claims, "Claimant", lambda ledger, holder: claimant)
+    monkeypatch.setattr(sharing, "Claimant", lambda ledger, holder: claimant)
     config = with_settings(config, {"distill.all_experts_at": 45})
     left = []
-    with claims.shared_work(config, "trial 0", {}, None) as work:
+    with sharing.shared_work(config, "trial 0", Shared("sweep", {}, None)) as work:
         left += [raydd.open(config, store).missing_experts for _ in distill.distillation_reports(work)]
         experts, claimant.taken = work.open_experts(), {2}
         store.remove(f"{experts.record.folder}/{experts.name(0, 2)}")
@@ -222,7 +223,7 @@ def test_a_trial_told_to_leave_between_its_steps_keeps_its_state(config, monkeyp
 def test_tune_gets_report_after_report_and_the_process_takes_another_trial(config, alone):
     first = {"number": 0, "passed": [], "settings": {}}
     trial = distill.DistillTrial.__new__(distill.DistillTrial)  # without Tune's own files
-    trial.setup(first, base=config, listings={}, claims=None)
+    trial.setup(first, base=config, shared=Shared("sweep", {}, None))
     steps = [trial.step() for _ in range(4)]
     assert [step["step"] for step in steps] == [4, 8, 24, 50]
     assert trial.step() == {"__duplicate__": True}
@@ -237,12 +238,12 @@ def test_between_two_steps_a_process_that_gets_sigterm_ends_at_once(ray_here, co
         def __init__(self, ledger):
             self.trial = distill.DistillTrial.__new__(distill.DistillTrial)
             given = {"number": 0, "passed": [], "settings": {}}
-            self.trial.setup(given, base=config, listings={}, claims=ledger)
+            self.trial.setup(given, base=config, shared=Shared("sweep", {}, ledger))
 
         def step(self):
             return self.trial.step()["step"], os.getpid()
 
-    worker = ray.remote(Worker).remote(claims.open_claims(config.place.home))
+    worker = ray.remote(Worker).remote(open_claims(config.place.home))
     step, pid = ray.get(worker.step.remote())
     process = psutil.Process(pid)
     process.terminate()

@@ -14,7 +14,9 @@ import torch
 from claimant_alone import Alone
 
 import raydd
-from raydd.cluster import claims
+from raydd.cluster import sharing
+from raydd.cluster.claims import open_claims
+from raydd.cluster.sharing import Shared
 from raydd.cluster.trial_report import TrialReport
 from raydd.distill.population import Population
 from raydd.place import open_store
@@ -26,6 +28,7 @@ from trainables import slot as slots
 from trainables.distill import distillation_reports
 from trainables.slot import Desk, Slot
 
+ALONE = Shared("sweep", {}, None)
 TRIALS = [
     {"distill.image_lr": 0.02},
     {"distill.image_lr": 0.05, "distill.seed": 3, "distill.steps": 40},
@@ -36,7 +39,7 @@ TRIALS = [
 @pytest.fixture
 def claimant(monkeypatch):
     found = Alone()
-    monkeypatch.setattr(claims, "Claimant", lambda ledger, holder: found)
+    monkeypatch.setattr(sharing, "Claimant", lambda ledger, holder: found)
     return found
 
 
@@ -58,7 +61,7 @@ def trial(number: int, **settings: object) -> dict:
 
 
 def test_each_errand_is_told_what_its_trial_reports_alone(config, claimant, tmp_path):
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     for number in range(len(TRIALS)):
         slot.begin(str(number), trial(number))
     all_told = [reports_of(slot, str(number)) for number in range(len(TRIALS))]
@@ -79,7 +82,7 @@ def test_each_errand_is_told_what_its_trial_reports_alone(config, claimant, tmp_
 
 
 def test_what_is_wrong_with_a_trial_ends_it_alone(config, claimant):
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     slot.begin("diverges", trial(0, **{"distill.start_rate": 1e6}))
     slot.begin("mistaken", trial(0, **{"distill.pairs": 100000}))
     slot.begin("sound", trial(0))
@@ -89,7 +92,7 @@ def test_what_is_wrong_with_a_trial_ends_it_alone(config, claimant):
 
 
 def test_a_stopped_trial_keeps_its_state_and_the_others_go_on(config, claimant):
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     long = {"distill.steps": 2000, "distill.checkpoint_every": 2000}
     slot.begin("long", trial(0, **long))
     assert reported(slot, "long").rung == 5
@@ -104,7 +107,7 @@ def test_a_stopped_trial_keeps_its_state_and_the_others_go_on(config, claimant):
 def test_a_process_told_to_leave_keeps_every_state(config, claimant, monkeypatch):
     ended = threading.Event()
     monkeypatch.setattr(slots.os, "_exit", lambda code: ended.set())
-    slot, long = Slot(config, "slot 0", {}, None), {"distill.steps": 2000, "distill.checkpoint_every": 2000}
+    slot, long = Slot(config, "slot 0", ALONE), {"distill.steps": 2000, "distill.checkpoint_every": 2000}
     for number in (0, 1):
         slot.begin(str(number), trial(number, **long))
         assert reported(slot, str(number)).rung == 5
@@ -122,7 +125,7 @@ def test_a_process_told_to_leave_keeps_every_state(config, claimant, monkeypatch
 def test_a_process_that_gets_sigterm_keeps_every_state(ray_here, config):
     config = with_settings(config, {"distill.steps": 4000, "distill.checkpoint_every": 4000})
     kind = ray.remote(Slot).options(num_cpus=1, max_concurrency=6)
-    slot = kind.remote(config, "slot 0", {}, claims.open_claims(config.place.home))
+    slot = kind.remote(config, "slot 0", Shared("sweep", {}, open_claims(config.place.home)))
     trials = {str(number): trial(0, **{"distill.seed": number}) for number in range(2)}
     for errand, given in trials.items():
         ray.get(slot.begin.remote(errand, given))
@@ -136,7 +139,7 @@ def test_a_process_that_gets_sigterm_keeps_every_state(ray_here, config):
 
 
 def test_a_slot_that_is_closed_has_kept_every_state(config, claimant):
-    slot, long = Slot(config, "slot 0", {}, None), {"distill.steps": 2000, "distill.checkpoint_every": 2000}
+    slot, long = Slot(config, "slot 0", ALONE), {"distill.steps": 2000, "distill.checkpoint_every": 2000}
     slot.begin("0", trial(0, **long))
     assert reported(slot, "0").rung == 5
     slot.close()
@@ -152,7 +155,7 @@ def test_a_broken_gpu_is_told_to_all_and_the_process_ends(config, claimant, monk
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(slots.Together, "look", broken)
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     slot.begin("0", trial(0))
     report, broken = slot.next("0")
     assert broken
@@ -187,7 +190,7 @@ def test_trials_that_have_no_room_together_go_on_by_halves(config, claimant, roo
     own = with_settings(config, {**TRIALS[0], "distill.seed": 3, "place.home": str(tmp_path / "other")})
     alone = list(distillation_reports(raydd.open(own)))
     stepped = room_for(2)
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     for number in range(5):
         slot.begin(str(number), trial(0, **{"distill.seed": number}))
     for number in range(5):
@@ -210,7 +213,7 @@ def test_a_trial_that_lacks_memory_on_its_way_tells_no_rung_twice(config, claima
         step(self)
 
     monkeypatch.setattr(Population, "step", lacking_once)
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     for number in (0, 1):
         slot.begin(str(number), trial(0, **{"distill.seed": number}))
     for number in (0, 1):
@@ -221,7 +224,7 @@ def test_a_trial_that_lacks_memory_on_its_way_tells_no_rung_twice(config, claima
 
 def test_a_trial_that_has_no_room_by_itself_ends_alone(config, claimant, room_for):
     room_for(0)
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     for number in (0, 1):
         slot.begin(str(number), trial(number))
     for number in (0, 1):
@@ -240,7 +243,7 @@ def test_a_score_that_has_no_room_is_taken_again_beside_fewer_trials(config, cla
         return score(work, point)
 
     monkeypatch.setattr(distilling, "end_scores", scores)
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     for number in (0, 1):
         slot.begin(str(number), trial(0, **{"distill.seed": number}))
     assert all(reports_of(slot, str(number))[-1].finished for number in (0, 1))
@@ -248,7 +251,7 @@ def test_a_score_that_has_no_room_is_taken_again_beside_fewer_trials(config, cla
 
 
 def test_a_trial_that_is_stopped_before_it_begins_does_not_begin(config, claimant):
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     slot.stop("0")  # as calls that waited together for the slot's start may come in any order
     slot.begin("0", trial(0))
     slot.begin("1", trial(0))
@@ -274,7 +277,7 @@ class Seats:
 
 
 def test_a_desk_fills_all_places_first_and_then_seats_like_beside_like(config, monkeypatch):
-    desk, number = Desk(with_settings(config, {"sweep.together": 2}), {}, None), itertools.count()
+    desk, number = Desk(with_settings(config, {"sweep.together": 2}), ALONE), itertools.count()
     Seats(monkeypatch, 2)
 
     def seat(errand, settings):
@@ -289,7 +292,7 @@ def test_a_desk_fills_all_places_first_and_then_seats_like_beside_like(config, m
 
 
 def test_a_slot_whose_machine_does_not_come_is_filled_last(config, monkeypatch):
-    desk, seats = Desk(with_settings(config, {"sweep.together": 2}), {}, None), Seats(monkeypatch, 2)
+    desk, seats = Desk(with_settings(config, {"sweep.together": 2}), ALONE), Seats(monkeypatch, 2)
     number = itertools.count()
 
     def seat(errand):
@@ -304,14 +307,14 @@ def test_a_slot_whose_machine_does_not_come_is_filled_last(config, monkeypatch):
 
 
 def test_like_trials_take_all_places_and_as_many_each(config, monkeypatch):
-    desk = Desk(with_settings(config, {"sweep.together": 16}), {}, None)
+    desk = Desk(with_settings(config, {"sweep.together": 16}), ALONE)
     Seats(monkeypatch, 4)
     seated = [desk.seat(str(number), {"number": number, "settings": TRIALS[0]}).name for number in range(24)]
     assert Counter(seated) == {f"slot {number}": 6 for number in range(4)}
 
 
 def test_a_trial_that_comes_again_is_stopped_where_it_sat(config, monkeypatch):
-    desk, seats = Desk(with_settings(config, {"sweep.together": 2}), {}, None), Seats(monkeypatch, 2)
+    desk, seats = Desk(with_settings(config, {"sweep.together": 2}), ALONE), Seats(monkeypatch, 2)
     for errand, number in (("a", 0), ("b", 1), ("c", 0)):  # the errand of trial 0 was lost with its machine
         desk.seat(errand, {"number": number, "settings": TRIALS[0]})
     assert seats.stopped == [("slot 0", "a")]
@@ -320,7 +323,7 @@ def test_a_trial_that_comes_again_is_stopped_where_it_sat(config, monkeypatch):
 
 def test_a_slot_makes_no_expert_before_a_step_draws_it(config, claimant):
     config = with_settings(config, {"distill.all_experts_at": 45, "sweep.together": 2})
-    slot = Slot(config, "slot 0", {}, None)
+    slot = Slot(config, "slot 0", ALONE)
     slot.begin("0", trial(0))
     assert reported(slot, "0").rung == 5
     assert 3 in raydd.open(config, open_store(config.place)).missing_experts

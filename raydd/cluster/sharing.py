@@ -1,0 +1,108 @@
+"""Opens the workbench of a Ray worker, which shares the making of features and experts with other workers."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from raydd.cluster.claims import Claimant, wait_for_others
+from raydd.config import Config
+from raydd.distill.trajectories import Trajectories
+from raydd.place import open_store, use_threads
+from raydd.protocols import Listings, Opened, Workbench, open_workbench
+from raydd.store import fingerprint
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a driver gives to all its Ray workers."""
+
+    job: str
+    """Prefix of the names of the job's holders: another job on the same store may have a trial 3 too."""
+    listings: Listings
+    """The data sets that the driver has read, so that no worker has to read them again."""
+    claims: Any
+    """Handle of the actor of `raydd.cluster.claims`."""
+
+    def doing(self) -> Mapping[str, str]:
+        """Return what each worker of the job said last that it is doing."""
+        return ray.get(self.claims.doing.remote(self.job))
+
+
+@contextlib.contextmanager
+def shared_work(config: Config, who: str, shared: Shared) -> Iterator[Workbench[Any]]:
+    """Open the workbench of a Ray worker, with all features in the store.
+
+    Experts are trained or waited for only when a distillation step reads them, so that a trial that is stopped early
+    waits for few experts.
+
+    Args:
+        config: all settings, with every place filled in.
+        who: what the workbench is for, in words for the terminal.
+        shared: what the driver gave to all its workers.
+    """
+    with joined_work(config, who, shared) as (work, claimant):
+        share_features(work, claimant)
+        yield work
+
+
+@contextlib.contextmanager
+def joined_work(config: Config, who: str, shared: Shared) -> Iterator[tuple[Workbench[Any], Claimant]]:
+    """Open the workbench of a Ray worker without making any features; also yield the worker's side of the ledger.
+
+    Experts are trained or waited for when a distillation step reads them, also for workbenches that are derived from
+    this one with other settings.
+
+    Args:
+        config: as in `shared_work`, like the other arguments.
+    """
+    use_threads(config.place)
+    with Claimant(shared.claims, f"{shared.job}: {who}") as claimant:
+        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(shared.listings))
+        work.opened.fetch = functools.partial(_fetch, claimant)
+        yield work, claimant
+
+
+def share_making(work: Workbench[Any], claimant: Claimant) -> None:
+    """Bring all features and experts that a distillation reads into the store, shared with other workers."""
+    share_features(work, claimant)
+    experts = work.open_experts()
+    _share_experts(work, claimant, experts, range(experts.count))
+
+
+def share_features(work: Workbench[Any], claimant: Claimant) -> None:
+    """Bring the features into the store; among workers that need the same features, only one makes them."""
+    config = work.config
+    sections = {"data": config.data, "encoders": config.encoders, "features": config.features}
+    with claimant.waiting_for(f"features {fingerprint('features', 1, sections, {})}"):
+        work.prepare()
+
+
+def _fetch(claimant: Claimant, work: Workbench[Any], experts: Trajectories[Any], expert: int) -> None:
+    # While another worker trains the expert, train an earlier one, which is needed sooner or later too.
+    _share_experts(work, claimant, experts, [expert], range(expert))
+
+
+def _share_experts(
+    work: Workbench[Any],
+    claimant: Claimant,
+    experts: Trajectories[Any],
+    needed: Sequence[int],
+    others: Sequence[int] = (),
+) -> None:
+    """Bring the needed experts into the store; train those that can be claimed, or if none can, some of `others`."""
+    epochs = work.config.distill.expert_epochs
+    while any(not experts.has_all(expert, epochs) for expert in needed):
+        missing = [expert for expert in (*needed, *others) if not experts.has_all(expert, epochs)]
+        if not any(_trained(work, experts, claimant, expert) for expert in missing):
+            wait_for_others()
+
+
+def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
+    with claimant.holding(f"experts {experts.record.fingerprint} {expert}") as granted:
+        if granted:
+            work.train_experts(experts, [expert], work.config.distill.expert_epochs)
+    return granted

@@ -1,0 +1,156 @@
+"""Prepares a sweep: its plan, the GPUs of its trials, the data that they read, its first trials, and shared experts."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from ray.train.v2.api.exceptions import WorkerGroupError
+from rich.console import Console
+
+from raydd.cluster.connect import reason_of, slots, slots_now
+from raydd.cluster.gpus import MACHINE_SECONDS, Cards, faults, gpus_now, gpus_to_come, usable_cards
+from raydd.config import Config
+from raydd.progress import silent
+from raydd.protocols import Workbench, open_workbench
+from raydd.settings import with_settings
+from raydd.terminal.progress import progress_on
+from raydd.tuning import study as studies
+from raydd.tuning.busy import busy_on
+from raydd.tuning.cheap_starts import queue_cheap_starts, queued_settings
+from raydd.tuning.plan import Plan, make_plan, on_workbenches, sharing_experts, together, with_gpu_share
+from raydd.tuning.prices import Price
+from raydd.tuning.samplers import PER_SECOND
+from raydd.tuning.steering import forget_orders, warm_start, warm_trials
+from search_spaces import Space, draw_configs
+from trainables.experts import make_experts
+from trainables.features import make_features
+
+PLANNING = "planning the sweep"
+ENCODERS = 8  # workers that encode a data set on a cluster, each one shard at a time
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A planned sweep."""
+
+    plan: Plan
+    work: Workbench[Any]
+    """The workbench of the base settings, with the resources of a trial resolved."""
+    drawn: Sequence[Config]
+    """Example configs of trials, drawn from the search space."""
+    sources: Mapping[str, str]
+    """Identities of data, encoders and own code, from `studies.sources_of`."""
+
+
+def plan_sweep(
+    work: Workbench[Any], space: Space, address: str, cards: Sequence[Cards], console: Console, *, dry_run: bool
+) -> Planned:
+    """Plan the sweep from the data, the study and the store.
+
+    Encodes the data only if the GPU share of a trial has to be found, which depends on the widths of the features.
+    """
+    base = work.config
+    drawn = draw_configs(space, base)
+    base = with_settings(base, {"sweep.together": together(base, drawn)})
+    if len({each.distill.seed for each in drawn}) > 1:  # the seed is searched, so a new draw would be another trial
+        base = with_settings(base, {"sweep.drawn_again": 0})
+    drawn = drawn[0 if base.sweep.first else len(space.first) :]
+    work = open_workbench(base, work.store, silent, work.opened)
+    with progress_on(console) as progress:
+        known = studies.find_study(base, base.place.study)
+        warm_trials(known, base.sweep.warm_start, base.place.study)  # fail on a wrong warm start before any work
+        fingerprint = work.with_progress(progress).data.fingerprint
+        work.require_enough_pairs(max(each.distill.pairs for each in (base, *drawn)))
+    with busy_on(console, "looking at the encoders"):
+        sources = studies.sources_of(base, fingerprint)
+    if known:
+        studies.require_same_sources(known, sources, remember=False)
+    if base.sweep.gpu_share < 0:
+        if not dry_run:
+            with progress_on(console) as progress:
+                prepare(work.with_progress(progress), address)
+        widths = work.feature_widths if work.is_prepared else None  # asking for the widths would encode missing data
+        base = with_gpu_share(base, drawn, widths, cards)
+        work = open_workbench(base, work.store, silent, work.opened)
+    at_once = base.sweep.at_once
+    if not at_once and address == "local":
+        at_once = slots(base.sweep.cpus, base.sweep.gpu_share) * base.sweep.together
+    with busy_on(console, PLANNING):
+        return Planned(make_plan(work, space, drawn, known, at_once), work, drawn, sources)
+
+
+def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Console, *, retry_failed: bool) -> Plan:
+    """Queue the first trials and prepare the data that all trials read.
+
+    Returns:
+        The plan, with its expected time.
+    """
+    plan, work, sweep = planned.plan, planned.work, planned.plan.config.sweep
+    forget_orders(study)
+    for sentence in warm_start(study, plan.space, sweep.warm_start, plan.config.place.study):
+        console.print(sentence, markup=False, soft_wrap=True)
+    studies.requeue_interrupted(study)
+    if retry_failed:
+        studies.retry_failed(study)
+    if math.isnan(plan.seconds.mean):
+        with progress_on(console) as progress:  # on all CPUs and GPUs, before trials divide them
+            prepare(work.with_progress(progress), address)
+        with busy_on(console, PLANNING):
+            plan = make_plan(work, plan.space, planned.drawn, study, plan.at_once)
+        console.print(f"time: {dict(plan.lines())['time']}", markup=False, highlight=False, soft_wrap=True)
+    if sweep.sampler == PER_SECOND:
+        with busy_on(console, "looking for cheap first trials"):
+            queue_cheap_starts(study, plan.space, sweep.seed, sweep.trials, lambda one: price_of(work, one).to_begin())
+    return plan
+
+
+def look_at_cards(
+    base: Config, address: str, console: Console, *, why_none: Callable[[], str] = lambda: "", dry_run: bool
+) -> list[Cards]:
+    """Return the usable GPUs of each machine, checked before any expensive work; none if trials use no GPU."""
+    wait = 0.0 if address == "local" else MACHINE_SECONDS
+    if not base.sweep.gpu_share or (dry_run and wait and not gpus_now()):  # a dry run starts no machine
+        return []
+    cards = usable_cards(wait, why_none)
+    for fault in faults():
+        console.print(f"not used: {fault}", markup=False, soft_wrap=True)
+    return cards
+
+
+def prepare(work: Workbench[Any], address: str) -> None:
+    """Encode the data that trials read: on all GPUs, on a cluster by its nodes, otherwise in this process."""
+    gpus = int(gpus_to_come()) if work.config.sweep.gpu_share else 0
+    workers = gpus if address == "local" else max(ENCODERS, gpus)
+    if workers > 1:
+        make_features(work, workers=workers, gpus=1.0 if work.config.sweep.gpu_share else 0.0)
+    work.prepare()
+
+
+def price_of(work: Workbench[Any], settings: Mapping[str, Any]) -> Price:
+    """Return the price of a trial with these settings."""
+    return Price(*_on_workbenches(work, [settings]))
+
+
+def _on_workbenches(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> list[Workbench[Any]]:
+    return on_workbenches(work, [with_settings(work.config, settings) for settings in trials])
+
+
+def make_shared_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console: Console) -> None:
+    """Train the experts that several queued trials read, on Ray Train's workers. Trials train the others themselves."""
+    sweep = plan.config.sweep
+    workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpu_share)))
+    if not plan.left or not work.is_prepared or workers < 2:  # too few workers yet: the trials train the experts
+        return
+    with progress_on(console) as progress:
+        queued = queued_settings(study, plan.space)[: plan.left]
+        if not (shared := sharing_experts(_on_workbenches(work.with_progress(progress), queued))):
+            return
+        try:
+            make_experts(shared, workers=workers, gpus=sweep.gpu_share)
+        except WorkerGroupError as error:  # a recipe that diverges must fail only the trials that use it
+            reason = reason_of(next(iter(error.worker_failures.values()), error))
+            console.print(
+                f"not all experts were trained: {reason}. Trials train the missing ones.", markup=False, soft_wrap=True
+            )
