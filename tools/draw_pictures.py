@@ -5,11 +5,13 @@
 - docs/pairs.png: six start images, the synthetic images, and the differences; next to them the results on Flickr8k.
 - docs/report.png: the top of the report, as a screenshot by Chromium.
 - docs/bytes.png: r_mean against the size of a set.
+- docs/searches.png: the best trial of searches on Flickr8k against slot seconds, from docs/results/searches.csv.
 
 docs/tutorial_*.png are not drawn here: the tutorial's commands make them. The images shown are bundled ones, since the
 licence of Flickr8k's photographs does not allow to show them here.
 """
 
+import csv
 import shutil
 import subprocess
 import sys
@@ -59,6 +61,16 @@ BY_BYTES = {
     "as many random real pairs, 32 bits": ((173, 4.9), (339, 6.7), (666, 10.1)),
 }
 
+# Searches of docs/results/search.md that are drawn: name, line style and colour, by the name in searches.csv.
+SEARCHES = {
+    "random": ("random", ":", "#000000"),
+    "5": ("search 5", "--", "#b8bec7"),
+    "7": ("search 7", "--", "#8fb3d9"),
+    "8": ("search 8", "-", "#5f6b7a"),
+    "9": ("search 9", "-", "#2a6fb0"),
+}
+BY_HAND = (49.8, 50.4)  # val r_mean of ten sets of our settings, mean ± standard deviation
+
 
 def draw_bytes() -> Path:
     """Draw r_mean against kB, with a line for each storage format, and return the file."""
@@ -75,6 +87,24 @@ def draw_bytes() -> Path:
     axes.set_ylabel("test r_mean, percent")
     axes.set_ylim(0, 47)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(0, 0.42))
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def draw_searches() -> Path:
+    """Draw the best val r_mean of each search against slot seconds, and return the file."""
+    path, figure = DOCS / "searches.png", Figure(figsize=(7.2, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhspan(*BY_HAND, color="#d9822b", alpha=0.25, linewidth=0, label="by hand, ten sets: mean ± std")
+    with (DOCS / "results" / "searches.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["search"] in SEARCHES]
+    for search, (name, style, colour) in SEARCHES.items():
+        points = [(float(row["slot_seconds"]), float(row["best"])) for row in rows if row["search"] == search]
+        axes.step(*zip(*points, strict=True), style, where="post", label=name, color=colour)
+    axes.set_xlabel("slot seconds")
+    axes.set_ylabel("best val r_mean of a trial, percent")
+    axes.set_ylim(44, 51)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
     figure.savefig(path, dpi=100)
     return path
 
@@ -165,4 +195,4 @@ def draw_report(sweep: str) -> Path:
 
 if __name__ == "__main__":
     name = sys.argv[1] if len(sys.argv) > 1 else "demo"
-    print(draw_bytes(), draw_pairs(name), draw_report(name), sep="\n")
+    print(draw_bytes(), draw_searches(), draw_pairs(name), draw_report(name), sep="\n")
