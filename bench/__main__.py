@@ -77,18 +77,21 @@ def measure(row: Row, options: Options) -> Result:
             rounds = time_pieces(pieces, size.rounds, options.clock)
             seconds = {name: median(rounds, name) for name in pieces.run}
             counts = {side: dict(pieces.side(side)) for side in ("baseline", "raydd")}
-            pairs = [(total(pieces.baseline, once), total(pieces.raydd, once)) for once in rounds]
+            pairs = [
+                (total(pieces.baseline, seconds_of_round), total(pieces.raydd, seconds_of_round))
+                for seconds_of_round in rounds
+            ]
             del pieces
         else:
             assert row.numbers is not None
             pairs = [row.numbers(size, folder)]
     baseline, raydd = (statistics.median(side) for side in zip(*pairs, strict=True))
     value = statistics.median(row.measure.of(*pair) for pair in pairs)
-    kept, peaks = row.measure.holds(value, floor), (None, None)
+    within_limits, peaks = row.measure.holds(value, floor), (None, None)
     if row.memory and memory_is_measurable() and not options.quick:
         peaks = tuple(peak_of(row.name, side, threads=options.threads) for side in ("baseline", "raydd"))
-        kept = kept and row.memory.holds(*peaks)
-    return Result(row.name, baseline, raydd, value, floor, row.aim, kept, seconds, counts, *peaks)
+        within_limits = within_limits and row.memory.holds(*peaks)
+    return Result(row.name, baseline, raydd, value, floor, row.aim, within_limits, seconds, counts, *peaks)
 
 
 def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
@@ -97,14 +100,14 @@ def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
     for name in ("row", "baseline", "raydd", "measured", "floor", "aim", "peak: baseline", "raydd"):
         table.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     for row, result in rows:
-        form = row.measure.form.format
+        format_value = row.measure.form.format
         table.add_row(
             row.name,
             _amount(row, result.baseline),
             _amount(row, result.raydd),
-            f"[{'green' if result.kept else 'bold red'}]{form(result.value)}[/]",
-            form(result.floor),
-            form(result.aim) if result.aim else "",
+            f"[{'green' if result.kept else 'bold red'}]{format_value(result.value)}[/]",
+            format_value(result.floor),
+            format_value(result.aim) if result.aim else "",
             _megabytes(result.baseline_bytes),
             _megabytes(result.raydd_bytes),
         )
@@ -121,31 +124,34 @@ def main(options: Options) -> int:
     keep_memory()
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)  # for the processes that this process starts
-    chosen = [
+    selected_rows = [
         row
         for row in ROWS
         if (not options.only or row.name in options.only) and (not options.quick or row.quick_floor is not None)
     ]
-    began, measured = time.monotonic(), []
-    for row in chosen:
+    start_time, results = time.monotonic(), []
+    for row in selected_rows:
         with console.status(f"{row.name}: {row.what}"):
-            measured.append((row, measure(row, options)))
-        console.log(f"{row.name}: {row.measure.form.format(measured[-1][1].value)}")
+            results.append((row, measure(row, options)))
+        console.log(f"{row.name}: {row.measure.form.format(results[-1][1].value)}")
     clock = "CPU seconds" if options.clock == "cpu" else "wall-clock seconds"
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     rounds = (QUICK if options.quick else FULL).rounds
     title = f"{clock}, {threads}, medians of {rounds} rounds; torch {torch.__version__}, {_processor()}"
-    console.print(table_of(measured, title))
+    console.print(table_of(results, title))
     console.print(
-        f"{(time.monotonic() - began) / 60:.1f} minutes. Times of hours are sums over measured pieces (see --json)."
+        f"{(time.monotonic() - start_time) / 60:.1f} minutes. "
+        "Times of hours are sums over measured pieces (see --json)."
     )
     if options.json:
-        told = {"machine": title, "quick": options.quick, "rows": [asdict(result) for _, result in measured]}
-        options.json.write_text(json.dumps(told, indent=1))
-    under = [row.name for row, result in measured if not result.kept]
-    if under:
-        console.print(f"Below the floor: {', '.join(under)}. Find what changed, or run `--only {under[0]}` again.")
-    return 1 if under else 0
+        report = {"machine": title, "quick": options.quick, "rows": [asdict(result) for _, result in results]}
+        options.json.write_text(json.dumps(report, indent=1))
+    below_floor = [row.name for row, result in results if not result.kept]
+    if below_floor:
+        console.print(
+            f"Below the floor: {', '.join(below_floor)}. Find what changed, or run `--only {below_floor[0]}` again."
+        )
+    return 1 if below_floor else 0
 
 
 def _amount(row: Row, number: float) -> str:

@@ -120,18 +120,18 @@ def main(options: Options) -> None:
             f"expert step of {MOST_AT_ONCE}": _epoch(size, image.width, text.width, width, device, MOST_AT_ONCE),
             **_distillations(size, image, text.width, experts, device),
         }
-        found = {what: _measured(run, units, size.rounds, device) for what, (run, units) in work.items()}
-    names = {"device": _name(device), "torch": torch.__version__, "cores": os.cpu_count()}
-    names |= {
+        measurements = {piece: _measured(run, units, size.rounds, device) for piece, (run, units) in work.items()}
+    setup = {"device": _name(device), "torch": torch.__version__, "cores": os.cpu_count()}
+    setup |= {
         "encoders": f"{image.name} and {text.name}",
         "heads": width,
         "trials": size.trials,
         "small": options.small,
     }
     if options.json:
-        report = {**names, "pieces": {what: asdict(one) for what, one in found.items()}}
+        report = {**setup, "pieces": {piece: asdict(measurement) for piece, measurement in measurements.items()}}
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    Console().print(_table(", ".join(f"{name} {value}" for name, value in names.items()), found))
+    Console().print(_table(", ".join(f"{name} {value}" for name, value in setup.items()), measurements))
 
 
 def _size(options: Options) -> _Size:
@@ -174,9 +174,11 @@ def _distillations(size: _Size, image: ImageEncoder, text_width: int, experts: E
     pixels = open_pixels(sources(PUBLISHED.pairs)[0], image.size)
     start = start_of(torch.randn(PUBLISHED.pairs, image.width), text_width, pixels)
     spread, batch = spread_of(start), images_at_once(PlaceConfig(), device)
-    take = steps_of(distillation_of(start, experts, LearnedFeatures(spread), device))
+    run_steps = steps_of(distillation_of(start, experts, LearnedFeatures(spread), device))
     steps = _STEPS if size.rounds > 1 else 1
-    on_pixels = distillation_of(start, experts, LearnedPixels(image.fast, image.pixel_std, batch, spread), device)
+    pixel_distillation = distillation_of(
+        start, experts, LearnedPixels(image.fast, image.pixel_std, batch, spread), device
+    )
     population = Population(device)
     for _ in range(size.trials):
         population.fill(distillation_of(start, experts, LearnedFeatures(spread), device))
@@ -188,9 +190,9 @@ def _distillations(size: _Size, image: ImageEncoder, text_width: int, experts: E
 
     students = f"five students, {size.students.epochs + 1} epochs"
     return {
-        "feature step alone": (lambda: take(steps), steps),
+        "feature step alone": (lambda: run_steps(steps), steps),
         f"feature step of a trial of {size.trials}": (slice_of_sweep, steps * size.trials),
-        "pixel step": (on_pixels.step, 1),
+        "pixel step": (pixel_distillation.step, 1),
         students: (lambda: _students(start, size.students, experts.width, device), 1),
     }
 
@@ -205,27 +207,27 @@ def _measured(run: Callable[[], object], units: float, rounds: int, device: str)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     run()
-    took, busy = [], []
+    times, busy = [], []
     for _ in range(rounds):
         wall, cpu = _timed(run, device)
-        took.append(wall)
+        times.append(wall)
         busy.append(cpu / wall / torch.get_num_threads())
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if on_gpu:
-        peak, busy = torch.cuda.max_memory_allocated(device), [_kernel_seconds(run, device) / statistics.median(took)]
+        peak, busy = torch.cuda.max_memory_allocated(device), [_kernel_seconds(run, device) / statistics.median(times)]
     counts = counted(run)
     numbers: list[Any] = [counts.total, counts.launches, counts.waits.total(), counts.copies, counts.copied_bytes]
-    each = [number / units for number in numbers]
-    return Found(statistics.median(took) / units, peak, statistics.median(busy), *each)
+    per_unit = [number / units for number in numbers]
+    return Found(statistics.median(times) / units, peak, statistics.median(busy), *per_unit)
 
 
 def _timed(run: Callable[[], object], device: str) -> tuple[float, float]:
     """Return wall-clock seconds of a run, until the device has finished, and CPU seconds of this process."""
-    began, cpu = time.perf_counter(), time.process_time()
+    wall_start, cpu_start = time.perf_counter(), time.process_time()
     run()
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began, time.process_time() - cpu
+    return time.perf_counter() - wall_start, time.process_time() - cpu_start
 
 
 def _kernel_seconds(run: Callable[[], object], device: str) -> float:
@@ -233,9 +235,9 @@ def _kernel_seconds(run: Callable[[], object], device: str) -> float:
 
     The profiler slows the host down, so the time of a run is measured without it.
     """
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         _timed(run, device)
-    return sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
+    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
 
 
 def _table(title: str, found: dict[str, Found]) -> Table:
@@ -243,12 +245,18 @@ def _table(title: str, found: dict[str, Found]) -> Table:
     columns = ("what", "median", "peak memory", "busy", "operations", "launches", "waits", "copied", "published")
     for column in columns:
         table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
-    for what, one in found.items():
-        counts = (f"{number:,.4g}" for number in (one.operations, one.launches, one.waits))
-        copied = f"{one.copied_bytes / 1e6:,.3g} MB in {one.copies:,.3g}"
-        memory = f"{one.peak_bytes / 1e9:.2f} GB"
+    for piece, measurement in found.items():
+        counts = (f"{number:,.4g}" for number in (measurement.operations, measurement.launches, measurement.waits))
+        copied = f"{measurement.copied_bytes / 1e6:,.3g} MB in {measurement.copies:,.3g}"
+        memory = f"{measurement.peak_bytes / 1e9:.2f} GB"
         table.add_row(
-            what, f"{one.seconds:,.4g} s", memory, f"{one.busy:.0%}", *counts, copied, _PUBLISHED.get(what, "")
+            piece,
+            f"{measurement.seconds:,.4g} s",
+            memory,
+            f"{measurement.busy:.0%}",
+            *counts,
+            copied,
+            _PUBLISHED.get(piece, ""),
         )
     return table
 

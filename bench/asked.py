@@ -47,26 +47,26 @@ def main(options: Options) -> None:
     table = Table(box=None)
     for column in ("what", "operations", "launches", "waits", "copies", "MB copied"):
         table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
-    for what, (counts, units) in counts_of(options.width).items():
-        asked = counts.total, counts.launches, counts.waits.total(), counts.copies, counts.copied_bytes / 1e6
-        table.add_row(what, *(f"{number / units:,.4g}" for number in asked))
+    for piece, (counts, units) in counts_of(options.width).items():
+        numbers = counts.total, counts.launches, counts.waits.total(), counts.copies, counts.copied_bytes / 1e6
+        table.add_row(piece, *(f"{number / units:,.4g}" for number in numbers))
     Console(width=100).print(table)
 
 
 def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
     """Return the counts of each piece of work, and the number of units that they are for."""
-    found: dict[str, tuple[Counts, int]] = {}
+    counts: dict[str, tuple[Counts, int]] = {}
     start = start_of(torch.randn(PUBLISHED.pairs, width), width // 3)
     with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
-        trained = experts_in(Path(folder), width, width // 3, width, count=2, epochs=2)
-        alone = distillation_of(start, trained, LearnedFeatures(spread_of(start)))
-        found["feature step of the engine, on a CPU"] = counted(alone.step), 1
+        trained_experts = experts_in(Path(folder), width, width // 3, width, count=2, epochs=2)
+        distillation = distillation_of(start, trained_experts, LearnedFeatures(spread_of(start)))
+        counts["feature step of the engine, on a CPU"] = counted(distillation.step), 1
         for slots in (1, _SLOTS):
             population = Population("meta")
             for _ in range(slots):
-                population.fill(distillation_of(start, trained, LearnedFeatures(spread_of(start)), "meta"))
+                population.fill(distillation_of(start, trained_experts, LearnedFeatures(spread_of(start)), "meta"))
             population.step()
-            found[f"feature step of a trial, {slots} together"] = counted(population.step), slots
+            counts[f"feature step of a trial, {slots} together"] = counted(population.step), slots
     with as_on_gpu():
         run = StudentsRun(
             synthetic_pairs(start),
@@ -76,7 +76,7 @@ def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
             seeds=range(_SEEDS),
             device="meta",
         )
-        found[f"epoch of {_SEEDS} students"] = counted(run.train_epoch), 1
+        counts[f"epoch of {_SEEDS} students"] = counted(run.train_epoch), 1
         recipe = ExpertsConfig()
         split = split_of(_EXPERT_STEPS * recipe.batch_size, width, width // 3, captions=1).on("meta")
         for together in (1, experts.MOST_AT_ONCE):
@@ -84,8 +84,8 @@ def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
             image, text = (experts.copies_on([head] * together, "meta") for head in heads)
             seeds = range(together)
             train = partial(experts.train_epoch_, image, text, split, recipe, epoch=1, seeds=seeds, device="meta")
-            found[f"step of an expert, {together} together"] = counted(train), _EXPERT_STEPS * together
-    return found
+            counts[f"step of an expert, {together} together"] = counted(train), _EXPERT_STEPS * together
+    return counts
 
 
 @contextlib.contextmanager

@@ -71,8 +71,8 @@ class _Operations(TorchDispatchMode):
             counts.waits[name] += 1
         if name in ("_to_copy", "copy_"):
             source = args[1] if name == "copy_" else args[0]
-            place = 2 if name == "copy_" else len(args)
-            blocking = not (args[place] if len(args) > place else (kwargs or {}).get("non_blocking", False))
+            position = 2 if name == "copy_" else len(args)
+            blocking = not (args[position] if len(args) > position else (kwargs or {}).get("non_blocking", False))
             if _on_device(result) and not _on_device(source):
                 counts.note_copy(source, waits=blocking)
         return result
@@ -101,8 +101,8 @@ def _on_device(tensor: Tensor) -> bool:
 def _indexed_by_host(args: Any) -> bool:
     """Whether a tensor is indexed by booleans, or by a tensor on the host while the tensor is on the device."""
     indices = list(_tensors(args[1:]))
-    truths = any(index.dtype == torch.bool for index in indices)
-    return truths or (_on_device(args[0]) and not all(map(_on_device, indices)))
+    has_booleans = any(index.dtype == torch.bool for index in indices)
+    return has_booleans or (_on_device(args[0]) and not all(map(_on_device, indices)))
 
 
 def _tensors(parts: Any) -> Iterator[Tensor]:

@@ -23,15 +23,15 @@ _SIDE, _PAIRS, _MINIBATCH, _TEXT_WIDTH = 64, 24, 4, 384
 
 def matching_step(steps: int, *, exact: bool) -> Callable[[], object]:
     """Return a function that computes raydd's gradient through the given number of student steps."""
-    given = _given(steps, exact=exact)
-    return lambda: matching_gradient(*given)
+    arguments = _given(steps, exact=exact)
+    return lambda: matching_gradient(*arguments)
 
 
 def unrolled_step(steps: int) -> Callable[[], object]:
     """Return a function that computes the unrolled gradient, which keeps the graph of every student step."""
-    given = _given(steps, exact=True)
-    pixels = given[-1].images.requires_grad_()
-    return lambda: torch.autograd.grad(unrolled_loss(*given), pixels)
+    arguments = _given(steps, exact=True)
+    pixels = arguments[-1].images.requires_grad_()
+    return lambda: torch.autograd.grad(unrolled_loss(*arguments), pixels)
 
 
 def _given(steps: int, *, exact: bool) -> tuple[TrainedEncoder, StudentRun, Networks, Networks, LearnedPairs]:

@@ -84,11 +84,11 @@ def experts_in(folder: Path, image_width: int, text_width: int, width: int, *, c
 
 
 def _near(experts: Experts, epoch: int) -> tuple[Head, Head]:
-    away = initial_heads(experts.image_width, experts.text_width, experts.width, 1_000 + epoch)
+    offsets = initial_heads(experts.image_width, experts.text_width, experts.width, 1_000 + epoch)
     starts = experts.initial(0)
     image, text = (
-        Head(*(part + 0.05 * other for part, other in zip(start, head, strict=True)))
-        for start, head in zip(starts, away, strict=True)
+        Head(*(part + 0.05 * offset for part, offset in zip(start, head, strict=True)))
+        for start, head in zip(starts, offsets, strict=True)
     )
     return image, text
 

@@ -66,8 +66,8 @@ def time_pieces(pieces: Pieces, rounds: int, clock: Clock) -> list[Round]:
 
     One additional round comes first: it warms up, and shows how often short pieces must be repeated.
     """
-    first = {name: _seconds(run, 1, clock) for name, run in pieces.run.items()}
-    repeats = {name: min(_MOST, max(1, round(_SHORTEST / max(seconds, 1e-6)))) for name, seconds in first.items()}
+    warm_up = {name: _seconds(run, 1, clock) for name, run in pieces.run.items()}
+    repeats = {name: min(_MOST, max(1, round(_SHORTEST / max(seconds, 1e-6)))) for name, seconds in warm_up.items()}
     return [{name: _seconds(run, repeats[name], clock) for name, run in pieces.run.items()} for _ in range(rounds)]
 
 
@@ -85,8 +85,8 @@ def now(clock: Clock) -> float:
     """Return wall-clock seconds, or CPU seconds of all threads of this process and of its children that have ended."""
     if clock == "wall":
         return time.perf_counter()
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+    usages = [resource.getrusage(processes) for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def keep_memory() -> None:
@@ -106,11 +106,11 @@ def peak_bytes(pieces: Pieces, side: str) -> int:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)  # otherwise the pieces would reuse memory that was freed before, and the peak would be too low
-    before = psutil.Process().memory_info().rss
+    rss_before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # reset the recorded peak, see proc(5)
     for name in pieces.side(side):
         pieces.run[name]()
-    return max(0, _peak() - before)
+    return max(0, _peak() - rss_before)
 
 
 def memory_is_measurable() -> bool:
@@ -124,7 +124,7 @@ def _peak() -> int:
 
 
 def _seconds(run: Callable[[], object], repeats: int, clock: Clock) -> float:
-    began = now(clock)
+    start_time = now(clock)
     for _ in range(repeats):
         run()
-    return (now(clock) - began) / repeats
+    return (now(clock) - start_time) / repeats

@@ -10,8 +10,8 @@ from pathlib import Path
 def peak_of(row: str, side: str, *, threads: int) -> int:
     """Return the bytes that a side's pieces add at their peak to a new process that holds the inputs of both sides."""
     command = [sys.executable, "-m", "bench.memory", row, side, str(threads)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def main(row: str, side: str, threads: str) -> None:
@@ -22,10 +22,10 @@ def main(row: str, side: str, threads: str) -> None:
     from bench.rows import ROWS
 
     torch.set_num_threads(int(threads))
-    make = next(known.pieces for known in ROWS if known.name == row)
-    assert make is not None
+    make_pieces = next(entry.pieces for entry in ROWS if entry.name == row)
+    assert make_pieces is not None
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(peak_bytes(make(FULL, Path(folder)), side)))
+        print(json.dumps(peak_bytes(make_pieces(FULL, Path(folder)), side)))
 
 
 if __name__ == "__main__":

@@ -40,12 +40,12 @@ class MadeEntries(Sequence[Entry]):
     def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
         """Return one image or a slice of images, created on access."""
         if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(self.count))]
+            return [self[number] for number in range(*index.indices(self.count))]
         if not 0 <= index < self.count:
             raise IndexError(index)
-        shard, place = divmod(index, _PER_SHARD)
+        shard, position = divmod(index, _PER_SHARD)
         name = f"{self.split}/{shard:05}"
-        image = TarImage(f"{shard:05}.tar/{index:09}.jpg", f"/made/{name}.tar", 20_480 * place, 19_000)
+        image = TarImage(f"{shard:05}.tar/{index:09}.jpg", f"/made/{name}.tar", 20_480 * position, 19_000)
         return Entry(
             self.split, f"{name}/{index:09}", image, (f"photo number {index} of a quiet street after the rain",)
         )
@@ -68,17 +68,17 @@ def write_made_pairs(count: int, folder: Path) -> str:
 
 def main(folder: str, cache: str, listing: str) -> None:
     """Open the record, read what a trial reads, and print the seconds and how much this adds to the peak memory."""
-    draws, before, began = random.Random(0), _peak(), time.monotonic()
+    rng, peak_before, start_time = random.Random(0), _peak(), time.monotonic()
     data = open_data(listing, CONFIG, Store(folder, cache=cache))
     counts = [(len(pairs), len(pairs.captions), len(pairs.image_of_caption)) for pairs in data.splits]
-    chosen = [draws.randrange(counts[0][1]) for _ in range(_READ)]
-    captions = [data.train.captions[index] for index in chosen]
-    images = [data.train.images[int(data.train.image_of_caption[index])] for index in chosen]
-    seconds = time.monotonic() - began
-    assert captions[0].startswith(f"photo number {chosen[0]} ")
-    assert images[0].name.endswith(f"{chosen[0]:09}.jpg")
+    indices = [rng.randrange(counts[0][1]) for _ in range(_READ)]
+    captions = [data.train.captions[index] for index in indices]
+    images = [data.train.images[int(data.train.image_of_caption[index])] for index in indices]
+    seconds = time.monotonic() - start_time
+    assert captions[0].startswith(f"photo number {indices[0]} ")
+    assert images[0].name.endswith(f"{indices[0]:09}.jpg")
     assert data.fingerprint
-    print(json.dumps({"seconds": seconds, "peak MB": (_peak() - before) / 1e6}))
+    print(json.dumps({"seconds": seconds, "peak MB": (_peak() - peak_before) / 1e6}))
 
 
 def _peak() -> int:

@@ -41,22 +41,22 @@ class Options:
 def sweep(pruner: str, seed: int, options: Options) -> tuple[float, float]:
     """Simulate a sweep; return the share of all steps that its trials took, and the worth of the best-scored trial."""
     rng, settings = np.random.default_rng([5, seed]), SweepConfig(pruner=pruner)  # type: ignore[arg-type]
-    others: list[Standing] = []
-    steps, ended = 0, [(-np.inf, -np.inf)]
+    standings: list[Standing] = []
+    steps, finished = 0, [(-np.inf, -np.inf)]
     for number in range(options.trials):
         worth = -abs(_BAD * rng.normal()) if number < options.far else options.near * rng.normal()
 
         def look(percent: int, worth: float = worth) -> Look:
             return Look(worth + _NOISE[percent] * rng.normal())
 
-        own, stop = up_the_rungs(Standing(number), look, others, settings)
+        standing, stop = up_the_rungs(Standing(number), look, standings, settings)
         if stop == END:
             end = look(END)
-            own = replace(own, end=end)
-            ended.append((end.r_mean, worth))
+            standing = replace(standing, end=end)
+            finished.append((end.r_mean, worth))
         steps += stop
-        others.append(own)
-    return steps / (END * options.trials), max(ended)[1]
+        standings.append(standing)
+    return steps / (END * options.trials), max(finished)[1]
 
 
 def main(options: Options) -> int:

@@ -79,8 +79,8 @@ def expert_step(
     for flat in flats:
         flat.requires_grad_()
     logits = embed(flats[0], images, width, dropout[0]) @ embed(flats[1], texts, width, dropout[1]).T / temperature
-    right = torch.arange(len(pictures))
-    loss = (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+    labels = torch.arange(len(pictures))
+    loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
     loss.backward()
     with torch.no_grad():
         for flat in flats:
@@ -141,37 +141,37 @@ def distillation_step(
     start, target = trajectory[plan.start_epoch], trajectory[plan.target_epoch]
     students = [[flat.clone().requires_grad_()] for flat in start]
     sums = [torch.zeros_like(flat) for flat in start]
-    seen = []
+    student_steps = []
     for index, permutation, ratio in zip(plan.minibatches, plan.permutations, plan.ratios, strict=True):
         parts = [
             part[index].clone().requires_grad_()
             for part in (variables.image, variables.text, variables.diagonal, variables.left, variables.right)
         ]
-        seen.append((index, permutation, ratio, parts))
-        heads = [walk[-1] for walk in students]
+        student_steps.append((index, permutation, ratio, parts))
+        heads = [student[-1] for student in students]
         value = _student_loss(heads, parts, permutation, ratio, encode_images, width, alpha, temperature, loss)
-        for walk, total, rate, head in zip(students, sums, variables.rates.tolist(), heads, strict=True):
+        for student, total, rate, head in zip(students, sums, variables.rates.tolist(), heads, strict=True):
             gradient = torch.autograd.grad(value, head, create_graph=True)[0].detach().clone()
-            walk.append((walk[-1].detach() - rate * gradient).requires_grad_())
+            student.append((student[-1].detach() - rate * gradient).requires_grad_())
             total += gradient
-    lengths = [(begin - end).square().sum() for begin, end in zip(start, target, strict=True)]
+    squared_distances = [(begin - end).square().sum() for begin, end in zip(start, target, strict=True)]
     gradients = Variables(*(torch.zeros_like(value) for value in vars(variables).values()))
-    for step, (index, permutation, ratio, parts) in enumerate(seen):
-        heads = [walk[step] for walk in students]
+    for step, (index, permutation, ratio, parts) in enumerate(student_steps):
+        heads = [student[step] for student in students]
         value = _student_loss(heads, parts, permutation, ratio, encode_images, width, alpha, temperature, loss)
-        along = torch.zeros((), dtype=value.dtype)
+        directional = torch.zeros((), dtype=value.dtype)
         for side, rate in enumerate(variables.rates.tolist()):
             gradient = torch.autograd.grad(value, heads[side], create_graph=True)[0]
             direction = rate * (target[side] - start[side]) + rate**2 * sums[side]
-            along = along + 2 * direction @ gradient / lengths[side]
+            directional = directional + 2 * direction @ gradient / squared_distances[side]
         learned = (gradients.image, gradients.text, gradients.diagonal, gradients.left, gradients.right)
-        for gradient, part in zip(learned, torch.autograd.grad(along, parts), strict=True):
+        for gradient, part in zip(learned, torch.autograd.grad(directional, parts), strict=True):
             gradient[index] += part
     total = 0.0
     for side in range(2):
         rate = variables.rates[side].detach().clone().requires_grad_()
         end = start[side] - rate * sums[side] - target[side]
-        fraction = end @ end / lengths[side]
+        fraction = end @ end / squared_distances[side]
         gradients.rates[side] = torch.autograd.grad(fraction, rate)[0]
         total += fraction.item()
     return total, gradients

@@ -68,9 +68,9 @@ def train_student(
                 group["lr"] *= 0.1
         for _ in range(math.ceil(len(image) / size)):
             index = torch.randperm(len(image), generator=draws)[:size]
-            kept = [(torch.rand(size, width, generator=masks) >= dropout) / (1 - dropout) for _ in range(2)]
-            images = embed(flats[0], encode_images(image[index]), width, kept[0])
-            texts = embed(flats[1], text[index], width, kept[1])
+            dropout_masks = [(torch.rand(size, width, generator=masks) >= dropout) / (1 - dropout) for _ in range(2)]
+            images = embed(flats[0], encode_images(image[index]), width, dropout_masks[0])
+            texts = embed(flats[1], text[index], width, dropout_masks[1])
             value = loss(images @ texts.T / temperature, similarity[index][:, index])
             optimizer.zero_grad()
             value.backward()
@@ -120,7 +120,7 @@ def recalls(scores: np.ndarray, image_of_text: np.ndarray) -> dict[str, float]:
     text_ranks, image_ranks = [], []
     for image, row in enumerate(scores):
         order = np.argsort(row)[::-1]
-        text_ranks.append(min(np.where(order == own)[0][0] for own in np.where(image_of_text == image)[0]))
+        text_ranks.append(min(np.where(order == caption)[0][0] for caption in np.where(image_of_text == image)[0]))
     for text, column in enumerate(scores.T):
         order = np.argsort(column)[::-1]
         image_ranks.append(np.where(order == image_of_text[text])[0][0])

@@ -101,16 +101,18 @@ def nodes(count: int, folder: Path) -> dict[str, float]:
     for _ in range(count - 1):
         cluster.add_node(num_cpus=1)
     try:
-        busy, there = busy_seconds(folder, trials=10 * count, seconds=8.0, slots=count, address=str(cluster.address))
+        busy, available = busy_seconds(
+            folder, trials=10 * count, seconds=8.0, slots=count, address=str(cluster.address)
+        )
     finally:
         cluster.shutdown()
-    return {"trials": 10 * count, "seconds": there / count, "busy share, percent": 100 * busy / there}
+    return {"trials": 10 * count, "seconds": available / count, "busy share, percent": 100 * busy / available}
 
 
 def trials(count: int, folder: Path) -> dict[str, float]:
     """This number of trials that do nothing, on two slots: the driver's time for each trial."""
-    _, there = busy_seconds(folder, trials=count, seconds=0.0, slots=2)
-    return {"seconds": there / 2, "milliseconds a trial": 500 * there / count}
+    _, available = busy_seconds(folder, trials=count, seconds=0.0, slots=2)
+    return {"seconds": available / 2, "milliseconds a trial": 500 * available / count}
 
 
 def driver(count: int, folder: Path) -> dict[str, float]:
@@ -144,20 +146,20 @@ def _walk(study: Any, space: Any, trials: int, sampler: str = "random") -> float
     from raydd.tuning.study import finished
 
     engine = study._storage._backend.engine  # waiting for the disk takes long on a busy machine
-    sqlalchemy.event.listen(engine, "connect", lambda opened, _: opened.execute("PRAGMA synchronous = OFF"))
+    sqlalchemy.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     engine.dispose()
-    wanted = finished(study) + trials  # so that no trial is drawn ahead, which would be copied
-    search, began = StudySearch(study, space, ["r_mean"], wanted=wanted, sampler=sampler), 0.0
+    total_trials = finished(study) + trials  # so that no trial is drawn ahead, which would be copied
+    search, start_time = StudySearch(study, space, ["r_mean"], wanted=total_trials, sampler=sampler), 0.0
     for number in range(trials):
         if number == 1:
-            began = time.process_time()
+            start_time = time.process_time()
         search.suggest(str(number))
         for step in (5, 10):
             curve = [{"step": step, "distill/loss": 1.0}]
             report = TrialReport(step=step, steps=10, r_mean=1.0, record="made" if step == 10 else "", curve=curve)
             search.on_trial_result(str(number), report.as_result())
         search.on_trial_complete(str(number), report.as_result())
-    return 1000 * (time.process_time() - began) / (trials - 1)
+    return 1000 * (time.process_time() - start_time) / (trials - 1)
 
 
 def _multiply(database: Path, times: int) -> None:
@@ -189,7 +191,7 @@ def pairs_listed(count: int, folder: Path) -> dict[str, float]:
     store = folder / "store"
     listing = write_made_pairs(count, store)
     command = [sys.executable, "-m", "bench.opening", str(store), str(folder / "another machine"), listing]
-    first, again = (
+    first, later = (
         json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout) for _ in range(2)
     )
     size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
@@ -197,8 +199,8 @@ def pairs_listed(count: int, folder: Path) -> dict[str, float]:
         "record, MB": size / 1e6,
         "seconds, first on a machine": first["seconds"],
         "peak MB, first": first["peak MB"],
-        "seconds, later": again["seconds"],
-        "peak MB, later": again["peak MB"],
+        "seconds, later": later["seconds"],
+        "peak MB, later": later["peak MB"],
     }
 
 
@@ -256,14 +258,14 @@ def main(options: Options) -> None:
             print(json.dumps(scale.point(options.at, Path(folder))))
         return
     console, table = Console(), Table(box=None)
-    for at in scale.at:
-        command = [sys.executable, "-m", "bench.scaling", options.name, "--at", str(at)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found = json.loads(done.stdout.splitlines()[-1])
+    for count in scale.at:
+        command = [sys.executable, "-m", "bench.scaling", options.name, "--at", str(count)]
+        process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        measurements = json.loads(process.stdout.splitlines()[-1])
         if not table.columns:
-            for name in (options.name, *found):
+            for name in (options.name, *measurements):
                 table.add_column(name, justify="right")
-        table.add_row(f"{at:,}", *(f"{value:,.3g}" for value in found.values()))
+        table.add_row(f"{count:,}", *(f"{value:,.3g}" for value in measurements.values()))
     console.print(scale.point.__doc__)
     console.print(table)
 
@@ -300,9 +302,9 @@ def _measured(run: Callable[[], object]) -> dict[str, float]:
 
 def _measured_once(run: Callable[[], object]) -> dict[str, float]:
     """Return CPU seconds and megabytes added at the peak, both of a single run, for work that takes long."""
-    began = now("cpu")
+    start_time = now("cpu")
     peak = peak_bytes(Pieces({"run": run}, {"run": 1}, {"run": 1}), "raydd")
-    return {"CPU seconds": now("cpu") - began, "peak MB": peak / 1e6}
+    return {"CPU seconds": now("cpu") - start_time, "peak MB": peak / 1e6}
 
 
 if __name__ == "__main__":

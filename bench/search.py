@@ -85,12 +85,12 @@ class Objective:
             if isinstance(kind, CategoricalDistribution):
                 effects = rng.normal(0, 0.6, len(kind.choices)) * rng.choice([0.2, 1.0, 2.0])
                 if name in first and rng.random() < 0.6:  # first settings are often good
-                    known, best = kind.choices.index(first[name]), int(np.argmax(effects))
-                    effects[[known, best]] = effects[[best, known]]
+                    first_index, best = kind.choices.index(first[name]), int(np.argmax(effects))
+                    effects[[first_index, best]] = effects[[best, first_index]]
                 self._choice[name] = dict(zip(kind.choices, effects.tolist(), strict=True))
             else:
-                near = share(kind, first[name]) if name in first else 0.5
-                self._optimum[name] = float(np.clip(near + rng.normal(0, 0.25), 0.05, 0.95))
+                centre = share(kind, first[name]) if name in first else 0.5
+                self._optimum[name] = float(np.clip(centre + rng.normal(0, 0.25), 0.05, 0.95))
                 self._weight[name] = float(rng.choice(_WEIGHTS))
         names = list(self._optimum)
         self._ridges = [
@@ -99,16 +99,16 @@ class Objective:
 
     def __call__(self, settings: Mapping[str, Any]) -> float:
         """Return the noiseless score of settings."""
-        read = sorted(self._optimum.keys() & settings.keys())
-        off = {name: share(self._kinds[name], settings[name]) - self._optimum[name] for name in read}
-        lost = sum(self._weight[name] * _huber(distance) for name, distance in off.items())
-        lost += sum(
-            weight * (off[one] + sign * off[other]) ** 2
-            for one, other, sign, weight in self._ridges
-            if one in off and other in off
+        names = sorted(self._optimum.keys() & settings.keys())
+        offsets = {name: share(self._kinds[name], settings[name]) - self._optimum[name] for name in names}
+        penalty = sum(self._weight[name] * _huber(offset) for name, offset in offsets.items())
+        penalty += sum(
+            weight * (offsets[first] + sign * offsets[second]) ** 2
+            for first, second, sign, weight in self._ridges
+            if first in offsets and second in offsets
         )
-        chosen = sum(effects[settings[name]] for name, effects in self._choice.items() if name in settings)
-        return _SCALE * (chosen - lost)
+        choice_effect = sum(effects[settings[name]] for name, effects in self._choice.items() if name in settings)
+        return _SCALE * (choice_effect - penalty)
 
     def seconds(self, settings: Mapping[str, Any]) -> float:
         """Return how long a trial takes, relative to a trial in the middle of the space."""
@@ -120,12 +120,12 @@ class Objective:
 def kinds_of(space: Space) -> dict[str, BaseDistribution]:
     """Return the distributions of all settings that a space may suggest, by name."""
     study = optuna.create_study(sampler=RandomSampler(seed=0))
-    found: dict[str, BaseDistribution] = {}
+    distributions: dict[str, BaseDistribution] = {}
     for _ in range(2 * DRAWS):
         trial = study.ask()
         space.settings(trial)
-        found |= trial.distributions
-    return dict(sorted(found.items()))
+        distributions |= trial.distributions
+    return dict(sorted(distributions.items()))
 
 
 def firsts_of(space: Space) -> list[dict[str, Any]]:
@@ -142,8 +142,8 @@ def firsts_of(space: Space) -> list[dict[str, Any]]:
 def share(kind: BaseDistribution, value: float) -> float:
     """Return the position of a number in its range, from 0 to 1."""
     assert isinstance(kind, FloatDistribution | IntDistribution)
-    low, high, at = np.log([kind.low, kind.high, value]) if kind.log else (kind.low, kind.high, value)
-    return float((at - low) / (high - low))
+    low, high, number = np.log([kind.low, kind.high, value]) if kind.log else (kind.low, kind.high, value)
+    return float((number - low) / (high - low))
 
 
 def search(space: Space, objective: Objective, sampler: str, seed: int, options: Options) -> tuple[float, int]:
@@ -154,36 +154,38 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
     if sampler == "per-second":
         queue_cheap_starts(study, space, seed, options.trials, lambda trial: Cost(objective.seconds(trial), {}))
     running: list[tuple[float, int, optuna.Trial]] = []
-    now, asked, values = 0.0, 0, {}
+    now, asked_trials, values = 0.0, 0, {}
 
     def seconds_of(params: Mapping[str, Any]) -> float:
         trial, _ = of_params(space, params)
         return objective.seconds(trial.params)
 
-    def more() -> bool:
-        wanted = options.wanted if options.seconds else options.trials
-        return (not options.seconds or now < options.seconds) and (not wanted or asked < wanted)
+    def may_start() -> bool:
+        limit = options.wanted if options.seconds else options.trials
+        return (not options.seconds or now < options.seconds) and (not limit or asked_trials < limit)
 
     def renew() -> None:
         if sampler == "before":
             before(study, seed)
             return
         limited = options.seconds and options.wanted
-        share = (options.seconds - now) * options.at_once / (options.wanted - asked) if limited else 0.0
-        renew_sampler(study, seed, sampler, seconds_of=seconds_of, share=share)
+        seconds_per_trial = (
+            (options.seconds - now) * options.at_once / (options.wanted - asked_trials) if limited else 0.0
+        )
+        renew_sampler(study, seed, sampler, seconds_of=seconds_of, share=seconds_per_trial)
 
-    while more() or running:
-        while more() and len(running) < options.at_once:
+    while may_start() or running:
+        while may_start() and len(running) < options.at_once:
             renew()
             trial = study.ask()
             space.settings(trial)
             price = objective.seconds(trial.params) if options.seconds else 1.0
-            took = rng.uniform(0.7, 1.3) * price
+            duration = rng.uniform(0.7, 1.3) * price
             trial.set_user_attr(studies.PRICE, price)
             trial.set_user_attr(studies.REPORT, {"step": 1, "steps": 1})
-            trial.set_user_attr(studies.HELD, took)
-            heapq.heappush(running, (now + took, trial.number, trial))
-            asked += 1
+            trial.set_user_attr(studies.HELD, duration)
+            heapq.heappush(running, (now + duration, trial.number, trial))
+            asked_trials += 1
         now, number, trial = heapq.heappop(running)
         if options.seconds and now > options.seconds:
             study.tell(trial, state=TrialState.FAIL)
@@ -195,9 +197,9 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
 
 def before(study: optuna.Study, seed: int) -> None:
     """Set the sampler that sweeps had before: TPE, whose start-up lasts until eight trials have finished."""
-    asked = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)))
+    asked_trials = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)))
     study.sampler = TPESampler(
-        seed=int(np.random.SeedSequence([seed, asked]).generate_state(1)[0]),
+        seed=int(np.random.SeedSequence([seed, asked_trials]).generate_state(1)[0]),
         n_startup_trials=8,
         multivariate=True,
         group=True,
@@ -215,12 +217,12 @@ def main(options: Options) -> int:
         if sampler != "before" and sampler not in SAMPLERS and ":" not in sampler:
             print(f"There is no sampler {sampler!r}. The samplers: before, {', '.join(SAMPLERS)}.", file=sys.stderr)
             return 2
-        begun = time.process_time()
+        start_time = time.process_time()
         seeds = range(options.first_seed, options.first_seed + options.repeats)
-        found = [search(space, Objective(space, seed), sampler, seed, options) for seed in seeds]
-        gains = np.array([gain for gain, _ in found])
-        trials = [count for _, count in found]
-        seconds = (time.process_time() - begun) / sum(trials)
+        results = [search(space, Objective(space, seed), sampler, seed, options) for seed in seeds]
+        gains = np.array([gain for gain, _ in results])
+        trials = [count for _, count in results]
+        seconds = (time.process_time() - start_time) / sum(trials)
         error = gains.std(ddof=1) / len(gains) ** 0.5
         counts = f"{min(trials)} to {max(trials)}" if len(set(trials)) > 1 else str(trials[0])
         table.add_row(sampler, f"{gains.mean():.2f} ± {error:.2f}", counts, f"{seconds:.3f}")

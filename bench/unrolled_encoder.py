@@ -33,38 +33,40 @@ def unrolled_loss(
         stops: constant weights at which each step's gradient is computed, instead of the student's own weights. With
             them the gradient of this loss is TESLA's. If the list is empty, it is filled with the student's weights.
     """
-    here = Networks(*({name: part.detach().requires_grad_() for name, part in side.items()} for side in start))
-    at, filled = here, bool(stops)
+    weights = Networks(*({name: part.detach().requires_grad_() for name, part in side.items()} for side in start))
+    gradient_weights, has_stops = weights, bool(stops)
     for step, index in enumerate(run.plan.minibatches):
         if stops is not None:
-            if not filled:
-                stops.append(Networks(*({name: part.detach() for name, part in side.items()} for side in here)))
-            at = Networks(
+            if not has_stops:
+                stops.append(Networks(*({name: part.detach() for name, part in side.items()} for side in weights)))
+            gradient_weights = Networks(
                 *({name: part.clone().requires_grad_() for name, part in side.items()} for side in stops[step])
             )
         gradients = torch.autograd.grad(
-            _student_loss(encoder, run, step, index, at, pairs),
-            [*at.image.values(), *at.text.values()],
+            _student_loss(encoder, run, step, index, gradient_weights, pairs),
+            [*gradient_weights.image.values(), *gradient_weights.text.values()],
             create_graph=True,
         )
-        moved = zip([*here.image.items(), *here.text.items()], gradients, strict=True)
+        weights_and_gradients = zip([*weights.image.items(), *weights.text.items()], gradients, strict=True)
         parts = [
-            (name, part - pairs.rates[int(number >= len(here.image))] * gradient)
-            for number, ((name, part), gradient) in enumerate(moved)
+            (name, part - pairs.rates[int(number >= len(weights.image))] * gradient)
+            for number, ((name, part), gradient) in enumerate(weights_and_gradients)
         ]
-        here = Networks(dict(parts[: len(here.image)]), dict(parts[len(here.image) :]))
-        at = here
-    ends, begins = (
+        weights = Networks(dict(parts[: len(weights.image)]), dict(parts[len(weights.image) :]))
+        gradient_weights = weights
+    end_distances, start_distances = (
         [
             sum((part - goal[name]).square().sum() for name, part in side.items())
-            for side, goal in zip(of, target, strict=True)
+            for side, goal in zip(networks, target, strict=True)
         ]
-        for of in (here, start)
+        for networks in (weights, start)
     )
-    chosen = [number for number, side in enumerate(("image", "text")) if side in run.matched]
+    matched = [number for number, side in enumerate(("image", "text")) if side in run.matched]
     if run.merged:
-        return torch.as_tensor(sum(ends[number] for number in chosen) / sum(begins[number] for number in chosen))
-    return torch.as_tensor(sum(ends[number] / begins[number] for number in chosen))
+        return torch.as_tensor(
+            sum(end_distances[number] for number in matched) / sum(start_distances[number] for number in matched)
+        )
+    return torch.as_tensor(sum(end_distances[number] / start_distances[number] for number in matched))
 
 
 def _student_loss(

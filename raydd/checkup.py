@@ -55,30 +55,30 @@ def examine(
     yield Check("python", "ok", f"Python {platform.python_version()}, torch {torch.__version__}")
     if cluster:
         yield guarded("cluster", lambda: _versions(cluster, config))
-    for package, use in _OPTIONAL.items():
-        yield _package(package, use, needed=command != "run")
-    needed = [
+    for package, purpose in _OPTIONAL.items():
+        yield _package(package, purpose, needed=command != "run")
+    required = [
         guarded("data", lambda: "; ".join(plan.data.summary())),
         guarded("image encoder", lambda: f"{plan.image.name}: {plan.image.size} pixels, {plan.image.width} wide"),
         guarded("text encoder", lambda: f"{plan.text.name}: {plan.text.width} wide"),
     ]
-    said = [check.text for check in needed]
+    required_texts = [check.text for check in required]
     quick = [
         check
         for check in quick_checks(config, command)
-        if check.name not in _LOADED_BELOW or (check.state == "missing" and check.text not in said)
+        if check.name not in _LOADED_BELOW or (check.state == "missing" and check.text not in required_texts)
     ]
     for check in quick:
         yield Check("device", "ok", _device(config)) if (check.name, check.state) == ("device", "ok") else check
     if command == "sweep":
         yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.look_at_space()}")
-    yield from needed
-    if needed[0].state == "ok":
+    yield from required
+    if required[0].state == "ok":
         yield guarded("pairs", plan.look_at_pairs)
-    lacking = [check.name for check in (*quick, *needed) if check.state == "missing" and check.name not in _OF_TRIALS]
+    missing = [check.name for check in (*quick, *required) if check.state == "missing" and check.name not in _OF_TRIALS]
     for name, size_check in (("disk", _disk), ("memory", _memory)):
-        if lacking:
-            yield Check(name, "warning", f"the need is unknown until {' and '.join(lacking)} can be loaded")
+        if missing:
+            yield Check(name, "warning", f"the need is unknown until {' and '.join(missing)} can be loaded")
         else:
             try:
                 yield size_check(plan)
@@ -123,11 +123,11 @@ class _Plan:
 
     def look_at_pairs(self) -> str:
         """Compare the largest number of pairs of any distillation or selection with the number of training images."""
-        counts = [each.distill.pairs for each in (self.config, *self._drawn)]
+        pair_counts = [config.distill.pairs for config in (self.config, *self._drawn)]
         if self._command == "compare":
-            counts = [count + 1 for count in self.config.compare.pairs]  # of selections, see `compare.pairs`
-        self.work.require_enough_pairs(max(counts))
-        return f"{max(counts)} of {len(self.data.train)} training images"
+            pair_counts = [count + 1 for count in self.config.compare.pairs]  # of selections, see `compare.pairs`
+        self.work.require_enough_pairs(max(pair_counts))
+        return f"{max(pair_counts)} of {len(self.data.train)} training images"
 
 
 def _device(config: Config) -> str:
@@ -151,56 +151,63 @@ def _versions(file: Path, config: Config) -> str:
     `ray up` needs the same Ray on the cluster; a process here that joins the cluster (`place.ray`) also needs the same
     Python.
     """
-    named, pythons = _named_in(file)
-    here = importlib.metadata.version("ray"), f"{sys.version_info.major}.{sys.version_info.minor}"
-    if not named:
-        return f"{file} names no version of Ray: its machines use theirs, or Ray {here[0]} once it is installed there"
-    if named != [here[0]]:
-        raise ConfigError(
-            f"{file} starts Ray {' and '.join(named)}, but this machine has Ray {here[0]}. Run "
-            f"`pip install ray=={named[0]}`, or write version {here[0]} everywhere in the file."
+    ray_versions, python_versions = _named_in(file)
+    installed = importlib.metadata.version("ray"), f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not ray_versions:
+        return (
+            f"{file} names no version of Ray: its machines use theirs, or Ray {installed[0]} once it is installed there"
         )
-    if old := [version for version in pythons if tuple(map(int, version.split("."))) < (3, 11)]:
-        raise ConfigError(f"{file} starts Python {old[0]}, but raydd needs 3.11 or newer. Use a tag with -py311.")
+    if ray_versions != [installed[0]]:
+        raise ConfigError(
+            f"{file} starts Ray {' and '.join(ray_versions)}, but this machine has Ray {installed[0]}. Run "
+            f"`pip install ray=={ray_versions[0]}`, or write version {installed[0]} everywhere in the file."
+        )
+    if too_old := [version for version in python_versions if tuple(map(int, version.split("."))) < (3, 11)]:
+        raise ConfigError(f"{file} starts Python {too_old[0]}, but raydd needs 3.11 or newer. Use a tag with -py311.")
     joins = ray_address(config.place.ray) not in ("local", "auto")
-    if pythons and pythons != [here[1]] and joins:
+    if python_versions and python_versions != [installed[1]] and joins:
         raise ConfigError(
-            f"{file} starts Python {' and '.join(pythons)}, and a process of Python {here[1]} cannot join it "
-            "(place.ray). Use the same Python here, or run the command on the cluster's head with `ray submit`."
+            f"{file} starts Python {' and '.join(python_versions)}, and a process of Python {installed[1]} cannot join "
+            "it (place.ray). Use the same Python here, or run the command on the cluster's head with `ray submit`."
         )
-    return f"{file}: Ray {here[0]} there and here, Python {' and '.join(pythons) or 'unknown'} there and {here[1]} here"
+    return (
+        f"{file}: Ray {installed[0]} there and here, Python {' and '.join(python_versions) or 'unknown'} there and "
+        f"{installed[1]} here"
+    )
 
 
 def _named_in(file: Path) -> tuple[list[str], list[str]]:
     """Return the versions of Ray and of Python in a cluster's file, from Ray's images and KubeRay's `rayVersion`."""
     text = read_file(file, _MOST_BYTES).decode("utf-8", errors="replace")
-    images = re.findall(r"rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", text)
-    given = re.findall(r"rayVersion:\s*['\"]?(\d+\.\d+\.\d+)", text)
-    return sorted({*given, *(ray for ray, *_ in images)}), sorted({f"{one}.{two}" for _, one, two in images if one})
+    tags = re.findall(r"rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", text)
+    kuberay = re.findall(r"rayVersion:\s*['\"]?(\d+\.\d+\.\d+)", text)
+    return sorted({*kuberay, *(ray for ray, *_ in tags)}), sorted(
+        {f"{major}.{minor}" for _, major, minor in tags if major}
+    )
 
 
 def _disk(plan: _Plan) -> Check:
     work = plan.work
-    made, features = work.is_prepared, work.prepared_bytes
-    experts = expert_bytes(work.config, work.parameters)
-    text = f"{decimal(features)} of features{' (made)' if made else ''}, {decimal(experts)} of experts"
+    cached, feature_size = work.is_prepared, work.prepared_bytes
+    expert_size = expert_bytes(work.config, work.parameters)
+    text = f"{decimal(feature_size)} of features{' (made)' if cached else ''}, {decimal(expert_size)} of experts"
     if work.store.folder is None:
         return Check("disk", "ok", f"{text}, in a bucket")
     free = psutil.disk_usage(str(work.store.folder)).free
     text = f"{text}; {decimal(free)} free"
-    if experts + (0 if made else features) > free:
+    if expert_size + (0 if cached else feature_size) > free:
         return Check("disk", "missing", f"{text}. Make room, set place.store to another disk, or lower features.views.")
     return Check("disk", "ok", text)
 
 
 def _memory(plan: _Plan) -> Check:
     work = plan.work
-    need, device = work.memory_bytes, work.device
+    needed, device = work.memory_bytes, work.device
     free, total = torch.cuda.mem_get_info(device) if device.startswith("cuda") else _machine_memory()
-    text = f"about {decimal(need)} at most, without a sweep; {decimal(free)} free of {decimal(total)}"
-    if need <= free:
+    text = f"about {decimal(needed)} at most, without a sweep; {decimal(free)} free of {decimal(total)}"
+    if needed <= free:
         return Check("memory", "ok", text)
-    return Check("memory", "warning" if need <= total else "missing", f"{text}. Lower {work.memory_help}.")
+    return Check("memory", "warning" if needed <= total else "missing", f"{text}. Lower {work.memory_help}.")
 
 
 def _machine_memory() -> tuple[int, int]:

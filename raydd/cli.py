@@ -69,14 +69,14 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code of the process."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    argv = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show characters that the terminal's encoding lacks as escapes
             stream.reconfigure(errors="backslashreplace")
-    remember_given(given, os.environ)
+    remember_given(argv, os.environ)
     atexit.register(gc.freeze)  # else Python's last garbage collection goes through torch and Ray: 1.5 to 3 s
     with contextlib.redirect_stderr(CleanStream(sys.stderr)):
-        return _end_of(given)
+        return _end_of(argv)
 
 
 def _end_of(given: list[str]) -> int:
@@ -87,8 +87,8 @@ def _end_of(given: list[str]) -> int:
     except RayddError as error:
         _say(str(error), debug)
         return 2
-    except SystemExit as end:  # tyro has shown the help, or what is wrong with a flag
-        return int(end.code or 0)
+    except SystemExit as system_exit:  # tyro has shown the help, or what is wrong with a flag
+        return int(system_exit.code or 0)
     except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -117,10 +117,12 @@ def _say(message: str, debug: bool = False) -> None:
 
 def _place_of(error: OSError) -> str:
     """Return the message for an error of the operating system, with the file where it occurred."""
-    why = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     if not error.filename:
-        return f"the system reports: {why}. Check the disk, the folders that the settings name, and the network."
-    return f"{error.filename} cannot be used ({why}). Check the path, its permissions and the free space on its disk."
+        return f"the system reports: {reason}. Check the disk, the folders that the settings name, and the network."
+    return (
+        f"{error.filename} cannot be used ({reason}). Check the path, its permissions and the free space on its disk."
+    )
 
 
 def _dispatch(given: list[str]) -> int:
@@ -145,8 +147,8 @@ def _dispatch(given: list[str]) -> int:
     if name not in COMMANDS:
         raise RayddError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
     command = importlib.import_module(f"raydd.commands.{name}")
-    if asked := [word for word in rest if word in ("-h", "--help", "--help-all")]:
-        print(_help(name, command, rest, asked[0]))
+    if help_flags := [word for word in rest if word in ("-h", "--help", "--help-all")]:
+        print(_help(name, command, rest, help_flags[0]))
         return 0
     options = parse(command.Options, rest, prog=f"raydd {name}", description=command.__doc__ or "")
     place = options.settings.place
@@ -156,11 +158,11 @@ def _dispatch(given: list[str]) -> int:
     if options.print_config:
         from raydd.settings import flatten, to_yaml, with_settings
 
-        every = flatten(options.settings).items()
-        others = {name: value for name, value in every if isinstance(value, str) and "://" in value}
-        hidden = {name: hide_password(value) for name, value in {**others, **addresses}.items()}
-        shown = with_settings(options.settings, hidden)
-        print(to_yaml(shown), end="")
+        flat_settings = flatten(options.settings).items()
+        url_settings = {name: value for name, value in flat_settings if isinstance(value, str) and "://" in value}
+        redacted = {name: hide_password(value) for name, value in {**url_settings, **addresses}.items()}
+        printable = with_settings(options.settings, redacted)
+        print(to_yaml(printable), end="")
         return 0
     return command.main(options)
 
@@ -197,50 +199,50 @@ def _as_text(arguments: Sequence[str]) -> Iterator[None]:
     if all(map(str.isprintable, arguments)):
         yield
         return
-    told = io.StringIO()
+    captured = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(captured):
             yield
     finally:
         from raydd.terminal.console import visible
 
-        print(visible(told.getvalue()), end="", file=sys.stderr)
+        print(visible(captured.getvalue()), end="", file=sys.stderr)
 
 
 def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> Config:
     from raydd.settings import given_settings, load
 
-    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    before.add_argument("--config")
-    before.add_argument("--preset")
-    before.add_argument("--set")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    parser.add_argument("--preset")
+    parser.add_argument("--set")
     for name in _SEEN_FIRST:
-        before.add_argument(f"--{name}", dest=name)
+        parser.add_argument(f"--{name}", dest=name)
     try:
-        seen, _ = before.parse_known_args(arguments)
+        parsed, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error.argument_name}: {error.message}. See `{prog} --help`.") from error
-    chosen = {name: value for name, value in vars(seen).items() if name in _SEEN_FIRST and value}
-    if seen.set and "set" in {field.name for field in fields(kind)}:
+    overrides = {name: value for name, value in vars(parsed).items() if name in _SEEN_FIRST and value}
+    if parsed.set and "set" in {option.name for option in fields(kind)}:
         # A set stores the settings that made it. The user's settings win, and only they may name code to run.
         from raydd.sets.read import open_set
 
-        return open_set(Path(seen.set)).provenance.config(given_settings(seen.config, seen.preset, chosen))
-    return load(seen.config, seen.preset, chosen, kind.defaults)
+        return open_set(Path(parsed.set)).provenance.config(given_settings(parsed.config, parsed.preset, overrides))
+    return load(parsed.config, parsed.preset, overrides, kind.defaults)
 
 
 def _help(name: str, command: ModuleType, arguments: list[str], asked: str) -> str:
     """Return the help of a command: the short help, the section named after `--help`, or everything."""
     from raydd import cli_help
 
-    place = arguments.index(asked)
-    topic = [word for word in arguments[place + 1 : place + 2] if not word.startswith("-")]
-    others = [*arguments[:place], *arguments[place + 1 + len(topic) :]]
-    settings = _settings_below_flags(command.Options, others, f"raydd {name}")
+    position = arguments.index(asked)
+    topics = [word for word in arguments[position + 1 : position + 2] if not word.startswith("-")]
+    other_arguments = [*arguments[:position], *arguments[position + 1 + len(topics) :]]
+    settings = _settings_below_flags(command.Options, other_arguments, f"raydd {name}")
     if asked == "--help-all":
         return cli_help.full_help(name, command.Options, command.__doc__ or "", settings)
-    if topic:
-        return cli_help.section_help(topic[0], settings)
+    if topics:
+        return cli_help.section_help(topics[0], settings)
     return cli_help.command_help(name, command.Options, COMMANDS[name], settings)
 
 

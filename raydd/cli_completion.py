@@ -73,14 +73,14 @@ def candidates(words: Sequence[str], commands: Iterable[str]) -> list[str]:
 
 
 def _flags(kind: type[Any]) -> list[str]:
-    own = {item.name: hint for item, hint in _typed(kind) if item.name not in NO_OPTIONS}
+    own_options = {item.name: hint for item, hint in _typed(kind) if item.name not in NO_OPTIONS}
     settings = {
         f"{section}.{item.name}": hint
         for section in SECTIONS
         for item, hint in _typed(type(getattr(Config(), section)))
     }
     flags = ["--help", "--help-all"]
-    for name, hint in {**own, **settings}.items():
+    for name, hint in {**own_options, **settings}.items():
         flag = _renamed(hint) or name.replace("_", "-")
         flags.append(f"--{flag}")
         if hint is bool:

@@ -144,8 +144,8 @@ def section_help(name: str, settings: Config) -> str:
         raise ConfigError(f"There is no section {name!r}. {nearest(name, TOPICS)}")
     if name == "preset":
         lines = ["preset: settings by name. The file and the flags win over a preset.", ""]
-        for preset, known in PRESETS.items():
-            lines += _row(preset, known.description, "")
+        for preset_name, preset in PRESETS.items():
+            lines += _row(preset_name, preset.description, "")
         return "\n".join(lines)
     section = getattr(settings, name)
     lines = [*_wrapped(f"{name}: {inspect.getdoc(section)}"), ""]
@@ -170,17 +170,21 @@ def full_help(command: str, kind: type[Any], description: str, settings: Config)
 
 def docs_of_fields(kind: type[Any]) -> dict[str, str]:
     """Return the string below each field of a dataclass, inherited fields first."""
-    found: dict[str, str] = {}
+    docs: dict[str, str] = {}
     for parent in reversed(kind.__mro__[:-1]):
         (body,) = (
             node
             for node in ast.parse(textwrap.dedent(inspect.getsource(parent))).body
             if isinstance(node, ast.ClassDef)
         )
-        for field, below in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                found[field.target.id] = " ".join(inspect.cleandoc(ast.literal_eval(below.value)).split())
-    return found
+        for field, docstring in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(docstring, ast.Expr)
+            ):
+                docs[field.target.id] = " ".join(inspect.cleandoc(ast.literal_eval(docstring.value)).split())
+    return docs
 
 
 def choices(kind: Any) -> tuple[str, ...]:
@@ -201,25 +205,25 @@ def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
     fields = [item for item in dataclasses.fields(kind) if item.name not in NO_OPTIONS]
     inherited = {item.name for parent in kind.__mro__[1:-1] for item in dataclasses.fields(parent)}
     for item in sorted(fields, key=lambda item: item.name in inherited):  # the command's own options first
-        own = hints[item.name]
-        arguments = [part for part in getattr(own, "__metadata__", ()) if hasattr(part, "metavar")]
-        bare = get_args(own)[0] if get_origin(own) is Annotated else own
+        hint = hints[item.name]
+        tyro_arguments = [part for part in getattr(hint, "__metadata__", ()) if hasattr(part, "metavar")]
+        bare_type = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if item.name in positional:
             flag = item.name.upper()
         else:
-            name = next((part.name for part in arguments if part.name), item.name).replace("_", "-")
-            value = next((part.metavar for part in arguments if part.metavar), _value(bare))
-            flag = f"--{name} {value}".rstrip()
-        words = choices(bare)
+            name = next((part.name for part in tyro_arguments if part.name), item.name).replace("_", "-")
+            placeholder = next((part.metavar for part in tyro_arguments if part.metavar), _value(bare_type))
+            flag = f"--{name} {placeholder}".rstrip()
+        words = choices(bare_type)
         text = docs[item.name]
-        yield flag, text if all(word in text for word in words) else f"{text} {listed(bare)} {', '.join(words)}."
+        yield flag, text if all(word in text for word in words) else f"{text} {listed(bare_type)} {', '.join(words)}."
 
 
 def _positional(kind: type[Any]) -> list[str]:
     hints = get_type_hints(kind, include_extras=True)
-    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    metadata = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
     positional: Any = tyro.conf.Positional[int]
-    return [name for name, found in marks.items() if positional.__metadata__[0] in found]
+    return [name for name, markers in metadata.items() if positional.__metadata__[0] in markers]
 
 
 def _setting(name: str, settings: Config, most: int | None = None) -> list[str]:
@@ -253,16 +257,18 @@ def _value(kind: Any) -> str:
 
 def _row(flag: str, text: str, default: str, most: int | None = None) -> list[str]:
     """Return an option in two columns, in at most `most` lines; the default is never cut."""
-    wide, shown = _width() - _LEFT - 2, f" [{default}]" if default else ""
-    right = textwrap.wrap(text + shown, wide, break_on_hyphens=False)
+    column_width, default_text = _width() - _LEFT - 2, f" [{default}]" if default else ""
+    right = textwrap.wrap(text + default_text, column_width, break_on_hyphens=False)
     words = text.split()
     while most and len(right) > most and words:
         words.pop()
-        right = textwrap.wrap(f"{' '.join(words).rstrip(',;:')} ...{shown}", wide, break_on_hyphens=False)
+        right = textwrap.wrap(
+            f"{' '.join(words).rstrip(',;:')} ...{default_text}", column_width, break_on_hyphens=False
+        )
     left = f"  {flag}"
     if len(left) > _LEFT:
         return [left, *(" " * (_LEFT + 2) + line for line in right)]
-    return [f"{left if number == 0 else '':<{_LEFT + 2}}{line}" for number, line in enumerate(right)]
+    return [f"{left if index == 0 else '':<{_LEFT + 2}}{line}" for index, line in enumerate(right)]
 
 
 def _wrapped(text: str) -> list[str]:

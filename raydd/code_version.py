@@ -23,7 +23,9 @@ def code_version(folder: Path = Path(__file__).parents[1]) -> str:
         return VERSION
     describe = ["git", "--no-optional-locks", "describe", "--always", "--exclude=*", "--dirty", f"--abbrev={_DIGITS}"]
     try:
-        said = subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True, timeout=_SECONDS).stdout
+        description = subprocess.run(
+            describe, cwd=folder, capture_output=True, text=True, check=True, timeout=_SECONDS
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return VERSION
-    return f"{VERSION}+g{said.strip().replace('-dirty', '.dirty')}"
+    return f"{VERSION}+g{description.strip().replace('-dirty', '.dirty')}"

@@ -481,8 +481,8 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         share = self.gpu_share  # Ray gives a process a fraction of one GPU, or whole GPUs
-        whole = share == -1 or 0 <= share <= 1 or (share > 1 and share % 1 == 0)
-        _require(whole, "sweep.gpus", self.gpus, "auto, -1, 0 to 1, or a whole number")
+        valid_gpus = share == -1 or 0 <= share <= 1 or (share > 1 and share % 1 == 0)
+        _require(valid_gpus, "sweep.gpus", self.gpus, "auto, -1, 0 to 1, or a whole number")
         _require(self.trials >= 1, "sweep.trials", self.trials, "1 or more")
         _require(self.max_failures >= 0, "sweep.max_failures", self.max_failures, "0 or more")
         _require(self.hours >= 0, "sweep.hours", self.hours, "0 or more")
@@ -503,8 +503,10 @@ class SweepConfig:
         _require(self.rung_students >= 0, "sweep.rung_students", self.rung_students, "0 or more")
         _require(self.last_rung_students >= 0, "sweep.last_rung_students", self.last_rung_students, "0 or more")
         if self.pruner == "wilcoxon":  # a difference needs at least four pairs of students to reach p < 0.1
-            enough = len(self.rungs) * self.rung_students >= 4
-            _require(enough, "sweep.rung_students", self.rung_students, "4 or more over all rungs under wilcoxon")
+            enough_students = len(self.rungs) * self.rung_students >= 4
+            _require(
+                enough_students, "sweep.rung_students", self.rung_students, "4 or more over all rungs under wilcoxon"
+            )
 
     def fitted_students(self, rung: int) -> int:
         """Number of students with fitted learning rates that score a trial at a rung, given in percent of its steps."""
@@ -616,13 +618,15 @@ class Config:
         check_numbers("sweep", self.sweep)
         check_name("sweep.name", self.sweep.name)
         if self.distill.protocol == "encoder":
-            unknown = [name for name in self.evaluate.baselines if name not in ("random", "full")]
-            _require(not unknown, "evaluate.baselines", unknown, "random or full under distill.protocol encoder")
-        if self.experts.anneal:
-            last = self.distill.expert_epochs[-1]
+            unsupported = [name for name in self.evaluate.baselines if name not in ("random", "full")]
             _require(
-                last <= self.experts.anneal,
+                not unsupported, "evaluate.baselines", unsupported, "random or full under distill.protocol encoder"
+            )
+        if self.experts.anneal:
+            last_epoch = self.distill.expert_epochs[-1]
+            _require(
+                last_epoch <= self.experts.anneal,
                 "the last target epoch",
-                last,
+                last_epoch,
                 f"at most experts.anneal, {self.experts.anneal}",
             )

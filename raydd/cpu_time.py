@@ -23,15 +23,15 @@ def counted_as(part: Part) -> Iterator[None]:
 
     The seconds of all threads are counted, so only one thread may use this at a time.
     """
-    began = time.process_time()
+    start = time.process_time()
     _inner.append(0.0)
     try:
         yield
     finally:
-        whole = time.process_time() - began
-        _counted[part] += whole - _inner.pop()
+        elapsed = time.process_time() - start
+        _counted[part] += elapsed - _inner.pop()
         if _inner:
-            _inner[-1] += whole
+            _inner[-1] += elapsed
 
 
 def cpu_seconds() -> dict[str, float]:

@@ -50,12 +50,12 @@ def shown(value: object) -> str:
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """Return the help in an "unknown name" message: the nearest known name if one is similar, and all known names."""
     names = sorted(known)
-    close = difflib.get_close_matches(wrong, names, n=1)
-    guess = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{guess}Known: {', '.join(names)}."
+    similar = difflib.get_close_matches(wrong, names, n=1)
+    suggestion = f"Did you mean {similar[0]!r}? " if similar else ""
+    return f"{suggestion}Known: {', '.join(names)}."
 
 
 def nearest_few(wrong: str, known: Iterable[str], listing: str) -> str:
     """Return the help for names of which a library knows hundreds: similar names, or where all are listed."""
-    close = difflib.get_close_matches(wrong, list(known), n=3)
-    return f"Did you mean {' or '.join(close)}?" if close else f"See {listing}."
+    similar = difflib.get_close_matches(wrong, list(known), n=3)
+    return f"Did you mean {' or '.join(similar)}?" if similar else f"See {listing}."

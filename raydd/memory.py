@@ -43,10 +43,10 @@ def peak_bytes(device: str) -> int:
 
         return torch.cuda.max_memory_allocated(device)
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+        match = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
     except OSError:
-        found = None
-    return 1024 * (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        match = None
+    return 1024 * (int(match[1]) if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def free_bytes(device: str) -> int:
@@ -55,8 +55,9 @@ def free_bytes(device: str) -> int:
         return 0
     import torch
 
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch's cache, for reuse
-    return torch.cuda.mem_get_info(device)[0] + kept
+    # torch's cache keeps freed blocks for reuse.
+    cached_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached_bytes
 
 
 @functools.cache
@@ -90,15 +91,15 @@ def kept_by_autograd(work: Callable[[], Result], *, but: "tuple[Tensor, ...]" = 
     from torch import Tensor
     from torch.autograd.graph import saved_tensors_hooks
 
-    kept: list[Tensor] = []
+    saved_tensors: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)  # keep it alive, so that no address is used twice
+        saved_tensors.append(tensor)  # keep it alive, so that no address is used twice
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         result = work()
-    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in saved_tensors}
     for tensor in but:
         sizes.pop(tensor.untyped_storage().data_ptr(), None)
     return result, sum(sizes.values())

@@ -59,10 +59,10 @@ def find(name: str, known: Mapping[str, Kind], setting: str, kind: type[Any] | N
         raise ConfigError(
             f"{setting} {shown(name)} is unknown. {nearest(name, known)} Name your own as module:NAME or FILE.py:NAME."
         )
-    found = outside(name, setting)
-    if not (callable(found) if kind is None else isinstance(found, kind)):
-        raise ConfigError(f"{setting} {name} is {_a(found)}, but must be {wanted}.")
-    return found  # type: ignore[return-value]
+    user_object = outside(name, setting)
+    if not (callable(user_object) if kind is None else isinstance(user_object, kind)):
+        raise ConfigError(f"{setting} {name} is {_a(user_object)}, but must be {wanted}.")
+    return user_object  # type: ignore[return-value]
 
 
 def outside(name: str, setting: str) -> Any:
@@ -81,9 +81,9 @@ def outside(name: str, setting: str) -> Any:
     except ConfigError as error:
         if not isinstance(error.__cause__, AttributeError):
             raise
-        own = [key for key, value in vars(module).items() if not key.startswith("_") and _of(module, value)]
-        known = nearest(attribute, own) if own else "It defines no name."
-        raise ConfigError(f"{setting} {name}: {source} has no {attribute!r}. {known}") from error.__cause__
+        own_names = [key for key, value in vars(module).items() if not key.startswith("_") and _of(module, value)]
+        hint = nearest(attribute, own_names) if own_names else "It defines no name."
+        raise ConfigError(f"{setting} {name}: {source} has no {attribute!r}. {hint}") from error.__cause__
 
 
 def outside_module(name: str, setting: str) -> ModuleType:
@@ -99,12 +99,14 @@ def outside_module(name: str, setting: str) -> ModuleType:
     except BaseException as error:
         if _passes(error):
             raise
-        place = str(file) if file else _origin(source)
-        line = _line(error, place)
-        where = f" in line {line}" if line and file else f" in {place} line {line}" if line else ""
-        missing = isinstance(error, ModuleNotFoundError) and not file and not line
-        advice = "Put its folder on PYTHONPATH, or give FILE.py:NAME." if missing else "Correct it."
-        raise ConfigError(f"{setting} {name}: {source} cannot be imported{where}: {_said(error)}. {advice}") from error
+        path = str(file) if file else _origin(source)
+        line = _line(error, path)
+        location = f" in line {line}" if line and file else f" in {path} line {line}" if line else ""
+        not_found = isinstance(error, ModuleNotFoundError) and not file and not line
+        advice = "Put its folder on PYTHONPATH, or give FILE.py:NAME." if not_found else "Correct it."
+        raise ConfigError(
+            f"{setting} {name}: {source} cannot be imported{location}: {_said(error)}. {advice}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,8 @@ def checked(found: Any, kind: type[Kind], name: str, setting: str) -> Kind:
         ConfigError: it is of another class.
     """
     if not isinstance(found, kind):
-        wanted = "a mapping" if kind is Mapping else f"a {kind.__module__}.{kind.__qualname__}"
-        raise ConfigError(f"{setting} {name} returned {_a(found)}, but must return {wanted}. Correct the function.")
+        expected = "a mapping" if kind is Mapping else f"a {kind.__module__}.{kind.__qualname__}"
+        raise ConfigError(f"{setting} {name} returned {_a(found)}, but must return {expected}. Correct the function.")
     return found
 
 
@@ -219,18 +221,19 @@ def require_trusted(
     Raises:
         ConfigError: the set names code or a download, and the user did not repeat exactly the same name.
     """
-    told = {
+    untrusted = {
         setting: shlex.quote(name) if name.isprintable() else ascii(name)
         for setting, name in names.items()
         if (names_code(name, setting) or names_download(name, setting)) and repeated.get(setting) != name
     }
-    if told:
-        code = any(names_code(names[setting], setting) for setting in told)
-        fetched = "a data set" if all(setting == "data.reader" for setting in told) else "an encoder"
-        does = "run code from outside raydd" if code else f"load {fetched} from outside raydd"
+    if untrusted:
+        runs_code = any(names_code(names[setting], setting) for setting in untrusted)
+        download = "a data set" if all(setting == "data.reader" for setting in untrusted) else "an encoder"
+        action = "run code from outside raydd" if runs_code else f"load {download} from outside raydd"
         raise ConfigError(
-            f"{what} names {' and '.join(f'{setting} {name}' for setting, name in told.items())}, which would {does}. "
-            f"If you trust it, repeat it: {' '.join(flag.format(setting=key, name=told[key]) for key in told)}"
+            f"{what} names {' and '.join(f'{setting} {name}' for setting, name in untrusted.items())}, which would "
+            f"{action}. If you trust it, repeat it: "
+            f"{' '.join(flag.format(setting=key, name=untrusted[key]) for key in untrusted)}"
         )
 
 
@@ -258,10 +261,10 @@ def _file(source: str, name: str, setting: str) -> Path | None:
         return None
     try:
         file = Path(source).expanduser().absolute()
-        there = file.is_file()
+        exists = file.is_file()
     except (RuntimeError, ValueError, OSError):  # no such user's home, a null character, a name too long
-        file, there = source, False
-    if not there:
+        file, exists = source, False
+    if not exists:
         raise ConfigError(
             f"{setting} {name}: there is no file {file}. Give its path, relative to the folder where you run raydd."
         )
@@ -321,19 +324,20 @@ def _of(module: ModuleType, value: Any) -> bool:
 
 def _passes(error: BaseException) -> bool:
     """Whether an error is not the fault of the user's code."""
-    gpu_is_full = getattr(sys.modules.get("torch"), "OutOfMemoryError", RayddError)  # torch is not imported for this
-    if isinstance(error, (RayddError, KeyboardInterrupt, GeneratorExit, gpu_is_full)):
+    oom_error = getattr(sys.modules.get("torch"), "OutOfMemoryError", RayddError)  # torch is not imported for this
+    if isinstance(error, (RayddError, KeyboardInterrupt, GeneratorExit, oom_error)):
         return True
-    stopping = getattr(signal.getsignal(signal.SIGTERM), "__code__", None)  # on SIGTERM a Ray worker raises SystemExit
-    return any(frame.f_code is stopping for frame, _ in traceback.walk_tb(error.__traceback__))
+    # On SIGTERM a Ray worker raises SystemExit.
+    sigterm_code = getattr(signal.getsignal(signal.SIGTERM), "__code__", None)
+    return any(frame.f_code is sigterm_code for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _where(error: BaseException, name: str) -> str:
     source = name.rpartition(":")[0]
-    own = source.endswith(".py")
-    file = str(Path(source).expanduser().absolute()) if own else _origin(source)
+    is_file = source.endswith(".py")
+    file = str(Path(source).expanduser().absolute()) if is_file else _origin(source)
     line = _line(error, file)
-    return f" in {source if own else file} line {line}" if line else ""
+    return f" in {source if is_file else file} line {line}" if line else ""
 
 
 def _line(error: BaseException, file: str) -> int | None:
@@ -347,12 +351,12 @@ def _line(error: BaseException, file: str) -> int | None:
 
 def _said(error: BaseException) -> str:
     try:
-        words = " ".join(str(error).split()).rstrip(".")
+        message = " ".join(str(error).split()).rstrip(".")
     except Exception:  # the str() of a user's own exception may fail
-        words = ""
-    return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__
+        message = ""
+    return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
 
 
 def _a(value: Any) -> str:
-    name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    type_name = type(value).__name__
+    return "None" if value is None else f"{'an' if type_name[0] in 'aeiouAEIOU' else 'a'} {type_name}"

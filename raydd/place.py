@@ -36,8 +36,8 @@ _CPU_IMAGES = 4  # per encoder batch: with eight, some activations are larger th
 
 def home(place: PlaceConfig) -> Path:
     """Return the folder for everything that raydd writes: `place.home`, else $RAYDD_HOME, else ~/.raydd."""
-    given = place.home or os.environ.get("RAYDD_HOME")
-    return expanded(given or "~/.raydd", "place.home" if given else "the default of place.home").absolute()
+    configured = place.home or os.environ.get("RAYDD_HOME")
+    return expanded(configured or "~/.raydd", "place.home" if configured else "the default of place.home").absolute()
 
 
 def make_home(place: PlaceConfig) -> Path:
@@ -88,8 +88,8 @@ def sqlite_file(address: str) -> Path | None:
 
 def mlflow_address(place: PlaceConfig) -> str:
     """Return MLflow's address: `place.mlflow`, else $MLFLOW_TRACKING_URI, else SQLite in the home; `none` for none."""
-    given = place.mlflow or os.environ.get("MLFLOW_TRACKING_URI")
-    return remember(given or f"sqlite:///{home(place) / 'mlflow.db'}")
+    configured = place.mlflow or os.environ.get("MLFLOW_TRACKING_URI")
+    return remember(configured or f"sqlite:///{home(place) / 'mlflow.db'}")
 
 
 def study_address(place: PlaceConfig) -> str:
@@ -152,9 +152,10 @@ def _require_usable(device: str) -> None:
         if float(torch.ones(1, device=device).sum()) != 1:
             raise RuntimeError("it adds wrongly")
     except (RuntimeError, AssertionError, TypeError) as error:
-        said = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
         raise ConfigError(
-            f"{socket.gethostname()} cannot compute on the device {device}: {driver_and_wheel()} ({said}). {_advice()}"
+            f"{socket.gethostname()} cannot compute on the device {device}: {driver_and_wheel()} ({reason}). "
+            f"{_advice()}"
         ) from error
 
 
@@ -176,9 +177,9 @@ def driver_and_wheel() -> str:
     import torch
 
     driver = f"NVIDIA driver {_DRIVER.read_text().strip()}" if _DRIVER.exists() else "no NVIDIA driver"
-    kinds = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
-    built = " and ".join(f"{kind} {version}" for kind, version in kinds.items() if version)
-    return f"{driver}, and torch {torch.__version__} is a wheel {'for ' + built if built else 'without CUDA'}"
+    versions = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+    built_for = " and ".join(f"{platform} {version}" for platform, version in versions.items() if version)
+    return f"{driver}, and torch {torch.__version__} is a wheel {'for ' + built_for if built_for else 'without CUDA'}"
 
 
 def _advice() -> str:
@@ -186,9 +187,10 @@ def _advice() -> str:
 
     if not _DRIVER.exists():
         return "Set place.device to auto or cpu, and sweep.gpus to auto or 0."
-    wanted = "another wheel or a newer driver" if torch.version.cuda else "a wheel with CUDA"
+    replacement = "another wheel or a newer driver" if torch.version.cuda else "a wheel with CUDA"
     return (
-        f"Install {wanted} (https://pytorch.org/get-started/locally), or set place.device to cpu and sweep.gpus to 0."
+        f"Install {replacement} (https://pytorch.org/get-started/locally), or set place.device to cpu and sweep.gpus "
+        "to 0."
     )
 
 
@@ -201,8 +203,8 @@ def sent(tensor: "Tensor", device: str) -> "Tensor":
 
     The copy is queued, and reads from pinned memory after this function has returned.
     """
-    on_gpu = device.startswith("cuda") and tensor.device.type == "cpu"
-    return (tensor.pin_memory() if on_gpu else tensor).to(device, non_blocking=True)
+    to_gpu = device.startswith("cuda") and tensor.device.type == "cpu"
+    return (tensor.pin_memory() if to_gpu else tensor).to(device, non_blocking=True)
 
 
 def use_threads(place: PlaceConfig) -> None:

@@ -95,16 +95,16 @@ def require_writable_folder(folder: Path, what: str) -> None:
     Raises:
         ConfigError: as for `require_writable`.
     """
-    there = folder.absolute()
+    existing = folder.absolute()
     try:
-        while not there.exists():
-            there = there.parent
-        if not there.is_dir():
-            raise ConfigError(f"{what}: {there} is a file, not a folder. Give another path.")
-        probe = there / f".raydd-{os.getpid()}"
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.is_dir():
+            raise ConfigError(f"{what}: {existing} is a file, not a folder. Give another path.")
+        probe = existing / f".raydd-{os.getpid()}"
         probe.touch()  # permissions alone do not show that a disk is mounted read-only
         probe.unlink()
     except OSError as error:
         raise ConfigError(
-            f"{what}: {there} cannot be written ({error.strerror or error}). Give another path."
+            f"{what}: {existing} cannot be written ({error.strerror or error}). Give another path."
         ) from error

@@ -61,8 +61,8 @@ def require_ready(config: Config, command: Command, say: Callable[[str], None]) 
     for check in checks:
         if check.state == "warning":
             say(f"{check.name}: {check.text}")
-    if lacking := [check for check in checks if check.state == "missing"]:
-        raise ConfigError("\n".join(check.text for check in lacking))
+    if missing := [check for check in checks if check.state == "missing"]:
+        raise ConfigError("\n".join(check.text for check in missing))
 
 
 def quick_checks(config: Config, command: Command) -> Iterator[Check]:
@@ -101,15 +101,15 @@ def _store(config: Config) -> str:
         store = open_store(config.place, patience=STORE_SECONDS)
         name, content = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(16)
         store.write(name, content)
-        same = store.content(name) == content
+        matches = store.content(name) == content
         store.remove(name)
     except (OSError, ValueError) as error:
-        where = config.place.store or os.environ.get("RAYDD_STORE") or home(config.place)
+        address = config.place.store or os.environ.get("RAYDD_STORE") or home(config.place)
         raise ConfigError(
-            f"{hide_password(str(where))} cannot be written ({hidden(str(error))}). "
+            f"{hide_password(str(address))} cannot be written ({hidden(str(error))}). "
             "Set place.store and place.home to writable places."
         ) from error
-    if not same:
+    if not matches:
         raise ConfigError(f"{store.root} returns other bytes than were written. Set place.store to another place.")
     return f"{store.root} can be written and read"
 
@@ -132,22 +132,24 @@ def _gpus_of_trials(config: Config) -> str:
     import torch
 
     require_one_device(config)
-    asked, there = config.sweep.gpus, torch.cuda.device_count()
+    requested, available = config.sweep.gpus, torch.cuda.device_count()
     if ray_address(config.place.ray) != "local":
-        return f"sweep.gpus {asked}, of the cluster"
-    if asked == "auto":
-        used = there if config.place.device != "cpu" else 0
-        return f"sweep.gpus auto: {used} GPU{'s' * (used != 1)}" if used else "sweep.gpus auto: the CPU"
-    if not asked:
+        return f"sweep.gpus {requested}, of the cluster"
+    if requested == "auto":
+        gpus = available if config.place.device != "cpu" else 0
+        return f"sweep.gpus auto: {gpus} GPU{'s' * (gpus != 1)}" if gpus else "sweep.gpus auto: the CPU"
+    if not requested:
         return "sweep.gpus 0: the CPU"
-    if not there:
+    if not available:
         try:
             device_of(PlaceConfig(device="cuda"))
         except ConfigError as error:
-            raise ConfigError(f"sweep.gpus is {asked:g}, but {error}") from error
-    if asked > there:
-        raise ConfigError(f"sweep.gpus is {asked:g}, but torch sees {there} GPUs here. Lower it, or set it to auto.")
-    return f"sweep.gpus {asked:g} of {there}"
+            raise ConfigError(f"sweep.gpus is {requested:g}, but {error}") from error
+    if requested > available:
+        raise ConfigError(
+            f"sweep.gpus is {requested:g}, but torch sees {available} GPUs here. Lower it, or set it to auto."
+        )
+    return f"sweep.gpus {requested:g} of {available}"
 
 
 def _study(config: Config) -> str:
@@ -186,7 +188,7 @@ def _connect(address: str) -> None:
     else:
         from sqlalchemy import create_engine
 
-        patience = {"connect_timeout": _SECONDS} if parts.scheme.startswith("postgresql") else {}
-        engine = create_engine(address, connect_args=patience)
+        connect_args = {"connect_timeout": _SECONDS} if parts.scheme.startswith("postgresql") else {}
+        engine = create_engine(address, connect_args=connect_args)
         engine.connect().close()
         engine.dispose()

@@ -79,12 +79,12 @@ def _trained(preset: Preset) -> Preset:
 
 
 def _lors(name: str, same: Preset, minibatch: int, steps: int = 3000) -> Preset:
-    """Return the settings of a LoRS script: RepBlend's for the same data and budget, except the settings in `own`."""
-    own = {"distill.minibatch": minibatch, "distill.steps": steps, "evaluate.checks": 11}
+    """Return the settings of a LoRS script: RepBlend's for the same data and budget, except those in `overrides`."""
+    overrides = {"distill.minibatch": minibatch, "distill.steps": steps, "evaluate.checks": 11}
     return Preset(
         f"LoRS on {name}, {same.settings['distill.pairs']} pairs, NFNet and BERT, pixels, both heads trained, else as "
         "in its scripts",
-        {**same.settings, "distill.method": "lors", "distill.blend": "none", **own},
+        {**same.settings, "distill.method": "lors", "distill.blend": "none", **overrides},
     )
 
 
@@ -99,9 +99,9 @@ def _without_students(what: str, method: str, settings: Mapping[str, Any]) -> Pr
 
 def _without_similarity(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings for a method without a learned similarity matrix, which gets one more pair instead."""
-    similarity = ("distill.similarity_lr", "distill.rank", "distill.alpha")
-    kept = {name: value for name, value in settings.items() if name not in similarity}
-    return kept | {"distill.similarity": "identity", "distill.pairs": settings["distill.pairs"] + 1}
+    similarity_settings = ("distill.similarity_lr", "distill.rank", "distill.alpha")
+    remaining = {name: value for name, value in settings.items() if name not in similarity_settings}
+    return remaining | {"distill.similarity": "identity", "distill.pairs": settings["distill.pairs"] + 1}
 
 
 def _tesla_vl(pairs: int, lors: Preset) -> Preset:

@@ -92,11 +92,11 @@ def check_numbers(section: str, settings: object) -> None:
         name, value = f"{section}.{item.name}", getattr(settings, item.name)
         if isinstance(value, tuple):
             require(len(set(value)) == len(value), name, value, "a list without repetitions")
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, str):
-                require("\0" not in each, name, each, "text without a NUL character")
-            if isinstance(each, int | float):
-                _check_number(name, each)
+        for element in value if isinstance(value, tuple) else (value,):
+            if isinstance(element, str):
+                require("\0" not in element, name, element, "text without a NUL character")
+            if isinstance(element, int | float):
+                _check_number(name, element)
 
 
 def _check_number(name: str, value: float) -> None:
@@ -124,8 +124,8 @@ def check_name(name: str, value: str) -> None:
 
 def as_name(text: str) -> str:
     """Return any text as a name that `check_name` accepts."""
-    kept = re.sub(r"[^\w .,:;+=@()-]", "_", text)[:_LENGTH].encode()[:_MADE_BYTES].decode(errors="ignore")
-    return kept if _NAME.fullmatch(kept) else f"x{kept}"[:_LENGTH]
+    name = re.sub(r"[^\w .,:;+=@()-]", "_", text)[:_LENGTH].encode()[:_MADE_BYTES].decode(errors="ignore")
+    return name if _NAME.fullmatch(name) else f"x{name}"[:_LENGTH]
 
 
 def check_device(value: str) -> None:

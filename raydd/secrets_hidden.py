@@ -35,34 +35,36 @@ _known: set[str] = set()
 
 def hide_password(address: str) -> str:
     """Return an address that can be shown: passwords, tokens and secret options are replaced by ***."""
-    scheme, mark, rest = address.partition("://")
-    if not mark:
-        bare = _BARE_LOGIN.fullmatch(address)
-        return f"{bare[1]}{bare[2]}:{MARK}@{bare[4]}" if bare else address
-    login, at, place = _parts(address, rest)
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        login_match = _BARE_LOGIN.fullmatch(address)
+        return f"{login_match[1]}{login_match[2]}:{MARK}@{login_match[4]}" if login_match else address
+    login, at, host_and_path = _parts(address, rest)
     if at:
         user, colon, password = login.partition(":")
         if password:
             login = f"{user}:{MARK}"
         elif user and not _names_a_user(scheme):
             login = f"{MARK}{colon}"
-    place = _OPTION.sub(lambda found: f"{found[1]}={MARK}" if _is_secret(*found.groups()) else found[0], place)
-    return f"{scheme}{mark}{login}{at}{place}"
+    host_and_path = _OPTION.sub(
+        lambda match: f"{match[1]}={MARK}" if _is_secret(*match.groups()) else match[0], host_and_path
+    )
+    return f"{scheme}{separator}{login}{at}{host_and_path}"
 
 
 def secrets_of(address: str) -> set[str]:
     """Return the secrets in an address, as they are written there and decoded."""
-    scheme, mark, rest = address.partition("://")
-    if not mark:
-        bare = _BARE_LOGIN.fullmatch(address)
-        return _forms(bare[3]) if bare else set()
-    login, at, place = _parts(address, rest)
-    found = {value for name, value in _OPTION.findall(place) if _is_secret(name, value)}
-    found |= {inner for value in found for inner in _secrets_within(unquote_plus(value))}
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        login_match = _BARE_LOGIN.fullmatch(address)
+        return _forms(login_match[3]) if login_match else set()
+    login, at, host_and_path = _parts(address, rest)
+    secrets = {value for name, value in _OPTION.findall(host_and_path) if _is_secret(name, value)}
+    secrets |= {inner for value in secrets for inner in _secrets_within(unquote_plus(value))}
     if at:
         user, _, password = login.partition(":")
-        found |= {password} if password else set() if _names_a_user(scheme) else {user}
-    return {form for secret in found for form in _forms(secret)}
+        secrets |= {password} if password else set() if _names_a_user(scheme) else {user}
+    return {form for secret in secrets for form in _forms(secret)}
 
 
 def _names_a_user(scheme: str) -> bool:
@@ -76,8 +78,8 @@ def _is_secret(name: str, value: str) -> bool:
 
 def _secrets_within(text: str) -> set[str]:
     """Return the secrets in a text: those of its addresses, and values assigned to names of secrets."""
-    found = {found[4] for found in _ASSIGNED.finditer(text)}
-    return found.union(*(secrets_of(found[0]) for found in _ADDRESS.finditer(text)))
+    secrets = {match[4] for match in _ASSIGNED.finditer(text)}
+    return secrets.union(*(secrets_of(match[0]) for match in _ADDRESS.finditer(text)))
 
 
 def remember(address: str) -> str:
@@ -88,7 +90,7 @@ def remember(address: str) -> str:
 
 def remember_given(arguments: Iterable[str], environment: Mapping[str, str]) -> None:
     """Remember the secrets in the flags and in the environment of a command before it runs."""
-    values = [each.partition("=")[2] if each.startswith("--") else each for each in arguments]
+    values = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]
     for value in (*values, *environment.values()):
         if "://" in value:  # without it, many values that are not addresses look like a login
             remember(value)
@@ -101,8 +103,8 @@ def hidden(text: str) -> str:
     """Return a message without secrets: remembered secrets, and secrets in addresses and assignments that it quotes."""
     for secret in sorted(_known, key=len, reverse=True):
         text = text.replace(secret, MARK)
-    text = _ADDRESS.sub(lambda found: hide_password(found[0]), text)
-    return _ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{found[3] or ''}{MARK}", text)
+    text = _ADDRESS.sub(lambda match: hide_password(match[0]), text)
+    return _ASSIGNED.sub(lambda match: f"{match[1]}{match[2]}{match[3] or ''}{MARK}", text)
 
 
 class CleanStream:
@@ -131,8 +133,8 @@ class CleanStream:
 
 def _forms(secret: str) -> set[str]:
     """Return a secret as it is written, decoded, and encoded in the ways that are used in addresses."""
-    meant = unquote(secret)
-    forms = {secret, meant, unquote_plus(meant), quote(meant), quote_plus(meant), quote(meant, safe="")}
+    decoded = unquote(secret)
+    forms = {secret, decoded, unquote_plus(decoded), quote(decoded), quote_plus(decoded), quote(decoded, safe="")}
     return forms - {"", MARK}
 
 
@@ -146,8 +148,8 @@ def _parts(address: str, rest: str) -> tuple[str, str, str]:
         login, at, host = netloc.rpartition("@")
         return login, at, host + rest[len(netloc) :]
     if _is_login(address):  # SQLAlchemy's passwords may hold / ? and #
-        login, at, place = rest.rpartition("@")
-        return login, at, place
+        login, at, host_and_path = rest.rpartition("@")
+        return login, at, host_and_path
     return "", "", rest
 
 

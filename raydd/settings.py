@@ -52,10 +52,10 @@ def load(
     Raises:
         ConfigError: a file that is missing or not YAML, an unknown name, a value of the wrong type or out of range.
     """
-    given = {**(defaults or {}), **given_settings(file, preset, settings)}
-    method = find_method(str(given.get("distill.method", Config().distill.method)))
-    protocol = _PROTOCOLS.get(str(given.get("distill.protocol")), {})
-    return with_settings(Config(), {**method.settings, **protocol, **given})
+    overrides = {**(defaults or {}), **given_settings(file, preset, settings)}
+    method = find_method(str(overrides.get("distill.method", Config().distill.method)))
+    protocol = _PROTOCOLS.get(str(overrides.get("distill.protocol")), {})
+    return with_settings(Config(), {**method.settings, **protocol, **overrides})
 
 
 def given_settings(
@@ -75,12 +75,12 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: an unknown name, a value of the wrong type or out of range.
     """
-    known = flatten(config)
+    current = flatten(config)
     for name in settings:
-        if name not in known:
-            raise ConfigError(f"There is no setting {shown(name)}. {_nearest_setting(name, known)}")
+        if name not in current:
+            raise ConfigError(f"There is no setting {shown(name)}. {_nearest_setting(name, current)}")
     tree: dict[str, dict[str, Any]] = {}
-    for name, value in {**known, **settings}.items():
+    for name, value in {**current, **settings}.items():
         section, key = name.split(".")
         tree.setdefault(section, {})[key] = value
     for name, value in settings.items():
@@ -88,16 +88,18 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     from pydantic import ValidationError
 
     try:
-        made = _adapter().validate_python(tree)
+        validated = _adapter().validate_python(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"][:2]))
-        raise ConfigError(f"{name} is {shown(first['input'])}: {first['msg'].lower()}. Correct the value.") from error
+        first_error = error.errors()[0]
+        name = ".".join(map(str, first_error["loc"][:2]))
+        raise ConfigError(
+            f"{name} is {shown(first_error['input'])}: {first_error['msg'].lower()}. Correct the value."
+        ) from error
     except RecursionError as error:
         raise ConfigError("The settings are nested too deeply. A setting is a word, a number or a list.") from error
-    for name, loss in (("experts.loss", made.experts.loss), ("distill.loss", made.distill.loss)):
+    for name, loss in (("experts.loss", validated.experts.loss), ("distill.loss", validated.distill.loss)):
         own_loss(loss, name)
-    return expand_paths(made)
+    return expand_paths(validated)
 
 
 def expand_paths(config: Config) -> Config:
@@ -110,9 +112,11 @@ def expand_paths(config: Config) -> Config:
     for name in _PATHS:
         section, key = name.split(".")
         value = getattr(getattr(config, section), key)
-        found = _expand(value, name) if isinstance(value, str) else tuple(_expand(path, name) for path in value)
-        if found != value:
-            changed.setdefault(section, {})[key] = found
+        expanded_value = (
+            _expand(value, name) if isinstance(value, str) else tuple(_expand(path, name) for path in value)
+        )
+        if expanded_value != value:
+            changed.setdefault(section, {})[key] = expanded_value
     sections = {name: dataclasses.replace(getattr(config, name), **values) for name, values in changed.items()}
     return dataclasses.replace(config, **sections) if sections else config
 
@@ -154,8 +158,8 @@ def to_yaml(config: Config) -> str:
     tree = _adapter().dump_python(config, mode="json")
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     # YAML reads these characters as line breaks and folds them, so they have to be escaped.
-    folded = any(mark in text for mark in ("\x85", "\u2028", "\u2029"))
-    return yaml.safe_dump(tree, sort_keys=False) if folded else text
+    needs_escapes = any(character in text for character in ("\x85", "\u2028", "\u2029"))
+    return yaml.safe_dump(tree, sort_keys=False) if needs_escapes else text
 
 
 @functools.cache
@@ -192,15 +196,15 @@ def _file(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{path} must hold sections such as `data:`, not a {type(tree).__name__}.")
-    given: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     sections = [section.name for section in dataclasses.fields(Config)]
     for section, values in tree.items():
         if section not in sections:
             raise ConfigError(f"{path}: there is no section {shown(section)}. {nearest(str(section), sections)}")
         if not isinstance(values, Mapping):
             raise ConfigError(f"{path}: the section {section} must hold settings, not {shown(values)}.")
-        given.update({f"{section}.{key}": value for key, value in values.items()})
-    return given
+        settings.update({f"{section}.{key}": value for key, value in values.items()})
+    return settings
 
 
 _MOST_BYTES = 2**20  # of a settings file
@@ -221,12 +225,12 @@ class _OnceEach(yaml.SafeLoader):
 
 
 def _mapping(loader: _OnceEach, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
+    seen_keys: set[Any] = set()
     for key, _ in node.value:
-        told = key.value if isinstance(key, yaml.ScalarNode) else ""
-        if told and told in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {told!r} is there twice", key.start_mark)
-        seen.add(told)
+        key_text = key.value if isinstance(key, yaml.ScalarNode) else ""
+        if key_text and key_text in seen_keys:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key_text!r} is there twice", key.start_mark)
+        seen_keys.add(key_text)
     loader.flatten_mapping(node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
@@ -248,12 +252,12 @@ _OnceEach.add_constructor("tag:yaml.org,2002:int", _whole)
 @functools.cache
 def _kinds() -> Mapping[str, set[type]]:
     """Return the types of each setting by its dotted name, including the types inside a tuple or a choice."""
-    found = {}
+    kinds = {}
     for section in dataclasses.fields(Config):
         kind = get_type_hints(Config)[section.name]
         hints = get_type_hints(kind)
-        found |= {f"{section.name}.{item.name}": set(_types_in(hints[item.name])) for item in dataclasses.fields(kind)}
-    return found
+        kinds |= {f"{section.name}.{item.name}": set(_types_in(hints[item.name])) for item in dataclasses.fields(kind)}
+    return kinds
 
 
 def _types_in(hint: Any) -> Iterator[type]:
@@ -273,12 +277,12 @@ def _require_kind(name: str, value: Any) -> None:
         ConfigError: a value is refused; the message names the setting.
     """
     kinds = _kinds()[name]
-    for each in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(each, bool) and bool not in kinds:
-            wanted = "a number" if kinds & {int, float} else "text"
-            raise ConfigError(f"{name} is {str(each).lower()}, but must be {wanted}.")
-        if bool in kinds and not isinstance(each, bool):
-            raise ConfigError(f"{name} is {shown(each)}, but must be true or false, without quotes.")
+    for element in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(element, bool) and bool not in kinds:
+            expected = "a number" if kinds & {int, float} else "text"
+            raise ConfigError(f"{name} is {str(element).lower()}, but must be {expected}.")
+        if bool in kinds and not isinstance(element, bool):
+            raise ConfigError(f"{name} is {shown(element)}, but must be true or false, without quotes.")
 
 
 def _preset(name: str | None) -> Mapping[str, Any]:
@@ -293,5 +297,5 @@ def _nearest_setting(name: str, known: Mapping[str, Any]) -> str:
     if name in RENAMED:
         return f"It is now called {RENAMED[name]}, with the same values."
     section = name.partition(".")[0]
-    inside = [item for item in known if item.startswith(f"{section}.")]
-    return nearest(name, inside or known)
+    section_settings = [setting for setting in known if setting.startswith(f"{section}.")]
+    return nearest(name, section_settings or known)

@@ -52,8 +52,8 @@ def sweep(
     if not dry_run:
         from raydd.preflight import require_ready
 
-        told = console
-        require_ready(config, "sweep", lambda text: told.print(text, markup=False, soft_wrap=True))
+        output = console
+        require_ready(config, "sweep", lambda text: output.print(text, markup=False, soft_wrap=True))
     from raydd.tuning.busy import busy_on
 
     with busy_on(console, "loading Ray, Optuna and MLflow"):
@@ -86,9 +86,9 @@ def enqueue(config: Config, file: Path, *, given: Collection[str] = (), console:
 
 def command_line(given: Sequence[str], beside: Path) -> list[str]:
     """Return the command line for the script's arguments, with the settings file `beside` it unless they name one."""
-    named = any(argument == "--config" or argument.startswith("--config=") for argument in given)
-    settings = [] if named or not beside.is_file() else ["--config", str(beside)]
-    return ["sweep", *settings, *given]
+    names_config = any(argument == "--config" or argument.startswith("--config=") for argument in given)
+    config_flags = [] if names_config or not beside.is_file() else ["--config", str(beside)]
+    return ["sweep", *config_flags, *given]
 
 
 if __name__ == "__main__":

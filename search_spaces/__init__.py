@@ -38,8 +38,8 @@ class Space:
         Raises:
             ConfigError: the function fails, or does not return a mapping.
         """
-        asked: Any = _Keeping(trial, self.kept) if self.kept else trial
-        constants = checked(self.suggest(asked), Mapping, self.name, "sweep.space")
+        wrapped_trial: Any = _Keeping(trial, self.kept) if self.kept else trial
+        constants = checked(self.suggest(wrapped_trial), Mapping, self.name, "sweep.space")
         return {name: value for name, value in {**trial.params, **constants}.items() if name not in self.kept}
 
 
@@ -54,12 +54,12 @@ class _Keeping:
         return {**self._trial.params, **self._kept}
 
     def __getattr__(self, attribute: str) -> Any:
-        found = getattr(self._trial, attribute)
+        member = getattr(self._trial, attribute)
         if not attribute.startswith("suggest_"):
-            return found
+            return member
 
         def suggest(name: str, *arguments: Any, **options: Any) -> Any:
-            return self._kept[name] if name in self._kept else found(name, *arguments, **options)
+            return self._kept[name] if name in self._kept else member(name, *arguments, **options)
 
         return suggest
 
@@ -78,17 +78,17 @@ def load_space(name: str) -> Space:
     Raises:
         ConfigError: there is no such space, its file fails, or the object is not a space.
     """
-    known = spaces()
-    wanted = 'a function, as in def space(trial): ... return {"distill.blend": "none"}'
-    own = name if ":" in name else find(name, known, "sweep.space", str, wanted)
-    function: Suggest = find(own, {}, "sweep.space", None, wanted)
-    first = getattr(outside_module(own, "sweep.space"), "FIRST", ())
+    available = spaces()
+    expected = 'a function, as in def space(trial): ... return {"distill.blend": "none"}'
+    reference = name if ":" in name else find(name, available, "sweep.space", str, expected)
+    function: Suggest = find(reference, {}, "sweep.space", None, expected)
+    first = getattr(outside_module(reference, "sweep.space"), "FIRST", ())
     if not isinstance(first, list | tuple) or not all(isinstance(settings, Mapping) for settings in first):
         raise ConfigError(
             f"sweep.space {name}: FIRST must be a tuple of mappings from settings to values. "
             'Write FIRST = ({"distill.image_lr": 0.1},).'
         )
-    return Space(name, guarded(function, own, "sweep.space"), tuple(first))
+    return Space(name, guarded(function, reference, "sweep.space"), tuple(first))
 
 
 def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
@@ -103,25 +103,26 @@ def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
         ConfigError: nothing is left to search.
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    drawn = [study.ask() for _ in range(DRAWS)]
-    asked = {name for trial in drawn for name in space.settings(trial)}
-    kept = {name: value for name, value in flatten(config).items() if name in asked and name in given}
+    trials = [study.ask() for _ in range(DRAWS)]
+    setting_names = {name for trial in trials for name in space.settings(trial)}
+    kept = {name: value for name, value in flatten(config).items() if name in setting_names and name in given}
     if not kept:
         return space
-    if {name for trial in drawn for name in trial.params} <= kept.keys():
+    if {name for trial in trials for name in trial.params} <= kept.keys():
         raise ConfigError(
             f"Your flags set everything that the search space {space.name} searches, so there is nothing to search. "
             "Leave out some of these flags, or run your settings with `raydd run`."
         )
-    searched, first = replace(space, kept=kept), []
+    restricted, first_settings = replace(space, kept=kept), []
     for settings in space.first:
         study.enqueue_trial(dict(settings))
         trial = study.ask()
-        searched.settings(trial)
-        unread = asked - trial.params.keys()  # keep names that the space never asks for: they are refused later
+        restricted.settings(trial)
+        unread = setting_names - trial.params.keys()  # keep names that the space never asks for: they are refused later
         read = {name: value for name, value in settings.items() if name not in unread}
-        first += [read] if read not in first else []  # two may have differed only in settings that are kept or unread
-    return replace(searched, first=tuple(first))
+        # Two of the first settings may have differed only in settings that are kept or unread.
+        first_settings += [read] if read not in first_settings else []
+    return replace(restricted, first=tuple(first_settings))
 
 
 def draw_configs(space: Space, config: Config) -> list[Config]:

@@ -156,11 +156,11 @@ def group(stamps: Sequence[Stamp]) -> list[str]:
         for other in rest:
             parent[other] = first
 
-    alike = defaultdict(list)
+    indices_by_key = defaultdict(list)
     for index, stamp in enumerate(stamps):
-        alike[f"caption {stamp.caption.lower()}"].append(index)
-        alike[f"family {family(stamp.path)}"].append(index)
-    for indices in alike.values():
+        indices_by_key[f"caption {stamp.caption.lower()}"].append(index)
+        indices_by_key[f"family {family(stamp.path)}"].append(index)
+    for indices in indices_by_key.values():
         join(indices)
     inks = np.stack([ink(stamp.picture) for stamp in stamps])  # [n 256]
     mirrored = np.stack([ink(ImageOps.mirror(stamp.picture)) for stamp in stamps])
@@ -190,11 +190,13 @@ def split(groups: Sequence[str], seed: int) -> list[str]:
     So each caption of val and test has one right image, and all near-duplicates are in train.
     """
     sizes = Counter(groups)
-    alone = [name for name in sizes if sizes[name] == 1]
-    alone.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    tests, vals = round(TEST_SHARE * len(groups)), round(VAL_SHARE * len(groups))
-    side = dict.fromkeys(alone[:tests], "test") | dict.fromkeys(alone[tests : tests + vals], "val")
-    return [side.get(name, "train") for name in groups]
+    singles = [name for name in sizes if sizes[name] == 1]
+    singles.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    test_count, val_count = round(TEST_SHARE * len(groups)), round(VAL_SHARE * len(groups))
+    split_of = dict.fromkeys(singles[:test_count], "test") | dict.fromkeys(
+        singles[test_count : test_count + val_count], "val"
+    )
+    return [split_of.get(name, "train") for name in groups]
 
 
 def to_parquet(stamps: Sequence[Stamp], groups: Sequence[str], splits: Sequence[str]) -> bytes:

@@ -97,11 +97,11 @@ def names_page() -> str:
     """Return the page of all readers, encoders, methods, samplers, search spaces and presets, by name."""
     kinds: dict[str, Mapping[str, str]] = {
         "data.reader": {name: _first_line(inspect.getmodule(reader)) for name, reader in READERS.items()},
-        "encoders.image": {_with_argument(name): _first_line(item.load) for name, item in IMAGE_ENCODERS.items()},
-        "encoders.text": {_with_argument(name): _first_line(item.load) for name, item in TEXT_ENCODERS.items()},
+        "encoders.image": {_with_argument(name): _first_line(encoder.load) for name, encoder in IMAGE_ENCODERS.items()},
+        "encoders.text": {_with_argument(name): _first_line(encoder.load) for name, encoder in TEXT_ENCODERS.items()},
         "distill.method": {name: method.paper for name, method in METHODS.items()},
-        "sweep.sampler": {name: _first_line(make) for name, make in SAMPLERS.items()},
-        "sweep.space": {name: _first_line(outside_module(own, "sweep.space")) for name, own in spaces().items()},
+        "sweep.sampler": {name: _first_line(sampler) for name, sampler in SAMPLERS.items()},
+        "sweep.space": {name: _first_line(outside_module(space, "sweep.space")) for name, space in spaces().items()},
         "--preset": {name: preset.description for name, preset in PRESETS.items()},
     }
     lines = ["# Names", "", "These names are built into raydd. To use your own code, write `FILE.py:NAME` or"]

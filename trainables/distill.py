@@ -115,7 +115,7 @@ class Judged:
 
     def report(self, point: DistillPoint) -> TrialReport | None:
         """Record a point; return a report if it is the last point or the trial has reached a rung."""
-        last = point.step == point.steps
+        is_last = point.step == point.steps
         self._curve += map(dict, point.collapse)
         for metrics in (*point.earlier, {"step": point.step, **point.metrics}):
             self._curve.append(
@@ -124,19 +124,19 @@ class Judged:
         self._seconds += point.metrics.get("seconds", 0.0) * (point.step - self._before)
         self._before = point.step
         reached = [rung for rung in self._left if 100 * point.step >= rung * point.steps]
-        if not last and not reached:
+        if not is_last and not reached:
             return None
         with counted_as("scores"):
-            scores = end_scores(self._work, point) if last else rung_scores(self._work, point.synthetic, reached[-1])
+            scores = end_scores(self._work, point) if is_last else rung_scores(self._work, point.synthetic, reached[-1])
         # Only after scoring: if scoring runs out of memory, the trial has to reach this rung again.
         self._left = [rung for rung in self._left if rung not in reached]
-        self._curve[-1] |= {f"{'val' if last else 'rung'}/{name}": value for name, value in scores.mean.items()}
-        record = stages.synthetic_record(self._work) if last else None
+        self._curve[-1] |= {f"{'val' if is_last else 'rung'}/{name}": value for name, value in scores.mean.items()}
+        record = stages.synthetic_record(self._work) if is_last else None
         curve, self._curve = self._curve, []
         return TrialReport(
             step=point.step,
             steps=point.steps,
-            rung=0 if last else reached[-1],
+            rung=0 if is_last else reached[-1],
             r_mean=scores.for_choice,
             students=[student["r_mean"] for student in scores.seeds],
             seconds=record.facts()["seconds"] if record else self._seconds,
@@ -148,9 +148,11 @@ class Judged:
 
 def end_scores(work: Workbench[Any], point: DistillPoint) -> ScoresOnVal:
     """Val scores of a trial's finished set, by `TRIAL_SEEDS` students; the learning rate fit has trained the first."""
-    known = () if point.fitted_val is None or work.config.evaluate.choice != "last" else (point.fitted_val,)
-    others = stages.score_students(work, point.synthetic, split="val", seeds=range(len(known), TRIAL_SEEDS))
-    return ScoresOnVal((*known, *others.seeds))
+    fitted_scores = () if point.fitted_val is None or work.config.evaluate.choice != "last" else (point.fitted_val,)
+    other_scores = stages.score_students(
+        work, point.synthetic, split="val", seeds=range(len(fitted_scores), TRIAL_SEEDS)
+    )
+    return ScoresOnVal((*fitted_scores, *other_scores.seeds))
 
 
 def rung_scores(work: Workbench[Any], synthetic: SyntheticSet, rung: int) -> ScoresOnVal:
@@ -165,19 +167,19 @@ def rung_scores(work: Workbench[Any], synthetic: SyntheticSet, rung: int) -> Sco
         rung: in percent of the trial's steps.
     """
     sweep = work.config.sweep
-    closed = None if sweep.rung_students else work.ridge_scores(synthetic)
-    fitted = sweep.fitted_students(rung) if closed else 0
-    if closed and not fitted:
-        return closed
-    epochs = LAST_RUNG_EPOCHS if fitted else RUNG_EPOCHS
-    short = changed(work, {"students.epochs": min(epochs, work.config.students.epochs)})
-    seeds = range(fitted or max(1, sweep.rung_students))
+    closed_form = None if sweep.rung_students else work.ridge_scores(synthetic)
+    fitted_count = sweep.fitted_students(rung) if closed_form else 0
+    if closed_form and not fitted_count:
+        return closed_form
+    epochs = LAST_RUNG_EPOCHS if fitted_count else RUNG_EPOCHS
+    short_work = changed(work, {"students.epochs": min(epochs, work.config.students.epochs)})
+    seeds = range(fitted_count or max(1, sweep.rung_students))
     try:
-        if not fitted or not work.config.distill.fit_rates:
-            return stages.score_students(short, synthetic, split="val", seeds=seeds)
-        fit = stages.fit_rates(short, synthetic)
-        others = stages.score_students(short, fit.pairs, split="val", seeds=seeds[1:])
-        return ScoresOnVal((*fit.val.seeds, *others.seeds))
+        if not fitted_count or not work.config.distill.fit_rates:
+            return stages.score_students(short_work, synthetic, split="val", seeds=seeds)
+        fit = stages.fit_rates(short_work, synthetic)
+        other_scores = stages.score_students(short_work, fit.pairs, split="val", seeds=seeds[1:])
+        return ScoresOnVal((*fit.val.seeds, *other_scores.seeds))
     except NonFiniteError:  # the learning rates are not learned yet; at the end of the trial they are fitted
         return ScoresOnVal((dict.fromkeys(METRICS, 0.0),) * len(seeds))
 

@@ -64,10 +64,10 @@ def _seated(trial: dict[str, Any], desk: Any) -> Iterator[tuple[Any, str]]:
 
 def _begun(slot: Any, errand: str, trial: dict[str, Any]) -> bool:
     """Whether the slot has accepted the trial within `PATIENCE_SECONDS`."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while (left := end - time.monotonic()) > 0:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (remaining_seconds := deadline - time.monotonic()) > 0:
         try:
-            ray.get(slot.begin.remote(errand, trial), timeout=left)
+            ray.get(slot.begin.remote(errand, trial), timeout=remaining_seconds)
             return True
         except ActorUnavailableError:  # Ray restarts the slot on another machine
             time.sleep(_AGAIN_SECONDS)

@@ -46,8 +46,8 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
         ConfigError: GPUs are requested, but the cluster has none that torch can use.
         ray.train.TrainingFailedError: workers died more often than they are restarted.
     """
-    first = works[0]
-    address = ray_address(first.config.place.ray)
+    first_work = works[0]
+    address = ray_address(first_work.config.place.ray)
     prepare_environment(address)
     from ray import train
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -60,11 +60,11 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
         work.prepare()
     if not (missing := _lacked(works)):
         return
-    first.progress("experts", 0, missing)  # Ray and the workers take some seconds to start
+    first_work.progress("experts", 0, missing)  # Ray and the workers take some seconds to start
     with contextlib.ExitStack() as stack:
-        stack.enter_context(cluster(address, home(first.config.place)))
+        stack.enter_context(cluster(address, home(first_work.config.place)))
         workers = min(workers, missing)
-        share = share_of_worker(first.config, gpus, workers, address)
+        share = share_of_worker(first_work.config, gpus, workers, address)
         jobs = _jobs(works, share)
         stack.enter_context(_telling(works, missing))
 
@@ -74,7 +74,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
         Trainer(
             train_share,
-            train_loop_config={"jobs": jobs, "listings": first.opened.listings},
+            train_loop_config={"jobs": jobs, "listings": first_work.opened.listings},
             scaling_config=train.ScalingConfig(
                 num_workers=workers,
                 use_gpu=share > 0,
@@ -93,11 +93,11 @@ def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any
     recipes: dict[str, Workbench[Any]] = {}
     epochs: dict[str, set[int]] = {}
     for work in works:
-        name = work.experts_record.fingerprint
-        recipes.setdefault(name, work)
-        epochs.setdefault(name, set()).update(work.config.distill.expert_epochs)
-    for name, work in recipes.items():
-        yield work, tuple(sorted(epochs[name])), work.open_experts().missing(epochs[name])
+        fingerprint = work.experts_record.fingerprint
+        recipes.setdefault(fingerprint, work)
+        epochs.setdefault(fingerprint, set()).update(work.config.distill.expert_epochs)
+    for fingerprint, work in recipes.items():
+        yield work, tuple(sorted(epochs[fingerprint])), work.open_experts().missing(epochs[fingerprint])
 
 
 def _lacked(works: "Sequence[Workbench[Any]]") -> int:
@@ -109,11 +109,11 @@ def _jobs(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
     """Return the trajectories that are missing from the store, as jobs for workers."""
     from raydd.cluster.worker_settings import for_workers, settled
 
-    found = []
+    jobs = []
     for work, epochs, experts in _missing(works):
         config = for_workers(settled(work.config, cpus=1, gpus=gpus), gpus)
-        found += [_Job(config, expert, epochs) for expert in experts]
-    return found
+        jobs += [_Job(config, expert, epochs) for expert in experts]
+    return jobs
 
 
 def train_share(given: Mapping[str, Any]) -> None:
@@ -128,11 +128,11 @@ def train_share(given: Mapping[str, Any]) -> None:
     jobs: Sequence[_Job] = given["jobs"]
     context, opened, store = train.get_context(), Opened(given["listings"]), open_store(jobs[0].config.place)
     use_threads(jobs[0].config.place)
-    mine = jobs[context.get_world_rank() :: context.get_world_size()]
-    for (config, epochs), alike in groupby(mine, key=lambda job: (job.config, job.epochs)):
+    worker_jobs = jobs[context.get_world_rank() :: context.get_world_size()]
+    for (config, epochs), group in groupby(worker_jobs, key=lambda job: (job.config, job.epochs)):
         work = open_workbench(config, store, opened=opened)
-        work.train_experts(work.open_experts(), [job.expert for job in alike], epochs)
-    train.report({"experts": len(mine)})
+        work.train_experts(work.open_experts(), [job.expert for job in group], epochs)
+    train.report({"experts": len(worker_jobs)})
 
 
 def _resources(gpus: float) -> dict[str, float]:
@@ -143,11 +143,11 @@ def _resources(gpus: float) -> dict[str, float]:
 def _telling(works: "Sequence[Workbench[Any]]", total: int) -> Iterator[None]:
     """Report from the driver how many trajectories the store has, since workers report only at their end."""
 
-    def tell() -> None:
+    def report_progress() -> None:
         works[0].progress("experts", total - _lacked(works), total)
 
     try:
-        with meanwhile(tell, LOOK_SECONDS, "experts"):
+        with meanwhile(report_progress, LOOK_SECONDS, "experts"):
             yield
     finally:
-        tell()
+        report_progress()

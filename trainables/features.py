@@ -84,10 +84,11 @@ def _rows(missing: "Sequence[Shard]", workers: int) -> list[list[str]]:
     from raydd.data.encoding import batches_of
 
     size = min(IN_A_ROW, max(1, len(missing) // (_ROWS * workers)))
-    alike = [
-        [shard.file for shard in own] for _, own in itertools.groupby(missing, lambda shard: (shard.split, shard.kind))
+    file_groups = [
+        [shard.file for shard in group]
+        for _, group in itertools.groupby(missing, lambda shard: (shard.split, shard.kind))
     ]
-    return [row for files in alike for row in batches_of(files, size)]
+    return [row for files in file_groups for row in batches_of(files, size)]
 
 
 def _encoded(
@@ -101,9 +102,9 @@ def _encoded(
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1)
-    given = ray.data.from_items([{"files": row} for row in rows], override_num_blocks=len(rows))
+    dataset = ray.data.from_items([{"files": row} for row in rows], override_num_blocks=len(rows))
     encode: Any = ShardEncoder  # Ray's types allow only functions
-    written = given.map(
+    written_rows = dataset.map(
         encode,
         fn_constructor_args=(config, listing),
         compute=pool,
@@ -111,7 +112,7 @@ def _encoded(
         num_gpus=gpus,
         ray_remote_args_fn=lambda: {"max_restarts": RESTARTS, "max_task_retries": RESTARTS},
     )
-    return iter(written.iter_rows())
+    return iter(written_rows.iter_rows())
 
 
 class ShardEncoder:
@@ -133,12 +134,12 @@ class ShardEncoder:
         from raydd.data import write_images, write_texts
 
         files = {str(file) for file in row["files"]}
-        first = self._shards[min(files)]
-        given = self._config, self._data, self._records.of(first)
-        if first.kind == "images":
-            write_images(*given, self._image_encoder, splits=(first.split,), only=files)
+        first_shard = self._shards[min(files)]
+        arguments = self._config, self._data, self._records.of(first_shard)
+        if first_shard.kind == "images":
+            write_images(*arguments, self._image_encoder, splits=(first_shard.split,), only=files)
         else:
-            write_texts(*given, self._text_encoder, only=files)
+            write_texts(*arguments, self._text_encoder, only=files)
         return_freed_blocks()  # images, captions and their files leave free blocks of different sizes
         return row
 
@@ -153,7 +154,7 @@ def check_on_workers(images: Sequence[ImageSource]) -> Iterator[Judged]:
     from raydd.data.encoding import batches_of
 
     task = ray.remote(num_cpus=1)(_judge_all)
-    for judged in ray.get([task.remote(part) for part in batches_of(images, IMAGES)]):
+    for judged in ray.get([task.remote(batch) for batch in batches_of(images, IMAGES)]):
         yield from judged
 
 

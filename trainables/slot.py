@@ -79,8 +79,8 @@ class Slot:
 
     def next(self, errand: str) -> tuple[dict[str, Any], bool]:
         """Wait for the next report of a trial; return it, and whether the slot's process is broken."""
-        own = self._errands.get(errand)
-        report, broken = own.told.get() if own else (_UNKNOWN, False)
+        entry = self._errands.get(errand)
+        report, broken = entry.told.get() if entry else (_UNKNOWN, False)
         return report.as_result(), broken
 
     def stop(self, errand: str) -> None:
@@ -99,10 +99,10 @@ class Slot:
     def _run(self) -> None:
         try:
             with joined_work(self._base, self._who, self._shared) as (work, claimant):
-                self._serve(work, lambda own: share_features(own, claimant))
+                self._serve(work, lambda trial_work: share_features(trial_work, claimant))
         except Exception as error:  # becomes the result of every trial, regardless of which trial caused it
-            for errand in list(self._errands.values()):
-                errand.told.put((failure_of(error), True))
+            for entry in list(self._errands.values()):
+                entry.told.put((failure_of(error), True))
             threading.Timer(LAST_WORDS_SECONDS, os._exit, [1]).start()  # Ray restarts the slot, elsewhere if needed
         finally:
             self._closed.set()
@@ -119,8 +119,8 @@ class Slot:
                         with _failing_alone(self._errands.get(errand)):
                             together.stop(errand)
                         self._forget(errand)
-                if lacked := self._advance(together, work, prepare):
-                    self._make_room(*lacked, work.device)
+                if oom := self._advance(together, work, prepare):
+                    self._make_room(*oom, work.device)
                     together = Together()  # trials may be within a step, so they continue from their checkpoints
                     empty_cache(work.device)
         together.keep()
@@ -133,19 +133,19 @@ class Slot:
         Returns:
             None; on CUDA OOM, the trials that ran and how much memory was requested.
         """
-        in_hand = ""
+        current = ""
         try:
             while self._waiting and len(together.names) < self._room:
-                in_hand = self._waiting.popleft()
-                self._begin(together, in_hand, work, prepare)
-            in_hand = ""
+                current = self._waiting.popleft()
+                self._begin(together, current, work, prepare)
+            current = ""
             work.progress("trials side by side", len(together.names), len(together.names))
             for errand, point in together.look():
-                in_hand = errand
+                current = errand
                 self._tell(errand, point)
-                in_hand = ""
+                current = ""
         except torch.OutOfMemoryError as error:
-            return {*together.names, in_hand}, wanted(error)
+            return {*together.names, current}, wanted(error)
         return None
 
     def _make_room(self, tried: Collection[str], said: str, device: str) -> None:
@@ -159,8 +159,8 @@ class Slot:
         self._waiting.extendleft(reversed(tried))
 
     def _forget(self, errand: str) -> None:
-        if own := self._errands.pop(errand, None):
-            own.told.put((_UNKNOWN, False))  # frees a thread that still waits for a report of this errand
+        if entry := self._errands.pop(errand, None):
+            entry.told.put((_UNKNOWN, False))  # frees a thread that still waits for a report of this errand
         if errand in self._waiting:
             self._waiting.remove(errand)
 
@@ -175,21 +175,22 @@ class Slot:
     def _begin(
         self, together: Together, errand: str, root: Workbench[Any], prepare: Callable[[Workbench[Any]], None]
     ) -> None:
-        own = self._errands[errand]
-        with _failing_alone(own):
-            work = changed(root, {**own.trial["settings"], **trial_settings(self._base)})
+        entry = self._errands[errand]
+        with _failing_alone(entry):
+            work = changed(root, {**entry.trial["settings"], **trial_settings(self._base)})
             prepare(work)
-            own.judged = own.judged or Judged(work, own.trial["passed"])  # an existing one knows what it has reported
-            if point := together.begin(errand, work, every=own.judged.every):
+            # An existing one knows what it has reported.
+            entry.judged = entry.judged or Judged(work, entry.trial["passed"])
+            if point := together.begin(errand, work, every=entry.judged.every):
                 self._tell(errand, point)
 
     def _tell(self, errand: str, point: DistillPoint | RayddError) -> None:
-        own = self._errands[errand]
-        assert own.judged is not None
-        with _failing_alone(own):
-            report = failure_of(point) if isinstance(point, RayddError) else own.judged.report(point)
+        entry = self._errands[errand]
+        assert entry.judged is not None
+        with _failing_alone(entry):
+            report = failure_of(point) if isinstance(point, RayddError) else entry.judged.report(point)
             if report is not None:
-                own.told.put((report.from_here(own.judged.device), False))
+                entry.told.put((report.from_here(entry.judged.device), False))
 
 
 @contextlib.contextmanager
@@ -233,24 +234,27 @@ class Desk:
         Slots are started on all resources before they are filled, and slots that answer are filled before silent ones.
         If a trial comes again because its errand's machine was lost, it is first stopped in its old slot.
         """
-        for lost, seat in list(self._seated.items()):
+        for old_errand, seat in list(self._seated.items()):
             if seat.trial == trial["number"]:
-                self._slots[seat.slot].stop.remote(lost)
-                self.leave(lost)
+                self._slots[seat.slot].stop.remote(old_errand)
+                self.leave(old_errand)
         group = group_of(with_settings(self._base, {**trial["settings"], **trial_settings(self._base)}))
         sweep, seated = self._base.sweep, list(self._seated.values())
         if len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpu_share)):
             self._slots.append(self._started(len(self._slots)))
             slot = len(self._slots) - 1
         else:
-            taken, alike = Counter(seat.slot for seat in seated), {seat.slot for seat in seated if seat.group == group}
+            trial_counts, similar_slots = (
+                Counter(seat.slot for seat in seated),
+                {seat.slot for seat in seated if seat.group == group},
+            )
             slot = min(
                 range(len(self._slots)),
                 key=lambda slot: (
-                    taken[slot] >= sweep.together,
+                    trial_counts[slot] >= sweep.together,
                     self._is_silent(slot),
-                    slot not in alike,
-                    taken[slot],
+                    slot not in similar_slots,
+                    trial_counts[slot],
                 ),
             )
         self._seated[errand] = _Seat(trial["number"], slot, group)
@@ -262,26 +266,26 @@ class Desk:
 
     def close(self) -> None:
         """Let all slots save the state of their trials; the slots end with the desk."""
-        there = [slot for number, slot in enumerate(self._slots) if not self._is_silent(number)]
-        if closing := [slot.close.remote() for slot in there]:
+        answering_slots = [slot for number, slot in enumerate(self._slots) if not self._is_silent(number)]
+        if closing := [slot.close.remote() for slot in answering_slots]:
             ray.wait(closing, num_returns=len(closing), timeout=GRACE_SECONDS)
 
     def _is_silent(self, slot: int) -> bool:
         now = time.monotonic()
-        heard, question = self._heard.get(slot) or (now, self._slots[slot].__ray_ready__.remote())
+        last_answer, question = self._heard.get(slot) or (now, self._slots[slot].__ray_ready__.remote())
         if ray.wait([question], timeout=0)[0]:
             with contextlib.suppress(RayActorError):  # the slot is being restarted
                 ray.get(question)
-                heard = now
+                last_answer = now
             question = self._slots[slot].__ray_ready__.remote()
-        self._heard[slot] = (heard, question)
-        return now - heard > SILENT_SECONDS
+        self._heard[slot] = (last_answer, question)
+        return now - last_answer > SILENT_SECONDS
 
     def _started(self, number: int) -> Any:
         sweep = self._base.sweep
         # Each trial has one call that waits for its next report, and further calls that begin and stop it.
-        kind: Any = ray.remote(Slot)
-        options = kind.options(
+        actor_class: Any = ray.remote(Slot)
+        options = actor_class.options(
             num_cpus=sweep.cpus, num_gpus=sweep.gpu_share, max_concurrency=3 * sweep.together, max_restarts=-1
         )
         return options.remote(self._base, f"slot {number}", self._shared)

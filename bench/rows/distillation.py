@@ -49,17 +49,17 @@ def _feature_step(size: Size, folder: Path) -> Pieces:
 
 
 def pixel_pieces(size: Size, folder: Path) -> Pieces:
-    used = encoders(size.image_size)
-    image_width, text_width = used.image.width, used.text.width
+    models = encoders(size.image_size)
+    image_width, text_width = models.image.width, models.text.width
     experts = experts_in(folder, image_width, text_width, image_width, count=_EXPERTS, epochs=2)
     images, _ = pictures(PUBLISHED.pairs)
     square = (size.image_size, size.image_size)
     pixels = torch.stack([_bytes(image.resize(square)) for image in images])
     start = start_of(torch.zeros(PUBLISHED.pairs, image_width), text_width, pixels)
     batch = images_at_once(PlaceConfig(), "cpu")
-    image = LearnedPixels(used.image.fast, used.image.pixel_std, batch, spread_of(start))
+    image = LearnedPixels(models.image.fast, models.image.pixel_std, batch, spread_of(start))
     distillation = distillation_of(start, experts, image)
-    return _pieces(distillation.step, _published(start, pixels.float() / 255, experts, folder, used.plain))
+    return _pieces(distillation.step, _published(start, pixels.float() / 255, experts, folder, models.plain))
 
 
 def _pieces(raydd: Callable[[], object], published: Callable[[], object]) -> Pieces:
@@ -71,8 +71,8 @@ def _published(
 ) -> Callable[[], object]:
     file = folder / "expert.pt"
     epochs = [flat(experts.snapshot(0, epoch)) for epoch in (0, 1, 2)]
-    later = [tuple(part.clone() for part in epochs[2]) for _ in range(_STORED_EPOCHS - len(epochs))]
-    published_loop.write_trajectory(file, [*epochs, *later])  # type: ignore[list-item]
+    padding = [tuple(part.clone() for part in epochs[2]) for _ in range(_STORED_EPOCHS - len(epochs))]
+    published_loop.write_trajectory(file, [*epochs, *padding])  # type: ignore[list-item]
     variables = published_loop.Variables(
         image, start.text_features, **start.similarity.factors, rates=torch.tensor([start.rate_image, start.rate_text])
     )
@@ -107,8 +107,8 @@ def distillation_of(start: SyntheticSet, experts: Experts, image: ImageVariable,
 
 def spread_of(start: SyntheticSet) -> Spread:
     moments = torch.ones(2, start.image_features.shape[1])
-    free = torch.tensor([[-1e6], [1e6]]).expand_as(moments)  # a range so wide that features are never moved back
-    return Spread(moments, free)
+    wide_range = torch.tensor([[-1e6], [1e6]]).expand_as(moments)  # a range so wide that features are never moved back
+    return Spread(moments, wide_range)
 
 
 def _bytes(image) -> Tensor:

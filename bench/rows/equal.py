@@ -43,31 +43,36 @@ _BUNDLED = {
 def _equal(size: Size, folder: Path) -> tuple[float, float]:
     """Return the seconds of the published loop and of raydd until the best score of the published loop."""
     store = _store(size, folder)
-    ours = _config(size, {**_script("plain-pixels"), "distill.image_lr": _IMAGE_LR})
-    same = {f"distill.{name}": getattr(ours.distill, name) for name in ("pairs", "target_epochs", "max_start_epoch")}
-    theirs = _config(size, {**_script("repblend-flickr30k-100"), **same, "distill.steps": _STEPS})
-    raydd.open(ours, store).experts()
+    raydd_config = _config(size, {**_script("plain-pixels"), "distill.image_lr": _IMAGE_LR})
+    shared = {
+        f"distill.{name}": getattr(raydd_config.distill, name) for name in ("pairs", "target_epochs", "max_start_epoch")
+    }
+    published_config = _config(size, {**_script("repblend-flickr30k-100"), **shared, "distill.steps": _STEPS})
+    raydd.open(raydd_config, store).experts()
     score, steps = max(
         (score, -steps)
         for lr in _IMAGE_LRS
-        for steps, score in _scores(with_settings(theirs, {"distill.image_lr": lr}), store)
+        for steps, score in _scores(with_settings(published_config, {"distill.image_lr": lr}), store)
     )
-    pieces = pixel_pieces(replace(size, image_size=ours.encoders.image_size or size.image_size), folder)
-    step = median(time_pieces(pieces, 3, "cpu"), "published step")
+    pieces = pixel_pieces(replace(size, image_size=raydd_config.encoders.image_size or size.image_size), folder)
+    step_seconds = median(time_pieces(pieces, 3, "cpu"), "published step")
     print(f"equal: {score:.1f} after {-steps} published steps", flush=True)
-    for distilled, between in _RUNS:
-        config = with_settings(ours, {"distill.steps": distilled, "distill.steps_per_encoding": between})
-        began = now("cpu")
-        made = stages.final_synthetic(raydd.open(config, store))
-        seconds = now("cpu") - began
-        reached = _score(config, store, made)
+    for raydd_steps, steps_per_encoding in _RUNS:
+        config = with_settings(
+            raydd_config, {"distill.steps": raydd_steps, "distill.steps_per_encoding": steps_per_encoding}
+        )
+        start_time = now("cpu")
+        synthetic = stages.final_synthetic(raydd.open(config, store))
+        seconds = now("cpu") - start_time
+        raydd_score = _score(config, store, synthetic)
         print(
-            f"equal: {reached:.1f} after {distilled} steps, {between} steps per encoding, {seconds:.0f} s",
+            f"equal: {raydd_score:.1f} after {raydd_steps} steps, {steps_per_encoding} steps per encoding, "
+            f"{seconds:.0f} s",
             flush=True,
         )
-        if reached >= score:
-            return -steps * step, seconds
-    return -steps * step, float("inf")
+        if raydd_score >= score:
+            return -steps * step_seconds, seconds
+    return -steps * step_seconds, float("inf")
 
 
 def _script(preset: str) -> dict[str, Any]:
@@ -83,11 +88,11 @@ def _config(size: Size, settings: dict[str, Any]) -> Config:
 def _store(size: Size, folder: Path) -> Store:
     """Return a store without synthetic sets. With `--data` it links to the features and experts in raydd's store."""
     (folder / "store").mkdir()
-    made = open_store(PlaceConfig()).folder
-    if size.data and made is not None:
+    source_folder = open_store(PlaceConfig()).folder
+    if size.data and source_folder is not None:
         for kind in ("pairs", "texts", "features", "experts"):
-            (made / kind).mkdir(parents=True, exist_ok=True)
-            (folder / "store" / kind).symlink_to(made / kind)
+            (source_folder / kind).mkdir(parents=True, exist_ok=True)
+            (folder / "store" / kind).symlink_to(source_folder / kind)
     return Store(folder / "store")
 
 

@@ -30,23 +30,23 @@ _WIDTH = 1280
 
 
 def _students(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
-    used, recipe = encoders(size.image_size), StudentsConfig(rate="published")
+    models, recipe = encoders(size.image_size), StudentsConfig(rate="published")
     images, captions = pictures(_PAIRS)
-    plainly = transform_of("none", size.image_size)
-    width, rates = used.image.width, (0.01, 0.01)
+    transform = transform_of("none", size.image_size)
+    width, rates = models.image.width, (0.01, 0.01)
     generator = Generator().manual_seed(0)
-    texts, similarity = torch.randn(_PAIRS, used.text.width, generator=generator), torch.eye(_PAIRS)
-    test = split_of(SCORED_IMAGES, width, used.text.width)
-    heads = initial_heads(width, used.text.width, width, 0)
+    texts, similarity = torch.randn(_PAIRS, models.text.width, generator=generator), torch.eye(_PAIRS)
+    test = split_of(SCORED_IMAGES, width, models.text.width)
+    heads = initial_heads(width, models.text.width, width, 0)
 
     def pixels_of(pictures) -> Tensor:
-        return torch.stack([plainly(picture) for picture in pictures]).float() / 255
+        return torch.stack([transform(picture) for picture in pictures]).float() / 255
 
-    pixels, few = pixels_of(images), [*captions, captions[0]]
+    pixels, test_captions = pixels_of(images), [*captions, captions[0]]
     features = torch.randn(_PAIRS, width, generator=generator)
     pairs = TrainingPairs(features, texts, Similarity("identity", _PAIRS, {}), *rates, "wbce")
     embedded = [normalize(torch.randn(rows, width, generator=generator)) for rows in (SCORED_IMAGES, len(test.texts))]
-    matrix, owners = (embedded[0] @ embedded[1].T).numpy(), test.image_of_text.numpy()
+    cosines, owners = (embedded[0] @ embedded[1].T).numpy(), test.image_of_text.numpy()
 
     def published_epoch() -> object:
         return published_students.train_student(
@@ -55,7 +55,7 @@ def _students(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
             texts,
             similarity,
             rates,
-            used.plain,
+            models.plain,
             width=width,
             temperature=TEMPERATURE,
             epochs=0,
@@ -69,18 +69,18 @@ def _students(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
 
     @torch.no_grad()
     def encoded_slice() -> None:
-        used.plain(pixels_of(images[:_SLICE]))
-        used.text.encode(few)
+        models.plain(pixels_of(images[:_SLICE]))
+        models.text.encode(test_captions)
 
     def epochs() -> object:
-        some = StudentsConfig(rate="published", epochs=_FEW_EPOCHS)
+        short_recipe = StudentsConfig(rate="published", epochs=_FEW_EPOCHS)
         seeds = range(_STUDENTS)
-        return train_students(pairs, some, width=width, temperature=TEMPERATURE, seeds=seeds)
+        return train_students(pairs, short_recipe, width=width, temperature=TEMPERATURE, seeds=seeds)
 
     run = {
         "published epoch": published_epoch,
         "slice of test encoded": encoded_slice,
-        "test ranked": lambda: published_students.recalls(matrix, owners),
+        "test ranked": lambda: published_students.recalls(cosines, owners),
         "10 epochs of 5 students": epochs,
         "one student scored": lambda: hits_of_heads(*heads, test),
     }
@@ -111,21 +111,21 @@ def _selections(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
     generator = Generator().manual_seed(0)
     image, text = (normalize(torch.randn(count, _WIDTH, generator=generator)) for count in (images, candidates))
     owners = torch.arange(images).repeat_interleave(CAPTIONS_EACH)
-    joint, whole = Joint(image.half(), text.half(), owners), torch.cat([image[owners], text], dim=1)
-    few = min(chosen, 20)
+    joint, joint_features = Joint(image.half(), text.half(), owners), torch.cat([image[owners], text], dim=1)
+    piece_pairs = min(chosen, 20)
     # A loop takes equally long for each choice, so one choice is run. K-Center draws its first centre at random, so its
     # second choice is run.
     run = {
-        "a herded pair": lambda: published_selections.herd(whole, owners, 1),
-        "a centre": lambda: published_selections.centres(whole, owners, 2, first=0),
-        f"{few} herded pairs": lambda: herd(joint, few),
-        f"{few} centres": lambda: centres(joint, few, seed=0),
+        "a herded pair": lambda: published_selections.herd(joint_features, owners, 1),
+        "a centre": lambda: published_selections.centres(joint_features, owners, 2, first=0),
+        f"{piece_pairs} herded pairs": lambda: herd(joint, piece_pairs),
+        f"{piece_pairs} centres": lambda: centres(joint, piece_pairs, seed=0),
     }
-    times = chosen / few
+    runs = chosen / piece_pairs
     return Pieces(
         run,
         {"a herded pair": chosen, "a centre": chosen},
-        {f"{few} herded pairs": times, f"{few} centres": times},
+        {f"{piece_pairs} herded pairs": runs, f"{piece_pairs} centres": runs},
     )
 
 

@@ -37,18 +37,18 @@ def _trajectory(size: Size, folder: Path) -> Pieces:
 
 def _all_experts(size: Size, folder: Path) -> Pieces:
     """Return the pieces of 20 experts and of the feature cache that they need."""
-    one = _trajectory(size, folder)
+    trajectory = _trajectory(size, folder)
     views = IMAGES * FeaturesConfig().views + 2 * SCORED_IMAGES
     captions = (IMAGES + 2 * SCORED_IMAGES) * CAPTIONS_EACH
-    run = {**one.run, "views encoded": _encode_views(size), "captions encoded": _encode_captions(size)}
-    raydd = {name: _EXPERTS * count for name, count in one.raydd.items()}
+    run = {**trajectory.run, "views encoded": _encode_views(size), "captions encoded": _encode_captions(size)}
+    raydd = {name: _EXPERTS * count for name, count in trajectory.raydd.items()}
     raydd |= {"views encoded": views / _ENCODED, "captions encoded": captions / _ENCODED}
-    return Pieces(run, {name: _EXPERTS * count for name, count in one.baseline.items()}, raydd)
+    return Pieces(run, {name: _EXPERTS * count for name, count in trajectory.baseline.items()}, raydd)
 
 
 def _published_step(size: Size):
-    used, (images, captions) = encoders(size.image_size), pictures(size.expert_batch)
-    flats, width = flat(initial_heads(used.image.width, used.text.width, used.image.width, 0)), used.image.width
+    models, (images, captions) = encoders(size.image_size), pictures(size.expert_batch)
+    flats, width = flat(initial_heads(models.image.width, models.text.width, models.image.width, 0)), models.image.width
     transform = transform_of("published", size.image_size)
     masks = Generator().manual_seed(0)
 
@@ -62,8 +62,8 @@ def _published_step(size: Size):
             images,
             captions,
             augment,
-            used.plain,
-            used.text.encode,
+            models.plain,
+            models.text.encode,
             width=width,
             lr=0.1,
             temperature=TEMPERATURE,
@@ -74,9 +74,9 @@ def _published_step(size: Size):
 
 
 def _cached_steps(size: Size):
-    used = encoders(size.image_size)
-    split = split_of(size.expert_batch * _STEPS // CAPTIONS_EACH + 1, used.image.width, used.text.width)
-    heads = initial_heads(used.image.width, used.text.width, used.image.width, 0)
+    models = encoders(size.image_size)
+    split = split_of(size.expert_batch * _STEPS // CAPTIONS_EACH + 1, models.image.width, models.text.width)
+    heads = initial_heads(models.image.width, models.text.width, models.image.width, 0)
     image, text = (Head(*(part.clone() for part in head)) for head in heads)
     recipe = ExpertsConfig(batch_size=size.expert_batch)
     return lambda: train_epoch_(image, text, split, recipe, epoch=1, seeds=[0], device="cpu")
@@ -84,15 +84,15 @@ def _cached_steps(size: Size):
 
 def _snapshot(size: Size, folder: Path):
     """Return the work at the end of an epoch: rounding the heads and writing them."""
-    used = encoders(size.image_size)
+    models = encoders(size.image_size)
     record = Record.of(Store(folder / "snapshot"), "experts", {}, {}, version=1)
-    experts = Experts(record, used.image.width, used.text.width, used.image.width, first_seed=0, count=1)
-    heads = initial_heads(used.image.width, used.text.width, used.image.width, 0)
+    experts = Experts(record, models.image.width, models.text.width, models.image.width, first_seed=0, count=1)
+    heads = initial_heads(models.image.width, models.text.width, models.image.width, 0)
     return lambda: record.write_tensors(experts.name(0, 1), experts.rounded(0, heads)[0])
 
 
 def _encode_views(size: Size):
-    used, (images, _) = encoders(size.image_size), sources(IMAGES)
+    models, (images, _) = encoders(size.image_size), sources(IMAGES)
     views = FeaturesConfig().views
     source = ViewsOf(images, transform_of("published", size.image_size), views, 0)
     starts = cycle(range(0, 512, _ENCODED // views))
@@ -100,28 +100,28 @@ def _encode_views(size: Size):
     def encode() -> list[Tensor]:
         begin = next(starts)
         batches = batches_of(range(begin, begin + _ENCODED // views), 8)
-        return list(encode_views(used.image, source, batches, device="cpu", workers=0))
+        return list(encode_views(models.image, source, batches, device="cpu", workers=0))
 
     return encode
 
 
 def _encode_captions(size: Size):
-    used, (_, captions) = encoders(size.image_size), sources(_ENCODED)
+    models, (_, captions) = encoders(size.image_size), sources(_ENCODED)
     batches = batches_of(range(_ENCODED), 64)
-    return lambda: list(encode_captions(used.text, captions, batches, device="cpu", workers=0))
+    return lambda: list(encode_captions(models.text, captions, batches, device="cpu", workers=0))
 
 
 def _trajectory_gigabytes(size: Size, folder: Path) -> tuple[float, float]:  # noqa: ARG001
     """Return GB of a stored trajectory: the published number, and raydd's for the default start and target epochs."""
     record = Record.of(Store(folder / "stored"), "experts", {}, {}, version=1)
     experts = Experts(record, 2304, 768, 2304, first_seed=0, count=1)
-    stored = 0
+    stored_bytes = 0
     for epoch in DistillConfig().expert_epochs:
         if epoch:
             record.write_tensors(experts.name(0, epoch), experts.rounded(0, initial_heads(2304, 768, 2304, epoch))[0])
-            stored += len(record.read(experts.name(0, epoch)))
-    assert stored >= _HALF * (head_size(2304, 2304) + head_size(768, 2304))
-    return _PUBLISHED_GB, stored / 1e9
+            stored_bytes += len(record.read(experts.name(0, epoch)))
+    assert stored_bytes >= _HALF * (head_size(2304, 2304) + head_size(768, 2304))
+    return _PUBLISHED_GB, stored_bytes / 1e9
 
 
 EXPERTS = (

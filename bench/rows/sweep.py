@@ -43,8 +43,8 @@ def busy_seconds(
         trial = partial(_sleep, seconds=seconds, folder=str(folder))
         run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), room=lambda: slots)
     times = [json.loads(path.read_text()) for path in folder.glob("trial-*.json")]
-    there = max(end for _, end in times) - min(begin for begin, _ in times)
-    return trials * seconds, slots * there
+    available = max(end for _, end in times) - min(begin for begin, _ in times)
+    return trials * seconds, slots * available
 
 
 def _suggest(trial: Any) -> Mapping[str, Any]:
@@ -59,8 +59,8 @@ def _sleep(trial: Mapping[str, Any], *, seconds: float, folder: str) -> None:
 
     begin = time.time()
     time.sleep(seconds)
-    done = TrialReport(step=1, steps=1, r_mean=1.0, seconds=seconds, bytes=1, record="none")
-    tune.report(done.as_result())
+    report = TrialReport(step=1, steps=1, r_mean=1.0, seconds=seconds, bytes=1, record="none")
+    tune.report(report.as_result())
     (Path(folder) / f"trial-{trial['number']}.json").write_text(json.dumps([begin, time.time()]))
 
 

@@ -19,8 +19,8 @@ def rounded(rows: Float[Tensor, "N d"], bits: int) -> Float[Tensor, "N d"]:
     """Return the rows as they are read back: half precision for 16 bits, else integers with one scale per row."""
     if bits == 16:
         return rows.half().float()
-    unit = rows.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
-    return (rows / unit).round() * unit
+    scale = rows.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+    return (rows / scale).round() * scale
 
 
 def main(folder: Path, every: list[int]) -> None:

@@ -11,8 +11,8 @@ def siglip(logits: Tensor, similarity: Tensor, bias: Tensor) -> Tensor:
 
     In SigLIP z = 2 S - 1 is 1 or -1. A learned similarity S between 0 and 1 is the weight of the two cases.
     """
-    own, other = F.logsigmoid(logits + bias), F.logsigmoid(-logits - bias)
-    return -(similarity * own + (1 - similarity) * other).sum() / len(logits)
+    positive, negative = F.logsigmoid(logits + bias), F.logsigmoid(-logits - bias)
+    return -(similarity * positive + (1 - similarity) * negative).sum() / len(logits)
 
 
 LOSS = Loss(siglip, {"bias": -10.0})

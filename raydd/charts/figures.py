@@ -72,8 +72,8 @@ def similarity_matrix(matrix: Float[NDArray, "N N"]) -> Figure:
     off_diagonal = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)
     for column, (title, values) in enumerate((("similarity", matrix), ("off the diagonal", off_diagonal))):
         axes = figure.add_subplot(1, 2, column + 1)
-        reach = float(np.nanmax(np.abs(values), initial=1e-12))
-        image = axes.imshow(values, cmap="RdBu_r", vmin=-reach, vmax=reach)
+        limit = float(np.nanmax(np.abs(values), initial=1e-12))
+        image = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set(title=title, xlabel="text", ylabel="image")
         figure.colorbar(image, ax=axes, shrink=0.8)
     return figure
@@ -85,8 +85,8 @@ def curves(points: Sequence[Mapping[str, float]], prefix: str) -> Figure:
     figure = Figure(figsize=(3.2 * max(1, min(4, len(names))), 2.4 * max(1, -(-len(names) // 4))), layout="constrained")
     for position, name in enumerate(names):
         axes = figure.add_subplot(-(-len(names) // 4), min(4, len(names)), position + 1)
-        known = [(point["step"], point[name]) for point in points if name in point]
-        axes.plot(*zip(*known, strict=True), marker=".")
+        curve = [(point["step"], point[name]) for point in points if name in point]
+        axes.plot(*zip(*curve, strict=True), marker=".")
         axes.set_title(name.removeprefix(prefix), fontsize=9)
         axes.set_xlabel("step", fontsize=8)
     return figure

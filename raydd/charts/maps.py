@@ -23,8 +23,8 @@ Plane = Callable[[Float[Tensor, "M D"]], Float[NDArray, "M 2"]]
 def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:
     """Return a heat map of the off-diagonal similarities, with alike pairs side by side; None if all are zero."""
     off_diagonal = matrix.double().clone().fill_diagonal_(0.0).numpy()
-    reach = float(np.abs(off_diagonal).max())
-    if reach == 0:
+    limit = float(np.abs(off_diagonal).max())
+    if limit == 0:
         return None
     order = cluster_order(off_diagonal)
     shown = off_diagonal[np.ix_(order, order)].astype(np.float32)
@@ -36,8 +36,8 @@ def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:
             x=names,
             y=names,
             colorscale=DIVERGING,
-            zmin=-reach,
-            zmax=reach,
+            zmin=-limit,
+            zmax=limit,
             colorbar={"thickness": 12, "title": {"text": "similarity", "side": "right"}},
             hovertemplate="image %{y}, text %{x}: %{z:.3f}<extra></extra>",
         )
@@ -46,13 +46,13 @@ def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:
     figure.update_layout(xaxis={**axis, "title": "text"}, yaxis={**axis, "title": "image", "autorange": "reversed"})
     diagonal = matrix.diagonal()
     values = off_diagonal[~np.eye(len(off_diagonal), dtype=bool)]
-    words = (
+    summary = (
         f"Off-diagonal similarities lie between {values.min():.2f} and {values.max():.2f}; their mean absolute value "
         f"is {np.abs(values).mean():.3f}. The diagonal is not shown; its values lie between "
         f"{float(diagonal.min()):.2f} and {float(diagonal.max()):.2f}. Pairs are ordered so that alike pairs are side "
         "by side."
     )
-    return chart("similarity", "Similarity matrix", words, figure, 520)
+    return chart("similarity", "Similarity matrix", summary, figure, 520)
 
 
 def cluster_order(off_diagonal: Float[NDArray, "N N"]) -> list[int]:
@@ -76,15 +76,15 @@ def modality_maps(
         end: image and text embeddings of the synthetic pairs.
         how: projection to two dimensions: principal components of all four groups of embeddings, or UMAP.
     """
-    plane = pca if how == "pca" else umap
-    parts = np.split(plane(torch.cat([*start, *end])), 4)
-    everything = np.concatenate(parts)
-    low, high = everything.min(0), everything.max(0)
+    project = pca if how == "pca" else umap
+    parts = np.split(project(torch.cat([*start, *end])), 4)
+    points = np.concatenate(parts)
+    low, high = points.min(0), points.max(0)
     margin = 0.06 * (high - low)
-    ranges = [[float(a), float(b)] for a, b in zip(low - margin, high + margin, strict=True)]
+    ranges = [[float(minimum), float(maximum)] for minimum, maximum in zip(low - margin, high + margin, strict=True)]
     return [
-        _modality_map(f"map-{name}", title, parts[place], parts[place + 1], ranges, how)
-        for place, name, title in ((0, "start", "At the start: real pairs"), (2, "end", "At the end: synthetic pairs"))
+        _modality_map(f"map-{name}", title, parts[index], parts[index + 1], ranges, how)
+        for index, name, title in ((0, "start", "At the start: real pairs"), (2, "end", "At the end: synthetic pairs"))
     ]
 
 
@@ -139,18 +139,18 @@ def _modality_map(
             marker={"color": colour, "size": 7, "symbol": symbol},
             hovertemplate=f"{name} %{{customdata}}<extra></extra>",
         )
-    words = {"pca": "principal component", "umap": "UMAP"}[how]
+    axis_name = {"pca": "principal component", "umap": "UMAP"}[how]
     note = "" if how == "pca" else " UMAP keeps neighbours, not distances. The table below measures the gap."
     figure.update_layout(
-        xaxis={"range": ranges[0], "title": f"{words} 1"},
-        yaxis={"range": ranges[1], "title": f"{words} 2"},
+        xaxis={"range": ranges[0], "title": f"{axis_name} 1"},
+        yaxis={"range": ranges[1], "title": f"{axis_name} 2"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     )
-    apart = float(np.linalg.norm(images.mean(0) - texts.mean(0)))
+    centre_distance = float(np.linalg.norm(images.mean(0) - texts.mean(0)))
     summary = (
         f"{len(images)} images and {len(texts)} texts, with a line from each image to its text. In this plane the "
-        f"distance between the two centres is {apart:.2f}; the spread of the images is {_spread(images):.2f}, that of "
-        f"the texts {_spread(texts):.2f}.{note}"
+        f"distance between the two centres is {centre_distance:.2f}; the spread of the images is "
+        f"{_spread(images):.2f}, that of the texts {_spread(texts):.2f}.{note}"
     )
     return chart(id, title, summary, figure, 420)
 

@@ -40,7 +40,9 @@ class Trial:
 
 def best_first(trials: Iterable[Trial]) -> list[Trial]:
     """Return the complete trials, highest val r_mean first; of trials with equal r_mean, the earlier one first."""
-    return sorted((trial for trial in trials if trial.state == "complete"), key=lambda one: (-one.r_mean, one.number))
+    return sorted(
+        (trial for trial in trials if trial.state == "complete"), key=lambda trial: (-trial.r_mean, trial.number)
+    )
 
 
 def front(trials: Iterable[Trial], cost: str) -> list[Trial]:
@@ -50,7 +52,7 @@ def front(trials: Iterable[Trial], cost: str) -> list[Trial]:
     """
     on_front: list[Trial] = []
     priced = [trial for trial in trials if trial.state == "complete" and math.isfinite(getattr(trial, cost))]
-    for trial in sorted(priced, key=lambda one: (getattr(one, cost), -one.r_mean)):
+    for trial in sorted(priced, key=lambda candidate: (getattr(candidate, cost), -candidate.r_mean)):
         if not on_front or trial.r_mean > on_front[-1].r_mean:
             on_front.append(trial)
     return on_front
@@ -65,8 +67,8 @@ def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     rows = []
     for name in sorted({name for trial in complete for name in trial.settings}):
         values = {str(trial.settings[name]) for trial in complete if name in trial.settings}
-        words = all(isinstance(trial.settings.get(name, ""), str | bool) for trial in complete)
-        if not words or not 2 <= len(values) <= 12 or len(complete) < 2 * len(values):
+        categorical = all(isinstance(trial.settings.get(name, ""), str | bool) for trial in complete)
+        if not categorical or not 2 <= len(values) <= 12 or len(complete) < 2 * len(values):
             continue
         for value in values:
             scores = [trial.r_mean for trial in complete if str(trial.settings.get(name)) == value]
@@ -121,12 +123,12 @@ def history(trials: Sequence[Trial]) -> Chart | None:
     )
     figure.update_layout(xaxis_title="trial", yaxis_title=SCORE, legend=LEGEND_ABOVE)
     first = best_first(trials)[:1]
-    words = f"Val r_mean of each trial: {len(complete)} complete" + (
+    summary = f"Val r_mean of each trial: {len(complete)} complete" + (
         f", {len(stopped)} stopped as weak and shown with their last score." if stopped else "."
     )
     if first:
-        words += f" Best: trial {first[0].number} with {first[0].r_mean:.2f} percent on val."
-    return chart("history", "History", words, figure)
+        summary += f" Best: trial {first[0].number} with {first[0].r_mean:.2f} percent on val."
+    return chart("history", "History", summary, figure)
 
 
 def importance(shares: Mapping[str, float]) -> Chart:
@@ -153,11 +155,11 @@ def importance(shares: Mapping[str, float]) -> Chart:
 
 def slices(study: optuna.Study, objectives: Sequence[str], shares: Mapping[str, float]) -> list[Chart]:
     """Return one chart of val r_mean for each of the most important settings; later trials are darker."""
-    place = list(objectives).index("r_mean")
+    position = list(objectives).index("r_mean")
     charts = []
     for number, name in enumerate(list(shares)[:SHOWN]):
         figure = optuna.visualization.plot_slice(
-            study, [name], target=lambda trial: trial.values[place], target_name=SCORE
+            study, [name], target=lambda trial: trial.values[position], target_name=SCORE
         )
         figure.update_traces(
             marker={"colorscale": RAMP, "showscale": False, "size": 7},
@@ -206,12 +208,12 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
     priced = [trial for trial in trials if trial.state == "complete" and math.isfinite(getattr(trial, cost))]
     if len({getattr(trial, cost) for trial in priced}) < 2:
         return None
-    others = [trial for trial in priced if trial not in best]
+    beaten = [trial for trial in priced if trial not in best]
     unit, scale = {"seconds": ("seconds of distillation", 1.0), "bytes": ("size of the set, kB", 1e-3)}[cost]
     figure = go.Figure()
     points = {"mode": "markers", "marker": {"color": MUTED, "size": 6, "opacity": 0.6}}
     joined = {"mode": "lines+markers", "marker": {"color": LIGHT[1], "size": 9}, "line": {"shape": "hv"}}
-    for name, chosen, style in (("beaten", others, points), ("Pareto front", best, joined)):
+    for name, chosen, style in (("beaten", beaten, points), ("Pareto front", best, joined)):
         figure.add_scatter(
             x=[getattr(trial, cost) * scale for trial in chosen],
             y=[trial.r_mean for trial in chosen],
@@ -247,5 +249,5 @@ def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
             return {"label": label, "values": np.log10(values), "tickvals": ticks, "ticktext": text}
         return {"label": label, "values": values}
     words = sorted(map(str, set(values)))
-    places = [words.index(str(value)) for value in values]
-    return {"label": label, "values": places, "tickvals": list(range(len(words))), "ticktext": words}
+    positions = [words.index(str(value)) for value in values]
+    return {"label": label, "values": positions, "tickvals": list(range(len(words))), "ticktext": words}

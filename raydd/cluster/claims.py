@@ -64,12 +64,12 @@ class Claims:
 
     def doing(self, job: str) -> dict[str, str]:
         """Return what each live holder of a job last said it is doing, by the holder's name within the job."""
-        mine = {holder: doing for holder, (_, doing) in self._beats.items() if holder.startswith(f"{job}: ")}
-        return {holder.removeprefix(f"{job}: "): doing for holder, doing in mine.items() if self._lives(holder)}
+        descriptions = {holder: doing for holder, (_, doing) in self._beats.items() if holder.startswith(f"{job}: ")}
+        return {holder.removeprefix(f"{job}: "): doing for holder, doing in descriptions.items() if self._lives(holder)}
 
     def _lives(self, holder: str) -> bool:
-        last = self._beats.get(holder)
-        return last is not None and self._clock() - last[0] <= self._patience
+        last_beat = self._beats.get(holder)
+        return last_beat is not None and self._clock() - last_beat[0] <= self._patience
 
 
 class Claimant:
@@ -155,5 +155,5 @@ def open_claims(store_root: str) -> Any:
     The actor outlives the sweep that started it, since other sweeps on the cluster may use it too.
     """
     name = f"claims-{hashlib.sha256(store_root.encode()).hexdigest()[:16]}"
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Claims)
-    return actor.options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote()
+    actor_class = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(Claims)
+    return actor_class.options(name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached").remote()

@@ -72,8 +72,8 @@ def cluster(address: str, home: Path) -> Iterator[None]:
                 f"There is no Ray cluster at place.ray {address!r} ({str(error).splitlines()[0]}) "
                 "Start one (`ray start --head`), or set place.ray to local."
             ) from error
-    in_main = threading.current_thread() is threading.main_thread()
-    watch = ray_is_watched(folder) if folder and in_main else contextlib.nullcontext()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    watch = ray_is_watched(folder) if folder and in_main_thread else contextlib.nullcontext()
     with _terminated_as_interrupted():
         try:
             with watch:
@@ -86,24 +86,24 @@ def cluster(address: str, home: Path) -> Iterator[None]:
 def _without_chatter() -> Iterator[None]:
     """Hide the message of Ray's C++ code about its log level. All other output is printed at the end of the block."""
     try:
-        error = sys.__stderr__.fileno() if sys.__stderr__ else None
+        stderr_fd = sys.__stderr__.fileno() if sys.__stderr__ else None
     except (OSError, ValueError):  # stderr is closed, or not a file, as in a notebook
-        error = None
-    if error is None:
+        stderr_fd = None
+    if stderr_fd is None:
         yield
         return
-    with tempfile.TemporaryFile() as said:
-        before = os.dup(error)
-        os.dup2(said.fileno(), error)
+    with tempfile.TemporaryFile() as captured:
+        saved_fd = os.dup(stderr_fd)
+        os.dup2(captured.fileno(), stderr_fd)
         try:
             yield
         finally:
-            os.dup2(before, error)
-            os.close(before)
-            said.seek(0)
-            for line in said:
+            os.dup2(saved_fd, stderr_fd)
+            os.close(saved_fd)
+            captured.seek(0)
+            for line in captured:
                 if b"Set ray log level from environment variable" not in line:
-                    os.write(error, line)
+                    os.write(stderr_fd, line)
 
 
 def _session_folder(home: Path) -> Path:
@@ -112,10 +112,10 @@ def _session_folder(home: Path) -> Path:
     Ray makes its folder readable for every user of the machine, and its logs contain the output of trials. So Ray's
     folder is put inside a folder that only its owner may enter.
     """
-    closed = home / "ray"
-    if len(str(closed / _SESSIONS)) > _LONGEST_FOLDER:
-        closed = Path(tempfile.gettempdir()) / f"raydd-ray-{os.getuid()}"
-    for folder in (closed, closed / _SESSIONS):
+    private_folder = home / "ray"
+    if len(str(private_folder / _SESSIONS)) > _LONGEST_FOLDER:
+        private_folder = Path(tempfile.gettempdir()) / f"raydd-ray-{os.getuid()}"
+    for folder in (private_folder, private_folder / _SESSIONS):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = folder.lstat()
         if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
@@ -123,7 +123,7 @@ def _session_folder(home: Path) -> Path:
                 f"{folder} belongs to somebody else. Set place.home to a shorter path, which is then used instead."
             )
         folder.chmod(0o700)
-    return closed / _SESSIONS
+    return private_folder / _SESSIONS
 
 
 @contextlib.contextmanager
@@ -145,13 +145,13 @@ def _terminated_as_interrupted() -> Iterator[None]:
         _interrupted.set()
         raise KeyboardInterrupt
 
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    old_handlers = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # SIGINT is not ignored or handled otherwise
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+        old_handlers[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
         _interrupted.clear()
 
@@ -181,11 +181,11 @@ def slots(cpus: float, gpus: float) -> int:
     Raises:
         ConfigError: not even one trial fits.
     """
-    held = ray.cluster_resources()
+    resources = ray.cluster_resources()
     if not (room := slots_now(cpus, gpus)):
         raise ConfigError(
-            f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray has {held.get('CPU', 0):g} CPUs and "
-            f"{held.get('GPU', 0):g} GPUs{_at_most()}. Lower sweep.cpus or sweep.gpus."
+            f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray has {resources.get('CPU', 0):g} CPUs and "
+            f"{resources.get('GPU', 0):g} GPUs{_at_most()}. Lower sweep.cpus or sweep.gpus."
         )
     return room
 
@@ -193,8 +193,8 @@ def slots(cpus: float, gpus: float) -> int:
 def slots_to_come(cpus: float, gpus: float) -> int:
     """Return how many trials of this size may fit on the cluster, including machines that it may still start."""
     # The largest size that the autoscaler allows; None without an autoscaler.
-    most = cluster_state.get_max_resources_from_cluster_config() or {}
-    return max(slots_now(cpus, gpus), _room(most, cpus, gpus))
+    max_resources = cluster_state.get_max_resources_from_cluster_config() or {}
+    return max(slots_now(cpus, gpus), _room(max_resources, cpus, gpus))
 
 
 def slots_now(cpus: float, gpus: float) -> int:
@@ -205,11 +205,11 @@ def slots_now(cpus: float, gpus: float) -> int:
 
 def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
     """Return how many trials of this size fit on a machine. A share of a GPU must lie on one GPU."""
-    of_cores = int(resources.get("CPU", 0.0) / cpus)
+    by_cpus = int(resources.get("CPU", 0.0) / cpus)
     if not gpus:
-        return of_cores
-    there = resources.get("GPU", 0.0)
-    return min(of_cores, int(there) * int(1 / gpus) if gpus < 1 else int(there / gpus))
+        return by_cpus
+    gpu_count = resources.get("GPU", 0.0)
+    return min(by_cpus, int(gpu_count) * int(1 / gpus) if gpus < 1 else int(gpu_count / gpus))
 
 
 def _at_most() -> str:
@@ -242,21 +242,21 @@ def outcomes(
     Raises:
         PlaceError: at the end, if a store or a database was unavailable for longer than a task waits for it.
     """
-    left, away = dict(waiting), ""
-    while left:
-        ready, _ = ray.wait(list(left), timeout=1.0)
+    pending, place_error = dict(waiting), ""
+    while pending:
+        ready, _ = ray.wait(list(pending), timeout=1.0)
         heed_interrupt()
         on_wait()
         for reference in ready:
-            item = left.pop(reference)
+            item = pending.pop(reference)
             try:
                 result, reason = ray.get(reference), ""
             except RayError as error:  # the stage's own error comes wrapped in one of Ray's
                 result, reason = None, reason_of(error)
-                away = away or (reason if isinstance(cause_of(error), PlaceError) else "")
+                place_error = place_error or (reason if isinstance(cause_of(error), PlaceError) else "")
             yield item, result, reason
-    if away:  # a result without the failed tasks would not be what the command asked for
-        raise PlaceError(f"Not all was made: {away} Finished work is kept: give the same command again.")
+    if place_error:  # a result without the failed tasks would not be what the command asked for
+        raise PlaceError(f"Not all was made: {place_error} Finished work is kept: give the same command again.")
 
 
 def cause_of(error: Exception) -> Exception:

@@ -29,7 +29,8 @@ def failure_of(error: Exception) -> TrialReport:
     """Return the report of a trial that failed with an error."""
     # An actor, such as Claims, is restarted if its node was lost or it was killed for memory: the trial can run again.
     again = isinstance(error, PlaceError | RayActorError | OutOfMemoryError)
-    said = str(error).strip()
+    error_text = str(error).strip()
     if breaks_process(error):  # the lines after the first are advice on debugging kernels
-        said = said.partition("\n")[0]
-    return TrialReport(failure=hidden(f"{type(error).__name__}: {said}"), again=again)  # the study and MLflow show it
+        error_text = error_text.partition("\n")[0]
+    # The text is redacted, since the study and MLflow show it.
+    return TrialReport(failure=hidden(f"{type(error).__name__}: {error_text}"), again=again)

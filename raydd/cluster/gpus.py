@@ -50,8 +50,8 @@ def gpus_now() -> float:
 
 def gpus_to_come() -> float:
     """Return how many GPUs the cluster has, or may have once it has grown."""
-    most = cluster_state.get_max_resources_from_cluster_config() or {}  # None without an autoscaler
-    return max(gpus_now(), most.get("GPU", 0.0))
+    max_resources = cluster_state.get_max_resources_from_cluster_config() or {}  # None without an autoscaler
+    return max(gpus_now(), max_resources.get("GPU", 0.0))
 
 
 def wanted_gpus(config: Config, address: str) -> float:
@@ -89,8 +89,8 @@ def share_of_worker(config: Config, given: float | Literal["auto"], workers: int
     """
     if given != "auto":
         share = given
-    elif there := int(wanted_gpus(with_settings(config, {"sweep.gpus": "auto"}), address) and gpus_now()):
-        share = part_of_gpu(math.ceil(workers / there))
+    elif gpu_count := int(wanted_gpus(with_settings(config, {"sweep.gpus": "auto"}), address) and gpus_now()):
+        share = part_of_gpu(math.ceil(workers / gpu_count))
     else:
         share = 0.0
     if share:
@@ -105,8 +105,8 @@ def cores_beside(share: float) -> int:
     Ray asks all machines for the same number.
     """
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0.0) >= 1]
-    each = [int((machine.get("CPU", 0.0) - 1) * share / machine["GPU"]) for machine in machines if share]
-    return max(1, min(each, default=1))
+    cores_per_worker = [int((machine.get("CPU", 0.0) - 1) * share / machine["GPU"]) for machine in machines if share]
+    return max(1, min(cores_per_worker, default=1))
 
 
 def part_of_gpu(count: int) -> float:
@@ -124,16 +124,18 @@ def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") ->
     Raises:
         ConfigError: no machine with a GPU started, or torch cannot use the GPUs of any machine.
     """
-    end = time.monotonic() + wait
+    deadline = time.monotonic() + wait
     while True:
         if not _gpu_nodes():
-            _await_first(wait, end, why_none)
+            _await_first(wait, deadline, why_none)
         nodes = _gpu_nodes()
-        found, lost = _look_at(nodes, wait)
-        if good := [machine for machine in found if not machine.fault]:
-            return good
-        if found or (nodes and not lost) or time.monotonic() > end:
-            raise ConfigError(next((machine.fault for machine in found), f"{_NONE} that answers. Set it to auto or 0."))
+        machines, machine_lost = _look_at(nodes, wait)
+        if usable := [machine for machine in machines if not machine.fault]:
+            return usable
+        if machines or (nodes and not machine_lost) or time.monotonic() > deadline:
+            raise ConfigError(
+                next((machine.fault for machine in machines), f"{_NONE} that answers. Set it to auto or 0.")
+            )
         time.sleep(_AGAIN_SECONDS)
 
 
@@ -146,12 +148,12 @@ def _await_first(wait: float, end: float, why_none: Callable[[], str]) -> None:
     if not wait:
         raise ConfigError(f"{_NONE} on this machine. Set it to auto or 0.")
     while True:
-        first = _looking(1).remote(1)
+        task = _looking(1).remote(1)
         try:
-            ray.get(first, timeout=max(0.0, end - time.monotonic()))
+            ray.get(task, timeout=max(0.0, end - time.monotonic()))
             return
         except GetTimeoutError as error:
-            ray.cancel(first)
+            ray.cancel(task)
             if reason := why_none():
                 raise ConfigError(
                     f"{_NONE}, and no machine with one came, since Ray's autoscaler met this: {reason} "
@@ -180,9 +182,9 @@ def faulty_held() -> Iterator[None]:
     holders = []
     for node, count in _gpu_nodes().items():
         if node in _seen and _seen[node].fault:
-            where: Any = NodeAffinitySchedulingStrategy(node, soft=False)
-            kind: Any = ray.remote(num_cpus=0, num_gpus=count, scheduling_strategy=where)(_Holder)
-            holders.append(kind.remote())
+            strategy: Any = NodeAffinitySchedulingStrategy(node, soft=False)
+            holder_class: Any = ray.remote(num_cpus=0, num_gpus=count, scheduling_strategy=strategy)(_Holder)
+            holders.append(holder_class.remote())
             GPUS_HELD.add(node)
     try:
         yield
@@ -194,32 +196,34 @@ def faulty_held() -> Iterator[None]:
 
 def _gpu_nodes() -> dict[str, int]:
     """Return how many GPUs each machine has, by Ray's id of the machine."""
-    held = {node["NodeID"]: node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]}
-    return {name: int(count) for name, count in held.items() if count >= 1}
+    gpu_counts = {node["NodeID"]: node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]}
+    return {node_id: int(count) for node_id, count in gpu_counts.items() if count >= 1}
 
 
 def _look_at(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]:
     """Return the GPUs of the machines that answer, and whether a machine was lost while it answered."""
-    asked = {_looking(count, on=name).remote(count): name for name, count in nodes.items() if name not in _seen}
+    tasks = {
+        _looking(count, on=node_id).remote(count): node_id for node_id, count in nodes.items() if node_id not in _seen
+    }
     ready: Sequence[Any] = []
-    if asked:
-        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    if tasks:
+        ready, pending = ray.wait(list(tasks), num_returns=len(tasks), timeout=ANSWER_SECONDS)
         if not ready and not _seen.keys() & nodes.keys():  # others use all GPUs: wait for the first that is free
-            ready, late = ray.wait(late, timeout=wait or None)
-        for task in late:
+            ready, pending = ray.wait(pending, timeout=wait or None)
+        for task in pending:
             ray.cancel(task)
-    lost = False
+    machine_lost = False
     for task in ready:
         try:
-            _seen[asked[task]] = ray.get(task)
+            _seen[tasks[task]] = ray.get(task)
         except RayError as error:  # not a fault of the machine's GPUs
-            lost = lost or isinstance(error, _LOST)
-    return [_seen[name] for name in nodes if name in _seen], lost
+            machine_lost = machine_lost or isinstance(error, _LOST)
+    return [_seen[node_id] for node_id in nodes if node_id in _seen], machine_lost
 
 
 def _looking(gpus: int, on: str = "") -> Any:
-    where: Any = NodeAffinitySchedulingStrategy(on, soft=False) if on else "DEFAULT"
-    return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=where, max_retries=0)(look)
+    strategy: Any = NodeAffinitySchedulingStrategy(on, soft=False) if on else "DEFAULT"
+    return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=strategy, max_retries=0)(look)
 
 
 def look(count: int) -> Cards:
@@ -231,5 +235,5 @@ def look(count: int) -> Cards:
         devices = [device_of(PlaceConfig(device=f"cuda:{number}")) for number in range(count)]
     except ConfigError as error:
         return Cards(node, (), (), str(error))
-    found = [torch.cuda.get_device_properties(device) for device in devices]
-    return Cards(node, tuple(card.name for card in found), tuple(card.total_memory for card in found))
+    cards = [torch.cuda.get_device_properties(device) for device in devices]
+    return Cards(node, tuple(card.name for card in cards), tuple(card.total_memory for card in cards))

@@ -50,9 +50,9 @@ def heed_notice() -> None:
     Raises:
         ValueError: this is not the main thread, the only one that may set signal handlers in Python.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    if not isinstance(before, _Notice):
-        signal.signal(signal.SIGTERM, _Notice(before))
+    old_handler = signal.getsignal(signal.SIGTERM)
+    if not isinstance(old_handler, _Notice):
+        signal.signal(signal.SIGTERM, _Notice(old_handler))
 
 
 @dataclass(frozen=True)

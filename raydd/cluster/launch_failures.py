@@ -38,11 +38,11 @@ class LaunchFailures:
         if self._log and self._log.is_file():
             with self._log.open("rb") as file:
                 file.seek(self._read)
-                new = file.read()
-            whole = new[: new.rfind(b"\n") + 1]  # a line that is still being written is read next time
-            self._read += len(whole)
-            for found in _FAILURE.finditer(whole.decode(errors="replace")):
-                self.last = found[1] or found[2]
+                tail = file.read()
+            complete_lines = tail[: tail.rfind(b"\n") + 1]  # a line that is still being written is read next time
+            self._read += len(complete_lines)
+            for match in _FAILURE.finditer(complete_lines.decode(errors="replace")):
+                self.last = match[1] or match[2]
         return self.last
 
 
@@ -60,11 +60,11 @@ def telling(failures: LaunchFailures, say: Callable[[str], None], pause: float =
         say: called with each message, from another thread.
         pause: seconds between two reads.
     """
-    told = set()
+    reported = set()
 
     def watch() -> None:
-        if (reason := failures.look()) and reason not in told:
-            told.add(reason)
+        if (reason := failures.look()) and reason not in reported:
+            reported.add(reason)
             say(f"No machine has started; Ray keeps asking for one. The autoscaler's error: {reason}")
 
     with meanwhile(watch, pause, "launch failures"):

@@ -21,10 +21,10 @@ def meanwhile(do: Callable[[], None], every: float, name: str) -> Iterator[None]
         every: seconds of pause before each call, including the first.
         name: name of the thread.
     """
-    over = threading.Event()
+    stop = threading.Event()
 
     def repeat() -> None:
-        while not over.wait(every):
+        while not stop.wait(every):
             try:
                 do()
             except Exception as error:  # the next call may succeed, and the block must go on
@@ -35,5 +35,5 @@ def meanwhile(do: Callable[[], None], every: float, name: str) -> Iterator[None]
     try:
         yield
     finally:
-        over.set()
+        stop.set()
         thread.join()

@@ -62,8 +62,8 @@ class TrialReport:
         if device.startswith("cuda"):
             import torch
 
-            numbers = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-            gpu = f"{torch.cuda.get_device_name(device)} ({numbers})"
+            gpu_numbers = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+            gpu = f"{torch.cuda.get_device_name(device)} ({gpu_numbers})"
         return dataclasses.replace(
             self,
             node=socket.gethostname(),

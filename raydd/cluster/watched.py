@@ -32,38 +32,38 @@ def ray_is_watched(logs: Path) -> Iterator[None]:
     Raises:
         PlaceError: one of these processes ended, killed by someone or for lack of memory.
     """
-    watched = {one.name(): one for one in psutil.Process().children() if one.name() in _NAMES}
-    over, lost, main = threading.Event(), list[str](), threading.get_ident()
+    processes = {process.name(): process for process in psutil.Process().children() if process.name() in _NAMES}
+    stop, ended, main_thread = threading.Event(), list[str](), threading.get_ident()
 
-    def sentence() -> str:
+    def message() -> str:
         return (
-            f"Ray's process {lost[0]} ended on this machine: it was killed, or memory ran out. Finished work is kept: "
+            f"Ray's process {ended[0]} ended on this machine: it was killed, or memory ran out. Finished work is kept: "
             f"the same command continues from there. Ray's logs are in {logs}."
         )
 
     def watch() -> None:
-        while not over.wait(_LOOK_SECONDS):
-            lost.extend(name for name, one in watched.items() if not _runs(one))
-            if lost:
-                signal.pthread_kill(main, signal.SIGTERM)  # wakes the main thread from any wait
-                if not over.wait(_PATIENCE_SECONDS):
+        while not stop.wait(_LOOK_SECONDS):
+            ended.extend(name for name, process in processes.items() if not _runs(process))
+            if ended:
+                signal.pthread_kill(main_thread, signal.SIGTERM)  # wakes the main thread from any wait
+                if not stop.wait(_PATIENCE_SECONDS):
                     print(
-                        f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}raydd: {sentence()}", file=sys.stderr, flush=True
+                        f"{_SHOW_CURSOR if sys.stderr.isatty() else ''}raydd: {message()}", file=sys.stderr, flush=True
                     )
                     os._exit(2)
                 return
 
-    watching = threading.Thread(target=watch, name="raydd-ray-watch", daemon=True)
-    watching.start()
+    watcher = threading.Thread(target=watch, name="raydd-ray-watch", daemon=True)
+    watcher.start()
     try:
         yield
     except BaseException as error:
-        if lost:
-            raise PlaceError(sentence()) from error
+        if ended:
+            raise PlaceError(message()) from error
         raise
     finally:
-        over.set()
-        watching.join()
+        stop.set()
+        watcher.join()
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -17,11 +17,11 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
         cpus: CPU cores of a process. They are its thread limit, unless `place.threads` sets one.
         gpus: GPUs of a process. If 0, `place.device` auto becomes the CPU.
     """
-    place, store, given = config.place, open_store(config.place), flatten(config)
+    place, store, settings = config.place, open_store(config.place), flatten(config)
     return with_settings(
         config,
         {
-            **{name: with_folder(given[name]) for name in _NAMES},  # a worker may have another current folder
+            **{name: with_folder(settings[name]) for name in _NAMES},  # a worker may have another current folder
             "place.home": str(home(place)),
             "place.store": str(store.folder) if store.folder else store.root,
             "place.mlflow": mlflow_address(place),
@@ -43,8 +43,8 @@ def for_workers(config: Config, gpus: float) -> Config:
     place = config.place
     # A worker sees only its own GPUs, numbered from 0, so the driver's cuda:1 may not exist there.
     wants_gpu = place.device == "auto" or place.device.startswith("cuda")
-    on_gpu = with_settings(config, {"place.device": "cuda"}) if wants_gpu and gpus else config
-    return without_passwords(on_gpu)
+    worker_config = with_settings(config, {"place.device": "cuda"}) if wants_gpu and gpus else config
+    return without_passwords(worker_config)
 
 
 def without_passwords(config: Config) -> Config:
@@ -58,5 +58,5 @@ def tune_folder(config: Config) -> str:
     root = config.place.store
     if "://" not in root:
         return str(home(config.place) / "ray-runs")
-    address, mark, options = root.partition("?")
-    return f"{address.rstrip('/')}/ray-runs{mark}{options}"
+    address, separator, options = root.partition("?")
+    return f"{address.rstrip('/')}/ray-runs{separator}{options}"

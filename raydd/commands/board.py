@@ -44,7 +44,7 @@ def main(options: Options) -> int:
     from raydd.tuning.busy import busy_on
 
     place, console = options.settings.place, open_console()
-    address, folder = mlflow_address(place), home(place)
+    address, home_folder = mlflow_address(place), home(place)
     if address == "none":
         raise ConfigError("place.mlflow is none, so there is nothing to show. Give the address used for tracking.")
     if address.startswith(("http://", "https://")):
@@ -59,13 +59,13 @@ def main(options: Options) -> int:
     with contextlib.ExitStack() as stack:
         with busy_on(console, "starting MLflow's server"):
             server = stack.enter_context(
-                _server(address, options.port, artifacts=folder / "mlartifacts", log=folder / "board.log")
+                _server(address, options.port, artifacts=home_folder / "mlartifacts", log=home_folder / "board.log")
             )
         page = keep_view(f"http://{HOST}:{options.port}", _sweep(options))
         console.print(f"MLflow's pages: http://{HOST}:{options.port}{page} (Ctrl-C closes them)", soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
-            raise RayddError(f"MLflow's server ended unexpectedly. See {folder / 'board.log'}.")
+            raise RayddError(f"MLflow's server ended unexpectedly. See {home_folder / 'board.log'}.")
     return 0
 
 
@@ -108,19 +108,19 @@ def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[
         text=True,
         errors="replace",
     )
-    keeping = threading.Thread(target=_keep, args=(server.stdout, log), daemon=True)
-    keeping.start()
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    log_writer = threading.Thread(target=_keep, args=(server.stdout, log), daemon=True)
+    log_writer.start()
+    previous_handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if not _answers(server, port):
-            keeping.join(STOP_SECONDS)
-            last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
-            raise RayddError(f"MLflow's server did not start: {last}. See {log}.")
+            log_writer.join(STOP_SECONDS)
+            last_line = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+            raise RayddError(f"MLflow's server did not start: {last_line}. See {log}.")
         yield server
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
         _end(server)
-        keeping.join(STOP_SECONDS)
+        log_writer.join(STOP_SECONDS)
 
 
 def _keep(lines: Iterable[str], log: Path) -> None:

@@ -59,30 +59,30 @@ def main(options: Options) -> int:
     from raydd.terminal.progress import progress_on
     from raydd.terminal.text import scores_table, share_of_full
 
-    began, config, console = time.monotonic(), options.settings, open_console()
+    start_time, config, console = time.monotonic(), options.settings, open_console()
     use_threads(config.place)
-    store, folder = open_store(config.place), home(config.place)
+    store, home_folder = open_store(config.place), home(config.place)
     with progress_on(console) as progress:
         work = open_workbench(config, store, progress)
         for line in work.data.summary():
             console.print(line)
         work.require_enough_pairs()
         work.prepare()
-    found = sweep(config, given=options.given)
-    if found is None or not found.settings:
+    sweep_result = sweep(config, given=options.given)
+    if sweep_result is None or not sweep_result.settings:
         console.print("No trial ran to completion, so there is nothing to score.")
         return 1
     with progress_on() as progress:
-        best = changed(work.with_progress(progress), found.settings)
+        best = changed(work.with_progress(progress), sweep_result.settings)
         result = run(best)
     rows = {name: row for name, row in result.items() if name != "made"}
     split = config.evaluate.split
     console.print(scores_table(rows, f"{split}, {config.distill.pairs} pairs, {config.evaluate.seeds} seeds, percent"))
-    picture = _draw(best, folder / "demo")
+    picture = _draw(best, home_folder / "demo")
     console.print(f"pairs: {picture}\nset: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
     report.main(report.Options(settings=config))
-    console.print(_why_scores_differ(found, work.data), highlight=False)
-    minutes = (time.monotonic() - began) / 60
+    console.print(_why_scores_differ(sweep_result, work.data), highlight=False)
+    minutes = (time.monotonic() - start_time) / 60
     console.print(
         f"{minutes:.1f} minutes. `raydd board` shows all trials. Next, your own data: `raydd init FOLDER` "
         "(docs/data.md).",
@@ -100,13 +100,13 @@ def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
 
     final, images = found.finalists[0], found.config.distill.images
     before, after = (
-        "as features" if which == "features" else "as images"
-        for which in (trial_settings(found.config).get("distill.images", images), images)
+        "as features" if images_setting == "features" else "as images"
+        for images_setting in (trial_settings(found.config).get("distill.images", images), images)
     )
     val, test = (rows["r_mean"]["mean"] for rows in (final.val, final.test))
-    place = "the best" if final.cheap == max(found.scores.values()) else "one"
+    rank = "the best" if final.cheap == max(found.scores.values()) else "one"
     return (
-        f"Trial {final.number} has three scores: {final.cheap:.1f} on val {before}, where it is {place} of "
+        f"Trial {final.number} has three scores: {final.cheap:.1f} on val {before}, where it is {rank} of "
         f"{found.finished} trials; {val:.1f} on val {after}; {test:.1f} on test, which was not used for any choice and "
         f"has {len(data.test.images)} images to retrieve from instead of {len(data.val.images)}."
     )
@@ -119,6 +119,6 @@ def _draw(work: "Workbench[Any]", folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "pairs.png"
-    picture = pairs_picture(final_synthetic(work), work.data.train, work.image_encoder.size)
-    picture.savefig(path, dpi=110)
+    figure = pairs_picture(final_synthetic(work), work.data.train, work.image_encoder.size)
+    figure.savefig(path, dpi=110)
     return path

@@ -40,7 +40,7 @@ def main(options: Options) -> int:
         table.add_row(Text(check.state, style=_STYLES[check.state]), check.name, check.text)
     console = open_console()
     console.print(table)
-    lacking = [check.name for check in checks if check.state == "missing"]
+    missing = [check.name for check in checks if check.state == "missing"]
     name = {"compare": "comparison"}.get(options.plan, options.plan)
-    console.print(f"The {name} cannot start: {', '.join(lacking)}." if lacking else f"The {name} can start.")
-    return 1 if lacking else 0
+    console.print(f"The {name} cannot start: {', '.join(missing)}." if missing else f"The {name} can start.")
+    return 1 if missing else 0

@@ -29,10 +29,10 @@ class Options(run.Options):
 def main(options: Options) -> int:
     """Score the set and print the scores."""
     evaluation = options.settings.evaluate
-    elsewhere = evaluation.encoders or evaluation.classes or evaluation.unseen
+    transfer_tests = evaluation.encoders or evaluation.classes or evaluation.unseen
     if options.set and options.outside:
         raise ConfigError("--set and --outside are both given. Give --set for a set of raydd's, --outside for another.")
-    if not (options.set or options.outside or elsewhere):
+    if not (options.set or options.outside or transfer_tests):
         return run.main(options)
 
     from raydd.code_version import code_version
@@ -48,22 +48,22 @@ def main(options: Options) -> int:
     if options.json:
         require_writable(options.json, "--json")
     use_threads(config.place)
-    opened = open_set(options.set) if options.set else None
-    foreign = read_foreign(options.outside) if options.outside else None
-    store = store_of(opened, config.place) if opened else open_store(config.place)
+    raydd_set = open_set(options.set) if options.set else None
+    foreign_set = read_foreign(options.outside) if options.outside else None
+    store = store_of(raydd_set, config.place) if raydd_set else open_store(config.place)
     with progress_on() as progress:
-        if foreign:
-            found = score_foreign(config, store, foreign, progress)
+        if foreign_set:
+            scores = score_foreign(config, store, foreign_set, progress)
         else:
-            found = score_set(config, store, opened, progress)
-    title = f"{found.title}, {evaluation.seeds} student seeds, percent"
-    tables = found.as_json()
+            scores = score_set(config, store, raydd_set, progress)
+    title = f"{scores.title}, {evaluation.seeds} student seeds, percent"
+    tables = scores.as_json()
     console.print(scores_table(tables["retrieval"], f"retrieval, {title}"))
     if tables["classes"]:
         console.print(scores_table(tables["classes"], f"zero-shot classes, {title}", METRICS))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {**tables, "row": found.row.as_json(), "made": {"raydd": code_version()}}
+        result = {**tables, "row": scores.row.as_json(), "made": {"raydd": code_version()}}
         options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
         console.print(f"scores: {options.json}", soft_wrap=True)
     return 0

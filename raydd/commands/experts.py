@@ -39,12 +39,12 @@ def main(options: Options) -> int:
             from trainables.experts import make_experts
 
             make_experts([work], workers=options.workers, gpus=options.gpus)
-        made = work.experts()
+        experts = work.experts()
     epochs = [epoch for epoch in config.distill.expert_epochs if epoch]
-    size = sum(len(made.record.read(made.name(0, epoch))) for epoch in epochs)
+    size = sum(len(experts.record.read(experts.name(0, epoch))) for epoch in epochs)
     console.print(
-        f"{made.count} experts, snapshots after epochs {epochs}: {decimal(size)} per trajectory. "
-        f"Stored in {store.root}/{made.record.folder}.",
+        f"{experts.count} experts, snapshots after epochs {epochs}: {decimal(size)} per trajectory. "
+        f"Stored in {store.root}/{experts.record.folder}.",
         soft_wrap=True,
     )
     return 0

@@ -48,8 +48,8 @@ def main(options: Options) -> int:
         files = export_set(
             options.set, options.to, options.out, options.settings, licence=options.licence, progress=progress
         )
-    for name, what in files.items():
-        console.print(f"{options.out / name}: {what}", soft_wrap=True, highlight=False, markup=False)
+    for name, description in files.items():
+        console.print(f"{options.out / name}: {description}", soft_wrap=True, highlight=False, markup=False)
     if options.push:
         pairs = len(open_set(options.set).synthetic)
         console.print(push(options.out, options.push, names_of(files, pairs)), soft_wrap=True)

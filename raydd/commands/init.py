@@ -39,33 +39,33 @@ def main(options: Options) -> int:
     if options.out.exists() and not options.overwrite:
         raise ConfigError(f"{options.out} already exists. Give another --out, or --overwrite.")
     require_writable(options.out, "--out")
-    given = options.settings.data.root if options.folder == Path() else ""
-    root = expanded(given or options.folder, "the folder").absolute()
+    configured_root = options.settings.data.root if options.folder == Path() else ""
+    root = expanded(configured_root or options.folder, "the folder").absolute()
     console = open_console()
     layouts = find_layouts(replace(options.settings.data, root=str(root)))
-    first, *others = layouts
+    first, *alternatives = layouts
     console.print(f"{options.folder}: {_called(first.data.reader, first.data.name)}, since {first.why}", soft_wrap=True)
-    for other in others:
+    for layout in alternatives:
         flags = " ".join(
-            f"--data.{key} {getattr(other.data, key)}" for key in ("reader", "name") if getattr(other.data, key)
+            f"--data.{key} {getattr(layout.data, key)}" for key in ("reader", "name") if getattr(layout.data, key)
         )
         console.print(
-            f"also fits: {_called(other.data.reader, other.data.name)}, since {other.why} ({flags})", soft_wrap=True
+            f"also fits: {_called(layout.data.reader, layout.data.name)}, since {layout.why} ({flags})", soft_wrap=True
         )
-    found = survey(first.data)
-    text = _yaml(replace(options.settings, data=found.data), options.folder, found)
+    result = survey(first.data)
+    text = _yaml(replace(options.settings, data=result.data), options.folder, result)
     table = Table(box=None, pad_edge=False)
     table.add_column("split")
     table.add_column("images", justify="right")
     table.add_column("captions", justify="right")
-    for split, (images, captions) in found.splits.items():
+    for split, (images, captions) in result.splits.items():
         table.add_row(split, f"{images:,}", f"{captions:,}")
     console.print(table)
-    if found.data.images != options.settings.data.images:
-        console.print(f"images: in {found.data.images}", soft_wrap=True)
-    for line in (*summarise(found.problems), *_notes(found, options.settings)):
+    if result.data.images != options.settings.data.images:
+        console.print(f"images: in {result.data.images}", soft_wrap=True)
+    for line in (*summarise(result.problems), *_notes(result, options.settings)):
         console.print(line, soft_wrap=True)
-    if not found.splits["train"][0]:
+    if not result.splits["train"][0]:
         console.print("There are no training images, so no file is written.")
         return 1
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,11 +84,11 @@ def _called(reader: str, name: str) -> str:
 def _notes(found: "Survey", config: "Config") -> list[str]:
     """Return notes on missing splits, which a run takes from train, on images not opened, and on too many pairs."""
     images = {split: count for split, (count, _) in found.splits.items()}
-    cut = [split for split in ("val", "test") if not images[split]]
-    lines = [f"no {' and no '.join(cut)} split: cut from train, {found.data.val_share:.0%} each"] if cut else []
-    total = sum(images.values())
-    if found.opened < total:
-        lines.append(f"{found.opened:,} of {total:,} images were opened; `raydd doctor` opens all")
+    missing = [split for split in ("val", "test") if not images[split]]
+    lines = [f"no {' and no '.join(missing)} split: cut from train, {found.data.val_share:.0%} each"] if missing else []
+    total_images = sum(images.values())
+    if found.opened < total_images:
+        lines.append(f"{found.opened:,} of {total_images:,} images were opened; `raydd doctor` opens all")
     if images["train"] < config.distill.pairs:
         lines.append(
             f"distill.pairs is {config.distill.pairs}, more than the number of train images: lower it for `raydd run`"
@@ -108,16 +108,16 @@ def _yaml(config: "Config", folder: Path, found: "Survey") -> str:
     from raydd.settings import flatten, with_settings
     from raydd.terminal.console import visible
 
-    default = flatten(Config())
-    given = {name: value for name, value in flatten(config).items() if value != default[name]}
+    defaults = flatten(Config())
+    changed = {name: value for name, value in flatten(config).items() if value != defaults[name]}
     try:
-        same = with_settings(Config(), given) == config
+        round_trips = with_settings(Config(), changed) == config
     except ConfigError:
-        same = False
-    if not same:
+        round_trips = False
+    if not round_trips:
         raise ConfigError(f"{config.data.root} contains a $, which settings read as a variable. Rename the folder.")
     tree: dict[str, dict[str, object]] = {}
-    for name, value in given.items():
+    for name, value in changed.items():
         section, key = name.split(".")
         tree.setdefault(section, {})[key] = list(value) if isinstance(value, tuple) else value
     counts = ", ".join(f"{images} {split}" for split, (images, _) in found.splits.items())

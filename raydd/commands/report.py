@@ -71,8 +71,8 @@ def _page(options: Options, progress: Progress) -> "tuple[Page, str]":
         return comparison_page(_home(options) / "comparisons" / options.comparison), options.comparison
     name = sweep_named(options.settings.sweep.name, study_address(options.settings.place))
     # Use the sweep's own settings, unless the user gave a file.
-    named = with_settings(options.settings, {"sweep.name": name})
-    return report_of_sweep(named, looks, progress, own_settings=options.config is None), name
+    config = with_settings(options.settings, {"sweep.name": name})
+    return report_of_sweep(config, looks, progress, own_settings=options.config is None), name
 
 
 def _home(options: Options) -> Path:

@@ -37,22 +37,22 @@ def main(options: Options) -> int:
     from raydd.sets.read import open_set
     from raydd.terminal.progress import progress_on
 
-    config, began = options.settings, time.monotonic()
+    config, start_time = options.settings, time.monotonic()
     use_threads(config.place)
-    opened = open_set(options.set)
-    opened.provenance.require_encoders(config)
+    synthetic_set = open_set(options.set)
+    synthetic_set.provenance.require_encoders(config)
     with progress_on() as progress:
         work = open_workbench(config, open_store(config.place), progress)
-        found = search(opened, options.query, options.folder, work)
+        hits = search(synthetic_set, options.query, options.folder, work)
     console = open_console()
     table = Table(title=f"nearest to: {options.query}", title_justify="left", box=None)
     table.add_column("cosine", justify="right")
     table.add_column("photograph", overflow="fold")
-    for one in found[: options.count]:
-        table.add_row(f"{one.cosine:.3f}", str(one.path))
+    for hit in hits[: options.count]:
+        table.add_row(f"{hit.cosine:.3f}", str(hit.path))
     console.print(table)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start_time
     console.print(
-        f"{len(found)} photographs searched by a student of {opened.title} in {seconds:.1f} s", soft_wrap=True
+        f"{len(hits)} photographs searched by a student of {synthetic_set.title} in {seconds:.1f} s", soft_wrap=True
     )
     return 0

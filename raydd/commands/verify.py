@@ -30,31 +30,33 @@ def main(options: Options) -> int:
     from raydd.store.verify import DELETABLE, delete, verify
     from raydd.terminal.progress import progress_on
 
-    asks = options.delete and not options.yes
-    if asks and not sys.stdin.isatty():
+    asks_first = options.delete and not options.yes
+    if asks_first and not sys.stdin.isatty():
         raise ConfigError("raydd verify --delete asks before it deletes, but there is no terminal. Add --yes.")
     store, console = open_store(options.settings.place), open_console()
     with progress_on() as progress:
-        found = verify(store, progress)
-    for finding in found.findings:
+        verification = verify(store, progress)
+    for finding in verification.findings:
         console.print(f"{finding.kind}: {finding.name} {finding.reason}", soft_wrap=True, markup=False, highlight=False)
-    size = f"{found.bytes / 1e9:.2f} GB"
-    console.print(f"{found.records} records with {found.files} files in {store.root}, {size}.", soft_wrap=True)
-    if found.without_upstream:
-        console.print(f"{found.without_upstream} of them were made from a record that no longer exists.")
-    if not found.findings:
+    size = f"{verification.bytes / 1e9:.2f} GB"
+    console.print(
+        f"{verification.records} records with {verification.files} files in {store.root}, {size}.", soft_wrap=True
+    )
+    if verification.without_upstream:
+        console.print(f"{verification.without_upstream} of them were made from a record that no longer exists.")
+    if not verification.findings:
         console.print("Nothing is wrong.")
         return 0
-    kinds = Counter(finding.kind for finding in found.findings)
+    kinds = Counter(finding.kind for finding in verification.findings)
     console.print(f"Wrong: {', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))}.")
-    deletable = [finding for finding in found.findings if finding.kind in DELETABLE]
+    deletable = [finding for finding in verification.findings if finding.kind in DELETABLE]
     if not options.delete:
         if deletable:
             console.print("`raydd verify --delete` deletes these files, except the unknown ones.")
         return 1
-    if asks and console.input(f"Delete {len(deletable)} of them? \\[y/N] ").strip().lower() not in ("y", "yes"):
+    if asks_first and console.input(f"Delete {len(deletable)} of them? \\[y/N] ").strip().lower() not in ("y", "yes"):
         console.print("Nothing was deleted.")
         return 1
-    gone = delete(store, deletable)
-    console.print(f"{len(gone)} deleted. Run the command that needs them again: it makes what is missing.")
-    return 1 if len(gone) < len(found.findings) else 0
+    deleted = delete(store, deletable)
+    console.print(f"{len(deleted)} deleted. Run the command that needs them again: it makes what is missing.")
+    return 1 if len(deleted) < len(verification.findings) else 0

@@ -30,14 +30,14 @@ def main(options: Options) -> int:
 
     place, console = options.settings.place, open_console()
     name = sweep_named(options.settings.sweep.name, study_address(place))
-    study, mlflow = load_study(name, study_address(place)), mlflow_address(place)
+    study, mlflow_uri = load_study(name, study_address(place)), mlflow_address(place)
     if not console.is_terminal:
-        console.print(picture(study, mlflow, options.rows))
+        console.print(picture(study, mlflow_uri, options.rows))
         return 0
-    with Live(picture(study, mlflow, options.rows), console=console, auto_refresh=False) as live:
+    with Live(picture(study, mlflow_uri, options.rows), console=console, auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(options.every)
-                live.update(picture(study, mlflow, options.rows), refresh=True)
+                live.update(picture(study, mlflow_uri, options.rows), refresh=True)
         except KeyboardInterrupt:
             return 0

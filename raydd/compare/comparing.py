@@ -79,7 +79,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
             for work, name in zip(works, bases, strict=True):
                 budgets = [plan.config.distill.pairs for plan in planned if plan.data == name and plan.kind != "full"]
                 work.require_enough_pairs(max(budgets, default=1))
-            known = [work.is_prepared for work in works]
+            prepared = [work.is_prepared for work in works]
             if not dry_run:
                 stack.enter_context(cluster(address, home(config.place)))
                 for work in works:
@@ -89,7 +89,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         def work_of(plan: RowPlan) -> Workbench[Any]:
             return open_workbench(plan.config, store, silent, opened)
 
-        console.print(_plan(config, bases, planned, work_of, store, known=all(known) or not dry_run))
+        console.print(_plan(config, bases, planned, work_of, store, known=all(prepared) or not dry_run))
         if dry_run:
             return None
         folder = home(config.place) / "comparisons" / config.compare.name
@@ -107,21 +107,21 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
 
 def _data_sets(config: Config, address: str) -> dict[str, Config]:
     """Return the settings of each data set and protocol, by the name that the table gives it."""
-    given = {file: with_file(config, file) for file in dict.fromkeys(config.compare.data)} or {"": config}
+    configs = {file: with_file(config, file) for file in dict.fromkeys(config.compare.data)} or {"": config}
     bases, files = {}, {}
-    for file, base in given.items():
+    for file, base in configs.items():
         _require_distinct(base.compare.methods)
         name, settings = base.data.name or base.data.reader, {}
         if "distill.images" not in trial_settings(base):  # a trial would take as long as a row itself
             name, settings = f"{name}, image encoder trained", {"compare.trials": 0}
-        if (first := files.setdefault(as_name(name), file)) != file:
+        if (first_file := files.setdefault(as_name(name), file)) != file:
             raise ConfigError(
-                f"{first} and {file} of compare.data are both called {name!r}, and one table cannot tell them apart. "
-                "If the data differ, set another data.name in one of the files. To compare the same data with other "
-                "settings, start another comparison with another compare.name."
+                f"{first_file} and {file} of compare.data are both called {name!r}, and one table cannot tell them "
+                "apart. If the data differ, set another data.name in one of the files. To compare the same data with "
+                "other settings, start another comparison with another compare.name."
             )
-        placed = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
-        bases[name] = settled(placed, cpus=base.sweep.cpus, gpus=placed.sweep.gpu_share)
+        resolved = with_settings(base, {**settings, "sweep.gpus": wanted_gpus(base, address)})
+        bases[name] = settled(resolved, cpus=base.sweep.cpus, gpus=resolved.sweep.gpu_share)
     return bases
 
 
@@ -131,12 +131,12 @@ def _require_distinct(methods: Sequence[str]) -> None:
     Raises:
         ConfigError: two methods have the same name; the message names both.
     """
-    known: dict[str, str] = {}
+    methods_by_name: dict[str, str] = {}
     for method in methods:
-        if (first := known.setdefault(as_name(_slug(method)), method)) != method:
+        if (first_method := methods_by_name.setdefault(as_name(_slug(method)), method)) != method:
             raise ConfigError(
-                f"{first} and {method} of compare.methods have the same name, and one table cannot tell them apart. "
-                "Rename one of the files."
+                f"{first_method} and {method} of compare.methods have the same name, and one table cannot tell them "
+                "apart. Rename one of the files."
             )
 
 
@@ -167,19 +167,19 @@ def _tune(
     Returns:
         The best settings of each tuned method, and the reason for each method that could not be tuned.
     """
-    found: dict[str, Mapping[str, Any]] = {}
+    best_settings: dict[str, Mapping[str, Any]] = {}
     failed: dict[str, str] = {}
     for method in filter(is_tuned, base.compare.methods if base.compare.trials else ()):
         try:
-            found[method] = _best_settings(_sweep_of(base, method, data), address, console)
+            best_settings[method] = _best_settings(_sweep_of(base, method, data), address, console)
         except TrialsError as error:
             failed[method] = str(error)
             console.print(f"{Path(method).name} is not tuned: {error}", markup=False, soft_wrap=True)
             continue
-        settings = plan_of(base, method, data, base.compare.pairs[0], TUNED, found[method]).config
+        tuned_config = plan_of(base, method, data, base.compare.pairs[0], TUNED, best_settings[method]).config
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{as_name(f'{data}-{_slug(method)}')}.yaml").write_text(to_yaml(settings), encoding="utf-8")
-    return found, failed
+        (folder / f"{as_name(f'{data}-{_slug(method)}')}.yaml").write_text(to_yaml(tuned_config), encoding="utf-8")
+    return best_settings, failed
 
 
 def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str, Any]:
@@ -207,13 +207,13 @@ def _sweep_of(base: Config, method: str, data: str) -> Config:
     config = plan_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
     # No set may have the trials' seed: settings chosen with that seed would favour this set of the tuned row.
     config = with_settings(config, {"distill.seed": config.distill.seed + TRIALS_SEED})
-    shared = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
-    del shared["distill.images"]
-    mark = fingerprint("compare", 1, shared, {})[:6]
+    shared_settings = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
+    del shared_settings["distill.images"]
+    digest = fingerprint("compare", 1, shared_settings, {})[:6]
     return with_settings(
         dataclasses.replace(config, compare=CompareConfig()),
         {
-            "sweep.name": f"{as_name(f'{base.compare.name}-{data}-{_slug(method)}')[:_NAMED]}-{mark}",
+            "sweep.name": f"{as_name(f'{base.compare.name}-{data}-{_slug(method)}')[:_NAMED]}-{digest}",
             "sweep.space": find_method(method).space,
             "sweep.trials": base.compare.trials,
             "sweep.finalists": 0,
@@ -245,43 +245,46 @@ def _make(
 
     Sets that fail are added to `failed` with the reason.
     """
-    every = [(plan, number) for plan in plans for number in range(plan.sets)]
-    made: dict[Wanted, MadeSet] = {}
+    all_sets = [(plan, number) for plan in plans for number in range(plan.sets)]
+    made_sets: dict[Wanted, MadeSet] = {}
     rows: dict[RowPlan, Row] = {}
 
-    def take(plan: RowPlan, number: int, found: MadeSet) -> None:
-        made[plan, number] = found
-        rows[plan] = Row.of(plan, [made[plan, own] for own in range(plan.sets) if (plan, own) in made])
+    def add_set(plan: RowPlan, number: int, found: MadeSet) -> None:
+        made_sets[plan, number] = found
+        rows[plan] = Row.of(
+            plan, [made_sets[plan, set_number] for set_number in range(plan.sets) if (plan, set_number) in made_sets]
+        )
 
-    for plan, number in every:
+    for plan, number in all_sets:
         if is_made(plan, number, work_of(plan)):
-            take(plan, number, make_set(plan, number, work_of(plan)))
-    work = {wanted: _seconds(wanted[0], work_of(wanted[0])) for wanted in every if wanted not in made}
-    if not work:
+            add_set(plan, number, make_set(plan, number, work_of(plan)))
+    estimates = {set_key: _seconds(set_key[0], work_of(set_key[0])) for set_key in all_sets if set_key not in made_sets}
+    if not estimates:
         return [rows[plan] for plan in plans]
-    if any(map(math.isnan, work.values())):
-        work = dict.fromkeys(work, 1.0)  # some estimates are unknown: count all sets alike
+    if any(map(math.isnan, estimates.values())):
+        estimates = dict.fromkeys(estimates, 1.0)  # some estimates are unknown: count all sets alike
     shared = Shared(f"comparison {plans[0].config.compare.name}", opened.listings, open_claims(store.root))
-    given = {
-        plan: dataclasses.replace(plan, config=for_workers(plan.config, _gpus(plan.config.sweep))) for plan, _ in work
+    worker_plans = {
+        plan: dataclasses.replace(plan, config=for_workers(plan.config, _gpus(plan.config.sweep)))
+        for plan, _ in estimates
     }
     # All sets use one remote function, since Ray starts the tasks of a function in order, so rows are made in order.
     # max_calls=1 gives each set its own process, so that the peak memory measured is that of this set.
     task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
-    waiting = {
+    tasks = {
         task.options(num_cpus=plan.config.sweep.cpus, num_gpus=_gpus(plan.config.sweep)).remote(
-            given[plan], number, shared
+            worker_plans[plan], number, shared
         ): (plan, number)
-        for plan, number in work
+        for plan, number in estimates
     }
-    with _telling(work, shared, console) as (ended, wait):
-        for (plan, number), found, reason in outcomes(waiting, wait):
+    with _telling(estimates, shared, console) as (report_set, show_running):
+        for (plan, number), made_set, reason in outcomes(tasks, show_running):
             if reason:
                 failed[f"{plan.name}, {plan.data}, {plan.pairs} pairs, set {number}"] = reason
                 console.print(f"{_told(plan, number)} failed: {reason}", markup=False)
             else:
-                take(plan, number, found)
-            ended((plan, number), found)
+                add_set(plan, number, made_set)
+            report_set((plan, number), made_set)
             write_comparison([rows[plan] for plan in plans if plan in rows], failed, folder)
     return [rows[plan] for plan in plans if plan in rows]
 
@@ -310,8 +313,8 @@ def compare_set(plan: RowPlan, number: int, shared: Shared) -> MadeSet:
     """
     config = plan.config
     use_threads(config.place)
-    who = f"{plan.name} {plan.data} {plan.pairs} set {number}"
-    with Claimant(shared.claims, f"{shared.job}: {who}") as claimant:
+    label = f"{plan.name} {plan.data} {plan.pairs} set {number}"
+    with Claimant(shared.claims, f"{shared.job}: {label}") as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(shared.listings))
         if plan.method in SELECTIONS:
             # Selections of all sizes share warm-ups, so only one selection of a data set runs at a time.
@@ -332,22 +335,22 @@ def _telling(
 
     The time left follows from the estimated work (`work`) of the sets that are done and of those that are not.
     """
-    began, total, ended = time.monotonic(), sum(work.values()), list[Wanted]()
+    start, total, finished = time.monotonic(), sum(work.values()), list[Wanted]()
 
-    def end(wanted: Wanted, found: MadeSet | None) -> None:
-        ended.append(wanted)
+    def report_set(wanted: Wanted, found: MadeSet | None) -> None:
+        finished.append(wanted)
         if found is not None:
-            told = f"{_told(*wanted)}: r_mean {found.mean('r_mean'):.2f} ({len(ended)}/{len(work)})"
-            console.print(told, highlight=False)
+            message = f"{_told(*wanted)}: r_mean {found.mean('r_mean'):.2f} ({len(finished)}/{len(work)})"
+            console.print(message, highlight=False)
 
     with doing_on(console, f"{len(work)} sets") as show:
 
-        def wait() -> None:
-            done = sum(work[wanted] for wanted in ended)
-            left = f", {duration((time.monotonic() - began) / done * (total - done))} left" if done else ""
-            show(f"{len(ended)}/{len(work)} sets{left}; {what_runs(shared.doing())}")
+        def show_running() -> None:
+            done = sum(work[set_key] for set_key in finished)
+            remaining = f", {duration((time.monotonic() - start) / done * (total - done))} left" if done else ""
+            show(f"{len(finished)}/{len(work)} sets{remaining}; {what_runs(shared.doing())}")
 
-        yield end, wait
+        yield report_set, show_running
 
 
 def _seconds(plan: RowPlan, work: Workbench[Any]) -> float:
@@ -376,14 +379,14 @@ def _plan(
     """Return the plan for the terminal. `known`: features are cached, so show the time and the sets that exist."""
     compare = config.compare
     table = Table(show_header=False, box=None, pad_edge=False, title=f"comparison {compare.name}", title_justify="left")
-    tuned_on = [name for name, base in bases.items() if base.compare.trials]
-    tuned = [method for method in compare.methods if is_tuned(method)] if tuned_on else []
+    tuned_data = [name for name, base in bases.items() if base.compare.trials]
+    tuned = [method for method in compare.methods if is_tuned(method)] if tuned_data else []
     table.add_row("data", ", ".join(bases))
-    made = ", ".join(dict.fromkeys(plan.method for plan in plans))
-    table.add_row("rows", f"{len(plans)}: {made}; budgets {', '.join(map(str, compare.pairs))}")
+    methods = ", ".join(dict.fromkeys(plan.method for plan in plans))
+    table.add_row("rows", f"{len(plans)}: {methods}; budgets {', '.join(map(str, compare.pairs))}")
     if tuned:
         trials = f"{compare.trials} trials each of {', '.join(tuned)} at {compare.pairs[0]} pairs, chosen on val"
-        table.add_row("tuning", f"{trials}, for {' and '.join(tuned_on)}")
+        table.add_row("tuning", f"{trials}, for {' and '.join(tuned_data)}")
     for name, base in bases.items():
         if left_out := [method for method in compare.methods if not can_select(base, method)]:
             table.add_row(
@@ -394,18 +397,19 @@ def _plan(
     table.add_row("sets", f"{compare.sets} for each row, 1 for full data")
     table.add_row("students", f"{config.evaluate.seeds} for each set, {compare.choice}, on {config.evaluate.split}")
     if known:
-        every = [(plan, number) for plan in plans for number in range(plan.sets)]
-        left = [(plan, number) for plan, number in every if not is_made(plan, number, work_of(plan))]
-        seconds = sum(_seconds(plan, work_of(plan)) for plan, _ in left)
+        all_sets = [(plan, number) for plan in plans for number in range(plan.sets)]
+        missing = [(plan, number) for plan, number in all_sets if not is_made(plan, number, work_of(plan))]
+        seconds = sum(_seconds(plan, work_of(plan)) for plan, _ in missing)
         tuning = sum(
             compare.trials * trial_seconds(plan.config, *(work_of(plan).feature_widths or (0, 0)))
             for plan in plans
             if plan.method in tuned and plan.variant == TUNED and plan.pairs == compare.pairs[0] + 1
         )
         table.add_row(
-            "in the store", f"{len(every) - len(left)} of {len(every)} sets, not counting settings of earlier trials"
+            "in the store",
+            f"{len(all_sets) - len(missing)} of {len(all_sets)} sets, not counting settings of earlier trials",
         )
-        expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
-        table.add_row("time", f"{expected}, experts not counted")
+        time_text = "unknown" if math.isnan(seconds) else f"about {duration(seconds + tuning)} of one core"
+        table.add_row("time", f"{time_text}, experts not counted")
     table.add_row("store", hide_password(store.root))
     return table

@@ -50,7 +50,7 @@ def comparison_page(folder: Path) -> Page:
         results_note="Percent, mean ± standard deviation over sets; the score of a set is the mean over its students. "
         f"Protocol of our rows: {'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
         "Published rows use other encoders and selection rules; they only give the order of magnitude.",
-        fronts=[drawn for cost in _COSTS if (drawn := _front(ours, cost))],
+        fronts=[front for cost in _COSTS if (front := _front(ours, cost))],
         convergence=_convergence(folder / CURVES),
         collapse=_collapse(folder / COLLAPSE[0]),
         commands=("raydd compare --config FILE.yaml",),
@@ -69,15 +69,15 @@ def _records(file: Path) -> list[Record]:
 
 
 def _row(row: Record) -> ScoreRow:
-    where = f"{row['data']}, {_budget(row)}, {row['image encoder']} and {row['text encoder']}"
+    setup = f"{row['data']}, {_budget(row)}, {row['image encoder']} and {row['text encoder']}"
     if row["made by"] != "raydd":
         scores = {metric: f"{row[metric]:.1f}" for metric in METRICS}
-        return ScoreRow(row["method"], scores, "published", f"{row['made by']}, {where}, protocol {row['protocol']}")
+        return ScoreRow(row["method"], scores, "published", f"{row['made by']}, {setup}, protocol {row['protocol']}")
     scores = {metric: f"{row[metric]:.1f}{_std(row, metric)}" for metric in METRICS}
     kind = "ours" if row["budget"] else "baseline"
-    made = f"{row['sets']:.0f} sets of {row['students each']:.0f} students"
+    sets_text = f"{row['sets']:.0f} sets of {row['students each']:.0f} students"
     interval = f"r_mean {row['r_mean low']:.1f} to {row['r_mean high']:.1f} in 95 % of resamples"
-    return ScoreRow(_name(row), scores, kind, f"{where}, {row['split']}, {made}, {interval}")
+    return ScoreRow(_name(row), scores, kind, f"{setup}, {row['split']}, {sets_text}, {interval}")
 
 
 def _std(row: Record, metric: str) -> str:
@@ -87,13 +87,13 @@ def _std(row: Record, metric: str) -> str:
 
 def _front(ours: Sequence[Record], cost: str) -> Chart | None:
     """Return a chart of r_mean against a cost, with one point for each row and one colour for each budget."""
-    priced = sorted((row for row in ours if row[cost] and row["budget"]), key=lambda row: -row["r_mean"])
-    if not priced:
+    rows_with_cost = sorted((row for row in ours if row[cost] and row["budget"]), key=lambda row: -row["r_mean"])
+    if not rows_with_cost:
         return None
     unit, scale = _COSTS[cost]
     figure = go.Figure()
-    for number, budget in enumerate(sorted({row["budget"] for row in priced})):
-        rows = [row for row in priced if row["budget"] == budget]
+    for number, budget in enumerate(sorted({row["budget"] for row in rows_with_cost})):
+        rows = [row for row in rows_with_cost if row["budget"] == budget]
         figure.add_scatter(
             x=[row[cost] * scale for row in rows],
             y=[row["r_mean"] for row in rows],
@@ -106,41 +106,47 @@ def _front(ours: Sequence[Record], cost: str) -> Chart | None:
             hovertemplate="%{text}: %{y:.2f} at %{x:.4g}<extra></extra>",
         )
     figure.update_layout(xaxis={"title": unit, "type": "log"}, yaxis_title="r_mean, percent", legend=LEGEND_ABOVE)
-    ends = "; ".join(f"{_name(row)} {row['r_mean']:.1f} at {row[cost] * scale:.4g}" for row in priced[:5])
-    return chart(f"front-{cost.split()[0]}", f"r_mean against {unit}", f"The best, with {unit}: {ends}.", figure, 460)
+    best_points = "; ".join(
+        f"{_name(row)} {row['r_mean']:.1f} at {row[cost] * scale:.4g}" for row in rows_with_cost[:5]
+    )
+    return chart(
+        f"front-{cost.split()[0]}", f"r_mean against {unit}", f"The best, with {unit}: {best_points}.", figure, 460
+    )
 
 
 def _convergence(file: Path) -> Sequence[Chart]:
     """Return charts of val r_mean over steps and CPU seconds, with a line for each row, data set and budget."""
     if not file.is_file():
         return []
-    points, drawn = _means(_records(file)), []
-    for key, across in (("step", "distillation steps"), ("cpu_seconds", "CPU seconds")):
+    points, charts = _means(_records(file)), []
+    for key, x_label in (("step", "distillation steps"), ("cpu_seconds", "CPU seconds")):
         lines: dict[str, list[tuple[float, float]]] = {}
         for point in points:
             lines.setdefault(str(point["row"]), []).append((point[key], point["r_mean"]))
-        ends = ", ".join(f"{row}: {line[-1][1]:.1f} after {line[-1][0]:.4g}" for row, line in lines.items())
-        title = f"r_mean on val against {across}"
-        words = f"At the end, {ends} {across}."
-        drawn.append(curves(f"convergence-{key.split('_')[0]}", title, lines, "r_mean, percent", words, across))
-    return drawn
+        last_values = ", ".join(f"{row}: {line[-1][1]:.1f} after {line[-1][0]:.4g}" for row, line in lines.items())
+        title = f"r_mean on val against {x_label}"
+        caption = f"At the end, {last_values} {x_label}."
+        charts.append(curves(f"convergence-{key.split('_')[0]}", title, lines, "r_mean, percent", caption, x_label))
+    return charts
 
 
 def _collapse(file: Path) -> Sequence[Chart]:
     """Return a chart over the steps for each collapse measure, with a line for each row: the mean over its sets."""
     if not file.is_file():
         return []
-    points, drawn = _means(_records(file)), []
-    for name, words in MEASURES.items():
+    points, charts = _means(_records(file)), []
+    for name, description in MEASURES.items():
         key, lines = f"collapse/{name}", {}
         for point in points:
             if point.get(key) is not None:
                 lines.setdefault(str(point["row"]), []).append((point["step"], point[key]))
         if lines:
             title = name.replace("_", " ")
-            ends = ", ".join(f"{row}: {line[-1][1]:.3f}" for row, line in lines.items())
-            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. At the end, {ends}."))
-    return drawn
+            last_values = ", ".join(f"{row}: {line[-1][1]:.3f}" for row, line in lines.items())
+            charts.append(
+                curves(f"curve-{name}", title, lines, title, f"{description.capitalize()}. At the end, {last_values}.")
+            )
+    return charts
 
 
 def _means(points: Sequence[Record]) -> list[Record]:

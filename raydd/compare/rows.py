@@ -111,16 +111,16 @@ class Row:
     @classmethod
     def of(cls, plan: RowPlan, sets: Sequence[MadeSet]) -> "Row":
         """Return the row with the sets that are made so far."""
-        return cls(plan, sets, r_mean_interval([made.hits for made in sets]))
+        return cls(plan, sets, r_mean_interval([made_set.hits for made_set in sets]))
 
     @property
     def numbers(self) -> list[int]:
         """Numbers of the sets that are made so far."""
-        return [made.number for made in self.sets]
+        return [made_set.number for made_set in self.sets]
 
     def by_set(self, metric: str) -> tuple[float, ...]:
         """Return a metric of each set in percent, the mean over its students."""
-        return tuple(made.mean(metric) for made in self.sets)
+        return tuple(made_set.mean(metric) for made_set in self.sets)
 
     def mean(self, metric: str) -> float:
         """Mean of a metric over the sets, in percent."""
@@ -133,12 +133,12 @@ class Row:
     @property
     def rises(self) -> list[float]:
         """How much val r_mean rose over the last quarter of the steps, for each set that has a curve."""
-        found = [rise(made.curve, made.steps) for made in self.sets if made.steps]
-        return [value for value in found if value is not None]
+        rises_by_set = [rise(made_set.curve, made_set.steps) for made_set in self.sets if made_set.steps]
+        return [value for value in rises_by_set if value is not None]
 
     def cost(self, name: str) -> float | None:
         """Mean of a field of `MadeSet` over the sets; None if a set has no value."""
-        values = [getattr(made, name) for made in self.sets]
+        values = [getattr(made_set, name) for made_set in self.sets]
         return fmean(values) if None not in values else None
 
 
@@ -183,21 +183,21 @@ def plan_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
     Raises:
         ConfigError: the settings contradict each other.
     """
-    given = {**settings_of(method), **extra}
+    settings = {**settings_of(method), **extra}
     if config.compare.as_published:
-        given |= {**_AS_PUBLISHED, **_protocol_of(method)}
+        settings |= {**_AS_PUBLISHED, **_protocol_of(method)}
     budget = pairs + 1  # a learned similarity matrix counts as a pair; methods without it get one pair more
     if method in SELECTIONS:
         rank = min(budget, config.distill.rank)  # selections do not use the rank, but it may not exceed the pairs
-        given |= {"distill.pairs": budget, "distill.minibatch": 0, "distill.rank": rank}
-        return RowPlan(method, "", data, budget, with_settings(config, given))
+        settings |= {"distill.pairs": budget, "distill.minibatch": 0, "distill.rank": rank}
+        return RowPlan(method, "", data, budget, with_settings(config, settings))
     if method == FULL:
-        return RowPlan(method, "", data, 0, with_settings(config, given))
-    learned = given.get("distill.similarity", config.distill.similarity) != "identity"
-    count = given["distill.pairs"] = pairs if learned else budget
-    given["distill.minibatch"] = min(count, int(given.get("distill.minibatch", config.distill.minibatch)))
-    given["distill.rank"] = min(count, int(given.get("distill.rank", config.distill.rank)))
-    return RowPlan(method, variant, data, budget, with_settings(config, given))
+        return RowPlan(method, "", data, 0, with_settings(config, settings))
+    learns_similarity = settings.get("distill.similarity", config.distill.similarity) != "identity"
+    count = settings["distill.pairs"] = pairs if learns_similarity else budget
+    settings["distill.minibatch"] = min(count, int(settings.get("distill.minibatch", config.distill.minibatch)))
+    settings["distill.rank"] = min(count, int(settings.get("distill.rank", config.distill.rank)))
+    return RowPlan(method, variant, data, budget, with_settings(config, settings))
 
 
 def is_made(plan: RowPlan, number: int, work: Workbench[Any]) -> bool:
@@ -206,8 +206,8 @@ def is_made(plan: RowPlan, number: int, work: Workbench[Any]) -> bool:
     `work` is the workbench of the row's settings; its features must be in the store.
     """
     checks = plan.config.compare.checks
-    drawn = plan.kind != "synthetic" or not checks or curve_record(set_of(work, number), checks).complete
-    return drawn and hits_record(work, plan.kind, number).complete
+    has_curve = plan.kind != "synthetic" or not checks or curve_record(set_of(work, number), checks).complete
+    return has_curve and hits_record(work, plan.kind, number).complete
 
 
 def make_set(plan: RowPlan, number: int, work: Workbench[Any]) -> MadeSet:
@@ -215,7 +215,7 @@ def make_set(plan: RowPlan, number: int, work: Workbench[Any]) -> MadeSet:
     checks = plan.config.compare.checks if plan.kind == "synthetic" else 0
     curve = val_curve(set_of(work, number), checks) if checks else []
     hits = set_hits(work, plan.kind, number)
-    students = [scores_of_hits(own) for own in hits]
+    students = [scores_of_hits(student_hits) for student_hits in hits]
     if plan.kind == "synthetic":
         return replace(_distilled(set_of(work, number), number, students), curve=curve, hits=hits.numpy())
     cost: Mapping[str, Any] = {} if plan.kind == FULL else work.selection_cost(plan.kind, plan.pairs, number)
@@ -235,15 +235,15 @@ def make_set(plan: RowPlan, number: int, work: Workbench[Any]) -> MadeSet:
 
 def _distilled(work: Workbench[Any], number: int, students: Sequence[Mapping[str, float]]) -> MadeSet:
     records = records_of(work)
-    facts, synthetic = [part.facts() for part in records], load_synthetic(records[-1])
-    cpu = [part["cpu_seconds"] for part in facts if part.get("cpu_seconds") is not None]
+    facts, synthetic = [phase.facts() for phase in records], load_synthetic(records[-1])
+    cpu_seconds = [phase["cpu_seconds"] for phase in facts if phase.get("cpu_seconds") is not None]
     return MadeSet(
         number,
         students,
         steps=work.config.distill.steps,
-        seconds=sum(part["seconds"] + part.get("preparing_seconds", 0.0) for part in facts),
-        cpu_seconds=None if len(cpu) < len(facts) else sum(cpu),
-        peak_bytes=max(part.get("peak_bytes", 0) for part in facts) or None,
+        seconds=sum(phase["seconds"] + phase.get("preparing_seconds", 0.0) for phase in facts),
+        cpu_seconds=None if len(cpu_seconds) < len(facts) else sum(cpu_seconds),
+        peak_bytes=max(phase.get("peak_bytes", 0) for phase in facts) or None,
         stored_numbers=synthetic.stored_numbers,
         stored_bytes=synthetic.stored_bytes,
         record=records[-1].folder,
@@ -253,10 +253,10 @@ def _distilled(work: Workbench[Any], number: int, students: Sequence[Mapping[str
 
 def _collapse(records: Sequence[Record]) -> list[dict[str, float]]:
     """Return the collapse measures over the steps of all phases, with steps counted across phases."""
-    points, before = [], 0.0
+    points, steps_before = [], 0.0
     for record in records:
-        points += [point | {"step": before + point["step"]} for point in collapse_over_steps(record)]
-        before = points[-1]["step"] if points else 0.0
+        points += [point | {"step": steps_before + point["step"]} for point in collapse_over_steps(record)]
+        steps_before = points[-1]["step"] if points else 0.0
     return points
 
 

@@ -60,7 +60,12 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
 
 def write_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Write val r_mean over steps and CPU seconds of every set as CSV; nothing if no set has a curve."""
-    points = [{**_place(row), "set": made.number, **point} for row in rows for made in row.sets for point in made.curve]
+    points = [
+        {**_place(row), "set": made_set.number, **point}
+        for row in rows
+        for made_set in row.sets
+        for point in made_set.curve
+    ]
     if not points:
         return []
     pd.DataFrame(points).to_csv(folder / CURVES, index=False)
@@ -79,7 +84,10 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
     import plotly.express as px
 
     points = [
-        {**_place(row), "set": made.number, **point} for row in rows for made in row.sets for point in made.collapse
+        {**_place(row), "set": made_set.number, **point}
+        for row in rows
+        for made_set in row.sets
+        for point in made_set.collapse
     ]
     if not points:
         return []
@@ -112,9 +120,10 @@ def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
     texts, best = [], []
     for row in rivals + full:
         bold = {metric: row in rivals and _is_best(row, rivals, metric) for metric in COLUMNS}
-        rival = row in rivals and len(row.sets) > 1
+        testable = row in rivals and len(row.sets) > 1
         signs = {
-            metric: _sign(p_values[metric].get(row.plan.name), tested=rival and not bold[metric]) for metric in COLUMNS
+            metric: _sign(p_values[metric].get(row.plan.name), tested=testable and not bold[metric])
+            for metric in COLUMNS
         }
         texts.append(_texts(row, signs))
         best.append(bold)
@@ -155,9 +164,9 @@ def _texts(row: Row, signs: dict[str, str]) -> dict[str, str]:
         value = row.cost(name)
         return "" if value is None else f"{value * scale:.0f}"
 
-    marked = row.plan.config.compare.as_published
+    as_published = row.plan.config.compare.as_published
     return {
-        "trained on": f"{row.plan.name}{f' {MARK}' if marked else ''}",
+        "trained on": f"{row.plan.name}{f' {MARK}' if as_published else ''}",
         **{metric: score(metric) for metric in COLUMNS},
         "95 %": f"{row.interval[0]:.1f} to {row.interval[1]:.1f}",
         "sets": str(len(row.sets)),
@@ -203,12 +212,12 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
         line["r_mean low"], line["r_mean high"] = row.interval
         line["r_mean by set"] = " ".join(f"{value:.4f}" for value in row.by_set("r_mean"))
         line["r_mean by student"] = " | ".join(
-            " ".join(f"{student['r_mean']:.4f}" for student in made.students) for made in row.sets
+            " ".join(f"{student['r_mean']:.4f}" for student in made_set.students) for made_set in row.sets
         )
         line["p against best r_mean"] = p_values.get(plan.name)
         line |= {name.replace("_", " "): row.cost(name) for name in _COSTS}
         line["rise by set"], line["still rose"] = " ".join(f"{value:.4f}" for value in row.rises), rises(row.rises)
-        line["records"] = " ".join(made.record for made in row.sets)
+        line["records"] = " ".join(made_set.record for made_set in row.sets)
         lines.append(line)
         lines += [
             {
@@ -228,7 +237,7 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _notes(rows: Sequence[Row]) -> list[str]:
     splits = {row.plan.config.evaluate.split for row in rows}
-    students = {len(made.students) for row in rows for made in row.sets}
+    students = {len(made_set.students) for row in rows for made_set in row.sets}
     notes = [
         f"Percent on {' and '.join(sorted(splits))}: mean ± standard deviation over the sets of a row. The score of a "
         f"set is the mean over its {' or '.join(map(str, sorted(students)))} students. Rows of one set have no ±. "
@@ -266,20 +275,20 @@ def _markdown(tables: Sequence[_Table], notes: Sequence[str]) -> str:
 
 
 def _html(tables: Sequence[_Table], notes: Sequence[str]) -> str:
-    def styled(table: _Table) -> str:
+    def table_html(table: _Table) -> str:
         weights = table.best.map(lambda best: "font-weight: bold" if best else "")
         style = table.texts.style.apply(lambda _: weights, axis=None).hide(axis="index").set_caption(table.title)
         style.format(escape="html")
-        lines: list[Any] = [
+        css_rules: list[Any] = [
             {"selector": "th, td", "props": "padding: 0.2em 0.7em; text-align: right; white-space: nowrap"},
             {"selector": "td.col0, th.col0", "props": "text-align: left"},
             {"selector": "caption", "props": "text-align: left; font-weight: bold; padding: 0.7em 0"},
             {"selector": "tbody tr:nth-child(odd)", "props": "background: #f4f4f4"},
         ]
-        return style.set_table_styles(lines).to_html()
+        return style.set_table_styles(css_rules).to_html()
 
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    body = "\n".join(map(styled, tables))
+    body = "\n".join(map(table_html, tables))
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison</title>'
         f'<body style="font-family: sans-serif">{body}<ul>{items}</ul></body></html>\n'

@@ -52,8 +52,8 @@ def expert_bytes(config: Config, parameters: int) -> int:
     if "full" in config.evaluate.baselines:
         snapshots |= {(0, epoch) for epoch in range(config.experts.last_epoch)}  # val chooses one of them
         snapshots |= {(expert, config.experts.last_epoch) for expert in range(config.evaluate.seeds)}
-    stored = sum(epoch > 0 for _, epoch in snapshots)  # the initial state is drawn again from its seed
-    return _HALF * parameters * stored
+    stored_snapshots = sum(epoch > 0 for _, epoch in snapshots)  # the initial state is drawn again from its seed
+    return _HALF * parameters * stored_snapshots
 
 
 def heads_bytes(config: Config, image_width: int, text_width: int, *, students: int) -> int:
@@ -68,9 +68,9 @@ def heads_bytes(config: Config, image_width: int, text_width: int, *, students: 
     width = config.experts.width or image_width
     parameters = parameters_of(config, image_width, text_width)
     steps, rows = config.distill.student_steps, config.distill.minibatch_size
-    seen = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step reads all before it
-    numbers = parameters * (_HEAD_COPIES + _STUDENT_COPIES * students) + seen * rows * width * _WALK_TENSORS
-    return int(_SAFETY * (_SCORING + _SINGLE * numbers))
+    kept_steps = steps * (steps + 1) // 2 if config.distill.gradient == "exact" else steps  # a step reads all before it
+    floats = parameters * (_HEAD_COPIES + _STUDENT_COPIES * students) + kept_steps * rows * width * _WALK_TENSORS
+    return int(_SAFETY * (_SCORING + _SINGLE * floats))
 
 
 def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
@@ -80,9 +80,9 @@ def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
 
 def trials_together(config: Config, image_width: int, text_width: int, size: int) -> int:
     """Return how many trials on features fit a GPU of `size` bytes in one process, next to the legs; may be 0."""
-    each = heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
+    per_trial = heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
     free = max(0, size - int(_SAFETY * CONTEXT_BYTES))
-    return (free - free // LEGS_PART) // each
+    return (free - free // LEGS_PART) // per_trial
 
 
 def memory_bytes(
@@ -111,10 +111,10 @@ def memory_bytes(
     per_image = _FORWARD * 3 * size * size * _SINGLE
     if config.distill.images != "features":
         per_image = max(per_image, int(_BACKWARD * graph))
-    kept = min(most_kept, config.distill.pairs * graph) if config.distill.images == "pixels" else 0
+    kept_bytes = min(most_kept, config.distill.pairs * graph) if config.distill.images == "pixels" else 0
     heads = heads_bytes(config, image_width, text_width, students=max(config.evaluate.seeds, FITTED_AT_ONCE))
-    kept += legs_bytes(config, parameters_of(config, image_width, text_width))
-    return _PROCESS + workers * _WORKER + kept + max(images * per_image, heads)
+    kept_bytes += legs_bytes(config, parameters_of(config, image_width, text_width))
+    return _PROCESS + workers * _WORKER + kept_bytes + max(images * per_image, heads)
 
 
 def legs_bytes(config: Config, parameters: int) -> int:
@@ -132,8 +132,9 @@ def encoder_memory_bytes(config: Config, parameters: int, *, graph: int, images:
         graph: bytes that autograd keeps for one image, see `second_graph_bytes`.
         images: number of images in the encoder at once.
     """
-    walked = config.distill.student_steps if config.distill.gradient == "exact" else 0  # each step's weights are kept
-    weights = (_ENCODER_COPIES + walked) * _SINGLE * parameters
+    # The exact gradient keeps the weights of each step.
+    kept_steps = config.distill.student_steps if config.distill.gradient == "exact" else 0
+    weights = (_ENCODER_COPIES + kept_steps) * _SINGLE * parameters
     return _PROCESS + weights + int(_BACKWARD * images * graph)
 
 

@@ -42,8 +42,8 @@ class TrialSeconds:
 
     def at_rungs(self, passed: int, sweep: SweepConfig) -> float:
         """Return the seconds of all students at the first `passed` rungs."""
-        last = passed == len(sweep.rungs) > 0
-        return (passed - last) * self.rung + last * self.last_rung
+        includes_last = passed == len(sweep.rungs) > 0
+        return (passed - includes_last) * self.rung + includes_last * self.last_rung
 
     def __truediv__(self, speed_up: float) -> Self:
         """Return the seconds on a device that is faster by this factor."""
@@ -66,15 +66,19 @@ def seconds_of_trial(config: Config, image_width: int, text_width: int) -> Trial
     """Return the expected seconds of each part of a trial on one core. Arguments are those of `trial_seconds`."""
     width, distill, sweep = config.experts.width or image_width, config.distill, config.sweep
     speed = core_speed(width, distill.minibatch_size)
-    epoch = _epoch_seconds(config, image_width, text_width)
-    fits = _FITS if distill.fit_rates else 0
-    fitted = sweep.fitted_students(sweep.rungs[-1]) if sweep.rungs else 0
-    last = (fitted - bool(fits) + fits) * LAST_RUNG_EPOCHS if fitted else sweep.rung_students * RUNG_EPOCHS
+    epoch_seconds = _epoch_seconds(config, image_width, text_width)
+    fit_students = _FITS if distill.fit_rates else 0
+    fitted_students = sweep.fitted_students(sweep.rungs[-1]) if sweep.rungs else 0
+    last_rung_epochs = (
+        (fitted_students - bool(fit_students) + fit_students) * LAST_RUNG_EPOCHS
+        if fitted_students
+        else sweep.rung_students * RUNG_EPOCHS
+    )
     return TrialSeconds(
         steps=distill.steps * _step_operations(config, image_width, text_width) / speed,
-        rung=sweep.rung_students * RUNG_EPOCHS * epoch,
-        last_rung=last * epoch,
-        end=(TRIAL_SEEDS - bool(fits) + fits) * config.students.epochs * epoch,
+        rung=sweep.rung_students * RUNG_EPOCHS * epoch_seconds,
+        last_rung=last_rung_epochs * epoch_seconds,
+        end=(TRIAL_SEEDS - bool(fit_students) + fit_students) * config.students.epochs * epoch_seconds,
     )
 
 
@@ -93,15 +97,15 @@ def _epoch_seconds(config: Config, image_width: int, text_width: int) -> float:
 def _step_operations(config: Config, image_width: int, text_width: int) -> float:
     """Return the operations of a distillation step, which depend on the distillation's objective."""
     distill, width = config.distill, config.experts.width or image_width
-    real, pairs = distill.real_minibatch, distill.pairs
+    real_pairs, pairs = distill.real_minibatch, distill.pairs
     parameters = parameters_of(config, image_width, text_width)
     return {
         "trajectory": _STEP * distill.student_steps * distill.minibatch_size * width**2,
         "covariance": _LEARNED * pairs * image_width * text_width,
         "projector": _LEARNED * 2 * pairs * (image_width * text_width + pairs * (image_width + text_width)),
-        "ridge": _LEARNED * (real + pairs) * pairs * (image_width + text_width),
-        "distribution": (_SEEN * real + _LEARNED * pairs) * parameters,
-        "gradient": (_LEARNED * real + _TWICE * pairs) * parameters,
+        "ridge": _LEARNED * (real_pairs + pairs) * pairs * (image_width + text_width),
+        "distribution": (_SEEN * real_pairs + _LEARNED * pairs) * parameters,
+        "gradient": (_LEARNED * real_pairs + _TWICE * pairs) * parameters,
     }[distill.objective]
 
 
@@ -128,8 +132,8 @@ def pixel_seconds(config: Config) -> float:
     distill = config.distill
     if distill.images == "features":
         return 0.0
-    found = distill.images == "features-then-pixels"
-    passes = config.pixels.steps if found else math.ceil(distill.steps / distill.steps_per_encoding)
+    after_features = distill.images == "features-then-pixels"
+    passes = config.pixels.steps if after_features else math.ceil(distill.steps / distill.steps_per_encoding)
     return passes * distill.pairs * image_seconds(config.encoders, images_at_once(config.place, "cpu"))
 
 

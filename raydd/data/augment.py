@@ -50,13 +50,13 @@ def views_of(
         seed: seed of the augmentation.
         index: the image's index in its split.
     """
-    drawn = []
+    view_pixels = []
     with torch.random.fork_rng(devices=[]):
         for view in range(views):
             state = np.random.SeedSequence((seed, view, index)).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(state[0] >> np.uint64(1)))
-            drawn.append(transform(image))
-    return torch.stack(drawn)
+            view_pixels.append(transform(image))
+    return torch.stack(view_pixels)
 
 
 def open_pixels(images: Sequence[ImageSource], size: int) -> UInt8[Tensor, "N 3 S S"]:

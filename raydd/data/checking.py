@@ -57,8 +57,8 @@ def judge(image: ImageSource) -> Judged:
         content = read_image(image)
         digest = hashlib.sha256(content).hexdigest()[: 2 * DIGEST_BYTES]
         decoded = decode_image(content, image.name)
-    except ImageError as fault:
-        return digest, (fault.kind, fault.detail)
+    except ImageError as error:
+        return digest, (error.kind, error.detail)
     size = f"{decoded.width} x {decoded.height} pixels"
     return digest, (GREY, f"{size} without colour") if is_grey(decoded) else None
 
@@ -71,10 +71,10 @@ def check_on_threads(images: Sequence[ImageSource]) -> Iterator[Judged]:
 
 def content_fingerprint(entries: Sequence[Entry], digests: NDArray[np.int64]) -> str:
     """Return a hash of all splits, ids, image digests and captions in order: 16 hexadecimal digits. It has no path."""
-    content = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for entry, digest in zip(entries, digests, strict=True):
-        content.update(json.dumps([entry.split, entry.id, digest.tobytes().hex(), entry.captions]).encode() + b"\n")
-    return content.hexdigest()[:16]
+        sha256.update(json.dumps([entry.split, entry.id, digest.tobytes().hex(), entry.captions]).encode() + b"\n")
+    return sha256.hexdigest()[:16]
 
 
 def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
@@ -86,7 +86,7 @@ def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Prob
         if owner is not entry:
             detail = f"listed in {entry.split}, but in {owner.split} already"
             problems.append(Problem("duplicate id", entry.id, detail))
-    good = []
+    usable = []
     for entry in entries:
         if owners[entry.id] is not entry:
             continue
@@ -95,11 +95,11 @@ def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Prob
             problems.append(Problem("empty caption", entry.id, "the image has no caption"))
             continue
         if len(captions) < len(entry.captions):
-            missing = len(entry.captions) - len(captions)
-            problems.append(Problem("empty caption", entry.id, f"{missing} of {len(entry.captions)} captions"))
+            empty_count = len(entry.captions) - len(captions)
+            problems.append(Problem("empty caption", entry.id, f"{empty_count} of {len(entry.captions)} captions"))
             entry = replace(entry, captions=captions)
-        good.append(entry)
-    return tuple(good), tuple(problems)
+        usable.append(entry)
+    return tuple(usable), tuple(problems)
 
 
 def _is_seen(caption: str) -> bool:
@@ -125,30 +125,30 @@ def check_images(
         check: checks a batch of images, possibly on Ray workers.
     """
     stamps = stamps_of(images)  # before the images are read: an image that changes meanwhile is read again next time
-    kept = KnownImages(store, data_set)
-    digests, faults, fresh = np.zeros((len(images), 2), np.int64), {}, np.ones(len(images), bool)
-    for known in kept.known:
-        places = known.places_of(stamps)
-        found = np.flatnonzero((places >= 0) & fresh)
-        digests[found], fresh[found] = known.digests[places[found]], False
-        for place in found[known.faults[places[found]] > 0].tolist():
-            faults[place] = known.fault(int(places[place]))
-    missing = np.flatnonzero(fresh)
-    done = len(images) - len(missing)
-    for start in range(0, len(missing), SHARD):
-        batch = missing[start : start + SHARD].tolist()
-        for place, (digest, fault) in zip(batch, check([images[place] for place in batch]), strict=True):
+    cache = KnownImages(store, data_set)
+    digests, faults, is_unchecked = np.zeros((len(images), 2), np.int64), {}, np.ones(len(images), bool)
+    for known in cache.known:
+        positions = known.places_of(stamps)
+        cached = np.flatnonzero((positions >= 0) & is_unchecked)
+        digests[cached], is_unchecked[cached] = known.digests[positions[cached]], False
+        for index in cached[known.faults[positions[cached]] > 0].tolist():
+            faults[index] = known.fault(int(positions[index]))
+    unchecked = np.flatnonzero(is_unchecked)
+    done = len(images) - len(unchecked)
+    for start in range(0, len(unchecked), SHARD):
+        batch = unchecked[start : start + SHARD].tolist()
+        for index, (digest, fault) in zip(batch, check([images[index] for index in batch]), strict=True):
             if digest:
-                digests[place] = np.frombuffer(bytes.fromhex(digest), np.int64)
+                digests[index] = np.frombuffer(bytes.fromhex(digest), np.int64)
             if fault:
-                faults[place] = fault
+                faults[index] = fault
             done += 1
             progress("checking images", done, len(images))
-        kept.add(_known(stamps, digests, faults, np.array(batch)))
-    if kept.parts:
-        kept.keep(_known(stamps, digests, faults, np.arange(len(images))))
+        cache.add(_known(stamps, digests, faults, np.array(batch)))
+    if cache.parts:
+        cache.keep(_known(stamps, digests, faults, np.arange(len(images))))
     else:
-        kept.touch()
+        cache.touch()
     return Checked(digests, faults)
 
 
@@ -159,12 +159,12 @@ def image_digests(images: Sequence[ImageSource], data_set: str, store: Store, pr
 
 def summarise(problems: Iterable[Problem]) -> tuple[str, ...]:
     """Return a line for each kind of problem: how many, whether they were left out or kept, and the first few names."""
-    kinds: dict[tuple[str, bool], _Named] = defaultdict(_Named)
+    groups: dict[tuple[str, bool], _Named] = defaultdict(_Named)
     for problem in problems:
-        kinds[problem.kind, problem.left_out].add(problem)
+        groups[problem.kind, problem.left_out].add(problem)
     return tuple(
-        f"{kind}: {found.count} {'left out' if left_out else 'kept'}: {found}"
-        for (kind, left_out), found in kinds.items()
+        f"{kind}: {group.count} {'left out' if left_out else 'kept'}: {group}"
+        for (kind, left_out), group in groups.items()
     )
 
 
@@ -174,11 +174,11 @@ def refuse(problems: Iterable[Problem], setting: str) -> None:
     Raises:
         DataError: there are problems. The message counts and names them, and says which setting leaves them out.
     """
-    kinds: dict[str, _Named] = defaultdict(_Named)
+    groups: dict[str, _Named] = defaultdict(_Named)
     for problem in problems:
-        kinds[problem.kind].add(problem)
-    if kinds:
-        lines = "\n".join(f"  {kind}: {found.count}: {found}" for kind, found in kinds.items())
+        groups[problem.kind].add(problem)
+    if groups:
+        lines = "\n".join(f"  {kind}: {group.count}: {group}" for kind, group in groups.items())
         raise DataError(f"The data set has faults.\n{lines}\nCorrect them, or set {setting} to skip.")
 
 
@@ -205,5 +205,5 @@ def _known(
 ) -> Known:
     """Return the results for some images, without those that could not be read, so that they are tried again."""
     places = places[stamps[places].any(axis=1) & digests[places].any(axis=1)]
-    some = {number: faults[place] for number, place in enumerate(places.tolist()) if place in faults}
-    return Known.of(stamps[places], digests[places], some)
+    known_faults = {number: faults[place] for number, place in enumerate(places.tolist()) if place in faults}
+    return Known.of(stamps[places], digests[places], known_faults)

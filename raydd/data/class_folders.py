@@ -34,20 +34,20 @@ def read_classes(root: Path) -> ClassImages:
     if not root.is_dir():
         raise DataError(f"evaluate.classes: {root} is not a folder. Set it to a folder with one subfolder per class.")
     folders = sorted(path for path in root.iterdir() if path.is_dir())
-    found = [sorted(path for path in folder.rglob("*") if _is_image(path, root)) for folder in folders]
-    if not any(found):
+    files_by_class = [sorted(path for path in folder.rglob("*") if _is_image(path, root)) for folder in folders]
+    if not any(files_by_class):
         raise DataError(
             f"evaluate.classes: no subfolder of {root} holds an image. "
             "Set it to the folder that holds the class folders."
         )
-    known = _names(root)
-    lacking = [folder.name for folder in folders if known and folder.name not in known]
-    if lacking:
-        raise DataError(f"{NAMES} of {root} has no name for {', '.join(lacking)}. Add it, or move the folder away.")
+    class_names = _names(root)
+    unnamed = [folder.name for folder in folders if class_names and folder.name not in class_names]
+    if unnamed:
+        raise DataError(f"{NAMES} of {root} has no name for {', '.join(unnamed)}. Add it, or move the folder away.")
     return ClassImages(
-        tuple(FileImage(str(path.relative_to(root)), str(path)) for files in found for path in files),
-        tuple(label for label, files in enumerate(found) for _ in files),
-        tuple(known.get(folder.name, folder.name.replace("_", " ")) for folder in folders),
+        tuple(FileImage(str(path.relative_to(root)), str(path)) for files in files_by_class for path in files),
+        tuple(label for label, files in enumerate(files_by_class) for _ in files),
+        tuple(class_names.get(folder.name, folder.name.replace("_", " ")) for folder in folders),
     )
 
 
@@ -60,8 +60,8 @@ def _names(root: Path) -> dict[str, str]:
     for folder in (root, root.parent):
         if (folder / NAMES).is_file():
             try:
-                named = json.loads(read_file(folder / NAMES, _MOST_NAMES))
-                return {str(key): str(value) for key, value in named.items()}
+                class_names = json.loads(read_file(folder / NAMES, _MOST_NAMES))
+                return {str(key): str(value) for key, value in class_names.items()}
             except (OSError, ValueError, AttributeError, RecursionError) as error:
                 raise DataError(f"{folder / NAMES} does not map folders to names as JSON ({error}).") from error
     return {}

@@ -69,11 +69,11 @@ def encode_views(
     Raises:
         DataError: an image has become unreadable, or its features are NaN, infinite or beyond half precision.
     """
-    at_once = _CPU_VIEWS if _is_cpu(device) else len(batches[0]) * views.views if batches else 1
+    views_per_pass = _CPU_VIEWS if _is_cpu(device) else len(batches[0]) * views.views if batches else 1
     module = encoder.fast  # made before the workers start, so that they inherit and share it
 
     def features(pixels: UInt8[Tensor, "b V 3 S S"]) -> Float16[Tensor, "b V D"]:
-        parts = pixels.flatten(0, 1).split(at_once)
+        parts = pixels.flatten(0, 1).split(views_per_pass)
         with torch.no_grad():
             rows = torch.cat([module(sent(part, device).float() / 255) for part in parts])
         return rows.half().unflatten(0, pixels.shape[:2])
@@ -140,8 +140,8 @@ def batches_of(items: Sequence[Item], size: int) -> list[list[Item]]:
 
 def _stacked(items: Sequence[UInt8[Tensor, "V 3 S S"] | str]) -> UInt8[Tensor, "b V 3 S S"] | str:
     """Stack items to a batch; if an item is broken, return the text of its error instead."""
-    broken = next((item for item in items if isinstance(item, str)), None)
-    return broken or torch.stack(list(items))  # type: ignore[arg-type]
+    error_text = next((item for item in items if isinstance(item, str)), None)
+    return error_text or torch.stack(list(items))  # type: ignore[arg-type]
 
 
 def _through_workers(
@@ -156,23 +156,23 @@ def _through_workers(
 
     A GPU gets its next batch before this process waits for the features of the one before.
     """
-    encode_there = _is_cpu(device)
+    encode_in_worker = _is_cpu(device)
 
     def in_worker(batch: Sequence) -> Any:
         prepared = prepare(batch)
-        return features(prepared) if encode_there and not isinstance(prepared, str) else prepared
+        return features(prepared) if encode_in_worker and not isinstance(prepared, str) else prepared
 
-    if encode_there:
+    if encode_in_worker:
         yield from _loaded(items, batches, in_worker, workers)
         return
-    before: Tensor | None = None
+    previous: Tensor | None = None
     for batch in _loaded(items, batches, in_worker, workers, pinned=device.startswith("cuda")):
-        after = features(batch)
-        if before is not None:
-            yield before.cpu()
-        before = after
-    if before is not None:
-        yield before.cpu()
+        current = features(batch)
+        if previous is not None:
+            yield previous.cpu()
+        previous = current
+    if previous is not None:
+        yield previous.cpu()
 
 
 def _loaded(

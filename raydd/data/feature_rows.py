@@ -78,21 +78,21 @@ def _gather(
     """Gather rows from shards of `per_shard` rows each; `inner` indexes all dimensions of a row but the last."""
     if len(shards) == 1:
         return shards[0][(rows, *inner)]
-    out = torch.empty(len(rows), shards[0].shape[-1], dtype=shards[0].dtype)
-    places, within = rows.div(per_shard, rounding_mode="floor"), rows % per_shard
-    order = places.argsort()
-    present, counts = places[order].unique_consecutive(return_counts=True)
-    for shard, at in zip(present.tolist(), order.split(counts.tolist()), strict=True):
-        out[at] = shards[shard][(within[at], *(index[at] for index in inner))]
-    return out
+    gathered = torch.empty(len(rows), shards[0].shape[-1], dtype=shards[0].dtype)
+    shard_of_row, row_in_shard = rows.div(per_shard, rounding_mode="floor"), rows % per_shard
+    order = shard_of_row.argsort()
+    shard_numbers, counts = shard_of_row[order].unique_consecutive(return_counts=True)
+    for shard, positions in zip(shard_numbers.tolist(), order.split(counts.tolist()), strict=True):
+        gathered[positions] = shards[shard][(row_in_shard[positions], *(index[positions] for index in inner))]
+    return gathered
 
 
 def _joined_on(shards: Sequence[Float16[Tensor, "..."]], device: str) -> Float16[Tensor, "..."]:
     """Join all shards to one tensor on a device, copying one shard after the other."""
-    whole = torch.empty(sum(map(len, shards)), *shards[0].shape[1:], dtype=shards[0].dtype, device=device)
-    for part, shard in zip(whole.split([len(shard) for shard in shards]), shards, strict=True):
+    joined = torch.empty(sum(map(len, shards)), *shards[0].shape[1:], dtype=shards[0].dtype, device=device)
+    for part, shard in zip(joined.split([len(shard) for shard in shards]), shards, strict=True):
         part.copy_(shard)
-    return whole
+    return joined
 
 
 def map_shard(path: Path, name: str, shape: Sequence[int | None]) -> Float16[Tensor, "..."]:
@@ -111,7 +111,9 @@ def map_shard(path: Path, name: str, shape: Sequence[int | None]) -> Float16[Ten
             tensor = file.get_tensor(name)
     except (SafetensorError, OSError) as error:
         raise RecordError(f"{path} is damaged ({error}). {HOW_TO_MEND}") from error
-    fits = tensor.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, tensor.shape, strict=True))
+    fits = tensor.ndim == len(shape) and all(
+        required in (None, actual) for required, actual in zip(shape, tensor.shape, strict=True)
+    )
     if not fits or tensor.dtype != torch.float16:
         raise RecordError(
             f"{path} holds {tuple(tensor.shape)} in {tensor.dtype}, wanted {tuple(shape)} in float16. {HOW_TO_MEND}"

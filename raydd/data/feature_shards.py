@@ -96,34 +96,34 @@ def write_images(
     If `only` names files, other shards are not touched. Progress is reported in views. The encoder is loaded only if
     there is something to write.
     """
-    views = {split: views_in(split, config.features) for split in splits}
+    view_counts = {split: views_in(split, config.features) for split in splits}
     by_split = dict(zip(SPLITS, data.splits, strict=True))
     shards = [shard for split in splits for shard in image_shards(split, len(by_split[split]))]
     shards = [shard for shard in shards if not only or shard.file in only]
-    missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), views[shard.split], None))]
-    total = sum(len(shard) * views[shard.split] for shard in shards)
-    done = total - sum(len(shard) * views[shard.split] for shard in missing)
-    work = "views encoded" if "train" in splits else "held-out images encoded"
-    progress(work, done, total)
+    missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), view_counts[shard.split], None))]
+    total = sum(len(shard) * view_counts[shard.split] for shard in shards)
+    done = total - sum(len(shard) * view_counts[shard.split] for shard in missing)
+    label = "views encoded" if "train" in splits else "held-out images encoded"
+    progress(label, done, total)
     if not missing:
         return
     encoder, device = load_encoder(), device_of(config.place)
     for split in splits:
-        wanted = [shard for shard in missing if shard.split == split]
+        split_shards = [shard for shard in missing if shard.split == split]
         augment = config.features.augment if split == "train" else "none"
-        source = ViewsOf(
-            by_split[split].images, transform_of(augment, encoder.size), views[split], config.features.seed
+        dataset = ViewsOf(
+            by_split[split].images, transform_of(augment, encoder.size), view_counts[split], config.features.seed
         )
-        size = images_at_once(device, views[split], config.place.encode_batch)
-        batches = [batches_of(range(shard.start, shard.stop), size) for shard in wanted]
-        stream = encode_views(encoder, source, _flat(batches), device=device, workers=workers_for(device))
-        for shard, count in zip(wanted, map(len, batches), strict=True):
-            parts = []
-            for part in islice(stream, count):
-                parts.append(part)
-                done += len(part) * views[split]
-                progress(work, done, total)
-            _write(record, shard, {"images": torch.cat(parts)})
+        batch_size = images_at_once(device, view_counts[split], config.place.encode_batch)
+        batches = [batches_of(range(shard.start, shard.stop), batch_size) for shard in split_shards]
+        features = encode_views(encoder, dataset, _flat(batches), device=device, workers=workers_for(device))
+        for shard, count in zip(split_shards, map(len, batches), strict=True):
+            shard_features = []
+            for batch_features in islice(features, count):
+                shard_features.append(batch_features)
+                done += len(batch_features) * view_counts[split]
+                progress(label, done, total)
+            _write(record, shard, {"images": torch.cat(shard_features)})
 
 
 def write_texts(
@@ -153,15 +153,15 @@ def write_texts(
         captions = pairs.captions[shard.start : shard.stop]
         by_length = sorted(range(len(captions)), key=lambda index: len(captions[index]))
         batches = batches_of(by_length, captions_at_once(device))
-        parts = encode_captions(encoder, captions, batches, device=device, workers=workers_for(device))
+        features = encode_captions(encoder, captions, batches, device=device, workers=workers_for(device))
         # Filled in place, so that the shard is in memory only once.
         texts = torch.empty(len(captions), encoder.width, dtype=torch.float16)
-        for batch, part in zip(batches, parts, strict=True):
-            texts[batch] = part
-            done += len(part)
+        for batch, batch_features in zip(batches, features, strict=True):
+            texts[batch] = batch_features
+            done += len(batch_features)
             progress("captions encoded", done, total)
-        owners = torch.from_numpy(pairs.image_of_caption[shard.start : shard.stop].copy())
-        _write(record, shard, {"texts": texts, "image_of_text": owners})
+        image_of_text = torch.from_numpy(pairs.image_of_caption[shard.start : shard.stop].copy())
+        _write(record, shard, {"texts": texts, "image_of_text": image_of_text})
 
 
 def read_texts(
@@ -179,13 +179,13 @@ def read_texts(
         RecordError: a shard is missing, damaged, or has another shape.
     """
     shards = text_shards(split, captions)
-    rows, owners = [], []
+    rows, image_of_text = [], []
     for shard in shards:
         path = record.local(shard.file)
         rows.append(map_shard(path, "texts", (len(shard), width)))
         with safe_open(path, framework="pt") as file:  # map_shard has checked that the file is whole
-            owners.append(file.get_tensor("image_of_text"))
-    return CaptionRows(tuple(rows), per_shard=len(rows[0])), torch.cat(owners)
+            image_of_text.append(file.get_tensor("image_of_text"))
+    return CaptionRows(tuple(rows), per_shard=len(rows[0])), torch.cat(image_of_text)
 
 
 def finish(record: Record, files: Sequence[str], facts: Mapping[str, Any]) -> None:

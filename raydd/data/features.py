@@ -113,16 +113,16 @@ class FeatureRecords:
 
 def feature_records(config: Config, data_fingerprint: str, store: Store) -> FeatureRecords:
     """Return the records of a data set's features under the given settings."""
-    image, upstream = image_identity(config.encoders), {"pairs": data_fingerprint}
+    image_encoder, upstream = image_identity(config.encoders), {"pairs": data_fingerprint}
     augmented = config.features.augment != "none"
-    views = {
+    view_settings = {
         "augment": config.features.augment,
         "views": views_in("train", config.features),
         "seed": config.features.seed if augmented else 0,
     }
     return FeatureRecords(
-        Record.of(store, "features", {"image": image, **views}, upstream, version=VERSION),
-        Record.of(store, "features", {"image": image, "held_out": True}, upstream, version=VERSION),
+        Record.of(store, "features", {"image": image_encoder, **view_settings}, upstream, version=VERSION),
+        Record.of(store, "features", {"image": image_encoder, "held_out": True}, upstream, version=VERSION),
         texts_record(config, data_fingerprint, store),
     )
 
@@ -146,9 +146,12 @@ def encode_images(
         DataError: weights cannot be obtained, or an image has become unreadable since it was checked.
     """
     records = feature_records(config, data.fingerprint, store)
-    wanted: list[tuple[Record, Sequence[Split]]] = [(records.train, ("train",)), (records.held_out, _HELD_OUT)]
+    splits_of_record: list[tuple[Record, Sequence[Split]]] = [
+        (records.train, ("train",)),
+        (records.held_out, _HELD_OUT),
+    ]
     load_encoder = functools.cache(lambda: load_image_encoder(config.encoders, device_of(config.place)))
-    for record, splits in wanted[held_out_only:]:
+    for record, splits in splits_of_record[held_out_only:]:
         if not record.complete:
             write_images(config, data, record, load_encoder, progress, splits=splits)
             _finish(config, data, record, splits)
@@ -192,34 +195,34 @@ def open_held_out(records: FeatureRecords, texts: CaptionFeatures) -> HeldOut:
 
 
 def _open_split(record: Record, facts: Mapping[str, Any], split: Split, captions: Texts) -> SplitFeatures:
-    size, width = facts["splits"][split], facts["image_width"]
-    images = [
-        map_shard(record.local(shard.file), "images", (len(shard), size["views"], width))
-        for shard in image_shards(split, size["images"])
+    counts, width = facts["splits"][split], facts["image_width"]
+    shards = [
+        map_shard(record.local(shard.file), "images", (len(shard), counts["views"], width))
+        for shard in image_shards(split, counts["images"])
     ]
-    rows = FeatureRows(tuple(images), per_shard=len(images[0]))
+    rows = FeatureRows(tuple(shards), per_shard=len(shards[0]))
     return SplitFeatures(rows, captions.texts, captions.image_of_text)
 
 
 def _finish(config: Config, data: DataSet, record: Record, splits: Sequence[Split]) -> None:
     """Write the statistics of train, and the manifest."""
     by_split = dict(zip(SPLITS, data.splits, strict=True))
-    shards = [shard.file for split in splits for shard in image_shards(split, len(by_split[split]))]
-    rows = [map_shard(record.local(file), "images", (None, None, None)) for file in shards]
-    names = shards
+    files = [shard.file for split in splits for shard in image_shards(split, len(by_split[split]))]
+    shards = [map_shard(record.local(file), "images", (None, None, None)) for file in files]
+    file_names = files
     if "train" in splits:
-        mean, std = mean_and_std(part.flatten(0, 1) for part in rows)
-        least = torch.stack([part.flatten(0, 1).amin(0) for part in rows]).amin(0).float()
-        greatest = torch.stack([part.flatten(0, 1).amax(0) for part in rows]).amax(0).float()
-        stats = {"image_mean": mean, "image_std": std, "image_min": least, "image_max": greatest}
+        mean, std = mean_and_std(shard.flatten(0, 1) for shard in shards)
+        minimum = torch.stack([shard.flatten(0, 1).amin(0) for shard in shards]).amin(0).float()
+        maximum = torch.stack([shard.flatten(0, 1).amax(0) for shard in shards]).amax(0).float()
+        stats = {"image_mean": mean, "image_std": std, "image_min": minimum, "image_max": maximum}
         record.write_tensors(STATS, stats)
-        names = [STATS, *shards]
+        file_names = [STATS, *files]
     facts: dict[str, Any] = {
         "data": data.name,
         "encoders": {"image": config.encoders.image},
-        "image_width": rows[0].shape[-1],
+        "image_width": shards[0].shape[-1],
         "splits": {
             split: {"images": len(by_split[split]), "views": views_in(split, config.features)} for split in splits
         },
     }
-    finish(record, names, facts)
+    finish(record, file_names, facts)

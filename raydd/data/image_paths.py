@@ -62,12 +62,12 @@ class ImagePaths:
         return f"{self.folders[name]}/{path}"
 
     def _relative_folder(self, folder: str) -> tuple[int, str]:
-        full = os.path.abspath(folder)  # noqa: PTH100, a Path would keep '..'
+        full_path = os.path.abspath(folder)  # noqa: PTH100, a Path would keep '..'
         for name, base in self.folders.items():
-            for found, inside in ((full, base), (os.path.realpath(full), os.path.realpath(base))):
-                if _within(found, inside):
-                    return BASES.index(name), os.path.relpath(found, inside).removeprefix(".").lstrip("/")
-        return 0, full
+            for path, base_path in ((full_path, base), (os.path.realpath(full_path), os.path.realpath(base))):
+                if _within(path, base_path):
+                    return BASES.index(name), os.path.relpath(path, base_path).removeprefix(".").lstrip("/")
+        return 0, full_path
 
 
 def confined(entries: Iterable[Entry], config: DataConfig) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
@@ -82,8 +82,8 @@ def confined(entries: Iterable[Entry], config: DataConfig) -> tuple[tuple[Entry,
     if not config.root:
         return tuple(entries), ()
     folders = ImagePaths.of(config).folders
-    inside = [folders[name] for name in ("data.images", "data.root") if name in folders]
-    return confined_to(entries, inside, "data.root and data.images")
+    allowed_folders = [folders[name] for name in ("data.images", "data.root") if name in folders]
+    return confined_to(entries, allowed_folders, "data.root and data.images")
 
 
 def confined_to(
@@ -96,17 +96,17 @@ def confined_to(
         folders: the allowed folders, which may be links themselves.
         called: the folders in words, for messages.
     """
-    inside = [os.path.realpath(folder) for folder in folders]
-    good: list[Entry] = []
+    allowed_folders = [os.path.realpath(folder) for folder in folders]
+    allowed: list[Entry] = []
     problems: list[Problem] = []
-    known: dict[str, bool] = {}
+    cache: dict[str, bool] = {}
     for entry in entries:
-        if isinstance(entry.image, FileImage) and not _is_inside(entry.image.path, inside, known):
+        if isinstance(entry.image, FileImage) and not _is_inside(entry.image.path, allowed_folders, cache):
             detail = f"its file is outside of {called}"
             problems.append(Problem("image path outside", entry.image.name, detail))
         else:
-            good.append(entry)
-    return tuple(good), tuple(problems)
+            allowed.append(entry)
+    return tuple(allowed), tuple(problems)
 
 
 def find_images(root: Path, names: Sequence[str]) -> str:
@@ -116,16 +116,16 @@ def find_images(root: Path, names: Sequence[str]) -> str:
         root: the data set's folder.
         names: the images' paths as the data set gives them.
     """
-    best, most = "", 0
-    for folder, inside, _ in islice(os.walk(root), _FOLDERS):
-        here = os.path.relpath(folder, root)
-        inside.sort()
-        if here.count(os.sep) >= _DEPTH:
-            inside.clear()
-        found = sum("\0" not in name and os.path.isfile(os.path.join(folder, name)) for name in names)  # noqa: PTH113, PTH118
-        if found > most and here != ".":
-            best, most = here, found
-    return best
+    best_folder, best_count = "", 0
+    for folder, subfolders, _ in islice(os.walk(root), _FOLDERS):
+        relative_folder = os.path.relpath(folder, root)
+        subfolders.sort()
+        if relative_folder.count(os.sep) >= _DEPTH:
+            subfolders.clear()
+        image_count = sum("\0" not in name and os.path.isfile(os.path.join(folder, name)) for name in names)  # noqa: PTH113, PTH118
+        if image_count > best_count and relative_folder != ".":
+            best_folder, best_count = relative_folder, image_count
+    return best_folder
 
 
 _FOLDERS, _DEPTH = 2000, 3  # most folders to search for images, most levels below the root
@@ -137,9 +137,9 @@ def _is_inside(path: str, folders: list[str], known: dict[str, bool]) -> bool:
     if "\0" in path or name in ("", ".", ".."):
         return False
     if os.path.islink(path):  # noqa: PTH114, a Path costs more than the call
-        return any(_within(os.path.realpath(path), each) for each in folders)
+        return any(_within(os.path.realpath(path), allowed_folder) for allowed_folder in folders)
     if folder not in known:
-        known[folder] = any(_within(os.path.realpath(folder), each) for each in folders)
+        known[folder] = any(_within(os.path.realpath(folder), allowed_folder) for allowed_folder in folders)
     return known[folder]
 
 

@@ -67,11 +67,11 @@ def file_stamp(path: str) -> str:
     The ctime is included because a program can set the mtime back, but not the ctime.
     """
     try:
-        state = os.stat(path)  # noqa: PTH116, a Path costs more than the call
+        status = os.stat(path)  # noqa: PTH116, a Path costs more than the call
     except (OSError, ValueError):  # ValueError: a NUL byte in the path
         return ""
-    times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
-    return f"{state.st_size} {times} {state.st_ino} {os.path.abspath(path)}"  # noqa: PTH100
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{status.st_size} {times} {status.st_ino} {os.path.abspath(path)}"  # noqa: PTH100
 
 
 class ImageError(DataError):

@@ -60,19 +60,19 @@ class Known:
         """Create the object from faults by the image's index."""
         texts = tuple(dict.fromkeys(faults.values()))
         numbers = {fault: number for number, fault in enumerate(texts, start=1)}
-        column = np.zeros(len(stamps), np.int32)
-        for place, fault in faults.items():
-            column[place] = numbers[fault]
-        return cls(stamps, digests, column, texts)
+        fault_numbers = np.zeros(len(stamps), np.int32)
+        for index, fault in faults.items():
+            fault_numbers[index] = numbers[fault]
+        return cls(stamps, digests, fault_numbers, texts)
 
     def places_of(self, stamps: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the index of each given stamp among `self.stamps`, -1 if it is not known."""
         if not len(self.stamps):
             return np.full(len(stamps), -1)
         order = np.argsort(self.stamps[:, 0], kind="stable")
-        places = order[np.searchsorted(self.stamps[order, 0], stamps[:, 0]).clip(max=len(order) - 1)]
-        same = (self.stamps[places] == stamps).all(axis=1) & stamps.any(axis=1)
-        return np.where(same, places, -1)
+        indices = order[np.searchsorted(self.stamps[order, 0], stamps[:, 0]).clip(max=len(order) - 1)]
+        matches = (self.stamps[indices] == stamps).all(axis=1) & stamps.any(axis=1)
+        return np.where(matches, indices, -1)
 
     def fault(self, place: int) -> Fault | None:
         """Return the fault of one image, None if it has none."""
@@ -99,7 +99,7 @@ class KnownImages:
         names = [name.rpartition("/")[2] for name in self._record.store.names(self._record.folder)]
         self.parts = [name for name in names if name.startswith("part-")]
         """Files of shards that are not merged yet."""
-        self.known = [found for name in (_WHOLE, *self.parts) if name in names and (found := self._read(name))]
+        self.known = [known for name in (_WHOLE, *self.parts) if name in names and (known := self._read(name))]
 
     def add(self, known: Known) -> None:
         """Write the results for a shard of images immediately."""
@@ -135,9 +135,9 @@ class KnownImages:
 
     def _read(self, name: str) -> Known | None:
         try:
-            read = {key: column.numpy() for key, column in self._record.read_tensors(name).items()}
-            texts = tuple((kind, detail) for kind, detail in json.loads(read["texts"].tobytes()))
-            return Known(read["stamps"], read["digests"], read["faults"], texts)
+            columns = {key: column.numpy() for key, column in self._record.read_tensors(name).items()}
+            texts = tuple((kind, detail) for kind, detail in json.loads(columns["texts"].tobytes()))
+            return Known(columns["stamps"], columns["digests"], columns["faults"], texts)
         except (RecordError, KeyError, ValueError):  # damaged, or merged by another process meanwhile
             return None
 
@@ -145,10 +145,10 @@ class KnownImages:
 def stamps_of(images: Sequence[ImageSource]) -> NDArray[np.int64]:
     """Return a 128-bit hash of each image's stamp, zeros for a missing image: shape (n, 2)."""
     stamps = np.zeros((len(images), 2), np.int64)
-    for place, image in enumerate(images):
+    for index, image in enumerate(images):
         if stamp := image.stamp():
-            content = hashlib.blake2b(stamp.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-            stamps[place] = np.frombuffer(content, np.int64)
+            digest = hashlib.blake2b(stamp.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            stamps[index] = np.frombuffer(digest, np.int64)
     return stamps
 
 
@@ -156,8 +156,8 @@ def _bound(folder: Path) -> None:
     """Keep only the newest data sets, and delete unfinished files of writers that were killed long ago."""
     with contextlib.suppress(OSError):  # another process may be doing the same
         data_sets = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in data_sets[MOST_DATA_SETS:]:
-            shutil.rmtree(old, ignore_errors=True)
+        for old_folder in data_sets[MOST_DATA_SETS:]:
+            shutil.rmtree(old_folder, ignore_errors=True)
         for path in folder.glob("*/.*.part"):
             if path.stat().st_mtime < time.time() - _STALE_SECONDS:
                 path.unlink(missing_ok=True)

@@ -38,19 +38,19 @@ def find_layouts(config: DataConfig) -> list[Layout]:
     root = root_folder(config)
     if config.reader != DataConfig().reader:
         return [Layout("data.reader names it", config)]
-    found: list[Layout] = []
-    nearly: list[DataError] = []
-    for look in _LOOKS:
+    layouts: list[Layout] = []
+    errors: list[DataError] = []
+    for find in _LOOKS:
         try:
-            for layout in look(root, config):
-                found.append(layout)  # noqa: PERF402 - layouts found before the error are kept
+            for layout in find(root, config):
+                layouts.append(layout)  # noqa: PERF402 - layouts found before the error are kept
         except DataError as error:
-            nearly.append(error)
-    found = [layout for layout in found if config.name in ("", layout.data.name)]
-    if found:
-        return found
-    if nearly:
-        raise nearly[0]
+            errors.append(error)
+    layouts = [layout for layout in layouts if config.name in ("", layout.data.name)]
+    if layouts:
+        return layouts
+    if errors:
+        raise errors[0]
     raise DataError(
         f"{root} has no layout that raydd knows: no dataset_NAME.json, annotations/captions_train*.json, "
         "NAME_train.json, dataset_dict.json, *.tar, *.parquet, *.csv, *.tsv, and no image. See docs/data.md."
@@ -67,7 +67,7 @@ def _karpathy(root: Path, config: DataConfig) -> Iterator[Layout]:
 def _coco(root: Path, config: DataConfig) -> Iterator[Layout]:
     for path in sorted((root / "annotations").glob("captions_train*.json")):
         year = path.stem.removeprefix("captions_train")
-        folders = ["", *sorted(each.name for each in root.iterdir() if each.is_dir())]
+        folders = ["", *sorted(subfolder.name for subfolder in root.iterdir() if subfolder.is_dir())]
         images = next((folder for folder in folders if (root / folder / f"train{year}").is_dir()), "")
         data = replace(config, reader="coco", name=year, images=config.images or images)
         yield Layout(f"annotations/{path.name} is there", data)
@@ -80,18 +80,20 @@ def _flat_json(root: Path, config: DataConfig) -> Iterator[Layout]:
 
 
 def _arrow(root: Path, config: DataConfig) -> Iterator[Layout]:
-    whole, part = SAVED
-    if (root / whole).is_file():
-        yield Layout(f"{whole} is there, as save_to_disk writes it", replace(config, reader="arrow"))
-    elif (root / part).is_file() and any(root.glob("*.arrow")):
-        yield Layout(f"{part} and *.arrow are there, as save_to_disk writes them", replace(config, reader="arrow"))
+    dict_file, state_file = SAVED
+    if (root / dict_file).is_file():
+        yield Layout(f"{dict_file} is there, as save_to_disk writes it", replace(config, reader="arrow"))
+    elif (root / state_file).is_file() and any(root.glob("*.arrow")):
+        yield Layout(
+            f"{state_file} and *.arrow are there, as save_to_disk writes them", replace(config, reader="arrow")
+        )
 
 
 def _webdataset(root: Path, config: DataConfig) -> Iterator[Layout]:
     shards = sorted(root.rglob("*.tar"))
     if shards and _holds_images(shards[0]):
-        what = f"{len(shards)} *.tar, such as {shards[0].relative_to(root)}, with images"
-        yield Layout(what, replace(config, reader="webdataset"))
+        reason = f"{len(shards)} *.tar, such as {shards[0].relative_to(root)}, with images"
+        yield Layout(reason, replace(config, reader="webdataset"))
 
 
 def _holds_images(shard: Path) -> bool:
@@ -99,7 +101,7 @@ def _holds_images(shard: Path) -> bool:
         if not is_plain(shard, shard.parent):
             return False
         with tarfile.open(shard, "r:") as tar:
-            return any(each.name.lower().endswith(tar_shards.IMAGE_ENDINGS) for each in islice(tar, _MOST))
+            return any(member.name.lower().endswith(tar_shards.IMAGE_ENDINGS) for member in islice(tar, _MOST))
     except (tarfile.TarError, OSError):
         return False
 
@@ -108,45 +110,48 @@ def _parquet(root: Path, config: DataConfig) -> Iterator[Layout]:
     files = sorted(root.rglob("*.parquet"))
     if files:
         columns = parquet_files.columns_of(files[0], config)
-        what = f"{len(files)} *.parquet with the columns {columns.image} and {', '.join(columns.captions)}"
-        yield Layout(what, replace(config, reader="parquet"))
+        reason = f"{len(files)} *.parquet with the columns {columns.image} and {', '.join(columns.captions)}"
+        yield Layout(reason, replace(config, reader="parquet"))
 
 
 def _csv(root: Path, config: DataConfig) -> Iterator[Layout]:
     tables = csv_files.tables_in(root)
-    names = {csv_files.data_set_of(path): path for path in reversed(tables)}
-    others = [path for path in islice(root.glob("*.txt"), _TEXTS + 1) if path.is_file()]  # Kaggle's captions.txt
-    if len(others) <= _TEXTS:
-        names |= {path.name: path for path in sorted(others)}
-    nearly: list[DataError] = []
-    for name, path in sorted(names.items()):
+    tables_by_name = {csv_files.data_set_of(path): path for path in reversed(tables)}
+    text_files = [path for path in islice(root.glob("*.txt"), _TEXTS + 1) if path.is_file()]  # Kaggle's captions.txt
+    if len(text_files) <= _TEXTS:
+        tables_by_name |= {path.name: path for path in sorted(text_files)}
+    errors: list[DataError] = []
+    for name, path in sorted(tables_by_name.items()):
         try:
             columns, _, separator = csv_files.header_of(path, config)
         except DataError as error:
-            nearly += [error] if path in tables else []
+            errors += [error] if path in tables else []
             continue
-        what = f"{path.relative_to(root)} has the columns {columns.image} and {', '.join(columns.captions)}"
-        ended = "" if separator == "," else f", separated by {separator!r}"
+        reason = f"{path.relative_to(root)} has the columns {columns.image} and {', '.join(columns.captions)}"
+        separator_note = "" if separator == "," else f", separated by {separator!r}"
         yield Layout(
-            what + ended, replace(config, reader="csv", name="" if len(names) == 1 and path in tables else name)
+            reason + separator_note,
+            replace(config, reader="csv", name="" if len(tables_by_name) == 1 and path in tables else name),
         )
-    if nearly:
-        raise nearly[0]
+    if errors:
+        raise errors[0]
 
 
 _TEXTS = 20  # more text files than this in a folder are not tables
 
 
 def _txt(root: Path, config: DataConfig) -> Iterator[Layout]:
-    images = with_text = 0
+    image_count = captioned_count = 0
     for _, stems, texts in txt_files.walk(root):
-        images += len(stems)
-        with_text += len(texts & set(stems))
-        if images > _MOST:
+        image_count += len(stems)
+        captioned_count += len(texts & set(stems))
+        if image_count > _MOST:
             break
-    if with_text:
-        yield Layout(f"{with_text} of {images} images have a .txt of the same name", replace(config, reader="txt"))
-    elif images:
+    if captioned_count:
+        yield Layout(
+            f"{captioned_count} of {image_count} images have a .txt of the same name", replace(config, reader="txt")
+        )
+    elif image_count:
         raise DataError(
             f"{root} holds images, but no captions that raydd finds: neither a table nor a .txt with the name of an "
             "image. See docs/data.md for the layouts."

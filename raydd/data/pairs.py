@@ -94,8 +94,13 @@ class DataSet:
         """Describe the data set in a few lines: its size, the notes, and a line for each kind of fault."""
         sizes = ", ".join(f"{len(pairs)} {split}" for split, pairs in zip(SPLITS, self.splits, strict=True))
         captions = sum(len(pairs.captions) for pairs in self.splits)
-        same = _same_captions({"val": self.val, "test": self.test})
-        return (f"{self.name}: {sizes} images, {captions} captions", *self.notes, *same, *summarise(self.problems))
+        shared_caption_notes = _same_captions({"val": self.val, "test": self.test})
+        return (
+            f"{self.name}: {sizes} images, {captions} captions",
+            *self.notes,
+            *shared_caption_notes,
+            *summarise(self.problems),
+        )
 
     @property
     def splits(self) -> tuple[Pairs, Pairs, Pairs]:
@@ -110,10 +115,10 @@ def _same_captions(splits: Mapping[str, Pairs]) -> tuple[str, ...]:
     """
     lines = []
     for split, pairs in splits.items():
-        images: dict[str, set[int]] = {}
+        images_of_caption: dict[str, set[int]] = {}
         for caption, image in zip(pairs.captions, pairs.image_of_caption.tolist(), strict=True):
-            images.setdefault(caption, set()).add(image)
-        shared = {caption for caption, owners in images.items() if len(owners) > 1}
+            images_of_caption.setdefault(caption, set()).add(image)
+        shared = {caption for caption, images in images_of_caption.items() if len(images) > 1}
         count = sum(caption in shared for caption in pairs.captions)
         if count:
             lines.append(
@@ -147,33 +152,37 @@ def load_data(
     require_columns(config)
     listing = find_reader(config.reader)(config)
     require_known_sources(listing.entries, config.reader)
-    entries, outside = confined(listing.entries, config)
+    entries, outside_problems = confined(listing.entries, config)
     entries, text_problems = check_texts(_cleaned(entries, config.caption_words))
-    problems = [*listing.problems, *outside, *text_problems]
+    problems = [*listing.problems, *outside_problems, *text_problems]
     if config.bad_pairs == "refuse":
         refuse(problems, "data.bad_pairs")  # before the images are checked, which takes longer
-    place = "\n".join((config.reader, str(ImagePaths.of(config).folders), config.name))
-    checked = check_images([entry.image for entry in entries], place, store, progress, check)
-    faults = [
+    data_set = "\n".join((config.reader, str(ImagePaths.of(config).folders), config.name))
+    checked = check_images([entry.image for entry in entries], data_set, store, progress, check)
+    image_problems = [
         Problem(kind, entries[number].id, detail, kind != GREY or config.grey_images == "skip")
         for number, (kind, detail) in sorted(checked.faults.items())
     ]
-    bad, grey = ([fault for fault in faults if (fault.kind == GREY) == is_grey] for is_grey in (False, True))
+    bad_problems, grey_problems = (
+        [problem for problem in image_problems if (problem.kind == GREY) == is_grey] for is_grey in (False, True)
+    )
     if config.bad_pairs == "refuse":
-        refuse(bad, "data.bad_pairs")
+        refuse(bad_problems, "data.bad_pairs")
     if config.grey_images == "refuse":
-        refuse(grey, "data.grey_images")
-    problems += [*bad, *grey]
-    out = {fault.which for fault in faults if fault.left_out}
-    found = _Found(entries, checked.digests).without({n for n, entry in enumerate(entries) if entry.id in out})
-    _require_splits(found.entries, listing, config, problems)
-    found, shared, notes = _complete(found, config)
-    problems += shared
-    _require_splits(found.entries, listing, config, problems)
+        refuse(grey_problems, "data.grey_images")
+    problems += [*bad_problems, *grey_problems]
+    left_out = {problem.which for problem in image_problems if problem.left_out}
+    usable = _Found(entries, checked.digests).without(
+        {index for index, entry in enumerate(entries) if entry.id in left_out}
+    )
+    _require_splits(usable.entries, listing, config, problems)
+    usable, shared_problems, notes = _complete(usable, config)
+    problems += shared_problems
+    _require_splits(usable.entries, listing, config, problems)
     by_split: dict[Split, list[Entry]] = {
-        split: [entry for entry in found.entries if entry.split == split] for split in SPLITS
+        split: [entry for entry in usable.entries if entry.split == split] for split in SPLITS
     }
-    content = content_fingerprint(found.entries, found.digests)
+    content = content_fingerprint(usable.entries, usable.digests)
     listed = Listed(listing.name, by_split, problems, listing.notes + notes, content)
     return open_data(write_pairs(store, listed, ImagePaths.of(config)), config, store)
 
@@ -214,14 +223,16 @@ class _Found:
     def without(self, places: Collection[int]) -> "_Found":
         if not places:
             return self
-        kept = [number for number in range(len(self.entries)) if number not in places]
-        return _Found([self.entries[number] for number in kept], self.digests[kept])
+        remaining = [number for number in range(len(self.entries)) if number not in places]
+        return _Found([self.entries[number] for number in remaining], self.digests[remaining])
 
 
 def _cleaned(entries: Sequence[Entry], words: int) -> Sequence[Entry]:
     if not words:
         return entries
-    return [replace(entry, captions=tuple(clean_caption(c, words) for c in entry.captions)) for entry in entries]
+    return [
+        replace(entry, captions=tuple(clean_caption(caption, words) for caption in entry.captions)) for entry in entries
+    ]
 
 
 def _require_splits(
@@ -231,17 +242,17 @@ def _require_splits(
 
     A new test split, cut from train, would not be the split on which others report scores.
     """
-    brought = Counter(entry.split for entry in listing.entries)
-    left = {entry.split for entry in entries}
-    why = "; ".join(summarise(problems)) or "the reader found none"
-    if "train" not in left:
+    listed_counts = Counter(entry.split for entry in listing.entries)
+    remaining_splits = {entry.split for entry in entries}
+    reason = "; ".join(summarise(problems)) or "the reader found none"
+    if "train" not in remaining_splits:
         raise DataError(
-            f"No training image is left of {config.root or config.reader}: {why}. {_elsewhere(listing, config)}"
+            f"No training image is left of {config.root or config.reader}: {reason}. {_elsewhere(listing, config)}"
         )
     for split in ("test", "val"):
-        if split in brought and split not in left:
+        if split in listed_counts and split not in remaining_splits:
             raise DataError(
-                f"None of the {brought[split]} {split} images that {listing.name} brings can be used: {why}. "
+                f"None of the {listed_counts[split]} {split} images that {listing.name} brings can be used: {reason}. "
                 f"Correct them, or take the {split} split out of the data set to have one cut from train."
             )
 
@@ -263,7 +274,7 @@ def _complete(found: _Found, config: DataConfig) -> tuple[_Found, list[Problem],
     """
     problems: dict[str, Problem] = {}
     notes = []
-    missing: list[Split] = [split for split in ("test", "val") if all(e.split != split for e in found.entries)]
+    missing: list[Split] = [split for split in ("test", "val") if all(entry.split != split for entry in found.entries)]
     found = _apart(found, config, problems)  # before a split is cut, so that no image of test gets into val
     for split in missing:
         if all(entry.split != "train" for entry in found.entries):  # all are held out: refused with the reason
@@ -274,8 +285,8 @@ def _complete(found: _Found, config: DataConfig) -> tuple[_Found, list[Problem],
             f"{split}: {count} images cut from train by seed {config.seed}, since the data set has no {split} split"
         )
         found = _apart(found, config, problems)
-    for place, other in shared_images(found.entries, found.digests, "val", ("test",)).items():
-        problems[found.entries[place].id] = _duplicate(found, place, other, left_out=False)
+    for index, other_index in shared_images(found.entries, found.digests, "val", ("test",)).items():
+        problems[found.entries[index].id] = _duplicate(found, index, other_index, left_out=False)
     return found, list(problems.values()), tuple(notes)
 
 
@@ -283,8 +294,8 @@ def _apart(found: _Found, config: DataConfig, problems: dict[str, Problem]) -> _
     """Record a problem for each training image that is also in test or val; leave it out unless it is to be kept."""
     shared = shared_images(found.entries, found.digests, "train", ("test", "val"))
     leave_out = config.duplicates == "leave-out-of-train"
-    for place, other in shared.items():
-        problems[found.entries[place].id] = _duplicate(found, place, other, left_out=leave_out)
+    for index, other_index in shared.items():
+        problems[found.entries[index].id] = _duplicate(found, index, other_index, left_out=leave_out)
     return found.without(shared) if leave_out else found
 
 

@@ -82,7 +82,7 @@ class Rows(Sequence[Item], Generic[Item]):
         """Whether another sequence has equal rows."""
         if not isinstance(other, Sequence) or isinstance(other, str):
             return NotImplemented
-        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+        return len(self) == len(other) and all(row == other_row for row, other_row in zip(self, other, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -91,8 +91,8 @@ class Rows(Sequence[Item], Generic[Item]):
         return f"Rows({', '.join(map(repr, self[:3]))}{', …' if len(self) > 3 else ''})"
 
     def _row(self, row: int) -> Item:
-        file, place = divmod(row, PER_FILE)
-        return self._decode(self._files[file].columns, place)
+        file_number, row_in_file = divmod(row, PER_FILE)
+        return self._decode(self._files[file_number].columns, row_in_file)
 
 
 class ColumnFile:
@@ -149,15 +149,15 @@ class Source:
 
     def __call__(self, columns: Columns, row: int) -> ImageSource:
         """Return the image source of a row."""
-        of, name = self.containers.columns, Text("name", "id")(columns, row)
+        container_columns, name = self.containers.columns, Text("name", "id")(columns, row)
         container, (first, second) = int(columns["container"][row]), columns["numbers"][row].tolist()
-        kind, base = KINDS[int(of["kind"][container])], int(of["base"][container])
+        kind, base = KINDS[int(container_columns["kind"][container])], int(container_columns["base"][container])
         if kind is FileImage:
             path = Text("path")(columns, row) or name
             return FileImage(name, self.paths.absolute(base, path))
-        path = self.paths.absolute(base, Text("path")(of, container))
+        path = self.paths.absolute(base, Text("path")(container_columns, container))
         if kind is ParquetImage:
-            return ParquetImage(name, path, Text("column")(of, container), first, second)
+            return ParquetImage(name, path, Text("column")(container_columns, container), first, second)
         return TarImage(name, path, first, second)
 
 
@@ -227,14 +227,14 @@ def write_pairs(store: Store, listed: Listed, paths: ImagePaths) -> str:
         The record's name for `open_pairs`. It identifies the content and the paths.
     """
     containers: dict[tuple[int, int, str, str], int] = {}
-    said = hashlib.sha256()
+    digest = hashlib.sha256()
     for text in (listed.name, *listed.notes, *map(repr, listed.problems)):
-        said.update(repr(text).encode())
+        digest.update(repr(text).encode())
     for split in SPLITS:
         for row in _image_rows(listed.splits[split], paths, containers):
-            said.update(repr(row).encode(*_CODEC))
-    said.update(repr(list(containers)).encode(*_CODEC))
-    settings = {"content": listed.content, "listed": said.hexdigest()[:32]}
+            digest.update(repr(row).encode(*_CODEC))
+    digest.update(repr(list(containers)).encode(*_CODEC))
+    settings = {"content": listed.content, "listed": digest.hexdigest()[:32]}
     record = Record.of(store, "pairs", settings, {}, version=VERSION)
     if not record.complete:
         _write(record, listed, paths, containers)
@@ -254,12 +254,15 @@ def open_pairs(store: Store, listing: str, paths: ImagePaths) -> OpenedRecord:
     containers = ColumnFile(record, _CONTAINERS)
     splits = {}
     for split in SPLITS:
-        images, captions = facts["images"][split], facts["captions"][split]
-        rows, texts = _files(record, f"{split}/images", images), _files(record, f"{split}/captions", captions)
+        image_count, caption_count = facts["images"][split], facts["captions"][split]
+        image_files, caption_files = (
+            _files(record, f"{split}/images", image_count),
+            _files(record, f"{split}/captions", caption_count),
+        )
         splits[split] = OpenedSplit(
-            Rows(rows, images, Source(containers, paths)),
-            Rows(rows, images, Text("id")),
-            Rows(texts, captions, Text("caption")),
+            Rows(image_files, image_count, Source(containers, paths)),
+            Rows(image_files, image_count, Text("id")),
+            Rows(caption_files, caption_count, Text("caption")),
             record.map_tensors(f"{split}/{_OWNERS}")["image_of_caption"].numpy(),
         )
     problems = Rows(_files(record, "problems", facts["problems"]), facts["problems"], decode_problem)
@@ -277,47 +280,47 @@ def _image_rows(
         image, first, second = entry.image, 0, 0
         assert isinstance(image, FileImage | ParquetImage | TarImage)  # see require_known_sources
         base, path = paths.relative(image.path)
-        within, column = path, ""
+        container_path, column = path, ""
         if isinstance(image, FileImage):
-            path, within = "" if path == image.name else path, ""
+            path, container_path = "" if path == image.name else path, ""
         else:
             path = ""
         if isinstance(image, ParquetImage):
             column, first, second = image.column, image.group, image.row
         elif isinstance(image, TarImage):
             first, second = image.offset, image.length
-        key = (KINDS.index(type(image)), base, within, column)
+        key = (KINDS.index(type(image)), base, container_path, column)
         container = containers.setdefault(key, len(containers))
         yield entry.id, "" if image.name == entry.id else image.name, path, container, first, second
 
 
 def _write(record: Record, listed: Listed, paths: ImagePaths, containers: dict[tuple[int, int, str, str], int]) -> None:
-    names: list[str] = []
+    file_names: list[str] = []
 
     def write(name: str, columns: Mapping[str, NDArray[Any]]) -> None:
         if not record.has(name):  # written by a killed writer, or by another process at the same time
             record.write_tensors(name, {key: torch.from_numpy(column) for key, column in columns.items()})
-        names.append(name)
+        file_names.append(name)
 
     facts: dict[str, Any] = {"name": listed.name, "content": listed.content, "notes": list(listed.notes)}
     facts |= {"images": {}, "captions": {}, "problems": len(listed.problems)}
     for split in SPLITS:
         entries = listed.splits[split]
         for number, rows in enumerate(_parts(_image_rows(entries, paths, containers))):
-            ids, image_names, files, container, *numbers = zip(*rows, strict=True)
-            columns = {**_texts("id", ids), **_texts("name", image_names), **_texts("path", files)}
-            columns["container"] = np.array(container, np.int32)
+            ids, image_names, image_paths, container_numbers, *numbers = zip(*rows, strict=True)
+            columns = {**_texts("id", ids), **_texts("name", image_names), **_texts("path", image_paths)}
+            columns["container"] = np.array(container_numbers, np.int32)
             columns["numbers"] = np.array(numbers, np.int64).T.copy()
             write(_file(f"{split}/images", number), columns)
         for number, texts in enumerate(_parts(chain.from_iterable(entry.captions for entry in entries))):
             write(_file(f"{split}/captions", number), _texts("caption", texts))
         counts = np.fromiter((len(entry.captions) for entry in entries), np.int64, len(entries))
-        owners = np.repeat(np.arange(len(entries), dtype=np.int64), counts)
-        write(f"{split}/{_OWNERS}", {"image_of_caption": owners})
-        facts["images"][split], facts["captions"][split] = len(entries), len(owners)
-    kinds, bases, within, column = zip(*containers, strict=True)
-    shared = {"kind": np.array(kinds, np.int32), "base": np.array(bases, np.int32)}
-    write(_CONTAINERS, {**shared, **_texts("path", within), **_texts("column", column)})
+        image_of_caption = np.repeat(np.arange(len(entries), dtype=np.int64), counts)
+        write(f"{split}/{_OWNERS}", {"image_of_caption": image_of_caption})
+        facts["images"][split], facts["captions"][split] = len(entries), len(image_of_caption)
+    kinds, bases, container_paths, column_names = zip(*containers, strict=True)
+    container_columns = {"kind": np.array(kinds, np.int32), "base": np.array(bases, np.int32)}
+    write(_CONTAINERS, {**container_columns, **_texts("path", container_paths), **_texts("column", column_names)})
     for number, problems in enumerate(_parts(iter(listed.problems))):
         columns = {
             **_texts("kind", [problem.kind for problem in problems]),
@@ -326,7 +329,7 @@ def _write(record: Record, listed: Listed, paths: ImagePaths, containers: dict[t
         }
         columns["left_out"] = np.array([problem.left_out for problem in problems], np.uint8)
         write(_file("problems", number), columns)
-    record.finish({name: checksum(record.local(name).read_bytes()) for name in names}, facts)
+    record.finish({name: checksum(record.local(name).read_bytes()) for name in file_names}, facts)
 
 
 def _texts(name: str, texts: Sequence[str]) -> Columns:

@@ -35,15 +35,15 @@ def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[E
             f"There is no {to} split, and none can be cut: {sum(sizes.values())} training images are one group. "
             f"Add a {to} split or more training images to the data set."
         )
-    wanted = max(1, round(share * sum(sizes.values())))
+    target_count = max(1, round(share * sum(sizes.values())))
     ranked = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
     chosen: set[str] = set()
-    taken = 0
+    moved_count = 0
     for group in ranked[:-1]:
-        if taken >= wanted:
+        if moved_count >= target_count:
             break
         chosen.add(group)
-        taken += sizes[group]
+        moved_count += sizes[group]
     return tuple(entry.moved(to) if entry.split == "train" and _group(entry) in chosen else entry for entry in entries)
 
 
@@ -61,15 +61,15 @@ def shared_images(
     Returns:
         A dictionary from the index of each such entry to the index of the other split's entry with the same image.
     """
-    owners: dict[bytes, int] = {}
+    first_index: dict[bytes, int] = {}
     for other in others:
-        for place, entry in enumerate(entries):
+        for index, entry in enumerate(entries):
             if entry.split == other:
-                owners.setdefault(digests[place].tobytes(), place)
+                first_index.setdefault(digests[index].tobytes(), index)
     return {
-        place: owners[digest]
-        for place, entry in enumerate(entries)
-        if entry.split == split and (digest := digests[place].tobytes()) in owners
+        index: first_index[digest]
+        for index, entry in enumerate(entries)
+        if entry.split == split and (digest := digests[index].tobytes()) in first_index
     }
 
 

@@ -43,32 +43,38 @@ def survey(config: DataConfig) -> Survey:
         DataError: its reader cannot read it.
     """
     require_columns(config)
-    read = find_reader(config.reader)
-    listing = read(config)
-    if images := _images_elsewhere(listing, config):
-        config = replace(config, images=images)
-        listing = read(config)
-    entries, outside = confined(listing.entries, config)
-    entries, texts = check_texts(entries)
+    reader = find_reader(config.reader)
+    listing = reader(config)
+    if images_folder := _images_elsewhere(listing, config):
+        config = replace(config, images=images_folder)
+        listing = reader(config)
+    entries, outside_problems = confined(listing.entries, config)
+    entries, text_problems = check_texts(entries)
     sizes = [_size(entry.image) for entry in entries]
-    lost = {place for place, size in enumerate(sizes) if size is None}
-    missing = [Problem("missing image", entries[place].id, "there is no such file") for place in sorted(lost)]
-    there = [place for place in range(len(entries)) if place not in lost]
-    chosen = there[:: max(1, -(-len(there) // OPENED))]
-    judged = check_on_threads([entries[place].image for place in chosen])
+    missing_indices = {index for index, size in enumerate(sizes) if size is None}
+    missing_problems = [
+        Problem("missing image", entries[index].id, "there is no such file") for index in sorted(missing_indices)
+    ]
+    present_indices = [index for index in range(len(entries)) if index not in missing_indices]
+    opened_indices = present_indices[:: max(1, -(-len(present_indices) // OPENED))]
+    results = check_on_threads([entries[index].image for index in opened_indices])
     faults = {
-        place: fault for place, (_, fault) in zip(chosen, judged, strict=True) if fault and fault[0] != "grey image"
+        index: fault
+        for index, (_, fault) in zip(opened_indices, results, strict=True)
+        if fault and fault[0] != "grey image"
     }
-    broken = [Problem(kind, entries[place].id, detail) for place, (kind, detail) in faults.items()]
-    copies = _copies(entries, [place for place in there if place not in faults], sizes)
-    out = lost | set(faults)
-    kept = [entry for place, entry in enumerate(entries) if place not in out]
-    counts = Counter(entry.split for entry in kept)
-    captions = Counter[Split]()
-    for entry in kept:
-        captions[entry.split] += len(entry.captions)
-    problems = [*listing.problems, *outside, *texts, *missing, *broken, *copies]
-    return Survey(config, {split: (counts[split], captions[split]) for split in SPLITS}, problems, len(chosen))
+    fault_problems = [Problem(kind, entries[index].id, detail) for index, (kind, detail) in faults.items()]
+    duplicates = _copies(entries, [index for index in present_indices if index not in faults], sizes)
+    unusable = missing_indices | set(faults)
+    usable = [entry for index, entry in enumerate(entries) if index not in unusable]
+    image_counts = Counter(entry.split for entry in usable)
+    caption_counts = Counter[Split]()
+    for entry in usable:
+        caption_counts[entry.split] += len(entry.captions)
+    problems = [*listing.problems, *outside_problems, *text_problems, *missing_problems, *fault_problems, *duplicates]
+    return Survey(
+        config, {split: (image_counts[split], caption_counts[split]) for split in SPLITS}, problems, len(opened_indices)
+    )
 
 
 def _images_elsewhere(listing: Listing, config: DataConfig) -> str:
@@ -94,20 +100,20 @@ def _size(image: ImageSource) -> int | None:
 
 def _copies(entries: Sequence[Entry], places: Sequence[int], sizes: Sequence[int | None]) -> list[Problem]:
     """Find images that are byte for byte the same as an earlier one. Only images of equal size are compared."""
-    of_size: dict[int, list[int]] = defaultdict(list)
-    for place in places:
-        of_size[sizes[place] or 0].append(place)
-    alike = [place for places in of_size.values() if len(places) > 1 for place in places][:_HASHED]
-    owners: dict[bytes, int] = {}
+    indices_of_size: dict[int, list[int]] = defaultdict(list)
+    for index in places:
+        indices_of_size[sizes[index] or 0].append(index)
+    same_size = [index for group in indices_of_size.values() if len(group) > 1 for index in group][:_HASHED]
+    first_index: dict[bytes, int] = {}
     problems = []
-    for place in sorted(alike, key=lambda place: (SPLITS[::-1].index(entries[place].split), place)):
+    for index in sorted(same_size, key=lambda index: (SPLITS[::-1].index(entries[index].split), index)):
         try:
-            digest = hashlib.sha256(read_image(entries[place].image)).digest()
+            digest = hashlib.sha256(read_image(entries[index].image)).digest()
         except ImageError:  # not among the images that were opened
             continue
-        owner = owners.setdefault(digest, place)
-        if owner != place:
-            entry, twin = entries[place], entries[owner]
+        first = first_index.setdefault(digest, index)
+        if first != index:
+            entry, twin = entries[index], entries[first]
             detail = f"{entry.split} has the same image as {twin.id} of {twin.split}"
             left_out = entry.split == "train" != twin.split
             problems.append(Problem("duplicate image", entry.id, detail, left_out))

@@ -83,11 +83,11 @@ def open_texts(record: Record) -> CaptionFeatures:
     """
     require_complete(record)
     facts, stats = record.facts(), record.map_tensors(STATS)
-    opened = {
+    split_features = {
         split: Texts(*read_texts(record, split, facts["captions"][split], facts["text_width"])) for split in SPLITS
     }
     spread = torch.stack([stats["text_mean"], stats["text_std"]])
-    return CaptionFeatures(**opened, fingerprint=record.fingerprint, spread=spread)
+    return CaptionFeatures(**split_features, fingerprint=record.fingerprint, spread=spread)
 
 
 def _finish(config: Config, data: DataSet, record: Record) -> None:

@@ -87,17 +87,17 @@ def distillation_content(distill: DistillConfig, of_image: Collection[str]) -> d
         distill: all settings of a distillation.
         of_image: names of the settings that only its image variable reads (see `Workbench.image_settings`).
     """
-    read = {*_ALWAYS, *_OBJECTIVES[distill.objective], *_SIMILAR[distill.similarity], *of_image}
-    if "blend" in read:
-        read |= {*_BLENDED[distill.blend]}
-    if "matched" in read and distill.matched == "both-heads":
-        read.add("merged")  # with a single network there is nothing to merge
+    read_names = {*_ALWAYS, *_OBJECTIVES[distill.objective], *_SIMILAR[distill.similarity], *of_image}
+    if "blend" in read_names:
+        read_names |= {*_BLENDED[distill.blend]}
+    if "matched" in read_names and distill.matched == "both-heads":
+        read_names.add("merged")  # with a single network there is nothing to merge
     if distill.objective in _LEARNS_SIMILARITY and distill.similarity != "identity":
-        read.add("similarity_lr")
-    content = {_FIRST_NAMES.get(name, name): getattr(distill, name) for name in sorted(read)}
+        read_names.add("similarity_lr")
+    content = {_FIRST_NAMES.get(name, name): getattr(distill, name) for name in sorted(read_names)}
     content |= named_loss(distill.loss)
-    if "text_target_epochs" in read and len({*distill.ahead}) == 1:
+    if "text_target_epochs" in read_names and len({*distill.ahead}) == 1:
         del content["text_target_epochs"]
-    if "minibatch" in read:
+    if "minibatch" in read_names:
         content["minibatch"] = distill.minibatch_size
     return {name: value for name, value in content.items() if name not in _NEUTRAL or _NEUTRAL[name] != value}

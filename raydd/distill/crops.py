@@ -26,11 +26,11 @@ def drawn_crops(count: int, least: float, seed: int) -> Float[Tensor, "N 2 3"]:
     side = area.sqrt()
     across, down = (1 - side) * (2 * torch.rand(2, count, generator=generator) - 1)  # of the crop's centre
     mirrored = 1 - 2 * torch.randint(2, (count,), generator=generator)
-    none = torch.zeros(count)
-    return torch.stack([mirrored * side, none, across, none, side, down], dim=1).view(count, 2, 3)
+    zeros = torch.zeros(count)
+    return torch.stack([mirrored * side, zeros, across, zeros, side, down], dim=1).view(count, 2, 3)
 
 
 def cropped(images: Float[Tensor, "B 3 S S"], crops: Float[Tensor, "B 2 3"]) -> Float[Tensor, "B 3 S S"]:
     """Return each image's crop, resized to the size of the image; differentiable at the images."""
-    places = F.affine_grid(crops.to(images), list(images.shape), align_corners=False)
-    return F.grid_sample(images, places, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = F.affine_grid(crops.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -69,8 +69,8 @@ def experts_at(config: DistillConfig, step: int, num_experts: int) -> int:
     A step draws from all experts. With `all_experts_at`, the first step draws from one expert, and later steps from
     gradually more, until this percentage of the steps is done.
     """
-    growing = config.steps * config.all_experts_at / 100
-    return num_experts if step >= growing else min(num_experts, 1 + int(num_experts * step / growing))
+    growing_steps = config.steps * config.all_experts_at / 100
+    return num_experts if step >= growing_steps else min(num_experts, 1 + int(num_experts * step / growing_steps))
 
 
 def draw_minibatches(pairs: int, size: int, steps: int, order: str, generator: Generator) -> Int[Tensor, "T B"]:
@@ -81,8 +81,8 @@ def draw_minibatches(pairs: int, size: int, steps: int, order: str, generator: G
     independently.
     """
     per_permutation = pairs // size if order == "permutations" else 1
-    drawn: list[Tensor] = []
-    while len(drawn) < steps:
+    minibatches: list[Tensor] = []
+    while len(minibatches) < steps:
         permutation = torch.randperm(pairs, generator=generator)
-        drawn += permutation[: per_permutation * size].split(size)
-    return torch.stack(drawn[:steps])
+        minibatches += permutation[: per_permutation * size].split(size)
+    return torch.stack(minibatches[:steps])

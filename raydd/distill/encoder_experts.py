@@ -50,9 +50,9 @@ class EncoderExperts(Trajectories[Networks]):
     def differences(self, start: Networks, state: Networks) -> dict[str, Tensor]:
         """Return the difference of each weight of each side, by name."""
         return {
-            f"{side}.{name}": part.cpu() - then[name]
-            for side, now, then in zip(Networks._fields, state, start, strict=True)
-            for name, part in now.items()
+            f"{side}.{name}": part.cpu() - start_weights[name]
+            for side, weights, start_weights in zip(Networks._fields, state, start, strict=True)
+            for name, part in weights.items()
         }
 
     def moved(self, start: Networks, differences: Mapping[str, Tensor]) -> Networks:
@@ -93,15 +93,15 @@ def train_epoch(
         ConfigError: the loss is a user's own loss and fails.
     """
     loss_of = expert_loss(recipe)
-    masks, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
+    generator, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
     for (captions, pixels), multiplier in zip(batches, lr_multipliers, strict=True):
-        seen = SeenImages(encoder, networks.image, pixels.to(device) / 255)
-        text = leaves(networks.text)
-        dropout = dropout_mask((len(captions), seen.features.shape[1]), recipe.dropout, masks)
-        projected = project(Head(**text), texts[captions].to(device, torch.float32), dropout)
-        loss = loss_of(to_sphere(seen.features) @ to_sphere(projected).T / recipe.temperature)
-        at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()])
-        gradient = Networks(seen.gradient(at_features), dict(zip(text, at_text, strict=True)))
+        encoded = SeenImages(encoder, networks.image, pixels.to(device) / 255)
+        text_weights = leaves(networks.text)
+        dropout = dropout_mask((len(captions), encoded.features.shape[1]), recipe.dropout, generator)
+        projected = project(Head(**text_weights), texts[captions].to(device, torch.float32), dropout)
+        loss = loss_of(to_sphere(encoded.features) @ to_sphere(projected).T / recipe.temperature)
+        at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text_weights.values()])
+        gradient = Networks(encoded.gradient(at_features), dict(zip(text_weights, at_text, strict=True)))
         networks = networks.moved(gradient, (-recipe.encoder_lr * multiplier, -recipe.lr * multiplier))
         losses.append(float(loss.detach()))
         on_batch()

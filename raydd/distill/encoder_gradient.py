@@ -41,34 +41,34 @@ def matching_gradient(
         NonFiniteError: start and target are equal.
     """
     pairs = LearnedPairs.of({name: tensor.detach() for name, tensor in pairs.tensors.items()}, pairs.similarity)
-    here, losses, kept = start, [], []
-    place = kept_on(start, run.steps, pairs.device) if run.exact else "cpu"
+    networks, student_losses, step_networks = start, [], []
+    kept_device = kept_on(start, run.steps, pairs.device) if run.exact else "cpu"
     for step in range(run.steps):
         if run.exact:
-            kept.append(here.to(place))
-        loss, gradient = _student_gradient(encoder, run, step, here, pairs)
-        losses.append(float(loss))
-        here = here.moved(gradient, pairs.down)
-    matched, fractions, at_end = _matched(run, start, here, target)
+            step_networks.append(networks.to(kept_device))
+        student_loss, gradient = _student_gradient(encoder, run, step, networks, pairs)
+        student_losses.append(float(student_loss))
+        networks = networks.moved(gradient, pairs.down)
+    matched_loss, fractions, at_end = _matched(run, start, networks, target)
     total = _Total(pairs)
     if run.exact:
         for step in reversed(range(run.steps)):
-            found = _repeated(encoder, run, step, kept.pop().to(pairs.device), pairs, at_end)
-            total.add(run.plan.minibatches[step], found)
-            at_end = at_end.moved(found.at_start, (1.0, 1.0))
+            step_part = _repeated(encoder, run, step, step_networks.pop().to(pairs.device), pairs, at_end)
+            total.add(run.plan.minibatches[step], step_part)
+            at_end = at_end.moved(step_part.at_start, (1.0, 1.0))
     else:
-        here = start
+        networks = start
         for step in range(run.steps):
-            found = _repeated(encoder, run, step, here, pairs, at_end)
-            total.add(run.plan.minibatches[step], found)
-            here = here.moved(found.gradient, pairs.down)
-    return StepLoss(matched, fractions, losses, total.gradients)
+            step_part = _repeated(encoder, run, step, networks, pairs, at_end)
+            total.add(run.plan.minibatches[step], step_part)
+            networks = networks.moved(step_part.gradient, pairs.down)
+    return StepLoss(matched_loss, fractions, student_losses, total.gradients)
 
 
 def kept_on(networks: Networks, steps: int, device: str) -> str:
     """Return the device on which the weights of all student steps are kept."""
-    needed = steps * sum(weight.nbytes for weights in networks for weight in weights.values())
-    return device if needed <= most_bytes_on(device) else "cpu"
+    needed_bytes = steps * sum(weight.nbytes for weights in networks for weight in weights.values())
+    return device if needed_bytes <= most_bytes_on(device) else "cpu"
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def _student_gradient(
 ) -> tuple[Float[Tensor, ""], Networks]:
     """Return the student's loss and its gradient g, without a graph."""
     index = run.plan.minibatches[step]
-    seen, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
+    encoded, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
     loss = _student_step(run, step)(
-        seen.features, text, pairs.texts[index], pairs.similarity.minibatch(index), pairs.loss
+        encoded.features, text, pairs.texts[index], pairs.similarity.minibatch(index), pairs.loss
     )
-    at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()])
-    return loss.detach(), Networks(seen.gradient(at_features), dict(zip(text, at_text, strict=True)))
+    at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text.values()])
+    return loss.detach(), Networks(encoded.gradient(at_features), dict(zip(text, at_text, strict=True)))
 
 
 def _repeated(
@@ -114,34 +114,36 @@ def _repeated(
 ) -> _Step:
     """Repeat a student step, and return its part of the gradient: g, and the derivatives of <g, v> for v = -η λ."""
     index = run.plan.minibatches[step]
-    seen, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
+    encoded, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
     texts, factors, parameters = (
         pairs.texts[index].requires_grad_(),
         leaves(pairs.similarity.factors),
         leaves(pairs.loss),
     )
     similarity = pairs.similarity.with_factors(factors).minibatch(index)
-    loss = _student_step(run, step)(seen.features, text, texts, similarity, parameters)
-    at_features, *at_text = torch.autograd.grad(loss, [seen.features, *text.values()], create_graph=True)
+    loss = _student_step(run, step)(encoded.features, text, texts, similarity, parameters)
+    at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text.values()], create_graph=True)
     at_text = dict(zip(text, at_text, strict=True))
     direction = at_end.scaled(pairs.down)
-    image = seen.along(at_features.detach(), direction.image, with_weights=run.exact)
-    slope = (at_features * image.moved).sum() + inner(at_text, direction.text)
-    others = {f"similarity.{name}": factor for name, factor in factors.items()}
-    others |= {f"loss.{name}": parameter for name, parameter in parameters.items()}
-    at = [seen.features, texts, *others.values(), *(text.values() if run.exact else [])]
-    through_features, at_texts, *rest = torch.autograd.grad(slope, at, materialize_grads=True)
-    at_pixels, at_weights = seen.back(through_features, with_weights=run.exact)
-    gradient = Networks(image.gradient, {name: part.detach() for name, part in at_text.items()})
+    image_derivatives = encoded.along(at_features.detach(), direction.image, with_weights=run.exact)
+    slope = (at_features * image_derivatives.moved).sum() + inner(at_text, direction.text)
+    other_tensors = {f"similarity.{name}": factor for name, factor in factors.items()}
+    other_tensors |= {f"loss.{name}": parameter for name, parameter in parameters.items()}
+    inputs = [encoded.features, texts, *other_tensors.values(), *(text.values() if run.exact else [])]
+    through_features, at_texts, *other_gradients = torch.autograd.grad(slope, inputs, materialize_grads=True)
+    at_pixels, at_weights = encoded.back(through_features, with_weights=run.exact)
+    gradient = Networks(image_derivatives.gradient, {name: part.detach() for name, part in at_text.items()})
     return _Step(
         gradient,
-        image.at_pixels + at_pixels,
+        image_derivatives.at_pixels + at_pixels,
         at_texts,
-        dict(zip(others, rest, strict=False)),
-        -torch.stack([inner(ours, theirs) for ours, theirs in zip(gradient, at_end, strict=True)]),
+        dict(zip(other_tensors, other_gradients, strict=False)),
+        -torch.stack(
+            [inner(side_gradient, side_at_end) for side_gradient, side_at_end in zip(gradient, at_end, strict=True)]
+        ),
         Networks(
-            moved(image.at_weights, at_weights, 1.0) if run.exact else {},
-            dict(zip(text, rest[len(others) :], strict=False)),
+            moved(image_derivatives.at_weights, at_weights, 1.0) if run.exact else {},
+            dict(zip(text, other_gradients[len(other_tensors) :], strict=False)),
         ),
     )
 
@@ -163,11 +165,11 @@ def _matched(
 ) -> tuple[float, dict[str, float], Networks]:
     """Return the matching loss, its fractions, and λ, its gradient at the student's end."""
     end = Networks(leaves(end.image), leaves(end.text))
-    ended = {"image": _Ended(start.image, end.image), "text": _Ended(start.text, end.text)}
-    loss, fractions = matching_loss({side: ended[side] for side in run.matched}, target._asdict(), merged=run.merged)
-    at = [*end.image.values(), *end.text.values()]
-    found = torch.autograd.grad(loss, at, materialize_grads=True)
-    image, text = found[: len(end.image)], found[len(end.image) :]
+    students = {"image": _Ended(start.image, end.image), "text": _Ended(start.text, end.text)}
+    loss, fractions = matching_loss({side: students[side] for side in run.matched}, target._asdict(), merged=run.merged)
+    end_weights = [*end.image.values(), *end.text.values()]
+    gradients = torch.autograd.grad(loss, end_weights, materialize_grads=True)
+    image, text = gradients[: len(end.image)], gradients[len(end.image) :]
     at_end = Networks(dict(zip(end.image, image, strict=True)), dict(zip(end.text, text, strict=True)))
     return float(loss.detach()), fractions, at_end
 

@@ -105,14 +105,14 @@ class SeenImages:
         self._parts = [part.detach().requires_grad_() for part in pixels.split(encoder.at_once)]
         self._kept = encoder(self._weights, self._parts[0])
         with torch.no_grad():
-            rest = [encoder(self._weights, part) for part in self._parts[1:]]
-        self.features: Float[Tensor, "B D"] = torch.cat([self._kept.detach(), *rest]).requires_grad_()
+            other_features = [encoder(self._weights, part) for part in self._parts[1:]]
+        self.features: Float[Tensor, "B D"] = torch.cat([self._kept.detach(), *other_features]).requires_grad_()
 
     def gradient(self, at_features: Float[Tensor, "B D"]) -> Weights:
         """Return a loss's gradient at the weights, g = Σ_b <c_b, ∂E_b/∂θ>, where c is its gradient at the features."""
         total = _Sum()
-        for graph, _, rows, again in self._graphs(at_features):
-            total.add(_derivatives(graph, self._leaves, rows, retain_graph=again))
+        for graph, _, rows, keep_graph in self._graphs(at_features):
+            total.add(_derivatives(graph, self._leaves, rows, retain_graph=keep_graph))
         return self._named(total)
 
     def along(self, at_features: Float[Tensor, "B D"], direction: Weights, *, with_weights: bool) -> Along:
@@ -123,28 +123,30 @@ class SeenImages:
             direction: v, with the weights' shapes.
             with_weights: also return the derivative at the weights.
         """
-        moved, at_pixels, gradient, at_weights = [], [], _Sum(), _Sum()
-        for graph, pixels, rows, again in self._graphs(at_features):
+        feature_changes, at_pixels, gradient, at_weights = [], [], _Sum(), _Sum()
+        for graph, pixels, rows, keep_graph in self._graphs(at_features):
             rows = rows.detach().requires_grad_()
-            first = _derivatives(graph, self._leaves, rows, create_graph=True)
-            slope = torch.stack([(g * v).sum() for g, v in zip(first, direction.values(), strict=True)]).sum()
-            at = [rows, pixels, *(self._leaves if with_weights else [])]
-            found = _derivatives(slope, at, None, retain_graph=again)
-            moved.append(found[0])
-            at_pixels.append(found[1])
-            gradient.add([g.detach() for g in first])
-            at_weights.add(found[2:])
-        return Along(self._named(gradient), torch.cat(moved), torch.cat(at_pixels), self._named(at_weights))
+            part_gradient = _derivatives(graph, self._leaves, rows, create_graph=True)
+            slope = torch.stack([(g * v).sum() for g, v in zip(part_gradient, direction.values(), strict=True)]).sum()
+            inputs = [rows, pixels, *(self._leaves if with_weights else [])]
+            derivatives = _derivatives(slope, inputs, None, retain_graph=keep_graph)
+            feature_changes.append(derivatives[0])
+            at_pixels.append(derivatives[1])
+            gradient.add([g.detach() for g in part_gradient])
+            at_weights.add(derivatives[2:])
+        return Along(self._named(gradient), torch.cat(feature_changes), torch.cat(at_pixels), self._named(at_weights))
 
     def back(
         self, at_features: Float[Tensor, "B D"], *, with_weights: bool
     ) -> tuple[Float[Tensor, "B 3 S S"], Weights]:
         """Return Σ_b <a_b, ∂E_b/∂x> and, if asked for, Σ_b <a_b, ∂E_b/∂θ>."""
         at_pixels, at_weights = [], _Sum()
-        for graph, pixels, rows, again in self._graphs(at_features):
-            found = _derivatives(graph, [pixels, *(self._leaves if with_weights else [])], rows, retain_graph=again)
-            at_pixels.append(found[0])
-            at_weights.add(found[1:])
+        for graph, pixels, rows, keep_graph in self._graphs(at_features):
+            derivatives = _derivatives(
+                graph, [pixels, *(self._leaves if with_weights else [])], rows, retain_graph=keep_graph
+            )
+            at_pixels.append(derivatives[0])
+            at_weights.add(derivatives[1:])
         return torch.cat(at_pixels), self._named(at_weights)
 
     @property

@@ -75,26 +75,26 @@ class Distillation:
         self.image: ImageVariable = image
         adam = config.optimizer == "adam"
         text_unit = text_spread[1] if adam else torch.ones_like(text_spread[1])
-        begun = image.begin(start, config)
-        units = {"image": positive(begun.unit).to(device), "text": positive(text_unit).to(device)}
+        image_start = image.begin(start, config)
+        units = {"image": positive(image_start.unit).to(device), "text": positive(text_unit).to(device)}
         self.units = Units(units, log_rates=adam)
-        low, high = begun.range.to(device) / units["image"]
+        low, high = image_start.range.to(device) / units["image"]
         self.outer = OuterStep(adam, frozenset(["image"] if image.block else []), (low, high))
-        self._pull = begun.pull
+        self._pull = image_start.pull
         self.loss = find_loss(config.loss)
         noise = None if image.noise is None else (image.noise, text_spread)
         inputs = ObjectiveInputs(
             config, temperature, self.loss, self.experts, image.student_gradient, noise, real, device
         )
         self.objective = OBJECTIVES[config.objective](inputs)
-        learned = start.loss_parameters if start.loss == config.loss else {}
+        loss_parameters = start.loss_parameters if start.loss == config.loss else {}
         rates = torch.tensor([start.rate_image, start.rate_text])
         values = {
-            "image": begun.value.to(device),
+            "image": image_start.value.to(device),
             "text": start.text_features.to(device),
             "rates": rates,
             **{f"similarity.{name}": factor for name, factor in start.similarity.factors.items()},
-            **{f"loss.{name}": value for name, value in self.loss.tensors(learned, rates).items()},
+            **{f"loss.{name}": value for name, value in self.loss.tensors(loss_parameters, rates).items()},
             **{f"objective.{name}": value for name, value in self.objective.learned.items()},
         }
         variables = self.units.variables(values)
@@ -108,11 +108,11 @@ class Distillation:
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; no variable has changed.
         """
-        drawn, pairs = self._drawn(), self._pairs()
-        found, rates = self.image.loss(drawn, pairs), pairs.rates.detach()
-        learned = {name: found.gradients[name] for name in self.moments if name in found.gradients}
-        gradients = self.units.at_variables(learned, rates)
-        metrics = self._metrics(found, gradients, rates)
+        step, pairs = self._drawn(), self._pairs()
+        step_loss, rates = self.image.loss(step, pairs), pairs.rates.detach()
+        value_gradients = {name: step_loss.gradients[name] for name in self.moments if name in step_loss.gradients}
+        gradients = self.units.at_variables(value_gradients, rates)
+        metrics = self._metrics(step_loss, gradients, rates)
         require_finite(self.done, metrics, self.objective.diverged)
         self._move(gradients)
         return metrics
@@ -159,18 +159,18 @@ class Distillation:
                     f"The checkpoint's {name} does not fit these settings. Delete the checkpoint and start again."
                 )
             value.copy_(stored)
-        for name, begun in self.moments.items():
+        for name, initial in self.moments.items():
             # Checkpoints of earlier versions may lack moments of variables that had not moved, and under SGD the count.
-            kept = {key: state.get(f"moment.{key}.{name}", moment) for key, moment in begun.items()}
-            self.moments[name] = {key: moment.to(self.device).expand_as(begun[key]) for key, moment in kept.items()}
+            loaded = {key: state.get(f"moment.{key}.{name}", moment) for key, moment in initial.items()}
+            self.moments[name] = {key: moment.to(self.device).expand_as(initial[key]) for key, moment in loaded.items()}
             self.moves[name] = int(state.get(f"moment.step.{name}", 0))
         self.done = int(state["done"])
         self.image.resume(state, self.device)
 
     def _drawn(self) -> DistillationStep:
         """Draw the next step."""
-        config, next_one = self.config, self.done + 1
-        last_of_encoding = next_one % config.steps_per_encoding == 0 or next_one == config.steps
+        config, next_step = self.config, self.done + 1
+        last_of_encoding = next_step % config.steps_per_encoding == 0 or next_step == config.steps
         seed = step_seed(config, self._first_of_encoding)
         return DistillationStep(self.objective.draw(self.done), last_of_encoding, self._used, seed)
 
@@ -193,15 +193,15 @@ class Distillation:
 
     def _metrics(self, found: StepLoss, gradients: Mapping[str, Tensor], rates: Float[Tensor, "2"]) -> dict[str, float]:
         norms = {name: gradient.norm() for name, gradient in gradients.items()} | found.norms
-        told = reported(found, norms, rates, self.variables)
-        return {name: float(value) for name, value in told.items()}
+        metrics = reported(found, norms, rates, self.variables)
+        return {name: float(value) for name, value in metrics.items()}
 
     def _move(self, gradients: Mapping[str, Tensor]) -> None:
         """Move each variable down its gradient, and pull out-of-range values back."""
         for name, gradient in gradients.items():
             variable, moments = self.variables[name], self.moments[name]
-            moved = self.outer.moved(name, variable, gradient, moments, self.next_move(name))
-            self.variables[name], self.moments[name] = moved
+            updated = self.outer.moved(name, variable, gradient, moments, self.next_move(name))
+            self.variables[name], self.moments[name] = updated
         self.count_step(gradients)
 
     def count_step(self, moved: Iterable[str]) -> None:
@@ -278,7 +278,7 @@ def reported(
     return {
         "loss": found.loss,
         **found.fractions,
-        **{f"student_loss/{end}": found.student_losses[at] for end, at in ends},
+        **{f"student_loss/{end}": found.student_losses[index] for end, index in ends},
         **{f"gradient/{name}": norms[name] for name in variables if name in norms},
         "rate/image": rate_image,
         "rate/text": rate_text,

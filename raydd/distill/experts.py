@@ -57,7 +57,7 @@ class Experts(Trajectories[Heads]):
     def differences(self, start: Heads, state: Heads) -> dict[str, Float[Tensor, "P"]]:
         """Return the differences of all parameters of each head, flat."""
         sides = zip(("image", "text"), state, start, strict=True)
-        return {side: now.flat().cpu() - then.flat() for side, now, then in sides}
+        return {side: head.flat().cpu() - initial.flat() for side, head, initial in sides}
 
     def moved(self, start: Heads, differences: Mapping[str, Float[Tensor, "P"]]) -> Heads:
         """Return both heads after adding these differences."""
@@ -150,17 +150,17 @@ def train_epoch_(
     the learning rate. Each expert has its own seed; with several experts the heads have a leading axis. `on_logits` is
     called before each step with the minibatch's captions and logits.
     """
-    drawn = [_drawn_epoch(len(features.image_of_text), features.images.shape[1], seed) for seed in seeds]
-    place = str(features.image_of_text.device)  # where features are gathered
-    order, views = (sent(_joined(each), place) for each in zip(*drawn, strict=True))
+    draws = [_drawn_epoch(len(features.image_of_text), features.images.shape[1], seed) for seed in seeds]
+    features_device = str(features.image_of_text.device)  # where features are gathered
+    order, views = (sent(_joined(tensors), features_device) for tensors in zip(*draws, strict=True))
     size, experts = min(recipe.batch_size, order.shape[-1]), image.fc_bias.shape[:-1]
     steps, loss = order.shape[-1] // size, expert_loss(recipe)
     masks = _dropout_masks((size, image.fc_bias.shape[-1]), recipe.dropout, seeds, steps, device)
     total = torch.zeros(experts, device=device)
     multipliers = recipe.lr_multipliers(epoch, steps)
     for step, (multiplier, dropout) in enumerate(zip(multipliers, masks, strict=True)):
-        batch, seen = (each[..., step * size : (step + 1) * size] for each in (order, views))
-        rows = features.images.gather(features.image_of_text[batch.flatten()], seen.flatten())
+        batch, batch_views = (tensor[..., step * size : (step + 1) * size] for tensor in (order, views))
+        rows = features.images.gather(features.image_of_text[batch.flatten()], batch_views.flatten())
         texts = features.texts[batch.flatten()]
         total += sgd_step_(
             image,
@@ -178,8 +178,8 @@ def train_epoch_(
 
 def _drawn_epoch(captions: int, views: int, seed: int) -> tuple[Int[Tensor, "C"], Int[Tensor, "C"]]:
     """Draw the order of an epoch's captions, and the view of each caption's image."""
-    draws = Generator().manual_seed(seed)
-    return torch.randperm(captions, generator=draws), torch.randint(views, (captions,), generator=draws)
+    generator = Generator().manual_seed(seed)
+    return torch.randperm(captions, generator=generator), torch.randint(views, (captions,), generator=generator)
 
 
 def _dropout_masks(
@@ -189,8 +189,8 @@ def _dropout_masks(
     generators = [Generator(device).manual_seed(seed) for seed in seeds]
     for begin in range(0, steps, _MASKED):
         count = min(_MASKED, steps - begin)
-        drawn = [dropout_mask((count, 2, *shape), rate, generator) for generator in generators]
-        masks = [mask for mask in drawn if mask is not None]
+        expert_masks = [dropout_mask((count, 2, *shape), rate, generator) for generator in generators]
+        masks = [mask for mask in expert_masks if mask is not None]
         yield from zip(*_joined(masks, 2).unbind(1), strict=True) if masks else [(None, None)] * count
 
 
@@ -213,16 +213,16 @@ def sgd_step_(
     """
     # Gradients are only computed at the layers' outputs. The rows require one so that there is a graph.
     image_rows, text_rows = (rows.detach().requires_grad_() for rows in (image_rows, text_rows))
-    seen = taps(reduced(image), image_rows, dropout[0]), taps(reduced(text), text_rows, dropout[1])
-    logits = to_sphere(seen[0].out) @ to_sphere(seen[1].out).mT / temperature
+    both_taps = taps(reduced(image), image_rows, dropout[0]), taps(reduced(text), text_rows, dropout[1])
+    logits = to_sphere(both_taps[0].out) @ to_sphere(both_taps[1].out).mT / temperature
     on_logits(logits.detach())
     loss = (loss_of or contrastive_loss)(logits)
     # Experts share no parameter, so the gradient of the sum is each expert's own gradient.
-    gradients = torch.autograd.grad(loss.sum(), (*seen[0].differentiable(), *seen[1].differentiable()))
+    gradients = torch.autograd.grad(loss.sum(), (*both_taps[0].differentiable(), *both_taps[1].differentiable()))
     with torch.no_grad():
         for head, rows, tap, (at_p, at_h, at_out) in (
-            (image, image_rows, seen[0], gradients[:3]),
-            (text, text_rows, seen[1], gradients[3:]),
+            (image, image_rows, both_taps[0], gradients[:3]),
+            (text, text_rows, both_taps[1], gradients[3:]),
         ):
             add_product_(head.projection_weight, at_p, rows, -lr)
             head.projection_bias.sub_(at_p.sum(-2), alpha=lr)
@@ -249,10 +249,10 @@ def expert_loss(recipe: ExpertsConfig) -> Callable[[Float[Tensor, "*E B B"]], Fl
 
 def contrastive_loss(logits: Float[Tensor, "*E B B"]) -> Float[Tensor, "*E"]:
     """Return InfoNCE: half the sum of the mean cross-entropies of rows and columns, with class k correct for row k."""
-    right = torch.arange(logits.shape[-1], device=logits.device)
+    labels = torch.arange(logits.shape[-1], device=logits.device)
     if logits.ndim == 2:
-        return (F.cross_entropy(logits, right) + F.cross_entropy(logits.mT, right)) / 2
-    right = right.expand(logits.shape[:-1])
+        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.mT, labels)) / 2
+    labels = labels.expand(logits.shape[:-1])
     # cross_entropy takes the classes along axis 1: for logits.mT the columns of `logits`, for logits its rows.
-    sides = (F.cross_entropy(side, right, reduction="none").mean(-1) for side in (logits.mT, logits))
-    return torch.stack(list(sides)).mean(0)
+    losses = (F.cross_entropy(side, labels, reduction="none").mean(-1) for side in (logits.mT, logits))
+    return torch.stack(list(losses)).mean(0)

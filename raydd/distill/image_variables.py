@@ -169,21 +169,21 @@ class LearnedPixels(ImageVariable):
     def loss(self, step: DistillationStep, pairs: LearnedPairs) -> StepLoss:
         """Return the loss; its gradient at the pixels is only computed in the last step before they move."""
         if self._encoded is None:
-            count, least = len(pairs.images), self._least_crop
-            crops = drawn_crops(count, least, step.crops_seed).to(pairs.device) if least < 1 else None
+            count, least_area = len(pairs.images), self._least_crop
+            crops = drawn_crops(count, least_area, step.crops_seed).to(pairs.device) if least_area < 1 else None
             self._encoded = EncodedPixels(self._encode, pairs.images, self._batch, step.used(), crops)
         encoded, learned = self._encoded, pairs.images.requires_grad
         features = encoded.features if learned else encoded.features.detach()
-        found = step.loss_of(replace(pairs, images=features))
-        at_features = found.gradients.pop("image", None)
+        step_loss = step.loss_of(replace(pairs, images=features))
+        at_features = step_loss.gradients.pop("image", None)
         if at_features is not None:
             self._owed = at_features if self._owed is None else self._owed + at_features
-            found = replace(found, norms={"image": float(at_features.norm())})
+            step_loss = replace(step_loss, norms={"image": float(at_features.norm())})
             if step.last_of_encoding:
-                found.gradients["image"] = encoded.gradient(self._owed)
+                step_loss.gradients["image"] = encoded.gradient(self._owed)
         if step.last_of_encoding:
             self._encoded, self._owed = None, None
-        return found
+        return step_loss
 
     def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """Return the pixels as 8-bit numbers, and the features of these 8-bit pixels."""
@@ -237,8 +237,8 @@ def _pixels_of(start: SyntheticSet, unit: Float[Tensor, "3 1 1"]) -> ImageStart:
 def _eight_bit(value: Tensor, encode: Encode, batch: int) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
     """Return the pixels as they are stored, on the CPU, and the encoder's features of them."""
     pixels = (value * 255).round().clamp(0, 255).to(torch.uint8)
-    parts = (pixels.float() / 255).split(batch)
-    return pixels.cpu(), torch.cat([encode(part) for part in parts])
+    batches = (pixels.float() / 255).split(batch)
+    return pixels.cpu(), torch.cat([encode(images) for images in batches])
 
 
 class EncodedPixels:
@@ -268,29 +268,31 @@ class EncodedPixels:
         used = torch.arange(len(pixels), device=pixels.device) if used is None else used.to(pixels.device)
         self._encode, self._crops = encode, crops
         self._pixels, self._device = pixels.detach(), pixels.device.type
-        first, *others = used.split(batch)
-        most = kept_bytes(str(pixels.device))
-        begun, nbytes = kept_by_autograd(lambda: self._begin(first))
-        room = most // max(1, nbytes) - 1 if nbytes < most else 0
-        self._kept = [begun, *on_all_cores(self._begin, others[:room], self._device)]
-        self._others = others[room:]
+        first_batch, *other_batches = used.split(batch)
+        most_bytes = kept_bytes(str(pixels.device))
+        first_encoded, nbytes = kept_by_autograd(lambda: self._begin(first_batch))
+        num_kept = most_bytes // max(1, nbytes) - 1 if nbytes < most_bytes else 0
+        self._kept = [first_encoded, *on_all_cores(self._begin, other_batches[:num_kept], self._device)]
+        self._others = other_batches[num_kept:]
         # no_grad applies to a single thread, so each thread has to enter it.
-        rest = on_all_cores(
-            torch.no_grad()(lambda part: self._seen(self._pixels[part], part)), self._others, self._device
+        other_features = on_all_cores(
+            torch.no_grad()(lambda index: self._seen(self._pixels[index], index)), self._others, self._device
         )
-        rows = torch.cat([*(part.features.detach() for part in self._kept), *rest])
-        self.features = rows.new_zeros(len(pixels), rows.shape[1]).index_copy_(0, used, rows).requires_grad_()
+        features = torch.cat([*(encoded.features.detach() for encoded in self._kept), *other_features])
+        self.features = (
+            features.new_zeros(len(pixels), features.shape[1]).index_copy_(0, used, features).requires_grad_()
+        )
 
     def gradient(self, at_features: Float[Tensor, "N d"]) -> Float[Tensor, "N 3 H W"]:
         """Return the gradient at the pixels, given the one at the features. Can be called only once."""
         gradient = torch.zeros_like(self._pixels)
 
-        def back(part: _Encoded) -> None:
+        def backward(part: _Encoded) -> None:
             gradient[part.index] = torch.autograd.grad(part.features, part.pixels, at_features[part.index])[0]
 
-        on_all_cores(back, self._kept, self._device)
+        on_all_cores(backward, self._kept, self._device)
         del self._kept
-        on_all_cores(lambda index: back(self._begin(index)), self._others, self._device)
+        on_all_cores(lambda index: backward(self._begin(index)), self._others, self._device)
         return gradient
 
     def _begin(self, index: Int[Tensor, "B"]) -> "_Encoded":

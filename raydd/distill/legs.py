@@ -80,8 +80,8 @@ class Leg:
         image, text = (Way.between(*ends) for ends in zip(start, target, strict=True))
         require_moved((image.squared, text.squared))
         squared = torch.stack([image.squared, text.squared])
-        ends = (*start, image.delta, text.delta)
-        image_start, text_start, image_delta, text_delta = (on(head, device) for head in ends)
+        heads = (*start, image.delta, text.delta)
+        image_start, text_start, image_delta, text_delta = (on(head, device) for head in heads)
         return cls((image_start, text_start), (image_delta, text_delta), squared.to(device))
 
     @property
@@ -117,10 +117,14 @@ class Legs:
         """
         record = experts.record
         targets = epoch + ahead[0], epoch + ahead[1]
-        key = (record.store.root, record.folder, *(experts.name(expert, one) for one in (epoch, *targets)))
+        key = (
+            record.store.root,
+            record.folder,
+            *(experts.name(expert, snapshot_epoch) for snapshot_epoch in (epoch, *targets)),
+        )
         leg = self._kept.pop(key, None) or Leg.read(experts, expert, epoch, targets, self._device)
         self._kept[key] = leg
-        while len(self._kept) > 1 and sum(one.nbytes for one in self._kept.values()) > self._most_bytes:
+        while len(self._kept) > 1 and sum(cached.nbytes for cached in self._kept.values()) > self._most_bytes:
             self._kept.popitem(last=False)
         return leg
 
@@ -131,9 +135,9 @@ class Legs:
             NonFiniteError: an expert did not move.
             RecordError: a snapshot is missing or damaged.
         """
-        wanted = [(expert, epoch) for expert in range(experts.count) for epoch in epochs]
-        for expert, epoch in wanted:
-            if self.get(experts, expert, epoch, ahead).nbytes * len(wanted) > self._most_bytes:
+        leg_starts = [(expert, epoch) for expert in range(experts.count) for epoch in epochs]
+        for expert, epoch in leg_starts:
+            if self.get(experts, expert, epoch, ahead).nbytes * len(leg_starts) > self._most_bytes:
                 return
 
 
@@ -155,8 +159,8 @@ class BothHeads:
     def of(cls, students: Sequence[Heads]) -> Self:
         """Put the heads of these students side by side."""
         images, texts = zip(*students, strict=True)
-        both = (*images, *texts)
-        first = [
+        all_heads = (*images, *texts)
+        projections = [
             (
                 stacked([head.projection_weight for head in heads]),
                 torch.stack([head.projection_bias for head in heads]),
@@ -164,11 +168,11 @@ class BothHeads:
             for heads in (images, texts)
         ]
         return cls(
-            (first[0], first[1]),
-            stacked([head.fc_weight for head in both]),
-            torch.stack([head.fc_bias for head in both]),
-            torch.stack([head.norm_weight for head in both]),
-            torch.stack([head.norm_bias for head in both]),
+            (projections[0], projections[1]),
+            stacked([head.fc_weight for head in all_heads]),
+            torch.stack([head.fc_bias for head in all_heads]),
+            torch.stack([head.norm_weight for head in all_heads]),
+            torch.stack([head.norm_bias for head in all_heads]),
         )
 
 

@@ -27,10 +27,10 @@ def own_loss(name: str, setting: str) -> Any:
         raise ConfigError(
             f"{setting} {name!r} is unknown. {nearest(name, LOSS_NAMES)} For your own, use FILE.py:NAME or module:NAME."
         )
-    found = outside(name, setting)
-    if not callable(found):
+    loss = outside(name, setting)
+    if not callable(loss):
         raise ConfigError(
-            f"{setting} {name} is a {type(found).__name__}, but must be a function of logits and similarity, or a "
+            f"{setting} {name} is a {type(loss).__name__}, but must be a function of logits and similarity, or a "
             "raydd.distill.losses.Loss. Name one of these."
         )
-    return found
+    return loss

@@ -105,13 +105,13 @@ def find_loss(name: str, setting: str = "distill.loss") -> Loss:
     Raises:
         ConfigError: there is no such loss, or it fails on a small example.
     """
-    found = own_loss(name, setting)
-    if found is None:
+    user_loss = own_loss(name, setting)
+    if user_loss is None:
         return LOSSES[name]
-    given = found if isinstance(found, Loss) else Loss(found)
-    own = replace(given, function=_Own(given.function, f"{setting} {name}"))
-    _try(own)
-    return own
+    loss = user_loss if isinstance(user_loss, Loss) else Loss(user_loss)
+    wrapped = replace(loss, function=_Own(loss.function, f"{setting} {name}"))
+    _try(wrapped)
+    return wrapped
 
 
 def _try(loss: Loss) -> None:
@@ -123,12 +123,12 @@ def _try(loss: Loss) -> None:
         value = loss(logits, similarity, parameters)
         assert isinstance(loss.function, _Own)
         with loss.function.blamed():
-            (first,) = torch.autograd.grad(value, logits, create_graph=True)
-            found = [first]
-            if first.requires_grad:
-                at = [logits, similarity, *parameters.values()]
-                found += torch.autograd.grad(first.sum(), at, materialize_grads=True)
-            if not all(bool(gradient.isfinite().all()) for gradient in found):
+            (first_gradient,) = torch.autograd.grad(value, logits, create_graph=True)
+            gradients = [first_gradient]
+            if first_gradient.requires_grad:
+                inputs = [logits, similarity, *parameters.values()]
+                gradients += torch.autograd.grad(first_gradient.sum(), inputs, materialize_grads=True)
+            if not all(bool(gradient.isfinite().all()) for gradient in gradients):
                 raise ArithmeticError("its gradient is NaN or infinite on finite logits")
 
 
@@ -141,16 +141,18 @@ class _Own:
     def __call__(self, logits: Tensor, similarity: Tensor, **parameters: Tensor) -> Tensor:
         if logits.ndim > 2:
             pairs = zip(logits, similarity.expand_as(logits), strict=True)
-            return torch.stack([self(one, other, **parameters) for one, other in pairs])
+            return torch.stack(
+                [self(student_logits, student_similarity, **parameters) for student_logits, student_similarity in pairs]
+            )
         with self.blamed():
             value = self._function(logits, similarity, **parameters)
             if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim:
-                what = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-                raise TypeError(f"it returned {what}, not a tensor with one number and no axes")
+                description = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+                raise TypeError(f"it returned {description}, not a tensor with one number and no axes")
             if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
                 raise TypeError("its value does not depend on the logits")
-            given = (logits, similarity, *parameters.values())
-            if not bool(value.isfinite()) and all(bool(part.isfinite().all()) for part in given):
+            inputs = (logits, similarity, *parameters.values())
+            if not bool(value.isfinite()) and all(bool(tensor.isfinite().all()) for tensor in inputs):
                 raise ArithmeticError(f"it returned {float(value.detach())} on finite logits")
             return value
 
@@ -172,10 +174,10 @@ class _Own:
 
     def _where(self, error: Exception) -> str:
         """Return the function's name and file, with the line that raised the error if it is in that file."""
-        named = getattr(self._function, "__name__", type(self._function).__name__)
+        name = getattr(self._function, "__name__", type(self._function).__name__)
         try:
             file = inspect.getfile(inspect.unwrap(self._function))
         except TypeError:  # neither a function nor of a class with a file
-            return named
+            return name
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        return f"{named} of {file}" + (f", line {lines[-1]}," if lines else "")
+        return f"{name} of {file}" + (f", line {lines[-1]}," if lines else "")

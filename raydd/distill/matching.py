@@ -53,18 +53,20 @@ class LearnedPairs:
         `loss.NAME` and `objective.NAME` for each parameter of the loss and of the objective."""
         factors = {f"similarity.{name}": factor for name, factor in self.similarity.factors.items()}
         parameters = {f"loss.{name}": value for name, value in self.loss.items()}
-        own = {f"objective.{name}": value for name, value in self.objective.items()}
-        return {"image": self.images, "text": self.texts, "rates": self.rates, **factors, **parameters, **own}
+        objective = {f"objective.{name}": value for name, value in self.objective.items()}
+        return {"image": self.images, "text": self.texts, "rates": self.rates, **factors, **parameters, **objective}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], similarity: Similarity) -> Self:
         """Return the pairs that have these `tensors`, with a similarity of the same kind as the given one."""
         factors = {name: tensors[f"similarity.{name}"] for name in similarity.factors}
-        loss, own = (
+        loss, objective = (
             {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
             for kind in ("loss.", "objective.")
         )
-        return cls(tensors["image"], tensors["text"], similarity.with_factors(factors), tensors["rates"], loss, own)
+        return cls(
+            tensors["image"], tensors["text"], similarity.with_factors(factors), tensors["rates"], loss, objective
+        )
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,6 @@ def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
 
 def gradients_of(loss: Float[Tensor, ""], pairs: LearnedPairs) -> dict[str, Tensor]:
     """Return a loss's gradient at each tensor of the pairs that requires one and on which the loss depends."""
-    at = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}
-    found = torch.autograd.grad(loss, list(at.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(at, found, strict=True) if gradient is not None}
+    tensors = {name: tensor for name, tensor in pairs.tensors.items() if tensor.requires_grad}
+    gradients = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(tensors, gradients, strict=True) if gradient is not None}

@@ -58,8 +58,8 @@ class OuterStep:
         """Return a variable's moments before its first step, by name."""
         if not self.adam:
             return {"momentum_buffer": torch.zeros_like(variable)}
-        like = variable[..., :1, :1] if name in self.blocks else variable
-        return {"mean": torch.zeros_like(variable), "square": torch.zeros_like(like)}
+        square_like = variable[..., :1, :1] if name in self.blocks else variable
+        return {"mean": torch.zeros_like(variable), "square": torch.zeros_like(square_like)}
 
     def moved(
         self, name: str, variable: Tensor, gradient: Tensor, moments: Mapping[str, Tensor], numbers: StepNumbers
@@ -72,13 +72,13 @@ class OuterStep:
             mean = moments["mean"].lerp(gradient, 1 - numbers.momentum)
             square = moments["square"].lerp(square, 1 - _SQUARE_DECAY)
             direction = (mean / numbers.of_mean) / ((square / numbers.of_square).sqrt() + _EPSILON)
-            new = {"mean": mean, "square": square}
+            new_moments = {"mean": mean, "square": square}
         else:
             direction = numbers.momentum * moments["momentum_buffer"] + gradient
-            new = {"momentum_buffer": direction}
+            new_moments = {"momentum_buffer": direction}
         value = variable - numbers.rate * direction
         if name == "rates" and not self.adam:
             value = value.clamp(min=_SMALLEST_RATE)
         if name == "image":
             value = value.lerp(value.clamp(*self.range), numbers.pull)
-        return value, new
+        return value, new_moments

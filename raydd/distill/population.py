@@ -75,7 +75,11 @@ class Population:
     def stepping(self) -> list[int]:
         """The slots that have steps left, as far as is known without waiting for the device."""
         ended = {slot for slot, news in self._news.items() if news.error}
-        return [slot for slot, own in self._slots.items() if own.done < own.config.steps and slot not in ended]
+        return [
+            slot
+            for slot, distillation in self._slots.items()
+            if distillation.done < distillation.config.steps and slot not in ended
+        ]
 
     def fill(self, distillation: Distillation) -> int:
         """Put a distillation, new or in progress, into a free slot; return the slot's number.
@@ -128,19 +132,19 @@ class Population:
     def news(self) -> dict[int, News]:
         """Return what each slot has done since the last call; waits for the device."""
         self._read()
-        told = self._news
-        self._news = {slot: News(error=news.error) for slot, news in told.items()}
-        return told
+        unread = self._news
+        self._news = {slot: News(error=news.error) for slot, news in unread.items()}
+        return unread
 
     def step(self) -> None:
         """Take one step in each slot that has steps left."""
-        stack, drawn = self._stack, self._drawn()
-        if not drawn:
+        stack, draws_and_legs = self._stack, self._drawn()
+        if not draws_and_legs:
             return
-        if stack is None or stack.slots != list(drawn):
+        if stack is None or stack.slots != list(draws_and_legs):
             self.settle()
-            stack = self._stack = Stack({slot: self._slots[slot] for slot in drawn}, self._device)
-        stack.step([draws for draws, _ in drawn.values()], [leg for _, leg in drawn.values()])
+            stack = self._stack = Stack({slot: self._slots[slot] for slot in draws_and_legs}, self._device)
+        stack.step([draws for draws, _ in draws_and_legs.values()], [leg for _, leg in draws_and_legs.values()])
 
     def settle(self) -> None:
         """Copy all variables back to the distillations, so that each has its slot's current state."""
@@ -151,30 +155,30 @@ class Population:
 
     def _drawn(self) -> dict[int, tuple[StepDraws, Leg]]:
         """Draw the next step of each slot; a slot whose snapshots cannot be read ends."""
-        found = {}
+        draws_and_legs = {}
         for slot in self.stepping:
-            own = self._slots[slot]
-            draws = _trajectories(own).draws(own.done)
+            distillation = self._slots[slot]
+            draws = _trajectories(distillation).draws(distillation.done)
             try:
-                leg = self._legs.get(own.experts, draws.expert, draws.start_epoch, own.config.ahead)
+                leg = self._legs.get(distillation.experts, draws.expert, draws.start_epoch, distillation.config.ahead)
             except RayddError as error:
                 self._news[slot].error = error
             else:
-                found[slot] = draws, leg
-        return found
+                draws_and_legs[slot] = draws, leg
+        return draws_and_legs
 
     def _read(self) -> None:
         """Record the metrics of the steps, and end the slots that met a NaN or diverged."""
         if self._stack is None:
             return
         for slot, steps in self._stack.reported().items():
-            news, own = self._news[slot], self._slots[slot]
+            news, distillation = self._news[slot], self._slots[slot]
             for number, metrics in enumerate(steps):
                 try:
-                    require_finite(own.done - len(steps) + number, metrics)
+                    require_finite(distillation.done - len(steps) + number, metrics)
                 except NonFiniteError as error:
                     news.error = error
-                    own.take_back(len(steps) - number)
+                    distillation.take_back(len(steps) - number)
                     break
                 news.steps.append(metrics)
 
@@ -185,19 +189,19 @@ def steps_of(distillation: Distillation) -> Callable[[int], News]:
     On a GPU the distillation steps in a population of one if it can: then steps wait for nothing, and their metrics are
     read together. Afterwards the distillation has the state after those steps. Otherwise it takes its own steps.
     """
-    able = isinstance(distillation.objective, TrajectoryMatching) and isinstance(distillation.image, LearnedFeatures)
-    if not able or at_once(distillation.device) == 1:
+    batched = isinstance(distillation.objective, TrajectoryMatching) and isinstance(distillation.image, LearnedFeatures)
+    if not batched or at_once(distillation.device) == 1:
         return lambda steps: _own_steps(distillation, steps)
     population = Population(distillation.device)
     slot = population.fill(distillation)
 
-    def take(steps: int) -> News:
+    def take_steps(steps: int) -> News:
         for _ in range(steps):
             population.step()
         population.settle()
         return population.news()[slot]
 
-    return take
+    return take_steps
 
 
 def at_once(device: str) -> int:

@@ -62,8 +62,8 @@ def stacked(weights: Sequence[Float[Tensor, "D d"]]) -> StudentWeights:
     The weights are stacked for one batched product. But on a CPU large weights stay separate, and are multiplied one
     after the other: a batch would be no faster, and the copies would take memory.
     """
-    apart = weights[0].device.type == "cpu" and weights[0].numel() > _LARGE
-    return tuple(weights) if apart else torch.stack(tuple(weights))
+    separate = weights[0].device.type == "cpu" and weights[0].numel() > _LARGE
+    return tuple(weights) if separate else torch.stack(tuple(weights))
 
 
 def plus_product(
@@ -78,7 +78,7 @@ def linear_of_students(features: Float[Tensor, "*S B d"], weight: Float[Tensor, 
     traced = features.requires_grad and torch.is_grad_enabled()
     if traced or features.ndim < weight.ndim or not _by_onednn(features[0], weight[0]):
         return features @ weight.mT
-    return torch.stack([_onednn(rows, own) for rows, own in zip(features, weight, strict=True)])
+    return torch.stack([_onednn(rows, student_weight) for rows, student_weight in zip(features, weight, strict=True)])
 
 
 def add_products_of_students_(
@@ -88,8 +88,8 @@ def add_products_of_students_(
     if not _by_onednn(left[0], right[0].T):
         sums.baddbmm_(left.mT, right, beta=keep)
         return
-    for own, rows, columns in zip(sums, left, right, strict=True):
-        torch.add(_move(own, rows, columns), own, alpha=keep, out=own)
+    for student_sum, rows, columns in zip(sums, left, right, strict=True):
+        torch.add(_move(student_sum, rows, columns), student_sum, alpha=keep, out=student_sum)
 
 
 def add_product_(
@@ -122,8 +122,8 @@ class _OfEach(torch.autograd.Function):
         ctx.weights = weights
         pairs = zip(rows.unbind(), weights, strict=True)
         if not _by_onednn(rows[0], weights[0]):
-            return torch.stack([own @ weight.T for own, weight in pairs])
-        return torch.stack([_onednn(own, weight) for own, weight in pairs])
+            return torch.stack([student_rows @ weight.T for student_rows, weight in pairs])
+        return torch.stack([_onednn(student_rows, weight) for student_rows, weight in pairs])
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:

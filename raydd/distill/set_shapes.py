@@ -52,12 +52,14 @@ def require_consistent(named: Mapping[str, Tensor], facts: object) -> None:
     for name in named:
         if name.startswith(LOSS):
             _require(named, name, "", sizes)
-    wanted = _FACTORS[kind]
-    there = {name.removeprefix(FACTOR) for name in named if name.startswith(FACTOR)}
-    if there - set(wanted):
-        extra = ", ".join(sorted(there - set(wanted)))
-        raise _wrong("the similarity", f"is {kind} and has {extra}", f"stored as {', '.join(wanted) or 'nothing'}")
-    for name, letters in wanted.items():
+    expected_factors = _FACTORS[kind]
+    stored_factors = {name.removeprefix(FACTOR) for name in named if name.startswith(FACTOR)}
+    if stored_factors - set(expected_factors):
+        extra = ", ".join(sorted(stored_factors - set(expected_factors)))
+        raise _wrong(
+            "the similarity", f"is {kind} and has {extra}", f"stored as {', '.join(expected_factors) or 'nothing'}"
+        )
+    for name, letters in expected_factors.items():
         _require(named, FACTOR + name, letters, sizes)
     if "pixels" in named:
         pixels = named["pixels"]
@@ -80,15 +82,19 @@ def _require(
     if name not in named:
         raise RecordError(f"The synthetic set has no tensor {name}. {_HELP}")
     tensor = named[name]
-    known = [int(letter) if letter.isdigit() else sizes.get(letter) for letter in letters]
+    known_sizes = [int(letter) if letter.isdigit() else sizes.get(letter) for letter in letters]
     fits = tensor.ndim == len(letters) and all(
-        size > 0 if want is None else size == want for size, want in zip(tensor.shape, known, strict=True)
+        size > 0 if known_size is None else size == known_size
+        for size, known_size in zip(tensor.shape, known_sizes, strict=True)
     )
     for letter, size in zip(letters, tensor.shape, strict=False):
         fits = fits and sizes.setdefault(letter, size) == size
-    of_kind = tensor.dtype in (torch.int64, torch.int32) if whole else tensor.is_floating_point()
-    if not fits or not of_kind:
-        expected = " ".join(str(letter if want is None else want) for letter, want in zip(letters, known, strict=True))
+    right_dtype = tensor.dtype in (torch.int64, torch.int32) if whole else tensor.is_floating_point()
+    if not fits or not right_dtype:
+        expected = " ".join(
+            str(letter if known_size is None else known_size)
+            for letter, known_size in zip(letters, known_sizes, strict=True)
+        )
         raise _wrong(name, f"is {_shape(tensor)}", f"{'int64' if whole else 'float32'} [{expected}]")
     if not whole and not bool(tensor.double().isfinite().all()):
         raise _wrong(name, "has NaN or infinite numbers", "finite")

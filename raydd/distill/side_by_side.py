@@ -39,20 +39,22 @@ class Plans:
     @classmethod
     def of(cls, plans: Sequence[StudentPlan], device: str, dtype: torch.dtype, *, blended: bool) -> Self:
         """Put plans of equal shapes side by side; `blended` says whether their minibatches are blended."""
-        drawn = sent(torch.stack([torch.stack([plan.minibatches, plan.permutations]) for plan in plans]), device)
+        indices = sent(torch.stack([torch.stack([plan.minibatches, plan.permutations]) for plan in plans]), device)
         ratios = noise = None
         if blended:
-            told = [
+            side_ratios = [
                 [plan.ratios if plan.sides in ("both", side) else (0.0,) * len(plan.ratios) for plan in plans]
                 for side in ("image", "text")
             ]
-            image, text = sent(torch.tensor(told, dtype=dtype), device)[..., None, None]
+            image, text = sent(torch.tensor(side_ratios, dtype=dtype), device)[..., None, None]
             ratios = image, text
-        drawn_noise = [(plan.image_noise, plan.text_noise) for plan in plans]
-        images, texts = ([own for own in side if own is not None] for side in zip(*drawn_noise, strict=True))
-        if images:
-            noise = sent(torch.stack(images), device), sent(torch.stack(texts), device)
-        return cls(drawn[:, 0], drawn[:, 1], ratios, noise)
+        plan_noise = [(plan.image_noise, plan.text_noise) for plan in plans]
+        image_noise, text_noise = (
+            [tensor for tensor in side if tensor is not None] for side in zip(*plan_noise, strict=True)
+        )
+        if image_noise:
+            noise = sent(torch.stack(image_noise), device), sent(torch.stack(text_noise), device)
+        return cls(indices[:, 0], indices[:, 1], ratios, noise)
 
     def rows(self, side: int, features: Float[Tensor, "K N d"]) -> BlendedRows:
         """Return the inputs of the image heads (side 0) or text heads (side 1).
@@ -60,16 +62,16 @@ class Plans:
         The base rows are all N pairs, or the T·B rows of the minibatches if those are fewer.
         """
         students, steps, size = self.minibatches.shape
-        base, own = features, self.minibatches
+        base, index = features, self.minibatches
         if steps * size < features.shape[1]:
-            base = features.flatten(0, 1)[self._below(own, features.shape[1]).flatten(1)]
-            own = torch.arange(steps * size, device=own.device).view(1, steps, size).expand(students, -1, -1)
-        partner = own.gather(-1, self.permutations)
+            base = features.flatten(0, 1)[self._below(index, features.shape[1]).flatten(1)]
+            index = torch.arange(steps * size, device=index.device).view(1, steps, size).expand(students, -1, -1)
+        partner = index.gather(-1, self.permutations)
         if self.noise is not None:
             base, pairs = torch.cat([base, self.noise[side].flatten(1, 2)], 1), base.shape[1]
-            partner = pairs + torch.arange(steps * size, device=own.device).view(1, steps, size).expand_as(own)
-        own, partner = (self._below(index, base.shape[1]) for index in (own, partner))
-        return BlendedRows(base, own, partner, None if self.ratios is None else self.ratios[side])
+            partner = pairs + torch.arange(steps * size, device=index.device).view(1, steps, size).expand_as(index)
+        index, partner = (self._below(positions, base.shape[1]) for positions in (index, partner))
+        return BlendedRows(base, index, partner, None if self.ratios is None else self.ratios[side])
 
     def targets(
         self, kind: Kind, pairs: int, factors: Mapping[str, Tensor], alpha: Float[Tensor, "K 1 1"]
@@ -82,8 +84,10 @@ class Plans:
             factors: the matrices' factors, with a leading axis of K.
             alpha: scales of the low-rank parts.
         """
-        under = {name: (factor * alpha if name == "left" else factor).flatten(0, 1) for name, factor in factors.items()}
-        similarity = Similarity(kind, pairs, under)
+        scaled_factors = {
+            name: (factor * alpha if name == "left" else factor).flatten(0, 1) for name, factor in factors.items()
+        }
+        similarity = Similarity(kind, pairs, scaled_factors)
         return similarity.minibatch(self._below(self.minibatches, pairs)).unbind(1)
 
     @staticmethod
@@ -155,22 +159,22 @@ def matchings(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor])
     for target in plans.targets(run.similarity, pairs["image"].shape[1], factors, run.alpha):
         taps = heads.forward()
         image, text = to_sphere(taps.out).chunk(2)
-        value = _losses(run.loss, torch.bmm(image, text.mT) / run.temperature, target, parameters)
+        step_losses = _losses(run.loss, torch.bmm(image, text.mT) / run.temperature, target, parameters)
         # Students share nothing, so the gradient of the sum is each student's own gradient.
-        heads.step(taps, torch.autograd.grad(value.sum(), taps.differentiable(), create_graph=True))
-        losses.append(value.detach())
-    squared = torch.stack([leg.squared for leg in legs], 1)
-    ended = heads.distance_from(delta, squared.flatten()).view_as(squared)
-    ends = {side: ended[number] for number, side in enumerate(("image", "text")) if side in run.matched}
-    begins = {side: squared[number] for number, side in enumerate(("image", "text")) if side in run.matched}
+        heads.step(taps, torch.autograd.grad(step_losses.sum(), taps.differentiable(), create_graph=True))
+        losses.append(step_losses.detach())
+    start_distances = torch.stack([leg.squared for leg in legs], 1)
+    end_distances = heads.distance_from(delta, start_distances.flatten()).view_as(start_distances)
+    ends = {side: end_distances[number] for number, side in enumerate(("image", "text")) if side in run.matched}
+    begins = {side: start_distances[number] for number, side in enumerate(("image", "text")) if side in run.matched}
     loss = combined(ends, begins, merged=run.merged)
-    at = {name: tensor for name, tensor in pairs.items() if tensor.requires_grad}
-    found = torch.autograd.grad(loss.sum(), list(at.values()), allow_unused=True)
+    tensors = {name: tensor for name, tensor in pairs.items() if tensor.requires_grad}
+    gradients = torch.autograd.grad(loss.sum(), list(tensors.values()), allow_unused=True)
     return StepLosses(
         loss.detach(),
         {f"loss/{side}": (end / begins[side]).detach() for side, end in ends.items()},
         losses,
-        {name: gradient for name, gradient in zip(at, found, strict=True) if gradient is not None},
+        {name: gradient for name, gradient in zip(tensors, gradients, strict=True) if gradient is not None},
     )
 
 
@@ -183,5 +187,7 @@ def _losses(
     """Return each student's loss, computed one after the other if the loss has parameters of its own."""
     if not parameters:
         return loss(logits, targets, {})
-    owns = [dict(zip(parameters, values, strict=True)) for values in zip(*parameters.values(), strict=True)]
-    return torch.stack([loss(*own) for own in zip(logits, targets, owns, strict=True)])
+    student_parameters = [
+        dict(zip(parameters, values, strict=True)) for values in zip(*parameters.values(), strict=True)
+    ]
+    return torch.stack([loss(*arguments) for arguments in zip(logits, targets, student_parameters, strict=True)])

@@ -28,17 +28,17 @@ class Stack:
         self.slots, self._members, self._device = list(members), list(members.values()), device
         first = self._members[0]
         self._config = first.config
-        self._variables = {name: self._of(lambda own, name=name: own.variables[name]) for name in first.variables}
+        self._variables = {name: self._of(lambda member, name=name: member.variables[name]) for name in first.variables}
         self._moments = {
-            name: {key: self._of(lambda own, name=name, key=key: own.moments[name][key]) for key in moments}
+            name: {key: self._of(lambda member, name=name, key=key: member.moments[name][key]) for key in moments}
             for name, moments in first.moments.items()
         }
-        units = {name: self._of(lambda own, name=name: own.units.of[name])[:, None] for name in first.units.of}
+        units = {name: self._of(lambda member, name=name: member.units.of[name])[:, None] for name in first.units.of}
         self._units = Units(units, first.units.log_rates)
-        low, high = (self._of(lambda own, end=end: own.outer.range[end])[:, None] for end in range(2))
+        low, high = (self._of(lambda member, end=end: member.outer.range[end])[:, None] for end in range(2))
         self._outer = OuterStep(first.outer.adam, first.outer.blocks, (low, high))
-        told = [(own.temperature, own.start.similarity.alpha) for own in self._members]
-        self._temperature, self._alpha = self._tensor(told)[..., None, None].unbind(1)
+        scales = [(member.temperature, member.start.similarity.alpha) for member in self._members]
+        self._temperature, self._alpha = self._tensor(scales)[..., None, None].unbind(1)
         self._alive = torch.ones(len(self._members), dtype=torch.bool, device=device)
         self._names: list[str] = []
         self._history: list[Float[Tensor, "M K"]] = []
@@ -48,18 +48,20 @@ class Stack:
         config = self._config
         pairs = {name: value.detach() for name, value in self._units.values(self._variables).items()}
         rates = pairs["rates"]
-        plans = Plans.of([own.plan for own in draws], self._device, rates.dtype, blended=config.blend != "none")
+        plans = Plans.of(
+            [step_draws.plan for step_draws in draws], self._device, rates.dtype, blended=config.blend != "none"
+        )
         kind, matched = self._members[0].start.similarity.kind, MATCHED[config.matched]
         exact, loss = config.gradient == "exact", self._members[0].loss
         run = BatchedRun(plans, loss, self._temperature, kind, self._alpha, exact, matched, config.merged)
         for name in self._moments:
             pairs[name].requires_grad_()
-        found = matchings(run, legs, pairs)
+        losses = matchings(run, legs, pairs)
         rates = rates.detach()
-        gradients = self._units.at_variables(found.gradients, rates)
+        gradients = self._units.at_variables(losses.gradients, rates)
         norms = {name: gradient.reshape(len(gradient), -1).norm(dim=1) for name, gradient in gradients.items()}
-        told = reported(found, norms, rates.unbind(1), self._variables)
-        self._names, metrics = list(told), torch.stack(list(told.values()))
+        named_metrics = reported(losses, norms, rates.unbind(1), self._variables)
+        self._names, metrics = list(named_metrics), torch.stack(list(named_metrics.values()))
         self._history.append(metrics)
         self._alive = self._alive & metrics.isfinite().all(0) & (metrics[0] <= DIVERGED)
         self._move(gradients)
@@ -68,35 +70,35 @@ class Stack:
         """Return the metrics of all steps since the last call, by slot."""
         if not self._history:
             return {}
-        columns = torch.stack(self._history).permute(2, 0, 1).tolist()
+        steps_by_slot = torch.stack(self._history).permute(2, 0, 1).tolist()
         self._history = []
         return {
             slot: [dict(zip(self._names, step, strict=True)) for step in steps]
-            for slot, steps in zip(self.slots, columns, strict=True)
+            for slot, steps in zip(self.slots, steps_by_slot, strict=True)
         }
 
     def hand_back(self) -> None:
         """Copy to each distillation its variables and moments."""
         with torch.no_grad():
-            for number, own in enumerate(self._members):
+            for number, member in enumerate(self._members):
                 for name, moments in self._moments.items():
-                    own.variables[name].copy_(self._variables[name][number])
-                    own.moments[name] = {key: moment[number].clone() for key, moment in moments.items()}
+                    member.variables[name].copy_(self._variables[name][number])
+                    member.moments[name] = {key: moment[number].clone() for key, moment in moments.items()}
 
     def _move(self, gradients: Mapping[str, Tensor]) -> None:
         """Move the variables down their gradients, as `Distillation` does; failed distillations stay as they are."""
-        rows = [[astuple(own.next_move(name)) for name in gradients] for own in self._members]
-        columns = self._tensor(rows).permute(1, 2, 0)
-        for (name, gradient), numbers in zip(gradients.items(), columns, strict=True):
+        rows = [[astuple(member.next_move(name)) for name in gradients] for member in self._members]
+        numbers_by_variable = self._tensor(rows).permute(1, 2, 0)
+        for (name, gradient), numbers in zip(gradients.items(), numbers_by_variable, strict=True):
             variable, moments = self._variables[name], self._moments[name]
-            spread = [-1, *[1] * (variable.ndim - 1)]
-            by = StepNumbers(*(number.view(spread) for number in numbers))
-            moved, new = self._outer.moved(name, variable, gradient, moments, by)
-            alive = self._alive.view(spread)
-            self._variables[name] = torch.where(alive, moved, variable)
-            self._moments[name] = {key: torch.where(alive, value, moments[key]) for key, value in new.items()}
-        for own in self._members:
-            own.count_step(gradients)
+            shape = [-1, *[1] * (variable.ndim - 1)]
+            step_numbers = StepNumbers(*(number.view(shape) for number in numbers))
+            updated, new_moments = self._outer.moved(name, variable, gradient, moments, step_numbers)
+            alive = self._alive.view(shape)
+            self._variables[name] = torch.where(alive, updated, variable)
+            self._moments[name] = {key: torch.where(alive, value, moments[key]) for key, value in new_moments.items()}
+        for member in self._members:
+            member.count_step(gradients)
 
     def _tensor(self, rows: Sequence[Sequence[Any]]) -> Float[Tensor, "K *numbers"]:
         """Return numbers as a tensor on the device, in the variables' precision."""
@@ -104,4 +106,4 @@ class Stack:
 
     def _of(self, part: Callable[[Distillation], Tensor]) -> Tensor:
         """Stack the same tensor of all distillations."""
-        return torch.stack([part(own).detach() for own in self._members])
+        return torch.stack([part(member).detach() for member in self._members])

@@ -73,23 +73,23 @@ class BlendedRows:
             side: image or text: decides which noise of the plan is used, and whether this side is blended at all.
             features: features of all synthetic pairs on this side.
         """
-        used, own = plan.minibatches.unique(return_inverse=True)
-        base, partner = features[used], own.gather(1, plan.permutations)
+        used, positions = plan.minibatches.unique(return_inverse=True)
+        base, partner = features[used], positions.gather(1, plan.permutations)
         noise = plan.image_noise if side == "image" else plan.text_noise
         if noise is not None:
             base = torch.cat([base, noise.flatten(0, 1)])
-            partner = len(used) + torch.arange(own.numel(), device=used.device).view_as(own)
+            partner = len(used) + torch.arange(positions.numel(), device=used.device).view_as(positions)
         blended = plan.sides in ("both", side) and any(plan.ratios)
         ratios = torch.tensor(plan.ratios, dtype=base.dtype, device=used.device)
-        return cls(base, own, partner, ratios[:, None, None] if blended else None)
+        return cls(base, positions, partner, ratios[:, None, None] if blended else None)
 
     def blended(self, base: Float[Tensor, "*K U c"]) -> Float[Tensor, "*K T B c"]:
         """Return each step's blended minibatch, given one vector for each base row."""
         rows = base.flatten(0, -2)
-        own = rows.index_select(0, self.own.flatten()).view(*self.own.shape, -1)
+        minibatches = rows.index_select(0, self.own.flatten()).view(*self.own.shape, -1)
         if self.ratios is None:
-            return own
-        return blend(own, rows.index_select(0, self.partner.flatten()).view_as(own), self.ratios)
+            return minibatches
+        return blend(minibatches, rows.index_select(0, self.partner.flatten()).view_as(minibatches), self.ratios)
 
     def times(self, head: Head) -> Float[Tensor, "*K T B D"]:
         """Return the first layer's output on each step's minibatch."""
@@ -100,8 +100,8 @@ class BlendedRows:
 
         With `past`, no gradient flows through the second X.
         """
-        others = self.base.detach() if past else self.base
-        rows = self.blended(self.base @ others.mT + 1).flatten(-3, -2)
+        second = self.base.detach() if past else self.base
+        rows = self.blended(self.base @ second.mT + 1).flatten(-3, -2)
         return self.blended(rows.mT).flatten(-3, -2).mT
 
 
@@ -128,7 +128,7 @@ class Way(NamedTuple):
     @classmethod
     def between(cls, start: Head, target: Head) -> Self:
         """Return the difference between two snapshots."""
-        delta = Head(*(ours - theirs for ours, theirs in zip(start, target, strict=True)))
+        delta = Head(*(start_part - target_part for start_part, target_part in zip(start, target, strict=True)))
         return cls(delta, torch.stack([part.flatten() @ part.flatten() for part in delta]).sum())
 
 
@@ -165,11 +165,11 @@ class WalkingHead:
 
     def forward(self) -> Taps:
         """Compute the head's output on the next minibatch, with its current parameters."""
-        p, lengths = next(self._projected), [first.shape[-2] for first in self._first]
+        p, lengths = next(self._projected), [chunk.shape[-2] for chunk in self._first]
         kernels = next(self._kernels).split([*lengths, self._inputs - sum(lengths)], dim=-1)
         change = self._change(p, kernels[:-1], self._first)  # the last kernel belongs to later steps
 
-        def second(hidden: Tensor) -> Tensor:
+        def second_layer(hidden: Tensor) -> Tensor:
             h = linear(hidden, self._start.fc_weight, self._start.fc_bias)
             kernels = [plus_product(self._one, hidden, self._past(inputs).mT) for inputs in self._hidden]
             second_change = self._change(h, kernels, self._second)
@@ -179,7 +179,7 @@ class WalkingHead:
 
         norm_weight = self._start.norm_weight + self._past(self._norm_weight)
         norm_bias = self._start.norm_bias + self._past(self._norm_bias)
-        return taps_from(p + change, second, norm_weight.unsqueeze(-2), norm_bias.unsqueeze(-2))
+        return taps_from(p + change, second_layer, norm_weight.unsqueeze(-2), norm_bias.unsqueeze(-2))
 
     def _change(
         self, of: Float[Tensor, "*K B D"], kernels: Sequence[Float[Tensor, "*K B _"]], moves: Sequence[Tensor]
@@ -210,12 +210,12 @@ class WalkingHead:
             squared: |Δ|², over all parameters.
         """
         first, hidden, second = (torch.cat(chunks, -2) for chunks in (self._first, self._hidden, self._second))
-        along = (first * self._rows.times(delta).flatten(-3, -2)).sum((-2, -1))
-        along = along + (second * linear(hidden, delta.fc_weight, delta.fc_bias)).sum((-2, -1))
-        along = along + (self._norm_weight * delta.norm_weight + self._norm_bias * delta.norm_bias).sum(-1)
-        length = self._squared_length(first, hidden, second)
-        length = length + (self._norm_weight.square() + self._norm_bias.square()).sum(-1)
-        return squared + 2 * along + length
+        product = (first * self._rows.times(delta).flatten(-3, -2)).sum((-2, -1))
+        product = product + (second * linear(hidden, delta.fc_weight, delta.fc_bias)).sum((-2, -1))
+        product = product + (self._norm_weight * delta.norm_weight + self._norm_bias * delta.norm_bias).sum(-1)
+        squared_length = self._squared_length(first, hidden, second)
+        squared_length = squared_length + (self._norm_weight.square() + self._norm_bias.square()).sum(-1)
+        return squared + 2 * product + squared_length
 
     def _squared_length(
         self, first: Float[Tensor, "*K M D"], hidden: Float[Tensor, "*K M D"], second: Float[Tensor, "*K M D"]
@@ -231,11 +231,11 @@ class WalkingHead:
             products = [(rows @ rows.mT) * kernel for rows, kernel in zip((first, second), kernels, strict=True)]
             return torch.stack([product.sum((-2, -1)) for product in products]).sum(0)
         steps = len(self._changes)
-        of_steps = self._kernel.unflatten(-2, (steps, -1)).unflatten(-1, (steps, -1))
-        first_own = of_steps.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+        step_kernels = self._kernel.unflatten(-2, (steps, -1)).unflatten(-1, (steps, -1))
+        first_kernel = step_kernels.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
         first, hidden, second = (rows.unflatten(-2, (steps, -1)) for rows in (first, hidden, second))
         first_change, second_change = (torch.stack(changes, -3) for changes in zip(*self._changes, strict=True))
-        return _length(first, first_own, first_change) + _length(second, hidden @ hidden.mT + 1, second_change)
+        return _length(first, first_kernel, first_change) + _length(second, hidden @ hidden.mT + 1, second_change)
 
     def _past(self, tensor: Tensor) -> Tensor:
         return tensor if self._through_steps else tensor.detach()
@@ -285,10 +285,10 @@ def walk(
     for target in targets:
         image_taps, text_taps = image.forward(), text.forward()
         logits = to_sphere(image_taps.out) @ to_sphere(text_taps.out).T / temperature
-        value = loss(logits, target)
-        at = (*image_taps.differentiable(), *text_taps.differentiable())
-        gradients = torch.autograd.grad(value, at, create_graph=True)
+        student_loss = loss(logits, target)
+        outputs = (*image_taps.differentiable(), *text_taps.differentiable())
+        gradients = torch.autograd.grad(student_loss, outputs, create_graph=True)
         image.step(image_taps, gradients[:3])
         text.step(text_taps, gradients[3:])
-        losses.append(value)
+        losses.append(student_loss)
     return losses

@@ -111,15 +111,15 @@ def extend(
     Raises:
         NonFiniteError: an expert's loss became NaN or infinite.
     """
-    alike: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for expert in experts:
-        wanted = tuple(epoch for epoch in sorted(keep) if not trajectories.has(expert, epoch))
-        if wanted:
-            begin = max(epoch for epoch in range(wanted[0]) if trajectories.has(expert, epoch))
-            alike.setdefault((begin, wanted), []).append(expert)
-    for (begin, wanted), numbers in alike.items():
+        missing_epochs = tuple(epoch for epoch in sorted(keep) if not trajectories.has(expert, epoch))
+        if missing_epochs:
+            begin = max(epoch for epoch in range(missing_epochs[0]) if trajectories.has(expert, epoch))
+            groups.setdefault((begin, missing_epochs), []).append(expert)
+    for (begin, missing_epochs), numbers in groups.items():
         for first in range(0, len(numbers), at_once):
-            _extend(trajectories, numbers[first : first + at_once], begin, wanted, train_epoch, on_epoch)
+            _extend(trajectories, numbers[first : first + at_once], begin, missing_epochs, train_epoch, on_epoch)
 
 
 def epoch_seed(first_seed: int, expert: int, epoch: int) -> int:

@@ -27,13 +27,13 @@ class Units:
 
     def variables(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the variables of these values."""
-        in_units = {name: value / self.of[name] if name in self.of else value for name, value in values.items()}
-        return in_units | {"rates": values["rates"].log()} if self.log_rates else in_units
+        variables = {name: value / self.of[name] if name in self.of else value for name, value in values.items()}
+        return variables | {"rates": values["rates"].log()} if self.log_rates else variables
 
     def values(self, variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the values of these variables."""
-        seen = {name: value * self.of[name] if name in self.of else value for name, value in variables.items()}
-        return seen | {"rates": variables["rates"].exp()} if self.log_rates else seen
+        values = {name: value * self.of[name] if name in self.of else value for name, value in variables.items()}
+        return values | {"rates": variables["rates"].exp()} if self.log_rates else values
 
     def at_variables(self, gradients: Mapping[str, Tensor], rates: Float[Tensor, "*K 2"]) -> dict[str, Tensor]:
         """Return the gradients at the variables, given those at the values (the chain rule).

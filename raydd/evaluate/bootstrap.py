@@ -26,16 +26,16 @@ def r_mean_interval(sets: Sequence[Int[NDArray, "S I 7"]], seed: int = 0) -> tup
     """
     random = np.random.default_rng(seed)
     images = sets[0].shape[1]
-    drawn = random.multinomial(images, np.full(images, 1 / images), size=RESAMPLES).astype(np.float32)
-    scores = [_resampled(hits, drawn) for hits in sets]
+    image_counts = random.multinomial(images, np.full(images, 1 / images), size=RESAMPLES).astype(np.float32)
+    scores = [_resampled(hits, image_counts) for hits in sets]
     means = np.zeros(RESAMPLES)
-    every = np.arange(RESAMPLES)
+    resamples = np.arange(RESAMPLES)
     for _ in sets:
-        chosen = random.integers(len(sets), size=RESAMPLES)
-        for number, own in enumerate(scores):
-            here = chosen == number
-            students = random.integers(len(own), size=(int(here.sum()), len(own)))
-            means[here] += own[students, every[here, None]].mean(1)
+        drawn_set = random.integers(len(sets), size=RESAMPLES)
+        for number, student_scores in enumerate(scores):
+            drawn_here = drawn_set == number
+            students = random.integers(len(student_scores), size=(int(drawn_here.sum()), len(student_scores)))
+            means[drawn_here] += student_scores[students, resamples[drawn_here, None]].mean(1)
     low, high = np.percentile(means / len(sets), [(100 - CONFIDENCE) / 2, (100 + CONFIDENCE) / 2])
     return float(low), float(high)
 
@@ -43,5 +43,5 @@ def r_mean_interval(sets: Sequence[Int[NDArray, "S I 7"]], seed: int = 0) -> tup
 def _resampled(hits: Int[NDArray, "S I 7"], drawn: Float[NDArray, "R I"]) -> Float[NDArray, "S R"]:
     """r_mean of each student in each resample of the images, given how often each image was drawn."""
     captions = drawn @ hits[0, :, _CAPTIONS].astype(np.float32)
-    of_captions, of_images = (hits[:, :, part].mean(2).astype(np.float32) @ drawn.T for part in (_IR, _TR))
-    return 50 * (of_captions / captions + of_images / drawn.shape[1])
+    caption_hits, image_hits = (hits[:, :, columns].mean(2).astype(np.float32) @ drawn.T for columns in (_IR, _TR))
+    return 50 * (caption_hits / captions + image_hits / drawn.shape[1])

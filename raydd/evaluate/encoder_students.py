@@ -51,9 +51,12 @@ def train_student(
         raise RecordError("This set has no pixels, but students that train an image encoder need them.")
     pixels, texts = pairs.pixels.to(device), pairs.text_features.to(device)
     similarity, width = pairs.similarity.matrix().to(device), pairs.image_features.shape[1]
-    loss_of = find_loss(pairs.loss)
-    parameters = loss_of.tensors(pairs.loss_parameters, texts)
-    draws, masks = Generator().manual_seed(FIRST_SEED + seed), Generator(device).manual_seed(FIRST_SEED + seed)
+    loss_function = find_loss(pairs.loss)
+    loss_parameters = loss_function.tensors(pairs.loss_parameters, texts)
+    batch_generator, mask_generator = (
+        Generator().manual_seed(FIRST_SEED + seed),
+        Generator(device).manual_seed(FIRST_SEED + seed),
+    )
     head = initial_head(texts.shape[1], width, Generator().manual_seed(FIRST_SEED + seed))
     networks = Networks.of({name: weight.clone() for name, weight in encoder.start.items()}, head).to(device)
     networks = Networks(leaves(networks.image), leaves(networks.text))
@@ -67,19 +70,19 @@ def train_student(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         for _ in range(math.ceil(len(pixels) / size)):
-            batch = torch.randperm(len(pixels), generator=draws)[:size].to(device)
-            seen = SeenImages(encoder, networks.image, pixels[batch] / 255)
-            dropout = dropout_mask((size, width), recipe.dropout, masks)
-            projected = to_sphere(project(Head(**networks.text), texts[batch], dropout))
-            logits = to_sphere(seen.features) @ projected.T / temperature
-            loss = loss_of(logits, similarity[batch][:, batch], parameters)
+            batch = torch.randperm(len(pixels), generator=batch_generator)[:size].to(device)
+            image_pass = SeenImages(encoder, networks.image, pixels[batch] / 255)
+            dropout = dropout_mask((size, width), recipe.dropout, mask_generator)
+            text_embeddings = to_sphere(project(Head(**networks.text), texts[batch], dropout))
+            logits = to_sphere(image_pass.features) @ text_embeddings.T / temperature
+            loss = loss_function(logits, similarity[batch][:, batch], loss_parameters)
             if not bool(loss.isfinite()):
                 raise NonFiniteError(
                     f"A student diverged at the learning rates {pairs.rate_image:.3g} and {pairs.rate_text:.3g}. "
                     "Lower distill.encoder_rate or distill.start_rate."
                 )
-            at_features, *at_text = torch.autograd.grad(loss, [seen.features, *sides[1]])
-            gradients = [*seen.gradient(at_features).values(), *at_text]
+            feature_gradient, *text_gradients = torch.autograd.grad(loss, [image_pass.features, *sides[1]])
+            gradients = [*image_pass.gradient(feature_gradient).values(), *text_gradients]
             for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
                 weight.grad = gradient
             optimizer.step()
@@ -103,9 +106,9 @@ def hits_of_networks(
     """
     networks = networks.to(device)
     with torch.inference_mode():
-        embedded = torch.cat([to_sphere(encoder(networks.image, part.to(device) / 255)) for part in images])
-        projected = to_sphere(project(Head(**networks.text), texts.to(device, torch.float32)))
-        return retrieval_hits(embedded, projected, image_of_text.to(device))
+        image_embeddings = torch.cat([to_sphere(encoder(networks.image, batch.to(device) / 255)) for batch in images])
+        text_embeddings = to_sphere(project(Head(**networks.text), texts.to(device, torch.float32)))
+        return retrieval_hits(image_embeddings, text_embeddings, image_of_text.to(device))
 
 
 def embed_pairs(
@@ -115,6 +118,6 @@ def embed_pairs(
     assert pairs.pixels is not None
     networks = networks.to(device)
     with torch.no_grad():
-        images = [encoder(networks.image, part.to(device) / 255) for part in pairs.pixels.split(encoder.at_once)]
+        images = [encoder(networks.image, batch.to(device) / 255) for batch in pairs.pixels.split(encoder.at_once)]
         texts = project(Head(**networks.text), pairs.text_features.to(device))
     return to_sphere(torch.cat(images)), to_sphere(texts)

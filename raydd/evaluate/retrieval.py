@@ -130,21 +130,21 @@ def retrieval_hits(
     best_own = image_embeddings.new_full((len(image_embeddings),), -torch.inf)
     best_wrong = image_embeddings.new_full((len(image_embeddings), max(KS)), -torch.inf)
     images_before = []
-    for captions, owner in zip(
+    for captions, owners in zip(
         text_embeddings.split(captions_at_once), image_of_text.split(captions_at_once), strict=True
     ):
         similarity = linear(image_embeddings, captions)
-        column = torch.arange(len(owner), device=owner.device)
-        own = similarity[owner, column]
-        images_before.append((similarity >= own).sum(0) - 1)
-        best_own.scatter_reduce_(0, owner, own, "amax")
-        similarity[owner, column] = -torch.inf
-        nearest = similarity.topk(min(max(KS), len(owner)), dim=1).values
+        column = torch.arange(len(owners), device=owners.device)
+        own_similarity = similarity[owners, column]
+        images_before.append((similarity >= own_similarity).sum(0) - 1)
+        best_own.scatter_reduce_(0, owners, own_similarity, "amax")
+        similarity[owners, column] = -torch.inf
+        nearest = similarity.topk(min(max(KS), len(owners)), dim=1).values
         best_wrong = torch.cat([best_wrong, nearest], dim=1).topk(max(KS), dim=1).values
     captions_before = (best_wrong >= best_own[:, None]).sum(1)  # exact below max(KS), which is enough for recalls
-    found = torch.stack([torch.ones_like(image_of_text), *(torch.cat(images_before) < k for k in KS)], dim=1).long()
-    of_captions = found.new_zeros(len(image_embeddings), found.shape[1]).index_add_(0, image_of_text, found)
-    return torch.cat([of_captions, torch.stack([captions_before < k for k in KS], dim=1).long()], dim=1).cpu()
+    hits = torch.stack([torch.ones_like(image_of_text), *(torch.cat(images_before) < k for k in KS)], dim=1).long()
+    hits_by_image = hits.new_zeros(len(image_embeddings), hits.shape[1]).index_add_(0, image_of_text, hits)
+    return torch.cat([hits_by_image, torch.stack([captions_before < k for k in KS], dim=1).long()], dim=1).cpu()
 
 
 def scores_of_hits(hits: Int[Tensor, "I 7"]) -> dict[str, float]:

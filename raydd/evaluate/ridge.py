@@ -48,9 +48,9 @@ def ridge_scores(
     images = split.images.gather(torch.arange(split.images.shape[0]), 0)
 
     def onto_pairs(real: Tensor, learned: Tensor, spread: Tensor) -> Float[Tensor, "n N"]:
-        rows, onto = (standardised(each.double().cpu(), spread) for each in (real, learned))
-        return regressed(rows, onto, STRENGTH)
+        real_rows, pair_rows = (standardised(features.double().cpu(), spread) for features in (real, learned))
+        return regressed(real_rows, pair_rows, STRENGTH)
 
-    of_images = onto_pairs(images, pairs.image_features, image_spread) @ similarity
-    of_texts = onto_pairs(split.texts.whole(), pairs.text_features, text_spread)
-    return retrieval_scores(to_sphere(of_images), to_sphere(of_texts), split.image_of_text)
+    image_embeddings = onto_pairs(images, pairs.image_features, image_spread) @ similarity
+    text_embeddings = onto_pairs(split.texts.whole(), pairs.text_features, text_spread)
+    return retrieval_scores(to_sphere(image_embeddings), to_sphere(text_embeddings), split.image_of_text)

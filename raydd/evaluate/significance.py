@@ -22,13 +22,13 @@ def p_values_against_best(rows: Mapping[str, Mapping[int, float]]) -> dict[str, 
         rows: each row's scores by set number; higher is better.
     """
     best = max(rows, key=lambda name: float(np.mean(list(rows[name].values()))))
-    found = {}
+    p_values = {}
     for name in rows:
-        both = sorted(rows[name].keys() & rows[best].keys())
-        if name != best and len(both) > 1:
-            top, own = ([rows[one][number] for number in both] for one in (best, name))
-            found[name] = paired_p(top, own) if np.mean(top) > np.mean(own) else 1.0
-    return _holm(found)
+        common_sets = sorted(rows[name].keys() & rows[best].keys())
+        if name != best and len(common_sets) > 1:
+            best_scores, row_scores = ([rows[row][number] for number in common_sets] for row in (best, name))
+            p_values[name] = paired_p(best_scores, row_scores) if np.mean(best_scores) > np.mean(row_scores) else 1.0
+    return _holm(p_values)
 
 
 def paired_p(one: Sequence[float], other: Sequence[float]) -> float:

@@ -159,31 +159,32 @@ class StudentsRun:
         self._size = min(recipe.batch_size, self._count)
         self._rounds = math.ceil(self._count / self._size)
         self._temperature, self._mask = temperature, ((self._size, width), recipe.dropout)
-        rates = _rates(recipe, self._rounds)[:, None] * torch.tensor(multiples or [1.0] * len(seeds)).double()
-        starts = [initial_heads(images.shape[1], texts.shape[1], width, FIRST_SEED + seed) for seed in seeds]
+        factors = _rates(recipe, self._rounds)[:, None] * torch.tensor(multiples or [1.0] * len(seeds)).double()
+        start_heads = [initial_heads(images.shape[1], texts.shape[1], width, FIRST_SEED + seed) for seed in seeds]
         self._sides = tuple(
             TrainedHead(
-                Head(*(torch.stack(parts).to(device) for parts in zip(*heads, strict=True))),
+                Head(*(torch.stack(parameters).to(device) for parameters in zip(*heads, strict=True))),
                 features,
-                Descent.of(rate * rates, recipe.momentum, recipe.weight_decay, device),
+                Descent.of(rate * factors, recipe.momentum, recipe.weight_decay, device),
             )
             for heads, features, rate in zip(
-                zip(*starts, strict=True), (images, texts), (pairs.rate_image, pairs.rate_text), strict=True
+                zip(*start_heads, strict=True), (images, texts), (pairs.rate_image, pairs.rate_text), strict=True
             )
         )
-        distinct = list(dict.fromkeys(seeds))
-        self._drawn = [distinct.index(seed) for seed in seeds]
-        self._order = [Generator().manual_seed(FIRST_SEED + seed) for seed in distinct]
-        self._masks = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in distinct]
+        distinct_seeds = list(dict.fromkeys(seeds))
+        self._drawn = [distinct_seeds.index(seed) for seed in seeds]
+        self._order = [Generator().manual_seed(FIRST_SEED + seed) for seed in distinct_seeds]
+        self._masks = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in distinct_seeds]
         self._loss, self._last = find_loss(pairs.loss), torch.zeros(len(seeds), device=device)
         self._parameters = self._loss.tensors(pairs.loss_parameters, self._last)
 
     def train_epoch(self) -> None:
         """Train one epoch. All its minibatches are sent to the device in one transfer, before the first step."""
         orders = torch.stack([self._orders() for _ in range(self._rounds)])
-        whole = self._size == self._count  # then the pairs keep their order, and the dropout masks are permuted instead
-        for order in sent(orders.argsort(-1) if whole else orders, self._device):
-            self._step(order, whole=whole)
+        # In a full batch the pairs keep their order, and the dropout masks are permuted instead.
+        is_full_batch = self._size == self._count
+        for order in sent(orders.argsort(-1) if is_full_batch else orders, self._device):
+            self._step(order, whole=is_full_batch)
 
     def heads(self) -> Heads:
         """Return both heads in their current state, with a leading axis of students."""
@@ -197,14 +198,16 @@ class StudentsRun:
 
     def _orders(self) -> Int[Tensor, "R B"]:
         """Draw the next minibatch of each distinct seed."""
-        return torch.stack([torch.randperm(self._count, generator=draw)[: self._size] for draw in self._order])
+        return torch.stack(
+            [torch.randperm(self._count, generator=generator)[: self._size] for generator in self._order]
+        )
 
     def _step(self, rows: Int[Tensor, "R B"], *, whole: bool) -> None:
         """Take one step; `rows` are each distinct seed's minibatch or, if `whole`, the place of each pair in it."""
-        dropout = [self._dropout(rows if whole else None) for _ in self._sides]
-        batch = None if whole else torch.stack([rows[drawn] for drawn in self._drawn])
+        masks = [self._dropout(rows if whole else None) for _ in self._sides]
+        batch = None if whole else torch.stack([rows[seed_index] for seed_index in self._drawn])
         image, text = (
-            side.forward(batch, mask).requires_grad_() for side, mask in zip(self._sides, dropout, strict=True)
+            side.forward(batch, mask).requires_grad_() for side, mask in zip(self._sides, masks, strict=True)
         )
         logits = image @ text.mT / self._temperature
         similarity = self._similarity
@@ -218,11 +221,11 @@ class StudentsRun:
     def _dropout(self, places: Int[Tensor, "R B"] | None) -> Float[Tensor, "S B D"] | None:
         """Draw a minibatch's dropout masks, once per distinct seed; `places`, if given, are the rows to take."""
         shape, rate = self._mask
-        drawn = [dropout_mask(shape, rate, generator) for generator in self._masks]
-        masks = [mask for mask in drawn if mask is not None]
+        drawn_masks = [dropout_mask(shape, rate, generator) for generator in self._masks]
+        masks = [mask for mask in drawn_masks if mask is not None]
         if places is not None:
             masks = [mask[place] for mask, place in zip(masks, places, strict=False)]
-        return torch.stack([masks[drawn] for drawn in self._drawn]) if masks else None
+        return torch.stack([masks[seed_index] for seed_index in self._drawn]) if masks else None
 
 
 def _rates(recipe: StudentsConfig, rounds: int) -> Float[Tensor, "T"]:
@@ -240,12 +243,12 @@ def rate_factors(recipe: StudentsConfig) -> list[float]:
 
 def hits_of_heads(image: Head, text: Head, split: SplitFeatures, *, device: str = "cpu") -> list[Int[Tensor, "I 7"]]:
     """Return what one student, or each of several side by side, finds on cached features (`retrieval_hits`)."""
-    images = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
-    texts = split.texts.whole().float().to(device)
+    image_features = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
+    text_features = split.texts.whole().float().to(device)
     hits = []
-    for own_image, own_text in zip(apart(image), apart(text), strict=True):
+    for image_head, text_head in zip(apart(image), apart(text), strict=True):
         with torch.inference_mode():
-            image_embeddings = embed(on(own_image, device), images)
-            text_embeddings = embed(on(own_text, device), texts)
+            image_embeddings = embed(on(image_head, device), image_features)
+            text_embeddings = embed(on(text_head, device), text_features)
             hits.append(retrieval_hits(image_embeddings, text_embeddings, split.image_of_text.to(device)))
     return hits

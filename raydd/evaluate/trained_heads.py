@@ -149,22 +149,22 @@ class TrainedHead:
         p = self._first.forward(batch, scale).add_(first_bias)
         h = self._second.of(F.gelu(p), scale).add_(second_bias)
         residual = p + h if dropout is None else torch.addcmul(p, h, dropout)
-        normed, mean, spread = torch.native_layer_norm(residual, residual.shape[-1:], None, None, NORM_EPSILON)
+        normed, mean, inverse_std = torch.native_layer_norm(residual, residual.shape[-1:], None, None, NORM_EPSILON)
         out = torch.addcmul(norm_bias, normed, norm_weight)
         length = out.norm(dim=-1, keepdim=True)
         embedded = out.div_(length)
-        self._kept = p, dropout, (residual, mean, spread), normed, length, embedded
+        self._kept = p, dropout, (residual, mean, inverse_std), normed, length, embedded
         return embedded
 
     @torch.no_grad()
     def step(self, at_embedded: Float[Tensor, "S B D"]) -> None:
         """Take a step, given the gradient of the loss at the output of `forward`."""
-        p, dropout, (residual, mean, spread), normed, length, embedded = self._kept
+        p, dropout, (residual, mean, inverse_std), normed, length, embedded = self._kept
         momentum, scale, norm_weight = self._descent.momentum, self._scale, self._short[:, 2, None]
         along = (embedded * at_embedded).sum(-1, keepdim=True)
         at_out = torch.addcmul(at_embedded, embedded, along, value=-1).div_(length)
         at_residual, _, _ = torch.ops.aten.native_layer_norm_backward(
-            at_out * norm_weight, residual, residual.shape[-1:], mean, spread, None, None, [True, False, False]
+            at_out * norm_weight, residual, residual.shape[-1:], mean, inverse_std, None, None, [True, False, False]
         )
         at_h = at_residual if dropout is None else at_residual * dropout
         at_p = at_residual + torch.ops.aten.gelu_backward(self._second.back(at_h, scale), p)

@@ -47,6 +47,6 @@ def accuracies(
         raise NonFiniteError(
             "The student's embeddings are not finite. Lower the learning rates that it was trained with."
         )
-    own = similarity.gather(1, labels[:, None])
-    before = (similarity >= own).sum(1) - 1
-    return {f"ACC@{k}": 100 * float((before < k).double().mean()) for k in KS}
+    own_similarity = similarity.gather(1, labels[:, None])
+    nearer_classes = (similarity >= own_similarity).sum(1) - 1
+    return {f"ACC@{k}": 100 * float((nearer_classes < k).double().mean()) for k in KS}

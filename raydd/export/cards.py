@@ -50,11 +50,11 @@ def card(
         metadata: additional YAML metadata of the format.
         licence: licence of the source data as the user states it.
     """
-    made, count = opened.provenance, len(opened.synthetic)
-    word, sentence = licence_of(made.data.name, licence)
+    provenance, count = opened.provenance, len(opened.synthetic)
+    licence_id, licence_text = licence_of(provenance.data.name, licence)
     header = {
-        "pretty_name": visible(f"{count} synthetic image-text pairs distilled from {made.data.name}"),
-        "license": word,
+        "pretty_name": visible(f"{count} synthetic image-text pairs distilled from {provenance.data.name}"),
+        "license": licence_id,
         "language": ["en"],
         "tags": ["dataset-distillation", "image-text-retrieval", "synthetic", "raydd"],
         "size_categories": ["n<1K"],
@@ -64,14 +64,14 @@ def card(
         f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n",
         f"# {plain(header['pretty_name'])}\n",
         f"{count} learned image-text pairs with a learned {count} x {count} similarity matrix. A student "
-        f"trains {made.trained.students} on them and retrieves images by text and texts by image.\n",
-        *_section("Files", [f"`{name}`: {what}" for name, what in files.items()]),
+        f"trains {provenance.trained.students} on them and retrieves images by text and texts by image.\n",
+        *_section("Files", [f"`{name}`: {description}" for name, description in files.items()]),
         f"## How to read it\n\n```python\n{reading.strip()}\n```\n",
-        *_section("Provenance", [plain(each) for each in _provenance(opened, sentence)]),
+        *_section("Provenance", [plain(line) for line in _provenance(opened, licence_text)]),
         _scores(scores),
         *([check] if check else []),
         *_section("Intended use", _USE),
-        *_section("Limits", [plain(each) for each in _limits(opened)]),
+        *_section("Limits", [plain(line) for line in _limits(opened)]),
     ]
     return "\n".join(parts)
 
@@ -103,29 +103,31 @@ def _limits(opened: OpenedSet) -> Sequence[str]:
 
 
 def _provenance(opened: OpenedSet, licence: str) -> Sequence[str]:
-    made, synthetic = opened.provenance, opened.synthetic
+    provenance, synthetic = opened.provenance, opened.synthetic
     settings = [
-        f"{name} {made.settings[f'distill.{name}']}" for name in _SETTINGS if f"distill.{name}" in made.settings
+        f"{name} {provenance.settings[f'distill.{name}']}"
+        for name in _SETTINGS
+        if f"distill.{name}" in provenance.settings
     ]
-    image, text = made.encoders.image.name, made.encoders.text.name
+    image, text = provenance.encoders.image.name, provenance.encoders.text.name
     return (
-        f"data: {made.data.name}, fingerprint {made.data.fingerprint}",
+        f"data: {provenance.data.name}, fingerprint {provenance.data.fingerprint}",
         f"licence of the source: {licence}",
-        made.trained.encoders.format(image=image, text=text),
+        provenance.trained.encoders.format(image=image, text=text),
         f"distillation: {', '.join(settings)}",
-        f"chosen: {made.selection}",
-        f"width of the shared space: {made.width}, temperature {made.temperature}",
-        f"students' learning rates: {synthetic.rate_image:.6g} ({made.trained.image_side}), "
-        f"{synthetic.rate_text:.6g} (text head); loss: {made.loss}",
-        f"size of what students train on: {made.stored_bytes / 1000:.0f} kB",
-        f"made by raydd {made.raydd} on {opened.made}, record {opened.fingerprint}",
+        f"chosen: {provenance.selection}",
+        f"width of the shared space: {provenance.width}, temperature {provenance.temperature}",
+        f"students' learning rates: {synthetic.rate_image:.6g} ({provenance.trained.image_side}), "
+        f"{synthetic.rate_text:.6g} (text head); loss: {provenance.loss}",
+        f"size of what students train on: {provenance.stored_bytes / 1000:.0f} kB",
+        f"made by raydd {provenance.raydd} on {opened.made}, record {opened.fingerprint}",
     )
 
 
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     if not scores:
-        known = "None are known. `raydd evaluate --set FOLDER` computes them; FOLDER is the set as raydd stored it."
-        return f"## Scores\n\n{known}\n"
+        message = "None are known. `raydd evaluate --set FOLDER` computes them; FOLDER is the set as raydd stored it."
+        return f"## Scores\n\n{message}\n"
     lines = [
         "## Scores",
         "",

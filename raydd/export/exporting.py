@@ -65,8 +65,8 @@ def export_set(
             files |= write_description(opened, config, into)
             check = evaluator(into, config, store_of(opened, config.place), progress)
         if to in ("hf", "hub"):
-            files_of = [{"split": "train", "path": PARQUET}]
-            metadata["configs"] = [{"config_name": "default", "data_files": files_of}]
+            data_files = [{"split": "train", "path": PARQUET}]
+            metadata["configs"] = [{"config_name": "default", "data_files": data_files}]
     else:
         opened.provenance.require_encoders(config)
         work = open_workbench(config, opened.record.store)
@@ -124,12 +124,14 @@ def push(folder: Path, name: str, files: Sequence[str]) -> str:
         api.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset", allow_patterns=list(files))
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
-        help = _HELP.get(status, "Check the name, USER/NAME, the network and $HF_ENDPOINT, and run the command again.")
-        raise ConfigError(f"{name} cannot be pushed ({_reason(error)}). {help}") from error
+        advice = _HELP.get(
+            status, "Check the name, USER/NAME, the network and $HF_ENDPOINT, and run the command again."
+        )
+        raise ConfigError(f"{name} cannot be pushed ({_reason(error)}). {advice}") from error
     return str(address)
 
 
 def _reason(error: Exception) -> str:
     """Return the error message of the hub or the network, on one line."""
-    said = getattr(error, "server_message", None) or str(error)
-    return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)
+    message = getattr(error, "server_message", None) or str(error)
+    return next((line.strip() for line in message.splitlines() if line.strip()), type(error).__name__)

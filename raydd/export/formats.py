@@ -32,12 +32,12 @@ def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
         "text_feature": synthetic.text_features.float().numpy(),
         "similarity": synthetic.similarity.matrix().float().numpy(),
     }
-    number = {"dtype": "int64", "_type": "Value"}
-    word = {"dtype": "string", "_type": "Value"}
+    integer_type = {"dtype": "int64", "_type": "Value"}
+    string_type = {"dtype": "string", "_type": "Value"}
     columns: dict[str, Any] = {"pair": pa.array(range(len(synthetic)), pa.int64())}
-    features: dict[str, Any] = {"pair": number}
+    features: dict[str, Any] = {"pair": integer_type}
     if synthetic.pixels is not None:
-        pictures = [{"bytes": png, "path": f"{place:03}.png"} for place, png in enumerate(_pngs(opened))]
+        pictures = [{"bytes": png, "path": f"{index:03}.png"} for index, png in enumerate(_pngs(opened))]
         columns["image"] = pa.array(pictures, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
         features["image"] = {"_type": "Image"}
     for name, values in arrays.items():
@@ -49,8 +49,8 @@ def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
         }
     for name in _WORDS:
         columns[name] = pa.array([row[name] for row in opened.rows])
-        features[name] = word
-    features["nearest_captions"] = {"feature": word, "_type": "Sequence"}
+        features[name] = string_type
+    features["nearest_captions"] = {"feature": string_type, "_type": "Sequence"}
     features["cosines"] = {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "Sequence"}
     table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)

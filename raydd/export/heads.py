@@ -54,12 +54,12 @@ def reading(tensors: Mapping[str, Tensor]) -> str:
 def write_student(tensors: Mapping[str, Tensor], opened: OpenedSet, folder: Path) -> dict[str, str]:
     """Write a student's weights to one safetensors file, whose header names the encoders that they need."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = opened.provenance
-    header = {"image_encoder": made.encoders.image.name, "text_encoder": made.encoders.text.name}
-    save_file(dict(tensors), folder / HEADS, {**header, "temperature": str(made.temperature)})
+    provenance = opened.provenance
+    header = {"image_encoder": provenance.encoders.image.name, "text_encoder": provenance.encoders.text.name}
+    save_file(dict(tensors), folder / HEADS, {**header, "temperature": str(provenance.temperature)})
     trained = any(name.startswith("image_encoder.") for name in tensors)
-    what = "image encoder and text head" if trained else "image and text head"
-    return {HEADS: f"{what} of a student; a head is Linear, GELU, Linear, residual, LayerNorm"}
+    contents = "image encoder and text head" if trained else "image and text head"
+    return {HEADS: f"{contents} of a student; a head is Linear, GELU, Linear, residual, LayerNorm"}
 
 
 def write_onnx(modules: tuple[nn.Module, nn.Module], size: int, text_width: int, folder: Path) -> dict[str, str]:
@@ -102,13 +102,14 @@ def _write(module: nn.Module, example: Tensor, file: Path, name: str) -> None:
     assert program is not None
     program.save(str(file))
     # Check with another batch size than that of tracing.
-    other = example[:1].repeat(3, *[1] * (example.ndim - 1))
-    (got,) = onnxruntime.InferenceSession(file).run(None, {name: other.numpy()})
+    batch = example[:1].repeat(3, *[1] * (example.ndim - 1))
+    (onnx_output,) = onnxruntime.InferenceSession(file).run(None, {name: batch.numpy()})
     with torch.no_grad():
-        want = module(other).numpy()
-    if not np.allclose(np.asarray(got), want, atol=_AGREES):
+        torch_output = module(batch).numpy()
+    if not np.allclose(np.asarray(onnx_output), torch_output, atol=_AGREES):
         file.unlink()
         raise NonFiniteError(
-            f"The output of {file.name} differs from torch's by up to {np.abs(np.asarray(got) - want).max():.2g}. "
+            f"The output of {file.name} differs from torch's by up to "
+            f"{np.abs(np.asarray(onnx_output) - torch_output).max():.2g}. "
             "Use --to head, or another version of torch and onnx."
         )

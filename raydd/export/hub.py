@@ -66,21 +66,23 @@ def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[s
     images: dict[str, Any] = {"key": "pixels", "are": "pixels-255"}
     if synthetic.pixels is None:
         images = {"key": "image_features", "are": "features", "of": config.encoders.image}
-    said: dict[str, Mapping[str, Any] | str] = {
+    similarity_keys: dict[str, Mapping[str, Any] | str] = {
         "identity": "none",
         "full": {"matrix": f"{FACTOR}entries"},
         "low-rank": {name: FACTOR + name for name in similarity.factors} | {"alpha": similarity.alpha},
     }
-    described = {
+    description = {
         "file": SET,
         "name": name_of(opened),
         "images": images,
         "texts": {"key": "text_features", "are": "features", "of": config.encoders.text},
-        "similarity": said[similarity.kind],
+        "similarity": similarity_keys[similarity.kind],
         "rates": {"image": "rates.0", "text": "rates.1"},
         "loss": synthetic.loss,
     }
-    (folder / DESCRIPTION).write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    (folder / DESCRIPTION).write_text(
+        yaml.safe_dump(description, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     return {DESCRIPTION: f"description of the tensors in {SET}, for `raydd evaluate --outside`"}
 
 
@@ -93,10 +95,10 @@ def evaluator(folder: Path, config: Config, store: Store, progress: Progress) ->
         store: store of the features.
         progress: reports the progress of the scoring.
     """
-    alone = replace(config, evaluate=replace(config.evaluate, baselines=(), encoders=(), classes="", unseen=""))
-    row = score_foreign(alone, store, read_foreign(folder / DESCRIPTION), progress).row
+    bare_config = replace(config, evaluate=replace(config.evaluate, baselines=(), encoders=(), classes="", unseen=""))
+    row = score_foreign(bare_config, store, read_foreign(folder / DESCRIPTION), progress).row
     scores = {metric: score for metric, score in row.scores.items() if score}
-    where = "; `DATA` is the folder of your copy" if config.data.root else ""
+    data_note = "; `DATA` is the folder of your copy" if config.data.root else ""
     lines = [
         "## Check the score",
         "",
@@ -104,7 +106,7 @@ def evaluator(folder: Path, config: Config, store: Store, progress: Progress) ->
         "",
         f"```sh\n{command(config)}\n```",
         "",
-        f"The data are {plain(row.data)}, fingerprint {row.fingerprint}{where}. The scores are in percent on "
+        f"The data are {plain(row.data)}, fingerprint {row.fingerprint}{data_note}. The scores are in percent on "
         f"{row.split}, means of {row.seeds} students.",
         "",
         "| score | expected | tolerance |",
@@ -134,9 +136,9 @@ def command(config: Config) -> str:
 
 
 def _flags(config: Config) -> Iterator[str]:
-    usual = flatten(load(settings={"distill.protocol": config.distill.protocol}))
+    defaults = flatten(load(settings={"distill.protocol": config.distill.protocol}))
     for name, value in flatten(config).items():
-        decides = name.startswith(_DECIDE) and value != usual[name]
+        decides = name.startswith(_DECIDE) and value != defaults[name]
         if not (decides or name in _SHOWN):
             continue
         if isinstance(value, bool):
@@ -146,4 +148,4 @@ def _flags(config: Config) -> Iterator[str]:
             yield f"--{name} {_OWN[name]}"
         else:
             values = value if isinstance(value, tuple) else (value,)
-            yield " ".join([f"--{name}", *(visible(shlex.quote(without_folder(str(each)))) for each in values)])
+            yield " ".join([f"--{name}", *(visible(shlex.quote(without_folder(str(item)))) for item in values)])

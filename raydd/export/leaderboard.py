@@ -70,7 +70,7 @@ def row_of(
         source: where to get the set.
     """
     config = work.config
-    found = {metric: [seed[metric] for seed in seeds] for metric in SHOWN}
+    values_by_metric = {metric: [seed[metric] for seed in seeds] for metric in SHOWN}
     return Row(
         set=set,
         data=work.data.name,
@@ -85,7 +85,7 @@ def row_of(
         seeds=len(seeds),
         scores={
             metric: (round(fmean(values), 4), round(stdev(values), 4) if len(values) > 1 else 0.0)
-            for metric, values in found.items()
+            for metric, values in values_by_metric.items()
         },
         raydd=code_version(),
         source=source,
@@ -102,18 +102,20 @@ def read_rows(path: Path) -> list[Row]:
     tree = read_yaml(path, "file of rows")
     if not isinstance(tree, list):
         raise ConfigError(f"{path} must be a list of rows, not {shown(tree)}.")
-    return [_checked(each, f"{path}: row {number}") for number, each in enumerate(tree, 1)]
+    return [_checked(entry, f"{path}: row {number}") for number, entry in enumerate(tree, 1)]
 
 
 def _checked(row: Any, where: str) -> Row:
     try:
-        found = TypeAdapter(Row).validate_python(row)
+        checked = TypeAdapter(Row).validate_python(row)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}. Correct the row.") from error
-    lacking = [metric for metric in SHOWN if metric not in found.scores]
-    if lacking or found.scores["r_mean"] is None:
-        raise ConfigError(f"{where} has no score {', '.join(lacking) or 'r_mean'}. Copy the row that raydd wrote.")
-    if not found.source:
+        first_error = error.errors()[0]
+        raise ConfigError(
+            f"{where}: {'.'.join(map(str, first_error['loc']))}: {first_error['msg']}. Correct the row."
+        ) from error
+    missing = [metric for metric in SHOWN if metric not in checked.scores]
+    if missing or checked.scores["r_mean"] is None:
+        raise ConfigError(f"{where} has no score {', '.join(missing) or 'r_mean'}. Copy the row that raydd wrote.")
+    if not checked.source:
         raise ConfigError(f"{where} does not say where to get the set. Write its address as source.")
-    return found
+    return checked

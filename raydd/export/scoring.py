@@ -66,21 +66,25 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
             "Score a set that was made with distill.images pixels or features-then-pixels."
         )
     work = open_workbench(config, store, progress)
-    others = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}
-    for other in others.values():  # fail on an unavailable encoder before computing anything
-        _ = other.image_encoder, other.text_encoder
+    transfer_works = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}
+    for transfer_work in transfer_works.values():  # fail on an unavailable encoder before computing anything
+        _ = transfer_work.image_encoder, transfer_work.text_encoder
     unseen = _open_elsewhere(work)
     if opened is None:
         final_synthetic(work)
         opened = set_of_record(synthetic_record(work))
     else:
         opened.require_data(work.data)
-    made = made_set(opened)
-    found = _own_rows(work, made, opened.title, stored_bytes=made.synthetic.stored_bytes, name=name_of(opened))
-    for encoders, other in others.items():
+    scored_set = made_set(opened)
+    scores = _own_rows(
+        work, scored_set, opened.title, stored_bytes=scored_set.synthetic.stored_bytes, name=name_of(opened)
+    )
+    for encoders, transfer_work in transfer_works.items():
         for name, photographs in (("synthetic", False), ("its photographs", True)):
-            found.retrieval[f"{name}, {encoders}"] = transferred_scores(other, made, photographs=photographs)
-    return _with_rows_elsewhere(found, work, made, unseen)
+            scores.retrieval[f"{name}, {encoders}"] = transferred_scores(
+                transfer_work, scored_set, photographs=photographs
+            )
+    return _with_rows_elsewhere(scores, work, scored_set, unseen)
 
 
 def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: Progress = silent) -> SetScores:
@@ -91,14 +95,14 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
             `distill.protocol` need pixels and the set has image features.
     """
     encoders = config.encoders
-    for side, of, here in (
+    for side, set_encoder, config_encoder in (
         ("image", foreign.image_encoder, encoders.image),
         ("text", foreign.text_encoder, encoders.text),
     ):
-        if of not in ("", here):
+        if set_encoder not in ("", config_encoder):
             raise ConfigError(
-                f"{foreign.name} has {side} features of {of}, but encoders.{side} is {here}. Give --encoders.{side} "
-                f"{of}."
+                f"{foreign.name} has {side} features of {set_encoder}, but encoders.{side} is {config_encoder}. "
+                f"Give --encoders.{side} {set_encoder}."
             )
     if foreign.image_encoder and "images" not in cached(config):
         raise ConfigError(
@@ -114,10 +118,12 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
     pairs = {"distill.pairs": len(foreign), "distill.minibatch": 0, "distill.rank": 1}
     work = open_workbench(with_settings(config, pairs), store, progress)
     unseen = _open_elsewhere(work)
-    made = _made_of(work, foreign)
+    scored_set = _made_of(work, foreign)
     title = f"{foreign.name}, {len(foreign)} pairs on {work.data.name}"
-    found = _own_rows(work, made, title, stored_bytes=foreign.stored_bytes, name=foreign.name, source=foreign.source)
-    return _with_rows_elsewhere(found, work, made, unseen)
+    scores = _own_rows(
+        work, scored_set, title, stored_bytes=foreign.stored_bytes, name=foreign.name, source=foreign.source
+    )
+    return _with_rows_elsewhere(scores, work, scored_set, unseen)
 
 
 def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
@@ -143,7 +149,7 @@ def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
                 f"{foreign.name} has {side} features [{rows.shape[0]} {rows.shape[1]}], but those of {name} are "
                 f"[{rows.shape[0]} {width}]. Give the encoder, weights and pooling that made these features."
             )
-    nothing = torch.zeros(len(foreign), dtype=torch.long)  # the start pairs of a foreign set are unknown
+    unknown_starts = torch.zeros(len(foreign), dtype=torch.long)  # the start pairs of a foreign set are unknown
     synthetic = SyntheticSet(
         images,
         texts,
@@ -151,8 +157,8 @@ def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
         foreign.rate_image,
         foreign.rate_text,
         foreign.loss,
-        start_images=nothing,
-        start_captions=nothing,
+        start_images=unknown_starts,
+        start_captions=unknown_starts,
         pixels=None if "images" in work.cached else pixels,  # type: ignore[arg-type] - not rounded
     )
     return ScoredSet(synthetic, foreign.fingerprint, encoders.image, encoders.text, ())
@@ -178,12 +184,12 @@ def _own_rows(
 ) -> SetScores:
     """Return the scores of the set and of its baselines."""
     evaluate = work.config.evaluate
-    own = own_scores(work, made)
-    row = row_of(work, own, set=name, pairs=len(made.synthetic), stored_bytes=stored_bytes, source=source)
-    found = SetScores(f"{title}, {evaluate.split}", row, {"synthetic": own})
+    seeds = own_scores(work, made)
+    row = row_of(work, seeds, set=name, pairs=len(made.synthetic), stored_bytes=stored_bytes, source=source)
+    scores = SetScores(f"{title}, {evaluate.split}", row, {"synthetic": seeds})
     for baseline in evaluate.baselines:
-        found.retrieval[baseline] = scores_of(work, baseline).seeds
-    return found
+        scores.retrieval[baseline] = scores_of(work, baseline).seeds
+    return scores
 
 
 def _with_rows_elsewhere(
@@ -210,8 +216,8 @@ def _with_encoders(encoders: str) -> dict[str, Any]:
 
 def _unseen(config: Config) -> Config:
     """Return the settings of the data set `evaluate.unseen`, with the encoders of the set."""
-    own = {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
-    return with_settings(with_file(config, config.evaluate.unseen), own)
+    encoder_settings = {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
+    return with_settings(with_file(config, config.evaluate.unseen), encoder_settings)
 
 
 def name_of(opened: OpenedSet) -> str:

@@ -45,13 +45,15 @@ def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) ->
     gallery = work.gallery(images, hashlib.sha256(" ".join(digests).encode()).hexdigest())
     (student,) = work.train_students(opened.synthetic, [0])
     if os.path.isfile(query):  # noqa: PTH113, Path.is_file raises an error for a long text
-        asked = FileImage(query, query)
-        wanted = work.embed_images(student, work.gallery([asked], hashlib.sha256(read_image(asked)).hexdigest()))[0]
+        query_image = FileImage(query, query)
+        query_embedding = work.embed_images(
+            student, work.gallery([query_image], hashlib.sha256(read_image(query_image)).hexdigest())
+        )[0]
     else:
-        wanted = work.embed_texts(student, work.text_encoder.encode([query]).float().cpu())[0]
-    cosines = (work.embed_images(student, gallery)[0] @ wanted.T)[:, 0]
+        query_embedding = work.embed_texts(student, work.text_encoder.encode([query]).float().cpu())[0]
+    cosines = (work.embed_images(student, gallery)[0] @ query_embedding.T)[:, 0]
     order = cosines.argsort(descending=True).tolist()
-    return [Found(paths[place], float(cosines[place])) for place in order]
+    return [Found(paths[index], float(cosines[index])) for index in order]
 
 
 def photographs(folder: Path) -> list[Path]:
@@ -62,7 +64,7 @@ def photographs(folder: Path) -> list[Path]:
     Raises:
         DataError: there is no picture.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and is_plain(path, folder))
-    if not found:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and is_plain(path, folder))
+    if not paths:
         raise DataError(f"There is no picture in {folder} ({', '.join(SUFFIXES)}). Give another folder with --in.")
-    return found
+    return paths

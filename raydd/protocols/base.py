@@ -117,9 +117,9 @@ class Workbench(ABC, Generic[Networks]):
         settings, listings = self.config.data, self.opened.listings
         if settings in listings:
             return open_data(listings[settings], settings, self.store)
-        found = load_data(settings, self.store, self.progress, check=self.opened.check)
-        listings[settings] = found.listing
-        return found
+        data = load_data(settings, self.store, self.progress, check=self.opened.check)
+        listings[settings] = data.listing
+        return data
 
     @property
     def captions(self) -> CaptionFeatures:
@@ -151,9 +151,9 @@ class Workbench(ABC, Generic[Networks]):
         Raises:
             ConfigError: there are fewer training images than pairs.
         """
-        wanted, there = pairs or self.config.distill.pairs, len(self.data.train)
-        if wanted > there:
-            raise ConfigError(f"distill.pairs is {wanted}, but train has {there} images. Lower distill.pairs.")
+        required, available = pairs or self.config.distill.pairs, len(self.data.train)
+        if required > available:
+            raise ConfigError(f"distill.pairs is {required}, but train has {available} images. Lower distill.pairs.")
 
     @property
     @abstractmethod
@@ -225,10 +225,10 @@ class Workbench(ABC, Generic[Networks]):
             count: number of experts; 0 is `experts.count`.
             epochs: epochs whose snapshots are required; those that the distillation reads if empty.
         """
-        opened, epochs = self.open_experts(count), epochs or self.config.distill.expert_epochs
-        if not self.opened.fetch and (missing := opened.missing(epochs)):
-            self.train_experts(opened, missing, epochs)
-        return opened
+        experts, epochs = self.open_experts(count), epochs or self.config.distill.expert_epochs
+        if not self.opened.fetch and (missing := experts.missing(epochs)):
+            self.train_experts(experts, missing, epochs)
+        return experts
 
     def have_expert(self, experts: Trajectories[Networks], expert: int) -> None:
         """Make sure that the snapshots of one expert are in the store, if `experts` left that for later."""
@@ -367,11 +367,11 @@ class Workbench(ABC, Generic[Networks]):
 
     def encode_pixels(self, pixels: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N d"]:
         """Encode pixels of 0 to 255, resized to the input size, with the frozen or pretrained image encoder."""
-        encoder, parts = self.image_encoder, []
-        for part in pixels.split(self.images_at_once):
+        encoder, features = self.image_encoder, []
+        for batch in pixels.split(self.images_at_once):
             with torch.no_grad():
-                parts.append(encoder.fast(resized(part.to(self.device).float() / 255, encoder.size)).float().cpu())
-        return torch.cat(parts)
+                features.append(encoder.fast(resized(batch.to(self.device).float() / 255, encoder.size)).float().cpu())
+        return torch.cat(features)
 
     def fitted_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 S S"]:
         """Resize images of another encoder's input size to the size of this encoder."""
@@ -379,7 +379,7 @@ class Workbench(ABC, Generic[Networks]):
         if pixels.shape[-2:] == (size, size):
             return pixels
         return torch.cat(
-            [(resized(part.float() / 255, size) * 255).round().to(torch.uint8) for part in pixels.split(8)]
+            [(resized(batch.float() / 255, size) * 255).round().to(torch.uint8) for batch in pixels.split(8)]
         )
 
     def collapse(self, pairs: SyntheticSet) -> dict[str, float]:
@@ -391,13 +391,13 @@ class Workbench(ABC, Generic[Networks]):
         epoch = self.config.distill.expert_epochs[-1]
         key = ("expert", self.experts_record.fingerprint, self.config.experts.seed, epoch)
 
-        def first() -> Networks:
+        def first_expert() -> Networks:
             experts = self.open_experts()
             self.have_expert(experts, 0)
             return experts.snapshot(0, epoch)
 
-        own = encoder_similarities(pairs.image_features, pairs.text_features)
-        return collapse_measures(*self.embed(self.opened.once(key, first), pairs)) | own
+        similarities = encoder_similarities(pairs.image_features, pairs.text_features)
+        return collapse_measures(*self.embed(self.opened.once(key, first_expert), pairs)) | similarities
 
     @abstractmethod
     def student_tensors(self, networks: Networks) -> dict[str, Tensor]:
@@ -447,9 +447,9 @@ class Workbench(ABC, Generic[Networks]):
         """Return a set with the real pairs that it started from, each image and caption encoded again."""
         pixels = self.start_pixels(pairs)
         captions = self.data.train.captions
-        started: list[str] = [captions[int(index)] for index in pairs.start_captions]
+        start_captions: list[str] = [captions[int(index)] for index in pairs.start_captions]
         with torch.no_grad():
-            texts = self.text_encoder.encode(started).float().cpu()
+            texts = self.text_encoder.encode(start_captions).float().cpu()
         return replace(pairs, image_features=self.encode_pixels(pixels), text_features=texts, pixels=pixels)
 
     @property

@@ -149,8 +149,8 @@ class EncoderWorkbench(Workbench[Networks]):
             states: Sequence[Networks], epoch: int, seeds: Sequence[int]
         ) -> tuple[list[float], list[Networks]]:
             (networks,), (seed,) = states, seeds
-            done = itertools.count((expert * max(epochs) + epoch - 1) * per_epoch + 1)
-            loss, trained = trajectories.train_epoch(
+            minibatch_numbers = itertools.count((expert * max(epochs) + epoch - 1) * per_epoch + 1)
+            loss, trained_networks = trajectories.train_epoch(
                 self.trained_encoder,
                 networks,
                 self._minibatches(seed),
@@ -159,9 +159,9 @@ class EncoderWorkbench(Workbench[Networks]):
                 lr_multipliers=recipe.lr_multipliers(epoch, per_epoch),
                 seed=seed,
                 device=self.device,
-                on_batch=lambda: self.progress("minibatches of experts", next(done), total),
+                on_batch=lambda: self.progress("minibatches of experts", next(minibatch_numbers), total),
             )
-            return [loss], [trained]
+            return [loss], [trained_networks]
 
         extend(experts, [expert], epochs, epoch_of)
 
@@ -187,11 +187,11 @@ class EncoderWorkbench(Workbench[Networks]):
         texts, images = self.captions.train, self.data.train.images
         pixels = self.pixels_of([images[index] for index in texts.image_of_text[captions].tolist()])
         with torch.no_grad():
-            parts = [
-                self.image_encoder.module(part.to(self.device) / 255) for part in pixels.split(self.images_at_once)
+            features = [
+                self.image_encoder.module(batch.to(self.device) / 255) for batch in pixels.split(self.images_at_once)
             ]
         return start_of(
-            torch.cat([part.cpu() for part in parts]),
+            torch.cat([batch.cpu() for batch in features]),
             texts,
             captions,
             seed=seed,
@@ -247,9 +247,11 @@ class EncoderWorkbench(Workbench[Networks]):
         """Return what one student or expert finds, with images embedded by its own encoder."""
         texts = {"val": self.captions.val, "test": self.captions.test}[split]
         images = {"val": self.data.val, "test": self.data.test}[split].images
-        seen, captions = self._clean(images), texts.texts.whole()
+        image_batches, text_features = self._clean(images), texts.texts.whole()
         return [
-            hits_of_networks(self.trained_encoder, networks, seen, captions, texts.image_of_text, device=self.device)
+            hits_of_networks(
+                self.trained_encoder, networks, image_batches, text_features, texts.image_of_text, device=self.device
+            )
         ]
 
     def ridge_scores(self, *_: Any, **__: Any) -> None:
@@ -293,8 +295,8 @@ class EncoderWorkbench(Workbench[Networks]):
         """Embed the images with the student's encoder."""
         weights = networks.to(self.device).image
         with torch.no_grad():
-            rows = [self.trained_encoder(weights, part.to(self.device) / 255) for part in self._clean(gallery)]
-        return to_sphere(torch.cat(rows))[None].cpu()
+            embeddings = [self.trained_encoder(weights, batch.to(self.device) / 255) for batch in self._clean(gallery)]
+        return to_sphere(torch.cat(embeddings))[None].cpu()
 
     def embed_texts(self, networks: Networks, features: Float[Tensor, "m e"]) -> Float[Tensor, "1 m D"]:
         """Embed text features with the student's text head."""
@@ -303,15 +305,15 @@ class EncoderWorkbench(Workbench[Networks]):
 
     def student_tensors(self, networks: Networks) -> dict[str, Tensor]:
         """Return the image encoder's trained weights, and the text head."""
-        weights = {f"image_encoder.{name}": part.cpu().contiguous() for name, part in networks.image.items()}
+        weights = {f"image_encoder.{name}": weight.cpu().contiguous() for name, weight in networks.image.items()}
         return weights | head_tensors("text", Head(**networks.text))
 
     def student_modules(self, networks: Networks) -> tuple[nn.Module, nn.Module]:
         """Return the image encoder with the student's weights, and the text head."""
         # A new copy, not the shared encoder, since its weights are replaced.
         encoder = load_image_encoder(self.config.encoders, "cpu", trained=True)
-        trained = TrainedEncoder(encoder.module, self.images_at_once)
-        return EncoderModule(trained, networks.image), HeadModule(Head(**networks.text))
+        trained_encoder = TrainedEncoder(encoder.module, self.images_at_once)
+        return EncoderModule(trained_encoder, networks.image), HeadModule(Head(**networks.text))
 
     @property
     def student_content(self) -> Mapping[str, Any]:

@@ -144,12 +144,14 @@ class HeadsWorkbench(Workbench[Heads]):
     def train_experts(self, experts: Trajectories[Heads], numbers: Sequence[int], epochs: Collection[int]) -> None:
         """Train the given experts up to the snapshots of the given epochs; on a GPU, several side by side."""
         assert isinstance(experts, Experts)
-        last, done = max(epochs), dict[int, int]()
-        there = max(numbers) + 1 - len(numbers)  # complete experts before the last one in `numbers`
+        last_epoch, epochs_done = max(epochs), dict[int, int]()
+        experts_before = max(numbers) + 1 - len(numbers)  # complete experts before the last one in `numbers`
 
         def on_epoch(expert: int, epoch: int, _: float) -> None:
-            done[expert] = epoch
-            self.progress("epochs of experts", there * last + sum(done.values()), experts.count * last)
+            epochs_done[expert] = epoch
+            self.progress(
+                "epochs of experts", experts_before * last_epoch + sum(epochs_done.values()), experts.count * last_epoch
+            )
 
         trajectories.train_experts(
             experts, numbers, self.features.train, self.config.experts, epochs, device=self.device, on_epoch=on_epoch
@@ -157,10 +159,10 @@ class HeadsWorkbench(Workbench[Heads]):
 
     def warmed_up(self, expert: int, epoch: int) -> Heads:
         """Return both heads of one expert after an epoch; trains the expert if the snapshot is missing."""
-        opened = self.open_experts(expert + 1)
-        if not opened.has(expert, epoch):
-            self.train_experts(opened, [expert], [epoch])
-        return opened.snapshot(expert, epoch)
+        experts = self.open_experts(expert + 1)
+        if not experts.has(expert, epoch):
+            self.train_experts(experts, [expert], [epoch])
+        return experts.snapshot(expert, epoch)
 
     def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
         """Return the captions that a selection chooses, stored as a record with the time and memory of the choice."""
@@ -259,7 +261,7 @@ class HeadsWorkbench(Workbench[Heads]):
 
     def embed(self, networks: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
         """Embed the set's features with both heads."""
-        image, text = (Head(*(part.cpu() for part in head)) for head in networks)
+        image, text = (Head(*(parameter.cpu() for parameter in head)) for head in networks)
         with torch.no_grad():
             return embed(image, pairs.image_features), embed(text, pairs.text_features)
 
@@ -275,8 +277,8 @@ class HeadsWorkbench(Workbench[Heads]):
         """Bytes of all features in half precision."""
         data, views = self.data, views_in("train", self.config.features)
         held_out, captions = len(data.val) + len(data.test), sum(len(split.captions) for split in data.splits)
-        widths = self.image_encoder.width, captions, self.text_encoder.width
-        return feature_bytes(len(data.train), held_out, views, *widths)
+        sizes = self.image_encoder.width, captions, self.text_encoder.width
+        return feature_bytes(len(data.train), held_out, views, *sizes)
 
     @property
     def memory_bytes(self) -> int:
@@ -298,13 +300,13 @@ class HeadsWorkbench(Workbench[Heads]):
         settings = {"image": image_identity(self.config.encoders), "images": name}
         record = Record.of(self.store, "galleries", settings, {}, version=_GALLERY_VERSION)
         if not record.complete:
-            encoder, rows = self.image_encoder, []
+            encoder, features = self.image_encoder, []
             views = ViewsOf(images, transform_of("none", encoder.size), 1, 0)
             batches = batches_of(range(len(views)), self.images_at_once)
             for batch in encode_views(encoder, views, batches, device=self.device, workers=workers_for(self.device)):
-                rows.append(batch[:, 0])
-                self.progress("images encoded", sum(map(len, rows)), len(views))
-            record.write_tensors("features.safetensors", {"images": torch.cat(rows)})
+                features.append(batch[:, 0])
+                self.progress("images encoded", sum(map(len, features)), len(views))
+            record.write_tensors("features.safetensors", {"images": torch.cat(features)})
             record.finish(facts={"images": len(views)})
         return record.read_tensors("features.safetensors")["images"].float()
 

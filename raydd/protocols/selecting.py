@@ -49,14 +49,14 @@ def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int
         clock = _Clock()
         evidence = _evidence(work, seed, clock)
         reset_peak(work.device)
-        began, cpu = time.perf_counter(), time.process_time()
+        start_time, cpu_seconds = time.perf_counter(), time.process_time()
         captions = SELECTIONS[selection](evidence, pairs, seed)
-        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+        seconds, cpu_seconds = time.perf_counter() - start_time, time.process_time() - cpu_seconds
         record.write_tensors(CHOSEN, {"captions": captions})
         record.finish(
             facts={
-                "seconds": took - clock.seconds,
-                "cpu_seconds": cpu - clock.cpu_seconds,
+                "seconds": seconds - clock.seconds,
+                "cpu_seconds": cpu_seconds - clock.cpu_seconds,
                 "warm_up_seconds": clock.seconds,
                 "peak_bytes": peak_bytes(work.device),
             }
@@ -80,21 +80,23 @@ class _Clock:
 
     def timed(self, work: Callable[[int], Answer]) -> Callable[[int], Answer]:
         def timed(epochs: int) -> Answer:
-            began, cpu = time.perf_counter(), time.process_time()
-            answer = work(epochs)
-            self.seconds += time.perf_counter() - began
-            self.cpu_seconds += time.process_time() - cpu
-            return answer
+            start_time, cpu_start = time.perf_counter(), time.process_time()
+            result = work(epochs)
+            self.seconds += time.perf_counter() - start_time
+            self.cpu_seconds += time.process_time() - cpu_start
+            return result
 
         return timed
 
 
 def _evidence(work: "HeadsWorkbench", seed: int, clock: _Clock) -> Evidence:
     features, within = work.features, work.config.experts.within
-    warm_up = clock.timed(lambda epochs: work.warmed_up(seed, within(epochs)))
-    watched = clock.timed(lambda epochs: _forgetting(work, seed, within(epochs)))
+    warmed_up_heads = clock.timed(lambda epochs: work.warmed_up(seed, within(epochs)))
+    forgetting_after = clock.timed(lambda epochs: _forgetting(work, seed, within(epochs)))
     return Evidence(
-        features.train.image_of_text, lambda epochs: _joint(features, *warm_up(epochs), work.device), watched
+        features.train.image_of_text,
+        lambda epochs: _joint(features, *warmed_up_heads(epochs), work.device),
+        forgetting_after,
     )
 
 
@@ -112,8 +114,8 @@ def _joint(cached: Features, image: Head, text: Head, device: str) -> Joint:
 
 def _embedded(head: Head, rows: Tensor, device: str) -> Float[Tensor, "B D"]:
     with torch.inference_mode():
-        embedded = embed(Head(*(part.to(device) for part in head)), rows.to(device)).cpu()
-    return embedded.clone()  # a copy made outside inference mode may be written to
+        embeddings = embed(Head(*(parameter.to(device) for parameter in head)), rows.to(device)).cpu()
+    return embeddings.clone()  # a copy made outside inference mode may be written to
 
 
 def _forgetting(work: "HeadsWorkbench", seed: int, epochs: int) -> Forgetting:
@@ -125,11 +127,11 @@ def _forgetting(work: "HeadsWorkbench", seed: int, epochs: int) -> Forgetting:
     settings = {"expert": recipe.seed + seed, "epochs": epochs}
     record = Record.of(work.store, "forgetting", settings, {"experts": experts.record.fingerprint}, version=VERSION)
     if not record.complete:
-        counted = count_forgetting(len(work.features.train.texts), _watched(work, experts.initial(seed), seed, epochs))
-        record.write_tensors(EVENTS, {"events": counted.events, "learned": counted.learned})
+        counts = count_forgetting(len(work.features.train.texts), _watched(work, experts.initial(seed), seed, epochs))
+        record.write_tensors(EVENTS, {"events": counts.events, "learned": counts.learned})
         record.finish(facts={"recipe": asdict(recipe)})
-    kept = record.read_tensors(EVENTS)
-    return Forgetting(kept["events"], kept["learned"])
+    tensors = record.read_tensors(EVENTS)
+    return Forgetting(tensors["events"], tensors["learned"])
 
 
 def _watched(
@@ -137,9 +139,9 @@ def _watched(
 ) -> Iterator[tuple[Int[Tensor, "B"], Bool[Tensor, "B"]]]:
     """Train heads from their start; yields the pairs of each minibatch, and whether each pair is learned."""
     recipe = work.config.experts
-    image, text = (Head(*(part.to(work.device, copy=True) for part in head)) for head in start)
+    image, text = (Head(*(parameter.to(work.device, copy=True) for parameter in head)) for head in start)
     for epoch in range(1, epochs + 1):
-        met: list[tuple[Tensor, Tensor]] = []
+        minibatches: list[tuple[Tensor, Tensor]] = []
         train_epoch_(
             image,
             text,
@@ -148,7 +150,9 @@ def _watched(
             epoch=epoch,
             seeds=[epoch_seed(recipe.seed, expert, epoch)],
             device=work.device,
-            on_logits=lambda captions, logits, met=met: met.append((captions, ranked_first(logits).cpu())),
+            on_logits=lambda captions, logits, minibatches=minibatches: minibatches.append(
+                (captions, ranked_first(logits).cpu())
+            ),
         )
         work.progress("epochs that are watched for forgetting", epoch, epochs)
-        yield from met
+        yield from minibatches

@@ -15,8 +15,8 @@ class HeadModule(nn.Module):
 
     def __init__(self, head: Head) -> None:
         super().__init__()
-        for name, part in head._asdict().items():
-            self.register_buffer(name, part.cpu())
+        for name, parameter in head._asdict().items():
+            self.register_buffer(name, parameter.cpu())
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features [B d] to embeddings [B D] of length 1."""
@@ -38,7 +38,7 @@ class EncoderModule(nn.Module):
 
 def head_tensors(side: str, head: Head) -> dict[str, Tensor]:
     """Return a head's parameters under the names of `torch.nn`, prefixed with `image.` or `text.`."""
-    return {f"{side}.{name}": part.cpu().contiguous() for name, part in zip(_NAMES, head, strict=True)}
+    return {f"{side}.{name}": parameter.cpu().contiguous() for name, parameter in zip(_NAMES, head, strict=True)}
 
 
 def head_of(side: str, tensors: Mapping[str, Tensor]) -> Head:

@@ -63,15 +63,15 @@ def strongest(
     similarity: Float[Tensor, "N N"], rows: Sequence[Mapping[str, Any]], count: int = STRONGEST
 ) -> list[tuple[tuple[int, float, str], ...]]:
     """Return for each image the other texts with the largest absolute similarities, without similarities of 0."""
-    beside = similarity.clone().fill_diagonal_(0.0)
-    places = beside.abs().topk(min(count, len(beside) - 1), dim=1).indices
+    off_diagonal = similarity.clone().fill_diagonal_(0.0)
+    indices = off_diagonal.abs().topk(min(count, len(off_diagonal) - 1), dim=1).indices
     return [
         tuple(
-            (other, float(beside[number, other]), rows[other]["nearest_captions"][0])
-            for other in places[number].tolist()
-            if beside[number, other] != 0
+            (other, float(off_diagonal[number, other]), rows[other]["nearest_captions"][0])
+            for other in indices[number].tolist()
+            if off_diagonal[number, other] != 0
         )
-        for number in range(len(beside))
+        for number in range(len(off_diagonal))
     ]
 
 

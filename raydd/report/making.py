@@ -48,8 +48,8 @@ def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_set
     final = final_of(folder)
     if own_settings:
         config = _settings_of(study, config, folder / SETTINGS)
-    found = final["settings"] if final else {**best[0].settings, **trial_settings(config)}
-    config = with_settings(config, _known(config, found))
+    settings = final["settings"] if final else {**best[0].settings, **trial_settings(config)}
+    config = with_settings(config, _known(config, settings))
     opened = set_of_record(_record(store, final["record"] if final else best[0].record))
     scores = {split: final[split] for split in ("val", "test")} if final else kept_scores(opened)
     return _page(
@@ -90,7 +90,7 @@ def _page(
 ) -> Page:
     config = work.config
     opened.require_data(work.data)
-    shown = set_parts(opened, work, looks)
+    fields = set_parts(opened, work, looks)
     if not scores:  # on val only: test is for finished work
         seeds = range(config.evaluate.seeds)
         scores = {"val": score_students(work, opened.synthetic, split="val", seeds=seeds).as_json()}
@@ -98,9 +98,9 @@ def _page(
     work = changed(work, {"evaluate.split": split})
     baselines = {name: scores_of(work, name).as_json() for name in config.evaluate.baselines}
     rows = result_rows(opened, scores, baselines, split)
-    real = len(work.data.train.captions)
-    share = share_of_full({"synthetic": scores[split], **baselines}, len(opened.synthetic), real)
-    return set_page(opened, work.config, rows, {**shown, **parts}, title=title, share=share, command=command)
+    real_pairs = len(work.data.train.captions)
+    share = share_of_full({"synthetic": scores[split], **baselines}, len(opened.synthetic), real_pairs)
+    return set_page(opened, work.config, rows, {**fields, **parts}, title=title, share=share, command=command)
 
 
 def _settings_of(study: Any, config: Config, file: Path) -> Config:
@@ -108,9 +108,9 @@ def _settings_of(study: Any, config: Config, file: Path) -> Config:
 
     There is no `best.yaml` before the sweep has finished.
     """
-    place = {name: value for name, value in flatten(config).items() if name.startswith(("place.", "sweep."))}
+    place_settings = {name: value for name, value in flatten(config).items() if name.startswith(("place.", "sweep."))}
     base = load(file) if file.is_file() else config
-    return with_settings(base, {**_known(base, studies.shared_settings(study)), **place})
+    return with_settings(base, {**_known(base, studies.shared_settings(study)), **place_settings})
 
 
 def _known(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,8 +118,8 @@ def _known(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Leaving out the others is safe, since the page shows results and does not make new ones.
     """
-    here = flatten(config)
-    return {name: value for name, value in settings.items() if name in here}
+    current = flatten(config)
+    return {name: value for name, value in settings.items() if name in current}
 
 
 def _record(store: Store, folder: str) -> Record:

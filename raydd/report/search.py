@@ -40,11 +40,11 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
     """
     trials = trials_of(study, objectives, history.last())
     complete = len(best_first(trials))
-    tells = complete >= TELLING
-    shares = importances(study, objectives) if tells else {}
+    enough_trials = complete >= TELLING
+    shares = importances(study, objectives) if enough_trials else {}
     return {
         "history": charts.history(trials),
-        "search_note": "" if tells else _too_few(complete),
+        "search_note": "" if enough_trials else _too_few(complete),
         "rungs": [row for row in foretold(study, objectives) if row.correlation is not None],
         "importance": charts.importance(shares) if any(shares.values()) else None,
         "slices": charts.slices(study, objectives, shares),
@@ -81,15 +81,21 @@ def trials_of(
 def collapse_curves(trials: Sequence[Trial], history: History) -> list[Chart]:
     """Return a chart for each collapse measure over the steps of the best trials; none without curves in MLflow."""
     keys = [f"collapse/{name}" for name in MEASURES]
-    found = {trial.number: history.curves(trial.number, keys) for trial in best_first(trials)[:CURVES]}
-    drawn = []
-    for key, (name, words) in zip(keys, MEASURES.items(), strict=True):
-        lines = {f"trial {number}": kept[key] for number, kept in found.items() if len(kept.get(key, ())) > 1}
+    curves_of_trials = {trial.number: history.curves(trial.number, keys) for trial in best_first(trials)[:CURVES]}
+    measure_charts = []
+    for key, (name, description) in zip(keys, MEASURES.items(), strict=True):
+        lines = {
+            f"trial {number}": trial_curves[key]
+            for number, trial_curves in curves_of_trials.items()
+            if len(trial_curves.get(key, ())) > 1
+        }
         if lines:
             ends = ", ".join(f"{trial}: {points[-1][1]:.3f}" for trial, points in lines.items())
             title = name.replace("_", " ")
-            drawn.append(curves(f"curve-{name}", title, lines, title, f"{words.capitalize()}. At the end, {ends}."))
-    return drawn
+            measure_charts.append(
+                curves(f"curve-{name}", title, lines, title, f"{description.capitalize()}. At the end, {ends}.")
+            )
+    return measure_charts
 
 
 def sweep_cost(trials: Sequence[Trial]) -> list[tuple[str, str]]:
@@ -105,8 +111,8 @@ def sweep_cost(trials: Sequence[Trial]) -> list[tuple[str, str]]:
     if stopped:
         cost.append(("spent on stopped trials", duration(sum(stopped))))
     for name, unit, scale in (("seconds", "s", 1.0), ("bytes", "kB", 1e-3)):
-        if ends := front(trials, name):
-            value = getattr(ends[-1], name) * scale
+        if on_front := front(trials, name):
+            value = getattr(on_front[-1], name) * scale
             cost.append((f"{name} of the best on the front", f"{value:.0f} {unit}"))
     return cost
 
@@ -122,22 +128,22 @@ def _too_few(complete: int) -> str:
 
 
 def _sweep_facts(trials: Sequence[Trial], best: Sequence[Candidate]) -> dict[str, str]:
-    counted = Counter(trial.state for trial in trials)
-    facts = {"trials": ", ".join(f"{counted[state]} {state}" for state in counted)}
+    counts = Counter(trial.state for trial in trials)
+    facts = {"trials": ", ".join(f"{counts[state]} {state}" for state in counts)}
     if best:
         facts["best trial"] = f"{best[0].number}, on val {best[0].in_words()}"
     return facts
 
 
 def _row(trial: Trial) -> dict[str, Any]:
-    def number(value: float, scale: float = 1.0) -> str:
+    def format_number(value: float, scale: float = 1.0) -> str:
         return f"{value * scale:.0f}" if math.isfinite(value) else ""
 
     return {
         "number": trial.number,
         "r_mean": f"{trial.r_mean:.2f}",
-        "seconds": number(trial.seconds),
-        "kilobytes": number(trial.bytes, 1e-3),
+        "seconds": format_number(trial.seconds),
+        "kilobytes": format_number(trial.bytes, 1e-3),
         "settings": brief(trial.settings),
     }
 
@@ -148,7 +154,9 @@ def _failures(trials: Sequence[Trial]) -> list[dict[str, Any]]:
         {
             "reason": reason,
             "count": count,
-            "numbers": ", ".join(str(one.number) for one in trials if one.state == "failed" and one.reason == reason),
+            "numbers": ", ".join(
+                str(trial.number) for trial in trials if trial.state == "failed" and trial.reason == reason
+            ),
         }
         for reason, count in reasons.most_common()
     ]
@@ -157,7 +165,7 @@ def _failures(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 def _trial(trial: FrozenTrial, unfinished: str, objectives: Sequence[str], tracked: Mapping[str, float]) -> Trial:
     values, report = dict(zip(objectives, trial.values or [], strict=False)), studies.report(trial)
     score = values.get("r_mean", report.r_mean)
-    begun, ended = trial.datetime_start, trial.datetime_complete
+    start_time, end_time = trial.datetime_start, trial.datetime_complete
     return Trial(
         number=studies.identity(trial),
         state=_STATES.get(trial.state, unfinished),
@@ -165,7 +173,7 @@ def _trial(trial: FrozenTrial, unfinished: str, objectives: Sequence[str], track
         r_mean=score,
         seconds=values.get("seconds", tracked.get("seconds", math.nan)),
         bytes=values.get("bytes", tracked.get("bytes", math.nan)),
-        wall=(ended - begun).total_seconds() if begun and ended else math.nan,
+        wall=(end_time - start_time).total_seconds() if start_time and end_time else math.nan,
         reason=studies.reason(trial),
         record=report.record,
     )

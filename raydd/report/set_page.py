@@ -36,17 +36,17 @@ def set_page(
         share: a sentence that compares the set with full data, see `share_of_full`; empty if full data has no score.
         command: the command that makes the set or the sweep again.
     """
-    made = opened.provenance
-    about = {
-        "data": made.data.name,
+    provenance = opened.provenance
+    facts = {
+        "data": provenance.data.name,
         "pairs": str(len(opened.synthetic)),
-        "encoders": f"{made.encoders.image.name}, {made.encoders.text.name}",
-        "images": str(made.settings["distill.images"]),
+        "encoders": f"{provenance.encoders.image.name}, {provenance.encoders.text.name}",
+        "images": str(provenance.settings["distill.images"]),
         **parts.get("facts", {}),
     }
     cost = [
-        ("distillation of this set", duration(made.seconds)),
-        ("size of a student's training set", f"{made.stored_bytes / 1000:.0f} kB"),
+        ("distillation of this set", duration(provenance.seconds)),
+        ("size of a student's training set", f"{provenance.stored_bytes / 1000:.0f} kB"),
         *parts.get("cost", []),
     ]
     return Page(
@@ -58,14 +58,14 @@ def set_page(
         commands=(command,),
         configuration=to_yaml(config),
         provenance={
-            "made by raydd": made.raydd,
+            "made by raydd": provenance.raydd,
             "page made by raydd": code_version(),
-            "data fingerprint": made.data.fingerprint,
+            "data fingerprint": provenance.data.fingerprint,
             "synthetic set": opened.record.folder,
-            "experts": made.upstream.experts or "none: the objective needs no experts",
+            "experts": provenance.upstream.experts or "none: the objective needs no experts",
             "made": opened.made,
         },
-        **{**parts, "facts": about, "cost": cost},
+        **{**parts, "facts": facts, "cost": cost},
     )
 
 
@@ -81,18 +81,18 @@ def result_rows(
         split: val or test.
     """
     pairs = len(opened.synthetic)
-    ours = {f"{pairs} synthetic pairs": ("ours", scores[split])} if split in scores else {}
-    others = {
+    set_rows = {f"{pairs} synthetic pairs": ("ours", scores[split])} if split in scores else {}
+    baseline_rows = {
         "all real pairs" if name == "full" else f"{pairs} {name} real pairs": ("baseline", row)
         for name, row in baselines.items()
     }
-    table = sorted({**others, **ours}.items(), key=lambda item: item[1][1]["r_mean"]["mean"])
+    table = sorted({**baseline_rows, **set_rows}.items(), key=lambda item: item[1][1]["r_mean"]["mean"])
     rows = [ScoreRow(name, cells(row), kind) for name, (kind, row) in table]
     for row in published_on(opened.provenance.data.name, pairs):
         amount = f"{row.pairs} pairs" if row.pairs else "all pairs"
         note = f"published, {amount}, {row.image_encoder} and {row.text_encoder}, protocol {row.protocol}: {row.source}"
-        scores_of = {metric: f"{row.scores[metric]:.1f}" for metric in METRICS}
-        rows.append(ScoreRow(row.method, scores_of, "published", note))
+        formatted = {metric: f"{row.scores[metric]:.1f}" for metric in METRICS}
+        rows.append(ScoreRow(row.method, formatted, "published", note))
     return rows
 
 

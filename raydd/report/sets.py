@@ -58,16 +58,21 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str
     networks = last_expert(opened, work)
     if networks is None:
         return parts
-    began = work.began_as(synthetic)
-    start, end = work.embed(networks, began), work.embed(networks, synthetic)
-    before, after = (
+    start_set = work.began_as(synthetic)
+    start, end = work.embed(networks, start_set), work.embed(networks, synthetic)
+    start_measures, end_measures = (
         collapse_measures(*embedded) | encoder_similarities(pairs.image_features, pairs.text_features)
-        for embedded, pairs in ((start, began), (end, synthetic))
+        for embedded, pairs in ((start, start_set), (end, synthetic))
     )
     parts["maps"] = modality_maps(start, end, looks.plane)
     parts["collapse_table"] = [
-        {"name": name, "start": before[f"collapse/{name}"], "end": after[f"collapse/{name}"], "words": words}
-        for name, words in MEASURES.items()
+        {
+            "name": name,
+            "start": start_measures[f"collapse/{name}"],
+            "end": end_measures[f"collapse/{name}"],
+            "words": description,
+        }
+        for name, description in MEASURES.items()
     ]
     if looks.frames:
         states = [start, *distilled_again(work, networks, looks.frames)]
@@ -95,12 +100,12 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
         raise ConfigError("--film needs a store in a folder. Copy the set's features and experts to a folder.")
     config = with_settings(work.config, trial_settings(work.config))
     with tempfile.TemporaryDirectory() as scratch:
-        for kept in work.store.folder.iterdir():
-            if kept.name not in _REMADE:
-                (Path(scratch) / kept.name).symlink_to(kept)
-        again = open_workbench(config, Store(scratch), work.progress, work.opened)
-        points = stages.distill(again, every=max(1, config.distill.steps // frames))
-        return [again.embed(networks, point.synthetic) for point in points]
+        for stage_folder in work.store.folder.iterdir():
+            if stage_folder.name not in _REMADE:
+                (Path(scratch) / stage_folder.name).symlink_to(stage_folder)
+        rerun = open_workbench(config, Store(scratch), work.progress, work.opened)
+        points = stages.distill(rerun, every=max(1, config.distill.steps // frames))
+        return [rerun.embed(networks, point.synthetic) for point in points]
 
 
 def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
@@ -115,14 +120,15 @@ def last_expert(opened: OpenedSet, work: Workbench[Any]) -> Any | None:
 
 
 def _pairs_note(opened: OpenedSet) -> str:
-    made = opened.provenance.encoders
+    encoders = opened.provenance.encoders
     if opened.synthetic.pixels is None:
         return (
-            f"Features of {made.image.name} were learned, not pixels. Each pair therefore shows the real image that it "
-            "started from, and the real captions nearest to its learned text feature."
+            f"Features of {encoders.image.name} were learned, not pixels. Each pair therefore shows the real image "
+            "that it started from, and the real captions nearest to its learned text feature."
         )
     return (
         f"Left: the synthetic image, and behind the slider the real image that it started from. Right: the difference "
-        f"between the two, amplified six times, around grey. For students, {made.image.name} encodes the images; the "
-        f"texts are learned features of {made.text.name}. The captions shown are the real captions nearest to them."
+        f"between the two, amplified six times, around grey. For students, {encoders.image.name} encodes the images; "
+        f"the texts are learned features of {encoders.text.name}. The captions shown are the real "
+        "captions nearest to them."
     )

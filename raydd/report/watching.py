@@ -34,7 +34,7 @@ def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
     """
     objectives, name = objectives_of(study), studies.study_id(study)
     trials = trials_of(study, objectives, {})
-    begun = {studies.identity(trial): trial.datetime_start for trial in study.get_trials(deepcopy=False)}
+    start_times = {studies.identity(trial): trial.datetime_start for trial in study.get_trials(deepcopy=False)}
     running = [trial for trial in trials if trial.state == "running"]
     latest = [*running, *(trial for trial in reversed(trials) if trial.state != "running")][:rows]
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -42,8 +42,10 @@ def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
         table.add_column(heading, justify="left" if heading in ("state", "loss", "settings") else "right")
     for trial in latest:
         curve = History(mlflow, name, trial.number).curves(trial.number, [LOSS]).get(LOSS, [])
-        began = begun[trial.number]
-        seconds = (datetime.now() - began).total_seconds() if trial.state == "running" and began else trial.wall
+        start_time = start_times[trial.number]
+        seconds = (
+            (datetime.now() - start_time).total_seconds() if trial.state == "running" and start_time else trial.wall
+        )
         table.add_row(
             str(trial.number),
             Text(trial.state, style=_STYLES[trial.state]),
@@ -57,8 +59,8 @@ def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
 
 
 def _headline(study: optuna.Study, trials: Sequence[Trial]) -> Text:
-    counted = Counter(trial.state for trial in trials)
-    states = ", ".join(f"{counted[state]} {state}" for state in _STYLES if counted[state]) or "no trial yet"
+    counts = Counter(trial.state for trial in trials)
+    states = ", ".join(f"{counts[state]} {state}" for state in _STYLES if counts[state]) or "no trial yet"
     scores = sparkline([trial.r_mean for trial in trials if trial.state in ("complete", "stopped")], 32)
     return Text.assemble((visible(f"sweep {study.study_name} "), "bold"), states, f"  {scores}")
 

@@ -66,14 +66,14 @@ class ArraysFile:
         """Read a file. Any error that its library raises, also on a forged file, becomes a RecordError."""
         try:
             content = read_file(path, _MOST_BYTES)
-            found = LOADERS[path.suffix](content)
+            arrays = LOADERS[path.suffix](content)
         except Exception as error:
-            said = (str(error).splitlines() or [""])[0][:200]
+            error_text = (str(error).splitlines() or [""])[0][:200]
             rule = " as tensors, numbers and text, the only types that are loaded" if path.suffix == ".pt" else ""
-            raise RecordError(f"{path} cannot be read{rule} ({type(error).__name__}: {said}). {TO_DO}") from error
-        if not isinstance(found, dict):
-            raise RecordError(f"{path} holds a {type(found).__name__}, but must hold a dictionary of arrays. {TO_DO}")
-        return cls(path, found, hashlib.sha256(content).hexdigest())
+            raise RecordError(f"{path} cannot be read{rule} ({type(error).__name__}: {error_text}). {TO_DO}") from error
+        if not isinstance(arrays, dict):
+            raise RecordError(f"{path} holds a {type(arrays).__name__}, but must hold a dictionary of arrays. {TO_DO}")
+        return cls(path, arrays, hashlib.sha256(content).hexdigest())
 
     def listed(self) -> list[str]:
         """List the content by name, type and shape."""
@@ -81,21 +81,21 @@ class ArraysFile:
 
     def at(self, field: str, key: str) -> Any:
         """Return the value of a key. `params.0` is item 0 of the list `params`, unless that key itself exists."""
-        found: Any = self.content
+        value: Any = self.content
         rest = key
         while rest:
-            if isinstance(found, dict) and rest in found:
-                return found[rest]
+            if isinstance(value, dict) and rest in value:
+                return value[rest]
             part, _, rest = rest.partition(".")
-            if isinstance(found, dict) and part in found:
-                found = found[part]
-            elif part.isdecimal() and int(part) < _rows(found):
-                found = found[int(part)]
+            if isinstance(value, dict) and part in value:
+                value = value[part]
+            elif part.isdecimal() and int(part) < _rows(value):
+                value = value[int(part)]
             else:
                 raise RecordError(
                     f"{self.path} has no {shown(key)}, which {field} names. It has {', '.join(self.listed())}. {TO_DO}"
                 )
-        return found
+        return value
 
     def tensor(self, field: str, key: str, letters: str, sizes: dict[str, int]) -> Tensor:
         """Return an array of finite numbers, after checking its shape against the sizes known so far.
@@ -106,19 +106,21 @@ class ArraysFile:
             letters: a letter or a digit per dimension; the same letter is the same size everywhere.
             sizes: known size of each letter; new letters are added.
         """
-        found = self.at(field, key)
-        wanted = " ".join(str(sizes.get(letter, letter)) for letter in letters)
+        value = self.at(field, key)
+        expected = " ".join(str(sizes.get(letter, letter)) for letter in letters)
         try:
-            tensor = torch.from_numpy(np.ascontiguousarray(found)) if isinstance(found, np.ndarray) else found
+            tensor = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
         except (TypeError, ValueError):  # text, objects, or a type that torch does not have
             tensor = None
         if not isinstance(tensor, Tensor) or tensor.is_complex() or tensor.dtype == torch.bool:
-            raise RecordError(f"{self.path}: {key} is {_shape(found)}, but {field} must be numbers [{wanted}]. {TO_DO}")
+            raise RecordError(
+                f"{self.path}: {key} is {_shape(value)}, but {field} must be numbers [{expected}]. {TO_DO}"
+            )
         fits = tensor.ndim == len(letters) and tensor.numel() > 0
         for letter, size in zip(letters, tensor.shape, strict=False):
             fits = fits and size == (int(letter) if letter.isdigit() else sizes.setdefault(letter, size))
         if not fits:
-            raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, but {field} must be [{wanted}]. {TO_DO}")
+            raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, but {field} must be [{expected}]. {TO_DO}")
         if tensor.numel() * tensor.element_size() > _MOST_BYTES:  # a view may claim any size
             raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, over {_MOST_BYTES:,} bytes. {TO_DO}")
         if not bool(tensor.isfinite().all()):
@@ -127,24 +129,28 @@ class ArraysFile:
 
     def captions(self, key: str, count: int) -> tuple[str, ...]:
         """Return the captions, one per image."""
-        found = self.at("texts", key)
-        found = found.tolist() if isinstance(found, np.ndarray) else found
-        if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
-            raise RecordError(f"{self.path}: {key} is {_shape(found)}, but captions must be a list of strings. {TO_DO}")
-        if len(found) != count:
-            raise RecordError(f"{self.path}: {key} has {len(found)} captions, but there are {count} images. {TO_DO}")
-        return tuple(found)
+        captions = self.at("texts", key)
+        captions = captions.tolist() if isinstance(captions, np.ndarray) else captions
+        if not isinstance(captions, list | tuple) or not all(isinstance(caption, str) for caption in captions):
+            raise RecordError(
+                f"{self.path}: {key} is {_shape(captions)}, but captions must be a list of strings. {TO_DO}"
+            )
+        if len(captions) != count:
+            raise RecordError(f"{self.path}: {key} has {len(captions)} captions, but there are {count} images. {TO_DO}")
+        return tuple(captions)
 
     def rate(self, said: Any) -> float:
         """Return a learning rate above zero: the given number, or the number that a key names."""
         if not isinstance(said, str):
             return float(said)
-        found = self.at("rates", said)
-        single = isinstance(found, Tensor | np.ndarray | np.generic) and math.prod(found.shape) == 1
-        value: Any = found.item() if single else found
+        entry = self.at("rates", said)
+        is_single = isinstance(entry, Tensor | np.ndarray | np.generic) and math.prod(entry.shape) == 1
+        value: Any = entry.item() if is_single else entry
         if not is_number(value) or value <= 0:
-            what = shown(value) if single else _shape(found)
-            raise RecordError(f"{self.path}: {said} is {what}, but a learning rate must be one number above 0. {TO_DO}")
+            description = shown(value) if is_single else _shape(entry)
+            raise RecordError(
+                f"{self.path}: {said} is {description}, but a learning rate must be one number above 0. {TO_DO}"
+            )
         return float(value)
 
 

@@ -82,46 +82,48 @@ def read_foreign(path: Path) -> ForeignSet:
         RecordError: the file cannot be read, lacks an array of the description, or has it in another shape.
     """
     if path.suffix in LOADERS:
-        held = ArraysFile.read(path)
+        arrays = ArraysFile.read(path)
         raise ConfigError(
-            f"{path} holds {', '.join(held.listed())}, but does not say what they mean. Describe them in a YAML file, "
-            "and give the path of that file (docs/outside.md)."
+            f"{path} holds {', '.join(arrays.listed())}, but does not say what they mean. Describe them in a YAML "
+            "file, and give the path of that file (docs/outside.md)."
         )
-    said = _described(path)
-    file = ArraysFile.read(path.parent / said["file"])
-    counted: list[int] = []
+    fields = _described(path)
+    file = ArraysFile.read(path.parent / fields["file"])
+    byte_counts: list[int] = []
 
     def tensor(field: str, key: str, letters: str, sizes: dict[str, int]) -> Tensor:
-        found = file.tensor(field, key, letters, sizes)
-        counted.append(found.numel() * found.element_size())
-        return found
+        array = file.tensor(field, key, letters, sizes)
+        byte_counts.append(array.numel() * array.element_size())
+        return array
 
     sizes: dict[str, int] = {}
-    images, texts = said["images"], said["texts"]
+    images, texts = fields["images"], fields["texts"]
     letters = "Nd" if images["are"] == "features" else "N3SS"
-    found = tensor("images", images["key"], letters, sizes)
-    if problem := _contradiction(found, images["are"]):
+    image_values = tensor("images", images["key"], letters, sizes)
+    if problem := _contradiction(image_values, images["are"]):
         raise RecordError(f"{file.path}: {images['key']} {problem}. {TO_DO}")
     if texts["are"] == "features":
-        words: Tensor | tuple[str, ...] = tensor("texts", texts["key"], "Ne", sizes).float()
+        text_values: Tensor | tuple[str, ...] = tensor("texts", texts["key"], "Ne", sizes).float()
     else:
-        words = file.captions(texts["key"], sizes["N"])
-        counted.append(sum(len(caption.encode()) for caption in words))
-    similarity = _similarity(said["similarity"], lambda key, shape: tensor("similarity", key, shape, sizes), sizes["N"])
-    rates = said["rates"] if isinstance(said["rates"], dict) else dict.fromkeys(("image", "text"), said["rates"])
+        text_values = file.captions(texts["key"], sizes["N"])
+        byte_counts.append(sum(len(caption.encode()) for caption in text_values))
+    similarity = _similarity(
+        fields["similarity"], lambda key, shape: tensor("similarity", key, shape, sizes), sizes["N"]
+    )
+    rates = fields["rates"] if isinstance(fields["rates"], dict) else dict.fromkeys(("image", "text"), fields["rates"])
     return ForeignSet(
-        name=str(said.get("name", path.stem)),
-        source=str(said.get("source", "")),
-        images=_as_meant(found.float(), images),
+        name=str(fields.get("name", path.stem)),
+        source=str(fields.get("source", "")),
+        images=_as_meant(image_values.float(), images),
         image_encoder=images.get("of", ""),
-        texts=words,
+        texts=text_values,
         text_encoder=texts.get("of", ""),
         similarity=similarity,
         rate_image=file.rate(rates["image"]),
         rate_text=file.rate(rates["text"]),
-        loss=said["loss"],
-        stored_bytes=sum(counted) + 16,
-        fingerprint=fingerprint("foreign", VERSION, {**said, "sha256": file.digest}, {}),
+        loss=fields["loss"],
+        stored_bytes=sum(byte_counts) + 16,
+        fingerprint=fingerprint("foreign", VERSION, {**fields, "sha256": file.digest}, {}),
     )
 
 
@@ -132,9 +134,9 @@ def _contradiction(images: Tensor, are: str) -> str:
     """
     if images.dtype == torch.uint8 and are != "pixels-255":
         return f"is uint8, but {are} must be fractions"
-    most = float(images.abs().max())
-    if (are == "pixels-255" and most <= 1) or (are == "pixels-1" and most > 25):
-        return f"has absolute values up to {most:.3g}, but white is {are.removeprefix('pixels-')} in {are}"
+    largest = float(images.abs().max())
+    if (are == "pixels-255" and largest <= 1) or (are == "pixels-1" and largest > 25):
+        return f"has absolute values up to {largest:.3g}, but white is {are.removeprefix('pixels-')} in {are}"
     return ""
 
 
@@ -162,13 +164,13 @@ def _described(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: a field is missing, unknown or ambiguous; names the first one, and how to write it.
     """
-    tree = read_yaml(path, "description")
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must be a dictionary of a set's fields, not {shown(tree)}. Write {_SAID['file']}.")
-    for field in tree:
+    fields = read_yaml(path, "description")
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path} must be a dictionary of a set's fields, not {shown(fields)}. Write {_SAID['file']}.")
+    for field in fields:
         if field not in (*_SAID, *_OPTIONAL):
             raise ConfigError(f"{path}: there is no field {shown(field)}. Known: {', '.join((*_SAID, *_OPTIONAL))}.")
-    fits: Mapping[str, Callable[[Any], bool]] = {
+    is_valid: Mapping[str, Callable[[Any], bool]] = {
         "file": lambda value: _is_key(value) and Path(value).name == value and Path(value).suffix in LOADERS,
         "images": lambda value: _says(value, _IMAGES) and all(map(_is_colour, _colours(value))),
         "texts": lambda value: _says(value, _TEXTS),
@@ -178,12 +180,12 @@ def _described(path: Path) -> dict[str, Any]:
         ),
         "loss": lambda value: value in LOSS_NAMES,
     }
-    for field, how in _SAID.items():
-        if field not in tree:
-            raise ConfigError(f"{path} lacks the field {field}. Write {how}.")
-        if not fits[field](tree[field]):
-            raise ConfigError(f"{path}: {field} is {shown(tree[field])}, which is not valid. Write {how}.")
-    return tree
+    for field, syntax in _SAID.items():
+        if field not in fields:
+            raise ConfigError(f"{path} lacks the field {field}. Write {syntax}.")
+        if not is_valid[field](fields[field]):
+            raise ConfigError(f"{path}: {field} is {shown(fields[field])}, which is not valid. Write {syntax}.")
+    return fields
 
 
 def _says(value: Any, kinds: Mapping[str, set[str]]) -> bool:

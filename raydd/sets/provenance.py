@@ -208,15 +208,17 @@ class Provenance:
         Raises:
             RecordError: a field is missing or wrong, or contradicts a setting; names the first such field.
         """
-        found = checked(cls, value, where)
-        found = replace(found, settings={RENAMED.get(name, name): own for name, own in found.settings.items()})
-        for name, own in found._also_settings().items():
-            if found.settings.get(name, own) != own:
+        provenance = checked(cls, value, where)
+        provenance = replace(
+            provenance, settings={RENAMED.get(name, name): setting for name, setting in provenance.settings.items()}
+        )
+        for name, field_value in provenance._also_settings().items():
+            if provenance.settings.get(name, field_value) != field_value:
                 raise RecordError(
-                    f"{where} contradicts itself: its setting {name} is {found.settings[name]!r}, but its own field "
-                    f"for that setting is {own!r}. {_HELP}"
+                    f"{where} contradicts itself: its setting {name} is {provenance.settings[name]!r}, but its own "
+                    f"field for that setting is {field_value!r}. {_HELP}"
                 )
-        return found
+        return provenance
 
     def as_json(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
@@ -230,8 +232,8 @@ class Provenance:
     @property
     def unknown_settings(self) -> tuple[str, ...]:
         """Settings of the set that this version of raydd does not have, sorted."""
-        known = flatten(Config())
-        return tuple(sorted(name for name in self.settings if name not in known))
+        known_settings = flatten(Config())
+        return tuple(sorted(name for name in self.settings if name not in known_settings))
 
     def config(self, given: Mapping[str, Any] | None = None) -> Config:
         """Return the settings that made the set, overridden by the user's own settings.
@@ -250,19 +252,23 @@ class Provenance:
             RecordError: a setting of the set has a value that this version refuses.
             ConfigError: one of the user's settings is wrong, or a name of code is not repeated.
         """
-        given, known = dict(given or {}), flatten(Config())
-        own = {k: v for k, v in self.settings.items() if k in known and not k.startswith(_NOT_OF_A_SET)}
-        own |= self._also_settings()
+        given, known_settings = dict(given or {}), flatten(Config())
+        settings = {k: v for k, v in self.settings.items() if k in known_settings and not k.startswith(_NOT_OF_A_SET)}
+        settings |= self._also_settings()
         # Before any setting is checked: checking a user-defined loss runs it.
-        require_trusted({name: str(own[name]) for name in _CODE if name in own and name not in given}, {}, "The set")
+        require_trusted(
+            {name: str(settings[name]) for name in _CODE if name in settings and name not in given}, {}, "The set"
+        )
         try:
-            made = with_settings(Config(), {**own, **{name: value for name, value in given.items() if name in _CODE}})
+            config = with_settings(
+                Config(), {**settings, **{name: value for name, value in given.items() if name in _CODE}}
+            )
         except ConfigError as error:
             raise RecordError(
                 f"The set was made with settings that this version of raydd refuses. {error} Use the version that made "
                 f"it, {self.raydd}."
             ) from error
-        return with_settings(made, given)
+        return with_settings(config, given)
 
     def require_encoders(self, config: Config) -> None:
         """Refuse settings with another protocol or other encoders than the set was made with.
@@ -280,14 +286,14 @@ class Provenance:
                 f"The set was made under distill.protocol {self.protocol}: a student of it trains "
                 f"{self.trained.students}. Leave distill.protocol out."
             )
-        for side, made, here in (
+        for side, set_identity, identity in (
             ("image", self.encoders.image.identity, image_identity(config.encoders)),
             ("text", self.encoders.text.identity, text_identity(config.encoders)),
         ):
-            if made != here:
+            if set_identity != identity:
                 raise ConfigError(
-                    f"The set was made with the {side} encoder {made!r}, but encoders.{side} is {here!r} here. Give "
-                    f"the encoder and the weights that made it (encoders.{side}_weights). `raydd evaluate "
+                    f"The set was made with the {side} encoder {set_identity!r}, but encoders.{side} is {identity!r} "
+                    f"here. Give the encoder and the weights that made it (encoders.{side}_weights). `raydd evaluate "
                     "--evaluate.encoders` scores a set with other encoders."
                 )
 
@@ -308,11 +314,11 @@ _CODE = ("data.reader", "encoders.image", "encoders.text", "distill.method", "di
 
 def selection_of_set(config: Config) -> str:
     """Say in one sentence how the set of these settings is chosen among the candidates."""
-    last = "The set after the last distillation step"
+    last_set = "The set after the last distillation step"
     if not config.distill.fit_rates:
-        return f"{last}, with its learned learning rates."
-    chosen = "a power of two that was chosen by a student's val r_mean"
-    return f"{last}; its learning rates are the learned ones times {chosen}."
+        return f"{last_set}, with its learned learning rates."
+    multiplier = "a power of two that was chosen by a student's val r_mean"
+    return f"{last_set}; its learning rates are the learned ones times {multiplier}."
 
 
 def selection_rule(config: Config) -> str:
@@ -330,10 +336,10 @@ def selection_rule(config: Config) -> str:
     )
     if not choices:
         return f"{rule}; nothing is chosen on {split}, the split that is scored."
-    chosen = f"{rule}; {' and '.join(choices)} {'are' if len(choices) > 1 or config.evaluate.baselines else 'is'}"
+    sentence = f"{rule}; {' and '.join(choices)} {'are' if len(choices) > 1 or config.evaluate.baselines else 'is'}"
     if split == "val":
-        return f"{chosen} chosen on val, the split that is scored."
-    return f"{chosen} chosen on val, and nothing is chosen on {split}, the split that is scored."
+        return f"{sentence} chosen on val, the split that is scored."
+    return f"{sentence} chosen on val, and nothing is chosen on {split}, the split that is scored."
 
 
 def checked(kind: type, value: object, where: str) -> Any:
@@ -346,8 +352,8 @@ def checked(kind: type, value: object, where: str) -> Any:
         content = json.dumps(value)
         return _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise RecordError(f"{where} does not describe a synthetic set: {_said(first)}. {_HELP}") from error
+        problem = error.errors(include_url=False, include_context=False)[0]
+        raise RecordError(f"{where} does not describe a synthetic set: {_said(problem)}. {_HELP}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordError(f"{where} does not describe a synthetic set ({error}). {_HELP}") from error
 
@@ -363,13 +369,13 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 
 def _said(problem: Any) -> str:
     """Say which field is wrong, and why."""
-    loc = [str(part) for part in problem["loc"]]
+    location = [str(part) for part in problem["loc"]]
     # The parts after a setting's name are the types that were tried for its value.
-    field = ".".join(loc[:2] if loc and loc[0] == "settings" else loc)
+    field = ".".join(location[:2] if location and location[0] == "settings" else location)
     if problem["type"] == "missing":
         return f"the field {field} is missing"
-    shown = repr(problem["input"])
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
-    what = f"the field {field} is {shown}" if field else f"it holds {shown}"
+    value = repr(problem["input"])
+    value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+    statement = f"the field {field} is {value}" if field else f"it holds {value}"
     message = str(problem["msg"])
-    return f"{what}, but {message[:1].lower()}{message[1:]}".replace("input should", "should")
+    return f"{statement}, but {message[:1].lower()}{message[1:]}".replace("input should", "should")

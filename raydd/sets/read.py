@@ -68,10 +68,10 @@ class OpenedSet:
             ConfigError: the set was made from another data set.
             RecordError: a start pair's index is beyond the training images or captions.
         """
-        made_from = self.provenance.data
-        if made_from.fingerprint != data.fingerprint:
+        source = self.provenance.data
+        if source.fingerprint != data.fingerprint:
             raise ConfigError(
-                f"The set was made from {made_from.name} ({made_from.fingerprint}), but data.* names {data.name} "
+                f"The set was made from {source.name} ({source.fingerprint}), but data.* names {data.name} "
                 f"({data.fingerprint}). Give the data settings of the set, and name the other data in evaluate.unseen."
             )
         self._require_pairs(data.train)
@@ -133,8 +133,8 @@ def store_of(opened: OpenedSet, place: PlaceConfig) -> Store:
     """
     record, experts = opened.record, opened.provenance.upstream.experts
     upstream = f"experts/{experts.rpartition('/')[2]}" if experts else "features"
-    named = place.store or place.home or os.environ.get("RAYDD_STORE")
-    if named or record.copied_to or not record.store.names(upstream):
+    named_store = place.store or place.home or os.environ.get("RAYDD_STORE")
+    if named_store or record.copied_to or not record.store.names(upstream):
         return open_store(place)
     return open_store(replace(place, store=record.store.root))
 
@@ -145,25 +145,25 @@ def set_of_record(record: Record) -> OpenedSet:
     Raises:
         RecordError: the record is incomplete, damaged or not a synthetic set, or a file has impossible content.
     """
-    where = _where(record, MANIFEST)
+    path = _where(record, MANIFEST)
     manifest = _manifest(record)
-    head: _Manifest = checked(_Manifest, manifest, where)
-    if head.stage != _STAGE:
+    header: _Manifest = checked(_Manifest, manifest, path)
+    if header.stage != _STAGE:
         raise RecordError(
-            f"{record.folder} is a record of the stage {head.stage!r}, not a synthetic set. Give the folder that "
+            f"{record.folder} is a record of the stage {header.stage!r}, not a synthetic set. Give the folder that "
             "`raydd run` prints last."
         )
-    provenance = Provenance.from_json(head.facts, where)
+    provenance = Provenance.from_json(header.facts, path)
     synthetic = load_synthetic(record)
-    for name, said, found in (
+    for name, stated, actual in (
         ("pairs", provenance.pairs, len(synthetic)),
         ("loss", provenance.loss, synthetic.loss),
         ("stored_bytes", provenance.stored_bytes, synthetic.stored_bytes),
     ):
-        if said != found:
-            raise RecordError(f"{where} says that {name} is {said}, but {SET} has {found}. {_HELP}")
+        if stated != actual:
+            raise RecordError(f"{path} says that {name} is {stated}, but {SET} has {actual}. {_HELP}")
     rows = _rows(record, len(synthetic), with_images=synthetic.pixels is not None)
-    return OpenedSet(record, synthetic, rows, provenance, head.fingerprint, head.made, manifest)
+    return OpenedSet(record, synthetic, rows, provenance, header.fingerprint, header.made, manifest)
 
 
 def load_synthetic(record: Record) -> SyntheticSet:
@@ -179,8 +179,8 @@ def load_synthetic(record: Record) -> SyntheticSet:
     try:
         return SyntheticSet.of_tensors(_tensors(record), facts.get("set") if isinstance(facts, dict) else facts)  # type: ignore[arg-type]
     except RecordError as error:
-        where = f"{record.store.root}/{record.folder}"
-        raise error if where in str(error) else RecordError(f"{where}: {error}") from error
+        path = f"{record.store.root}/{record.folder}"
+        raise error if path in str(error) else RecordError(f"{path}: {error}") from error
 
 
 def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
@@ -193,7 +193,7 @@ def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
         RecordError: a record of scores is damaged.
     """
     store = opened.record.store
-    found: dict[str, Scores] = {}
+    scores_by_split: dict[str, Scores] = {}
     for name in store.names("scores"):
         if not name.endswith(f"/{MANIFEST}"):
             continue
@@ -203,9 +203,9 @@ def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
         if manifest.upstream.get("synthetic") != opened.fingerprint or not isinstance(split, str) or choice != "last":
             continue
         scores = Scores(_seeds(record))
-        if split not in found or len(found[split].seeds) < len(scores.seeds):
-            found[split] = scores
-    return {split: scores.as_json() for split, scores in sorted(found.items())}
+        if split not in scores_by_split or len(scores_by_split[split].seeds) < len(scores.seeds):
+            scores_by_split[split] = scores
+    return {split: scores.as_json() for split, scores in sorted(scores_by_split.items())}
 
 
 _Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
@@ -229,25 +229,26 @@ def _tensors(record: Record) -> dict[str, Tensor]:
 
 def _rows(record: Record, pairs: int, *, with_images: bool) -> tuple[Mapping[str, Any], ...]:
     """Read the rows of `pairs.parquet`; check their number and the type of each column."""
-    where = _where(record, PAIRS)
+    path = _where(record, PAIRS)
     content = _read(record, PAIRS, record.read)
     try:
-        file = pq.ParquetFile(io.BytesIO(content))
-        if file.metadata.num_rows != pairs:  # checked before reading, since a small file may claim any number of rows
-            raise RecordError(f"{where} has {file.metadata.num_rows} rows, but there are {pairs} pairs. {_HELP}")
-        schema = file.schema_arrow
-        for name, (fits, kind) in _COLUMNS.items():
-            place = schema.get_field_index(name)
-            if place < 0:
-                raise RecordError(f"{where} has no column {name}, or more than one. {_HELP}")
-            if not fits(schema.field(place).type):
-                raise RecordError(f"{where}: {name} is {schema.field(place).type}, but must be {kind}. {_HELP}")
-        rows = file.read(columns=list(_COLUMNS)).to_pylist()
+        parquet = pq.ParquetFile(io.BytesIO(content))
+        # Checked before reading, since a small file may claim any number of rows.
+        if parquet.metadata.num_rows != pairs:
+            raise RecordError(f"{path} has {parquet.metadata.num_rows} rows, but there are {pairs} pairs. {_HELP}")
+        schema = parquet.schema_arrow
+        for name, (is_valid, type_name) in _COLUMNS.items():
+            column = schema.get_field_index(name)
+            if column < 0:
+                raise RecordError(f"{path} has no column {name}, or more than one. {_HELP}")
+            if not is_valid(schema.field(column).type):
+                raise RecordError(f"{path}: {name} is {schema.field(column).type}, but must be {type_name}. {_HELP}")
+        rows = parquet.read(columns=list(_COLUMNS)).to_pylist()
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise RecordError(f"{where} cannot be read as Parquet ({_first_line(error)}). {_HELP}") from error
+        raise RecordError(f"{path} cannot be read as Parquet ({_first_line(error)}). {_HELP}") from error
     for number, row in enumerate(rows):
         if problem := _problem_of(row, number, with_images):
-            raise RecordError(f"{where}: row {number} {problem}. {_HELP}")
+            raise RecordError(f"{path}: row {number} {problem}. {_HELP}")
     return tuple(rows)
 
 
@@ -272,8 +273,8 @@ def _read(record: Record, name: str, read: Any) -> Any:
     try:
         return read(name)
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError) as error:
-        said = f"{type(error).__name__}: {_first_line(error)}"
-        raise RecordError(f"{_where(record, name)} cannot be read ({said}). {_HELP}") from error
+        error_text = f"{type(error).__name__}: {_first_line(error)}"
+        raise RecordError(f"{_where(record, name)} cannot be read ({error_text}). {_HELP}") from error
 
 
 def _where(record: Record, name: str) -> str:

@@ -47,9 +47,9 @@ def write_set(
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
             record.write(file, buffer.getvalue())
     record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
-    first = tuple(captions[0] for captions in table["nearest_captions"].to_pylist()[:FIRST])
-    made = replace(provenance, first_captions=first)
-    record.finish(facts={"set": synthetic.facts(), **made.as_json()})
+    first_captions = tuple(captions[0] for captions in table["nearest_captions"].to_pylist()[:FIRST])
+    complete_provenance = replace(provenance, first_captions=first_captions)
+    record.finish(facts={"set": synthetic.facts(), **complete_provenance.as_json()})
 
 
 def pairs_table(synthetic: SyntheticSet, texts: CaptionRows, pairs: Pairs) -> pa.Table:
@@ -88,10 +88,10 @@ def nearest_captions(
     indices = torch.empty(len(rows), 0, dtype=torch.long)
     cosines = torch.empty(len(rows), 0)
     for number, shard in enumerate(real.shards):
-        part = rows @ to_sphere(shard.float()).T
-        found = part.topk(min(count, part.shape[1]), dim=1)
-        cosines = torch.cat([cosines, found.values], dim=1)
-        indices = torch.cat([indices, found.indices + number * real.per_shard], dim=1)
+        similarity = rows @ to_sphere(shard.float()).T
+        nearest = similarity.topk(min(count, similarity.shape[1]), dim=1)
+        cosines = torch.cat([cosines, nearest.values], dim=1)
+        indices = torch.cat([indices, nearest.indices + number * real.per_shard], dim=1)
         order = cosines.argsort(dim=1, descending=True)[:, :count]
         cosines, indices = cosines.gather(1, order), indices.gather(1, order)
     return indices, cosines

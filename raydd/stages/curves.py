@@ -39,10 +39,10 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
     points: list[dict[str, float]] = record.read_json(VAL_CURVE) if record.has(VAL_CURVE) else []
     if record.complete:
         return points
-    every, known = math.ceil(work.config.distill.steps / checks), {point["step"] for point in points}
+    every, known_steps = math.ceil(work.config.distill.steps / checks), {point["step"] for point in points}
     states = _again(work, every) if synthetic_record(work).complete else _first(work, every)
     for step, seconds, cpu_seconds, synthetic in states:
-        r_mean = None if step in known else _r_mean(work, synthetic, fitted=step == work.config.distill.steps)
+        r_mean = None if step in known_steps else _r_mean(work, synthetic, fitted=step == work.config.distill.steps)
         if r_mean is not None:
             points.append({"step": step, "seconds": seconds, "cpu_seconds": cpu_seconds, "r_mean": r_mean})
             record.write_json(VAL_CURVE, points)
@@ -75,19 +75,20 @@ def rise(curve: Sequence[Mapping[str, float]], steps: int) -> float | None:
     ]
     if not all(quarters):
         return None
-    before, last = (sum(quarter) / len(quarter) for quarter in quarters)
-    return last - before
+    third_quarter, last_quarter = (sum(quarter) / len(quarter) for quarter in quarters)
+    return last_quarter - third_quarter
 
 
 def _first(work: Workbench[Any], every: int) -> Iterator[State]:
     """Yield the states of a new distillation, whose set is stored like any other."""
-    seconds, cpu_seconds, before = 0.0, 0.0, 0
+    seconds, cpu_seconds, last_step = 0.0, 0.0, 0
     for point in distill(work, every=every):
-        for part in (*point.earlier, {"step": point.step, **point.metrics}):
-            steps = part["step"] - before
-            seconds += steps * part["seconds"]
-            cpu_seconds += steps * part.get("cpu_seconds", part["seconds"])  # an older checkpoint has only seconds
-            before = part["step"]
+        for interval in (*point.earlier, {"step": point.step, **point.metrics}):
+            steps = interval["step"] - last_step
+            seconds += steps * interval["seconds"]
+            # An older checkpoint has only seconds.
+            cpu_seconds += steps * interval.get("cpu_seconds", interval["seconds"])
+            last_step = interval["step"]
         yield point.step, seconds, cpu_seconds, point.synthetic
 
 
@@ -95,15 +96,15 @@ def _again(work: Workbench[Any], every: int) -> Iterator[State]:
     """Repeat the distillation of a stored set and yield its states; the last one is read from the store."""
     phase = only_phase(work, every)
     distillation, seconds, cpu_seconds = work.begin(phase.settings, phase.start()), 0.0, 0.0
-    take = steps_of(distillation)
+    take_steps = steps_of(distillation)
     while distillation.done < phase.settings.steps:
-        left = phase.settings.steps - distillation.done
+        remaining_steps = phase.settings.steps - distillation.done
         watch = Watch()
-        news = take(min(at_once(work.device), left, every - distillation.done % every))
+        news = take_steps(min(at_once(work.device), remaining_steps, every - distillation.done % every))
         if news.error:
             raise news.error
-        took = watch.read()
-        seconds, cpu_seconds = seconds + took.seconds, cpu_seconds + took.cpu_seconds
+        elapsed = watch.read()
+        seconds, cpu_seconds = seconds + elapsed.seconds, cpu_seconds + elapsed.cpu_seconds
         work.progress("distillation steps for a curve", distillation.done, phase.settings.steps)
         if distillation.done % every == 0 and distillation.done < phase.settings.steps:
             yield distillation.done, seconds, cpu_seconds, distillation.synthetic()
@@ -114,10 +115,10 @@ def _r_mean(work: Workbench[Any], synthetic: SyntheticSet, *, fitted: bool) -> f
     """Return val r_mean of one student; None if it diverges."""
     try:
         if work.config.distill.fit_rates and not fitted:
-            found = fit_rates(work, synthetic)
+            fit = fit_rates(work, synthetic)
             if work.config.evaluate.choice == "last":  # the learning rates were fitted with this same student
-                return found.val.for_choice
-            synthetic = found.pairs
+                return fit.val.for_choice
+            synthetic = fit.pairs
         return score_students(work, synthetic, split="val", seeds=[0]).for_choice
     except NonFiniteError:
         return None

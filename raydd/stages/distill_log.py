@@ -22,8 +22,8 @@ class Log:
 
     def last_means(self, count: int) -> dict[str, float]:
         """Return the means of the metrics over the last `count` steps."""
-        last = self.steps[-count:] if count else []
-        return {name: sum(step[name] for step in last) / len(last) for name in last[0]} if last else {}
+        steps = self.steps[-count:] if count else []
+        return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]} if steps else {}
 
     def means_before(self, step: int, every: int) -> Points:
         """Return the metrics' means over each `every` steps before `step`, with the last `step` of each interval."""
@@ -38,9 +38,9 @@ class Log:
     @property
     def cpu_seconds(self) -> float | None:
         """CPU time of all steps; None if steps of an older checkpoint have none."""
-        each = [step.get("cpu_seconds") for step in self.steps]
-        known = [seconds for seconds in each if seconds is not None]
-        return sum(known) if len(known) == len(each) else None
+        cpu_times = [step.get("cpu_seconds") for step in self.steps]
+        known_times = [seconds for seconds in cpu_times if seconds is not None]
+        return sum(known_times) if len(known_times) == len(cpu_times) else None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the log as tensors, one per column."""

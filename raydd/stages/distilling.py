@@ -56,17 +56,19 @@ def only_phase(work: Workbench[Any], every: int) -> Phase:
 def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> Iterator[DistillPoint]:
     """Distil features, then search for pixels that have these features; no distillation step follows."""
     steps = work.config.distill.steps
-    features = only_phase(in_features(work), every)
+    features_phase = only_phase(in_features(work), every)
     if not record.complete:
-        yield from match(features)
-    found = replace(features.settings, image_lr=0.0, steps=0)  # the images that were found stay as they are
-    yield from match(Phase(work, record, found, lambda: inverted(work, features.record), every, steps, before=steps))
+        yield from match(features_phase)
+    settings = replace(features_phase.settings, image_lr=0.0, steps=0)  # the images that were found stay as they are
+    yield from match(
+        Phase(work, record, settings, lambda: inverted(work, features_phase.record), every, steps, before=steps)
+    )
 
 
 def final_synthetic(work: Workbench[Any]) -> SyntheticSet:
     """Return the finished synthetic set; distils it if it is missing from the store."""
-    *_, last = distill(work)
-    return last.synthetic
+    *_, last_point = distill(work)
+    return last_point.synthetic
 
 
 def synthetic_record(work: Workbench[Any]) -> Record:
@@ -81,8 +83,8 @@ def synthetic_record(work: Workbench[Any]) -> Record:
         settings["experts"] = {"count": config.experts.count, "first_seed": config.experts.seed}
         upstream = {"experts": work.experts_record.fingerprint}
     else:
-        of_start, upstream = work.selection_content(config.distill.start)
-        settings |= {**work.student_content, **of_start}
+        start_settings, upstream = work.selection_content(config.distill.start)
+        settings |= {**work.student_content, **start_settings}
     if config.distill.images == "features-then-pixels":
         settings["pixels"] = asdict(config.pixels)
         upstream["features_set"] = synthetic_record(in_features(work)).fingerprint

@@ -26,8 +26,8 @@ Row = tuple[Sequence[Tensor], Mapping[str, Any]]  # the hits of each student, an
 
 def scores_of(work: Workbench[Any], row: str) -> Scores:
     """Return the scores of one row: `synthetic`, `full`, or the name of a selection."""
-    rows = {"synthetic": synthetic_scores, "full": full_scores}
-    return rows[row](work) if row in rows else selected_scores(work, row)
+    scorers = {"synthetic": synthetic_scores, "full": full_scores}
+    return scorers[row](work) if row in scorers else selected_scores(work, row)
 
 
 @overload
@@ -86,8 +86,8 @@ def _selected(work: Workbench[Any], selection: str, first: int, students: Sequen
 
     multiple, _ = best_multiple(lambda multiples: [on_val(multiple) for multiple in multiples])
     hits: list[Tensor] = []
-    for choice, seed in students:
-        hits += student_hits(work, pairs_at(multiple, choice), split=config.evaluate.split, seeds=[seed])
+    for pairs_seed, seed in students:
+        hits += student_hits(work, pairs_at(multiple, pairs_seed), split=config.evaluate.split, seeds=[seed])
         work.progress(f"students of {selection} pairs", len(hits), len(students))
     return hits, {"learning_rates": list(work.real_rates_at(multiple)), "chosen_on": ScoresOnVal.split}
 
@@ -105,17 +105,19 @@ def full_scores(work: Workbench[Any]) -> Scores:
 def _best_epoch(work: Workbench[Any]) -> Row:
     evaluate = work.config.evaluate
     epochs, seeds = range(1, work.config.experts.last_epoch + 1), evaluate.seeds
-    first = work.experts(1, epochs)
+    first_expert = work.experts(1, epochs)
     if evaluate.choice == "best-on-split":
         chosen_on = evaluate.split
-        found = {epoch: by_published_choice(work.score(first.snapshot(0, epoch), chosen_on)) for epoch in epochs}
+        r_mean_of_epoch = {
+            epoch: by_published_choice(work.score(first_expert.snapshot(0, epoch), chosen_on)) for epoch in epochs
+        }
     else:
         chosen_on = ScoresOnVal.split
-        found = {epoch: work.val_scores(first.snapshot(0, epoch)).for_choice for epoch in epochs}
-    best = max(found, key=lambda epoch: found[epoch])
-    experts = work.experts(seeds, [best])
-    hits = [work.hits(experts.snapshot(seed, best), evaluate.split)[0] for seed in range(seeds)]
-    return hits, {"epoch": best, "chosen_on": chosen_on}
+        r_mean_of_epoch = {epoch: work.val_scores(first_expert.snapshot(0, epoch)).for_choice for epoch in epochs}
+    best_epoch = max(r_mean_of_epoch, key=lambda epoch: r_mean_of_epoch[epoch])
+    experts = work.experts(seeds, [best_epoch])
+    hits = [work.hits(experts.snapshot(seed, best_epoch), evaluate.split)[0] for seed in range(seeds)]
+    return hits, {"epoch": best_epoch, "chosen_on": chosen_on}
 
 
 def set_of(work: Workbench[Any], number: int) -> Workbench[Any]:
@@ -148,9 +150,9 @@ def set_hits(work: Workbench[Any], row: str, number: int) -> Int[Tensor, "S I 7"
 
 def hits_record(work: Workbench[Any], row: str, number: int) -> Record:
     """Return the record of the hits of one set of a row."""
-    made_with, upstream = _named_by(work if row in SELECTIONS else set_of(work, number), row)
+    settings, upstream = _named_by(work if row in SELECTIONS else set_of(work, number), row)
     return Record.of(
-        work.store, "hits", {**made_with, "set": number} if row in SELECTIONS else made_with, upstream, version=VERSION
+        work.store, "hits", {**settings, "set": number} if row in SELECTIONS else settings, upstream, version=VERSION
     )
 
 
@@ -165,26 +167,26 @@ def _students_of(work: Workbench[Any], row: str, number: int) -> Row:
 
 def scores_record(work: Workbench[Any], row: str) -> Record:
     """Return the record of the scores of a row (`synthetic`, `full`, or a selection), named by what the row reads."""
-    made_with, upstream = _named_by(work, row)
-    return Record.of(work.store, "scores", made_with, upstream, version=VERSION)
+    settings, upstream = _named_by(work, row)
+    return Record.of(work.store, "scores", settings, upstream, version=VERSION)
 
 
 def _named_by(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what decides the students of a row: settings, and the records that the row is made from."""
     config, evaluate = work.config, work.config.evaluate
-    made_with: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds, **choice_content(config)}
+    settings: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds, **choice_content(config)}
     if row == "full":  # its students are experts, which are checked after every epoch
-        made_with.pop("checks", None)
+        settings.pop("checks", None)
         upstream = {"experts": work.experts_record.fingerprint}
-        made_with |= {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed}
-        return made_with, upstream
-    made_with |= {"students": recipe_content(config.students, config.distill.pairs), **work.student_content}
+        settings |= {"epochs": config.experts.last_epoch, "first_seed": config.experts.seed}
+        return settings, upstream
+    settings |= {"students": recipe_content(config.students, config.distill.pairs), **work.student_content}
     if row == "synthetic":
         upstream = {"synthetic": synthetic_record(work).fingerprint}
     else:
-        of_choice, upstream = work.selection_content(row)
-        made_with |= {"pairs": config.distill.pairs, **of_choice}
-    return made_with, upstream
+        selection_settings, upstream = work.selection_content(row)
+        settings |= {"pairs": config.distill.pairs, **selection_settings}
+    return settings, upstream
 
 
 def _kept(work: Workbench[Any], row: str, score: Callable[[], Row]) -> ScoresOnVal | ScoresOnTest:
@@ -199,7 +201,7 @@ def _keep(work: Workbench[Any], row: str, hits: Sequence[Tensor], facts: Mapping
     """Store a row's scores if they are missing."""
     record = scores_record(work, row)
     if not record.complete:
-        record.write_json(SCORES, [scores_of_hits(own) for own in hits])
+        record.write_json(SCORES, [scores_of_hits(hits_of_student) for hits_of_student in hits])
         record.finish(facts=dict(facts))
 
 

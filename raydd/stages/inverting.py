@@ -28,32 +28,32 @@ def inverted(work: Workbench[Any], features_record: Record) -> SyntheticSet:
     upstream = {"features_set": features_record.fingerprint}
     record = Record.of(work.store, "pixels", content, upstream, version=VERSION)
     synthetic = load_synthetic(features_record)
-    start, size = work.start_pixels(synthetic), work.images_at_once
-    done, total = itertools.count(1), settings.steps * len(start)
+    start_pixels, size = work.start_pixels(synthetic), work.images_at_once
+    step_numbers, total = itertools.count(1), settings.steps * len(start_pixels)
 
-    def tell(images: int) -> None:
+    def report_steps(images: int) -> None:
         for _ in range(images):
-            work.progress("pixel steps", next(done), total)
+            work.progress("pixel steps", next(step_numbers), total)
 
-    def find(begin: int) -> dict[str, Tensor]:
-        name, pixels = f"from-{begin:04}-by-{size}.safetensors", start[begin : begin + size]
+    def search_batch(begin: int) -> dict[str, Tensor]:
+        name, pixels = f"from-{begin:04}-by-{size}.safetensors", start_pixels[begin : begin + size]
         if not record.has(name):
-            found = pixels_of_features(
+            found_pixels = pixels_of_features(
                 pixels.to(device),
                 synthetic.image_features[begin : begin + size].to(device),
                 encoder.fast,
                 steps=settings.steps,
                 lr=settings.lr,
-                on_step=lambda _: tell(len(pixels)),
+                on_step=lambda _: report_steps(len(pixels)),
             )
             with torch.no_grad():
-                features = encoder.fast(found.float() / 255)
-            record.write_tensors(name, {"pixels": found.cpu(), "features": features.float().cpu()})
+                features = encoder.fast(found_pixels.float() / 255)
+            record.write_tensors(name, {"pixels": found_pixels.cpu(), "features": features.float().cpu()})
         return record.read_tensors(name)
 
-    parts = on_all_cores(find, range(0, len(start), size), device)
+    batches = on_all_cores(search_batch, range(0, len(start_pixels), size), device)
     return replace(
         synthetic,
-        pixels=torch.cat([part["pixels"] for part in parts]),
-        image_features=torch.cat([part["features"] for part in parts]),
+        pixels=torch.cat([batch["pixels"] for batch in batches]),
+        image_features=torch.cat([batch["features"] for batch in batches]),
     )

@@ -73,7 +73,7 @@ class Phase:
     ) -> DistillPoint:
         """Return the point to report after `step` steps of this phase."""
         collapse, earlier = (
-            [note | {"step": self.before + note["step"]} for note in notes] for notes in (collapse, earlier)
+            [point | {"step": self.before + point["step"]} for point in points] for points in (collapse, earlier)
         )
         return DistillPoint(self.before + step, self.total, metrics, synthetic, collapse, earlier)
 
@@ -92,13 +92,13 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     try:
         if point := course.point_again():
             yield point
-        take = steps_of(course.distillation)
+        take_steps = steps_of(course.distillation)
         while not course.at_end:
             steps = min(at_once(phase.work.device), course.steps_to_look)
             course.have_experts(steps)
             watch = Watch()
             with counted_as("distillation steps"):
-                news = take(steps)
+                news = take_steps(steps)
             if news.steps:
                 course.note(news.steps, watch.read())
             if news.error:
@@ -116,8 +116,8 @@ def finished(phase: Phase) -> DistillPoint:
     """Return the last point of a phase whose record is complete."""
     log, steps = Log.of_tensors(phase.record.read_tensors(CURVE)), phase.settings.steps
     earlier = log.means_before(steps, phase.every)
-    last = log.last_means(steps - (int(earlier[-1]["step"]) if earlier else 0))
-    return phase.point(steps, last, load_synthetic(phase.record), log.collapse, earlier)
+    last_means = log.last_means(steps - (int(earlier[-1]["step"]) if earlier else 0))
+    return phase.point(steps, last_means, load_synthetic(phase.record), log.collapse, earlier)
 
 
 @dataclass
@@ -158,8 +158,8 @@ class Course:
     def point_again(self) -> DistillPoint | None:
         """Return the point of the current step, if it has one: it may not have been reported before an interruption."""
         done, every = self.distillation.done, self.phase.every
-        stands = every and done and done % every == 0 and not self.at_end
-        return self._point(self.distillation.synthetic()) if stands else None
+        has_point = every and done and done % every == 0 and not self.at_end
+        return self._point(self.distillation.synthetic()) if has_point else None
 
     @property
     def at_end(self) -> bool:
@@ -186,8 +186,8 @@ class Course:
 
     def note(self, steps: Points, took: Took) -> None:
         """Log the metrics of some steps and their total time, and measure collapse if that is due."""
-        each = {"seconds": took.seconds / len(steps), "cpu_seconds": took.cpu_seconds / len(steps)}
-        self.log.steps += [metrics | each for metrics in steps]
+        time_per_step = {"seconds": took.seconds / len(steps), "cpu_seconds": took.cpu_seconds / len(steps)}
+        self.log.steps += [metrics | time_per_step for metrics in steps]
         self._note_collapse()
 
     def after_steps(self) -> DistillPoint | None:
@@ -248,30 +248,30 @@ def _finish(
     record, work = phase.record, phase.work
     if record.complete:  # another process completed it meanwhile, and its set is kept
         return load_synthetic(record), None
-    synthetic, times, fitted_val = last, 1.0, None
+    synthetic, multiple, fitted_val = last, 1.0, None
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)
         with counted_as("fits of learning rates"):
             # A phase without steps has the learning rates of the features set, which are fitted already.
             fitted = fit_rates(work, last, near=0.0 if phase.settings.steps else 1.0)
-            synthetic, times, fitted_val = fitted.pairs, fitted.multiple, fitted.val.seeds[0]
+            synthetic, multiple, fitted_val = fitted.pairs, fitted.multiple, fitted.val.seeds[0]
         work.progress("fits of the students' learning rates", 1, 1)
     record.write_tensors(CURVE, log.tensors())
     config, encoders, cpu_seconds = work.config, work.config.encoders, log.cpu_seconds
     experts = work.experts_record.fingerprint if config.distill.reads_experts else None
-    made = Provenance.of(
+    provenance = Provenance.of(
         config,
         synthetic,
         data=work.data,
         identities=(image_identity(encoders), text_identity(encoders)),
         upstream=Upstream(experts=experts, features=work.source),
         width=work.width,
-        times_learned_rates=times,
+        times_learned_rates=multiple,
         seconds=log.seconds,
         preparing_seconds=preparing.seconds,
         cpu_seconds=None if cpu_seconds is None else cpu_seconds + preparing.cpu_seconds,
         peak_bytes=peak_bytes(work.device),
     )
-    write_set(record, synthetic, made, work.captions.train.texts, work.data.train)
+    write_set(record, synthetic, provenance, work.captions.train.texts, work.data.train)
     record.remove(CHECKPOINT)
     return synthetic, fitted_val

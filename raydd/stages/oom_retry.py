@@ -32,14 +32,14 @@ def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbe
         yield from run(work)
         return
     except torch.OutOfMemoryError as error:
-        said = wanted(error)
-    half = max(1, size // 2)
-    log.warning("Out of GPU memory with %d images at once (%s). Going on with %d.", size, said, half)
+        memory_text = wanted(error)
+    half_size = max(1, size // 2)
+    log.warning("Out of GPU memory with %d images at once (%s). Going on with %d.", size, memory_text, half_size)
     empty_cache(work.device)  # after the except block, since the error holds the tensors of the failed work
     try:
-        yield from run(changed(work, {"place.encode_batch": half}))
+        yield from run(changed(work, {"place.encode_batch": half_size}))
     except torch.OutOfMemoryError as error:
-        raise too_large(f"with {half} images at once too", wanted(error), work.device) from error
+        raise too_large(f"with {half_size} images at once too", wanted(error), work.device) from error
 
 
 def too_large(how: str, said: str, device: str) -> ConfigError:

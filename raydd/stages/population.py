@@ -73,8 +73,8 @@ class Together:
     def stop(self, name: str) -> None:
         """Save the state of a distillation and stop it; does nothing if it has ended."""
         for group, courses in list(self._courses.items()):
-            for slot, (own, course) in list(courses.items()):
-                if own == name:
+            for slot, (course_name, course) in list(courses.items()):
+                if course_name == name:
                     try:
                         self._populations[group].settle()
                         course.keep()
@@ -106,13 +106,13 @@ class Together:
                 population.step()
             news = population.news()
             population.settle()
-        took, taken = watch.read(), sum(len(own.steps) for own in news.values())
-        for slot, own in news.items():
-            if own.steps:  # each gets the share of its steps in the time
-                courses[slot][1].note(own.steps, took.of(len(own.steps) / taken))
-        for slot, own in news.items():
+        elapsed, total_steps = watch.read(), sum(len(course_news.steps) for course_news in news.values())
+        for slot, course_news in news.items():
+            if course_news.steps:  # the time is shared out by number of steps
+                courses[slot][1].note(course_news.steps, elapsed.of(len(course_news.steps) / total_steps))
+        for slot, course_news in news.items():
             name, course = courses[slot]
-            point = _looked_at(course, own)
+            point = _looked_at(course, course_news)
             if course.at_end or isinstance(point, RayddError):
                 self._free(group, slot)
             if point is not None:

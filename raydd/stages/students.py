@@ -60,21 +60,22 @@ def student_hits(
     Raises:
         NonFiniteError: a student diverged.
     """
-    config, found = work.config, []
-    checked = checked_epochs(config) if config.evaluate.choice == "best-on-split" else []
-    checks: list[list[Tensor]] = []
+    config, hits_of_students = work.config, []
+    epochs_to_check = checked_epochs(config) if config.evaluate.choice == "best-on-split" else []
+    hits_of_checks: list[list[Tensor]] = []
 
     def check(epoch: int, students: Callable[[], Any]) -> None:
-        if epoch in checked:
-            checks.append(work.hits(students(), split))
+        if epoch in epochs_to_check:
+            hits_of_checks.append(work.hits(students(), split))
 
     for students in work.train_students(pairs, seeds, check) if seeds else ():
-        rounds = checks or [work.hits(students, split)]
-        found += [
-            max(own, key=lambda hits: by_published_choice(scores_of_hits(hits))) for own in zip(*rounds, strict=True)
+        hits_of_epochs = hits_of_checks or [work.hits(students, split)]
+        hits_of_students += [
+            max(hits_of_student, key=lambda hits: by_published_choice(scores_of_hits(hits)))
+            for hits_of_student in zip(*hits_of_epochs, strict=True)
         ]
-        checks.clear()  # before the next students, which train in the next iteration
-    return found
+        hits_of_checks.clear()  # before the next students, which train in the next iteration
+    return hits_of_students
 
 
 def checked_epochs(config: Config) -> list[int]:
@@ -87,8 +88,8 @@ def choice_content(config: Config) -> dict[str, Any]:
     """Return the settings that decide which epoch of a student counts; record names depend on no others."""
     if config.evaluate.choice == "last":
         return {}
-    usual = config.evaluate.checks == _CHECKS and config.students.epochs % (_CHECKS - 1) == 0
-    return {"choice": config.evaluate.choice, **({} if usual else {"checks": checked_epochs(config)})}
+    has_usual_checks = config.evaluate.checks == _CHECKS and config.students.epochs % (_CHECKS - 1) == 0
+    return {"choice": config.evaluate.choice, **({} if has_usual_checks else {"checks": checked_epochs(config)})}
 
 
 def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
@@ -135,8 +136,8 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
 
     # There are too few fits with encoders to know a usual multiple.
     usual = usual_multiple(pairs, work.config.students) if work.batches_students else 1.0
-    best, scores = best_multiple(on_val, near=near or usual, neighbours_at_once=work.batches_students)
-    return Fitted(pairs.at_multiple(best), best, scores)
+    multiple, scores = best_multiple(on_val, near=near or usual, neighbours_at_once=work.batches_students)
+    return Fitted(pairs.at_multiple(multiple), multiple, scores)
 
 
 def usual_multiple(pairs: SyntheticSet, recipe: StudentsConfig) -> float:
@@ -175,27 +176,27 @@ def best_multiple(
     Raises:
         NonFiniteError: students diverge at 1/32 of the learning rates too.
     """
-    known: dict[float, ScoresOnVal | None] = {}
+    scores_at: dict[float, ScoresOnVal | None] = {}
 
-    def scored(*multiples: float) -> float:
-        asked = [multiple for multiple in multiples if multiple not in known]
-        if asked:
-            known.update(zip(asked, score(asked), strict=True))
-        first = known[multiples[0]]
-        return -math.inf if first is None else first.for_choice
+    def r_mean_at(*multiples: float) -> float:
+        missing = [multiple for multiple in multiples if multiple not in scores_at]
+        if missing:
+            scores_at.update(zip(missing, score(missing), strict=True))
+        first_scores = scores_at[multiples[0]]
+        return -math.inf if first_scores is None else first_scores.for_choice
 
     best = near
     if neighbours_at_once:
-        scored(best, best / 2, 2 * best)
-    while best < MOST and scored(2 * best) > scored(best):
+        r_mean_at(best, best / 2, 2 * best)
+    while best < MOST and r_mean_at(2 * best) > r_mean_at(best):
         best *= 2
     if best == near:
-        while best > LEAST and (scored(best / 2) > scored(best) or scored(best) == -math.inf):
+        while best > LEAST and (r_mean_at(best / 2) > r_mean_at(best) or r_mean_at(best) == -math.inf):
             best /= 2
-    found = known[best]
-    if found is None:
+    best_scores = scores_at[best]
+    if best_scores is None:
         raise NonFiniteError(
             f"Students diverge at 1/{round(1 / LEAST)} of the learning rates too. Lower distill.start_rate or "
             "distill.rate_lr."
         )
-    return best, found
+    return best, best_scores

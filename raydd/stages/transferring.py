@@ -54,32 +54,32 @@ def transferred_scores(work: Workbench[Any], made: ScoredSet, *, photographs: bo
     """
 
     def score() -> list[dict[str, float]]:
-        moved = _moved(work, made, photographs)
-        return _scores(work, fit_rates(work, moved.at_multiple(_HEADROOM), near=1.0).pairs)
+        encoded_set = _moved(work, made, photographs)
+        return _scores(work, fit_rates(work, encoded_set.at_multiple(_HEADROOM), near=1.0).pairs)
 
     return _kept(work, made, {"row": "photographs" if photographs else "pixels"}, score)
 
 
 def class_scores(work: Workbench[Any], made: ScoredSet, folder: Path) -> list[dict[str, float]]:
     """Return ACC@1 and ACC@5 of the set's students on a folder of class folders, one dictionary per seed."""
-    found = read_classes(folder)
-    digests = image_digests(found.images, str(folder.absolute()), work.store, work.progress)
-    files = [[image.name, digest] for image, digest in zip(found.images, digests, strict=True)]
-    listed = {"names": found.names, "files": files}
-    content = fingerprint("class folders", VERSION, listed, {})
+    class_images = read_classes(folder)
+    digests = image_digests(class_images.images, str(folder.absolute()), work.store, work.progress)
+    files = [[image.name, digest] for image, digest in zip(class_images.images, digests, strict=True)]
+    listing = {"names": class_images.names, "files": files}
+    content_fingerprint = fingerprint("class folders", VERSION, listing, {})
 
     def score() -> list[dict[str, float]]:
-        gallery, labels = work.gallery(found.images, content), torch.tensor(found.labels)
-        texts = work.text_encoder.encode(prompts(found.names)).half().cpu().float()
+        gallery, labels = work.gallery(class_images.images, content_fingerprint), torch.tensor(class_images.labels)
+        prompt_features = work.text_encoder.encode(prompts(class_images.names)).half().cpu().float()
         return [
-            accuracies(images, class_directions(embedded), labels)
+            accuracies(image_embeddings, class_directions(prompt_embeddings), labels)
             for students in _students(work, made.synthetic)
-            for images, embedded in zip(
-                work.embed_images(students, gallery), work.embed_texts(students, texts), strict=True
+            for image_embeddings, prompt_embeddings in zip(
+                work.embed_images(students, gallery), work.embed_texts(students, prompt_features), strict=True
             )
         ]
 
-    return _kept(work, made, {"row": "classes", "classes": content}, score, on_split=False)
+    return _kept(work, made, {"row": "classes", "classes": content_fingerprint}, score, on_split=False)
 
 
 def unseen_scores(work: Workbench[Any], made: ScoredSet, other: Workbench[Any]) -> list[dict[str, float]]:
@@ -89,15 +89,17 @@ def unseen_scores(work: Workbench[Any], made: ScoredSet, other: Workbench[Any]) 
         splits = [split for split in other.data.splits if len(split)]
         gallery = work.gallery([image for split in splits for image in split.images], other.data.fingerprint)
         captions = other.captions.train, other.captions.val, other.captions.test
-        encoded = [part for part in captions if len(part.texts)]
-        texts = torch.cat([part.texts.whole().float() for part in encoded])
-        before = torch.tensor([0, *map(len, splits)]).cumsum(0).tolist()
-        owners = torch.cat([part.image_of_text + start for part, start in zip(encoded, before, strict=False)])
+        caption_splits = [split for split in captions if len(split.texts)]
+        text_features = torch.cat([split.texts.whole().float() for split in caption_splits])
+        image_offsets = torch.tensor([0, *map(len, splits)]).cumsum(0).tolist()
+        image_of_text = torch.cat(
+            [split.image_of_text + offset for split, offset in zip(caption_splits, image_offsets, strict=False)]
+        )
         return [
-            retrieval_scores(images, embedded, owners)
+            retrieval_scores(image_embeddings, text_embeddings, image_of_text)
             for students in _students(work, made.synthetic)
-            for images, embedded in zip(
-                work.embed_images(students, gallery), work.embed_texts(students, texts), strict=True
+            for image_embeddings, text_embeddings in zip(
+                work.embed_images(students, gallery), work.embed_texts(students, text_features), strict=True
             )
         ]
 
@@ -115,18 +117,18 @@ def _scores(work: Workbench[Any], pairs: SyntheticSet) -> list[dict[str, float]]
 
 def _moved(work: Workbench[Any], made: ScoredSet, photographs: bool) -> SyntheticSet:
     """Return the set with features of the workbench's encoders."""
-    moved, encoders = made.synthetic, work.config.encoders
+    encoded_set, encoders = made.synthetic, work.config.encoders
     if encoders.image != made.image_encoder or photographs:
-        pixels = work.start_pixels(moved) if photographs else moved.pixels
+        pixels = work.start_pixels(encoded_set) if photographs else encoded_set.pixels
         if pixels is None:
             raise RecordError(
                 "The set holds only image features, which no other encoder can read. "
                 "Score a set that was made with distill.images pixels or features-then-pixels."
             )
-        moved = replace(moved, image_features=work.encode_pixels(pixels), pixels=work.fitted_pixels(pixels))
+        encoded_set = replace(encoded_set, image_features=work.encode_pixels(pixels), pixels=work.fitted_pixels(pixels))
     if encoders.text != made.text_encoder:
-        moved = replace(moved, text_features=work.text_encoder.encode(made.captions).float().cpu())
-    return moved
+        encoded_set = replace(encoded_set, text_features=work.text_encoder.encode(made.captions).float().cpu())
+    return encoded_set
 
 
 def _kept(
@@ -142,7 +144,7 @@ def _kept(
     `on_split` says whether the scores are on `evaluate.split` of the workbench's own data.
     """
     config = work.config
-    made_with = {
+    record_settings = {
         **settings,
         **work.student_content,
         "encoders": [image_identity(config.encoders), text_identity(config.encoders)],
@@ -150,9 +152,9 @@ def _kept(
         "students": recipe_content(config.students, len(made.synthetic)),
     }
     if on_split:
-        made_with |= {"data": work.data.fingerprint, "split": config.evaluate.split}
-        made_with |= choice_content(config)
-    record = Record.of(work.store, "transfers", made_with, {"synthetic": made.fingerprint}, version=VERSION)
+        record_settings |= {"data": work.data.fingerprint, "split": config.evaluate.split}
+        record_settings |= choice_content(config)
+    record = Record.of(work.store, "transfers", record_settings, {"synthetic": made.fingerprint}, version=VERSION)
     if not record.complete:
         record.write_json(SCORES, list(score()))
         record.finish()

@@ -51,11 +51,11 @@ class Cache:
         if not self._asked_for(name, expected):
             with self._locked(name):
                 if not self._asked_for(name, expected):  # not fetched by another process meanwhile
-                    found = version_of(path, expected)
-                    if not found or not intact(path):
+                    version = version_of(path, expected)
+                    if not version or not intact(path):
                         write_whole(path, fetch())
-                        found = version_of(path, expected)
-                    self.note(name, found)
+                        version = version_of(path, expected)
+                    self.note(name, version)
                     self._shrink()
         return path
 
@@ -96,26 +96,26 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") % _LOCKS
+        lock_number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") % _LOCKS
         locks = self._folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with (locks / f"{place:02}").open("w") as lock:
+        with (locks / f"{lock_number:02}").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _shrink(self) -> None:
-        kept, files = [], self._folder / "files"
+        copies, files = [], self._folder / "files"
         for path in files.rglob("*"):
             with contextlib.suppress(FileNotFoundError):  # deleted by another process meanwhile
                 if path.is_file():
                     name, state = path.relative_to(files).as_posix(), path.stat()
-                    kept.append((self._last_asked(name, state.st_mtime), state.st_size, name))
-        total, safe_from = sum(size for _, size, _ in kept), time.time() - self._grace
-        for asked, size, name in sorted(kept):
-            if total <= self._most_bytes or asked > safe_from:
+                    copies.append((self._last_asked(name, state.st_mtime), state.st_size, name))
+        total_bytes, safe_from = sum(size for _, size, _ in copies), time.time() - self._grace
+        for last_asked, size, name in sorted(copies):
+            if total_bytes <= self._most_bytes or last_asked > safe_from:
                 return
             self.drop(name)
-            total -= size
+            total_bytes -= size
 
     def _last_asked(self, name: str, fetched: float) -> float:
         try:

@@ -112,24 +112,24 @@ class Record:
             RecordError: the folder has no manifest, or it is damaged.
         """
         folder = folder.expanduser().absolute()
-        store, lies = Store(folder.parent.parent), f"{folder.parent.name}/{folder.name}"
-        content = store.content(f"{lies}/{MANIFEST}")
-        where = f"{folder}/{MANIFEST}"
+        store, relative = Store(folder.parent.parent), f"{folder.parent.name}/{folder.name}"
+        content = store.content(f"{relative}/{MANIFEST}")
+        manifest_path = f"{folder}/{MANIFEST}"
         try:
-            told = json.loads(content)
+            unchecked = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise RecordError(_no_manifest(where, f"it is not JSON: {error}")) from error
-        if not isinstance(told, dict) or not {"stage", "fingerprint"} <= set(told):
-            raise RecordError(_no_manifest(where, "it does not say which record it is of"))
-        named = cls(store, str(told["stage"]), str(told["fingerprint"]), {}, {}, copied_to=lies)
-        manifest = named.manifest()
-        lies = "" if lies == f"{named.stage}/{named.fingerprint}" else lies
+            raise RecordError(_no_manifest(manifest_path, f"it is not JSON: {error}")) from error
+        if not isinstance(unchecked, dict) or not {"stage", "fingerprint"} <= set(unchecked):
+            raise RecordError(_no_manifest(manifest_path, "it does not say which record it is of"))
+        record = cls(store, str(unchecked["stage"]), str(unchecked["fingerprint"]), {}, {}, copied_to=relative)
+        manifest = record.manifest()
+        relative = "" if relative == f"{record.stage}/{record.fingerprint}" else relative
         return dataclasses.replace(
-            named,
+            record,
             settings=manifest["settings"],
             upstream=manifest["upstream"],
             version=manifest["version"],
-            copied_to=lies,
+            copied_to=relative,
         )
 
     @property
@@ -168,8 +168,8 @@ class Record:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON, indented for readability."""
-        plain = isinstance(value, Mapping) and not {KEY, PLACE, _ITEMS} & set(value)
-        content = seal_json(value if plain else {_ITEMS: value}, self._place(name))
+        unwrapped = isinstance(value, Mapping) and not {KEY, PLACE, _ITEMS} & set(value)
+        content = seal_json(value if unwrapped else {_ITEMS: value}, self._place(name))
         self.store.write(f"{self.folder}/{name}", content)
 
     def read(self, name: str) -> bytes:
@@ -178,16 +178,16 @@ class Record:
         Raises:
             RecordError: the file is missing, not what was written, or neither sealed nor listed by the manifest.
         """
-        full, place = f"{self.folder}/{name}", self._place(name)
+        path, place = f"{self.folder}/{name}", self._place(name)
         try:
-            return self.store.read(full, place=place, sha256="" if sealable(name) else self._sum(name))
+            return self.store.read(path, place=place, sha256="" if sealable(name) else self._sum(name))
         except RecordError:
             # Another machine may have rewritten or deleted the record since this machine copied the manifest from the
             # bucket, so drop the copy: the next reader asks the bucket.
             self.store.forget(f"{self.folder}/{MANIFEST}")
             if sealable(name):
                 raise
-            return self.store.read(full, place=place, sha256=self._sum(name))
+            return self.store.read(path, place=place, sha256=self._sum(name))
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of one safetensors file.
@@ -266,13 +266,13 @@ class Record:
         Raises:
             RecordError: the record is not complete, or its manifest is damaged, lacks a field, or is another record's.
         """
-        manifest, where = self._json(MANIFEST), f"{self.store.root}/{self.folder}/{MANIFEST}"
+        manifest, path = self._json(MANIFEST), f"{self.store.root}/{self.folder}/{MANIFEST}"
         for name, kind in _FIELDS.items():
             if not isinstance(manifest.get(name), kind):
-                raise RecordError(_no_manifest(where, f"its field {name!r} is missing or of another type"))
-        told = f"{manifest['stage']}/{manifest['fingerprint']}"
-        if told != f"{self.stage}/{self.fingerprint}":
-            raise RecordError(_no_manifest(where, f"it is that of {told}"))
+                raise RecordError(_no_manifest(path, f"its field {name!r} is missing or of another type"))
+        record_name = f"{manifest['stage']}/{manifest['fingerprint']}"
+        if record_name != f"{self.stage}/{self.fingerprint}":
+            raise RecordError(_no_manifest(path, f"it is that of {record_name}"))
         return manifest
 
     def facts(self) -> dict[str, Any]:
@@ -291,13 +291,13 @@ class Record:
         """Return the SHA-256 by which a file without a seal is checked; "" for a file with a seal."""
         if sealable(name):
             return ""
-        listed = self.manifest()["files"].get(name)
-        if not isinstance(listed, str) or not listed:
+        digest = self.manifest()["files"].get(name)
+        if not isinstance(digest, str) or not digest:
             raise RecordError(
                 f"{self.store.root}/{self.folder}/{name} was not written by raydd: the record's manifest does not list "
                 "it. Delete it, or make the record again."
             )
-        return listed
+        return digest
 
     def _json(self, name: str) -> dict[str, Any]:
         """Return the mapping of a sealed JSON file, without the seal."""

@@ -45,14 +45,14 @@ def open_bucket(address: str) -> tuple[fs.FileSystem, str]:
     parts = urlsplit(address)
     if parts.scheme not in _OPTIONS:
         raise ConfigError(f"The store {parts.scheme}://… is of an unknown kind. Use a folder, s3:// or gs://.")
-    options, known = dict(parse_qsl(parts.query)), _OPTIONS[parts.scheme]
+    options, known_options = dict(parse_qsl(parts.query)), _OPTIONS[parts.scheme]
     if "@" in parts.netloc or any(hide_password(value) != value for value in options.values()):  # of an endpoint
         raise ConfigError(
             f"The store's address {parts.scheme}://…@… holds credentials, which would be shown and logged. Leave them "
             "out: they are taken from the environment, the usual files, or the machine's role."
         )
-    if unknown := sorted(set(options) - set(known)):
-        raise ConfigError(f"The store's address has the option {unknown[0]!r}. Known: {', '.join(known)}.")
+    if unknown := sorted(set(options) - set(known_options)):
+        raise ConfigError(f"The store's address has the option {unknown[0]!r}. Known: {', '.join(known_options)}.")
     if not parts.netloc:
         raise ConfigError(f"The store's address {address} names no bucket. Write {parts.scheme}://BUCKET/FOLDER.")
     base = f"{parts.netloc}{parts.path}".rstrip("/")
@@ -60,8 +60,8 @@ def open_bucket(address: str) -> tuple[fs.FileSystem, str]:
 
 
 def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
-    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    endpoint = options.get("endpoint_override") or given
+    environment_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = options.get("endpoint_override") or environment_endpoint
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return fs.S3FileSystem(
         region=region or (None if endpoint else fs.resolve_s3_region(bucket)),

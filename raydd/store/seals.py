@@ -55,11 +55,12 @@ def seal_tensors(content: bytes, notes: Mapping[str, str], place: str) -> bytes:
     """
     length = int.from_bytes(content[:_LENGTH], "little")
     header = json.loads(content[_LENGTH : _LENGTH + length])
-    text = json.dumps(
+    sealed_header = json.dumps(
         {"__metadata__": {KEY: _BLANK, PLACE: place, **notes}, **header}, separators=(",", ":"), ensure_ascii=False
     ).encode()
-    text += b" " * (-len(text) % _LENGTH)  # tensors begin at a multiple of 8, as in files of the safetensors library
-    return _filled(len(text).to_bytes(_LENGTH, "little") + text + content[_LENGTH + length :])
+    # Tensors begin at a multiple of 8, as in files of the safetensors library.
+    sealed_header += b" " * (-len(sealed_header) % _LENGTH)
+    return _filled(len(sealed_header).to_bytes(_LENGTH, "little") + sealed_header + content[_LENGTH + length :])
 
 
 def seal_json(value: Mapping[str, Any], place: str) -> bytes:
@@ -83,24 +84,24 @@ def fault_of(content: Iterable[bytes], place: str, sha256: str = "") -> Fault | 
         sha256: the checksum of the whole file, if a manifest lists it.
     """
     pieces = iter(content)
-    first, whole = next(pieces, b""), hashlib.sha256()
-    form = _FORMATS.get(Path(place).suffix)
-    seal = form.match(first) if form else None
-    if form and not seal:
-        return _without_seal(b"".join([first, *pieces]), form)
-    sealed = _begun(first, seal) if seal else None
+    first_piece, file_digest = next(pieces, b""), hashlib.sha256()
+    pattern = _FORMATS.get(Path(place).suffix)
+    seal = pattern.match(first_piece) if pattern else None
+    if pattern and not seal:
+        return _without_seal(b"".join([first_piece, *pieces]), pattern)
+    seal_digest = _begun(first_piece, seal) if seal else None
     if sha256:
-        whole.update(first)
+        file_digest.update(first_piece)
     for piece in pieces:
-        if sealed:
-            sealed.update(piece)
+        if seal_digest:
+            seal_digest.update(piece)
         if sha256:
-            whole.update(piece)
-    if seal and sealed and sealed.hexdigest().encode() != seal[1]:
+            file_digest.update(piece)
+    if seal and seal_digest and seal_digest.hexdigest().encode() != seal[1]:
         return Fault("damaged", "is damaged: its content is not what was written")
     if seal and seal[2] != place.encode():
         return Fault("foreign", f"belongs to {seal[2].decode(errors='replace')}: somebody put it here")
-    if sha256 and whole.hexdigest() != sha256:
+    if sha256 and file_digest.hexdigest() != sha256:
         return Fault("damaged", "is damaged: its content is not what its record's manifest lists")
     return None
 

@@ -72,11 +72,11 @@ class Store:
         else:
             self.folder = expanded(self.root.removeprefix("file://"), "The store").absolute()
             self._files, self._base = fs.LocalFileSystem(), str(self.folder)
-        kept = Path(cache) if cache else Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
-        place = self._base.strip("/").replace("/", "_")
+        cache_folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
+        subfolder = self._base.strip("/").replace("/", "_")
         if self.folder is None:  # other services and local folders can have the same name
-            place += f"-{hashlib.sha256(self.root.encode()).hexdigest()[:8]}"
-        self._kept = kept / place
+            subfolder += f"-{hashlib.sha256(self.root.encode()).hexdigest()[:8]}"
+        self._kept = cache_folder / subfolder
         self._cache = Cache(self._kept, cache_bytes)
         self._checked: set[tuple[str, str]] = set()
 
@@ -164,14 +164,14 @@ class Store:
         Arguments and errors are those of `read`. The file is checked once for all processes of the machine, and again
         if it has changed since.
         """
-        path, where, place = Path(self._path(name)), f"{self.root}/{name}", place or name
+        path, address, place = Path(self._path(name)), f"{self.root}/{name}", place or name
         expected = f"{place} {sha256}".strip()
         if self.folder is None:
 
             def intact(copy: Path) -> bool:
                 fault = fault_of(pieces_of(copy), place, sha256)
                 if fault:
-                    log.warning("This machine's copy of %s %s. It is fetched again.", where, fault.reason)
+                    log.warning("This machine's copy of %s %s. It is fetched again.", address, fault.reason)
                 return fault is None
 
             return self._cache.path(name, lambda: self.read(name, place=place, sha256=sha256), intact, expected)
@@ -182,7 +182,7 @@ class Store:
             return path
         if not self._cache.knows(name, version):
             settled = is_settled(path)
-            require_intact_file(path, where, place, sha256)
+            require_intact_file(path, address, place, sha256)
             if not settled:
                 return path
             self._cache.note(name, version)
@@ -216,17 +216,17 @@ class Store:
         """Return all files and folders under one folder of the store, or in the whole store, sorted by name."""
         selector = fs.FileSelector(self._path(folder) if folder else self._base, recursive=True, allow_not_found=True)
         infos = self._ask(folder, lambda: self._files.get_file_info(selector))
-        start = len(self._base.rstrip("/")) + 1
-        found = [
+        prefix_length = len(self._base.rstrip("/")) + 1
+        entries = [
             Stored(
-                info.path[start:],
+                info.path[prefix_length:],
                 info.size or 0,
                 info.mtime.timestamp() if info.mtime else 0.0,
                 info.type == fs.FileType.Directory,
             )
             for info in infos
         ]
-        return sorted(found, key=lambda item: item.name)
+        return sorted(entries, key=lambda entry: entry.name)
 
     def here(self) -> "Store":
         """Return a store for this machine only, in the cache folder, for facts about this machine's files.
@@ -261,9 +261,10 @@ class Store:
                 if name and Path(self._path(name)).is_dir():
                     raise RecordError(self._a_folder(name)) from error
                 raise
-            why = "did not answer" if passes(error) else "refused a request"
+            problem = "did not answer" if passes(error) else "refused a request"
             raise PlaceError(
-                f"The store {self.root} {why} ({str(error)[:300]}). Check place.store, the network and the credentials."
+                f"The store {self.root} {problem} ({str(error)[:300]}). Check place.store, the network and the "
+                "credentials."
             ) from error
 
     def _missing(self, name: str) -> str:

@@ -99,20 +99,20 @@ def verify(store: Store, progress: Progress = silent) -> Verification:
     inspected: list[_Inspected] = []
     to_read: list[tuple[str, str]] = []
     with ThreadPoolExecutor(_READERS) as pool:  # a bucket takes long to answer, and SHA-256 releases the GIL
-        for one in pool.map(lambda record: _inspect(store, *record), records.items()):
-            inspected.append(one)
-            findings += one.findings
-            to_read += one.to_read
+        for inspection in pool.map(lambda record: _inspect(store, *record), records.items()):
+            inspected.append(inspection)
+            findings += inspection.findings
+            to_read += inspection.to_read
             progress("manifests read", len(inspected), len(records))
-        for done, found in enumerate(pool.map(lambda file: _look(store, *file), to_read), start=1):
-            findings += found
+        for done, file_findings in enumerate(pool.map(lambda file: _look(store, *file), to_read), start=1):
+            findings += file_findings
             progress("files read", done, len(to_read))
     files = [item for item in items if not item.is_folder]
     return Verification(
         records=len(records),
         files=len(files),
         bytes=sum(item.bytes for item in files),
-        without_upstream=sum(_lacks_upstream(one.upstream, records) for one in inspected),
+        without_upstream=sum(_lacks_upstream(inspection.upstream, records) for inspection in inspected),
         findings=tuple(sorted(findings, key=lambda finding: finding.name)),
     )
 
@@ -127,25 +127,25 @@ def delete(store: Store, findings: Iterable[Finding]) -> tuple[str, ...]:
         store: the store that `verify` has read.
         findings: the findings to act on. Findings of kind unknown are not deleted.
     """
-    gone, wanted = [], defaultdict(set)
+    deleted, files_by_record = [], defaultdict(set)
     for finding in findings:
         if finding.kind not in DELETABLE:
             continue
         if _PART.fullmatch(finding.name.split("/")[-1]):  # its writer is dead, and no other writer uses this name
             store.remove(finding.name)
-            gone.append(finding.name)
+            deleted.append(finding.name)
         else:
-            wanted["/".join(finding.name.split("/")[:2])].add(finding.name)
-    for key, names in wanted.items():
-        inside = store.listing(key)
-        inspected = _inspect(store, key, inside)
-        found = [finding for finding in inspected.findings if finding.name in names]
+            files_by_record["/".join(finding.name.split("/")[:2])].add(finding.name)
+    for key, names in files_by_record.items():
+        entries = store.listing(key)
+        inspected = _inspect(store, key, entries)
+        confirmed = [finding for finding in inspected.findings if finding.name in names]
         for name, sha256 in inspected.to_read:
-            found += _look(store, name, sha256) if name in names else []
-        wrong = {finding.name for finding in found if finding.kind in DELETABLE}
-        _remove(store, key, wrong, inside)
-        gone += sorted(wrong)
-    return tuple(gone)
+            confirmed += _look(store, name, sha256) if name in names else []
+        faulty = {finding.name for finding in confirmed if finding.kind in DELETABLE}
+        _remove(store, key, faulty, entries)
+        deleted += sorted(faulty)
+    return tuple(deleted)
 
 
 def _remove(store: Store, key: str, wrong: Collection[str], inside: Sequence[Stored]) -> None:
@@ -161,7 +161,7 @@ def _remove(store: Store, key: str, wrong: Collection[str], inside: Sequence[Sto
 
 def _by_record(items: Sequence[Stored]) -> tuple[dict[str, list[Stored]], list[Finding]]:
     """Return the entries of each record by `stage/fingerprint`, and findings for entries elsewhere."""
-    records, elsewhere, findings = defaultdict(list), defaultdict(int), []
+    records, unknown_counts, findings = defaultdict(list), defaultdict(int), []
     for item in items:
         stage, *rest = item.name.split("/")
         if stage in STAGES and len(rest) > 1 and _FINGERPRINT.fullmatch(rest[0]):
@@ -169,8 +169,8 @@ def _by_record(items: Sequence[Stored]) -> tuple[dict[str, list[Stored]], list[F
         elif _PART.fullmatch(item.name.split("/")[-1]):
             findings += _old_part(item)
         elif not item.is_folder:
-            elsewhere[stage if stage not in STAGES else "/".join([stage, *rest[:1]])] += 1
-    for name, count in elsewhere.items():
+            unknown_counts[stage if stage not in STAGES else "/".join([stage, *rest[:1]])] += 1
+    for name, count in unknown_counts.items():
         files = f"{count} files" if count > 1 else "1 file"
         findings.append(Finding(name, "unknown", f"is not a record of any stage of raydd ({files})"))
     return dict(records), findings
@@ -178,11 +178,11 @@ def _by_record(items: Sequence[Stored]) -> tuple[dict[str, list[Stored]], list[F
 
 def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
     findings, stage = [], key.split("/")[0]
-    in_the_way = [item.name for item in inside if item.is_folder and (_suffixed(item.name))]
-    findings += [Finding(name, "damaged", "is a folder where a file belongs") for name in in_the_way]
+    blocking_folders = [item.name for item in inside if item.is_folder and (_suffixed(item.name))]
+    findings += [Finding(name, "damaged", "is a folder where a file belongs") for name in blocking_folders]
     files, manifest_name = [], f"{key}/{MANIFEST}"
     for item in inside:
-        if item.is_folder or any(item.name.startswith(f"{name}/") for name in in_the_way):
+        if item.is_folder or any(item.name.startswith(f"{name}/") for name in blocking_folders):
             continue
         if _PART.fullmatch(item.name.split("/")[-1]):
             findings += _old_part(item)
@@ -191,22 +191,24 @@ def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
     names = {item.name for item in files}
     manifest: Mapping[str, Any] = {}
     if manifest_name in names:
-        manifest, fault = _manifest(store, key)
-        findings += fault
-    elif STAGES[stage] and manifest_name not in in_the_way and files:
-        quiet = time.time() - max(item.changed for item in files)
-        if quiet > QUIET_SECONDS:
-            reason = f"has no {MANIFEST} and was not written to for {quiet / 3600:.0f} h: the run was interrupted"
+        manifest, manifest_findings = _manifest(store, key)
+        findings += manifest_findings
+    elif STAGES[stage] and manifest_name not in blocking_folders and files:
+        quiet_seconds = time.time() - max(item.changed for item in files)
+        if quiet_seconds > QUIET_SECONDS:
+            reason = (
+                f"has no {MANIFEST} and was not written to for {quiet_seconds / 3600:.0f} h: the run was interrupted"
+            )
             return _Inspected([*findings, Finding(key, "orphaned", reason)], [], {})
-    listed = {f"{key}/{name}": str(digest) for name, digest in manifest.get("files", {}).items()}
+    listed_digests = {f"{key}/{name}": str(digest) for name, digest in manifest.get("files", {}).items()}
     findings += [
         Finding(name, "damaged", "is missing, but its record's manifest lists it")
-        for name in sorted(set(listed) - names - set(in_the_way))
+        for name in sorted(set(listed_digests) - names - set(blocking_folders))
     ]
     to_read = []
     for name in sorted(names - {manifest_name}):
-        if sealable(name) or name in listed:
-            to_read.append((name, listed.get(name, "")))
+        if sealable(name) or name in listed_digests:
+            to_read.append((name, listed_digests.get(name, "")))
         elif manifest:
             findings.append(Finding(name, "unknown", "is not listed by its record's manifest"))
     return _Inspected(findings, to_read, manifest.get("upstream", {}))
@@ -215,8 +217,8 @@ def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
 def _manifest(store: Store, key: str) -> tuple[Mapping[str, Any], list[Finding]]:
     """Return a record's manifest, or findings of what is wrong with it."""
     name = f"{key}/{MANIFEST}"
-    if found := _look(store, name):
-        return {}, found
+    if findings := _look(store, name):
+        return {}, findings
     store.forget(name)
     stage, fingerprint = key.split("/")
     try:
@@ -251,5 +253,6 @@ def _suffixed(name: str) -> bool:
 
 def _lacks_upstream(upstream: Mapping[str, Any], records: Mapping[str, Any]) -> bool:
     return any(
-        name in _UPSTREAM and f"{_UPSTREAM[name]}/{made_of}" not in records for name, made_of in upstream.items()
+        name in _UPSTREAM and f"{_UPSTREAM[name]}/{fingerprint}" not in records
+        for name, fingerprint in upstream.items()
     )

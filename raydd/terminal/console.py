@@ -15,7 +15,7 @@ _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 
 def visible(text: object) -> str:
     """Return a text that is safe for a terminal and a log: control characters are escaped, secrets redacted."""
-    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), hidden(str(text)))
+    return _COMMANDS.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), hidden(str(text)))
 
 
 class PlainConsole(Console):

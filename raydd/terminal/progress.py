@@ -26,8 +26,8 @@ class _RateColumn(ProgressColumn):
 
 class _LeftColumn(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
-        known = task.finished or (task.elapsed or 0.0) >= _KNOWN_AFTER
-        return super().render(task) if known else Text("-:--:--", style="progress.remaining")
+        estimate_known = task.finished or (task.elapsed or 0.0) >= _KNOWN_AFTER
+        return super().render(task) if estimate_known else Text("-:--:--", style="progress.remaining")
 
 
 @contextmanager
@@ -76,16 +76,16 @@ class NowAndThen:
 
     def __call__(self, words: str) -> None:
         """Take a description of what is being done now, and log it if a line is due; ignore an empty description."""
-        now, new = self._clock(), words != self._words
+        now, changed = self._clock(), words != self._words
         if not words:
             return
-        age = now - (self._began if new else self._changed)
-        if self._words and not _due(age, now - self._last, changed=new):
+        age = now - (self._began if changed else self._changed)
+        if self._words and not _due(age, now - self._last, changed=changed):
             return
-        if new:
+        if changed:
             self._words, self._changed = words, now
         self._last = now
-        self._say(words if new else f"{words}, for {duration(now - self._changed)}")
+        self._say(words if changed else f"{words}, for {duration(now - self._changed)}")
 
 
 @dataclass
@@ -106,23 +106,25 @@ class _Lines:
         self._works: dict[str, _Work] = {}
 
     def __call__(self, work: str, done: int, total: int) -> None:
-        now, known = time.monotonic(), self._works.get(work)
-        if known is None or done < known.done:  # new work of the same name
-            known = self._works[work] = _Work(now, done, done, now, now)
+        now, state = time.monotonic(), self._works.get(work)
+        if state is None or done < state.done:  # new work of the same name
+            state = self._works[work] = _Work(now, done, done, now, now)
         else:
-            moved = done > known.done
-            age = now - (known.began if moved else known.moved)
-            if known.done == total or not ((moved and done == total) or _due(age, now - known.told, changed=moved)):
+            progressed = done > state.done
+            age = now - (state.began if progressed else state.moved)
+            if state.done == total or not (
+                (progressed and done == total) or _due(age, now - state.told, changed=progressed)
+            ):
                 return
-            known.moved = now if moved else known.moved
-        known.done, known.told = done, now
-        seconds, more = now - known.began, ""
-        if known.moved < now:
-            more = f", {duration(seconds)} so far"
-        elif done > known.first and seconds >= _KNOWN_AFTER:
-            rate = (done - known.first) / seconds
-            more = f", {_rate(rate)}" + (f", {duration((total - done) / rate)} left" if done < total else "")
-        print(f"{work}: {done}/{total}{more}", file=sys.stderr, flush=True)
+            state.moved = now if progressed else state.moved
+        state.done, state.told = done, now
+        seconds, suffix = now - state.began, ""
+        if state.moved < now:
+            suffix = f", {duration(seconds)} so far"
+        elif done > state.first and seconds >= _KNOWN_AFTER:
+            rate = (done - state.first) / seconds
+            suffix = f", {_rate(rate)}" + (f", {duration((total - done) / rate)} left" if done < total else "")
+        print(f"{work}: {done}/{total}{suffix}", file=sys.stderr, flush=True)
 
 
 def _due(age: float, since: float, *, changed: bool) -> bool:

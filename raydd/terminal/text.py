@@ -18,12 +18,12 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
     finite = [value for value in shown if math.isfinite(value)]
     if not finite:
         return ""
-    low, reach = min(finite), max(finite) - min(finite)
+    low, value_range = min(finite), max(finite) - min(finite)
 
     def bar(value: float) -> str:
         if not math.isfinite(value):
             return " "
-        return _BARS[round((value - low) / reach * (len(_BARS) - 1))] if reach else _BARS[0]
+        return _BARS[round((value - low) / value_range * (len(_BARS) - 1))] if value_range else _BARS[0]
 
     return "".join(map(bar, shown))
 
@@ -46,11 +46,11 @@ def duration(seconds: float) -> str:
 
 def duration_between(low: float, high: float) -> str:
     """Format two durations as `20 to 40 min` or `50 s to 3 min`; as one duration if both read the same."""
-    least, most = duration(low), duration(high)
-    if least == most:
-        return most
-    number, unit = least.split()
-    return f"{number} to {most}" if most.endswith(f" {unit}") else f"{least} to {most}"
+    shortest, longest = duration(low), duration(high)
+    if shortest == longest:
+        return longest
+    number, unit = shortest.split()
+    return f"{number} to {longest}" if longest.endswith(f" {unit}") else f"{shortest} to {longest}"
 
 
 def count_of(number: int, noun: str) -> str:
@@ -73,8 +73,8 @@ def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: in
     if not means.get("full"):
         return ""
     share = {name: f"{100 * mean / means['full']:.0f} %" for name, mean in means.items()}
-    said = f"{pairs} synthetic pairs keep {share['synthetic']} of what {real} real pairs give"
-    return f"{said}; random pairs keep {share['random']}." if "random" in share else f"{said}."
+    sentence = f"{pairs} synthetic pairs keep {share['synthetic']} of what {real} real pairs give"
+    return f"{sentence}; random pairs keep {share['random']}." if "random" in share else f"{sentence}."
 
 
 COLUMNS = ("IR@1", "IR@5", "IR@10", "TR@1", "TR@5", "TR@10", "r_mean")

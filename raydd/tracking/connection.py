@@ -31,12 +31,12 @@ class Connection:
 
     def runs(self, wanted: str) -> list[Any]:
         """Return all runs of the experiment that match a filter in MLflow's syntax."""
-        found, token = [], None
+        matching_runs, token = [], None
         while token is None or token:
             page = self.client.search_runs([self.experiment], wanted, max_results=_PAGE, page_token=token)
-            found += page
+            matching_runs += page
             token = page.token or ""
-        return found
+        return matching_runs
 
 
 def connect(address: str, artifacts: Path | None = None) -> Connection:
@@ -58,13 +58,13 @@ def connect(address: str, artifacts: Path | None = None) -> Connection:
     with _alone(address):  # two processes that create the same database at once would break it
         client = MlflowClient(address)
         location = artifacts.as_uri() if artifacts and address.startswith("sqlite") else None
-        if (known := client.get_experiment_by_name(EXPERIMENT)) is None:
+        if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
             try:
                 return Connection(client, client.create_experiment(EXPERIMENT, location))
             except MlflowException:
-                if (known := client.get_experiment_by_name(EXPERIMENT)) is None:  # nobody else created it
+                if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:  # nobody else created it
                     raise
-        return Connection(client, known.experiment_id)
+        return Connection(client, experiment.experiment_id)
 
 
 @contextlib.contextmanager
@@ -110,11 +110,11 @@ def keep_view(address: str, sweep: str = "") -> str:
         sweep: name of the sweep whose runs the view shows; all runs if empty, or if the sweep has no tracked run.
     """
     connection = connect(address)
-    wanted = f"tags.`sweep` = '{sweep}'" if sweep and "'" not in sweep else ""
-    if wanted and not connection.client.search_runs([connection.experiment], wanted, max_results=1):
-        wanted = ""
+    run_filter = f"tags.`sweep` = '{sweep}'" if sweep and "'" not in sweep else ""
+    if run_filter and not connection.client.search_runs([connection.experiment], run_filter, max_results=1):
+        run_filter = ""
     view = {
-        "searchFilter": wanted,
+        "searchFilter": run_filter,
         "orderByKey": f"tags.`{ORDER}`",
         "orderByAsc": True,
         "startTime": "ALL",

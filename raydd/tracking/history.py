@@ -19,7 +19,7 @@ class History:
             study: identifier of the sweep, see `raydd.tuning.study.study_id`.
             trial: number of the trial to read; None: read all trials.
         """
-        wanted = f"LIKE '{study}/%'" if trial is None else f"= '{study}/{trial}'"
+        tag_condition = f"LIKE '{study}/%'" if trial is None else f"= '{study}/{trial}'"
         self._runs: dict[int, Any] = {}
         if address == "none" or not _there(address):
             return
@@ -30,8 +30,8 @@ class History:
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             return
-        found = Connection(self._client, experiment.experiment_id).runs(f"tags.`raydd.trial` {wanted}")
-        self._runs = {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in found}
+        runs = Connection(self._client, experiment.experiment_id).runs(f"tags.`raydd.trial` {tag_condition}")
+        self._runs = {int(run.data.tags["raydd.trial"].rpartition("/")[2]): run for run in runs}
 
     def last(self) -> dict[int, Mapping[str, float]]:
         """Return the last value of each metric of each trial, under MLflow's names (`val/IR_at_1`)."""

@@ -34,11 +34,11 @@ class Retriever(PythonModel):
         from raydd.protocols.student_modules import head_of
         from raydd.settings import load
 
-        kept = json.loads(Path(context.artifacts["encoders"]).read_text(encoding="utf-8"))
-        again = {name: value for name, value in (context.model_config or {}).items() if value}
+        encoder_settings = json.loads(Path(context.artifacts["encoders"]).read_text(encoding="utf-8"))
+        trusted = {name: value for name, value in (context.model_config or {}).items() if value}
         flag = 'load_model(..., model_config=...) with "{setting}": "{name}"'
-        require_trusted({name: kept[name] for name in NAMED}, again, "The model", flag)
-        encoders = load(settings={**kept, **again}).encoders
+        require_trusted({name: encoder_settings[name] for name in NAMED}, trusted, "The model", flag)
+        encoders = load(settings={**encoder_settings, **trusted}).encoders
         self._image, self._text = load_image_encoder(encoders), load_text_encoder(encoders)
         weights = load_file(context.artifacts["heads"])
         self._image_head, self._text_head = head_of("image", weights), head_of("text", weights)
@@ -63,8 +63,8 @@ class Retriever(PythonModel):
         if not images or not captions:
             return pd.DataFrame([], columns=COLUMNS)
         top, cosines = int((params or {}).get("top", TOP)), self._embed_texts(captions) @ self._embed_images(images).T
-        found = [*_nearest(captions, images, cosines, top), *_nearest(images, captions, cosines.T, top)]
-        return pd.DataFrame(found, columns=COLUMNS)
+        results = [*_nearest(captions, images, cosines, top), *_nearest(images, captions, cosines.T, top)]
+        return pd.DataFrame(results, columns=COLUMNS)
 
     def _embed_images(self, paths: Sequence[str]) -> Tensor:
         import torch

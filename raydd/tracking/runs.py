@@ -87,8 +87,8 @@ class Tracking:
             tag: name of the tag.
             like: pattern of its values, as in SQL's LIKE.
         """
-        found = self.connection().runs(f"tags.`{tag}` LIKE '{like}'")
-        return {run.data.tags[tag] for run in found if run.info.status != "RUNNING"}
+        runs = self.connection().runs(f"tags.`{tag}` LIKE '{like}'")
+        return {run.data.tags[tag] for run in runs if run.info.status != "RUNNING"}
 
     def connection(self) -> Connection:
         """Return the open connection. Only for jobs, inside the thread."""
@@ -115,7 +115,7 @@ class Tracking:
             self._jobs.task_done()
 
     def _sent(self, job: Callable[[], None]) -> bool:
-        refusals, away = 0, False
+        refusals, unreachable = 0, False
         while True:
             try:
                 job()
@@ -128,13 +128,13 @@ class Tracking:
                 elif self._closing.is_set() and time.monotonic() - self._closed_at > self._grace:
                     self._dead = True
                     return False
-                elif not away:
-                    at = hide_password(self.address)
-                    self._say(f"MLflow at {at} does not answer ({_first_line(error)}); the sweep goes on.")
-                    away = True
+                elif not unreachable:
+                    address = hide_password(self.address)
+                    self._say(f"MLflow at {address} does not answer ({_first_line(error)}); the sweep goes on.")
+                    unreachable = True
                 time.sleep(self._pause)
             else:
-                if away:
+                if unreachable:
                     self._say(f"MLflow at {hide_password(self.address)} answers again.")
                 return True
 
@@ -165,15 +165,15 @@ class Run:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings. A setting that the run already has keeps its first value, since MLflow refuses to change it."""
-        pairs = [(metric_name(key), str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
+        named_values = [(metric_name(key), str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
 
         def job() -> None:
             from mlflow.entities import Param
 
             run = self.id()
-            new = [Param(key, value) for key, value in pairs if key not in self._first_params]
-            for start in range(0, len(new), _BATCH_PARAMS):
-                self._client().log_batch(run, params=new[start : start + _BATCH_PARAMS])
+            new_params = [Param(key, value) for key, value in named_values if key not in self._first_params]
+            for start in range(0, len(new_params), _BATCH_PARAMS):
+                self._client().log_batch(run, params=new_params[start : start + _BATCH_PARAMS])
 
         self.tracking.submit(job)
 
@@ -276,11 +276,11 @@ class Run:
         if not self._id:
             client, experiment = self._client(), self.tracking.connection().experiment
             tag, value = self.identity
-            found = client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1)
-            if found:
-                client.update_run(found[0].info.run_id, status="RUNNING")
-                self._known, self._id = {}, found[0].info.run_id
-                self._first_params = found[0].data.params
+            existing_runs = client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1)
+            if existing_runs:
+                client.update_run(existing_runs[0].info.run_id, status="RUNNING")
+                self._known, self._id = {}, existing_runs[0].info.run_id
+                self._first_params = existing_runs[0].data.params
             else:
                 tags = {tag: value, **({"mlflow.parentRunId": self.parent.id()} if self.parent else {})}
                 self._id = client.create_run(experiment, run_name=self.name, tags=tags).info.run_id

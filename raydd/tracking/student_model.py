@@ -30,17 +30,17 @@ def write_model(folder: Path, heads: Mapping[str, Tensor], encoders: EncodersCon
 
     from raydd.tracking.retriever import COLUMNS, NAMED, TOP
 
-    kinds = (DataType.string, DataType.long, DataType.string, DataType.double)
+    column_types = (DataType.string, DataType.long, DataType.string, DataType.double)
     signature = ModelSignature(
         Schema([ColSpec(DataType.string, name, required=False) for name in ("image", "caption")]),
-        Schema([ColSpec(kind, name) for kind, name in zip(kinds, COLUMNS, strict=True)]),
+        Schema([ColSpec(column_type, name) for column_type, name in zip(column_types, COLUMNS, strict=True)]),
         ParamSchema([ParamSpec("top", DataType.long, TOP)]),
     )
     with tempfile.TemporaryDirectory() as directory:
         files = {name: Path(directory) / name for name in ("heads.safetensors", "encoders.json")}
         save_file(dict(heads), files["heads.safetensors"])
-        named = {f"encoders.{name}": value for name, value in asdict(encoders).items()}
-        files["encoders.json"].write_text(json.dumps(named, indent=2))
+        encoder_settings = {f"encoders.{name}": value for name, value in asdict(encoders).items()}
+        files["encoders.json"].write_text(json.dumps(encoder_settings, indent=2))
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(_CODE),

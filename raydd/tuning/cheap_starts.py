@@ -40,25 +40,25 @@ def queue_cheap_starts(study: optuna.Study, space: Space, seed: int, trials: int
         trials: trials that the sweep should have in the end, `sweep.trials`.
         cost_of: returns the cost of a trial; called once for each.
     """
-    places = range(len(study.get_trials(deepcopy=False)), cheap_starts(trials))
-    before = [cost_of(settings) for settings in queued_settings(study, space)] if places else []
-    for place in places:
-        drawn = _random_settings(space, np.random.SeedSequence([seed, place]).generate_state(CANDIDATES).tolist())
-        priced = [(trial, cost_of(settings)) for trial, settings in drawn]
-        cheapest, cost = min(priced, key=lambda one: total([*before, one[1]]))
+    numbers = range(len(study.get_trials(deepcopy=False)), cheap_starts(trials))
+    costs = [cost_of(settings) for settings in queued_settings(study, space)] if numbers else []
+    for number in numbers:
+        sampled = _random_settings(space, np.random.SeedSequence([seed, number]).generate_state(CANDIDATES).tolist())
+        priced = [(trial, cost_of(settings)) for trial, settings in sampled]
+        cheapest, cost = min(priced, key=lambda pair: total([*costs, pair[1]]))
         study.enqueue_trial(cheapest.params)
-        before.append(cost)
+        costs.append(cost)
 
 
 def queued_settings(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
     """Return the dotted settings of the queued trials, except trials that leave a setting open."""
-    found = []
+    queued = []
     for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        given = waiting.system_attrs["fixed_params"]
-        trial, settings = of_params(space, given)
-        if trial.params.keys() <= given.keys():
-            found.append(settings)
-    return found
+        fixed_params = waiting.system_attrs["fixed_params"]
+        trial, settings = of_params(space, fixed_params)
+        if trial.params.keys() <= fixed_params.keys():
+            queued.append(settings)
+    return queued
 
 
 def of_params(space: Space, given: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:

@@ -33,12 +33,12 @@ def passes(error: BaseException | None) -> bool:
     """Whether an error says that the database was unavailable or locked, so that a later attempt may succeed."""
     if isinstance(error, StorageInternalError):  # Optuna wraps SQLAlchemy's errors in it
         error = error.__cause__
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    connection_lost = isinstance(error, DBAPIError) and error.connection_invalidated
     # If reading trials fails, Optuna retries with a shorter query in the same transaction, which the lost connection
     # has broken.
-    lost = lost or isinstance(error, PendingRollbackError)
+    connection_lost = connection_lost or isinstance(error, PendingRollbackError)
     # SQLite also reports a missing table as an operational error, for which retrying is useless.
-    return lost or (isinstance(error, OperationalError | InterfaceError) and "no such " not in str(error))
+    return connection_lost or (isinstance(error, OperationalError | InterfaceError) and "no such " not in str(error))
 
 
 def patiently(call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
@@ -80,8 +80,8 @@ class PatientStorage(RDBStorage):
         try:
             return _again(RDBStorage.set_trial_state_values)(self, trial_id, state, values)
         except UpdateFinishedTrialError:
-            ended = self.get_trial(trial_id)
-            if ended.state != state or (values is not None and ended.values != list(values)):
+            trial = self.get_trial(trial_id)
+            if trial.state != state or (values is not None and trial.values != list(values)):
                 raise
             return True
 
@@ -163,5 +163,5 @@ def _say(state: tenacity.RetryCallState) -> None:
     if state.attempt_number == 3:  # the first repetitions are not worth a warning
         error = state.outcome.exception() if state.outcome else None
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        said = hidden(str(cause)).strip().splitlines()
-        log.warning("The study's database does not answer (%s); trying again.", said[0][-200:] if said else error)
+        lines = hidden(str(cause)).strip().splitlines()
+        log.warning("The study's database does not answer (%s); trying again.", lines[0][-200:] if lines else error)

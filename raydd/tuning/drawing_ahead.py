@@ -35,8 +35,8 @@ class DrawingAhead:
 
     def take(self) -> Drawn:
         """Return the trial that was drawn in advance; if there is none, draw one now."""
-        ahead, self._ahead = self._ahead, None
-        return ahead.result() if ahead else self._timed()
+        future, self._ahead = self._ahead, None
+        return future.result() if future else self._timed()
 
     def held(self, seconds: float) -> None:
         """Note for how long a trial that ended held its slot."""
@@ -58,7 +58,7 @@ class DrawingAhead:
         return statistics.median(self._took or [math.inf]) > _LONG * statistics.median(self._held)
 
     def _timed(self) -> Drawn:
-        began = time.monotonic()
+        start_time = time.monotonic()
         drawn = self._draw()
-        self._took.append(time.monotonic() - began)
+        self._took.append(time.monotonic() - start_time)
         return drawn

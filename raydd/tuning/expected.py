@@ -45,8 +45,8 @@ class Expected:
 
 def held_seconds(study: optuna.Study | None) -> list[float]:
     """Return for how many seconds each complete or stopped trial held its slot."""
-    over = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)) if study else []
-    return [trial.user_attrs[studies.HELD] for trial in over if studies.HELD in trial.user_attrs]
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)) if study else []
+    return [trial.user_attrs[studies.HELD] for trial in ended if studies.HELD in trial.user_attrs]
 
 
 def as_held(held: Sequence[float], trials: int) -> Expected:
@@ -66,39 +66,39 @@ def as_played(first: Sequence[Price], others: Sequence[Price], trials: int, swee
         trials: number of trials.
         sweep: settings of the sweep; its sampler, pruner, rungs and objectives are read.
     """
-    rng, played = np.random.default_rng(sweep.seed), min(trials, _PLAYED)
-    ends = []
+    rng, simulated = np.random.default_rng(sweep.seed), min(trials, _PLAYED)
+    sweep_seconds = []
     for play in range(_PLAYS):
         # It is unknown for how long a search by gain per second stays with cheap settings, so simulate both extremes:
         # only for the first trials, or to its end.
-        cheap = 0 if sweep.sampler != PER_SECOND else cheap_starts(sweep.trials) if play % 2 else played
-        costs = _play(_drawn(first, others, played, cheap, rng), sweep, rng)
-        experts = total(replace(cost, own=0.0) for cost in costs)
-        ends.append(experts + sum(cost.own for cost in costs) * trials / max(1, played))
-    low, high = np.quantile(ends, [_TAIL, 1 - _TAIL])
-    return Expected(statistics.fmean(ends), float(low), float(high))
+        cheap_count = 0 if sweep.sampler != PER_SECOND else cheap_starts(sweep.trials) if play % 2 else simulated
+        costs = _play(_drawn(first, others, simulated, cheap_count, rng), sweep, rng)
+        expert_seconds = total(replace(cost, own=0.0) for cost in costs)
+        sweep_seconds.append(expert_seconds + sum(cost.own for cost in costs) * trials / max(1, simulated))
+    low, high = np.quantile(sweep_seconds, [_TAIL, 1 - _TAIL])
+    return Expected(statistics.fmean(sweep_seconds), float(low), float(high))
 
 
 def _drawn(
     first: Sequence[Price], others: Sequence[Price], trials: int, cheap: int, rng: np.random.Generator
 ) -> list[Price]:
     """Draw the trials of a simulated sweep: the first ones, then cheap ones up to `cheap` trials, then random ones."""
-    prices, made = list(first[:trials]), dict[Expert, float]()
+    prices, trained = list(first[:trials]), dict[Expert, float]()
 
     def extra(price: Price) -> float:
-        begin = price.to_begin()
-        return begin.own + sum(max(0.0, seconds - made.get(one, 0.0)) for one, seconds in begin.experts.items())
+        cost = price.to_begin()
+        return cost.own + sum(max(0.0, seconds - trained.get(expert, 0.0)) for expert, seconds in cost.experts.items())
 
-    for place in range(len(prices), trials):
-        among = [others[at] for at in rng.integers(len(others), size=CANDIDATES if place < cheap else 1)]
-        prices.append(min(among, key=extra))
-        made |= prices[-1].to_begin().experts
+    for number in range(len(prices), trials):
+        sampled = [others[index] for index in rng.integers(len(others), size=CANDIDATES if number < cheap else 1)]
+        prices.append(min(sampled, key=extra))
+        trained |= prices[-1].to_begin().experts
     return prices
 
 
 def _play(prices: Sequence[Price], sweep: SweepConfig, rng: np.random.Generator) -> list[Cost]:
     """Return the cost of each trial in a simulated sweep, with random scores and the pruner's rule."""
-    over: list[Standing] = []
+    ended: list[Standing] = []
     costs: list[Cost] = []
     for number, price in enumerate(prices):
         worth = _SPREAD * rng.normal()
@@ -107,7 +107,7 @@ def _play(prices: Sequence[Price], sweep: SweepConfig, rng: np.random.Generator)
             students = worth + _SPREAD * _NOISE * rng.normal(size=max(1, sweep.rung_students))
             return Look(float(students.mean()), price.until(rung).own, students=tuple(students))
 
-        own, end = up_the_rungs(Standing(number), look, over, sweep)
-        costs.append(price.until(end))
-        over.append(replace(own, end=Look(worth, costs[-1].own)) if end == END else own)
+        standing, stop = up_the_rungs(Standing(number), look, ended, sweep)
+        costs.append(price.until(stop))
+        ended.append(replace(standing, end=Look(worth, costs[-1].own)) if stop == END else standing)
     return costs

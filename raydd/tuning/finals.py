@@ -120,4 +120,4 @@ def score_finalist(base: Config, candidate: Candidate, shared: Shared) -> Finali
 
 def rank_correlation(finalists: Sequence[Finalist]) -> float | None:
     """Return Spearman's correlation of val scores as trials and as finals; None for fewer than three finalists."""
-    return spearman([one.cheap for one in finalists], [one.r_mean for one in finalists])
+    return spearman([finalist.cheap for finalist in finalists], [finalist.r_mean for finalist in finalists])

@@ -58,18 +58,18 @@ class GaussianProcess:
     ) -> tuple[Float[ndarray, "M"], Float[ndarray, "M"]]:
         """Return the mean and standard deviation of the values at `at`, given noisy values at the known points."""
         factor = cho_factor(self._kernel(known, known) + self.noise * np.eye(len(values)))
-        across = self._kernel(at, known)
-        explained = (across * cho_solve(factor, across.T).T).sum(axis=1)
-        return across @ cho_solve(factor, values), np.sqrt(self.variance * np.maximum(1 - explained, 1e-9))
+        cross_kernel = self._kernel(at, known)
+        explained = (cross_kernel * cho_solve(factor, cross_kernel.T).T).sum(axis=1)
+        return cross_kernel @ cho_solve(factor, values), np.sqrt(self.variance * np.maximum(1 - explained, 1e-9))
 
     def _kernel(self, left: Points, right: Points) -> Float[ndarray, "N M"]:
-        numbers, choices = np.split(self.weights, [left.numbers.shape[1]])
-        apart = np.zeros((len(left), len(right)))
-        if len(numbers):
-            apart += cdist(left.numbers, right.numbers, "sqeuclidean", w=numbers)
-        if len(choices):
-            apart += choices.sum() * cdist(left.choices, right.choices, "hamming", w=choices)
-        return _matern(apart)[0]
+        number_weights, choice_weights = np.split(self.weights, [left.numbers.shape[1]])
+        squared_distances = np.zeros((len(left), len(right)))
+        if len(number_weights):
+            squared_distances += cdist(left.numbers, right.numbers, "sqeuclidean", w=number_weights)
+        if len(choice_weights):
+            squared_distances += choice_weights.sum() * cdist(left.choices, right.choices, "hamming", w=choice_weights)
+        return _matern(squared_distances)[0]
 
 
 def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
@@ -81,21 +81,21 @@ def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
     """
     rows = np.linspace(0, len(values) - 1, min(len(values), _FITTED_ON)).astype(int)
     (numbers, choices), values = (points[rows].numbers.T, points[rows].choices.T), values[rows]
-    apart = np.concatenate(
+    squared_differences = np.concatenate(
         [(numbers[:, :, None] - numbers[:, None, :]) ** 2, choices[:, :, None] != choices[:, None, :]]
     )
     usual = usual_weights(points)
-    found = minimize(
+    optimum = minimize(
         misfit,
         np.zeros(len(usual) + 2),
-        (apart, values, usual),
+        (squared_differences, values, usual),
         jac=True,
         method="L-BFGS-B",
         bounds=[(-_FARTHEST, _FARTHEST)] * (len(usual) + 2),
         options={"maxiter": _FIT_STEPS},
     )
-    weights, noise = _of_logs(found.x, usual)
-    kernel = _matern(np.tensordot(weights, apart, 1))[0] + noise * np.eye(len(values))
+    weights, noise = _of_logs(optimum.x, usual)
+    kernel = _matern(np.tensordot(weights, squared_differences, 1))[0] + noise * np.eye(len(values))
     return GaussianProcess(weights, noise, max(float(values @ np.linalg.solve(kernel, values)) / len(values), 1e-12))
 
 
@@ -118,11 +118,11 @@ def misfit(
     variance = max(float(values @ solved) / n, 1e-12)
     likelihood = -0.5 * n * math.log(variance) + 0.5 * np.linalg.slogdet(inverse)[1]
     # d log|K| = tr(K⁻¹ dK), and d (vᵀ K⁻¹ v) = -(K⁻¹ v)ᵀ dK (K⁻¹ v).
-    at_kernel = 0.5 * (np.outer(solved, solved) / variance - inverse)
-    at_weights = np.tensordot(apart, at_kernel * slope, 2) * weights
-    gradient = np.concatenate([[-2 * at_weights.sum(), noise * np.trace(at_kernel)], at_weights])
-    deviations = np.array([1.0, 1.0, *[_OWN] * len(usual)])
-    return 0.5 * float(((logs / deviations) ** 2).sum()) - likelihood, logs / deviations**2 - gradient
+    kernel_gradient = 0.5 * (np.outer(solved, solved) / variance - inverse)
+    weight_gradients = np.tensordot(apart, kernel_gradient * slope, 2) * weights
+    gradient = np.concatenate([[-2 * weight_gradients.sum(), noise * np.trace(kernel_gradient)], weight_gradients])
+    prior_deviations = np.array([1.0, 1.0, *[_OWN] * len(usual)])
+    return 0.5 * float(((logs / prior_deviations) ** 2).sum()) - likelihood, logs / prior_deviations**2 - gradient
 
 
 def _of_logs(logs: Float[ndarray, "S+2"], usual: Float[ndarray, "S"]) -> tuple[Float[ndarray, "S"], float]:
@@ -132,12 +132,12 @@ def _of_logs(logs: Float[ndarray, "S+2"], usual: Float[ndarray, "S"]) -> tuple[F
 
 def usual_weights(points: Points) -> Float[ndarray, "S"]:
     """Return the weights of settings at the usual length scale; those of all numbers always add up to 4 / length²."""
-    numbers, choices = points.numbers.shape[1], points.choices.shape[1]
-    return np.array([4 / max(1, numbers)] * numbers + [1 / _MISMATCH] * choices) / _LENGTH**2
+    number_count, choice_count = points.numbers.shape[1], points.choices.shape[1]
+    return np.array([4 / max(1, number_count)] * number_count + [1 / _MISMATCH] * choice_count) / _LENGTH**2
 
 
 def _matern(apart: Float[ndarray, "N M"]) -> tuple[Float[ndarray, "N M"], Float[ndarray, "N M"]]:
     """Return the Matern 5/2 kernel of squared distances, and its derivative."""
     distance = np.sqrt(5 * apart)
-    falling = np.exp(-distance)
-    return (1 + distance + distance**2 / 3) * falling, -5 / 6 * (1 + distance) * falling
+    decay = np.exp(-distance)
+    return (1 + distance + distance**2 / 3) * decay, -5 / 6 * (1 + distance) * decay

@@ -45,21 +45,21 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
         ConfigError: another process runs this sweep, or took it over while this one was cut off from the database.
     """
     mark = _take(study, beat_seconds)
-    left, lost = threading.Event(), threading.Event()
+    finished, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
         nonlocal mark
-        while not left.wait(beat_seconds):
+        while not finished.wait(beat_seconds):
             try:
-                kept = _kept(study, mark)
+                renewed = _kept(study, mark)
             except Exception as error:  # the database was unavailable for too long; the next beat tries again
                 log.warning("The sweep's mark cannot be renewed (%s); trying again.", type(error).__name__)
                 continue
-            if kept is None:
+            if renewed is None:
                 lost.set()
                 _thread.interrupt_main()
                 return
-            mark = kept
+            mark = renewed
 
     thread = threading.Thread(target=beat, name="driving", daemon=True)
     thread.start()
@@ -70,7 +70,7 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
             raise
         forget_interrupt()
     finally:
-        left.set()
+        finished.set()
         thread.join()
         _replace(study, mark, _FREE)
     if lost.is_set():  # also without a KeyboardInterrupt: a shell may have started this process with SIGINT ignored
@@ -86,10 +86,14 @@ def is_driven(study: optuna.Study) -> bool:
 def _take(study: optuna.Study, beat_seconds: float) -> str:
     """Put this process's mark into a study that has no driver or whose driver is dead."""
     while True:
-        found = _read(study)
-        if found and (holder := json.loads(found)) and (_lives(holder) or _beats(study, found, holder, beat_seconds)):
+        current_mark = _read(study)
+        if (
+            current_mark
+            and (holder := json.loads(current_mark))
+            and (_lives(holder) or _beats(study, current_mark, holder, beat_seconds))
+        ):
             raise _taken(study)
-        if _replace(study, found, mark := _new_mark()):
+        if _replace(study, current_mark, mark := _new_mark()):
             return mark
 
 
@@ -109,8 +113,8 @@ def _kept(study: optuna.Study, mark: str) -> str | None:
     """Renew the mark and return it; None if the study has another driver's mark."""
     if _replace(study, mark, renewed := _renewed(mark)):
         return renewed
-    found = _read(study)  # may be this process's own: a write may have succeeded although its answer was lost
-    return found if found and (json.loads(found) or {}).get("driver") == json.loads(mark)["driver"] else None
+    current = _read(study)  # may be this process's own: a write may have succeeded although its answer was lost
+    return current if current and (json.loads(current) or {}).get("driver") == json.loads(mark)["driver"] else None
 
 
 def _taken(study: optuna.Study) -> ConfigError:
@@ -123,11 +127,11 @@ def _taken(study: optuna.Study) -> ConfigError:
 
 def _read(study: optuna.Study) -> str | None:
     """Return the mark as it is written in the database; None if there never was one."""
-    wanted = sql.select(_MARKS.c.value_json).where(*_row(study))
+    query = sql.select(_MARKS.c.value_json).where(*_row(study))
 
     def read() -> str | None:
         with _engine(study).connect() as connection:
-            return connection.execute(wanted).scalar_one_or_none()
+            return connection.execute(query).scalar_one_or_none()
 
     return patiently(read)
 
@@ -159,8 +163,8 @@ def _engine(study: optuna.Study) -> sql.Engine:
 
 
 def _new_mark() -> str:
-    who = {"host": socket.gethostname(), "where": _where(), "pid": os.getpid(), "begun": _begun(os.getpid())}
-    return json.dumps({**who, "driver": secrets.token_hex(4), "beat": time.time()})
+    process = {"host": socket.gethostname(), "where": _where(), "pid": os.getpid(), "begun": _begun(os.getpid())}
+    return json.dumps({**process, "driver": secrets.token_hex(4), "beat": time.time()})
 
 
 def _renewed(mark: str) -> str:

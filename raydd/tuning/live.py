@@ -53,8 +53,12 @@ class _Running:
 
     def seconds_left(self, now: float) -> float:
         """Estimate the seconds of the remaining steps; NaN until some steps were seen."""
-        began, before = self.first or (now, self.step)
-        return (now - began) / (self.step - before) * (self.steps - self.step) if self.step > before else math.nan
+        first_time, first_step = self.first or (now, self.step)
+        return (
+            (now - first_time) / (self.step - first_step) * (self.steps - self.step)
+            if self.step > first_step
+            else math.nan
+        )
 
 
 class LiveTable:
@@ -111,8 +115,8 @@ class LiveTable:
         """Ask what the processes are doing; without a terminal, print it now and then. To be called repeatedly."""
         self._seen, now = self._doing(), self._clock()
         for number, trial in list(self._running.items()):
-            if found := _STEPS.fullmatch(self._seen.get(f"trial {number}", "")):
-                trial.came_to(int(found[1]), int(found[2]), now)
+            if match := _STEPS.fullmatch(self._seen.get(f"trial {number}", "")):
+                trial.came_to(int(match[1]), int(match[2]), now)
         if not self._console.is_terminal:
             self._now_and_then(what_runs(self._known()))
 
@@ -163,22 +167,31 @@ class LiveTable:
         """Estimate the seconds left from the trials that have ended; before any has, from the plan. NaN: not known."""
         now = self._clock()
         if not self._durations:
-            left = self._expected - (now - self._begun)
-            return left if left > 0 else math.nan
+            remaining = self._expected - (now - self._begun)
+            return remaining if remaining > 0 else math.nan
         # The first trials to end are stopped ones, which are short. Running trials that already took longer count too.
-        runs = [now - trial.begun for trial in list(self._running.values())]
-        over = statistics.fmean(self._durations)
-        each = statistics.fmean([*self._durations, *(seconds for seconds in runs if seconds > over)])
-        return max(0.0, ((self._wanted - self.finished) * each - sum(min(one, each) for one in runs)) / self._at_once)
+        running_seconds = [now - trial.begun for trial in list(self._running.values())]
+        mean_seconds = statistics.fmean(self._durations)
+        trial_seconds = statistics.fmean(
+            [*self._durations, *(seconds for seconds in running_seconds if seconds > mean_seconds)]
+        )
+        return max(
+            0.0,
+            (
+                (self._wanted - self.finished) * trial_seconds
+                - sum(min(elapsed, trial_seconds) for elapsed in running_seconds)
+            )
+            / self._at_once,
+        )
 
     def picture(self) -> Group:
         """Return the headline, the best trial and the table of running trials."""
-        known, now = self._known(), self._clock()
+        work_by_process, now = self._known(), self._clock()
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("trial", "step", "rung", "r_mean", "loss", "time", "left", "now"):
             table.add_column(heading, justify="left" if heading == "now" else "right", no_wrap=heading != "now")
         for number, trial in sorted(self._running.items()):
-            doing, left = known.get(f"trial {number}", ""), trial.seconds_left(now)
+            doing, remaining = work_by_process.get(f"trial {number}", ""), trial.seconds_left(now)
             table.add_row(
                 str(number),
                 f"{trial.step}/{trial.steps}" if trial.steps else "",
@@ -186,21 +199,23 @@ class LiveTable:
                 "" if math.isnan(trial.report.r_mean) else f"{trial.report.r_mean:.2f}",
                 sparkline(trial.losses, _CURVE),
                 duration(now - trial.begun),
-                "" if math.isnan(left) else duration(left),
+                "" if math.isnan(remaining) else duration(remaining),
                 "distillation" if _STEPS.fullmatch(doing) else doing,
             )
         rows = [table] if self._running else []
-        others = {who: doing for who, doing in known.items() if not who.startswith("trial ")}
-        return Group(self._headline(), *self._best_line(), *rows, *([Text(what_runs(others))] if others else []))
+        other_work = {process: doing for process, doing in work_by_process.items() if not process.startswith("trial ")}
+        return Group(
+            self._headline(), *self._best_line(), *rows, *([Text(what_runs(other_work))] if other_work else [])
+        )
 
     def _headline(self) -> Text:
         states = ", ".join(f"{self._done[state]} {word}" for state, word in _WORDS.items() if self._done[state])
-        left = self.seconds_left() if self.finished < self._wanted else math.nan
+        remaining = self.seconds_left() if self.finished < self._wanted else math.nan
         return Text.assemble(
             (f"sweep {self._name} ", "bold"),
             f"{self.finished}/{self._wanted} trials",
             f" ({states})" if states else "",
-            f", about {duration(left)} left" if not math.isnan(left) else "",
+            f", about {duration(remaining)} left" if not math.isnan(remaining) else "",
         )
 
     def _best_line(self) -> list[Text]:
@@ -216,10 +231,10 @@ def what_runs(doing: Mapping[str, str]) -> str:
     Args:
         doing: the work of each process, from `raydd.cluster.claims`.
     """
-    working = sorted(_spoken(doing), key=lambda who: (len(who), who))
-    named = "; ".join(f"{who}: {doing[who]}" for who in working[:_NAMED])
+    working = sorted(_spoken(doing), key=lambda process: (len(process), process))
+    named = "; ".join(f"{process}: {doing[process]}" for process in working[:_NAMED])
     return f"{named}; {len(working) - _NAMED} more" if len(working) > _NAMED else named
 
 
 def _spoken(doing: Mapping[str, str]) -> dict[str, str]:
-    return {who: what for who, what in doing.items() if what}
+    return {process: work for process, work in doing.items() if work}

@@ -61,19 +61,19 @@ class Logbook:
         Args:
             study: the sweep's study, before it continues.
         """
-        over = iter(studies.over(study))
+        ended_trials = iter(studies.over(study))
 
-        def one(ended: Collection[str]) -> None:  # submits the next one itself: the queue cannot hold thousands
-            for trial in over:
+        def log_next(ended: Collection[str]) -> None:  # submits the next one itself: the queue cannot hold thousands
+            for trial in ended_trials:
                 number, report = studies.identity(trial), studies.report(trial)
                 if f"{self._study}/{number}" not in ended:
                     run = self._opened(number, studies.settings(trial))
                     run.curve(report.curve)
                     self._close(run, trial.state, report, studies.reason(trial))
-                    self._tracking.submit(partial(one, ended))
+                    self._tracking.submit(partial(log_next, ended))
                     return
 
-        self._tracking.submit(lambda: one(self._tracking.ended(_TRIAL, f"{self._study}/%")))
+        self._tracking.submit(lambda: log_next(self._tracking.ended(_TRIAL, f"{self._study}/%")))
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Open a nested run with the trial's settings."""
@@ -98,7 +98,7 @@ class Logbook:
             {**_filters(params, "final"), "sweep": self._config.sweep.name, ORDER: _order("final", finalist.r_mean)}
         )
         pictures = (_ROW, _PAIRS) if params.get("distill.images") != "features" else (_SIMILARITY,)
-        run.describe(lambda id: _description(params, finalist.settings, id, *pictures))
+        run.describe(lambda run_id: _description(params, finalist.settings, run_id, *pictures))
         scores = {
             f"{split}/{metric}{suffix}": values[key]
             for split, rows in (("val", finalist.val), ("test", finalist.test))
@@ -138,7 +138,7 @@ class Logbook:
         run = self._tracking.run(run_name(number, settings), (_TRIAL, f"{self._study}/{number}"), self._sweep)
         run.params(params)
         run.tags({**_filters(params, "trial"), "sweep": self._config.sweep.name})
-        run.describe(lambda id: _description(params, settings, id, _SIMILARITY))
+        run.describe(lambda run_id: _description(params, settings, run_id, _SIMILARITY))
         return run
 
     def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
@@ -182,11 +182,11 @@ class Logbook:
             return figures.similarity_matrix(load_synthetic(record).similarity.matrix().numpy())
 
         data, config = self._work.data, self._config.data
-        sets = {"source": ("train", data.train), **{name: (name, getattr(data, name)) for name in scored}}
+        splits = {"source": ("train", data.train), **{name: (name, getattr(data, name)) for name in scored}}
         run.files("synthetic", write)
         address = f"{self._store.root}/{record.folder}"
         run.dataset("synthetic", record.fingerprint, address, "train", lambda: len(load_synthetic(record)))
-        for context, (split, rows) in sets.items():
+        for context, (split, rows) in splits.items():
             count = len(rows.captions)
             run.dataset(f"{data.name} {split}", data.fingerprint, config.root, context, lambda count=count: count)
         run.figure(_SIMILARITY, similarity)
@@ -202,8 +202,8 @@ class Logbook:
 
 def run_name(number: int, settings: Mapping[str, Any]) -> str:
     """Return a run's name: the trial's number and its first searched settings."""
-    said = brief(dict(list(settings.items())[:NAMED])).split(", ") if settings else []
-    return " · ".join([str(number), *said])[:_NAME_LENGTH]
+    setting_texts = brief(dict(list(settings.items())[:NAMED])).split(", ") if settings else []
+    return " · ".join([str(number), *setting_texts])[:_NAME_LENGTH]
 
 
 def _order(kind: str, r_mean: float) -> str:
@@ -213,10 +213,10 @@ def _order(kind: str, r_mean: float) -> str:
 
 def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Describe a run in words: method, pairs, what is learned of the images, and the first searched settings."""
-    kind = [str(params.get("distill.method", "")), f"{params.get('distill.pairs', '?')} pairs"]
-    kind.append(str(params.get("distill.images", "")))
-    said = {name: value for name, value in settings.items() if name not in ("distill.method", "distill.images")}
-    return ", ".join([*filter(None, kind), brief(dict(list(said.items())[:NAMED]))])[:_NAME_LENGTH]
+    parts = [str(params.get("distill.method", "")), f"{params.get('distill.pairs', '?')} pairs"]
+    parts.append(str(params.get("distill.images", "")))
+    searched = {name: value for name, value in settings.items() if name not in ("distill.method", "distill.images")}
+    return ", ".join([*filter(None, parts), brief(dict(list(searched.items())[:NAMED]))])[:_NAME_LENGTH]
 
 
 def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:

@@ -64,9 +64,9 @@ class Metrics:
         self._show()
 
     def _show(self) -> None:
-        for word in (*studies.OUTCOMES, "running"):
-            count = len(self._begun) if word == "running" else self._done[word]
-            self._trials.set(count, {**self._labels, "state": word})
+        for state in (*studies.OUTCOMES, "running"):
+            count = len(self._begun) if state == "running" else self._done[state]
+            self._trials.set(count, {**self._labels, "state": state})
         self._busy.set(min(1.0, len(self._begun) / max(1, self._room())), self._labels)
         self._cost.set(self._spent, self._labels)
         if self._best is not None:

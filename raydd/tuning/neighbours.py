@@ -83,8 +83,8 @@ class NeighbourSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the neighbour with the largest expected improvement, or the largest per second."""
-        others = [one for one in study.get_trials(deepcopy=False) if one.number != trial.number]
-        return self.draw(others, search_space, study.direction)
+        other_trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
+        return self.draw(other_trials, search_space, study.direction)
 
     def draw(
         self, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution], direction: StudyDirection
@@ -101,27 +101,38 @@ class NeighbourSampler(BaseSampler):
             space: the settings to draw.
             direction: whether a higher or a lower value is better.
         """
-        trials = [one for one in trials if space.keys() <= one.params.keys()]
-        over = [one for one in trials if one.state == TrialState.COMPLETE]
-        if not space or len(over) < 2:
+        trials = [trial for trial in trials if space.keys() <= trial.params.keys()]
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        if not space or len(complete) < 2:
             return {}
-        running = [one for one in trials if one.state == TrialState.RUNNING]
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
-        values = normal_by_rank(sign * np.array([one.value for one in over]))
-        points = _points([one.params for one in (*over, *running)], space)
-        near = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], space)
-        promise = expected_improvement(points, values, near)
-        seconds, power = np.ones(len(near)), 0.0
+        values = normal_by_rank(sign * np.array([trial.value for trial in complete]))
+        points = _points([trial.params for trial in (*complete, *running)], space)
+        neighbours = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], space)
+        improvement = expected_improvement(points, values, neighbours)
+        seconds, exponent = np.ones(len(neighbours)), 0.0
         if self._seconds_of:
-            seconds = expected_seconds(points, [one.user_attrs.get(SECONDS) for one in (*over, *running)], near)
+            seconds = expected_seconds(
+                points, [trial.user_attrs.get(SECONDS) for trial in (*complete, *running)], neighbours
+            )
             # Otherwise a search that is stuck would go on drawing trials that cost, and gain, almost nothing.
-            power = 1 / (1 + (len(values) - 1 - int(np.argmax(values))) / _PATIENCE)
-        order = np.lexsort((-promise / np.maximum(seconds, self._share) ** power, seconds > self._most))
-        drawn = ((place, _settings(near[place], space)) for place in order.tolist())
-        tried = [{name: one.params[name] for name in one.user_attrs.get(OWN, space)} for one in (*over, *running)]
-        new = ((place, one) for place, one in drawn if not any(own.items() <= one.items() for own in tried))
-        best = self._best_by_second(new, promise, seconds, power) if self._seconds_of else next(new, None)
-        _, settings = best or (0, _settings(near[int(order[0])], space))  # in a small space, all may have been tried
+            exponent = 1 / (1 + (len(values) - 1 - int(np.argmax(values))) / _PATIENCE)
+        order = np.lexsort((-improvement / np.maximum(seconds, self._share) ** exponent, seconds > self._most))
+        ranked = ((index, _settings(neighbours[index], space)) for index in order.tolist())
+        tried = [
+            {name: trial.params[name] for name in trial.user_attrs.get(OWN, space)} for trial in (*complete, *running)
+        ]
+        untried = (
+            (index, candidate)
+            for index, candidate in ranked
+            if not any(params.items() <= candidate.items() for params in tried)
+        )
+        best = (
+            self._best_by_second(untried, improvement, seconds, exponent) if self._seconds_of else next(untried, None)
+        )
+        # In a small space, all neighbours may have been tried.
+        _, settings = best or (0, _settings(neighbours[int(order[0])], space))
         return settings
 
     @property
@@ -148,16 +159,16 @@ class NeighbourSampler(BaseSampler):
             power: exponent of the seconds.
         """
         assert self._seconds_of is not None
-        found, affordable, most = [], 0, self._most
-        for place, settings in itertools.islice(new, _ASKED):
-            known = self._seconds_of(settings)
-            takes = float(seconds[place]) if math.isnan(known) else known
-            worth = promise[place] / max(takes, self._share) ** power if takes <= most else -takes
-            found.append(((takes <= most, worth), (place, settings)))
-            affordable += takes <= most
+        scored, affordable, limit = [], 0, self._most
+        for index, settings in itertools.islice(new, _ASKED):
+            predicted = self._seconds_of(settings)
+            duration = float(seconds[index]) if math.isnan(predicted) else predicted
+            score = promise[index] / max(duration, self._share) ** power if duration <= limit else -duration
+            scored.append(((duration <= limit, score), (index, settings)))
+            affordable += duration <= limit
             if affordable == _PRICED:
                 break
-        return max(found, key=lambda one: one[0])[1] if found else None
+        return max(scored, key=lambda entry: entry[0])[1] if scored else None
 
     def _neighbours(self, of: Points, space: Mapping[str, BaseDistribution]) -> Points:
         """Return a random neighbour of each of the given points."""
@@ -167,8 +178,8 @@ class NeighbourSampler(BaseSampler):
         numbers = np.where(rng.random(moved.shape) < share, moved, of.numbers)
         counts = [len(kind.choices) for kind in space.values() if isinstance(kind, CategoricalDistribution)]
         # Choices change half as often as numbers, since a choice has no small step.
-        other = rng.integers(np.zeros(len(counts), int), counts, (NEIGHBOURS, len(counts)))
-        return Points(numbers, np.where(rng.random(other.shape) < share / 2, other, of.choices))
+        other_choices = rng.integers(np.zeros(len(counts), int), counts, (NEIGHBOURS, len(counts)))
+        return Points(numbers, np.where(rng.random(other_choices.shape) < share / 2, other_choices, of.choices))
 
 
 def normal_by_rank(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
@@ -190,12 +201,12 @@ def expected_improvement(points: Points, values: Float[ndarray, "n"], near: Poin
         values: values of the complete trials, from `normal_by_rank`.
         near: the neighbours.
     """
-    over, running = points[: len(values)], points[len(values) :]
-    process = fitted(over, values)
-    believed = np.append(values, process.expected(over, values, running)[0])
-    mean, deviation = process.expected(points, believed, near)
-    ahead = (mean - process.expected(points, believed, points)[0].max()) / deviation
-    return deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
+    complete, running = points[: len(values)], points[len(values) :]
+    process = fitted(complete, values)
+    imputed_values = np.append(values, process.expected(complete, values, running)[0])
+    mean, deviation = process.expected(points, imputed_values, near)
+    z = (mean - process.expected(points, imputed_values, points)[0].max()) / deviation
+    return deviation * (z * norm.cdf(z) + norm.pdf(z))
 
 
 def expected_seconds(points: Points, seconds: Sequence[float | None], near: Points) -> Float[ndarray, "C"]:
@@ -206,20 +217,20 @@ def expected_seconds(points: Points, seconds: Sequence[float | None], near: Poin
         seconds: predicted seconds of each trial; None if unknown.
         near: the neighbours.
     """
-    known = {row: math.log(one) for row, one in enumerate(seconds) if one}
-    if not known:
+    log_seconds = {row: math.log(value) for row, value in enumerate(seconds) if value}
+    if not log_seconds:
         return np.ones(len(near))
-    took, logs = points[list(known)], np.array(list(known.values()))
+    priced_points, logs = points[list(log_seconds)], np.array(list(log_seconds.values()))
     mean, deviation = logs.mean(), logs.std() or 1.0
     scaled = (logs - mean) / deviation
-    return np.exp(mean + deviation * fitted(took, scaled).expected(took, scaled, near)[0])
+    return np.exp(mean + deviation * fitted(priced_points, scaled).expected(priced_points, scaled, near)[0])
 
 
 def _points(settings: list[dict[str, Any]], space: Mapping[str, BaseDistribution]) -> Points:
-    numbers = [[_share(kind, one[name]) for name, kind in space.items() if _is_number(kind)] for one in settings]
+    numbers = [[_share(kind, params[name]) for name, kind in space.items() if _is_number(kind)] for params in settings]
     choices = [
-        [kind.choices.index(one[name]) for name, kind in space.items() if isinstance(kind, CategoricalDistribution)]
-        for one in settings
+        [kind.choices.index(params[name]) for name, kind in space.items() if isinstance(kind, CategoricalDistribution)]
+        for params in settings
     ]
     return Points(np.array(numbers, float), np.array(choices, int))
 
@@ -239,8 +250,8 @@ def _is_number(kind: BaseDistribution) -> bool:
 def _share(kind: BaseDistribution, value: float) -> float:
     """Return where a number lies in its range, 0 to 1."""
     assert isinstance(kind, FloatDistribution | IntDistribution)
-    of = math.log if kind.log else float
-    return (of(value) - of(kind.low)) / max(of(kind.high) - of(kind.low), 1e-12)
+    scale = math.log if kind.log else float
+    return (scale(value) - scale(kind.low)) / max(scale(kind.high) - scale(kind.low), 1e-12)
 
 
 def _at(kind: BaseDistribution, share: float) -> float | int:

@@ -67,8 +67,8 @@ class Plan:
 
     @property
     def _first(self) -> str:
-        known = len(self.space.first)
-        return f"{known} settings of its own first" if self.config.sweep.first else "from a cold start"
+        count = len(self.space.first)
+        return f"{count} settings of its own first" if self.config.sweep.first else "from a cold start"
 
     def table(self) -> Table:
         """Return the plan as a table for the terminal."""
@@ -86,33 +86,33 @@ class Plan:
         sweep = self.config.sweep
         done = ", ".join(f"{count} {state}" for state, count in sorted(self.done.items()) if count)
         gpus = f", {sweep.gpu_share:g} GPU" if sweep.gpu_share > 0 else ", a share of a GPU" if sweep.gpu_share else ""
-        share = f"{sweep.cpus:g} CPU{gpus}"
-        together = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
-        hours = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
-        hours += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
-        hours += f", or after {sweep.gpu_hours:g} GPU-hours" if sweep.gpu_hours else ""
-        hours += f", or once they cost {sweep.cost:g}" if sweep.cost else ""
+        resources = f"{sweep.cpus:g} CPU{gpus}"
+        concurrency = f"{self.at_once} at once" if self.at_once else "as many at once as the cluster holds"
+        limits = f", no new ones after {sweep.hours:g} h" if sweep.hours else ""
+        limits += f", or after {sweep.plateau} without a gain" if sweep.plateau else ""
+        limits += f", or after {sweep.gpu_hours:g} GPU-hours" if sweep.gpu_hours else ""
+        limits += f", or once they cost {sweep.cost:g}" if sweep.cost else ""
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are made"
         one_by_one = "" if self.at_once else ", one after another"
-        known = not math.isnan(self.seconds.mean)
-        seconds = f"about {_in_words(self.seconds)}{one_by_one}{self.assumed}" if known else unknown
-        kept, it = ", ".join(self.space.kept), "it" if len(self.space.kept) == 1 else "them"
+        is_known = not math.isnan(self.seconds.mean)
+        time_text = f"about {_in_words(self.seconds)}{one_by_one}{self.assumed}" if is_known else unknown
+        kept_names, pronoun = ", ".join(self.space.kept), "it" if len(self.space.kept) == 1 else "them"
         draws = f"the best {sweep.drawn_again} again with {sweep.draws} new draws each, on val"
         finals = f"the best {sweep.finalists} again on {self.config.distill.images}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
-        made = min(self.finals_made, sweep.finalists)
-        finals += f"; {made} of {sweep.finalists} made already" if made else ""
-        if self.final_seconds > 0 and made < sweep.finalists:
+        finals_made = min(self.finals_made, sweep.finalists)
+        finals += f"; {finals_made} of {sweep.finalists} made already" if finals_made else ""
+        if self.final_seconds > 0 and finals_made < sweep.finalists:
             finals += f", about {duration(self.final_seconds)} of one core each"
         return [
             ("space", f"{self.space.name}, {self._first}"),
-            *([("not searched", f"{kept}, since you set {it}")] if kept else []),
-            ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + hours),
-            ("resources", f"{share} a trial, {together}"),
+            *([("not searched", f"{kept_names}, since you set {pronoun}")] if kept_names else []),
+            ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + limits),
+            ("resources", f"{resources} a trial, {concurrency}"),
             ("objectives", ", ".join(sweep.objectives)),
             ("rungs", self.rungs),
             *self.records,
-            ("time", seconds if self.left else "none"),
+            ("time", time_text if self.left else "none"),
             ("new draws", draws if sweep.drawn_again else "none"),
             ("finals", finals if sweep.finalists else "none"),
         ]
@@ -128,12 +128,12 @@ def _rungs(work: Workbench[Any]) -> str:
     if not sweep.rungs:
         return "none"
     if sweep.rung_students or not work.closed_form:
-        scored = count_of(max(1, sweep.rung_students), "student")
+        scoring = count_of(max(1, sweep.rung_students), "student")
     else:
-        fitted = sweep.fitted_students(sweep.rungs[-1])
-        scored = "ridge regression" + (f", the last by {count_of(fitted, 'student')}" if fitted else "")
-    stopped = f"weak trials are stopped ({sweep.pruner})" if sweep.pruner != "none" else "no trial is stopped"
-    return f"after {', '.join(map(str, sweep.rungs))} % of the steps, scored by {scored}; {stopped}"
+        students = sweep.fitted_students(sweep.rungs[-1])
+        scoring = "ridge regression" + (f", the last by {count_of(students, 'student')}" if students else "")
+    stopping = f"weak trials are stopped ({sweep.pruner})" if sweep.pruner != "none" else "no trial is stopped"
+    return f"after {', '.join(map(str, sweep.rungs))} % of the steps, scored by {scoring}; {stopping}"
 
 
 def make_plan(
@@ -150,7 +150,7 @@ def make_plan(
     """
     config = work.config
     done = studies.counts(study) if study else Counter()
-    left = max(0, config.sweep.trials - studies.counted(done))
+    remaining = max(0, config.sweep.trials - studies.counted(done))
     prepared = work.is_prepared
     records = (
         ("features", f"{'in the store' if prepared else 'to make'}: {work.reads}"),
@@ -158,17 +158,17 @@ def make_plan(
         *_one_by_one_line(config, drawn),
     )
     assumed = ""
-    if held := held_seconds(study):
-        seconds = as_held(held, left) / max(1, at_once)
+    if slot_seconds := held_seconds(study):
+        seconds = as_held(slot_seconds, remaining) / max(1, at_once)
     elif prepared:
         prices = [Price(trial) for trial in on_workbenches(work, drawn)]
-        known = len(space.first) if config.sweep.first else 0
-        seconds = as_played(prices[:known], prices[known:], left, config.sweep)
+        first_count = len(space.first) if config.sweep.first else 0
+        seconds = as_played(prices[:first_count], prices[first_count:], remaining, config.sweep)
         seconds /= max(1, at_once // together(config, drawn))  # by slots: trials of a slot share its core or GPU
         assumed = f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial" if config.sweep.gpu_share else ""
     else:
         seconds = Expected()
-    finals = (_final_seconds(work), _finals_made(work, study, left))
+    finals = (_final_seconds(work), _finals_made(work, study, remaining))
     return Plan(config, space, done, at_once, prepared, _rungs(work), records, seconds, assumed, *finals)
 
 
@@ -185,8 +185,8 @@ def _experts_line(work: Workbench[Any], drawn: Sequence[Config], *, prepared: bo
 
 def _one_by_one_line(config: Config, drawn: Sequence[Config]) -> list[tuple[str, str]]:
     """Return the plan's line on trials whose `distill.objective` keeps them from sharing a slot; none otherwise."""
-    others = sorted(set(_lowered(config, drawn)) - {"trajectory"})
-    return [("one by one", f"trials of distill.objective {', '.join(others)} do not share a slot")] if others else []
+    names = sorted(set(_lowered(config, drawn)) - {"trajectory"})
+    return [("one by one", f"trials of distill.objective {', '.join(names)} do not share a slot")] if names else []
 
 
 def _lowered(config: Config, drawn: Sequence[Config]) -> list[str]:
@@ -226,8 +226,11 @@ def _finals_made(work: Workbench[Any], study: optuna.Study | None, left: int) ->
     if not study or left or not work.is_prepared:
         return 0
     sweep = work.config.sweep
-    best = [with_settings(work.config, one.settings) for one in candidates(study, sweep.objectives, sweep.finalists)]
-    finals = [open_workbench(one, work.store, work.progress, work.opened) for one in best]
+    configs = [
+        with_settings(work.config, candidate.settings)
+        for candidate in candidates(study, sweep.objectives, sweep.finalists)
+    ]
+    finals = [open_workbench(config, work.store, work.progress, work.opened) for config in configs]
     return sum(synthetic_record(final).complete for final in finals)
 
 
@@ -248,14 +251,14 @@ def together(config: Config, drawn: Sequence[Config] = ()) -> int:
         return 1
     if "seconds" in config.sweep.objectives and not config.sweep.together:  # a slot's trials change each other's time
         return 1
-    able = with_settings(config, trial_settings(config)).distill.images == "features"
-    wanted = config.sweep.together
-    if wanted > 1 and not able:
+    learns_features = with_settings(config, trial_settings(config)).distill.images == "features"
+    count = config.sweep.together
+    if count > 1 and not learns_features:
         raise ConfigError(
-            f"sweep.together is {wanted}, but only trials that learn features can share a slot, and these trials learn "
+            f"sweep.together is {count}, but only trials that learn features can share a slot, and these trials learn "
             "pixels. Set sweep.together to 1."
         )
-    return wanted or (AT_ONCE if able and config.sweep.gpu_share else 1)
+    return count or (AT_ONCE if learns_features and config.sweep.gpu_share else 1)
 
 
 def with_gpu_share(
@@ -279,13 +282,16 @@ def with_gpu_share(
         return config
     if widths is None:
         return with_settings(config, {"sweep.gpus": 1.0})
-    need, size = max(trial_bytes(trial, *widths) for trial in drawn), min(min(machine.bytes) for machine in cards)
+    need, size = (
+        max(trial_bytes(trial, *widths) for trial in drawn),
+        min(min(machine.bytes) for machine in cards),
+    )
     if need > size:
         raise ConfigError(
             f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "
             "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it anyway."
         )
-    if (most := together(config, drawn)) > 1:
-        fit = min(trials_together(trial, *widths, size) for trial in drawn)
-        return with_settings(config, {"sweep.gpus": 1.0, "sweep.together": max(1, min(most, fit))})
+    if (requested := together(config, drawn)) > 1:
+        fitting = min(trials_together(trial, *widths, size) for trial in drawn)
+        return with_settings(config, {"sweep.gpus": 1.0, "sweep.together": max(1, min(requested, fitting))})
     return with_settings(config, {"sweep.gpus": part_of_gpu(size // need)})

@@ -54,19 +54,19 @@ def plan_sweep(
     base = work.config
     drawn = draw_configs(space, base)
     base = with_settings(base, {"sweep.together": together(base, drawn)})
-    if len({each.distill.seed for each in drawn}) > 1:  # the seed is searched, so a new draw would be another trial
+    if len({trial.distill.seed for trial in drawn}) > 1:  # the seed is searched, so a new draw would be another trial
         base = with_settings(base, {"sweep.drawn_again": 0})
     drawn = drawn[0 if base.sweep.first else len(space.first) :]
     work = open_workbench(base, work.store, silent, work.opened)
     with progress_on(console) as progress:
-        known = studies.find_study(base, base.place.study)
-        warm_trials(known, base.sweep.warm_start, base.place.study)  # fail on a wrong warm start before any work
+        study = studies.find_study(base, base.place.study)
+        warm_trials(study, base.sweep.warm_start, base.place.study)  # fail on a wrong warm start before any work
         fingerprint = work.with_progress(progress).data.fingerprint
-        work.require_enough_pairs(max(each.distill.pairs for each in (base, *drawn)))
+        work.require_enough_pairs(max(config.distill.pairs for config in (base, *drawn)))
     with busy_on(console, "looking at the encoders"):
         sources = studies.sources_of(base, fingerprint)
-    if known:
-        studies.require_same_sources(known, sources, remember=False)
+    if study:
+        studies.require_same_sources(study, sources, remember=False)
     if base.sweep.gpu_share < 0:
         if not dry_run:
             with progress_on(console) as progress:
@@ -78,7 +78,7 @@ def plan_sweep(
     if not at_once and address == "local":
         at_once = slots(base.sweep.cpus, base.sweep.gpu_share) * base.sweep.together
     with busy_on(console, PLANNING):
-        return Planned(make_plan(work, space, drawn, known, at_once), work, drawn, sources)
+        return Planned(make_plan(work, space, drawn, study, at_once), work, drawn, sources)
 
 
 def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Console, *, retry_failed: bool) -> Plan:
@@ -89,8 +89,8 @@ def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Co
     """
     plan, work, sweep = planned.plan, planned.work, planned.plan.config.sweep
     forget_orders(study)
-    for sentence in warm_start(study, plan.space, sweep.warm_start, plan.config.place.study):
-        console.print(sentence, markup=False, soft_wrap=True)
+    for message in warm_start(study, plan.space, sweep.warm_start, plan.config.place.study):
+        console.print(message, markup=False, soft_wrap=True)
     studies.requeue_interrupted(study)
     if retry_failed:
         studies.retry_failed(study)
@@ -102,7 +102,9 @@ def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Co
         console.print(f"time: {dict(plan.lines())['time']}", markup=False, highlight=False, soft_wrap=True)
     if sweep.sampler == PER_SECOND:
         with busy_on(console, "looking for cheap first trials"):
-            queue_cheap_starts(study, plan.space, sweep.seed, sweep.trials, lambda one: price_of(work, one).to_begin())
+            queue_cheap_starts(
+                study, plan.space, sweep.seed, sweep.trials, lambda settings: price_of(work, settings).to_begin()
+            )
     return plan
 
 
@@ -145,10 +147,10 @@ def make_shared_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, c
         return
     with progress_on(console) as progress:
         queued = queued_settings(study, plan.space)[: plan.left]
-        if not (shared := sharing_experts(_on_workbenches(work.with_progress(progress), queued))):
+        if not (sharing := sharing_experts(_on_workbenches(work.with_progress(progress), queued))):
             return
         try:
-            make_experts(shared, workers=workers, gpus=sweep.gpu_share)
+            make_experts(sharing, workers=workers, gpus=sweep.gpu_share)
         except WorkerGroupError as error:  # a recipe that diverges must fail only the trials that use it
             reason = reason_of(next(iter(error.worker_failures.values()), error))
             console.print(

@@ -29,12 +29,12 @@ class Cost:
 
 def total(costs: Iterable[Cost]) -> float:
     """Return the seconds of several trials. A shared expert is trained once, to the last epoch that any trial reads."""
-    own, experts = 0.0, dict[Expert, float]()
+    own_seconds, experts = 0.0, dict[Expert, float]()
     for cost in costs:
-        own += cost.own
+        own_seconds += cost.own
         for expert, seconds in cost.experts.items():
             experts[expert] = max(seconds, experts.get(expert, 0.0))
-    return own + sum(experts.values())
+    return own_seconds + sum(experts.values())
 
 
 class Price:
@@ -58,10 +58,10 @@ class Price:
             recipe = trial.experts_record.fingerprint
             seconds = expert_seconds(config, *widths, len(trial.captions.train.texts)) / speed_up
         for rungs, stop in enumerate(stops, start=1):
-            scored = parts.at_rungs(min(rungs, len(stops) - 1), config.sweep) + (parts.end if stop == END else 0)
-            own = parts.steps * stop / END + scored
+            scoring = parts.at_rungs(min(rungs, len(stops) - 1), config.sweep) + (parts.end if stop == END else 0)
+            own_seconds = parts.steps * stop / END + scoring
             count = experts_until(config, stop)
-            self._costs[stop] = Cost(own, {(recipe, expert): seconds for expert in missing if expert < count})
+            self._costs[stop] = Cost(own_seconds, {(recipe, expert): seconds for expert in missing if expert < count})
 
     def until(self, stop: int) -> Cost:
         """Return the trial's cost if it is stopped at a rung, given in percent of its steps, or runs to the `END`."""

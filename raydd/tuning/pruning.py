@@ -97,13 +97,13 @@ class Pruning:
         """
         if not report.rung or report.finished or report.failure:
             return False
-        everyone, number = self.standings(), studies.identity(trial)
-        own = everyone.pop(number)
-        if before := own.looks.get(report.rung):
-            return before.weak
+        standings, number = self.standings(), studies.identity(trial)
+        standing = standings.pop(number)
+        if earlier_look := standing.looks.get(report.rung):
+            return earlier_look.weak
         look = Look(report.r_mean, report.seconds, report.bytes, tuple(report.students))
-        own = replace(own, looks={**own.looks, report.rung: look})
-        weak = is_weak(own, list(everyone.values()), report.rung, self._settings)
+        standing = replace(standing, looks={**standing.looks, report.rung: look})
+        weak = is_weak(standing, list(standings.values()), report.rung, self._settings)
         if len(self._settings.objectives) == 1 and math.isfinite(look.r_mean):  # Optuna's reports allow one objective
             trial.report(look.r_mean, report.rung)
         trial.set_user_attr(f"{_RUNG}{report.rung}", asdict(replace(look, weak=weak)))
@@ -119,8 +119,8 @@ class Pruning:
             if trial.number in self._read:
                 continue
             number = studies.identity(trial)
-            before = running.get(number) or self._over.get(number) or Standing(number)
-            standing = Standing(number, {**before.looks, **_looks(trial)}, self._end(trial))
+            earlier = running.get(number) or self._over.get(number) or Standing(number)
+            standing = Standing(number, {**earlier.looks, **_looks(trial)}, self._end(trial))
             if trial.state.is_finished():
                 self._over[number] = standing
                 self._read.add(trial.number)
@@ -154,14 +154,25 @@ def foretold(study: optuna.Study, objectives: Sequence[str]) -> list[Foretold]:
     Stopped trials have no final score and are left out, so the result says less if the pruner is strict.
     """
     settings = SweepConfig(objectives=tuple(objectives))  # type: ignore[arg-type]
-    ended = [one for one in Pruning(study, settings).standings().values() if one.end]
-    rows = []
-    for rung in sorted({rung for one in ended for rung in one.looks}):
-        pairs = [(one.looks[rung].r_mean, one.end.r_mean) for one in ended if one.end and rung in one.looks]
-        then, end = zip(*pairs, strict=True)
-        best = then[end.index(max(end))]
-        rows.append(Foretold(rung, len(pairs), spearman(then, end), 1 + sum(score > best for score in then)))
-    return rows
+    complete = [standing for standing in Pruning(study, settings).standings().values() if standing.end]
+    forecasts = []
+    for rung in sorted({rung for standing in complete for rung in standing.looks}):
+        scores = [
+            (standing.looks[rung].r_mean, standing.end.r_mean)
+            for standing in complete
+            if standing.end and rung in standing.looks
+        ]
+        rung_scores, end_scores = zip(*scores, strict=True)
+        winner = rung_scores[end_scores.index(max(end_scores))]
+        forecasts.append(
+            Foretold(
+                rung,
+                len(scores),
+                spearman(rung_scores, end_scores),
+                1 + sum(score > winner for score in rung_scores),
+            )
+        )
+    return forecasts
 
 
 def passed_rungs(study: optuna.Study, number: int) -> list[int]:
@@ -171,15 +182,15 @@ def passed_rungs(study: optuna.Study, number: int) -> list[int]:
         study: the sweep's study.
         number: number under which the settings were first tried.
     """
-    own = [trial for trial in study.get_trials(deepcopy=False) if studies.identity(trial) == number]
-    return sorted({rung for trial in own for rung, look in _looks(trial).items() if not look.weak})
+    trials = [trial for trial in study.get_trials(deepcopy=False) if studies.identity(trial) == number]
+    return sorted({rung for trial in trials for rung, look in _looks(trial).items() if not look.weak})
 
 
 def _looks(trial: FrozenTrial) -> dict[int, Look]:
-    kept = {name: value for name, value in trial.user_attrs.items() if name.startswith(_RUNG)}
+    rung_attrs = {name: value for name, value in trial.user_attrs.items() if name.startswith(_RUNG)}
     return {
         int(name.removeprefix(_RUNG)): Look(**{**value, "students": tuple(value["students"])})
-        for name, value in kept.items()
+        for name, value in rung_attrs.items()
     }
 
 
@@ -201,10 +212,12 @@ def _comparable(other: Standing, look: Look, rung: int) -> Standing:
 
     This happens if the sweep's settings for scoring have changed since.
     """
-    there = other.looks.get(rung)
-    if there is None or len(there.students) == len(look.students):
+    other_look = other.looks.get(rung)
+    if other_look is None or len(other_look.students) == len(look.students):
         return other
-    return replace(other, looks={at: one for at, one in other.looks.items() if at != rung})
+    return replace(
+        other, looks={other_rung: rung_look for other_rung, rung_look in other.looks.items() if other_rung != rung}
+    )
 
 
 def up_the_rungs(
@@ -237,10 +250,10 @@ def _not_in_front(own: Standing, others: Sequence[Standing], rung: int, settings
     would stop none. A trial's rank is the number of trials that beat it. With several objectives, no trial beats a
     trial of the Pareto front, so a trial of the front always continues.
     """
-    there = [other.looks[rung] for other in others if rung in other.looks]
-    going_on = max(1, (len(there) + 1) // REDUCTION)
-    beaten_by = sum(look.beats(own.looks[rung], settings.objectives, by=NOISE / going_on) for look in there)
-    return beaten_by >= going_on
+    looks = [other.looks[rung] for other in others if rung in other.looks]
+    promoted = max(1, (len(looks) + 1) // REDUCTION)
+    beaten_by = sum(look.beats(own.looks[rung], settings.objectives, by=NOISE / promoted) for look in looks)
+    return beaten_by >= promoted
 
 
 def _weak_in_bracket(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
@@ -251,15 +264,15 @@ def _weak_in_bracket(own: Standing, others: Sequence[Standing], rung: int, setti
     bracket = bracket_of(own.number, len(settings.rungs))
     if rung not in sorted(settings.rungs)[bracket:]:
         return False
-    same = [other for other in others if bracket_of(other.number, len(settings.rungs)) == bracket]
-    return _not_in_front(own, same, rung, settings)
+    competitors = [other for other in others if bracket_of(other.number, len(settings.rungs)) == bracket]
+    return _not_in_front(own, competitors, rung, settings)
 
 
 def bracket_of(number: int, brackets: int) -> int:
     """Return a trial's bracket, drawn from its number by Hyperband's shares, n eta^s / (s + 1) for s further rungs."""
     shares = [math.ceil(brackets * REDUCTION**further / (further + 1)) for further in reversed(range(brackets))]
-    drawn = zlib.crc32(str(number).encode()) % sum(shares)
-    return next(bracket for bracket in range(brackets) if drawn < sum(shares[: bracket + 1]))
+    hashed = zlib.crc32(str(number).encode()) % sum(shares)
+    return next(bracket for bracket in range(brackets) if hashed < sum(shares[: bracket + 1]))
 
 
 def _below_median(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
@@ -287,11 +300,11 @@ def _worse_students(own: Standing, others: Sequence[Standing], rung: int, settin
     if not rivals:
         return False
     best = max(rivals, key=lambda other: other.end.r_mean if other.end else -math.inf)
-    shared = [at for at in own.looks if at in best.looks]
-    ours, theirs = (np.array(list(_students(one, shared))) for one in (own, best))
-    if len(ours) != len(theirs) or len(ours) < 2 or ours.mean() >= theirs.mean():
+    shared_rungs = [own_rung for own_rung in own.looks if own_rung in best.looks]
+    own_scores, best_scores = (np.array(list(_students(standing, shared_rungs))) for standing in (own, best))
+    if len(own_scores) != len(best_scores) or len(own_scores) < 2 or own_scores.mean() >= best_scores.mean():
         return False
-    test: Any = wilcoxon(ours - theirs, alternative="less", zero_method="zsplit")
+    test: Any = wilcoxon(own_scores - best_scores, alternative="less", zero_method="zsplit")
     return bool(test.pvalue < WORSE)
 
 

@@ -42,11 +42,11 @@ def standard_error(scores: Sequence[float], others: Sequence[Sequence[float]]) -
     Returns:
         The standard error in points; NaN if no trial has two draws.
     """
-    freedom = sum(len(draws) - 1 for draws in others if draws)
-    if not freedom or not scores:
+    degrees_of_freedom = sum(len(draws) - 1 for draws in others if draws)
+    if not degrees_of_freedom or not scores:
         return math.nan
     squares = sum((len(draws) - 1) * statistics.variance(draws) for draws in others if len(draws) > 1)
-    return math.sqrt(squares / freedom / len(scores))
+    return math.sqrt(squares / degrees_of_freedom / len(scores))
 
 
 def draw_again(
@@ -73,24 +73,24 @@ def draw_again(
         say: called with a message for each failure.
         on_wait: called about once a second while draws run.
     """
-    known, draws = draws_of(study), base.sweep.draws
+    saved_scores, draw_count = draws_of(study), base.sweep.draws
     task = ray.remote(num_cpus=cpus, num_gpus=base.sweep.gpu_share, max_retries=RESTARTS)(score_draw)
     waiting = {
         task.remote(base, candidate.number, candidate.settings, draw, shared): (candidate.number, draw)
         for candidate in candidates
-        if len(known.get(candidate.number, ())) < draws
-        for draw in range(1, draws + 1)
+        if len(saved_scores.get(candidate.number, ())) < draw_count
+        for draw in range(1, draw_count + 1)
     }
-    found: dict[int, dict[int, float]] = {}
+    new_scores: dict[int, dict[int, float]] = {}
     for (number, draw), r_mean, reason in outcomes(waiting, on_wait):
         if reason:
             say(f"a new draw of trial {number} failed: {reason}")
             continue
-        scores = found.setdefault(number, {})
+        scores = new_scores.setdefault(number, {})
         scores[draw] = r_mean
-        if len(scores) == draws:  # no draw failed
-            known[number] = [scores[one] for one in sorted(scores)]
-            study.set_user_attr(_DRAWS, {str(one): scores for one, scores in known.items()})
+        if len(scores) == draw_count:  # no draw failed
+            saved_scores[number] = [scores[draw_number] for draw_number in sorted(scores)]
+            study.set_user_attr(_DRAWS, {str(trial_number): scores for trial_number, scores in saved_scores.items()})
 
 
 @exit_waits()

@@ -88,8 +88,8 @@ class SweepResult:
         }
         write_whole(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False).encode())
         if self.settings:
-            found = without_passwords(with_settings(self.config, self.settings))  # MLflow gets this folder too
-            write_whole(folder / SETTINGS, to_yaml(found).encode())
+            config = without_passwords(with_settings(self.config, self.settings))  # MLflow gets this folder too
+            write_whole(folder / SETTINGS, to_yaml(config).encode())
 
     def tables(self) -> RenderableType:
         """Return the result as tables for the terminal."""
@@ -98,9 +98,9 @@ class SweepResult:
             parts.append(self._front_table())
         if self.finalists:
             parts.append(self._finals_table())
-            if (value := self.rank_correlation) is not None:
+            if (correlation := self.rank_correlation) is not None:
                 parts.append(
-                    f"rank correlation of trials and finals on val: {value:.2f} ({len(self.finalists)} settings)"
+                    f"rank correlation of trials and finals on val: {correlation:.2f} ({len(self.finalists)} settings)"
                 )
         if spent := sum(self.cpu_seconds.values()):
             shares = ", ".join(f"{part} {100 * seconds / spent:.0f} %" for part, seconds in self.cpu_seconds.items())
@@ -132,10 +132,10 @@ class SweepResult:
         images, seeds = self.config.distill.images, self.config.evaluate.seeds
         headings = ("trial", "as trial", "val r_mean", "test r_mean", "test IR@1", "test TR@1")
         table = _table(f"finals on {images}, {seeds} student seeds, percent", headings)
-        for one in self.finalists:
-            tested = [one.test[metric] for metric in ("r_mean", "IR@1", "TR@1")]
-            cells = [f"{values['mean']:.1f} ± {values['std']:.1f}" for values in (one.val["r_mean"], *tested)]
-            table.add_row(str(one.number), f"{one.cheap:.1f}", *cells)
+        for finalist in self.finalists:
+            test_scores = [finalist.test[metric] for metric in ("r_mean", "IR@1", "TR@1")]
+            cells = [f"{values['mean']:.1f} ± {values['std']:.1f}" for values in (finalist.val["r_mean"], *test_scores)]
+            table.add_row(str(finalist.number), f"{finalist.cheap:.1f}", *cells)
         return table
 
 
@@ -149,7 +149,7 @@ def _table(title: str, headings: Sequence[str]) -> Table:
 def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist]) -> SweepResult:
     """Gather a sweep's result from its study and its finals."""
     objectives = config.sweep.objectives
-    place = objectives.index("r_mean")
+    r_mean_index = objectives.index("r_mean")
     complete = studies.ranked(study, objectives)
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     failed = [trial for trial in studies.over(study) if trial.state == TrialState.FAIL]
@@ -157,7 +157,7 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
         name=study.study_name,
         config=config,
         objectives=objectives,
-        scores={studies.identity(trial): trial.values[place] for trial in complete},
+        scores={studies.identity(trial): trial.values[r_mean_index] for trial in complete},
         stopped={studies.identity(trial): studies.last_score(trial) for trial in pruned},
         failed={studies.identity(trial): studies.reason(trial) for trial in failed},
         points={studies.identity(trial): tuple(trial.values) for trial in complete},
@@ -170,18 +170,18 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
 
 def candidates(study: optuna.Study, objectives: Sequence[str], count: int) -> list[Candidate]:
     """Return the best trials: first trials with new draws, by the mean of these; then the others, by val r_mean."""
-    place, drawn = list(objectives).index("r_mean"), draws_of(study)
-    found = [
+    r_mean_index, draws = list(objectives).index("r_mean"), draws_of(study)
+    scored_trials = [
         Candidate(
             (number := studies.identity(trial)),
             studies.settings(trial),
-            trial.values[place],
-            tuple(drawn.get(number, ())),
-            standard_error(drawn.get(number, ()), list(drawn.values())),
+            trial.values[r_mean_index],
+            tuple(draws.get(number, ())),
+            standard_error(draws.get(number, ()), list(draws.values())),
         )
         for trial in studies.ranked(study, objectives)
     ]
-    return sorted(found, key=lambda one: (not one.draws, -one.r_mean))[:count]
+    return sorted(scored_trials, key=lambda candidate: (not candidate.draws, -candidate.r_mean))[:count]
 
 
 def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, float]:
@@ -189,19 +189,19 @@ def importances(study: optuna.Study, objectives: Sequence[str]) -> dict[str, flo
 
     All values are zero if there are too few trials, or if nothing varies.
     """
-    place = list(objectives).index("r_mean")
+    r_mean_index = list(objectives).index("r_mean")
     complete = studies.ranked(study, objectives)
-    unknown = dict.fromkeys(complete[0].params if complete else (), 0.0)
+    zeros = dict.fromkeys(complete[0].params if complete else (), 0.0)
     if len(complete) < STARTUP_TRIALS:
-        return unknown
+        return zeros
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that low targets count as good; the sign below takes care of that
         try:
-            found = optuna.importance.get_param_importances(
+            shares = optuna.importance.get_param_importances(
                 study,
                 evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                target=lambda trial: -trial.values[place],
+                target=lambda trial: -trial.values[r_mean_index],
             )
         except (ValueError, RuntimeError):  # no setting is shared by all trials, or all scores are equal
-            return unknown
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+            return zeros
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -45,12 +45,14 @@ def renew_sampler(
     Raises:
         ConfigError: there is no such sampler, or its package is not installed.
     """
-    asked = sum(not studies.interrupted(trial) for trial in study.get_trials(deepcopy=False))
-    drawn = int(np.random.SeedSequence([seed, asked]).generate_state(1)[0])
-    make = find_sampler(name)
+    trial_count = sum(not studies.interrupted(trial) for trial in study.get_trials(deepcopy=False))
+    draw_seed = int(np.random.SeedSequence([seed, trial_count]).generate_state(1)[0])
+    make_sampler = find_sampler(name)
     if name == PER_SECOND:
-        make = partial(_per_second, seconds_of=seconds_of, share=share / pace(study) if share else 0.0)
-    study.sampler = RandomSampler(seed=drawn) if name in SAMPLERS and asked < STARTUP_TRIALS else make(drawn)
+        make_sampler = partial(_per_second, seconds_of=seconds_of, share=share / pace(study) if share else 0.0)
+    study.sampler = (
+        RandomSampler(seed=draw_seed) if name in SAMPLERS and trial_count < STARTUP_TRIALS else make_sampler(draw_seed)
+    )
 
 
 def find_sampler(name: str) -> Callable[[int], BaseSampler]:
@@ -63,11 +65,13 @@ def find_sampler(name: str) -> Callable[[int], BaseSampler]:
     Raises:
         ConfigError: there is no such sampler, its code fails, or its package is not installed.
     """
-    wanted = "a function of the seed, as in def mine(seed): return optuna.samplers.QMCSampler(seed=seed)"
+    expected = "a function of the seed, as in def mine(seed): return optuna.samplers.QMCSampler(seed=seed)"
     if name in SAMPLERS:
         return SAMPLERS[name]
-    own: Callable[..., Any] = guarded(find(name, SAMPLERS, "sweep.sampler", None, wanted), name, "sweep.sampler")
-    return lambda seed: checked(own(seed=seed), BaseSampler, name, "sweep.sampler")
+    make_sampler: Callable[..., Any] = guarded(
+        find(name, SAMPLERS, "sweep.sampler", None, expected), name, "sweep.sampler"
+    )
+    return lambda seed: checked(make_sampler(seed=seed), BaseSampler, name, "sweep.sampler")
 
 
 class WholeSpaceSampler(BaseSampler):
@@ -98,11 +102,11 @@ class WholeSpaceSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all settings of the modelled trials with their widest ranges, except settings with only one value."""
-        found: dict[str, BaseDistribution] = {}
-        for one in _modelled(study, trial):
-            for name, kind in one.distributions.items():
-                found[name] = _widest(found.get(name, kind), kind)
-        return {name: found[name] for name in sorted(found) if not found[name].single()}
+        distributions: dict[str, BaseDistribution] = {}
+        for other in _modelled(study, trial):
+            for name, kind in other.distributions.items():
+                distributions[name] = _widest(distributions.get(name, kind), kind)
+        return {name: distributions[name] for name in sorted(distributions) if not distributions[name].single()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -114,11 +118,11 @@ class WholeSpaceSampler(BaseSampler):
         sampler = (self._make if len(study.directions) == 1 else self._several)(self._seed)
         if isinstance(sampler, NeighbourSampler):  # draws from trials directly; a study would copy each of them
             return sampler.draw(trials, search_space, study.direction)
-        shown = optuna.create_study(directions=study.directions, sampler=sampler)
-        shown.add_trials(trials)
+        shown_study = optuna.create_study(directions=study.directions, sampler=sampler)
+        shown_study.add_trials(trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return shown.ask(search_space).params
+            return shown_study.ask(search_space).params
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -130,61 +134,61 @@ class WholeSpaceSampler(BaseSampler):
 def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
     """Return the modelled trials as if they were trials of a fixed space."""
     trials = _modelled(study, asking)
-    complete = [one for one in trials if one.state == TrialState.COMPLETE]
-    shown = []
-    for one in trials:
-        values = one.values if one.state == TrialState.COMPLETE else None
-        if one.state == TrialState.PRUNED:
-            if len(study.directions) > 1 or not one.intermediate_values:
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    shown_trials = []
+    for trial in trials:
+        values = trial.values if trial.state == TrialState.COMPLETE else None
+        if trial.state == TrialState.PRUNED:
+            if len(study.directions) > 1 or not trial.intermediate_values:
                 continue
-            values = [_end_of(one, complete)]
-        if one.state == TrialState.RUNNING and not one.params:
+            values = [_end_of(trial, complete)]
+        if trial.state == TrialState.RUNNING and not trial.params:
             continue
         state = TrialState.RUNNING if values is None else TrialState.COMPLETE
-        params = {name: one.params.get(name, _middle(kind)) for name, kind in space.items()}
-        known: dict[str, Any] = {OWN: [name for name in space if name in one.params]}
-        known |= {SECONDS: price} if (price := one.user_attrs.get(studies.PRICE)) else {}
-        shown.append(
-            create_trial(state=state, values=values, params=params, distributions=dict(space), user_attrs=known)
+        params = {name: trial.params.get(name, _middle(kind)) for name, kind in space.items()}
+        user_attrs: dict[str, Any] = {OWN: [name for name in space if name in trial.params]}
+        user_attrs |= {SECONDS: price} if (price := trial.user_attrs.get(studies.PRICE)) else {}
+        shown_trials.append(
+            create_trial(state=state, values=values, params=params, distributions=dict(space), user_attrs=user_attrs)
         )
-    return shown
+    return shown_trials
 
 
 def _modelled(study: optuna.Study, asking: FrozenTrial) -> list[FrozenTrial]:
     """Return the trials that the model is fitted to: all informative ones, or if too many, the best and the latest."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    trials = [one for one in study.get_trials(deepcopy=False, states=states) if one.number != asking.number]
+    trials = [trial for trial in study.get_trials(deepcopy=False, states=states) if trial.number != asking.number]
     if len(trials) <= MODELLED:
         return trials
     best: list[FrozenTrial] = []
     if len(study.directions) == 1:
         sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
-        complete = [one for one in trials if one.state == TrialState.COMPLETE]
-        best = sorted(complete, key=lambda one: -sign * (one.value or 0.0))[: MODELLED // 2]
-    kept = {one.number for one in best}
-    others = [one for one in trials if one.number not in kept]
-    return sorted([*best, *others[len(best) - MODELLED :]], key=lambda one: one.number)
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        best = sorted(complete, key=lambda trial: -sign * (trial.value or 0.0))[: MODELLED // 2]
+    best_numbers = {trial.number for trial in best}
+    other_trials = [trial for trial in trials if trial.number not in best_numbers]
+    return sorted([*best, *other_trials[len(best) - MODELLED :]], key=lambda trial: trial.number)
 
 
 def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
     rung = max(stopped.intermediate_values)
     gains = [
-        one.value - one.intermediate_values[rung]
-        for one in complete
-        if one.value is not None and rung in one.intermediate_values
+        trial.value - trial.intermediate_values[rung]
+        for trial in complete
+        if trial.value is not None and rung in trial.intermediate_values
     ]
     return stopped.intermediate_values[rung] + (statistics.median(gains) if gains else 0.0)
 
 
 def pace(study: optuna.Study) -> float:
     """Return the median ratio of actual to predicted seconds over the ended trials; 1 if there are none."""
-    found = []
+    ratios = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        known = trial.user_attrs
-        price, report = known.get(studies.PRICE), known.get(studies.REPORT, {})
-        if price and report.get("step") and studies.HELD in known:
-            found.append(known[studies.HELD] * report["steps"] / report["step"] / price)
-    return statistics.median(found) if found else 1.0
+        attrs = trial.user_attrs
+        price, report = attrs.get(studies.PRICE), attrs.get(studies.REPORT, {})
+        if price and report.get("step") and studies.HELD in attrs:
+            ratios.append(attrs[studies.HELD] * report["steps"] / report["step"] / price)
+    return statistics.median(ratios) if ratios else 1.0
 
 
 def _middle(kind: BaseDistribution) -> Any:
@@ -227,7 +231,7 @@ def _tpe(seed: int) -> BaseSampler:
 
 def _gp(seed: int) -> BaseSampler:
     """Optuna's Gaussian process over the whole space; a draw takes a second or more."""
-    return WholeSpaceSampler(lambda drawn: optuna.samplers.GPSampler(seed=drawn, n_startup_trials=1), seed)
+    return WholeSpaceSampler(lambda draw_seed: optuna.samplers.GPSampler(seed=draw_seed, n_startup_trials=1), seed)
 
 
 def _cmaes(seed: int) -> BaseSampler:

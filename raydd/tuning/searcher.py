@@ -58,10 +58,10 @@ class _Running:
 
     def new_in(self, report: TrialReport) -> TrialReport:
         """Add the new points of a report's curve to the whole curve, and return the report with the new points only."""
-        known = self.curve[-1]["step"] if self.curve else -1
-        new = [point for point in report.curve if point["step"] > known]  # a restarted trial repeats points
-        self.curve += new
-        return replace(report, curve=new)
+        last_step = self.curve[-1]["step"] if self.curve else -1
+        new_points = [point for point in report.curve if point["step"] > last_step]  # a restarted trial repeats points
+        self.curve += new_points
+        return replace(report, curve=new_points)
 
 
 class StudySearch(Searcher):
@@ -152,30 +152,31 @@ class StudySearch(Searcher):
         running.failure = report.failure
         if report.failure:
             return
-        if (held := self._clock() - running.since) - running.kept >= _KEEP_SECONDS:
-            running.kept = held
-            running.trial.set_user_attr(studies.HELD, held)  # so that the time is known if this driver is killed
+        if (seconds := self._clock() - running.since) - running.kept >= _KEEP_SECONDS:
+            running.kept = seconds
+            running.trial.set_user_attr(studies.HELD, seconds)  # so that the time is known if this driver is killed
         self._tell(running, running.new_in(report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Save how the trial ended: COMPLETE, PRUNED if the scheduler stopped it, or FAIL with the reason."""
-        running, last = self._running.pop(trial_id), TrialReport.of(result)
+        running, last_report = self._running.pop(trial_id), TrialReport.of(result)
         trial = running.trial
-        if (rest := running.new_in(last)).curve:  # if the scheduler stopped the trial, its last report is new
-            self._tell(running, rest)
-        report = replace(last, curve=running.curve)
-        why = self._why_failed(report, running.failure if error else "", error)
-        held = self._clock() - running.since
-        trial.set_user_attr(studies.HELD, held)
+        # If the scheduler stopped the trial, its last report is new.
+        if (unseen := running.new_in(last_report)).curve:
+            self._tell(running, unseen)
+        report = replace(last_report, curve=running.curve)
+        failure = self._why_failed(report, running.failure if error else "", error)
+        seconds = self._clock() - running.since
+        trial.set_user_attr(studies.HELD, seconds)
         if not report.again:  # saved before the end, so that any reader of an ended trial finds its report too
-            self._trials.held(held)
+            self._trials.held(seconds)
             trial.set_user_attr(studies.REPORT, asdict(report))
-        if why:
+        if failure:
             state = TrialState.FAIL
             if report.again:
                 studies.ask_again(self._study, trial)
             else:
-                studies.fail(self._study, trial, why)
+                studies.fail(self._study, trial, failure)
         elif report.finished:
             state = TrialState.COMPLETE
             self._study.tell(trial, [report.objective(name) for name in self._objectives])
@@ -183,10 +184,10 @@ class StudySearch(Searcher):
             state = TrialState.PRUNED
             self._study.tell(trial, state=state)
         if not (report.again and running.began < self._before_outage):
-            self._count(state, why)
+            self._count(state, failure)
             self._before_outage = self._asked if report.again else self._before_outage
         for listener in self._listeners:
-            listener.ended(studies.identity(trial), state, report, why)
+            listener.ended(studies.identity(trial), state, report, failure)
 
     def close(self) -> None:
         """Put a trial that was drawn but not handed out back into the queue; to be called when no more trials start."""
@@ -226,16 +227,16 @@ class StudySearch(Searcher):
         """
         if math.isinf(self._deadline):
             return 0.0
-        wanted = self._wanted - self._finished - len(self._running)
-        return (self._deadline - self._clock()) * self._at_once / wanted
+        remaining = self._wanted - self._finished - len(self._running)
+        return (self._deadline - self._clock()) * self._at_once / remaining
 
     def _count(self, state: TrialState, why: str) -> None:
         if studies.outcome(state, why) != "fail":
             self._finished += 1
             self._failed_alike = 0
             return
-        alike = _without_numbers(why) == _without_numbers(self._last_failure)
-        self._failed_alike, self._last_failure = (self._failed_alike if alike else 0) + 1, why
+        same_failure = _without_numbers(why) == _without_numbers(self._last_failure)
+        self._failed_alike, self._last_failure = (self._failed_alike if same_failure else 0) + 1, why
 
     def _why_failed(self, report: TrialReport, before: str, error: bool) -> str:
         if error:

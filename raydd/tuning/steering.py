@@ -88,16 +88,16 @@ def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> li
     name, trials = warm_trials(study, warm, address)
     if not trials:
         return []
-    left: dict[str, None] = {}
+    left_out: dict[str, None] = {}
     for trial in trials:
         fitted = fit(space, studies.settings(trial))
-        left |= dict.fromkeys((*fitted.outside, *fitted.unknown))
+        left_out |= dict.fromkeys((*fitted.outside, *fitted.unknown))
         study.enqueue_trial(dict(fitted.taken), skip_if_exists=True)
     study.set_user_attr(_WARMED, warm)
-    said = [f"warm start: {name}'s best trials are tried first, {len(trials)} of them"]
-    if left:
-        said.append(f"left out, since the space {space.name} does not search them so: {', '.join(left)}")
-    return said
+    messages = [f"warm start: {name}'s best trials are tried first, {len(trials)} of them"]
+    if left_out:
+        messages.append(f"left out, since the space {space.name} does not search them so: {', '.join(left_out)}")
+    return messages
 
 
 def warm_trials(study: optuna.Study | None, warm: str, address: str) -> tuple[str, list[optuna.trial.FrozenTrial]]:
@@ -111,13 +111,13 @@ def warm_trials(study: optuna.Study | None, warm: str, address: str) -> tuple[st
     if not warm or (study and study.user_attrs.get(_WARMED) == warm):
         return "", []
     name, colon, count = warm.rpartition(":")
-    name, best = (name, int(count)) if colon and count.isdigit() else (warm, WARM)
+    name, limit = (name, int(count)) if colon and count.isdigit() else (warm, WARM)
     try:
-        other = studies.load_study(name, address)
+        other_study = studies.load_study(name, address)
     except ConfigError as error:
         raise ConfigError(f"sweep.warm_start is {warm!r}: {error}") from error
-    objectives = studies.shared_settings(other).get("sweep.objectives", ["r_mean"])
-    trials = studies.ranked(other, objectives)[:best]
+    objectives = studies.shared_settings(other_study).get("sweep.objectives", ["r_mean"])
+    trials = studies.ranked(other_study, objectives)[:limit]
     if not trials:
         raise ConfigError(f"sweep.warm_start: the sweep {name!r} has no complete trial. Leave it out, or run it first.")
     return name, trials
@@ -140,9 +140,9 @@ def enqueue(study: optuna.Study, space: Space, config: Config, file: Path) -> in
                 "Change the value, or search a wider space."
             )
         for name in fitted.unknown:
-            known = nearest(name, flatten(config)) if name not in flatten(config) else "Leave it out."
+            advice = nearest(name, flatten(config)) if name not in flatten(config) else "Leave it out."
             raise ConfigError(
-                f"{file}: trial {number} sets {name}, which the space {space.name} does not search there. {known}"
+                f"{file}: trial {number} sets {name}, which the space {space.name} does not search there. {advice}"
             )
     for _, settings, fitted in trials:
         study.enqueue_trial({name: settings[name] for name in fitted.taken})
@@ -203,18 +203,18 @@ def _held_seconds(trial: optuna.trial.FrozenTrial) -> float:
 
 def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:
     """Count the trials that ended since val r_mean last rose by more than `sweep.plateau_gain` above the best."""
-    place = sweep.objectives.index("r_mean")
-    best, without = float("-inf"), 0
+    r_mean_index = sweep.objectives.index("r_mean")
+    best, stale_trials = float("-inf"), 0
     for trial in sorted(studies.over(study), key=lambda trial: (trial.datetime_complete, trial.number)):
-        score = trial.values[place] if trial.state == optuna.trial.TrialState.COMPLETE else float("-inf")
-        gained = score > best + sweep.plateau_gain
-        best, without = (score, 0) if gained else (best, without + 1)
-    return without
+        score = trial.values[r_mean_index] if trial.state == optuna.trial.TrialState.COMPLETE else float("-inf")
+        improved = score > best + sweep.plateau_gain
+        best, stale_trials = (score, 0) if improved else (best, stale_trials + 1)
+    return stale_trials
 
 
 def _trials_in(file: Path) -> Sequence[Mapping[str, Any]]:
     trials = read_yaml(file, "file of trials")
-    if not isinstance(trials, list) or not trials or not all(isinstance(one, Mapping) for one in trials):
+    if not isinstance(trials, list) or not trials or not all(isinstance(trial, Mapping) for trial in trials):
         raise ConfigError(
             f"{file} must be a list of trials, each with dotted settings, such as `- distill.image_lr: 0.1`."
         )

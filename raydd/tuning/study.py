@@ -109,10 +109,10 @@ def load_study(name: str, address: str) -> optuna.Study:
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
-        known = optuna.get_all_study_names(storage)
+        study_names = optuna.get_all_study_names(storage)
         raise ConfigError(
             f"There is no sweep {name!r} in {hide_password(address)}. "
-            f"{nearest(name, known) if known else 'It has no sweeps.'} Set sweep.name or place.study."
+            f"{nearest(name, study_names) if study_names else 'It has no sweeps.'} Set sweep.name or place.study."
         ) from error
 
 
@@ -125,16 +125,16 @@ def sweep_named(name: str, address: str) -> str:
         ConfigError: the database cannot be opened, or holds no sweep.
     """
     storage = open_storage(address)
-    if name != LATEST or LATEST in (known := optuna.get_all_study_names(storage)):
+    if name != LATEST or LATEST in (study_names := optuna.get_all_study_names(storage)):
         return name
-    if not known:
+    if not study_names:
         raise ConfigError(f"There is no sweep in {hide_password(address)}. `raydd sweep` starts one.")
-    return max(known, key=lambda name: (_last_start(optuna.load_study(study_name=name, storage=storage)), name))
+    return max(study_names, key=lambda name: (_last_start(optuna.load_study(study_name=name, storage=storage)), name))
 
 
 def _last_start(study: optuna.Study) -> float:
-    began = [trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
-    return max(began).timestamp() if began else 0.0
+    start_times = [trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
+    return max(start_times).timestamp() if start_times else 0.0
 
 
 def require_same_sources(study: optuna.Study, sources: Mapping[str, str], *, remember: bool) -> None:
@@ -148,17 +148,17 @@ def require_same_sources(study: optuna.Study, sources: Mapping[str, str], *, rem
     Raises:
         ConfigError: a source has changed; the message names it and the two ways to proceed.
     """
-    known = study.user_attrs.get(_SOURCES)
-    if known is None:
+    saved = study.user_attrs.get(_SOURCES)
+    if saved is None:
         if remember:
             study.set_user_attr(_SOURCES, dict(sources))
         return
-    changed = [name for name in sorted({*known, *sources}) if known.get(name, "") != sources.get(name, "")]
+    changed = [name for name in sorted({*saved, *sources}) if saved.get(name, "") != sources.get(name, "")]
     if changed:
         first = changed[0]
         raise ConfigError(
             f"The sweep {study.study_name!r} was started with another {' and another '.join(changed)} "
-            f"({first} {known.get(first, 'none')}, now {sources.get(first, 'none')}): their trials cannot be compared. "
+            f"({first} {saved.get(first, 'none')}, now {sources.get(first, 'none')}): their trials cannot be compared. "
             "Put back what it was started with, or give this sweep another sweep.name."
         )
 
@@ -175,7 +175,7 @@ def sources_of(config: Config, data_fingerprint: str) -> dict[str, str]:
         "data set": data_fingerprint,
         "image encoder": image_identity(config.encoders),
         "text encoder": text_identity(config.encoders),
-        **{name: found for name, value in code.items() if (found := source_identity(value))},
+        **{name: source_id for name, value in code.items() if (source_id := source_identity(value))},
     }
 
 
@@ -213,9 +213,9 @@ def ask_again(study: optuna.Study, trial: optuna.Trial) -> None:
 def _queue_again(study: optuna.Study, asked: FrozenTrial) -> None:
     # A trial that was killed before all its settings were drawn is drawn again, with the same place in the study and so
     # the same seed. Keeping the settings drawn so far would shift the draws of the others.
-    given = asked.params if SETTINGS in asked.user_attrs else asked.system_attrs.get("fixed_params", {})
-    if given:
-        study.enqueue_trial(given, user_attrs={_AGAIN: identity(asked)})
+    params = asked.params if SETTINGS in asked.user_attrs else asked.system_attrs.get("fixed_params", {})
+    if params:
+        study.enqueue_trial(params, user_attrs={_AGAIN: identity(asked)})
 
 
 def identity(trial: FrozenTrial | optuna.Trial) -> int:
@@ -256,11 +256,12 @@ def cpu_seconds(study: optuna.Study) -> dict[str, float]:
     """
     reports = [report(trial) for trial in over(study)]
     ascending = sorted(
-        (one for one in reports if one.process), key=lambda one: sum(seconds for _, seconds in one.cpu_seconds)
+        (trial_report for trial_report in reports if trial_report.process),
+        key=lambda trial_report: sum(seconds for _, seconds in trial_report.cpu_seconds),
     )
     parts: defaultdict[str, float] = defaultdict(float)
-    for last in {one.process: one for one in ascending}.values():
-        for part, seconds in last.cpu_seconds:
+    for last_report in {trial_report.process: trial_report for trial_report in ascending}.values():
+        for part, seconds in last_report.cpu_seconds:
             parts[part] += seconds
     return dict(sorted(parts.items(), key=lambda item: -item[1]))
 
@@ -321,9 +322,9 @@ def retry_failed(study: optuna.Study) -> int:
 
 def ranked(study: optuna.Study, objectives: Sequence[str]) -> list[FrozenTrial]:
     """Return the complete trials, the best val r_mean first. Of equal trials, the one first tried earlier is first."""
-    place = list(objectives).index("r_mean")
+    r_mean_index = list(objectives).index("r_mean")
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(complete, key=lambda trial: (-trial.values[place], identity(trial)))
+    return sorted(complete, key=lambda trial: (-trial.values[r_mean_index], identity(trial)))
 
 
 def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
@@ -342,9 +343,9 @@ def _base(config: Config) -> dict[str, Any]:
 
 
 def _require_same(study: optuna.Study, config: Config) -> None:
-    known, asked = study.user_attrs.get(_BASE, {}), _base(config)
-    for setting in sorted(known):
-        before, now = known[setting], asked.get(setting)
+    saved, current = study.user_attrs.get(_BASE, {}), _base(config)
+    for setting in sorted(saved):
+        before, now = saved[setting], current.get(setting)
         if before != now:
             raise ConfigError(
                 f"The sweep {study.study_name!r} was started with {setting} {before!r}, and this command says {now!r}: "

@@ -81,8 +81,8 @@ def run_sweep(
     space = keeping(space, config, given)
     find_sampler(config.sweep.sampler)(config.sweep.seed)
     # On a cluster, the nodes check the images of a new data set; a dry run starts no node, so it checks them here.
-    here = address == "local" or dry_run
-    opened = Opened(check=check_on_threads if here else check_on_workers)
+    checks_here = address == "local" or dry_run
+    opened = Opened(check=check_on_threads if checks_here else check_on_workers)
     # Tracking is closed last: the trials of an interrupted sweep must not keep running while its queue is sent.
     with contextlib.ExitStack() as closing, _tracking(config, console) as tracking, contextlib.ExitStack() as stack:
         with busy_on(console, "starting Ray"):
@@ -106,10 +106,10 @@ def run_sweep(
             logbook = Logbook(tracking, studies.study_id(study), work)
             logbook.catch_up(study)
             shared = Shared(f"sweep {base.sweep.name}", opened.listings, open_claims(store.root))
-            driven = _Driven(plan, work, study, shared, logbook, console)
-            _run_trials(driven)
-            _draw_again(driven)
-            finalists = _run_finals(driven, threads=config.place.threads)
+            sweep = _Driven(plan, work, study, shared, logbook, console)
+            _run_trials(sweep)
+            _draw_again(sweep)
+            finalists = _run_finals(sweep, threads=config.place.threads)
             closing.enter_context(busy_on(console, "stopping Ray and sending the remaining data to MLflow"))
             result = conclude(study, config, finalists)
             logbook.concluded(result, importances(study, base.sweep.objectives))
@@ -193,11 +193,13 @@ def _run_trials(sweep: _Driven) -> None:
             [table, sweep.logbook, metrics],
             folder=tune_folder(sweep.base),
             room=room,
-            cost_of=(lambda one: price_of(sweep.work, one).until(END)) if settings.sampler == PER_SECOND else None,
+            cost_of=(lambda params: price_of(sweep.work, params).until(END))
+            if settings.sampler == PER_SECOND
+            else None,
             say=sweep.say,
         )
-    if studies.finished(study) < settings.trials and (why := why_enough(study, settings)):
-        sweep.say(f"no more trials: {why}")
+    if studies.finished(study) < settings.trials and (reason := why_enough(study, settings)):
+        sweep.say(f"no more trials: {reason}")
 
 
 @contextlib.contextmanager
@@ -209,9 +211,9 @@ def _trainable(base: Config, shared: Shared) -> Iterator[Any]:
         yield tune.with_resources(trial, {"cpu": sweep.cpus, "gpu": sweep.gpu_share})
         return
     # On the driver's node, not on a machine that may be taken back: when the desk ends, its slots end too.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    kind: Any = ray.remote(Desk)
-    desk = kind.options(num_cpus=0, scheduling_strategy=here).remote(base, shared)
+    driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor_class: Any = ray.remote(Desk)
+    desk = actor_class.options(num_cpus=0, scheduling_strategy=driver_node).remote(base, shared)
     try:
         yield tune.with_resources(tune.with_parameters(run_errand, desk=desk), {"memory": ERRAND_BYTES})
     finally:
@@ -222,13 +224,13 @@ def _trainable(base: Config, shared: Shared) -> Iterator[Any]:
 
 def _draw_again(sweep: _Driven) -> None:
     settings = sweep.base.sweep
-    every = candidates(sweep.study, settings.objectives, studies.finished(sweep.study))
-    best = sorted(every, key=lambda one: (-one.cheap, one.number))[: settings.drawn_again]
+    complete = candidates(sweep.study, settings.objectives, studies.finished(sweep.study))
+    best = sorted(complete, key=lambda candidate: (-candidate.cheap, candidate.number))[: settings.drawn_again]
     if not best:
         return
-    given = for_workers(sweep.base, settings.gpu_share)
+    worker_config = for_workers(sweep.base, settings.gpu_share)
     with sweep.showing("new draws of the best trials") as show:
-        draw_again(sweep.study, given, best, sweep.shared, cpus=settings.cpus, say=sweep.say, on_wait=show)
+        draw_again(sweep.study, worker_config, best, sweep.shared, cpus=settings.cpus, say=sweep.say, on_wait=show)
 
 
 def _run_finals(sweep: _Driven, *, threads: int) -> list[Finalist]:
@@ -243,8 +245,8 @@ def _run_finals(sweep: _Driven, *, threads: int) -> list[Finalist]:
     if not best:
         return []
     cpus = share_of_node(settings.cpus, len(best))
-    given = for_workers(sweep.base, settings.gpu_share)
-    given = with_settings(given, {"place.threads": threads or max(1, int(cpus))})
+    worker_config = for_workers(sweep.base, settings.gpu_share)
+    worker_config = with_settings(worker_config, {"place.threads": threads or max(1, int(cpus))})
 
     def ended(candidate: Candidate, finalist: Finalist | None, reason: str) -> None:
         if finalist is None:
@@ -257,7 +259,7 @@ def _run_finals(sweep: _Driven, *, threads: int) -> list[Finalist]:
         )
 
     with sweep.showing("finals") as show:
-        return run_finals(given, best, sweep.shared, cpus=cpus, on_end=ended, on_wait=show)
+        return run_finals(worker_config, best, sweep.shared, cpus=cpus, on_end=ended, on_wait=show)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def run_trials(
     if studies.finished(study) >= settings.trials:
         return
     deadline = time.monotonic() + settings.hours * 3600 if settings.hours else math.inf
-    left, most = RESTARTS, math.inf
+    restarts_left, max_running = RESTARTS, math.inf
     while True:
         search = StudySearch(
             study,
@@ -84,21 +84,21 @@ def run_trials(
             order=lambda: order_of(study, settings),
         )
         try:
-            stopping = _Stopping(search, Pruning(study, settings))
-            _run(trial, search, stopping, settings, lambda most=most: int(min(most, room())), folder)
+            scheduler = _Stopping(search, Pruning(study, settings))
+            _run(trial, search, scheduler, settings, lambda limit=max_running: int(min(limit, room())), folder)
             search.close()
         except RuntimeError as error:
             if not isinstance(error.__cause__, OutOfMemoryError):  # Tune raises it instead of failing the trial
                 raise
-            if not left or search.running <= 1:
+            if not restarts_left or search.running <= 1:
                 raise PlaceError(
                     "Memory ran out, so Ray killed a trial. Finished work is kept: free some memory, or use a machine "
                     "with more, and give the same command again."
                 ) from error
-            left, most = left - 1, search.running // 2
+            restarts_left, max_running = restarts_left - 1, search.running // 2
             search.close()
             studies.requeue_interrupted(study)
-            say(f"Memory ran out, so Ray killed trials. They are run again, at most {most} at once.")
+            say(f"Memory ran out, so Ray killed trials. They are run again, at most {max_running} at once.")
         else:
             if search.gave_up:
                 raise TrialsError(

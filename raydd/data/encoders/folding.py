@@ -27,12 +27,12 @@ def folded(module: nn.Module, size: int) -> nn.Module:
     """
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     for fold in (_standardise_children, _fold_children):
-        tried = shared_copy(module)
-        if not sum(fold(parent) for parent in list(tried.modules())):
+        candidate = shared_copy(module)
+        if not sum(fold(parent) for parent in list(candidate.modules())):
             continue
-        want, got = module(noise), tried(noise)
-        if bool((got - want).norm() <= _SAME * want.norm()):
-            module = tried
+        expected, output = module(noise), candidate(noise)
+        if bool((output - expected).norm() <= _SAME * expected.norm()):
+            module = candidate
     return module
 
 
@@ -45,13 +45,16 @@ def _standardise_children(parent: nn.Module) -> int:
     """Replace timm's convolutions that standardise their weights at each call, as NFNet's do, by plain convolutions."""
     from timm.layers import std_conv
 
-    alike, same = (std_conv.StdConv2d, std_conv.ScaledStdConv2d), (std_conv.StdConv2dSame, std_conv.ScaledStdConv2dSame)
-    found: list[tuple[str, Any]] = [
-        (name, child) for name, child in parent.named_children() if isinstance(child, (*alike, *same))
+    standardised, same_padded = (
+        (std_conv.StdConv2d, std_conv.ScaledStdConv2d),
+        (std_conv.StdConv2dSame, std_conv.ScaledStdConv2dSame),
+    )
+    convolutions: list[tuple[str, Any]] = [
+        (name, child) for name, child in parent.named_children() if isinstance(child, (*standardised, *same_padded))
     ]
-    for name, child in found:
-        setattr(parent, name, _plain(child, pads_itself=isinstance(child, same) and bool(child.same_pad)))
-    return len(found)
+    for name, child in convolutions:
+        setattr(parent, name, _plain(child, pads_itself=isinstance(child, same_padded) and bool(child.same_pad)))
+    return len(convolutions)
 
 
 def _plain(convolution: nn.Conv2d, *, pads_itself: bool) -> nn.Conv2d:
@@ -59,8 +62,8 @@ def _plain(convolution: nn.Conv2d, *, pads_itself: bool) -> nn.Conv2d:
 
     with _Watched() as watched:  # computes the weight by timm's own formula
         convolution(convolution.weight.new_zeros(1, convolution.in_channels, *convolution.kernel_size))
-    kind: Any = Conv2dSame if pads_itself else nn.Conv2d
-    plain: nn.Conv2d = kind(
+    layer_type: Any = Conv2dSame if pads_itself else nn.Conv2d
+    plain: nn.Conv2d = layer_type(
         convolution.in_channels,
         convolution.out_channels,
         convolution.kernel_size,

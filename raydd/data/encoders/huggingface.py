@@ -99,7 +99,7 @@ def _load_named(name: str, config: EncodersConfig, default: str, device: str) ->
     try:
         with hub_access(f"the weights hf:{name}", _SETTING), _without_bars():
             tokenizer = AutoTokenizer.from_pretrained(name)
-            known = AutoModel.from_pretrained(name) if seed is None else AutoConfig.from_pretrained(name)
+            model_or_config = AutoModel.from_pretrained(name) if seed is None else AutoConfig.from_pretrained(name)
     except DataError as error:
         if seed is None:
             raise
@@ -108,14 +108,14 @@ def _load_named(name: str, config: EncodersConfig, default: str, device: str) ->
             "Use bert or minilm, or hf:FOLDER with config.json and the tokenizer's files in it."
         ) from error
     with seeded(seed):
-        model = known if seed is None else AutoModel.from_config(known)
+        model = model_or_config if seed is None else AutoModel.from_config(model_or_config)
     return _tower(model, tokenizer, config.text_pooling, default, device)
 
 
 def _tower(model, tokenizer, pooling: str, default: str, device: str) -> TextTower:
-    longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", _LONGEST), _LONGEST)
+    max_tokens = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", _LONGEST), _LONGEST)
     model = model.eval().requires_grad_(False).to(device)
-    encode = _HuggingFaceText(model, tokenizer, default if pooling == "default" else pooling, longest, device)
+    encode = _HuggingFaceText(model, tokenizer, default if pooling == "default" else pooling, max_tokens, device)
     return TextTower(encode, model.config.hidden_size)
 
 
@@ -132,8 +132,8 @@ class _HuggingFaceText:
         if torch.device(self._device).type != "cpu":
             return self._encoded(tokens)
         by_length = tokens["attention_mask"].sum(1).argsort(stable=True)
-        rows = torch.cat([self._encoded(_short(tokens, some)) for some in by_length.split(CPU_CAPTIONS)])
-        return rows[by_length.argsort()]
+        features = torch.cat([self._encoded(_short(tokens, indices)) for indices in by_length.split(CPU_CAPTIONS)])
+        return features[by_length.argsort()]
 
     def _encoded(self, tokens: Mapping[str, Int[Tensor, "B T"]]) -> Float[Tensor, "B D"]:
         states = self._model(**tokens).last_hidden_state
@@ -151,12 +151,12 @@ def _without_bars() -> Iterator[None]:
     """Keep transformers from drawing a progress bar while it reads a local file; it would garble raydd's own bar."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()
 
 

@@ -42,8 +42,8 @@ class _Lean(TorchFunctionMode):
     ) -> Any:
         """Called by torch in place of each of its functions."""
         kwargs = kwargs or {}
-        if func is F.conv2d and (found := _convolution(*args, **kwargs)) is not None:
-            return found
+        if func is F.conv2d and (output := _convolution(*args, **kwargs)) is not None:
+            return output
         if func is F.relu:
             return _Clamped.apply(args[0], 0.0, float("inf"))
         if func is F.hardtanh:  # relu6 calls it
@@ -63,8 +63,8 @@ def _convolution(
     """Compute a frozen convolution; return None if its weight is not frozen or its padding is a string."""
     if weight.requires_grad or isinstance(padding, str):
         return None
-    alone = weight.shape[2:] == (1, 1) and _pair(stride) == [1, 1] and _pair(padding) == [0, 0] and groups == 1
-    if alone and images.is_contiguous(memory_format=torch.channels_last):
+    is_pointwise = weight.shape[2:] == (1, 1) and _pair(stride) == [1, 1] and _pair(padding) == [0, 0] and groups == 1
+    if is_pointwise and images.is_contiguous(memory_format=torch.channels_last):
         return _Pointwise.apply(images, weight.flatten(1), bias)
     return _Convolved.apply(images, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
 
@@ -100,9 +100,9 @@ def gradient_at_images(
 ) -> Float[Tensor, "B C H W"]:
     """Return the gradient at a convolution's images, of which torch needs only the shape and the memory format."""
     padding, stride, dilation, groups = how
-    shaped = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=memory_format)
+    placeholder = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=memory_format)
     at_images, _, _ = torch.ops.aten.convolution_backward(
-        gradient, shaped, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
+        gradient, placeholder, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
     )
     return at_images
 

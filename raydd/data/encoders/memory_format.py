@@ -30,14 +30,14 @@ def fastest_memory_format(name: str, module: nn.Module, size: int) -> torch.memo
                 module.to(memory_format=memory_format)  # type: ignore[call-overload]
                 module(pixels)
                 seconds[memory_format] = min(seconds[memory_format], _cpu_seconds(module, pixels))
-        faster = seconds[torch.channels_last] < _GAIN * seconds[torch.contiguous_format]
-        _measured[name] = torch.channels_last if faster else torch.contiguous_format
+        channels_last_is_faster = seconds[torch.channels_last] < _GAIN * seconds[torch.contiguous_format]
+        _measured[name] = torch.channels_last if channels_last_is_faster else torch.contiguous_format
     module.to(memory_format=_measured[name])  # type: ignore[call-overload]
     return _measured[name]
 
 
 def _cpu_seconds(module: nn.Module, pixels: torch.Tensor) -> float:
     """Return the CPU time of all threads of this process: other processes do not count."""
-    began = time.process_time()
+    start = time.process_time()
     module(pixels)
-    return time.process_time() - began
+    return time.process_time() - start

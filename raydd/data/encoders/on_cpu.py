@@ -49,15 +49,15 @@ def packed(module: nn.Module, size: int) -> nn.Module:
     if not torch.backends.mkldnn.is_available():
         return module
     noise = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    seen, want = _seen_sides(module, noise)
+    input_sides, expected = _seen_sides(module, noise)
     for with_activations in (True, False):
         try:
-            found = _packed(module, seen, with_activations=with_activations)
-            got = found(noise)
+            candidate = _packed(module, input_sides, with_activations=with_activations)
+            output = candidate(noise)
         except (AttributeError, RuntimeError):  # the operations are internal to torch, which may change or remove them
             return module
-        if bool((got - want).norm() <= _SAME * want.norm()):
-            return found if any(isinstance(child, _Packed) for child in found.modules()) else module
+        if bool((output - expected).norm() <= _SAME * expected.norm()):
+            return candidate if any(isinstance(child, _Packed) for child in candidate.modules()) else module
     return module
 
 
@@ -68,8 +68,9 @@ class _Packed(nn.Module):
         self, convolution: nn.Conv2d, sides: Sides | None, before: Sides, after: Sides, then: Activation
     ) -> None:
         super().__init__()
-        more = [end - start for start, end in zip(before, after, strict=True)]  # 0, or 1 if the padding is uneven
-        self.plain = F.pad(convolution.weight.detach(), (more[1], 0, more[0], 0)).contiguous()
+        # 0, or 1 if the padding is uneven
+        extra_padding = [end - start for start, end in zip(before, after, strict=True)]
+        self.plain = F.pad(convolution.weight.detach(), (extra_padding[1], 0, extra_padding[0], 0)).contiguous()
         self.how = list(after), list(convolution.stride), list(convolution.dilation), convolution.groups
         self.then, self._sides = then, sides
         self._weight = _reordered(self.plain, self.how, sides)
@@ -99,15 +100,18 @@ class _Packed(nn.Module):
         """Weight and parameters of the transpose as a convolution; None if it is none or needs negative padding."""
         padding, stride, dilation, groups = self.how
         sides = zip(self.plain.shape[2:], padding, dilation, strict=True)
-        back = [between * (kernel - 1) - pad for kernel, pad, between in sides]
-        if stride != [1, 1] or min(back) < 0:
+        transposed_padding = [spacing * (kernel - 1) - pad for kernel, pad, spacing in sides]
+        if stride != [1, 1] or min(transposed_padding) < 0:
             return None
-        turned = self.plain.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3).contiguous()
-        how, given = (back, stride, dilation, groups), None
+        rotated = self.plain.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(2, 3).contiguous()
+        how, output_sides = (transposed_padding, stride, dilation, groups), None
         if self._sides is not None:  # the gradient has as many rows and columns as the output
-            rows, columns = (side + pad - other for side, pad, other in zip(self._sides, padding, back, strict=True))
-            given = rows, columns
-        return _reordered(turned, how, given), how
+            rows, columns = (
+                side + pad - transposed_pad
+                for side, pad, transposed_pad in zip(self._sides, padding, transposed_padding, strict=True)
+            )
+            output_sides = rows, columns
+        return _reordered(rotated, how, output_sides), how
 
 
 class _Differentiable(torch.autograd.Function):
@@ -125,11 +129,11 @@ class _Differentiable(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """The gradient at the images: through the activation, then through the convolution."""
-        (gradient,), kept, (name, bounds, _) = gradients, ctx.saved_tensors, ctx.layer.then
+        (gradient,), saved, (name, bounds, _) = gradients, ctx.saved_tensors, ctx.layer.then
         if name == "swish":
-            gradient = torch.ops.aten.silu_backward(gradient, *kept)
-        elif kept:
-            gradient = torch.ops.aten.hardtanh_backward(gradient, *kept, *(bounds or [0.0, float("inf")]))
+            gradient = torch.ops.aten.silu_backward(gradient, *saved)
+        elif saved:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, *saved, *(bounds or [0.0, float("inf")]))
         return ctx.layer.at_images(gradient, ctx.shape, ctx.memory_format), None
 
 
@@ -145,14 +149,14 @@ def _reordered(weight: Float[Tensor, "O c k l"], how: How, sides: Sides | None) 
 
 def _seen_sides(module: nn.Module, images: Tensor) -> tuple[Mapping[str, set[Sides]], Tensor]:
     """Return height and width of each convolution's inputs, by the convolution's name, and the module's output."""
-    seen: dict[str, set[Sides]] = defaultdict(set)
+    input_sides: dict[str, set[Sides]] = defaultdict(set)
 
     def watch(name: str, child: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        return child.register_forward_pre_hook(lambda _, given: seen[name].add(tuple(given[0].shape[2:])))
+        return child.register_forward_pre_hook(lambda _, inputs: input_sides[name].add(tuple(inputs[0].shape[2:])))
 
     hooks = [watch(name, child) for name, child in module.named_modules() if isinstance(child, nn.Conv2d)]
     try:
-        return seen, module(images)
+        return input_sides, module(images)
     finally:
         for hook in hooks:
             hook.remove()
@@ -162,18 +166,22 @@ def _packed(module: nn.Module, seen: Mapping[str, set[Sides]], *, with_activatio
     """Return a copy with packed convolutions, which shares every other tensor with the module."""
     copied = shared_copy(module)
     for name, parent in list(copied.named_modules()):
-        children = [(own, child) for own, child in parent.named_children() if not isinstance(child, nn.Identity)]
-        for (own, child), (next_name, follower) in pairwise([*children, ("", nn.Identity())]):
+        children = [
+            (child_name, child) for child_name, child in parent.named_children() if not isinstance(child, nn.Identity)
+        ]
+        for (child_name, child), (next_child_name, next_child) in pairwise([*children, ("", nn.Identity())]):
             if not isinstance(child, nn.Conv2d):
                 continue
-            sides = seen.get(f"{name}.{own}" if name else own, set())
+            sides = seen.get(f"{name}.{child_name}" if name else child_name, set())
             padding = _padding(child, sides)
             if padding is None:
                 continue
-            then = _activation(follower) if with_activations else _NONE
-            setattr(parent, own, _Packed(child, next(iter(sides)) if len(sides) == 1 else None, *padding, then))
-            if then != _NONE:
-                setattr(parent, next_name, nn.Identity())
+            activation = _activation(next_child) if with_activations else _NONE
+            setattr(
+                parent, child_name, _Packed(child, next(iter(sides)) if len(sides) == 1 else None, *padding, activation)
+            )
+            if activation != _NONE:
+                setattr(parent, next_child_name, nn.Identity())
     return copied
 
 

@@ -60,8 +60,8 @@ class _OpenClipText:
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
         tokens = self._tokenizer(list(captions)).to(self._device)
-        parts = tokens.split(CPU_CAPTIONS) if tokens.is_cpu else [tokens]
-        return torch.cat([self._model.encode_text(part).float() for part in parts])  # type: ignore[operator]
+        batches = tokens.split(CPU_CAPTIONS) if tokens.is_cpu else [tokens]
+        return torch.cat([self._model.encode_text(batch).float() for batch in batches])  # type: ignore[operator]
 
 
 def _load(argument: str, weights: str, setting: str, *, size: int | None) -> Any:
@@ -92,8 +92,8 @@ def _split(argument: str, *, own: bool = False) -> tuple[str, str]:
 
     name, _, tag = argument.partition("/")
     if name not in open_clip.list_models():
-        near = nearest_few(name, open_clip.list_models(), "open_clip.list_models()")
-        raise ConfigError(f"open_clip has no model {name!r}. {near}")
+        suggestion = nearest_few(name, open_clip.list_models(), "open_clip.list_models()")
+        raise ConfigError(f"open_clip has no model {name!r}. {suggestion}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags and (tag or own):
         raise ConfigError(f"open_clip:{name} has no weights {tag!r}. {nearest(tag, tags)}")

@@ -57,15 +57,17 @@ def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
             "names several. Leave it empty, or give `random:SEED`."
         )
     parts = _parts(argument)
-    return join([family.load(own, config) for family, own, _ in parts], [weight for *_, weight in parts])
+    return join(
+        [family.load(part_argument, config) for family, part_argument, _ in parts], [weight for *_, weight in parts]
+    )
 
 
 def _joined_identity(argument: str) -> str:
-    return " ".join(family.own_weights(own) for family, own, _ in _parts(argument))
+    return " ".join(family.own_weights(part_argument) for family, part_argument, _ in _parts(argument))
 
 
 def _joined_source(argument: str) -> str:
-    return " ".join(filter(None, (family.source(own) for family, own, _ in _parts(argument))))
+    return " ".join(filter(None, (family.source(part_argument) for family, part_argument, _ in _parts(argument))))
 
 
 def _parts(argument: str) -> list[tuple[Family[LoadImage], str, float]]:
@@ -83,12 +85,12 @@ def _parts(argument: str) -> list[tuple[Family[LoadImage], str, float]]:
 def _part(name: str) -> tuple[Family[LoadImage], str, float]:
     encoder, star, weight = name.partition("*")
     try:
-        number = float(weight) if star else 1.0
+        factor = float(weight) if star else 1.0
     except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
+        factor = math.nan
+    if not 0 < factor < math.inf:
         raise ConfigError(f"encoders.image: {weight!r} in {name!r} is no weight. Give a number above 0, as in ONE*0.5.")
-    return *_find(encoder, IMAGE_ENCODERS, "image"), number
+    return *_find(encoder, IMAGE_ENCODERS, "image"), factor
 
 
 IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {

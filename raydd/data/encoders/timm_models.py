@@ -67,9 +67,9 @@ def _pretrained_cfg(model: str) -> Any:
 
     name = model.partition(".")[0]
     if not timm.is_model(name):
-        near = nearest_few(name, timm.list_models(), "timm.list_models()")
-        raise ConfigError(f"timm has no model {name!r}. {near}")
-    known = timm.list_pretrained(f"{name}.*")
-    if "." in model and model not in known:
-        raise ConfigError(f"timm has no weights {model!r}. {nearest(model, known)}")
+        suggestion = nearest_few(name, timm.list_models(), "timm.list_models()")
+        raise ConfigError(f"timm has no model {name!r}. {suggestion}")
+    pretrained_names = timm.list_pretrained(f"{name}.*")
+    if "." in model and model not in pretrained_names:
+        raise ConfigError(f"timm has no weights {model!r}. {nearest(model, pretrained_names)}")
     return timm.get_pretrained_cfg(model)

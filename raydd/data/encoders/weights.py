@@ -29,15 +29,15 @@ def hub_access(what: str, setting: str) -> Iterator[None]:
     Raises:
         DataError: the weights are not in the local cache and cannot be downloaded.
     """
-    with offline_if_silent() as why:
+    with offline_if_silent() as reason:
         try:
             yield
         except RayddError:
             raise
         except Exception as error:  # each library and each HTTP client has errors of its own
-            why = why or (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+            reason = reason or (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
             raise DataError(
-                f"{what[0].upper()}{what[1:]}: not on this machine, and cannot be downloaded: {why}. "
+                f"{what[0].upper()}{what[1:]}: not on this machine, and cannot be downloaded: {reason}. "
                 f"Download a copy where there is a connection and name it in {setting}, or put random:SEED there."
             ) from error
 
@@ -47,13 +47,13 @@ def offline_if_silent() -> Iterator[str]:
     """Make the hub's client read only its cache if the hub does not answer; yield the reason, "" if it answers."""
     from huggingface_hub import constants, utils
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _answers(constants.ENDPOINT)
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was_offline or not _answers(constants.ENDPOINT)
     try:
-        yield "the hub cannot be reached" if constants.HF_HUB_OFFLINE and not before else ""
+        yield "the hub cannot be reached" if constants.HF_HUB_OFFLINE and not was_offline else ""
     finally:
-        if before != constants.HF_HUB_OFFLINE:
-            constants.HF_HUB_OFFLINE = before
+        if was_offline != constants.HF_HUB_OFFLINE:
+            constants.HF_HUB_OFFLINE = was_offline
             # Before version 1 the client keeps its sessions, which keep the setting that they started with.
             getattr(utils, "reset_sessions", lambda: None)()
 
@@ -157,18 +157,18 @@ def copy_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
     Raises:
         DataError: a tensor is missing, or has another shape.
     """
-    own = {name: value for name, value in module.state_dict().items() if not _is_counter(name)}
-    given = {name: value for name, value in state.items() if not _is_counter(name)}
-    if not own.keys() <= given.keys():
-        given = dict(zip(own, given.values(), strict=False))
-    for name, value in own.items():
-        if name not in given or given[name].shape != value.shape:
-            found = f"has shape {tuple(given[name].shape)}" if name in given else "is missing"
+    module_state = {name: value for name, value in module.state_dict().items() if not _is_counter(name)}
+    loaded_state = {name: value for name, value in state.items() if not _is_counter(name)}
+    if not module_state.keys() <= loaded_state.keys():
+        loaded_state = dict(zip(module_state, loaded_state.values(), strict=False))
+    for name, value in module_state.items():
+        if name not in loaded_state or loaded_state[name].shape != value.shape:
+            mismatch = f"has shape {tuple(loaded_state[name].shape)}" if name in loaded_state else "is missing"
             raise DataError(
-                f"{path} does not fit {type(module).__name__}: {name} {found}, wanted {tuple(value.shape)}. "
+                f"{path} does not fit {type(module).__name__}: {name} {mismatch}, wanted {tuple(value.shape)}. "
                 "Give weights of the architecture that the encoder's name stands for."
             )
-        value.copy_(given[name])
+        value.copy_(loaded_state[name])
 
 
 def _is_counter(name: str) -> bool:

@@ -48,8 +48,8 @@ def find_reader(name: str) -> Reader:
     """
     if name.startswith(hub.PREFIX):
         return READERS[hub.PREFIX]
-    found = find(name, READERS, "data.reader", None, "a function, as in def read(config): return Listing(...)")
-    return found if name in READERS else _Own(found, name)
+    reader = find(name, READERS, "data.reader", None, "a function, as in def read(config): return Listing(...)")
+    return reader if name in READERS else _Own(reader, name)
 
 
 def require_columns(config: DataConfig) -> None:
@@ -58,10 +58,10 @@ def require_columns(config: DataConfig) -> None:
     Raises:
         ConfigError: a column name is set. The message names the setting.
     """
-    named = [name for name in ("image_column", "caption_column") if getattr(config, name)]
-    if named and config.reader in _WITHOUT_COLUMNS:
+    columns = [name for name in ("image_column", "caption_column") if getattr(config, name)]
+    if columns and config.reader in _WITHOUT_COLUMNS:
         raise ConfigError(
-            f"data.{named[0]} is {getattr(config, named[0])!r}, but data.reader {config.reader} has no columns. "
+            f"data.{columns[0]} is {getattr(config, columns[0])!r}, but data.reader {config.reader} has no columns. "
             "Leave it empty."
         )
 
@@ -79,8 +79,8 @@ class _Own:
         Raises:
             ConfigError: the function fails, or returns something other than a listing.
         """
-        found = guarded(self.function, self.name, "data.reader")(config)
-        listing = checked(found, Listing, self.name, "data.reader")
+        result = guarded(self.function, self.name, "data.reader")(config)
+        listing = checked(result, Listing, self.name, "data.reader")
         for number, entry in enumerate(listing.entries):
             if fault := _fault(entry):
                 raise ConfigError(f"data.reader {self.name}: entry {number} {fault}. Correct the function.")

@@ -40,9 +40,9 @@ def read(config: DataConfig) -> Listing:
         DataError: nothing was saved there, or a file is missing, damaged, or lacks an image or a caption column.
     """
     root = root_folder(config)
-    place = named_folder(root, config.name)
-    folder = images_folder(config, place)
-    files = (list_arrow(path, word, config, folder) for word, path in saved_files(place))
+    data_folder = named_folder(root, config.name)
+    folder = images_folder(config, data_folder)
+    files = (list_arrow(path, split_name, config, folder) for split_name, path in saved_files(data_folder))
     return joined_listing(config.name or root.resolve().name, files)
 
 
@@ -52,29 +52,31 @@ def saved_files(place: Path) -> list[tuple[str, Path]]:
     Raises:
         DataError: nothing was saved there, or its JSON files are malformed or name a file elsewhere.
     """
-    whole, part = (place / name for name in SAVED)
-    if whole.is_file():
-        words = [str(word) for word in field(read_json(whole), "splits", str(whole), list)]
-    elif part.is_file():
-        words = [""]
+    dict_path, state_path = (place / name for name in SAVED)
+    if dict_path.is_file():
+        split_names = [str(split_name) for split_name in field(read_json(dict_path), "splits", str(dict_path), list)]
+    elif state_path.is_file():
+        split_names = [""]
     else:
         raise DataError(
             f"{place} holds no dataset_dict.json or state.json, as save_to_disk writes them. "
             "Check data.root, or choose another data.reader."
         )
-    found = []
-    for word in words:
-        state = place / word / "state.json"
+    split_files = []
+    for split_name in split_names:
+        state = place / split_name / "state.json"
         content = read_json(state)
-        files = [field(row, "filename", str(state), str) for row in field(content, "_data_files", str(state), list)]
+        file_names = [
+            field(row, "filename", str(state), str) for row in field(content, "_data_files", str(state), list)
+        ]
         if content.get("_indices_data_files"):
             raise DataError(f"{state} was written by an old version of datasets. Load and save the data set again.")
-        for name in files:
-            path = place / word / name
+        for name in file_names:
+            path = place / split_name / name
             if not is_plain(path, place):
                 raise DataError(f"{state} names {name}, which is not a file of the data set. Save the data set again.")
-            found.append((word, path))
-    return found
+            split_files.append((split_name, path))
+    return split_files
 
 
 def list_arrow(path: Path, word: str, config: DataConfig, folder: Path) -> tuple[list[Entry], list[Problem]]:
@@ -100,12 +102,12 @@ def list_arrow(path: Path, word: str, config: DataConfig, folder: Path) -> tuple
 def _list(
     mapped: pa.MemoryMappedFile, path: Path, word: str, config: DataConfig, folder: Path
 ) -> tuple[list[Entry], list[Problem]]:
-    whole = mapped.read_buffer()
+    buffer = mapped.read_buffer()
     mapped.seek(0)
     stream = pa.ipc.open_stream(mapped)
     columns = find_columns(stream.schema.names, config, str(path))
     require_types(stream.schema, columns, str(path))
-    default: Split = SPLIT_WORDS.get(word.lower(), "train")
+    default_split: Split = SPLIT_WORDS.get(word.lower(), "train")
     stamp, prefix = file_stamp(str(path)), f"{word}/{path.stem}" if word else path.stem
     entries: list[Entry] = []
     problems: list[Problem] = []
@@ -113,18 +115,18 @@ def _list(
     for batch in stream:
         batch.validate(full=True)  # damaged offsets would read from anywhere in memory
         rows = batch.select(columns.light).to_pylist()
-        for row, (offset, length, beside) in zip(rows, _places(batch, columns, whole, path), strict=True):
+        for row, (offset, length, image_path) in zip(rows, _places(batch, columns, buffer, path), strict=True):
             name = f"{prefix}:{number}"
             number += 1
             source: Any
             if length < 0:
-                source = source_at(beside, str(row.get(columns.id or "") or name), folder)
+                source = source_at(image_path, str(row.get(columns.id or "") or name), folder)
             else:
                 source = TarImage(f"{path.name}:{number - 1}", str(path), offset, length, stamp)
             if isinstance(source, Problem):
                 problems.append(source)
             else:
-                entries.append(row_entry(row, columns, source, name, default, str(path)))
+                entries.append(row_entry(row, columns, source, name, default_split, str(path)))
     return entries, problems
 
 
@@ -133,31 +135,31 @@ def _places(
 ) -> Iterator[tuple[int, int, str | None]]:
     """Yield each image's offset in the file, its length (-1 if it has no bytes), and its path if it has one."""
     images = batch.column(columns.image)
-    beside: Sequence[str | None] = [None] * len(images)
+    image_paths: Sequence[str | None] = [None] * len(images)
     content: pa.Array | None = images
     if is_text(images.type):
-        beside, content = images.to_pylist(), None
+        image_paths, content = images.to_pylist(), None
     elif pa.types.is_struct(images.type):
         names = [item.name for item in images.type]
         content = images.field("bytes") if "bytes" in names else None
-        beside = images.field("path").to_pylist() if "path" in names else beside
+        image_paths = images.field("path").to_pylist() if "path" in names else image_paths
     if content is None or pa.types.is_null(content.type) or not len(content):
-        yield from ((0, -1, each) for each in beside)
+        yield from ((0, -1, image_path) for image_path in image_paths)
         return
     offsets = _offsets(content, whole, path)
-    there = np.asarray(content.is_valid()) & np.asarray(images.is_valid())
-    lengths = np.where(there, np.diff(offsets), -1)
-    yield from zip(offsets[:-1].tolist(), lengths.tolist(), beside, strict=True)
+    has_bytes = np.asarray(content.is_valid()) & np.asarray(images.is_valid())
+    lengths = np.where(has_bytes, np.diff(offsets), -1)
+    yield from zip(offsets[:-1].tolist(), lengths.tolist(), image_paths, strict=True)
 
 
 def _offsets(content: pa.Array, whole: pa.Buffer, path: Path) -> NDArray[np.int64]:
     """Return where each value of a column of bytes begins in the file, and where the last value ends."""
     _, offsets, data = content.buffers()
-    kind = np.int64 if pa.types.is_large_binary(content.type) else np.int32
-    places = np.frombuffer(offsets, kind)[content.offset : content.offset + len(content) + 1].astype(np.int64)
+    dtype = np.int64 if pa.types.is_large_binary(content.type) else np.int32
+    starts = np.frombuffer(offsets, dtype)[content.offset : content.offset + len(content) + 1].astype(np.int64)
     if data is None or not data.size:
-        return places * 0
+        return starts * 0
     start = data.address - whole.address
     if not 0 <= start <= start + data.size <= whole.size:
         raise DataError(f"{path} is compressed, so its images cannot be read. Save it again with save_to_disk.")
-    return places + start
+    return starts + start

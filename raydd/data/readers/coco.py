@@ -23,8 +23,8 @@ def read(config: DataConfig) -> Listing:
     train, problems = _read_file(root, config, f"train{year}", "train")
     notes: tuple[str, ...] = ()
     if (root / "annotations" / f"captions_val{year}.json").exists():
-        test, more = _read_file(root, config, f"val{year}", "test")
-        train, problems = train + test, problems + more
+        test, test_problems = _read_file(root, config, f"val{year}", "test")
+        train, problems = train + test, problems + test_problems
         notes = (f"test: the official val{year}, since COCO publishes no captions of its test images",)
     return Listing(f"coco{year}", tuple(train), tuple(problems), notes)
 
@@ -42,15 +42,15 @@ def _read_file(root: Path, config: DataConfig, part: str, split: Split) -> tuple
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}. Set data.images to the folder that holds {part}.")
     entries: list[Entry] = []
-    known = set()
+    listed_ids = set()
     for number, row in enumerate(field(content, "images", str(path), list)):
         where = f"{path}, image {number}"
-        key = str(field(row, "id", where, (int, str)))
+        image_id = str(field(row, "id", where, (int, str)))
         source = file_image(folder, field(row, "file_name", where, str))
-        known.add(key)
-        entries.append(Entry(split, key, source, tuple(captions.get(key, ()))))
+        listed_ids.add(image_id)
+        entries.append(Entry(split, image_id, source, tuple(captions.get(image_id, ()))))
     detail = f"{path.name} has captions of it, but does not list it"
-    problems = [Problem("missing image", key, detail) for key in captions if key not in known]
+    problems = [Problem("missing image", image_id, detail) for image_id in captions if image_id not in listed_ids]
     return entries, problems
 
 

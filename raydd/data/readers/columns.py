@@ -61,17 +61,17 @@ def find_columns(names: Sequence[str], config: DataConfig, where: str) -> Column
     image = image or _usual(IMAGE_COLUMNS, names) or _usual(PATH_COLUMNS, names)
     caption = _named(config.caption_column, "data.caption_column", names, where) or _usual(CAPTION_COLUMNS, names)
     numbered = [name for name in names if re.fullmatch(r"(caption|sentence|text)_?\d+", name)]
-    for kind, found in (("image", image), ("caption", caption or numbered)):
-        if not found:
+    for kind, column in (("image", image), ("caption", caption or numbered)):
+        if not column:
             raise DataError(
                 f"{where} has no {kind} column of a usual name; its columns are {', '.join(names) or 'none'}. "
                 f"Name it in data.{kind}_column."
             )
     assert image
     captions = (caption,) if caption else tuple(sorted(numbered, key=lambda name: int(re.sub(r"\D", "", name))))
-    others = tuple(name for name in ("split", "group") if name in names)
-    ids = _usual([name for name in ID_COLUMNS if name != image.lower()], names)
-    return Columns(image, captions, ids, others)
+    optional_columns = tuple(name for name in ("split", "group") if name in names)
+    id_column = _usual([name for name in ID_COLUMNS if name != image.lower()], names)
+    return Columns(image, captions, id_column, optional_columns)
 
 
 def require_types(schema: pa.Schema, columns: Columns, where: str) -> None:
@@ -139,20 +139,20 @@ def row_entry(
     Raises:
         DataError: the row's split is not a known split.
     """
-    given = row[columns.id] if columns.id else None
-    if given is None:
-        given = source.name if isinstance(source, FileImage) else name
+    entry_id = row[columns.id] if columns.id else None
+    if entry_id is None:
+        entry_id = source.name if isinstance(source, FileImage) else name
     captions = tuple(text for column in columns.captions for text in as_captions(_texts(row[column])))
     split = split_named(str(row["split"]), where) if "split" in columns.others else default
-    return Entry(split, str(given), source, captions, str(row.get("group") or ""))
+    return Entry(split, str(entry_id), source, captions, str(row.get("group") or ""))
 
 
 def joined_listing(name: str, files: Iterable[tuple[list[Entry], list[Problem]]]) -> Listing:
     """Return the entries and faults of all files of a data set as one listing; rows of the same image are joined."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for found, faults in files:
-        entries += found
+    for file_entries, faults in files:
+        entries += file_entries
         problems += faults
     entries, faults = join(entries)
     return Listing(name, tuple(entries), tuple(problems + faults))
@@ -161,20 +161,20 @@ def joined_listing(name: str, files: Iterable[tuple[list[Entry], list[Problem]]]
 def join(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
     """Join rows with the same id and image into one entry with all captions. Two images with one id are a fault."""
     joined: dict[tuple[Split, str], Entry] = {}
-    more: dict[tuple[Split, str], list[str]] = {}
+    captions_by_key: dict[tuple[Split, str], list[str]] = {}
     problems = []
     for entry in entries:
         key = (entry.split, entry.id)
-        first = joined.setdefault(key, entry)
-        if first is entry:
+        first_entry = joined.setdefault(key, entry)
+        if first_entry is entry:
             continue
-        if first.image == entry.image or _content(first.image) == _content(entry.image):
-            more.setdefault(key, list(first.captions)).extend(entry.captions)
+        if first_entry.image == entry.image or _content(first_entry.image) == _content(entry.image):
+            captions_by_key.setdefault(key, list(first_entry.captions)).extend(entry.captions)
         else:
             problems.append(
-                Problem("duplicate id", entry.id, f"{entry.image.name} is another image than {first.image.name}")
+                Problem("duplicate id", entry.id, f"{entry.image.name} is another image than {first_entry.image.name}")
             )
-    for key, captions in more.items():
+    for key, captions in captions_by_key.items():
         joined[key] = replace(joined[key], captions=tuple(captions))
     return list(joined.values()), problems
 
@@ -209,7 +209,7 @@ def _items(kind: pa.DataType) -> pa.DataType:
 
 def _texts(value: Any) -> Any:
     if isinstance(value, list):
-        return [each.get("raw", each.get("caption")) if isinstance(each, dict) else each for each in value]
+        return [item.get("raw", item.get("caption")) if isinstance(item, dict) else item for item in value]
     return value
 
 

@@ -49,15 +49,15 @@ def find_tables(root: Path, name: str) -> list[Path]:
     """
     if name and (root / name).is_file():
         return [root / name]
-    found = tables_in(root)
-    chosen = [path for path in found if not name or name in (path.stem, data_set_of(path))]
-    if not found:
+    tables = tables_in(root)
+    chosen = [path for path in tables if not name or name in (path.stem, data_set_of(path))]
+    if not tables:
         raise DataError(f"{root} holds no *.csv or *.tsv file. Check data.root, or choose another data.reader.")
     names = {data_set_of(path) for path in chosen}
     if not chosen or len(names) > 1:
-        known = {data_set_of(path) or path.stem for path in found}
+        known_names = {data_set_of(path) or path.stem for path in tables}
         raise DataError(
-            f"{root} holds {len(found)} tables, and data.name must say which to read. {nearest(name, known)}"
+            f"{root} holds {len(tables)} tables, and data.name must say which to read. {nearest(name, known_names)}"
         )
     return chosen
 
@@ -65,9 +65,9 @@ def find_tables(root: Path, name: str) -> list[Path]:
 def tables_in(root: Path) -> list[Path]:
     """Return the CSV and TSV files of a folder, else those of its subfolders, sorted, without hidden files."""
     for pattern in ("*", "*/*"):
-        found = (path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS)
-        if shown := sorted(path for path in found if "/." not in f"/{path.relative_to(root).as_posix()}"):
-            return shown
+        tables = (path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS)
+        if visible := sorted(path for path in tables if "/." not in f"/{path.relative_to(root).as_posix()}"):
+            return visible
     return []
 
 
@@ -96,18 +96,18 @@ def _text_of(path: Path, root: Path) -> str:
 
 def _header(text: str, config: DataConfig, path: Path) -> tuple[Columns, list[str], str]:
     """Use the first separator that gives the needed columns in the first line, else the one that gives most columns."""
-    first = re.split(r"\r\n|\r|\n", text[:_LONGEST_HEADER], maxsplit=1)[0]
-    fits: list[tuple[list[str], str]] = []
+    first_line = re.split(r"\r\n|\r|\n", text[:_LONGEST_HEADER], maxsplit=1)[0]
+    candidates: list[tuple[list[str], str]] = []
     for separator in _SEPARATORS:
         try:
-            names = [name.strip() for name in next(csv.reader([first], delimiter=separator, strict=True), [])]
-            fits.append((names, separator))
+            names = [name.strip() for name in next(csv.reader([first_line], delimiter=separator, strict=True), [])]
+            candidates.append((names, separator))
             return find_columns(names, config, str(path)), names, separator
         except (DataError, csv.Error):
             continue
-    names, separator = max(fits, key=lambda fit: len(fit[0]), default=([first], ","))
-    shown = [name[:40] for name in names[:20]]
-    return find_columns(shown, config, f"{path}, whose first line has to name the columns,"), names, separator
+    names, separator = max(candidates, key=lambda candidate: len(candidate[0]), default=([first_line], ","))
+    shown_names = [name[:40] for name in names[:20]]
+    return find_columns(shown_names, config, f"{path}, whose first line has to name the columns,"), names, separator
 
 
 _LONGEST_HEADER = 2**16
@@ -116,28 +116,28 @@ _LONGEST_HEADER = 2**16
 def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
     text = _text_of(path, root)
     columns, names, separator = _header(text, config, path)
-    folder, beside = images_folder(config, root), PurePosixPath(path.parent.relative_to(root))
-    default = split_of_path(path, root) or "train"
+    folder, table_folder = images_folder(config, root), PurePosixPath(path.parent.relative_to(root))
+    default_split = split_of_path(path, root) or "train"
     entries: list[Entry] = []
     problems: list[Problem] = []
-    rows, shown = _rows(text, separator, path), str(path.relative_to(root))
+    rows, shown_path = _rows(text, separator, path), str(path.relative_to(root))
     next(rows, None)
     for line, cells in rows:
-        which = f"{shown} line {line}"
+        row_name = f"{shown_path} line {line}"
         if len(cells) != len(names):
             detail = (
                 f"{len(cells)} columns, but the first line names {len(names)}: quote a text that holds {separator!r}"
             )
-            problems.append(Problem("malformed row", which, detail))
+            problems.append(Problem("malformed row", row_name, detail))
             continue
         row = dict(zip(names, (cell.strip() for cell in cells), strict=True))
         name = row[columns.image]
-        as_is = config.images or not name or "://" in name or not beside.name
-        source = source_at(name if as_is else str(beside / name), which, folder)
+        keep_path = config.images or not name or "://" in name or not table_folder.name
+        source = source_at(name if keep_path else str(table_folder / name), row_name, folder)
         if isinstance(source, Problem):
-            problems.append(Problem(source.kind, which, "the row names no image"))
+            problems.append(Problem(source.kind, row_name, "the row names no image"))
         else:
-            entries.append(row_entry(row, columns, source, which, default, f"{path} line {line}"))
+            entries.append(row_entry(row, columns, source, row_name, default_split, f"{path} line {line}"))
     return entries, problems
 
 
@@ -145,14 +145,14 @@ def _rows(text: str, separator: str, path: Path) -> Iterator[tuple[int, Sequence
     """Yield each row that is not empty, with the number of its last line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     while True:
-        began = reader.line_num + 1
+        first_line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            why = "a quotation mark is not closed" if "end of data" in str(error) else error
+            reason = "a quotation mark is not closed" if "end of data" in str(error) else error
             raise DataError(
-                f"{path}, the row from line {began} on, is malformed ({why}). Quote a text that holds a quotation "
-                'mark, and write the mark twice: "a ""big"" dog".'
+                f"{path}, the row from line {first_line} on, is malformed ({reason}). Quote a text that holds a "
+                'quotation mark, and write the mark twice: "a ""big"" dog".'
             ) from error
         if cells is None:
             return

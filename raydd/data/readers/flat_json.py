@@ -27,8 +27,8 @@ def read(config: DataConfig) -> Listing:
     for split in SPLITS:
         path = root / f"{name}_{split}.json"
         if split == "train" or path.exists():
-            found, faults = _read_split(path, split, folder, config)
-            entries += found
+            split_entries, faults = _read_split(path, split, folder, config)
+            entries += split_entries
             problems += faults
     return Listing(name, tuple(entries), tuple(problems))
 
@@ -38,17 +38,17 @@ def _read_split(path: Path, split: Split, folder: Path, config: DataConfig) -> t
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}, but must hold a list of rows. Check data.reader.")
     captions: dict[str, list[str]] = {}
-    owners: dict[str, str] = {}
+    image_of_id: dict[str, str] = {}
     problems = []
     for number, row in enumerate(rows):
         where = f"{path}, row {number}"
         image = field(row, config.image_column or "image", where, str)
         texts = as_captions(field(row, config.caption_column or "caption", where, (str, list, type(None))))
-        owner = owners.setdefault(str(row["image_id"]), image) if "image_id" in row else image
-        if owner == image:
+        first_image = image_of_id.setdefault(str(row["image_id"]), image) if "image_id" in row else image
+        if first_image == image:
             captions.setdefault(image, []).extend(texts)
         else:
-            problems.append(Problem("duplicate id", image, f"image_id {row['image_id']} is {owner}'s already"))
+            problems.append(Problem("duplicate id", image, f"image_id {row['image_id']} is {first_image}'s already"))
     entries = [Entry(split, image, file_image(folder, image), tuple(texts)) for image, texts in captions.items()]
     return entries, problems
 

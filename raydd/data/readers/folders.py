@@ -90,18 +90,18 @@ def read_json(path: Path) -> Any:
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}). Repair the file or fetch it again.") from error
     except OSError as error:
-        why = error.strerror or error
-        raise DataError(f"{path} cannot be read ({why}). Check the file and its permissions.") from error
+        reason = error.strerror or error
+        raise DataError(f"{path} cannot be read ({reason}). Check the file and its permissions.") from error
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object; raise an error for a repeated key, since one of its values would be lost silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    json_object = dict(pairs)
+    if len(json_object) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice[:80]!r} occurs twice in one object")
-    return found
+        repeated_key = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated_key[:80]!r} occurs twice in one object")
+    return json_object
 
 
 _MARKS = {
@@ -119,18 +119,18 @@ def decoded(content: bytes, path: Path) -> str:
         DataError: the file has another encoding. The message names the probable one and says how to convert the file.
     """
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "")
-    where = "by its first bytes"
+    evidence = "by its first bytes"
     if not encoding:
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            where = f"byte 0x{content[error.start]:02x} in line {line} is not valid UTF-8"
+            evidence = f"byte 0x{content[error.start]:02x} in line {line} is not valid UTF-8"
             encoding = "WINDOWS-1252" if _is_windows(content) else "ISO-8859-1"
-    new = path.with_name(f"{path.stem}.utf8{path.suffix}")
+    converted_path = path.with_name(f"{path.stem}.utf8{path.suffix}")
     raise DataError(
-        f"{path} is not UTF-8, but probably {encoding} ({where}). Convert it: "
-        f"`iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(new))}`, "
+        f"{path} is not UTF-8, but probably {encoding} ({evidence}). Convert it: "
+        f"`iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(str(converted_path))}`, "
         "and replace the file by the result."
     )
 
@@ -158,9 +158,11 @@ def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:
             f"{where} has no {key!r}, only {', '.join(map(repr, row)) or 'nothing'}. Check the file's layout."
         )
     if not isinstance(row[key], kind):
-        wanted = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        expected = " or ".join(
+            expected_type.__name__ for expected_type in (kind if isinstance(kind, tuple) else (kind,))
+        )
         raise DataError(
-            f"{where}: {key!r} is a {type(row[key]).__name__}, but must be a {wanted}. Check the file's layout."
+            f"{where}: {key!r} is a {type(row[key]).__name__}, but must be a {expected}. Check the file's layout."
         )
     return row[key]
 
@@ -190,7 +192,7 @@ def as_captions(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     values = value if isinstance(value, Sequence) else [value]
-    return tuple(each if isinstance(each, str) else "" for each in values)
+    return tuple(caption if isinstance(caption, str) else "" for caption in values)
 
 
 def _json_files(path: Path) -> str:

@@ -41,21 +41,23 @@ def read(config: DataConfig) -> Listing:
             "where the files are kept."
         )
     library = _library(config.reader)
-    local = expanded(name, "data.reader")
-    source = str(local) if local.is_dir() else name
+    local_folder = expanded(name, "data.reader")
+    source = str(local_folder) if local_folder.is_dir() else name
     entries: list[Entry] = []
     problems: list[Problem] = []
-    with nullcontext("") if local.is_dir() else offline_if_silent() as why:
-        files = _files(library, source, config, why)
-    for word, path in files:
-        found, faults = list_arrow(path, word, config, path.parent)
-        entries += found
+    with nullcontext("") if local_folder.is_dir() else offline_if_silent() as offline_reason:
+        files = _files(library, source, config, offline_reason)
+    for split_name, path in files:
+        file_entries, faults = list_arrow(path, split_name, config, path.parent)
+        entries += file_entries
         problems += faults
-    caches = (library.config.HF_DATASETS_CACHE, library.config.HF_CACHE_HOME)
-    folders = [str(local.absolute())] if local.is_dir() else list(map(str, caches))
-    kept, outside = confined_to(entries, folders, "the data set's folder" if local.is_dir() else "$HF_HOME")
-    entries, faults = join([_relative(entry, folders) for entry in kept])
-    return Listing(name.rpartition("/")[2], tuple(entries), (*problems, *outside, *faults))
+    cache_folders = (library.config.HF_DATASETS_CACHE, library.config.HF_CACHE_HOME)
+    folders = [str(local_folder.absolute())] if local_folder.is_dir() else list(map(str, cache_folders))
+    inside_entries, outside_problems = confined_to(
+        entries, folders, "the data set's folder" if local_folder.is_dir() else "$HF_HOME"
+    )
+    entries, faults = join([_relative(entry, folders) for entry in inside_entries])
+    return Listing(name.rpartition("/")[2], tuple(entries), (*problems, *outside_problems, *faults))
 
 
 def _relative(entry: Entry, folders: Sequence[str]) -> Entry:
@@ -63,8 +65,8 @@ def _relative(entry: Entry, folders: Sequence[str]) -> Entry:
     image = entry.image
     if not isinstance(image, FileImage):
         return entry
-    inside = next((folder for folder in folders if Path(image.path).is_relative_to(folder)), "/")
-    name = str(Path(image.path).relative_to(inside))
+    base_folder = next((folder for folder in folders if Path(image.path).is_relative_to(folder)), "/")
+    name = str(Path(image.path).relative_to(base_folder))
     return replace(entry, image=replace(image, name=name), id=name if entry.id == image.name else entry.id)
 
 
@@ -86,11 +88,13 @@ def _library(reader: str) -> ModuleType:
 def _files(library: ModuleType, source: str, config: DataConfig, why: str) -> list[tuple[str, Path]]:
     """Return the Arrow files of the cache, each with the name of its split."""
     try:
-        found: Any = library.load_dataset(source, config.name or None)
+        splits: Any = library.load_dataset(source, config.name or None)
     except Exception as error:  # can come from the library, the hub's client, or its HTTP client
         why = why or " ".join((str(error) or type(error).__name__).split()).rstrip(".")[:300]
         raise DataError(
             f"data.reader {config.reader} cannot be loaded ({why}). Check the name, and data.name for its "
             "configuration; without a connection, use data.reader arrow for a folder that save_to_disk wrote elsewhere."
         ) from error
-    return [(str(word), Path(file["filename"])) for word, part in found.items() for file in part.cache_files]
+    return [
+        (str(split_name), Path(file["filename"])) for split_name, split in splits.items() for file in split.cache_files
+    ]

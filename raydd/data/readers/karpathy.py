@@ -26,12 +26,12 @@ def read(config: DataConfig) -> Listing:
     for number, row in enumerate(field(read_json(path), "images", str(path), list)):
         where = f"{path}, image {number}"
         filename = field(row, "filename", where, str)
-        folders = field(row, "filepath", where, str) if "filepath" in row else ""
-        image = str(PurePosixPath(folders) / filename)
+        subfolder = field(row, "filepath", where, str) if "filepath" in row else ""
+        image_path = str(PurePosixPath(subfolder) / filename)
         split = split_named(field(row, "split", where, str), where)
         sentences = field(row, "sentences", where, list)
         captions = tuple(field(sentence, "raw", where, str) for sentence in sentences)
-        entries.append(Entry(split, image, file_image(folder, image), captions))
+        entries.append(Entry(split, image_path, file_image(folder, image_path), captions))
     return Listing(name, tuple(entries))
 
 

@@ -79,20 +79,20 @@ class _Images:
         self._next = -1  # the next block of the stream; -1 before the first request
 
     def __getitem__(self, row: int) -> bytes | None:
-        block, place = divmod(row, BLOCK)
+        block, row_in_block = divmod(row, BLOCK)
         with self._lock:
             if block not in self._kept:
                 self._fetch(block)
-            return self._kept[block][place].as_py()
+            return self._kept[block][row_in_block].as_py()
 
     def _fetch(self, block: int) -> None:
         if not 0 <= self._next <= block:
             self._stream, self._next = _blocks(self._path, self._column, self._group), 0
         while self._next <= block:
-            found = next(self._stream, None)
-            if found is None:  # a StopIteration would silently end a loop over images
+            next_block = next(self._stream, None)
+            if next_block is None:  # a StopIteration would silently end a loop over images
                 raise pa.ArrowInvalid("there are fewer rows than the file says")
-            number, images = found
+            number, images = next_block
             self._kept[number] = images
             self._kept.move_to_end(number)
             self._next = number + 1
@@ -114,8 +114,8 @@ def _blocks(path: str, column: str, group: int) -> Iterator[tuple[int, pa.Array]
 
 
 def _version(path: str) -> tuple[int, ...]:
-    state = os.stat(path)  # noqa: PTH116, a Path costs more than the call
-    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+    status = os.stat(path)  # noqa: PTH116, a Path costs more than the call
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 @lru_cache(maxsize=4)
@@ -131,13 +131,13 @@ def read(config: DataConfig) -> Listing:
         DataError: there is no Parquet file, or one is damaged or lacks an image or a caption column.
     """
     root = root_folder(config)
-    place = named_folder(root, config.name)
-    folder = images_folder(config, root)
-    files = sorted(place.rglob("*.parquet"))
+    data_folder = named_folder(root, config.name)
+    image_folder = images_folder(config, root)
+    files = sorted(data_folder.rglob("*.parquet"))
     if not files:
-        raise DataError(f"{place} holds no *.parquet file. Check data.root, or choose another data.reader.")
-    read_files = (_read_file(path, place, folder, config) for path in files)
-    return joined_listing(config.name or root.resolve().name, read_files)
+        raise DataError(f"{data_folder} holds no *.parquet file. Check data.root, or choose another data.reader.")
+    file_contents = (_read_file(path, data_folder, image_folder, config) for path in files)
+    return joined_listing(config.name or root.resolve().name, file_contents)
 
 
 def columns_of(path: Path, config: DataConfig) -> Columns:
@@ -169,23 +169,25 @@ def _columns(file: pq.ParquetFile, path: Path, config: DataConfig) -> Columns:
 def _read_file(path: Path, root: Path, folder: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
     with _opened(path) as file:
         columns = _columns(file, path, config)
-        kind = file.schema_arrow.field(columns.image).type
-        leaf = "" if is_text(kind) else f"{columns.image}.bytes" if pa.types.is_struct(kind) else columns.image
-        rows = file.read(_light_columns(kind, columns)).to_pylist()
+        image_type = file.schema_arrow.field(columns.image).type
+        leaf = (
+            "" if is_text(image_type) else f"{columns.image}.bytes" if pa.types.is_struct(image_type) else columns.image
+        )
+        rows = file.read(_light_columns(image_type, columns)).to_pylist()
         sources = _sources(path, file.metadata, leaf)
-    default = split_of_path(path, root) or "train"
+    default_split = split_of_path(path, root) or "train"
     entries: list[Entry] = []
     problems: list[Problem] = []
     for number, (row, source) in enumerate(zip(rows, sources, strict=True)):
         if source is None:
             value = row.get(columns.image)
-            which = str(row.get(columns.id or "") or f"{path.name}:{number}")
-            source = source_at(value.get("path") if isinstance(value, dict) else value, which, folder)
+            row_name = str(row.get(columns.id or "") or f"{path.name}:{number}")
+            source = source_at(value.get("path") if isinstance(value, dict) else value, row_name, folder)
         if isinstance(source, Problem):
             problems.append(source)
             continue
         name = f"{path.relative_to(root).with_suffix('')}:{number}"
-        entries.append(row_entry(row, columns, source, name, default, str(path)))
+        entries.append(row_entry(row, columns, source, name, default_split, str(path)))
     return entries, problems
 
 
@@ -198,7 +200,9 @@ def _light_columns(kind: pa.DataType, columns: Columns) -> list[str]:
 
 
 def _sources(path: Path, metadata: pq.FileMetaData, leaf: str) -> list[ParquetImage | None]:
-    position = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == leaf), None)
+    position = next(
+        (index for index in range(metadata.num_columns) if metadata.schema.column(index).path == leaf), None
+    )
     if position is None or metadata.schema.column(position).physical_type != "BYTE_ARRAY":
         return [None] * metadata.num_rows
     sources: list[ParquetImage | None] = []
@@ -206,10 +210,10 @@ def _sources(path: Path, metadata: pq.FileMetaData, leaf: str) -> list[ParquetIm
     for group in range(metadata.num_row_groups):
         chunk = metadata.row_group(group).column(position)
         rows = metadata.row_group(group).num_rows
-        absent = chunk.statistics is not None and chunk.statistics.null_count == rows
-        first = len(sources)
+        all_null = chunk.statistics is not None and chunk.statistics.null_count == rows
+        first_row = len(sources)
         sources += [
-            None if absent else ParquetImage(f"{path.name}:{first + row}", str(path), leaf, group, row, stamp)
+            None if all_null else ParquetImage(f"{path.name}:{first_row + row}", str(path), leaf, group, row, stamp)
             for row in range(rows)
         ]
     return sources

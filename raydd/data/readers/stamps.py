@@ -12,6 +12,6 @@ FOLDER = Path(__file__).parents[1] / "stamps"
 
 def read(config: DataConfig) -> Listing:
     """List the stamps, regardless of `data.root`."""
-    own = replace(config, root=str(FOLDER), images="", name="stamps", image_column="", caption_column="")
-    listing = parquet_files.read(own)
+    stamps_config = replace(config, root=str(FOLDER), images="", name="stamps", image_column="", caption_column="")
+    listing = parquet_files.read(stamps_config)
     return replace(listing, notes=())

@@ -62,17 +62,17 @@ def read(config: DataConfig) -> Listing:
         DataError: there is no tar file.
     """
     root = root_folder(config)
-    place = named_folder(root, config.name)
-    shards = sorted(place.rglob("*.tar"))
+    data_folder = named_folder(root, config.name)
+    shards = sorted(data_folder.rglob("*.tar"))
     if not shards:
-        raise DataError(f"{place} holds no *.tar file. Check data.root, or choose another data.reader.")
+        raise DataError(f"{data_folder} holds no *.tar file. Check data.root, or choose another data.reader.")
     entries: list[Entry] = []
     problems: list[Problem] = []
     for shard in shards:
         samples, faults = _scan(shard)
         problems += faults
-        split = split_of_path(shard, place) or "train"
-        prefix = shard.relative_to(place).with_suffix("").as_posix()
+        split = split_of_path(shard, data_folder) or "train"
+        prefix = shard.relative_to(data_folder).with_suffix("").as_posix()
         for key, sample in samples.items():
             name = f"{prefix}/{key}"
             if not sample.images:
@@ -118,8 +118,8 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _captions_in(content: bytes) -> tuple[str, ...]:
     try:
-        facts = json.loads(content)
+        metadata = json.loads(content)
     except (ValueError, RecursionError):  # the sample then has no caption and becomes a Problem
         return ()
-    keys = [key for key in CAPTION_KEYS if isinstance(facts, dict) and key in facts]
-    return as_captions(facts[keys[0]]) if keys else ()
+    keys = [key for key in CAPTION_KEYS if isinstance(metadata, dict) and key in metadata]
+    return as_captions(metadata[keys[0]]) if keys else ()

@@ -26,26 +26,26 @@ def read(config: DataConfig) -> Listing:
         DataError: no image has a text of the same name.
     """
     root = root_folder(config)
-    place = named_folder(root, config.name)
+    data_folder = named_folder(root, config.name)
     entries: list[Entry] = []
     problems: list[Problem] = []
-    for folder, images, texts in walk(place):
-        split = _split(folder, place)
+    for folder, images, texts in walk(data_folder):
+        split = _split(folder, data_folder)
         for stem, names in images.items():
-            captions = _captions(folder / f"{stem}.txt", place) if stem in texts else ()
+            captions = _captions(folder / f"{stem}.txt", data_folder) if stem in texts else ()
             for name in names:
-                path = (folder / name).relative_to(place).as_posix()
+                path = (folder / name).relative_to(data_folder).as_posix()
                 if isinstance(captions, str):
                     problems.append(Problem("unreadable caption", path, captions))
                 else:
-                    entries.append(Entry(split, path, file_image(place, path), captions))
-        lone = (folder.relative_to(place) / f"{stem}.txt" for stem in sorted(texts - set(images)))
-        problems += [Problem("missing image", str(path), "no image has this text's name") for path in lone]
+                    entries.append(Entry(split, path, file_image(data_folder, path), captions))
+        lone_texts = (folder.relative_to(data_folder) / f"{stem}.txt" for stem in sorted(texts - set(images)))
+        problems += [Problem("missing image", str(path), "no image has this text's name") for path in lone_texts]
     if not any(entry.captions for entry in entries) and not any(
-        fault.kind == "unreadable caption" for fault in problems
+        problem.kind == "unreadable caption" for problem in problems
     ):
         raise DataError(
-            f"{place} holds no image with a caption next to it (NAME.jpg and NAME.txt); images: {len(entries)}. "
+            f"{data_folder} holds no image with a caption next to it (NAME.jpg and NAME.txt); images: {len(entries)}. "
             "Check data.root, or choose another data.reader."
         )
     return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems))
@@ -55,8 +55,8 @@ def walk(place: Path) -> Iterator[tuple[Path, dict[str, list[str]], set[str]]]:
     """Yield each folder, its images by name without ending, and the names of its texts without ending.
 
     The order is sorted. Links are not followed."""
-    for folder, inside, files in os.walk(place):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
+    for folder, subfolders, files in os.walk(place):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         images: dict[str, list[str]] = defaultdict(list)
         texts = set()
         for name in sorted(name for name in files if not name.startswith(".")):  # macOS leaves ._NAME.jpg in archives

@@ -26,8 +26,8 @@ def find_method(name: str) -> Method:
     Raises:
         ConfigError: there is no such method, its file fails, or the named object is not a `Method`.
     """
-    wanted = 'a raydd.distill.methods.Method, as in METHOD = Method(paper="...", settings={"distill.blend": "none"})'
-    return find(name, METHODS, "distill.method", Method, wanted)
+    expected = 'a raydd.distill.methods.Method, as in METHOD = Method(paper="...", settings={"distill.blend": "none"})'
+    return find(name, METHODS, "distill.method", Method, expected)
 
 
 __all__ = ["METHODS", "Method", "find_method"]

@@ -46,9 +46,9 @@ def cross_covariance(image: Float[Tensor, "N d"], text: Float[Tensor, "N e"]) ->
 
 def cross_covariance_of(real: RealPairs) -> Float[Tensor, "d e"]:
     """Return the cross-covariance of all real pairs, standardised; averaging views is exact, since it is linear."""
-    images, texts = real.image_spread.shape[1], real.text_spread.shape[1]
-    product, count = torch.zeros(images, texts, dtype=torch.float64), 0
-    sum_image, sum_text = torch.zeros(images, dtype=torch.float64), torch.zeros(texts, dtype=torch.float64)
+    image_width, text_width = real.image_spread.shape[1], real.text_spread.shape[1]
+    product, count = torch.zeros(image_width, text_width, dtype=torch.float64), 0
+    sum_image, sum_text = torch.zeros(image_width, dtype=torch.float64), torch.zeros(text_width, dtype=torch.float64)
     for image, text in real.all():
         image, text = real.standardised(image, text)
         product += image.T @ text

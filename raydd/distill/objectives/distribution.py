@@ -51,10 +51,10 @@ class DistributionMatching(OfAllPairs):
         expert, epoch = draw_below(self._experts.count, generator), 1 + draw_below(config.target_epochs, generator)
         teacher = part_of_the_way(self._experts.snapshot(expert, 0), self._experts.snapshot(expert, epoch), WAY)
         image, text = (on(head, self.device) for head in teacher)
-        rows, columns = self.real.minibatch(config.real_minibatch, generator)
+        images, texts = self.real.minibatch(config.real_minibatch, generator)
         with torch.no_grad():
-            seen = embed(image, rows.to(self.device)), embed(text, columns.to(self.device))
-        return partial(self._loss_of, (image, text), seen)
+            real_embeddings = embed(image, images.to(self.device)), embed(text, texts.to(self.device))
+        return partial(self._loss_of, (image, text), real_embeddings)
 
     def _loss_of(self, teacher: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> StepLoss:
         image, text = embed(on(teacher[0], pairs.images), pairs.images), embed(on(teacher[1], pairs.texts), pairs.texts)
@@ -69,7 +69,7 @@ class DistributionMatching(OfAllPairs):
 def part_of_the_way(start: Heads, end: Heads, share: float) -> Heads:
     """Return both heads at start + share (end - start)."""
     image, text = (
-        Head(*(one.lerp(other, share) for one, other in zip(*heads, strict=True)))
+        Head(*(start_part.lerp(end_part, share) for start_part, end_part in zip(*heads, strict=True)))
         for heads in zip(start, end, strict=True)
     )
     return image, text

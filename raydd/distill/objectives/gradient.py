@@ -34,22 +34,24 @@ class GradientMatching(OfAllPairs):
     def draw(self, step: int) -> LossOfPairs:
         """Return the loss at the step's random heads, on the step's minibatch of real pairs."""
         seed = step_seed(self.config, step)
-        drawn: Heads = self._experts.initial(_FRESH + seed - self._experts.first_seed)
-        image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in drawn)
-        rows, columns = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))
-        wanted = self._gradients((image, text), rows.to(self.device), columns.to(self.device), contrastive_loss)
-        return partial(self._loss_of, (image, text), [side.detach() for side in wanted])
+        heads: Heads = self._experts.initial(_FRESH + seed - self._experts.first_seed)
+        image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in heads)
+        images, texts = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))
+        real_gradients = self._gradients((image, text), images.to(self.device), texts.to(self.device), contrastive_loss)
+        return partial(self._loss_of, (image, text), [gradient.detach() for gradient in real_gradients])
 
     def _loss_of(self, heads: Heads, wanted: list[Tensor], pairs: LearnedPairs) -> StepLoss:
         similarity = pairs.similarity.matrix().to(pairs.images)
-        found = self._gradients(
+        gradients = self._gradients(
             (on(heads[0], pairs.images), on(heads[1], pairs.texts)),
             pairs.images,
             pairs.texts,
             lambda logits: self._loss(logits, similarity, pairs.loss),
             differentiable=True,
         )
-        image, text = (1 - cosine(one, other.to(one)) for one, other in zip(found, wanted, strict=True))
+        image, text = (
+            1 - cosine(gradient, target.to(gradient)) for gradient, target in zip(gradients, wanted, strict=True)
+        )
         return StepLoss.of(image + text, pairs, {"image": image, "text": text})
 
     def _gradients(
@@ -63,9 +65,11 @@ class GradientMatching(OfAllPairs):
     ) -> tuple[Float[Tensor, "P"], Float[Tensor, "Q"]]:
         """Return the loss's gradient at each head's parameters."""
         logits = embed(heads[0], images) @ embed(heads[1], texts).T / self._temperature
-        found = torch.autograd.grad(loss(logits), (*heads[0], *heads[1]), create_graph=differentiable)
+        gradients = torch.autograd.grad(loss(logits), (*heads[0], *heads[1]), create_graph=differentiable)
         middle = len(heads[0])
-        image, text = (torch.cat([part.flatten() for part in side]) for side in (found[:middle], found[middle:]))
+        image, text = (
+            torch.cat([part.flatten() for part in side]) for side in (gradients[:middle], gradients[middle:])
+        )
         return image, text
 
 

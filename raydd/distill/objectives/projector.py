@@ -33,8 +33,8 @@ class ProjectorMatching(OfAllPairs):
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
         super().__init__(inputs)
-        found = projectors_of(self.real, self.config.ridge_strength)
-        self._targets = [(of_image.to(self.device), of_text.to(self.device)) for of_image, of_text in found]
+        projectors = projectors_of(self.real, self.config.ridge_strength)
+        self._targets = [(of_image.to(self.device), of_text.to(self.device)) for of_image, of_text in projectors]
 
     def draw(self, step: int) -> LossOfPairs:
         """Return the distance from the projectors of the step's subset of captions."""
@@ -58,14 +58,14 @@ def projector(rows: Float[Tensor, "N d"], onto: Float[Tensor, "N e"], strength: 
 
 def projectors_of(real: RealPairs, strength: float) -> list[tuple[Float[Tensor, "d e"], Float[Tensor, "e d"]]]:
     """Return P and Q of the real pairs, for each subset of captions."""
-    width, found = real.image_spread.shape[1], []
+    width, projectors = real.image_spread.shape[1], []
     for captions in caption_subsets(real.train.image_of_text):
         covariance = _covariance_of(real, captions)
-        images, across, texts = covariance[:width, :width], covariance[:width, width:], covariance[width:, width:]
-        of_image = penalised_solution(images, across, strength)
-        of_text = penalised_solution(texts, across.T, strength)
-        found.append((of_image.float(), of_text.float()))
-    return found
+        images, cross, texts = covariance[:width, :width], covariance[:width, width:], covariance[width:, width:]
+        of_image = penalised_solution(images, cross, strength)
+        of_text = penalised_solution(texts, cross.T, strength)
+        projectors.append((of_image.float(), of_text.float()))
+    return projectors
 
 
 def caption_subsets(image_of_text: Int[Tensor, "C"]) -> list[Int[Tensor, "S"]]:
@@ -77,10 +77,10 @@ def caption_subsets(image_of_text: Int[Tensor, "C"]) -> list[Int[Tensor, "S"]]:
     Args:
         image_of_text: the image of each caption, ascending.
     """
-    usual = int(image_of_text.unique(return_counts=True)[1].median())
-    number = torch.arange(len(image_of_text)) - torch.searchsorted(image_of_text, image_of_text)
-    subsets = min(SUBSETS, usual)
-    return [(number % subsets == place).nonzero()[:, 0] for place in range(subsets)]
+    median_captions = int(image_of_text.unique(return_counts=True)[1].median())
+    caption_number = torch.arange(len(image_of_text)) - torch.searchsorted(image_of_text, image_of_text)
+    subsets = min(SUBSETS, median_captions)
+    return [(caption_number % subsets == subset).nonzero()[:, 0] for subset in range(subsets)]
 
 
 def _covariance_of(real: RealPairs, captions: Int[Tensor, "S"]) -> Float[Tensor, "d+e d+e"]:
@@ -88,8 +88,8 @@ def _covariance_of(real: RealPairs, captions: Int[Tensor, "S"]) -> Float[Tensor,
     width = real.image_spread.shape[1] + real.text_spread.shape[1]
     product, total = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     for image, text in real.chunks_of(captions):
-        both = torch.cat(real.standardised(image, text), dim=1).double()
-        product, total = product + both.T @ both, total + both.sum(0)
+        features = torch.cat(real.standardised(image, text), dim=1).double()
+        product, total = product + features.T @ features, total + features.sum(0)
     return product / len(captions) - torch.outer(total, total) / len(captions) ** 2
 
 

@@ -64,8 +64,8 @@ class RealPairs:
         """Yield the pairs of these captions in chunks; each image is the mean of its views."""
         views = self.train.images.shape[1]
         for chunk in captions.split(_CHUNK):
-            owners = self.train.image_of_text[chunk]
-            images = sum((self.train.images.gather(owners, view) for view in range(views)), torch.zeros(())) / views
+            indices = self.train.image_of_text[chunk]
+            images = sum((self.train.images.gather(indices, view) for view in range(views)), torch.zeros(())) / views
             yield images, self.train.texts[chunk].float()
 
     def standardised(

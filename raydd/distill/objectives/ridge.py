@@ -46,12 +46,16 @@ class RidgeStudents(OfAllPairs):
         return partial(self._loss_of, image.to(self.device), text.to(self.device))
 
     def _loss_of(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> StepLoss:
-        own = pairs.objective
+        parameters = pairs.objective
         images, texts = self.real.standardised(pairs.images, pairs.texts)
-        rows, columns = self.real.standardised(image.to(pairs.images), text.to(pairs.texts))
-        of_image = regressed(rows, images, own["log_image_strength"].exp()) @ pairs.similarity.matrix().to(pairs.images)
-        of_text = regressed(columns, texts, own["log_text_strength"].exp())
-        loss = contrastive_loss(to_sphere(of_image) @ to_sphere(of_text).T / own["log_temperature"].exp())
+        real_images, real_texts = self.real.standardised(image.to(pairs.images), text.to(pairs.texts))
+        mapped_images = regressed(
+            real_images, images, parameters["log_image_strength"].exp()
+        ) @ pairs.similarity.matrix().to(pairs.images)
+        mapped_texts = regressed(real_texts, texts, parameters["log_text_strength"].exp())
+        loss = contrastive_loss(
+            to_sphere(mapped_images) @ to_sphere(mapped_texts).T / parameters["log_temperature"].exp()
+        )
         return StepLoss.of(loss, pairs, {})
 
 

@@ -30,12 +30,12 @@ def nearest_to_shared(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
     matched = iter(matched_clusters(of_image, of_text, pairs))
 
     def best(free: Bool[Tensor, "C"]) -> int:
-        image, text = next(matched)
-        shared = (of_image == image) & (of_text == text)
-        of = shared if shared.any() else torch.ones_like(shared)
-        mean = joint.images[joint.image_of_text[of]].mean(0), joint.texts[of].mean(0)
-        among = free & shared if (free & shared).any() else free
-        return int(joint.products(*mean).masked_fill(~among, -torch.inf).argmax())
+        image_cluster, text_cluster = next(matched)
+        shared = (of_image == image_cluster) & (of_text == text_cluster)
+        members = shared if shared.any() else torch.ones_like(shared)
+        mean = joint.images[joint.image_of_text[members]].mean(0), joint.texts[members].mean(0)
+        candidates = free & shared if (free & shared).any() else free
+        return int(joint.products(*mean).masked_fill(~candidates, -torch.inf).argmax())
 
     return greedily(joint.image_of_text, pairs, best)
 
@@ -54,4 +54,4 @@ def matched_clusters(of_image: Int[Tensor, "C"], of_text: Int[Tensor, "C"], clus
 
     shared = torch.bincount(of_image * clusters + of_text, minlength=clusters**2).reshape(clusters, clusters)
     rows, columns = linear_sum_assignment(shared.numpy(), maximize=True)
-    return sorted(zip(rows.tolist(), columns.tolist(), strict=True), key=lambda both: -int(shared[both]))
+    return sorted(zip(rows.tolist(), columns.tolist(), strict=True), key=lambda match: -int(shared[match]))

@@ -30,9 +30,9 @@ def least_forgotten(forgotten: Forgetting, image_of_text: Int[Tensor, "C"], pair
 
 def ranked_first(logits: Float[Tensor, "B B"]) -> Bool[Tensor, "B"]:
     """Return whether each pair of a minibatch has the largest logit of its row and of its column, without a tie."""
-    own = logits.diagonal()
-    others = logits.masked_fill(torch.eye(len(logits), dtype=torch.bool, device=logits.device), -torch.inf)
-    return (own > others.amax(1)) & (own > others.amax(0))
+    diagonal = logits.diagonal()
+    off_diagonal = logits.masked_fill(torch.eye(len(logits), dtype=torch.bool, device=logits.device), -torch.inf)
+    return (diagonal > off_diagonal.amax(1)) & (diagonal > off_diagonal.amax(0))
 
 
 def count_forgetting(captions: int, seen: Iterable[tuple[Int[Tensor, "B"], Bool[Tensor, "B"]]]) -> Forgetting:
@@ -44,9 +44,9 @@ def count_forgetting(captions: int, seen: Iterable[tuple[Int[Tensor, "B"], Bool[
             have not occurred yet count as not learned.
     """
     events = torch.zeros(captions, dtype=torch.int16)
-    now, ever = torch.zeros(captions, dtype=torch.bool), torch.zeros(captions, dtype=torch.bool)
+    learned_now, ever_learned = torch.zeros(captions, dtype=torch.bool), torch.zeros(captions, dtype=torch.bool)
     for batch, learned in seen:
-        events[batch] += (now[batch] & ~learned).to(torch.int16)
-        now[batch] = learned
-        ever[batch] |= learned
-    return Forgetting(events, ever)
+        events[batch] += (learned_now[batch] & ~learned).to(torch.int16)
+        learned_now[batch] = learned
+        ever_learned[batch] |= learned
+    return Forgetting(events, ever_learned)

@@ -20,12 +20,12 @@ def herd(joint: Joint, pairs: int) -> Int[Tensor, "N"]:
 
     Since |x|² is the same for all pairs, the t-th pair is the one with the largest <x, t μ - (x_1 + ... + x_{t-1})>.
     """
-    towards = joint.products(*joint.mean())
-    scores = towards.clone()
+    mean_products = joint.products(*joint.mean())
+    scores = mean_products.clone()
 
     def best(free: Bool[Tensor, "C"]) -> int:
         chosen = int(scores.masked_fill(~free, -torch.inf).argmax())
-        scores.add_(towards).sub_(joint.products(*joint.row(chosen)))
+        scores.add_(mean_products).sub_(joint.products(*joint.row(chosen)))
         return chosen
 
     return greedily(joint.image_of_text, pairs, best)

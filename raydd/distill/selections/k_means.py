@@ -23,12 +23,12 @@ def k_means(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
 def nearest_to_means(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
     """Choose for each cluster, largest first, the pair nearest to its mean among those whose image is still free."""
     images, texts, sizes = cluster_means(joint, random_captions(joint.image_of_text, pairs, seed))
-    means = iter(sizes.argsort(descending=True, stable=True).tolist())
+    clusters = iter(sizes.argsort(descending=True, stable=True).tolist())
 
     def best(free: Bool[Tensor, "C"]) -> int:
-        mean = next(means)
+        cluster = next(clusters)
         # |x|² is the same for all pairs, so the nearest pair has the largest inner product.
-        return int(joint.products(images[mean], texts[mean]).masked_fill(~free, -torch.inf).argmax())
+        return int(joint.products(images[cluster], texts[cluster]).masked_fill(~free, -torch.inf).argmax())
 
     return greedily(joint.image_of_text, pairs, best)
 
@@ -43,8 +43,8 @@ def cluster_means(
     images, texts = joint.images[joint.image_of_text[first]], joint.texts[first]
     nearest = torch.full_like(joint.image_of_text, -1)
     for _ in range(_ROUNDS):
-        before, nearest = nearest, nearest_cluster(joint, images, texts)
-        if torch.equal(before, nearest):
+        previous, nearest = nearest, nearest_cluster(joint, images, texts)
+        if torch.equal(previous, nearest):
             break
         sizes = torch.bincount(nearest, minlength=len(first))[:, None]
         sums = torch.zeros_like(images), torch.zeros_like(texts)
@@ -57,7 +57,9 @@ def cluster_means(
 
 def nearest_cluster(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N E"]) -> Int[Tensor, "C"]:
     """Return the cluster of each pair: the one whose mean m has the largest <x, m> - |m|²/2."""
-    half = (images.square().sum(1) + texts.square().sum(1)) / 2
+    half_squares = (images.square().sum(1) + texts.square().sum(1)) / 2
     blocks = torch.arange(len(joint.texts)).split(_BLOCK)
-    products = (joint.images[joint.image_of_text[of]] @ images.T + joint.texts[of] @ texts.T for of in blocks)
-    return torch.cat([(block - half).argmax(1) for block in products])
+    products = (
+        joint.images[joint.image_of_text[captions]] @ images.T + joint.texts[captions] @ texts.T for captions in blocks
+    )
+    return torch.cat([(block_products - half_squares).argmax(1) for block_products in products])
