@@ -259,7 +259,7 @@ class DistillConfig:
     text_lr: float = 0.2
     """Outer learning rate of the text features; with adam in standard deviations of each dimension."""
     similarity_lr: float = 0.05
-    """Outer learning rate of the factors of the similarity matrix."""
+    """Outer learning rate of the similarity matrix: of its factors (low-rank) or its entries (full)."""
     rate_lr: float = 0.02
     """Outer learning rate of the students' learned learning rates, and of the parameters of your own loss."""
     range_pull: float = 0.03

@@ -401,7 +401,7 @@ def _plan(
         missing = [(plan, number) for plan, number in all_sets if not is_made(plan, number, work_of(plan))]
         seconds = sum(_seconds(plan, work_of(plan)) for plan, _ in missing)
         tuning = sum(
-            compare.trials * trial_seconds(plan.config, *(work_of(plan).feature_widths or (0, 0)))
+            plan.config.compare.trials * trial_seconds(plan.config, *(work_of(plan).feature_widths or (0, 0)))
             for plan in plans
             if plan.method in tuned and plan.variant == TUNED and plan.pairs == compare.pairs[0] + 1
         )

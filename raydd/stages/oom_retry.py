@@ -34,7 +34,7 @@ def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbe
     except torch.OutOfMemoryError as error:
         memory_text = wanted(error)
     half_size = max(1, size // 2)
-    log.warning("Out of GPU memory with %d images at once (%s). Going on with %d.", size, memory_text, half_size)
+    log.warning("Out of GPU memory with %d images at once (%s). Continuing with %d.", size, memory_text, half_size)
     empty_cache(work.device)  # after the except block, since the error holds the tensors of the failed work
     try:
         yield from run(changed(work, {"place.encode_batch": half_size}))

@@ -43,7 +43,7 @@ def test_what_does_not_fit_goes_on_with_half_and_says_so(caplog: pytest.LogCaptu
         ) == ["half-way", "half-way", "done"]
     assert tried == [64, 32]
     assert "with 64 images at once (Tried to allocate 2.00 GiB" in caplog.text
-    assert "Going on with 32" in caplog.text
+    assert "Continuing with 32" in caplog.text
 
 
 def test_what_does_not_fit_by_half_ends_with_its_numbers():
