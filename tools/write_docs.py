@@ -24,6 +24,7 @@ from raydd.export.cards import plain
 from raydd.export.leaderboard import SHOWN, Row, read_rows
 from raydd.outside import outside_module
 from raydd.presets import PRESETS
+from raydd.terminal.text import count_of
 from raydd.tuning.samplers import SAMPLERS
 from search_spaces import spaces
 
@@ -126,7 +127,7 @@ def leaderboard_page() -> str:
         lines += [
             f"## {plain(title)}",
             "",
-            f"| set | pairs | kB | r_mean | {' | '.join(_RECALLS)} | seeds |",
+            f"| set | pairs | kB | r_mean | {' | '.join(_RECALLS)} | ± over |",
             f"|---|---:|---:|---:|{'---:|' * len(_RECALLS)}---:|",
             *map(_leaderboard_row, sorted(rows, key=lambda row: (row.pairs, -_r_mean(row)[0]))),
             "",
@@ -149,7 +150,7 @@ def _leaderboard_row(row: Row) -> str:
         "" if row.kB is None else f"{row.kB:.0f}",
         f"{mean:.1f} ± {deviation:.1f}" + (" †" if row.choice == "best-on-split" else ""),
         *("" if score is None else f"{score[0]:.1f}" for score in recalls),
-        str(row.seeds),
+        count_of(row.sets, "set") if row.sets > 1 else count_of(row.seeds, "student"),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -182,7 +183,8 @@ alone, with one recipe, and measures retrieval on a split that was not distilled
 data, encoders and protocol. The protocol says what students train: both projection heads (heads), or the image encoder
 and a text head (encoder).
 
-- Scores are in percent. r_mean is the mean ± the standard deviation over student seeds of one set.
+- Scores are in percent. r_mean is the mean ± the standard deviation: over the students of one set, or over the means of
+  several sets that were made with the same settings from other start pairs. The last column says which.
 - kB is the size of the data that a student trains on.
 - † marks students whose epoch was chosen on the scored split, as published tables do.
 - A set's name links to its source. Empty cells were not recorded.

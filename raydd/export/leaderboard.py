@@ -22,7 +22,7 @@ Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One set, scored by one protocol on one split."""
+    """One set, or several sets made with the same settings, scored by one protocol on one split."""
 
     set: Text
     """Name of the set."""
@@ -41,7 +41,9 @@ class Row:
     choice: Literal["last", "best-on-split"]
     """Which epoch of a student is scored, as in `evaluate.choice`."""
     seeds: Annotated[int, Field(ge=1)]
-    """Number of student seeds; each score is a mean ± standard deviation over them."""
+    """Number of student seeds of each set."""
+    sets: Annotated[int, Field(ge=1)] = 1
+    """Number of sets. Scores are mean ± standard deviation over the sets, or, for one set, over its students."""
     scores: Mapping[str, tuple[Percent, Percent] | None]
     """Mean and standard deviation of IR@1 to TR@10 and r_mean, in percent; None if one was not recorded."""
     raydd: Text
