@@ -86,7 +86,7 @@ def measure(row: Row, options: Options) -> Result:
             assert row.numbers is not None
             pairs = [row.numbers(size, folder)]
     baseline, raydd = (statistics.median(side) for side in zip(*pairs, strict=True))
-    value = statistics.median(row.measure.of(*pair) for pair in pairs)
+    value = statistics.median(row.measure.compute(*pair) for pair in pairs)
     within_limits, peaks = row.measure.holds(value, floor), (None, None)
     if row.memory and memory_is_measurable() and not options.quick:
         peaks = tuple(peak_of(row.name, side, threads=options.threads) for side in ("baseline", "raydd"))
@@ -100,16 +100,16 @@ def table_of(rows: Iterable[tuple[Row, Result]], title: str) -> Table:
     for name in ("row", "baseline", "raydd", "measured", "floor", "aim", "peak: baseline", "raydd"):
         table.add_column(name, justify="left" if name == "row" else "right", no_wrap=True)
     for row, result in rows:
-        format_value = row.measure.form.format
+        format_value = row.measure.value_format.format
         table.add_row(
             row.name,
-            _amount(row, result.baseline),
-            _amount(row, result.raydd),
+            _format_amount(row, result.baseline),
+            _format_amount(row, result.raydd),
             f"[{'green' if result.kept else 'bold red'}]{format_value(result.value)}[/]",
             format_value(result.floor),
             format_value(result.aim) if result.aim else "",
-            _megabytes(result.baseline_bytes),
-            _megabytes(result.raydd_bytes),
+            _format_megabytes(result.baseline_bytes),
+            _format_megabytes(result.raydd_bytes),
         )
     return table
 
@@ -131,13 +131,13 @@ def main(options: Options) -> int:
     ]
     start_time, results = time.monotonic(), []
     for row in selected_rows:
-        with console.status(f"{row.name}: {row.what}"):
+        with console.status(f"{row.name}: {row.description}"):
             results.append((row, measure(row, options)))
-        console.log(f"{row.name}: {row.measure.form.format(results[-1][1].value)}")
+        console.log(f"{row.name}: {row.measure.value_format.format(results[-1][1].value)}")
     clock = "CPU seconds" if options.clock == "cpu" else "wall-clock seconds"
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     rounds = (QUICK if options.quick else FULL).rounds
-    title = f"{clock}, {threads}, medians of {rounds} rounds; torch {torch.__version__}, {_processor()}"
+    title = f"{clock}, {threads}, medians of {rounds} rounds; torch {torch.__version__}, {_processor_name()}"
     console.print(table_of(results, title))
     console.print(
         f"{(time.monotonic() - start_time) / 60:.1f} minutes. "
@@ -154,7 +154,7 @@ def main(options: Options) -> int:
     return 1 if below_floor else 0
 
 
-def _amount(row: Row, number: float) -> str:
+def _format_amount(row: Row, number: float) -> str:
     if row.name == "storage":
         return f"{number:.3f} GB"
     if number < 60:
@@ -162,11 +162,11 @@ def _amount(row: Row, number: float) -> str:
     return f"{number / 60:.3g} min" if number < 3600 else f"{number / 3600:.3g} h"
 
 
-def _megabytes(count: int | None) -> str:
+def _format_megabytes(count: int | None) -> str:
     return "" if count is None else f"{count / 1e6:,.0f} MB"
 
 
-def _processor() -> str:
+def _processor_name() -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

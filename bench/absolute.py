@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
-from bench.counting import counted
+from bench.counting import count_operations
 from bench.inputs import TEMPERATURE, experts_in, pictures, sources, split_of
 from bench.rows.distillation import PUBLISHED, distillation_of, spread_of, start_of
 from raydd.config import EncodersConfig, ExpertsConfig, PlaceConfig, StudentsConfig
@@ -69,7 +69,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Size:
+class _Sizes:
     encoders: EncodersConfig
     width: int
     """Width of the heads; 0: width of the image features."""
@@ -82,7 +82,7 @@ class _Size:
 
 
 @dataclass(frozen=True)
-class Found:
+class Measurement:
     """The measurements of a piece of work."""
 
     seconds: float
@@ -107,21 +107,21 @@ def main(options: Options) -> None:
     """Measure the pieces, print the table, and write the numbers to a file."""
     device = device_of(PlaceConfig(device=options.device))
     use_threads(PlaceConfig(threads=options.threads))
-    size = _size(options)
+    size = _sizes_of(options)
     image, text = load_image_encoder(size.encoders, device), load_text_encoder(size.encoders, device)
     width = size.width or image.width
     _, captions = sources(PUBLISHED.pairs)
     with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
         experts = experts_in(Path(folder), image.width, text.width, width, count=2, epochs=2)
         work: Work = {
-            "view, from its JPEG": _views(image, size.photographs, Path(folder), device),
+            "view, from its JPEG": _view_work(image, size.photographs, Path(folder), device),
             "caption": (lambda: text.encode(captions), len(captions)),
-            "expert step": _epoch(size, image.width, text.width, width, device, 1),
-            f"expert step of {MOST_AT_ONCE}": _epoch(size, image.width, text.width, width, device, MOST_AT_ONCE),
-            **_distillations(size, image, text.width, experts, device),
+            "expert step": _expert_work(size, image.width, text.width, width, device, 1),
+            f"expert step of {MOST_AT_ONCE}": _expert_work(size, image.width, text.width, width, device, MOST_AT_ONCE),
+            **_distillation_work(size, image, text.width, experts, device),
         }
-        measurements = {piece: _measured(run, units, size.rounds, device) for piece, (run, units) in work.items()}
-    setup = {"device": _name(device), "torch": torch.__version__, "cores": os.cpu_count()}
+        measurements = {piece: _measure_piece(run, units, size.rounds, device) for piece, (run, units) in work.items()}
+    setup = {"device": _device_name(device), "torch": torch.__version__, "cores": os.cpu_count()}
     setup |= {
         "encoders": f"{image.name} and {text.name}",
         "heads": width,
@@ -134,17 +134,17 @@ def main(options: Options) -> None:
     Console().print(_table(", ".join(f"{name} {value}" for name, value in setup.items()), measurements))
 
 
-def _size(options: Options) -> _Size:
+def _sizes_of(options: Options) -> _Sizes:
     if options.small:
         students = replace(StudentsConfig(), epochs=1)
-        return _Size(EncodersConfig(image_size=64), 256, 8, 2, 2, students, 1)
+        return _Sizes(EncodersConfig(image_size=64), 256, 8, 2, 2, students, 1)
     encoders = EncodersConfig(
         image="nfnet", text="bert", image_weights="random:0", text_weights="random:0", image_size=224
     )
-    return _Size(encoders, 0, 2_000, 16, 100, StudentsConfig(), options.rounds)
+    return _Sizes(encoders, 0, 2_000, 16, 100, StudentsConfig(), options.rounds)
 
 
-def _views(image: ImageEncoder, count: int, folder: Path, device: str) -> tuple[Callable[[], object], float]:
+def _view_work(image: ImageEncoder, count: int, folder: Path, device: str) -> tuple[Callable[[], object], float]:
     """Encode photographs of Flickr30k's size, from their files to features."""
     files = []
     for number, picture in enumerate(pictures(min(count, 100))[0]):
@@ -156,20 +156,20 @@ def _views(image: ImageEncoder, count: int, folder: Path, device: str) -> tuple[
     return lambda: list(encode_views(image, views, batches, device=device, workers=workers_for(device))), len(views)
 
 
-def _epoch(
-    size: _Size, image_width: int, text_width: int, width: int, device: str, together: int
+def _expert_work(
+    size: _Sizes, image_width: int, text_width: int, width: int, device: str, expert_count: int
 ) -> tuple[Callable[[], object], float]:
-    """Train `together` experts side by side for an epoch, and read the losses; a unit is one step of one expert."""
+    """Train `expert_count` experts side by side for an epoch, and read the losses; a unit is one step of one expert."""
     recipe, steps = ExpertsConfig(), size.expert_steps
     split = split_of(steps * recipe.batch_size, image_width, text_width, captions=1).on(device)
     heads = initial_heads(image_width, text_width, width, 0)
-    image, text = (copies_on([head] * together, device) for head in heads)
-    seeds = range(together)
+    image, text = (copies_on([head] * expert_count, device) for head in heads)
+    seeds = range(expert_count)
     train = partial(train_epoch_, image, text, split, recipe, epoch=1, seeds=seeds, device=device)
-    return lambda: train().tolist(), steps * together
+    return lambda: train().tolist(), steps * expert_count
 
 
-def _distillations(size: _Size, image: ImageEncoder, text_width: int, experts: Experts, device: str) -> Work:
+def _distillation_work(size: _Sizes, image: ImageEncoder, text_width: int, experts: Experts, device: str) -> Work:
     """Steps of one distillation on features and on pixels, steps of a sweep's trials, and the students of a set."""
     pixels = open_pixels(sources(PUBLISHED.pairs)[0], image.size)
     start = start_of(torch.randn(PUBLISHED.pairs, image.width), text_width, pixels)
@@ -193,15 +193,15 @@ def _distillations(size: _Size, image: ImageEncoder, text_width: int, experts: E
         "feature step alone": (lambda: run_steps(steps), steps),
         f"feature step of a trial of {size.trials}": (slice_of_sweep, steps * size.trials),
         "pixel step": (pixel_distillation.step, 1),
-        students: (lambda: _students(start, size.students, experts.width, device), 1),
+        students: (lambda: _train_students(start, size.students, experts.width, device), 1),
     }
 
 
-def _students(start: SyntheticSet, recipe: StudentsConfig, width: int, device: str) -> None:
+def _train_students(start: SyntheticSet, recipe: StudentsConfig, width: int, device: str) -> None:
     train_students(synthetic_pairs(start), recipe, width=width, temperature=TEMPERATURE, seeds=range(5), device=device)
 
 
-def _measured(run: Callable[[], object], units: float, rounds: int, device: str) -> Found:
+def _measure_piece(run: Callable[[], object], units: float, rounds: int, device: str) -> Measurement:
     """Time `rounds` runs after a warm-up run; on a GPU profile one more run for `busy`; count operations of another."""
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
@@ -209,19 +209,19 @@ def _measured(run: Callable[[], object], units: float, rounds: int, device: str)
     run()
     times, busy = [], []
     for _ in range(rounds):
-        wall, cpu = _timed(run, device)
+        wall, cpu = _time_run(run, device)
         times.append(wall)
         busy.append(cpu / wall / torch.get_num_threads())
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if on_gpu:
         peak, busy = torch.cuda.max_memory_allocated(device), [_kernel_seconds(run, device) / statistics.median(times)]
-    counts = counted(run)
+    counts = count_operations(run)
     numbers: list[Any] = [counts.total, counts.launches, counts.waits.total(), counts.copies, counts.copied_bytes]
     per_unit = [number / units for number in numbers]
-    return Found(statistics.median(times) / units, peak, statistics.median(busy), *per_unit)
+    return Measurement(statistics.median(times) / units, peak, statistics.median(busy), *per_unit)
 
 
-def _timed(run: Callable[[], object], device: str) -> tuple[float, float]:
+def _time_run(run: Callable[[], object], device: str) -> tuple[float, float]:
     """Return wall-clock seconds of a run, until the device has finished, and CPU seconds of this process."""
     wall_start, cpu_start = time.perf_counter(), time.process_time()
     run()
@@ -236,16 +236,16 @@ def _kernel_seconds(run: Callable[[], object], device: str) -> float:
     The profiler slows the host down, so the time of a run is measured without it.
     """
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        _timed(run, device)
+        _time_run(run, device)
     return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
 
 
-def _table(title: str, found: dict[str, Found]) -> Table:
+def _table(title: str, measurements: dict[str, Measurement]) -> Table:
     table = Table(title=title, box=None)
     columns = ("what", "median", "peak memory", "busy", "operations", "launches", "waits", "copied", "published")
     for column in columns:
         table.add_column(column, justify="left" if column == "what" else "right", no_wrap=True)
-    for piece, measurement in found.items():
+    for piece, measurement in measurements.items():
         counts = (f"{number:,.4g}" for number in (measurement.operations, measurement.launches, measurement.waits))
         copied = f"{measurement.copied_bytes / 1e6:,.3g} MB in {measurement.copies:,.3g}"
         memory = f"{measurement.peak_bytes / 1e9:.2f} GB"
@@ -261,7 +261,7 @@ def _table(title: str, found: dict[str, Found]) -> Table:
     return table
 
 
-def _name(device: str) -> str:
+def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "CPU"
 
 

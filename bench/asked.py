@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bench.counting import Counts, counted
+from bench.counting import Counts, count_operations
 from bench.inputs import TEMPERATURE, experts_in, split_of
 from bench.rows.distillation import PUBLISHED, distillation_of, spread_of, start_of
 from raydd.config import ExpertsConfig, StudentsConfig
@@ -60,13 +60,13 @@ def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
     with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
         trained_experts = experts_in(Path(folder), width, width // 3, width, count=2, epochs=2)
         distillation = distillation_of(start, trained_experts, LearnedFeatures(spread_of(start)))
-        counts["feature step of the engine, on a CPU"] = counted(distillation.step), 1
+        counts["feature step of the engine, on a CPU"] = count_operations(distillation.step), 1
         for slots in (1, _SLOTS):
             population = Population("meta")
             for _ in range(slots):
                 population.fill(distillation_of(start, trained_experts, LearnedFeatures(spread_of(start)), "meta"))
             population.step()
-            counts[f"feature step of a trial, {slots} together"] = counted(population.step), slots
+            counts[f"feature step of a trial, {slots} together"] = count_operations(population.step), slots
     with as_on_gpu():
         run = StudentsRun(
             synthetic_pairs(start),
@@ -76,7 +76,7 @@ def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
             seeds=range(_SEEDS),
             device="meta",
         )
-        counts[f"epoch of {_SEEDS} students"] = counted(run.train_epoch), 1
+        counts[f"epoch of {_SEEDS} students"] = count_operations(run.train_epoch), 1
         recipe = ExpertsConfig()
         split = split_of(_EXPERT_STEPS * recipe.batch_size, width, width // 3, captions=1).on("meta")
         for together in (1, experts.MOST_AT_ONCE):
@@ -84,7 +84,7 @@ def counts_of(width: int) -> dict[str, tuple[Counts, int]]:
             image, text = (experts.copies_on([head] * together, "meta") for head in heads)
             seeds = range(together)
             train = partial(experts.train_epoch_, image, text, split, recipe, epoch=1, seeds=seeds, device="meta")
-            counts[f"step of an expert, {together} together"] = counted(train), _EXPERT_STEPS * together
+            counts[f"step of an expert, {together} together"] = count_operations(train), _EXPERT_STEPS * together
     return counts
 
 

@@ -15,10 +15,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_READS = ("_local_scalar_dense", "item", "nonzero", "_unique2", "unique_dim", "unique_consecutive", "equal")
+_WAITING_OPERATIONS = (
+    "_local_scalar_dense",
+    "item",
+    "nonzero",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "equal",
+)
 _VIEWS = ("view", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "select", "slice")
 _VIEWS += ("split", "split_with_sizes", "unbind", "detach", "alias", "lift_fresh", "as_strided", "chunk")
-_MADE_FROM_NUMBERS = (torch.tensor, torch.as_tensor)
+_TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor)
 
 
 @dataclass
@@ -50,15 +58,15 @@ class Counts:
             self.waits["copy to the device"] += 1
 
 
-def counted(work: Callable[[], object]) -> Counts:
+def count_operations(work: Callable[[], object]) -> Counts:
     """Run a piece of work, and return its counts."""
     counts = Counts()
-    with _Numbers(counts), _Operations(counts):
+    with _NumberCounter(counts), _OperationCounter(counts):
         work()
     return counts
 
 
-class _Operations(TorchDispatchMode):
+class _OperationCounter(TorchDispatchMode):
     def __init__(self, counts: Counts) -> None:
         super().__init__()
         self._counts = counts
@@ -67,7 +75,7 @@ class _Operations(TorchDispatchMode):
         name, counts = func._schema.name.removeprefix("aten::"), self._counts
         result = func(*args, **(kwargs or {}))
         counts.operations[name] += 1
-        if name in _READS or (name.startswith("index") and _indexed_by_host(args)):
+        if name in _WAITING_OPERATIONS or (name.startswith("index") and _indexed_by_host(args)):
             counts.waits[name] += 1
         if name in ("_to_copy", "copy_"):
             source = args[1] if name == "copy_" else args[0]
@@ -78,7 +86,7 @@ class _Operations(TorchDispatchMode):
         return result
 
 
-class _Numbers(TorchFunctionMode):
+class _NumberCounter(TorchFunctionMode):
     """Counts tensors made on the device from numbers, and numbers read by `tolist`: no operation shows these waits."""
 
     def __init__(self, counts: Counts) -> None:
@@ -87,7 +95,7 @@ class _Numbers(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in _MADE_FROM_NUMBERS and _on_device(result) and not isinstance(args[0], Tensor):
+        if func in _TENSOR_CONSTRUCTORS and _on_device(result) and not isinstance(args[0], Tensor):
             self._counts.note_copy(result, waits=True)
         if func is Tensor.tolist:
             self._counts.waits["tolist"] += 1
@@ -100,14 +108,14 @@ def _on_device(tensor: Tensor) -> bool:
 
 def _indexed_by_host(args: Any) -> bool:
     """Whether a tensor is indexed by booleans, or by a tensor on the host while the tensor is on the device."""
-    indices = list(_tensors(args[1:]))
+    indices = list(_nested_tensors(args[1:]))
     has_booleans = any(index.dtype == torch.bool for index in indices)
     return has_booleans or (_on_device(args[0]) and not all(map(_on_device, indices)))
 
 
-def _tensors(parts: Any) -> Iterator[Tensor]:
+def _nested_tensors(parts: Any) -> Iterator[Tensor]:
     for part in parts:
         if isinstance(part, Tensor):
             yield part
         elif isinstance(part, list | tuple):
-            yield from _tensors(part)
+            yield from _nested_tensors(part)

@@ -23,18 +23,20 @@ _SIDE, _PAIRS, _MINIBATCH, _TEXT_WIDTH = 64, 24, 4, 384
 
 def matching_step(steps: int, *, exact: bool) -> Callable[[], object]:
     """Return a function that computes raydd's gradient through the given number of student steps."""
-    arguments = _given(steps, exact=exact)
+    arguments = _gradient_arguments(steps, exact=exact)
     return lambda: matching_gradient(*arguments)
 
 
 def unrolled_step(steps: int) -> Callable[[], object]:
     """Return a function that computes the unrolled gradient, which keeps the graph of every student step."""
-    arguments = _given(steps, exact=True)
+    arguments = _gradient_arguments(steps, exact=True)
     pixels = arguments[-1].images.requires_grad_()
     return lambda: torch.autograd.grad(unrolled_loss(*arguments), pixels)
 
 
-def _given(steps: int, *, exact: bool) -> tuple[TrainedEncoder, StudentRun, Networks, Networks, LearnedPairs]:
+def _gradient_arguments(
+    steps: int, *, exact: bool
+) -> tuple[TrainedEncoder, StudentRun, Networks, Networks, LearnedPairs]:
     encoder = load_image_encoder(EncodersConfig(image_size=_SIDE), trained=True)
     trained = TrainedEncoder(encoder.module, at_once=_MINIBATCH)
     generator = Generator().manual_seed(0)

@@ -79,11 +79,13 @@ def experts_in(folder: Path, image_width: int, text_width: int, width: int, *, c
     for expert in range(count):
         for epoch in range(1, epochs + 1):
             if not experts.has(expert, epoch):
-                record.write_tensors(experts.name(expert, epoch), experts.rounded(expert, _near(experts, epoch))[0])
+                record.write_tensors(
+                    experts.name(expert, epoch), experts.rounded(expert, _heads_near_start(experts, epoch))[0]
+                )
     return experts
 
 
-def _near(experts: Experts, epoch: int) -> tuple[Head, Head]:
+def _heads_near_start(experts: Experts, epoch: int) -> tuple[Head, Head]:
     offsets = initial_heads(experts.image_width, experts.text_width, experts.width, 1_000 + epoch)
     starts = experts.initial(0)
     image, text = (

@@ -18,7 +18,7 @@ from typing import Literal
 import psutil
 
 Clock = Literal["cpu", "wall"]
-_SHORTEST, _MOST = 0.02, 10  # pieces shorter than 0.02 s are repeated within a round, at most 10 times
+_MIN_SECONDS, _MAX_REPEATS = 0.02, 10  # pieces shorter than 0.02 s are repeated within a round, at most 10 times
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
 
 
@@ -66,9 +66,11 @@ def time_pieces(pieces: Pieces, rounds: int, clock: Clock) -> list[Round]:
 
     One additional round comes first: it warms up, and shows how often short pieces must be repeated.
     """
-    warm_up = {name: _seconds(run, 1, clock) for name, run in pieces.run.items()}
-    repeats = {name: min(_MOST, max(1, round(_SHORTEST / max(seconds, 1e-6)))) for name, seconds in warm_up.items()}
-    return [{name: _seconds(run, repeats[name], clock) for name, run in pieces.run.items()} for _ in range(rounds)]
+    warm_up = {name: _time_run(run, 1, clock) for name, run in pieces.run.items()}
+    repeats = {
+        name: min(_MAX_REPEATS, max(1, round(_MIN_SECONDS / max(seconds, 1e-6)))) for name, seconds in warm_up.items()
+    }
+    return [{name: _time_run(run, repeats[name], clock) for name, run in pieces.run.items()} for _ in range(rounds)]
 
 
 def median(rounds: Sequence[Round], name: str) -> float:
@@ -110,7 +112,7 @@ def peak_bytes(pieces: Pieces, side: str) -> int:
     Path("/proc/self/clear_refs").write_text("5")  # reset the recorded peak, see proc(5)
     for name in pieces.side(side):
         pieces.run[name]()
-    return max(0, _peak() - rss_before)
+    return max(0, _peak_memory() - rss_before)
 
 
 def memory_is_measurable() -> bool:
@@ -118,12 +120,12 @@ def memory_is_measurable() -> bool:
     return os.access("/proc/self/clear_refs", os.W_OK)
 
 
-def _peak() -> int:
+def _peak_memory() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
-def _seconds(run: Callable[[], object], repeats: int, clock: Clock) -> float:
+def _time_run(run: Callable[[], object], repeats: int, clock: Clock) -> float:
     start_time = now(clock)
     for _ in range(repeats):
         run()

@@ -19,7 +19,7 @@ from raydd.store import Store
 
 CONFIG = DataConfig(reader="webdataset", root="/made")
 _PER_SHARD, _HELD_OUT = 10_000, 5_000
-_READ = 99  # captions that a trial reads, one for each pair of its set
+_CAPTIONS_READ = 99  # captions that a trial reads, one for each pair of its set
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,20 @@ def write_made_pairs(count: int, folder: Path) -> str:
 
 def main(folder: str, cache: str, listing: str) -> None:
     """Open the record, read what a trial reads, and print the seconds and how much this adds to the peak memory."""
-    rng, peak_before, start_time = random.Random(0), _peak(), time.monotonic()
+    rng, peak_before, start_time = random.Random(0), _peak_memory(), time.monotonic()
     data = open_data(listing, CONFIG, Store(folder, cache=cache))
     counts = [(len(pairs), len(pairs.captions), len(pairs.image_of_caption)) for pairs in data.splits]
-    indices = [rng.randrange(counts[0][1]) for _ in range(_READ)]
+    indices = [rng.randrange(counts[0][1]) for _ in range(_CAPTIONS_READ)]
     captions = [data.train.captions[index] for index in indices]
     images = [data.train.images[int(data.train.image_of_caption[index])] for index in indices]
     seconds = time.monotonic() - start_time
     assert captions[0].startswith(f"photo number {indices[0]} ")
     assert images[0].name.endswith(f"{indices[0]:09}.jpg")
     assert data.fingerprint
-    print(json.dumps({"seconds": seconds, "peak MB": (_peak() - peak_before) / 1e6}))
+    print(json.dumps({"seconds": seconds, "peak MB": (_peak_memory() - peak_before) / 1e6}))
 
 
-def _peak() -> int:
+def _peak_memory() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 

@@ -16,9 +16,9 @@ from rich.table import Table
 
 from raydd.config import SweepConfig
 from raydd.tuning.prices import END
-from raydd.tuning.pruning import Look, Standing, up_the_rungs
+from raydd.tuning.pruning import Look, Standing, simulate_trial
 
-_BAD = 8.0  # scale, in points below the neighbours, of the half-normal worth of trials from the whole space
+_WORTH_SCALE = 8.0  # scale, in points below the neighbours, of the half-normal worth of trials from the whole space
 _NOISE = {5: 1.5, 15: 1.0, 45: 0.6, END: 0.4}  # standard deviation of a score in points, by percent of the steps
 
 
@@ -44,12 +44,12 @@ def sweep(pruner: str, seed: int, options: Options) -> tuple[float, float]:
     standings: list[Standing] = []
     steps, finished = 0, [(-np.inf, -np.inf)]
     for number in range(options.trials):
-        worth = -abs(_BAD * rng.normal()) if number < options.far else options.near * rng.normal()
+        worth = -abs(_WORTH_SCALE * rng.normal()) if number < options.far else options.near * rng.normal()
 
         def look(percent: int, worth: float = worth) -> Look:
             return Look(worth + _NOISE[percent] * rng.normal())
 
-        standing, stop = up_the_rungs(Standing(number), look, standings, settings)
+        standing, stop = simulate_trial(Standing(number), look, standings, settings)
         if stop == END:
             end = look(END)
             standing = replace(standing, end=end)

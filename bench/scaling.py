@@ -47,27 +47,27 @@ _PER_SHARD = 16_384
 
 def pairs(count: int, folder: Path) -> dict[str, float]:
     """A feature distillation step with this number of pairs, and the published student steps and minibatches."""
-    return _step(replace(PUBLISHED, pairs=count), folder)
+    return _measure_step(replace(PUBLISHED, pairs=count), folder)
 
 
 def steps(count: int, folder: Path) -> dict[str, float]:
     """A feature distillation step with this number of student steps, 99 pairs and the exact gradient."""
-    return _step(replace(PUBLISHED, student_steps=count, gradient="exact"), folder)
+    return _measure_step(replace(PUBLISHED, student_steps=count, gradient="exact"), folder)
 
 
 def encoder_steps(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
     """A constant-memory step with this number of student steps that train the whole image encoder (protocol A)."""
-    return _measured_once(matching_step(count, exact=False))
+    return _measure_once(matching_step(count, exact=False))
 
 
 def encoder_steps_exact(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
     """A step as for encoder-steps, but with the exact gradient, by the adjoint of the student's training."""
-    return _measured_once(matching_step(count, exact=True))
+    return _measure_once(matching_step(count, exact=True))
 
 
 def encoder_steps_unrolled(count: int, folder: Path) -> dict[str, float]:  # noqa: ARG001
     """A step as for encoder-steps, but with the exact gradient, by unrolling the student's training."""
-    return _measured_once(unrolled_step(count))
+    return _measure_once(unrolled_step(count))
 
 
 def captions(count: int, folder: Path) -> dict[str, float]:
@@ -90,7 +90,7 @@ def captions(count: int, folder: Path) -> dict[str, float]:
             rows = split.images.gather(split.image_of_text[batch], 0)
             sgd_step_(*heads, rows, split.texts[batch].float(), lr=0.1, temperature=TEMPERATURE)
 
-    return _measured(some_steps)
+    return _measure(some_steps)
 
 
 def nodes(count: int, folder: Path) -> dict[str, float]:
@@ -122,21 +122,23 @@ def driver(count: int, folder: Path) -> dict[str, float]:
     from raydd.settings import load
     from raydd.tuning.study import open_study
 
-    config = load(settings={"sweep.trials": count + _ASKED})
+    config = load(settings={"sweep.trials": count + _MEASURED_TRIALS})
     space, address = load_space(config.sweep.space), f"sqlite:///{folder}/studies.db"
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _walk(open_study(config, space, address), space, _BLOCK)
-    _multiply(folder / "studies.db", count // _BLOCK)
+    _run_trials(open_study(config, space, address), space, _COPIED_TRIALS)
+    _copy_trials(folder / "studies.db", count // _COPIED_TRIALS)
     return {
-        f"CPU milliseconds a trial, {sampler}": _walk(open_study(config, space, address), space, _ASKED, sampler)
+        f"CPU milliseconds a trial, {sampler}": _run_trials(
+            open_study(config, space, address), space, _MEASURED_TRIALS, sampler
+        )
         for sampler in ("random", "auto")
     }
 
 
-_BLOCK, _ASKED = 100, 12  # number of trials that are run and then copied, and number of measured trials
+_COPIED_TRIALS, _MEASURED_TRIALS = 100, 12  # trials that are run and then copied, and measured trials
 
 
-def _walk(study: Any, space: Any, trials: int, sampler: str = "random") -> float:
+def _run_trials(study: Any, space: Any, trials: int, sampler: str = "random") -> float:
     """Run more trials through the searcher, and return CPU milliseconds per trial.
 
     The first trial is not counted, since it reads the study.
@@ -149,7 +151,7 @@ def _walk(study: Any, space: Any, trials: int, sampler: str = "random") -> float
     sqlalchemy.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     engine.dispose()
     total_trials = finished(study) + trials  # so that no trial is drawn ahead, which would be copied
-    search, start_time = StudySearch(study, space, ["r_mean"], wanted=total_trials, sampler=sampler), 0.0
+    search, start_time = StudySearch(study, space, ["r_mean"], trial_count=total_trials, sampler=sampler), 0.0
     for number in range(trials):
         if number == 1:
             start_time = time.process_time()
@@ -162,13 +164,13 @@ def _walk(study: Any, space: Any, trials: int, sampler: str = "random") -> float
     return 1000 * (time.process_time() - start_time) / (trials - 1)
 
 
-def _multiply(database: Path, times: int) -> None:
-    """Copy all trials in Optuna's tables, to have `times` times as many."""
+def _copy_trials(database: Path, factor: int) -> None:
+    """Copy all trials in Optuna's tables, to have `factor` times as many."""
     with sqlite3.connect(database) as connection:
         (trials,) = connection.execute("SELECT COUNT(*) FROM trials").fetchone()
-        for table, key in _TABLES.items():
+        for table, key in _COPIED_TABLES.items():
             names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[1] != key]
-            for copy in range(1, times):
+            for copy in range(1, factor):
                 values = ", ".join(
                     f"{name} + {copy * trials}" if name in ("trial_id", "number") else name for name in names
                 )
@@ -177,7 +179,7 @@ def _multiply(database: Path, times: int) -> None:
                 )
 
 
-_TABLES = {  # tables to copy, with the column that numbers their rows
+_COPIED_TABLES = {  # tables to copy, with the column that numbers their rows
     "trials": "",
     "trial_params": "param_id",
     "trial_values": "trial_value_id",
@@ -208,8 +210,8 @@ def pairs_listed(count: int, folder: Path) -> dict[str, float]:
 class Scale:
     """One table: a function that measures a point, and the points."""
 
-    point: Callable[[int, Path], dict[str, float]]
-    at: tuple[int, ...]
+    measure: Callable[[int, Path], dict[str, float]]
+    points: tuple[int, ...]
 
 
 SCALES = {
@@ -255,10 +257,10 @@ def main(options: Options) -> None:
     if options.at is not None:
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory(prefix="raydd-bench-") as folder:
-            print(json.dumps(scale.point(options.at, Path(folder))))
+            print(json.dumps(scale.measure(options.at, Path(folder))))
         return
     console, table = Console(), Table(box=None)
-    for count in scale.at:
+    for count in scale.points:
         command = [sys.executable, "-m", "bench.scaling", options.name, "--at", str(count)]
         process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         measurements = json.loads(process.stdout.splitlines()[-1])
@@ -266,11 +268,11 @@ def main(options: Options) -> None:
             for name in (options.name, *measurements):
                 table.add_column(name, justify="right")
         table.add_row(f"{count:,}", *(f"{value:,.3g}" for value in measurements.values()))
-    console.print(scale.point.__doc__)
+    console.print(scale.measure.__doc__)
     console.print(table)
 
 
-def _step(config: DistillConfig, folder: Path) -> dict[str, float]:
+def _measure_step(config: DistillConfig, folder: Path) -> dict[str, float]:
     """Measure one feature distillation step at the widths of efficientnet-lite0 and MiniLM."""
     experts = experts_in(folder, _IMAGE_WIDTH, _TEXT_WIDTH, _IMAGE_WIDTH, count=2, epochs=2)
     generator = Generator().manual_seed(0)
@@ -290,17 +292,17 @@ def _step(config: DistillConfig, folder: Path) -> dict[str, float]:
         torch.ones(2, _TEXT_WIDTH),
     )
     run = Distillation(start, experts, config, image, text_spread=spread, temperature=TEMPERATURE)
-    return _measured(run.step)
+    return _measure(run.step)
 
 
-def _measured(run: Callable[[], object]) -> dict[str, float]:
+def _measure(run: Callable[[], object]) -> dict[str, float]:
     """Return median CPU seconds on one thread, and megabytes added at the peak of the first run."""
     pieces = Pieces({"run": run}, {"run": 1}, {"run": 1})
     peak = peak_bytes(pieces, "raydd")
     return {"CPU seconds": median(time_pieces(pieces, _REPEATS, "cpu"), "run"), "peak MB": peak / 1e6}
 
 
-def _measured_once(run: Callable[[], object]) -> dict[str, float]:
+def _measure_once(run: Callable[[], object]) -> dict[str, float]:
     """Return CPU seconds and megabytes added at the peak, both of a single run, for work that takes long."""
     start_time = now("cpu")
     peak = peak_bytes(Pieces({"run": run}, {"run": 1}, {"run": 1}), "raydd")

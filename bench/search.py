@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from raydd.tuning import study as studies
-from raydd.tuning.cheap_starts import of_params, queue_cheap_starts
+from raydd.tuning.cheap_starts import queue_cheap_starts, trial_with_params
 from raydd.tuning.prices import Cost
 from raydd.tuning.samplers import SAMPLERS, renew_sampler
 from search_spaces import DRAWS, Space, load_space
@@ -77,47 +77,52 @@ class Objective:
     def __init__(self, space: Space, seed: int) -> None:
         """Draw an objective from a seed."""
         rng, first = np.random.default_rng([7, seed]), dict(space.first[0]) if space.first else {}
-        self._kinds = kinds_of(space)
-        self._optimum: dict[str, float] = {}
-        self._weight: dict[str, float] = {}
-        self._choice: dict[str, dict[Any, float]] = {}
-        for name, kind in self._kinds.items():
+        self._distributions = distributions_of(space)
+        self._optima: dict[str, float] = {}
+        self._setting_weights: dict[str, float] = {}
+        self._choice_effects: dict[str, dict[Any, float]] = {}
+        for name, kind in self._distributions.items():
             if isinstance(kind, CategoricalDistribution):
                 effects = rng.normal(0, 0.6, len(kind.choices)) * rng.choice([0.2, 1.0, 2.0])
                 if name in first and rng.random() < 0.6:  # first settings are often good
                     first_index, best = kind.choices.index(first[name]), int(np.argmax(effects))
                     effects[[first_index, best]] = effects[[best, first_index]]
-                self._choice[name] = dict(zip(kind.choices, effects.tolist(), strict=True))
+                self._choice_effects[name] = dict(zip(kind.choices, effects.tolist(), strict=True))
             else:
-                centre = share(kind, first[name]) if name in first else 0.5
-                self._optimum[name] = float(np.clip(centre + rng.normal(0, 0.25), 0.05, 0.95))
-                self._weight[name] = float(rng.choice(_WEIGHTS))
-        names = list(self._optimum)
+                centre = position_in_range(kind, first[name]) if name in first else 0.5
+                self._optima[name] = float(np.clip(centre + rng.normal(0, 0.25), 0.05, 0.95))
+                self._setting_weights[name] = float(rng.choice(_WEIGHTS))
+        names = list(self._optima)
         self._ridges = [
             (*rng.choice(names, 2, replace=False), rng.choice([-1, 1]), rng.uniform(2, 8)) for _ in range(_RIDGES)
         ]
 
     def __call__(self, settings: Mapping[str, Any]) -> float:
         """Return the noiseless score of settings."""
-        names = sorted(self._optimum.keys() & settings.keys())
-        offsets = {name: share(self._kinds[name], settings[name]) - self._optimum[name] for name in names}
-        penalty = sum(self._weight[name] * _huber(offset) for name, offset in offsets.items())
+        names = sorted(self._optima.keys() & settings.keys())
+        offsets = {
+            name: position_in_range(self._distributions[name], settings[name]) - self._optima[name] for name in names
+        }
+        penalty = sum(self._setting_weights[name] * _huber(offset) for name, offset in offsets.items())
         penalty += sum(
             weight * (offsets[first] + sign * offsets[second]) ** 2
             for first, second, sign, weight in self._ridges
             if first in offsets and second in offsets
         )
-        choice_effect = sum(effects[settings[name]] for name, effects in self._choice.items() if name in settings)
+        choice_effect = sum(
+            effects[settings[name]] for name, effects in self._choice_effects.items() if name in settings
+        )
         return _SCALE * (choice_effect - penalty)
 
     def seconds(self, settings: Mapping[str, Any]) -> float:
         """Return how long a trial takes, relative to a trial in the middle of the space."""
         sizes = [name for name in ("distill.steps", "distill.student_steps") if name in settings]
-        middle = math.prod(math.sqrt(self._kinds[name].low * self._kinds[name].high) for name in sizes)  # type: ignore[attr-defined]
+        kinds = [self._distributions[name] for name in sizes]
+        middle = math.prod(math.sqrt(kind.low * kind.high) for kind in kinds)  # type: ignore[attr-defined]
         return math.prod(settings[name] for name in sizes) / middle * (4 if settings.get("experts.width") else 1)
 
 
-def kinds_of(space: Space) -> dict[str, BaseDistribution]:
+def distributions_of(space: Space) -> dict[str, BaseDistribution]:
     """Return the distributions of all settings that a space may suggest, by name."""
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     distributions: dict[str, BaseDistribution] = {}
@@ -128,7 +133,7 @@ def kinds_of(space: Space) -> dict[str, BaseDistribution]:
     return dict(sorted(distributions.items()))
 
 
-def firsts_of(space: Space) -> list[dict[str, Any]]:
+def first_settings(space: Space) -> list[dict[str, Any]]:
     """Return the space's first settings, reduced to those that the space asks for."""
     study = optuna.create_study()
     for first in space.first:
@@ -139,10 +144,11 @@ def firsts_of(space: Space) -> list[dict[str, Any]]:
     return [trial.params for trial in trials]
 
 
-def share(kind: BaseDistribution, value: float) -> float:
+def position_in_range(distribution: BaseDistribution, value: float) -> float:
     """Return the position of a number in its range, from 0 to 1."""
-    assert isinstance(kind, FloatDistribution | IntDistribution)
-    low, high, number = np.log([kind.low, kind.high, value]) if kind.log else (kind.low, kind.high, value)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    numbers = (distribution.low, distribution.high, value)
+    low, high, number = np.log(numbers) if distribution.log else numbers
     return float((number - low) / (high - low))
 
 
@@ -157,7 +163,7 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
     now, asked_trials, values = 0.0, 0, {}
 
     def seconds_of(params: Mapping[str, Any]) -> float:
-        trial, _ = of_params(space, params)
+        trial, _ = trial_with_params(space, params)
         return objective.seconds(trial.params)
 
     def may_start() -> bool:
@@ -166,13 +172,13 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
 
     def renew() -> None:
         if sampler == "before":
-            before(study, seed)
+            set_former_sampler(study, seed)
             return
         limited = options.seconds and options.wanted
         seconds_per_trial = (
             (options.seconds - now) * options.at_once / (options.wanted - asked_trials) if limited else 0.0
         )
-        renew_sampler(study, seed, sampler, seconds_of=seconds_of, share=seconds_per_trial)
+        renew_sampler(study, seed, sampler, seconds_of=seconds_of, seconds_per_trial=seconds_per_trial)
 
     while may_start() or running:
         while may_start() and len(running) < options.at_once:
@@ -192,10 +198,10 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
             continue
         values[number] = objective(trial.params)
         study.tell(trial, values[number] + rng.normal(0, options.noise))
-    return values[study.best_trial.number] - max(objective(first) for first in firsts_of(space)), len(values)
+    return values[study.best_trial.number] - max(objective(first) for first in first_settings(space)), len(values)
 
 
-def before(study: optuna.Study, seed: int) -> None:
+def set_former_sampler(study: optuna.Study, seed: int) -> None:
     """Set the sampler that sweeps had before: TPE, whose start-up lasts until eight trials have finished."""
     asked_trials = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)))
     study.sampler = TPESampler(

@@ -20,7 +20,7 @@ def unrolled_loss(
     start: Networks,
     target: Networks,
     pairs: LearnedPairs,
-    stops: list[Networks] | None = None,
+    fixed_weights: list[Networks] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the matching loss with its graph through all student steps.
 
@@ -30,17 +30,20 @@ def unrolled_loss(
         start: the expert's snapshot that the student starts from.
         target: the expert's later snapshot, which the student should reach.
         pairs: the synthetic pairs; gradients are computed for them.
-        stops: constant weights at which each step's gradient is computed, instead of the student's own weights. With
-            them the gradient of this loss is TESLA's. If the list is empty, it is filled with the student's weights.
+        fixed_weights: constant weights at which each step's gradient is computed, instead of the student's own weights.
+            With them the gradient of this loss is TESLA's. If the list is empty, it is filled with the student's
+            weights.
     """
     weights = Networks(*({name: part.detach().requires_grad_() for name, part in side.items()} for side in start))
-    gradient_weights, has_stops = weights, bool(stops)
+    gradient_weights, has_fixed_weights = weights, bool(fixed_weights)
     for step, index in enumerate(run.plan.minibatches):
-        if stops is not None:
-            if not has_stops:
-                stops.append(Networks(*({name: part.detach() for name, part in side.items()} for side in weights)))
+        if fixed_weights is not None:
+            if not has_fixed_weights:
+                fixed_weights.append(
+                    Networks(*({name: part.detach() for name, part in side.items()} for side in weights))
+                )
             gradient_weights = Networks(
-                *({name: part.clone().requires_grad_() for name, part in side.items()} for side in stops[step])
+                *({name: part.clone().requires_grad_() for name, part in side.items()} for side in fixed_weights[step])
             )
         gradients = torch.autograd.grad(
             _student_loss(encoder, run, step, index, gradient_weights, pairs),
@@ -70,14 +73,14 @@ def unrolled_loss(
 
 
 def _student_loss(
-    encoder: TrainedEncoder, run: StudentRun, step: int, index: Tensor, at: Networks, pairs: LearnedPairs
+    encoder: TrainedEncoder, run: StudentRun, step: int, index: Tensor, weights: Networks, pairs: LearnedPairs
 ) -> Float[Tensor, ""]:
     """Return the loss of a student step."""
-    features = functional_call(encoder.module, at.image, (pairs.images[index],))
+    features = functional_call(encoder.module, weights.image, (pairs.images[index],))
     texts, ratio, partner = pairs.texts[index], run.plan.ratios[step], run.plan.permutations[step]
     if run.plan.sides != "text":
         features = (1 - ratio) * features + ratio * features[partner]
     if run.plan.sides != "image":
         texts = (1 - ratio) * texts + ratio * texts[partner]
-    logits = to_sphere(features) @ embed(Head(**at.text), texts).T / run.temperature
+    logits = to_sphere(features) @ embed(Head(**weights.text), texts).T / run.temperature
     return run.loss(logits, pairs.similarity.minibatch(index), pairs.loss)

@@ -34,8 +34,8 @@ _OPTIONAL = {
     "optuna": "`raydd sweep` and `demo`",
     "mlflow": "tracking and `raydd board`",
 }
-_LOADED_BELOW = ("reader", "encoders")  # quick checks that reading the data and loading the encoders repeat
-_OF_TRIALS = ("GPUs of trials", "study", "MLflow")  # checks on which the need of disk and memory does not depend
+_LOADING_CHECKS = ("reader", "encoders")  # quick checks that reading the data and loading the encoders repeat
+_TRIAL_CHECKS = ("GPUs of trials", "study", "MLflow")  # checks on which the need of disk and memory does not depend
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -54,9 +54,9 @@ def examine(
     plan = _Plan(config, command, progress)
     yield Check("python", "ok", f"Python {platform.python_version()}, torch {torch.__version__}")
     if cluster:
-        yield guarded("cluster", lambda: _versions(cluster, config))
+        yield guarded("cluster", lambda: _compare_versions(cluster, config))
     for package, purpose in _OPTIONAL.items():
-        yield _package(package, purpose, needed=command != "run")
+        yield _check_package(package, purpose, needed=command != "run")
     required = [
         guarded("data", lambda: "; ".join(plan.data.summary())),
         guarded("image encoder", lambda: f"{plan.image.name}: {plan.image.size} pixels, {plan.image.width} wide"),
@@ -66,17 +66,21 @@ def examine(
     quick = [
         check
         for check in quick_checks(config, command)
-        if check.name not in _LOADED_BELOW or (check.state == "missing" and check.text not in required_texts)
+        if check.name not in _LOADING_CHECKS or (check.state == "missing" and check.text not in required_texts)
     ]
     for check in quick:
-        yield Check("device", "ok", _device(config)) if (check.name, check.state) == ("device", "ok") else check
+        yield (
+            Check("device", "ok", _describe_device(config)) if (check.name, check.state) == ("device", "ok") else check
+        )
     if command == "sweep":
-        yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.look_at_space()}")
+        yield guarded("space", lambda: f"{config.sweep.space}, sampler {config.sweep.sampler}{plan.check_space()}")
     yield from required
     if required[0].state == "ok":
-        yield guarded("pairs", plan.look_at_pairs)
-    missing = [check.name for check in (*quick, *required) if check.state == "missing" and check.name not in _OF_TRIALS]
-    for name, size_check in (("disk", _disk), ("memory", _memory)):
+        yield guarded("pairs", plan.check_pairs)
+    missing = [
+        check.name for check in (*quick, *required) if check.state == "missing" and check.name not in _TRIAL_CHECKS
+    ]
+    for name, size_check in (("disk", _check_disk), ("memory", _check_memory)):
         if missing:
             yield Check(name, "warning", f"the need is unknown until {' and '.join(missing)} can be loaded")
         else:
@@ -91,7 +95,7 @@ class _Plan:
 
     def __init__(self, config: Config, command: Command, progress: Progress) -> None:
         self.config, self._command, self._progress = config, command, progress
-        self._drawn: Sequence[Config] = ()
+        self._drawn_configs: Sequence[Config] = ()
 
     @cached_property
     def work(self) -> Workbench[Any]:
@@ -109,7 +113,7 @@ class _Plan:
     def text(self) -> TextEncoder:
         return self.work.text_encoder
 
-    def look_at_space(self) -> str:
+    def check_space(self) -> str:
         """Draw trials as the sweep will; return in words how many."""
         import optuna
 
@@ -118,40 +122,40 @@ class _Plan:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         find_sampler(self.config.sweep.sampler)(self.config.sweep.seed)
-        self._drawn = draw_configs(load_space(self.config.sweep.space), self.config)
-        return f": {len(self._drawn)} trials drawn, all valid"
+        self._drawn_configs = draw_configs(load_space(self.config.sweep.space), self.config)
+        return f": {len(self._drawn_configs)} trials drawn, all valid"
 
-    def look_at_pairs(self) -> str:
+    def check_pairs(self) -> str:
         """Compare the largest number of pairs of any distillation or selection with the number of training images."""
-        pair_counts = [config.distill.pairs for config in (self.config, *self._drawn)]
+        pair_counts = [config.distill.pairs for config in (self.config, *self._drawn_configs)]
         if self._command == "compare":
             pair_counts = [count + 1 for count in self.config.compare.pairs]  # of selections, see `compare.pairs`
         self.work.require_enough_pairs(max(pair_counts))
         return f"{max(pair_counts)} of {len(self.data.train)} training images"
 
 
-def _device(config: Config) -> str:
+def _describe_device(config: Config) -> str:
     gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     names = ", ".join(f"{gpu.name} with {decimal(gpu.total_memory)}" for gpu in gpus) or "no GPU"
     cores = len(os.sched_getaffinity(0))
     return f"{device_of(config.place)}; {names}; {cores} CPU cores, {torch.get_num_threads()} threads a process"
 
 
-def _package(name: str, use: str, *, needed: bool) -> Check:
+def _check_package(name: str, purpose: str, *, needed: bool) -> Check:
     try:
         return Check(name, "ok", importlib.import_module(name).__version__)
     except ImportError as error:
-        text = f"cannot be imported ({error}), but {use} need it. Run `pip install {name}`."
+        text = f"cannot be imported ({error}), but {purpose} need it. Run `pip install {name}`."
         return Check(name, "missing" if needed else "warning", text)
 
 
-def _versions(file: Path, config: Config) -> str:
+def _compare_versions(file: Path, config: Config) -> str:
     """Compare the versions of Ray and Python in a cluster's file with the versions here.
 
     `ray up` needs the same Ray on the cluster; a process here that joins the cluster (`place.ray`) also needs the same
     Python.
     """
-    ray_versions, python_versions = _named_in(file)
+    ray_versions, python_versions = _versions_in(file)
     installed = importlib.metadata.version("ray"), f"{sys.version_info.major}.{sys.version_info.minor}"
     if not ray_versions:
         return (
@@ -176,7 +180,7 @@ def _versions(file: Path, config: Config) -> str:
     )
 
 
-def _named_in(file: Path) -> tuple[list[str], list[str]]:
+def _versions_in(file: Path) -> tuple[list[str], list[str]]:
     """Return the versions of Ray and of Python in a cluster's file, from Ray's images and KubeRay's `rayVersion`."""
     text = read_file(file, _MOST_BYTES).decode("utf-8", errors="replace")
     tags = re.findall(r"rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?", text)
@@ -186,7 +190,7 @@ def _named_in(file: Path) -> tuple[list[str], list[str]]:
     )
 
 
-def _disk(plan: _Plan) -> Check:
+def _check_disk(plan: _Plan) -> Check:
     work = plan.work
     cached, feature_size = work.is_prepared, work.prepared_bytes
     expert_size = expert_bytes(work.config, work.parameters)
@@ -200,7 +204,7 @@ def _disk(plan: _Plan) -> Check:
     return Check("disk", "ok", text)
 
 
-def _memory(plan: _Plan) -> Check:
+def _check_memory(plan: _Plan) -> Check:
     work = plan.work
     needed, device = work.memory_bytes, work.device
     free, total = torch.cuda.mem_get_info(device) if device.startswith("cuda") else _machine_memory()

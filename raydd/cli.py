@@ -19,7 +19,7 @@ import tyro
 
 from raydd.config import Config
 from raydd.errors import ConfigError, RayddError, nearest
-from raydd.secrets_hidden import CleanStream, hide_password, remember, remember_given
+from raydd.secrets_hidden import CleanStream, hide_password, remember, remember_command_secrets
 
 COMMANDS = {
     "demo": "Run every stage on bundled pictures, without downloads: features, experts, sweep, test scores, report.",
@@ -41,7 +41,7 @@ COMMANDS = {
 }
 
 # Flags that are read before the others: flags that set defaults of other settings, and flags that name code.
-_SEEN_FIRST = (
+_PARSED_FIRST = (
     *("distill.method", "distill.protocol", "distill.loss"),
     *("data.reader", "encoders.image", "encoders.text"),
 )
@@ -73,19 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show characters that the terminal's encoding lacks as escapes
             stream.reconfigure(errors="backslashreplace")
-    remember_given(argv, os.environ)
+    remember_command_secrets(argv, os.environ)
     atexit.register(gc.freeze)  # else Python's last garbage collection goes through torch and Ray: 1.5 to 3 s
     with contextlib.redirect_stderr(CleanStream(sys.stderr)):
-        return _end_of(argv)
+        return _exit_code(argv)
 
 
-def _end_of(given: list[str]) -> int:
+def _exit_code(arguments: list[str]) -> int:
     """Run a command and return its exit code; print an error as one line, with --debug after its traceback."""
-    debug = "--debug" in given
+    debug = "--debug" in arguments
     try:
-        return _dispatch(given)
+        return _dispatch(arguments)
     except RayddError as error:
-        _say(str(error), debug)
+        _print_error(str(error), debug)
         return 2
     except SystemExit as system_exit:  # tyro has shown the help, or what is wrong with a flag
         return int(system_exit.code or 0)
@@ -93,21 +93,21 @@ def _end_of(given: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        _say("interrupted. Finished work is kept; run the same command to continue.")
+        _print_error("interrupted. Finished work is kept; run the same command to continue.")
         return 130
     except OSError as error:  # a fault of a disk, a folder or the network
-        _say(_place_of(error), debug)
+        _print_error(_system_error_message(error), debug)
         return 2
     except MemoryError as error:
-        _say(f"out of memory ({error or 'no details'}). `raydd doctor` says how much the run needs.", debug)
+        _print_error(f"out of memory ({error or 'no details'}). `raydd doctor` says how much the run needs.", debug)
         return 2
     except Exception as error:
         advice = "" if debug else " Run again with --debug for the traceback."
-        _say(f"unexpected {type(error).__name__}: {error}.{advice}", debug)
+        _print_error(f"unexpected {type(error).__name__}: {error}.{advice}", debug)
         return 1
 
 
-def _say(message: str, debug: bool = False) -> None:
+def _print_error(message: str, debug: bool = False) -> None:
     from raydd.terminal.console import visible
 
     if debug:
@@ -115,7 +115,7 @@ def _say(message: str, debug: bool = False) -> None:
     print(visible(f"raydd: {message}"), file=sys.stderr)
 
 
-def _place_of(error: OSError) -> str:
+def _system_error_message(error: OSError) -> str:
     """Return the message for an error of the operating system, with the file where it occurred."""
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     if not error.filename:
@@ -125,25 +125,25 @@ def _place_of(error: OSError) -> str:
     )
 
 
-def _dispatch(given: list[str]) -> int:
-    if given[:1] == ["help"]:  # `raydd help COMMAND SECTION` is `raydd COMMAND --help SECTION`
-        given = [*given[1:2], "--help", *given[2:]]
-    if not given or given[0] in ("-h", "--help"):
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"]:  # `raydd help COMMAND SECTION` is `raydd COMMAND --help SECTION`
+        arguments = [*arguments[1:2], "--help", *arguments[2:]]
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0
-    if given[0] == "--version":
+    if arguments[0] == "--version":
         import raydd
 
         print(raydd.__version__)
         return 0
-    if given[0] == "--completion":
-        return _completion(given[1:])
-    if given[0] == "--complete":
+    if arguments[0] == "--completion":
+        return _completion(arguments[1:])
+    if arguments[0] == "--complete":
         from raydd.cli_completion import candidates
 
-        print("\n".join(candidates(given[1:], COMMANDS)))
+        print("\n".join(candidates(arguments[1:], COMMANDS)))
         return 0
-    name, rest = given[0], given[1:]
+    name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         raise RayddError(f"There is no command {name!r}. {nearest(name, COMMANDS)}")
     command = importlib.import_module(f"raydd.commands.{name}")
@@ -216,13 +216,13 @@ def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> C
     parser.add_argument("--config")
     parser.add_argument("--preset")
     parser.add_argument("--set")
-    for name in _SEEN_FIRST:
+    for name in _PARSED_FIRST:
         parser.add_argument(f"--{name}", dest=name)
     try:
         parsed, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{error.argument_name}: {error.message}. See `{prog} --help`.") from error
-    overrides = {name: value for name, value in vars(parsed).items() if name in _SEEN_FIRST and value}
+    overrides = {name: value for name, value in vars(parsed).items() if name in _PARSED_FIRST and value}
     if parsed.set and "set" in {option.name for option in fields(kind)}:
         # A set stores the settings that made it. The user's settings win, and only they may name code to run.
         from raydd.sets.read import open_set
@@ -231,15 +231,15 @@ def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> C
     return load(parsed.config, parsed.preset, overrides, kind.defaults)
 
 
-def _help(name: str, command: ModuleType, arguments: list[str], asked: str) -> str:
+def _help(name: str, command: ModuleType, arguments: list[str], help_flag: str) -> str:
     """Return the help of a command: the short help, the section named after `--help`, or everything."""
     from raydd import cli_help
 
-    position = arguments.index(asked)
+    position = arguments.index(help_flag)
     topics = [word for word in arguments[position + 1 : position + 2] if not word.startswith("-")]
     other_arguments = [*arguments[:position], *arguments[position + 1 + len(topics) :]]
     settings = _settings_below_flags(command.Options, other_arguments, f"raydd {name}")
-    if asked == "--help-all":
+    if help_flag == "--help-all":
         return cli_help.full_help(name, command.Options, command.__doc__ or "", settings)
     if topics:
         return cli_help.section_help(topics[0], settings)

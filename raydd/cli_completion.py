@@ -58,30 +58,30 @@ def candidates(words: Sequence[str], commands: Iterable[str]) -> list[str]:
     """
     *before, last = words or [""]
     if not before:
-        return _beginning(last, [*commands, "help", "--help", "--version", "--completion"])
+        return _with_prefix(last, [*commands, "help", "--help", "--version", "--completion"])
     if before[0] == "help":
-        return _beginning(last, commands if len(before) == 1 else TOPICS)
+        return _with_prefix(last, commands if len(before) == 1 else TOPICS)
     if before[0] == "--completion":
-        return _beginning(last, SCRIPTS)
+        return _with_prefix(last, SCRIPTS)
     if before[0] not in commands:
         return []
     kind = importlib.import_module(f"raydd.commands.{before[0]}").Options
     if last.startswith("-"):
-        return _beginning(last, _flags(kind))
+        return _with_prefix(last, _flags(kind))
     flag = next((word for word in reversed(before) if word.startswith("--")), "")
-    return _beginning(last, _values(flag.removeprefix("--").replace("-", "_"), kind))
+    return _with_prefix(last, _known_values(flag.removeprefix("--").replace("-", "_"), kind))
 
 
 def _flags(kind: type[Any]) -> list[str]:
-    own_options = {item.name: hint for item, hint in _typed(kind) if item.name not in NO_OPTIONS}
+    own_options = {item.name: hint for item, hint in _fields_with_types(kind) if item.name not in NO_OPTIONS}
     settings = {
         f"{section}.{item.name}": hint
         for section in SECTIONS
-        for item, hint in _typed(type(getattr(Config(), section)))
+        for item, hint in _fields_with_types(type(getattr(Config(), section)))
     }
     flags = ["--help", "--help-all"]
     for name, hint in {**own_options, **settings}.items():
-        flag = _renamed(hint) or name.replace("_", "-")
+        flag = _option_name(hint) or name.replace("_", "-")
         flags.append(f"--{flag}")
         if hint is bool:
             head, _, tail = flag.rpartition(".")
@@ -89,7 +89,7 @@ def _flags(kind: type[Any]) -> list[str]:
     return flags
 
 
-def _values(name: str, kind: type[Any]) -> list[str]:
+def _known_values(name: str, kind: type[Any]) -> list[str]:
     if name == "help":
         return list(TOPICS)
     if name == "preset":
@@ -108,20 +108,20 @@ def _values(name: str, kind: type[Any]) -> list[str]:
         return list(NAMES[name])
     section, _, key = name.partition(".")
     owner = type(getattr(Config(), section)) if key and section in SECTIONS else kind
-    hints = {item.name: hint for item, hint in _typed(owner)}
+    hints = {item.name: hint for item, hint in _fields_with_types(owner)}
     return list(choices(hints.get(key or name)))
 
 
-def _typed(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
+def _fields_with_types(kind: type[Any]) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = get_type_hints(kind, include_extras=True)
     return [(item, hints[item.name]) for item in dataclasses.fields(kind)]
 
 
-def _renamed(hint: Any) -> str:
+def _option_name(hint: Any) -> str:
     if get_origin(hint) is None:
         return ""
     return next((part.name for part in getattr(hint, "__metadata__", ()) if getattr(part, "name", None)), "")
 
 
-def _beginning(start: str, words: Iterable[str]) -> list[str]:
-    return [word for word in words if word.startswith(start)]
+def _with_prefix(prefix: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(prefix)]

@@ -101,9 +101,9 @@ EXAMPLES: Mapping[str, str] = {
 NO_OPTIONS = ("settings", "given")  # fields of `Options` that are not options of the command
 SECTIONS = tuple(section.name for section in dataclasses.fields(Config))
 TOPICS = (*SECTIONS, "preset")  # words that may follow --help
-_LEFT = 30  # width of the column of flags, in characters
-_WIDEST = 110
-_SHORT = 2  # lines per setting in the short help
+_FLAG_WIDTH = 30  # width of the column of flags, in characters
+_MOST_WIDTH = 110
+_SHORT_LINES = 2  # lines per setting in the short help
 
 
 def command_help(command: str, kind: type[Any], summary: str, settings: Config) -> str:
@@ -115,18 +115,18 @@ def command_help(command: str, kind: type[Any], summary: str, settings: Config) 
         summary: what it does, in one line.
         settings: the settings that it would use.
     """
-    positional = " ".join(name.upper() for name in _positional(kind))
+    positional = " ".join(name.upper() for name in _positional_names(kind))
     usage = f"usage: raydd {command} {positional}{' ' if positional else ''}[OPTION ...] [--SECTION.SETTING VALUE ...]"
-    lines = [usage, "", *_wrapped(summary), "", "Options:"]
+    lines = [usage, "", *_wrap(summary), "", "Options:"]
     for flag, text in _own_options(kind):
         lines += _row(flag, text, "")
     lines += ["", "Settings that matter here:"]
     for name in MATTER[command]:
-        lines += _setting(name, settings, most=_SHORT)
+        lines += _setting_rows(name, settings, most_lines=_SHORT_LINES)
     return "\n".join(
         [
             *(*lines, "", "Example:", f"  {EXAMPLES[command]}", ""),
-            *_wrapped(
+            *_wrap(
                 f"Texts ending in ... are cut. `raydd {command} --help SECTION` shows one section of the settings in "
                 f"full, --help-all shows everything. Sections: {', '.join(SECTIONS)}."
             ),
@@ -148,9 +148,9 @@ def section_help(name: str, settings: Config) -> str:
             lines += _row(preset_name, preset.description, "")
         return "\n".join(lines)
     section = getattr(settings, name)
-    lines = [*_wrapped(f"{name}: {inspect.getdoc(section)}"), ""]
+    lines = [*_wrap(f"{name}: {inspect.getdoc(section)}"), ""]
     for item in dataclasses.fields(section):
-        lines += _setting(f"{name}.{item.name}", settings)
+        lines += _setting_rows(f"{name}.{item.name}", settings)
     return "\n".join(lines)
 
 
@@ -194,14 +194,14 @@ def choices(kind: Any) -> tuple[str, ...]:
     return tuple(word for inner in get_args(kind) for word in choices(inner))
 
 
-def listed(kind: Any) -> str:
+def choices_label(kind: Any) -> str:
     """Return what to write before a setting's words: `One of`, or `Any of` if the setting is a list."""
     return "Any of" if get_origin(kind) is tuple else "One of"
 
 
 def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
     docs, hints = docs_of_fields(kind), get_type_hints(kind, include_extras=True)
-    positional = _positional(kind)
+    positional = _positional_names(kind)
     fields = [item for item in dataclasses.fields(kind) if item.name not in NO_OPTIONS]
     inherited = {item.name for parent in kind.__mro__[1:-1] for item in dataclasses.fields(parent)}
     for item in sorted(fields, key=lambda item: item.name in inherited):  # the command's own options first
@@ -212,68 +212,71 @@ def _own_options(kind: type[Any]) -> Iterator[tuple[str, str]]:
             flag = item.name.upper()
         else:
             name = next((part.name for part in tyro_arguments if part.name), item.name).replace("_", "-")
-            placeholder = next((part.metavar for part in tyro_arguments if part.metavar), _value(bare_type))
+            placeholder = next((part.metavar for part in tyro_arguments if part.metavar), _placeholder(bare_type))
             flag = f"--{name} {placeholder}".rstrip()
         words = choices(bare_type)
         text = docs[item.name]
-        yield flag, text if all(word in text for word in words) else f"{text} {listed(bare_type)} {', '.join(words)}."
+        yield (
+            flag,
+            text if all(word in text for word in words) else f"{text} {choices_label(bare_type)} {', '.join(words)}.",
+        )
 
 
-def _positional(kind: type[Any]) -> list[str]:
+def _positional_names(kind: type[Any]) -> list[str]:
     hints = get_type_hints(kind, include_extras=True)
     metadata = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
     positional: Any = tyro.conf.Positional[int]
     return [name for name, markers in metadata.items() if positional.__metadata__[0] in markers]
 
 
-def _setting(name: str, settings: Config, most: int | None = None) -> list[str]:
+def _setting_rows(name: str, settings: Config, most_lines: int | None = None) -> list[str]:
     section, key = name.split(".")
     kind, value = type(getattr(settings, section)), getattr(getattr(settings, section), key)
     hint = get_type_hints(kind)[key]
     text, words = docs_of_fields(kind)[key], choices(hint)
-    if most:
+    if most_lines:
         head = text.partition(":")[0]
         text = head if words and head != text and not any(word in head for word in words) else text.partition(". ")[0]
         text = text.rstrip(".") + "."
     if not all(word in text for word in words):
-        text = f"{text} {listed(hint)} {', '.join(words)}."
+        text = f"{text} {choices_label(hint)} {', '.join(words)}."
     flag = f"--{name.replace('_', '-')}"
-    most = most and most + bool(words)  # one more line for the words
+    most_lines = most_lines and most_lines + bool(words)  # one more line for the words
     if isinstance(value, bool):
-        return _row(flag, text, f"on; --{section}.no-{key.replace('_', '-')} for off" if value else "off", most)
+        return _row(flag, text, f"on; --{section}.no-{key.replace('_', '-')} for off" if value else "off", most_lines)
     shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return _row(f"{flag} {_value(hint)}", text, shown, most)
+    return _row(f"{flag} {_placeholder(hint)}", text, shown, most_lines)
 
 
-def _value(kind: Any) -> str:
+def _placeholder(kind: Any) -> str:
     """Return the placeholder of an option's value: N, X (float), PATH, WORD or TEXT; empty for a switch."""
     inner = [part for part in get_args(kind) if part not in (NoneType, Ellipsis)]
     if get_origin(kind) is tuple:
-        return f"{_value(inner[0])} ..."
+        return f"{_placeholder(inner[0])} ..."
     if inner and get_origin(kind) is not Literal:
-        return _value(inner[0])
+        return _placeholder(inner[0])
     return {bool: "", int: "N", float: "X", Path: "PATH"}.get(kind, "WORD" if get_origin(kind) is Literal else "TEXT")
 
 
-def _row(flag: str, text: str, default: str, most: int | None = None) -> list[str]:
-    """Return an option in two columns, in at most `most` lines; the default is never cut."""
-    column_width, default_text = _width() - _LEFT - 2, f" [{default}]" if default else ""
+def _row(flag: str, text: str, default: str, most_lines: int | None = None) -> list[str]:
+    """Return an option in two columns, in at most `most_lines` lines; the default is never cut."""
+    column_width, default_text = _text_width() - _FLAG_WIDTH - 2, f" [{default}]" if default else ""
     right = textwrap.wrap(text + default_text, column_width, break_on_hyphens=False)
     words = text.split()
-    while most and len(right) > most and words:
+    while most_lines and len(right) > most_lines and words:
         words.pop()
         right = textwrap.wrap(
             f"{' '.join(words).rstrip(',;:')} ...{default_text}", column_width, break_on_hyphens=False
         )
     left = f"  {flag}"
-    if len(left) > _LEFT:
-        return [left, *(" " * (_LEFT + 2) + line for line in right)]
-    return [f"{left if index == 0 else '':<{_LEFT + 2}}{line}" for index, line in enumerate(right)]
+    if len(left) > _FLAG_WIDTH:
+        return [left, *(" " * (_FLAG_WIDTH + 2) + line for line in right)]
+    return [f"{left if index == 0 else '':<{_FLAG_WIDTH + 2}}{line}" for index, line in enumerate(right)]
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _width(), break_on_hyphens=False)
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, _text_width(), break_on_hyphens=False)
 
 
-def _width() -> int:
-    return min(_WIDEST, shutil.get_terminal_size().columns)
+def _text_width() -> int:
+    return min(_MOST_WIDTH, shutil.get_terminal_size().columns)

@@ -13,8 +13,8 @@ REST = "the rest"  # starting processes, reading features, writing records
 PROCESS = secrets.token_hex(4)
 """Identifies this process, also among earlier processes with the same process id."""
 
-_counted: defaultdict[str, float] = defaultdict(float)
-_inner: list[float] = []  # for each open part, the CPU seconds of the parts within it
+_seconds_by_part: defaultdict[str, float] = defaultdict(float)
+_inner_seconds: list[float] = []  # for each open part, the CPU seconds of the parts within it
 
 
 @contextmanager
@@ -24,16 +24,16 @@ def counted_as(part: Part) -> Iterator[None]:
     The seconds of all threads are counted, so only one thread may use this at a time.
     """
     start = time.process_time()
-    _inner.append(0.0)
+    _inner_seconds.append(0.0)
     try:
         yield
     finally:
         elapsed = time.process_time() - start
-        _counted[part] += elapsed - _inner.pop()
-        if _inner:
-            _inner[-1] += elapsed
+        _seconds_by_part[part] += elapsed - _inner_seconds.pop()
+        if _inner_seconds:
+            _inner_seconds[-1] += elapsed
 
 
 def cpu_seconds() -> dict[str, float]:
     """Return the CPU seconds of this process since its start, by part; `REST` is what no part has counted."""
-    return {**_counted, REST: time.process_time() - sum(_counted.values())}
+    return {**_seconds_by_part, REST: time.process_time() - sum(_seconds_by_part.values())}

@@ -35,7 +35,7 @@ class NonFiniteError(RayddError):
     """A loss, a gradient or a score became NaN or infinite. The last finite state is kept."""
 
 
-_SHOWN = 80  # characters of a wrong value in a message
+_SHOWN_LENGTH = 80  # characters of a wrong value in a message
 
 
 def shown(value: object) -> str:
@@ -44,7 +44,7 @@ def shown(value: object) -> str:
         text = repr(value)
     except (ValueError, RecursionError, MemoryError):  # thousands of digits, or nested too deeply
         text = f"a {type(value).__name__} that is too large to show"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:

@@ -86,8 +86,8 @@ def return_freed_blocks() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def kept_by_autograd(work: Callable[[], Result], *, but: "tuple[Tensor, ...]" = ()) -> "tuple[Result, int]":
-    """Return the result of some work and the bytes that autograd keeps for its gradient, except the tensors `but`."""
+def kept_by_autograd(work: Callable[[], Result], *, excluded: "tuple[Tensor, ...]" = ()) -> "tuple[Result, int]":
+    """Return the result of some work, and the bytes that autograd keeps for its gradient, `excluded` tensors aside."""
     from torch import Tensor
     from torch.autograd.graph import saved_tensors_hooks
 
@@ -100,6 +100,6 @@ def kept_by_autograd(work: Callable[[], Result], *, but: "tuple[Tensor, ...]" = 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         result = work()
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in saved_tensors}
-    for tensor in but:
+    for tensor in excluded:
         sizes.pop(tensor.untyped_storage().data_ptr(), None)
     return result, sum(sizes.values())

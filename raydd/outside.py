@@ -33,35 +33,36 @@ Result = TypeVar("Result")
 __path__: list[str] = []
 
 JOINED = "joined:"
-_DOWNLOADED: Mapping[str, tuple[str, ...]] = {
+_DOWNLOAD_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "encoders.image": ("timm:", "open_clip:"),
     "encoders.text": ("hf:", "open_clip:"),
     "data.reader": ("hf:",),
 }
 
 
-def find(name: str, known: Mapping[str, Kind], setting: str, kind: type[Any] | None, wanted: str) -> Kind:
+def find(name: str, registry: Mapping[str, Kind], setting: str, kind: type[Any] | None, expected: str) -> Kind:
     """Return what a setting names: an entry of the registry, or a user's own object, whose code is run.
 
     Args:
         name: a name in the registry, `module:NAME` or `FILE.py:NAME`.
-        known: the registry.
+        registry: from each known name to what it names.
         setting: the setting that holds the name, for messages.
         kind: class that the user's own object must have; None for a function.
-        wanted: the expected object in words, with an example, for the message about a wrong one.
+        expected: the expected object in words, with an example, for the message about a wrong one.
 
     Raises:
         ConfigError: there is no such name, its code fails, or the object is not of this kind.
     """
-    if name in known:
-        return known[name]
+    if name in registry:
+        return registry[name]
     if ":" not in name:
         raise ConfigError(
-            f"{setting} {shown(name)} is unknown. {nearest(name, known)} Name your own as module:NAME or FILE.py:NAME."
+            f"{setting} {shown(name)} is unknown. {nearest(name, registry)} Name your own as module:NAME or "
+            "FILE.py:NAME."
         )
     user_object = outside(name, setting)
     if not (callable(user_object) if kind is None else isinstance(user_object, kind)):
-        raise ConfigError(f"{setting} {name} is {_a(user_object)}, but must be {wanted}.")
+        raise ConfigError(f"{setting} {name} is {_type_with_article(user_object)}, but must be {expected}.")
     return user_object  # type: ignore[return-value]
 
 
@@ -75,13 +76,15 @@ def outside(name: str, setting: str) -> Any:
     Raises:
         ConfigError: there is no such file, module or name, or its code fails.
     """
-    module, (source, attribute) = outside_module(name, setting), _split(name, setting)
+    module, (source, attribute) = outside_module(name, setting), _split_name(name, setting)
     try:
         return guarded(getattr, name, setting)(module, attribute)  # a module's __getattr__ may run code
     except ConfigError as error:
         if not isinstance(error.__cause__, AttributeError):
             raise
-        own_names = [key for key, value in vars(module).items() if not key.startswith("_") and _of(module, value)]
+        own_names = [
+            key for key, value in vars(module).items() if not key.startswith("_") and _is_defined_in(module, value)
+        ]
         hint = nearest(attribute, own_names) if own_names else "It defines no name."
         raise ConfigError(f"{setting} {name}: {source} has no {attribute!r}. {hint}") from error.__cause__
 
@@ -92,20 +95,20 @@ def outside_module(name: str, setting: str) -> ModuleType:
     Raises:
         ConfigError: there is no such file or module, or its code fails.
     """
-    source, _ = _split(name, setting)
-    file = _file(source, name, setting)
+    source, _ = _split_name(name, setting)
+    file = _source_file(source, name, setting)
     try:
         return importlib.import_module(_module_name(file) if file else source)
     except BaseException as error:
-        if _passes(error):
+        if _passes_through(error):
             raise
-        path = str(file) if file else _origin(source)
-        line = _line(error, path)
+        path = str(file) if file else _module_file(source)
+        line = _error_line(error, path)
         location = f" in line {line}" if line and file else f" in {path} line {line}" if line else ""
         not_found = isinstance(error, ModuleNotFoundError) and not file and not line
         advice = "Put its folder on PYTHONPATH, or give FILE.py:NAME." if not_found else "Correct it."
         raise ConfigError(
-            f"{setting} {name}: {source} cannot be imported{location}: {_said(error)}. {advice}"
+            f"{setting} {name}: {source} cannot be imported{location}: {_error_text(error)}. {advice}"
         ) from error
 
 
@@ -117,19 +120,20 @@ class _Guarded(Generic[Given, Result]):
     name: str
     setting: str
 
-    def __call__(self, *given: Given.args, **named: Given.kwargs) -> Result:
+    def __call__(self, *positional: Given.args, **keywords: Given.kwargs) -> Result:
         """Call the function.
 
         Raises:
             ConfigError: the function raised an error that is not one of raydd's.
         """
         try:
-            return self.function(*given, **named)
+            return self.function(*positional, **keywords)
         except BaseException as error:
-            if _passes(error):
+            if _passes_through(error):
                 raise
             raise ConfigError(
-                f"{self.setting} {self.name} failed{_where(error, self.name)}: {_said(error)}. Correct the function."
+                f"{self.setting} {self.name} failed{_error_location(error, self.name)}: {_error_text(error)}. "
+                "Correct the function."
             ) from error
 
 
@@ -146,16 +150,18 @@ def guarded(function: Callable[Given, Result], name: str, setting: str) -> Calla
     return function if isinstance(function, _Guarded) else _Guarded(function, name, setting)
 
 
-def checked(found: Any, kind: type[Kind], name: str, setting: str) -> Kind:
+def checked(result: Any, kind: type[Kind], name: str, setting: str) -> Kind:
     """Return the result of a user's function if it is of the expected class.
 
     Raises:
         ConfigError: it is of another class.
     """
-    if not isinstance(found, kind):
+    if not isinstance(result, kind):
         expected = "a mapping" if kind is Mapping else f"a {kind.__module__}.{kind.__qualname__}"
-        raise ConfigError(f"{setting} {name} returned {_a(found)}, but must return {expected}. Correct the function.")
-    return found
+        raise ConfigError(
+            f"{setting} {name} returned {_type_with_article(result)}, but must return {expected}. Correct the function."
+        )
+    return result
 
 
 def source_identity(name: str) -> str:
@@ -169,9 +175,9 @@ def source_identity(name: str) -> str:
     """
     if ":" not in name:
         return ""
-    source, _ = _split(name, "The name")
-    file = _file(source, name, "The name")
-    path = file or Path(_origin(source))
+    source, _ = _split_name(name, "The name")
+    file = _source_file(source, name, "The name")
+    path = file or Path(_module_file(source))
     return _digest(path) if path.is_file() else ""
 
 
@@ -199,23 +205,25 @@ def names_code(name: str, setting: str = "") -> bool:
         setting: the setting. For encoders and readers, a prefix such as `timm:` or `hf:` means a download; for any
             other setting it means a module.
     """
-    return any(":" in part and not part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
+    return any(
+        ":" in part and not part.startswith(_DOWNLOAD_PREFIXES.get(setting, ())) for part in _name_parts(name, setting)
+    )
 
 
 def names_download(name: str, setting: str) -> bool:
     """Whether a name would download an encoder or a data set: `timm:`, `open_clip:`, `hf:`, or one in a joined name."""
-    return any(part.startswith(_DOWNLOADED.get(setting, ())) for part in _parts(name, setting))
+    return any(part.startswith(_DOWNLOAD_PREFIXES.get(setting, ())) for part in _name_parts(name, setting))
 
 
 def require_trusted(
-    names: Mapping[str, str], repeated: Mapping[str, str], what: str, flag: str = "--{setting} {name}"
+    names: Mapping[str, str], repeated: Mapping[str, str], subject: str, flag: str = "--{setting} {name}"
 ) -> None:
     """Refuse code and downloads from outside raydd that a downloaded set names, unless the user named the same.
 
     Args:
         names: from a setting to its value in the set's manifest.
         repeated: from a setting to the value that the user gave, by a flag or in a file.
-        what: the source of the names, as the subject of the message: "The set FOLDER".
+        subject: the source of the names, as the subject of the message: "The set FOLDER".
         flag: how the user repeats a setting, with `{setting}` and `{name}` in it.
 
     Raises:
@@ -231,27 +239,27 @@ def require_trusted(
         download = "a data set" if all(setting == "data.reader" for setting in untrusted) else "an encoder"
         action = "run code from outside raydd" if runs_code else f"load {download} from outside raydd"
         raise ConfigError(
-            f"{what} names {' and '.join(f'{setting} {name}' for setting, name in untrusted.items())}, which would "
+            f"{subject} names {' and '.join(f'{setting} {name}' for setting, name in untrusted.items())}, which would "
             f"{action}. If you trust it, repeat it: "
             f"{' '.join(flag.format(setting=key, name=untrusted[key]) for key in untrusted)}"
         )
 
 
-def _parts(name: str, setting: str) -> Sequence[str]:
+def _name_parts(name: str, setting: str) -> Sequence[str]:
     """Return the encoders in a joined name, or the name itself."""
     if setting == "encoders.image" and name.startswith(JOINED):
         return name.removeprefix(JOINED).split(",")
     return [name]
 
 
-def _split(name: str, setting: str) -> tuple[str, str]:
+def _split_name(name: str, setting: str) -> tuple[str, str]:
     source, _, attribute = name.rpartition(":")
     if not source or not attribute:
         raise ConfigError(f"{setting} {name!r} is incomplete. Name your own as module:NAME or FILE.py:NAME.")
     return source, attribute
 
 
-def _file(source: str, name: str, setting: str) -> Path | None:
+def _source_file(source: str, name: str, setting: str) -> Path | None:
     """Return the file that a source names; None for a module.
 
     Raises:
@@ -271,7 +279,7 @@ def _file(source: str, name: str, setting: str) -> Path | None:
     return Path(file)
 
 
-def _origin(source: str) -> str:
+def _module_file(source: str) -> str:
     """Return the file of a module, empty if it has none."""
     try:
         spec = importlib.util.find_spec(source)
@@ -289,7 +297,7 @@ def _module_name(file: Path) -> str:
     return f"{__name__}.{_digest(file)}_{base64.urlsafe_b64encode(str(file).encode()).decode()}"
 
 
-class _Loader(SourceFileLoader):
+class _UncachedLoader(SourceFileLoader):
     """Compiles a file each time, since Python may use stale byte code within a second after the file changed."""
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the loader's interface
@@ -297,7 +305,7 @@ class _Loader(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)  # type: ignore[return-value]
 
 
-class _Files(MetaPathFinder):
+class _FileFinder(MetaPathFinder):
     """Finds the module of a user's file, in the process that named the file or in one that unpickles its objects."""
 
     def find_spec(self, fullname: str, *_: Any, **__: Any) -> ModuleSpec | None:
@@ -309,20 +317,20 @@ class _Files(MetaPathFinder):
         file = Path(base64.urlsafe_b64decode(encoded).decode())
         if _digest(file) != digest:
             raise ImportError(f"{file} has changed since it was named")
-        return importlib.util.spec_from_file_location(fullname, file, loader=_Loader(fullname, str(file)))
+        return importlib.util.spec_from_file_location(fullname, file, loader=_UncachedLoader(fullname, str(file)))
 
 
-sys.meta_path.insert(0, _Files())
+sys.meta_path.insert(0, _FileFinder())
 
 
-def _of(module: ModuleType, value: Any) -> bool:
+def _is_defined_in(module: ModuleType, value: Any) -> bool:
     """Whether a module's own code made a value, as far as this can be known, rather than importing it."""
     if isinstance(value, type | FunctionType):
         return value.__module__ == module.__name__
     return not isinstance(value, ModuleType)
 
 
-def _passes(error: BaseException) -> bool:
+def _passes_through(error: BaseException) -> bool:
     """Whether an error is not the fault of the user's code."""
     oom_error = getattr(sys.modules.get("torch"), "OutOfMemoryError", RayddError)  # torch is not imported for this
     if isinstance(error, (RayddError, KeyboardInterrupt, GeneratorExit, oom_error)):
@@ -332,15 +340,15 @@ def _passes(error: BaseException) -> bool:
     return any(frame.f_code is sigterm_code for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def _where(error: BaseException, name: str) -> str:
+def _error_location(error: BaseException, name: str) -> str:
     source = name.rpartition(":")[0]
     is_file = source.endswith(".py")
-    file = str(Path(source).expanduser().absolute()) if is_file else _origin(source)
-    line = _line(error, file)
+    file = str(Path(source).expanduser().absolute()) if is_file else _module_file(source)
+    line = _error_line(error, file)
     return f" in {source if is_file else file} line {line}" if line else ""
 
 
-def _line(error: BaseException, file: str) -> int | None:
+def _error_line(error: BaseException, file: str) -> int | None:
     """Return the line of a file where an error was raised, or where the file called the code that raised it."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return error.lineno
@@ -349,7 +357,7 @@ def _line(error: BaseException, file: str) -> int | None:
     return lines[-1] if lines else None
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     try:
         message = " ".join(str(error).split()).rstrip(".")
     except Exception:  # the str() of a user's own exception may fail
@@ -357,6 +365,6 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {message[:300]}" if message else type(error).__name__
 
 
-def _a(value: Any) -> str:
+def _type_with_article(value: Any) -> str:
     type_name = type(value).__name__
     return "None" if value is None else f"{'an' if type_name[0] in 'aeiouAEIOU' else 'a'} {type_name}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_IN_HOME = {  # names of what raydd writes into the home folder
+_HOME_ENTRIES = {  # names of what raydd writes into the home folder
     *("store", "cache", "studies", "mlflow", "mlartifacts", "sweeps", "comparisons", "reports", "demo"),
     *("ray", "ray-runs", "board"),
 }
@@ -64,7 +64,7 @@ def _close_to_others(folder: Path) -> None:
     shared = state.st_mode & (stat.S_ISGID | stat.S_ISVTX) or state.st_uid != os.getuid()
     if shared or not state.st_mode & 0o077 or not folder.is_dir():
         return
-    if {entry.name.partition(".")[0] for entry in folder.iterdir()} <= _IN_HOME:
+    if {entry.name.partition(".")[0] for entry in folder.iterdir()} <= _HOME_ENTRIES:
         with contextlib.suppress(PermissionError):  # some network disks do not allow changing a folder's mode
             folder.chmod(0o700)
 
@@ -155,7 +155,7 @@ def _require_usable(device: str) -> None:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
         raise ConfigError(
             f"{socket.gethostname()} cannot compute on the device {device}: {driver_and_wheel()} ({reason}). "
-            f"{_advice()}"
+            f"{_device_advice()}"
         ) from error
 
 
@@ -168,7 +168,8 @@ def unused_gpus() -> str:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""  # hidden on purpose
     return (
-        f"torch cannot use the {count} GPU{'s' if count > 1 else ''} of this machine: {driver_and_wheel()}. {_advice()}"
+        f"torch cannot use the {count} GPU{'s' if count > 1 else ''} of this machine: {driver_and_wheel()}. "
+        f"{_device_advice()}"
     )
 
 
@@ -182,7 +183,7 @@ def driver_and_wheel() -> str:
     return f"{driver}, and torch {torch.__version__} is a wheel {'for ' + built_for if built_for else 'without CUDA'}"
 
 
-def _advice() -> str:
+def _device_advice() -> str:
     import torch
 
     if not _DRIVER.exists():

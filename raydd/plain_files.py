@@ -30,12 +30,12 @@ def read_file(path: Path | str, most_bytes: int) -> bytes:
     return content
 
 
-def expanded(path: str | Path, what: str) -> Path:
+def expanded(path: str | Path, label: str) -> Path:
     """Return a path with `~` and `~USER` expanded.
 
     Args:
         path: as the user wrote it.
-        what: the flag or setting that holds the path.
+        label: the flag or setting that holds the path.
 
     Raises:
         ConfigError: there is no such user, or the user's home folder is unknown.
@@ -44,7 +44,7 @@ def expanded(path: str | Path, what: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(
-            f"{what} is {str(path)!r}, but the home folder cannot be found. Set $HOME, or give an absolute path."
+            f"{label} is {str(path)!r}, but the home folder cannot be found. Set $HOME, or give an absolute path."
         ) from error
 
 
@@ -61,35 +61,37 @@ def require_regular(state: os.stat_result, path: Path | str) -> None:
         raise OSError("it is a pipe, a socket or a device, not a file")
 
 
-def is_plain(path: Path, inside: Path) -> bool:
+def is_plain(path: Path, folder: Path) -> bool:
     """Whether a path is a regular file inside a folder, following links."""
     try:
-        return path.is_file() and path.resolve().is_relative_to(inside.resolve())
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a loop of links
         return False
 
 
-def require_writable(path: Path, what: str) -> None:
+def require_writable(path: Path, label: str) -> None:
     """Refuse a file that cannot be written, before any work is done for it.
 
     Args:
         path: the file to write; its folders may be missing.
-        what: the flag or setting that names the file.
+        label: the flag or setting that names the file.
 
     Raises:
         ConfigError: the path is a folder, a file is in the place of one of its folders, or it cannot be written.
     """
     try:
         if path.is_dir():
-            raise ConfigError(f"{what} {path} is a folder. Give the name of a file.")
-        require_writable_folder(path.absolute().parent, what)
+            raise ConfigError(f"{label} {path} is a folder. Give the name of a file.")
+        require_writable_folder(path.absolute().parent, label)
         if path.exists() and not os.access(path, os.W_OK):
-            raise ConfigError(f"{what} {path} cannot be written (no permission). Give another file.")
+            raise ConfigError(f"{label} {path} cannot be written (no permission). Give another file.")
     except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be written ({error.strerror or error}). Give another file.") from error
+        raise ConfigError(
+            f"{label} {path} cannot be written ({error.strerror or error}). Give another file."
+        ) from error
 
 
-def require_writable_folder(folder: Path, what: str) -> None:
+def require_writable_folder(folder: Path, label: str) -> None:
     """Refuse a folder that cannot be written to, or cannot be made.
 
     Raises:
@@ -100,11 +102,11 @@ def require_writable_folder(folder: Path, what: str) -> None:
         while not existing.exists():
             existing = existing.parent
         if not existing.is_dir():
-            raise ConfigError(f"{what}: {existing} is a file, not a folder. Give another path.")
+            raise ConfigError(f"{label}: {existing} is a file, not a folder. Give another path.")
         probe = existing / f".raydd-{os.getpid()}"
         probe.touch()  # permissions alone do not show that a disk is mounted read-only
         probe.unlink()
     except OSError as error:
         raise ConfigError(
-            f"{what}: {existing} cannot be written ({error.strerror or error}). Give another path."
+            f"{label}: {existing} cannot be written ({error.strerror or error}). Give another path."
         ) from error

@@ -30,8 +30,8 @@ from raydd.secrets_hidden import hidden, hide_password
 
 Command = Literal["run", "sweep", "compare"]
 State = Literal["ok", "warning", "missing"]
-_REACHABLE = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # schemes of MLflow addresses that are tried
-_SECONDS = 5  # time limit for a database or a server to answer
+_TRIED_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # of addresses of MLflow
+_ANSWER_SECONDS = 5  # time limit for a database or a server to answer
 STORE_SECONDS = 20.0  # how long requests to a failing bucket are repeated; a run waits longer
 
 
@@ -46,13 +46,13 @@ class Check:
     """What was found; if that is not enough, what to do."""
 
 
-def require_ready(config: Config, command: Command, say: Callable[[str], None]) -> None:
+def require_ready(config: Config, command: Command, warn: Callable[[str], None]) -> None:
     """Make the quick checks of a command, and report warnings.
 
     Args:
         config: as the user gave it.
         command: the command that is about to run.
-        say: shows a warning.
+        warn: shows a warning.
 
     Raises:
         ConfigError: something is missing; the message has one line for each missing thing.
@@ -60,42 +60,42 @@ def require_ready(config: Config, command: Command, say: Callable[[str], None]) 
     checks = list(quick_checks(config, command))
     for check in checks:
         if check.state == "warning":
-            say(f"{check.name}: {check.text}")
+            warn(f"{check.name}: {check.text}")
     if missing := [check for check in checks if check.state == "missing"]:
         raise ConfigError("\n".join(check.text for check in missing))
 
 
 def quick_checks(config: Config, command: Command) -> Iterator[Check]:
     """Yield the checks that need neither the data nor the encoders."""
-    yield guarded("device", lambda: _device(config))
+    yield guarded("device", lambda: _check_device(config))
     automatic = config.place.device == "auto" or (command != "run" and config.sweep.gpus == "auto")
     if automatic and (text := unused_gpus()):
         yield Check("GPUs", "warning", text)
-    yield guarded("store", lambda: _store(config))
-    yield guarded("reader", lambda: _reader(config))
-    yield guarded("encoders", lambda: _encoders(config))
+    yield guarded("store", lambda: _check_store(config))
+    yield guarded("reader", lambda: _check_reader(config))
+    yield guarded("encoders", lambda: _check_encoders(config))
     if command == "run":
         return
-    yield guarded("GPUs of trials", lambda: _gpus_of_trials(config))
+    yield guarded("GPUs of trials", lambda: _check_trial_gpus(config))
     if command == "sweep" or config.compare.trials:
-        yield guarded("study", lambda: _study(config))
-    yield _mlflow(config)
+        yield guarded("study", lambda: _check_study(config))
+    yield _check_mlflow(config)
 
 
-def guarded(name: str, look: Callable[[], str]) -> Check:
+def guarded(name: str, check: Callable[[], str]) -> Check:
     """Make a check; its error becomes the text that says what is missing."""
     try:
-        return Check(name, "ok", look())
+        return Check(name, "ok", check())
     except (RayddError, OSError, ValueError, ImportError) as error:
         kind = "" if isinstance(error, RayddError) else f"{type(error).__name__}: "
         return Check(name, "missing", kind + " ".join(str(error).split()))
 
 
-def _device(config: Config) -> str:
+def _check_device(config: Config) -> str:
     return device_of(config.place)
 
 
-def _store(config: Config) -> str:
+def _check_store(config: Config) -> str:
     """Write, read and delete a small file in the store."""
     try:
         store = open_store(config.place, patience=STORE_SECONDS)
@@ -114,20 +114,20 @@ def _store(config: Config) -> str:
     return f"{store.root} can be written and read"
 
 
-def _reader(config: Config) -> str:
+def _check_reader(config: Config) -> str:
     from raydd.data.readers import find_reader
 
     find_reader(config.data.reader)
     return config.data.reader
 
 
-def _encoders(config: Config) -> str:
+def _check_encoders(config: Config) -> str:
     from raydd.data.encoders import image_identity, text_identity
 
     return f"{image_identity(config.encoders)}, {text_identity(config.encoders)}"
 
 
-def _gpus_of_trials(config: Config) -> str:
+def _check_trial_gpus(config: Config) -> str:
     """Check the GPUs of this machine. The machines of a cluster are checked when the command has joined the cluster."""
     import torch
 
@@ -152,7 +152,7 @@ def _gpus_of_trials(config: Config) -> str:
     return f"sweep.gpus {requested:g} of {available}"
 
 
-def _study(config: Config) -> str:
+def _check_study(config: Config) -> str:
     address = study_address(config.place)
     try:
         _connect(address)
@@ -161,13 +161,13 @@ def _study(config: Config) -> str:
     return f"{hide_password(address)} can be opened"
 
 
-def _mlflow(config: Config) -> Check:
+def _check_mlflow(config: Config) -> Check:
     """Check MLflow. A sweep continues without it, so a failure is only a warning."""
     address = mlflow_address(config.place)
     shown = hide_password(address)
     if address == "none":
         return Check("MLflow", "ok", "nothing is tracked")
-    if urlsplit(address).scheme.partition("+")[0] not in _REACHABLE:
+    if urlsplit(address).scheme.partition("+")[0] not in _TRIED_SCHEMES:
         return Check("MLflow", "ok", f"{shown}, not checked")
     try:
         _connect(address)
@@ -184,11 +184,11 @@ def _connect(address: str) -> None:
         require_writable_folder(file.parent, "its folder")
     elif parts.scheme in ("http", "https"):
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        socket.create_connection((parts.hostname or "", port), _SECONDS).close()
+        socket.create_connection((parts.hostname or "", port), _ANSWER_SECONDS).close()
     else:
         from sqlalchemy import create_engine
 
-        connect_args = {"connect_timeout": _SECONDS} if parts.scheme.startswith("postgresql") else {}
+        connect_args = {"connect_timeout": _ANSWER_SECONDS} if parts.scheme.startswith("postgresql") else {}
         engine = create_engine(address, connect_args=connect_args)
         engine.connect().close()
         engine.dispose()

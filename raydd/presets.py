@@ -25,7 +25,7 @@ _ENCODERS = {
     "experts.width": 2304,
 }
 
-_SCRIPTS = {
+_SCRIPT_SETTINGS = {
     "distill.images": "pixels",
     "distill.steps": 3000,
     "distill.steps_per_encoding": 1,
@@ -45,13 +45,20 @@ _SCRIPTS = {
 
 
 def _repblend(
-    name: str, pairs: int, lr: float, similarity_lr: float, rank: int, alpha: float, starts: int, merged: bool = False
+    name: str,
+    pairs: int,
+    lr: float,
+    similarity_lr: float,
+    rank: int,
+    alpha: float,
+    start_epochs: int,
+    merged: bool = False,
 ) -> Preset:
     return Preset(
         f"RepBlend on {name}, {pairs} pairs, NFNet and BERT, pixels, as published (scripts of the reference code)",
         {
             **_ENCODERS,
-            **_SCRIPTS,
+            **_SCRIPT_SETTINGS,
             "distill.method": "repblend",
             "distill.blend": "beta",
             "distill.blend_beta": 1.0,
@@ -61,37 +68,37 @@ def _repblend(
             "distill.similarity_lr": similarity_lr,
             "distill.rank": rank,
             "distill.alpha": alpha,
-            "distill.max_start_epoch": starts,
+            "distill.max_start_epoch": start_epochs,
             "distill.merged": merged,
         },
     )
 
 
 # The scripts of LoRS train the whole image encoder, without an image head, and the text head.
-_ENCODER = {"distill.protocol": "encoder", "experts.encoder_lr": 0.1, "distill.encoder_rate": 0.1}
+_ENCODER_PROTOCOL = {"distill.protocol": "encoder", "experts.encoder_lr": 0.1, "distill.encoder_rate": 0.1}
 
 
-def _trained(preset: Preset) -> Preset:
+def _with_trained_encoder(preset: Preset) -> Preset:
     return Preset(
         preset.description.replace("both heads trained, else", "image encoder and text head trained,"),
-        {**preset.settings, **_ENCODER},
+        {**preset.settings, **_ENCODER_PROTOCOL},
     )
 
 
-def _lors(name: str, same: Preset, minibatch: int, steps: int = 3000) -> Preset:
+def _lors(name: str, base: Preset, minibatch: int, steps: int = 3000) -> Preset:
     """Return the settings of a LoRS script: RepBlend's for the same data and budget, except those in `overrides`."""
     overrides = {"distill.minibatch": minibatch, "distill.steps": steps, "evaluate.checks": 11}
     return Preset(
-        f"LoRS on {name}, {same.settings['distill.pairs']} pairs, NFNet and BERT, pixels, both heads trained, else as "
+        f"LoRS on {name}, {base.settings['distill.pairs']} pairs, NFNet and BERT, pixels, both heads trained, else as "
         "in its scripts",
-        {**same.settings, "distill.method": "lors", "distill.blend": "none", **overrides},
+        {**base.settings, "distill.method": "lors", "distill.blend": "none", **overrides},
     )
 
 
-def _without_students(what: str, method: str, settings: Mapping[str, Any]) -> Preset:
+def _without_students(title: str, method: str, settings: Mapping[str, Any]) -> Preset:
     """Preset of a method that trains no students. It learns no similarity matrix, so it has all 100 pairs."""
     return Preset(
-        f"Flickr30k, 100 pairs, NFNet and BERT, features: {what}"
+        f"Flickr30k, 100 pairs, NFNet and BERT, features: {title}"
         + (" with those of the paper's numbers that apply here" if settings else ""),
         {**_ENCODERS, "distill.method": method, "distill.pairs": 100, "distill.images": "features", **settings},
     )
@@ -118,7 +125,7 @@ MTT_VL_TEMPERATURE = 1 / math.log(1 / 0.07)
 _MTT_VL = Preset(
     "MTT-VL on Flickr30k, 100 pairs, NFNet and BERT, pixels, both heads trained, else as in the README of its code",
     {
-        **_without_similarity(_repblend("Flickr30k", 99, 1000, 0, 1, 1, starts=2).settings),
+        **_without_similarity(_repblend("Flickr30k", 99, 1000, 0, 1, 1, start_epochs=2).settings),
         "distill.method": "mtt-vl",
         "distill.blend": "none",
         "distill.loss": "infonce",
@@ -133,8 +140,8 @@ _MTT_VL = Preset(
 )
 
 
-def _ablation(what: str, settings: Mapping[str, Any]) -> Preset:
-    return Preset(f"Ablation of RepBlend: {what}", {"distill.method": "repblend", **settings})
+def _ablation(title: str, settings: Mapping[str, Any]) -> Preset:
+    return Preset(f"Ablation of RepBlend: {title}", {"distill.method": "repblend", **settings})
 
 
 # raydd's own presets. A set that is matched on pixels needs no search for pixels afterwards, which halves the time.
@@ -174,7 +181,7 @@ _LORS = {
     "lors-coco-200": _lors("COCO", _repblend("COCO", 199, 1000, 50, 20, 1, 2, merged=True), 20, steps=2000),
     "lors-coco-500": _lors("COCO", _COCO_500, 30),
 }
-_OTHERS = {
+_OTHER_METHODS = {
     **_LORS,
     **{f"tesla-vl-flickr30k-{pairs}": _tesla_vl(pairs, _LORS[f"lors-flickr30k-{pairs}"]) for pairs in (100, 200, 500)},
     "mtt-vl-flickr30k-100": _MTT_VL,
@@ -200,8 +207,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "lgm-flickr30k-100": _without_students("gradient matching", "lgm", {"distill.steps": 5000}),
     "ridge-flickr30k-100": _without_students("closed-form students", "ridge", {}),
-    **_OTHERS,
-    **{f"{name}-encoder": _trained(preset) for name, preset in _OTHERS.items()},
+    **_OTHER_METHODS,
+    **{f"{name}-encoder": _with_trained_encoder(preset) for name, preset in _OTHER_METHODS.items()},
     "repblend-no-blending": _ablation("no blending", {"distill.blend": "none"}),
     "repblend-noise": _ablation("noise instead of the other pair", {"distill.blend": "noise"}),
     "repblend-image-blend": _ablation("only images are blended", {"distill.blend_sides": "image"}),

@@ -74,10 +74,10 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "place.threads": (0, 4096),
     "place.encode_batch": (1, 65_536),
 }
-_LENGTH = 120  # characters of a name
-_BYTES, _MADE_BYTES = 200, 150  # of a name, and of a name that raydd makes and extends; file systems allow 255
+_NAME_LENGTH = 120  # characters of a name
+_NAME_BYTES, _MADE_NAME_BYTES = 200, 150  # of a name, and of one that raydd makes and extends; file systems allow 255
 _NAME = re.compile(r"\w[\w .,:;+=@()-]*")
-NAME_RULE = f"1 to {_LENGTH} letters, digits, spaces and _ . , : ; + = @ ( ) -, a letter or digit first"
+NAME_RULE = f"1 to {_NAME_LENGTH} letters, digits, spaces and _ . , : ; + = @ ( ) -, a letter or digit first"
 _DEVICE = re.compile(r"auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?")
 DEVICE_RULE = "auto, cpu, cuda or cuda:1; mps and xpu where torch was built for them"
 
@@ -103,12 +103,12 @@ def _check_number(name: str, value: float) -> None:
     require(math.isfinite(value), name, value, "a finite number")
     if name in RANGES:
         low, high = RANGES[name]
-        require(low <= value <= high, name, value, f"{_told(low)} to {_told(high)}")
+        require(low <= value <= high, name, value, f"{_format_bound(low)} to {_format_bound(high)}")
     else:
-        require(abs(value) <= MOST, name, value, f"at most {_told(MOST)}")
+        require(abs(value) <= MOST, name, value, f"at most {_format_bound(MOST)}")
 
 
-def _told(bound: float) -> str:
+def _format_bound(bound: float) -> str:
     return f"{bound:,}".replace(",", " ") if isinstance(bound, int) else f"{bound:g}"
 
 
@@ -118,14 +118,14 @@ def check_name(name: str, value: str) -> None:
     Raises:
         ConfigError: the name is refused; the message names the setting and the rule.
     """
-    require(len(value) <= _LENGTH and bool(_NAME.fullmatch(value)), name, value, NAME_RULE)
-    require(len(value.encode()) <= _BYTES, name, value, f"at most {_BYTES} bytes long in UTF-8")
+    require(len(value) <= _NAME_LENGTH and bool(_NAME.fullmatch(value)), name, value, NAME_RULE)
+    require(len(value.encode()) <= _NAME_BYTES, name, value, f"at most {_NAME_BYTES} bytes long in UTF-8")
 
 
 def as_name(text: str) -> str:
     """Return any text as a name that `check_name` accepts."""
-    name = re.sub(r"[^\w .,:;+=@()-]", "_", text)[:_LENGTH].encode()[:_MADE_BYTES].decode(errors="ignore")
-    return name if _NAME.fullmatch(name) else f"x{name}"[:_LENGTH]
+    name = re.sub(r"[^\w .,:;+=@()-]", "_", text)[:_NAME_LENGTH].encode()[:_MADE_NAME_BYTES].decode(errors="ignore")
+    return name if _NAME.fullmatch(name) else f"x{name}"[:_NAME_LENGTH]
 
 
 def check_device(value: str) -> None:

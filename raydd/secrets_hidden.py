@@ -27,10 +27,13 @@ _BARE_LOGIN = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?/{0,2})([^/:@\s]*):([^@
 # $AWS_SECRET_ACCESS_KEY, $HF_TOKEN.
 _VARIABLE = re.compile(r"PASSWORD$|_(TOKEN|SECRET|ACCESS_KEY|API_KEY|PWD)$")
 # Schemes of addresses in which a login without a password is the name of a user; in other addresses it is a token.
-_USERS = ("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "cockroachdb", "sqlite", "s3", "gs", "ssh")
-_LEAST = 4  # characters of a secret to redact in free text; a shorter secret would redact parts of ordinary words
+_USER_SCHEMES = (
+    *("postgresql", "postgres", "mysql", "mariadb", "mssql", "oracle", "cockroachdb", "sqlite"),
+    *("s3", "gs", "ssh"),
+)
+_LEAST_LENGTH = 4  # characters of a secret to redact in free text; a shorter one would redact parts of ordinary words
 
-_known: set[str] = set()
+_known_secrets: set[str] = set()
 
 
 def hide_password(address: str) -> str:
@@ -39,7 +42,7 @@ def hide_password(address: str) -> str:
     if not separator:
         login_match = _BARE_LOGIN.fullmatch(address)
         return f"{login_match[1]}{login_match[2]}:{MARK}@{login_match[4]}" if login_match else address
-    login, at, host_and_path = _parts(address, rest)
+    login, at, host_and_path = _split_login(address, rest)
     if at:
         user, colon, password = login.partition(":")
         if password:
@@ -57,18 +60,18 @@ def secrets_of(address: str) -> set[str]:
     scheme, separator, rest = address.partition("://")
     if not separator:
         login_match = _BARE_LOGIN.fullmatch(address)
-        return _forms(login_match[3]) if login_match else set()
-    login, at, host_and_path = _parts(address, rest)
+        return _encoded_forms(login_match[3]) if login_match else set()
+    login, at, host_and_path = _split_login(address, rest)
     secrets = {value for name, value in _OPTION.findall(host_and_path) if _is_secret(name, value)}
     secrets |= {inner for value in secrets for inner in _secrets_within(unquote_plus(value))}
     if at:
         user, _, password = login.partition(":")
         secrets |= {password} if password else set() if _names_a_user(scheme) else {user}
-    return {form for secret in secrets for form in _forms(secret)}
+    return {form for secret in secrets for form in _encoded_forms(secret)}
 
 
 def _names_a_user(scheme: str) -> bool:
-    return scheme.strip().lower().partition("+")[0] in _USERS
+    return scheme.strip().lower().partition("+")[0] in _USER_SCHEMES
 
 
 def _is_secret(name: str, value: str) -> bool:
@@ -84,11 +87,11 @@ def _secrets_within(text: str) -> set[str]:
 
 def remember(address: str) -> str:
     """Return the address unchanged, and redact its secrets in all later messages of this process."""
-    _known.update(secret for secret in secrets_of(address) if len(secret) >= _LEAST)
+    _known_secrets.update(secret for secret in secrets_of(address) if len(secret) >= _LEAST_LENGTH)
     return address
 
 
-def remember_given(arguments: Iterable[str], environment: Mapping[str, str]) -> None:
+def remember_command_secrets(arguments: Iterable[str], environment: Mapping[str, str]) -> None:
     """Remember the secrets in the flags and in the environment of a command before it runs."""
     values = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]
     for value in (*values, *environment.values()):
@@ -96,12 +99,12 @@ def remember_given(arguments: Iterable[str], environment: Mapping[str, str]) -> 
             remember(value)
     for name, value in environment.items():
         if _VARIABLE.search(name.upper()):
-            _known.update(secret for secret in _forms(value) if len(secret) >= _LEAST)
+            _known_secrets.update(secret for secret in _encoded_forms(value) if len(secret) >= _LEAST_LENGTH)
 
 
 def hidden(text: str) -> str:
     """Return a message without secrets: remembered secrets, and secrets in addresses and assignments that it quotes."""
-    for secret in sorted(_known, key=len, reverse=True):
+    for secret in sorted(_known_secrets, key=len, reverse=True):
         text = text.replace(secret, MARK)
     text = _ADDRESS.sub(lambda match: hide_password(match[0]), text)
     return _ASSIGNED.sub(lambda match: f"{match[1]}{match[2]}{match[3] or ''}{MARK}", text)
@@ -131,14 +134,14 @@ class CleanStream:
         return getattr(self._stream, name)
 
 
-def _forms(secret: str) -> set[str]:
+def _encoded_forms(secret: str) -> set[str]:
     """Return a secret as it is written, decoded, and encoded in the ways that are used in addresses."""
     decoded = unquote(secret)
     forms = {secret, decoded, unquote_plus(decoded), quote(decoded), quote_plus(decoded), quote(decoded, safe="")}
     return forms - {"", MARK}
 
 
-def _parts(address: str, rest: str) -> tuple[str, str, str]:
+def _split_login(address: str, rest: str) -> tuple[str, str, str]:
     """Split an address into the login before the host, the @ if there is one, and the host with everything after it."""
     try:
         netloc = urlsplit(address).netloc

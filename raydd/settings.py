@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # Settings that name files and folders, in which `~` and `$NAME` are replaced.
-_PATHS = (
+_PATH_SETTINGS = (
     *("data.root", "data.images", "encoders.image_weights", "encoders.text_weights", "evaluate.classes"),
     *("evaluate.unseen", "compare.data", "place.home", "place.store"),
 )
@@ -36,7 +36,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 RENAMED: Mapping[str, str] = {"distill.space": "distill.images", "compare.protocol": "compare.choice"}
 
 # Defaults of a protocol that differ from those of the protocol heads.
-_PROTOCOLS: Mapping[str, Mapping[str, Any]] = {"encoder": {"distill.images": "pixels"}}
+_PROTOCOL_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"encoder": {"distill.images": "pixels"}}
 
 
 def load(
@@ -54,7 +54,7 @@ def load(
     """
     overrides = {**(defaults or {}), **given_settings(file, preset, settings)}
     method = find_method(str(overrides.get("distill.method", Config().distill.method)))
-    protocol = _PROTOCOLS.get(str(overrides.get("distill.protocol")), {})
+    protocol = _PROTOCOL_DEFAULTS.get(str(overrides.get("distill.protocol")), {})
     return with_settings(Config(), {**method.settings, **protocol, **overrides})
 
 
@@ -66,7 +66,7 @@ def given_settings(
     Raises:
         ConfigError: an unknown preset, or a file that is missing or not YAML.
     """
-    return {**_preset(preset), **(_file(file) if file else {}), **(settings or {})}
+    return {**_preset_settings(preset), **(_settings_in_file(file) if file else {}), **(settings or {})}
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -84,11 +84,11 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         section, key = name.split(".")
         tree.setdefault(section, {})[key] = value
     for name, value in settings.items():
-        _require_kind(name, value)
+        _require_type(name, value)
     from pydantic import ValidationError
 
     try:
-        validated = _adapter().validate_python(tree)
+        validated = _validator().validate_python(tree)
     except ValidationError as error:
         first_error = error.errors()[0]
         name = ".".join(map(str, first_error["loc"][:2]))
@@ -109,7 +109,7 @@ def expand_paths(config: Config) -> Config:
         ConfigError: a variable is not set, or is empty.
     """
     changed: dict[str, dict[str, Any]] = {}
-    for name in _PATHS:
+    for name in _PATH_SETTINGS:
         section, key = name.split(".")
         value = getattr(getattr(config, section), key)
         expanded_value = (
@@ -122,8 +122,8 @@ def expand_paths(config: Config) -> Config:
 
 
 def _expand(path: str, setting: str) -> str:
-    def value_of(found: re.Match[str]) -> str:
-        variable = found[1] or found[2]
+    def value_of(match: re.Match[str]) -> str:
+        variable = match[1] or match[2]
         value = os.environ.get(variable)
         if not value:
             raise ConfigError(
@@ -141,7 +141,7 @@ def with_file(config: Config, file: str | Path) -> Config:
     Raises:
         ConfigError: as for `load`.
     """
-    return with_settings(config, _file(file))
+    return with_settings(config, _settings_in_file(file))
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """Return the config as YAML that `load` can read."""
-    tree = _adapter().dump_python(config, mode="json")
+    tree = _validator().dump_python(config, mode="json")
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     # YAML reads these characters as line breaks and folds them, so they have to be escaped.
     needs_escapes = any(character in text for character in ("\x85", "\u2028", "\u2029"))
@@ -163,34 +163,34 @@ def to_yaml(config: Config) -> str:
 
 
 @functools.cache
-def _adapter() -> "TypeAdapter[Config]":
+def _validator() -> "TypeAdapter[Config]":
     """Return pydantic's validator of settings; making it takes as long as importing half of raydd."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Config)
 
 
-def read_yaml(path: str | Path, what: str = "settings file") -> Any:
+def read_yaml(path: str | Path, kind: str = "settings file") -> Any:
     """Return the content of a YAML file. No Python object is constructed from it, and no code is run.
 
     Args:
         path: path of the file.
-        what: kind of file, for messages.
+        kind: kind of file, for messages.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has a key twice.
     """
     try:
-        return yaml.load(_text(Path(path)), Loader=_OnceEach)
+        return yaml.load(_read_text(Path(path)), Loader=_UniqueKeyLoader)
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"The {what} {path} cannot be read ({error}). Check the path.") from error
+        raise ConfigError(f"The {kind} {path} cannot be read ({error}). Check the path.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}. Correct it.") from error
     except RecursionError as error:
         raise ConfigError(f"{path} is nested too deeply. It must hold sections, and each section settings.") from error
 
 
-def _file(path: str | Path) -> dict[str, Any]:
+def _settings_in_file(path: str | Path) -> dict[str, Any]:
     tree = read_yaml(path)
     if tree is None:
         return {}
@@ -210,7 +210,7 @@ def _file(path: str | Path) -> dict[str, Any]:
 _MOST_BYTES = 2**20  # of a settings file
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Return the content of a settings file.
 
     Raises:
@@ -220,11 +220,11 @@ def _text(path: Path) -> str:
     return read_file(path, _MOST_BYTES).decode("utf-8")
 
 
-class _OnceEach(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """A YAML loader that refuses a key that is there twice; otherwise the last one would win silently."""
 
 
-def _mapping(loader: _OnceEach, node: yaml.MappingNode) -> dict[Any, Any]:
+def _construct_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen_keys: set[Any] = set()
     for key, _ in node.value:
         key_text = key.value if isinstance(key, yaml.ScalarNode) else ""
@@ -235,22 +235,22 @@ def _mapping(loader: _OnceEach, node: yaml.MappingNode) -> dict[Any, Any]:
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
-def _whole(loader: _OnceEach, node: yaml.ScalarNode) -> int:
-    if _UNMEANT.match(node.value):
+def _construct_int(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> int:
+    if _AMBIGUOUS_INT.match(node.value):
         raise yaml.constructor.ConstructorError(
             None, None, f"{node.value} would be read in base 8 or 60: write it in decimal or in quotes", node.start_mark
         )
     return yaml.SafeLoader.construct_yaml_int(loader, node)
 
 
-_UNMEANT = re.compile(r"[-+]?(0[0-9_]|.*:)")  # YAML 1.1 reads 010 as 8, and 1:30 as 90
+_AMBIGUOUS_INT = re.compile(r"[-+]?(0[0-9_]|.*:)")  # YAML 1.1 reads 010 as 8, and 1:30 as 90
 
-_OnceEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_OnceEach.add_constructor("tag:yaml.org,2002:int", _whole)
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 @functools.cache
-def _kinds() -> Mapping[str, set[type]]:
+def _setting_types() -> Mapping[str, set[type]]:
     """Return the types of each setting by its dotted name, including the types inside a tuple or a choice."""
     kinds = {}
     for section in dataclasses.fields(Config):
@@ -270,13 +270,13 @@ def _types_in(hint: Any) -> Iterator[type]:
         yield hint
 
 
-def _require_kind(name: str, value: Any) -> None:
+def _require_type(name: str, value: Any) -> None:
     """Refuse true or false for a number or a text, and anything else for true or false: pydantic would convert it.
 
     Raises:
         ConfigError: a value is refused; the message names the setting.
     """
-    kinds = _kinds()[name]
+    kinds = _setting_types()[name]
     for element in value if isinstance(value, list | tuple) else [value]:
         if isinstance(element, bool) and bool not in kinds:
             expected = "a number" if kinds & {int, float} else "text"
@@ -285,7 +285,7 @@ def _require_kind(name: str, value: Any) -> None:
             raise ConfigError(f"{name} is {shown(element)}, but must be true or false, without quotes.")
 
 
-def _preset(name: str | None) -> Mapping[str, Any]:
+def _preset_settings(name: str | None) -> Mapping[str, Any]:
     if name is None:
         return {}
     if name not in PRESETS:

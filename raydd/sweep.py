@@ -84,11 +84,11 @@ def enqueue(config: Config, file: Path, *, given: Collection[str] = (), console:
     enqueue_trials(config, file, given=given, console=console or open_console())
 
 
-def command_line(given: Sequence[str], beside: Path) -> list[str]:
-    """Return the command line for the script's arguments, with the settings file `beside` it unless they name one."""
-    names_config = any(argument == "--config" or argument.startswith("--config=") for argument in given)
-    config_flags = [] if names_config or not beside.is_file() else ["--config", str(beside)]
-    return ["sweep", *config_flags, *given]
+def command_line(arguments: Sequence[str], settings_file: Path) -> list[str]:
+    """Return the command line for the script's arguments, with this settings file unless they name one."""
+    names_config = any(argument == "--config" or argument.startswith("--config=") for argument in arguments)
+    config_flags = [] if names_config or not settings_file.is_file() else ["--config", str(settings_file)]
+    return ["sweep", *config_flags, *arguments]
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Space:
     name: str
     suggest: Suggest
     first: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    kept: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     """Settings that the space would search, with the values that the user fixed."""
 
     def settings(self, trial: optuna.Trial) -> dict[str, Any]:
@@ -38,20 +38,20 @@ class Space:
         Raises:
             ConfigError: the function fails, or does not return a mapping.
         """
-        wrapped_trial: Any = _Keeping(trial, self.kept) if self.kept else trial
+        wrapped_trial: Any = _FixedSettingsTrial(trial, self.fixed) if self.fixed else trial
         constants = checked(self.suggest(wrapped_trial), Mapping, self.name, "sweep.space")
-        return {name: value for name, value in {**trial.params, **constants}.items() if name not in self.kept}
+        return {name: value for name, value in {**trial.params, **constants}.items() if name not in self.fixed}
 
 
-class _Keeping:
+class _FixedSettingsTrial:
     """A trial that suggests the kept values for some settings, and asks the sampler only for the others."""
 
-    def __init__(self, trial: optuna.Trial, kept: Mapping[str, Any]) -> None:
-        self._trial, self._kept = trial, kept
+    def __init__(self, trial: optuna.Trial, fixed: Mapping[str, Any]) -> None:
+        self._trial, self._fixed = trial, fixed
 
     @property
     def params(self) -> dict[str, Any]:
-        return {**self._trial.params, **self._kept}
+        return {**self._trial.params, **self._fixed}
 
     def __getattr__(self, attribute: str) -> Any:
         member = getattr(self._trial, attribute)
@@ -59,7 +59,7 @@ class _Keeping:
             return member
 
         def suggest(name: str, *arguments: Any, **options: Any) -> Any:
-            return self._kept[name] if name in self._kept else member(name, *arguments, **options)
+            return self._fixed[name] if name in self._fixed else member(name, *arguments, **options)
 
         return suggest
 
@@ -91,13 +91,13 @@ def load_space(name: str) -> Space:
     return Space(name, guarded(function, reference, "sweep.space"), tuple(first))
 
 
-def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
+def with_fixed_settings(space: Space, config: Config, given_names: Collection[str]) -> Space:
     """Return the space without the settings that the user gave by flags: all trials have the config's values for them.
 
     Args:
         space: as `load_space` returns it.
         config: holds the values.
-        given: names of settings that the user gave, whether the space searches them or not.
+        given_names: names of settings that the user gave, whether the space searches them or not.
 
     Raises:
         ConfigError: nothing is left to search.
@@ -105,15 +105,15 @@ def keeping(space: Space, config: Config, given: Collection[str]) -> Space:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trials = [study.ask() for _ in range(DRAWS)]
     setting_names = {name for trial in trials for name in space.settings(trial)}
-    kept = {name: value for name, value in flatten(config).items() if name in setting_names and name in given}
-    if not kept:
+    fixed = {name: value for name, value in flatten(config).items() if name in setting_names and name in given_names}
+    if not fixed:
         return space
-    if {name for trial in trials for name in trial.params} <= kept.keys():
+    if {name for trial in trials for name in trial.params} <= fixed.keys():
         raise ConfigError(
             f"Your flags set everything that the search space {space.name} searches, so there is nothing to search. "
             "Leave out some of these flags, or run your settings with `raydd run`."
         )
-    restricted, first_settings = replace(space, kept=kept), []
+    restricted, first_settings = replace(space, fixed=fixed), []
     for settings in space.first:
         study.enqueue_trial(dict(settings))
         trial = study.ask()
@@ -133,20 +133,20 @@ def draw_configs(space: Space, config: Config) -> list[Config]:
     """
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for settings in space.first:
-        _with(space, config, settings)  # Optuna ignores names that the function does not suggest
+        _valid_config(space, config, settings)  # Optuna ignores names that the function does not suggest
         study.enqueue_trial(dict(settings))
-    return [_drawn(space, config, study.ask()) for _ in range(len(space.first) + DRAWS)]
+    return [_trial_config(space, config, study.ask()) for _ in range(len(space.first) + DRAWS)]
 
 
-def _drawn(space: Space, config: Config, trial: optuna.Trial) -> Config:
+def _trial_config(space: Space, config: Config, trial: optuna.Trial) -> Config:
     try:
         settings = space.settings(trial)
     except ConfigError as error:
         raise ConfigError(f"{error} The space had suggested {trial.params}.") from error
-    return _with(space, config, settings)
+    return _valid_config(space, config, settings)
 
 
-def _with(space: Space, config: Config, settings: Mapping[str, Any]) -> Config:
+def _valid_config(space: Space, config: Config, settings: Mapping[str, Any]) -> Config:
     try:
         return with_settings(config, settings)
     except ConfigError as error:

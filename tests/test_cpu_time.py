@@ -16,7 +16,7 @@ def compute(seconds: float) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_counted(monkeypatch):
-    monkeypatch.setattr(cpu_time, "_counted", defaultdict(float))
+    monkeypatch.setattr(cpu_time, "_seconds_by_part", defaultdict(float))
 
 
 def test_what_is_computed_within_counts_as_the_part_s():
@@ -43,7 +43,7 @@ def test_an_inner_part_is_taken_from_the_outer_one_and_an_error_ends_both():
     found = cpu_time.cpu_seconds()
     assert found["experts"] == pytest.approx(0.2, abs=0.05)
     assert found["distillation steps"] == pytest.approx(0.1, abs=0.05)
-    assert cpu_time._inner == []
+    assert cpu_time._inner_seconds == []
 
 
 def test_waiting_costs_nothing():

@@ -61,7 +61,7 @@ def test_a_server_of_mlflow_that_is_away_is_to_be_known_and_no_more(config: Conf
     ("address", "state"), [("none", "ok"), ("databricks://profile", "ok"), ("sqlite:////dev/null/mlflow.db", "warning")]
 )
 def test_an_address_of_mlflow_is_tried_where_that_can_be_done(config: Config, address: str, state: str):
-    assert preflight._mlflow(with_settings(config, {"place.mlflow": address})).state == state
+    assert preflight._check_mlflow(with_settings(config, {"place.mlflow": address})).state == state
 
 
 @pytest.fixture

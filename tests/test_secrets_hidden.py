@@ -3,14 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydd import secrets_hidden
-from raydd.secrets_hidden import hidden, hide_password, remember, remember_given, secrets_of
+from raydd.secrets_hidden import hidden, hide_password, remember, remember_command_secrets, secrets_of
 
 SECRET = "s3cr3t-P4ss"
 
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets_hidden, "_known", set())
+    monkeypatch.setattr(secrets_hidden, "_known_secrets", set())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_a_driver_says_is_cleaned_too() -> None:
 
 @pytest.mark.parametrize("name", ["PGPASSWORD", "HF_TOKEN", "MYSQL_PWD", "DATABRICKS_CLIENT_SECRET", "X_API_KEY"])
 def test_a_variable_s_name_says_that_it_holds_a_secret(name: str) -> None:
-    remember_given([], {name: SECRET, "TOKENIZERS_PARALLELISM": "false", "OLDPWD": "/home"})
+    remember_command_secrets([], {name: SECRET, "TOKENIZERS_PARALLELISM": "false", "OLDPWD": "/home"})
     assert hidden(f"signed by {SECRET} in /home: false") == "signed by *** in /home: false"
 
 

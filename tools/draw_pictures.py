@@ -29,7 +29,7 @@ import raydd
 from raydd.commands.report import Options, main
 from raydd.data import open_pixels
 from raydd.place import home, open_store
-from raydd.report.set_page import final_of
+from raydd.report.set_page import best_finalist
 from raydd.sets.read import set_of_record
 from raydd.settings import load, with_settings
 from raydd.store import Record
@@ -112,7 +112,7 @@ def draw_searches() -> Path:
 def draw_pairs(sweep: str) -> Path:
     """Draw pairs of the sweep's best finalist next to the results, and return the file."""
     folder = home(load().place) / "sweeps" / sweep
-    config, final = load(folder / "best.yaml"), final_of(folder)
+    config, final = load(folder / "best.yaml"), best_finalist(folder)
     if final is None:
         sys.exit(f"The sweep {sweep} has no finals. Run it with sweep.finalists 1 or more.")
     store = open_store(config.place)

@@ -10,10 +10,10 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\(|\\\[)(.*?)(?:\\\)
 
 def on_page_content(content: str, **_: object) -> str:
     """Return the page with each formula that arithmatex has marked converted to MathML."""
-    return _FORMULA.sub(_mathml, content)
+    return _FORMULA.sub(_to_mathml, content)
 
 
-def _mathml(found: re.Match[str]) -> str:
-    display = "block" if found[1] == "div" else "inline"
-    formula = convert(html.unescape(found[2]).strip(), display=display)
+def _to_mathml(match: re.Match[str]) -> str:
+    display = "block" if match[1] == "div" else "inline"
+    formula = convert(html.unescape(match[2]).strip(), display=display)
     return f'<div class="formula" tabindex="0">{formula}</div>' if display == "block" else formula

@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 from raydd import config as settings
 from raydd.cli import COMMANDS
-from raydd.cli_help import choices, docs_of_fields, listed
+from raydd.cli_help import choices, choices_label, docs_of_fields
 from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
@@ -77,7 +77,9 @@ def settings_page() -> str:
         for item in dataclasses.fields(kind):
             default = getattr(kind(), item.name)
             text = texts[item.name].replace("|", "\\|")
-            lines.append(f"| `{section.name}.{item.name}` | `{_default(default)}` | {text}{_choices(item.type)} |")
+            lines.append(
+                f"| `{section.name}.{item.name}` | `{_format_default(default)}` | {text}{_choices_note(item.type)} |"
+            )
         lines += ["", "</div>"]
     return "\n".join(lines) + "\n"
 
@@ -98,8 +100,8 @@ def names_page() -> str:
     """Return the page of all readers, encoders, methods, samplers, search spaces and presets, by name."""
     kinds: dict[str, Mapping[str, str]] = {
         "data.reader": {name: _first_line(inspect.getmodule(reader)) for name, reader in READERS.items()},
-        "encoders.image": {_with_argument(name): _first_line(encoder.load) for name, encoder in IMAGE_ENCODERS.items()},
-        "encoders.text": {_with_argument(name): _first_line(encoder.load) for name, encoder in TEXT_ENCODERS.items()},
+        "encoders.image": {_with_ellipsis(name): _first_line(encoder.load) for name, encoder in IMAGE_ENCODERS.items()},
+        "encoders.text": {_with_ellipsis(name): _first_line(encoder.load) for name, encoder in TEXT_ENCODERS.items()},
         "distill.method": {name: method.paper for name, method in METHODS.items()},
         "sweep.sampler": {name: _first_line(sampler) for name, sampler in SAMPLERS.items()},
         "sweep.space": {name: _first_line(outside_module(space, "sweep.space")) for name, space in spaces().items()},
@@ -145,7 +147,7 @@ def _leaderboard_row(row: Row) -> str:
     recalls = (row.scores[metric] for metric in _RECALLS)
     mean, deviation = _r_mean(row)
     cells = [
-        _linked(row.set, row.source),
+        _link_to_set(row.set, row.source),
         str(row.pairs),
         "" if row.kB is None else f"{row.kB:.0f}",
         f"{mean:.1f} ± {deviation:.1f}" + (" †" if row.choice == "best-on-split" else ""),
@@ -155,7 +157,7 @@ def _leaderboard_row(row: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _linked(name: str, source: str) -> str:
+def _link_to_set(name: str, source: str) -> str:
     """Return a set's name as a link to its source, or with the source as text if it is not a web page."""
     if source.startswith("docs/"):
         return f"[{plain(name)}]({source.removeprefix('docs/')})"
@@ -169,7 +171,7 @@ def _first_line(documented: Any) -> str:
     return " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
 
 
-def _with_argument(name: str) -> str:
+def _with_ellipsis(name: str) -> str:
     return f"{name}…" if name.endswith(":") else name
 
 
@@ -229,10 +231,10 @@ def _method_page(name: str) -> str:
         f"Paper: {method.paper}.",
         "## Settings",
         "`distill.method` sets:",
-        _table(method.settings),
+        _settings_table(method.settings),
     ]
     if method.published:
-        parts += ["Published numbers, which `distill.method` does not set:", _table(method.published)]
+        parts += ["Published numbers, which `distill.method` does not set:", _settings_table(method.published)]
     presets = [f"`{key}`: {preset.description}" for key, preset in PRESETS.items() if key.startswith(name)]
     if presets:
         parts += ["## Presets", "\n".join(f"- {line}" for line in presets)]
@@ -241,21 +243,21 @@ def _method_page(name: str) -> str:
     return before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + rest.partition(END)[2]
 
 
-def _table(values: Mapping[str, Any]) -> str:
-    rows = [f"| `{name}` | `{_shown(value)}` |" for name, value in values.items()]
+def _settings_table(values: Mapping[str, Any]) -> str:
+    rows = [f"| `{name}` | `{_format_value(value)}` |" for name, value in values.items()]
     return "\n".join(["| setting | value |", "|---|---|", *rows])
 
 
-def _choices(kind: Any) -> str:
+def _choices_note(kind: Any) -> str:
     words = () if float in get_args(kind) else choices(kind)  # a number or a word; the text lists the words
-    return f" {listed(kind)} {', '.join(f'`{word}`' for word in words)}." if words else ""
+    return f" {choices_label(kind)} {', '.join(f'`{word}`' for word in words)}." if words else ""
 
 
-def _default(value: Any) -> str:
-    return ("off", "on")[value] if isinstance(value, bool) else _shown(value)
+def _format_default(value: Any) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else _format_value(value)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return '""' if value == "" else str(value)

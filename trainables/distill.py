@@ -87,15 +87,15 @@ def distillation_reports(work: Workbench[Any], passed: Collection[int] = ()) -> 
             end.
         passed: rungs to skip, since the trial passed them before it was interrupted.
     """
-    judged = Judged(work, passed)
-    with contextlib.closing(stages.distill(work, every=judged.every)) as points:  # closing it saves its state
+    reporter = TrialReporter(work, passed)
+    with contextlib.closing(stages.distill(work, every=reporter.every)) as points:  # closing it saves its state
         for point in points:
-            if report := judged.report(point):
+            if report := reporter.report(point):
                 point.keep()
                 yield report
 
 
-class Judged:
+class TrialReporter:
     """Decides what is reported of a running trial and when, regardless of which code takes its steps."""
 
     def __init__(self, work: Workbench[Any], passed: Collection[int] = ()) -> None:
@@ -109,9 +109,9 @@ class Judged:
         self.every = max(1, work.config.distill.steps * math.gcd(CURVE_PERCENT, *rungs) // 100)
         """Steps between two points of its curve."""
         self.device = work.device
-        self._work, self._left = work, [rung for rung in rungs if rung not in passed]
+        self._work, self._remaining_rungs = work, [rung for rung in rungs if rung not in passed]
         self._curve: list[dict[str, float]] = []
-        self._seconds, self._before = 0.0, 0
+        self._seconds, self._last_step = 0.0, 0
 
     def report(self, point: DistillPoint) -> TrialReport | None:
         """Record a point; return a report if it is the last point or the trial has reached a rung."""
@@ -121,15 +121,15 @@ class Judged:
             self._curve.append(
                 {name if name == "step" else f"distill/{name}": value for name, value in metrics.items()}
             )
-        self._seconds += point.metrics.get("seconds", 0.0) * (point.step - self._before)
-        self._before = point.step
-        reached = [rung for rung in self._left if 100 * point.step >= rung * point.steps]
+        self._seconds += point.metrics.get("seconds", 0.0) * (point.step - self._last_step)
+        self._last_step = point.step
+        reached = [rung for rung in self._remaining_rungs if 100 * point.step >= rung * point.steps]
         if not is_last and not reached:
             return None
         with counted_as("scores"):
             scores = end_scores(self._work, point) if is_last else rung_scores(self._work, point.synthetic, reached[-1])
         # Only after scoring: if scoring runs out of memory, the trial has to reach this rung again.
-        self._left = [rung for rung in self._left if rung not in reached]
+        self._remaining_rungs = [rung for rung in self._remaining_rungs if rung not in reached]
         self._curve[-1] |= {f"{'val' if is_last else 'rung'}/{name}": value for name, value in scores.mean.items()}
         record = stages.synthetic_record(self._work) if is_last else None
         curve, self._curve = self._curve, []

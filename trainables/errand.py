@@ -15,7 +15,7 @@ import ray
 from ray import tune
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
-_AGAIN_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0  # for a slot that has not started; after that, another slot may have room
 ERRAND_BYTES = 250_000_000  # memory that the process needs
 
@@ -28,7 +28,7 @@ def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
         desk: handle of the actor of `trainables.slot.Desk`.
     """
     try:
-        with _seated(dict(trial), desk) as (slot, errand):
+        with _slot_for_trial(dict(trial), desk) as (slot, errand):
             while True:
                 report, broken = ray.get(slot.next.remote(errand))
                 tune.report(report)
@@ -44,7 +44,7 @@ def run_errand(trial: Mapping[str, Any], desk: Any) -> None:
 
 
 @contextlib.contextmanager
-def _seated(trial: dict[str, Any], desk: Any) -> Iterator[tuple[Any, str]]:
+def _slot_for_trial(trial: dict[str, Any], desk: Any) -> Iterator[tuple[Any, str]]:
     """Yield a slot that has begun the trial, and the name of the errand under which it did.
 
     The machine of a slot may not have started yet, or may be lost, and may never come. Therefore the desk is asked for
@@ -54,7 +54,7 @@ def _seated(trial: dict[str, Any], desk: Any) -> Iterator[tuple[Any, str]]:
         errand = uuid.uuid4().hex  # a restarted trial gets a new errand
         slot: Any = ray.get(desk.seat.remote(errand, trial))
         try:
-            if _begun(slot, errand, trial):
+            if _begin_trial(slot, errand, trial):
                 yield slot, errand
                 return
         finally:
@@ -62,7 +62,7 @@ def _seated(trial: dict[str, Any], desk: Any) -> Iterator[tuple[Any, str]]:
             desk.leave.remote(errand)
 
 
-def _begun(slot: Any, errand: str, trial: dict[str, Any]) -> bool:
+def _begin_trial(slot: Any, errand: str, trial: dict[str, Any]) -> bool:
     """Whether the slot has accepted the trial within `PATIENCE_SECONDS`."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while (remaining_seconds := deadline - time.monotonic()) > 0:
@@ -70,7 +70,7 @@ def _begun(slot: Any, errand: str, trial: dict[str, Any]) -> bool:
             ray.get(slot.begin.remote(errand, trial), timeout=remaining_seconds)
             return True
         except ActorUnavailableError:  # Ray restarts the slot on another machine
-            time.sleep(_AGAIN_SECONDS)
+            time.sleep(_RETRY_SECONDS)
         except GetTimeoutError:
             return False
     return False

@@ -58,7 +58,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
     for work in works:
         work.prepare()
-    if not (missing := _lacked(works)):
+    if not (missing := _count_missing(works)):
         return
     first_work.progress("experts", 0, missing)  # Ray and the workers take some seconds to start
     with contextlib.ExitStack() as stack:
@@ -66,7 +66,7 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
         workers = min(workers, missing)
         share = share_of_worker(first_work.config, gpus, workers, address)
         jobs = _jobs(works, share)
-        stack.enter_context(_telling(works, missing))
+        stack.enter_context(_progress_reported(works, missing))
 
         class Trainer(DataParallelTrainer):
             def _register_sigint_handler(self, controller: Any) -> None:
@@ -100,7 +100,7 @@ def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any
         yield work, tuple(sorted(epochs[fingerprint])), work.open_experts().missing(epochs[fingerprint])
 
 
-def _lacked(works: "Sequence[Workbench[Any]]") -> int:
+def _count_missing(works: "Sequence[Workbench[Any]]") -> int:
     """Return the number of trajectories that are missing from the store."""
     return sum(len(experts) for _, _, experts in _missing(works))
 
@@ -116,7 +116,7 @@ def _jobs(works: "Sequence[Workbench[Any]]", gpus: float) -> list[_Job]:
     return jobs
 
 
-def train_share(given: Mapping[str, Any]) -> None:
+def train_share(loop_config: Mapping[str, Any]) -> None:
     """Train this worker's share of the `jobs`, by its rank; runs in a Ray Train worker.
 
     The worker reports only once, at the end, because a report waits for the reports of all other workers.
@@ -125,8 +125,8 @@ def train_share(given: Mapping[str, Any]) -> None:
 
     from raydd.protocols import Opened, open_workbench
 
-    jobs: Sequence[_Job] = given["jobs"]
-    context, opened, store = train.get_context(), Opened(given["listings"]), open_store(jobs[0].config.place)
+    jobs: Sequence[_Job] = loop_config["jobs"]
+    context, opened, store = train.get_context(), Opened(loop_config["listings"]), open_store(jobs[0].config.place)
     use_threads(jobs[0].config.place)
     worker_jobs = jobs[context.get_world_rank() :: context.get_world_size()]
     for (config, epochs), group in groupby(worker_jobs, key=lambda job: (job.config, job.epochs)):
@@ -140,11 +140,11 @@ def _resources(gpus: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _telling(works: "Sequence[Workbench[Any]]", total: int) -> Iterator[None]:
+def _progress_reported(works: "Sequence[Workbench[Any]]", total: int) -> Iterator[None]:
     """Report from the driver how many trajectories the store has, since workers report only at their end."""
 
     def report_progress() -> None:
-        works[0].progress("experts", total - _lacked(works), total)
+        works[0].progress("experts", total - _count_missing(works), total)
 
     try:
         with meanwhile(report_progress, LOOK_SECONDS, "experts"):

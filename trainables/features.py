@@ -74,7 +74,7 @@ def make_features(work: "Workbench[Any]", *, workers: int, gpus: float | Literal
         config = for_workers(settled(config, cpus=cores, gpus=share), share)
         done = len(shards) - len(missing)
         work.progress("shards of features", done, len(shards))
-        for row in _encoded(config, work.data.listing, _rows(missing, workers), workers, cores, share):
+        for row in _encode_rows(config, work.data.listing, _rows(missing, workers), workers, cores, share):
             done += len(row["files"])
             work.progress("shards of features", done, len(shards))
 
@@ -91,7 +91,7 @@ def _rows(missing: "Sequence[Shard]", workers: int) -> list[list[str]]:
     return [row for files in file_groups for row in batches_of(files, size)]
 
 
-def _encoded(
+def _encode_rows(
     config: Config, listing: str, rows: list[list[str]], workers: int, cpus: int, gpus: float
 ) -> Iterator[Any]:
     """Yield the rows as they are written. The driver holds the list: a task that read it would wait for the actors."""

@@ -33,9 +33,9 @@ from raydd.errors import RayddError
 from raydd.progress import Leave
 from raydd.protocols import Workbench, changed, trial_settings
 from raydd.settings import with_settings
-from raydd.stages.oom_retry import empty_cache, too_large, wanted
+from raydd.stages.oom_retry import empty_cache, out_of_memory_error, requested_memory
 from raydd.stages.population import Together, group_of
-from trainables.distill import Judged
+from trainables.distill import TrialReporter
 
 log = logging.getLogger(__name__)
 LAST_WORDS_SECONDS = 1.0  # time for a slot to report to its trials that its process is broken
@@ -46,25 +46,28 @@ _UNKNOWN = TrialReport(failure="The trial's slot was restarted and does not know
 @dataclass
 class _Errand:
     trial: Mapping[str, Any]
-    judged: Judged | None = None
-    told: "queue.SimpleQueue[tuple[TrialReport, bool]]" = field(default_factory=queue.SimpleQueue)
+    reporter: TrialReporter | None = None
+    reports: "queue.SimpleQueue[tuple[TrialReport, bool]]" = field(default_factory=queue.SimpleQueue)
 
 
 class Slot:
     """One slot. The trials' errands call its methods, each in its own thread, while one thread computes."""
 
-    def __init__(self, base: Config, who: str, shared: Shared) -> None:
+    def __init__(self, base: Config, name: str, shared: Shared) -> None:
         """Wait for trials.
 
         Args:
             base: settings that all trials of the sweep share.
-            who: the slot's name, for the terminal.
+            name: the slot's name, for the terminal.
             shared: what the driver gave to all its workers.
         """
-        self._base, self._who, self._shared = base, who, shared
+        self._base, self._name, self._shared = base, name, shared
         self._errands: dict[str, _Errand] = {}
-        self._waiting, self._room = deque[str](), math.inf  # errands to begin, and how many fit in memory at once
-        self._ordering, self._stopped = threading.Lock(), set[str]()
+        self._waiting, self._max_running = (
+            deque[str](),
+            math.inf,
+        )  # errands to begin, and how many fit in memory at once
+        self._order_lock, self._stopped = threading.Lock(), set[str]()
         self._closing, self._closed = threading.Event(), threading.Event()
         self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, True: begin, False: stop
         heed_notice()
@@ -72,7 +75,7 @@ class Slot:
 
     def begin(self, errand: str, trial: Mapping[str, Any]) -> None:
         """Accept a trial, unless it was stopped before; it begins when the running trials are next checked."""
-        with self._ordering:
+        with self._order_lock:
             if errand not in self._stopped:
                 self._errands[errand] = _Errand(trial)
                 self._orders.put((errand, True))
@@ -80,12 +83,12 @@ class Slot:
     def next(self, errand: str) -> tuple[dict[str, Any], bool]:
         """Wait for the next report of a trial; return it, and whether the slot's process is broken."""
         entry = self._errands.get(errand)
-        report, broken = entry.told.get() if entry else (_UNKNOWN, False)
+        report, broken = entry.reports.get() if entry else (_UNKNOWN, False)
         return report.as_result(), broken
 
     def stop(self, errand: str) -> None:
         """Stop a trial; its checkpoint stays. Does nothing if the trial has ended."""
-        with self._ordering:
+        with self._order_lock:
             if errand not in self._errands:  # calls that waited for the slot to start may arrive in any order
                 self._stopped.add(errand)
             self._orders.put((errand, False))
@@ -98,11 +101,11 @@ class Slot:
     @exit_waits()
     def _run(self) -> None:
         try:
-            with joined_work(self._base, self._who, self._shared) as (work, claimant):
+            with joined_work(self._base, self._name, self._shared) as (work, claimant):
                 self._serve(work, lambda trial_work: share_features(trial_work, claimant))
         except Exception as error:  # becomes the result of every trial, regardless of which trial caused it
             for entry in list(self._errands.values()):
-                entry.told.put((failure_of(error), True))
+                entry.reports.put((failure_of(error), True))
             threading.Timer(LAST_WORDS_SECONDS, os._exit, [1]).start()  # Ray restarts the slot, elsewhere if needed
         finally:
             self._closed.set()
@@ -112,18 +115,18 @@ class Slot:
         together = Together()
         with contextlib.suppress(Leave):
             while not self._closing.is_set():
-                for errand, begins in self._ordered(wait=not together.names and not self._waiting):
+                for errand, begins in self._receive_orders(wait=not together.names and not self._waiting):
                     if begins:
                         self._waiting.append(errand)
                     else:
-                        with _failing_alone(self._errands.get(errand)):
+                        with _failures_reported(self._errands.get(errand)):
                             together.stop(errand)
                         self._forget(errand)
                 if oom := self._advance(together, work, prepare):
                     self._make_room(*oom, work.device)
                     together = Together()  # trials may be within a step, so they continue from their checkpoints
                     empty_cache(work.device)
-        together.keep()
+        together.save_checkpoints()
 
     def _advance(
         self, together: Together, work: Workbench[Any], prepare: Callable[[Workbench[Any]], None]
@@ -135,36 +138,43 @@ class Slot:
         """
         current = ""
         try:
-            while self._waiting and len(together.names) < self._room:
+            while self._waiting and len(together.names) < self._max_running:
                 current = self._waiting.popleft()
                 self._begin(together, current, work, prepare)
             current = ""
             work.progress("trials side by side", len(together.names), len(together.names))
-            for errand, point in together.look():
+            for errand, point in together.take_steps():
                 current = errand
-                self._tell(errand, point)
+                self._queue_report(errand, point)
                 current = ""
         except torch.OutOfMemoryError as error:
-            return {*together.names, current}, wanted(error)
+            return {*together.names, current}, requested_memory(error)
         return None
 
-    def _make_room(self, tried: Collection[str], said: str, device: str) -> None:
+    def _make_room(self, tried: Collection[str], requested: str, device: str) -> None:
         """Let half as many trials step at once; a trial that does not fit on its own fails with the memory figures."""
         tried = [errand for errand in list(self._errands) if errand in tried]  # new trials may have arrived
         if len(tried) == 1:
-            self._errands[tried[0]].told.put((failure_of(too_large("with one trial", said, device)), False))
+            self._errands[tried[0]].reports.put(
+                (failure_of(out_of_memory_error("with one trial", requested, device)), False)
+            )
             return
-        self._room = max(1, len(tried) // 2)
-        log.warning("Out of GPU memory with %d trials at once (%s). Continuing with %d.", len(tried), said, self._room)
+        self._max_running = max(1, len(tried) // 2)
+        log.warning(
+            "Out of GPU memory with %d trials at once (%s). Continuing with %d.",
+            len(tried),
+            requested,
+            self._max_running,
+        )
         self._waiting.extendleft(reversed(tried))
 
     def _forget(self, errand: str) -> None:
         if entry := self._errands.pop(errand, None):
-            entry.told.put((_UNKNOWN, False))  # frees a thread that still waits for a report of this errand
+            entry.reports.put((_UNKNOWN, False))  # frees a thread that still waits for a report of this errand
         if errand in self._waiting:
             self._waiting.remove(errand)
 
-    def _ordered(self, *, wait: bool) -> Iterator[tuple[str, bool]]:
+    def _receive_orders(self, *, wait: bool) -> Iterator[tuple[str, bool]]:
         """Yield the orders that have arrived; with `wait`, wait some time for the first one."""
         with contextlib.suppress(queue.Empty):
             if wait:
@@ -176,33 +186,33 @@ class Slot:
         self, together: Together, errand: str, root: Workbench[Any], prepare: Callable[[Workbench[Any]], None]
     ) -> None:
         entry = self._errands[errand]
-        with _failing_alone(entry):
+        with _failures_reported(entry):
             work = changed(root, {**entry.trial["settings"], **trial_settings(self._base)})
             prepare(work)
             # An existing one knows what it has reported.
-            entry.judged = entry.judged or Judged(work, entry.trial["passed"])
-            if point := together.begin(errand, work, every=entry.judged.every):
-                self._tell(errand, point)
+            entry.reporter = entry.reporter or TrialReporter(work, entry.trial["passed"])
+            if point := together.begin(errand, work, every=entry.reporter.every):
+                self._queue_report(errand, point)
 
-    def _tell(self, errand: str, point: DistillPoint | RayddError) -> None:
+    def _queue_report(self, errand: str, point: DistillPoint | RayddError) -> None:
         entry = self._errands[errand]
-        assert entry.judged is not None
-        with _failing_alone(entry):
-            report = failure_of(point) if isinstance(point, RayddError) else entry.judged.report(point)
+        assert entry.reporter is not None
+        with _failures_reported(entry):
+            report = failure_of(point) if isinstance(point, RayddError) else entry.reporter.report(point)
             if report is not None:
-                entry.told.put((report.from_here(entry.judged.device), False))
+                entry.reports.put((report.from_here(entry.reporter.device), False))
 
 
 @contextlib.contextmanager
-def _failing_alone(own: _Errand | None) -> Iterator[None]:
+def _failures_reported(entry: _Errand | None) -> Iterator[None]:
     """Report an error of a trial, for example of its students, as the result of this trial: the others continue."""
     try:
         yield
     except Exception as error:
         if breaks_process(error) or isinstance(error, torch.OutOfMemoryError):
             raise
-        if own:
-            own.told.put((failure_of(error), False))
+        if entry:
+            entry.reports.put((failure_of(error), False))
 
 
 @dataclass(frozen=True)
@@ -225,8 +235,10 @@ class Desk:
         """
         self._base, self._shared = base, shared
         self._slots: list[Any] = []
-        self._heard: dict[int, tuple[float, Any]] = {}  # for each slot: time of its last answer, and the open question
-        self._seated: dict[str, _Seat] = {}
+        self._last_answers: dict[
+            int, tuple[float, Any]
+        ] = {}  # for each slot: time of its last answer, and the open question
+        self._seats: dict[str, _Seat] = {}
 
     def seat(self, errand: str, trial: Mapping[str, Any]) -> Any:
         """Return the handle of the slot for a trial: a new slot, else one with similar trials, else the emptiest one.
@@ -234,14 +246,14 @@ class Desk:
         Slots are started on all resources before they are filled, and slots that answer are filled before silent ones.
         If a trial comes again because its errand's machine was lost, it is first stopped in its old slot.
         """
-        for old_errand, seat in list(self._seated.items()):
+        for old_errand, seat in list(self._seats.items()):
             if seat.trial == trial["number"]:
                 self._slots[seat.slot].stop.remote(old_errand)
                 self.leave(old_errand)
         group = group_of(with_settings(self._base, {**trial["settings"], **trial_settings(self._base)}))
-        sweep, seated = self._base.sweep, list(self._seated.values())
+        sweep, seated = self._base.sweep, list(self._seats.values())
         if len(self._slots) < max(1, slots_to_come(sweep.cpus, sweep.gpu_share)):
-            self._slots.append(self._started(len(self._slots)))
+            self._slots.append(self._start_slot(len(self._slots)))
             slot = len(self._slots) - 1
         else:
             trial_counts, similar_slots = (
@@ -257,12 +269,12 @@ class Desk:
                     trial_counts[slot],
                 ),
             )
-        self._seated[errand] = _Seat(trial["number"], slot, group)
+        self._seats[errand] = _Seat(trial["number"], slot, group)
         return self._slots[slot]
 
     def leave(self, errand: str) -> None:
         """Free a trial's seat."""
-        self._seated.pop(errand, None)
+        self._seats.pop(errand, None)
 
     def close(self) -> None:
         """Let all slots save the state of their trials; the slots end with the desk."""
@@ -272,16 +284,16 @@ class Desk:
 
     def _is_silent(self, slot: int) -> bool:
         now = time.monotonic()
-        last_answer, question = self._heard.get(slot) or (now, self._slots[slot].__ray_ready__.remote())
+        last_answer, question = self._last_answers.get(slot) or (now, self._slots[slot].__ray_ready__.remote())
         if ray.wait([question], timeout=0)[0]:
             with contextlib.suppress(RayActorError):  # the slot is being restarted
                 ray.get(question)
                 last_answer = now
             question = self._slots[slot].__ray_ready__.remote()
-        self._heard[slot] = (last_answer, question)
+        self._last_answers[slot] = (last_answer, question)
         return now - last_answer > SILENT_SECONDS
 
-    def _started(self, number: int) -> Any:
+    def _start_slot(self, number: int) -> Any:
         sweep = self._base.sweep
         # Each trial has one call that waits for its next report, and further calls that begin and stop it.
         actor_class: Any = ray.remote(Slot)

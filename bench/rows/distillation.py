@@ -45,7 +45,7 @@ def _feature_step(size: Size, folder: Path) -> Pieces:
     experts = experts_in(folder, size.width, size.width // 3, size.width, count=_EXPERTS, epochs=2)
     start = start_of(torch.randn(PUBLISHED.pairs, size.width, generator=Generator().manual_seed(1)), size.width // 3)
     distillation = distillation_of(start, experts, LearnedFeatures(spread_of(start)))
-    return _pieces(distillation.step, _published(start, start.image_features, experts, folder, lambda rows: rows))
+    return _pieces(distillation.step, _published_step(start, start.image_features, experts, folder, lambda rows: rows))
 
 
 def pixel_pieces(size: Size, folder: Path) -> Pieces:
@@ -54,19 +54,19 @@ def pixel_pieces(size: Size, folder: Path) -> Pieces:
     experts = experts_in(folder, image_width, text_width, image_width, count=_EXPERTS, epochs=2)
     images, _ = pictures(PUBLISHED.pairs)
     square = (size.image_size, size.image_size)
-    pixels = torch.stack([_bytes(image.resize(square)) for image in images])
+    pixels = torch.stack([_pixels_of(image.resize(square)) for image in images])
     start = start_of(torch.zeros(PUBLISHED.pairs, image_width), text_width, pixels)
     batch = images_at_once(PlaceConfig(), "cpu")
     image = LearnedPixels(models.image.fast, models.image.pixel_std, batch, spread_of(start))
     distillation = distillation_of(start, experts, image)
-    return _pieces(distillation.step, _published(start, pixels.float() / 255, experts, folder, models.plain))
+    return _pieces(distillation.step, _published_step(start, pixels.float() / 255, experts, folder, models.plain))
 
 
 def _pieces(raydd: Callable[[], object], published: Callable[[], object]) -> Pieces:
     return Pieces({"published step": published, "step": raydd}, {"published step": 1}, {"step": 1})
 
 
-def _published(
+def _published_step(
     start: SyntheticSet, image: Tensor, experts: Experts, folder: Path, encode: Callable[[Tensor], Tensor]
 ) -> Callable[[], object]:
     file = folder / "expert.pt"
@@ -111,7 +111,7 @@ def spread_of(start: SyntheticSet) -> Spread:
     return Spread(moments, wide_range)
 
 
-def _bytes(image) -> Tensor:
+def _pixels_of(image) -> Tensor:
     from torchvision.transforms.functional import pil_to_tensor
 
     return pil_to_tensor(image)

@@ -40,19 +40,19 @@ _BUNDLED = {
 }
 
 
-def _equal(size: Size, folder: Path) -> tuple[float, float]:
+def _seconds_to_equal_score(size: Size, folder: Path) -> tuple[float, float]:
     """Return the seconds of the published loop and of raydd until the best score of the published loop."""
     store = _store(size, folder)
-    raydd_config = _config(size, {**_script("plain-pixels"), "distill.image_lr": _IMAGE_LR})
+    raydd_config = _config(size, {**_preset_settings("plain-pixels"), "distill.image_lr": _IMAGE_LR})
     shared = {
         f"distill.{name}": getattr(raydd_config.distill, name) for name in ("pairs", "target_epochs", "max_start_epoch")
     }
-    published_config = _config(size, {**_script("repblend-flickr30k-100"), **shared, "distill.steps": _STEPS})
+    published_config = _config(size, {**_preset_settings("repblend-flickr30k-100"), **shared, "distill.steps": _STEPS})
     raydd.open(raydd_config, store).experts()
     score, steps = max(
         (score, -steps)
         for lr in _IMAGE_LRS
-        for steps, score in _scores(with_settings(published_config, {"distill.image_lr": lr}), store)
+        for steps, score in _published_scores(with_settings(published_config, {"distill.image_lr": lr}), store)
     )
     pieces = pixel_pieces(replace(size, image_size=raydd_config.encoders.image_size or size.image_size), folder)
     step_seconds = median(time_pieces(pieces, 3, "cpu"), "published step")
@@ -64,7 +64,7 @@ def _equal(size: Size, folder: Path) -> tuple[float, float]:
         start_time = now("cpu")
         synthetic = stages.final_synthetic(raydd.open(config, store))
         seconds = now("cpu") - start_time
-        raydd_score = _score(config, store, synthetic)
+        raydd_score = _val_score(config, store, synthetic)
         print(
             f"equal: {raydd_score:.1f} after {raydd_steps} steps, {steps_per_encoding} steps per encoding, "
             f"{seconds:.0f} s",
@@ -75,7 +75,7 @@ def _equal(size: Size, folder: Path) -> tuple[float, float]:
     return -steps * step_seconds, float("inf")
 
 
-def _script(preset: str) -> dict[str, Any]:
+def _preset_settings(preset: str) -> dict[str, Any]:
     """Return a preset's settings of distillation and students; both sides share data, encoders and experts."""
     settings = PRESETS[preset].settings.items()
     return {name: value for name, value in settings if name.startswith(("distill.", "students."))}
@@ -96,16 +96,16 @@ def _store(size: Size, folder: Path) -> Store:
     return Store(folder / "store")
 
 
-def _scores(config: Config, store: Store) -> Iterator[tuple[int, float]]:
+def _published_scores(config: Config, store: Store) -> Iterator[tuple[int, float]]:
     """Yield the published loop's steps and its val r_mean after them."""
     try:
         for point in stages.distill(raydd.open(config, store), every=_EVERY):
-            yield point.step, _score(config, store, point.synthetic)
+            yield point.step, _val_score(config, store, point.synthetic)
     except NonFiniteError:  # this learning rate is too large here
         return
 
 
-def _score(config: Config, store: Store, synthetic: SyntheticSet) -> float:
+def _val_score(config: Config, store: Store, synthetic: SyntheticSet) -> float:
     work = raydd.open(config, store)
     return stages.score_students(work, synthetic, split="val", seeds=range(_SEEDS)).mean["r_mean"]
 
@@ -118,6 +118,6 @@ EQUAL = (
         floor=10,
         aim=50,
         memory=None,
-        numbers=_equal,
+        numbers=_seconds_to_equal_score,
     ),
 )

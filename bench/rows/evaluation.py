@@ -29,7 +29,7 @@ _FEW_EPOCHS = 9  # setting of raydd's students in one piece, which run one epoch
 _WIDTH = 1280
 
 
-def _students(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+def _student_pieces(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
     models, recipe = encoders(size.image_size), StudentsConfig(rate="published")
     images, captions = pictures(_PAIRS)
     transform = transform_of("none", size.image_size)
@@ -93,7 +93,7 @@ def _students(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
     return Pieces(run, baseline, {"10 epochs of 5 students": _EPOCHS / 10, "one student scored": _STUDENTS})
 
 
-def _retrieval(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+def _retrieval_pieces(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
     images, captions = size.retrieval
     generator = Generator().manual_seed(0)
     image, text = (normalize(torch.randn(count, _WIDTH, generator=generator)) for count in size.retrieval)
@@ -105,7 +105,7 @@ def _retrieval(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
     return Pieces(run, {"product and top-k": 1}, {"scores": 1})
 
 
-def _selections(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+def _selection_pieces(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
     chosen, candidates = size.selection
     images = candidates // CAPTIONS_EACH
     generator = Generator().manual_seed(0)
@@ -137,7 +137,7 @@ EVALUATION = (
         floor=20,
         aim=50,
         quick_floor=3,
-        pieces=_students,
+        pieces=_student_pieces,
     ),
     Row(
         "retrieval",
@@ -147,7 +147,7 @@ EVALUATION = (
         quick_floor=2.5,
         measure=WITHIN,
         memory=Memory(megabytes=500),
-        pieces=_retrieval,
+        pieces=_retrieval_pieces,
     ),
     Row(
         "selections",
@@ -155,6 +155,6 @@ EVALUATION = (
         "loops over all candidates: one choice of each, times 500",
         floor=20,
         quick_floor=5,
-        pieces=_selections,
+        pieces=_selection_pieces,
     ),
 )

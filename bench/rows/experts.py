@@ -23,21 +23,21 @@ _PUBLISHED_GB = 0.73  # from RepBlend's cost table
 _HALF = 2  # bytes of a half-precision number
 
 
-def _trajectory(size: Size, folder: Path) -> Pieces:
+def _trajectory_pieces(size: Size, folder: Path) -> Pieces:
     """Return the pieces of one more expert, whose features are all in the cache."""
     batch = size.expert_batch
     steps = _EPOCHS * (IMAGES * CAPTIONS_EACH // batch)
     run = {
         "published step": _published_step(size),
-        f"{_STEPS} steps": _cached_steps(size),
-        "snapshot": _snapshot(size, folder),
+        f"{_STEPS} steps": _cached_steps_run(size),
+        "snapshot": _snapshot_writer(size, folder),
     }
     return Pieces(run, {"published step": steps}, {f"{_STEPS} steps": steps / _STEPS, "snapshot": _EPOCHS})
 
 
-def _all_experts(size: Size, folder: Path) -> Pieces:
+def _all_experts_pieces(size: Size, folder: Path) -> Pieces:
     """Return the pieces of 20 experts and of the feature cache that they need."""
-    trajectory = _trajectory(size, folder)
+    trajectory = _trajectory_pieces(size, folder)
     views = IMAGES * FeaturesConfig().views + 2 * SCORED_IMAGES
     captions = (IMAGES + 2 * SCORED_IMAGES) * CAPTIONS_EACH
     run = {**trajectory.run, "views encoded": _encode_views(size), "captions encoded": _encode_captions(size)}
@@ -73,7 +73,7 @@ def _published_step(size: Size):
     return step
 
 
-def _cached_steps(size: Size):
+def _cached_steps_run(size: Size):
     models = encoders(size.image_size)
     split = split_of(size.expert_batch * _STEPS // CAPTIONS_EACH + 1, models.image.width, models.text.width)
     heads = initial_heads(models.image.width, models.text.width, models.image.width, 0)
@@ -82,7 +82,7 @@ def _cached_steps(size: Size):
     return lambda: train_epoch_(image, text, split, recipe, epoch=1, seeds=[0], device="cpu")
 
 
-def _snapshot(size: Size, folder: Path):
+def _snapshot_writer(size: Size, folder: Path):
     """Return the work at the end of an epoch: rounding the heads and writing them."""
     models = encoders(size.image_size)
     record = Record.of(Store(folder / "snapshot"), "experts", {}, {}, version=1)
@@ -132,7 +132,7 @@ EXPERTS = (
         floor=100,
         aim=300,
         quick_floor=5,
-        pieces=_trajectory,
+        pieces=_trajectory_pieces,
     ),
     Row(
         "experts",
@@ -141,7 +141,7 @@ EXPERTS = (
         floor=15,
         aim=20,
         quick_floor=4,
-        pieces=_all_experts,
+        pieces=_all_experts_pieces,
     ),
     Row(
         "storage",

@@ -11,9 +11,9 @@ from bench.measuring import Pieces, Size
 class Measure:
     """How the numbers of the two sides are compared."""
 
-    of: Callable[[float, float], float]
+    compute: Callable[[float, float], float]
     """Computes the value from the baseline's and raydd's number."""
-    form: str
+    value_format: str
     """Format of the value."""
     at_least: bool
     """True: the value must be at least the floor. False: the value must be at most the floor."""
@@ -49,7 +49,7 @@ class Row:
     """A row: either pieces that are timed, or a function that measures both numbers itself."""
 
     name: str
-    what: str
+    description: str
     baseline: str
     """What the baseline's number is, and how it is measured."""
     floor: float

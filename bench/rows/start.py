@@ -8,17 +8,20 @@ from bench.measuring import Pieces, Size
 from bench.rows.row import ITSELF, WITHIN, Row
 
 
-def _help(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
-    run = {"python": lambda: _python("pass"), "help": lambda: _python("from raydd.cli import main; main(['--help'])")}
+def _help_pieces(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+    run = {
+        "python": lambda: _run_python("pass"),
+        "help": lambda: _run_python("from raydd.cli import main; main(['--help'])"),
+    }
     return Pieces(run, {"python": 1}, {"help": 1})
 
 
-def _import(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
-    run = {"torch": lambda: _python("import torch"), "engine": lambda: _python("import torch, raydd.stages")}
+def _import_pieces(size: Size, folder: Path) -> Pieces:  # noqa: ARG001
+    run = {"torch": lambda: _run_python("import torch"), "engine": lambda: _run_python("import torch, raydd.stages")}
     return Pieces(run, {"torch": 1}, {"engine": 1})
 
 
-def _python(code: str) -> None:
+def _run_python(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
@@ -32,7 +35,7 @@ START = (
         quick_floor=0.7,
         measure=ITSELF,
         memory=None,
-        pieces=_help,
+        pieces=_help_pieces,
     ),
     Row(
         "import",
@@ -42,6 +45,6 @@ START = (
         quick_floor=1.7,
         measure=WITHIN,
         memory=None,
-        pieces=_import,
+        pieces=_import_pieces,
     ),
 )

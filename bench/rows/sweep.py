@@ -36,23 +36,23 @@ def busy_seconds(
 
     folder = folder.absolute()
     config = with_settings(Config(), {"sweep.name": "sleepers", "sweep.trials": trials, "sweep.pruner": "none"})
-    space = Space("sleepers", _suggest)
+    space = Space("sleepers", _suggest_settings)
     with cluster(address, folder):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = open_study(config, space, f"sqlite:///{folder / 'studies.db'}")
-        trial = partial(_sleep, seconds=seconds, folder=str(folder))
-        run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), room=lambda: slots)
+        trial = partial(_sleeping_trial, seconds=seconds, folder=str(folder))
+        run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), capacity=lambda: slots)
     times = [json.loads(path.read_text()) for path in folder.glob("trial-*.json")]
     available = max(end for _, end in times) - min(begin for begin, _ in times)
     return trials * seconds, slots * available
 
 
-def _suggest(trial: Any) -> Mapping[str, Any]:
+def _suggest_settings(trial: Any) -> Mapping[str, Any]:
     trial.suggest_float("distill.image_lr", 0.01, 0.1, log=True)
     return {}
 
 
-def _sleep(trial: Mapping[str, Any], *, seconds: float, folder: str) -> None:
+def _sleeping_trial(trial: Mapping[str, Any], *, seconds: float, folder: str) -> None:
     from ray import tune
 
     from raydd.cluster.trial_report import TrialReport
@@ -64,7 +64,7 @@ def _sleep(trial: Mapping[str, Any], *, seconds: float, folder: str) -> None:
     (Path(folder) / f"trial-{trial['number']}.json").write_text(json.dumps([begin, time.time()]))
 
 
-def _busy(size: Size, folder: Path) -> tuple[float, float]:  # noqa: ARG001
+def _measure_busy_share(size: Size, folder: Path) -> tuple[float, float]:  # noqa: ARG001
     return busy_seconds(folder, trials=_TRIALS, seconds=_SECONDS, slots=_SLOTS)
 
 
@@ -77,6 +77,6 @@ SWEEP = (
         aim=97,
         measure=SHARE,
         memory=None,
-        numbers=_busy,
+        numbers=_measure_busy_share,
     ),
 )

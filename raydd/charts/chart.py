@@ -43,11 +43,11 @@ def curves(
     id: str,
     title: str,
     lines: Mapping[str, Sequence[tuple[float, float]]],
-    axis: str,
+    y_title: str,
     summary: str,
-    across: str = "distillation step",
+    x_title: str = "distillation step",
 ) -> Chart:
-    """Return a chart with one line for each name, over distillation steps or over the quantity that `across` names."""
+    """Return a chart with one line for each name, over distillation steps or over the quantity that `x_title` names."""
     figure = go.Figure()
     for number, (name, points) in enumerate(lines.items()):
         figure.add_scatter(
@@ -56,7 +56,7 @@ def curves(
             name=name,
             mode="lines+markers",
             line={"color": LIGHT[number % len(LIGHT)], "dash": ("solid", "dash", "dot")[number // len(LIGHT) % 3]},
-            hovertemplate=f"{name}, {across} %{{x}}: %{{y:.3f}}<extra></extra>",
+            hovertemplate=f"{name}, {x_title} %{{x}}: %{{y:.3f}}<extra></extra>",
         )
-    figure.update_layout(xaxis_title=across, yaxis_title=axis, showlegend=True, legend=LEGEND_ABOVE)
+    figure.update_layout(xaxis_title=x_title, yaxis_title=y_title, showlegend=True, legend=LEGEND_ABOVE)
     return chart(id, title, summary, figure, 320)

@@ -13,8 +13,8 @@ from raydd.data import Pairs, open_pixels
 from raydd.distill.synthetic import SyntheticSet
 
 COLUMNS = 8  # pairs in the picture of a set
-_COLUMN = 1.6  # width of one picture in inches
-_LOW, _IN_A_ROW = 0.75, 10  # in `row_of_images`: size of one picture in inches, and the most pictures
+_PICTURE_WIDTH = 1.6  # width of one picture in inches
+_LOW_ROW_SIZE, _MAX_IN_ROW = 0.75, 10  # in `row_of_images`: size of one picture in inches, and the most pictures
 _CAPTION_WIDTH, _CAPTION_LINES = 24, 4
 
 
@@ -41,12 +41,12 @@ def synthetic_pairs(
 ) -> Figure:
     """Draw the first synthetic images, each below the real image that it started from and above its caption."""
     count = min(columns, len(synthetic))
-    figure = Figure(figsize=(_COLUMN * count, 2.9 * _COLUMN), layout="constrained")
+    figure = Figure(figsize=(_PICTURE_WIDTH * count, 2.9 * _PICTURE_WIDTH), layout="constrained")
     for row, (name, pixels) in enumerate((("start", start), ("synthetic", synthetic))):
         for column in range(count):
             axes = figure.add_subplot(2, count, row * count + column + 1)
             axes.imshow(pixels[column].transpose(1, 2, 0))
-            _bare(axes)
+            _hide_axes(axes)
             if column == 0:
                 axes.set_ylabel(name)
             if row == 1:
@@ -57,12 +57,12 @@ def synthetic_pairs(
 
 def row_of_images(images: UInt8[NDArray, "N 3 H W"]) -> Figure:
     """Draw the first images in one low row, for places that show only a few lines."""
-    shown = images[:_IN_A_ROW]
-    figure = Figure(figsize=(_LOW * len(shown), _LOW), layout="constrained")
+    shown = images[:_MAX_IN_ROW]
+    figure = Figure(figsize=(_LOW_ROW_SIZE * len(shown), _LOW_ROW_SIZE), layout="constrained")
     for column, image in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), column + 1)
         axes.imshow(image.transpose(1, 2, 0))
-        _bare(axes)
+        _hide_axes(axes)
     return figure
 
 
@@ -131,7 +131,7 @@ def front(points: Sequence[Sequence[float]], on_front: Sequence[Sequence[float]]
     return figure
 
 
-def _bare(axes: Axes) -> None:
+def _hide_axes(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     for side in axes.spines.values():

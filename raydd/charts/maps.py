@@ -67,23 +67,23 @@ def cluster_order(off_diagonal: Float[NDArray, "N N"]) -> list[int]:
 def modality_maps(
     start: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]],
     end: tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]],
-    how: Literal["pca", "umap"],
+    projection: Literal["pca", "umap"],
 ) -> list[Chart]:
     """Return two maps of image and text embeddings on the same axes: at the start and at the end of a distillation.
 
     Args:
         start: image and text embeddings, on the unit sphere, of the real pairs that the set started from.
         end: image and text embeddings of the synthetic pairs.
-        how: projection to two dimensions: principal components of all four groups of embeddings, or UMAP.
+        projection: how to map to two dimensions: principal components of all four groups of embeddings, or UMAP.
     """
-    project = pca if how == "pca" else umap
+    project = pca if projection == "pca" else umap
     parts = np.split(project(torch.cat([*start, *end])), 4)
     points = np.concatenate(parts)
     low, high = points.min(0), points.max(0)
     margin = 0.06 * (high - low)
     ranges = [[float(minimum), float(maximum)] for minimum, maximum in zip(low - margin, high + margin, strict=True)]
     return [
-        _modality_map(f"map-{name}", title, parts[index], parts[index + 1], ranges, how)
+        _modality_map(f"map-{name}", title, parts[index], parts[index + 1], ranges, projection)
         for index, name, title in ((0, "start", "At the start: real pairs"), (2, "end", "At the end: synthetic pairs"))
     ]
 
@@ -116,7 +116,7 @@ def _modality_map(
     images: Float[NDArray, "N 2"],
     texts: Float[NDArray, "N 2"],
     ranges: list[list[float]],
-    how: str,
+    projection: str,
 ) -> Chart:
     figure = go.Figure()
     gaps = np.full(len(images), np.nan)
@@ -139,8 +139,8 @@ def _modality_map(
             marker={"color": colour, "size": 7, "symbol": symbol},
             hovertemplate=f"{name} %{{customdata}}<extra></extra>",
         )
-    axis_name = {"pca": "principal component", "umap": "UMAP"}[how]
-    note = "" if how == "pca" else " UMAP keeps neighbours, not distances. The table below measures the gap."
+    axis_name = {"pca": "principal component", "umap": "UMAP"}[projection]
+    note = "" if projection == "pca" else " UMAP keeps neighbours, not distances. The table below measures the gap."
     figure.update_layout(
         xaxis={"range": ranges[0], "title": f"{axis_name} 1"},
         yaxis={"range": ranges[1], "title": f"{axis_name} 2"},
@@ -150,10 +150,10 @@ def _modality_map(
     summary = (
         f"{len(images)} images and {len(texts)} texts, with a line from each image to its text. In this plane the "
         f"distance between the two centres is {centre_distance:.2f}; the spread of the images is "
-        f"{_spread(images):.2f}, that of the texts {_spread(texts):.2f}.{note}"
+        f"{_rms_spread(images):.2f}, that of the texts {_rms_spread(texts):.2f}.{note}"
     )
     return chart(id, title, summary, figure, 420)
 
 
-def _spread(points: Float[NDArray, "N 2"]) -> float:
+def _rms_spread(points: Float[NDArray, "N 2"]) -> float:
     return float(np.sqrt(((points - points.mean(0)) ** 2).sum(1).mean()))

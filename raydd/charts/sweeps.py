@@ -79,16 +79,16 @@ def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 SCORE = "val r_mean, percent"
 SHOWN = 6  # number of settings, the most important ones, that get a slice plot and an axis of parallel coordinates
-NEAR = 0.3  # fraction of the trials, the best ones, that the parallel coordinates show; the others would hide them
+BEST_FRACTION = 0.3  # fraction of the trials that the parallel coordinates show; the others would hide the best ones
 
 
-def _hover(settings: Mapping[str, Any]) -> str:
+def _hover_text(settings: Mapping[str, Any]) -> str:
     """Return the settings for a hover text, one on each line."""
 
-    def short(value: Any) -> str:
+    def format_value(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    return "<br>".join(f"{name.removeprefix('distill.')} {short(value)}" for name, value in settings.items())
+    return "<br>".join(f"{name.removeprefix('distill.')} {format_value(value)}" for name, value in settings.items())
 
 
 def history(trials: Sequence[Trial]) -> Chart | None:
@@ -106,7 +106,7 @@ def history(trials: Sequence[Trial]) -> Chart | None:
         figure.add_scatter(
             x=[trial.number for trial in chosen],
             y=[trial.r_mean for trial in chosen],
-            text=[_hover(trial.settings) for trial in chosen],
+            text=[_hover_text(trial.settings) for trial in chosen],
             mode="markers",
             name=name,
             marker=marker,
@@ -176,7 +176,7 @@ def parallel(trials: Sequence[Trial], shares: Mapping[str, float]) -> Chart | No
     lines by dragging along an axis.
     """
     chosen = best_first(trials)
-    chosen = chosen[: max(20, round(NEAR * len(chosen)))]
+    chosen = chosen[: max(20, round(BEST_FRACTION * len(chosen)))]
     names = [name for name in list(shares)[:SHOWN] if all(name in trial.settings for trial in chosen)]
     if len(names) < 2:
         return None
@@ -184,7 +184,7 @@ def parallel(trials: Sequence[Trial], shares: Mapping[str, float]) -> Chart | No
     figure = go.Figure(
         go.Parcoords(
             dimensions=[
-                *(_dimension(name, [trial.settings[name] for trial in chosen]) for name in names),
+                *(_parallel_axis(name, [trial.settings[name] for trial in chosen]) for name in names),
                 {"label": "r_mean", "values": scores},
             ],
             line={"color": scores, "colorscale": RAMP},
@@ -218,7 +218,7 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
             x=[getattr(trial, cost) * scale for trial in chosen],
             y=[trial.r_mean for trial in chosen],
             customdata=[trial.number for trial in chosen],
-            text=[_hover(trial.settings) for trial in chosen],
+            text=[_hover_text(trial.settings) for trial in chosen],
             name=name,
             hovertemplate="trial %{customdata}: %{y:.2f} at %{x:.4g}<br>%{text}<extra></extra>",
             **style,
@@ -235,7 +235,7 @@ def pareto(trials: Sequence[Trial], cost: str) -> Chart | None:
     )
 
 
-def _dimension(name: str, values: Sequence[Any]) -> dict[str, Any]:
+def _parallel_axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
     """Return one axis of the parallel coordinates.
 
     Words are shown by name. Numbers that span more than a factor of 20 are shown by their logarithm.

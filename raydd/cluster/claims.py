@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import ray
 
-from raydd.cluster.graceful_exit import told_to_leave
+from raydd.cluster.graceful_exit import stop_requested
 from raydd.progress import Leave
 
 NAMESPACE = "raydd"
@@ -43,7 +43,7 @@ class Claims:
         """Claim a key. Return False while another live holder has it."""
         self.beat(holder)
         owner = self._holders.get(key, holder)
-        if owner != holder and self._lives(owner):
+        if owner != holder and self._is_alive(owner):
             return False
         self._holders[key] = holder
         return True
@@ -65,9 +65,11 @@ class Claims:
     def doing(self, job: str) -> dict[str, str]:
         """Return what each live holder of a job last said it is doing, by the holder's name within the job."""
         descriptions = {holder: doing for holder, (_, doing) in self._beats.items() if holder.startswith(f"{job}: ")}
-        return {holder.removeprefix(f"{job}: "): doing for holder, doing in descriptions.items() if self._lives(holder)}
+        return {
+            holder.removeprefix(f"{job}: "): doing for holder, doing in descriptions.items() if self._is_alive(holder)
+        }
 
-    def _lives(self, holder: str) -> bool:
+    def _is_alive(self, holder: str) -> bool:
         last_beat = self._beats.get(holder)
         return last_beat is not None and self._clock() - last_beat[0] <= self._patience
 
@@ -85,7 +87,7 @@ class Claimant:
         """
         self._ledger, self._holder, self._pause = ledger, holder, beat_seconds
         self._doing = ""
-        self._left = threading.Event()
+        self._exited = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
 
     def __enter__(self) -> Self:
@@ -93,9 +95,9 @@ class Claimant:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._left.set()
+        self._exited.set()
         self._thread.join()
-        _answer(self._ledger.leave.remote(self._holder))
+        _await_answer(self._ledger.leave.remote(self._holder))
 
     def progress(self, work: str, done: int, total: int) -> None:
         """Report progress, as a `raydd.progress.Progress`. It is sent with the next sign of life.
@@ -104,18 +106,18 @@ class Claimant:
             Leave: the process was asked to end.
         """
         self._doing = f"{work} {done}/{total}"
-        if told_to_leave():
+        if stop_requested():
             raise Leave
 
     @contextlib.contextmanager
     def holding(self, key: str) -> Iterator[bool]:
         """Hold a claim inside the block; yield whether it was granted."""
-        granted = bool(_answer(self._ledger.take.remote(key, self._holder)))
+        granted = bool(_await_answer(self._ledger.take.remote(key, self._holder)))
         try:
             yield granted
         finally:
             if granted:
-                _answer(self._ledger.give.remote(key, self._holder))
+                _await_answer(self._ledger.give.remote(key, self._holder))
 
     @contextlib.contextmanager
     def waiting_for(self, key: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
@@ -128,9 +130,9 @@ class Claimant:
             wait_for_others(wait_seconds)
 
     def _beat(self) -> None:
-        while not self._left.is_set():
+        while not self._exited.is_set():
             self._ledger.beat.remote(self._holder, self._doing)
-            self._left.wait(self._pause)
+            self._exited.wait(self._pause)
 
 
 def wait_for_others(seconds: float = WAIT_SECONDS) -> None:
@@ -139,12 +141,12 @@ def wait_for_others(seconds: float = WAIT_SECONDS) -> None:
     Raises:
         Leave: the process was asked to end.
     """
-    if told_to_leave():
+    if stop_requested():
         raise Leave
     time.sleep(seconds)
 
 
-def _answer(reference: ray.ObjectRef) -> Any:
+def _await_answer(reference: ray.ObjectRef) -> Any:
     """Return the ledger's answer. Does not use `ray.get`, in which Ray gives a waiting task's CPUs to another task."""
     return reference.future().result()
 

@@ -49,7 +49,7 @@ def cluster(address: str, home: Path) -> Iterator[None]:
     folder = _session_folder(home) if address == "local" else None
     if folder:
         try:
-            with _without_chatter():
+            with _without_log_level_message():
                 ray.init(
                     address="local",
                     include_dashboard=False,
@@ -65,7 +65,7 @@ def cluster(address: str, home: Path) -> Iterator[None]:
             ) from error
     else:
         try:
-            with _without_chatter():
+            with _without_log_level_message():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except ConnectionError as error:
             raise ConfigError(
@@ -83,7 +83,7 @@ def cluster(address: str, home: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
+def _without_log_level_message() -> Iterator[None]:
     """Hide the message of Ray's C++ code about its log level. All other output is printed at the end of the block."""
     try:
         stderr_fd = sys.__stderr__.fileno() if sys.__stderr__ else None
@@ -185,7 +185,7 @@ def slots(cpus: float, gpus: float) -> int:
     if not (room := slots_now(cpus, gpus)):
         raise ConfigError(
             f"A trial asks for {cpus:g} CPUs and {gpus:g} GPUs, but Ray has {resources.get('CPU', 0):g} CPUs and "
-            f"{resources.get('GPU', 0):g} GPUs{_at_most()}. Lower sweep.cpus or sweep.gpus."
+            f"{resources.get('GPU', 0):g} GPUs{_largest_machine()}. Lower sweep.cpus or sweep.gpus."
         )
     return room
 
@@ -194,16 +194,16 @@ def slots_to_come(cpus: float, gpus: float) -> int:
     """Return how many trials of this size may fit on the cluster, including machines that it may still start."""
     # The largest size that the autoscaler allows; None without an autoscaler.
     max_resources = cluster_state.get_max_resources_from_cluster_config() or {}
-    return max(slots_now(cpus, gpus), _room(max_resources, cpus, gpus))
+    return max(slots_now(cpus, gpus), _count_fitting(max_resources, cpus, gpus))
 
 
 def slots_now(cpus: float, gpus: float) -> int:
     """Return how many trials of this size fit on the machines that are running now; may be 0."""
     nodes = [node for node in ray.nodes() if node["Alive"] and not (gpus and node.get("NodeID") in GPUS_HELD)]
-    return sum(_room(node["Resources"], cpus, gpus) for node in nodes)
+    return sum(_count_fitting(node["Resources"], cpus, gpus) for node in nodes)
 
 
-def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+def _count_fitting(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
     """Return how many trials of this size fit on a machine. A share of a GPU must lie on one GPU."""
     by_cpus = int(resources.get("CPU", 0.0) / cpus)
     if not gpus:
@@ -212,7 +212,7 @@ def _room(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
     return min(by_cpus, int(gpu_count) * int(1 / gpus) if gpus < 1 else int(gpu_count / gpus))
 
 
-def _at_most() -> str:
+def _largest_machine() -> str:
     """Return in words what the largest of several machines has, which limits a trial; empty if there is only one."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:
@@ -228,12 +228,12 @@ def share_of_node(cpus: float, count: int) -> float:
 
 
 def outcomes(
-    waiting: Mapping[ray.ObjectRef, Item], on_wait: Callable[[], None] = lambda: None
+    items_by_task: Mapping[ray.ObjectRef, Item], on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Item, Any, str]]:
     """Yield the outcomes of tasks that run side by side, in the order in which they end.
 
     Args:
-        waiting: the item that each task is for; no task may return None.
+        items_by_task: the item that each task is for; no task may return None.
         on_wait: called about once a second, and before each outcome is yielded.
 
     Yields:
@@ -242,7 +242,7 @@ def outcomes(
     Raises:
         PlaceError: at the end, if a store or a database was unavailable for longer than a task waits for it.
     """
-    pending, place_error = dict(waiting), ""
+    pending, place_error = dict(items_by_task), ""
     while pending:
         ready, _ = ray.wait(list(pending), timeout=1.0)
         heed_interrupt()

@@ -40,7 +40,7 @@ _NONE = "A GPU is asked for (sweep.gpus, --gpus), but Ray sees none"
 _LOST = (NodeDiedError, WorkerCrashedError, ObjectLostError)  # errors of a task whose machine was lost
 _AGAIN_SECONDS = 1.0  # between losing one machine and asking for the next
 _RAY_PARTS = 10_000  # Ray rounds shares of a GPU to this many parts
-_seen: dict[str, Cards] = {}  # by Ray's id of the machine; a machine's GPUs do not change
+_cards_by_node: dict[str, Cards] = {}  # by Ray's id of the machine; a machine's GPUs do not change
 
 
 def gpus_now() -> float:
@@ -75,20 +75,20 @@ def wanted_gpus(config: Config, address: str) -> float:
     return -1.0 if gpus_to_come() else 0.0
 
 
-def share_of_worker(config: Config, given: float | Literal["auto"], workers: int, address: str) -> float:
-    """Return the GPUs of each worker: as given, or for auto an equal share of the cluster's GPUs.
+def share_of_worker(config: Config, requested: float | Literal["auto"], workers: int, address: str) -> float:
+    """Return the GPUs of each worker: as requested, or for auto an equal share of the cluster's GPUs.
 
     Args:
         config: settings of the work; with `place.device` cpu, auto means none.
-        given: GPUs of each worker, or auto.
+        requested: GPUs of each worker, or auto.
         workers: number of workers.
         address: address of the Ray cluster, as in `wanted_gpus`.
 
     Raises:
         ConfigError: GPUs are asked for, but the cluster has none that torch can use.
     """
-    if given != "auto":
-        share = given
+    if requested != "auto":
+        share = requested
     elif gpu_count := int(wanted_gpus(with_settings(config, {"sweep.gpus": "auto"}), address) and gpus_now()):
         share = part_of_gpu(math.ceil(workers / gpu_count))
     else:
@@ -127,9 +127,9 @@ def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") ->
     deadline = time.monotonic() + wait
     while True:
         if not _gpu_nodes():
-            _await_first(wait, deadline, why_none)
+            _await_gpu_machine(wait, deadline, why_none)
         nodes = _gpu_nodes()
-        machines, machine_lost = _look_at(nodes, wait)
+        machines, machine_lost = _query_cards(nodes, wait)
         if usable := [machine for machine in machines if not machine.fault]:
             return usable
         if machines or (nodes and not machine_lost) or time.monotonic() > deadline:
@@ -139,7 +139,7 @@ def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") ->
         time.sleep(_AGAIN_SECONDS)
 
 
-def _await_first(wait: float, end: float, why_none: Callable[[], str]) -> None:
+def _await_gpu_machine(wait: float, deadline: float, why_none: Callable[[], str]) -> None:
     """Ask for a machine with a GPU until one has answered. If it is lost while it answers, ask again.
 
     Raises:
@@ -148,9 +148,9 @@ def _await_first(wait: float, end: float, why_none: Callable[[], str]) -> None:
     if not wait:
         raise ConfigError(f"{_NONE} on this machine. Set it to auto or 0.")
     while True:
-        task = _looking(1).remote(1)
+        task = _look_task(1).remote(1)
         try:
-            ray.get(task, timeout=max(0.0, end - time.monotonic()))
+            ray.get(task, timeout=max(0.0, deadline - time.monotonic()))
             return
         except GetTimeoutError as error:
             ray.cancel(task)
@@ -169,7 +169,7 @@ def _await_first(wait: float, end: float, why_none: Callable[[], str]) -> None:
 
 def faults() -> list[str]:
     """Return why torch cannot use the GPUs of the machines that `usable_cards` left out."""
-    return [machine.fault for machine in _seen.values() if machine.fault]
+    return [machine.fault for machine in _cards_by_node.values() if machine.fault]
 
 
 class _Holder:
@@ -181,7 +181,7 @@ def faulty_held() -> Iterator[None]:
     """Reserve the GPUs of machines that `usable_cards` left out inside the block, so that trials do not get them."""
     holders = []
     for node, count in _gpu_nodes().items():
-        if node in _seen and _seen[node].fault:
+        if node in _cards_by_node and _cards_by_node[node].fault:
             strategy: Any = NodeAffinitySchedulingStrategy(node, soft=False)
             holder_class: Any = ray.remote(num_cpus=0, num_gpus=count, scheduling_strategy=strategy)(_Holder)
             holders.append(holder_class.remote())
@@ -200,29 +200,33 @@ def _gpu_nodes() -> dict[str, int]:
     return {node_id: int(count) for node_id, count in gpu_counts.items() if count >= 1}
 
 
-def _look_at(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]:
+def _query_cards(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]:
     """Return the GPUs of the machines that answer, and whether a machine was lost while it answered."""
     tasks = {
-        _looking(count, on=node_id).remote(count): node_id for node_id, count in nodes.items() if node_id not in _seen
+        _look_task(count, node_id=node_id).remote(count): node_id
+        for node_id, count in nodes.items()
+        if node_id not in _cards_by_node
     }
     ready: Sequence[Any] = []
     if tasks:
         ready, pending = ray.wait(list(tasks), num_returns=len(tasks), timeout=ANSWER_SECONDS)
-        if not ready and not _seen.keys() & nodes.keys():  # others use all GPUs: wait for the first that is free
+        if (
+            not ready and not _cards_by_node.keys() & nodes.keys()
+        ):  # others use all GPUs: wait for the first that is free
             ready, pending = ray.wait(pending, timeout=wait or None)
         for task in pending:
             ray.cancel(task)
     machine_lost = False
     for task in ready:
         try:
-            _seen[tasks[task]] = ray.get(task)
+            _cards_by_node[tasks[task]] = ray.get(task)
         except RayError as error:  # not a fault of the machine's GPUs
             machine_lost = machine_lost or isinstance(error, _LOST)
-    return [_seen[node_id] for node_id in nodes if node_id in _seen], machine_lost
+    return [_cards_by_node[node_id] for node_id in nodes if node_id in _cards_by_node], machine_lost
 
 
-def _looking(gpus: int, on: str = "") -> Any:
-    strategy: Any = NodeAffinitySchedulingStrategy(on, soft=False) if on else "DEFAULT"
+def _look_task(gpus: int, node_id: str = "") -> Any:
+    strategy: Any = NodeAffinitySchedulingStrategy(node_id, soft=False) if node_id else "DEFAULT"
     return ray.remote(num_cpus=0, num_gpus=gpus, scheduling_strategy=strategy, max_retries=0)(look)
 
 

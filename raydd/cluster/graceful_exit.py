@@ -17,30 +17,30 @@ from types import FrameType
 # of 120 s, and 15 s of Google's notice of 30 s. A trial that takes longer there continues from its last checkpoint.
 GRACE_SECONDS = 60.0
 
-_under_way: set[object] = set()
-_told = threading.Event()
+_running_work: set[object] = set()
+_stop_requested = threading.Event()
 
 
-def told_to_leave() -> bool:
+def stop_requested() -> bool:
     """Whether the running work should stop. `exit_waits` ends the process when its block has ended."""
-    return _told.is_set()
+    return _stop_requested.is_set()
 
 
 @contextlib.contextmanager
 def exit_waits() -> Iterator[None]:
-    """Delay an exit by SIGTERM until the block has ended; its work must check `told_to_leave`.
+    """Delay an exit by SIGTERM until the block has ended; its work must check `stop_requested`.
 
     If the block is not in the main thread, `heed_notice` must be called in the main thread first.
     """
     if threading.current_thread() is threading.main_thread():
         heed_notice()
     work = object()
-    _under_way.add(work)
+    _running_work.add(work)
     try:
         yield
     finally:
-        _under_way.discard(work)
-        if _told.is_set():
+        _running_work.discard(work)
+        if _stop_requested.is_set():
             os.kill(os.getpid(), signal.SIGTERM)  # handled by the main thread, from any thread
 
 
@@ -51,19 +51,19 @@ def heed_notice() -> None:
         ValueError: this is not the main thread, the only one that may set signal handlers in Python.
     """
     old_handler = signal.getsignal(signal.SIGTERM)
-    if not isinstance(old_handler, _Notice):
-        signal.signal(signal.SIGTERM, _Notice(old_handler))
+    if not isinstance(old_handler, _StopHandler):
+        signal.signal(signal.SIGTERM, _StopHandler(old_handler))
 
 
 @dataclass(frozen=True)
-class _Notice:
+class _StopHandler:
     """The signal handler that asks the running work to stop; without running work, it calls the handler before it."""
 
-    before: Callable[[int, FrameType | None], object] | int | None
+    previous_handler: Callable[[int, FrameType | None], object] | int | None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as Python calls it
-        if _under_way:
-            _told.set()
+        if _running_work:
+            _stop_requested.set()
             return
-        signal.signal(number, self.before)
+        signal.signal(number, self.previous_handler)
         signal.raise_signal(number)

@@ -29,7 +29,7 @@ class LaunchFailures:
             log: the log file; by default, that of the cluster that this process is connected to.
         """
         self._log = log or _log_of_this_cluster()
-        self._read = self._log.stat().st_size if self._log and self._log.is_file() else 0
+        self._bytes_read = self._log.stat().st_size if self._log and self._log.is_file() else 0
         self.last = ""
         """The newest reason; empty while no launch has failed."""
 
@@ -37,10 +37,10 @@ class LaunchFailures:
         """Read the new part of the log, and return the newest reason."""
         if self._log and self._log.is_file():
             with self._log.open("rb") as file:
-                file.seek(self._read)
+                file.seek(self._bytes_read)
                 tail = file.read()
             complete_lines = tail[: tail.rfind(b"\n") + 1]  # a line that is still being written is read next time
-            self._read += len(complete_lines)
+            self._bytes_read += len(complete_lines)
             for match in _FAILURE.finditer(complete_lines.decode(errors="replace")):
                 self.last = match[1] or match[2]
         return self.last
@@ -52,7 +52,9 @@ def _log_of_this_cluster() -> Path | None:
 
 
 @contextlib.contextmanager
-def telling(failures: LaunchFailures, say: Callable[[str], None], pause: float = LOOK_SECONDS) -> Iterator[None]:
+def report_launch_failures(
+    failures: LaunchFailures, say: Callable[[str], None], pause: float = LOOK_SECONDS
+) -> Iterator[None]:
     """Report each new reason why no machine started, once, until the block ends.
 
     Args:

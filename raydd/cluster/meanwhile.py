@@ -11,13 +11,13 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def meanwhile(do: Callable[[], None], every: float, name: str) -> Iterator[None]:
+def meanwhile(action: Callable[[], None], every: float, name: str) -> Iterator[None]:
     """Call a function every few seconds until the block ends. No call is running after the block.
 
     Errors of the function are logged, and the calls go on.
 
     Args:
-        do: called in a thread.
+        action: called in a thread.
         every: seconds of pause before each call, including the first.
         name: name of the thread.
     """
@@ -26,7 +26,7 @@ def meanwhile(do: Callable[[], None], every: float, name: str) -> Iterator[None]
     def repeat() -> None:
         while not stop.wait(every):
             try:
-                do()
+                action()
             except Exception as error:  # the next call may succeed, and the block must go on
                 log.warning("%s: %s", name, hidden(f"{type(error).__name__}: {error}"))
 

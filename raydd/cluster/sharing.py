@@ -33,7 +33,7 @@ class Shared:
 
 
 @contextlib.contextmanager
-def shared_work(config: Config, who: str, shared: Shared) -> Iterator[Workbench[Any]]:
+def shared_work(config: Config, label: str, shared: Shared) -> Iterator[Workbench[Any]]:
     """Open the workbench of a Ray worker, with all features in the store.
 
     Experts are trained or waited for only when a distillation step reads them, so that a trial that is stopped early
@@ -41,16 +41,16 @@ def shared_work(config: Config, who: str, shared: Shared) -> Iterator[Workbench[
 
     Args:
         config: all settings, with every place filled in.
-        who: what the workbench is for, in words for the terminal.
+        label: what the workbench is for, in words for the terminal.
         shared: what the driver gave to all its workers.
     """
-    with joined_work(config, who, shared) as (work, claimant):
+    with joined_work(config, label, shared) as (work, claimant):
         share_features(work, claimant)
         yield work
 
 
 @contextlib.contextmanager
-def joined_work(config: Config, who: str, shared: Shared) -> Iterator[tuple[Workbench[Any], Claimant]]:
+def joined_work(config: Config, label: str, shared: Shared) -> Iterator[tuple[Workbench[Any], Claimant]]:
     """Open the workbench of a Ray worker without making any features; also yield the worker's side of the ledger.
 
     Experts are trained or waited for when a distillation step reads them, also for workbenches that are derived from
@@ -60,9 +60,9 @@ def joined_work(config: Config, who: str, shared: Shared) -> Iterator[tuple[Work
         config: as in `shared_work`, like the other arguments.
     """
     use_threads(config.place)
-    with Claimant(shared.claims, f"{shared.job}: {who}") as claimant:
+    with Claimant(shared.claims, f"{shared.job}: {label}") as claimant:
         work = open_workbench(config, open_store(config.place), claimant.progress, Opened(shared.listings))
-        work.opened.fetch = functools.partial(_fetch, claimant)
+        work.opened.fetch = functools.partial(_fetch_expert, claimant)
         yield work, claimant
 
 
@@ -81,7 +81,7 @@ def share_features(work: Workbench[Any], claimant: Claimant) -> None:
         work.prepare()
 
 
-def _fetch(claimant: Claimant, work: Workbench[Any], experts: Trajectories[Any], expert: int) -> None:
+def _fetch_expert(claimant: Claimant, work: Workbench[Any], experts: Trajectories[Any], expert: int) -> None:
     # While another worker trains the expert, train an earlier one, which is needed sooner or later too.
     _share_experts(work, claimant, experts, [expert], range(expert))
 
@@ -97,11 +97,11 @@ def _share_experts(
     epochs = work.config.distill.expert_epochs
     while any(not experts.has_all(expert, epochs) for expert in needed):
         missing = [expert for expert in (*needed, *others) if not experts.has_all(expert, epochs)]
-        if not any(_trained(work, experts, claimant, expert) for expert in missing):
+        if not any(_train_if_unclaimed(work, experts, claimant, expert) for expert in missing):
             wait_for_others()
 
 
-def _trained(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
+def _train_if_unclaimed(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
     with claimant.holding(f"experts {experts.record.fingerprint} {expert}") as granted:
         if granted:
             work.train_experts(experts, [expert], work.config.distill.expert_epochs)

@@ -12,7 +12,7 @@ import psutil
 
 from raydd.errors import PlaceError
 
-_NAMES = ("raylet", "gcs_server")
+_PROCESS_NAMES = ("raylet", "gcs_server")
 _LOOK_SECONDS = 1.0
 _SHOW_CURSOR = "\x1b[?25h"  # a live table has hidden the cursor
 _PATIENCE_SECONDS = 20.0  # less than the 60 s after which Ray ends this process itself, without a message
@@ -32,7 +32,7 @@ def ray_is_watched(logs: Path) -> Iterator[None]:
     Raises:
         PlaceError: one of these processes ended, killed by someone or for lack of memory.
     """
-    processes = {process.name(): process for process in psutil.Process().children() if process.name() in _NAMES}
+    processes = {process.name(): process for process in psutil.Process().children() if process.name() in _PROCESS_NAMES}
     stop, ended, main_thread = threading.Event(), list[str](), threading.get_ident()
 
     def message() -> str:
@@ -43,7 +43,7 @@ def ray_is_watched(logs: Path) -> Iterator[None]:
 
     def watch() -> None:
         while not stop.wait(_LOOK_SECONDS):
-            ended.extend(name for name, process in processes.items() if not _runs(process))
+            ended.extend(name for name, process in processes.items() if not _is_running(process))
             if ended:
                 signal.pthread_kill(main_thread, signal.SIGTERM)  # wakes the main thread from any wait
                 if not stop.wait(_PATIENCE_SECONDS):
@@ -66,7 +66,7 @@ def ray_is_watched(logs: Path) -> Iterator[None]:
         watcher.join()
 
 
-def _runs(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -6,7 +6,14 @@ from raydd.place import home, mlflow_address, open_store, study_address
 from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten, with_settings
 
-_NAMES = ("data.reader", "encoders.image", "encoders.text", "distill.method", "distill.loss", "experts.loss")
+_SETTINGS_WITH_FILES = (
+    "data.reader",
+    "encoders.image",
+    "encoders.text",
+    "distill.method",
+    "distill.loss",
+    "experts.loss",
+)
 
 
 def settled(config: Config, *, cpus: float, gpus: float) -> Config:
@@ -21,7 +28,9 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
     return with_settings(
         config,
         {
-            **{name: with_folder(settings[name]) for name in _NAMES},  # a worker may have another current folder
+            **{
+                name: with_folder(settings[name]) for name in _SETTINGS_WITH_FILES
+            },  # a worker may have another current folder
             "place.home": str(home(place)),
             "place.store": str(store.folder) if store.folder else store.root,
             "place.mlflow": mlflow_address(place),

@@ -50,7 +50,7 @@ def main(options: Options) -> int:
     if address.startswith(("http://", "https://")):
         console.print(f"These runs are on an MLflow server. Its pages: {hide_password(address)}", soft_wrap=True)
         return 0
-    _require_free(options.port)
+    _require_free_port(options.port)
     database = sqlite_file(address)
     if database and not database.exists():
         console.print(f"Nothing was tracked yet: {database} is new and empty. `raydd sweep` fills it.", soft_wrap=True)
@@ -59,9 +59,9 @@ def main(options: Options) -> int:
     with contextlib.ExitStack() as stack:
         with busy_on(console, "starting MLflow's server"):
             server = stack.enter_context(
-                _server(address, options.port, artifacts=home_folder / "mlartifacts", log=home_folder / "board.log")
+                _run_server(address, options.port, artifacts=home_folder / "mlartifacts", log=home_folder / "board.log")
             )
-        page = keep_view(f"http://{HOST}:{options.port}", _sweep(options))
+        page = keep_view(f"http://{HOST}:{options.port}", _sweep_name(options))
         console.print(f"MLflow's pages: http://{HOST}:{options.port}{page} (Ctrl-C closes them)", soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
@@ -69,7 +69,7 @@ def main(options: Options) -> int:
     return 0
 
 
-def _sweep(options: Options) -> str:
+def _sweep_name(options: Options) -> str:
     """Return the name of the sweep to open at; empty if there is no sweep yet."""
     from raydd.place import study_address
     from raydd.tuning.study import sweep_named
@@ -79,7 +79,7 @@ def _sweep(options: Options) -> str:
     return ""
 
 
-def _require_free(port: int) -> None:
+def _require_free_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port just closed is free
         try:
@@ -89,7 +89,7 @@ def _require_free(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
+def _run_server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
     """Run MLflow's server in its own process group, wait until it answers, and end the whole group with the block."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(artifacts)]
@@ -108,22 +108,22 @@ def _server(address: str, port: int, *, artifacts: Path, log: Path) -> Iterator[
         text=True,
         errors="replace",
     )
-    log_writer = threading.Thread(target=_keep, args=(server.stdout, log), daemon=True)
+    log_writer = threading.Thread(target=_write_log, args=(server.stdout, log), daemon=True)
     log_writer.start()
     previous_handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        if not _answers(server, port):
+        if not _wait_until_ready(server, port):
             log_writer.join(STOP_SECONDS)
             last_line = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
             raise RayddError(f"MLflow's server did not start: {last_line}. See {log}.")
         yield server
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
-        _end(server)
+        _stop_server(server)
         log_writer.join(STOP_SECONDS)
 
 
-def _keep(lines: Iterable[str], log: Path) -> None:
+def _write_log(lines: Iterable[str], log: Path) -> None:
     """Write the server's output to the log without the address's password, which MLflow repeats in some errors."""
     with log.open("w", encoding="utf-8") as file:
         for line in lines:
@@ -131,7 +131,7 @@ def _keep(lines: Iterable[str], log: Path) -> None:
             file.flush()
 
 
-def _answers(server: subprocess.Popen[str], port: int) -> bool:
+def _wait_until_ready(server: subprocess.Popen[str], port: int) -> bool:
     """Wait until the server answers. Returns False if it ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -144,7 +144,7 @@ def _answers(server: subprocess.Popen[str], port: int) -> bool:
     return False
 
 
-def _end(server: subprocess.Popen[str]) -> None:
+def _stop_server(server: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

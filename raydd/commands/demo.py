@@ -78,10 +78,10 @@ def main(options: Options) -> int:
     rows = {name: row for name, row in result.items() if name != "made"}
     split = config.evaluate.split
     console.print(scores_table(rows, f"{split}, {config.distill.pairs} pairs, {config.evaluate.seeds} seeds, percent"))
-    picture = _draw(best, home_folder / "demo")
+    picture = _draw_pairs(best, home_folder / "demo")
     console.print(f"pairs: {picture}\nset: {store.root}/{result['made']['synthetic_record']}", soft_wrap=True)
     report.main(report.Options(settings=config))
-    console.print(_why_scores_differ(sweep_result, work.data), highlight=False)
+    console.print(_explain_scores(sweep_result, work.data), highlight=False)
     minutes = (time.monotonic() - start_time) / 60
     console.print(
         f"{minutes:.1f} minutes. `raydd board` shows all trials. Next, your own data: `raydd init FOLDER` "
@@ -92,27 +92,27 @@ def main(options: Options) -> int:
     return 0
 
 
-def _why_scores_differ(found: "SweepResult", data: "DataSet") -> str:
+def _explain_scores(result: "SweepResult", data: "DataSet") -> str:
     """Explain why the best trial has three scores: as a trial, as a final on val, and on test; empty without finals."""
-    if not found.finalists:
+    if not result.finalists:
         return ""
     from raydd.protocols import trial_settings
 
-    final, images = found.finalists[0], found.config.distill.images
+    final, images = result.finalists[0], result.config.distill.images
     before, after = (
         "as features" if images_setting == "features" else "as images"
-        for images_setting in (trial_settings(found.config).get("distill.images", images), images)
+        for images_setting in (trial_settings(result.config).get("distill.images", images), images)
     )
     val, test = (rows["r_mean"]["mean"] for rows in (final.val, final.test))
-    rank = "the best" if final.cheap == max(found.scores.values()) else "one"
+    rank = "the best" if final.cheap == max(result.scores.values()) else "one"
     return (
         f"Trial {final.number} has three scores: {final.cheap:.1f} on val {before}, where it is {rank} of "
-        f"{found.finished} trials; {val:.1f} on val {after}; {test:.1f} on test, which was not used for any choice and "
-        f"has {len(data.test.images)} images to retrieve from instead of {len(data.val.images)}."
+        f"{result.finished} trials; {val:.1f} on val {after}; {test:.1f} on test, which was not used for any choice "
+        f"and has {len(data.test.images)} images to retrieve from instead of {len(data.val.images)}."
     )
 
 
-def _draw(work: "Workbench[Any]", folder: Path) -> Path:
+def _draw_pairs(work: "Workbench[Any]", folder: Path) -> Path:
     """Draw the synthetic pairs next to the pictures that they started from."""
     from raydd.charts.figures import pairs_picture
     from raydd.stages import final_synthetic

@@ -34,7 +34,7 @@ def main(options: Options) -> int:
     """Write the files, list them, and push them with --push."""
     if not options.set:
         raise ConfigError("--set is missing. Give the folder of a synthetic set, as `raydd run` prints it at its end.")
-    from raydd.export.exporting import export_set, names_of, push
+    from raydd.export.exporting import export_set, exported_file_names, push
     from raydd.place import use_threads
     from raydd.sets.read import open_set
     from raydd.terminal.progress import progress_on
@@ -52,5 +52,5 @@ def main(options: Options) -> int:
         console.print(f"{options.out / name}: {description}", soft_wrap=True, highlight=False, markup=False)
     if options.push:
         pairs = len(open_set(options.set).synthetic)
-        console.print(push(options.out, options.push, names_of(files, pairs)), soft_wrap=True)
+        console.print(push(options.out, options.push, exported_file_names(files, pairs)), soft_wrap=True)
     return 0

@@ -44,16 +44,19 @@ def main(options: Options) -> int:
     console = open_console()
     layouts = find_layouts(replace(options.settings.data, root=str(root)))
     first, *alternatives = layouts
-    console.print(f"{options.folder}: {_called(first.data.reader, first.data.name)}, since {first.why}", soft_wrap=True)
+    console.print(
+        f"{options.folder}: {_describe_layout(first.data.reader, first.data.name)}, since {first.why}", soft_wrap=True
+    )
     for layout in alternatives:
         flags = " ".join(
             f"--data.{key} {getattr(layout.data, key)}" for key in ("reader", "name") if getattr(layout.data, key)
         )
         console.print(
-            f"also fits: {_called(layout.data.reader, layout.data.name)}, since {layout.why} ({flags})", soft_wrap=True
+            f"also fits: {_describe_layout(layout.data.reader, layout.data.name)}, since {layout.why} ({flags})",
+            soft_wrap=True,
         )
     result = survey(first.data)
-    text = _yaml(replace(options.settings, data=result.data), options.folder, result)
+    text = _settings_yaml(replace(options.settings, data=result.data), options.folder, result)
     table = Table(box=None, pad_edge=False)
     table.add_column("split")
     table.add_column("images", justify="right")
@@ -63,7 +66,7 @@ def main(options: Options) -> int:
     console.print(table)
     if result.data.images != options.settings.data.images:
         console.print(f"images: in {result.data.images}", soft_wrap=True)
-    for line in (*summarise(result.problems), *_notes(result, options.settings)):
+    for line in (*summarise(result.problems), *_survey_notes(result, options.settings)):
         console.print(line, soft_wrap=True)
     if not result.splits["train"][0]:
         console.print("There are no training images, so no file is written.")
@@ -77,18 +80,20 @@ def main(options: Options) -> int:
     return 0
 
 
-def _called(reader: str, name: str) -> str:
+def _describe_layout(reader: str, name: str) -> str:
     return f"{reader} ({name})" if name else reader
 
 
-def _notes(found: "Survey", config: "Config") -> list[str]:
+def _survey_notes(result: "Survey", config: "Config") -> list[str]:
     """Return notes on missing splits, which a run takes from train, on images not opened, and on too many pairs."""
-    images = {split: count for split, (count, _) in found.splits.items()}
+    images = {split: count for split, (count, _) in result.splits.items()}
     missing = [split for split in ("val", "test") if not images[split]]
-    lines = [f"no {' and no '.join(missing)} split: cut from train, {found.data.val_share:.0%} each"] if missing else []
+    lines = (
+        [f"no {' and no '.join(missing)} split: cut from train, {result.data.val_share:.0%} each"] if missing else []
+    )
     total_images = sum(images.values())
-    if found.opened < total_images:
-        lines.append(f"{found.opened:,} of {total_images:,} images were opened; `raydd doctor` opens all")
+    if result.opened < total_images:
+        lines.append(f"{result.opened:,} of {total_images:,} images were opened; `raydd doctor` opens all")
     if images["train"] < config.distill.pairs:
         lines.append(
             f"distill.pairs is {config.distill.pairs}, more than the number of train images: lower it for `raydd run`"
@@ -96,7 +101,7 @@ def _notes(found: "Survey", config: "Config") -> list[str]:
     return lines
 
 
-def _yaml(config: "Config", folder: Path, found: "Survey") -> str:
+def _settings_yaml(config: "Config", folder: Path, result: "Survey") -> str:
     """Return the settings that differ from their defaults as YAML, which `load` reads back unchanged.
 
     Raises:
@@ -120,6 +125,6 @@ def _yaml(config: "Config", folder: Path, found: "Survey") -> str:
     for name, value in changed.items():
         section, key = name.split(".")
         tree.setdefault(section, {})[key] = list(value) if isinstance(value, tuple) else value
-    counts = ", ".join(f"{images} {split}" for split, (images, _) in found.splits.items())
+    counts = ", ".join(f"{images} {split}" for split, (images, _) in result.splits.items())
     heading = visible(f"raydd init {folder}: {counts} images").replace("\n", " ")
     return f"# {heading}\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=False)}"

@@ -47,35 +47,35 @@ def main(options: Options) -> int:
     with progress_on() as progress:
         with meanwhile(lambda: progress("pages written", 0, 1), LOOK_SECONDS, "report"):
             progress("pages written", 0, 1)
-            page, name = _page(options, progress)
-        path = write_page(page, options.out or _home(options) / "reports" / f"{name}.html")
+            page, name = _make_page(options, progress)
+        path = write_page(page, options.out or _home_folder(options) / "reports" / f"{name}.html")
         progress("pages written", 1, 1)
     megabytes = path.stat().st_size / 1e6
     open_console().print(f"{path}: {megabytes:.1f} MB, open it in a browser", soft_wrap=True, highlight=False)
     return 0
 
 
-def _page(options: Options, progress: Progress) -> "tuple[Page, str]":
+def _make_page(options: Options, progress: Progress) -> "tuple[Page, str]":
     """Return the page that the options ask for, and its name."""
     from raydd.compare.page import comparison_page
     from raydd.place import study_address
     from raydd.report.making import report_of_set, report_of_sweep
-    from raydd.report.sets import Looks
+    from raydd.report.sets import PageOptions
     from raydd.settings import with_settings
     from raydd.tuning.study import sweep_named
 
-    looks = Looks(options.map, options.film)
+    page_options = PageOptions(options.map, options.film)
     if options.set:
-        return report_of_set(options.set, options.settings, looks, progress), options.set.name
+        return report_of_set(options.set, options.settings, page_options, progress), options.set.name
     if options.comparison:
-        return comparison_page(_home(options) / "comparisons" / options.comparison), options.comparison
+        return comparison_page(_home_folder(options) / "comparisons" / options.comparison), options.comparison
     name = sweep_named(options.settings.sweep.name, study_address(options.settings.place))
     # Use the sweep's own settings, unless the user gave a file.
     config = with_settings(options.settings, {"sweep.name": name})
-    return report_of_sweep(config, looks, progress, own_settings=options.config is None), name
+    return report_of_sweep(config, page_options, progress, use_stored_settings=options.config is None), name
 
 
-def _home(options: Options) -> Path:
+def _home_folder(options: Options) -> Path:
     from raydd.place import home
 
     return home(options.settings.place)

@@ -25,19 +25,19 @@ class Options(cli.Options):
 def main(options: Options) -> int:
     """Show the sweep until Ctrl-C, or once if the output is not a terminal."""
     from raydd.place import mlflow_address, study_address
-    from raydd.report.watching import picture
+    from raydd.report.watching import sweep_status
     from raydd.tuning.study import load_study, sweep_named
 
     place, console = options.settings.place, open_console()
     name = sweep_named(options.settings.sweep.name, study_address(place))
     study, mlflow_uri = load_study(name, study_address(place)), mlflow_address(place)
     if not console.is_terminal:
-        console.print(picture(study, mlflow_uri, options.rows))
+        console.print(sweep_status(study, mlflow_uri, options.rows))
         return 0
-    with Live(picture(study, mlflow_uri, options.rows), console=console, auto_refresh=False) as live:
+    with Live(sweep_status(study, mlflow_uri, options.rows), console=console, auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(options.every)
-                live.update(picture(study, mlflow_uri, options.rows), refresh=True)
+                live.update(sweep_status(study, mlflow_uri, options.rows), refresh=True)
         except KeyboardInterrupt:
             return 0

@@ -39,7 +39,7 @@ from raydd.tuning.live import what_runs
 from raydd.tuning.preparing import look_at_cards, prepare
 from raydd.tuning.sweeping import run_sweep
 
-_NAMED = 110  # longest name of a sweep in characters, without the fingerprint at its end
+_SWEEP_NAME_LENGTH = 110  # longest name of a sweep in characters, without the fingerprint at its end
 RESTARTS = 2  # retries of a set whose process or node died
 TRIALS_SEED = int(RANGES["compare.sets"][1])  # added to `distill.seed` for trials, so that no set has the same seed
 TUNED, AS_PUBLISHED, AS_GIVEN = "tuned", "published settings", ""
@@ -72,8 +72,8 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
     with contextlib.ExitStack() as stack:
         if address != "local":  # connect first, to find out which GPUs the cluster has
             stack.enter_context(cluster(address, home(config.place)))
-        bases = _data_sets(config, address)
-        planned = [plan for name, base in bases.items() for plan in _plans(base, name, {})]
+        bases = _configs_by_data(config, address)
+        planned = [plan for name, base in bases.items() for plan in _row_plans(base, name, {})]
         with progress_on(console) as progress:
             works = [open_workbench(base, store, progress, opened) for base in bases.values()]
             for work, name in zip(works, bases, strict=True):
@@ -89,23 +89,25 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         def work_of(plan: RowPlan) -> Workbench[Any]:
             return open_workbench(plan.config, store, silent, opened)
 
-        console.print(_plan(config, bases, planned, work_of, store, known=all(prepared) or not dry_run))
+        console.print(_plan_table(config, bases, planned, work_of, store, features_cached=all(prepared) or not dry_run))
         if dry_run:
             return None
         folder = home(config.place) / "comparisons" / config.compare.name
         plans: list[RowPlan] = []
         failed: dict[str, str] = {}
         for name, base in bases.items():
-            tuned, untuned = _tune(base, name, address, console, folder)
+            tuned, untuned = _tune_methods(base, name, address, console, folder)
             failed |= {f"{Path(method).name}, {TUNED}, {name}": reason for method, reason in untuned.items()}
-            plans += [plan for plan in _plans(base, name, tuned) if plan.variant != TUNED or plan.method not in untuned]
-        rows = _make(plans, failed, work_of, opened, store, folder, console)
+            plans += [
+                plan for plan in _row_plans(base, name, tuned) if plan.variant != TUNED or plan.method not in untuned
+            ]
+        rows = _make_rows(plans, failed, work_of, opened, store, folder, console)
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
     return Comparison(rows, failed, files)
 
 
-def _data_sets(config: Config, address: str) -> dict[str, Config]:
+def _configs_by_data(config: Config, address: str) -> dict[str, Config]:
     """Return the settings of each data set and protocol, by the name that the table gives it."""
     configs = {file: with_file(config, file) for file in dict.fromkeys(config.compare.data)} or {"": config}
     bases, files = {}, {}
@@ -140,7 +142,7 @@ def _require_distinct(methods: Sequence[str]) -> None:
             )
 
 
-def _plans(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[RowPlan]:
+def _row_plans(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[RowPlan]:
     """Return all rows of a data set, in the order of `compare.pairs`; `tuned` has the settings found by tuning."""
     plans = []
     for count in base.compare.pairs:
@@ -156,7 +158,7 @@ def _plans(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> l
     return list(dict.fromkeys(plans))  # full data has no budget, so its equal rows become one
 
 
-def _tune(
+def _tune_methods(
     base: Config, data: str, address: str, console: Console, folder: Path
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
     """Tune each method that has a search space, by a sweep at the first number of pairs.
@@ -171,7 +173,7 @@ def _tune(
     failed: dict[str, str] = {}
     for method in filter(is_tuned, base.compare.methods if base.compare.trials else ()):
         try:
-            best_settings[method] = _best_settings(_sweep_of(base, method, data), address, console)
+            best_settings[method] = _best_settings(_sweep_config(base, method, data), address, console)
         except TrialsError as error:
             failed[method] = str(error)
             console.print(f"{Path(method).name} is not tuned: {error}", markup=False, soft_wrap=True)
@@ -198,7 +200,7 @@ def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str
     return dict(result.settings)
 
 
-def _sweep_of(base: Config, method: str, data: str) -> Config:
+def _sweep_config(base: Config, method: str, data: str) -> Config:
     """Return the settings of the sweep that tunes a method.
 
     The sweep's name ends with a fingerprint of the settings that all its trials share, so changed settings start
@@ -213,7 +215,7 @@ def _sweep_of(base: Config, method: str, data: str) -> Config:
     return with_settings(
         dataclasses.replace(config, compare=CompareConfig()),
         {
-            "sweep.name": f"{as_name(f'{base.compare.name}-{data}-{_slug(method)}')[:_NAMED]}-{digest}",
+            "sweep.name": f"{as_name(f'{base.compare.name}-{data}-{_slug(method)}')[:_SWEEP_NAME_LENGTH]}-{digest}",
             "sweep.space": find_method(method).space,
             "sweep.trials": base.compare.trials,
             "sweep.finalists": 0,
@@ -229,10 +231,10 @@ def _slug(method: str) -> str:
 
 
 WorkOf = Callable[[RowPlan], Workbench[Any]]
-Wanted = tuple[RowPlan, int]  # the plan of a row and the number of one of its sets
+SetKey = tuple[RowPlan, int]  # the plan of a row and the number of one of its sets
 
 
-def _make(
+def _make_rows(
     plans: Sequence[RowPlan],
     failed: dict[str, str],
     work_of: WorkOf,
@@ -246,11 +248,11 @@ def _make(
     Sets that fail are added to `failed` with the reason.
     """
     all_sets = [(plan, number) for plan in plans for number in range(plan.sets)]
-    made_sets: dict[Wanted, MadeSet] = {}
+    made_sets: dict[SetKey, MadeSet] = {}
     rows: dict[RowPlan, Row] = {}
 
-    def add_set(plan: RowPlan, number: int, found: MadeSet) -> None:
-        made_sets[plan, number] = found
+    def add_set(plan: RowPlan, number: int, new_set: MadeSet) -> None:
+        made_sets[plan, number] = new_set
         rows[plan] = Row.of(
             plan, [made_sets[plan, set_number] for set_number in range(plan.sets) if (plan, set_number) in made_sets]
         )
@@ -258,30 +260,32 @@ def _make(
     for plan, number in all_sets:
         if is_made(plan, number, work_of(plan)):
             add_set(plan, number, make_set(plan, number, work_of(plan)))
-    estimates = {set_key: _seconds(set_key[0], work_of(set_key[0])) for set_key in all_sets if set_key not in made_sets}
+    estimates = {
+        set_key: _estimate_seconds(set_key[0], work_of(set_key[0])) for set_key in all_sets if set_key not in made_sets
+    }
     if not estimates:
         return [rows[plan] for plan in plans]
     if any(map(math.isnan, estimates.values())):
         estimates = dict.fromkeys(estimates, 1.0)  # some estimates are unknown: count all sets alike
     shared = Shared(f"comparison {plans[0].config.compare.name}", opened.listings, open_claims(store.root))
     worker_plans = {
-        plan: dataclasses.replace(plan, config=for_workers(plan.config, _gpus(plan.config.sweep)))
+        plan: dataclasses.replace(plan, config=for_workers(plan.config, _gpus_per_set(plan.config.sweep)))
         for plan, _ in estimates
     }
     # All sets use one remote function, since Ray starts the tasks of a function in order, so rows are made in order.
     # max_calls=1 gives each set its own process, so that the peak memory measured is that of this set.
     task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
     tasks = {
-        task.options(num_cpus=plan.config.sweep.cpus, num_gpus=_gpus(plan.config.sweep)).remote(
+        task.options(num_cpus=plan.config.sweep.cpus, num_gpus=_gpus_per_set(plan.config.sweep)).remote(
             worker_plans[plan], number, shared
         ): (plan, number)
         for plan, number in estimates
     }
-    with _telling(estimates, shared, console) as (report_set, show_running):
+    with _progress_reported(estimates, shared, console) as (report_set, show_running):
         for (plan, number), made_set, reason in outcomes(tasks, show_running):
             if reason:
                 failed[f"{plan.name}, {plan.data}, {plan.pairs} pairs, set {number}"] = reason
-                console.print(f"{_told(plan, number)} failed: {reason}", markup=False)
+                console.print(f"{_describe_set(plan, number)} failed: {reason}", markup=False)
             else:
                 add_set(plan, number, made_set)
             report_set((plan, number), made_set)
@@ -289,12 +293,12 @@ def _make(
     return [rows[plan] for plan in plans if plan in rows]
 
 
-def _told(plan: RowPlan, number: int) -> str:
+def _describe_set(plan: RowPlan, number: int) -> str:
     """Return a short description of a set for progress messages."""
     return f"{plan.name}, {plan.pairs} pairs{f', set {number}' if plan.sets > 1 else ''}"
 
 
-def _gpus(sweep: SweepConfig) -> float:
+def _gpus_per_set(sweep: SweepConfig) -> float:
     """Number of GPUs for a set.
 
     The memory of a set is not estimated, so it gets a whole GPU where a trial would get a share by its memory.
@@ -328,32 +332,34 @@ def compare_set(plan: RowPlan, number: int, shared: Shared) -> MadeSet:
 
 
 @contextlib.contextmanager
-def _telling(
-    work: Mapping[Wanted, float], shared: Shared, console: Console
-) -> Iterator[tuple[Callable[[Wanted, MadeSet | None], None], Callable[[], None]]]:
+def _progress_reported(
+    estimates: Mapping[SetKey, float], shared: Shared, console: Console
+) -> Iterator[tuple[Callable[[SetKey, MadeSet | None], None], Callable[[], None]]]:
     """Report each finished set, and meanwhile what is running and the time left.
 
-    The time left follows from the estimated work (`work`) of the sets that are done and of those that are not.
+    The time left follows from the estimated work (`estimates`) of the sets that are done and of those that are not.
     """
-    start, total, finished = time.monotonic(), sum(work.values()), list[Wanted]()
+    start, total, finished = time.monotonic(), sum(estimates.values()), list[SetKey]()
 
-    def report_set(wanted: Wanted, found: MadeSet | None) -> None:
-        finished.append(wanted)
-        if found is not None:
-            message = f"{_told(*wanted)}: r_mean {found.mean('r_mean'):.2f} ({len(finished)}/{len(work)})"
+    def report_set(set_key: SetKey, made_set: MadeSet | None) -> None:
+        finished.append(set_key)
+        if made_set is not None:
+            message = (
+                f"{_describe_set(*set_key)}: r_mean {made_set.mean('r_mean'):.2f} ({len(finished)}/{len(estimates)})"
+            )
             console.print(message, highlight=False)
 
-    with doing_on(console, f"{len(work)} sets") as show:
+    with doing_on(console, f"{len(estimates)} sets") as show:
 
         def show_running() -> None:
-            done = sum(work[set_key] for set_key in finished)
+            done = sum(estimates[set_key] for set_key in finished)
             remaining = f", {duration((time.monotonic() - start) / done * (total - done))} left" if done else ""
-            show(f"{len(finished)}/{len(work)} sets{remaining}; {what_runs(shared.doing())}")
+            show(f"{len(finished)}/{len(estimates)} sets{remaining}; {what_runs(shared.doing())}")
 
         yield report_set, show_running
 
 
-def _seconds(plan: RowPlan, work: Workbench[Any]) -> float:
+def _estimate_seconds(plan: RowPlan, work: Workbench[Any]) -> float:
     """Estimate the seconds of one set of a row on one core, without shared experts.
 
     NaN (unknown) on a GPU, and while the features are not cached.
@@ -367,16 +373,16 @@ def _seconds(plan: RowPlan, work: Workbench[Any]) -> float:
     return trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
 
 
-def _plan(
+def _plan_table(
     config: Config,
     bases: Mapping[str, Config],
     plans: Sequence[RowPlan],
     work_of: WorkOf,
     store: Store,
     *,
-    known: bool,
+    features_cached: bool,
 ) -> Table:
-    """Return the plan for the terminal. `known`: features are cached, so show the time and the sets that exist."""
+    """Return the plan for the terminal; with `features_cached`, it shows the time and the sets that exist."""
     compare = config.compare
     table = Table(show_header=False, box=None, pad_edge=False, title=f"comparison {compare.name}", title_justify="left")
     tuned_data = [name for name, base in bases.items() if base.compare.trials]
@@ -396,10 +402,10 @@ def _plan(
             table.add_row("not tuned", f"{name}: methods use the given settings, since a trial takes as long as a row")
     table.add_row("sets", f"{compare.sets} for each row, 1 for full data")
     table.add_row("students", f"{config.evaluate.seeds} for each set, {compare.choice}, on {config.evaluate.split}")
-    if known:
+    if features_cached:
         all_sets = [(plan, number) for plan in plans for number in range(plan.sets)]
         missing = [(plan, number) for plan, number in all_sets if not is_made(plan, number, work_of(plan))]
-        seconds = sum(_seconds(plan, work_of(plan)) for plan, _ in missing)
+        seconds = sum(_estimate_seconds(plan, work_of(plan)) for plan, _ in missing)
         tuning = sum(
             plan.config.compare.trials * trial_seconds(plan.config, *(work_of(plan).feature_widths or (0, 0)))
             for plan in plans

@@ -32,12 +32,12 @@ def comparison_page(folder: Path) -> Page:
     file = folder / FILES[1]
     if not file.is_file():
         raise RecordError(f"There is no comparison in {folder}. Check compare.name, or run `raydd compare`.")
-    rows = _records(file)
+    rows = _read_table(file)
     ours = [row for row in rows if row["made by"] == "raydd"]
     best = max((row for row in ours if row["budget"]), key=lambda row: row["r_mean"], default=None)
     lead = f"{len(ours)} rows."
     if best:
-        lead = f"The best of {lead[:-1]} is {_name(best)} with an r_mean of {best['r_mean']:.1f} percent."
+        lead = f"The best of {lead[:-1]} is {_row_name(best)} with an r_mean of {best['r_mean']:.1f} percent."
     return Page(
         title=f"Comparison {folder.name}",
         lead=lead,
@@ -46,13 +46,13 @@ def comparison_page(folder: Path) -> Page:
             "methods": ", ".join(dict.fromkeys(row["method"] for row in ours)),
             "encoders": ", ".join(sorted({f"{row['image encoder']}, {row['text encoder']}" for row in ours})),
         },
-        results=[_row(row) for row in rows],
+        results=[_score_row(row) for row in rows],
         results_note="Percent, mean ± standard deviation over sets; the score of a set is the mean over its students. "
         f"Protocol of our rows: {'; '.join(dict.fromkeys(row['protocol'] for row in ours))}. "
         "Published rows use other encoders and selection rules; they only give the order of magnitude.",
-        fronts=[front for cost in _COSTS if (front := _front(ours, cost))],
-        convergence=_convergence(folder / CURVES),
-        collapse=_collapse(folder / COLLAPSE[0]),
+        fronts=[front for cost in _COSTS if (front := _cost_chart(ours, cost))],
+        convergence=_convergence_charts(folder / CURVES),
+        collapse=_collapse_charts(folder / COLLAPSE[0]),
         commands=("raydd compare --config FILE.yaml",),
         provenance={
             "page made by raydd": code_version(),
@@ -62,32 +62,32 @@ def comparison_page(folder: Path) -> Page:
     )
 
 
-def _records(file: Path) -> list[Record]:
+def _read_table(file: Path) -> list[Record]:
     """Return the lines of a CSV table, with None for empty cells."""
     frame = pd.read_csv(file).astype(object)
     return frame.where(frame.notna(), None).to_dict("records")
 
 
-def _row(row: Record) -> ScoreRow:
-    setup = f"{row['data']}, {_budget(row)}, {row['image encoder']} and {row['text encoder']}"
+def _score_row(row: Record) -> ScoreRow:
+    setup = f"{row['data']}, {_budget_text(row)}, {row['image encoder']} and {row['text encoder']}"
     if row["made by"] != "raydd":
         scores = {metric: f"{row[metric]:.1f}" for metric in METRICS}
         return ScoreRow(row["method"], scores, "published", f"{row['made by']}, {setup}, protocol {row['protocol']}")
-    scores = {metric: f"{row[metric]:.1f}{_std(row, metric)}" for metric in METRICS}
+    scores = {metric: f"{row[metric]:.1f}{_std_text(row, metric)}" for metric in METRICS}
     kind = "ours" if row["budget"] else "baseline"
     sets_text = f"{row['sets']:.0f} sets of {row['students each']:.0f} students"
     interval = f"r_mean {row['r_mean low']:.1f} to {row['r_mean high']:.1f} in 95 % of resamples"
-    return ScoreRow(_name(row), scores, kind, f"{setup}, {row['split']}, {sets_text}, {interval}")
+    return ScoreRow(_row_name(row), scores, kind, f"{setup}, {row['split']}, {sets_text}, {interval}")
 
 
-def _std(row: Record, metric: str) -> str:
+def _std_text(row: Record, metric: str) -> str:
     std = row[f"{metric} std"]
     return "" if std is None else f" ± {std:.1f}"
 
 
-def _front(ours: Sequence[Record], cost: str) -> Chart | None:
+def _cost_chart(our_rows: Sequence[Record], cost: str) -> Chart | None:
     """Return a chart of r_mean against a cost, with one point for each row and one colour for each budget."""
-    rows_with_cost = sorted((row for row in ours if row[cost] and row["budget"]), key=lambda row: -row["r_mean"])
+    rows_with_cost = sorted((row for row in our_rows if row[cost] and row["budget"]), key=lambda row: -row["r_mean"])
     if not rows_with_cost:
         return None
     unit, scale = _COSTS[cost]
@@ -98,7 +98,7 @@ def _front(ours: Sequence[Record], cost: str) -> Chart | None:
             x=[row[cost] * scale for row in rows],
             y=[row["r_mean"] for row in rows],
             error_y={"array": [row["r_mean std"] or 0 for row in rows], "thickness": 1},
-            text=[_name(row) for row in rows],
+            text=[_row_name(row) for row in rows],
             name=f"{budget:.0f} pairs",
             mode="markers+text",
             textposition="top center",
@@ -107,18 +107,18 @@ def _front(ours: Sequence[Record], cost: str) -> Chart | None:
         )
     figure.update_layout(xaxis={"title": unit, "type": "log"}, yaxis_title="r_mean, percent", legend=LEGEND_ABOVE)
     best_points = "; ".join(
-        f"{_name(row)} {row['r_mean']:.1f} at {row[cost] * scale:.4g}" for row in rows_with_cost[:5]
+        f"{_row_name(row)} {row['r_mean']:.1f} at {row[cost] * scale:.4g}" for row in rows_with_cost[:5]
     )
     return chart(
         f"front-{cost.split()[0]}", f"r_mean against {unit}", f"The best, with {unit}: {best_points}.", figure, 460
     )
 
 
-def _convergence(file: Path) -> Sequence[Chart]:
+def _convergence_charts(file: Path) -> Sequence[Chart]:
     """Return charts of val r_mean over steps and CPU seconds, with a line for each row, data set and budget."""
     if not file.is_file():
         return []
-    points, charts = _means(_records(file)), []
+    points, charts = _means_over_sets(_read_table(file)), []
     for key, x_label in (("step", "distillation steps"), ("cpu_seconds", "CPU seconds")):
         lines: dict[str, list[tuple[float, float]]] = {}
         for point in points:
@@ -130,11 +130,11 @@ def _convergence(file: Path) -> Sequence[Chart]:
     return charts
 
 
-def _collapse(file: Path) -> Sequence[Chart]:
+def _collapse_charts(file: Path) -> Sequence[Chart]:
     """Return a chart over the steps for each collapse measure, with a line for each row: the mean over its sets."""
     if not file.is_file():
         return []
-    points, charts = _means(_records(file)), []
+    points, charts = _means_over_sets(_read_table(file)), []
     for name, description in MEASURES.items():
         key, lines = f"collapse/{name}", {}
         for point in points:
@@ -149,7 +149,7 @@ def _collapse(file: Path) -> Sequence[Chart]:
     return charts
 
 
-def _means(points: Sequence[Record]) -> list[Record]:
+def _means_over_sets(points: Sequence[Record]) -> list[Record]:
     """Return the mean over the sets of a row at each step.
 
     With several data sets or budgets, the names of the rows also name theirs.
@@ -164,9 +164,9 @@ def _means(points: Sequence[Record]) -> list[Record]:
     return means.where(means.notna(), None).to_dict("records")
 
 
-def _name(row: Record) -> str:
+def _row_name(row: Record) -> str:
     return f"{row['method']} {row['variant']}" if row.get("variant") else row["method"]
 
 
-def _budget(row: Record) -> str:
+def _budget_text(row: Record) -> str:
     return f"{row['budget']:.0f} pairs" if row["budget"] else "all pairs"

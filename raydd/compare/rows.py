@@ -29,7 +29,7 @@ _AS_PUBLISHED = {
     "distill.fit_rates": False,
     "evaluate.choice": "best-on-split",
 }
-_OF_A_PRESET = ("distill.", "pixels.")  # other encoders or experts would not be comparable within one table
+_PRESET_SECTIONS = ("distill.", "pixels.")  # other encoders or experts would not be comparable within one table
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def settings_of(method: str) -> Mapping[str, Any]:
         return {}
     if method in PRESETS:
         preset = PRESETS[method].settings
-        return {**find_method(preset["distill.method"]).settings, **_of_a_preset(preset)}
+        return {**find_method(preset["distill.method"]).settings, **_preset_settings(preset)}
     return {**find_method(method).settings, "distill.method": method}
 
 
@@ -217,7 +217,7 @@ def make_set(plan: RowPlan, number: int, work: Workbench[Any]) -> MadeSet:
     hits = set_hits(work, plan.kind, number)
     students = [scores_of_hits(student_hits) for student_hits in hits]
     if plan.kind == "synthetic":
-        return replace(_distilled(set_of(work, number), number, students), curve=curve, hits=hits.numpy())
+        return replace(_distilled_set(set_of(work, number), number, students), curve=curve, hits=hits.numpy())
     cost: Mapping[str, Any] = {} if plan.kind == FULL else work.selection_cost(plan.kind, plan.pairs, number)
     return MadeSet(
         number,
@@ -233,7 +233,7 @@ def make_set(plan: RowPlan, number: int, work: Workbench[Any]) -> MadeSet:
     )
 
 
-def _distilled(work: Workbench[Any], number: int, students: Sequence[Mapping[str, float]]) -> MadeSet:
+def _distilled_set(work: Workbench[Any], number: int, students: Sequence[Mapping[str, float]]) -> MadeSet:
     records = records_of(work)
     facts, synthetic = [phase.facts() for phase in records], load_synthetic(records[-1])
     cpu_seconds = [phase["cpu_seconds"] for phase in facts if phase.get("cpu_seconds") is not None]
@@ -247,11 +247,11 @@ def _distilled(work: Workbench[Any], number: int, students: Sequence[Mapping[str
         stored_numbers=synthetic.stored_numbers,
         stored_bytes=synthetic.stored_bytes,
         record=records[-1].folder,
-        collapse=_collapse(records),
+        collapse=_collapse_points(records),
     )
 
 
-def _collapse(records: Sequence[Record]) -> list[dict[str, float]]:
+def _collapse_points(records: Sequence[Record]) -> list[dict[str, float]]:
     """Return the collapse measures over the steps of all phases, with steps counted across phases."""
     points, steps_before = [], 0.0
     for record in records:
@@ -260,5 +260,5 @@ def _collapse(records: Sequence[Record]) -> list[dict[str, float]]:
     return points
 
 
-def _of_a_preset(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name.startswith(_OF_A_PRESET)}
+def _preset_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name.startswith(_PRESET_SECTIONS)}

@@ -24,10 +24,10 @@ FILES = ("compare.md", "compare.csv", "compare.html")
 COLLAPSE = ("collapse.csv", "collapse.html")
 CURVES = "curves.csv"
 LIKE, UNTESTED, MARK, ELSEWHERE, RISING = "≈", "°", "†", "‡", "↗"
-_COST = ("95 %", "sets", "steps", "rise", "CPU s", "s", "peak MiB", "floats", "kB")
+_COST_COLUMNS = ("95 %", "sets", "steps", "rise", "CPU s", "s", "peak MiB", "floats", "kB")
 
 
-_COSTS = ("steps", "seconds", "cpu_seconds", "peak_bytes", "stored_numbers", "stored_bytes")
+_COST_FIELDS = ("steps", "seconds", "cpu_seconds", "peak_bytes", "stored_numbers", "stored_bytes")
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
         folder: where to write.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tables = [_table(rows, data, pairs) for data, pairs in _groups(rows)]
-    notes = [*_notes(rows), *(f"{name}: failed, {reason}" for name, reason in failed.items())]
-    contents = _markdown(tables, notes), _records(rows).to_csv(index=False), _html(tables, notes)
+    tables = [_build_table(rows, data, pairs) for data, pairs in _data_and_budgets(rows)]
+    notes = [*_footnotes(rows), *(f"{name}: failed, {reason}" for name, reason in failed.items())]
+    contents = _to_markdown(tables, notes), _csv_rows(rows).to_csv(index=False), _to_html(tables, notes)
     paths = [folder / name for name in FILES]
     for path, content in zip(paths, contents, strict=True):
         path.write_text(content, encoding="utf-8")
@@ -61,7 +61,7 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
 def write_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Write val r_mean over steps and CPU seconds of every set as CSV; nothing if no set has a curve."""
     points = [
-        {**_place(row), "set": made_set.number, **point}
+        {**_row_keys(row), "set": made_set.number, **point}
         for row in rows
         for made_set in row.sets
         for point in made_set.curve
@@ -72,7 +72,7 @@ def write_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
     return [folder / CURVES]
 
 
-def _place(row: Row) -> dict[str, Any]:
+def _row_keys(row: Row) -> dict[str, Any]:
     return {"data": row.plan.data, "pairs": row.plan.pairs, "row": row.plan.name}
 
 
@@ -84,7 +84,7 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
     import plotly.express as px
 
     points = [
-        {**_place(row), "set": made_set.number, **point}
+        {**_row_keys(row), "set": made_set.number, **point}
         for row in rows
         for made_set in row.sets
         for point in made_set.collapse
@@ -105,11 +105,11 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
     return paths
 
 
-def _groups(rows: Sequence[Row]) -> list[tuple[str, int]]:
+def _data_and_budgets(rows: Sequence[Row]) -> list[tuple[str, int]]:
     return list(dict.fromkeys((row.plan.data, row.plan.pairs) for row in rows if row.plan.pairs))
 
 
-def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
+def _build_table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
     """Return the table of one budget, with the published scores of each method below its row.
 
     Full data comes last; it is not compared with the other rows.
@@ -122,15 +122,15 @@ def _table(rows: Sequence[Row], data: str, pairs: int) -> _Table:
         bold = {metric: row in rivals and _is_best(row, rivals, metric) for metric in COLUMNS}
         testable = row in rivals and len(row.sets) > 1
         signs = {
-            metric: _sign(p_values[metric].get(row.plan.name), tested=testable and not bold[metric])
+            metric: _significance_sign(p_values[metric].get(row.plan.name), tested=testable and not bold[metric])
             for metric in COLUMNS
         }
-        texts.append(_texts(row, signs))
+        texts.append(_cell_texts(row, signs))
         best.append(bold)
         for published in published_rows(row.plan.method, data, pairs if row in rivals else 0):
             texts.append(_published_texts(published))
             best.append({})
-    columns = ["trained on", *COLUMNS, *_COST]
+    columns = ["trained on", *COLUMNS, *_COST_COLUMNS]
     frame = pd.DataFrame(texts, columns=columns).fillna("")
     return _Table(
         f"{data}, {pairs} pairs",
@@ -148,14 +148,14 @@ def _is_best(row: Row, rivals: Sequence[Row], metric: str) -> bool:
     return row.mean(metric) == max(rival.mean(metric) for rival in rivals)
 
 
-def _sign(p: float | None, *, tested: bool) -> str:
+def _significance_sign(p: float | None, *, tested: bool) -> str:
     """Return the sign after a score. `tested`: the row should have a p-value, so it is marked if it has none."""
     if p is None:
         return f" {UNTESTED}" if tested else ""
     return f" {LIKE}" if p >= LEVEL else ""
 
 
-def _texts(row: Row, signs: dict[str, str]) -> dict[str, str]:
+def _cell_texts(row: Row, signs: dict[str, str]) -> dict[str, str]:
     def score(metric: str) -> str:
         std = row.std(metric)
         return f"{row.mean(metric):.1f}{'' if std is None else f' ± {std:.1f}'}{signs[metric]}"
@@ -186,7 +186,7 @@ def _published_texts(row: Published) -> dict[str, str]:
     return {"trained on": name, **scores}
 
 
-def _records(rows: Sequence[Row]) -> pd.DataFrame:
+def _csv_rows(rows: Sequence[Row]) -> pd.DataFrame:
     """Return one line for each row, ours and published ones, with plain numbers."""
     lines: list[dict[str, Any]] = []
     for row in rows:
@@ -215,7 +215,7 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
             " ".join(f"{student['r_mean']:.4f}" for student in made_set.students) for made_set in row.sets
         )
         line["p against best r_mean"] = p_values.get(plan.name)
-        line |= {name.replace("_", " "): row.cost(name) for name in _COSTS}
+        line |= {name.replace("_", " "): row.cost(name) for name in _COST_FIELDS}
         line["rise by set"], line["still rose"] = " ".join(f"{value:.4f}" for value in row.rises), rises(row.rises)
         line["records"] = " ".join(made_set.record for made_set in row.sets)
         lines.append(line)
@@ -235,7 +235,7 @@ def _records(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _footnotes(rows: Sequence[Row]) -> list[str]:
     splits = {row.plan.config.evaluate.split for row in rows}
     students = {len(made_set.students) for row in rows for made_set in row.sets}
     notes = [
@@ -265,7 +265,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _markdown(tables: Sequence[_Table], notes: Sequence[str]) -> str:
+def _to_markdown(tables: Sequence[_Table], notes: Sequence[str]) -> str:
     parts = []
     for table in tables:
         bold = table.texts.where(~table.best, "**" + table.texts + "**")
@@ -274,7 +274,7 @@ def _markdown(tables: Sequence[_Table], notes: Sequence[str]) -> str:
     return "\n".join([*parts, *(f"- {note}" for note in notes)]) + "\n"
 
 
-def _html(tables: Sequence[_Table], notes: Sequence[str]) -> str:
+def _to_html(tables: Sequence[_Table], notes: Sequence[str]) -> str:
     def table_html(table: _Table) -> str:
         weights = table.best.map(lambda best: "font-weight: bold" if best else "")
         style = table.texts.style.apply(lambda _: weights, axis=None).hide(axis="index").set_caption(table.title)

@@ -148,7 +148,7 @@ def graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
     """
     image = torch.zeros(1, 3, size, size, device=device, requires_grad=True)
     weights = (*module.parameters(), *module.buffers())
-    return kept_by_autograd(lambda: module(image), but=weights)[1]
+    return kept_by_autograd(lambda: module(image), excluded=weights)[1]
 
 
 def second_graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int:
@@ -160,4 +160,4 @@ def second_graph_bytes(module: nn.Module, size: int, device: str = "cpu") -> int
         features = functional_call(module, weights, (image,))
         return torch.autograd.grad(features.square().sum(), list(weights.values()), create_graph=True)
 
-    return kept_by_autograd(gradient, but=(*weights.values(), *module.buffers()))[1]
+    return kept_by_autograd(gradient, excluded=(*weights.values(), *module.buffers()))[1]

@@ -21,7 +21,8 @@ from raydd.place import images_at_once, one_thread
 # Measured in CPU time at width 1280: floating-point operations, in units of the products that they consist of.
 # Letters: T student steps, B pairs of a minibatch, D width.
 _STEP = 68  # of a distillation step, per T B D^2: both heads forward, backward, and backward again
-_SEEN, _LEARNED, _TWICE = 2, 6, 18  # per row and parameter: forward; forward and backward; with a second backward
+# Per row and parameter: forward; forward and backward; with a second backward.
+_FORWARD, _BACKWARD, _DOUBLE_BACKWARD = 2, 6, 18
 _STUDENT = 9  # of a student's epoch, per pair and parameter
 _FITS = 4  # students that fit the factor of the learned learning rates: three, and mostly one more
 _EXPERT = 9  # of an expert's epoch, per caption and parameter
@@ -101,11 +102,11 @@ def _step_operations(config: Config, image_width: int, text_width: int) -> float
     parameters = parameters_of(config, image_width, text_width)
     return {
         "trajectory": _STEP * distill.student_steps * distill.minibatch_size * width**2,
-        "covariance": _LEARNED * pairs * image_width * text_width,
-        "projector": _LEARNED * 2 * pairs * (image_width * text_width + pairs * (image_width + text_width)),
-        "ridge": _LEARNED * (real_pairs + pairs) * pairs * (image_width + text_width),
-        "distribution": (_SEEN * real_pairs + _LEARNED * pairs) * parameters,
-        "gradient": (_LEARNED * real_pairs + _TWICE * pairs) * parameters,
+        "covariance": _BACKWARD * pairs * image_width * text_width,
+        "projector": _BACKWARD * 2 * pairs * (image_width * text_width + pairs * (image_width + text_width)),
+        "ridge": _BACKWARD * (real_pairs + pairs) * pairs * (image_width + text_width),
+        "distribution": (_FORWARD * real_pairs + _BACKWARD * pairs) * parameters,
+        "gradient": (_BACKWARD * real_pairs + _DOUBLE_BACKWARD * pairs) * parameters,
     }[distill.objective]
 
 
@@ -143,17 +144,17 @@ def image_seconds(encoders: EncodersConfig, images: int) -> float:
     encoder = load_image_encoder(encoders, "cpu")
     pixels = torch.zeros(images, 3, encoder.size, encoder.size, requires_grad=True)
     # The first pass also sets things up for later ones.
-    return _fastest(lambda: encoder.fast(pixels).sum().backward(), 2) / images
+    return _shortest_seconds(lambda: encoder.fast(pixels).sum().backward(), 2) / images
 
 
 @functools.cache
 def core_speed(width: int, rows: int, repeats: int = 20) -> float:
     """Return the floating-point operations per second of one core, in products as large as a distillation step's."""
     left, right = torch.randn(rows, width), torch.randn(width, width)
-    return 2 * rows * width**2 / _fastest(lambda: torch.mm(left, right), repeats)
+    return 2 * rows * width**2 / _shortest_seconds(lambda: torch.mm(left, right), repeats)
 
 
-def _fastest(work: Callable[[], object], repeats: int) -> float:
+def _shortest_seconds(work: Callable[[], object], repeats: int) -> float:
     """Return the seconds of the fastest of several runs on one core; other work on the machine slows the others."""
     with one_thread():
         return min(timeit.repeat(work, number=1, repeat=repeats))

@@ -28,7 +28,7 @@ NAMED = 3  # problems of each kind that a summary names
 
 GREY = "grey image"
 
-_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories of control characters, format characters and spaces
+_INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories of control characters, format characters and spaces
 
 # If two entries have the same id, the held-out one is kept, so that no test image is used for training.
 _KEEP_FIRST = ("test", "val", "train")
@@ -90,7 +90,7 @@ def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Prob
     for entry in entries:
         if owners[entry.id] is not entry:
             continue
-        captions = tuple(filter(_is_seen, entry.captions))
+        captions = tuple(filter(_is_visible, entry.captions))
         if not captions:
             problems.append(Problem("empty caption", entry.id, "the image has no caption"))
             continue
@@ -102,12 +102,12 @@ def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Prob
     return tuple(usable), tuple(problems)
 
 
-def _is_seen(caption: str) -> bool:
+def _is_visible(caption: str) -> bool:
     """Return whether a caption has a visible character. Zero-width spaces (Unicode category Cf) do not count."""
     stripped = caption.strip()
     if stripped.isascii():
         return bool(stripped)
-    return any(unicodedata.category(character) not in _UNSEEN for character in stripped)
+    return any(unicodedata.category(character) not in _INVISIBLE for character in stripped)
 
 
 def check_images(
@@ -128,7 +128,7 @@ def check_images(
     cache = KnownImages(store, data_set)
     digests, faults, is_unchecked = np.zeros((len(images), 2), np.int64), {}, np.ones(len(images), bool)
     for known in cache.known:
-        positions = known.places_of(stamps)
+        positions = known.indices_of(stamps)
         cached = np.flatnonzero((positions >= 0) & is_unchecked)
         digests[cached], is_unchecked[cached] = known.digests[positions[cached]], False
         for index in cached[known.faults[positions[cached]] > 0].tolist():
@@ -144,9 +144,9 @@ def check_images(
                 faults[index] = fault
             done += 1
             progress("checking images", done, len(images))
-        cache.add(_known(stamps, digests, faults, np.array(batch)))
+        cache.add(_readable_results(stamps, digests, faults, np.array(batch)))
     if cache.parts:
-        cache.keep(_known(stamps, digests, faults, np.arange(len(images))))
+        cache.keep(_readable_results(stamps, digests, faults, np.arange(len(images))))
     else:
         cache.touch()
     return Checked(digests, faults)
@@ -159,7 +159,7 @@ def image_digests(images: Sequence[ImageSource], data_set: str, store: Store, pr
 
 def summarise(problems: Iterable[Problem]) -> tuple[str, ...]:
     """Return a line for each kind of problem: how many, whether they were left out or kept, and the first few names."""
-    groups: dict[tuple[str, bool], _Named] = defaultdict(_Named)
+    groups: dict[tuple[str, bool], _ProblemGroup] = defaultdict(_ProblemGroup)
     for problem in problems:
         groups[problem.kind, problem.left_out].add(problem)
     return tuple(
@@ -174,7 +174,7 @@ def refuse(problems: Iterable[Problem], setting: str) -> None:
     Raises:
         DataError: there are problems. The message counts and names them, and says which setting leaves them out.
     """
-    groups: dict[str, _Named] = defaultdict(_Named)
+    groups: dict[str, _ProblemGroup] = defaultdict(_ProblemGroup)
     for problem in problems:
         groups[problem.kind].add(problem)
     if groups:
@@ -183,7 +183,7 @@ def refuse(problems: Iterable[Problem], setting: str) -> None:
 
 
 @dataclass
-class _Named:
+class _ProblemGroup:
     """Number of problems of one kind, and the first few of them."""
 
     count: int = 0
@@ -200,10 +200,10 @@ class _Named:
         return f"{names}{more} ({self.first[0].detail})"
 
 
-def _known(
-    stamps: NDArray[np.int64], digests: NDArray[np.int64], faults: dict[int, Fault], places: NDArray[np.int64]
+def _readable_results(
+    stamps: NDArray[np.int64], digests: NDArray[np.int64], faults: dict[int, Fault], indices: NDArray[np.int64]
 ) -> Known:
     """Return the results for some images, without those that could not be read, so that they are tried again."""
-    places = places[stamps[places].any(axis=1) & digests[places].any(axis=1)]
-    known_faults = {number: faults[place] for number, place in enumerate(places.tolist()) if place in faults}
-    return Known.of(stamps[places], digests[places], known_faults)
+    indices = indices[stamps[indices].any(axis=1) & digests[indices].any(axis=1)]
+    known_faults = {number: faults[index] for number, index in enumerate(indices.tolist()) if index in faults}
+    return Known.of(stamps[indices], digests[indices], known_faults)

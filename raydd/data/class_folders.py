@@ -40,7 +40,7 @@ def read_classes(root: Path) -> ClassImages:
             f"evaluate.classes: no subfolder of {root} holds an image. "
             "Set it to the folder that holds the class folders."
         )
-    class_names = _names(root)
+    class_names = _read_class_names(root)
     unnamed = [folder.name for folder in folders if class_names and folder.name not in class_names]
     if unnamed:
         raise DataError(f"{NAMES} of {root} has no name for {', '.join(unnamed)}. Add it, or move the folder away.")
@@ -56,7 +56,7 @@ def _is_image(path: Path, root: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and is_plain(path, root)
 
 
-def _names(root: Path) -> dict[str, str]:
+def _read_class_names(root: Path) -> dict[str, str]:
     for folder in (root, root.parent):
         if (folder / NAMES).is_file():
             try:

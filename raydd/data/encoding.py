@@ -72,15 +72,15 @@ def encode_views(
     views_per_pass = _CPU_VIEWS if _is_cpu(device) else len(batches[0]) * views.views if batches else 1
     module = encoder.fast  # made before the workers start, so that they inherit and share it
 
-    def features(pixels: UInt8[Tensor, "b V 3 S S"]) -> Float16[Tensor, "b V D"]:
+    def compute_features(pixels: UInt8[Tensor, "b V 3 S S"]) -> Float16[Tensor, "b V D"]:
         parts = pixels.flatten(0, 1).split(views_per_pass)
         with torch.no_grad():
             rows = torch.cat([module(sent(part, device).float() / 255) for part in parts])
         return rows.half().unflatten(0, pixels.shape[:2])
 
     few = sum(map(len, batches)) * views.views < _FEW
-    for batch in _through_workers(views, batches, _stacked, features, device, 0 if few else workers):
-        yield _finite(batch, "image features")
+    for batch in _encode_batches(views, batches, _stacked, compute_features, device, 0 if few else workers):
+        yield _require_finite(batch, "image features")
 
 
 def open_views(
@@ -96,7 +96,7 @@ def open_views(
     Raises:
         DataError: an image has become unreadable.
     """
-    yield from _loaded(views, batches, _stacked, workers)
+    yield from _load_batches(views, batches, _stacked, workers)
 
 
 def encode_captions(
@@ -104,17 +104,17 @@ def encode_captions(
 ) -> Iterator[Float16[Tensor, "b D"]]:
     """Yield the features of each batch of captions in order. Arguments are those of `encode_views`."""
 
-    def features(items: Sequence[str]) -> Float16[Tensor, "b D"]:
+    def compute_features(items: Sequence[str]) -> Float16[Tensor, "b D"]:
         return encoder.encode(items).half()
 
     few = sum(map(len, batches)) < _FEW
-    for batch in _through_workers(captions, batches, list, features, device, 0 if few else workers):
+    for batch in _encode_batches(captions, batches, list, compute_features, device, 0 if few else workers):
         if batch.shape[1:] != (encoder.width,):
             raise DataError(
                 f"The text encoder {encoder.name} declares a width of {encoder.width}, but returns features of width "
                 f"{' x '.join(map(str, batch.shape[1:]))}. Correct the width of its TextTower."
             )
-        yield _finite(batch, "caption features")
+        yield _require_finite(batch, "caption features")
 
 
 def images_at_once(device: str, views: int, views_at_once: int) -> int:
@@ -144,11 +144,11 @@ def _stacked(items: Sequence[UInt8[Tensor, "V 3 S S"] | str]) -> UInt8[Tensor, "
     return error_text or torch.stack(list(items))  # type: ignore[arg-type]
 
 
-def _through_workers(
+def _encode_batches(
     items: Any,
     batches: Sequence[Sequence[int]],
     prepare: Callable[[Sequence], Any],
-    features: Callable[[Any], Tensor],
+    compute_features: Callable[[Any], Tensor],
     device: str,
     workers: int,
 ) -> Iterator[Tensor]:
@@ -160,14 +160,14 @@ def _through_workers(
 
     def in_worker(batch: Sequence) -> Any:
         prepared = prepare(batch)
-        return features(prepared) if encode_in_worker and not isinstance(prepared, str) else prepared
+        return compute_features(prepared) if encode_in_worker and not isinstance(prepared, str) else prepared
 
     if encode_in_worker:
-        yield from _loaded(items, batches, in_worker, workers)
+        yield from _load_batches(items, batches, in_worker, workers)
         return
     previous: Tensor | None = None
-    for batch in _loaded(items, batches, in_worker, workers, pinned=device.startswith("cuda")):
-        current = features(batch)
+    for batch in _load_batches(items, batches, in_worker, workers, pinned=device.startswith("cuda")):
+        current = compute_features(batch)
         if previous is not None:
             yield previous.cpu()
         previous = current
@@ -175,7 +175,7 @@ def _through_workers(
         yield previous.cpu()
 
 
-def _loaded(
+def _load_batches(
     items: Any,
     batches: Sequence[Sequence[int]],
     prepare: Callable[[Sequence], Any],
@@ -205,10 +205,10 @@ def _is_cpu(device: str) -> bool:
     return torch.device(device).type == "cpu"
 
 
-def _finite(features: Tensor, what: str) -> Tensor:
+def _require_finite(features: Tensor, description: str) -> Tensor:
     if not bool(features.isfinite().all()):
         raise DataError(
-            f"Some {what} are NaN, infinite or beyond half precision (65504). Check the encoder's weights, "
+            f"Some {description} are NaN, infinite or beyond half precision (65504). Check the encoder's weights, "
             "or use another encoder."
         )
     return features

@@ -30,7 +30,7 @@ class FeatureRows:
 
     def on(self, device: str) -> "FeatureRows":
         """Copy the rows to a device's memory. The indices for `gather` must then be on that device too."""
-        return FeatureRows((_joined_on(self.shards, device),), self.shape[0])
+        return FeatureRows((_join_on_device(self.shards, device),), self.shape[0])
 
     def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B D"]:
         """Return the features of one view of each of the given images, in float32.
@@ -61,7 +61,7 @@ class CaptionRows:
 
     def on(self, device: str) -> "CaptionRows":
         """Copy the rows to a device's memory, as `FeatureRows.on` does."""
-        return CaptionRows((_joined_on(self.shards, device),), len(self))
+        return CaptionRows((_join_on_device(self.shards, device),), len(self))
 
     def __getitem__(self, captions: Int[Tensor, "B"]) -> Float16[Tensor, "B D"]:
         """Return the features of the given captions, 0 to C - 1, in any order; repetitions are allowed."""
@@ -87,7 +87,7 @@ def _gather(
     return gathered
 
 
-def _joined_on(shards: Sequence[Float16[Tensor, "..."]], device: str) -> Float16[Tensor, "..."]:
+def _join_on_device(shards: Sequence[Float16[Tensor, "..."]], device: str) -> Float16[Tensor, "..."]:
     """Join all shards to one tensor on a device, copying one shard after the other."""
     joined = torch.empty(sum(map(len, shards)), *shards[0].shape[1:], dtype=shards[0].dtype, device=device)
     for part, shard in zip(joined.split([len(shard) for shard in shards]), shards, strict=True):

@@ -61,12 +61,12 @@ class Shard:
 
 def image_shards(split: Split, images: int) -> list[Shard]:
     """Return the shards of a split's images."""
-    return _cut(split, "images", images, _IMAGES_PER_SHARD)
+    return _cut_shards(split, "images", images, _IMAGES_PER_SHARD)
 
 
 def text_shards(split: Split, captions: int) -> list[Shard]:
     """Return the shards of a split's captions."""
-    return _cut(split, "texts", captions, _CAPTIONS_PER_SHARD)
+    return _cut_shards(split, "texts", captions, _CAPTIONS_PER_SHARD)
 
 
 def views_in(split: Split, config: FeaturesConfig) -> int:
@@ -100,7 +100,9 @@ def write_images(
     by_split = dict(zip(SPLITS, data.splits, strict=True))
     shards = [shard for split in splits for shard in image_shards(split, len(by_split[split]))]
     shards = [shard for shard in shards if not only or shard.file in only]
-    missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), view_counts[shard.split], None))]
+    missing = [
+        shard for shard in shards if not _is_written(record, shard, (len(shard), view_counts[shard.split], None))
+    ]
     total = sum(len(shard) * view_counts[shard.split] for shard in shards)
     done = total - sum(len(shard) * view_counts[shard.split] for shard in missing)
     label = "views encoded" if "train" in splits else "held-out images encoded"
@@ -116,14 +118,14 @@ def write_images(
         )
         batch_size = images_at_once(device, view_counts[split], config.place.encode_batch)
         batches = [batches_of(range(shard.start, shard.stop), batch_size) for shard in split_shards]
-        features = encode_views(encoder, dataset, _flat(batches), device=device, workers=workers_for(device))
+        features = encode_views(encoder, dataset, _flatten_batches(batches), device=device, workers=workers_for(device))
         for shard, count in zip(split_shards, map(len, batches), strict=True):
             shard_features = []
             for batch_features in islice(features, count):
                 shard_features.append(batch_features)
                 done += len(batch_features) * view_counts[split]
                 progress(label, done, total)
-            _write(record, shard, {"images": torch.cat(shard_features)})
+            _write_shard(record, shard, {"images": torch.cat(shard_features)})
 
 
 def write_texts(
@@ -141,7 +143,7 @@ def write_texts(
     """
     by_split = dict(zip(SPLITS, data.splits, strict=True))
     shards = [shard for shard in shards_of(data) if shard.kind == "texts" and (not only or shard.file in only)]
-    missing = [shard for shard in shards if not _is_there(record, shard, (len(shard), None))]
+    missing = [shard for shard in shards if not _is_written(record, shard, (len(shard), None))]
     total = sum(map(len, shards))
     done = total - sum(map(len, missing))
     progress("captions encoded", done, total)
@@ -161,7 +163,7 @@ def write_texts(
             done += len(batch_features)
             progress("captions encoded", done, total)
         image_of_text = torch.from_numpy(pairs.image_of_caption[shard.start : shard.stop].copy())
-        _write(record, shard, {"texts": texts, "image_of_text": image_of_text})
+        _write_shard(record, shard, {"texts": texts, "image_of_text": image_of_text})
 
 
 def read_texts(
@@ -203,12 +205,12 @@ def require_complete(record: Record) -> None:
         raise RecordError(f"{record.folder} is not complete. Run `raydd features` with the same settings.")
 
 
-def _cut(split: Split, kind: str, count: int, size: int) -> list[Shard]:
+def _cut_shards(split: Split, kind: str, count: int, size: int) -> list[Shard]:
     starts = range(0, count, size)
     return [Shard(split, kind, number, start, min(start + size, count)) for number, start in enumerate(starts)]
 
 
-def _is_there(record: Record, shard: Shard, shape: Sequence[int | None]) -> bool:
+def _is_written(record: Record, shard: Shard, shape: Sequence[int | None]) -> bool:
     """Return whether the shard exists and is whole. A damaged shard of an unfinished record is deleted."""
     if not record.has(shard.file):
         return False
@@ -220,11 +222,11 @@ def _is_there(record: Record, shard: Shard, shape: Sequence[int | None]) -> bool
     return True
 
 
-def _write(record: Record, shard: Shard, tensors: dict[str, Tensor]) -> None:
+def _write_shard(record: Record, shard: Shard, tensors: dict[str, Tensor]) -> None:
     # Keep a shard that another process wrote: its last bits may differ, and the manifest may already hold its checksum.
     if not record.has(shard.file):
         record.write_tensors(shard.file, tensors)
 
 
-def _flat(batches: Sequence[Sequence[Sequence[int]]]) -> list[Sequence[int]]:
+def _flatten_batches(batches: Sequence[Sequence[Sequence[int]]]) -> list[Sequence[int]]:
     return [batch for group in batches for batch in group]

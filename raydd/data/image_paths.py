@@ -27,7 +27,7 @@ class ImagePaths:
 
     folders: dict[str, str]
     """Absolute path of each folder, by its name in `BASES`."""
-    _known: dict[str, tuple[int, str]] = field(default_factory=dict, repr=False, compare=False)
+    _cached_folders: dict[str, tuple[int, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, config: DataConfig) -> "ImagePaths":
@@ -43,9 +43,9 @@ class ImagePaths:
     def relative(self, path: str) -> tuple[int, str]:
         """Return the index in `BASES` of the folder that a path is relative to, and the rest of the path."""
         folder, name = os.path.split(path)
-        if folder not in self._known:  # many images share few folders
-            self._known[folder] = self._relative_folder(folder)
-        base, rest = self._known[folder]
+        if folder not in self._cached_folders:  # many images share few folders
+            self._cached_folders[folder] = self._relative_folder(folder)
+        base, rest = self._cached_folders[folder]
         return base, f"{rest}/{name}" if rest else name
 
     def absolute(self, base: int, path: str) -> str:
@@ -65,7 +65,7 @@ class ImagePaths:
         full_path = os.path.abspath(folder)  # noqa: PTH100, a Path would keep '..'
         for name, base in self.folders.items():
             for path, base_path in ((full_path, base), (os.path.realpath(full_path), os.path.realpath(base))):
-                if _within(path, base_path):
+                if _is_within(path, base_path):
                     return BASES.index(name), os.path.relpath(path, base_path).removeprefix(".").lstrip("/")
         return 0, full_path
 
@@ -87,14 +87,14 @@ def confined(entries: Iterable[Entry], config: DataConfig) -> tuple[tuple[Entry,
 
 
 def confined_to(
-    entries: Iterable[Entry], folders: Iterable[str], called: str
+    entries: Iterable[Entry], folders: Iterable[str], description: str
 ) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
     """Leave out image files that lie outside the given folders, after following links.
 
     Args:
         entries: as a reader returned them.
         folders: the allowed folders, which may be links themselves.
-        called: the folders in words, for messages.
+        description: the folders in words, for messages.
     """
     allowed_folders = [os.path.realpath(folder) for folder in folders]
     allowed: list[Entry] = []
@@ -102,7 +102,7 @@ def confined_to(
     cache: dict[str, bool] = {}
     for entry in entries:
         if isinstance(entry.image, FileImage) and not _is_inside(entry.image.path, allowed_folders, cache):
-            detail = f"its file is outside of {called}"
+            detail = f"its file is outside of {description}"
             problems.append(Problem("image path outside", entry.image.name, detail))
         else:
             allowed.append(entry)
@@ -131,17 +131,17 @@ def find_images(root: Path, names: Sequence[str]) -> str:
 _FOLDERS, _DEPTH = 2000, 3  # most folders to search for images, most levels below the root
 
 
-def _is_inside(path: str, folders: list[str], known: dict[str, bool]) -> bool:
-    """Return whether a file lies in one of the folders, which are real paths; `known` caches the answers by folder."""
+def _is_inside(path: str, folders: list[str], cache: dict[str, bool]) -> bool:
+    """Return whether a file lies in one of the folders, which are real paths; `cache` caches the answers by folder."""
     folder, name = os.path.split(path)
     if "\0" in path or name in ("", ".", ".."):
         return False
     if os.path.islink(path):  # noqa: PTH114, a Path costs more than the call
-        return any(_within(os.path.realpath(path), allowed_folder) for allowed_folder in folders)
-    if folder not in known:
-        known[folder] = any(_within(os.path.realpath(folder), allowed_folder) for allowed_folder in folders)
-    return known[folder]
+        return any(_is_within(os.path.realpath(path), allowed_folder) for allowed_folder in folders)
+    if folder not in cache:
+        cache[folder] = any(_is_within(os.path.realpath(folder), allowed_folder) for allowed_folder in folders)
+    return cache[folder]
 
 
-def _within(path: str, folder: str) -> bool:
+def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

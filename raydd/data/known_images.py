@@ -36,7 +36,7 @@ from raydd.store import Record, Store
 VERSION = 1  # of the file format and of what counts as a fault
 MOST_DATA_SETS = 32  # data sets that a machine remembers; those not opened for the longest time are deleted
 DIGEST_BYTES = 16  # of an image's SHA-256: enough that no two images of a disk share them by chance
-_WHOLE = "known.safetensors"
+_MERGED = "known.safetensors"
 _STALE_SECONDS = 86_400.0  # after this time an unfinished file belongs to a killed writer
 
 Fault = tuple[str, str]
@@ -65,7 +65,7 @@ class Known:
             fault_numbers[index] = numbers[fault]
         return cls(stamps, digests, fault_numbers, texts)
 
-    def places_of(self, stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    def indices_of(self, stamps: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the index of each given stamp among `self.stamps`, -1 if it is not known."""
         if not len(self.stamps):
             return np.full(len(stamps), -1)
@@ -74,9 +74,9 @@ class Known:
         matches = (self.stamps[indices] == stamps).all(axis=1) & stamps.any(axis=1)
         return np.where(matches, indices, -1)
 
-    def fault(self, place: int) -> Fault | None:
+    def fault(self, index: int) -> Fault | None:
         """Return the fault of one image, None if it has none."""
-        number = int(self.faults[place])
+        number = int(self.faults[index])
         return self.texts[number - 1] if number else None
 
 
@@ -95,11 +95,11 @@ class KnownImages:
             "pillow": PIL.__version__,  # decides what can be decoded
             "pixels": Image.MAX_IMAGE_PIXELS,  # images above this limit are oversized
         }
-        self._record = Record.of(store.here(), "images", settings, {}, version=VERSION)
+        self._record = Record.of(store.machine_store(), "images", settings, {}, version=VERSION)
         names = [name.rpartition("/")[2] for name in self._record.store.names(self._record.folder)]
         self.parts = [name for name in names if name.startswith("part-")]
         """Files of shards that are not merged yet."""
-        self.known = [known for name in (_WHOLE, *self.parts) if name in names and (known := self._read(name))]
+        self.known = [known for name in (_MERGED, *self.parts) if name in names and (known := self._read(name))]
 
     def add(self, known: Known) -> None:
         """Write the results for a shard of images immediately."""
@@ -111,11 +111,11 @@ class KnownImages:
 
     def keep(self, known: Known) -> None:
         """Replace all files by one with the results for the data set as it is now; limit the number of data sets."""
-        self._write(_WHOLE, known)
+        self._write(_MERGED, known)
         for name in self.parts:
             self._record.remove(name)
         self.parts.clear()
-        _bound(self._folder.parent)
+        _delete_old_data_sets(self._folder.parent)
 
     def touch(self) -> None:
         """Mark the data set as opened now."""
@@ -152,7 +152,7 @@ def stamps_of(images: Sequence[ImageSource]) -> NDArray[np.int64]:
     return stamps
 
 
-def _bound(folder: Path) -> None:
+def _delete_old_data_sets(folder: Path) -> None:
     """Keep only the newest data sets, and delete unfinished files of writers that were killed long ago."""
     with contextlib.suppress(OSError):  # another process may be doing the same
         data_sets = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)

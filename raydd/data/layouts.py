@@ -40,7 +40,7 @@ def find_layouts(config: DataConfig) -> list[Layout]:
         return [Layout("data.reader names it", config)]
     layouts: list[Layout] = []
     errors: list[DataError] = []
-    for find in _LOOKS:
+    for find in _FINDERS:
         try:
             for layout in find(root, config):
                 layouts.append(layout)  # noqa: PERF402 - layouts found before the error are kept
@@ -57,14 +57,14 @@ def find_layouts(config: DataConfig) -> list[Layout]:
     )
 
 
-def _karpathy(root: Path, config: DataConfig) -> Iterator[Layout]:
+def _find_karpathy(root: Path, config: DataConfig) -> Iterator[Layout]:
     for path in sorted(root.glob("dataset_*.json")):
         if path.stem not in ("dataset_info", "dataset_infos", "dataset_dict"):  # files of Hugging Face
             data = replace(config, reader="karpathy", name=path.stem.removeprefix("dataset_"))
             yield Layout(f"{path.name} is there", data)
 
 
-def _coco(root: Path, config: DataConfig) -> Iterator[Layout]:
+def _find_coco(root: Path, config: DataConfig) -> Iterator[Layout]:
     for path in sorted((root / "annotations").glob("captions_train*.json")):
         year = path.stem.removeprefix("captions_train")
         folders = ["", *sorted(subfolder.name for subfolder in root.iterdir() if subfolder.is_dir())]
@@ -73,13 +73,13 @@ def _coco(root: Path, config: DataConfig) -> Iterator[Layout]:
         yield Layout(f"annotations/{path.name} is there", data)
 
 
-def _flat_json(root: Path, config: DataConfig) -> Iterator[Layout]:
+def _find_flat_json(root: Path, config: DataConfig) -> Iterator[Layout]:
     for path in sorted(root.glob("*_train.json")):
         data = replace(config, reader="flat-json", name=path.name.removesuffix("_train.json"))
         yield Layout(f"{path.name} is there", data)
 
 
-def _arrow(root: Path, config: DataConfig) -> Iterator[Layout]:
+def _find_arrow(root: Path, config: DataConfig) -> Iterator[Layout]:
     dict_file, state_file = SAVED
     if (root / dict_file).is_file():
         yield Layout(f"{dict_file} is there, as save_to_disk writes it", replace(config, reader="arrow"))
@@ -89,7 +89,7 @@ def _arrow(root: Path, config: DataConfig) -> Iterator[Layout]:
         )
 
 
-def _webdataset(root: Path, config: DataConfig) -> Iterator[Layout]:
+def _find_webdataset(root: Path, config: DataConfig) -> Iterator[Layout]:
     shards = sorted(root.rglob("*.tar"))
     if shards and _holds_images(shards[0]):
         reason = f"{len(shards)} *.tar, such as {shards[0].relative_to(root)}, with images"
@@ -106,7 +106,7 @@ def _holds_images(shard: Path) -> bool:
         return False
 
 
-def _parquet(root: Path, config: DataConfig) -> Iterator[Layout]:
+def _find_parquet(root: Path, config: DataConfig) -> Iterator[Layout]:
     files = sorted(root.rglob("*.parquet"))
     if files:
         columns = parquet_files.columns_of(files[0], config)
@@ -114,7 +114,7 @@ def _parquet(root: Path, config: DataConfig) -> Iterator[Layout]:
         yield Layout(reason, replace(config, reader="parquet"))
 
 
-def _csv(root: Path, config: DataConfig) -> Iterator[Layout]:
+def _find_csv(root: Path, config: DataConfig) -> Iterator[Layout]:
     tables = csv_files.tables_in(root)
     tables_by_name = {csv_files.data_set_of(path): path for path in reversed(tables)}
     text_files = [path for path in islice(root.glob("*.txt"), _TEXTS + 1) if path.is_file()]  # Kaggle's captions.txt
@@ -140,7 +140,7 @@ def _csv(root: Path, config: DataConfig) -> Iterator[Layout]:
 _TEXTS = 20  # more text files than this in a folder are not tables
 
 
-def _txt(root: Path, config: DataConfig) -> Iterator[Layout]:
+def _find_txt(root: Path, config: DataConfig) -> Iterator[Layout]:
     image_count = captioned_count = 0
     for _, stems, texts in txt_files.walk(root):
         image_count += len(stems)
@@ -158,6 +158,6 @@ def _txt(root: Path, config: DataConfig) -> Iterator[Layout]:
         )
 
 
-_LOOKS: Sequence[Callable[[Path, DataConfig], Iterator[Layout]]] = (
-    *(_karpathy, _coco, _flat_json, _arrow, _webdataset, _parquet, _csv, _txt),
+_FINDERS: Sequence[Callable[[Path, DataConfig], Iterator[Layout]]] = (
+    *(_find_karpathy, _find_coco, _find_flat_json, _find_arrow, _find_webdataset, _find_parquet, _find_csv, _find_txt),
 )

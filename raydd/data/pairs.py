@@ -94,7 +94,7 @@ class DataSet:
         """Describe the data set in a few lines: its size, the notes, and a line for each kind of fault."""
         sizes = ", ".join(f"{len(pairs)} {split}" for split, pairs in zip(SPLITS, self.splits, strict=True))
         captions = sum(len(pairs.captions) for pairs in self.splits)
-        shared_caption_notes = _same_captions({"val": self.val, "test": self.test})
+        shared_caption_notes = _describe_shared_captions({"val": self.val, "test": self.test})
         return (
             f"{self.name}: {sizes} images, {captions} captions",
             *self.notes,
@@ -108,7 +108,7 @@ class DataSet:
         return self.train, self.val, self.test
 
 
-def _same_captions(splits: Mapping[str, Pairs]) -> tuple[str, ...]:
+def _describe_shared_captions(splits: Mapping[str, Pairs]) -> tuple[str, ...]:
     """Return a line for each split in which images share a caption, word for word.
 
     Retrieval counts such a caption as correct only for its own image, as published scores do.
@@ -153,7 +153,7 @@ def load_data(
     listing = find_reader(config.reader)(config)
     require_known_sources(listing.entries, config.reader)
     entries, outside_problems = confined(listing.entries, config)
-    entries, text_problems = check_texts(_cleaned(entries, config.caption_words))
+    entries, text_problems = check_texts(_clean_captions(entries, config.caption_words))
     problems = [*listing.problems, *outside_problems, *text_problems]
     if config.bad_pairs == "refuse":
         refuse(problems, "data.bad_pairs")  # before the images are checked, which takes longer
@@ -172,11 +172,11 @@ def load_data(
         refuse(grey_problems, "data.grey_images")
     problems += [*bad_problems, *grey_problems]
     left_out = {problem.which for problem in image_problems if problem.left_out}
-    usable = _Found(entries, checked.digests).without(
+    usable = _DigestedEntries(entries, checked.digests).without(
         {index for index, entry in enumerate(entries) if entry.id in left_out}
     )
     _require_splits(usable.entries, listing, config, problems)
-    usable, shared_problems, notes = _complete(usable, config)
+    usable, shared_problems, notes = _complete_splits(usable, config)
     problems += shared_problems
     _require_splits(usable.entries, listing, config, problems)
     by_split: dict[Split, list[Entry]] = {
@@ -214,24 +214,25 @@ def open_data(listing: str, config: DataConfig, store: Store) -> DataSet:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _DigestedEntries:
     """Entries with the digests of their images, shape (n, 2)."""
 
     entries: Sequence[Entry]
     digests: NDArray[np.int64]
 
-    def without(self, places: Collection[int]) -> "_Found":
-        if not places:
+    def without(self, indices: Collection[int]) -> "_DigestedEntries":
+        if not indices:
             return self
-        remaining = [number for number in range(len(self.entries)) if number not in places]
-        return _Found([self.entries[number] for number in remaining], self.digests[remaining])
+        remaining = [index for index in range(len(self.entries)) if index not in indices]
+        return _DigestedEntries([self.entries[index] for index in remaining], self.digests[remaining])
 
 
-def _cleaned(entries: Sequence[Entry], words: int) -> Sequence[Entry]:
-    if not words:
+def _clean_captions(entries: Sequence[Entry], max_words: int) -> Sequence[Entry]:
+    if not max_words:
         return entries
     return [
-        replace(entry, captions=tuple(clean_caption(caption, words) for caption in entry.captions)) for entry in entries
+        replace(entry, captions=tuple(clean_caption(caption, max_words) for caption in entry.captions))
+        for entry in entries
     ]
 
 
@@ -247,7 +248,7 @@ def _require_splits(
     reason = "; ".join(summarise(problems)) or "the reader found none"
     if "train" not in remaining_splits:
         raise DataError(
-            f"No training image is left of {config.root or config.reader}: {reason}. {_elsewhere(listing, config)}"
+            f"No training image is left of {config.root or config.reader}: {reason}. {_suggest_folder(listing, config)}"
         )
     for split in ("test", "val"):
         if split in listed_counts and split not in remaining_splits:
@@ -257,7 +258,7 @@ def _require_splits(
             )
 
 
-def _elsewhere(listing: Listing, config: DataConfig) -> str:
+def _suggest_folder(listing: Listing, config: DataConfig) -> str:
     """Say what to do if no image was found; name the folder below `data.root` that has the images, if there is one."""
     names = [entry.image.name for entry in listing.entries[:20] if isinstance(entry.image, FileImage)]
     folder = find_images(Path(config.root), names) if config.root and names else ""
@@ -266,7 +267,9 @@ def _elsewhere(listing: Listing, config: DataConfig) -> str:
     return f"{names[0]} is in {folder}: set data.images to {folder}, or check data.root."
 
 
-def _complete(found: _Found, config: DataConfig) -> tuple[_Found, list[Problem], tuple[str, ...]]:
+def _complete_splits(
+    usable: _DigestedEntries, config: DataConfig
+) -> tuple[_DigestedEntries, list[Problem], tuple[str, ...]]:
     """Cut the splits that are missing, and leave the images of val and test out of train.
 
     Returns:
@@ -274,31 +277,31 @@ def _complete(found: _Found, config: DataConfig) -> tuple[_Found, list[Problem],
     """
     problems: dict[str, Problem] = {}
     notes = []
-    missing: list[Split] = [split for split in ("test", "val") if all(entry.split != split for entry in found.entries)]
-    found = _apart(found, config, problems)  # before a split is cut, so that no image of test gets into val
+    missing: list[Split] = [split for split in ("test", "val") if all(entry.split != split for entry in usable.entries)]
+    usable = _separate_train(usable, config, problems)  # before a split is cut, so that no image of test gets into val
     for split in missing:
-        if all(entry.split != "train" for entry in found.entries):  # all are held out: refused with the reason
+        if all(entry.split != "train" for entry in usable.entries):  # all are held out: refused with the reason
             break
-        found = _Found(cut(found.entries, split, config.val_share, config.seed), found.digests)
-        count = Counter(entry.split for entry in found.entries)[split]
+        usable = _DigestedEntries(cut(usable.entries, split, config.val_share, config.seed), usable.digests)
+        count = Counter(entry.split for entry in usable.entries)[split]
         notes.append(
             f"{split}: {count} images cut from train by seed {config.seed}, since the data set has no {split} split"
         )
-        found = _apart(found, config, problems)
-    for index, other_index in shared_images(found.entries, found.digests, "val", ("test",)).items():
-        problems[found.entries[index].id] = _duplicate(found, index, other_index, left_out=False)
-    return found, list(problems.values()), tuple(notes)
+        usable = _separate_train(usable, config, problems)
+    for index, other_index in shared_images(usable.entries, usable.digests, "val", ("test",)).items():
+        problems[usable.entries[index].id] = _duplicate_problem(usable, index, other_index, left_out=False)
+    return usable, list(problems.values()), tuple(notes)
 
 
-def _apart(found: _Found, config: DataConfig, problems: dict[str, Problem]) -> _Found:
+def _separate_train(usable: _DigestedEntries, config: DataConfig, problems: dict[str, Problem]) -> _DigestedEntries:
     """Record a problem for each training image that is also in test or val; leave it out unless it is to be kept."""
-    shared = shared_images(found.entries, found.digests, "train", ("test", "val"))
+    shared = shared_images(usable.entries, usable.digests, "train", ("test", "val"))
     leave_out = config.duplicates == "leave-out-of-train"
     for index, other_index in shared.items():
-        problems[found.entries[index].id] = _duplicate(found, index, other_index, left_out=leave_out)
-    return found.without(shared) if leave_out else found
+        problems[usable.entries[index].id] = _duplicate_problem(usable, index, other_index, left_out=leave_out)
+    return usable.without(shared) if leave_out else usable
 
 
-def _duplicate(found: _Found, place: int, other: int, *, left_out: bool) -> Problem:
-    entry, twin = found.entries[place], found.entries[other]
+def _duplicate_problem(usable: _DigestedEntries, index: int, other_index: int, *, left_out: bool) -> Problem:
+    entry, twin = usable.entries[index], usable.entries[other_index]
     return Problem(DUPLICATE, entry.id, f"{entry.split} has the same image as {twin.id} of {twin.split}", left_out)

@@ -68,15 +68,15 @@ class Rows(Sequence[Item], Generic[Item]):
     def __getitem__(self, index: SupportsIndex | slice) -> Item | tuple[Item, ...]:
         """Return one row, or a slice of rows as a tuple."""
         if isinstance(index, slice):
-            return tuple(map(self._row, range(*index.indices(self._count))))
+            return tuple(map(self._decode_row, range(*index.indices(self._count))))
         row = operator.index(index)
         if not -self._count <= row < self._count:
             raise IndexError(f"row {row} of {self._count}")
-        return self._row(row % self._count)
+        return self._decode_row(row % self._count)
 
     def __iter__(self) -> Iterator[Item]:
         """The rows in order."""
-        return map(self._row, range(self._count))
+        return map(self._decode_row, range(self._count))
 
     def __eq__(self, other: object) -> bool:
         """Whether another sequence has equal rows."""
@@ -90,7 +90,7 @@ class Rows(Sequence[Item], Generic[Item]):
         """Show the first three rows."""
         return f"Rows({', '.join(map(repr, self[:3]))}{', …' if len(self) > 3 else ''})"
 
-    def _row(self, row: int) -> Item:
+    def _decode_row(self, row: int) -> Item:
         file_number, row_in_file = divmod(row, PER_FILE)
         return self._decode(self._files[file_number].columns, row_in_file)
 
@@ -109,7 +109,7 @@ class ColumnFile:
         Raises:
             RecordError: the file is missing or damaged.
         """
-        return _mapped(self)
+        return _map_columns(self)
 
     def map(self) -> Columns:
         """Map the file into memory again."""
@@ -121,22 +121,22 @@ class ColumnFile:
 
 
 @lru_cache(MAPPED)
-def _mapped(file: ColumnFile) -> Columns:
+def _map_columns(file: ColumnFile) -> Columns:
     return file.map()
 
 
 @dataclass(frozen=True)
 class Text:
-    """Decodes a column of texts. If `other` is named, an empty text is replaced by the text of that column."""
+    """Decodes a column of texts. If `fallback` is named, an empty text is replaced by the text of that column."""
 
     name: str
-    other: str = ""
+    fallback: str = ""
 
     def __call__(self, columns: Columns, row: int) -> str:
         """Return the text of a row."""
         start, end = columns[f"{self.name}.offsets"][row : row + 2].tolist()
-        if start == end and self.other:
-            return Text(self.other)(columns, row)
+        if start == end and self.fallback:
+            return Text(self.fallback)(columns, row)
         return columns[f"{self.name}.bytes"][start:end].tobytes().decode(*_CODEC)
 
 
@@ -256,8 +256,8 @@ def open_pairs(store: Store, listing: str, paths: ImagePaths) -> OpenedRecord:
     for split in SPLITS:
         image_count, caption_count = facts["images"][split], facts["captions"][split]
         image_files, caption_files = (
-            _files(record, f"{split}/images", image_count),
-            _files(record, f"{split}/captions", caption_count),
+            _column_files(record, f"{split}/images", image_count),
+            _column_files(record, f"{split}/captions", caption_count),
         )
         splits[split] = OpenedSplit(
             Rows(image_files, image_count, Source(containers, paths)),
@@ -265,7 +265,7 @@ def open_pairs(store: Store, listing: str, paths: ImagePaths) -> OpenedRecord:
             Rows(caption_files, caption_count, Text("caption")),
             record.map_tensors(f"{split}/{_OWNERS}")["image_of_caption"].numpy(),
         )
-    problems = Rows(_files(record, "problems", facts["problems"]), facts["problems"], decode_problem)
+    problems = Rows(_column_files(record, "problems", facts["problems"]), facts["problems"], decode_problem)
     return OpenedRecord(facts["name"], splits, problems, tuple(facts["notes"]), facts["content"])
 
 
@@ -306,48 +306,55 @@ def _write(record: Record, listed: Listed, paths: ImagePaths, containers: dict[t
     facts |= {"images": {}, "captions": {}, "problems": len(listed.problems)}
     for split in SPLITS:
         entries = listed.splits[split]
-        for number, rows in enumerate(_parts(_image_rows(entries, paths, containers))):
+        for number, rows in enumerate(_split_into_files(_image_rows(entries, paths, containers))):
             ids, image_names, image_paths, container_numbers, *numbers = zip(*rows, strict=True)
-            columns = {**_texts("id", ids), **_texts("name", image_names), **_texts("path", image_paths)}
+            columns = {
+                **_text_columns("id", ids),
+                **_text_columns("name", image_names),
+                **_text_columns("path", image_paths),
+            }
             columns["container"] = np.array(container_numbers, np.int32)
             columns["numbers"] = np.array(numbers, np.int64).T.copy()
-            write(_file(f"{split}/images", number), columns)
-        for number, texts in enumerate(_parts(chain.from_iterable(entry.captions for entry in entries))):
-            write(_file(f"{split}/captions", number), _texts("caption", texts))
+            write(_file_name(f"{split}/images", number), columns)
+        for number, texts in enumerate(_split_into_files(chain.from_iterable(entry.captions for entry in entries))):
+            write(_file_name(f"{split}/captions", number), _text_columns("caption", texts))
         counts = np.fromiter((len(entry.captions) for entry in entries), np.int64, len(entries))
         image_of_caption = np.repeat(np.arange(len(entries), dtype=np.int64), counts)
         write(f"{split}/{_OWNERS}", {"image_of_caption": image_of_caption})
         facts["images"][split], facts["captions"][split] = len(entries), len(image_of_caption)
     kinds, bases, container_paths, column_names = zip(*containers, strict=True)
     container_columns = {"kind": np.array(kinds, np.int32), "base": np.array(bases, np.int32)}
-    write(_CONTAINERS, {**container_columns, **_texts("path", container_paths), **_texts("column", column_names)})
-    for number, problems in enumerate(_parts(iter(listed.problems))):
+    write(
+        _CONTAINERS,
+        {**container_columns, **_text_columns("path", container_paths), **_text_columns("column", column_names)},
+    )
+    for number, problems in enumerate(_split_into_files(iter(listed.problems))):
         columns = {
-            **_texts("kind", [problem.kind for problem in problems]),
-            **_texts("which", [problem.which for problem in problems]),
-            **_texts("detail", [problem.detail for problem in problems]),
+            **_text_columns("kind", [problem.kind for problem in problems]),
+            **_text_columns("which", [problem.which for problem in problems]),
+            **_text_columns("detail", [problem.detail for problem in problems]),
         }
         columns["left_out"] = np.array([problem.left_out for problem in problems], np.uint8)
-        write(_file("problems", number), columns)
+        write(_file_name("problems", number), columns)
     record.finish({name: checksum(record.local(name).read_bytes()) for name in file_names}, facts)
 
 
-def _texts(name: str, texts: Sequence[str]) -> Columns:
+def _text_columns(name: str, texts: Sequence[str]) -> Columns:
     encoded = [text.encode(*_CODEC) for text in texts]
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
     return {f"{name}.bytes": np.frombuffer(bytearray().join(encoded), np.uint8), f"{name}.offsets": offsets}
 
 
-def _parts(rows: Iterable[Item]) -> Iterator[list[Item]]:
+def _split_into_files(rows: Iterable[Item]) -> Iterator[list[Item]]:
     rows = iter(rows)
     while part := list(islice(rows, PER_FILE)):
         yield part
 
 
-def _file(kind: str, number: int) -> str:
+def _file_name(kind: str, number: int) -> str:
     return f"{kind}-{number:05}.safetensors"
 
 
-def _files(record: Record, kind: str, count: int) -> list[ColumnFile]:
-    return [ColumnFile(record, _file(kind, number)) for number in range(-(-count // PER_FILE))]
+def _column_files(record: Record, kind: str, count: int) -> list[ColumnFile]:
+    return [ColumnFile(record, _file_name(kind, number)) for number in range(-(-count // PER_FILE))]

@@ -11,7 +11,7 @@ from raydd.data.listing import Entry, Split
 from raydd.errors import DataError
 
 
-def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[Entry, ...]:
+def cut(entries: Sequence[Entry], new_split: Split, share: float, seed: int) -> tuple[Entry, ...]:
     """Move a share of the training images to another split, in whole groups. The order of entries does not change.
 
     Groups are ranked by a hash of seed and group name, and taken until the share is reached. So adding or removing an
@@ -19,7 +19,7 @@ def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[E
 
     Args:
         entries: all entries of the data set.
-        to: the split to create.
+        new_split: the split to create.
         share: share of the training images, 0 to 1; at least one image moves and at least one stays.
         seed: another seed cuts another split.
 
@@ -29,11 +29,11 @@ def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[E
     sizes: dict[str, int] = defaultdict(int)
     for entry in entries:
         if entry.split == "train":
-            sizes[_group(entry)] += 1
+            sizes[_group_key(entry)] += 1
     if len(sizes) < 2:
         raise DataError(
-            f"There is no {to} split, and none can be cut: {sum(sizes.values())} training images are one group. "
-            f"Add a {to} split or more training images to the data set."
+            f"There is no {new_split} split, and none can be cut: {sum(sizes.values())} training images are one group. "
+            f"Add a {new_split} split or more training images to the data set."
         )
     target_count = max(1, round(share * sum(sizes.values())))
     ranked = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
@@ -44,7 +44,9 @@ def cut(entries: Sequence[Entry], to: Split, share: float, seed: int) -> tuple[E
             break
         chosen.add(group)
         moved_count += sizes[group]
-    return tuple(entry.moved(to) if entry.split == "train" and _group(entry) in chosen else entry for entry in entries)
+    return tuple(
+        entry.moved(new_split) if entry.split == "train" and _group_key(entry) in chosen else entry for entry in entries
+    )
 
 
 def shared_images(
@@ -73,5 +75,5 @@ def shared_images(
     }
 
 
-def _group(entry: Entry) -> str:
+def _group_key(entry: Entry) -> str:
     return f"group {entry.group}" if entry.group else f"image {entry.id}"

@@ -45,7 +45,7 @@ def survey(config: DataConfig) -> Survey:
     require_columns(config)
     reader = find_reader(config.reader)
     listing = reader(config)
-    if images_folder := _images_elsewhere(listing, config):
+    if images_folder := _find_other_images_folder(listing, config):
         config = replace(config, images=images_folder)
         listing = reader(config)
     entries, outside_problems = confined(listing.entries, config)
@@ -64,7 +64,7 @@ def survey(config: DataConfig) -> Survey:
         if fault and fault[0] != "grey image"
     }
     fault_problems = [Problem(kind, entries[index].id, detail) for index, (kind, detail) in faults.items()]
-    duplicates = _copies(entries, [index for index in present_indices if index not in faults], sizes)
+    duplicates = _find_duplicates(entries, [index for index in present_indices if index not in faults], sizes)
     unusable = missing_indices | set(faults)
     usable = [entry for index, entry in enumerate(entries) if index not in unusable]
     image_counts = Counter(entry.split for entry in usable)
@@ -77,7 +77,7 @@ def survey(config: DataConfig) -> Survey:
     )
 
 
-def _images_elsewhere(listing: Listing, config: DataConfig) -> str:
+def _find_other_images_folder(listing: Listing, config: DataConfig) -> str:
     """Return the folder in which the data set's images are; "" if they are where it says, or are not found."""
     images = [entry.image for entry in listing.entries if isinstance(entry.image, FileImage)]
     images = images[:: max(1, len(images) // _NAMES)][:_NAMES]
@@ -98,10 +98,10 @@ def _size(image: ImageSource) -> int | None:
         return None
 
 
-def _copies(entries: Sequence[Entry], places: Sequence[int], sizes: Sequence[int | None]) -> list[Problem]:
+def _find_duplicates(entries: Sequence[Entry], indices: Sequence[int], sizes: Sequence[int | None]) -> list[Problem]:
     """Find images that are byte for byte the same as an earlier one. Only images of equal size are compared."""
     indices_of_size: dict[int, list[int]] = defaultdict(list)
-    for index in places:
+    for index in indices:
         indices_of_size[sizes[index] or 0].append(index)
     same_size = [index for group in indices_of_size.values() if len(group) > 1 for index in group][:_HASHED]
     first_index: dict[bytes, int] = {}

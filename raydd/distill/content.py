@@ -44,11 +44,11 @@ _NEUTRAL: Mapping[str, Any] = {
 # Names that settings had when the first records were named. Names of records keep using them.
 # In these names, `temperature` is the temperature of the experts.
 _FIRST_NAMES: Mapping[str, str] = {"images": "space", "temperature": "student_temperature"}
-_ALWAYS = (
+_ALWAYS_READ = (
     *("objective", "pairs", "images", "start", "steps", "similarity", "loss", "temperature", "optimizer", "momentum"),
     *("schedule", "fit_rates", "seed", "image_lr", "text_lr", "start_rate"),
 )
-_OBJECTIVES: Mapping[str, tuple[str, ...]] = {
+_READ_BY_OBJECTIVE: Mapping[str, tuple[str, ...]] = {
     "trajectory": (
         *("student_steps", "minibatch", "minibatch_order", "max_start_epoch", "target_epochs"),
         "text_target_epochs",
@@ -61,13 +61,13 @@ _OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "gradient": ("real_minibatch", "rate_lr"),
 }
 _LEARNS_SIMILARITY = ("trajectory", "ridge", "gradient")
-_BLENDED: Mapping[str, tuple[str, ...]] = {
+_READ_BY_BLEND: Mapping[str, tuple[str, ...]] = {
     "none": (),
     "beta": ("blend_sides", "blend_beta"),
     "noise": ("blend_sides", "blend_beta"),
     "fixed": ("blend_sides", "blend_ratio"),
 }
-_SIMILAR: Mapping[str, tuple[str, ...]] = {
+_READ_BY_SIMILARITY: Mapping[str, tuple[str, ...]] = {
     "identity": (),
     "full": (),
     "low-rank": ("rank", "alpha"),
@@ -80,16 +80,21 @@ def named_loss(loss: str) -> dict[str, str]:
     return {"loss": without_folder(loss), "loss_source": source} if source else {"loss": loss}
 
 
-def distillation_content(distill: DistillConfig, of_image: Collection[str]) -> dict[str, Any]:
+def distillation_content(distill: DistillConfig, image_settings: Collection[str]) -> dict[str, Any]:
     """Return the settings that decide the result of a distillation, given its experts and its data.
 
     Args:
         distill: all settings of a distillation.
-        of_image: names of the settings that only its image variable reads (see `Workbench.image_settings`).
+        image_settings: names of the settings that only its image variable reads (see `Workbench.image_settings`).
     """
-    read_names = {*_ALWAYS, *_OBJECTIVES[distill.objective], *_SIMILAR[distill.similarity], *of_image}
+    read_names = {
+        *_ALWAYS_READ,
+        *_READ_BY_OBJECTIVE[distill.objective],
+        *_READ_BY_SIMILARITY[distill.similarity],
+        *image_settings,
+    }
     if "blend" in read_names:
-        read_names |= {*_BLENDED[distill.blend]}
+        read_names |= {*_READ_BY_BLEND[distill.blend]}
     if "matched" in read_names and distill.matched == "both-heads":
         read_names.add("merged")  # with a single network there is nothing to merge
     if distill.objective in _LEARNS_SIMILARITY and distill.similarity != "identity":

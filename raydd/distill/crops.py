@@ -13,16 +13,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 
-def drawn_crops(count: int, least: float, seed: int) -> Float[Tensor, "N 2 3"]:
+def draw_crops(count: int, least_area: float, seed: int) -> Float[Tensor, "N 2 3"]:
     """Draw an affine map for each image, from positions in its crop to positions in the image, both from -1 to 1.
 
     Args:
         count: number of images N.
-        least: smallest fraction of an image's area that a crop may cover, above 0 and at most 1.
+        least_area: smallest fraction of an image's area that a crop may cover, above 0 and at most 1.
         seed: seed of the maps.
     """
     generator = Generator().manual_seed(seed)
-    area = least + (1 - least) * torch.rand(count, generator=generator)
+    area = least_area + (1 - least_area) * torch.rand(count, generator=generator)
     side = area.sqrt()
     across, down = (1 - side) * (2 * torch.rand(2, count, generator=generator) - 1)  # of the crop's centre
     mirrored = 1 - 2 * torch.randint(2, (count,), generator=generator)
@@ -30,7 +30,7 @@ def drawn_crops(count: int, least: float, seed: int) -> Float[Tensor, "N 2 3"]:
     return torch.stack([mirrored * side, zeros, across, zeros, side, down], dim=1).view(count, 2, 3)
 
 
-def cropped(images: Float[Tensor, "B 3 S S"], crops: Float[Tensor, "B 2 3"]) -> Float[Tensor, "B 3 S S"]:
+def crop_images(images: Float[Tensor, "B 3 S S"], crops: Float[Tensor, "B 2 3"]) -> Float[Tensor, "B 3 S S"]:
     """Return each image's crop, resized to the size of the image; differentiable at the images."""
     grid = F.affine_grid(crops.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.feature_rows import CaptionRows
-from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, Weights, leaves
+from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, Weights, leaves
 from raydd.distill.encoder_student import Networks
 from raydd.distill.experts import expert_loss
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
@@ -95,7 +95,7 @@ def train_epoch(
     loss_of = expert_loss(recipe)
     generator, losses, networks = Generator(device).manual_seed(seed), [], networks.to(device)
     for (captions, pixels), multiplier in zip(batches, lr_multipliers, strict=True):
-        encoded = SeenImages(encoder, networks.image, pixels.to(device) / 255)
+        encoded = EncodedImages(encoder, networks.image, pixels.to(device) / 255)
         text_weights = leaves(networks.text)
         dropout = dropout_mask((len(captions), encoded.features.shape[1]), recipe.dropout, generator)
         projected = project(Head(**text_weights), texts[captions].to(device, torch.float32), dropout)

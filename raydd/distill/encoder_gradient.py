@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, Weights, inner, leaves, moved, squared_distance
+from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, Weights, inner, leaves, moved, squared_distance
 from raydd.distill.encoder_student import Networks, StudentStep
 from raydd.distill.legs import most_bytes_on
 from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, matching_loss
@@ -42,37 +42,37 @@ def matching_gradient(
     """
     pairs = LearnedPairs.of({name: tensor.detach() for name, tensor in pairs.tensors.items()}, pairs.similarity)
     networks, student_losses, step_networks = start, [], []
-    kept_device = kept_on(start, run.steps, pairs.device) if run.exact else "cpu"
+    kept_device = weights_device(start, run.steps, pairs.device) if run.exact else "cpu"
     for step in range(run.steps):
         if run.exact:
             step_networks.append(networks.to(kept_device))
         student_loss, gradient = _student_gradient(encoder, run, step, networks, pairs)
         student_losses.append(float(student_loss))
         networks = networks.moved(gradient, pairs.down)
-    matched_loss, fractions, at_end = _matched(run, start, networks, target)
-    total = _Total(pairs)
+    matched_loss, fractions, at_end = _differentiate_matching(run, start, networks, target)
+    total = _GradientSum(pairs)
     if run.exact:
         for step in reversed(range(run.steps)):
-            step_part = _repeated(encoder, run, step, step_networks.pop().to(pairs.device), pairs, at_end)
+            step_part = _repeat_step(encoder, run, step, step_networks.pop().to(pairs.device), pairs, at_end)
             total.add(run.plan.minibatches[step], step_part)
             at_end = at_end.moved(step_part.at_start, (1.0, 1.0))
     else:
         networks = start
         for step in range(run.steps):
-            step_part = _repeated(encoder, run, step, networks, pairs, at_end)
+            step_part = _repeat_step(encoder, run, step, networks, pairs, at_end)
             total.add(run.plan.minibatches[step], step_part)
             networks = networks.moved(step_part.gradient, pairs.down)
     return StepLoss(matched_loss, fractions, student_losses, total.gradients)
 
 
-def kept_on(networks: Networks, steps: int, device: str) -> str:
+def weights_device(networks: Networks, steps: int, device: str) -> str:
     """Return the device on which the weights of all student steps are kept."""
     needed_bytes = steps * sum(weight.nbytes for weights in networks for weight in weights.values())
     return device if needed_bytes <= most_bytes_on(device) else "cpu"
 
 
 @dataclass(frozen=True)
-class _Step:
+class _StepGradient:
     """What one student step adds to the gradient; the module's docstring explains g, v, η and λ."""
 
     gradient: Networks
@@ -86,14 +86,14 @@ class _Step:
     """∂<g, v>/∂θ, which is added to λ; without weights unless the gradient is exact."""
 
 
-def _student_step(run: StudentRun, number: int) -> StudentStep:
+def _student_step(run: StudentRun, step: int) -> StudentStep:
     """Return the part of a student step after the encoder."""
     plan = run.plan
     ratios = (
-        0.0 if plan.sides == "text" else plan.ratios[number],
-        0.0 if plan.sides == "image" else plan.ratios[number],
+        0.0 if plan.sides == "text" else plan.ratios[step],
+        0.0 if plan.sides == "image" else plan.ratios[step],
     )
-    return StudentStep(run.loss, run.temperature, plan.permutations[number], ratios)
+    return StudentStep(run.loss, run.temperature, plan.permutations[step], ratios)
 
 
 def _student_gradient(
@@ -101,7 +101,7 @@ def _student_gradient(
 ) -> tuple[Float[Tensor, ""], Networks]:
     """Return the student's loss and its gradient g, without a graph."""
     index = run.plan.minibatches[step]
-    encoded, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
+    encoded, text = EncodedImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
     loss = _student_step(run, step)(
         encoded.features, text, pairs.texts[index], pairs.similarity.minibatch(index), pairs.loss
     )
@@ -109,12 +109,12 @@ def _student_gradient(
     return loss.detach(), Networks(encoded.gradient(at_features), dict(zip(text, at_text, strict=True)))
 
 
-def _repeated(
+def _repeat_step(
     encoder: TrainedEncoder, run: StudentRun, step: int, networks: Networks, pairs: LearnedPairs, at_end: Networks
-) -> _Step:
+) -> _StepGradient:
     """Repeat a student step, and return its part of the gradient: g, and the derivatives of <g, v> for v = -η λ."""
     index = run.plan.minibatches[step]
-    encoded, text = SeenImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
+    encoded, text = EncodedImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
     texts, factors, parameters = (
         pairs.texts[index].requires_grad_(),
         leaves(pairs.similarity.factors),
@@ -125,15 +125,15 @@ def _repeated(
     at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text.values()], create_graph=True)
     at_text = dict(zip(text, at_text, strict=True))
     direction = at_end.scaled(pairs.down)
-    image_derivatives = encoded.along(at_features.detach(), direction.image, with_weights=run.exact)
-    slope = (at_features * image_derivatives.moved).sum() + inner(at_text, direction.text)
+    image_derivatives = encoded.derivatives_along(at_features.detach(), direction.image, with_weights=run.exact)
+    slope = (at_features * image_derivatives.feature_changes).sum() + inner(at_text, direction.text)
     other_tensors = {f"similarity.{name}": factor for name, factor in factors.items()}
     other_tensors |= {f"loss.{name}": parameter for name, parameter in parameters.items()}
     inputs = [encoded.features, texts, *other_tensors.values(), *(text.values() if run.exact else [])]
     through_features, at_texts, *other_gradients = torch.autograd.grad(slope, inputs, materialize_grads=True)
-    at_pixels, at_weights = encoded.back(through_features, with_weights=run.exact)
+    at_pixels, at_weights = encoded.backpropagate(through_features, with_weights=run.exact)
     gradient = Networks(image_derivatives.gradient, {name: part.detach() for name, part in at_text.items()})
-    return _Step(
+    return _StepGradient(
         gradient,
         image_derivatives.at_pixels + at_pixels,
         at_texts,
@@ -149,7 +149,7 @@ def _repeated(
 
 
 @dataclass(frozen=True)
-class _Ended:
+class _TrainedSide:
     """One side of the student before and after its steps."""
 
     start: Weights
@@ -160,12 +160,12 @@ class _Ended:
         return squared_distance(self.end, target), squared_distance(self.start, target)
 
 
-def _matched(
+def _differentiate_matching(
     run: StudentRun, start: Networks, end: Networks, target: Networks
 ) -> tuple[float, dict[str, float], Networks]:
     """Return the matching loss, its fractions, and λ, its gradient at the student's end."""
     end = Networks(leaves(end.image), leaves(end.text))
-    students = {"image": _Ended(start.image, end.image), "text": _Ended(start.text, end.text)}
+    students = {"image": _TrainedSide(start.image, end.image), "text": _TrainedSide(start.text, end.text)}
     loss, fractions = matching_loss({side: students[side] for side in run.matched}, target._asdict(), merged=run.merged)
     end_weights = [*end.image.values(), *end.text.values()]
     gradients = torch.autograd.grad(loss, end_weights, materialize_grads=True)
@@ -174,16 +174,16 @@ def _matched(
     return float(loss.detach()), fractions, at_end
 
 
-class _Total:
+class _GradientSum:
     """The gradient at the pairs, summed over the student's steps."""
 
     def __init__(self, pairs: LearnedPairs) -> None:
         self.gradients = {name: torch.zeros_like(value) for name, value in pairs.tensors.items()}
 
-    def add(self, index: Int[Tensor, "B"], found: _Step) -> None:
+    def add(self, index: Int[Tensor, "B"], step_part: _StepGradient) -> None:
         """Add a step's part, at the pairs of its minibatch."""
-        self.gradients["image"].index_add_(0, index, found.at_pixels)
-        self.gradients["text"].index_add_(0, index, found.at_texts)
-        self.gradients["rates"] += found.at_rates
-        for name, part in found.at_others.items():
+        self.gradients["image"].index_add_(0, index, step_part.at_pixels)
+        self.gradients["text"].index_add_(0, index, step_part.at_texts)
+        self.gradients["rates"] += step_part.at_rates
+        for name, part in step_part.at_others.items():
             self.gradients[name] += part

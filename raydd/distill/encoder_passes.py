@@ -29,24 +29,24 @@ def leaves(weights: Mapping[str, Tensor]) -> Weights:
     return {name: weight.detach().requires_grad_() for name, weight in weights.items()}
 
 
-def inner(one: Weights, other: Weights) -> Float[Tensor, ""]:
-    """Return the inner product <one, other> over all weights."""
-    return torch.stack([(part * other[name]).sum() for name, part in one.items()]).sum()
+def inner(first: Weights, second: Weights) -> Float[Tensor, ""]:
+    """Return the inner product <first, second> over all weights."""
+    return torch.stack([(part * second[name]).sum() for name, part in first.items()]).sum()
 
 
-def moved(weights: Weights, along: Weights, by: float) -> Weights:
-    """Return weights + by · along."""
-    return {name: torch.add(weight, along[name], alpha=by) for name, weight in weights.items()}
+def moved(weights: Weights, direction: Weights, factor: float) -> Weights:
+    """Return weights + factor · direction."""
+    return {name: torch.add(weight, direction[name], alpha=factor) for name, weight in weights.items()}
 
 
-def scaled(weights: Weights, by: float) -> Weights:
-    """Return by · weights."""
-    return {name: weight * by for name, weight in weights.items()}
+def scaled(weights: Weights, factor: float) -> Weights:
+    """Return factor · weights."""
+    return {name: weight * factor for name, weight in weights.items()}
 
 
-def squared_distance(one: Weights, other: Weights) -> Float[Tensor, ""]:
-    """Return |one - other|²."""
-    return torch.stack([(part - other[name]).square().sum() for name, part in one.items()]).sum()
+def squared_distance(first: Weights, second: Weights) -> Float[Tensor, ""]:
+    """Return |first - second|²."""
+    return torch.stack([(part - second[name]).square().sum() for name, part in first.items()]).sum()
 
 
 Precision = Literal["float32", "bfloat16"]
@@ -76,12 +76,12 @@ class TrainedEncoder:
 
 
 @dataclass(frozen=True)
-class Along:
+class DirectionalDerivatives:
     """Derivatives of s = Σ <g, v>; g = Σ_b <c_b, ∂E_b/∂θ> is a loss's gradient and v a direction of the weights."""
 
     gradient: Weights
     """g itself."""
-    moved: Float[Tensor, "B D"]
+    feature_changes: Float[Tensor, "B D"]
     """∂s/∂c: how the features change along v."""
     at_pixels: Float[Tensor, "B 3 S S"]
     """∂s/∂x with c held constant."""
@@ -89,7 +89,7 @@ class Along:
     """∂s/∂θ with c held constant; empty unless it was asked for."""
 
 
-class SeenImages:
+class EncodedImages:
     """A minibatch of images through the encoder under some weights."""
 
     def __init__(self, encoder: TrainedEncoder, weights: Weights, pixels: Float[Tensor, "B 3 S S"]) -> None:
@@ -103,19 +103,23 @@ class SeenImages:
         self._encoder = encoder
         self._weights = leaves(weights)
         self._parts = [part.detach().requires_grad_() for part in pixels.split(encoder.at_once)]
-        self._kept = encoder(self._weights, self._parts[0])
+        self._first_features = encoder(self._weights, self._parts[0])
         with torch.no_grad():
             other_features = [encoder(self._weights, part) for part in self._parts[1:]]
-        self.features: Float[Tensor, "B D"] = torch.cat([self._kept.detach(), *other_features]).requires_grad_()
+        self.features: Float[Tensor, "B D"] = torch.cat(
+            [self._first_features.detach(), *other_features]
+        ).requires_grad_()
 
     def gradient(self, at_features: Float[Tensor, "B D"]) -> Weights:
         """Return a loss's gradient at the weights, g = Σ_b <c_b, ∂E_b/∂θ>, where c is its gradient at the features."""
-        total = _Sum()
-        for graph, _, rows, keep_graph in self._graphs(at_features):
-            total.add(_derivatives(graph, self._leaves, rows, retain_graph=keep_graph))
-        return self._named(total)
+        total = _TensorSums()
+        for graph, _, rows, keep_graph in self._iterate_graphs(at_features):
+            total.add(_derivatives(graph, self._weight_tensors, rows, retain_graph=keep_graph))
+        return self._by_weight_name(total)
 
-    def along(self, at_features: Float[Tensor, "B D"], direction: Weights, *, with_weights: bool) -> Along:
+    def derivatives_along(
+        self, at_features: Float[Tensor, "B D"], direction: Weights, *, with_weights: bool
+    ) -> DirectionalDerivatives:
         """Return the derivatives of s = <g, v>, by differentiating g once more.
 
         Args:
@@ -123,47 +127,52 @@ class SeenImages:
             direction: v, with the weights' shapes.
             with_weights: also return the derivative at the weights.
         """
-        feature_changes, at_pixels, gradient, at_weights = [], [], _Sum(), _Sum()
-        for graph, pixels, rows, keep_graph in self._graphs(at_features):
+        feature_changes, at_pixels, gradient, at_weights = [], [], _TensorSums(), _TensorSums()
+        for graph, pixels, rows, keep_graph in self._iterate_graphs(at_features):
             rows = rows.detach().requires_grad_()
-            part_gradient = _derivatives(graph, self._leaves, rows, create_graph=True)
+            part_gradient = _derivatives(graph, self._weight_tensors, rows, create_graph=True)
             slope = torch.stack([(g * v).sum() for g, v in zip(part_gradient, direction.values(), strict=True)]).sum()
-            inputs = [rows, pixels, *(self._leaves if with_weights else [])]
+            inputs = [rows, pixels, *(self._weight_tensors if with_weights else [])]
             derivatives = _derivatives(slope, inputs, None, retain_graph=keep_graph)
             feature_changes.append(derivatives[0])
             at_pixels.append(derivatives[1])
             gradient.add([g.detach() for g in part_gradient])
             at_weights.add(derivatives[2:])
-        return Along(self._named(gradient), torch.cat(feature_changes), torch.cat(at_pixels), self._named(at_weights))
+        return DirectionalDerivatives(
+            self._by_weight_name(gradient),
+            torch.cat(feature_changes),
+            torch.cat(at_pixels),
+            self._by_weight_name(at_weights),
+        )
 
-    def back(
+    def backpropagate(
         self, at_features: Float[Tensor, "B D"], *, with_weights: bool
     ) -> tuple[Float[Tensor, "B 3 S S"], Weights]:
         """Return Σ_b <a_b, ∂E_b/∂x> and, if asked for, Σ_b <a_b, ∂E_b/∂θ>."""
-        at_pixels, at_weights = [], _Sum()
-        for graph, pixels, rows, keep_graph in self._graphs(at_features):
+        at_pixels, at_weights = [], _TensorSums()
+        for graph, pixels, rows, keep_graph in self._iterate_graphs(at_features):
             derivatives = _derivatives(
-                graph, [pixels, *(self._leaves if with_weights else [])], rows, retain_graph=keep_graph
+                graph, [pixels, *(self._weight_tensors if with_weights else [])], rows, retain_graph=keep_graph
             )
             at_pixels.append(derivatives[0])
             at_weights.add(derivatives[1:])
-        return torch.cat(at_pixels), self._named(at_weights)
+        return torch.cat(at_pixels), self._by_weight_name(at_weights)
 
     @property
-    def _leaves(self) -> list[Tensor]:
+    def _weight_tensors(self) -> list[Tensor]:
         return list(self._weights.values())
 
-    def _graphs(self, at_features: Float[Tensor, "B D"]) -> Iterator[tuple[Tensor, Tensor, Tensor, bool]]:
+    def _iterate_graphs(self, at_features: Float[Tensor, "B D"]) -> Iterator[tuple[Tensor, Tensor, Tensor, bool]]:
         """Yield each part's features (with graph), pixels, rows of `at_features`, and whether its graph is kept."""
         for number, rows in enumerate(at_features.split(self._encoder.at_once)):
             pixels = self._parts[number]
-            yield (self._encoder(self._weights, pixels) if number else self._kept), pixels, rows, number == 0
+            yield (self._encoder(self._weights, pixels) if number else self._first_features), pixels, rows, number == 0
 
-    def _named(self, total: "_Sum") -> Weights:
+    def _by_weight_name(self, total: "_TensorSums") -> Weights:
         return dict(zip(self._weights, total.parts, strict=False)) if total.parts else {}
 
 
-class _Sum:
+class _TensorSums:
     """A running sum of lists of tensors. Never in place: autograd may return the same tensor for several weights."""
 
     def __init__(self) -> None:
@@ -175,6 +184,8 @@ class _Sum:
         self.parts = list(sums)
 
 
-def _derivatives(of: Tensor, at: list[Tensor], rows: Tensor | None, **how: bool) -> tuple[Tensor, ...]:
+def _derivatives(
+    outputs: Tensor, inputs: list[Tensor], grad_outputs: Tensor | None, **options: bool
+) -> tuple[Tensor, ...]:
     """Call `torch.autograd.grad`; the result is zero for tensors on which nothing depends."""
-    return torch.autograd.grad(of, at, rows, materialize_grads=True, **how)
+    return torch.autograd.grad(outputs, inputs, grad_outputs, materialize_grads=True, **options)

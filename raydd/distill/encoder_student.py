@@ -32,13 +32,13 @@ class Networks(NamedTuple):
         """Combine an encoder's weights and a text head."""
         return cls(image, text._asdict())
 
-    def moved(self, along: "Networks", by: tuple[float, float]) -> "Networks":
-        """Return self + by · along, with one factor for each side."""
-        return Networks(moved(self.image, along.image, by[0]), moved(self.text, along.text, by[1]))
+    def moved(self, direction: "Networks", factors: tuple[float, float]) -> "Networks":
+        """Return self + factors · direction, with one factor for each side."""
+        return Networks(moved(self.image, direction.image, factors[0]), moved(self.text, direction.text, factors[1]))
 
-    def scaled(self, by: tuple[float, float]) -> "Networks":
-        """Return by · self, with one factor for each side."""
-        return Networks(scaled(self.image, by[0]), scaled(self.text, by[1]))
+    def scaled(self, factors: tuple[float, float]) -> "Networks":
+        """Return factors · self, with one factor for each side."""
+        return Networks(scaled(self.image, factors[0]), scaled(self.text, factors[1]))
 
     def to(self, device: str) -> "Networks":
         """Return the same networks on a device."""

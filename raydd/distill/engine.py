@@ -99,7 +99,9 @@ class Distillation:
         }
         variables = self.units.variables(values)
         self.variables = {name: value.float().to(device).clone() for name, value in variables.items()}
-        self.moments = {name: self.outer.begun(name, v) for name, v in self.variables.items() if self.lr(name) > 0}
+        self.moments = {
+            name: self.outer.initial_moments(name, v) for name, v in self.variables.items() if self.lr(name) > 0
+        }
         self.moves = dict.fromkeys(self.moments, 0)
 
     def step(self) -> dict[str, float]:
@@ -108,22 +110,22 @@ class Distillation:
         Raises:
             NonFiniteError: the loss or a gradient is NaN or infinite, or the loss diverged; no variable has changed.
         """
-        step, pairs = self._drawn(), self._pairs()
+        step, pairs = self._draw_next_step(), self._current_pairs()
         step_loss, rates = self.image.loss(step, pairs), pairs.rates.detach()
         value_gradients = {name: step_loss.gradients[name] for name in self.moments if name in step_loss.gradients}
         gradients = self.units.at_variables(value_gradients, rates)
-        metrics = self._metrics(step_loss, gradients, rates)
+        metrics = self._step_metrics(step_loss, gradients, rates)
         require_finite(self.done, metrics, self.objective.diverged)
-        self._move(gradients)
+        self._move_variables(gradients)
         return metrics
 
     def synthetic(self) -> SyntheticSet:
         """Return the current set, on the CPU."""
-        pairs = self._pairs()
+        pairs = self._current_pairs()
         with torch.no_grad():
             pixels, image = self.start.pixels, self.start.image_features
             if "image" in self.moments:
-                pixels, image = self.image.finished(pairs.images)
+                pixels, image = self.image.pixels_and_features(pairs.images)
             factors = {name: factor.detach().cpu().clone() for name, factor in pairs.similarity.factors.items()}
             rate_image, rate_text = pairs.rates.tolist()
             return replace(
@@ -167,47 +169,49 @@ class Distillation:
         self.done = int(state["done"])
         self.image.resume(state, self.device)
 
-    def _drawn(self) -> DistillationStep:
+    def _draw_next_step(self) -> DistillationStep:
         """Draw the next step."""
         config, next_step = self.config, self.done + 1
         last_of_encoding = next_step % config.steps_per_encoding == 0 or next_step == config.steps
         seed = step_seed(config, self._first_of_encoding)
-        return DistillationStep(self.objective.draw(self.done), last_of_encoding, self._used, seed)
+        return DistillationStep(self.objective.draw(self.done), last_of_encoding, self._used_pairs, seed)
 
     @property
     def _first_of_encoding(self) -> int:
         """The first step of the current encoding, that is since learned pixels last moved."""
         return self.done - self.done % self.config.steps_per_encoding
 
-    def _used(self) -> Int[Tensor, "U"]:
+    def _used_pairs(self) -> Int[Tensor, "U"]:
         """Return the pairs that the distillation steps of the current encoding use."""
         steps = range(self._first_of_encoding, self._first_of_encoding + self.config.steps_per_encoding)
         return torch.cat([self.objective.used(step) for step in steps]).unique()
 
-    def _pairs(self) -> LearnedPairs:
+    def _current_pairs(self) -> LearnedPairs:
         """Return the current synthetic pairs as leaf tensors; the learned ones require a gradient."""
         values = {name: value.detach() for name, value in self.units.values(self.variables).items()}
         for name in self.moments:
             values[name].requires_grad_()
         return LearnedPairs.of(values, self.start.similarity)
 
-    def _metrics(self, found: StepLoss, gradients: Mapping[str, Tensor], rates: Float[Tensor, "2"]) -> dict[str, float]:
-        norms = {name: gradient.norm() for name, gradient in gradients.items()} | found.norms
-        metrics = reported(found, norms, rates, self.variables)
+    def _step_metrics(
+        self, step_loss: StepLoss, gradients: Mapping[str, Tensor], rates: Float[Tensor, "2"]
+    ) -> dict[str, float]:
+        norms = {name: gradient.norm() for name, gradient in gradients.items()} | step_loss.norms
+        metrics = metrics_by_name(step_loss, norms, rates, self.variables)
         return {name: float(value) for name, value in metrics.items()}
 
-    def _move(self, gradients: Mapping[str, Tensor]) -> None:
+    def _move_variables(self, gradients: Mapping[str, Tensor]) -> None:
         """Move each variable down its gradient, and pull out-of-range values back."""
         for name, gradient in gradients.items():
             variable, moments = self.variables[name], self.moments[name]
-            updated = self.outer.moved(name, variable, gradient, moments, self.next_move(name))
+            updated = self.outer.apply(name, variable, gradient, moments, self.next_move(name))
             self.variables[name], self.moments[name] = updated
         self.count_step(gradients)
 
-    def count_step(self, moved: Iterable[str]) -> None:
-        """Count one more step as done, in which the variables `moved` have moved."""
+    def count_step(self, moved_names: Iterable[str]) -> None:
+        """Count one more step as done, in which these variables have moved."""
         self.done += 1
-        for name in moved:
+        for name in moved_names:
             self.moves[name] += 1
 
     def take_back(self, steps: int) -> None:
@@ -262,23 +266,23 @@ class DistillPoint:
     is stored anyway."""
 
 
-def reported(
-    found: StepLoss | StepLosses, norms: Mapping[str, Any], rates: Sequence[Any] | Tensor, variables: Mapping[str, Any]
+def metrics_by_name(
+    losses: StepLoss | StepLosses, norms: Mapping[str, Any], rates: Sequence[Any] | Tensor, variables: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the metrics of a step by name: numbers, or K numbers each for K distillations side by side.
 
     Args:
-        found: the losses.
+        losses: the step's losses.
         norms: norms of the gradients, by variable.
         rates: the students' learning rates.
         variables: all variables; of these, parameters of the loss and of the objective are reported.
     """
-    ends = (("first", 0), ("last", -1)) if found.student_losses else ()
+    ends = (("first", 0), ("last", -1)) if losses.student_losses else ()
     rate_image, rate_text = rates
     return {
-        "loss": found.loss,
-        **found.fractions,
-        **{f"student_loss/{end}": found.student_losses[index] for end, index in ends},
+        "loss": losses.loss,
+        **losses.fractions,
+        **{f"student_loss/{end}": losses.student_losses[index] for end, index in ends},
         **{f"gradient/{name}": norms[name] for name in variables if name in norms},
         "rate/image": rate_image,
         "rate/text": rate_text,
@@ -295,8 +299,8 @@ def _copy(value: Tensor) -> Tensor:
     return value.to("cpu", copy=True)
 
 
-def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERGED) -> None:
-    """Check the metrics of a step. A loss above `most` has diverged.
+def require_finite(step: int, metrics: Mapping[str, float], limit: float = DIVERGED) -> None:
+    """Check the metrics of a step. A loss above `limit` has diverged.
 
     Raises:
         NonFiniteError: a metric is NaN or infinite, or the loss diverged.
@@ -306,7 +310,7 @@ def require_finite(step: int, metrics: Mapping[str, float], most: float = DIVERG
             raise NonFiniteError(
                 f"Step {step}: {name} is {value}. Lower the learning rates of distill, or distill.start_rate."
             )
-    if metrics["loss"] > most:
+    if metrics["loss"] > limit:
         raise NonFiniteError(
             f"Step {step}: the matching loss diverged to {metrics['loss']:.3g}. Lower distill.start_rate."
         )

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from raydd.config import ExpertsConfig
 from raydd.data.features import SplitFeatures
-from raydd.distill.heads import Head, apart, dropout_mask, head_size, initial_heads, reduced, taps, to_sphere
+from raydd.distill.heads import Head, dropout_mask, head_size, initial_heads, reduced, split_heads, taps, to_sphere
 from raydd.distill.losses import find_loss
 from raydd.distill.products import add_product_
 from raydd.distill.trajectories import Trajectories, extend
@@ -31,7 +31,7 @@ from raydd.store import Record
 
 VERSION = 2  # 2: sealed to their place
 MOST_AT_ONCE = 8  # experts side by side; with more, matrix products take the time, not kernel launches
-_MASKED = 8  # steps whose dropout masks are drawn together
+_STEPS_PER_MASK_DRAW = 8  # steps whose dropout masks are drawn together
 _COPIES = 3  # copies of an expert's parameters in memory: the weights, and products that are added to them
 Heads = tuple[Head, Head]  # image head, text head
 
@@ -52,7 +52,7 @@ class Experts(Trajectories[Heads]):
 
     def initial(self, expert: int) -> Heads:
         """Return both heads of an expert before its first step."""
-        return _drawn(self.image_width, self.text_width, self.width, self.first_seed + expert)
+        return _draw_initial_heads(self.image_width, self.text_width, self.width, self.first_seed + expert)
 
     def differences(self, start: Heads, state: Heads) -> dict[str, Float[Tensor, "P"]]:
         """Return the differences of all parameters of each head, flat."""
@@ -63,17 +63,17 @@ class Experts(Trajectories[Heads]):
         """Return both heads after adding these differences."""
         image = Head.of_flat(differences["image"], self.image_width, self.width)
         text = Head.of_flat(differences["text"], self.text_width, self.width)
-        return _sum(start[0], image), _sum(start[1], text)
+        return _add_heads(start[0], image), _add_heads(start[1], text)
 
 
 @functools.lru_cache(maxsize=1)
-def _drawn(image_width: int, text_width: int, width: int, seed: int) -> Heads:
+def _draw_initial_heads(image_width: int, text_width: int, width: int, seed: int) -> Heads:
     """Draw an expert's initial heads and cache the last ones: a step's start and target are both relative to them."""
     return initial_heads(image_width, text_width, width, seed)
 
 
-def _sum(one: Head, other: Head) -> Head:
-    return Head(*(a + b for a, b in zip(one, other, strict=True)))
+def _add_heads(start: Head, difference: Head) -> Head:
+    return Head(*(a + b for a, b in zip(start, difference, strict=True)))
 
 
 def train_experts(
@@ -81,12 +81,12 @@ def train_experts(
     numbers: Sequence[int],
     features: SplitFeatures,
     recipe: ExpertsConfig,
-    keep: Collection[int],
+    snapshot_epochs: Collection[int],
     *,
     device: str,
     on_epoch: Callable[[int, int, float], None] = lambda expert, epoch, loss: None,
 ) -> None:
-    """Train experts on from their last useful snapshots, and store the snapshots of `keep` that are missing.
+    """Train experts on from their last useful snapshots, and store the snapshots of `snapshot_epochs` that are missing.
 
     On a GPU, features are first copied to the GPU if they take at most half of its free memory, and as many experts
     as fit train side by side.
@@ -96,7 +96,7 @@ def train_experts(
         numbers: numbers of the experts.
         features: cached features of the training pairs.
         recipe: settings of SGD, on InfoNCE as published or on `experts.loss`.
-        keep: epochs after which a snapshot is wanted.
+        snapshot_epochs: epochs after which a snapshot is wanted.
         device: where to compute.
         on_epoch: called after each epoch of an expert with the expert, the epoch and its mean loss.
 
@@ -110,24 +110,24 @@ def train_experts(
     def train_epoch(states: Sequence[Heads], epoch: int, seeds: Sequence[int]) -> tuple[list[float], list[Heads]]:
         image, text = (copies_on(heads, device) for heads in zip(*states, strict=True))
         losses = train_epoch_(image, text, features, recipe, epoch=epoch, seeds=seeds, device=device)
-        return losses.reshape(-1).tolist(), list(zip(apart(image), apart(text), strict=True))
+        return losses.reshape(-1).tolist(), list(zip(split_heads(image), split_heads(text), strict=True))
 
     at_once = 1 if device == "cpu" else most_at_once(experts, free_bytes(device))
-    extend(experts, numbers, keep, train_epoch, at_once=at_once, on_epoch=on_epoch)
+    extend(experts, numbers, snapshot_epochs, train_epoch, at_once=at_once, on_epoch=on_epoch)
 
 
-def most_at_once(experts: Experts, free: int) -> int:
-    """Return how many experts train side by side in `free` bytes of GPU memory, at least one."""
+def most_at_once(experts: Experts, available_bytes: int) -> int:
+    """Return how many experts train side by side in `available_bytes` of GPU memory, at least one."""
     parameters = sum(head_size(width, experts.width) for width in (experts.image_width, experts.text_width))
-    return max(1, min(MOST_AT_ONCE, free // (_COPIES * 4 * parameters)))
+    return max(1, min(MOST_AT_ONCE, available_bytes // (_COPIES * 4 * parameters)))
 
 
 def copies_on(heads: Sequence[Head], device: str) -> Head:
     """Copy the heads of several experts to a device, side by side."""
-    return Head(*(_joined([part.to(device, copy=True) for part in parts]) for parts in zip(*heads, strict=True)))
+    return Head(*(_stack_experts([part.to(device, copy=True) for part in parts]) for parts in zip(*heads, strict=True)))
 
 
-def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+def _stack_experts(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Stack the tensors of several experts along an axis of experts; a single expert's tensor stays as it is."""
     return torch.stack(list(parts), dim) if len(parts) > 1 else parts[0]
 
@@ -150,12 +150,12 @@ def train_epoch_(
     the learning rate. Each expert has its own seed; with several experts the heads have a leading axis. `on_logits` is
     called before each step with the minibatch's captions and logits.
     """
-    draws = [_drawn_epoch(len(features.image_of_text), features.images.shape[1], seed) for seed in seeds]
+    draws = [_draw_epoch(len(features.image_of_text), features.images.shape[1], seed) for seed in seeds]
     features_device = str(features.image_of_text.device)  # where features are gathered
-    order, views = (sent(_joined(tensors), features_device) for tensors in zip(*draws, strict=True))
+    order, views = (sent(_stack_experts(tensors), features_device) for tensors in zip(*draws, strict=True))
     size, experts = min(recipe.batch_size, order.shape[-1]), image.fc_bias.shape[:-1]
     steps, loss = order.shape[-1] // size, expert_loss(recipe)
-    masks = _dropout_masks((size, image.fc_bias.shape[-1]), recipe.dropout, seeds, steps, device)
+    masks = _draw_dropout_masks((size, image.fc_bias.shape[-1]), recipe.dropout, seeds, steps, device)
     total = torch.zeros(experts, device=device)
     multipliers = recipe.lr_multipliers(epoch, steps)
     for step, (multiplier, dropout) in enumerate(zip(multipliers, masks, strict=True)):
@@ -176,22 +176,22 @@ def train_epoch_(
     return total / steps
 
 
-def _drawn_epoch(captions: int, views: int, seed: int) -> tuple[Int[Tensor, "C"], Int[Tensor, "C"]]:
+def _draw_epoch(captions: int, views: int, seed: int) -> tuple[Int[Tensor, "C"], Int[Tensor, "C"]]:
     """Draw the order of an epoch's captions, and the view of each caption's image."""
     generator = Generator().manual_seed(seed)
     return torch.randperm(captions, generator=generator), torch.randint(views, (captions,), generator=generator)
 
 
-def _dropout_masks(
+def _draw_dropout_masks(
     shape: tuple[int, int], rate: float, seeds: Sequence[int], steps: int, device: str
 ) -> Iterator[tuple[Tensor | None, Tensor | None]]:
     """Yield the masks of both heads, step by step. Each expert draws its own masks, those of several steps together."""
     generators = [Generator(device).manual_seed(seed) for seed in seeds]
-    for begin in range(0, steps, _MASKED):
-        count = min(_MASKED, steps - begin)
+    for begin in range(0, steps, _STEPS_PER_MASK_DRAW):
+        count = min(_STEPS_PER_MASK_DRAW, steps - begin)
         expert_masks = [dropout_mask((count, 2, *shape), rate, generator) for generator in generators]
         masks = [mask for mask in expert_masks if mask is not None]
-        yield from zip(*_joined(masks, 2).unbind(1), strict=True) if masks else [(None, None)] * count
+        yield from zip(*_stack_experts(masks, 2).unbind(1), strict=True) if masks else [(None, None)] * count
 
 
 def sgd_step_(

@@ -51,7 +51,7 @@ def reduced(head: Head) -> Head:
     return Head(*(products.reduced(part) if part.ndim == 2 else part for part in head))
 
 
-def apart(heads: Head) -> list[Head]:
+def split_heads(heads: Head) -> list[Head]:
     """Split heads along their leading axis into a list; a head without that axis gives a list of one."""
     return [heads] if heads.fc_bias.ndim == 1 else [Head(*parts) for parts in zip(*heads, strict=True)]
 
@@ -132,14 +132,14 @@ def taps(head: Head, features: Float[Tensor, "*S B d"], dropout: Float[Tensor, "
 
 def taps_from(
     p: Float[Tensor, "*S B D"],
-    second: Callable[[Tensor], Tensor],
+    second_layer: Callable[[Tensor], Tensor],
     norm_weight: Tensor,
     norm_bias: Tensor,
     dropout: Float[Tensor, "*S B D"] | None = None,
 ) -> Taps:
-    """Compute the rest of the head from the first layer's output p; `second` is the second layer as a function."""
+    """Compute the rest of the head from the first layer's output p, with the second layer as a function."""
     hidden = F.gelu(p)
-    h = second(hidden)
+    h = second_layer(hidden)
     residual = p + (h if dropout is None else h * dropout)
     normed = F.layer_norm(residual, residual.shape[-1:], eps=NORM_EPSILON)
     return Taps(p, hidden, h, normed, normed * norm_weight + norm_bias)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from raydd.config import DistillConfig
-from raydd.distill.crops import cropped, drawn_crops
+from raydd.distill.crops import crop_images, draw_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
@@ -103,7 +103,7 @@ class ImageVariable(ABC):
         return step.loss_of(pairs)
 
     @abstractmethod
-    def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"] | None, Float[Tensor, "N d"]]:
+    def pixels_and_features(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"] | None, Float[Tensor, "N d"]]:
         """Return the pixels as 8-bit numbers, None if no pixels are learned, and the image features."""
 
     def state(self) -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ class LearnedFeatures(ImageVariable):
         unit = deviation if config.optimizer == "adam" else torch.ones_like(deviation)
         return ImageStart(start.image_features, unit, self._spread.range, config.range_pull)
 
-    def finished(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
+    def pixels_and_features(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
         """Return None for the pixels, and the features."""
         return None, value
 
@@ -159,43 +159,46 @@ class LearnedPixels(ImageVariable):
         self.noise, self._encode, self._unit, self._batch = spread.moments, encode, unit, batch
         self._least_crop = 1.0
         self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
-        self._owed: Float[Tensor, "N d"] | None = None  # the features' gradient, summed since the pixels last moved
+        # The features' gradient, summed since the pixels last moved.
+        self._pending_gradient: Float[Tensor, "N d"] | None = None
 
     def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
         """Return the start set's pixels in units of the encoder's standard deviation, as published."""
         self._least_crop = config.least_crop
-        return _pixels_of(start, self._unit)
+        return _start_from_pixels(start, self._unit)
 
     def loss(self, step: DistillationStep, pairs: LearnedPairs) -> StepLoss:
         """Return the loss; its gradient at the pixels is only computed in the last step before they move."""
         if self._encoded is None:
             count, least_area = len(pairs.images), self._least_crop
-            crops = drawn_crops(count, least_area, step.crops_seed).to(pairs.device) if least_area < 1 else None
+            crops = draw_crops(count, least_area, step.crops_seed).to(pairs.device) if least_area < 1 else None
             self._encoded = EncodedPixels(self._encode, pairs.images, self._batch, step.used(), crops)
         encoded, learned = self._encoded, pairs.images.requires_grad
         features = encoded.features if learned else encoded.features.detach()
         step_loss = step.loss_of(replace(pairs, images=features))
         at_features = step_loss.gradients.pop("image", None)
         if at_features is not None:
-            self._owed = at_features if self._owed is None else self._owed + at_features
+            self._pending_gradient = (
+                at_features if self._pending_gradient is None else self._pending_gradient + at_features
+            )
             step_loss = replace(step_loss, norms={"image": float(at_features.norm())})
             if step.last_of_encoding:
-                step_loss.gradients["image"] = encoded.gradient(self._owed)
+                step_loss.gradients["image"] = encoded.gradient(self._pending_gradient)
         if step.last_of_encoding:
-            self._encoded, self._owed = None, None
+            self._encoded, self._pending_gradient = None, None
         return step_loss
 
-    def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
+    def pixels_and_features(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """Return the pixels as 8-bit numbers, and the features of these 8-bit pixels."""
-        return _eight_bit(value, self._encode, self._batch)
+        return _round_to_eight_bits(value, self._encode, self._batch)
 
     def state(self) -> dict[str, Tensor]:
         """Return the summed gradient along which the pixels have not yet moved."""
-        return {} if self._owed is None else {"owed": self._owed.cpu()}
+        return {} if self._pending_gradient is None else {"owed": self._pending_gradient.cpu()}
 
     def resume(self, state: Mapping[str, Tensor], device: str) -> None:
         """Continue from what `state` returned."""
-        self._encoded, self._owed = None, state["owed"].to(device) if "owed" in state else None
+        self._encoded, self._pending_gradient = None, state["owed"].to(device) if "owed" in state else None
 
 
 class TrainedPixels(ImageVariable):
@@ -209,32 +212,34 @@ class TrainedPixels(ImageVariable):
             unit: the standard deviation by which the encoder normalises pixels.
         """
         self._encoder, self._unit = encoder, unit
-        self.student_gradient = partial(_of_trained_encoder, encoder)
+        self.student_gradient = partial(_trained_encoder_gradient, encoder)
 
     def begin(self, start: SyntheticSet, _config: DistillConfig, /) -> ImageStart:
         """Return the start set's pixels in units of the encoder's standard deviation, as published."""
-        return _pixels_of(start, self._unit)
+        return _start_from_pixels(start, self._unit)
 
-    def finished(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
+    def pixels_and_features(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """Return the pixels as 8-bit numbers, and the features of these pixels under the pretrained encoder."""
-        return _eight_bit(value, self._encoder.module, self._encoder.at_once)
+        return _round_to_eight_bits(value, self._encoder.module, self._encoder.at_once)
 
 
-def _of_trained_encoder(
+def _trained_encoder_gradient(
     encoder: TrainedEncoder, run: StudentRun, leg: tuple[Networks, Networks], pairs: LearnedPairs
 ) -> StepLoss:
     start, target = (networks.to(pairs.device) for networks in leg)
     return matching_gradient(encoder, run, start, target, pairs)
 
 
-def _pixels_of(start: SyntheticSet, unit: Float[Tensor, "3 1 1"]) -> ImageStart:
+def _start_from_pixels(start: SyntheticSet, unit: Float[Tensor, "3 1 1"]) -> ImageStart:
     if start.pixels is None:
         raise RecordError("A distillation on pixels needs pixels to start from. Start from a set that has them.")
     limits = torch.stack([torch.zeros_like(unit), torch.ones_like(unit)])
     return ImageStart(start.pixels.float() / 255, unit, limits, pull=1.0)
 
 
-def _eight_bit(value: Tensor, encode: Encode, batch: int) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
+def _round_to_eight_bits(
+    value: Tensor, encode: Encode, batch: int
+) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
     """Return the pixels as they are stored, on the CPU, and the encoder's features of them."""
     pixels = (value * 255).round().clamp(0, 255).to(torch.uint8)
     batches = (pixels.float() / 255).split(batch)
@@ -270,15 +275,20 @@ class EncodedPixels:
         self._pixels, self._device = pixels.detach(), pixels.device.type
         first_batch, *other_batches = used.split(batch)
         most_bytes = kept_bytes(str(pixels.device))
-        first_encoded, nbytes = kept_by_autograd(lambda: self._begin(first_batch))
+        first_encoded, nbytes = kept_by_autograd(lambda: self._encode_with_graph(first_batch))
         num_kept = most_bytes // max(1, nbytes) - 1 if nbytes < most_bytes else 0
-        self._kept = [first_encoded, *on_all_cores(self._begin, other_batches[:num_kept], self._device)]
-        self._others = other_batches[num_kept:]
+        self._kept_batches = [
+            first_encoded,
+            *on_all_cores(self._encode_with_graph, other_batches[:num_kept], self._device),
+        ]
+        self._other_batches = other_batches[num_kept:]
         # no_grad applies to a single thread, so each thread has to enter it.
         other_features = on_all_cores(
-            torch.no_grad()(lambda index: self._seen(self._pixels[index], index)), self._others, self._device
+            torch.no_grad()(lambda index: self._encode_images(self._pixels[index], index)),
+            self._other_batches,
+            self._device,
         )
-        features = torch.cat([*(encoded.features.detach() for encoded in self._kept), *other_features])
+        features = torch.cat([*(encoded.features.detach() for encoded in self._kept_batches), *other_features])
         self.features = (
             features.new_zeros(len(pixels), features.shape[1]).index_copy_(0, used, features).requires_grad_()
         )
@@ -287,25 +297,25 @@ class EncodedPixels:
         """Return the gradient at the pixels, given the one at the features. Can be called only once."""
         gradient = torch.zeros_like(self._pixels)
 
-        def backward(part: _Encoded) -> None:
-            gradient[part.index] = torch.autograd.grad(part.features, part.pixels, at_features[part.index])[0]
+        def backward(batch: _EncodedBatch) -> None:
+            gradient[batch.index] = torch.autograd.grad(batch.features, batch.pixels, at_features[batch.index])[0]
 
-        on_all_cores(backward, self._kept, self._device)
-        del self._kept
-        on_all_cores(lambda index: backward(self._begin(index)), self._others, self._device)
+        on_all_cores(backward, self._kept_batches, self._device)
+        del self._kept_batches
+        on_all_cores(lambda index: backward(self._encode_with_graph(index)), self._other_batches, self._device)
         return gradient
 
-    def _begin(self, index: Int[Tensor, "B"]) -> "_Encoded":
+    def _encode_with_graph(self, index: Int[Tensor, "B"]) -> "_EncodedBatch":
         pixels = self._pixels[index].requires_grad_()
-        return _Encoded(index, pixels, self._seen(pixels, index))
+        return _EncodedBatch(index, pixels, self._encode_images(pixels, index))
 
-    def _seen(self, pixels: Float[Tensor, "B 3 H W"], index: Int[Tensor, "B"]) -> Float[Tensor, "B d"]:
+    def _encode_images(self, pixels: Float[Tensor, "B 3 H W"], index: Int[Tensor, "B"]) -> Float[Tensor, "B d"]:
         """Return the features of these images, or of their crops."""
-        return self._encode(pixels if self._crops is None else cropped(pixels, self._crops[index]))
+        return self._encode(pixels if self._crops is None else crop_images(pixels, self._crops[index]))
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class _EncodedBatch:
     """A batch and its graph."""
 
     index: Int[Tensor, "B"]

@@ -17,7 +17,7 @@ from raydd.errors import NonFiniteError
 # on four images leave 49.7 of a squared distance of 655. Betas of 0.8 and 0.9 with a cosine schedule left 62.9, and
 # changed the pixels as much.
 _BETAS = (0.8, 0.8)
-_FALL = 0.4  # fraction of the steps, at the end, over which the learning rate falls to zero
+_DECAY_FRACTION = 0.4  # fraction of the steps, at the end, over which the learning rate falls to zero
 
 
 def pixels_of_features(
@@ -49,7 +49,7 @@ def pixels_of_features(
     pixels = (start.float() / 255).requires_grad_()
     optimizer = torch.optim.Adam([pixels], lr=lr, betas=_BETAS)
     for step in range(1, steps + 1):
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, (steps - step + 1) / (_FALL * steps))
+        optimizer.param_groups[0]["lr"] = lr * min(1.0, (steps - step + 1) / (_DECAY_FRACTION * steps))
         # Images are independent in this sum, so each is optimised as if it were alone.
         distance = (encode(pixels) - target).square().sum()
         if not bool(distance.isfinite()):

@@ -19,7 +19,7 @@ from torch import Tensor
 from raydd.distill.experts import Heads
 from raydd.distill.heads import on
 from raydd.distill.products import stacked
-from raydd.distill.student import Way
+from raydd.distill.student import Displacement
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import NonFiniteError
 from raydd.memory import free_bytes
@@ -77,7 +77,7 @@ class Leg:
         Raises:
             NonFiniteError: the snapshots are equal.
         """
-        image, text = (Way.between(*ends) for ends in zip(start, target, strict=True))
+        image, text = (Displacement.between(*ends) for ends in zip(start, target, strict=True))
         require_moved((image.squared, text.squared))
         squared = torch.stack([image.squared, text.squared])
         heads = (*start, image.delta, text.delta)
@@ -85,14 +85,14 @@ class Leg:
         return cls((image_start, text_start), (image_delta, text_delta), squared.to(device))
 
     @property
-    def ways(self) -> tuple[Way, Way]:
+    def displacements(self) -> tuple[Displacement, Displacement]:
         """The differences between start and target, of the image head and of the text head."""
-        return Way(self.delta[0], self.squared[0]), Way(self.delta[1], self.squared[1])
+        return Displacement(self.delta[0], self.squared[0]), Displacement(self.delta[1], self.squared[1])
 
     @property
     def nbytes(self) -> int:
         """Size of the leg's tensors in bytes."""
-        return _bytes_of(self.start) + _bytes_of(self.delta)
+        return _num_bytes(self.start) + _num_bytes(self.delta)
 
 
 class Legs:
@@ -106,7 +106,7 @@ class Legs:
             most_bytes: limit for all cached legs; the leg that was asked for last is cached in any case.
         """
         self._device, self._most_bytes = device, most_bytes
-        self._kept: OrderedDict[tuple[str, ...], Leg] = OrderedDict()
+        self._cached_legs: OrderedDict[tuple[str, ...], Leg] = OrderedDict()
 
     def get(self, experts: Trajectories[Heads], expert: int, epoch: int, ahead: tuple[int, int]) -> Leg:
         """Return one leg; read it from the store unless it is cached.
@@ -122,10 +122,13 @@ class Legs:
             record.folder,
             *(experts.name(expert, snapshot_epoch) for snapshot_epoch in (epoch, *targets)),
         )
-        leg = self._kept.pop(key, None) or Leg.read(experts, expert, epoch, targets, self._device)
-        self._kept[key] = leg
-        while len(self._kept) > 1 and sum(cached.nbytes for cached in self._kept.values()) > self._most_bytes:
-            self._kept.popitem(last=False)
+        leg = self._cached_legs.pop(key, None) or Leg.read(experts, expert, epoch, targets, self._device)
+        self._cached_legs[key] = leg
+        while (
+            len(self._cached_legs) > 1
+            and sum(cached.nbytes for cached in self._cached_legs.values()) > self._most_bytes
+        ):
+            self._cached_legs.popitem(last=False)
         return leg
 
     def keep(self, experts: Trajectories[Heads], epochs: Iterable[int], ahead: tuple[int, int]) -> None:
@@ -176,5 +179,5 @@ class BothHeads:
         )
 
 
-def _bytes_of(heads: Heads) -> int:
+def _num_bytes(heads: Heads) -> int:
     return sum(part.nbytes for head in heads for part in head)

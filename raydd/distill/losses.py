@@ -109,20 +109,20 @@ def find_loss(name: str, setting: str = "distill.loss") -> Loss:
     if user_loss is None:
         return LOSSES[name]
     loss = user_loss if isinstance(user_loss, Loss) else Loss(user_loss)
-    wrapped = replace(loss, function=_Own(loss.function, f"{setting} {name}"))
-    _try(wrapped)
+    wrapped = replace(loss, function=_UserFunction(loss.function, f"{setting} {name}"))
+    _check_on_example(wrapped)
     return wrapped
 
 
-def _try(loss: Loss) -> None:
+def _check_on_example(loss: Loss) -> None:
     """Compute the loss on a small example and differentiate it twice, as a distillation step does."""
     logits = torch.linspace(-2, 2, 9).view(3, 3).requires_grad_()
     similarity = torch.eye(3).requires_grad_()
     parameters = {name: tensor.requires_grad_() for name, tensor in loss.tensors({}, logits).items()}
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         value = loss(logits, similarity, parameters)
-        assert isinstance(loss.function, _Own)
-        with loss.function.blamed():
+        assert isinstance(loss.function, _UserFunction)
+        with loss.function.attributing_errors():
             (first_gradient,) = torch.autograd.grad(value, logits, create_graph=True)
             gradients = [first_gradient]
             if first_gradient.requires_grad:
@@ -132,7 +132,7 @@ def _try(loss: Loss) -> None:
                 raise ArithmeticError("its gradient is NaN or infinite on finite logits")
 
 
-class _Own:
+class _UserFunction:
     """A user's own function. Its errors are reported as the function's, not as raydd's."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -144,7 +144,7 @@ class _Own:
             return torch.stack(
                 [self(student_logits, student_similarity, **parameters) for student_logits, student_similarity in pairs]
             )
-        with self.blamed():
+        with self.attributing_errors():
             value = self._function(logits, similarity, **parameters)
             if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim:
                 description = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
@@ -157,7 +157,7 @@ class _Own:
             return value
 
     @contextmanager
-    def blamed(self) -> Iterator[None]:
+    def attributing_errors(self) -> Iterator[None]:
         """Turn any exception inside the block into a ConfigError that names the function, its line and the cause.
 
         Raises:
@@ -168,11 +168,12 @@ class _Own:
         except (RayddError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a user's own function can raise anything
+            location = self._error_location(error)
             raise ConfigError(
-                f"{self._name}: {self._where(error)} failed ({type(error).__name__}: {error}). Correct the function."
+                f"{self._name}: {location} failed ({type(error).__name__}: {error}). Correct the function."
             ) from error
 
-    def _where(self, error: Exception) -> str:
+    def _error_location(self, error: Exception) -> str:
         """Return the function's name and file, with the line that raised the error if it is in that file."""
         name = getattr(self._function, "__name__", type(self._function).__name__)
         try:

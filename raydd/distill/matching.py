@@ -18,7 +18,7 @@ from torch import Tensor
 from raydd.distill.legs import Leg, require_moved
 from raydd.distill.losses import Loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, walk
+from raydd.distill.student import BlendedRows, StudentHead, StudentPlan, train_heads
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def matching_loss(
 
     Args:
         students: the matched networks after their student steps: image and text, or text alone.
-        targets: for each network the expert's later snapshot, or the `Way` to it.
+        targets: for each network the expert's later snapshot, or the `Displacement` to it.
         merged: sum numerators and denominators before dividing, as the RepBlend paper writes it.
 
     Returns:
@@ -140,16 +140,19 @@ def matching_loss(
     begins = {name: begin for name, (_, begin) in distances.items()}
     require_moved(begin.detach() for begin in begins.values())
     fractions = {f"loss/{name}": float(ends[name].detach() / begins[name].detach()) for name in students}
-    return combined(ends, begins, merged=merged), fractions
+    return combine_distances(ends, begins, merged=merged), fractions
 
 
-def combined(
-    ends: Mapping[str, Float[Tensor, "*K"]], begins: Mapping[str, Float[Tensor, "*K"]], *, merged: bool
+def combine_distances(
+    end_distances: Mapping[str, Float[Tensor, "*K"]],
+    start_distances: Mapping[str, Float[Tensor, "*K"]],
+    *,
+    merged: bool,
 ) -> Float[Tensor, "*K"]:
     """Return the matching loss, given each network's squared distance to its target at the end and at the start."""
     if merged:
-        return torch.as_tensor(sum(ends.values()) / sum(begins.values()))
-    return torch.as_tensor(sum(end / begins[name] for name, end in ends.items()))
+        return torch.as_tensor(sum(end_distances.values()) / sum(start_distances.values()))
+    return torch.as_tensor(sum(end / start_distances[name] for name, end in end_distances.items()))
 
 
 def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
@@ -163,13 +166,13 @@ def heads_gradient(run: StudentRun, leg: Leg, pairs: LearnedPairs) -> StepLoss:
     image_start, text_start = leg.start
     image_rows = BlendedRows.of_plan(run.plan, "image", pairs.images)
     text_rows = BlendedRows.of_plan(run.plan, "text", pairs.texts)
-    image = WalkingHead(image_start, image_rows, pairs.rates[0], through_steps=run.exact)
-    text = WalkingHead(text_start, text_rows, pairs.rates[1], through_steps=run.exact)
+    image = StudentHead(image_start, image_rows, pairs.rates[0], through_steps=run.exact)
+    text = StudentHead(text_start, text_rows, pairs.rates[1], through_steps=run.exact)
     targets = map(pairs.similarity.minibatch, run.plan.minibatches)
-    losses = walk(image, text, targets, partial(run.loss, parameters=pairs.loss), run.temperature)
+    losses = train_heads(image, text, targets, partial(run.loss, parameters=pairs.loss), run.temperature)
     students = {"image": image, "text": text}
-    ways = dict(zip(students, leg.ways, strict=True))
-    loss, fractions = matching_loss({side: students[side] for side in run.matched}, ways, merged=run.merged)
+    displacements = dict(zip(students, leg.displacements, strict=True))
+    loss, fractions = matching_loss({side: students[side] for side in run.matched}, displacements, merged=run.merged)
     student_losses = [float(value.detach()) for value in losses]
     return StepLoss(float(loss.detach()), fractions, student_losses, gradients_of(loss, pairs))
 

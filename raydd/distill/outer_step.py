@@ -31,8 +31,8 @@ class StepNumbers:
     """Outer learning rate."""
     momentum: float | Tensor
     """Decay of the summed gradients (SGD) or of the first moment (Adam)."""
-    of_mean: float | Tensor
-    of_square: float | Tensor
+    mean_correction: float | Tensor
+    square_correction: float | Tensor
     """Adam divides its moments by these numbers, since moments start at zero: 1 - decay^t in step t of a variable."""
     pull: float | Tensor
     """Fraction by which out-of-range image values move back to their range."""
@@ -54,14 +54,14 @@ class OuterStep:
     range: tuple[Tensor, Tensor]
     """Smallest and largest value of the images."""
 
-    def begun(self, name: str, variable: Tensor) -> dict[str, Tensor]:
+    def initial_moments(self, name: str, variable: Tensor) -> dict[str, Tensor]:
         """Return a variable's moments before its first step, by name."""
         if not self.adam:
             return {"momentum_buffer": torch.zeros_like(variable)}
         square_like = variable[..., :1, :1] if name in self.blocks else variable
         return {"mean": torch.zeros_like(variable), "square": torch.zeros_like(square_like)}
 
-    def moved(
+    def apply(
         self, name: str, variable: Tensor, gradient: Tensor, moments: Mapping[str, Tensor], numbers: StepNumbers
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a variable after a step, and its moments."""
@@ -71,7 +71,7 @@ class OuterStep:
                 square = square.mean((-2, -1), keepdim=True)
             mean = moments["mean"].lerp(gradient, 1 - numbers.momentum)
             square = moments["square"].lerp(square, 1 - _SQUARE_DECAY)
-            direction = (mean / numbers.of_mean) / ((square / numbers.of_square).sqrt() + _EPSILON)
+            direction = (mean / numbers.mean_correction) / ((square / numbers.square_correction).sqrt() + _EPSILON)
             new_moments = {"mean": mean, "square": square}
         else:
             direction = numbers.momentum * moments["momentum_buffer"] + gradient

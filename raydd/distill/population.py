@@ -88,14 +88,14 @@ class Population:
             ConfigError: the distillation does not match trajectories, does not learn features, or differs in shape
                 from the other slots.
         """
-        objective = _trajectories(distillation)
+        objective = _trajectory_objective(distillation)
         if not isinstance(distillation.image, LearnedFeatures):
             raise ConfigError(
                 "A population can only learn features, but distill.images is "
                 f"{distillation.config.images!r}. Set it to features."
             )
         for other in self._slots.values():
-            _require_alike(other, distillation)
+            _require_same_shape(other, distillation)
         self.settle()
         slot = next(number for number in range(len(self._slots) + 1) if number not in self._slots)
         self._slots[slot], self._news[slot] = distillation, News()
@@ -131,14 +131,14 @@ class Population:
 
     def news(self) -> dict[int, News]:
         """Return what each slot has done since the last call; waits for the device."""
-        self._read()
+        self._read_metrics()
         unread = self._news
         self._news = {slot: News(error=news.error) for slot, news in unread.items()}
         return unread
 
     def step(self) -> None:
         """Take one step in each slot that has steps left."""
-        stack, draws_and_legs = self._stack, self._drawn()
+        stack, draws_and_legs = self._stack, self._draw_steps()
         if not draws_and_legs:
             return
         if stack is None or stack.slots != list(draws_and_legs):
@@ -148,17 +148,17 @@ class Population:
 
     def settle(self) -> None:
         """Copy all variables back to the distillations, so that each has its slot's current state."""
-        self._read()
+        self._read_metrics()
         if self._stack is not None:
             self._stack.hand_back()
             self._stack = None
 
-    def _drawn(self) -> dict[int, tuple[StepDraws, Leg]]:
+    def _draw_steps(self) -> dict[int, tuple[StepDraws, Leg]]:
         """Draw the next step of each slot; a slot whose snapshots cannot be read ends."""
         draws_and_legs = {}
         for slot in self.stepping:
             distillation = self._slots[slot]
-            draws = _trajectories(distillation).draws(distillation.done)
+            draws = _trajectory_objective(distillation).draws(distillation.done)
             try:
                 leg = self._legs.get(distillation.experts, draws.expert, draws.start_epoch, distillation.config.ahead)
             except RayddError as error:
@@ -167,11 +167,11 @@ class Population:
                 draws_and_legs[slot] = draws, leg
         return draws_and_legs
 
-    def _read(self) -> None:
+    def _read_metrics(self) -> None:
         """Record the metrics of the steps, and end the slots that met a NaN or diverged."""
         if self._stack is None:
             return
-        for slot, steps in self._stack.reported().items():
+        for slot, steps in self._stack.take_metrics().items():
             news, distillation = self._news[slot], self._slots[slot]
             for number, metrics in enumerate(steps):
                 try:
@@ -191,7 +191,7 @@ def steps_of(distillation: Distillation) -> Callable[[int], News]:
     """
     batched = isinstance(distillation.objective, TrajectoryMatching) and isinstance(distillation.image, LearnedFeatures)
     if not batched or at_once(distillation.device) == 1:
-        return lambda steps: _own_steps(distillation, steps)
+        return lambda steps: _take_own_steps(distillation, steps)
     population = Population(distillation.device)
     slot = population.fill(distillation)
 
@@ -209,7 +209,7 @@ def at_once(device: str) -> int:
     return _READ_EVERY if device.startswith("cuda") else 1
 
 
-def _own_steps(distillation: Distillation, steps: int) -> News:
+def _take_own_steps(distillation: Distillation, steps: int) -> News:
     news = News()
     try:
         for _ in range(steps):
@@ -219,7 +219,7 @@ def _own_steps(distillation: Distillation, steps: int) -> News:
     return news
 
 
-def _trajectories(distillation: Distillation) -> TrajectoryMatching:
+def _trajectory_objective(distillation: Distillation) -> TrajectoryMatching:
     """Return a distillation's objective, which must be trajectory matching.
 
     Raises:
@@ -233,20 +233,20 @@ def _trajectories(distillation: Distillation) -> TrajectoryMatching:
     return distillation.objective
 
 
-def _require_alike(one: Distillation, other: Distillation) -> None:
+def _require_same_shape(first: Distillation, second: Distillation) -> None:
     """Check that two distillations can step together.
 
     Raises:
         ConfigError: their shapes differ.
     """
 
-    def shape(own: Distillation) -> Hashable:
-        assert isinstance(own.experts, Experts)
-        variables = {name: tuple(variable.shape) for name, variable in own.variables.items()}
-        return shape_of(own.config), tuple(variables.items()), own.experts.width
+    def shape(distillation: Distillation) -> Hashable:
+        assert isinstance(distillation.experts, Experts)
+        variables = {name: tuple(variable.shape) for name, variable in distillation.variables.items()}
+        return shape_of(distillation.config), tuple(variables.items()), distillation.experts.width
 
-    if shape(one) != shape(other):
+    if shape(first) != shape(second):
         raise ConfigError(
-            f"Distillations of different shapes cannot step together: {shape(one)} and {shape(other)}. "
+            f"Distillations of different shapes cannot step together: {shape(first)} and {shape(second)}. "
             "Group them by shape_of."
         )

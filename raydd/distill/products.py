@@ -22,7 +22,7 @@ from torch import Tensor
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _said_of_the_processor() -> str:
+def _processor_description() -> str:
     """Return Linux's description of the processor; an empty text on other systems."""
     try:
         return Path("/proc/cpuinfo").read_text()
@@ -30,7 +30,7 @@ def _said_of_the_processor() -> str:
         return ""
 
 
-_PROCESSOR = _said_of_the_processor()
+_PROCESSOR = _processor_description()
 _MKL_AT_FULL_WIDTH = torch.backends.mkl.is_available() and "GenuineIntel" in _PROCESSOR
 _ONEDNN_TRANSPOSED = _ONEDNN and not _MKL_AT_FULL_WIDTH
 _BFLOAT16 = _ONEDNN and any(flag in _PROCESSOR for flag in ("avx512_bf16", "amx_bf16"))
@@ -44,16 +44,16 @@ def linear(
 ) -> Float[Tensor, "*K B D"]:
     """Return X Wᵀ + b, differentiable any number of times at the rows; for students side by side, see `stacked`."""
     if not isinstance(weight, Tensor) or weight.ndim > 2:
-        product = rows @ weight.mT if isinstance(weight, Tensor) else _OfEach.apply(rows, weight)
+        product = rows @ weight.mT if isinstance(weight, Tensor) else _LinearEach.apply(rows, weight)
         return product if bias is None else product + bias.unsqueeze(-2)  # type: ignore[no-any-return]
-    if not _by_onednn(rows, weight):
+    if not _onednn_is_faster(rows, weight):
         return F.linear(rows, weight, bias)
     return _Linear.apply(rows, weight, bias)  # type: ignore[no-any-return]
 
 
 def reduced(weight: Float[Tensor, "*S D d"]) -> Float[Tensor, "*S D d"]:
     """Return a weight for products that may be rounded: in bfloat16 if it is large and the CPU multiplies bfloat16."""
-    return weight.bfloat16() if _worth_bfloat16(weight) else weight
+    return weight.bfloat16() if _bfloat16_is_faster(weight) else weight
 
 
 def stacked(weights: Sequence[Float[Tensor, "D d"]]) -> StudentWeights:
@@ -76,20 +76,22 @@ def plus_product(
 def linear_of_students(features: Float[Tensor, "*S B d"], weight: Float[Tensor, "S D d"]) -> Float[Tensor, "S B D"]:
     """Return X Wᵀ for several students."""
     traced = features.requires_grad and torch.is_grad_enabled()
-    if traced or features.ndim < weight.ndim or not _by_onednn(features[0], weight[0]):
+    if traced or features.ndim < weight.ndim or not _onednn_is_faster(features[0], weight[0]):
         return features @ weight.mT
-    return torch.stack([_onednn(rows, student_weight) for rows, student_weight in zip(features, weight, strict=True)])
+    return torch.stack(
+        [_multiply_with_onednn(rows, student_weight) for rows, student_weight in zip(features, weight, strict=True)]
+    )
 
 
 def add_products_of_students_(
-    sums: Float[Tensor, "S D d"], left: Float[Tensor, "S B D"], right: Float[Tensor, "S B d"], *, keep: float
+    sums: Float[Tensor, "S D d"], left: Float[Tensor, "S B D"], right: Float[Tensor, "S B d"], *, decay: float
 ) -> None:
-    """Compute A <- keep · A + leftᵀ right for several students, in place and without a graph."""
-    if not _by_onednn(left[0], right[0].T):
-        sums.baddbmm_(left.mT, right, beta=keep)
+    """Compute A <- decay · A + leftᵀ right for several students, in place and without a graph."""
+    if not _onednn_is_faster(left[0], right[0].T):
+        sums.baddbmm_(left.mT, right, beta=decay)
         return
     for student_sum, rows, columns in zip(sums, left, right, strict=True):
-        torch.add(_move(student_sum, rows, columns), student_sum, alpha=keep, out=student_sum)
+        torch.add(_weight_update(student_sum, rows, columns), student_sum, alpha=decay, out=student_sum)
 
 
 def add_product_(
@@ -98,8 +100,8 @@ def add_product_(
     """Compute W <- W + scale · leftᵀ right, in place and without a graph."""
     if weight.ndim > 2:
         weight.baddbmm_(left.mT, right, alpha=scale)
-    elif _by_onednn(left, right.T):
-        weight.add_(_move(weight, left, right), alpha=scale)
+    elif _onednn_is_faster(left, right.T):
+        weight.add_(_weight_update(weight, left, right), alpha=scale)
     else:
         weight.addmm_(left.T, right, alpha=scale)
 
@@ -108,7 +110,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return _onednn(rows, weight, bias)
+        return _multiply_with_onednn(rows, weight, bias)
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -116,31 +118,32 @@ class _Linear(torch.autograd.Function):
         return linear(gradients[0], weight.T), None, None
 
 
-class _OfEach(torch.autograd.Function):
+class _LinearEach(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
         ctx.weights = weights
         pairs = zip(rows.unbind(), weights, strict=True)
-        if not _by_onednn(rows[0], weights[0]):
+        if not _onednn_is_faster(rows[0], weights[0]):
             return torch.stack([student_rows @ weight.T for student_rows, weight in pairs])
-        return torch.stack([_onednn(student_rows, weight) for student_rows, weight in pairs])
+        return torch.stack([_multiply_with_onednn(student_rows, weight) for student_rows, weight in pairs])
 
     @staticmethod
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _OfEach.apply(gradients[0], tuple(weight.T for weight in ctx.weights)), None  # type: ignore[return-value]
+        transposed = tuple(weight.T for weight in ctx.weights)
+        return _LinearEach.apply(gradients[0], transposed), None  # type: ignore[return-value]
 
 
-def _move(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
+def _weight_update(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Return leftᵀ right, by which a weight is changed; rounded if `reduced` rounds that weight."""
-    return _onednn(left.T, right.T.bfloat16() if _worth_bfloat16(weight) else right.T)
+    return _multiply_with_onednn(left.T, right.T.bfloat16() if _bfloat16_is_faster(weight) else right.T)
 
 
-def _worth_bfloat16(weight: Tensor) -> bool:
+def _bfloat16_is_faster(weight: Tensor) -> bool:
     large = weight.shape[-2] * weight.shape[-1] >= _WORTH_BFLOAT16
     return _BFLOAT16 and large and weight.dtype == torch.float32 and weight.device.type == "cpu"
 
 
-def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
+def _onednn_is_faster(rows: Tensor, weight: Tensor) -> bool:
     if torch.compiler.is_compiling():  # also while exporting: ONNX has no such operator
         return False
     frozen = not (weight.requires_grad and torch.is_grad_enabled())
@@ -148,7 +151,7 @@ def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
     return faster and frozen and rows.ndim == 2 and rows.dtype == torch.float32 and rows.device.type == "cpu"
 
 
-def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _multiply_with_onednn(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if weight.dtype == torch.bfloat16:
         product = torch.ops.mkldnn._linear_pointwise(rows.bfloat16(), weight, None, "none", [], "").float()
         return product if bias is None else product + bias

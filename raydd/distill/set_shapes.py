@@ -20,7 +20,7 @@ _FACTORS: Mapping[str, Mapping[str, Sequence[str]]] = {
 _HELP = "Copy the set again from an intact copy, or make it again."
 
 
-def require_consistent(named: Mapping[str, Tensor], facts: object) -> None:
+def require_consistent(tensors: Mapping[str, Tensor], facts: object) -> None:
     """Check that tensors and facts are those of a synthetic set.
 
     A set of N pairs has `image_features` [N d], `text_features` [N e], `rates` [2] above zero, `start_images` and
@@ -31,57 +31,59 @@ def require_consistent(named: Mapping[str, Tensor], facts: object) -> None:
         RecordError: a tensor or a fact is missing or wrong; the message names the first one.
     """
     if not isinstance(facts, Mapping):
-        raise _wrong("the facts of the set", f"are {_short(facts)}", "a mapping with similarity, alpha and loss")
+        raise _wrong_value(
+            "the facts of the set", f"are {_shorten(facts)}", "a mapping with similarity, alpha and loss"
+        )
     kind, alpha, loss = facts.get("similarity"), facts.get("alpha"), facts.get("loss")
     if not isinstance(kind, str) or kind not in _FACTORS:
-        raise _unknown("similarity", kind, _FACTORS)
+        raise _unknown_value("similarity", kind, _FACTORS)
     if not isinstance(loss, str) or (loss not in LOSS_NAMES and not names_code(loss)):
-        raise _unknown("loss", loss, LOSS_NAMES)
+        raise _unknown_value("loss", loss, LOSS_NAMES)
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise _wrong("alpha", f"is {_short(alpha)}", "a finite number")
+        raise _wrong_value("alpha", f"is {_shorten(alpha)}", "a finite number")
     sizes: dict[str, int] = {}
-    _require(named, "image_features", "Nd", sizes)
-    _require(named, "text_features", "Ne", sizes)
-    rates = _require(named, "rates", "2", sizes)
+    _require_tensor(tensors, "image_features", "Nd", sizes)
+    _require_tensor(tensors, "text_features", "Ne", sizes)
+    rates = _require_tensor(tensors, "rates", "2", sizes)
     if not bool((rates > 0).all()):
-        raise _wrong("rates", f"are {rates.tolist()}", "above zero")
+        raise _wrong_value("rates", f"are {rates.tolist()}", "above zero")
     for name in ("start_images", "start_captions"):
-        starts = _require(named, name, "N", sizes, whole=True)
+        starts = _require_tensor(tensors, name, "N", sizes, integers=True)
         if int(starts.min()) < 0:
-            raise _wrong(name, f"has {int(starts.min())}", "an index from 0 on")
-    for name in named:
+            raise _wrong_value(name, f"has {int(starts.min())}", "an index from 0 on")
+    for name in tensors:
         if name.startswith(LOSS):
-            _require(named, name, "", sizes)
+            _require_tensor(tensors, name, "", sizes)
     expected_factors = _FACTORS[kind]
-    stored_factors = {name.removeprefix(FACTOR) for name in named if name.startswith(FACTOR)}
+    stored_factors = {name.removeprefix(FACTOR) for name in tensors if name.startswith(FACTOR)}
     if stored_factors - set(expected_factors):
         extra = ", ".join(sorted(stored_factors - set(expected_factors)))
-        raise _wrong(
+        raise _wrong_value(
             "the similarity", f"is {kind} and has {extra}", f"stored as {', '.join(expected_factors) or 'nothing'}"
         )
     for name, letters in expected_factors.items():
-        _require(named, FACTOR + name, letters, sizes)
-    if "pixels" in named:
-        pixels = named["pixels"]
+        _require_tensor(tensors, FACTOR + name, letters, sizes)
+    if "pixels" in tensors:
+        pixels = tensors["pixels"]
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[:2] != (sizes["N"], 3) or not pixels.numel():
-            raise _wrong("pixels", f"are {_shape(pixels)}", f"uint8 [{sizes['N']} 3 H W]")
+            raise _wrong_value("pixels", f"are {_describe_tensor(pixels)}", f"uint8 [{sizes['N']} 3 H W]")
 
 
-def _require(
-    named: Mapping[str, Tensor], name: str, letters: Sequence[str], sizes: dict[str, int], *, whole: bool = False
+def _require_tensor(
+    tensors: Mapping[str, Tensor], name: str, letters: Sequence[str], sizes: dict[str, int], *, integers: bool = False
 ) -> Tensor:
     """Return a tensor, after checking that its numbers are finite and that its shape fits the sizes known so far.
 
     Args:
-        named: the tensors.
+        tensors: the tensors of the set, by name.
         name: name of the tensor.
         letters: one letter or number for each dimension; the same letter stands for the same size.
         sizes: known sizes by letter; new ones are added.
-        whole: the tensor holds integers instead of floating-point numbers.
+        integers: the tensor holds integers instead of floating-point numbers.
     """
-    if name not in named:
+    if name not in tensors:
         raise RecordError(f"The synthetic set has no tensor {name}. {_HELP}")
-    tensor = named[name]
+    tensor = tensors[name]
     known_sizes = [int(letter) if letter.isdigit() else sizes.get(letter) for letter in letters]
     fits = tensor.ndim == len(letters) and all(
         size > 0 if known_size is None else size == known_size
@@ -89,35 +91,35 @@ def _require(
     )
     for letter, size in zip(letters, tensor.shape, strict=False):
         fits = fits and sizes.setdefault(letter, size) == size
-    right_dtype = tensor.dtype in (torch.int64, torch.int32) if whole else tensor.is_floating_point()
+    right_dtype = tensor.dtype in (torch.int64, torch.int32) if integers else tensor.is_floating_point()
     if not fits or not right_dtype:
         expected = " ".join(
             str(letter if known_size is None else known_size)
             for letter, known_size in zip(letters, known_sizes, strict=True)
         )
-        raise _wrong(name, f"is {_shape(tensor)}", f"{'int64' if whole else 'float32'} [{expected}]")
-    if not whole and not bool(tensor.double().isfinite().all()):
-        raise _wrong(name, "has NaN or infinite numbers", "finite")
+        raise _wrong_value(name, f"is {_describe_tensor(tensor)}", f"{'int64' if integers else 'float32'} [{expected}]")
+    if not integers and not bool(tensor.double().isfinite().all()):
+        raise _wrong_value(name, "has NaN or infinite numbers", "finite")
     return tensor
 
 
-def _wrong(name: str, what: str, rule: str) -> RecordError:
-    return RecordError(f"In the synthetic set {name} {what}, but must be {rule}. {_HELP}")
+def _wrong_value(name: str, problem: str, rule: str) -> RecordError:
+    return RecordError(f"In the synthetic set {name} {problem}, but must be {rule}. {_HELP}")
 
 
-def _unknown(fact: str, value: object, known: Iterable[str]) -> RecordError:
+def _unknown_value(fact: str, value: object, choices: Iterable[str]) -> RecordError:
     return RecordError(
-        f"The synthetic set's {fact} is {_short(value)}, which raydd does not know. {_guess(value, known)}"
+        f"The synthetic set's {fact} is {_shorten(value)}, which raydd does not know. {_suggest(value, choices)}"
     )
 
 
-def _guess(value: object, known: Iterable[str]) -> str:
-    return nearest(str(value)[:100], known)
+def _suggest(value: object, choices: Iterable[str]) -> str:
+    return nearest(str(value)[:100], choices)
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     return repr(value)[:60]
 
 
-def _shape(tensor: Tensor) -> str:
+def _describe_tensor(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} [{' '.join(map(str, tensor.shape))}]"

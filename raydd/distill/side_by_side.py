@@ -18,10 +18,10 @@ from torch import Tensor
 from raydd.distill.heads import to_sphere
 from raydd.distill.legs import BothHeads, Leg
 from raydd.distill.losses import Loss
-from raydd.distill.matching import combined
+from raydd.distill.matching import combine_distances
 from raydd.distill.products import linear
 from raydd.distill.similarity import Kind, Similarity
-from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead
+from raydd.distill.student import BlendedRows, StudentHead, StudentPlan
 from raydd.place import sent
 
 
@@ -64,13 +64,13 @@ class Plans:
         students, steps, size = self.minibatches.shape
         base, index = features, self.minibatches
         if steps * size < features.shape[1]:
-            base = features.flatten(0, 1)[self._below(index, features.shape[1]).flatten(1)]
+            base = features.flatten(0, 1)[self._concatenated_positions(index, features.shape[1]).flatten(1)]
             index = torch.arange(steps * size, device=index.device).view(1, steps, size).expand(students, -1, -1)
         partner = index.gather(-1, self.permutations)
         if self.noise is not None:
             base, pairs = torch.cat([base, self.noise[side].flatten(1, 2)], 1), base.shape[1]
             partner = pairs + torch.arange(steps * size, device=index.device).view(1, steps, size).expand_as(index)
-        index, partner = (self._below(positions, base.shape[1]) for positions in (index, partner))
+        index, partner = (self._concatenated_positions(positions, base.shape[1]) for positions in (index, partner))
         return BlendedRows(base, index, partner, None if self.ratios is None else self.ratios[side])
 
     def targets(
@@ -88,10 +88,10 @@ class Plans:
             name: (factor * alpha if name == "left" else factor).flatten(0, 1) for name, factor in factors.items()
         }
         similarity = Similarity(kind, pairs, scaled_factors)
-        return similarity.minibatch(self._below(self.minibatches, pairs)).unbind(1)
+        return similarity.minibatch(self._concatenated_positions(self.minibatches, pairs)).unbind(1)
 
     @staticmethod
-    def _below(index: Int[Tensor, "K T B"], rows: int) -> Int[Tensor, "K T B"]:
+    def _concatenated_positions(index: Int[Tensor, "K T B"], rows: int) -> Int[Tensor, "K T B"]:
         """Turn positions in K tables of `rows` rows each into positions in the K tables concatenated."""
         return index + rows * torch.arange(len(index), device=index.device)[:, None, None]
 
@@ -108,9 +108,9 @@ class BothSides:
         sides = zip((self.image, self.text), heads.projections, strict=True)
         return torch.cat([rows.blended(linear(rows.base, *projection)) for rows, projection in sides])
 
-    def inner_products(self, *, past: bool) -> Float[Tensor, "2*K T*B T*B"]:
+    def inner_products(self, *, detach_second: bool) -> Float[Tensor, "2*K T*B T*B"]:
         """Return X Xᵀ + 1 for the inputs X of all steps (see `BlendedRows`)."""
-        return torch.cat([rows.inner_products(past=past) for rows in (self.image, self.text)])
+        return torch.cat([rows.inner_products(detach_second=detach_second) for rows in (self.image, self.text)])
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class StepLosses:
     """Gradients with a leading axis of K."""
 
 
-def matchings(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> StepLosses:
+def matching_losses(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor]) -> StepLosses:
     """Return the matching loss of each student, and its gradient at each tensor of the pairs that requires one.
 
     Args:
@@ -152,14 +152,14 @@ def matchings(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor])
     plans = run.plans
     rows = BothSides(plans.rows(0, pairs["image"]), plans.rows(1, pairs["text"]))
     start, delta = BothHeads.of([leg.start for leg in legs]), BothHeads.of([leg.delta for leg in legs])
-    heads = WalkingHead(start, rows, pairs["rates"].T.flatten(), through_steps=run.exact)
+    heads = StudentHead(start, rows, pairs["rates"].T.flatten(), through_steps=run.exact)
     factors = {name.removeprefix("similarity."): value for name, value in pairs.items() if "similarity." in name}
     parameters = {name.removeprefix("loss."): value for name, value in pairs.items() if "loss." in name}
     losses = []
     for target in plans.targets(run.similarity, pairs["image"].shape[1], factors, run.alpha):
         taps = heads.forward()
         image, text = to_sphere(taps.out).chunk(2)
-        step_losses = _losses(run.loss, torch.bmm(image, text.mT) / run.temperature, target, parameters)
+        step_losses = _student_losses(run.loss, torch.bmm(image, text.mT) / run.temperature, target, parameters)
         # Students share nothing, so the gradient of the sum is each student's own gradient.
         heads.step(taps, torch.autograd.grad(step_losses.sum(), taps.differentiable(), create_graph=True))
         losses.append(step_losses.detach())
@@ -167,7 +167,7 @@ def matchings(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor])
     end_distances = heads.distance_from(delta, start_distances.flatten()).view_as(start_distances)
     ends = {side: end_distances[number] for number, side in enumerate(("image", "text")) if side in run.matched}
     begins = {side: start_distances[number] for number, side in enumerate(("image", "text")) if side in run.matched}
-    loss = combined(ends, begins, merged=run.merged)
+    loss = combine_distances(ends, begins, merged=run.merged)
     tensors = {name: tensor for name, tensor in pairs.items() if tensor.requires_grad}
     gradients = torch.autograd.grad(loss.sum(), list(tensors.values()), allow_unused=True)
     return StepLosses(
@@ -178,7 +178,7 @@ def matchings(run: BatchedRun, legs: Sequence[Leg], pairs: Mapping[str, Tensor])
     )
 
 
-def _losses(
+def _student_losses(
     loss: Loss,
     logits: Float[Tensor, "K B B"],
     targets: Float[Tensor, "K B B"],

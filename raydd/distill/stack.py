@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.draws import StepDraws
-from raydd.distill.engine import Distillation, reported
+from raydd.distill.engine import Distillation, metrics_by_name
 from raydd.distill.legs import Leg
 from raydd.distill.objectives.trajectory import DIVERGED, MATCHED
 from raydd.distill.outer_step import OuterStep, StepNumbers
-from raydd.distill.side_by_side import BatchedRun, Plans, matchings
+from raydd.distill.side_by_side import BatchedRun, Plans, matching_losses
 from raydd.distill.units import Units
 from raydd.place import sent
 
@@ -28,20 +28,28 @@ class Stack:
         self.slots, self._members, self._device = list(members), list(members.values()), device
         first = self._members[0]
         self._config = first.config
-        self._variables = {name: self._of(lambda member, name=name: member.variables[name]) for name in first.variables}
+        self._variables = {
+            name: self._stack_members(lambda member, name=name: member.variables[name]) for name in first.variables
+        }
         self._moments = {
-            name: {key: self._of(lambda member, name=name, key=key: member.moments[name][key]) for key in moments}
+            name: {
+                key: self._stack_members(lambda member, name=name, key=key: member.moments[name][key])
+                for key in moments
+            }
             for name, moments in first.moments.items()
         }
-        units = {name: self._of(lambda member, name=name: member.units.of[name])[:, None] for name in first.units.of}
+        units = {
+            name: self._stack_members(lambda member, name=name: member.units.by_name[name])[:, None]
+            for name in first.units.by_name
+        }
         self._units = Units(units, first.units.log_rates)
-        low, high = (self._of(lambda member, end=end: member.outer.range[end])[:, None] for end in range(2))
+        low, high = (self._stack_members(lambda member, end=end: member.outer.range[end])[:, None] for end in range(2))
         self._outer = OuterStep(first.outer.adam, first.outer.blocks, (low, high))
         scales = [(member.temperature, member.start.similarity.alpha) for member in self._members]
-        self._temperature, self._alpha = self._tensor(scales)[..., None, None].unbind(1)
+        self._temperature, self._alpha = self._to_device(scales)[..., None, None].unbind(1)
         self._alive = torch.ones(len(self._members), dtype=torch.bool, device=device)
-        self._names: list[str] = []
-        self._history: list[Float[Tensor, "M K"]] = []
+        self._metric_names: list[str] = []
+        self._unread_metrics: list[Float[Tensor, "M K"]] = []
 
     def step(self, draws: Sequence[StepDraws], legs: Sequence[Leg]) -> None:
         """Take one step of all distillations."""
@@ -56,24 +64,24 @@ class Stack:
         run = BatchedRun(plans, loss, self._temperature, kind, self._alpha, exact, matched, config.merged)
         for name in self._moments:
             pairs[name].requires_grad_()
-        losses = matchings(run, legs, pairs)
+        losses = matching_losses(run, legs, pairs)
         rates = rates.detach()
         gradients = self._units.at_variables(losses.gradients, rates)
         norms = {name: gradient.reshape(len(gradient), -1).norm(dim=1) for name, gradient in gradients.items()}
-        named_metrics = reported(losses, norms, rates.unbind(1), self._variables)
-        self._names, metrics = list(named_metrics), torch.stack(list(named_metrics.values()))
-        self._history.append(metrics)
+        named_metrics = metrics_by_name(losses, norms, rates.unbind(1), self._variables)
+        self._metric_names, metrics = list(named_metrics), torch.stack(list(named_metrics.values()))
+        self._unread_metrics.append(metrics)
         self._alive = self._alive & metrics.isfinite().all(0) & (metrics[0] <= DIVERGED)
-        self._move(gradients)
+        self._move_variables(gradients)
 
-    def reported(self) -> dict[int, list[dict[str, float]]]:
+    def take_metrics(self) -> dict[int, list[dict[str, float]]]:
         """Return the metrics of all steps since the last call, by slot."""
-        if not self._history:
+        if not self._unread_metrics:
             return {}
-        steps_by_slot = torch.stack(self._history).permute(2, 0, 1).tolist()
-        self._history = []
+        steps_by_slot = torch.stack(self._unread_metrics).permute(2, 0, 1).tolist()
+        self._unread_metrics = []
         return {
-            slot: [dict(zip(self._names, step, strict=True)) for step in steps]
+            slot: [dict(zip(self._metric_names, step, strict=True)) for step in steps]
             for slot, steps in zip(self.slots, steps_by_slot, strict=True)
         }
 
@@ -85,25 +93,25 @@ class Stack:
                     member.variables[name].copy_(self._variables[name][number])
                     member.moments[name] = {key: moment[number].clone() for key, moment in moments.items()}
 
-    def _move(self, gradients: Mapping[str, Tensor]) -> None:
+    def _move_variables(self, gradients: Mapping[str, Tensor]) -> None:
         """Move the variables down their gradients, as `Distillation` does; failed distillations stay as they are."""
         rows = [[astuple(member.next_move(name)) for name in gradients] for member in self._members]
-        numbers_by_variable = self._tensor(rows).permute(1, 2, 0)
+        numbers_by_variable = self._to_device(rows).permute(1, 2, 0)
         for (name, gradient), numbers in zip(gradients.items(), numbers_by_variable, strict=True):
             variable, moments = self._variables[name], self._moments[name]
             shape = [-1, *[1] * (variable.ndim - 1)]
             step_numbers = StepNumbers(*(number.view(shape) for number in numbers))
-            updated, new_moments = self._outer.moved(name, variable, gradient, moments, step_numbers)
+            updated, new_moments = self._outer.apply(name, variable, gradient, moments, step_numbers)
             alive = self._alive.view(shape)
             self._variables[name] = torch.where(alive, updated, variable)
             self._moments[name] = {key: torch.where(alive, value, moments[key]) for key, value in new_moments.items()}
         for member in self._members:
             member.count_step(gradients)
 
-    def _tensor(self, rows: Sequence[Sequence[Any]]) -> Float[Tensor, "K *numbers"]:
+    def _to_device(self, rows: Sequence[Sequence[Any]]) -> Float[Tensor, "K *numbers"]:
         """Return numbers as a tensor on the device, in the variables' precision."""
         return sent(torch.tensor(rows, dtype=self._variables["rates"].dtype), self._device)
 
-    def _of(self, part: Callable[[Distillation], Tensor]) -> Tensor:
+    def _stack_members(self, select: Callable[[Distillation], Tensor]) -> Tensor:
         """Stack the same tensor of all distillations."""
-        return torch.stack([part(member).detach() for member in self._members])
+        return torch.stack([select(member).detach() for member in self._members])

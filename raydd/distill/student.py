@@ -57,7 +57,7 @@ class BlendedRows:
 
     base: Float[Tensor, "*K U d"]
     """Features of the synthetic pairs (all, or only the used ones), followed by the rows of noise, if any."""
-    own: Int[Tensor, "*K T B"]
+    index: Int[Tensor, "*K T B"]
     """Positions of the minibatches' rows in `base`. With K students: positions in their K bases, concatenated."""
     partner: Int[Tensor, "*K T B"]
     """Positions of the blending partners, counted likewise."""
@@ -86,7 +86,7 @@ class BlendedRows:
     def blended(self, base: Float[Tensor, "*K U c"]) -> Float[Tensor, "*K T B c"]:
         """Return each step's blended minibatch, given one vector for each base row."""
         rows = base.flatten(0, -2)
-        minibatches = rows.index_select(0, self.own.flatten()).view(*self.own.shape, -1)
+        minibatches = rows.index_select(0, self.index.flatten()).view(*self.index.shape, -1)
         if self.ratios is None:
             return minibatches
         return blend(minibatches, rows.index_select(0, self.partner.flatten()).view_as(minibatches), self.ratios)
@@ -95,12 +95,12 @@ class BlendedRows:
         """Return the first layer's output on each step's minibatch."""
         return self.blended(linear(self.base, head.projection_weight, head.projection_bias))
 
-    def inner_products(self, *, past: bool) -> Float[Tensor, "*K T*B T*B"]:
+    def inner_products(self, *, detach_second: bool) -> Float[Tensor, "*K T*B T*B"]:
         """Return X Xᵀ + 1 for the inputs X of all steps; the 1 is the input of the bias.
 
-        With `past`, no gradient flows through the second X.
+        With `detach_second`, no gradient flows through the second X.
         """
-        second = self.base.detach() if past else self.base
+        second = self.base.detach() if detach_second else self.base
         rows = self.blended(self.base @ second.mT + 1).flatten(-3, -2)
         return self.blended(rows.mT).flatten(-3, -2).mT
 
@@ -112,12 +112,12 @@ class Inputs(Protocol):
         """Return the first layer's output on each step's minibatch."""
         ...
 
-    def inner_products(self, *, past: bool) -> Float[Tensor, "*K T*B T*B"]:
+    def inner_products(self, *, detach_second: bool) -> Float[Tensor, "*K T*B T*B"]:
         """Return X Xᵀ + 1 for the inputs X of all steps."""
         ...
 
 
-class Way(NamedTuple):
+class Displacement(NamedTuple):
     """The difference between a head's start snapshot and its target."""
 
     delta: Head
@@ -132,7 +132,7 @@ class Way(NamedTuple):
         return cls(delta, torch.stack([part.flatten() @ part.flatten() for part in delta]).sum())
 
 
-class WalkingHead:
+class StudentHead:
     """A student's head while it trains, from the snapshot `start` on; or several independent heads side by side.
 
     A step changes a weight by uᵀ x, with u = -η δ. The head stores the rows u instead of the weight.
@@ -148,14 +148,14 @@ class WalkingHead:
             through_steps: True lets gradients flow through earlier steps (exact), False stops them (constant memory).
         """
         self._start, self._rows, self._rate, self._through_steps = start, rows, rate, through_steps
-        self._first: list[Tensor] = []  # u at the first layer's output, see `_append`
-        self._hidden: list[Tensor] = []  # gelu(p), inputs of the second layer
-        self._second: list[Tensor] = []  # u at the second layer's output
+        self._first_updates: list[Tensor] = []  # u at the first layer's output, see `_append_and_merge`
+        self._second_inputs: list[Tensor] = []  # gelu(p), inputs of the second layer
+        self._second_updates: list[Tensor] = []  # u at the second layer's output
         self._changes: list[tuple[Tensor, Tensor]] = []  # changes of both layers' outputs, see `_squared_length`
         self._norm_weight = torch.zeros_like(start.norm_weight)  # summed updates of the LayerNorm's γ and β
         self._norm_bias = torch.zeros_like(start.norm_bias)
         self._one = start.norm_bias.new_ones(())
-        projected, self._kernel = rows.times(start), rows.inner_products(past=not through_steps)
+        projected, self._kernel = rows.times(start), rows.inner_products(detach_second=not through_steps)
         if not projected.requires_grad:  # constant features; the student's own gradients still need a graph
             projected.requires_grad_()
         steps, size = projected.shape[-3:-1]
@@ -165,40 +165,46 @@ class WalkingHead:
 
     def forward(self) -> Taps:
         """Compute the head's output on the next minibatch, with its current parameters."""
-        p, lengths = next(self._projected), [chunk.shape[-2] for chunk in self._first]
+        p, lengths = next(self._projected), [chunk.shape[-2] for chunk in self._first_updates]
         kernels = next(self._kernels).split([*lengths, self._inputs - sum(lengths)], dim=-1)
-        change = self._change(p, kernels[:-1], self._first)  # the last kernel belongs to later steps
+        change = self._output_change(p, kernels[:-1], self._first_updates)  # the last kernel belongs to later steps
 
         def second_layer(hidden: Tensor) -> Tensor:
             h = linear(hidden, self._start.fc_weight, self._start.fc_bias)
-            kernels = [plus_product(self._one, hidden, self._past(inputs).mT) for inputs in self._hidden]
-            second_change = self._change(h, kernels, self._second)
+            kernels = [
+                plus_product(self._one, hidden, self._detach_unless_exact(inputs).mT) for inputs in self._second_inputs
+            ]
+            second_change = self._output_change(h, kernels, self._second_updates)
             if self._through_steps:
                 self._changes.append((change, second_change))
             return h + second_change
 
-        norm_weight = self._start.norm_weight + self._past(self._norm_weight)
-        norm_bias = self._start.norm_bias + self._past(self._norm_bias)
+        norm_weight = self._start.norm_weight + self._detach_unless_exact(self._norm_weight)
+        norm_bias = self._start.norm_bias + self._detach_unless_exact(self._norm_bias)
         return taps_from(p + change, second_layer, norm_weight.unsqueeze(-2), norm_bias.unsqueeze(-2))
 
-    def _change(
-        self, of: Float[Tensor, "*K B D"], kernels: Sequence[Float[Tensor, "*K B _"]], moves: Sequence[Tensor]
+    def _output_change(
+        self, output: Float[Tensor, "*K B D"], kernels: Sequence[Float[Tensor, "*K B _"]], updates: Sequence[Tensor]
     ) -> Float[Tensor, "*K B D"]:
-        """Return how much the updates so far, given by their rows u (`moves`), change a layer's output."""
-        change = torch.zeros_like(of)
-        for kernel, rows in zip(kernels, moves, strict=True):
-            change = plus_product(change, kernel, self._past(rows))
+        """Return how much the updates so far, given by their rows u (`updates`), change a layer's output."""
+        change = torch.zeros_like(output)
+        for kernel, rows in zip(kernels, updates, strict=True):
+            change = plus_product(change, kernel, self._detach_unless_exact(rows))
         return change
 
     def step(self, taps: Taps, gradients: tuple[Tensor, ...]) -> None:
         """Take one SGD step, given the loss's gradients at p, h and out."""
         at_p, at_h, at_out = (-self._rate[..., None, None] * gradient for gradient in gradients)
-        for chunks, rows in ((self._first, at_p), (self._hidden, taps.hidden), (self._second, at_h)):
-            _append(chunks, rows)
+        for chunks, rows in (
+            (self._first_updates, at_p),
+            (self._second_inputs, taps.hidden),
+            (self._second_updates, at_h),
+        ):
+            _append_and_merge(chunks, rows)
         self._norm_weight = self._norm_weight + (at_out * taps.normed).sum(-2)
         self._norm_bias = self._norm_bias + at_out.sum(-2)
 
-    def distance(self, target: Way) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def distance(self, target: Displacement) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return |theta_T - theta*|² and |theta_0 - theta*|², over all parameters."""
         return self.distance_from(*target), target.squared
 
@@ -209,7 +215,9 @@ class WalkingHead:
             delta: Δ = theta_0 - theta*.
             squared: |Δ|², over all parameters.
         """
-        first, hidden, second = (torch.cat(chunks, -2) for chunks in (self._first, self._hidden, self._second))
+        first, hidden, second = (
+            torch.cat(chunks, -2) for chunks in (self._first_updates, self._second_inputs, self._second_updates)
+        )
         product = (first * self._rows.times(delta).flatten(-3, -2)).sum((-2, -1))
         product = product + (second * linear(hidden, delta.fc_weight, delta.fc_bias)).sum((-2, -1))
         product = product + (self._norm_weight * delta.norm_weight + self._norm_bias * delta.norm_bias).sum(-1)
@@ -227,7 +235,7 @@ class WalkingHead:
         computed. With the constant-memory gradient those changes carry no graph, so the full sum over i and j is taken.
         """
         if not self._through_steps:
-            kernels = self._rows.inner_products(past=False), hidden @ hidden.mT + 1
+            kernels = self._rows.inner_products(detach_second=False), hidden @ hidden.mT + 1
             products = [(rows @ rows.mT) * kernel for rows, kernel in zip((first, second), kernels, strict=True)]
             return torch.stack([product.sum((-2, -1)) for product in products]).sum(0)
         steps = len(self._changes)
@@ -235,26 +243,28 @@ class WalkingHead:
         first_kernel = step_kernels.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
         first, hidden, second = (rows.unflatten(-2, (steps, -1)) for rows in (first, hidden, second))
         first_change, second_change = (torch.stack(changes, -3) for changes in zip(*self._changes, strict=True))
-        return _length(first, first_kernel, first_change) + _length(second, hidden @ hidden.mT + 1, second_change)
+        return _layer_squared_length(first, first_kernel, first_change) + _layer_squared_length(
+            second, hidden @ hidden.mT + 1, second_change
+        )
 
-    def _past(self, tensor: Tensor) -> Tensor:
+    def _detach_unless_exact(self, tensor: Tensor) -> Tensor:
         return tensor if self._through_steps else tensor.detach()
 
 
-def _length(
-    u: Float[Tensor, "*K T B D"], own: Float[Tensor, "*K T B B"], change: Float[Tensor, "*K T B D"]
+def _layer_squared_length(
+    u: Float[Tensor, "*K T B D"], kernel: Float[Tensor, "*K T B B"], change: Float[Tensor, "*K T B D"]
 ) -> Float[Tensor, "*K"]:
     """Return |M|² of one layer.
 
     Args:
         u: rows of each step.
-        own: inner products of the step's inputs with each other.
+        kernel: inner products of the step's inputs with each other.
         change: change of the layer's output on the step's minibatch by the earlier steps.
     """
-    return ((u @ u.mT) * own).sum((-3, -2, -1)) + 2 * (u * change).sum((-3, -2, -1))
+    return ((u @ u.mT) * kernel).sum((-3, -2, -1)) + 2 * (u * change).sum((-3, -2, -1))
 
 
-def _append(chunks: list[Float[Tensor, "*K _ D"]], rows: Float[Tensor, "*K B D"]) -> None:
+def _append_and_merge(chunks: list[Float[Tensor, "*K _ D"]], rows: Float[Tensor, "*K B D"]) -> None:
     """Append a step's rows, then join chunks of equal length, as a binary counter carries.
 
     In T steps a row is copied log2(T) times instead of T times, and each step reads log2(T) chunks.
@@ -265,9 +275,9 @@ def _append(chunks: list[Float[Tensor, "*K _ D"]], rows: Float[Tensor, "*K B D"]
         chunks[-1] = torch.cat([chunks[-1], last], -2)
 
 
-def walk(
-    image: WalkingHead,
-    text: WalkingHead,
+def train_heads(
+    image: StudentHead,
+    text: StudentHead,
     targets: Iterable[Float[Tensor, "B B"]],
     loss: Callable[[Float[Tensor, "B B"], Float[Tensor, "B B"]], Float[Tensor, ""]],
     temperature: float,

@@ -80,27 +80,27 @@ class SyntheticSet:
         return {"similarity": self.similarity.kind, "alpha": self.similarity.alpha, "loss": self.loss}
 
     @classmethod
-    def of_tensors(cls, named: dict[str, Tensor], facts: dict[str, Any]) -> Self:
+    def of_tensors(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Self:
         """Return the set that has these `tensors` and `facts`.
 
         Raises:
             RecordError: tensors or facts are missing or do not fit together.
         """
-        require_consistent(named, facts)
-        factors = {name.removeprefix(FACTOR): part for name, part in named.items() if name.startswith(FACTOR)}
-        similarity = Similarity(facts["similarity"], len(named["text_features"]), factors, facts["alpha"])
-        rate_image, rate_text = named["rates"].tolist()
+        require_consistent(tensors, facts)
+        factors = {name.removeprefix(FACTOR): part for name, part in tensors.items() if name.startswith(FACTOR)}
+        similarity = Similarity(facts["similarity"], len(tensors["text_features"]), factors, facts["alpha"])
+        rate_image, rate_text = tensors["rates"].tolist()
         return cls(
-            named["image_features"],
-            named["text_features"],
+            tensors["image_features"],
+            tensors["text_features"],
             similarity,
             rate_image,
             rate_text,
             facts["loss"],
-            named["start_images"],
-            named["start_captions"],
-            named.get("pixels"),
-            {name.removeprefix(LOSS): float(part) for name, part in named.items() if name.startswith(LOSS)},
+            tensors["start_images"],
+            tensors["start_captions"],
+            tensors.get("pixels"),
+            {name.removeprefix(LOSS): float(part) for name, part in tensors.items() if name.startswith(LOSS)},
         )
 
 

@@ -92,18 +92,18 @@ def content_of(recipe: ExpertsConfig) -> dict[str, Any]:
 def extend(
     trajectories: Trajectories[State],
     experts: Sequence[int],
-    keep: Collection[int],
+    snapshot_epochs: Collection[int],
     train_epoch: Callable[[Sequence[State], int, Sequence[int]], tuple[Sequence[float], Sequence[State]]],
     *,
     at_once: int = 1,
     on_epoch: Callable[[int, int, float], None] = lambda expert, epoch, loss: None,
 ) -> None:
-    """Train experts on from their last useful snapshots, and store the snapshots of `keep` that are missing.
+    """Train experts on from their last useful snapshots, and store the snapshots of `snapshot_epochs` that are missing.
 
     Args:
         trajectories: where snapshots are read from and written to.
         experts: numbers of the experts.
-        keep: epochs after which a snapshot is wanted.
+        snapshot_epochs: epochs after which a snapshot is wanted.
         train_epoch: takes states, the epoch's number and each state's seed; returns mean losses and new states.
         at_once: how many experts `train_epoch` takes; the experts of one call lack the same epochs.
         on_epoch: called after each epoch of an expert with the expert, the epoch and its mean loss.
@@ -113,13 +113,13 @@ def extend(
     """
     groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for expert in experts:
-        missing_epochs = tuple(epoch for epoch in sorted(keep) if not trajectories.has(expert, epoch))
+        missing_epochs = tuple(epoch for epoch in sorted(snapshot_epochs) if not trajectories.has(expert, epoch))
         if missing_epochs:
             begin = max(epoch for epoch in range(missing_epochs[0]) if trajectories.has(expert, epoch))
             groups.setdefault((begin, missing_epochs), []).append(expert)
     for (begin, missing_epochs), numbers in groups.items():
         for first in range(0, len(numbers), at_once):
-            _extend(trajectories, numbers[first : first + at_once], begin, missing_epochs, train_epoch, on_epoch)
+            _train_group(trajectories, numbers[first : first + at_once], begin, missing_epochs, train_epoch, on_epoch)
 
 
 def epoch_seed(first_seed: int, expert: int, epoch: int) -> int:
@@ -127,17 +127,17 @@ def epoch_seed(first_seed: int, expert: int, epoch: int) -> int:
     return (first_seed + expert) * 1_000_003 + epoch
 
 
-def _extend(
+def _train_group(
     trajectories: Trajectories[State],
     experts: Sequence[int],
     begin: int,
-    wanted: Collection[int],
+    snapshot_epochs: Collection[int],
     train_epoch: Callable[[Sequence[State], int, Sequence[int]], tuple[Sequence[float], Sequence[State]]],
     on_epoch: Callable[[int, int, float], None],
 ) -> None:
-    """Train experts together, from their snapshots after epoch `begin` to the last epoch of `wanted`."""
+    """Train experts together, from their snapshots after epoch `begin` to the last epoch of `snapshot_epochs`."""
     states: Sequence[State] = [trajectories.snapshot(expert, begin) for expert in experts]
-    for epoch in range(begin + 1, max(wanted) + 1):
+    for epoch in range(begin + 1, max(snapshot_epochs) + 1):
         seeds = [epoch_seed(trajectories.first_seed, expert, epoch) for expert in experts]
         losses, trained = train_epoch(states, epoch, seeds)
         states = []
@@ -149,6 +149,6 @@ def _extend(
             # Round after every epoch, stored or not. Otherwise the state would depend on the epochs asked for.
             stored, rounded = trajectories.rounded(expert, state)
             states.append(rounded)
-            if epoch in wanted:
+            if epoch in snapshot_epochs:
                 trajectories.record.write_tensors(trajectories.name(expert, epoch), stored)
             on_epoch(expert, epoch, loss)

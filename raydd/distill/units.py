@@ -20,19 +20,23 @@ class Units:
     With K distillations side by side, values, variables and units have a leading axis.
     """
 
-    of: Mapping[str, Tensor]
+    by_name: Mapping[str, Tensor]
     """Unit of each dimension of the image features (or pixels) and of the text features; other values have none."""
     log_rates: bool
     """Whether the variable of the students' learning rates is their logarithm."""
 
     def variables(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the variables of these values."""
-        variables = {name: value / self.of[name] if name in self.of else value for name, value in values.items()}
+        variables = {
+            name: value / self.by_name[name] if name in self.by_name else value for name, value in values.items()
+        }
         return variables | {"rates": values["rates"].log()} if self.log_rates else variables
 
     def values(self, variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the values of these variables."""
-        values = {name: value * self.of[name] if name in self.of else value for name, value in variables.items()}
+        values = {
+            name: value * self.by_name[name] if name in self.by_name else value for name, value in variables.items()
+        }
         return values | {"rates": variables["rates"].exp()} if self.log_rates else values
 
     def at_variables(self, gradients: Mapping[str, Tensor], rates: Float[Tensor, "*K 2"]) -> dict[str, Tensor]:
@@ -42,7 +46,7 @@ class Units:
             gradients: gradients at the values.
             rates: the students' learning rates; the derivative of exp is exp itself.
         """
-        slopes = {**self.of, "rates": rates} if self.log_rates else self.of
+        slopes = {**self.by_name, "rates": rates} if self.log_rates else self.by_name
         return {name: gradient * slopes[name] if name in slopes else gradient for name, gradient in gradients.items()}
 
 

@@ -27,7 +27,7 @@ def r_mean_interval(sets: Sequence[Int[NDArray, "S I 7"]], seed: int = 0) -> tup
     random = np.random.default_rng(seed)
     images = sets[0].shape[1]
     image_counts = random.multinomial(images, np.full(images, 1 / images), size=RESAMPLES).astype(np.float32)
-    scores = [_resampled(hits, image_counts) for hits in sets]
+    scores = [_resampled_r_mean(hits, image_counts) for hits in sets]
     means = np.zeros(RESAMPLES)
     resamples = np.arange(RESAMPLES)
     for _ in sets:
@@ -40,8 +40,10 @@ def r_mean_interval(sets: Sequence[Int[NDArray, "S I 7"]], seed: int = 0) -> tup
     return float(low), float(high)
 
 
-def _resampled(hits: Int[NDArray, "S I 7"], drawn: Float[NDArray, "R I"]) -> Float[NDArray, "S R"]:
+def _resampled_r_mean(hits: Int[NDArray, "S I 7"], image_counts: Float[NDArray, "R I"]) -> Float[NDArray, "S R"]:
     """r_mean of each student in each resample of the images, given how often each image was drawn."""
-    captions = drawn @ hits[0, :, _CAPTIONS].astype(np.float32)
-    caption_hits, image_hits = (hits[:, :, columns].mean(2).astype(np.float32) @ drawn.T for columns in (_IR, _TR))
-    return 50 * (caption_hits / captions + image_hits / drawn.shape[1])
+    captions = image_counts @ hits[0, :, _CAPTIONS].astype(np.float32)
+    caption_hits, image_hits = (
+        hits[:, :, columns].mean(2).astype(np.float32) @ image_counts.T for columns in (_IR, _TR)
+    )
+    return 50 * (caption_hits / captions + image_hits / image_counts.shape[1])

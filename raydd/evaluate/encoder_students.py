@@ -11,7 +11,7 @@ from jaxtyping import Float, Float16, Int, UInt8
 from torch import Generator, Tensor
 
 from raydd.config import StudentsConfig
-from raydd.distill.encoder_passes import SeenImages, TrainedEncoder, leaves
+from raydd.distill.encoder_passes import EncodedImages, TrainedEncoder, leaves
 from raydd.distill.encoder_student import Networks
 from raydd.distill.heads import Head, dropout_mask, initial_head, project, to_sphere
 from raydd.distill.losses import find_loss
@@ -71,7 +71,7 @@ def train_student(
             group["lr"] = rate * factor
         for _ in range(math.ceil(len(pixels) / size)):
             batch = torch.randperm(len(pixels), generator=batch_generator)[:size].to(device)
-            image_pass = SeenImages(encoder, networks.image, pixels[batch] / 255)
+            image_pass = EncodedImages(encoder, networks.image, pixels[batch] / 255)
             dropout = dropout_mask((size, width), recipe.dropout, mask_generator)
             text_embeddings = to_sphere(project(Head(**networks.text), texts[batch], dropout))
             logits = to_sphere(image_pass.features) @ text_embeddings.T / temperature

@@ -39,7 +39,7 @@ def published_rows(method: str, data: str, pairs: int) -> list[Published]:
         pairs: number of pairs; 0 is full data.
     """
     name = data.lower().partition(",")[0]
-    return [row for row in _all() if (row.method, row.data, row.pairs) == (method, name, pairs)]
+    return [row for row in _published_table() if (row.method, row.data, row.pairs) == (method, name, pairs)]
 
 
 def published_on(data: str, pairs: int) -> list[Published]:
@@ -47,19 +47,19 @@ def published_on(data: str, pairs: int) -> list[Published]:
 
     The best score comes last. The list is empty for a data set without published scores.
     """
-    rows = [row for row in _all() if row.data in data.lower()]
+    rows = [row for row in _published_table() if row.data in data.lower()]
     budgets = sorted({row.pairs for row in rows if row.pairs}, key=lambda budget: abs(budget - pairs))
     return sorted((row for row in rows if row.pairs in (0, *budgets[:1])), key=lambda row: row.scores["r_mean"])
 
 
 @cache
-def _all() -> tuple[Published, ...]:
+def _published_table() -> tuple[Published, ...]:
     text = files("raydd.evaluate").joinpath(_SOURCE).read_text(encoding="utf-8")
     lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return tuple(_rows(csv.DictReader(lines)))
+    return tuple(_parse_rows(csv.DictReader(lines)))
 
 
-def _rows(lines: csv.DictReader) -> Iterator[Published]:
+def _parse_rows(lines: csv.DictReader) -> Iterator[Published]:
     for line in lines:
         recalls = {name: float(line[name]) for name in _RECALLS}
         yield Published(

@@ -28,15 +28,15 @@ def p_values_against_best(rows: Mapping[str, Mapping[int, float]]) -> dict[str, 
         if name != best and len(common_sets) > 1:
             best_scores, row_scores = ([rows[row][number] for number in common_sets] for row in (best, name))
             p_values[name] = paired_p(best_scores, row_scores) if np.mean(best_scores) > np.mean(row_scores) else 1.0
-    return _holm(p_values)
+    return _correct_by_holm(p_values)
 
 
-def paired_p(one: Sequence[float], other: Sequence[float]) -> float:
+def paired_p(first_scores: Sequence[float], second_scores: Sequence[float]) -> float:
     """Return the two-sided p of a paired t-test. If all differences are equal, p is 0, or 1 if all are zero."""
-    differences = np.subtract(one, other)
+    differences = np.subtract(first_scores, second_scores)
     if np.ptp(differences) < 1e-9:
         return 1.0 if abs(differences[0]) < 1e-9 else 0.0
-    return float(ttest_rel(one, other).pvalue)
+    return float(ttest_rel(first_scores, second_scores).pvalue)
 
 
 def rises(differences: Sequence[float]) -> bool | None:
@@ -48,14 +48,14 @@ def rises(differences: Sequence[float]) -> bool | None:
     return bool(ttest_1samp(differences, 0.0, alternative="greater").pvalue < LEVEL)  # type: ignore[attr-defined]
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+def spearman(first_scores: Sequence[float], second_scores: Sequence[float]) -> float | None:
     """Spearman's rank correlation of two scores; None for fewer than three values, or if one score never varies."""
-    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+    if len(first_scores) < 3 or np.ptp(first_scores) == 0 or np.ptp(second_scores) == 0:
         return None
-    return float(spearmanr(one, other)[0])  # type: ignore[arg-type]
+    return float(spearmanr(first_scores, second_scores)[0])  # type: ignore[arg-type]
 
 
-def _holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def _correct_by_holm(p_values: Mapping[str, float]) -> dict[str, float]:
     corrected, largest = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
         largest = max(largest, min(1.0, p_values[name] * (len(p_values) - rank)))

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.experts import Heads
-from raydd.distill.heads import Head, apart, dropout_mask, embed, initial_heads, on
+from raydd.distill.heads import Head, dropout_mask, embed, initial_heads, on, split_heads
 from raydd.distill.losses import find_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
@@ -155,11 +155,14 @@ class StudentsRun:
             device: where to compute.
         """
         images, texts = pairs.image_features.to(device), pairs.text_features.to(device)
-        self._similarity, self._count, self._device = pairs.similarity.matrix().to(device), len(images), device
-        self._size = min(recipe.batch_size, self._count)
-        self._rounds = math.ceil(self._count / self._size)
-        self._temperature, self._mask = temperature, ((self._size, width), recipe.dropout)
-        factors = _rates(recipe, self._rounds)[:, None] * torch.tensor(multiples or [1.0] * len(seeds)).double()
+        self._similarity, self._pair_count, self._device = pairs.similarity.matrix().to(device), len(images), device
+        self._batch_size = min(recipe.batch_size, self._pair_count)
+        self._batches_per_epoch = math.ceil(self._pair_count / self._batch_size)
+        self._temperature, self._mask_arguments = temperature, ((self._batch_size, width), recipe.dropout)
+        factors = (
+            _step_factors(recipe, self._batches_per_epoch)[:, None]
+            * torch.tensor(multiples or [1.0] * len(seeds)).double()
+        )
         start_heads = [initial_heads(images.shape[1], texts.shape[1], width, FIRST_SEED + seed) for seed in seeds]
         self._sides = tuple(
             TrainedHead(
@@ -172,19 +175,19 @@ class StudentsRun:
             )
         )
         distinct_seeds = list(dict.fromkeys(seeds))
-        self._drawn = [distinct_seeds.index(seed) for seed in seeds]
-        self._order = [Generator().manual_seed(FIRST_SEED + seed) for seed in distinct_seeds]
-        self._masks = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in distinct_seeds]
-        self._loss, self._last = find_loss(pairs.loss), torch.zeros(len(seeds), device=device)
-        self._parameters = self._loss.tensors(pairs.loss_parameters, self._last)
+        self._seed_indices = [distinct_seeds.index(seed) for seed in seeds]
+        self._order_generators = [Generator().manual_seed(FIRST_SEED + seed) for seed in distinct_seeds]
+        self._mask_generators = [Generator(device).manual_seed(FIRST_SEED + seed) for seed in distinct_seeds]
+        self._loss, self._last_losses = find_loss(pairs.loss), torch.zeros(len(seeds), device=device)
+        self._parameters = self._loss.tensors(pairs.loss_parameters, self._last_losses)
 
     def train_epoch(self) -> None:
         """Train one epoch. All its minibatches are sent to the device in one transfer, before the first step."""
-        orders = torch.stack([self._orders() for _ in range(self._rounds)])
+        orders = torch.stack([self._draw_batches() for _ in range(self._batches_per_epoch)])
         # In a full batch the pairs keep their order, and the dropout masks are permuted instead.
-        is_full_batch = self._size == self._count
+        is_full_batch = self._batch_size == self._pair_count
         for order in sent(orders.argsort(-1) if is_full_batch else orders, self._device):
-            self._step(order, whole=is_full_batch)
+            self._step(order, full_batch=is_full_batch)
 
     def heads(self) -> Heads:
         """Return both heads in their current state, with a leading axis of students."""
@@ -194,18 +197,21 @@ class StudentsRun:
     @property
     def finite(self) -> Bool[Tensor, "S"]:
         """Whether each student's last loss was finite."""
-        return self._last.isfinite()
+        return self._last_losses.isfinite()
 
-    def _orders(self) -> Int[Tensor, "R B"]:
+    def _draw_batches(self) -> Int[Tensor, "R B"]:
         """Draw the next minibatch of each distinct seed."""
         return torch.stack(
-            [torch.randperm(self._count, generator=generator)[: self._size] for generator in self._order]
+            [
+                torch.randperm(self._pair_count, generator=generator)[: self._batch_size]
+                for generator in self._order_generators
+            ]
         )
 
-    def _step(self, rows: Int[Tensor, "R B"], *, whole: bool) -> None:
-        """Take one step; `rows` are each distinct seed's minibatch or, if `whole`, the place of each pair in it."""
-        masks = [self._dropout(rows if whole else None) for _ in self._sides]
-        batch = None if whole else torch.stack([rows[seed_index] for seed_index in self._drawn])
+    def _step(self, rows: Int[Tensor, "R B"], *, full_batch: bool) -> None:
+        """Take one step; `rows` are each distinct seed's minibatch or, if `full_batch`, each pair's place in it."""
+        masks = [self._draw_masks(rows if full_batch else None) for _ in self._sides]
+        batch = None if full_batch else torch.stack([rows[seed_index] for seed_index in self._seed_indices])
         image, text = (
             side.forward(batch, mask).requires_grad_() for side, mask in zip(self._sides, masks, strict=True)
         )
@@ -216,22 +222,22 @@ class StudentsRun:
         # Students share no parameters, so the gradient of the sum is the gradient of each.
         for side, gradient in zip(self._sides, torch.autograd.grad(losses.sum(), (image, text)), strict=True):
             side.step(gradient)
-        self._last = losses.detach()
+        self._last_losses = losses.detach()
 
-    def _dropout(self, places: Int[Tensor, "R B"] | None) -> Float[Tensor, "S B D"] | None:
-        """Draw a minibatch's dropout masks, once per distinct seed; `places`, if given, are the rows to take."""
-        shape, rate = self._mask
-        drawn_masks = [dropout_mask(shape, rate, generator) for generator in self._masks]
+    def _draw_masks(self, orders: Int[Tensor, "R B"] | None) -> Float[Tensor, "S B D"] | None:
+        """Draw a minibatch's dropout masks, once per distinct seed; `orders`, if given, are the rows to take."""
+        shape, rate = self._mask_arguments
+        drawn_masks = [dropout_mask(shape, rate, generator) for generator in self._mask_generators]
         masks = [mask for mask in drawn_masks if mask is not None]
-        if places is not None:
-            masks = [mask[place] for mask, place in zip(masks, places, strict=False)]
-        return torch.stack([masks[seed_index] for seed_index in self._drawn]) if masks else None
+        if orders is not None:
+            masks = [mask[order] for mask, order in zip(masks, orders, strict=False)]
+        return torch.stack([masks[seed_index] for seed_index in self._seed_indices]) if masks else None
 
 
-def _rates(recipe: StudentsConfig, rounds: int) -> Float[Tensor, "T"]:
+def _step_factors(recipe: StudentsConfig, batches_per_epoch: int) -> Float[Tensor, "T"]:
     """Return the factor on the learned learning rates in each step."""
     factors = torch.tensor(list(rate_factors(recipe)), dtype=torch.double)
-    return factors.repeat_interleave(rounds)
+    return factors.repeat_interleave(batches_per_epoch)
 
 
 def rate_factors(recipe: StudentsConfig) -> list[float]:
@@ -246,7 +252,7 @@ def hits_of_heads(image: Head, text: Head, split: SplitFeatures, *, device: str 
     image_features = split.images.gather(torch.arange(split.images.shape[0]), 0).to(device)
     text_features = split.texts.whole().float().to(device)
     hits = []
-    for image_head, text_head in zip(apart(image), apart(text), strict=True):
+    for image_head, text_head in zip(split_heads(image), split_heads(text), strict=True):
         with torch.inference_mode():
             image_embeddings = embed(on(image_head, device), image_features)
             text_embeddings = embed(on(text_head, device), text_features)

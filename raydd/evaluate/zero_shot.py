@@ -29,9 +29,9 @@ def prompts(names: Sequence[str]) -> list[str]:
     return [template.format(name) for name in names for template in TEMPLATES]
 
 
-def class_directions(prompts: Float[Tensor, "KT D"]) -> Float[Tensor, "K D"]:
+def class_directions(prompt_embeddings: Float[Tensor, "KT D"]) -> Float[Tensor, "K D"]:
     """Return the mean direction of each class's embedded prompts, in the order of `prompts`."""
-    return to_sphere(prompts.unflatten(0, (-1, len(TEMPLATES))).mean(1))
+    return to_sphere(prompt_embeddings.unflatten(0, (-1, len(TEMPLATES))).mean(1))
 
 
 def accuracies(

@@ -19,13 +19,16 @@ _LICENCES = {
     "cc3m": ("other", "CC3M: captions free to use with acknowledgement of Google; the photographs are their owners'."),
 }
 _UNKNOWN = ("unknown", "Unknown. Ask the owner of the data before you pass this set on.")
-_SETTINGS = ("method", "images", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
+_SHOWN_SETTINGS = ("method", "images", "steps", "blend", "similarity", "rank", "loss", "target_epochs", "student_steps")
 
 
-def licence_of(data: str, given: str = "") -> tuple[str, str]:
-    """Return the licence of a data set, by its name: the hub's identifier and a sentence. `given` overrides it."""
-    if given:
-        return given.lower(), f"{given}, as stated by the person who exported this set."
+def licence_of(data: str, stated_licence: str = "") -> tuple[str, str]:
+    """Return the licence of a data set, by its name: the hub's identifier and a sentence.
+
+    `stated_licence` overrides the known licence.
+    """
+    if stated_licence:
+        return stated_licence.lower(), f"{stated_licence}, as stated by the person who exported this set."
     return next((licence for name, licence in _LICENCES.items() if name in data.lower()), _UNKNOWN)
 
 
@@ -34,7 +37,7 @@ def card(
     scores: Mapping[str, Mapping[str, Any]],
     *,
     files: Mapping[str, str],
-    reading: str,
+    reading_code: str,
     check: str = "",
     metadata: Mapping[str, Any] | None = None,
     licence: str = "",
@@ -45,7 +48,7 @@ def card(
         opened: the set.
         scores: the known scores of the set, by split.
         files: description of each file, or pattern of files, of the export.
-        reading: code that reads the export.
+        reading_code: code that reads the export.
         check: Markdown section on how to score the export and which score to expect; empty if that was not measured.
         metadata: additional YAML metadata of the format.
         licence: licence of the source data as the user states it.
@@ -65,13 +68,13 @@ def card(
         f"# {plain(header['pretty_name'])}\n",
         f"{count} learned image-text pairs with a learned {count} x {count} similarity matrix. A student "
         f"trains {provenance.trained.students} on them and retrieves images by text and texts by image.\n",
-        *_section("Files", [f"`{name}`: {description}" for name, description in files.items()]),
-        f"## How to read it\n\n```python\n{reading.strip()}\n```\n",
-        *_section("Provenance", [plain(line) for line in _provenance(opened, licence_text)]),
-        _scores(scores),
+        *_list_section("Files", [f"`{name}`: {description}" for name, description in files.items()]),
+        f"## How to read it\n\n```python\n{reading_code.strip()}\n```\n",
+        *_list_section("Provenance", [plain(line) for line in _provenance_lines(opened, licence_text)]),
+        _score_section(scores),
         *([check] if check else []),
-        *_section("Intended use", _USE),
-        *_section("Limits", [plain(line) for line in _limits(opened)]),
+        *_list_section("Intended use", _USE),
+        *_list_section("Limits", [plain(line) for line in _limit_lines(opened)]),
     ]
     return "\n".join(parts)
 
@@ -87,7 +90,7 @@ _USE = (
 )
 
 
-def _limits(opened: OpenedSet) -> Sequence[str]:
+def _limit_lines(opened: OpenedSet) -> Sequence[str]:
     encoders = opened.provenance.encoders
     image, text = encoders.image.name, encoders.text.name
     limits = [
@@ -102,11 +105,11 @@ def _limits(opened: OpenedSet) -> Sequence[str]:
     return limits
 
 
-def _provenance(opened: OpenedSet, licence: str) -> Sequence[str]:
+def _provenance_lines(opened: OpenedSet, licence: str) -> Sequence[str]:
     provenance, synthetic = opened.provenance, opened.synthetic
     settings = [
         f"{name} {provenance.settings[f'distill.{name}']}"
-        for name in _SETTINGS
+        for name in _SHOWN_SETTINGS
         if f"distill.{name}" in provenance.settings
     ]
     image, text = provenance.encoders.image.name, provenance.encoders.text.name
@@ -124,7 +127,7 @@ def _provenance(opened: OpenedSet, licence: str) -> Sequence[str]:
     )
 
 
-def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+def _score_section(scores: Mapping[str, Mapping[str, Any]]) -> str:
     if not scores:
         message = "None are known. `raydd evaluate --set FOLDER` computes them; FOLDER is the set as raydd stored it."
         return f"## Scores\n\n{message}\n"
@@ -143,5 +146,5 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(title: str, points: Sequence[str]) -> Sequence[str]:
+def _list_section(title: str, points: Sequence[str]) -> Sequence[str]:
     return (f"## {title}\n", "\n".join(f"- {point}" for point in points) + "\n")

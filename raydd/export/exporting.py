@@ -8,19 +8,19 @@ from raydd.config import Config
 from raydd.errors import ConfigError
 from raydd.export.cards import card
 from raydd.export.formats import IMAGES, PARQUET, SHARD, write_hugging_face, write_plain, write_webdataset
-from raydd.export.heads import reading, write_onnx, write_student
-from raydd.export.hub import evaluator, require_scorable, write_description
+from raydd.export.heads import reading_code, write_onnx, write_student
+from raydd.export.hub import check_section, require_scorable, write_description
 from raydd.progress import Progress, silent
 from raydd.protocols import open_workbench
-from raydd.sets.read import kept_scores, open_set, store_of
+from raydd.sets.read import open_set, store_of, stored_scores
 
 CARD = "README.md"
 
-_ROWS = {"hf": write_hugging_face, "hub": write_hugging_face, "webdataset": write_webdataset, "png": write_plain}
-_DATASETS = "from datasets import load_dataset\n\npairs = load_dataset(FOLDER, split='train').with_format('numpy')"
-_READING = {
-    "hf": _DATASETS,
-    "hub": _DATASETS,
+_WRITERS = {"hf": write_hugging_face, "hub": write_hugging_face, "webdataset": write_webdataset, "png": write_plain}
+_DATASETS_CODE = "from datasets import load_dataset\n\npairs = load_dataset(FOLDER, split='train').with_format('numpy')"
+_READING_CODE = {
+    "hf": _DATASETS_CODE,
+    "hub": _DATASETS_CODE,
     "webdataset": f"""\
 import webdataset
 
@@ -58,12 +58,12 @@ def export_set(
     metadata, code, check = dict[str, Any](), "", ""
     if to == "hub":
         require_scorable(opened, config)
-    if to in _ROWS:
-        files = _ROWS[to](opened, into)
+    if to in _WRITERS:
+        files = _WRITERS[to](opened, into)
         metadata["task_categories"] = ["feature-extraction", "zero-shot-image-classification"]
         if to == "hub":
             files |= write_description(opened, config, into)
-            check = evaluator(into, config, store_of(opened, config.place), progress)
+            check = check_section(into, config, store_of(opened, config.place), progress)
         if to in ("hf", "hub"):
             data_files = [{"split": "train", "path": PARQUET}]
             metadata["configs"] = [{"config_name": "default", "data_files": data_files}]
@@ -72,15 +72,15 @@ def export_set(
         work = open_workbench(config, opened.record.store)
         (student,) = work.train_students(opened.synthetic, [0])
         tensors = work.student_tensors(student)
-        files, code = write_student(tensors, opened, into), reading(tensors)
+        files, code = write_student(tensors, opened, into), reading_code(tensors)
         if to == "onnx":
             size, text_width = work.image_encoder.size, opened.synthetic.text_features.shape[1]
             files |= write_onnx(work.student_modules(student), size, text_width, into)
     text = card(
         opened,
-        kept_scores(opened),
+        stored_scores(opened),
         files=files,
-        reading=_READING.get(to, code),
+        reading_code=_READING_CODE.get(to, code),
         check=check,
         metadata=metadata,
         licence=licence,
@@ -89,14 +89,14 @@ def export_set(
     return {**files, CARD: "the data card"}
 
 
-_HELP = {
+_ADVICE = {
     401: "The hub does not accept the token. Log in with `hf auth login`, or correct $HF_TOKEN.",
     403: "The token may not write there. Use a token with write access, and your own user or organisation name.",
     404: "There is no such repository. Correct the name, USER/NAME.",
 }
 
 
-def names_of(files: Mapping[str, str], pairs: int) -> list[str]:
+def exported_file_names(files: Mapping[str, str], pairs: int) -> list[str]:
     """Return the names of all files of an export, with the image pattern of `export_set` expanded."""
     images = [f"{Path(IMAGES).parent}/{number:03}.png" for number in range(pairs)] if IMAGES in files else []
     return [*(name for name in files if name != IMAGES), *images]
@@ -124,14 +124,14 @@ def push(folder: Path, name: str, files: Sequence[str]) -> str:
         api.upload_folder(repo_id=name, folder_path=folder, repo_type="dataset", allow_patterns=list(files))
     except (HfHubHTTPError, HTTPError, OSError, ValueError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
-        advice = _HELP.get(
+        advice = _ADVICE.get(
             status, "Check the name, USER/NAME, the network and $HF_ENDPOINT, and run the command again."
         )
-        raise ConfigError(f"{name} cannot be pushed ({_reason(error)}). {advice}") from error
+        raise ConfigError(f"{name} cannot be pushed ({_hub_message(error)}). {advice}") from error
     return str(address)
 
 
-def _reason(error: Exception) -> str:
+def _hub_message(error: Exception) -> str:
     """Return the error message of the hub or the network, on one line."""
     message = getattr(error, "server_message", None) or str(error)
     return next((line.strip() for line in message.splitlines() if line.strip()), type(error).__name__)

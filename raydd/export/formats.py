@@ -17,7 +17,7 @@ from raydd.sets.read import OpenedSet
 
 PARQUET, SHARD = "data/train-00000-of-00001.parquet", "pairs-000000.tar"
 IMAGES = "images/*.png"
-_WORDS = ("start_image", "start_caption", "nearest_captions", "cosines")
+_TEXT_COLUMNS = ("start_image", "start_caption", "nearest_captions", "cosines")
 
 
 def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
@@ -37,17 +37,17 @@ def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
     columns: dict[str, Any] = {"pair": pa.array(range(len(synthetic)), pa.int64())}
     features: dict[str, Any] = {"pair": integer_type}
     if synthetic.pixels is not None:
-        pictures = [{"bytes": png, "path": f"{index:03}.png"} for index, png in enumerate(_pngs(opened))]
+        pictures = [{"bytes": png, "path": f"{index:03}.png"} for index, png in enumerate(_encode_pngs(opened))]
         columns["image"] = pa.array(pictures, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
         features["image"] = {"_type": "Image"}
     for name, values in arrays.items():
-        columns[name] = _rows_of(values)
+        columns[name] = _fixed_size_rows(values)
         features[name] = {
             "feature": {"dtype": "float32", "_type": "Value"},
             "length": values.shape[1],
             "_type": "Sequence",
         }
-    for name in _WORDS:
+    for name in _TEXT_COLUMNS:
         columns[name] = pa.array([row[name] for row in opened.rows])
         features[name] = string_type
     features["nearest_captions"] = {"feature": string_type, "_type": "Sequence"}
@@ -55,7 +55,7 @@ def write_hugging_face(opened: OpenedSet, folder: Path) -> dict[str, str]:
     table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     (folder / PARQUET).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / PARQUET)
-    return {PARQUET: "the pairs: " + ", ".join(columns), **_tensors(opened, folder)}
+    return {PARQUET: "the pairs: " + ", ".join(columns), **_write_tensors(opened, folder)}
 
 
 def write_webdataset(opened: OpenedSet, folder: Path) -> dict[str, str]:
@@ -66,54 +66,54 @@ def write_webdataset(opened: OpenedSet, folder: Path) -> dict[str, str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(folder / SHARD, "w") as shard:
-        for name, content in _members(opened):
+        for name, content in _shard_members(opened):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             shard.addfile(member, io.BytesIO(content))
-    return {SHARD: "the pairs: " + ", ".join(name for name, _ in _members(opened) if name.startswith("000000."))}
+    return {SHARD: "the pairs: " + ", ".join(name for name, _ in _shard_members(opened) if name.startswith("000000."))}
 
 
 def write_plain(opened: OpenedSet, folder: Path) -> dict[str, str]:
     """Write PNG images, one JSON with start pairs and captions, and the tensors; return the files with descriptions."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"pair": number, **_words(row)} for number, row in enumerate(opened.rows)]
+    rows = [{"pair": number, **_text_columns(row)} for number, row in enumerate(opened.rows)]
     files = {"pairs.json": "start pair and nearest real captions of each pair"}
     if opened.synthetic.pixels is not None:
         (folder / "images").mkdir(exist_ok=True)
-        for number, png in enumerate(_pngs(opened)):
+        for number, png in enumerate(_encode_pngs(opened)):
             (folder / "images" / f"{number:03}.png").write_bytes(png)
             rows[number]["image"] = f"images/{number:03}.png"
         files[IMAGES] = "the synthetic images"
     (folder / "pairs.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
-    return {**files, **_tensors(opened, folder)}
+    return {**files, **_write_tensors(opened, folder)}
 
 
-def _tensors(opened: OpenedSet, folder: Path) -> dict[str, str]:
+def _write_tensors(opened: OpenedSet, folder: Path) -> dict[str, str]:
     name = "synthetic.safetensors"
     (folder / name).write_bytes(opened.record.read(name))
     return {name: "the pairs as tensors, with the factors of the similarity matrix and the students' learning rates"}
 
 
-def _members(opened: OpenedSet) -> Iterator[tuple[str, bytes]]:
+def _shard_members(opened: OpenedSet) -> Iterator[tuple[str, bytes]]:
     synthetic = opened.synthetic
-    pngs = _pngs(opened) if synthetic.pixels is not None else []
+    pngs = _encode_pngs(opened) if synthetic.pixels is not None else []
     matrix = synthetic.similarity.matrix().float().numpy()
     for number, row in enumerate(opened.rows):
         key = f"{number:06}"
         if pngs:
             yield f"{key}.png", pngs[number]
         yield f"{key}.txt", row["nearest_captions"][0].encode()
-        yield f"{key}.json", json.dumps({"pair": number, **_words(row)}, ensure_ascii=False).encode()
-        yield f"{key}.image_feature.npy", _npy(synthetic.image_features[number].float().numpy())
-        yield f"{key}.text_feature.npy", _npy(synthetic.text_features[number].float().numpy())
-        yield f"{key}.similarity.npy", _npy(matrix[number])
+        yield f"{key}.json", json.dumps({"pair": number, **_text_columns(row)}, ensure_ascii=False).encode()
+        yield f"{key}.image_feature.npy", _npy_bytes(synthetic.image_features[number].float().numpy())
+        yield f"{key}.text_feature.npy", _npy_bytes(synthetic.text_features[number].float().numpy())
+        yield f"{key}.similarity.npy", _npy_bytes(matrix[number])
 
 
-def _words(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in _WORDS}
+def _text_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in _TEXT_COLUMNS}
 
 
-def _pngs(opened: OpenedSet) -> list[bytes]:
+def _encode_pngs(opened: OpenedSet) -> list[bytes]:
     """Return the images as PNG, which is lossless."""
     assert opened.synthetic.pixels is not None
     encoded = []
@@ -124,11 +124,11 @@ def _pngs(opened: OpenedSet) -> list[bytes]:
     return encoded
 
 
-def _npy(values: NDArray[np.float32]) -> bytes:
+def _npy_bytes(values: NDArray[np.float32]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, values)
     return buffer.getvalue()
 
 
-def _rows_of(values: NDArray[np.float32]) -> pa.Array:
+def _fixed_size_rows(values: NDArray[np.float32]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])

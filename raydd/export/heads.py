@@ -12,9 +12,9 @@ from raydd.errors import ConfigError, NonFiniteError
 from raydd.sets.read import OpenedSet
 
 HEADS, IMAGE_MODEL, TEXT_MODEL = "heads.safetensors", "image.onnx", "text_head.onnx"
-_AGREES = 1e-4  # largest accepted difference between ONNX and torch, in an entry of a unit embedding
+_TOLERANCE = 1e-4  # largest accepted difference between ONNX and torch, in an entry of a unit embedding
 
-_READING = """\
+_READING_CODE = """\
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -38,17 +38,17 @@ def load_head(side, file="heads.safetensors"):
 """
 
 
-def reading(tensors: Mapping[str, Tensor]) -> str:
+def reading_code(tensors: Mapping[str, Tensor]) -> str:
     """Return Python code that reads a student's file."""
     if any(name.startswith("image_encoder.") for name in tensors):
-        return _READING.replace(
+        return _READING_CODE.replace(
             "{heads}",
             'text_head = load_head("text")\n'
             "# The trained weights of the image encoder, named as in raydd's encoder that the file's header names:\n"
             'image_encoder = {n.removeprefix("image_encoder."): w for n, w in load_file("heads.safetensors").items()'
             ' if n.startswith("image_encoder.")}',
         )
-    return _READING.replace("{heads}", 'image_head, text_head = load_head("image"), load_head("text")')
+    return _READING_CODE.replace("{heads}", 'image_head, text_head = load_head("image"), load_head("text")')
 
 
 def write_student(tensors: Mapping[str, Tensor], opened: OpenedSet, folder: Path) -> dict[str, str]:
@@ -75,15 +75,15 @@ def write_onnx(modules: tuple[nn.Module, nn.Module], size: int, text_width: int,
     image, text = modules
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(2, 3, size, size, generator=generator)
-    _write(image, pixels, folder / IMAGE_MODEL, "pixels")
-    _write(text, torch.randn(2, text_width, generator=generator), folder / TEXT_MODEL, "text_features")
+    _export_onnx(image, pixels, folder / IMAGE_MODEL, "pixels")
+    _export_onnx(text, torch.randn(2, text_width, generator=generator), folder / TEXT_MODEL, "text_features")
     return {
         IMAGE_MODEL: f"the student's image model: `pixels` [B 3 {size} {size}] in 0 to 1 to `embedding`",
         TEXT_MODEL: f"text head: `text_features` [B {text_width}] of the text encoder to `embedding`",
     }
 
 
-def _write(module: nn.Module, example: Tensor, file: Path, name: str) -> None:
+def _export_onnx(module: nn.Module, example: Tensor, file: Path, name: str) -> None:
     try:
         import onnx  # noqa: F401  # torch's exporter needs it
         import onnxruntime
@@ -106,7 +106,7 @@ def _write(module: nn.Module, example: Tensor, file: Path, name: str) -> None:
     (onnx_output,) = onnxruntime.InferenceSession(file).run(None, {name: batch.numpy()})
     with torch.no_grad():
         torch_output = module(batch).numpy()
-    if not np.allclose(np.asarray(onnx_output), torch_output, atol=_AGREES):
+    if not np.allclose(np.asarray(onnx_output), torch_output, atol=_TOLERANCE):
         file.unlink()
         raise NonFiniteError(
             f"The output of {file.name} differs from torch's by up to "

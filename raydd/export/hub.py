@@ -29,14 +29,14 @@ from raydd.store import Store
 from raydd.terminal.console import visible
 
 DESCRIPTION = "set.yaml"
-_LEAST = 0.1  # smallest tolerance in points: rounding may change a score this much even if all students agree
+_MIN_TOLERANCE = 0.1  # smallest tolerance in points: rounding may change a score this much even if all students agree
 
 # Settings that change the score of a given set: prefixes of sections, and single settings.
-_DECIDE = ("data.", "encoders.", "students.", "experts.width", "experts.temperature")
-_DECIDE += ("evaluate.choice", "evaluate.checks")
-_SHOWN = ("distill.protocol", "evaluate.split", "evaluate.seeds")  # shown even if they have their defaults
+_SCORE_SETTINGS = ("data.", "encoders.", "students.", "experts.width", "experts.temperature")
+_SCORE_SETTINGS += ("evaluate.choice", "evaluate.checks")
+_ALWAYS_SHOWN = ("distill.protocol", "evaluate.split", "evaluate.seeds")  # shown even if they have their defaults
 # Paths on the reader's machine.
-_OWN = {
+_LOCAL_PATHS = {
     "data.root": "DATA",
     "data.images": "IMAGES",
     "encoders.image_weights": "WEIGHTS",
@@ -86,7 +86,7 @@ def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[s
     return {DESCRIPTION: f"description of the tensors in {SET}, for `raydd evaluate --outside`"}
 
 
-def evaluator(folder: Path, config: Config, store: Store, progress: Progress) -> str:
+def check_section(folder: Path, config: Config, store: Store, progress: Progress) -> str:
     """Score an export, and return a Markdown section with the command, the expected scores and their tolerances.
 
     Args:
@@ -115,7 +115,7 @@ def evaluator(folder: Path, config: Config, store: Store, progress: Progress) ->
         "",
         "The command trains students with the same seeds, so the same machine gives the same scores. Another machine "
         "rounds differently, so its students end like students with other seeds. The tolerance is therefore twice the "
-        f"standard deviation of the difference between two means of {row.seeds} students, at least {_LEAST}.",
+        f"standard deviation of the difference between two means of {row.seeds} students, at least {_MIN_TOLERANCE}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -127,7 +127,7 @@ def tolerance(std: float, seeds: int) -> float:
         std: standard deviation over students.
         seeds: number of students.
     """
-    return max(_LEAST, 2 * std * math.sqrt(2 / seeds))
+    return max(_MIN_TOLERANCE, 2 * std * math.sqrt(2 / seeds))
 
 
 def command(config: Config) -> str:
@@ -138,14 +138,14 @@ def command(config: Config) -> str:
 def _flags(config: Config) -> Iterator[str]:
     defaults = flatten(load(settings={"distill.protocol": config.distill.protocol}))
     for name, value in flatten(config).items():
-        decides = name.startswith(_DECIDE) and value != defaults[name]
-        if not (decides or name in _SHOWN):
+        decides = name.startswith(_SCORE_SETTINGS) and value != defaults[name]
+        if not (decides or name in _ALWAYS_SHOWN):
             continue
         if isinstance(value, bool):
             section, setting = name.split(".")
             yield f"--{name}" if value else f"--{section}.no-{setting}"
-        elif name in _OWN:
-            yield f"--{name} {_OWN[name]}"
+        elif name in _LOCAL_PATHS:
+            yield f"--{name} {_LOCAL_PATHS[name]}"
         else:
             values = value if isinstance(value, tuple) else (value,)
             yield " ".join([f"--{name}", *(visible(shlex.quote(without_folder(str(item)))) for item in values)])

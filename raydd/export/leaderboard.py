@@ -104,20 +104,20 @@ def read_rows(path: Path) -> list[Row]:
     tree = read_yaml(path, "file of rows")
     if not isinstance(tree, list):
         raise ConfigError(f"{path} must be a list of rows, not {shown(tree)}.")
-    return [_checked(entry, f"{path}: row {number}") for number, entry in enumerate(tree, 1)]
+    return [_validated_row(entry, f"{path}: row {number}") for number, entry in enumerate(tree, 1)]
 
 
-def _checked(row: Any, where: str) -> Row:
+def _validated_row(row: Any, location: str) -> Row:
     try:
-        checked = TypeAdapter(Row).validate_python(row)
+        validated = TypeAdapter(Row).validate_python(row)
     except ValidationError as error:
         first_error = error.errors()[0]
         raise ConfigError(
-            f"{where}: {'.'.join(map(str, first_error['loc']))}: {first_error['msg']}. Correct the row."
+            f"{location}: {'.'.join(map(str, first_error['loc']))}: {first_error['msg']}. Correct the row."
         ) from error
-    missing = [metric for metric in SHOWN if metric not in checked.scores]
-    if missing or checked.scores["r_mean"] is None:
-        raise ConfigError(f"{where} has no score {', '.join(missing) or 'r_mean'}. Copy the row that raydd wrote.")
-    if not checked.source:
-        raise ConfigError(f"{where} does not say where to get the set. Write its address as source.")
-    return checked
+    missing = [metric for metric in SHOWN if metric not in validated.scores]
+    if missing or validated.scores["r_mean"] is None:
+        raise ConfigError(f"{location} has no score {', '.join(missing) or 'r_mean'}. Copy the row that raydd wrote.")
+    if not validated.source:
+        raise ConfigError(f"{location} does not say where to get the set. Write its address as source.")
+    return validated

@@ -60,23 +60,23 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
         with_pixels = opened.synthetic.pixels is not None
     else:
         with_pixels = config.distill.images != "features"
-    if not with_pixels and any(_image_of(name) != config.encoders.image for name in config.evaluate.encoders):
+    if not with_pixels and any(_image_encoder_name(name) != config.encoders.image for name in config.evaluate.encoders):
         raise RecordError(
             "The set has image features but no pixels, so another image encoder cannot encode its images. "
             "Score a set that was made with distill.images pixels or features-then-pixels."
         )
     work = open_workbench(config, store, progress)
-    transfer_works = {name: changed(work, _with_encoders(name)) for name in config.evaluate.encoders}
+    transfer_works = {name: changed(work, _encoder_changes(name)) for name in config.evaluate.encoders}
     for transfer_work in transfer_works.values():  # fail on an unavailable encoder before computing anything
         _ = transfer_work.image_encoder, transfer_work.text_encoder
-    unseen = _open_elsewhere(work)
+    unseen = _open_unseen(work)
     if opened is None:
         final_synthetic(work)
         opened = set_of_record(synthetic_record(work))
     else:
         opened.require_data(work.data)
     scored_set = made_set(opened)
-    scores = _own_rows(
+    scores = _score_with_baselines(
         work, scored_set, opened.title, stored_bytes=scored_set.synthetic.stored_bytes, name=name_of(opened)
     )
     for encoders, transfer_work in transfer_works.items():
@@ -84,7 +84,7 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
             scores.retrieval[f"{name}, {encoders}"] = transferred_scores(
                 transfer_work, scored_set, photographs=photographs
             )
-    return _with_rows_elsewhere(scores, work, scored_set, unseen)
+    return _add_other_data_scores(scores, work, scored_set, unseen)
 
 
 def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: Progress = silent) -> SetScores:
@@ -117,16 +117,16 @@ def score_foreign(config: Config, store: Store, foreign: ForeignSet, progress: P
     # Baselines get as many pairs as the set. Nothing is distilled, so minibatch and rank only have to be valid.
     pairs = {"distill.pairs": len(foreign), "distill.minibatch": 0, "distill.rank": 1}
     work = open_workbench(with_settings(config, pairs), store, progress)
-    unseen = _open_elsewhere(work)
-    scored_set = _made_of(work, foreign)
+    unseen = _open_unseen(work)
+    scored_set = _encode_foreign(work, foreign)
     title = f"{foreign.name}, {len(foreign)} pairs on {work.data.name}"
-    scores = _own_rows(
+    scores = _score_with_baselines(
         work, scored_set, title, stored_bytes=foreign.stored_bytes, name=foreign.name, source=foreign.source
     )
-    return _with_rows_elsewhere(scores, work, scored_set, unseen)
+    return _add_other_data_scores(scores, work, scored_set, unseen)
 
 
-def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
+def _encode_foreign(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
     """Return a set that other code made, as a workbench's students train on it: pixels and captions are encoded.
 
     Raises:
@@ -164,14 +164,14 @@ def _made_of(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
     return ScoredSet(synthetic, foreign.fingerprint, encoders.image, encoders.text, ())
 
 
-def _open_elsewhere(work: Workbench[Any]) -> Workbench[Any] | None:
+def _open_unseen(work: Workbench[Any]) -> Workbench[Any] | None:
     """Check that the data of `evaluate.unseen` and `evaluate.classes` can be read, before anything is computed.
 
     Returns:
         The workbench of `evaluate.unseen`; None if the setting is empty.
     """
     evaluate = work.config.evaluate
-    unseen = open_workbench(_unseen(work.config), work.store, work.progress) if evaluate.unseen else None
+    unseen = open_workbench(_unseen_config(work.config), work.store, work.progress) if evaluate.unseen else None
     if unseen is not None:
         _ = unseen.data
     if evaluate.classes:
@@ -179,42 +179,42 @@ def _open_elsewhere(work: Workbench[Any]) -> Workbench[Any] | None:
     return unseen
 
 
-def _own_rows(
-    work: Workbench[Any], made: ScoredSet, title: str, *, stored_bytes: int, name: str, source: str = ""
+def _score_with_baselines(
+    work: Workbench[Any], scored_set: ScoredSet, title: str, *, stored_bytes: int, name: str, source: str = ""
 ) -> SetScores:
     """Return the scores of the set and of its baselines."""
     evaluate = work.config.evaluate
-    seeds = own_scores(work, made)
-    row = row_of(work, seeds, set=name, pairs=len(made.synthetic), stored_bytes=stored_bytes, source=source)
+    seeds = own_scores(work, scored_set)
+    row = row_of(work, seeds, set=name, pairs=len(scored_set.synthetic), stored_bytes=stored_bytes, source=source)
     scores = SetScores(f"{title}, {evaluate.split}", row, {"synthetic": seeds})
     for baseline in evaluate.baselines:
         scores.retrieval[baseline] = scores_of(work, baseline).seeds
     return scores
 
 
-def _with_rows_elsewhere(
-    found: SetScores, work: Workbench[Any], made: ScoredSet, unseen: Workbench[Any] | None
+def _add_other_data_scores(
+    scores: SetScores, work: Workbench[Any], scored_set: ScoredSet, unseen: Workbench[Any] | None
 ) -> SetScores:
     """Add the scores on `evaluate.unseen` and `evaluate.classes`."""
     evaluate = work.config.evaluate
     if unseen is not None:
-        found.retrieval[f"synthetic, on all of {Path(evaluate.unseen).stem}"] = unseen_scores(work, made, unseen)
+        scores.retrieval[f"synthetic, on all of {Path(evaluate.unseen).stem}"] = unseen_scores(work, scored_set, unseen)
     if evaluate.classes:
-        found.classes["synthetic"] = class_scores(work, made, expanded(evaluate.classes, "evaluate.classes"))
-    return found
+        scores.classes["synthetic"] = class_scores(work, scored_set, expanded(evaluate.classes, "evaluate.classes"))
+    return scores
 
 
-def _image_of(encoders: str) -> str:
+def _image_encoder_name(encoders: str) -> str:
     return encoders.partition("+")[0]
 
 
-def _with_encoders(encoders: str) -> dict[str, Any]:
+def _encoder_changes(encoders: str) -> dict[str, Any]:
     image, _, text = encoders.partition("+")
     settings = {"encoders.image": image, "encoders.image_weights": "", "experts.width": 0}
     return settings | ({"encoders.text": text, "encoders.text_weights": ""} if text else {})
 
 
-def _unseen(config: Config) -> Config:
+def _unseen_config(config: Config) -> Config:
     """Return the settings of the data set `evaluate.unseen`, with the encoders of the set."""
     encoder_settings = {f"encoders.{name}": value for name, value in asdict(config.encoders).items()}
     return with_settings(with_file(config, config.evaluate.unseen), encoder_settings)

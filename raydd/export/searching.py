@@ -17,14 +17,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Found:
+class Match:
     """One photograph, and the cosine between its embedding and that of the query."""
 
     path: Path
     cosine: float
 
 
-def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) -> list[Found]:
+def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) -> list[Match]:
     """Return all photographs of a folder, the nearest to the query first.
 
     Features of the photographs that all students share are kept in the store, so a second search only trains its
@@ -53,7 +53,7 @@ def search(opened: OpenedSet, query: str, folder: Path, work: Workbench[Any]) ->
         query_embedding = work.embed_texts(student, work.text_encoder.encode([query]).float().cpu())[0]
     cosines = (work.embed_images(student, gallery)[0] @ query_embedding.T)[:, 0]
     order = cosines.argsort(descending=True).tolist()
-    return [Found(paths[index], float(cosines[index])) for index in order]
+    return [Match(paths[index], float(cosines[index])) for index in order]
 
 
 def photographs(folder: Path) -> list[Path]:

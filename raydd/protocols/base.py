@@ -219,7 +219,7 @@ class Workbench(ABC, Generic[Networks]):
     def experts(self, count: int = 0, epochs: Collection[int] = ()) -> Trajectories[Networks]:
         """Return the experts that a distillation reads.
 
-        Experts missing from the store are trained here, or later by `have_expert`.
+        Experts missing from the store are trained here, or later by `ensure_expert`.
 
         Args:
             count: number of experts; 0 is `experts.count`.
@@ -230,7 +230,7 @@ class Workbench(ABC, Generic[Networks]):
             self.train_experts(experts, missing, epochs)
         return experts
 
-    def have_expert(self, experts: Trajectories[Networks], expert: int) -> None:
+    def ensure_expert(self, experts: Trajectories[Networks], expert: int) -> None:
         """Make sure that the snapshots of one expert are in the store, if `experts` left that for later."""
         if self.opened.fetch:
             with counted_as("experts"):
@@ -373,7 +373,7 @@ class Workbench(ABC, Generic[Networks]):
                 features.append(encoder.fast(resized(batch.to(self.device).float() / 255, encoder.size)).float().cpu())
         return torch.cat(features)
 
-    def fitted_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 S S"]:
+    def resized_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 S S"]:
         """Resize images of another encoder's input size to the size of this encoder."""
         size = self.image_encoder.size
         if pixels.shape[-2:] == (size, size):
@@ -393,7 +393,7 @@ class Workbench(ABC, Generic[Networks]):
 
         def first_expert() -> Networks:
             experts = self.open_experts()
-            self.have_expert(experts, 0)
+            self.ensure_expert(experts, 0)
             return experts.snapshot(0, epoch)
 
         similarities = encoder_similarities(pairs.image_features, pairs.text_features)
@@ -443,7 +443,7 @@ class Workbench(ABC, Generic[Networks]):
         images = self.data.train.images
         return self.pixels_of([images[index] for index in pairs.start_images.tolist()])
 
-    def began_as(self, pairs: SyntheticSet) -> SyntheticSet:
+    def with_start_pairs(self, pairs: SyntheticSet) -> SyntheticSet:
         """Return a set with the real pairs that it started from, each image and caption encoded again."""
         pixels = self.start_pixels(pairs)
         captions = self.data.train.captions

@@ -125,13 +125,13 @@ class EncoderWorkbench(Workbench[Networks]):
 
     def open_experts(self, count: int = 0) -> EncoderExperts:
         """Return the trajectories of this recipe on these pairs."""
-        return self._experts(self.experts_record, self.captions.width, count or self.config.experts.count)
+        return self._open_trajectories(self.experts_record, self.captions.width, count or self.config.experts.count)
 
     def experts_in(self, record: Record, pairs: SyntheticSet) -> EncoderExperts:
         """Return the trajectories of a record that a set names."""
-        return self._experts(record, pairs.text_features.shape[1], self.config.experts.count)
+        return self._open_trajectories(record, pairs.text_features.shape[1], self.config.experts.count)
 
-    def _experts(self, record: Record, text_width: int, count: int) -> EncoderExperts:
+    def _open_trajectories(self, record: Record, text_width: int, count: int) -> EncoderExperts:
         pretrained = {name: weight.cpu() for name, weight in self.trained_encoder.start.items()}
         return EncoderExperts(record, pretrained, text_width, self.width, self.config.experts.seed, count)
 
@@ -145,7 +145,7 @@ class EncoderWorkbench(Workbench[Networks]):
         per_epoch = len(minibatches(len(texts), recipe.batch_size, seed=0))
         total = experts.count * max(epochs) * per_epoch
 
-        def epoch_of(
+        def train_epoch(
             states: Sequence[Networks], epoch: int, seeds: Sequence[int]
         ) -> tuple[list[float], list[Networks]]:
             (networks,), (seed,) = states, seeds
@@ -163,7 +163,7 @@ class EncoderWorkbench(Workbench[Networks]):
             )
             return [loss], [trained_networks]
 
-        extend(experts, [expert], epochs, epoch_of)
+        extend(experts, [expert], epochs, train_epoch)
 
     def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG002 - always random
         """Draw captions of different training images by seed."""
@@ -247,7 +247,7 @@ class EncoderWorkbench(Workbench[Networks]):
         """Return what one student or expert finds, with images embedded by its own encoder."""
         texts = {"val": self.captions.val, "test": self.captions.test}[split]
         images = {"val": self.data.val, "test": self.data.test}[split].images
-        image_batches, text_features = self._clean(images), texts.texts.whole()
+        image_batches, text_features = self._load_batches(images), texts.texts.whole()
         return [
             hits_of_networks(
                 self.trained_encoder, networks, image_batches, text_features, texts.image_of_text, device=self.device
@@ -295,7 +295,9 @@ class EncoderWorkbench(Workbench[Networks]):
         """Embed the images with the student's encoder."""
         weights = networks.to(self.device).image
         with torch.no_grad():
-            embeddings = [self.trained_encoder(weights, batch.to(self.device) / 255) for batch in self._clean(gallery)]
+            embeddings = [
+                self.trained_encoder(weights, batch.to(self.device) / 255) for batch in self._load_batches(gallery)
+            ]
         return to_sphere(torch.cat(embeddings))[None].cpu()
 
     def embed_texts(self, networks: Networks, features: Float[Tensor, "m e"]) -> Float[Tensor, "1 m D"]:
@@ -334,17 +336,17 @@ class EncoderWorkbench(Workbench[Networks]):
         images = [train.images[index] for index in train.image_of_caption.tolist()]
         views = ViewsOf(images, transform_of(features.augment, self.image_encoder.size), 1, seed)
         batches = minibatches(len(images), self.config.experts.batch_size, seed)
-        for captions, pixels in zip(batches, open_views(views, batches, workers=self._decoders), strict=True):
+        for captions, pixels in zip(batches, open_views(views, batches, workers=self._decoding_workers), strict=True):
             yield torch.tensor(captions), pixels[:, 0]
 
-    def _clean(self, images: Sequence[ImageSource]) -> Iterator[UInt8[Tensor, "_ 3 S S"]]:
+    def _load_batches(self, images: Sequence[ImageSource]) -> Iterator[UInt8[Tensor, "_ 3 S S"]]:
         """Yield the images in batches, resized without augmentation."""
         views = ViewsOf(images, transform_of("none", self.image_encoder.size), 1, 0)
         batches = batches_of(range(len(images)), self.images_at_once)
-        for pixels in open_views(views, batches, workers=self._decoders):
+        for pixels in open_views(views, batches, workers=self._decoding_workers):
             yield pixels[:, 0]
 
     @property
-    def _decoders(self) -> int:
+    def _decoding_workers(self) -> int:
         """Number of decoding processes on a GPU machine; 0 on a CPU, whose cores are busy training."""
         return 0 if self.device == "cpu" else workers_for(self.device)

@@ -28,7 +28,7 @@ from raydd.data.feature_shards import views_in
 from raydd.distill import experts as trajectories
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, Heads
-from raydd.distill.heads import Head, apart, embed
+from raydd.distill.heads import Head, embed, split_heads
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread, kept_bytes
 from raydd.distill.objectives import RealPairs
 from raydd.distill.selections import SELECTIONS
@@ -235,15 +235,21 @@ class HeadsWorkbench(Workbench[Heads]):
     ) -> Iterator[Heads]:
         """Train all students as one batched computation; yields both heads with a leading axis of students."""
         yield train_students(
-            synthetic_pairs(pairs), self.config.students, seeds=seeds, on_epoch=on_epoch, **self._student_place(pairs)
+            synthetic_pairs(pairs),
+            self.config.students,
+            seeds=seeds,
+            on_epoch=on_epoch,
+            **self._student_arguments(pairs),
         )
 
     def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Heads | None]:
         """Train the students of all multiples as one batched computation."""
         recipe = self.config.students
-        yield from train_at_multiples(synthetic_pairs(pairs), recipe, multiples, seed=0, **self._student_place(pairs))
+        yield from train_at_multiples(
+            synthetic_pairs(pairs), recipe, multiples, seed=0, **self._student_arguments(pairs)
+        )
 
-    def _student_place(self, pairs: SyntheticSet) -> dict[str, Any]:
+    def _student_arguments(self, pairs: SyntheticSet) -> dict[str, Any]:
         """Return the other arguments of training students on a set: head width, temperature, device."""
         experts = self.config.experts
         width = experts.width or pairs.image_features.shape[1]
@@ -312,25 +318,25 @@ class HeadsWorkbench(Workbench[Heads]):
 
     def embed_images(self, networks: Heads, gallery: Float[Tensor, "n d"]) -> Float[Tensor, "S n D"]:
         """Embed the gallery's features with each image head."""
-        return self._embedded(networks[0], gallery)
+        return self._embed_rows(networks[0], gallery)
 
     def embed_texts(self, networks: Heads, features: Float[Tensor, "m e"]) -> Float[Tensor, "S m D"]:
         """Embed text features with each text head."""
-        return self._embedded(networks[1], features)
+        return self._embed_rows(networks[1], features)
 
-    def _embedded(self, heads: Head, features: Tensor) -> Tensor:
+    def _embed_rows(self, heads: Head, features: Tensor) -> Tensor:
         rows = features.to(self.device)
         with torch.no_grad():  # one student at a time, to hold only one copy of all rows
-            return torch.stack([embed(head, rows).cpu() for head in apart(heads)])
+            return torch.stack([embed(head, rows).cpu() for head in split_heads(heads)])
 
     def student_tensors(self, networks: Heads) -> dict[str, Tensor]:
         """Return both heads of the first student."""
-        image, text = (apart(head)[0] for head in networks)
+        image, text = (split_heads(head)[0] for head in networks)
         return head_tensors("image", image) | head_tensors("text", text)
 
     def student_modules(self, networks: Heads) -> tuple[nn.Module, nn.Module]:
         """Return the frozen encoder followed by the image head, and the text head."""
-        image, text = (HeadModule(apart(head)[0]) for head in networks)
+        image, text = (HeadModule(split_heads(head)[0]) for head in networks)
         # A new copy: moving the encoder that this run shares would take it off its device.
         return nn.Sequential(load_image_encoder(self.config.encoders, "cpu").module, image), text
 

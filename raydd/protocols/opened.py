@@ -10,7 +10,7 @@ from raydd.distill.trajectories import Trajectories
 if TYPE_CHECKING:
     from raydd.protocols.base import Workbench
 
-Thing = TypeVar("Thing")
+Value = TypeVar("Value")
 
 Listings = Mapping[DataConfig, str]
 """Data sets that were read before: maps their settings to the names of their records in the store."""
@@ -32,10 +32,10 @@ class Opened:
         self.check = check
         self.fetch: Fetch | None = None
         """Called when a distillation step needs an expert. None: all experts are trained before the first step."""
-        self._things: dict[Hashable, Any] = {}
+        self._values: dict[Hashable, Any] = {}
 
-    def once(self, key: Hashable, make: Callable[[], Thing]) -> Thing:
+    def once(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """Return the value of a key; `make` makes it on first use."""
-        if key not in self._things:
-            self._things[key] = make()
-        return self._things[key]
+        if key not in self._values:
+            self._values[key] = make()
+        return self._values[key]

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from raydd.protocols.heads import HeadsWorkbench
 
 VERSION = 2  # 2: files are sealed to their place
-CHOSEN, EVENTS = "captions.safetensors", "forgetting.safetensors"
+CAPTIONS_FILE, EVENTS_FILE = "captions.safetensors", "forgetting.safetensors"
 _ROWS = 4096  # features embedded at once
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
@@ -47,12 +47,12 @@ def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int
     record = selection_record(work, selection, pairs, seed)
     if not record.complete:
         clock = _Clock()
-        evidence = _evidence(work, seed, clock)
+        evidence = _collect_evidence(work, seed, clock)
         reset_peak(work.device)
         start_time, cpu_seconds = time.perf_counter(), time.process_time()
         captions = SELECTIONS[selection](evidence, pairs, seed)
         seconds, cpu_seconds = time.perf_counter() - start_time, time.process_time() - cpu_seconds
-        record.write_tensors(CHOSEN, {"captions": captions})
+        record.write_tensors(CAPTIONS_FILE, {"captions": captions})
         record.finish(
             facts={
                 "seconds": seconds - clock.seconds,
@@ -61,7 +61,7 @@ def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int
                 "peak_bytes": peak_bytes(work.device),
             }
         )
-    return record.read_tensors(CHOSEN)["captions"]
+    return record.read_tensors(CAPTIONS_FILE)["captions"]
 
 
 def selection_record(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Record:
@@ -78,10 +78,10 @@ class _Clock:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
-    def timed(self, work: Callable[[int], Answer]) -> Callable[[int], Answer]:
-        def timed(epochs: int) -> Answer:
+    def timed(self, function: Callable[[int], Result]) -> Callable[[int], Result]:
+        def timed(epochs: int) -> Result:
             start_time, cpu_start = time.perf_counter(), time.process_time()
-            result = work(epochs)
+            result = function(epochs)
             self.seconds += time.perf_counter() - start_time
             self.cpu_seconds += time.process_time() - cpu_start
             return result
@@ -89,36 +89,36 @@ class _Clock:
         return timed
 
 
-def _evidence(work: "HeadsWorkbench", seed: int, clock: _Clock) -> Evidence:
+def _collect_evidence(work: "HeadsWorkbench", seed: int, clock: _Clock) -> Evidence:
     features, within = work.features, work.config.experts.within
     warmed_up_heads = clock.timed(lambda epochs: work.warmed_up(seed, within(epochs)))
-    forgetting_after = clock.timed(lambda epochs: _forgetting(work, seed, within(epochs)))
+    forgetting_after = clock.timed(lambda epochs: _forgetting_counts(work, seed, within(epochs)))
     return Evidence(
         features.train.image_of_text,
-        lambda epochs: _joint(features, *warmed_up_heads(epochs), work.device),
+        lambda epochs: _joint_features(features, *warmed_up_heads(epochs), work.device),
         forgetting_after,
     )
 
 
-def _joint(cached: Features, image: Head, text: Head, device: str) -> Joint:
+def _joint_features(features: Features, image: Head, text: Head, device: str) -> Joint:
     """Compute the joint features of all training pairs, with the first view of each image, chunk by chunk."""
-    train = cached.train
+    train = features.train
     images = torch.arange(train.images.shape[0]).split(_ROWS)
     captions = torch.arange(len(train.texts)).split(_ROWS)
     return Joint(
-        torch.cat([_embedded(image, train.images.gather(rows, 0), device) for rows in images]),
-        torch.cat([_embedded(text, train.texts[rows].float(), device) for rows in captions]),
+        torch.cat([_embed_rows(image, train.images.gather(rows, 0), device) for rows in images]),
+        torch.cat([_embed_rows(text, train.texts[rows].float(), device) for rows in captions]),
         train.image_of_text,
     )
 
 
-def _embedded(head: Head, rows: Tensor, device: str) -> Float[Tensor, "B D"]:
+def _embed_rows(head: Head, rows: Tensor, device: str) -> Float[Tensor, "B D"]:
     with torch.inference_mode():
         embeddings = embed(Head(*(parameter.to(device) for parameter in head)), rows.to(device)).cpu()
     return embeddings.clone()  # a copy made outside inference mode may be written to
 
 
-def _forgetting(work: "HeadsWorkbench", seed: int, epochs: int) -> Forgetting:
+def _forgetting_counts(work: "HeadsWorkbench", seed: int, epochs: int) -> Forgetting:
     """Count forgetting events over the first epochs of an expert's training; the counts have their own record.
 
     Unlike the expert's trajectory, this training does not round the heads to half precision after each epoch.
@@ -127,19 +127,21 @@ def _forgetting(work: "HeadsWorkbench", seed: int, epochs: int) -> Forgetting:
     settings = {"expert": recipe.seed + seed, "epochs": epochs}
     record = Record.of(work.store, "forgetting", settings, {"experts": experts.record.fingerprint}, version=VERSION)
     if not record.complete:
-        counts = count_forgetting(len(work.features.train.texts), _watched(work, experts.initial(seed), seed, epochs))
-        record.write_tensors(EVENTS, {"events": counts.events, "learned": counts.learned})
+        counts = count_forgetting(
+            len(work.features.train.texts), _watch_training(work, experts.initial(seed), seed, epochs)
+        )
+        record.write_tensors(EVENTS_FILE, {"events": counts.events, "learned": counts.learned})
         record.finish(facts={"recipe": asdict(recipe)})
-    tensors = record.read_tensors(EVENTS)
+    tensors = record.read_tensors(EVENTS_FILE)
     return Forgetting(tensors["events"], tensors["learned"])
 
 
-def _watched(
-    work: "HeadsWorkbench", start: tuple[Head, Head], expert: int, epochs: int
+def _watch_training(
+    work: "HeadsWorkbench", start_heads: tuple[Head, Head], expert: int, epochs: int
 ) -> Iterator[tuple[Int[Tensor, "B"], Bool[Tensor, "B"]]]:
     """Train heads from their start; yields the pairs of each minibatch, and whether each pair is learned."""
     recipe = work.config.experts
-    image, text = (Head(*(parameter.to(work.device, copy=True) for parameter in head)) for head in start)
+    image, text = (Head(*(parameter.to(work.device, copy=True) for parameter in head)) for head in start_heads)
     for epoch in range(1, epochs + 1):
         minibatches: list[tuple[Tensor, Tensor]] = []
         train_epoch_(

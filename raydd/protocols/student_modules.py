@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from raydd.distill.encoder_passes import TrainedEncoder, Weights
 from raydd.distill.heads import Head, embed, to_sphere
 
-_NAMES = ("projection.weight", "projection.bias", "fc.weight", "fc.bias", "norm.weight", "norm.bias")
+_TORCH_NAMES = ("projection.weight", "projection.bias", "fc.weight", "fc.bias", "norm.weight", "norm.bias")
 
 
 class HeadModule(nn.Module):
@@ -38,9 +38,9 @@ class EncoderModule(nn.Module):
 
 def head_tensors(side: str, head: Head) -> dict[str, Tensor]:
     """Return a head's parameters under the names of `torch.nn`, prefixed with `image.` or `text.`."""
-    return {f"{side}.{name}": parameter.cpu().contiguous() for name, parameter in zip(_NAMES, head, strict=True)}
+    return {f"{side}.{name}": parameter.cpu().contiguous() for name, parameter in zip(_TORCH_NAMES, head, strict=True)}
 
 
 def head_of(side: str, tensors: Mapping[str, Tensor]) -> Head:
     """Return the head whose tensors `head_tensors` returned."""
-    return Head(*(tensors[f"{side}.{name}"] for name in _NAMES))
+    return Head(*(tensors[f"{side}.{name}"] for name in _TORCH_NAMES))

@@ -53,13 +53,14 @@ def shown_pairs(opened: OpenedSet, train: Pairs, size: int) -> list[ShownPair]:
     synthetic = opened.synthetic
     side = size if synthetic.pixels is None else synthetic.pixels.shape[-1]
     starts = open_pixels([train.images[index] for index in synthetic.start_images.tolist()], side)
-    neighbours = strongest(synthetic.similarity.matrix(), opened.rows)
+    neighbours = strongest_similarities(synthetic.similarity.matrix(), opened.rows)
     return [
-        _shown(number, synthetic, starts[number], row, neighbours[number]) for number, row in enumerate(opened.rows)
+        _shown_pair(number, synthetic, starts[number], row, neighbours[number])
+        for number, row in enumerate(opened.rows)
     ]
 
 
-def strongest(
+def strongest_similarities(
     similarity: Float[Tensor, "N N"], rows: Sequence[Mapping[str, Any]], count: int = STRONGEST
 ) -> list[tuple[tuple[int, float, str], ...]]:
     """Return for each image the other texts with the largest absolute similarities, without similarities of 0."""
@@ -87,7 +88,7 @@ def data_address(pixels: UInt8[Tensor, "3 H W"], quality: int = _QUALITY) -> str
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _shown(
+def _shown_pair(
     number: int,
     synthetic: SyntheticSet,
     start: UInt8[Tensor, "3 H W"],

@@ -12,9 +12,9 @@ from raydd.progress import Progress
 from raydd.protocols import Workbench, changed, open_workbench, trial_settings
 from raydd.report.page import Page
 from raydd.report.search import objectives_of, sweep_parts, trials_of
-from raydd.report.set_page import final_of, result_rows, set_page
-from raydd.report.sets import Looks, set_parts
-from raydd.sets.read import OpenedSet, kept_scores, open_set, set_of_record, store_of
+from raydd.report.set_page import best_finalist, result_rows, set_page
+from raydd.report.sets import PageOptions, set_parts
+from raydd.sets.read import OpenedSet, open_set, set_of_record, store_of, stored_scores
 from raydd.settings import flatten, load, with_settings
 from raydd.stages import score_students, scores_of
 from raydd.store import Record, Store
@@ -24,14 +24,17 @@ from raydd.tuning import study as studies
 from raydd.tuning.results import SETTINGS
 
 
-def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_settings: bool) -> Page:
+def report_of_sweep(
+    config: Config, page_options: PageOptions, progress: Progress, *, use_stored_settings: bool
+) -> Page:
     """Return the page of the sweep `sweep.name`, which may still be running, with the best set that it has.
 
     Args:
-        config: settings with the place and the sweep's name; the other settings are used only without `own_settings`.
-        looks: projection of the maps, and number of frames of the film.
+        config: settings with the place and the sweep's name; the other settings are used only without
+            `use_stored_settings`.
+        page_options: projection of the maps, and number of frames of the film.
         progress: reports the progress of what is computed.
-        own_settings: use the settings that the sweep stored.
+        use_stored_settings: use the settings that the sweep stored.
 
     Raises:
         ConfigError: there is no sweep of that name.
@@ -45,25 +48,25 @@ def report_of_sweep(config: Config, looks: Looks, progress: Progress, *, own_set
     if not best:
         raise RecordError(f"The sweep {name} has no complete trial yet. `raydd watch` shows its progress.")
     folder, store = home(config.place) / "sweeps" / name, open_store(config.place)
-    final = final_of(folder)
-    if own_settings:
-        config = _settings_of(study, config, folder / SETTINGS)
+    final = best_finalist(folder)
+    if use_stored_settings:
+        config = _sweep_settings(study, config, folder / SETTINGS)
     settings = final["settings"] if final else {**best[0].settings, **trial_settings(config)}
-    config = with_settings(config, _known(config, settings))
-    opened = set_of_record(_record(store, final["record"] if final else best[0].record))
-    scores = {split: final[split] for split in ("val", "test")} if final else kept_scores(opened)
-    return _page(
+    config = with_settings(config, _current_settings(config, settings))
+    opened = set_of_record(_open_record(store, final["record"] if final else best[0].record))
+    scores = {split: final[split] for split in ("val", "test")} if final else stored_scores(opened)
+    return _result_page(
         opened,
         open_workbench(config, store, progress),
         scores,
         sweep_parts(study, objectives, history),
-        looks,
+        page_options,
         title=f"Sweep {name}",
         command=f"raydd sweep --config FILE.yaml --sweep.name {name} --sweep.trials {len(study.trials)}",
     )
 
 
-def report_of_set(folder: Path, config: Config, looks: Looks, progress: Progress) -> Page:
+def report_of_set(folder: Path, config: Config, page_options: PageOptions, progress: Progress) -> Page:
     """Return the page of the set in a folder; the settings say where its data are.
 
     Raises:
@@ -73,24 +76,30 @@ def report_of_set(folder: Path, config: Config, looks: Looks, progress: Progress
     opened = open_set(folder)
     opened.provenance.require_encoders(config)
     work = open_workbench(config, store_of(opened, config.place), progress)
-    return _page(
-        opened, work, kept_scores(opened), {}, looks, title=opened.title, command="raydd run --config FILE.yaml"
+    return _result_page(
+        opened,
+        work,
+        stored_scores(opened),
+        {},
+        page_options,
+        title=opened.title,
+        command="raydd run --config FILE.yaml",
     )
 
 
-def _page(
+def _result_page(
     opened: OpenedSet,
     work: Workbench[Any],
     scores: Mapping[str, Mapping[str, Any]],
     parts: Mapping[str, Any],
-    looks: Looks,
+    page_options: PageOptions,
     *,
     title: str,
     command: str,
 ) -> Page:
     config = work.config
     opened.require_data(work.data)
-    fields = set_parts(opened, work, looks)
+    fields = set_parts(opened, work, page_options)
     if not scores:  # on val only: test is for finished work
         seeds = range(config.evaluate.seeds)
         scores = {"val": score_students(work, opened.synthetic, split="val", seeds=seeds).as_json()}
@@ -103,17 +112,17 @@ def _page(
     return set_page(opened, work.config, rows, {**fields, **parts}, title=title, share=share, command=command)
 
 
-def _settings_of(study: Any, config: Config, file: Path) -> Config:
+def _sweep_settings(study: Any, config: Config, file: Path) -> Config:
     """Return the settings that a sweep was started with, from its `best.yaml` and its study.
 
     There is no `best.yaml` before the sweep has finished.
     """
     place_settings = {name: value for name, value in flatten(config).items() if name.startswith(("place.", "sweep."))}
     base = load(file) if file.is_file() else config
-    return with_settings(base, {**_known(base, studies.shared_settings(study)), **place_settings})
+    return with_settings(base, {**_current_settings(base, studies.shared_settings(study)), **place_settings})
 
 
-def _known(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _current_settings(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that this version still has; a sweep of an older version may have others.
 
     Leaving out the others is safe, since the page shows results and does not make new ones.
@@ -122,6 +131,6 @@ def _known(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in current}
 
 
-def _record(store: Store, folder: str) -> Record:
+def _open_record(store: Store, folder: str) -> Record:
     stage, name = folder.split("/")
     return Record(store, stage, name, {}, {})

@@ -13,7 +13,7 @@ import plotly.offline
 
 from raydd.charts.chart import Chart
 from raydd.report.gallery import ShownPair
-from raydd.tuning.pruning import Foretold
+from raydd.tuning.pruning import RungForecast
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Page:
     history: Chart | None = None
     search_note: str = ""
     """Says which results are not shown because the search has too few trials."""
-    rungs: Sequence[Foretold] = ()
+    rungs: Sequence[RungForecast] = ()
     importance: Chart | None = None
     slices: Sequence[Chart] = ()
     parallel: Chart | None = None

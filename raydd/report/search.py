@@ -17,11 +17,11 @@ from raydd.tracking.history import History
 from raydd.tuning import study as studies
 from raydd.tuning.finals import Candidate
 from raydd.tuning.lease import is_driven
-from raydd.tuning.pruning import foretold
+from raydd.tuning.pruning import rung_forecasts
 from raydd.tuning.results import candidates, importances
 
-TABLED = 50  # number of trials in the page's table
-TELLING = 20  # complete trials needed for importance: with fewer the best tenth is one trial, and importance is chance
+TABLE_ROWS = 50  # number of trials in the page's table
+TRIALS_FOR_IMPORTANCE = 20  # complete trials: with fewer the best tenth is one trial, and importance is chance
 CURVES = 6  # number of trials whose collapse measures are drawn over the steps
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -40,19 +40,19 @@ def sweep_parts(study: optuna.Study, objectives: Sequence[str], history: History
     """
     trials = trials_of(study, objectives, history.last())
     complete = len(best_first(trials))
-    enough_trials = complete >= TELLING
+    enough_trials = complete >= TRIALS_FOR_IMPORTANCE
     shares = importances(study, objectives) if enough_trials else {}
     return {
         "history": charts.history(trials),
-        "search_note": "" if enough_trials else _too_few(complete),
-        "rungs": [row for row in foretold(study, objectives) if row.correlation is not None],
+        "search_note": "" if enough_trials else _too_few_trials_note(complete),
+        "rungs": [row for row in rung_forecasts(study, objectives) if row.correlation is not None],
         "importance": charts.importance(shares) if any(shares.values()) else None,
         "slices": charts.slices(study, objectives, shares),
         "parallel": charts.parallel(trials, shares),
         "fronts": [chart for cost in ("bytes", "seconds") if (chart := charts.pareto(trials, cost))],
         "choices": choices(trials),
-        "trials": [_row(trial) for trial in best_first(trials)[:TABLED]],
-        "failures": _failures(trials),
+        "trials": [_table_row(trial) for trial in best_first(trials)[:TABLE_ROWS]],
+        "failures": _failure_rows(trials),
         "collapse": collapse_curves(trials, history),
         "cost": sweep_cost(trials),
         "facts": _sweep_facts(trials, candidates(study, objectives, 1)),
@@ -69,9 +69,9 @@ def trials_of(
         objectives: names of the study's values, including r_mean.
         tracked: last metrics of each trial from MLflow, for metrics that are not objectives; may be empty.
     """
-    unfinished = "running" if is_driven(study) else "interrupted"
+    unfinished_state = "running" if is_driven(study) else "interrupted"
     trials = [
-        _trial(trial, unfinished, objectives, tracked.get(studies.identity(trial), {}))
+        _chart_trial(trial, unfinished_state, objectives, tracked.get(studies.identity(trial), {}))
         for trial in studies.latest(study)
         if trial.state != TrialState.WAITING and not studies.interrupted(trial)
     ]
@@ -122,9 +122,9 @@ def objectives_of(study: optuna.Study) -> tuple[str, ...]:
     return tuple(studies.shared_settings(study).get("sweep.objectives", ("r_mean",)))
 
 
-def _too_few(complete: int) -> str:
+def _too_few_trials_note(complete: int) -> str:
     trials = "1 complete trial is" if complete == 1 else f"{complete} complete trials are"
-    return f"{trials} too few to tell which settings matter. The page shows this with {TELLING} or more."
+    return f"{trials} too few to tell which settings matter. The page shows this with {TRIALS_FOR_IMPORTANCE} or more."
 
 
 def _sweep_facts(trials: Sequence[Trial], best: Sequence[Candidate]) -> dict[str, str]:
@@ -135,7 +135,7 @@ def _sweep_facts(trials: Sequence[Trial], best: Sequence[Candidate]) -> dict[str
     return facts
 
 
-def _row(trial: Trial) -> dict[str, Any]:
+def _table_row(trial: Trial) -> dict[str, Any]:
     def format_number(value: float, scale: float = 1.0) -> str:
         return f"{value * scale:.0f}" if math.isfinite(value) else ""
 
@@ -148,7 +148,7 @@ def _row(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _failures(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _failure_rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     reasons = Counter(trial.reason for trial in trials if trial.state == "failed")
     return [
         {
@@ -162,13 +162,15 @@ def _failures(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     ]
 
 
-def _trial(trial: FrozenTrial, unfinished: str, objectives: Sequence[str], tracked: Mapping[str, float]) -> Trial:
+def _chart_trial(
+    trial: FrozenTrial, unfinished_state: str, objectives: Sequence[str], tracked: Mapping[str, float]
+) -> Trial:
     values, report = dict(zip(objectives, trial.values or [], strict=False)), studies.report(trial)
     score = values.get("r_mean", report.r_mean)
     start_time, end_time = trial.datetime_start, trial.datetime_complete
     return Trial(
         number=studies.identity(trial),
-        state=_STATES.get(trial.state, unfinished),
+        state=_STATES.get(trial.state, unfinished_state),
         settings=trial.user_attrs.get(studies.SETTINGS, trial.params),
         r_mean=score,
         seconds=values.get("seconds", tracked.get("seconds", math.nan)),

@@ -101,7 +101,7 @@ def cells(scores: Mapping[str, Any]) -> dict[str, str]:
     return {metric: f"{scores[metric]['mean']:.1f} ± {scores[metric]['std']:.1f}" for metric in METRICS}
 
 
-def final_of(folder: Path) -> Mapping[str, Any] | None:
+def best_finalist(folder: Path) -> Mapping[str, Any] | None:
     """Return the best finalist from the folder of a finished sweep; None if there are no finals, or not yet."""
     file = folder / "result.json"
     if not file.is_file():

@@ -28,11 +28,11 @@ MEASURES = {
     "text_encoder_similarity": "mean cosine of the encoder's features of different texts",
 }
 
-_REMADE = ("synthetic", "pixels", "scores")  # records that the film makes again instead of reading them
+_RECOMPUTED_STAGES = ("synthetic", "pixels", "scores")  # records that the film makes again instead of reading them
 
 
 @dataclass(frozen=True)
-class Looks:
+class PageOptions:
     """Options of the page."""
 
     plane: Literal["pca", "umap"] = "pca"
@@ -41,13 +41,13 @@ class Looks:
     """Number of frames of the film; 0: no film."""
 
 
-def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str, Any]:
+def set_parts(opened: OpenedSet, work: Workbench[Any], page_options: PageOptions) -> dict[str, Any]:
     """Return the page's fields that show a set: pairs, similarity, maps and collapse measures.
 
     Args:
         opened: the set.
         work: workbench of the settings that made the set.
-        looks: projection of the maps, and number of frames of the film.
+        page_options: projection of the maps, and number of frames of the film.
     """
     synthetic = opened.synthetic
     parts: dict[str, Any] = {
@@ -58,13 +58,13 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str
     networks = last_expert(opened, work)
     if networks is None:
         return parts
-    start_set = work.began_as(synthetic)
+    start_set = work.with_start_pairs(synthetic)
     start, end = work.embed(networks, start_set), work.embed(networks, synthetic)
     start_measures, end_measures = (
         collapse_measures(*embedded) | encoder_similarities(pairs.image_features, pairs.text_features)
         for embedded, pairs in ((start, start_set), (end, synthetic))
     )
-    parts["maps"] = modality_maps(start, end, looks.plane)
+    parts["maps"] = modality_maps(start, end, page_options.plane)
     parts["collapse_table"] = [
         {
             "name": name,
@@ -74,8 +74,8 @@ def set_parts(opened: OpenedSet, work: Workbench[Any], looks: Looks) -> dict[str
         }
         for name, description in MEASURES.items()
     ]
-    if looks.frames:
-        states = [start, *distilled_again(work, networks, looks.frames)]
+    if page_options.frames:
+        states = [start, *distilled_again(work, networks, page_options.frames)]
         parts["film"] = address(film(states))
         parts["film_words"] = (
             f"Images and texts in {len(states)} states of the distillation, starting with the real pairs, in the plane "
@@ -101,7 +101,7 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
     config = with_settings(work.config, trial_settings(work.config))
     with tempfile.TemporaryDirectory() as scratch:
         for stage_folder in work.store.folder.iterdir():
-            if stage_folder.name not in _REMADE:
+            if stage_folder.name not in _RECOMPUTED_STAGES:
                 (Path(scratch) / stage_folder.name).symlink_to(stage_folder)
         rerun = open_workbench(config, Store(scratch), work.progress, work.opened)
         points = stages.distill(rerun, every=max(1, config.distill.steps // frames))

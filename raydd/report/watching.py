@@ -24,7 +24,7 @@ from raydd.tuning.live import LOSS
 _STYLES = {"complete": "green", "stopped": "dim", "failed": "red", "interrupted": "yellow", "running": "bold"}
 
 
-def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
+def sweep_status(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
     """Return the sweep's headline, its best trial, and its latest trials with their loss as a sparkline.
 
     Args:
@@ -55,7 +55,7 @@ def picture(study: optuna.Study, mlflow: str, rows: int) -> RenderableType:
             duration(seconds) if math.isfinite(seconds) else "",
             Text(visible(trial.reason or brief(trial.settings)), overflow="ellipsis", no_wrap=True),
         )
-    return Group(_headline(study, trials), *_best(trials), table)
+    return Group(_headline(study, trials), *_best_line(trials), table)
 
 
 def _headline(study: optuna.Study, trials: Sequence[Trial]) -> Text:
@@ -65,7 +65,7 @@ def _headline(study: optuna.Study, trials: Sequence[Trial]) -> Text:
     return Text.assemble((visible(f"sweep {study.study_name} "), "bold"), states, f"  {scores}")
 
 
-def _best(trials: Sequence[Trial]) -> list[Text]:
+def _best_line(trials: Sequence[Trial]) -> list[Text]:
     return [
         Text(visible(f"best: trial {best.number}, r_mean {best.r_mean:.2f}; {brief(best.settings)}"), style="green")
         for best in best_first(trials)[:1]

@@ -21,7 +21,7 @@ from torch import Tensor
 from raydd.errors import RecordError, shown
 from raydd.plain_files import read_file
 
-TO_DO = "Correct the description, or the file."
+HELP = "Correct the description, or the file."
 _MOST_BYTES = 8 * 2**30  # limit for a file, also when unpacked; 500 pairs of 224 x 224 pixels take 0.3 GB
 
 
@@ -70,16 +70,16 @@ class ArraysFile:
         except Exception as error:
             error_text = (str(error).splitlines() or [""])[0][:200]
             rule = " as tensors, numbers and text, the only types that are loaded" if path.suffix == ".pt" else ""
-            raise RecordError(f"{path} cannot be read{rule} ({type(error).__name__}: {error_text}). {TO_DO}") from error
+            raise RecordError(f"{path} cannot be read{rule} ({type(error).__name__}: {error_text}). {HELP}") from error
         if not isinstance(arrays, dict):
-            raise RecordError(f"{path} holds a {type(arrays).__name__}, but must hold a dictionary of arrays. {TO_DO}")
+            raise RecordError(f"{path} holds a {type(arrays).__name__}, but must hold a dictionary of arrays. {HELP}")
         return cls(path, arrays, hashlib.sha256(content).hexdigest())
 
-    def listed(self) -> list[str]:
+    def list_arrays(self) -> list[str]:
         """List the content by name, type and shape."""
-        return [f"{name} ({_shape(value)})" for name, value in self.content.items()]
+        return [f"{name} ({_shape_text(value)})" for name, value in self.content.items()]
 
-    def at(self, field: str, key: str) -> Any:
+    def value_at(self, field: str, key: str) -> Any:
         """Return the value of a key. `params.0` is item 0 of the list `params`, unless that key itself exists."""
         value: Any = self.content
         rest = key
@@ -89,12 +89,11 @@ class ArraysFile:
             part, _, rest = rest.partition(".")
             if isinstance(value, dict) and part in value:
                 value = value[part]
-            elif part.isdecimal() and int(part) < _rows(value):
+            elif part.isdecimal() and int(part) < _row_count(value):
                 value = value[int(part)]
             else:
-                raise RecordError(
-                    f"{self.path} has no {shown(key)}, which {field} names. It has {', '.join(self.listed())}. {TO_DO}"
-                )
+                contents = ", ".join(self.list_arrays())
+                raise RecordError(f"{self.path} has no {shown(key)}, which {field} names. It has {contents}. {HELP}")
         return value
 
     def tensor(self, field: str, key: str, letters: str, sizes: dict[str, int]) -> Tensor:
@@ -106,7 +105,7 @@ class ArraysFile:
             letters: a letter or a digit per dimension; the same letter is the same size everywhere.
             sizes: known size of each letter; new letters are added.
         """
-        value = self.at(field, key)
+        value = self.value_at(field, key)
         expected = " ".join(str(sizes.get(letter, letter)) for letter in letters)
         try:
             tensor = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
@@ -114,42 +113,42 @@ class ArraysFile:
             tensor = None
         if not isinstance(tensor, Tensor) or tensor.is_complex() or tensor.dtype == torch.bool:
             raise RecordError(
-                f"{self.path}: {key} is {_shape(value)}, but {field} must be numbers [{expected}]. {TO_DO}"
+                f"{self.path}: {key} is {_shape_text(value)}, but {field} must be numbers [{expected}]. {HELP}"
             )
         fits = tensor.ndim == len(letters) and tensor.numel() > 0
         for letter, size in zip(letters, tensor.shape, strict=False):
             fits = fits and size == (int(letter) if letter.isdigit() else sizes.setdefault(letter, size))
         if not fits:
-            raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, but {field} must be [{expected}]. {TO_DO}")
+            raise RecordError(f"{self.path}: {key} is {_shape_text(tensor)}, but {field} must be [{expected}]. {HELP}")
         if tensor.numel() * tensor.element_size() > _MOST_BYTES:  # a view may claim any size
-            raise RecordError(f"{self.path}: {key} is {_shape(tensor)}, over {_MOST_BYTES:,} bytes. {TO_DO}")
+            raise RecordError(f"{self.path}: {key} is {_shape_text(tensor)}, over {_MOST_BYTES:,} bytes. {HELP}")
         if not bool(tensor.isfinite().all()):
-            raise RecordError(f"{self.path}: {key} has NaN or infinite numbers, but {field} must be finite. {TO_DO}")
+            raise RecordError(f"{self.path}: {key} has NaN or infinite numbers, but {field} must be finite. {HELP}")
         return tensor.detach()
 
     def captions(self, key: str, count: int) -> tuple[str, ...]:
         """Return the captions, one per image."""
-        captions = self.at("texts", key)
+        captions = self.value_at("texts", key)
         captions = captions.tolist() if isinstance(captions, np.ndarray) else captions
         if not isinstance(captions, list | tuple) or not all(isinstance(caption, str) for caption in captions):
             raise RecordError(
-                f"{self.path}: {key} is {_shape(captions)}, but captions must be a list of strings. {TO_DO}"
+                f"{self.path}: {key} is {_shape_text(captions)}, but captions must be a list of strings. {HELP}"
             )
         if len(captions) != count:
-            raise RecordError(f"{self.path}: {key} has {len(captions)} captions, but there are {count} images. {TO_DO}")
+            raise RecordError(f"{self.path}: {key} has {len(captions)} captions, but there are {count} images. {HELP}")
         return tuple(captions)
 
-    def rate(self, said: Any) -> float:
+    def rate(self, rate_or_key: Any) -> float:
         """Return a learning rate above zero: the given number, or the number that a key names."""
-        if not isinstance(said, str):
-            return float(said)
-        entry = self.at("rates", said)
+        if not isinstance(rate_or_key, str):
+            return float(rate_or_key)
+        entry = self.value_at("rates", rate_or_key)
         is_single = isinstance(entry, Tensor | np.ndarray | np.generic) and math.prod(entry.shape) == 1
         value: Any = entry.item() if is_single else entry
         if not is_number(value) or value <= 0:
-            description = shown(value) if is_single else _shape(entry)
+            description = shown(value) if is_single else _shape_text(entry)
             raise RecordError(
-                f"{self.path}: {said} is {description}, but a learning rate must be one number above 0. {TO_DO}"
+                f"{self.path}: {rate_or_key} is {description}, but a learning rate must be one number above 0. {HELP}"
             )
         return float(value)
 
@@ -159,14 +158,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _rows(found: Any) -> int:
+def _row_count(value: Any) -> int:
     """Return the number of rows of a list or an array; 0 for any other value."""
-    if isinstance(found, Tensor | np.ndarray):
-        return found.shape[0] if found.ndim else 0
-    return len(found) if isinstance(found, list | tuple) else 0
+    if isinstance(value, Tensor | np.ndarray):
+        return value.shape[0] if value.ndim else 0
+    return len(value) if isinstance(value, list | tuple) else 0
 
 
-def _shape(value: Any) -> str:
+def _shape_text(value: Any) -> str:
     if isinstance(value, Tensor | np.ndarray):
         return f"{str(value.dtype).removeprefix('torch.')} [{' '.join(map(str, value.shape))}]"
     return f"{len(value)} values" if isinstance(value, list | tuple | dict) else shown(value)

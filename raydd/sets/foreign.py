@@ -16,14 +16,14 @@ from torch import Tensor
 from raydd.distill.loss_names import LOSS_NAMES
 from raydd.distill.similarity import Similarity
 from raydd.errors import ConfigError, RecordError, shown
-from raydd.sets.arrays_file import LOADERS, TO_DO, ArraysFile, is_number
+from raydd.sets.arrays_file import HELP, LOADERS, ArraysFile, is_number
 from raydd.settings import read_yaml
 from raydd.store import fingerprint
 
 VERSION = 1
 
 # How to write each field; shown if the field is missing or ambiguous.
-_SAID: Mapping[str, str] = {
+_SYNTAX: Mapping[str, str] = {
     "file": "`file: NAME`, the .pt, .npz or .safetensors file next to the description",
     "images": "`images: {key: KEY, are: normalised, mean: [R, G, B], std: [R, G, B]}`, `{key: KEY, are: pixels-255}`, "
     "`{key: KEY, are: pixels-1}` or `{key: KEY, are: features, of: ENCODER}`",
@@ -84,10 +84,10 @@ def read_foreign(path: Path) -> ForeignSet:
     if path.suffix in LOADERS:
         arrays = ArraysFile.read(path)
         raise ConfigError(
-            f"{path} holds {', '.join(arrays.listed())}, but does not say what they mean. Describe them in a YAML "
+            f"{path} holds {', '.join(arrays.list_arrays())}, but does not say what they mean. Describe them in a YAML "
             "file, and give the path of that file (docs/outside.md)."
         )
-    fields = _described(path)
+    fields = _read_description(path)
     file = ArraysFile.read(path.parent / fields["file"])
     byte_counts: list[int] = []
 
@@ -100,21 +100,21 @@ def read_foreign(path: Path) -> ForeignSet:
     images, texts = fields["images"], fields["texts"]
     letters = "Nd" if images["are"] == "features" else "N3SS"
     image_values = tensor("images", images["key"], letters, sizes)
-    if problem := _contradiction(image_values, images["are"]):
-        raise RecordError(f"{file.path}: {images['key']} {problem}. {TO_DO}")
+    if problem := _describe_contradiction(image_values, images["are"]):
+        raise RecordError(f"{file.path}: {images['key']} {problem}. {HELP}")
     if texts["are"] == "features":
         text_values: Tensor | tuple[str, ...] = tensor("texts", texts["key"], "Ne", sizes).float()
     else:
         text_values = file.captions(texts["key"], sizes["N"])
         byte_counts.append(sum(len(caption.encode()) for caption in text_values))
-    similarity = _similarity(
+    similarity = _read_similarity(
         fields["similarity"], lambda key, shape: tensor("similarity", key, shape, sizes), sizes["N"]
     )
     rates = fields["rates"] if isinstance(fields["rates"], dict) else dict.fromkeys(("image", "text"), fields["rates"])
     return ForeignSet(
         name=str(fields.get("name", path.stem)),
         source=str(fields.get("source", "")),
-        images=_as_meant(image_values.float(), images),
+        images=_scale_pixels(image_values.float(), images),
         image_encoder=images.get("of", ""),
         texts=text_values,
         text_encoder=texts.get("of", ""),
@@ -127,38 +127,38 @@ def read_foreign(path: Path) -> ForeignSet:
     )
 
 
-def _contradiction(images: Tensor, are: str) -> str:
+def _describe_contradiction(images: Tensor, kind: str) -> str:
     """Return how the numbers contradict the description; empty if they do not.
 
     Learned pixels may leave their range a little.
     """
-    if images.dtype == torch.uint8 and are != "pixels-255":
-        return f"is uint8, but {are} must be fractions"
+    if images.dtype == torch.uint8 and kind != "pixels-255":
+        return f"is uint8, but {kind} must be fractions"
     largest = float(images.abs().max())
-    if (are == "pixels-255" and largest <= 1) or (are == "pixels-1" and largest > 25):
-        return f"has absolute values up to {largest:.3g}, but white is {are.removeprefix('pixels-')} in {are}"
+    if (kind == "pixels-255" and largest <= 1) or (kind == "pixels-1" and largest > 25):
+        return f"has absolute values up to {largest:.3g}, but white is {kind.removeprefix('pixels-')} in {kind}"
     return ""
 
 
-def _as_meant(images: Tensor, said: Mapping[str, Any]) -> Tensor:
+def _scale_pixels(images: Tensor, description: Mapping[str, Any]) -> Tensor:
     """Return features unchanged, and pixels scaled to 0 to 255."""
-    if said["are"] == "normalised":
-        mean, std = (torch.tensor(said[name]).float()[:, None, None] for name in ("mean", "std"))
+    if description["are"] == "normalised":
+        mean, std = (torch.tensor(description[name]).float()[:, None, None] for name in ("mean", "std"))
         return 255 * (images * std + mean)
-    return 255 * images if said["are"] == "pixels-1" else images
+    return 255 * images if description["are"] == "pixels-1" else images
 
 
-def _similarity(said: Any, tensor: Callable[[str, str], Tensor], pairs: int) -> Similarity:
-    if said == "none":
+def _read_similarity(description: Any, tensor: Callable[[str, str], Tensor], pairs: int) -> Similarity:
+    if description == "none":
         return Similarity("identity", pairs, {})
-    if "matrix" in said:
-        return Similarity("full", pairs, {"entries": tensor(said["matrix"], "NN").float()})
+    if "matrix" in description:
+        return Similarity("full", pairs, {"entries": tensor(description["matrix"], "NN").float()})
     shapes = {"diagonal": "N", "left": "Nr", "right": "Nr"}
-    factors = {name: tensor(said[name], shape).float() for name, shape in shapes.items()}
-    return Similarity("low-rank", pairs, factors, float(said["alpha"]))
+    factors = {name: tensor(description[name], shape).float() for name, shape in shapes.items()}
+    return Similarity("low-rank", pairs, factors, float(description["alpha"]))
 
 
-def _described(path: Path) -> dict[str, Any]:
+def _read_description(path: Path) -> dict[str, Any]:
     """Read a description, and check every field.
 
     Raises:
@@ -166,21 +166,23 @@ def _described(path: Path) -> dict[str, Any]:
     """
     fields = read_yaml(path, "description")
     if not isinstance(fields, dict):
-        raise ConfigError(f"{path} must be a dictionary of a set's fields, not {shown(fields)}. Write {_SAID['file']}.")
+        raise ConfigError(
+            f"{path} must be a dictionary of a set's fields, not {shown(fields)}. Write {_SYNTAX['file']}."
+        )
     for field in fields:
-        if field not in (*_SAID, *_OPTIONAL):
-            raise ConfigError(f"{path}: there is no field {shown(field)}. Known: {', '.join((*_SAID, *_OPTIONAL))}.")
+        if field not in (*_SYNTAX, *_OPTIONAL):
+            raise ConfigError(f"{path}: there is no field {shown(field)}. Known: {', '.join((*_SYNTAX, *_OPTIONAL))}.")
     is_valid: Mapping[str, Callable[[Any], bool]] = {
         "file": lambda value: _is_key(value) and Path(value).name == value and Path(value).suffix in LOADERS,
-        "images": lambda value: _says(value, _IMAGES) and all(map(_is_colour, _colours(value))),
-        "texts": lambda value: _says(value, _TEXTS),
+        "images": lambda value: _describes_array(value, _IMAGES) and all(map(_is_colour, _colour_lists(value))),
+        "texts": lambda value: _describes_array(value, _TEXTS),
         "similarity": _is_similarity,
         "rates": lambda value: (
             _is_rate(value) or (_keys(value) == {"image", "text"} and all(map(_is_rate, value.values())))
         ),
         "loss": lambda value: value in LOSS_NAMES,
     }
-    for field, syntax in _SAID.items():
+    for field, syntax in _SYNTAX.items():
         if field not in fields:
             raise ConfigError(f"{path} lacks the field {field}. Write {syntax}.")
         if not is_valid[field](fields[field]):
@@ -188,7 +190,7 @@ def _described(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _says(value: Any, kinds: Mapping[str, set[str]]) -> bool:
+def _describes_array(value: Any, kinds: Mapping[str, set[str]]) -> bool:
     return (
         isinstance(value, dict)
         and _keys(value) == kinds.get(str(value.get("are")))
@@ -208,7 +210,7 @@ def _is_similarity(value: Any) -> bool:
     )
 
 
-def _colours(value: Mapping[str, Any]) -> Sequence[Any]:
+def _colour_lists(value: Mapping[str, Any]) -> Sequence[Any]:
     return [value[name] for name in ("mean", "std") if name in value]
 
 

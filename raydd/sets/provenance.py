@@ -35,7 +35,7 @@ Scalar = bool | int | FiniteFloat | Text | None
 Setting = Scalar | Annotated[tuple[Scalar, ...], Field(max_length=_MANY)]
 
 # Settings that did not make the set: where a run stores its results, and where else its set is scored.
-_NOT_OF_A_SET = ("place.", "sweep.", "compare.", "evaluate.encoders", "evaluate.classes", "evaluate.unseen")
+_OTHER_SETTINGS = ("place.", "sweep.", "compare.", "evaluate.encoders", "evaluate.classes", "evaluate.unseen")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Provenance:
         """
         image, text = identities
         return cls(
-            settings={k: v for k, v in flatten(config).items() if not k.startswith(_NOT_OF_A_SET)},
+            settings={k: v for k, v in flatten(config).items() if not k.startswith(_OTHER_SETTINGS)},
             data=DataSource(name=data.name, fingerprint=data.fingerprint, notes=tuple(data.notes)),
             encoders=EncoderSources(
                 image=EncoderSource(name=config.encoders.image, identity=image),
@@ -198,24 +198,24 @@ class Provenance:
         )
 
     @classmethod
-    def from_json(cls, value: object, where: str = "manifest.json") -> Self:
+    def from_json(cls, value: object, path: str = "manifest.json") -> Self:
         """Read the provenance in a manifest's facts and check every field; unknown fields of a newer raydd are ignored.
 
         Args:
             value: the output of `as_json`, or any other object.
-            where: the file that the facts were read from, for messages.
+            path: the file that the facts were read from, for messages.
 
         Raises:
             RecordError: a field is missing or wrong, or contradicts a setting; names the first such field.
         """
-        provenance = checked(cls, value, where)
+        provenance = checked(cls, value, path)
         provenance = replace(
             provenance, settings={RENAMED.get(name, name): setting for name, setting in provenance.settings.items()}
         )
-        for name, field_value in provenance._also_settings().items():
+        for name, field_value in provenance._fields_that_are_settings().items():
             if provenance.settings.get(name, field_value) != field_value:
                 raise RecordError(
-                    f"{where} contradicts itself: its setting {name} is {provenance.settings[name]!r}, but its own "
+                    f"{path} contradicts itself: its setting {name} is {provenance.settings[name]!r}, but its own "
                     f"field for that setting is {field_value!r}. {_HELP}"
                 )
         return provenance
@@ -235,7 +235,7 @@ class Provenance:
         known_settings = flatten(Config())
         return tuple(sorted(name for name in self.settings if name not in known_settings))
 
-    def config(self, given: Mapping[str, Any] | None = None) -> Config:
+    def config(self, user_settings: Mapping[str, Any] | None = None) -> Config:
         """Return the settings that made the set, overridden by the user's own settings.
 
         Settings that this version does not have are left out; `unknown_settings` names them, for a note to the user.
@@ -246,29 +246,32 @@ class Provenance:
         must be repeated in the user's own settings.
 
         Args:
-            given: dotted settings from the user's own file and flags.
+            user_settings: dotted settings from the user's own file and flags.
 
         Raises:
             RecordError: a setting of the set has a value that this version refuses.
             ConfigError: one of the user's settings is wrong, or a name of code is not repeated.
         """
-        given, known_settings = dict(given or {}), flatten(Config())
-        settings = {k: v for k, v in self.settings.items() if k in known_settings and not k.startswith(_NOT_OF_A_SET)}
-        settings |= self._also_settings()
+        user_settings, known_settings = dict(user_settings or {}), flatten(Config())
+        settings = {k: v for k, v in self.settings.items() if k in known_settings and not k.startswith(_OTHER_SETTINGS)}
+        settings |= self._fields_that_are_settings()
         # Before any setting is checked: checking a user-defined loss runs it.
         require_trusted(
-            {name: str(settings[name]) for name in _CODE if name in settings and name not in given}, {}, "The set"
+            {name: str(settings[name]) for name in _CODE_SETTINGS if name in settings and name not in user_settings},
+            {},
+            "The set",
         )
         try:
             config = with_settings(
-                Config(), {**settings, **{name: value for name, value in given.items() if name in _CODE}}
+                Config(),
+                {**settings, **{name: value for name, value in user_settings.items() if name in _CODE_SETTINGS}},
             )
         except ConfigError as error:
             raise RecordError(
                 f"The set was made with settings that this version of raydd refuses. {error} Use the version that made "
                 f"it, {self.raydd}."
             ) from error
-        return with_settings(config, given)
+        return with_settings(config, user_settings)
 
     def require_encoders(self, config: Config) -> None:
         """Refuse settings with another protocol or other encoders than the set was made with.
@@ -297,7 +300,7 @@ class Provenance:
                     "--evaluate.encoders` scores a set with other encoders."
                 )
 
-    def _also_settings(self) -> dict[str, Any]:
+    def _fields_that_are_settings(self) -> dict[str, Any]:
         """Return the fields that are also settings, under their dotted names."""
         return {
             "distill.protocol": self.protocol,
@@ -309,7 +312,7 @@ class Provenance:
 
 
 # Settings that can name code.
-_CODE = ("data.reader", "encoders.image", "encoders.text", "distill.method", "distill.loss", "experts.loss")
+_CODE_SETTINGS = ("data.reader", "encoders.image", "encoders.text", "distill.method", "distill.loss", "experts.loss")
 
 
 def selection_of_set(config: Config) -> str:
@@ -342,7 +345,7 @@ def selection_rule(config: Config) -> str:
     return f"{sentence} chosen on val, and nothing is chosen on {split}, the split that is scored."
 
 
-def checked(kind: type, value: object, where: str) -> Any:
+def checked(kind: type, value: object, path: str) -> Any:
     """Parse a value strictly as a dataclass or another type: no string is read as a number, no field is made up.
 
     Raises:
@@ -353,13 +356,13 @@ def checked(kind: type, value: object, where: str) -> Any:
         return _adapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
-        raise RecordError(f"{where} does not describe a synthetic set: {_said(problem)}. {_HELP}") from error
+        raise RecordError(f"{path} does not describe a synthetic set: {_describe_problem(problem)}. {_HELP}") from error
     except (TypeError, ValueError, RecursionError) as error:
-        raise RecordError(f"{where} does not describe a synthetic set ({error}). {_HELP}") from error
+        raise RecordError(f"{path} does not describe a synthetic set ({error}). {_HELP}") from error
 
 
 _HELP = "Copy the set again from an intact copy, or make it again with this version of raydd."
-_SHOWN = 60  # characters shown of a wrong value
+_SHOWN_CHARACTERS = 60  # characters shown of a wrong value
 
 
 @functools.cache
@@ -367,7 +370,7 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _said(problem: Any) -> str:
+def _describe_problem(problem: Any) -> str:
     """Say which field is wrong, and why."""
     location = [str(part) for part in problem["loc"]]
     # The parts after a setting's name are the types that were tried for its value.
@@ -375,7 +378,7 @@ def _said(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"the field {field} is missing"
     value = repr(problem["input"])
-    value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+    value = value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…"
     statement = f"the field {field} is {value}" if field else f"it holds {value}"
     message = str(problem["msg"])
     return f"{statement}, but {message[:1].lower()}{message[1:]}".replace("input should", "should")

@@ -145,8 +145,8 @@ def set_of_record(record: Record) -> OpenedSet:
     Raises:
         RecordError: the record is incomplete, damaged or not a synthetic set, or a file has impossible content.
     """
-    path = _where(record, MANIFEST)
-    manifest = _manifest(record)
+    path = _file_path(record, MANIFEST)
+    manifest = _read_manifest(record)
     header: _Manifest = checked(_Manifest, manifest, path)
     if header.stage != _STAGE:
         raise RecordError(
@@ -162,7 +162,7 @@ def set_of_record(record: Record) -> OpenedSet:
     ):
         if stated != actual:
             raise RecordError(f"{path} says that {name} is {stated}, but {SET} has {actual}. {_HELP}")
-    rows = _rows(record, len(synthetic), with_images=synthetic.pixels is not None)
+    rows = _read_rows(record, len(synthetic), with_images=synthetic.pixels is not None)
     return OpenedSet(record, synthetic, rows, provenance, header.fingerprint, header.made, manifest)
 
 
@@ -174,16 +174,16 @@ def load_synthetic(record: Record) -> SyntheticSet:
     """
     if not record.complete:
         raise RecordError(f"{record.folder} is not complete. Run `raydd distill` with the same settings.")
-    manifest = _manifest(record)
+    manifest = _read_manifest(record)
     facts = manifest.get("facts") if isinstance(manifest, dict) else None
     try:
-        return SyntheticSet.of_tensors(_tensors(record), facts.get("set") if isinstance(facts, dict) else facts)  # type: ignore[arg-type]
+        return SyntheticSet.of_tensors(_read_tensors(record), facts.get("set") if isinstance(facts, dict) else facts)  # type: ignore[arg-type]
     except RecordError as error:
         path = f"{record.store.root}/{record.folder}"
         raise error if path in str(error) else RecordError(f"{path}: {error}") from error
 
 
-def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
+def stored_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
     """Read a set's scores from the store around it, by split: mean, std and seeds of each metric.
 
     If a split has several records of scores, the one with the most seeds is read. Scores that were chosen on their own
@@ -198,11 +198,11 @@ def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
         if not name.endswith(f"/{MANIFEST}"):
             continue
         record = Record(store, "scores", name.split("/")[1], {}, {})
-        manifest: _ScoresManifest = checked(_ScoresManifest, _manifest(record), _where(record, MANIFEST))
+        manifest: _ScoresManifest = checked(_ScoresManifest, _read_manifest(record), _file_path(record, MANIFEST))
         split, choice = manifest.settings.get("split"), manifest.settings.get("choice", "last")
         if manifest.upstream.get("synthetic") != opened.fingerprint or not isinstance(split, str) or choice != "last":
             continue
-        scores = Scores(_seeds(record))
+        scores = Scores(_read_seeds(record))
         if split not in scores_by_split or len(scores_by_split[split].seeds) < len(scores.seeds):
             scores_by_split[split] = scores
     return {split: scores.as_json() for split, scores in sorted(scores_by_split.items())}
@@ -211,26 +211,28 @@ def kept_scores(opened: OpenedSet) -> dict[str, dict[str, Any]]:
 _Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
 
 
-def _seeds(record: Record) -> tuple[dict[str, float], ...]:
+def _read_seeds(record: Record) -> tuple[dict[str, float], ...]:
     file = "scores.json"
-    seeds = checked(tuple[dict[str, _Percent], ...], _read(record, file, record.read_json), _where(record, file))
+    seeds = checked(
+        tuple[dict[str, _Percent], ...], _read_file(record, file, record.read_json), _file_path(record, file)
+    )
     if not seeds or any(set(METRICS) - set(seed) for seed in seeds):
-        raise RecordError(f"{_where(record, file)} lacks scores: each seed has {', '.join(METRICS)}. {_HELP}")
+        raise RecordError(f"{_file_path(record, file)} lacks scores: each seed has {', '.join(METRICS)}. {_HELP}")
     return seeds
 
 
-def _manifest(record: Record) -> Any:
-    return _read(record, MANIFEST, record.read_json)
+def _read_manifest(record: Record) -> Any:
+    return _read_file(record, MANIFEST, record.read_json)
 
 
-def _tensors(record: Record) -> dict[str, Tensor]:
-    return _read(record, SET, record.read_tensors)
+def _read_tensors(record: Record) -> dict[str, Tensor]:
+    return _read_file(record, SET, record.read_tensors)
 
 
-def _rows(record: Record, pairs: int, *, with_images: bool) -> tuple[Mapping[str, Any], ...]:
+def _read_rows(record: Record, pairs: int, *, with_images: bool) -> tuple[Mapping[str, Any], ...]:
     """Read the rows of `pairs.parquet`; check their number and the type of each column."""
-    path = _where(record, PAIRS)
-    content = _read(record, PAIRS, record.read)
+    path = _file_path(record, PAIRS)
+    content = _read_file(record, PAIRS, record.read)
     try:
         parquet = pq.ParquetFile(io.BytesIO(content))
         # Checked before reading, since a small file may claim any number of rows.
@@ -247,12 +249,12 @@ def _rows(record: Record, pairs: int, *, with_images: bool) -> tuple[Mapping[str
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise RecordError(f"{path} cannot be read as Parquet ({_first_line(error)}). {_HELP}") from error
     for number, row in enumerate(rows):
-        if problem := _problem_of(row, number, with_images):
+        if problem := _describe_problem(row, number, with_images):
             raise RecordError(f"{path}: row {number} {problem}. {_HELP}")
     return tuple(rows)
 
 
-def _problem_of(row: Mapping[str, Any], number: int, with_images: bool) -> str:
+def _describe_problem(row: Mapping[str, Any], number: int, with_images: bool) -> str:
     """Say what is wrong with a row; empty if nothing is."""
     if row["pair"] != number:
         return f"has the pair number {row['pair']}"
@@ -268,16 +270,16 @@ def _problem_of(row: Mapping[str, Any], number: int, with_images: bool) -> str:
     return ""
 
 
-def _read(record: Record, name: str, read: Any) -> Any:
+def _read_file(record: Record, name: str, reader: Any) -> Any:
     """Read a file of a record with one of its readers. Any error, also on a forged file, becomes a RecordError."""
     try:
-        return read(name)
+        return reader(name)
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError) as error:
         error_text = f"{type(error).__name__}: {_first_line(error)}"
-        raise RecordError(f"{_where(record, name)} cannot be read ({error_text}). {_HELP}") from error
+        raise RecordError(f"{_file_path(record, name)} cannot be read ({error_text}). {_HELP}") from error
 
 
-def _where(record: Record, name: str) -> str:
+def _file_path(record: Record, name: str) -> str:
     return f"{record.store.root}/{record.folder}/{name}"
 
 

@@ -16,8 +16,8 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.sets.provenance import Provenance
 from raydd.store import Record
 
-NEAREST = 5  # captions listed for each text feature
-FIRST = 3  # captions listed in the manifest, those of the first pairs
+NEAREST_CAPTIONS = 5  # captions listed for each text feature
+FIRST_CAPTIONS = 3  # captions listed in the manifest, those of the first pairs
 SET, PAIRS = "synthetic.safetensors", "pairs.parquet"
 
 
@@ -47,7 +47,7 @@ def write_set(
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="PNG")
             record.write(file, buffer.getvalue())
     record.write_tensors(SET, synthetic.tensors(), synthetic.facts())
-    first_captions = tuple(captions[0] for captions in table["nearest_captions"].to_pylist()[:FIRST])
+    first_captions = tuple(captions[0] for captions in table["nearest_captions"].to_pylist()[:FIRST_CAPTIONS])
     complete_provenance = replace(provenance, first_captions=first_captions)
     record.finish(facts={"set": synthetic.facts(), **complete_provenance.as_json()})
 
@@ -78,7 +78,7 @@ def image_file(number: int) -> str:
 
 
 def nearest_captions(
-    text_features: Float[Tensor, "N e"], real: CaptionRows, count: int = NEAREST
+    text_features: Float[Tensor, "N e"], real: CaptionRows, count: int = NEAREST_CAPTIONS
 ) -> tuple[Int[Tensor, "N K"], Float[Tensor, "N K"]]:
     """Return indices and cosines of the real captions nearest to each text, nearest first.
 

@@ -40,7 +40,7 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
     if record.complete:
         return points
     every, known_steps = math.ceil(work.config.distill.steps / checks), {point["step"] for point in points}
-    states = _again(work, every) if synthetic_record(work).complete else _first(work, every)
+    states = _repeated_states(work, every) if synthetic_record(work).complete else _new_states(work, every)
     for step, seconds, cpu_seconds, synthetic in states:
         r_mean = None if step in known_steps else _r_mean(work, synthetic, fitted=step == work.config.distill.steps)
         if r_mean is not None:
@@ -79,7 +79,7 @@ def rise(curve: Sequence[Mapping[str, float]], steps: int) -> float | None:
     return last_quarter - third_quarter
 
 
-def _first(work: Workbench[Any], every: int) -> Iterator[State]:
+def _new_states(work: Workbench[Any], every: int) -> Iterator[State]:
     """Yield the states of a new distillation, whose set is stored like any other."""
     seconds, cpu_seconds, last_step = 0.0, 0.0, 0
     for point in distill(work, every=every):
@@ -92,7 +92,7 @@ def _first(work: Workbench[Any], every: int) -> Iterator[State]:
         yield point.step, seconds, cpu_seconds, point.synthetic
 
 
-def _again(work: Workbench[Any], every: int) -> Iterator[State]:
+def _repeated_states(work: Workbench[Any], every: int) -> Iterator[State]:
     """Repeat the distillation of a stored set and yield its states; the last one is read from the store."""
     phase = only_phase(work, every)
     distillation, seconds, cpu_seconds = work.begin(phase.settings, phase.start()), 0.0, 0.0

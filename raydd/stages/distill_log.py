@@ -49,7 +49,7 @@ class Log:
     @classmethod
     def of_tensors(cls, tensors: dict[str, Tensor]) -> Self:
         """Read the log that `tensors` returned; tensors of other names are ignored."""
-        return cls(_of_tensors(tensors, _STEPS), _of_tensors(tensors, _COLLAPSE))
+        return cls(_from_tensors(tensors, _STEPS), _from_tensors(tensors, _COLLAPSE))
 
 
 def without_log(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -62,6 +62,6 @@ def _to_tensors(points: Sequence[dict[str, float]], prefix: str) -> dict[str, Te
     return {prefix + name: torch.tensor([point[name] for point in points], dtype=torch.float64) for name in names}
 
 
-def _of_tensors(tensors: dict[str, Tensor], prefix: str) -> Points:
+def _from_tensors(tensors: dict[str, Tensor], prefix: str) -> Points:
     columns = {name.removeprefix(prefix): value.tolist() for name, value in tensors.items() if name.startswith(prefix)}
     return [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]

@@ -13,7 +13,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.protocols import Workbench, changed
 from raydd.sets.read import load_synthetic
 from raydd.stages.distill_log import Log
-from raydd.stages.inverting import inverted
+from raydd.stages.inverting import invert_features
 from raydd.stages.matching import CURVE, Phase, match
 from raydd.stages.oom_retry import within_memory
 from raydd.stages.students import recipe_content
@@ -36,10 +36,10 @@ def distill(work: Workbench[Any], *, every: int = 0) -> Generator[DistillPoint]:
         NonFiniteError: a loss or gradient became NaN or infinite. The set before that step stays in the folder.
         ConfigError: GPU memory was too small even for half of `place.encode_batch` images.
     """
-    yield from within_memory(lambda work: _distilled(work, every), work)
+    yield from within_memory(lambda work: _distill_phases(work, every), work)
 
 
-def _distilled(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
+def _distill_phases(work: Workbench[Any], every: int) -> Iterator[DistillPoint]:
     work.require_enough_pairs()
     if work.config.distill.images == "features-then-pixels":
         yield from _features_then_pixels(work, synthetic_record(work), every)
@@ -61,7 +61,15 @@ def _features_then_pixels(work: Workbench[Any], record: Record, every: int) -> I
         yield from match(features_phase)
     settings = replace(features_phase.settings, image_lr=0.0, steps=0)  # the images that were found stay as they are
     yield from match(
-        Phase(work, record, settings, lambda: inverted(work, features_phase.record), every, steps, before=steps)
+        Phase(
+            work,
+            record,
+            settings,
+            lambda: invert_features(work, features_phase.record),
+            every,
+            steps,
+            earlier_steps=steps,
+        )
     )
 
 

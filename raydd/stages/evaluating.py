@@ -38,10 +38,10 @@ def synthetic_scores(work: Workbench[Any], split: HeldOutSplit | None = None) ->
     """Return the scores of the synthetic set of these settings on a split; None is `evaluate.split`."""
     work = changed(work, {"evaluate.split": split}) if split else work
     final_synthetic(work)
-    return _kept(work, "synthetic", lambda: _synthetic(work))
+    return _cached_scores(work, "synthetic", lambda: _synthetic_hits(work))
 
 
-def _synthetic(work: Workbench[Any]) -> Row:
+def _synthetic_hits(work: Workbench[Any]) -> Row:
     evaluate, pairs = work.config.evaluate, final_synthetic(work)
     work.progress("students of the synthetic pairs", 0, evaluate.seeds)
     hits = student_hits(work, pairs, split=evaluate.split, seeds=range(evaluate.seeds))
@@ -60,16 +60,18 @@ def selected_scores(work: Workbench[Any], selection: str) -> Scores:
     """
     work.require_enough_pairs()
     seeds = work.config.evaluate.seeds
-    return _kept(work, selection, lambda: _selected(work, selection, 0, [(seed, seed) for seed in range(seeds)]))
+    return _cached_scores(
+        work, selection, lambda: _selected_hits(work, selection, 0, [(seed, seed) for seed in range(seeds)])
+    )
 
 
-def _selected(work: Workbench[Any], selection: str, first: int, students: Sequence[tuple[int, int]]) -> Row:
+def _selected_hits(work: Workbench[Any], selection: str, first_seed: int, students: Sequence[tuple[int, int]]) -> Row:
     """Train students on selected pairs, with the learning rates that are best on val for a student of one choice.
 
     Args:
         work: the workbench; its `distill.pairs` is the number of pairs.
         selection: name of the selection.
-        first: seed of the choice of pairs for which the learning rates are chosen.
+        first_seed: seed of the choice of pairs for which the learning rates are chosen.
         students: for each student, the seed of its pairs and its own seed.
     """
     config = work.config
@@ -78,13 +80,13 @@ def _selected(work: Workbench[Any], selection: str, first: int, students: Sequen
         captions = work.select(selection, config.distill.pairs, seed)
         return work.real_set(captions, work.real_rates_at(multiple), seed=seed)
 
-    def on_val(multiple: float) -> ScoresOnVal | None:
+    def val_scores_at(multiple: float) -> ScoresOnVal | None:
         try:
-            return score_students(work, pairs_at(multiple, first), split=ScoresOnVal.split, seeds=[0])
+            return score_students(work, pairs_at(multiple, first_seed), split=ScoresOnVal.split, seeds=[0])
         except NonFiniteError:
             return None
 
-    multiple, _ = best_multiple(lambda multiples: [on_val(multiple) for multiple in multiples])
+    multiple, _ = best_multiple(lambda multiples: [val_scores_at(multiple) for multiple in multiples])
     hits: list[Tensor] = []
     for pairs_seed, seed in students:
         hits += student_hits(work, pairs_at(multiple, pairs_seed), split=config.evaluate.split, seeds=[seed])
@@ -99,10 +101,10 @@ def full_scores(work: Workbench[Any]) -> Scores:
     chosen by the first expert alone, among all epochs up to `experts.epochs`. There is one expert per seed.
     Distillation reads the same experts, so snapshots that are in the store are not trained again.
     """
-    return _kept(work, "full", lambda: _best_epoch(work))
+    return _cached_scores(work, "full", lambda: _best_epoch_hits(work))
 
 
-def _best_epoch(work: Workbench[Any]) -> Row:
+def _best_epoch_hits(work: Workbench[Any]) -> Row:
     evaluate = work.config.evaluate
     epochs, seeds = range(1, work.config.experts.last_epoch + 1), evaluate.seeds
     first_expert = work.experts(1, epochs)
@@ -140,9 +142,9 @@ def set_hits(work: Workbench[Any], row: str, number: int) -> Int[Tensor, "S I 7"
     """
     record = hits_record(work, row, number)
     if not record.complete:
-        hits, facts = _students_of(work, row, number)
+        hits, facts = _row_hits(work, row, number)
         if row not in SELECTIONS:  # in a run, a selection has one student for each choice of pairs
-            _keep(set_of(work, number), row, hits, facts)
+            _store_scores(set_of(work, number), row, hits, facts)
         record.write_tensors(HITS_FILE, {"hits": torch.stack(list(hits)).to(torch.int32)})
         record.finish(facts=dict(facts))
     return record.read_tensors(HITS_FILE)["hits"]
@@ -150,28 +152,28 @@ def set_hits(work: Workbench[Any], row: str, number: int) -> Int[Tensor, "S I 7"
 
 def hits_record(work: Workbench[Any], row: str, number: int) -> Record:
     """Return the record of the hits of one set of a row."""
-    settings, upstream = _named_by(work if row in SELECTIONS else set_of(work, number), row)
+    settings, upstream = _record_content(work if row in SELECTIONS else set_of(work, number), row)
     return Record.of(
         work.store, "hits", {**settings, "set": number} if row in SELECTIONS else settings, upstream, version=VERSION
     )
 
 
-def _students_of(work: Workbench[Any], row: str, number: int) -> Row:
+def _row_hits(work: Workbench[Any], row: str, number: int) -> Row:
     if row == "synthetic":
-        return _synthetic(set_of(work, number))
+        return _synthetic_hits(set_of(work, number))
     if row == "full":
-        return _best_epoch(work)
+        return _best_epoch_hits(work)
     work.require_enough_pairs()
-    return _selected(work, row, number, [(number, seed) for seed in range(work.config.evaluate.seeds)])
+    return _selected_hits(work, row, number, [(number, seed) for seed in range(work.config.evaluate.seeds)])
 
 
 def scores_record(work: Workbench[Any], row: str) -> Record:
     """Return the record of the scores of a row (`synthetic`, `full`, or a selection), named by what the row reads."""
-    settings, upstream = _named_by(work, row)
+    settings, upstream = _record_content(work, row)
     return Record.of(work.store, "scores", settings, upstream, version=VERSION)
 
 
-def _named_by(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _record_content(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what decides the students of a row: settings, and the records that the row is made from."""
     config, evaluate = work.config, work.config.evaluate
     settings: dict[str, Any] = {"row": row, "split": evaluate.split, "seeds": evaluate.seeds, **choice_content(config)}
@@ -189,15 +191,15 @@ def _named_by(work: Workbench[Any], row: str) -> tuple[dict[str, Any], dict[str,
     return settings, upstream
 
 
-def _kept(work: Workbench[Any], row: str, score: Callable[[], Row]) -> ScoresOnVal | ScoresOnTest:
+def _cached_scores(work: Workbench[Any], row: str, score: Callable[[], Row]) -> ScoresOnVal | ScoresOnTest:
     """Return a row's scores from the store, or compute them from the hits that `score` returns and store them."""
     record = scores_record(work, row)
     if not record.complete:
-        _keep(work, row, *score())
+        _store_scores(work, row, *score())
     return scores_on(work.config.evaluate.split, record.read_json(SCORES))
 
 
-def _keep(work: Workbench[Any], row: str, hits: Sequence[Tensor], facts: Mapping[str, Any]) -> None:
+def _store_scores(work: Workbench[Any], row: str, hits: Sequence[Tensor], facts: Mapping[str, Any]) -> None:
     """Store a row's scores if they are missing."""
     record = scores_record(work, row)
     if not record.complete:

@@ -17,7 +17,7 @@ from raydd.store import Record
 VERSION = 5  # 3: shorter memories of Adam; 4: files sealed to their place; 5: shorter ones still, another schedule
 
 
-def inverted(work: Workbench[Any], features_record: Record) -> SyntheticSet:
+def invert_features(work: Workbench[Any], features_record: Record) -> SyntheticSet:
     """Return a features set with pixels found for its features.
 
     The image features of the returned set are those that the encoder gives for the found pixels. On a CPU, several

@@ -28,16 +28,16 @@ _COLLAPSE_POINTS = 10  # how often collapse is measured over the steps, in addit
 
 
 @dataclass(frozen=True)
-class Took:
+class ElapsedTime:
     """Time that a piece of work took."""
 
     seconds: float
     cpu_seconds: float
     """CPU time of all threads of this process."""
 
-    def of(self, share: float) -> Self:
+    def share(self, fraction: float) -> Self:
         """Return a share of the time."""
-        return type(self)(self.seconds * share, self.cpu_seconds * share)
+        return type(self)(self.seconds * fraction, self.cpu_seconds * fraction)
 
 
 class Watch:
@@ -45,11 +45,11 @@ class Watch:
 
     def __init__(self) -> None:
         """Start the stopwatch."""
-        self._began, self._cpu = time.perf_counter(), time.process_time()
+        self._start_seconds, self._start_cpu_seconds = time.perf_counter(), time.process_time()
 
-    def read(self) -> Took:
+    def read(self) -> ElapsedTime:
         """Return the time since the start."""
-        return Took(time.perf_counter() - self._began, time.process_time() - self._cpu)
+        return ElapsedTime(time.perf_counter() - self._start_seconds, time.process_time() - self._start_cpu_seconds)
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Phase:
     """Returns the set to start from."""
     every: int
     """Steps between two points; 0 yields only the last point."""
-    total: int
+    total_steps: int
     """Steps of all phases of the distillation."""
-    before: int = 0
+    earlier_steps: int = 0
     """Steps of the earlier phases."""
 
     def point(
@@ -73,9 +73,9 @@ class Phase:
     ) -> DistillPoint:
         """Return the point to report after `step` steps of this phase."""
         collapse, earlier = (
-            [point | {"step": self.before + point["step"]} for point in points] for points in (collapse, earlier)
+            [point | {"step": self.earlier_steps + point["step"]} for point in points] for points in (collapse, earlier)
         )
-        return DistillPoint(self.before + step, self.total, metrics, synthetic, collapse, earlier)
+        return DistillPoint(self.earlier_steps + step, self.total_steps, metrics, synthetic, collapse, earlier)
 
 
 def match(phase: Phase) -> Iterator[DistillPoint]:
@@ -88,26 +88,26 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     if phase.record.complete:
         yield finished(phase)
         return
-    course = Course.begun(phase)
+    course = Course.begin(phase)
     try:
-        if point := course.point_again():
+        if point := course.resumed_point():
             yield point
         take_steps = steps_of(course.distillation)
         while not course.at_end:
-            steps = min(at_once(phase.work.device), course.steps_to_look)
-            course.have_experts(steps)
+            steps = min(at_once(phase.work.device), course.steps_until_due)
+            course.ensure_experts(steps)
             watch = Watch()
             with counted_as("distillation steps"):
                 news = take_steps(steps)
             if news.steps:
-                course.note(news.steps, watch.read())
+                course.log_steps(news.steps, watch.read())
             if news.error:
-                course.keep_last_good()
+                course.save_last_good()
                 raise news.error
             if point := course.after_steps():
                 yield point
     except (Leave, GeneratorExit):  # raised here, while an expert is trained, or while the caller scores a point
-        course.keep()
+        course.save_checkpoint()
         raise
     yield course.finish()
 
@@ -127,19 +127,19 @@ class Course:
     phase: Phase
     distillation: Distillation
     log: Log
-    preparing: Took
+    preparing: ElapsedTime
     """Time that preparing the start took."""
-    since: int
+    last_point_step: int
     """Steps done at the last point."""
     earlier: Points
     """Points before an interruption. They are reported again, like all collapse measures, in case they were lost."""
-    told: int = 0
+    reported: int = 0
     """Number of collapse measures reported so far."""
     experts: set[int] = field(default_factory=set)
     """Experts that are known to be in the store."""
 
     @classmethod
-    def begun(cls, phase: Phase) -> Self:
+    def begin(cls, phase: Phase) -> Self:
         """Begin a phase at its start, or resume it with its log at its last checkpoint."""
         reset_peak(phase.work.device)
         watch, log = Watch(), Log()
@@ -149,13 +149,13 @@ class Course:
             distillation.resume(without_log(state))
             log = Log.of_tensors(state)
         earlier = log.means_before(distillation.done, phase.every)
-        since = int(earlier[-1]["step"]) if earlier else 0
-        course = cls(phase, distillation, log, watch.read(), since, earlier)
+        last_point_step = int(earlier[-1]["step"]) if earlier else 0
+        course = cls(phase, distillation, log, watch.read(), last_point_step, earlier)
         if not distillation.done:
-            course._note_collapse()
+            course._measure_collapse()
         return course
 
-    def point_again(self) -> DistillPoint | None:
+    def resumed_point(self) -> DistillPoint | None:
         """Return the point of the current step, if it has one: it may not have been reported before an interruption."""
         done, every = self.distillation.done, self.phase.every
         has_point = every and done and done % every == 0 and not self.at_end
@@ -167,13 +167,13 @@ class Course:
         return self.distillation.done >= self.phase.settings.steps
 
     @property
-    def steps_to_look(self) -> int:
+    def steps_until_due(self) -> int:
         """Steps until something must be measured, saved or reported; call `after_steps` then."""
         steps, done, settings = self.phase.settings.steps, self.distillation.done, self.phase.settings
         periods = [_collapse_period(steps), settings.checkpoint_every, self.phase.every or settings.checkpoint_every]
         return min(steps - done, *(period - done % period for period in periods))
 
-    def have_experts(self, steps: int = 1) -> None:
+    def ensure_experts(self, steps: int = 1) -> None:
         """Make sure that the experts of the next steps are in the store; this does not count as time of the steps."""
         distillation = self.distillation
         for step in range(distillation.done, distillation.done + steps):
@@ -181,36 +181,36 @@ class Course:
                 return  # all experts are known, so no draws need to be repeated to find out
             expert = distillation.objective.expert(step)
             if expert is not None and expert not in self.experts:
-                self.phase.work.have_expert(distillation.experts, expert)
+                self.phase.work.ensure_expert(distillation.experts, expert)
                 self.experts.add(expert)
 
-    def note(self, steps: Points, took: Took) -> None:
+    def log_steps(self, steps: Points, elapsed: ElapsedTime) -> None:
         """Log the metrics of some steps and their total time, and measure collapse if that is due."""
-        time_per_step = {"seconds": took.seconds / len(steps), "cpu_seconds": took.cpu_seconds / len(steps)}
+        time_per_step = {"seconds": elapsed.seconds / len(steps), "cpu_seconds": elapsed.cpu_seconds / len(steps)}
         self.log.steps += [metrics | time_per_step for metrics in steps]
-        self._note_collapse()
+        self._measure_collapse()
 
     def after_steps(self) -> DistillPoint | None:
         """Report progress after the logged steps, and save a checkpoint if that is due; return a point if one is due.
 
         Raises:
-            Leave: the process must end; the caller must still call `keep`.
+            Leave: the process must end; the caller must still call `save_checkpoint`.
         """
         phase, done = self.phase, self.distillation.done
-        phase.work.progress("distillation steps", phase.before + done, phase.total)
+        phase.work.progress("distillation steps", phase.earlier_steps + done, phase.total_steps)
         if self.at_end:
             return None
         if done % phase.settings.checkpoint_every == 0:
-            self.keep()
+            self.save_checkpoint()
         if not phase.every or done % phase.every:
             return None
-        return replace(self._point(self.distillation.synthetic()), keep=self.keep)
+        return replace(self._point(self.distillation.synthetic()), keep=self.save_checkpoint)
 
-    def keep(self) -> None:
+    def save_checkpoint(self) -> None:
         """Write a checkpoint."""
         self.phase.record.write_tensors(CHECKPOINT, self.distillation.state() | self.log.tensors())
 
-    def keep_last_good(self) -> None:
+    def save_last_good(self) -> None:
         """Write the set before the step that failed."""
         self.phase.record.write_tensors(LAST_GOOD, self.distillation.synthetic().tensors())
 
@@ -221,12 +221,12 @@ class Course:
 
     def _point(self, synthetic: SyntheticSet) -> DistillPoint:
         """Return a point with everything since the last point."""
-        done, collapse, earlier = self.distillation.done, self.log.collapse[self.told :], self.earlier
-        means = self.log.last_means(done - self.since)
-        self.since, self.told, self.earlier = done, len(self.log.collapse), []
+        done, collapse, earlier = self.distillation.done, self.log.collapse[self.reported :], self.earlier
+        means = self.log.last_means(done - self.last_point_step)
+        self.last_point_step, self.reported, self.earlier = done, len(self.log.collapse), []
         return self.phase.point(done, means, synthetic, collapse, earlier)
 
-    def _note_collapse(self) -> None:
+    def _measure_collapse(self) -> None:
         """Measure collapse at the start, ten times during the steps, and at the end."""
         step, steps = self.distillation.done, self.phase.settings.steps
         if step == steps or step % _collapse_period(steps) == 0:
@@ -238,7 +238,7 @@ def _collapse_period(steps: int) -> int:
 
 
 def _finish(
-    phase: Phase, last: SyntheticSet, log: Log, preparing: Took
+    phase: Phase, last_set: SyntheticSet, log: Log, preparing: ElapsedTime
 ) -> tuple[SyntheticSet, dict[str, float] | None]:
     """Fit the learning rates, write the set and complete the record; `preparing` is the time of the start.
 
@@ -248,12 +248,12 @@ def _finish(
     record, work = phase.record, phase.work
     if record.complete:  # another process completed it meanwhile, and its set is kept
         return load_synthetic(record), None
-    synthetic, multiple, fitted_val = last, 1.0, None
+    synthetic, multiple, fitted_val = last_set, 1.0, None
     if phase.settings.fit_rates:
         work.progress("fits of the students' learning rates", 0, 1)
         with counted_as("fits of learning rates"):
             # A phase without steps has the learning rates of the features set, which are fitted already.
-            fitted = fit_rates(work, last, near=0.0 if phase.settings.steps else 1.0)
+            fitted = fit_rates(work, last_set, near=0.0 if phase.settings.steps else 1.0)
             synthetic, multiple, fitted_val = fitted.pairs, fitted.multiple, fitted.val.seeds[0]
         work.progress("fits of the students' learning rates", 1, 1)
     record.write_tensors(CURVE, log.tensors())

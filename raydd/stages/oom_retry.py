@@ -32,25 +32,33 @@ def within_memory(run: Callable[[Workbench[Any]], Iterator[Point]], work: Workbe
         yield from run(work)
         return
     except torch.OutOfMemoryError as error:
-        memory_text = wanted(error)
+        memory_text = requested_memory(error)
     half_size = max(1, size // 2)
     log.warning("Out of GPU memory with %d images at once (%s). Continuing with %d.", size, memory_text, half_size)
     empty_cache(work.device)  # after the except block, since the error holds the tensors of the failed work
     try:
         yield from run(changed(work, {"place.encode_batch": half_size}))
     except torch.OutOfMemoryError as error:
-        raise too_large(f"with {half_size} images at once too", wanted(error), work.device) from error
+        raise out_of_memory_error(
+            f"with {half_size} images at once too", requested_memory(error), work.device
+        ) from error
 
 
-def too_large(how: str, said: str, device: str) -> ConfigError:
-    """Return the error of a distillation that the GPU cannot hold: `how` it was tried, and what torch `said`."""
+def out_of_memory_error(attempt: str, memory_text: str, device: str) -> ConfigError:
+    """Return the error of a distillation that the GPU cannot hold.
+
+    Args:
+        attempt: how it was tried.
+        memory_text: what `requested_memory` returned.
+        device: the device that it was tried on.
+    """
     return ConfigError(
-        f"Out of GPU memory {how}, with {peak_bytes(device) / 1e9:.1f} GB in use ({said}). Lower "
+        f"Out of GPU memory {attempt}, with {peak_bytes(device) / 1e9:.1f} GB in use ({memory_text}). Lower "
         "distill.student_steps, distill.pairs or experts.width, or give a trial a larger share of the GPU (sweep.gpus)."
     )
 
 
-def wanted(error: torch.OutOfMemoryError) -> str:
+def requested_memory(error: torch.OutOfMemoryError) -> str:
     """Return torch's words on the memory that was wanted and the memory that was free."""
     return ". ".join(str(error).split(". ")[1:3]).strip() or str(error)
 

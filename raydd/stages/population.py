@@ -53,22 +53,22 @@ class Together:
         if phase.record.complete:
             return finished(phase)
         population = self._populations.get(group) or Population(work.device)
-        course = Course.begun(phase)
+        course = Course.begin(phase)
         slot = population.fill(course.distillation)
         self._populations[group] = population
         self._courses[group][slot] = name, course
-        return course.point_again()
+        return course.resumed_point()
 
-    def look(self) -> Iterator[tuple[str, DistillPoint | RayddError]]:
+    def take_steps(self) -> Iterator[tuple[str, DistillPoint | RayddError]]:
         """Let each group step until one of its distillations has something to report; yield the points and errors.
 
         Distillations that have completed or failed are removed.
 
         Raises:
-            Leave: the process must end; the caller must still call `keep`.
+            Leave: the process must end; the caller must still call `save_checkpoints`.
         """
         for group, courses in list(self._courses.items()):
-            yield from self._look(group, courses)
+            yield from self._step_group(group, courses)
 
     def stop(self, name: str) -> None:
         """Save the state of a distillation and stop it; does nothing if it has ended."""
@@ -77,26 +77,26 @@ class Together:
                 if course_name == name:
                     try:
                         self._populations[group].settle()
-                        course.keep()
+                        course.save_checkpoint()
                     finally:
-                        self._free(group, slot)
+                        self._remove(group, slot)
 
-    def keep(self) -> None:
+    def save_checkpoints(self) -> None:
         """Write a checkpoint of each distillation."""
         for group, courses in self._courses.items():
             self._populations[group].settle()
             for _, course in courses.values():
-                course.keep()
+                course.save_checkpoint()
 
-    def _look(
+    def _step_group(
         self, group: Hashable, courses: dict[int, tuple[str, Course]]
     ) -> Iterator[tuple[str, DistillPoint | RayddError]]:
-        steps = min(course.steps_to_look for _, course in courses.values())
+        steps = min(course.steps_until_due for _, course in courses.values())
         for slot, (name, course) in list(courses.items()):
             try:
-                course.have_experts(steps)
+                course.ensure_experts(steps)
             except RayddError as error:
-                self._free(group, slot)
+                self._remove(group, slot)
                 yield name, error
         if not courses:
             return
@@ -109,26 +109,26 @@ class Together:
         elapsed, total_steps = watch.read(), sum(len(course_news.steps) for course_news in news.values())
         for slot, course_news in news.items():
             if course_news.steps:  # the time is shared out by number of steps
-                courses[slot][1].note(course_news.steps, elapsed.of(len(course_news.steps) / total_steps))
+                courses[slot][1].log_steps(course_news.steps, elapsed.share(len(course_news.steps) / total_steps))
         for slot, course_news in news.items():
             name, course = courses[slot]
-            point = _looked_at(course, course_news)
+            point = _report_after_steps(course, course_news)
             if course.at_end or isinstance(point, RayddError):
-                self._free(group, slot)
+                self._remove(group, slot)
             if point is not None:
                 yield name, point
 
-    def _free(self, group: Hashable, slot: int) -> None:
+    def _remove(self, group: Hashable, slot: int) -> None:
         self._populations[group].stop(slot)
         del self._courses[group][slot]
         if not self._courses[group]:  # frees its experts' snapshots on the device
             del self._courses[group], self._populations[group]
 
 
-def _looked_at(course: Course, news: News) -> DistillPoint | RayddError | None:
+def _report_after_steps(course: Course, news: News) -> DistillPoint | RayddError | None:
     """Return what a distillation reports after some steps; completes its record after the last step."""
     if news.error:
-        course.keep_last_good()
+        course.save_last_good()
         return news.error
     try:
         point = course.after_steps() if news.steps else None

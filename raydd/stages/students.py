@@ -14,13 +14,13 @@ from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
-LEAST, MOST = 1 / 32, 32.0
+MIN_MULTIPLE, MAX_MULTIPLE = 1 / 32, 32.0
 # Where fits of learning rates begin. With a learned similarity, 34 of 40 sets ended at half of the learned learning
 # rates or less. With the identity, the fitted learning rates themselves are alike: those of 35 sets ended between 3.7
 # and 10.7, at multiples from 4 to 32.
-_OF_LEARNED, _RATE_OF_IDENTITY = 0.5, 7.0
+_MULTIPLE_OF_LEARNED, _RATE_OF_IDENTITY = 0.5, 7.0
 _CHECKS = 6  # number of checks that record names leave out; must never change
-_NEUTRAL = {
+_NEUTRAL_SETTINGS = {
     "epochs": 100,
     "momentum": 0.9,
     "weight_decay": 5e-4,
@@ -101,7 +101,7 @@ def recipe_content(recipe: StudentsConfig, pairs: int) -> dict[str, Any]:
     content = asdict(recipe) | {"batch_size": min(recipe.batch_size, pairs)}  # a minibatch has at most all pairs
     if recipe.momentum == 0:
         del content["rate"]  # without momentum, both values of `rate` are the same
-    neutral = {**_NEUTRAL, "batch_size": pairs}
+    neutral = {**_NEUTRAL_SETTINGS, "batch_size": pairs}
     return {name: value for name, value in content.items() if name not in neutral or neutral[name] != value}
 
 
@@ -131,22 +131,24 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
         NonFiniteError: the student diverges at every learning rate.
     """
 
-    def on_val(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
+    def val_scores_at(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
         return [_val_scores(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
     # There are too few fits with encoders to know a usual multiple.
     usual = usual_multiple(pairs, work.config.students) if work.batches_students else 1.0
-    multiple, scores = best_multiple(on_val, near=near or usual, neighbours_at_once=work.batches_students)
+    multiple, scores = best_multiple(val_scores_at, near=near or usual, neighbours_at_once=work.batches_students)
     return Fitted(pairs.at_multiple(multiple), multiple, scores)
 
 
 def usual_multiple(pairs: SyntheticSet, recipe: StudentsConfig) -> float:
     """Return the power of two near which fits of similar sets have ended."""
     if pairs.similarity.kind != "identity":
-        return _OF_LEARNED
+        return _MULTIPLE_OF_LEARNED
     momentum = 1.0 if recipe.rate == "effective" else 1 / (1 - recipe.momentum)  # its effect on a rate
     rate = math.sqrt(pairs.rate_image * pairs.rate_text) * momentum
-    return min(max(2.0 ** round(math.log2(_RATE_OF_IDENTITY / rate)), 2 * LEAST), MOST / 2)  # its neighbours are tried
+    return min(
+        max(2.0 ** round(math.log2(_RATE_OF_IDENTITY / rate)), 2 * MIN_MULTIPLE), MAX_MULTIPLE / 2
+    )  # its neighbours are tried
 
 
 def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
@@ -188,15 +190,15 @@ def best_multiple(
     best = near
     if neighbours_at_once:
         r_mean_at(best, best / 2, 2 * best)
-    while best < MOST and r_mean_at(2 * best) > r_mean_at(best):
+    while best < MAX_MULTIPLE and r_mean_at(2 * best) > r_mean_at(best):
         best *= 2
     if best == near:
-        while best > LEAST and (r_mean_at(best / 2) > r_mean_at(best) or r_mean_at(best) == -math.inf):
+        while best > MIN_MULTIPLE and (r_mean_at(best / 2) > r_mean_at(best) or r_mean_at(best) == -math.inf):
             best /= 2
     best_scores = scores_at[best]
     if best_scores is None:
         raise NonFiniteError(
-            f"Students diverge at 1/{round(1 / LEAST)} of the learning rates too. Lower distill.start_rate or "
+            f"Students diverge at 1/{round(1 / MIN_MULTIPLE)} of the learning rates too. Lower distill.start_rate or "
             "distill.rate_lr."
         )
     return best, best_scores

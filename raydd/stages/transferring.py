@@ -35,18 +35,20 @@ class ScoredSet:
     """The real caption nearest to each text feature, which replaces it for another text encoder."""
 
 
-def own_scores(work: Workbench[Any], made: ScoredSet) -> list[dict[str, float]]:
+def own_scores(work: Workbench[Any], scored_set: ScoredSet) -> list[dict[str, float]]:
     """Return scores of a set with its own encoders; the workbench must have the same encoders."""
-    return _kept(work, made, {"row": "own"}, lambda: _scores(work, made.synthetic))
+    return _cached_scores(work, scored_set, {"row": "own"}, lambda: _scores_by_seed(work, scored_set.synthetic))
 
 
-def transferred_scores(work: Workbench[Any], made: ScoredSet, *, photographs: bool = False) -> list[dict[str, float]]:
+def transferred_scores(
+    work: Workbench[Any], scored_set: ScoredSet, *, photographs: bool = False
+) -> list[dict[str, float]]:
     """Return scores of a set with the workbench's encoders, which may be other ones; learning rates are fitted on val.
 
     Args:
         work: the workbench with the encoders to score with.
-        made: the set. Its pixels are encoded for another image encoder. For another text encoder, each text is replaced
-            by its nearest real caption.
+        scored_set: the set. Its pixels are encoded for another image encoder. For another text encoder, each text is
+            replaced by its nearest real caption.
         photographs: use the photographs that the pairs started from instead of the learned pixels.
 
     Raises:
@@ -54,13 +56,13 @@ def transferred_scores(work: Workbench[Any], made: ScoredSet, *, photographs: bo
     """
 
     def score() -> list[dict[str, float]]:
-        encoded_set = _moved(work, made, photographs)
-        return _scores(work, fit_rates(work, encoded_set.at_multiple(_HEADROOM), near=1.0).pairs)
+        encoded_set = _encode_set(work, scored_set, photographs)
+        return _scores_by_seed(work, fit_rates(work, encoded_set.at_multiple(_HEADROOM), near=1.0).pairs)
 
-    return _kept(work, made, {"row": "photographs" if photographs else "pixels"}, score)
+    return _cached_scores(work, scored_set, {"row": "photographs" if photographs else "pixels"}, score)
 
 
-def class_scores(work: Workbench[Any], made: ScoredSet, folder: Path) -> list[dict[str, float]]:
+def class_scores(work: Workbench[Any], scored_set: ScoredSet, folder: Path) -> list[dict[str, float]]:
     """Return ACC@1 and ACC@5 of the set's students on a folder of class folders, one dictionary per seed."""
     class_images = read_classes(folder)
     digests = image_digests(class_images.images, str(folder.absolute()), work.store, work.progress)
@@ -73,22 +75,22 @@ def class_scores(work: Workbench[Any], made: ScoredSet, folder: Path) -> list[di
         prompt_features = work.text_encoder.encode(prompts(class_images.names)).half().cpu().float()
         return [
             accuracies(image_embeddings, class_directions(prompt_embeddings), labels)
-            for students in _students(work, made.synthetic)
+            for students in _train_students(work, scored_set.synthetic)
             for image_embeddings, prompt_embeddings in zip(
                 work.embed_images(students, gallery), work.embed_texts(students, prompt_features), strict=True
             )
         ]
 
-    return _kept(work, made, {"row": "classes", "classes": content_fingerprint}, score, on_split=False)
+    return _cached_scores(work, scored_set, {"row": "classes", "classes": content_fingerprint}, score, on_split=False)
 
 
-def unseen_scores(work: Workbench[Any], made: ScoredSet, other: Workbench[Any]) -> list[dict[str, float]]:
+def unseen_scores(work: Workbench[Any], scored_set: ScoredSet, unseen: Workbench[Any]) -> list[dict[str, float]]:
     """Return retrieval scores of the set's students on another data set, all splits joined; one dictionary per seed."""
 
     def score() -> list[dict[str, float]]:
-        splits = [split for split in other.data.splits if len(split)]
-        gallery = work.gallery([image for split in splits for image in split.images], other.data.fingerprint)
-        captions = other.captions.train, other.captions.val, other.captions.test
+        splits = [split for split in unseen.data.splits if len(split)]
+        gallery = work.gallery([image for split in splits for image in split.images], unseen.data.fingerprint)
+        captions = unseen.captions.train, unseen.captions.val, unseen.captions.test
         caption_splits = [split for split in captions if len(split.texts)]
         text_features = torch.cat([split.texts.whole().float() for split in caption_splits])
         image_offsets = torch.tensor([0, *map(len, splits)]).cumsum(0).tolist()
@@ -97,43 +99,45 @@ def unseen_scores(work: Workbench[Any], made: ScoredSet, other: Workbench[Any]) 
         )
         return [
             retrieval_scores(image_embeddings, text_embeddings, image_of_text)
-            for students in _students(work, made.synthetic)
+            for students in _train_students(work, scored_set.synthetic)
             for image_embeddings, text_embeddings in zip(
                 work.embed_images(students, gallery), work.embed_texts(students, text_features), strict=True
             )
         ]
 
-    return _kept(work, made, {"row": "unseen", "pairs": other.data.fingerprint}, score, on_split=False)
+    return _cached_scores(work, scored_set, {"row": "unseen", "pairs": unseen.data.fingerprint}, score, on_split=False)
 
 
-def _students(work: Workbench[Any], pairs: SyntheticSet) -> Any:
+def _train_students(work: Workbench[Any], pairs: SyntheticSet) -> Any:
     return work.train_students(pairs, range(work.config.evaluate.seeds))
 
 
-def _scores(work: Workbench[Any], pairs: SyntheticSet) -> list[dict[str, float]]:
+def _scores_by_seed(work: Workbench[Any], pairs: SyntheticSet) -> list[dict[str, float]]:
     evaluate = work.config.evaluate
     return list(score_students(work, pairs, split=evaluate.split, seeds=range(evaluate.seeds)).seeds)
 
 
-def _moved(work: Workbench[Any], made: ScoredSet, photographs: bool) -> SyntheticSet:
+def _encode_set(work: Workbench[Any], scored_set: ScoredSet, photographs: bool) -> SyntheticSet:
     """Return the set with features of the workbench's encoders."""
-    encoded_set, encoders = made.synthetic, work.config.encoders
-    if encoders.image != made.image_encoder or photographs:
+    encoded_set, encoders = scored_set.synthetic, work.config.encoders
+    if encoders.image != scored_set.image_encoder or photographs:
         pixels = work.start_pixels(encoded_set) if photographs else encoded_set.pixels
         if pixels is None:
             raise RecordError(
                 "The set holds only image features, which no other encoder can read. "
                 "Score a set that was made with distill.images pixels or features-then-pixels."
             )
-        encoded_set = replace(encoded_set, image_features=work.encode_pixels(pixels), pixels=work.fitted_pixels(pixels))
-    if encoders.text != made.text_encoder:
-        encoded_set = replace(encoded_set, text_features=work.text_encoder.encode(made.captions).float().cpu())
+        encoded_set = replace(
+            encoded_set, image_features=work.encode_pixels(pixels), pixels=work.resized_pixels(pixels)
+        )
+    if encoders.text != scored_set.text_encoder:
+        encoded_set = replace(encoded_set, text_features=work.text_encoder.encode(scored_set.captions).float().cpu())
     return encoded_set
 
 
-def _kept(
+def _cached_scores(
     work: Workbench[Any],
-    made: ScoredSet,
+    scored_set: ScoredSet,
     settings: Mapping[str, Any],
     score: Callable[[], Sequence[Any]],
     *,
@@ -149,12 +153,12 @@ def _kept(
         **work.student_content,
         "encoders": [image_identity(config.encoders), text_identity(config.encoders)],
         "seeds": config.evaluate.seeds,
-        "students": recipe_content(config.students, len(made.synthetic)),
+        "students": recipe_content(config.students, len(scored_set.synthetic)),
     }
     if on_split:
         record_settings |= {"data": work.data.fingerprint, "split": config.evaluate.split}
         record_settings |= choice_content(config)
-    record = Record.of(work.store, "transfers", record_settings, {"synthetic": made.fingerprint}, version=VERSION)
+    record = Record.of(work.store, "transfers", record_settings, {"synthetic": scored_set.fingerprint}, version=VERSION)
     if not record.complete:
         record.write_json(SCORES, list(score()))
         record.finish()

@@ -21,7 +21,7 @@ from pathlib import Path
 from raydd.store.files import write_whole
 
 GRACE_SECONDS = 60.0  # a copy requested within this time is never deleted: its reader may be about to open it
-_LOCKS = 64
+_LOCK_COUNT = 64
 _TICKS_NS = 20_000_000
 
 
@@ -38,21 +38,23 @@ class Cache:
         """
         self._folder, self._most_bytes, self._grace = folder, most_bytes, grace
 
-    def path(self, name: str, fetch: Callable[[], bytes], intact: Callable[[Path], bool], expected: str = "") -> Path:
+    def path(
+        self, name: str, fetch: Callable[[], bytes], is_intact: Callable[[Path], bool], expected: str = ""
+    ) -> Path:
         """Return the copy of a file, after fetching it if it is missing or no longer intact.
 
         Args:
             name: name of the file.
             fetch: returns the file's content, checked.
-            intact: whether a copy without a note is still what was fetched; reads the whole copy.
-            expected: what `fetch` and `intact` check, see `version_of`.
+            is_intact: whether a copy without a note is still what was fetched; reads the whole copy.
+            expected: what `fetch` and `is_intact` check, see `version_of`.
         """
-        path = self._copy(name)
-        if not self._asked_for(name, expected):
+        path = self._copy_path(name)
+        if not self._record_request(name, expected):
             with self._locked(name):
-                if not self._asked_for(name, expected):  # not fetched by another process meanwhile
+                if not self._record_request(name, expected):  # not fetched by another process meanwhile
                     version = version_of(path, expected)
-                    if not version or not intact(path):
+                    if not version or not is_intact(path):
                         write_whole(path, fetch())
                         version = version_of(path, expected)
                     self.note(name, version)
@@ -61,42 +63,42 @@ class Cache:
 
     def has(self, name: str) -> bool:
         """Return whether there is a copy."""
-        return self._copy(name).is_file()
+        return self._copy_path(name).is_file()
 
     def drop(self, name: str) -> None:
         """Delete a copy and its note, if they exist."""
-        self._copy(name).unlink(missing_ok=True)
-        self._note(name).unlink(missing_ok=True)
+        self._copy_path(name).unlink(missing_ok=True)
+        self._note_path(name).unlink(missing_ok=True)
 
     def knows(self, name: str, version: str) -> bool:
         """Return whether a process of this machine has noted that this version of a file was checked."""
         try:
-            return self._note(name).read_text() == version
+            return self._note_path(name).read_text() == version
         except FileNotFoundError:
             return False
 
     def note(self, name: str, version: str) -> None:
         """Note for all processes of this machine that this version of a file was checked."""
-        write_whole(self._note(name), version.encode())
+        write_whole(self._note_path(name), version.encode())
 
-    def _copy(self, name: str) -> Path:
+    def _copy_path(self, name: str) -> Path:
         return self._folder / "files" / name
 
-    def _note(self, name: str) -> Path:
+    def _note_path(self, name: str) -> Path:
         return self._folder / "checked" / name
 
-    def _asked_for(self, name: str, expected: str) -> bool:
+    def _record_request(self, name: str, expected: str) -> bool:
         """Return whether a checked copy exists; if so, record this request for it."""
-        version = version_of(self._copy(name), expected)
+        version = version_of(self._copy_path(name), expected)
         if not version or not self.knows(name, version):
             return False
         with contextlib.suppress(FileNotFoundError):  # deleted meanwhile: opening the copy raises an error
-            os.utime(self._note(name))
+            os.utime(self._note_path(name))
         return self.has(name)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        lock_number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") % _LOCKS
+        lock_number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little") % _LOCK_COUNT
         locks = self._folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
         with (locks / f"{lock_number:02}").open("w") as lock:
@@ -109,7 +111,7 @@ class Cache:
             with contextlib.suppress(FileNotFoundError):  # deleted by another process meanwhile
                 if path.is_file():
                     name, state = path.relative_to(files).as_posix(), path.stat()
-                    copies.append((self._last_asked(name, state.st_mtime), state.st_size, name))
+                    copies.append((self._last_request_time(name, state.st_mtime), state.st_size, name))
         total_bytes, safe_from = sum(size for _, size, _ in copies), time.time() - self._grace
         for last_asked, size, name in sorted(copies):
             if total_bytes <= self._most_bytes or last_asked > safe_from:
@@ -117,11 +119,11 @@ class Cache:
             self.drop(name)
             total_bytes -= size
 
-    def _last_asked(self, name: str, fetched: float) -> float:
+    def _last_request_time(self, name: str, fetch_time: float) -> float:
         try:
-            return self._note(name).stat().st_mtime
+            return self._note_path(name).stat().st_mtime
         except FileNotFoundError:
-            return fetched
+            return fetch_time
 
 
 def version_of(path: Path, expected: str = "") -> str:

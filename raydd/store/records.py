@@ -34,7 +34,7 @@ def canonical(value: Any) -> str:
     Raises:
         ValueError: the value holds a NaN, an infinity, or a type that JSON lacks.
     """
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return json.dumps(_to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def fingerprint(stage: str, version: int, settings: Mapping[str, Any], upstream: Mapping[str, str]) -> str:
@@ -43,15 +43,15 @@ def fingerprint(stage: str, version: int, settings: Mapping[str, Any], upstream:
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise ValueError(f"settings are keyed by names, not by {sorted(map(str, value))}")
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} cannot be part of a fingerprint")
     if value is None or isinstance(value, str | int | float | bool):
@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
 
 MANIFEST = "manifest.json"
 _ITEMS = "items"  # holds a value that is not a mapping or has a key of the seal, to make room for the seal
-_FIELDS = {
+_MANIFEST_FIELDS = {
     "stage": str,
     "fingerprint": str,
     "version": int,
@@ -89,7 +89,7 @@ class Record:
     version: int = 1
     copied_to: str = ""
     """The record's folder inside the store, if the record was copied there under another name."""
-    _listed: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    _digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
     """SHA-256 of the files written so far that carry no seal; `finish` puts them into the manifest."""
 
     @classmethod
@@ -118,9 +118,9 @@ class Record:
         try:
             unchecked = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise RecordError(_no_manifest(manifest_path, f"it is not JSON: {error}")) from error
+            raise RecordError(_wrong_manifest_message(manifest_path, f"it is not JSON: {error}")) from error
         if not isinstance(unchecked, dict) or not {"stage", "fingerprint"} <= set(unchecked):
-            raise RecordError(_no_manifest(manifest_path, "it does not say which record it is of"))
+            raise RecordError(_wrong_manifest_message(manifest_path, "it does not say which record it is of"))
         record = cls(store, str(unchecked["stage"]), str(unchecked["fingerprint"]), {}, {}, copied_to=relative)
         manifest = record.manifest()
         relative = "" if relative == f"{record.stage}/{record.fingerprint}" else relative
@@ -157,19 +157,19 @@ class Record:
         """Write one file of a format without a seal, such as PNG. It can be read once the record is complete."""
         if sealable(name):
             raise ValueError(f"{name} needs a seal: use write_json or write_tensors")
-        self._listed[name] = checksum(content)
+        self._digests[name] = checksum(content)
         self.store.write(f"{self.folder}/{name}", content)
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
         """Write named tensors as safetensors; `facts` go into the header as JSON, next to raydd's version."""
         content = save_tensors({key: value.contiguous() for key, value in tensors.items()})
         notes = {"raydd": code_version(), **({"facts": canonical(facts)} if facts else {})}
-        self.store.write(f"{self.folder}/{name}", seal_tensors(content, notes, self._place(name)))
+        self.store.write(f"{self.folder}/{name}", seal_tensors(content, notes, self._seal_place(name)))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON, indented for readability."""
         unwrapped = isinstance(value, Mapping) and not {KEY, PLACE, _ITEMS} & set(value)
-        content = seal_json(value if unwrapped else {_ITEMS: value}, self._place(name))
+        content = seal_json(value if unwrapped else {_ITEMS: value}, self._seal_place(name))
         self.store.write(f"{self.folder}/{name}", content)
 
     def read(self, name: str) -> bytes:
@@ -178,16 +178,16 @@ class Record:
         Raises:
             RecordError: the file is missing, not what was written, or neither sealed nor listed by the manifest.
         """
-        path, place = f"{self.folder}/{name}", self._place(name)
+        path, place = f"{self.folder}/{name}", self._seal_place(name)
         try:
-            return self.store.read(path, place=place, sha256="" if sealable(name) else self._sum(name))
+            return self.store.read(path, place=place, sha256="" if sealable(name) else self._expected_digest(name))
         except RecordError:
             # Another machine may have rewritten or deleted the record since this machine copied the manifest from the
             # bucket, so drop the copy: the next reader asks the bucket.
             self.store.forget(f"{self.folder}/{MANIFEST}")
             if sealable(name):
                 raise
-            return self.store.read(path, place=place, sha256=self._sum(name))
+            return self.store.read(path, place=place, sha256=self._expected_digest(name))
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of one safetensors file.
@@ -223,7 +223,7 @@ class Record:
         Raises:
             RecordError: the file is missing or damaged.
         """
-        value = self._json(name)
+        value = self._read_sealed_json(name)
         return value[_ITEMS] if set(value) == {_ITEMS} else value
 
     def local(self, name: str) -> Path:
@@ -232,7 +232,9 @@ class Record:
         Raises:
             RecordError: see `read`.
         """
-        return self.store.local(f"{self.folder}/{name}", place=self._place(name), sha256=self._sum(name))
+        return self.store.local(
+            f"{self.folder}/{name}", place=self._seal_place(name), sha256=self._expected_digest(name)
+        )
 
     def remove(self, name: str) -> None:
         """Delete one file of the record, if it exists."""
@@ -253,7 +255,7 @@ class Record:
                 "version": self.version,
                 "settings": self.settings,
                 "upstream": self.upstream,
-                "files": {**self._listed, **(files or {})},
+                "files": {**self._digests, **(files or {})},
                 "facts": dict(facts or {}),
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "raydd": code_version(),
@@ -266,13 +268,13 @@ class Record:
         Raises:
             RecordError: the record is not complete, or its manifest is damaged, lacks a field, or is another record's.
         """
-        manifest, path = self._json(MANIFEST), f"{self.store.root}/{self.folder}/{MANIFEST}"
-        for name, kind in _FIELDS.items():
+        manifest, path = self._read_sealed_json(MANIFEST), f"{self.store.root}/{self.folder}/{MANIFEST}"
+        for name, kind in _MANIFEST_FIELDS.items():
             if not isinstance(manifest.get(name), kind):
-                raise RecordError(_no_manifest(path, f"its field {name!r} is missing or of another type"))
+                raise RecordError(_wrong_manifest_message(path, f"its field {name!r} is missing or of another type"))
         record_name = f"{manifest['stage']}/{manifest['fingerprint']}"
         if record_name != f"{self.stage}/{self.fingerprint}":
-            raise RecordError(_no_manifest(path, f"it is that of {record_name}"))
+            raise RecordError(_wrong_manifest_message(path, f"it is that of {record_name}"))
         return manifest
 
     def facts(self) -> dict[str, Any]:
@@ -283,11 +285,11 @@ class Record:
         """
         return self.manifest()["facts"]
 
-    def _place(self, name: str) -> str:
+    def _seal_place(self, name: str) -> str:
         """Return the place that the seal of a file of this record must name."""
         return f"{self.stage}/{self.fingerprint}/{name}"
 
-    def _sum(self, name: str) -> str:
+    def _expected_digest(self, name: str) -> str:
         """Return the SHA-256 by which a file without a seal is checked; "" for a file with a seal."""
         if sealable(name):
             return ""
@@ -299,15 +301,15 @@ class Record:
             )
         return digest
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _read_sealed_json(self, name: str) -> dict[str, Any]:
         """Return the mapping of a sealed JSON file, without the seal."""
-        content = self.store.read_kept(f"{self.folder}/{name}", place=self._place(name))
+        content = self.store.read_cached(f"{self.folder}/{name}", place=self._seal_place(name))
         value = json.loads(content)  # a sealed file was whole when it was checked
         return {key: item for key, item in value.items() if key not in (KEY, PLACE)}
 
 
-def _no_manifest(where: str, why: str) -> str:
-    return f"{where} is not the manifest of this record: {why}. Delete it and make the record again."
+def _wrong_manifest_message(address: str, reason: str) -> str:
+    return f"{address} is not the manifest of this record: {reason}. Delete it and make the record again."
 
 
 def checksum(content: bytes) -> str:

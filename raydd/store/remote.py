@@ -24,7 +24,7 @@ _OPTIONS = {
     "gs": ("scheme", "endpoint_override", "anonymous"),
 }
 # Error texts of services and networks for temporary trouble. Other errors (no such bucket, no permission) last.
-_PASSES = re.compile(
+_TEMPORARY = re.compile(
     r"HTTP status (5\d\d|429)|NETWORK_CONNECTION|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING"
     r"|REQUEST_TIMEOUT|[Tt]imed? ?out|UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL:|[Cc]onnection (reset|refused)"
 )
@@ -56,10 +56,10 @@ def open_bucket(address: str) -> tuple[fs.FileSystem, str]:
     if not parts.netloc:
         raise ConfigError(f"The store's address {address} names no bucket. Write {parts.scheme}://BUCKET/FOLDER.")
     base = f"{parts.netloc}{parts.path}".rstrip("/")
-    return (_s3(parts.netloc, options) if parts.scheme == "s3" else _gs(options)), base
+    return (_s3_file_system(parts.netloc, options) if parts.scheme == "s3" else _gcs_file_system(options)), base
 
 
-def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
+def _s3_file_system(bucket: str, options: dict[str, str]) -> fs.FileSystem:
     environment_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     endpoint = options.get("endpoint_override") or environment_endpoint
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
@@ -74,7 +74,7 @@ def _s3(bucket: str, options: dict[str, str]) -> fs.FileSystem:
     )
 
 
-def _gs(options: dict[str, str]) -> fs.FileSystem:
+def _gcs_file_system(options: dict[str, str]) -> fs.FileSystem:
     return fs.GcsFileSystem(
         scheme=options.get("scheme", "https"),
         endpoint_override=options.get("endpoint_override"),
@@ -83,23 +83,23 @@ def _gs(options: dict[str, str]) -> fs.FileSystem:
     )
 
 
-def patient(patience: float) -> tenacity.Retrying:
+def retrying(patience: float) -> tenacity.Retrying:
     """Return what repeats a call during temporary trouble, with random, doubling pauses, for `patience` seconds."""
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(passes),
+        retry=tenacity.retry_if_exception(is_temporary),
         wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
         stop=tenacity.stop_after_delay(patience),
-        before_sleep=_say,
+        before_sleep=_log_retry,
         reraise=True,
     )
 
 
-def passes(error: BaseException) -> bool:
+def is_temporary(error: BaseException) -> bool:
     """Return whether an error is temporary, so that a later attempt may succeed."""
-    return isinstance(error, OSError) and bool(_PASSES.search(str(error)))
+    return isinstance(error, OSError) and bool(_TEMPORARY.search(str(error)))
 
 
-def _say(state: tenacity.RetryCallState) -> None:
+def _log_retry(state: tenacity.RetryCallState) -> None:
     if state.attempt_number == 2:  # the first repetition is not worth a message
         error = state.outcome.exception() if state.outcome else None
         log.warning("The store does not answer (%s); trying again.", str(error).split("; Details")[0][-200:])

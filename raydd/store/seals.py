@@ -25,10 +25,10 @@ _SEAL = rb'"sha256": ?"([0-9a-f]{64})",\s*"place": ?"([^"\\]*)"'
 _IN_JSON = re.compile(rb"\{\s*" + _SEAL)
 _IN_TENSORS = re.compile(rb'.{8}\{"__metadata__":\{' + _SEAL, re.DOTALL)
 _FORMATS = {".json": _IN_JSON, ".safetensors": _IN_TENSORS}
-_REMAINS = re.compile(rb'"[0-9a-f]{64}"')
-_LENGTH = 8  # bytes of a safetensors file that hold the length of its header
+_DIGEST_TEXT = re.compile(rb'"[0-9a-f]{64}"')
+_LENGTH_BYTES = 8  # bytes of a safetensors file that hold the length of its header
 _CHUNK = 1 << 22
-_HEAD = 128  # bytes at a file's beginning that hold the digest
+_HEAD_BYTES = 128  # bytes at a file's beginning that hold the digest
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,16 @@ def seal_tensors(content: bytes, notes: Mapping[str, str], place: str) -> bytes:
         notes: other entries of the metadata.
         place: the name that the file belongs to: `stage/fingerprint/file`.
     """
-    length = int.from_bytes(content[:_LENGTH], "little")
-    header = json.loads(content[_LENGTH : _LENGTH + length])
+    length = int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length])
     sealed_header = json.dumps(
         {"__metadata__": {KEY: _BLANK, PLACE: place, **notes}, **header}, separators=(",", ":"), ensure_ascii=False
     ).encode()
     # Tensors begin at a multiple of 8, as in files of the safetensors library.
-    sealed_header += b" " * (-len(sealed_header) % _LENGTH)
-    return _filled(len(sealed_header).to_bytes(_LENGTH, "little") + sealed_header + content[_LENGTH + length :])
+    sealed_header += b" " * (-len(sealed_header) % _LENGTH_BYTES)
+    return _fill_digest(
+        len(sealed_header).to_bytes(_LENGTH_BYTES, "little") + sealed_header + content[_LENGTH_BYTES + length :]
+    )
 
 
 def seal_json(value: Mapping[str, Any], place: str) -> bytes:
@@ -72,7 +74,7 @@ def seal_json(value: Mapping[str, Any], place: str) -> bytes:
     if KEY in value or PLACE in value:
         raise ValueError(f"{KEY!r} and {PLACE!r} are keys of the seal")
     sealed = {KEY: _BLANK, PLACE: place, **value}
-    return _filled(json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False).encode())
+    return _fill_digest(json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
 
 def fault_of(content: Iterable[bytes], place: str, sha256: str = "") -> Fault | None:
@@ -88,8 +90,8 @@ def fault_of(content: Iterable[bytes], place: str, sha256: str = "") -> Fault | 
     pattern = _FORMATS.get(Path(place).suffix)
     seal = pattern.match(first_piece) if pattern else None
     if pattern and not seal:
-        return _without_seal(b"".join([first_piece, *pieces]), pattern)
-    seal_digest = _begun(first_piece, seal) if seal else None
+        return _missing_seal_fault(b"".join([first_piece, *pieces]), pattern)
+    seal_digest = _blanked_digest(first_piece, seal) if seal else None
     if sha256:
         file_digest.update(first_piece)
     for piece in pieces:
@@ -106,24 +108,24 @@ def fault_of(content: Iterable[bytes], place: str, sha256: str = "") -> Fault | 
     return None
 
 
-def require_intact(content: bytes, where: str, place: str, sha256: str = "") -> None:
+def require_intact(content: bytes, address: str, place: str, sha256: str = "") -> None:
     """Raise an error for content that raydd did not write to this place.
 
     Args:
         content: content of the whole file.
-        where: the file's name for the message.
+        address: the file's name for the message.
         place: see `fault_of`.
         sha256: see `fault_of`.
 
     Raises:
         RecordError: the content is wrong. The message names the file and what is wrong with it.
     """
-    _refuse(fault_of([content], place, sha256), where)
+    _raise_fault(fault_of([content], place, sha256), address)
 
 
-def require_intact_file(path: Path, where: str, place: str, sha256: str = "") -> None:
+def require_intact_file(path: Path, address: str, place: str, sha256: str = "") -> None:
     """Do the same as `require_intact` for a file on this machine, which is read in pieces."""
-    _refuse(fault_of(pieces_of(path), place, sha256), where)
+    _raise_fault(fault_of(pieces_of(path), place, sha256), address)
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:
@@ -133,35 +135,35 @@ def pieces_of(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _refuse(fault: Fault | None, where: str) -> None:
+def _raise_fault(fault: Fault | None, address: str) -> None:
     if fault:
-        raise RecordError(f"{where} {fault.reason}. Delete it and make it again.")
+        raise RecordError(f"{address} {fault.reason}. Delete it and make it again.")
 
 
-def _without_seal(content: bytes, form: re.Pattern[bytes]) -> Fault:
+def _missing_seal_fault(content: bytes, pattern: re.Pattern[bytes]) -> Fault:
     """Return the fault of a file without a valid seal: damaged if it is cut short or overwritten, else unsealed."""
     try:
-        if form is _IN_JSON:
+        if pattern is _IN_JSON:
             json.loads(content)
         else:
-            length = int.from_bytes(content[:_LENGTH], "little")
-            json.loads(content[_LENGTH : _LENGTH + length])
+            length = int.from_bytes(content[:_LENGTH_BYTES], "little")
+            json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length])
     except (ValueError, RecursionError) as error:
         return Fault("damaged", f"is damaged ({error})")
-    if _REMAINS.search(content, 0, _HEAD):
+    if _DIGEST_TEXT.search(content, 0, _HEAD_BYTES):
         return Fault("damaged", "is damaged: its checksum is not where it was written")
     return Fault("unsealed", "was not written by this version of raydd, or its checksum was removed")
 
 
-def _filled(content: bytes) -> bytes:
+def _fill_digest(content: bytes) -> bytes:
     start = content.index(_BLANK.encode())
     digest = hashlib.sha256(content).hexdigest().encode()
     return content[:start] + digest + content[start + len(digest) :]
 
 
-def _begun(first: bytes, seal: re.Match[bytes]) -> "hashlib._Hash":
+def _blanked_digest(first_piece: bytes, seal: re.Match[bytes]) -> "hashlib._Hash":
     """Return the digest of a file's first piece, with the seal's own digest left blank."""
-    view = memoryview(first)  # slices of a memoryview copy nothing
+    view = memoryview(first_piece)  # slices of a memoryview copy nothing
     digest = hashlib.sha256(view[: seal.start(1)])
     digest.update(_BLANK.encode())
     digest.update(view[seal.end(1) :])

@@ -17,17 +17,17 @@ from raydd.errors import PlaceError, RecordError
 from raydd.plain_files import expanded
 from raydd.store.cache import Cache, is_settled, version_of
 from raydd.store.files import write_whole
-from raydd.store.remote import PATIENCE_SECONDS, open_bucket, passes, patient
+from raydd.store.remote import PATIENCE_SECONDS, is_temporary, open_bucket, retrying
 from raydd.store.seals import Fault, fault_of, pieces_of, require_intact, require_intact_file
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CACHE_BYTES = 50 * 10**9
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoreEntry:
     """One entry of a listing: a file, or a folder if the store is a folder."""
 
     name: str
@@ -76,9 +76,9 @@ class Store:
         subfolder = self._base.strip("/").replace("/", "_")
         if self.folder is None:  # other services and local folders can have the same name
             subfolder += f"-{hashlib.sha256(self.root.encode()).hexdigest()[:8]}"
-        self._kept = cache_folder / subfolder
-        self._cache = Cache(self._kept, cache_bytes)
-        self._checked: set[tuple[str, str]] = set()
+        self._cache_folder = cache_folder / subfolder
+        self._cache = Cache(self._cache_folder, cache_bytes)
+        self._checked_versions: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
@@ -91,9 +91,9 @@ class Store:
         """
         path = self._path(name)
         if self.folder is None:
-            return self._cache.has(name) or self._ask(name, lambda: self._is_object(path))
+            return self._cache.has(name) or self._with_retries(name, lambda: self._is_object(path))
         if Path(path).is_dir():
-            raise RecordError(self._a_folder(name))
+            raise RecordError(self._folder_message(name))
         return Path(path).is_file()
 
     def read(self, name: str, *, place: str = "", sha256: str = "") -> bytes:
@@ -118,20 +118,20 @@ class Store:
             RecordError: the file is missing.
         """
         path = self._path(name)
-        return self._ask(name, lambda: self._content(path))
+        return self._with_retries(name, lambda: self._read_object(path))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file so that a reader sees all of it or nothing, even if a process is killed meanwhile."""
         path = self._path(name)
         if self.folder is None:
-            self._ask(name, lambda: self._upload(path, content))
+            self._with_retries(name, lambda: self._upload(path, content))
             return
         try:
             write_whole(Path(path), content)
         except IsADirectoryError as error:
-            raise RecordError(self._a_folder(name)) from error
+            raise RecordError(self._folder_message(name)) from error
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in _FULL_DISK_ERRORS:
                 raise
             raise PlaceError(
                 f"{self.root} has no room for {name} ({error.strerror}). Make room, and run the same command again."
@@ -151,12 +151,12 @@ class Store:
                 self._files.delete_file(path)
 
         self.forget(name)
-        self._ask(name, delete)
+        self._with_retries(name, delete)
 
     def remove_folder(self, name: str) -> None:
         """Delete a folder and everything in it."""
         path = self._path(name)
-        self._ask(name, lambda: self._files.delete_dir(path))
+        self._with_retries(name, lambda: self._files.delete_dir(path))
 
     def local(self, name: str, *, place: str = "", sha256: str = "") -> Path:
         """Return a path on this machine to memory-map a file that never changes: the file itself or the node's copy.
@@ -168,17 +168,17 @@ class Store:
         expected = f"{place} {sha256}".strip()
         if self.folder is None:
 
-            def intact(copy: Path) -> bool:
+            def is_intact(copy: Path) -> bool:
                 fault = fault_of(pieces_of(copy), place, sha256)
                 if fault:
                     log.warning("This machine's copy of %s %s. It is fetched again.", address, fault.reason)
                 return fault is None
 
-            return self._cache.path(name, lambda: self.read(name, place=place, sha256=sha256), intact, expected)
+            return self._cache.path(name, lambda: self.read(name, place=place, sha256=sha256), is_intact, expected)
         if not self.exists(name):
-            raise RecordError(self._missing(name))
+            raise RecordError(self._missing_message(name))
         version = version_of(path, expected)
-        if (name, version) in self._checked:
+        if (name, version) in self._checked_versions:
             return path
         if not self._cache.knows(name, version):
             settled = is_settled(path)
@@ -186,10 +186,10 @@ class Store:
             if not settled:
                 return path
             self._cache.note(name, version)
-        self._checked.add((name, version))
+        self._checked_versions.add((name, version))
         return path
 
-    def read_kept(self, name: str, *, place: str = "") -> bytes:
+    def read_cached(self, name: str, *, place: str = "") -> bytes:
         """Return the content of a file that never changes; a bucket's file is read from this machine's copy.
 
         Arguments and errors are those of `read`.
@@ -205,20 +205,20 @@ class Store:
         if self.folder is None:
             return fault_of([self.content(name)], name, sha256)
         if not self.exists(name):
-            raise RecordError(self._missing(name))
+            raise RecordError(self._missing_message(name))
         return fault_of(pieces_of(Path(self._path(name))), name, sha256)
 
     def names(self, folder: str) -> list[str]:
         """Return the names of all files under one folder of the store, sorted; empty if there is no such folder."""
         return [item.name for item in self.listing(folder) if not item.is_folder]
 
-    def listing(self, folder: str = "") -> list[Stored]:
+    def listing(self, folder: str = "") -> list[StoreEntry]:
         """Return all files and folders under one folder of the store, or in the whole store, sorted by name."""
         selector = fs.FileSelector(self._path(folder) if folder else self._base, recursive=True, allow_not_found=True)
-        infos = self._ask(folder, lambda: self._files.get_file_info(selector))
+        infos = self._with_retries(folder, lambda: self._files.get_file_info(selector))
         prefix_length = len(self._base.rstrip("/")) + 1
         entries = [
-            Stored(
+            StoreEntry(
                 info.path[prefix_length:],
                 info.size or 0,
                 info.mtime.timestamp() if info.mtime else 0.0,
@@ -228,14 +228,14 @@ class Store:
         ]
         return sorted(entries, key=lambda entry: entry.name)
 
-    def here(self) -> "Store":
+    def machine_store(self) -> "Store":
         """Return a store for this machine only, in the cache folder, for facts about this machine's files.
 
         It may be deleted at any time, so only content that can be recreated belongs there.
         """
-        return Store(self._kept / "here", cache=self._kept / "here-cache")
+        return Store(self._cache_folder / "here", cache=self._cache_folder / "here-cache")
 
-    def _content(self, path: str) -> bytes:
+    def _read_object(self, path: str) -> bytes:
         with self._files.open_input_file(path) as file:  # one request for the whole file; a stream makes many
             return file.read()
 
@@ -250,27 +250,27 @@ class Store:
         with self._files.open_output_stream(path) as stream:  # an object appears when its upload completes
             stream.write(content)
 
-    def _ask(self, name: str, request: Callable[[], Result]) -> Result:
+    def _with_retries(self, name: str, request: Callable[[], Result]) -> Result:
         """Make a request; for a bucket, repeat it during temporary trouble."""
         try:
-            return request() if self.folder is not None else patient(self._patience)(request)
+            return request() if self.folder is not None else retrying(self._patience)(request)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise RecordError(self._missing(name)) from error
+            raise RecordError(self._missing_message(name)) from error
         except OSError as error:
             if self.folder is not None:
                 if name and Path(self._path(name)).is_dir():
-                    raise RecordError(self._a_folder(name)) from error
+                    raise RecordError(self._folder_message(name)) from error
                 raise
-            problem = "did not answer" if passes(error) else "refused a request"
+            problem = "did not answer" if is_temporary(error) else "refused a request"
             raise PlaceError(
                 f"The store {self.root} {problem} ({str(error)[:300]}). Check place.store, the network and the "
                 "credentials."
             ) from error
 
-    def _missing(self, name: str) -> str:
+    def _missing_message(self, name: str) -> str:
         return f"{self.root}: there is no file {name}. Make the record that holds it again, or check the store's path."
 
-    def _a_folder(self, name: str) -> str:
+    def _folder_message(self, name: str) -> str:
         return f"{self.root}/{name} is a folder where a file belongs. Move it away, and run the same command again."
 
     def _path(self, name: str) -> str:

@@ -18,7 +18,7 @@ from raydd.errors import RecordError
 from raydd.progress import Progress, silent
 from raydd.store.records import LENGTH, MANIFEST, Record
 from raydd.store.seals import sealable
-from raydd.store.storage import Store, Stored
+from raydd.store.storage import Store, StoreEntry
 
 Kind = Literal["damaged", "foreign", "unsealed", "orphaned", "unknown"]
 DELETABLE: tuple[Kind, ...] = ("damaged", "foreign", "unsealed", "orphaned")
@@ -40,9 +40,9 @@ STAGES = {
 """Every stage that keeps records, and whether its finished records have a manifest."""
 QUIET_SECONDS = 3600.0  # a running writer writes at least once within this time
 _UPSTREAM = {"experts": "experts", "features_set": "synthetic", "synthetic": "synthetic", "texts": "texts"}
-_RAY = "ray-runs"  # Ray's own files, in a bucket next to the records
+_RAY_FOLDER = "ray-runs"  # Ray's own files, in a bucket next to the records
 _FINGERPRINT = re.compile(rf"[0-9a-f]{{{LENGTH}}}")
-_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+_PART_NAME = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 _READERS = 4
 
 
@@ -73,7 +73,7 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class _Inspected:
+class _Inspection:
     """What the listing and the manifest of a record show, before its files are read."""
 
     findings: list[Finding]
@@ -94,20 +94,20 @@ def verify(store: Store, progress: Progress = silent) -> Verification:
     """
     if store.folder is not None and not store.folder.is_dir():
         raise RecordError(f"There is no store in {store.root}. Set place.store or place.home to where it is.")
-    items = [item for item in store.listing() if not item.name.startswith(f"{_RAY}/")]
-    records, findings = _by_record(items)
-    inspected: list[_Inspected] = []
+    entries = [item for item in store.listing() if not item.name.startswith(f"{_RAY_FOLDER}/")]
+    records, findings = _group_by_record(entries)
+    inspected: list[_Inspection] = []
     to_read: list[tuple[str, str]] = []
     with ThreadPoolExecutor(_READERS) as pool:  # a bucket takes long to answer, and SHA-256 releases the GIL
-        for inspection in pool.map(lambda record: _inspect(store, *record), records.items()):
+        for inspection in pool.map(lambda record: _inspect_record(store, *record), records.items()):
             inspected.append(inspection)
             findings += inspection.findings
             to_read += inspection.to_read
             progress("manifests read", len(inspected), len(records))
-        for done, file_findings in enumerate(pool.map(lambda file: _look(store, *file), to_read), start=1):
+        for done, file_findings in enumerate(pool.map(lambda file: _check_file(store, *file), to_read), start=1):
             findings += file_findings
             progress("files read", done, len(to_read))
-    files = [item for item in items if not item.is_folder]
+    files = [item for item in entries if not item.is_folder]
     return Verification(
         records=len(records),
         files=len(files),
@@ -131,43 +131,43 @@ def delete(store: Store, findings: Iterable[Finding]) -> tuple[str, ...]:
     for finding in findings:
         if finding.kind not in DELETABLE:
             continue
-        if _PART.fullmatch(finding.name.split("/")[-1]):  # its writer is dead, and no other writer uses this name
+        if _PART_NAME.fullmatch(finding.name.split("/")[-1]):  # its writer is dead, and no other writer uses this name
             store.remove(finding.name)
             deleted.append(finding.name)
         else:
             files_by_record["/".join(finding.name.split("/")[:2])].add(finding.name)
     for key, names in files_by_record.items():
         entries = store.listing(key)
-        inspected = _inspect(store, key, entries)
+        inspected = _inspect_record(store, key, entries)
         confirmed = [finding for finding in inspected.findings if finding.name in names]
         for name, sha256 in inspected.to_read:
-            confirmed += _look(store, name, sha256) if name in names else []
+            confirmed += _check_file(store, name, sha256) if name in names else []
         faulty = {finding.name for finding in confirmed if finding.kind in DELETABLE}
-        _remove(store, key, faulty, entries)
+        _delete_faulty(store, key, faulty, entries)
         deleted += sorted(faulty)
     return tuple(deleted)
 
 
-def _remove(store: Store, key: str, wrong: Collection[str], inside: Sequence[Stored]) -> None:
-    folders = {item.name for item in inside if item.is_folder}
-    if wrong and f"{key}/{MANIFEST}" not in folders:
+def _delete_faulty(store: Store, key: str, faulty: Collection[str], entries: Sequence[StoreEntry]) -> None:
+    folders = {item.name for item in entries if item.is_folder}
+    if faulty and f"{key}/{MANIFEST}" not in folders:
         store.remove(f"{key}/{MANIFEST}")
-    for name in [item.name for item in inside if not item.is_folder] if key in wrong else wrong:
+    for name in [item.name for item in entries if not item.is_folder] if key in faulty else faulty:
         if name in folders:
             store.remove_folder(name)
         else:
             store.remove(name)
 
 
-def _by_record(items: Sequence[Stored]) -> tuple[dict[str, list[Stored]], list[Finding]]:
+def _group_by_record(entries: Sequence[StoreEntry]) -> tuple[dict[str, list[StoreEntry]], list[Finding]]:
     """Return the entries of each record by `stage/fingerprint`, and findings for entries elsewhere."""
     records, unknown_counts, findings = defaultdict(list), defaultdict(int), []
-    for item in items:
+    for item in entries:
         stage, *rest = item.name.split("/")
         if stage in STAGES and len(rest) > 1 and _FINGERPRINT.fullmatch(rest[0]):
             records[f"{stage}/{rest[0]}"].append(item)
-        elif _PART.fullmatch(item.name.split("/")[-1]):
-            findings += _old_part(item)
+        elif _PART_NAME.fullmatch(item.name.split("/")[-1]):
+            findings += _abandoned_part(item)
         elif not item.is_folder:
             unknown_counts[stage if stage not in STAGES else "/".join([stage, *rest[:1]])] += 1
     for name, count in unknown_counts.items():
@@ -176,22 +176,22 @@ def _by_record(items: Sequence[Stored]) -> tuple[dict[str, list[Stored]], list[F
     return dict(records), findings
 
 
-def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
+def _inspect_record(store: Store, key: str, entries: Sequence[StoreEntry]) -> _Inspection:
     findings, stage = [], key.split("/")[0]
-    blocking_folders = [item.name for item in inside if item.is_folder and (_suffixed(item.name))]
+    blocking_folders = [item.name for item in entries if item.is_folder and (_has_record_suffix(item.name))]
     findings += [Finding(name, "damaged", "is a folder where a file belongs") for name in blocking_folders]
     files, manifest_name = [], f"{key}/{MANIFEST}"
-    for item in inside:
+    for item in entries:
         if item.is_folder or any(item.name.startswith(f"{name}/") for name in blocking_folders):
             continue
-        if _PART.fullmatch(item.name.split("/")[-1]):
-            findings += _old_part(item)
+        if _PART_NAME.fullmatch(item.name.split("/")[-1]):
+            findings += _abandoned_part(item)
         else:
             files.append(item)
     names = {item.name for item in files}
     manifest: Mapping[str, Any] = {}
     if manifest_name in names:
-        manifest, manifest_findings = _manifest(store, key)
+        manifest, manifest_findings = _read_manifest(store, key)
         findings += manifest_findings
     elif STAGES[stage] and manifest_name not in blocking_folders and files:
         quiet_seconds = time.time() - max(item.changed for item in files)
@@ -199,7 +199,7 @@ def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
             reason = (
                 f"has no {MANIFEST} and was not written to for {quiet_seconds / 3600:.0f} h: the run was interrupted"
             )
-            return _Inspected([*findings, Finding(key, "orphaned", reason)], [], {})
+            return _Inspection([*findings, Finding(key, "orphaned", reason)], [], {})
     listed_digests = {f"{key}/{name}": str(digest) for name, digest in manifest.get("files", {}).items()}
     findings += [
         Finding(name, "damaged", "is missing, but its record's manifest lists it")
@@ -211,13 +211,13 @@ def _inspect(store: Store, key: str, inside: Sequence[Stored]) -> _Inspected:
             to_read.append((name, listed_digests.get(name, "")))
         elif manifest:
             findings.append(Finding(name, "unknown", "is not listed by its record's manifest"))
-    return _Inspected(findings, to_read, manifest.get("upstream", {}))
+    return _Inspection(findings, to_read, manifest.get("upstream", {}))
 
 
-def _manifest(store: Store, key: str) -> tuple[Mapping[str, Any], list[Finding]]:
+def _read_manifest(store: Store, key: str) -> tuple[Mapping[str, Any], list[Finding]]:
     """Return a record's manifest, or findings of what is wrong with it."""
     name = f"{key}/{MANIFEST}"
-    if findings := _look(store, name):
+    if findings := _check_file(store, name):
         return {}, findings
     store.forget(name)
     stage, fingerprint = key.split("/")
@@ -229,7 +229,7 @@ def _manifest(store: Store, key: str) -> tuple[Mapping[str, Any], list[Finding]]
         return {}, [Finding(name, "damaged", str(error).removeprefix(f"{store.root}/{name} ").split(". ")[0])]
 
 
-def _look(store: Store, name: str, sha256: str = "") -> list[Finding]:
+def _check_file(store: Store, name: str, sha256: str = "") -> list[Finding]:
     """Return what is wrong with the content of one file."""
     try:
         fault = store.fault(name, sha256)
@@ -241,13 +241,13 @@ def _look(store: Store, name: str, sha256: str = "") -> list[Finding]:
     return [Finding(name, fault.kind, fault.reason)] if fault else []
 
 
-def _old_part(item: Stored) -> list[Finding]:
+def _abandoned_part(item: StoreEntry) -> list[Finding]:
     if item.is_folder or time.time() - item.changed < QUIET_SECONDS:
         return []
     return [Finding(item.name, "orphaned", "is an incomplete file, which a killed writer left")]
 
 
-def _suffixed(name: str) -> bool:
+def _has_record_suffix(name: str) -> bool:
     return sealable(name) or Path(name).suffix in (".parquet", ".png")
 
 

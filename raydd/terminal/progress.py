@@ -21,10 +21,10 @@ _KNOWN_AFTER = 3.0  # seconds of work before its rate is shown, since the first 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or (task.speed if (task.elapsed or 0.0) >= _KNOWN_AFTER else None)
-        return Text(_rate(speed) if speed else "", style="progress.data.speed")
+        return Text(_format_rate(speed) if speed else "", style="progress.data.speed")
 
 
-class _LeftColumn(TimeRemainingColumn):
+class _RemainingColumn(TimeRemainingColumn):
     def render(self, task: Task) -> Text:
         estimate_known = task.finished or (task.elapsed or 0.0) >= _KNOWN_AFTER
         return super().render(task) if estimate_known else Text("-:--:--", style="progress.remaining")
@@ -40,14 +40,14 @@ def progress_on(console: Console | None = None) -> Iterator[Listener]:
     """
     console = console or open_console(stderr=True)
     if not console.is_terminal:
-        yield _Lines()
+        yield _ProgressLines()
         return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),
-        _LeftColumn(elapsed_when_finished=True),
+        _RemainingColumn(elapsed_when_finished=True),
     )
     with Progress(*columns, console=console) as bars:
         tasks = {}
@@ -60,7 +60,7 @@ def progress_on(console: Console | None = None) -> Iterator[Listener]:
         yield listen
 
 
-class NowAndThen:
+class ThrottledLog:
     """Logs what is being done: at once, then every 5 seconds, and less often the longer it takes."""
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -71,35 +71,35 @@ class NowAndThen:
             clock: gives the time in seconds.
         """
         self._say, self._clock = say, clock
-        self._began = self._changed = self._last = clock()
-        self._words = ""
+        self._started_at = self._changed_at = self._logged_at = clock()
+        self._description = ""
 
-    def __call__(self, words: str) -> None:
+    def __call__(self, description: str) -> None:
         """Take a description of what is being done now, and log it if a line is due; ignore an empty description."""
-        now, changed = self._clock(), words != self._words
-        if not words:
+        now, changed = self._clock(), description != self._description
+        if not description:
             return
-        age = now - (self._began if changed else self._changed)
-        if self._words and not _due(age, now - self._last, changed=changed):
+        age = now - (self._started_at if changed else self._changed_at)
+        if self._description and not _is_due(age, now - self._logged_at, changed=changed):
             return
         if changed:
-            self._words, self._changed = words, now
-        self._last = now
-        self._say(words if changed else f"{words}, for {duration(now - self._changed)}")
+            self._description, self._changed_at = description, now
+        self._logged_at = now
+        self._say(description if changed else f"{description}, for {duration(now - self._changed_at)}")
 
 
 @dataclass
 class _Work:
-    began: float
-    first: int  # items that were already done when it began
+    started_at: float
+    initial_done: int  # items that were already done when it began
     done: int
-    moved: float
+    progressed_at: float
     """When `done` was first reported."""
-    told: float
+    written_at: float
     """When the last line was written."""
 
 
-class _Lines:
+class _ProgressLines:
     """Writes progress as lines for logs: at the start and the end of each work, and from time to time in between."""
 
     def __init__(self) -> None:
@@ -111,33 +111,33 @@ class _Lines:
             state = self._works[work] = _Work(now, done, done, now, now)
         else:
             progressed = done > state.done
-            age = now - (state.began if progressed else state.moved)
+            age = now - (state.started_at if progressed else state.progressed_at)
             if state.done == total or not (
-                (progressed and done == total) or _due(age, now - state.told, changed=progressed)
+                (progressed and done == total) or _is_due(age, now - state.written_at, changed=progressed)
             ):
                 return
-            state.moved = now if progressed else state.moved
-        state.done, state.told = done, now
-        seconds, suffix = now - state.began, ""
-        if state.moved < now:
+            state.progressed_at = now if progressed else state.progressed_at
+        state.done, state.written_at = done, now
+        seconds, suffix = now - state.started_at, ""
+        if state.progressed_at < now:
             suffix = f", {duration(seconds)} so far"
-        elif done > state.first and seconds >= _KNOWN_AFTER:
-            rate = (done - state.first) / seconds
-            suffix = f", {_rate(rate)}" + (f", {duration((total - done) / rate)} left" if done < total else "")
+        elif done > state.initial_done and seconds >= _KNOWN_AFTER:
+            rate = (done - state.initial_done) / seconds
+            suffix = f", {_format_rate(rate)}" + (f", {duration((total - done) / rate)} left" if done < total else "")
         print(f"{work}: {done}/{total}{suffix}", file=sys.stderr, flush=True)
 
 
-def _due(age: float, since: float, *, changed: bool) -> bool:
+def _is_due(age: float, since_last_line: float, *, changed: bool) -> bool:
     """Whether a line is due.
 
     Args:
         age: seconds since the work began, or since it last made progress if it has not changed.
-        since: seconds since the last line.
+        since_last_line: seconds since the last line.
         changed: the work has made progress since the last line.
     """
-    return since >= (min(_LONGEST_PAUSE, max(_PAUSE, age / 10)) if changed else max(_PAUSE, age / 4))
+    return since_last_line >= (min(_LONGEST_PAUSE, max(_PAUSE, age / 10)) if changed else max(_PAUSE, age / 4))
 
 
-def _rate(each_second: float) -> str:
+def _format_rate(per_second: float) -> str:
     """Format a rate as `12.8/s`, or below 1/s as items per minute, such as `4.2/min`."""
-    return f"{each_second:.1f}/s" if each_second >= 1 else f"{60 * each_second:.2g}/min"
+    return f"{per_second:.1f}/s" if per_second >= 1 else f"{60 * per_second:.2g}/min"

@@ -58,13 +58,13 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: int, real: int) -> str:
+def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: int, real_pairs: int) -> str:
     """Return a sentence on the mean r_mean of a set, and of as many random pairs, as a share of that of full data.
 
     Args:
         rows: scores of `synthetic` and of the baselines, as `Scores.as_json` gives them.
         pairs: number of synthetic pairs.
-        real: number of real training pairs.
+        real_pairs: number of real training pairs.
 
     Returns:
         The sentence; empty without a row of full data, or if the r_mean of full data is 0.
@@ -73,7 +73,7 @@ def share_of_full(rows: Mapping[str, Mapping[str, Mapping[str, Any]]], pairs: in
     if not means.get("full"):
         return ""
     share = {name: f"{100 * mean / means['full']:.0f} %" for name, mean in means.items()}
-    sentence = f"{pairs} synthetic pairs keep {share['synthetic']} of what {real} real pairs give"
+    sentence = f"{pairs} synthetic pairs keep {share['synthetic']} of what {real_pairs} real pairs give"
     return f"{sentence}; random pairs keep {share['random']}." if "random" in share else f"{sentence}."
 
 

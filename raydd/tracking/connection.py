@@ -29,11 +29,11 @@ class Connection:
     client: Any
     experiment: str
 
-    def runs(self, wanted: str) -> list[Any]:
+    def runs(self, run_filter: str) -> list[Any]:
         """Return all runs of the experiment that match a filter in MLflow's syntax."""
         matching_runs, token = [], None
         while token is None or token:
-            page = self.client.search_runs([self.experiment], wanted, max_results=_PAGE, page_token=token)
+            page = self.client.search_runs([self.experiment], run_filter, max_results=_PAGE, page_token=token)
             matching_runs += page
             token = page.token or ""
         return matching_runs
@@ -55,7 +55,7 @@ def connect(address: str, artifacts: Path | None = None) -> Connection:
     from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it would log each migration of a new database
-    with _alone(address):  # two processes that create the same database at once would break it
+    with _locked(address):  # two processes that create the same database at once would break it
         client = MlflowClient(address)
         location = artifacts.as_uri() if artifacts and address.startswith("sqlite") else None
         if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
@@ -68,7 +68,7 @@ def connect(address: str, artifacts: Path | None = None) -> Connection:
 
 
 @contextlib.contextmanager
-def _alone(address: str) -> Iterator[None]:
+def _locked(address: str) -> Iterator[None]:
     database = sqlite_file(address)
     if database is None:
         yield

@@ -21,7 +21,7 @@ class History:
         """
         tag_condition = f"LIKE '{study}/%'" if trial is None else f"= '{study}/{trial}'"
         self._runs: dict[int, Any] = {}
-        if address == "none" or not _there(address):
+        if address == "none" or not _may_exist(address):
             return
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
@@ -50,6 +50,6 @@ class History:
         }
 
 
-def _there(address: str) -> bool:
+def _may_exist(address: str) -> bool:
     file = sqlite_file(address)
     return file is None or file.is_file()

@@ -85,12 +85,12 @@ class Retriever(PythonModel):
         return embed(self._text_head, self._text.encode(captions).float().cpu())
 
 
-def _nearest(queries: Sequence[str], others: Sequence[str], cosines: Tensor, top: int) -> list[tuple[Any, ...]]:
-    best = cosines.topk(min(top, len(others)), dim=1)
+def _nearest(queries: Sequence[str], candidates: Sequence[str], cosines: Tensor, top: int) -> list[tuple[Any, ...]]:
+    best = cosines.topk(min(top, len(candidates)), dim=1)
     return [
-        (query, place + 1, others[number], value)
+        (query, position + 1, candidates[number], value)
         for query, numbers, values in zip(queries, best.indices.tolist(), best.values.tolist(), strict=True)
-        for place, (number, value) in enumerate(zip(numbers, values, strict=True))
+        for position, (number, value) in enumerate(zip(numbers, values, strict=True))
     ]
 
 

@@ -52,10 +52,10 @@ class Tracking:
         self._grace, self._pause = grace, pause
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(WAITING_JOBS)
         self._closing, self._closed_at = threading.Event(), 0.0
-        self._dead, self._lost = False, 0
-        self._said: set[str] = set()
+        self._gave_up, self._lost_count = False, 0
+        self._shown_messages: set[str] = set()
         self._connection: Connection | None = None
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._run_jobs, name="mlflow", daemon=True)
         if address != "none":
             self._thread.start()
 
@@ -78,16 +78,16 @@ class Tracking:
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
-            self._lost += 1
+            self._lost_count += 1
 
-    def ended(self, tag: str, like: str) -> set[str]:
+    def ended(self, tag: str, pattern: str) -> set[str]:
         """Return the values of a tag of runs that have ended. Only for jobs, inside the thread.
 
         Args:
             tag: name of the tag.
-            like: pattern of its values, as in SQL's LIKE.
+            pattern: pattern of its values, as in SQL's LIKE.
         """
-        runs = self.connection().runs(f"tags.`{tag}` LIKE '{like}'")
+        runs = self.connection().runs(f"tags.`{tag}` LIKE '{pattern}'")
         return {run.data.tags[tag] for run in runs if run.info.status != "RUNNING"}
 
     def connection(self) -> Connection:
@@ -105,28 +105,28 @@ class Tracking:
         self._jobs.join()  # wait first, since a job may submit other jobs
         self._jobs.put(None)
         self._thread.join()
-        if self._lost:
-            self._say(f"{self._lost} entries for MLflow at {hide_password(self.address)} were lost.")
+        if self._lost_count:
+            self._say(f"{self._lost_count} entries for MLflow at {hide_password(self.address)} were lost.")
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._dead or not self._sent(job):
-                self._lost += 1
+            if self._gave_up or not self._send(job):
+                self._lost_count += 1
             self._jobs.task_done()
 
-    def _sent(self, job: Callable[[], None]) -> bool:
+    def _send(self, job: Callable[[], None]) -> bool:
         refusals, unreachable = 0, False
         while True:
             try:
                 job()
             except Exception as error:  # no error of MLflow, its database or its artefact store may end a sweep
-                if self._answers():
+                if self._server_answers():
                     refusals += 1
                     if refusals == ATTEMPTS:
                         self._say_once(f"MLflow refused an entry ({_first_line(error)}); the sweep goes on.")
                         return False
                 elif self._closing.is_set() and time.monotonic() - self._closed_at > self._grace:
-                    self._dead = True
+                    self._gave_up = True
                     return False
                 elif not unreachable:
                     address = hide_password(self.address)
@@ -139,11 +139,11 @@ class Tracking:
                 return True
 
     def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self._shown_messages:
+            self._shown_messages.add(message)
             self._say(message)
 
-    def _answers(self) -> bool:
+    def _server_answers(self) -> bool:
         try:
             self.connection().client.search_experiments(max_results=1)
         except Exception:  # any failure means that the server does not answer now
@@ -161,7 +161,7 @@ class Run:
     parent: "Run | None" = None
     _id: str = field(default="", repr=False)
     _first_params: Mapping[str, str] = field(default_factory=dict, repr=False)  # of a run that is continued
-    _known: dict[str, int] | None = field(default=None, repr=False)  # last step by key, of a run that is continued
+    _last_steps: dict[str, int] | None = field(default=None, repr=False)  # last step by key, of a run that is continued
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings. A setting that the run already has keeps its first value, since MLflow refuses to change it."""
@@ -279,7 +279,7 @@ class Run:
             existing_runs = client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1)
             if existing_runs:
                 client.update_run(existing_runs[0].info.run_id, status="RUNNING")
-                self._known, self._id = {}, existing_runs[0].info.run_id
+                self._last_steps, self._id = {}, existing_runs[0].info.run_id
                 self._first_params = existing_runs[0].data.params
             else:
                 tags = {tag: value, **({"mlflow.parentRunId": self.parent.id()} if self.parent else {})}
@@ -290,12 +290,12 @@ class Run:
         return self.tracking.connection().client
 
     def _last_step(self, key: str) -> int:
-        if self._known is None:
+        if self._last_steps is None:
             return -1
-        if key not in self._known:
+        if key not in self._last_steps:
             history = self._client().get_metric_history(self.id(), key)
-            self._known[key] = max((point.step for point in history), default=-1)
-        return self._known[key]
+            self._last_steps[key] = max((point.step for point in history), default=-1)
+        return self._last_steps[key]
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from raydd.cluster.meanwhile import meanwhile
 from raydd.terminal.console import visible
-from raydd.terminal.progress import NowAndThen
+from raydd.terminal.progress import ThrottledLog
 
 _LOOK_SECONDS = 1.0  # between two checks whether the next line of a log is due
 
@@ -27,7 +27,7 @@ def doing_on(console: Console, work: str) -> Iterator[Callable[[str], None]]:
         A function that shows other words in its place; a log gets them as a line now and then.
     """
     if not console.is_terminal:
-        say = NowAndThen(lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True))
+        say = ThrottledLog(lambda words: console.print(words, markup=False, highlight=False, soft_wrap=True))
         say(work)
         yield lambda words: say(words or work)
         return

@@ -25,13 +25,13 @@ CostOf = Callable[[Mapping[str, Any]], Cost]
 """Returns the cost of a trial with the given settings; experts that other trials may read too are listed one by one."""
 
 
-def cheap_starts(trials: int) -> int:
+def cheap_start_count(trials: int) -> int:
     """Return how many of a sweep's trials come before the first one that a model draws."""
     return max(STARTUP_TRIALS, trials // _SHARE)
 
 
 def queue_cheap_starts(study: optuna.Study, space: Space, seed: int, trials: int, cost_of: CostOf) -> None:
-    """Queue cheap trials until the study has as many trials as `cheap_starts` says; none if it already has.
+    """Queue cheap trials until the study has as many trials as `cheap_start_count` says; none if it already has.
 
     Args:
         study: the sweep's study.
@@ -40,7 +40,7 @@ def queue_cheap_starts(study: optuna.Study, space: Space, seed: int, trials: int
         trials: trials that the sweep should have in the end, `sweep.trials`.
         cost_of: returns the cost of a trial; called once for each.
     """
-    numbers = range(len(study.get_trials(deepcopy=False)), cheap_starts(trials))
+    numbers = range(len(study.get_trials(deepcopy=False)), cheap_start_count(trials))
     costs = [cost_of(settings) for settings in queued_settings(study, space)] if numbers else []
     for number in numbers:
         sampled = _random_settings(space, np.random.SeedSequence([seed, number]).generate_state(CANDIDATES).tolist())
@@ -55,16 +55,16 @@ def queued_settings(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
     queued = []
     for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         fixed_params = waiting.system_attrs["fixed_params"]
-        trial, settings = of_params(space, fixed_params)
+        trial, settings = trial_with_params(space, fixed_params)
         if trial.params.keys() <= fixed_params.keys():
             queued.append(settings)
     return queued
 
 
-def of_params(space: Space, given: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
+def trial_with_params(space: Space, params: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
     """Return a trial with the given values, others at random, and all settings that the space sets in it."""
     scratch = optuna.create_study(sampler=RandomSampler(seed=0))
-    scratch.enqueue_trial(dict(given))
+    scratch.enqueue_trial(dict(params))
     trial = scratch.ask()
     return trial, space.settings(trial)
 

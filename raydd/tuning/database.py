@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-def passes(error: BaseException | None) -> bool:
+def is_temporary(error: BaseException | None) -> bool:
     """Whether an error says that the database was unavailable or locked, so that a later attempt may succeed."""
     if isinstance(error, StorageInternalError):  # Optuna wraps SQLAlchemy's errors in it
         error = error.__cause__
@@ -50,16 +50,16 @@ def patiently(call: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
         PlaceError: the database was unavailable for longer.
     """
     repeated = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(passes),
+        retry=tenacity.retry_if_exception(is_temporary),
         wait=tenacity.wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE),
         stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
-        before_sleep=_say,
+        before_sleep=_log_retry,
         reraise=True,
     )
     try:
         return repeated(call, *args, **kwargs)
     except Exception as error:
-        if not passes(error):
+        if not is_temporary(error):
             raise
         raise PlaceError(
             f"The study's database has not answered for {PATIENCE_SECONDS / 60:.0f} minutes. Finished work is kept: "
@@ -78,7 +78,7 @@ class PatientStorage(RDBStorage):
     def set_trial_state_values(self, trial_id: int, state: Any, values: Any = None) -> bool:
         """Set the state and values as Optuna does. No error if the trial already has exactly this end."""
         try:
-            return _again(RDBStorage.set_trial_state_values)(self, trial_id, state, values)
+            return _repeating(RDBStorage.set_trial_state_values)(self, trial_id, state, values)
         except UpdateFinishedTrialError:
             trial = self.get_trial(trial_id)
             if trial.state != state or (values is not None and trial.values != list(values)):
@@ -86,7 +86,7 @@ class PatientStorage(RDBStorage):
             return True
 
 
-def _again(method: Callable[..., Any]) -> Callable[..., Any]:
+def _repeating(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def repeated(self: RDBStorage, *args: Any, **kwargs: Any) -> Any:
         return patiently(method, self, *args, **kwargs)
@@ -104,7 +104,7 @@ _CALLS = (
     "_get_best_trial_id",
 )
 for _name in _CALLS:
-    setattr(PatientStorage, _name, _again(getattr(RDBStorage, _name)))
+    setattr(PatientStorage, _name, _repeating(getattr(RDBStorage, _name)))
 
 
 def open_storage(address: str) -> RDBStorage:
@@ -159,7 +159,7 @@ def is_on_local_disk(path: Path) -> bool:
     return next((mounts[folder] for folder in path.resolve().parents if folder in mounts), "") in _LOCAL
 
 
-def _say(state: tenacity.RetryCallState) -> None:
+def _log_retry(state: tenacity.RetryCallState) -> None:
     if state.attempt_number == 3:  # the first repetitions are not worth a warning
         error = state.outcome.exception() if state.outcome else None
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error

@@ -29,36 +29,36 @@ class DrawingAhead:
             draw: draws one trial.
         """
         self._draw = draw
-        self._held, self._took = deque[float](maxlen=16), deque[float](maxlen=16)
-        self._ahead: Future[Drawn] | None = None
-        self._thread = ThreadPoolExecutor(1, "drawing-ahead")
+        self._held_seconds, self._draw_seconds = deque[float](maxlen=16), deque[float](maxlen=16)
+        self._next_draw: Future[Drawn] | None = None
+        self._executor = ThreadPoolExecutor(1, "drawing-ahead")
 
     def take(self) -> Drawn:
         """Return the trial that was drawn in advance; if there is none, draw one now."""
-        future, self._ahead = self._ahead, None
-        return future.result() if future else self._timed()
+        future, self._next_draw = self._next_draw, None
+        return future.result() if future else self._draw_timed()
 
-    def held(self, seconds: float) -> None:
+    def note_held(self, seconds: float) -> None:
         """Note for how long a trial that ended held its slot."""
-        self._held.append(seconds)
+        self._held_seconds.append(seconds)
 
     def begin(self) -> None:
         """Draw the next trial in the background, if draws are long compared with trials."""
-        if self._ahead is None and len(self._held) >= _KNOWN and self._draws_are_long:
-            self._ahead = self._thread.submit(self._timed)
+        if self._next_draw is None and len(self._held_seconds) >= _KNOWN and self._draws_are_long:
+            self._next_draw = self._executor.submit(self._draw_timed)
 
     def drop(self) -> None:
         """Put a trial that was drawn in advance back into the study's queue."""
-        if self._ahead is not None:
+        if self._next_draw is not None:
             trial, _ = self.take()
             studies.ask_again(trial.study, trial)
 
     @property
     def _draws_are_long(self) -> bool:
-        return statistics.median(self._took or [math.inf]) > _LONG * statistics.median(self._held)
+        return statistics.median(self._draw_seconds or [math.inf]) > _LONG * statistics.median(self._held_seconds)
 
-    def _timed(self) -> Drawn:
+    def _draw_timed(self) -> Drawn:
         start_time = time.monotonic()
         drawn = self._draw()
-        self._took.append(time.monotonic() - start_time)
+        self._draw_seconds.append(time.monotonic() - start_time)
         return drawn

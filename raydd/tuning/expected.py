@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 
 from raydd.config import SweepConfig
 from raydd.tuning import study as studies
-from raydd.tuning.cheap_starts import CANDIDATES, cheap_starts
+from raydd.tuning.cheap_starts import CANDIDATES, cheap_start_count
 from raydd.tuning.prices import END, Cost, Expert, Price, total
-from raydd.tuning.pruning import Look, Standing, up_the_rungs
+from raydd.tuning.pruning import Look, Standing, simulate_trial
 from raydd.tuning.samplers import PER_SECOND
 
 _PLAYS = 16
@@ -49,7 +49,7 @@ def held_seconds(study: optuna.Study | None) -> list[float]:
     return [trial.user_attrs[studies.HELD] for trial in ended if studies.HELD in trial.user_attrs]
 
 
-def as_held(held: Sequence[float], trials: int) -> Expected:
+def estimate_from_held(held: Sequence[float], trials: int) -> Expected:
     """Estimate the seconds of a number of further trials, one after another, from the times of the ended ones."""
     mean = trials * statistics.fmean(held)
     # Combines the errors of the ended trials' mean and of the further trials' sum.
@@ -57,7 +57,9 @@ def as_held(held: Sequence[float], trials: int) -> Expected:
     return Expected(mean, max(0.0, mean - _DEVIATIONS * error), mean + _DEVIATIONS * error)
 
 
-def as_played(first: Sequence[Price], others: Sequence[Price], trials: int, sweep: SweepConfig) -> Expected:
+def estimate_by_simulation(
+    first: Sequence[Price], others: Sequence[Price], trials: int, sweep: SweepConfig
+) -> Expected:
     """Estimate the seconds of one core for the trials of a new sweep, by simulating it.
 
     Args:
@@ -71,18 +73,18 @@ def as_played(first: Sequence[Price], others: Sequence[Price], trials: int, swee
     for play in range(_PLAYS):
         # It is unknown for how long a search by gain per second stays with cheap settings, so simulate both extremes:
         # only for the first trials, or to its end.
-        cheap_count = 0 if sweep.sampler != PER_SECOND else cheap_starts(sweep.trials) if play % 2 else simulated
-        costs = _play(_drawn(first, others, simulated, cheap_count, rng), sweep, rng)
+        cheap_count = 0 if sweep.sampler != PER_SECOND else cheap_start_count(sweep.trials) if play % 2 else simulated
+        costs = _simulate(_draw_trials(first, others, simulated, cheap_count, rng), sweep, rng)
         expert_seconds = total(replace(cost, own=0.0) for cost in costs)
         sweep_seconds.append(expert_seconds + sum(cost.own for cost in costs) * trials / max(1, simulated))
     low, high = np.quantile(sweep_seconds, [_TAIL, 1 - _TAIL])
     return Expected(statistics.fmean(sweep_seconds), float(low), float(high))
 
 
-def _drawn(
-    first: Sequence[Price], others: Sequence[Price], trials: int, cheap: int, rng: np.random.Generator
+def _draw_trials(
+    first: Sequence[Price], others: Sequence[Price], trials: int, cheap_count: int, rng: np.random.Generator
 ) -> list[Price]:
-    """Draw the trials of a simulated sweep: the first ones, then cheap ones up to `cheap` trials, then random ones."""
+    """Draw the trials of a simulated sweep: the first ones, cheap ones up to `cheap_count` trials, then random ones."""
     prices, trained = list(first[:trials]), dict[Expert, float]()
 
     def extra(price: Price) -> float:
@@ -90,13 +92,13 @@ def _drawn(
         return cost.own + sum(max(0.0, seconds - trained.get(expert, 0.0)) for expert, seconds in cost.experts.items())
 
     for number in range(len(prices), trials):
-        sampled = [others[index] for index in rng.integers(len(others), size=CANDIDATES if number < cheap else 1)]
+        sampled = [others[index] for index in rng.integers(len(others), size=CANDIDATES if number < cheap_count else 1)]
         prices.append(min(sampled, key=extra))
         trained |= prices[-1].to_begin().experts
     return prices
 
 
-def _play(prices: Sequence[Price], sweep: SweepConfig, rng: np.random.Generator) -> list[Cost]:
+def _simulate(prices: Sequence[Price], sweep: SweepConfig, rng: np.random.Generator) -> list[Cost]:
     """Return the cost of each trial in a simulated sweep, with random scores and the pruner's rule."""
     ended: list[Standing] = []
     costs: list[Cost] = []
@@ -107,7 +109,7 @@ def _play(prices: Sequence[Price], sweep: SweepConfig, rng: np.random.Generator)
             students = worth + _SPREAD * _NOISE * rng.normal(size=max(1, sweep.rung_students))
             return Look(float(students.mean()), price.until(rung).own, students=tuple(students))
 
-        standing, stop = up_the_rungs(Standing(number), look, ended, sweep)
+        standing, stop = simulate_trial(Standing(number), look, ended, sweep)
         costs.append(price.until(stop))
         ended.append(replace(standing, end=Look(worth, costs[-1].own)) if stop == END else standing)
     return costs

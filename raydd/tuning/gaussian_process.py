@@ -53,12 +53,12 @@ class GaussianProcess:
     variance: float
     """Variance of the process."""
 
-    def expected(
-        self, known: Points, values: Float[ndarray, "N"], at: Points
+    def predict(
+        self, known_points: Points, values: Float[ndarray, "N"], points: Points
     ) -> tuple[Float[ndarray, "M"], Float[ndarray, "M"]]:
-        """Return the mean and standard deviation of the values at `at`, given noisy values at the known points."""
-        factor = cho_factor(self._kernel(known, known) + self.noise * np.eye(len(values)))
-        cross_kernel = self._kernel(at, known)
+        """Return the mean and standard deviation of the values at `points`, given noisy values at the known points."""
+        factor = cho_factor(self._kernel(known_points, known_points) + self.noise * np.eye(len(values)))
+        cross_kernel = self._kernel(points, known_points)
         explained = (cross_kernel * cho_solve(factor, cross_kernel.T).T).sum(axis=1)
         return cross_kernel @ cho_solve(factor, values), np.sqrt(self.variance * np.maximum(1 - explained, 1e-9))
 
@@ -94,40 +94,45 @@ def fitted(points: Points, values: Float[ndarray, "N"]) -> GaussianProcess:
         bounds=[(-_FARTHEST, _FARTHEST)] * (len(usual) + 2),
         options={"maxiter": _FIT_STEPS},
     )
-    weights, noise = _of_logs(optimum.x, usual)
+    weights, noise = _weights_and_noise(optimum.x, usual)
     kernel = _matern(np.tensordot(weights, squared_differences, 1))[0] + noise * np.eye(len(values))
     return GaussianProcess(weights, noise, max(float(values @ np.linalg.solve(kernel, values)) / len(values), 1e-12))
 
 
 def misfit(
-    logs: Float[ndarray, "S+2"], apart: Float[ndarray, "S N N"], values: Float[ndarray, "N"], usual: Float[ndarray, "S"]
+    logs: Float[ndarray, "S+2"],
+    squared_differences: Float[ndarray, "S N N"],
+    values: Float[ndarray, "N"],
+    prior_weights: Float[ndarray, "S"],
 ) -> tuple[float, Float[ndarray, "S+2"]]:
     """Return the negative log posterior of a process with the best variance, and its gradient with respect to the logs.
 
     Args:
         logs: logs of the common length scale, of the noise, and of each setting's own weight, each relative to its
             usual value. All have normal priors around 0.
-        apart: squared differences between the points, for each setting.
+        squared_differences: squared differences between the points, for each setting.
         values: values at the points, with mean 0.
-        usual: usual weights of the settings, from `usual_weights`.
+        prior_weights: usual weights of the settings, from `usual_weights`.
     """
-    (weights, noise), n = _of_logs(logs, usual), len(values)
-    kernel, slope = _matern(np.tensordot(weights, apart, 1))
+    (weights, noise), n = _weights_and_noise(logs, prior_weights), len(values)
+    kernel, slope = _matern(np.tensordot(weights, squared_differences, 1))
     inverse = np.linalg.inv(kernel + noise * np.eye(n))
     solved = inverse @ values
     variance = max(float(values @ solved) / n, 1e-12)
     likelihood = -0.5 * n * math.log(variance) + 0.5 * np.linalg.slogdet(inverse)[1]
     # d log|K| = tr(K⁻¹ dK), and d (vᵀ K⁻¹ v) = -(K⁻¹ v)ᵀ dK (K⁻¹ v).
     kernel_gradient = 0.5 * (np.outer(solved, solved) / variance - inverse)
-    weight_gradients = np.tensordot(apart, kernel_gradient * slope, 2) * weights
+    weight_gradients = np.tensordot(squared_differences, kernel_gradient * slope, 2) * weights
     gradient = np.concatenate([[-2 * weight_gradients.sum(), noise * np.trace(kernel_gradient)], weight_gradients])
-    prior_deviations = np.array([1.0, 1.0, *[_OWN] * len(usual)])
+    prior_deviations = np.array([1.0, 1.0, *[_OWN] * len(prior_weights)])
     return 0.5 * float(((logs / prior_deviations) ** 2).sum()) - likelihood, logs / prior_deviations**2 - gradient
 
 
-def _of_logs(logs: Float[ndarray, "S+2"], usual: Float[ndarray, "S"]) -> tuple[Float[ndarray, "S"], float]:
+def _weights_and_noise(
+    logs: Float[ndarray, "S+2"], prior_weights: Float[ndarray, "S"]
+) -> tuple[Float[ndarray, "S"], float]:
     """Return the weights and the noise for the given logs."""
-    return usual * np.exp(logs[2:] - 2 * logs[0]), _NOISE * math.exp(logs[1])
+    return prior_weights * np.exp(logs[2:] - 2 * logs[0]), _NOISE * math.exp(logs[1])
 
 
 def usual_weights(points: Points) -> Float[ndarray, "S"]:
@@ -136,8 +141,8 @@ def usual_weights(points: Points) -> Float[ndarray, "S"]:
     return np.array([4 / max(1, number_count)] * number_count + [1 / _MISMATCH] * choice_count) / _LENGTH**2
 
 
-def _matern(apart: Float[ndarray, "N M"]) -> tuple[Float[ndarray, "N M"], Float[ndarray, "N M"]]:
+def _matern(squared_distances: Float[ndarray, "N M"]) -> tuple[Float[ndarray, "N M"], Float[ndarray, "N M"]]:
     """Return the Matern 5/2 kernel of squared distances, and its derivative."""
-    distance = np.sqrt(5 * apart)
+    distance = np.sqrt(5 * squared_distances)
     decay = np.exp(-distance)
     return (1 + distance + distance**2 / 3) * decay, -5 / 6 * (1 + distance) * decay

@@ -44,14 +44,14 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
     Raises:
         ConfigError: another process runs this sweep, or took it over while this one was cut off from the database.
     """
-    mark = _take(study, beat_seconds)
+    mark = _acquire(study, beat_seconds)
     finished, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
         nonlocal mark
         while not finished.wait(beat_seconds):
             try:
-                renewed = _kept(study, mark)
+                renewed = _renew(study, mark)
             except Exception as error:  # the database was unavailable for too long; the next beat tries again
                 log.warning("The sweep's mark cannot be renewed (%s); trying again.", type(error).__name__)
                 continue
@@ -72,52 +72,52 @@ def driving(study: optuna.Study, beat_seconds: float = BEAT_SECONDS) -> Iterator
     finally:
         finished.set()
         thread.join()
-        _replace(study, mark, _FREE)
+        _replace_mark(study, mark, _FREE)
     if lost.is_set():  # also without a KeyboardInterrupt: a shell may have started this process with SIGINT ignored
-        raise _taken(study)
+        raise _driven_elsewhere(study)
 
 
 def is_driven(study: optuna.Study) -> bool:
     """Whether a live process runs this sweep."""
     mark = study.user_attrs.get(_DRIVER)
-    return bool(mark) and _lives(mark)
+    return bool(mark) and _is_alive(mark)
 
 
-def _take(study: optuna.Study, beat_seconds: float) -> str:
+def _acquire(study: optuna.Study, beat_seconds: float) -> str:
     """Put this process's mark into a study that has no driver or whose driver is dead."""
     while True:
-        current_mark = _read(study)
+        current_mark = _read_mark(study)
         if (
             current_mark
             and (holder := json.loads(current_mark))
-            and (_lives(holder) or _beats(study, current_mark, holder, beat_seconds))
+            and (_is_alive(holder) or _renews_its_mark(study, current_mark, holder, beat_seconds))
         ):
-            raise _taken(study)
-        if _replace(study, current_mark, mark := _new_mark()):
+            raise _driven_elsewhere(study)
+        if _replace_mark(study, current_mark, mark := _new_mark()):
             return mark
 
 
-def _beats(study: optuna.Study, mark: str, holder: Mapping[str, Any], beat_seconds: float) -> bool:
+def _renews_its_mark(study: optuna.Study, mark: str, holder: Mapping[str, Any], beat_seconds: float) -> bool:
     """Whether a driver on another machine renews its mark while this process watches, since clocks may differ."""
-    if holder.get("where") == _where():
+    if holder.get("where") == _process_namespace():
         return False
     end = time.monotonic() + 2.5 * beat_seconds
     while time.monotonic() < end:
-        if _read(study) != mark:
+        if _read_mark(study) != mark:
             return True
         time.sleep(beat_seconds / 10)
     return False
 
 
-def _kept(study: optuna.Study, mark: str) -> str | None:
+def _renew(study: optuna.Study, mark: str) -> str | None:
     """Renew the mark and return it; None if the study has another driver's mark."""
-    if _replace(study, mark, renewed := _renewed(mark)):
+    if _replace_mark(study, mark, renewed := _renewed_mark(mark)):
         return renewed
-    current = _read(study)  # may be this process's own: a write may have succeeded although its answer was lost
+    current = _read_mark(study)  # may be this process's own: a write may have succeeded although its answer was lost
     return current if current and (json.loads(current) or {}).get("driver") == json.loads(mark)["driver"] else None
 
 
-def _taken(study: optuna.Study) -> ConfigError:
+def _driven_elsewhere(study: optuna.Study) -> ConfigError:
     mark = study.user_attrs.get(_DRIVER) or {"pid": "unknown", "host": "another machine"}
     return ConfigError(
         f"The sweep {study.study_name!r} is being run by process {mark['pid']} on {mark['host']}. "
@@ -125,9 +125,9 @@ def _taken(study: optuna.Study) -> ConfigError:
     )
 
 
-def _read(study: optuna.Study) -> str | None:
+def _read_mark(study: optuna.Study) -> str | None:
     """Return the mark as it is written in the database; None if there never was one."""
-    query = sql.select(_MARKS.c.value_json).where(*_row(study))
+    query = sql.select(_MARKS.c.value_json).where(*_mark_row(study))
 
     def read() -> str | None:
         with _engine(study).connect() as connection:
@@ -136,12 +136,14 @@ def _read(study: optuna.Study) -> str | None:
     return patiently(read)
 
 
-def _replace(study: optuna.Study, before: str | None, after: str) -> bool:
+def _replace_mark(study: optuna.Study, old_mark: str | None, new_mark: str) -> bool:
     """Replace one mark by another; False if the study no longer has the old mark."""
-    if before is None:
-        statement = sql.insert(_MARKS).values(study_id=study._study_id, key=_DRIVER, value_json=after)
+    if old_mark is None:
+        statement = sql.insert(_MARKS).values(study_id=study._study_id, key=_DRIVER, value_json=new_mark)
     else:
-        statement = sql.update(_MARKS).where(*_row(study), _MARKS.c.value_json == before).values(value_json=after)
+        statement = (
+            sql.update(_MARKS).where(*_mark_row(study), _MARKS.c.value_json == old_mark).values(value_json=new_mark)
+        )
 
     def write() -> bool:
         try:
@@ -150,10 +152,12 @@ def _replace(study: optuna.Study, before: str | None, after: str) -> bool:
         except IntegrityError:  # another process wrote the first mark
             return False
 
-    return patiently(write) or _read(study) == after  # the write may have succeeded although its answer was lost
+    return (
+        patiently(write) or _read_mark(study) == new_mark
+    )  # the write may have succeeded although its answer was lost
 
 
-def _row(study: optuna.Study) -> tuple[sql.ColumnElement[bool], ...]:
+def _mark_row(study: optuna.Study) -> tuple[sql.ColumnElement[bool], ...]:
     return _MARKS.c.study_id == study._study_id, _MARKS.c.key == _DRIVER
 
 
@@ -163,24 +167,29 @@ def _engine(study: optuna.Study) -> sql.Engine:
 
 
 def _new_mark() -> str:
-    process = {"host": socket.gethostname(), "where": _where(), "pid": os.getpid(), "begun": _begun(os.getpid())}
+    process = {
+        "host": socket.gethostname(),
+        "where": _process_namespace(),
+        "pid": os.getpid(),
+        "begun": _process_start(os.getpid()),
+    }
     return json.dumps({**process, "driver": secrets.token_hex(4), "beat": time.time()})
 
 
-def _renewed(mark: str) -> str:
+def _renewed_mark(mark: str) -> str:
     return json.dumps({**json.loads(mark), "beat": time.time()})
 
 
-def _lives(mark: Mapping[str, Any]) -> bool:
-    if mark.get("where") != _where():
+def _is_alive(mark: Mapping[str, Any]) -> bool:
+    if mark.get("where") != _process_namespace():
         return time.time() - mark["beat"] < PATIENCE_SECONDS
     try:
-        return _begun(mark["pid"]) == mark["begun"]  # the process number may have been reused
+        return _process_start(mark["pid"]) == mark["begun"]  # the process number may have been reused
     except psutil.NoSuchProcess:
         return False
 
 
-def _begun(pid: int) -> float:
+def _process_start(pid: int) -> float:
     """Return when a process began: on Linux in ticks since the machine's start, so that clock changes do not matter."""
     try:
         return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
@@ -188,7 +197,7 @@ def _begun(pid: int) -> float:
         return psutil.Process(pid).create_time()
 
 
-def _where() -> str:
+def _process_namespace() -> str:
     """Return an id of the place where process numbers are unique: this boot of this machine, and this container."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"

@@ -19,7 +19,7 @@ from rich.text import Text
 from raydd.cluster.meanwhile import meanwhile
 from raydd.cluster.trial_report import TrialReport
 from raydd.terminal.console import open_console, visible
-from raydd.terminal.progress import NowAndThen
+from raydd.terminal.progress import ThrottledLog
 from raydd.terminal.text import brief, duration, sparkline
 from raydd.tuning import study as studies
 
@@ -34,26 +34,26 @@ _STEPS = re.compile(r"distillation steps (\d+)/(\d+)")  # as `raydd.stages` repo
 
 
 @dataclass
-class _Running:
+class _RunningTrial:
     settings: Mapping[str, Any]
-    begun: float
+    start_time: float
     report: TrialReport
     losses: list[float] = field(default_factory=list)
     rung: int = 0
     """The last rung that it reached, in percent of its steps."""
     step: int = 0
     steps: int = 0
-    first: tuple[float, int] | None = None
+    first_seen: tuple[float, int] | None = None
     """When its steps were first seen, and how many it had taken by then."""
 
-    def came_to(self, step: int, steps: int, now: float) -> None:
+    def update_steps(self, step: int, steps: int, now: float) -> None:
         """Note how many steps the trial has taken. A late report of fewer steps is ignored."""
-        self.first = self.first or (now, step)
+        self.first_seen = self.first_seen or (now, step)
         self.step, self.steps = max(step, self.step), steps
 
     def seconds_left(self, now: float) -> float:
         """Estimate the seconds of the remaining steps; NaN until some steps were seen."""
-        first_time, first_step = self.first or (now, self.step)
+        first_time, first_step = self.first_seen or (now, self.step)
         return (
             (now - first_time) / (self.step - first_step) * (self.steps - self.step)
             if self.step > first_step
@@ -67,7 +67,7 @@ class LiveTable:
     def __init__(
         self,
         name: str,
-        wanted: int,
+        trial_count: int,
         done: Mapping[str, int],
         *,
         at_once: int,
@@ -81,7 +81,7 @@ class LiveTable:
 
         Args:
             name: name of the sweep.
-            wanted: trials in all.
+            trial_count: trials in all.
             done: trials of earlier commands, by outcome.
             at_once: trials that run at once, for the estimate of the time left.
             best: number, val r_mean and settings of the best trial of earlier commands.
@@ -90,40 +90,43 @@ class LiveTable:
             console: where to show the table.
             clock: returns the time in seconds.
         """
-        self._name, self._wanted, self._at_once, self._best = name, wanted, max(1, at_once), best
+        self._name, self._trial_count, self._at_once, self._best = name, trial_count, max(1, at_once), best
         self._done, self._doing, self._clock = Counter(done), doing, clock
-        self._expected, self._begun = expected, clock()
+        self._expected, self._start_time = expected, clock()
         self._console = console or open_console()
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, _RunningTrial] = {}
         self._durations: list[float] = []
-        self._seen: Mapping[str, str] = {}
-        self._shown = contextlib.ExitStack()
-        self._now_and_then = NowAndThen(self.say, clock)
+        self._work_by_process: Mapping[str, str] = {}
+        self._exit_stack = contextlib.ExitStack()
+        self._throttled_log = ThrottledLog(self.say, clock)
 
     def __enter__(self) -> Self:
         # In a thread, since the answer to what trials are doing may be slow; the table must not wait for it.
-        self._shown.enter_context(meanwhile(self.look, _LOOK_SECONDS, "what trials do"))
+        self._exit_stack.enter_context(meanwhile(self.look, _LOOK_SECONDS, "what trials do"))
         if self._console.is_terminal:
             live = Live(console=self._console, get_renderable=self.picture, refresh_per_second=_REFRESH)
-            self._shown.enter_context(live)
+            self._exit_stack.enter_context(live)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._shown.close()
+        self._exit_stack.close()
 
     def look(self) -> None:
         """Ask what the processes are doing; without a terminal, print it now and then. To be called repeatedly."""
-        self._seen, now = self._doing(), self._clock()
+        self._work_by_process, now = self._doing(), self._clock()
         for number, trial in list(self._running.items()):
-            if match := _STEPS.fullmatch(self._seen.get(f"trial {number}", "")):
-                trial.came_to(int(match[1]), int(match[2]), now)
+            if match := _STEPS.fullmatch(self._work_by_process.get(f"trial {number}", "")):
+                trial.update_steps(int(match[1]), int(match[2]), now)
         if not self._console.is_terminal:
-            self._now_and_then(what_runs(self._known()))
+            self._throttled_log(what_runs(self._current_work()))
 
-    def _known(self) -> dict[str, str]:
+    def _current_work(self) -> dict[str, str]:
         """Return what every process is doing, including the processes of trials that have not reported yet."""
         silent = [number for number, trial in list(self._running.items()) if not trial.steps]
-        return {**dict.fromkeys((f"trial {number}" for number in silent), _BEGINS), **_spoken(self._seen)}
+        return {
+            **dict.fromkeys((f"trial {number}" for number in silent), _BEGINS),
+            **_without_idle(self._work_by_process),
+        }
 
     def say(self, message: str) -> None:
         """Print one line that stays above the table."""
@@ -131,19 +134,19 @@ class LiveTable:
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Add a trial to the table."""
-        self._running[number] = _Running(settings, self._clock(), TrialReport())
+        self._running[number] = _RunningTrial(settings, self._clock(), TrialReport())
 
     def reported(self, number: int, report: TrialReport) -> None:
         """Update a trial's step, score and loss."""
         running = self._running[number]
         running.losses += [point[LOSS] for point in report.curve if LOSS in point]
         running.report, running.rung = report, report.rung or running.rung
-        running.came_to(report.step, report.steps, self._clock())
+        running.update_steps(report.step, report.steps, self._clock())
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
         """Remove a trial from the table, and print how it ended."""
         trial = self._running.pop(number)
-        seconds = self._clock() - trial.begun
+        seconds = self._clock() - trial.start_time
         if not report.again:
             self._done[studies.outcome(state, reason)] += 1
         if state in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -155,7 +158,7 @@ class LiveTable:
         elif not self._console.is_terminal:
             end = "" if state == TrialState.COMPLETE else f", stopped as weak at step {report.step}"
             best = f", best {self._best[1]:.2f}" if self._best else ""
-            so_far = f"({self.finished}/{self._wanted}{best})"
+            so_far = f"({self.finished}/{self._trial_count}{best})"
             self.say(f"trial {number}: r_mean {report.r_mean:.2f} on val{end}, {seconds:.0f} s {so_far}")
 
     @property
@@ -167,10 +170,10 @@ class LiveTable:
         """Estimate the seconds left from the trials that have ended; before any has, from the plan. NaN: not known."""
         now = self._clock()
         if not self._durations:
-            remaining = self._expected - (now - self._begun)
+            remaining = self._expected - (now - self._start_time)
             return remaining if remaining > 0 else math.nan
         # The first trials to end are stopped ones, which are short. Running trials that already took longer count too.
-        running_seconds = [now - trial.begun for trial in list(self._running.values())]
+        running_seconds = [now - trial.start_time for trial in list(self._running.values())]
         mean_seconds = statistics.fmean(self._durations)
         trial_seconds = statistics.fmean(
             [*self._durations, *(seconds for seconds in running_seconds if seconds > mean_seconds)]
@@ -178,7 +181,7 @@ class LiveTable:
         return max(
             0.0,
             (
-                (self._wanted - self.finished) * trial_seconds
+                (self._trial_count - self.finished) * trial_seconds
                 - sum(min(elapsed, trial_seconds) for elapsed in running_seconds)
             )
             / self._at_once,
@@ -186,7 +189,7 @@ class LiveTable:
 
     def picture(self) -> Group:
         """Return the headline, the best trial and the table of running trials."""
-        work_by_process, now = self._known(), self._clock()
+        work_by_process, now = self._current_work(), self._clock()
         table = Table(box=None, pad_edge=False, header_style="dim")
         for heading in ("trial", "step", "rung", "r_mean", "loss", "time", "left", "now"):
             table.add_column(heading, justify="left" if heading == "now" else "right", no_wrap=heading != "now")
@@ -198,7 +201,7 @@ class LiveTable:
                 f"{trial.rung} %" if trial.rung else "",
                 "" if math.isnan(trial.report.r_mean) else f"{trial.report.r_mean:.2f}",
                 sparkline(trial.losses, _CURVE),
-                duration(now - trial.begun),
+                duration(now - trial.start_time),
                 "" if math.isnan(remaining) else duration(remaining),
                 "distillation" if _STEPS.fullmatch(doing) else doing,
             )
@@ -210,10 +213,10 @@ class LiveTable:
 
     def _headline(self) -> Text:
         states = ", ".join(f"{self._done[state]} {word}" for state, word in _WORDS.items() if self._done[state])
-        remaining = self.seconds_left() if self.finished < self._wanted else math.nan
+        remaining = self.seconds_left() if self.finished < self._trial_count else math.nan
         return Text.assemble(
             (f"sweep {self._name} ", "bold"),
-            f"{self.finished}/{self._wanted} trials",
+            f"{self.finished}/{self._trial_count} trials",
             f" ({states})" if states else "",
             f", about {duration(remaining)} left" if not math.isnan(remaining) else "",
         )
@@ -231,10 +234,10 @@ def what_runs(doing: Mapping[str, str]) -> str:
     Args:
         doing: the work of each process, from `raydd.cluster.claims`.
     """
-    working = sorted(_spoken(doing), key=lambda process: (len(process), process))
+    working = sorted(_without_idle(doing), key=lambda process: (len(process), process))
     named = "; ".join(f"{process}: {doing[process]}" for process in working[:_NAMED])
     return f"{named}; {len(working) - _NAMED} more" if len(working) > _NAMED else named
 
 
-def _spoken(doing: Mapping[str, str]) -> dict[str, str]:
+def _without_idle(doing: Mapping[str, str]) -> dict[str, str]:
     return {process: work for process, work in doing.items() if work}

@@ -52,7 +52,7 @@ class Logbook:
         self._tracking, self._study, self._config, self._store, self._work = tracking, study, config, work.store, work
         self._sweep = tracking.run(config.sweep.name, ("raydd.sweep", study))
         self._runs: dict[int, Run] = {}
-        self._sweep.params(_params(config))
+        self._sweep.params(_logged_params(config))
         self._sweep.tags({"code": code_version(), "sweep": config.sweep.name})
 
     def catch_up(self, study: optuna.Study) -> None:
@@ -61,15 +61,15 @@ class Logbook:
         Args:
             study: the sweep's study, before it continues.
         """
-        ended_trials = iter(studies.over(study))
+        ended_trials = iter(studies.ended(study))
 
         def log_next(ended: Collection[str]) -> None:  # submits the next one itself: the queue cannot hold thousands
             for trial in ended_trials:
                 number, report = studies.identity(trial), studies.report(trial)
                 if f"{self._study}/{number}" not in ended:
-                    run = self._opened(number, studies.settings(trial))
+                    run = self._open_run(number, studies.settings(trial))
                     run.curve(report.curve)
-                    self._close(run, trial.state, report, studies.reason(trial))
+                    self._close_run(run, trial.state, report, studies.reason(trial))
                     self._tracking.submit(partial(log_next, ended))
                     return
 
@@ -77,7 +77,7 @@ class Logbook:
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:
         """Open a nested run with the trial's settings."""
-        self._runs[number] = self._opened(number, settings)
+        self._runs[number] = self._open_run(number, settings)
 
     def reported(self, number: int, report: TrialReport) -> None:
         """Log the curve since the last report."""
@@ -85,7 +85,7 @@ class Logbook:
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
         """Log the synthetic set of a complete trial, and how the trial ended."""
-        self._close(self._runs.pop(number), state, report, reason)
+        self._close_run(self._runs.pop(number), state, report, reason)
 
     def final(self, finalist: Finalist) -> None:
         """Log a finalist: its scores on val and test, its synthetic set, and its images next to the real ones."""
@@ -95,10 +95,14 @@ class Logbook:
         run = self._tracking.run(name, ("raydd.final", f"{self._study}/{number}"), self._sweep)
         run.params(params)
         run.tags(
-            {**_filters(params, "final"), "sweep": self._config.sweep.name, ORDER: _order("final", finalist.r_mean)}
+            {
+                **_filter_tags(params, "final"),
+                "sweep": self._config.sweep.name,
+                ORDER: _sort_key("final", finalist.r_mean),
+            }
         )
         pictures = (_ROW, _PAIRS) if params.get("distill.images") != "features" else (_SIMILARITY,)
-        run.describe(lambda run_id: _description(params, finalist.settings, run_id, *pictures))
+        run.describe(lambda run_id: _describe_run(params, finalist.settings, run_id, *pictures))
         scores = {
             f"{split}/{metric}{suffix}": values[key]
             for split, rows in (("val", finalist.val), ("test", finalist.test))
@@ -106,25 +110,26 @@ class Logbook:
             for key, suffix in (("mean", ""), ("std", "_std"))
         }
         run.curve([{"step": 0, "cheap_r_mean": finalist.cheap, **scores}])
-        record = self._record(finalist.record)
+        record = self._open_record(finalist.record)
         self._log_set(run, record, ("val", "test"))
         if "images" in self._work.cached:  # only a frozen encoder can be opened by its name; a trained one has none
             run.model("student", lambda folder: self._write_student(folder, finalist.settings, record))
         if record.has("images/000.png"):
-            run.figure(_PAIRS, lambda: self._picture(load_synthetic(record)))
-            run.figure(_ROW, lambda: _row(load_synthetic(record)))
+            run.figure(_PAIRS, lambda: self._pairs_picture(load_synthetic(record)))
+            run.figure(_ROW, lambda: _row_picture(load_synthetic(record)))
         run.end()
 
-    def concluded(self, result: SweepResult, shares: Mapping[str, float]) -> None:
+    def concluded(self, result: SweepResult, importances: Mapping[str, float]) -> None:
         """Log the sweep's figures and result, and end its run.
 
         Args:
             result: the result of the sweep.
-            shares: importance of each setting for val r_mean, see `raydd.tuning.results`; not drawn if all are zero.
+            importances: importance of each setting for val r_mean, see `raydd.tuning.results`; not drawn if all are
+                zero.
         """
         self._sweep.figure("figures/history.png", lambda: figures.search_history(result.scores, result.stopped))
-        if any(shares.values()):
-            self._sweep.figure("figures/importance.png", lambda: figures.importance(shares))
+        if any(importances.values()):
+            self._sweep.figure("figures/importance.png", lambda: figures.importance(importances))
         if len(result.objectives) > 1 and result.points:
             points, front = list(result.points.values()), [result.points[number] for number in result.front]
             self._sweep.figure("figures/front.png", lambda: figures.front(points, front, result.objectives))
@@ -133,23 +138,23 @@ class Logbook:
             self._sweep.curve([{"step": result.finished, "val/r_mean": result.best.cheap}])
         self._sweep.end()
 
-    def _opened(self, number: int, settings: Mapping[str, Any]) -> Run:
+    def _open_run(self, number: int, settings: Mapping[str, Any]) -> Run:
         params = self._trial_params(settings) | trial_settings(self._config)
         run = self._tracking.run(run_name(number, settings), (_TRIAL, f"{self._study}/{number}"), self._sweep)
         run.params(params)
-        run.tags({**_filters(params, "trial"), "sweep": self._config.sweep.name})
-        run.describe(lambda run_id: _description(params, settings, run_id, _SIMILARITY))
+        run.tags({**_filter_tags(params, "trial"), "sweep": self._config.sweep.name})
+        run.describe(lambda run_id: _describe_run(params, settings, run_id, _SIMILARITY))
         return run
 
-    def _close(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
+    def _close_run(self, run: Run, state: TrialState, report: TrialReport, reason: str) -> None:
         """Log how a trial ended; `report` has its whole curve."""
         run.tags({"raydd.state": state.name, "raydd.reason": reason, "node": report.node, "gpu": report.gpu})
         if state in _ORDERED:
-            run.tags({ORDER: _order(_ORDERED[state], report.r_mean)})
+            run.tags({ORDER: _sort_key(_ORDERED[state], report.r_mean)})
         if state == TrialState.COMPLETE:
             run.curve([{"step": report.step, "seconds": report.seconds, "bytes": report.bytes}])
             run.curve([{"step": report.step, "peak_bytes": report.peak_bytes}])
-            self._log_set(run, self._record(report.record), ("val",))
+            self._log_set(run, self._open_record(report.record), ("val",))
             for prefix in ("collapse/", "distill/", "val/"):
                 run.figure(
                     f"figures/{prefix.rstrip('/')}.png", lambda prefix=prefix: figures.curves(report.curve, prefix)
@@ -158,7 +163,7 @@ class Logbook:
 
     def _trial_params(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return _params(with_settings(self._config, settings))
+            return _logged_params(with_settings(self._config, settings))
         except ConfigError:  # the trial itself fails with this error and reports it
             return dict(settings)
 
@@ -168,21 +173,21 @@ class Logbook:
         (student,) = work.train_students(load_synthetic(record), [0])
         write_model(folder, work.student_tensors(student), work.config.encoders)
 
-    def _log_set(self, run: Run, record: Record, scored: Sequence[str]) -> None:
-        """Log a synthetic set and the data sets that its run has read; `scored` names the splits it was scored on."""
+    def _log_set(self, run: Run, record: Record, scored_splits: Sequence[str]) -> None:
+        """Log a synthetic set and the data sets that its run has read; it was scored on `scored_splits`."""
 
-        def write(into: Path) -> None:
+        def write(folder: Path) -> None:
             names = [*_SET_FILES, *(name for name in self._store.names(record.folder) if name.endswith(".png"))]
             for name in names:
                 name = name.removeprefix(f"{record.folder}/")
-                (into / name).parent.mkdir(exist_ok=True)
-                (into / name).write_bytes(record.read(name))
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(record.read(name))
 
         def similarity() -> Figure:
             return figures.similarity_matrix(load_synthetic(record).similarity.matrix().numpy())
 
         data, config = self._work.data, self._config.data
-        splits = {"source": ("train", data.train), **{name: (name, getattr(data, name)) for name in scored}}
+        splits = {"source": ("train", data.train), **{name: (name, getattr(data, name)) for name in scored_splits}}
         run.files("synthetic", write)
         address = f"{self._store.root}/{record.folder}"
         run.dataset("synthetic", record.fingerprint, address, "train", lambda: len(load_synthetic(record)))
@@ -191,11 +196,11 @@ class Logbook:
             run.dataset(f"{data.name} {split}", data.fingerprint, config.root, context, lambda count=count: count)
         run.figure(_SIMILARITY, similarity)
 
-    def _record(self, folder: str) -> Record:
+    def _open_record(self, folder: str) -> Record:
         stage, name = folder.split("/")
         return Record(self._store, stage, name, {}, {})
 
-    def _picture(self, synthetic: SyntheticSet) -> Figure:
+    def _pairs_picture(self, synthetic: SyntheticSet) -> Figure:
         assert synthetic.pixels is not None
         return figures.pairs_picture(synthetic, self._work.data.train, synthetic.pixels.shape[-1])
 
@@ -206,7 +211,7 @@ def run_name(number: int, settings: Mapping[str, Any]) -> str:
     return " · ".join([str(number), *setting_texts])[:_NAME_LENGTH]
 
 
-def _order(kind: str, r_mean: float) -> str:
+def _sort_key(kind: str, r_mean: float) -> str:
     """Return a text by which runs are sorted: finals, trials, weak trials; each group by val r_mean, highest first."""
     return f"{kind} {100 - r_mean:06.2f}"
 
@@ -219,7 +224,7 @@ def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     return ", ".join([*filter(None, parts), brief(dict(list(searched.items())[:NAMED]))])[:_NAME_LENGTH]
 
 
-def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:
+def _filter_tags(params: Mapping[str, Any], kind: str) -> dict[str, str]:
     """Return tags for filters in MLflow's search, such as `tags.method = 'repblend'`."""
     names = {"method": "distill.method", "pairs": "distill.pairs", "images": "distill.images", "data": "data.name"}
     return {
@@ -229,21 +234,24 @@ def _filters(params: Mapping[str, Any], kind: str) -> dict[str, str]:
     }
 
 
-def _row(synthetic: SyntheticSet) -> Figure:
+def _row_picture(synthetic: SyntheticSet) -> Figure:
     assert synthetic.pixels is not None
     return figures.row_of_images(synthetic.pixels.numpy())
 
 
-def _description(params: Mapping[str, Any], settings: Mapping[str, Any], run: str, top: str, *more: str) -> str:
+def _describe_run(
+    params: Mapping[str, Any], settings: Mapping[str, Any], run_id: str, first_picture: str, *more_pictures: str
+) -> str:
     """Return a run's description for MLflow: a picture of its synthetic set, its settings, and more pictures.
 
     One picture comes first, since MLflow shows only the first 100 pixels until the user asks for more.
     """
     above, *below = (
-        f"![its synthetic set](get-artifact?path={quote(picture, safe='')}&run_uuid={run})" for picture in (top, *more)
+        f"![its synthetic set](get-artifact?path={quote(picture, safe='')}&run_uuid={run_id})"
+        for picture in (first_picture, *more_pictures)
     )
     return "\n\n".join([above, in_words(params, settings), brief(settings), *below])
 
 
-def _params(config: Config) -> dict[str, Any]:
+def _logged_params(config: Config) -> dict[str, Any]:
     return {name: value for name, value in flatten(config).items() if not name.startswith(("place.", "sweep."))}

@@ -24,7 +24,7 @@ class Metrics:
         done: Mapping[str, int],
         *,
         best: float | None,
-        room: Callable[[], int],
+        capacity: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Set the gauges to the trials of earlier commands.
@@ -33,41 +33,41 @@ class Metrics:
             sweep: name of the sweep, the label of all gauges.
             done: trials of earlier commands, by outcome.
             best: val r_mean of the best of these trials.
-            room: returns how many trials may run at once.
+            capacity: returns how many trials may run at once.
             clock: returns the time in seconds.
         """
-        self._done, self._best, self._room, self._clock = Counter(done), best, room, clock
-        self._begun: dict[int, float] = {}
-        self._spent = 0.0
+        self._done, self._best, self._capacity, self._clock = Counter(done), best, capacity, clock
+        self._start_times: dict[int, float] = {}
+        self._slot_seconds = 0.0
         self._labels = {"sweep": sweep}
         self._trials = Gauge("raydd_trials", "Trials by outcome, and running.", ("sweep", "state"))
         self._busy = Gauge("raydd_busy_share", "Share of the slots that run a trial, 0 to 1.", ("sweep",))
         self._score = Gauge("raydd_best_r_mean", "Best val r_mean of a complete trial, in percent.", ("sweep",))
         self._cost = Gauge("raydd_slot_seconds", "Seconds of a slot that this command's trials took.", ("sweep",))
-        self._show()
+        self._update_gauges()
 
     def started(self, number: int, settings: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Count one more running trial."""
-        self._begun[number] = self._clock()
-        self._show()
+        self._start_times[number] = self._clock()
+        self._update_gauges()
 
     def reported(self, number: int, report: TrialReport) -> None:
         """Nothing is counted before a trial's end."""
 
     def ended(self, number: int, state: TrialState, report: TrialReport, reason: str) -> None:
         """Count a trial that ended."""
-        self._spent += self._clock() - self._begun.pop(number)
+        self._slot_seconds += self._clock() - self._start_times.pop(number)
         if not report.again:
             self._done[studies.outcome(state, reason)] += 1
         if state == TrialState.COMPLETE:
             self._best = report.r_mean if self._best is None else max(self._best, report.r_mean)
-        self._show()
+        self._update_gauges()
 
-    def _show(self) -> None:
+    def _update_gauges(self) -> None:
         for state in (*studies.OUTCOMES, "running"):
-            count = len(self._begun) if state == "running" else self._done[state]
+            count = len(self._start_times) if state == "running" else self._done[state]
             self._trials.set(count, {**self._labels, "state": state})
-        self._busy.set(min(1.0, len(self._begun) / max(1, self._room())), self._labels)
-        self._cost.set(self._spent, self._labels)
+        self._busy.set(min(1.0, len(self._start_times) / max(1, self._capacity())), self._labels)
+        self._cost.set(self._slot_seconds, self._labels)
         if self._best is not None:
             self._score.set(self._best, self._labels)

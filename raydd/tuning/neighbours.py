@@ -52,18 +52,18 @@ OWN = "own"  # attribute of a trial: names of the settings that its space asked 
 class NeighbourSampler(BaseSampler):
     """Draws the settings of one trial; models the settings that every trial has."""
 
-    def __init__(self, seed: int, *, seconds_of: SecondsOf | None = None, share: float = 0.0) -> None:
+    def __init__(self, seed: int, *, seconds_of: SecondsOf | None = None, seconds_per_trial: float = 0.0) -> None:
         """Create the sampler.
 
         Args:
             seed: seed of the draws.
             seconds_of: predicts the seconds that a trial of the given settings takes to complete; NaN if unknown.
                 None: do not weigh gain against time.
-            share: seconds below which a trial's time does not count; several times as many are the limit of a trial.
-                0: no limit.
+            seconds_per_trial: seconds below which a trial's time does not count; several times as many are the limit
+                of a trial. 0: no limit.
         """
-        self._rng, self._alone = np.random.default_rng(seed), RandomSampler(seed=seed)
-        self._seconds_of, self._share = seconds_of, share
+        self._rng, self._independent_sampler = np.random.default_rng(seed), RandomSampler(seed=seed)
+        self._seconds_of, self._seconds_per_trial = seconds_of, seconds_per_trial
 
     def infer_relative_search_space(
         self,
@@ -77,7 +77,7 @@ class NeighbourSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Draw a setting that is not modelled at random."""
-        return self._alone.sample_independent(study, trial, param_name, param_distribution)
+        return self._independent_sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -108,8 +108,8 @@ class NeighbourSampler(BaseSampler):
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
         values = normal_by_rank(sign * np.array([trial.value for trial in complete]))
-        points = _points([trial.params for trial in (*complete, *running)], space)
-        neighbours = self._neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], space)
+        points = _to_points([trial.params for trial in (*complete, *running)], space)
+        neighbours = self._draw_neighbours(points[np.full(NEIGHBOURS, np.argmax(values))], space)
         improvement = expected_improvement(points, values, neighbours)
         seconds, exponent = np.ones(len(neighbours)), 0.0
         if self._seconds_of:
@@ -118,8 +118,10 @@ class NeighbourSampler(BaseSampler):
             )
             # Otherwise a search that is stuck would go on drawing trials that cost, and gain, almost nothing.
             exponent = 1 / (1 + (len(values) - 1 - int(np.argmax(values))) / _PATIENCE)
-        order = np.lexsort((-improvement / np.maximum(seconds, self._share) ** exponent, seconds > self._most))
-        ranked = ((index, _settings(neighbours[index], space)) for index in order.tolist())
+        order = np.lexsort(
+            (-improvement / np.maximum(seconds, self._seconds_per_trial) ** exponent, seconds > self._max_seconds)
+        )
+        ranked = ((index, _to_settings(neighbours[index], space)) for index in order.tolist())
         tried = [
             {name: trial.params[name] for name in trial.user_attrs.get(OWN, space)} for trial in (*complete, *running)
         ]
@@ -132,20 +134,20 @@ class NeighbourSampler(BaseSampler):
             self._best_by_second(untried, improvement, seconds, exponent) if self._seconds_of else next(untried, None)
         )
         # In a small space, all neighbours may have been tried.
-        _, settings = best or (0, _settings(neighbours[int(order[0])], space))
+        _, settings = best or (0, _to_settings(neighbours[int(order[0])], space))
         return settings
 
     @property
-    def _most(self) -> float:
+    def _max_seconds(self) -> float:
         """Most seconds that a trial may take, so that all wanted trials fit into the time limit."""
-        return _LONGEST * self._share or math.inf
+        return _LONGEST * self._seconds_per_trial or math.inf
 
     def _best_by_second(
         self,
-        new: Iterable[tuple[int, dict[str, Any]]],
-        promise: Float[ndarray, "C"],
+        untried: Iterable[tuple[int, dict[str, Any]]],
+        improvement: Float[ndarray, "C"],
         seconds: Float[ndarray, "C"],
-        power: float,
+        exponent: float,
     ) -> tuple[int, dict[str, Any]] | None:
         """Return the neighbour with the largest expected improvement per predicted second.
 
@@ -153,33 +155,37 @@ class NeighbourSampler(BaseSampler):
         is no neighbour.
 
         Args:
-            new: indices and settings of neighbours, sorted with the best by estimated seconds first.
-            promise: expected improvement of each neighbour.
+            untried: indices and settings of neighbours, sorted with the best by estimated seconds first.
+            improvement: expected improvement of each neighbour.
             seconds: estimated seconds of each neighbour, used where no prediction is known.
-            power: exponent of the seconds.
+            exponent: exponent of the seconds.
         """
         assert self._seconds_of is not None
-        scored, affordable, limit = [], 0, self._most
-        for index, settings in itertools.islice(new, _ASKED):
+        scored, affordable, limit = [], 0, self._max_seconds
+        for index, settings in itertools.islice(untried, _ASKED):
             predicted = self._seconds_of(settings)
             duration = float(seconds[index]) if math.isnan(predicted) else predicted
-            score = promise[index] / max(duration, self._share) ** power if duration <= limit else -duration
+            score = (
+                improvement[index] / max(duration, self._seconds_per_trial) ** exponent
+                if duration <= limit
+                else -duration
+            )
             scored.append(((duration <= limit, score), (index, settings)))
             affordable += duration <= limit
             if affordable == _PRICED:
                 break
         return max(scored, key=lambda entry: entry[0])[1] if scored else None
 
-    def _neighbours(self, of: Points, space: Mapping[str, BaseDistribution]) -> Points:
+    def _draw_neighbours(self, points: Points, space: Mapping[str, BaseDistribution]) -> Points:
         """Return a random neighbour of each of the given points."""
         rng = self._rng
         share, step = rng.choice(_CHANGED, (NEIGHBOURS, 1)), rng.choice(_STEPS, (NEIGHBOURS, 1))
-        moved = np.clip(of.numbers + step * rng.normal(size=of.numbers.shape), 0, 1)
-        numbers = np.where(rng.random(moved.shape) < share, moved, of.numbers)
+        moved = np.clip(points.numbers + step * rng.normal(size=points.numbers.shape), 0, 1)
+        numbers = np.where(rng.random(moved.shape) < share, moved, points.numbers)
         counts = [len(kind.choices) for kind in space.values() if isinstance(kind, CategoricalDistribution)]
         # Choices change half as often as numbers, since a choice has no small step.
         other_choices = rng.integers(np.zeros(len(counts), int), counts, (NEIGHBOURS, len(counts)))
-        return Points(numbers, np.where(rng.random(other_choices.shape) < share / 2, other_choices, of.choices))
+        return Points(numbers, np.where(rng.random(other_choices.shape) < share / 2, other_choices, points.choices))
 
 
 def normal_by_rank(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
@@ -191,7 +197,7 @@ def normal_by_rank(values: Float[ndarray, "n"]) -> Float[ndarray, "n"]:
     return norm.ppf((rankdata(values) - 0.5) / len(values))
 
 
-def expected_improvement(points: Points, values: Float[ndarray, "n"], near: Points) -> Float[ndarray, "C"]:
+def expected_improvement(points: Points, values: Float[ndarray, "n"], neighbours: Points) -> Float[ndarray, "C"]:
     """Expected improvement E[max(f - f*, 0)] of each neighbour under the Gaussian process.
 
     f* is the best mean of the process over all tried settings, not the best score, since scores are noisy.
@@ -199,35 +205,37 @@ def expected_improvement(points: Points, values: Float[ndarray, "n"], near: Poin
     Args:
         points: settings of the n complete trials, then those of the running trials.
         values: values of the complete trials, from `normal_by_rank`.
-        near: the neighbours.
+        neighbours: settings of the C neighbours.
     """
     complete, running = points[: len(values)], points[len(values) :]
     process = fitted(complete, values)
-    imputed_values = np.append(values, process.expected(complete, values, running)[0])
-    mean, deviation = process.expected(points, imputed_values, near)
-    z = (mean - process.expected(points, imputed_values, points)[0].max()) / deviation
+    imputed_values = np.append(values, process.predict(complete, values, running)[0])
+    mean, deviation = process.predict(points, imputed_values, neighbours)
+    z = (mean - process.predict(points, imputed_values, points)[0].max()) / deviation
     return deviation * (z * norm.cdf(z) + norm.pdf(z))
 
 
-def expected_seconds(points: Points, seconds: Sequence[float | None], near: Points) -> Float[ndarray, "C"]:
+def expected_seconds(points: Points, seconds: Sequence[float | None], neighbours: Points) -> Float[ndarray, "C"]:
     """Estimate the seconds of each neighbour from the predicted seconds of the trials so far.
 
     Args:
         points: settings of the trials.
         seconds: predicted seconds of each trial; None if unknown.
-        near: the neighbours.
+        neighbours: settings of the C neighbours.
     """
     log_seconds = {row: math.log(value) for row, value in enumerate(seconds) if value}
     if not log_seconds:
-        return np.ones(len(near))
+        return np.ones(len(neighbours))
     priced_points, logs = points[list(log_seconds)], np.array(list(log_seconds.values()))
     mean, deviation = logs.mean(), logs.std() or 1.0
     scaled = (logs - mean) / deviation
-    return np.exp(mean + deviation * fitted(priced_points, scaled).expected(priced_points, scaled, near)[0])
+    return np.exp(mean + deviation * fitted(priced_points, scaled).predict(priced_points, scaled, neighbours)[0])
 
 
-def _points(settings: list[dict[str, Any]], space: Mapping[str, BaseDistribution]) -> Points:
-    numbers = [[_share(kind, params[name]) for name, kind in space.items() if _is_number(kind)] for params in settings]
+def _to_points(settings: list[dict[str, Any]], space: Mapping[str, BaseDistribution]) -> Points:
+    numbers = [
+        [_to_fraction(kind, params[name]) for name, kind in space.items() if _is_number(kind)] for params in settings
+    ]
     choices = [
         [kind.choices.index(params[name]) for name, kind in space.items() if isinstance(kind, CategoricalDistribution)]
         for params in settings
@@ -235,10 +243,12 @@ def _points(settings: list[dict[str, Any]], space: Mapping[str, BaseDistribution
     return Points(np.array(numbers, float), np.array(choices, int))
 
 
-def _settings(point: Points, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def _to_settings(point: Points, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     numbers, choices = iter(point.numbers.tolist()), iter(point.choices.tolist())
     return {
-        name: kind.choices[next(choices)] if isinstance(kind, CategoricalDistribution) else _at(kind, next(numbers))
+        name: kind.choices[next(choices)]
+        if isinstance(kind, CategoricalDistribution)
+        else _from_fraction(kind, next(numbers))
         for name, kind in space.items()
     }
 
@@ -247,20 +257,20 @@ def _is_number(kind: BaseDistribution) -> bool:
     return not isinstance(kind, CategoricalDistribution)
 
 
-def _share(kind: BaseDistribution, value: float) -> float:
+def _to_fraction(kind: BaseDistribution, value: float) -> float:
     """Return where a number lies in its range, 0 to 1."""
     assert isinstance(kind, FloatDistribution | IntDistribution)
     scale = math.log if kind.log else float
     return (scale(value) - scale(kind.low)) / max(scale(kind.high) - scale(kind.low), 1e-12)
 
 
-def _at(kind: BaseDistribution, share: float) -> float | int:
+def _from_fraction(kind: BaseDistribution, fraction: float) -> float | int:
     """Return the number at a given fraction of a range, rounded to the range's step."""
     assert isinstance(kind, FloatDistribution | IntDistribution)
     if kind.log:
-        value = math.exp(math.log(kind.low) + share * (math.log(kind.high) - math.log(kind.low)))
+        value = math.exp(math.log(kind.low) + fraction * (math.log(kind.high) - math.log(kind.low)))
     else:
-        value = kind.low + share * (kind.high - kind.low)
+        value = kind.low + fraction * (kind.high - kind.low)
     if kind.step is not None:
         value = kind.low + round((value - kind.low) / kind.step) * kind.step
     value = min(max(value, kind.low), kind.high)

@@ -21,7 +21,7 @@ from raydd.stages.distilling import synthetic_record
 from raydd.stages.population import AT_ONCE
 from raydd.terminal.text import count_of, duration, duration_between
 from raydd.tuning import study as studies
-from raydd.tuning.expected import Expected, as_held, as_played, held_seconds
+from raydd.tuning.expected import Expected, estimate_by_simulation, estimate_from_held, held_seconds
 from raydd.tuning.prices import END, GPU_SPEED, Cost, Price, experts_until, first_stop, total
 from raydd.tuning.results import candidates
 from search_spaces import Space
@@ -61,12 +61,12 @@ class Plan:
         return studies.counted(self.done)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """How many trials are to run."""
         return max(0, self.config.sweep.trials - self.finished)
 
     @property
-    def _first(self) -> str:
+    def _first_trials_in_words(self) -> str:
         count = len(self.space.first)
         return f"{count} settings of its own first" if self.config.sweep.first else "from a cold start"
 
@@ -95,8 +95,8 @@ class Plan:
         unknown = "known once the first trials are complete" if self.prepared else "known once the features are made"
         one_by_one = "" if self.at_once else ", one after another"
         is_known = not math.isnan(self.seconds.mean)
-        time_text = f"about {_in_words(self.seconds)}{one_by_one}{self.assumed}" if is_known else unknown
-        kept_names, pronoun = ", ".join(self.space.kept), "it" if len(self.space.kept) == 1 else "them"
+        time_text = f"about {_duration_in_words(self.seconds)}{one_by_one}{self.assumed}" if is_known else unknown
+        fixed_names, pronoun = ", ".join(self.space.fixed), "it" if len(self.space.fixed) == 1 else "them"
         draws = f"the best {sweep.drawn_again} again with {sweep.draws} new draws each, on val"
         finals = f"the best {sweep.finalists} again on {self.config.distill.images}"
         finals += f", {self.config.evaluate.seeds} student seeds, val then test"
@@ -105,25 +105,25 @@ class Plan:
         if self.final_seconds > 0 and finals_made < sweep.finalists:
             finals += f", about {duration(self.final_seconds)} of one core each"
         return [
-            ("space", f"{self.space.name}, {self._first}"),
-            *([("not searched", f"{kept_names}, since you set {pronoun}")] if kept_names else []),
-            ("trials", f"{self.left} to run of {sweep.trials}" + (f" ({done})" if done else "") + limits),
+            ("space", f"{self.space.name}, {self._first_trials_in_words}"),
+            *([("not searched", f"{fixed_names}, since you set {pronoun}")] if fixed_names else []),
+            ("trials", f"{self.remaining} to run of {sweep.trials}" + (f" ({done})" if done else "") + limits),
             ("resources", f"{resources} a trial, {concurrency}"),
             ("objectives", ", ".join(sweep.objectives)),
             ("rungs", self.rungs),
             *self.records,
-            ("time", time_text if self.left else "none"),
+            ("time", time_text if self.remaining else "none"),
             ("new draws", draws if sweep.drawn_again else "none"),
             ("finals", finals if sweep.finalists else "none"),
         ]
 
 
-def _in_words(seconds: Expected) -> str:
+def _duration_in_words(seconds: Expected) -> str:
     wide = seconds.high > _WIDE * seconds.low
     return duration_between(seconds.low, seconds.high) if wide else duration(seconds.mean)
 
 
-def _rungs(work: Workbench[Any]) -> str:
+def _rungs_in_words(work: Workbench[Any]) -> str:
     sweep = work.config.sweep
     if not sweep.rungs:
         return "none"
@@ -137,14 +137,14 @@ def _rungs(work: Workbench[Any]) -> str:
 
 
 def make_plan(
-    work: Workbench[Any], space: Space, drawn: Sequence[Config], study: optuna.Study | None, at_once: int
+    work: Workbench[Any], space: Space, examples: Sequence[Config], study: optuna.Study | None, at_once: int
 ) -> Plan:
     """Make the plan from the store and, if the sweep was started before, its study. Computes only the data's checks.
 
     Args:
         work: the workbench of the base settings.
         space: the search space.
-        drawn: example configs of trials, in order: the space's first settings, if they are tried, then random ones.
+        examples: example configs of trials, in order: the space's first settings, if they are tried, then random ones.
         study: the sweep's study, if it was started before.
         at_once: trials that run at once; 0 if unknown.
     """
@@ -154,28 +154,28 @@ def make_plan(
     prepared = work.is_prepared
     records = (
         ("features", f"{'in the store' if prepared else 'to make'}: {work.reads}"),
-        *_experts_line(work, drawn, prepared=prepared),
-        *_one_by_one_line(config, drawn),
+        *_experts_line(work, examples, prepared=prepared),
+        *_one_by_one_line(config, examples),
     )
     assumed = ""
     if slot_seconds := held_seconds(study):
-        seconds = as_held(slot_seconds, remaining) / max(1, at_once)
+        seconds = estimate_from_held(slot_seconds, remaining) / max(1, at_once)
     elif prepared:
-        prices = [Price(trial) for trial in on_workbenches(work, drawn)]
+        prices = [Price(trial) for trial in open_workbenches(work, examples)]
         first_count = len(space.first) if config.sweep.first else 0
-        seconds = as_played(prices[:first_count], prices[first_count:], remaining, config.sweep)
-        seconds /= max(1, at_once // together(config, drawn))  # by slots: trials of a slot share its core or GPU
+        seconds = estimate_by_simulation(prices[:first_count], prices[first_count:], remaining, config.sweep)
+        seconds /= max(1, at_once // together(config, examples))  # by slots: trials of a slot share its core or GPU
         assumed = f", if a GPU does {GPU_SPEED / 1e12:g} TFLOP/s a trial" if config.sweep.gpu_share else ""
     else:
         seconds = Expected()
     finals = (_final_seconds(work), _finals_made(work, study, remaining))
-    return Plan(config, space, done, at_once, prepared, _rungs(work), records, seconds, assumed, *finals)
+    return Plan(config, space, done, at_once, prepared, _rungs_in_words(work), records, seconds, assumed, *finals)
 
 
-def _experts_line(work: Workbench[Any], drawn: Sequence[Config], *, prepared: bool) -> list[tuple[str, str]]:
+def _experts_line(work: Workbench[Any], examples: Sequence[Config], *, prepared: bool) -> list[tuple[str, str]]:
     """Return the plan's line on experts; none if no trial reads experts."""
     count = work.config.experts.count
-    if not any(trial.distill.reads_experts for trial in drawn):
+    if not any(trial.distill.reads_experts for trial in examples):
         return []
     if not prepared:
         return [("experts", f"to make: {count} for each recipe of the trials")]
@@ -183,18 +183,18 @@ def _experts_line(work: Workbench[Any], drawn: Sequence[Config], *, prepared: bo
     return [("experts", f"{count - missing} of {count} in the store for the base recipe")]
 
 
-def _one_by_one_line(config: Config, drawn: Sequence[Config]) -> list[tuple[str, str]]:
+def _one_by_one_line(config: Config, examples: Sequence[Config]) -> list[tuple[str, str]]:
     """Return the plan's line on trials whose `distill.objective` keeps them from sharing a slot; none otherwise."""
-    names = sorted(set(_lowered(config, drawn)) - {"trajectory"})
+    names = sorted(set(_objectives_of(config, examples)) - {"trajectory"})
     return [("one by one", f"trials of distill.objective {', '.join(names)} do not share a slot")] if names else []
 
 
-def _lowered(config: Config, drawn: Sequence[Config]) -> list[str]:
+def _objectives_of(config: Config, examples: Sequence[Config]) -> list[str]:
     """Return `distill.objective` of each trial; without trials, that of the base settings."""
-    return [trial.distill.objective for trial in drawn or [config]]
+    return [trial.distill.objective for trial in examples or [config]]
 
 
-def on_workbenches(work: Workbench[Any], trials: Sequence[Config]) -> list[Workbench[Any]]:
+def open_workbenches(work: Workbench[Any], trials: Sequence[Config]) -> list[Workbench[Any]]:
     """Return a workbench for each config of a trial. All of them share what the given workbench has opened."""
     shared, settings = (work.store, work.progress, work.opened), trial_settings(work.config)
     return [open_workbench(with_settings(trial, settings), *shared) for trial in trials]
@@ -221,9 +221,9 @@ def _final_seconds(work: Workbench[Any]) -> float:
     return pixel_seconds(work.config) if work.config.sweep.finalists else 0.0
 
 
-def _finals_made(work: Workbench[Any], study: optuna.Study | None, left: int) -> int:
+def _finals_made(work: Workbench[Any], study: optuna.Study | None, remaining: int) -> int:
     """Count the finals whose synthetic sets the store has; 0 while trials are left, since they may change the best."""
-    if not study or left or not work.is_prepared:
+    if not study or remaining or not work.is_prepared:
         return 0
     sweep = work.config.sweep
     configs = [
@@ -234,7 +234,7 @@ def _finals_made(work: Workbench[Any], study: optuna.Study | None, left: int) ->
     return sum(synthetic_record(final).complete for final in finals)
 
 
-def together(config: Config, drawn: Sequence[Config] = ()) -> int:
+def together(config: Config, examples: Sequence[Config] = ()) -> int:
     """Return how many trials share a slot: `sweep.together`, resolved.
 
     It is 1 if a trial's objective is not trajectory matching. It is also 1 if seconds are an objective of the
@@ -242,12 +242,12 @@ def together(config: Config, drawn: Sequence[Config] = ()) -> int:
 
     Args:
         config: the settings that all trials share.
-        drawn: example configs of trials; if empty, `config` stands for all trials.
+        examples: example configs of trials; if empty, `config` stands for all trials.
 
     Raises:
         ConfigError: `sweep.together` asks for several trials, but trials learn pixels.
     """
-    if any(objective != "trajectory" for objective in _lowered(config, drawn)):
+    if any(objective != "trajectory" for objective in _objectives_of(config, examples)):
         return 1
     if "seconds" in config.sweep.objectives and not config.sweep.together:  # a slot's trials change each other's time
         return 1
@@ -262,7 +262,7 @@ def together(config: Config, drawn: Sequence[Config] = ()) -> int:
 
 
 def with_gpu_share(
-    config: Config, drawn: Sequence[Config], widths: tuple[int, int] | None, cards: Sequence[Cards]
+    config: Config, examples: Sequence[Config], widths: tuple[int, int] | None, cards: Sequence[Cards]
 ) -> Config:
     """Return the config with `sweep.gpus` -1 replaced by the share of a GPU that the largest trial needs.
 
@@ -271,7 +271,7 @@ def with_gpu_share(
 
     Args:
         config: the settings that all trials share.
-        drawn: configs of trials, from the search space.
+        examples: configs of trials, from the search space.
         widths: of the image and the text features; None if no features are cached: then a trial gets a whole GPU.
         cards: GPUs of the cluster's machines. If empty, `sweep.gpus` stays -1, for a plan before a machine is started.
 
@@ -283,7 +283,7 @@ def with_gpu_share(
     if widths is None:
         return with_settings(config, {"sweep.gpus": 1.0})
     need, size = (
-        max(trial_bytes(trial, *widths) for trial in drawn),
+        max(trial_bytes(trial, *widths) for trial in examples),
         min(min(machine.bytes) for machine in cards),
     )
     if need > size:
@@ -291,7 +291,7 @@ def with_gpu_share(
             f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "
             "Lower distill.student_steps or experts.width, or set sweep.gpus to 1 to try it anyway."
         )
-    if (requested := together(config, drawn)) > 1:
-        fitting = min(trials_together(trial, *widths, size) for trial in drawn)
+    if (requested := together(config, examples)) > 1:
+        fitting = min(trials_together(trial, *widths, size) for trial in examples)
         return with_settings(config, {"sweep.gpus": 1.0, "sweep.together": max(1, min(requested, fitting))})
     return with_settings(config, {"sweep.gpus": part_of_gpu(size // need)})

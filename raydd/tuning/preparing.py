@@ -19,7 +19,7 @@ from raydd.terminal.progress import progress_on
 from raydd.tuning import study as studies
 from raydd.tuning.busy import busy_on
 from raydd.tuning.cheap_starts import queue_cheap_starts, queued_settings
-from raydd.tuning.plan import Plan, make_plan, on_workbenches, sharing_experts, together, with_gpu_share
+from raydd.tuning.plan import Plan, make_plan, open_workbenches, sharing_experts, together, with_gpu_share
 from raydd.tuning.prices import Price
 from raydd.tuning.samplers import PER_SECOND
 from raydd.tuning.steering import forget_orders, warm_start, warm_trials
@@ -38,7 +38,7 @@ class Planned:
     plan: Plan
     work: Workbench[Any]
     """The workbench of the base settings, with the resources of a trial resolved."""
-    drawn: Sequence[Config]
+    examples: Sequence[Config]
     """Example configs of trials, drawn from the search space."""
     sources: Mapping[str, str]
     """Identities of data, encoders and own code, from `studies.sources_of`."""
@@ -52,17 +52,19 @@ def plan_sweep(
     Encodes the data only if the GPU share of a trial has to be found, which depends on the widths of the features.
     """
     base = work.config
-    drawn = draw_configs(space, base)
-    base = with_settings(base, {"sweep.together": together(base, drawn)})
-    if len({trial.distill.seed for trial in drawn}) > 1:  # the seed is searched, so a new draw would be another trial
+    examples = draw_configs(space, base)
+    base = with_settings(base, {"sweep.together": together(base, examples)})
+    if (
+        len({trial.distill.seed for trial in examples}) > 1
+    ):  # the seed is searched, so a new draw would be another trial
         base = with_settings(base, {"sweep.drawn_again": 0})
-    drawn = drawn[0 if base.sweep.first else len(space.first) :]
+    examples = examples[0 if base.sweep.first else len(space.first) :]
     work = open_workbench(base, work.store, silent, work.opened)
     with progress_on(console) as progress:
         study = studies.find_study(base, base.place.study)
         warm_trials(study, base.sweep.warm_start, base.place.study)  # fail on a wrong warm start before any work
         fingerprint = work.with_progress(progress).data.fingerprint
-        work.require_enough_pairs(max(config.distill.pairs for config in (base, *drawn)))
+        work.require_enough_pairs(max(config.distill.pairs for config in (base, *examples)))
     with busy_on(console, "looking at the encoders"):
         sources = studies.sources_of(base, fingerprint)
     if study:
@@ -72,13 +74,13 @@ def plan_sweep(
             with progress_on(console) as progress:
                 prepare(work.with_progress(progress), address)
         widths = work.feature_widths if work.is_prepared else None  # asking for the widths would encode missing data
-        base = with_gpu_share(base, drawn, widths, cards)
+        base = with_gpu_share(base, examples, widths, cards)
         work = open_workbench(base, work.store, silent, work.opened)
     at_once = base.sweep.at_once
     if not at_once and address == "local":
         at_once = slots(base.sweep.cpus, base.sweep.gpu_share) * base.sweep.together
     with busy_on(console, PLANNING):
-        return Planned(make_plan(work, space, drawn, study, at_once), work, drawn, sources)
+        return Planned(make_plan(work, space, examples, study, at_once), work, examples, sources)
 
 
 def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Console, *, retry_failed: bool) -> Plan:
@@ -98,7 +100,7 @@ def begin_sweep(planned: Planned, study: optuna.Study, address: str, console: Co
         with progress_on(console) as progress:  # on all CPUs and GPUs, before trials divide them
             prepare(work.with_progress(progress), address)
         with busy_on(console, PLANNING):
-            plan = make_plan(work, plan.space, planned.drawn, study, plan.at_once)
+            plan = make_plan(work, plan.space, planned.examples, study, plan.at_once)
         console.print(f"time: {dict(plan.lines())['time']}", markup=False, highlight=False, soft_wrap=True)
     if sweep.sampler == PER_SECOND:
         with busy_on(console, "looking for cheap first trials"):
@@ -132,22 +134,22 @@ def prepare(work: Workbench[Any], address: str) -> None:
 
 def price_of(work: Workbench[Any], settings: Mapping[str, Any]) -> Price:
     """Return the price of a trial with these settings."""
-    return Price(*_on_workbenches(work, [settings]))
+    return Price(*_open_trial_workbenches(work, [settings]))
 
 
-def _on_workbenches(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> list[Workbench[Any]]:
-    return on_workbenches(work, [with_settings(work.config, settings) for settings in trials])
+def _open_trial_workbenches(work: Workbench[Any], trials: Sequence[Mapping[str, Any]]) -> list[Workbench[Any]]:
+    return open_workbenches(work, [with_settings(work.config, settings) for settings in trials])
 
 
 def make_shared_experts(work: Workbench[Any], plan: Plan, study: optuna.Study, console: Console) -> None:
     """Train the experts that several queued trials read, on Ray Train's workers. Trials train the others themselves."""
     sweep = plan.config.sweep
     workers = int(min(sweep.at_once or math.inf, slots_now(sweep.cpus, sweep.gpu_share)))
-    if not plan.left or not work.is_prepared or workers < 2:  # too few workers yet: the trials train the experts
+    if not plan.remaining or not work.is_prepared or workers < 2:  # too few workers yet: the trials train the experts
         return
     with progress_on(console) as progress:
-        queued = queued_settings(study, plan.space)[: plan.left]
-        if not (sharing := sharing_experts(_on_workbenches(work.with_progress(progress), queued))):
+        queued = queued_settings(study, plan.space)[: plan.remaining]
+        if not (sharing := sharing_experts(_open_trial_workbenches(work.with_progress(progress), queued))):
             return
         try:
             make_experts(sharing, workers=workers, gpus=sweep.gpu_share)

@@ -46,17 +46,17 @@ class Look:
     weak: bool = False
     """Whether the trial was stopped here."""
 
-    def beats(self, other: Self, objectives: Sequence[str], *, by: float = 0.0) -> bool:
+    def beats(self, other: Self, objectives: Sequence[str], *, margin: float = 0.0) -> bool:
         """Whether this trial has a higher r_mean and is not worse in the sweep's other objectives, seconds or bytes.
 
         Args:
             other: results of another trial at the same rung.
             objectives: objectives of the sweep.
-            by: points by which r_mean must be higher.
+            margin: points by which r_mean must be higher.
         """
         no_dearer = self.seconds <= NEAR * other.seconds or "seconds" not in objectives
         no_larger = self.bytes <= other.bytes or "bytes" not in objectives
-        return self.r_mean > other.r_mean + by and no_dearer and no_larger
+        return self.r_mean > other.r_mean + margin and no_dearer and no_larger
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Pruning:
             settings: `pruner`, `rungs` and `objectives` are read.
         """
         self._study, self._settings = study, settings
-        self._over: dict[int, Standing] = {}
-        self._read: set[int] = set()
+        self._ended: dict[int, Standing] = {}
+        self._read_numbers: set[int] = set()
 
     def stops(self, trial: optuna.Trial, report: TrialReport) -> bool:
         """Save a running trial's results at a rung in the study, and return whether to stop the trial there.
@@ -116,26 +116,26 @@ class Pruning:
         """
         running: dict[int, Standing] = {}
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.number in self._read:
+            if trial.number in self._read_numbers:
                 continue
             number = studies.identity(trial)
-            earlier = running.get(number) or self._over.get(number) or Standing(number)
-            standing = Standing(number, {**earlier.looks, **_looks(trial)}, self._end(trial))
+            earlier = running.get(number) or self._ended.get(number) or Standing(number)
+            standing = Standing(number, {**earlier.looks, **_looks_of(trial)}, self._final_look(trial))
             if trial.state.is_finished():
-                self._over[number] = standing
-                self._read.add(trial.number)
+                self._ended[number] = standing
+                self._read_numbers.add(trial.number)
             else:
                 running[number] = standing
-        return {**self._over, **running}
+        return {**self._ended, **running}
 
-    def _end(self, trial: FrozenTrial) -> Look | None:
+    def _final_look(self, trial: FrozenTrial) -> Look | None:
         if trial.state != TrialState.COMPLETE:
             return None
         return Look(**dict(zip(self._settings.objectives, trial.values, strict=True)))
 
 
 @dataclass(frozen=True)
-class Foretold:
+class RungForecast:
     """How well the scores at a rung predicted the final scores, over the trials that ran to completion."""
 
     rung: int
@@ -148,7 +148,7 @@ class Foretold:
     """Place at the rung, from 1, of the trial that was the best at the end."""
 
 
-def foretold(study: optuna.Study, objectives: Sequence[str]) -> list[Foretold]:
+def rung_forecasts(study: optuna.Study, objectives: Sequence[str]) -> list[RungForecast]:
     """Return how well each rung predicted the final scores.
 
     Stopped trials have no final score and are left out, so the result says less if the pruner is strict.
@@ -165,7 +165,7 @@ def foretold(study: optuna.Study, objectives: Sequence[str]) -> list[Foretold]:
         rung_scores, end_scores = zip(*scores, strict=True)
         winner = rung_scores[end_scores.index(max(end_scores))]
         forecasts.append(
-            Foretold(
+            RungForecast(
                 rung,
                 len(scores),
                 spearman(rung_scores, end_scores),
@@ -183,10 +183,10 @@ def passed_rungs(study: optuna.Study, number: int) -> list[int]:
         number: number under which the settings were first tried.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if studies.identity(trial) == number]
-    return sorted({rung for trial in trials for rung, look in _looks(trial).items() if not look.weak})
+    return sorted({rung for trial in trials for rung, look in _looks_of(trial).items() if not look.weak})
 
 
-def _looks(trial: FrozenTrial) -> dict[int, Look]:
+def _looks_of(trial: FrozenTrial) -> dict[int, Look]:
     rung_attrs = {name: value for name, value in trial.user_attrs.items() if name.startswith(_RUNG)}
     return {
         int(name.removeprefix(_RUNG)): Look(**{**value, "students": tuple(value["students"])})
@@ -194,20 +194,20 @@ def _looks(trial: FrozenTrial) -> dict[int, Look]:
     }
 
 
-def is_weak(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
+def is_weak(standing: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
     """Whether the sweep's pruner stops a trial at a rung. A trial whose score is not finite is always stopped."""
     rules: dict[str, Rule] = {
         "hyperband": _weak_in_bracket,
-        "asha": _not_in_front,
+        "asha": _not_in_best_fraction,
         "median": _below_median,
         "wilcoxon": _worse_students,
-        "none": lambda own, others, rung, settings: False,
+        "none": lambda standing, others, rung, settings: False,
     }
-    others = [_comparable(other, own.looks[rung], rung) for other in others]
-    return not math.isfinite(own.looks[rung].r_mean) or rules[settings.pruner](own, others, rung, settings)
+    others = [_without_other_scoring(other, standing.looks[rung], rung) for other in others]
+    return not math.isfinite(standing.looks[rung].r_mean) or rules[settings.pruner](standing, others, rung, settings)
 
 
-def _comparable(other: Standing, look: Look, rung: int) -> Standing:
+def _without_other_scoring(other: Standing, look: Look, rung: int) -> Standing:
     """Return another trial, without its results at a rung if they were scored differently.
 
     This happens if the sweep's settings for scoring have changed since.
@@ -220,14 +220,14 @@ def _comparable(other: Standing, look: Look, rung: int) -> Standing:
     )
 
 
-def up_the_rungs(
-    own: Standing, look_at: Callable[[int], Look], others: Sequence[Standing], settings: SweepConfig
+def simulate_trial(
+    standing: Standing, look_at_rung: Callable[[int], Look], others: Sequence[Standing], settings: SweepConfig
 ) -> tuple[Standing, int]:
     """Simulate a trial until it is stopped or ends.
 
     Args:
-        own: the trial, before its first rung.
-        look_at: returns the trial's results at a rung.
+        standing: the trial, before its first rung.
+        look_at_rung: returns the trial's results at a rung.
         others: all other trials.
         settings: `pruner`, `rungs` and `objectives` are read.
 
@@ -235,13 +235,13 @@ def up_the_rungs(
         The trial with its results, and the rung where it was stopped, or `END`.
     """
     for rung in settings.rungs:
-        own = replace(own, looks={**own.looks, rung: look_at(rung)})
-        if is_weak(own, others, rung, settings):
-            return own, rung
-    return own, END
+        standing = replace(standing, looks={**standing.looks, rung: look_at_rung(rung)})
+        if is_weak(standing, others, rung, settings):
+            return standing, rung
+    return standing, END
 
 
-def _not_in_front(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
+def _not_in_best_fraction(standing: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
     """Asynchronous successive halving (ASHA, Li et al. 2020): the best third of the trials at a rung continue.
 
     While there are few trials, only the best one is in that third. Trials that are worse by no more than the noise
@@ -252,20 +252,20 @@ def _not_in_front(own: Standing, others: Sequence[Standing], rung: int, settings
     """
     looks = [other.looks[rung] for other in others if rung in other.looks]
     promoted = max(1, (len(looks) + 1) // REDUCTION)
-    beaten_by = sum(look.beats(own.looks[rung], settings.objectives, by=NOISE / promoted) for look in looks)
+    beaten_by = sum(look.beats(standing.looks[rung], settings.objectives, margin=NOISE / promoted) for look in looks)
     return beaten_by >= promoted
 
 
-def _weak_in_bracket(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
+def _weak_in_bracket(standing: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
     """Hyperband (Li et al. 2018): trials are assigned to brackets, and bracket b ignores the first b rungs.
 
     Trials compete only within their bracket. A bracket with more rungs gets more trials.
     """
-    bracket = bracket_of(own.number, len(settings.rungs))
+    bracket = bracket_of(standing.number, len(settings.rungs))
     if rung not in sorted(settings.rungs)[bracket:]:
         return False
     competitors = [other for other in others if bracket_of(other.number, len(settings.rungs)) == bracket]
-    return _not_in_front(own, competitors, rung, settings)
+    return _not_in_best_fraction(standing, competitors, rung, settings)
 
 
 def bracket_of(number: int, brackets: int) -> int:
@@ -275,7 +275,7 @@ def bracket_of(number: int, brackets: int) -> int:
     return next(bracket for bracket in range(brackets) if hashed < sum(shares[: bracket + 1]))
 
 
-def _below_median(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
+def _below_median(standing: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
     """The median rule (Golovin et al. 2017): the trial is below the median of the complete trials at the same rung.
 
     With several objectives: more than half of the complete trials had a higher r_mean there at no higher cost.
@@ -284,11 +284,11 @@ def _below_median(own: Standing, others: Sequence[Standing], rung: int, settings
     if sum(other.end is not None for other in others) < FIRST_COMPLETE or not complete:
         return False
     if len(settings.objectives) == 1:
-        return own.looks[rung].r_mean < float(np.median([look.r_mean for look in complete]))
-    return 2 * sum(look.beats(own.looks[rung], settings.objectives) for look in complete) > len(complete)
+        return standing.looks[rung].r_mean < float(np.median([look.r_mean for look in complete]))
+    return 2 * sum(look.beats(standing.looks[rung], settings.objectives) for look in complete) > len(complete)
 
 
-def _worse_students(own: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
+def _worse_students(standing: Standing, others: Sequence[Standing], rung: int, settings: SweepConfig) -> bool:
     """Wilcoxon's signed-rank test of a trial's students against those of the best complete trial, over all rungs.
 
     Students are paired by seed, at all rungs so far. With several objectives, the best trial is chosen among the
@@ -296,18 +296,18 @@ def _worse_students(own: Standing, others: Sequence[Standing], rung: int, settin
     """
     rivals = [other for other in others if other.end and rung in other.looks]
     if len(settings.objectives) > 1:
-        rivals = [other for other in rivals if other.looks[rung].beats(own.looks[rung], settings.objectives)]
+        rivals = [other for other in rivals if other.looks[rung].beats(standing.looks[rung], settings.objectives)]
     if not rivals:
         return False
     best = max(rivals, key=lambda other: other.end.r_mean if other.end else -math.inf)
-    shared_rungs = [own_rung for own_rung in own.looks if own_rung in best.looks]
-    own_scores, best_scores = (np.array(list(_students(standing, shared_rungs))) for standing in (own, best))
+    shared_rungs = [own_rung for own_rung in standing.looks if own_rung in best.looks]
+    own_scores, best_scores = (np.array(list(_student_scores(trial, shared_rungs))) for trial in (standing, best))
     if len(own_scores) != len(best_scores) or len(own_scores) < 2 or own_scores.mean() >= best_scores.mean():
         return False
     test: Any = wilcoxon(own_scores - best_scores, alternative="less", zero_method="zsplit")
     return bool(test.pvalue < WORSE)
 
 
-def _students(standing: Standing, rungs: Iterable[int]) -> Iterable[float]:
+def _student_scores(standing: Standing, rungs: Iterable[int]) -> Iterable[float]:
     for rung in rungs:
         yield from standing.looks[rung].students

@@ -32,20 +32,20 @@ def draws_of(study: optuna.Study) -> dict[int, list[float]]:
     return {int(number): scores for number, scores in study.user_attrs.get(_DRAWS, {}).items()}
 
 
-def standard_error(scores: Sequence[float], others: Sequence[Sequence[float]]) -> float:
+def standard_error(scores: Sequence[float], all_scores: Sequence[Sequence[float]]) -> float:
     """Return the standard error of a mean over draws. The variance is pooled over all trials, since each has few draws.
 
     Args:
         scores: scores of the trial's draws.
-        others: scores of the draws of every trial that was drawn again, including this one.
+        all_scores: scores of the draws of every trial that was drawn again, including this one.
 
     Returns:
         The standard error in points; NaN if no trial has two draws.
     """
-    degrees_of_freedom = sum(len(draws) - 1 for draws in others if draws)
+    degrees_of_freedom = sum(len(draws) - 1 for draws in all_scores if draws)
     if not degrees_of_freedom or not scores:
         return math.nan
-    squares = sum((len(draws) - 1) * statistics.variance(draws) for draws in others if len(draws) > 1)
+    squares = sum((len(draws) - 1) * statistics.variance(draws) for draws in all_scores if len(draws) > 1)
     return math.sqrt(squares / degrees_of_freedom / len(scores))
 
 

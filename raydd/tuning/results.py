@@ -78,8 +78,8 @@ class SweepResult:
             "sweep": self.name,
             "objectives": self.objectives,
             "trials": {"complete": self.scores, "stopped": self.stopped, "failed": self.failed},
-            "front": [{"trial": number, **self._objectives(number)} for number in self.front],
-            "best": self._best(),
+            "front": [{"trial": number, **self._objective_values(number)} for number in self.front],
+            "best": self._best_as_json(),
             "finalists": [dataclasses.asdict(finalist) for finalist in self.finalists],
             "rank_correlation": self.rank_correlation,
             "cpu_seconds": self.cpu_seconds,
@@ -112,14 +112,14 @@ class SweepResult:
             parts.append(f"best settings: {brief(self.settings)}")
         return Group(*parts)
 
-    def _best(self) -> dict[str, Any] | None:
+    def _best_as_json(self) -> dict[str, Any] | None:
         """Return the best trial for JSON, which has no NaN."""
         if self.best is None:
             return None
         error = self.best.error
         return {**dataclasses.asdict(self.best), "error": None if math.isnan(error) else error}
 
-    def _objectives(self, number: int) -> dict[str, float]:
+    def _objective_values(self, number: int) -> dict[str, float]:
         return dict(zip(self.objectives, self.points[number], strict=True))
 
     def _front_table(self) -> Table:
@@ -152,7 +152,7 @@ def conclude(study: optuna.Study, config: Config, finalists: Sequence[Finalist])
     r_mean_index = objectives.index("r_mean")
     complete = studies.ranked(study, objectives)
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-    failed = [trial for trial in studies.over(study) if trial.state == TrialState.FAIL]
+    failed = [trial for trial in studies.ended(study) if trial.state == TrialState.FAIL]
     return SweepResult(
         name=study.study_name,
         config=config,

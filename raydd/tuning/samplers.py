@@ -28,7 +28,12 @@ MODELLED = 256  # most trials that a model is fitted to, since its cost grows wi
 
 
 def renew_sampler(
-    study: optuna.Study, seed: int, name: str = "auto", *, seconds_of: SecondsOf | None = None, share: float = 0.0
+    study: optuna.Study,
+    seed: int,
+    name: str = "auto",
+    *,
+    seconds_of: SecondsOf | None = None,
+    seconds_per_trial: float = 0.0,
 ) -> None:
     """Give the study a new sampler for its next trial, whose draws depend only on the seed and on the trial's place.
 
@@ -40,7 +45,7 @@ def renew_sampler(
         seed: `sweep.seed`.
         name: `sweep.sampler`.
         seconds_of: predicts the seconds of a trial with the given settings, for the sampler per-second.
-        share: the sweep's remaining seconds divided among all trials still wanted; 0 without a time limit.
+        seconds_per_trial: the sweep's remaining seconds divided among all trials still wanted; 0 without a time limit.
 
     Raises:
         ConfigError: there is no such sampler, or its package is not installed.
@@ -49,7 +54,11 @@ def renew_sampler(
     draw_seed = int(np.random.SeedSequence([seed, trial_count]).generate_state(1)[0])
     make_sampler = find_sampler(name)
     if name == PER_SECOND:
-        make_sampler = partial(_per_second, seconds_of=seconds_of, share=share / pace(study) if share else 0.0)
+        make_sampler = partial(
+            _per_second,
+            seconds_of=seconds_of,
+            seconds_per_trial=seconds_per_trial / pace(study) if seconds_per_trial else 0.0,
+        )
     study.sampler = (
         RandomSampler(seed=draw_seed) if name in SAMPLERS and trial_count < STARTUP_TRIALS else make_sampler(draw_seed)
     )
@@ -85,27 +94,32 @@ class WholeSpaceSampler(BaseSampler):
 
     def __init__(
         self,
-        make: Callable[[int], BaseSampler],
+        make_sampler: Callable[[int], BaseSampler],
         seed: int,
         *,
-        otherwise: Callable[[int], BaseSampler] | None = None,
+        make_multi_objective: Callable[[int], BaseSampler] | None = None,
     ) -> None:
         """Wrap another sampler.
 
         Args:
-            make: makes the wrapped sampler from a seed.
+            make_sampler: makes the wrapped sampler from a seed.
             seed: seed of its draws, and of settings that no trial had before.
-            otherwise: makes the sampler for a study with several objectives, if the sampler of `make` takes only one.
+            make_multi_objective: makes the sampler for a study with several objectives, if the sampler of
+                `make_sampler` takes only one.
         """
-        self._make, self._several, self._seed = make, otherwise or make, seed
-        self._alone = RandomSampler(seed=seed)
+        self._make_sampler, self._make_multi_objective, self._seed = (
+            make_sampler,
+            make_multi_objective or make_sampler,
+            seed,
+        )
+        self._independent_sampler = RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all settings of the modelled trials with their widest ranges, except settings with only one value."""
         distributions: dict[str, BaseDistribution] = {}
-        for other in _modelled(study, trial):
-            for name, kind in other.distributions.items():
-                distributions[name] = _widest(distributions.get(name, kind), kind)
+        for modelled_trial in _modelled_trials(study, trial):
+            for name, kind in modelled_trial.distributions.items():
+                distributions[name] = _merge_ranges(distributions.get(name, kind), kind)
         return {name: distributions[name] for name in sorted(distributions) if not distributions[name].single()}
 
     def sample_relative(
@@ -114,8 +128,8 @@ class WholeSpaceSampler(BaseSampler):
         """Draw all settings with the wrapped sampler, from the ended and the running trials."""
         if not search_space:
             return {}
-        trials = _shown(study, trial, search_space)
-        sampler = (self._make if len(study.directions) == 1 else self._several)(self._seed)
+        trials = _fixed_space_trials(study, trial, search_space)
+        sampler = (self._make_sampler if len(study.directions) == 1 else self._make_multi_objective)(self._seed)
         if isinstance(sampler, NeighbourSampler):  # draws from trials directly; a study would copy each of them
             return sampler.draw(trials, search_space, study.direction)
         shown_study = optuna.create_study(directions=study.directions, sampler=sampler)
@@ -128,12 +142,14 @@ class WholeSpaceSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Draw a setting that no trial had before at random."""
-        return self._alone.sample_independent(study, trial, param_name, param_distribution)
+        return self._independent_sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
-def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
+def _fixed_space_trials(
+    study: optuna.Study, current_trial: FrozenTrial, space: Mapping[str, BaseDistribution]
+) -> list[FrozenTrial]:
     """Return the modelled trials as if they were trials of a fixed space."""
-    trials = _modelled(study, asking)
+    trials = _modelled_trials(study, current_trial)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     shown_trials = []
     for trial in trials:
@@ -141,11 +157,11 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
         if trial.state == TrialState.PRUNED:
             if len(study.directions) > 1 or not trial.intermediate_values:
                 continue
-            values = [_end_of(trial, complete)]
+            values = [_estimate_final_value(trial, complete)]
         if trial.state == TrialState.RUNNING and not trial.params:
             continue
         state = TrialState.RUNNING if values is None else TrialState.COMPLETE
-        params = {name: trial.params.get(name, _middle(kind)) for name, kind in space.items()}
+        params = {name: trial.params.get(name, _middle_value(kind)) for name, kind in space.items()}
         user_attrs: dict[str, Any] = {OWN: [name for name in space if name in trial.params]}
         user_attrs |= {SECONDS: price} if (price := trial.user_attrs.get(studies.PRICE)) else {}
         shown_trials.append(
@@ -154,10 +170,12 @@ def _shown(study: optuna.Study, asking: FrozenTrial, space: Mapping[str, BaseDis
     return shown_trials
 
 
-def _modelled(study: optuna.Study, asking: FrozenTrial) -> list[FrozenTrial]:
+def _modelled_trials(study: optuna.Study, current_trial: FrozenTrial) -> list[FrozenTrial]:
     """Return the trials that the model is fitted to: all informative ones, or if too many, the best and the latest."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    trials = [trial for trial in study.get_trials(deepcopy=False, states=states) if trial.number != asking.number]
+    trials = [
+        trial for trial in study.get_trials(deepcopy=False, states=states) if trial.number != current_trial.number
+    ]
     if len(trials) <= MODELLED:
         return trials
     best: list[FrozenTrial] = []
@@ -170,7 +188,7 @@ def _modelled(study: optuna.Study, asking: FrozenTrial) -> list[FrozenTrial]:
     return sorted([*best, *other_trials[len(best) - MODELLED :]], key=lambda trial: trial.number)
 
 
-def _end_of(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
+def _estimate_final_value(stopped: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
     rung = max(stopped.intermediate_values)
     gains = [
         trial.value - trial.intermediate_values[rung]
@@ -191,7 +209,7 @@ def pace(study: optuna.Study) -> float:
     return statistics.median(ratios) if ratios else 1.0
 
 
-def _middle(kind: BaseDistribution) -> Any:
+def _middle_value(kind: BaseDistribution) -> Any:
     if isinstance(kind, CategoricalDistribution):
         return kind.choices[0]
     assert isinstance(kind, FloatDistribution | IntDistribution)
@@ -201,22 +219,26 @@ def _middle(kind: BaseDistribution) -> Any:
     return round(middle) if isinstance(kind, IntDistribution) else middle
 
 
-def _widest(one: BaseDistribution, other: BaseDistribution) -> BaseDistribution:
+def _merge_ranges(first: BaseDistribution, second: BaseDistribution) -> BaseDistribution:
     """Return a range that contains two ranges of one setting, which differ if its bounds depend on other settings."""
-    if isinstance(one, FloatDistribution | IntDistribution) and isinstance(other, type(one)):
-        low, high = min(one.low, other.low), max(one.high, other.high)
-        return type(one)(low, high, log=one.log, step=one.step)  # type: ignore[arg-type]
-    return other
+    if isinstance(first, FloatDistribution | IntDistribution) and isinstance(second, type(first)):
+        low, high = min(first.low, second.low), max(first.high, second.high)
+        return type(first)(low, high, log=first.log, step=first.step)  # type: ignore[arg-type]
+    return second
 
 
 def _auto(seed: int) -> BaseSampler:
     """A Gaussian process among neighbours of the best trial; tpe with several objectives."""
-    return WholeSpaceSampler(NeighbourSampler, seed, otherwise=_tpe)
+    return WholeSpaceSampler(NeighbourSampler, seed, make_multi_objective=_tpe)
 
 
-def _per_second(seed: int, seconds_of: SecondsOf | None = None, share: float = 0.0) -> BaseSampler:
+def _per_second(seed: int, seconds_of: SecondsOf | None = None, seconds_per_trial: float = 0.0) -> BaseSampler:
     """As auto, but by gain per second of a trial, including the time to train the experts that it needs."""
-    return WholeSpaceSampler(partial(NeighbourSampler, seconds_of=seconds_of, share=share), seed, otherwise=_tpe)
+    return WholeSpaceSampler(
+        partial(NeighbourSampler, seconds_of=seconds_of, seconds_per_trial=seconds_per_trial),
+        seed,
+        make_multi_objective=_tpe,
+    )
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
-from raydd.tuning.cheap_starts import CostOf, of_params
+from raydd.tuning.cheap_starts import CostOf, trial_with_params
 from raydd.tuning.drawing_ahead import DrawingAhead, Drawn
 from raydd.tuning.prices import total
 from raydd.tuning.pruning import passed_rungs
@@ -46,14 +46,14 @@ class Listener(Protocol):
 
 
 @dataclass
-class _Running:
+class _RunningTrial:
     trial: optuna.Trial
-    began: int
+    started_before: int
     """How many trials were handed to Tune before this one."""
-    since: float
+    start_time: float
     """When the trial was handed to Tune, by the search's clock."""
     failure: str = ""  # failure that it reported last; Tune may still restart it in a new process
-    kept: float = 0.0  # seconds for which it has held its slot, as last saved in the study
+    saved_seconds: float = 0.0  # seconds for which it has held its slot, as last saved in the study
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def new_in(self, report: TrialReport) -> TrialReport:
@@ -74,7 +74,7 @@ class StudySearch(Searcher):
         objectives: Sequence[str],
         listeners: Sequence[Listener] = (),
         *,
-        wanted: int,
+        trial_count: int,
         max_failures: int = 0,
         seed: int = 0,
         sampler: str = "auto",
@@ -90,7 +90,7 @@ class StudySearch(Searcher):
             space: suggests the settings of a trial.
             objectives: names of the report's values, in the order of the study's directions.
             listeners: notified of every trial.
-            wanted: how many trials the study should have in the end; failed trials do not count.
+            trial_count: how many trials the study should have in the end; failed trials do not count.
             max_failures: start no more trials after this many in a row failed for the same reason; 0: never stop.
             seed: seed of the sampler.
             sampler: `sweep.sampler`.
@@ -101,14 +101,14 @@ class StudySearch(Searcher):
         """
         super().__init__()
         self._study, self._space, self._objectives = study, space, tuple(objectives)
-        self._listeners, self._seed, self._wanted = tuple(listeners), seed, wanted
+        self._listeners, self._seed, self._trial_count = tuple(listeners), seed, trial_count
         self._max_failures, self._failed_alike, self._last_failure = max_failures, 0, ""
         self._deadline, self._clock, self._sampler, self._order = deadline, clock, sampler, order
         self._cost_of = cost_of
         self._finished = studies.finished(study)
-        self._running: dict[str, _Running] = {}
-        self._asked = self._before_outage = self._at_once = 0
-        self._trials = DrawingAhead(self._draw)
+        self._running: dict[str, _RunningTrial] = {}
+        self._started = self._before_outage = self._at_once = 0
+        self._drawn_trials = DrawingAhead(self._draw)
 
     @property
     def running(self) -> int:
@@ -126,16 +126,16 @@ class StudySearch(Searcher):
         None while the running trials are enough; FINISHED if no more trials are to start.
         """
         order = self._order()
-        if order == "stop" or self._clock() >= self._deadline or self.gave_up or self._finished >= self._wanted:
+        if order == "stop" or self._clock() >= self._deadline or self.gave_up or self._finished >= self._trial_count:
             return Searcher.FINISHED
-        if order == "pause" or self._finished + len(self._running) >= self._wanted:
+        if order == "pause" or self._finished + len(self._running) >= self._trial_count:
             return None  # not FINISHED, since a running trial may fail
         self._at_once = max(self._at_once, len(self._running) + 1)
-        trial, settings = self._trials.take()
-        self._running[trial_id] = _Running(trial, self._asked, self._clock())
-        self._asked += 1
-        if self._finished + len(self._running) < self._wanted:
-            self._trials.begin()
+        trial, settings = self._drawn_trials.take()
+        self._running[trial_id] = _RunningTrial(trial, self._started, self._clock())
+        self._started += 1
+        if self._finished + len(self._running) < self._trial_count:
+            self._drawn_trials.begin()
         number = studies.identity(trial)
         for listener in self._listeners:
             listener.started(number, settings)
@@ -152,10 +152,10 @@ class StudySearch(Searcher):
         running.failure = report.failure
         if report.failure:
             return
-        if (seconds := self._clock() - running.since) - running.kept >= _KEEP_SECONDS:
-            running.kept = seconds
+        if (seconds := self._clock() - running.start_time) - running.saved_seconds >= _KEEP_SECONDS:
+            running.saved_seconds = seconds
             running.trial.set_user_attr(studies.HELD, seconds)  # so that the time is known if this driver is killed
-        self._tell(running, running.new_in(report))
+        self._notify_listeners(running, running.new_in(report))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Save how the trial ended: COMPLETE, PRUNED if the scheduler stopped it, or FAIL with the reason."""
@@ -163,13 +163,13 @@ class StudySearch(Searcher):
         trial = running.trial
         # If the scheduler stopped the trial, its last report is new.
         if (unseen := running.new_in(last_report)).curve:
-            self._tell(running, unseen)
+            self._notify_listeners(running, unseen)
         report = replace(last_report, curve=running.curve)
-        failure = self._why_failed(report, running.failure if error else "", error)
-        seconds = self._clock() - running.since
+        failure = self._failure_reason(report, running.failure if error else "", error)
+        seconds = self._clock() - running.start_time
         trial.set_user_attr(studies.HELD, seconds)
         if not report.again:  # saved before the end, so that any reader of an ended trial finds its report too
-            self._trials.held(seconds)
+            self._drawn_trials.note_held(seconds)
             trial.set_user_attr(studies.REPORT, asdict(report))
         if failure:
             state = TrialState.FAIL
@@ -183,15 +183,15 @@ class StudySearch(Searcher):
         else:
             state = TrialState.PRUNED
             self._study.tell(trial, state=state)
-        if not (report.again and running.began < self._before_outage):
-            self._count(state, failure)
-            self._before_outage = self._asked if report.again else self._before_outage
+        if not (report.again and running.started_before < self._before_outage):
+            self._count_end(state, failure)
+            self._before_outage = self._started if report.again else self._before_outage
         for listener in self._listeners:
             listener.ended(studies.identity(trial), state, report, failure)
 
     def close(self) -> None:
         """Put a trial that was drawn but not handed out back into the queue; to be called when no more trials start."""
-        self._trials.drop()
+        self._drawn_trials.drop()
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the study holds the whole state."""
@@ -206,7 +206,9 @@ class StudySearch(Searcher):
 
     def _draw(self) -> Drawn:
         seconds_of = self._seconds_of if self._cost_of else None
-        renew_sampler(self._study, self._seed, self._sampler, seconds_of=seconds_of, share=self._share())
+        renew_sampler(
+            self._study, self._seed, self._sampler, seconds_of=seconds_of, seconds_per_trial=self._seconds_per_trial()
+        )
         trial = self._study.ask()
         settings = self._space.settings(trial)
         trial.set_user_attr(studies.SETTINGS, settings)
@@ -217,30 +219,30 @@ class StudySearch(Searcher):
     def _seconds_of(self, params: Mapping[str, Any]) -> float:
         """Predict the seconds of a trial with these values, including the experts that are missing from the store."""
         assert self._cost_of is not None
-        _, settings = of_params(self._space, params)
+        _, settings = trial_with_params(self._space, params)
         return total([self._cost_of(settings)])
 
-    def _share(self) -> float:
+    def _seconds_per_trial(self) -> float:
         """Return the remaining seconds for each trial still wanted; 0 if there is no deadline.
 
         Assumes that as many trials run at once as ever did.
         """
         if math.isinf(self._deadline):
             return 0.0
-        remaining = self._wanted - self._finished - len(self._running)
+        remaining = self._trial_count - self._finished - len(self._running)
         return (self._deadline - self._clock()) * self._at_once / remaining
 
-    def _count(self, state: TrialState, why: str) -> None:
-        if studies.outcome(state, why) != "fail":
+    def _count_end(self, state: TrialState, failure: str) -> None:
+        if studies.outcome(state, failure) != "fail":
             self._finished += 1
             self._failed_alike = 0
             return
-        same_failure = _without_numbers(why) == _without_numbers(self._last_failure)
-        self._failed_alike, self._last_failure = (self._failed_alike if same_failure else 0) + 1, why
+        same_failure = _without_numbers(failure) == _without_numbers(self._last_failure)
+        self._failed_alike, self._last_failure = (self._failed_alike if same_failure else 0) + 1, failure
 
-    def _why_failed(self, report: TrialReport, before: str, error: bool) -> str:
+    def _failure_reason(self, report: TrialReport, reported_failure: str, error: bool) -> str:
         if error:
-            return before or "the trial's process died each time it was started (killed, or out of memory)"
+            return reported_failure or "the trial's process died each time it was started (killed, or out of memory)"
         if report.failure:
             return report.failure
         if not report.steps:
@@ -250,14 +252,14 @@ class StudySearch(Searcher):
                 return f"{name} is {value} at step {report.step} of {report.steps}"
         return ""
 
-    def _tell(self, running: _Running, report: TrialReport) -> None:
+    def _notify_listeners(self, running: _RunningTrial, report: TrialReport) -> None:
         for listener in self._listeners:
             listener.reported(studies.identity(running.trial), report)
 
 
-def _without_numbers(why: str) -> str:
+def _without_numbers(message: str) -> str:
     """Return a failure's message without numbers, which differ between failures of the same kind.
 
     The numbers are steps, sizes, addresses, GPUs and names of records.
     """
-    return re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b|\d+", "#", why)
+    return re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{16}\b|\d+", "#", message)

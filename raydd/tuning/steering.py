@@ -37,7 +37,7 @@ class Fitted:
     """Settings that the space does not ask for in combination with the others."""
 
 
-class _Given(optuna.samplers.RandomSampler):
+class _GivenSettingsSampler(optuna.samplers.RandomSampler):
     """Uses the given value of a setting if it lies in the range, and draws all other settings at random."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -52,17 +52,17 @@ class _Given(optuna.samplers.RandomSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Return the value of one setting."""
-        if param_name in self._settings and _holds(param_distribution, self._settings[param_name]):
+        if param_name in self._settings and _contains(param_distribution, self._settings[param_name]):
             return self._settings[param_name]
         return super().sample_independent(study, trial, param_name, param_distribution)
 
 
 def fit(space: Space, settings: Mapping[str, Any]) -> Fitted:
     """Return which of the given settings a space can take. Settings that are not given are drawn."""
-    trial = optuna.create_study(sampler=_Given(settings)).ask()
+    trial = optuna.create_study(sampler=_GivenSettingsSampler(settings)).ask()
     constants = {name: value for name, value in space.settings(trial).items() if name not in trial.params}
     kinds = {name: kind for name, kind in trial.distributions.items() if name in settings}
-    outside = {name: _range(kind) for name, kind in kinds.items() if not _holds(kind, settings[name])}
+    outside = {name: _range_in_words(kind) for name, kind in kinds.items() if not _contains(kind, settings[name])}
     taken = {name: settings[name] for name in kinds if name not in outside}
     for name, value in constants.items():
         if settings.get(name, value) != value:
@@ -70,13 +70,13 @@ def fit(space: Space, settings: Mapping[str, Any]) -> Fitted:
     return Fitted(taken, outside, tuple(name for name in settings if name not in kinds and name not in constants))
 
 
-def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> list[str]:
+def warm_start(study: optuna.Study, space: Space, source: str, address: str) -> list[str]:
     """Queue the best trials of another sweep in the same database as the first trials. Does so once in a sweep.
 
     Args:
         study: the sweep's study.
         space: the sweep's search space.
-        warm: `sweep.warm_start`, STUDY or STUDY:K.
+        source: `sweep.warm_start`, STUDY or STUDY:K.
         address: address of the database.
 
     Returns:
@@ -85,7 +85,7 @@ def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> li
     Raises:
         ConfigError: there is no such sweep, or it has no complete trial.
     """
-    name, trials = warm_trials(study, warm, address)
+    name, trials = warm_trials(study, source, address)
     if not trials:
         return []
     left_out: dict[str, None] = {}
@@ -93,14 +93,14 @@ def warm_start(study: optuna.Study, space: Space, warm: str, address: str) -> li
         fitted = fit(space, studies.settings(trial))
         left_out |= dict.fromkeys((*fitted.outside, *fitted.unknown))
         study.enqueue_trial(dict(fitted.taken), skip_if_exists=True)
-    study.set_user_attr(_WARMED, warm)
+    study.set_user_attr(_WARMED, source)
     messages = [f"warm start: {name}'s best trials are tried first, {len(trials)} of them"]
     if left_out:
         messages.append(f"left out, since the space {space.name} does not search them so: {', '.join(left_out)}")
     return messages
 
 
-def warm_trials(study: optuna.Study | None, warm: str, address: str) -> tuple[str, list[optuna.trial.FrozenTrial]]:
+def warm_trials(study: optuna.Study | None, source: str, address: str) -> tuple[str, list[optuna.trial.FrozenTrial]]:
     """Return the name and the best trials of the sweep that `sweep.warm_start` names.
 
     No trials if `sweep.warm_start` is empty, or if its trials were queued already.
@@ -108,14 +108,14 @@ def warm_trials(study: optuna.Study | None, warm: str, address: str) -> tuple[st
     Raises:
         ConfigError: for the reasons of `warm_start`.
     """
-    if not warm or (study and study.user_attrs.get(_WARMED) == warm):
+    if not source or (study and study.user_attrs.get(_WARMED) == source):
         return "", []
-    name, colon, count = warm.rpartition(":")
-    name, limit = (name, int(count)) if colon and count.isdigit() else (warm, WARM)
+    name, colon, count = source.rpartition(":")
+    name, limit = (name, int(count)) if colon and count.isdigit() else (source, WARM)
     try:
         other_study = studies.load_study(name, address)
     except ConfigError as error:
-        raise ConfigError(f"sweep.warm_start is {warm!r}: {error}") from error
+        raise ConfigError(f"sweep.warm_start is {source!r}: {error}") from error
     objectives = studies.shared_settings(other_study).get("sweep.objectives", ["r_mean"])
     trials = studies.ranked(other_study, objectives)[:limit]
     if not trials:
@@ -132,7 +132,7 @@ def enqueue(study: optuna.Study, space: Space, config: Config, file: Path) -> in
     Raises:
         ConfigError: the file cannot be read, or has a setting or a value that the space does not search.
     """
-    trials = [(number, settings, fit(space, settings)) for number, settings in enumerate(_trials_in(file), start=1)]
+    trials = [(number, settings, fit(space, settings)) for number, settings in enumerate(_read_trials(file), start=1)]
     for number, settings, fitted in trials:
         for name, kind in fitted.outside.items():
             raise ConfigError(
@@ -205,14 +205,14 @@ def trials_without_gain(study: optuna.Study, sweep: SweepConfig) -> int:
     """Count the trials that ended since val r_mean last rose by more than `sweep.plateau_gain` above the best."""
     r_mean_index = sweep.objectives.index("r_mean")
     best, stale_trials = float("-inf"), 0
-    for trial in sorted(studies.over(study), key=lambda trial: (trial.datetime_complete, trial.number)):
+    for trial in sorted(studies.ended(study), key=lambda trial: (trial.datetime_complete, trial.number)):
         score = trial.values[r_mean_index] if trial.state == optuna.trial.TrialState.COMPLETE else float("-inf")
         improved = score > best + sweep.plateau_gain
         best, stale_trials = (score, 0) if improved else (best, stale_trials + 1)
     return stale_trials
 
 
-def _trials_in(file: Path) -> Sequence[Mapping[str, Any]]:
+def _read_trials(file: Path) -> Sequence[Mapping[str, Any]]:
     trials = read_yaml(file, "file of trials")
     if not isinstance(trials, list) or not trials or not all(isinstance(trial, Mapping) for trial in trials):
         raise ConfigError(
@@ -221,7 +221,7 @@ def _trials_in(file: Path) -> Sequence[Mapping[str, Any]]:
     return trials
 
 
-def _holds(kind: BaseDistribution, value: Any) -> bool:
+def _contains(kind: BaseDistribution, value: Any) -> bool:
     if isinstance(kind, CategoricalDistribution):
         return value in kind.choices
     assert isinstance(kind, FloatDistribution | IntDistribution)
@@ -229,7 +229,7 @@ def _holds(kind: BaseDistribution, value: Any) -> bool:
     return isinstance(value, numbers) and not isinstance(value, bool) and kind.low <= value <= kind.high
 
 
-def _range(kind: BaseDistribution) -> str:
+def _range_in_words(kind: BaseDistribution) -> str:
     if isinstance(kind, CategoricalDistribution):
         return f"one of {', '.join(map(str, kind.choices))}"
     assert isinstance(kind, FloatDistribution | IntDistribution)

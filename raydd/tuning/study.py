@@ -37,7 +37,7 @@ HELD = "held"  # user attribute: seconds for which a trial held its slot, includ
 PRICE = "price"  # user attribute: predicted seconds of a complete trial, without the experts that it trains
 
 OUTCOMES = ("complete", "pruned", "diverged", "fail")
-_OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_ENDED_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _NOT_FINITE = re.compile(r" is (nan|-?inf) at step ")  # part of the searcher's message
 _BASE, _ID, _AGAIN, _REASON, _SOURCES = "base", "id", "again", "reason", "sources"
 # Settings that only finals read, or that say where work is computed. They may change from one command to the next.
@@ -49,7 +49,7 @@ def open_study(
     config: Config,
     space: Space,
     address: str,
-    alone: Callable[[optuna.Study], AbstractContextManager[None]] = nullcontext,
+    exclusive: Callable[[optuna.Study], AbstractContextManager[None]] = nullcontext,
 ) -> optuna.Study:
     """Open the sweep's study. If it is new, create it and queue the space's first settings as first trials.
 
@@ -57,7 +57,7 @@ def open_study(
         config: the settings that all trials share; `sweep.name` names the study.
         space: the search space, which gives the first trials.
         address: address of the database, in SQLAlchemy's format.
-        alone: inside its block, no other process can begin the same study; see `raydd.tuning.lease.driving`.
+        exclusive: inside its block, no other process can begin the same study; see `raydd.tuning.lease.driving`.
 
     Raises:
         ConfigError: the database cannot be opened, or a sweep of this name was started with other settings.
@@ -69,20 +69,21 @@ def open_study(
         load_if_exists=True,
     )
     if _BASE not in study.user_attrs:
-        with alone(study):
-            _begin(study, config, space)
-    _require_same(study, config)
+        with exclusive(study):
+            _queue_first_trials(study, config, space)
+    _require_same_settings(study, config)
     return study
 
 
-def _begin(study: optuna.Study, config: Config, space: Space) -> None:
+def _queue_first_trials(study: optuna.Study, config: Config, space: Space) -> None:
     """Queue the first trials of a new study, unless another process has done so in the meantime."""
     if _BASE in study.user_attrs:
         return
     for settings in space.first if config.sweep.first else ():
         study.enqueue_trial(dict(settings), skip_if_exists=True)
     study.set_user_attr(_ID, secrets.token_hex(4))
-    study.set_user_attr(_BASE, _base(config))  # last: if this process is killed before, the next one begins again
+    # Last: if this process is killed before, the next one begins again.
+    study.set_user_attr(_BASE, _comparable_settings(config))
 
 
 def find_study(config: Config, address: str) -> optuna.Study | None:
@@ -95,7 +96,7 @@ def find_study(config: Config, address: str) -> optuna.Study | None:
         study = optuna.load_study(study_name=config.sweep.name, storage=open_storage(address))
     except KeyError:
         return None
-    _require_same(study, config)
+    _require_same_settings(study, config)
     return study
 
 
@@ -210,12 +211,12 @@ def ask_again(study: optuna.Study, trial: optuna.Trial) -> None:
     _queue_again(study, study._storage.get_trial(trial._trial_id))
 
 
-def _queue_again(study: optuna.Study, asked: FrozenTrial) -> None:
+def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     # A trial that was killed before all its settings were drawn is drawn again, with the same place in the study and so
     # the same seed. Keeping the settings drawn so far would shift the draws of the others.
-    params = asked.params if SETTINGS in asked.user_attrs else asked.system_attrs.get("fixed_params", {})
+    params = trial.params if SETTINGS in trial.user_attrs else trial.system_attrs.get("fixed_params", {})
     if params:
-        study.enqueue_trial(params, user_attrs={_AGAIN: identity(asked)})
+        study.enqueue_trial(params, user_attrs={_AGAIN: identity(trial)})
 
 
 def identity(trial: FrozenTrial | optuna.Trial) -> int:
@@ -238,9 +239,9 @@ def reason(trial: FrozenTrial) -> str:
     return trial.user_attrs.get(_REASON, "")
 
 
-def fail(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
+def fail(study: optuna.Study, trial: optuna.Trial, failure: str) -> None:
     """End a running trial as FAIL, with its reason."""
-    trial.set_user_attr(_REASON, why)
+    trial.set_user_attr(_REASON, failure)
     study.tell(trial, state=TrialState.FAIL)
 
 
@@ -254,7 +255,7 @@ def cpu_seconds(study: optuna.Study) -> dict[str, float]:
 
     Each report has the CPU seconds of its process so far. The time after a process's last report is not known.
     """
-    reports = [report(trial) for trial in over(study)]
+    reports = [report(trial) for trial in ended(study)]
     ascending = sorted(
         (trial_report for trial_report in reports if trial_report.process),
         key=lambda trial_report: sum(seconds for _, seconds in trial_report.cpu_seconds),
@@ -271,19 +272,19 @@ def last_score(trial: FrozenTrial) -> float:
     return report(trial).r_mean
 
 
-def outcome(state: TrialState, why: str) -> str:
+def outcome(state: TrialState, failure: str) -> str:
     """Return how a trial ended, in a word: complete, pruned, diverged, or fail for any other reason."""
-    return "diverged" if state == TrialState.FAIL and diverged(why) else state.name.lower()
+    return "diverged" if state == TrialState.FAIL and diverged(failure) else state.name.lower()
 
 
-def diverged(why: str) -> bool:
+def diverged(failure: str) -> bool:
     """Whether a trial failed by NaN or infinity, which is caused by its settings and not by a machine."""
-    return why.startswith(f"{NonFiniteError.__name__}:") or bool(_NOT_FINITE.search(why))
+    return failure.startswith(f"{NonFiniteError.__name__}:") or bool(_NOT_FINITE.search(failure))
 
 
 def counts(study: optuna.Study) -> Counter[str]:
     """Count the trials that have ended, by `outcome`."""
-    return Counter(outcome(trial.state, reason(trial)) for trial in over(study))
+    return Counter(outcome(trial.state, reason(trial)) for trial in ended(study))
 
 
 def counted(outcomes: Mapping[str, int]) -> int:
@@ -301,9 +302,9 @@ def latest(study: optuna.Study) -> list[FrozenTrial]:
     return list({identity(trial): trial for trial in study.get_trials(deepcopy=False)}.values())
 
 
-def over(study: optuna.Study) -> list[FrozenTrial]:
+def ended(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that have ended: complete, pruned, or failed for any reason but an interruption."""
-    return [trial for trial in latest(study) if trial.state in _OVER and not interrupted(trial)]
+    return [trial for trial in latest(study) if trial.state in _ENDED_STATES and not interrupted(trial)]
 
 
 def retry_failed(study: optuna.Study) -> int:
@@ -314,7 +315,7 @@ def retry_failed(study: optuna.Study) -> int:
     Returns:
         How many trials were queued.
     """
-    failed = [trial for trial in over(study) if outcome(trial.state, reason(trial)) == "fail" and trial.params]
+    failed = [trial for trial in ended(study) if outcome(trial.state, reason(trial)) == "fail" and trial.params]
     for trial in failed:
         study.enqueue_trial(trial.params, user_attrs={_AGAIN: identity(trial)})
     return len(failed)
@@ -332,7 +333,7 @@ def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(study.best_trials, key=lambda trial: trial.values[0])
 
 
-def _base(config: Config) -> dict[str, Any]:
+def _comparable_settings(config: Config) -> dict[str, Any]:
     settings = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in flatten(config).items()
@@ -342,8 +343,8 @@ def _base(config: Config) -> dict[str, Any]:
     return settings
 
 
-def _require_same(study: optuna.Study, config: Config) -> None:
-    saved, current = study.user_attrs.get(_BASE, {}), _base(config)
+def _require_same_settings(study: optuna.Study, config: Config) -> None:
+    saved, current = study.user_attrs.get(_BASE, {}), _comparable_settings(config)
     for setting in sorted(saved):
         before, now = saved[setting], current.get(setting)
         if before != now:

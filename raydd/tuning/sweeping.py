@@ -16,7 +16,7 @@ from rich.console import Console
 from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, share_of_node, slots_to_come
 from raydd.cluster.gpus import faulty_held, wanted_gpus
-from raydd.cluster.launch_failures import LaunchFailures, telling
+from raydd.cluster.launch_failures import LaunchFailures, report_launch_failures
 from raydd.cluster.sharing import Shared
 from raydd.cluster.worker_settings import for_workers, settled, tune_folder
 from raydd.config import Config
@@ -42,7 +42,7 @@ from raydd.tuning.results import RESULT, SETTINGS, SweepResult, candidates, conc
 from raydd.tuning.samplers import PER_SECOND, find_sampler
 from raydd.tuning.steering import enqueue, why_enough
 from raydd.tuning.trials import run_trials
-from search_spaces import draw_configs, keeping, load_space
+from search_spaces import draw_configs, load_space, with_fixed_settings
 from trainables.distill import DistillTrial
 from trainables.errand import ERRAND_BYTES, run_errand
 from trainables.features import check_on_workers
@@ -78,16 +78,20 @@ def run_sweep(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space, store = load_space(config.sweep.space), open_store(config.place)
     draw_configs(space, config)  # fail on a wrong space or sampler before starting Ray
-    space = keeping(space, config, given)
+    space = with_fixed_settings(space, config, given)
     find_sampler(config.sweep.sampler)(config.sweep.seed)
     # On a cluster, the nodes check the images of a new data set; a dry run starts no node, so it checks them here.
     checks_here = address == "local" or dry_run
     opened = Opened(check=check_on_threads if checks_here else check_on_workers)
     # Tracking is closed last: the trials of an interrupted sweep must not keep running while its queue is sent.
-    with contextlib.ExitStack() as closing, _tracking(config, console) as tracking, contextlib.ExitStack() as stack:
+    with (
+        contextlib.ExitStack() as closing,
+        _open_tracking(config, console) as tracking,
+        contextlib.ExitStack() as stack,
+    ):
         with busy_on(console, "starting Ray"):
             stack.enter_context(cluster(address, home(config.place)))
-        refusals = stack.enter_context(_refusals(console))
+        refusals = stack.enter_context(_show_launch_failures(console))
         base = with_settings(config, {"sweep.gpus": wanted_gpus(config, address)})
         base = settled(base, cpus=base.sweep.cpus, gpus=base.sweep.gpu_share)
         cards = look_at_cards(base, address, console, why_none=refusals.look, dry_run=dry_run)
@@ -98,7 +102,7 @@ def run_sweep(
         if dry_run:
             return None
         base, work = planned.work.config, planned.work
-        study = studies.open_study(base, space, base.place.study, alone=driving)
+        study = studies.open_study(base, space, base.place.study, exclusive=driving)
         studies.require_same_sources(study, planned.sources, remember=True)
         with driving(study):
             plan = begin_sweep(planned, study, address, console, retry_failed=retry_failed)
@@ -106,7 +110,7 @@ def run_sweep(
             logbook = Logbook(tracking, studies.study_id(study), work)
             logbook.catch_up(study)
             shared = Shared(f"sweep {base.sweep.name}", opened.listings, open_claims(store.root))
-            sweep = _Driven(plan, work, study, shared, logbook, console)
+            sweep = _DrivenSweep(plan, work, study, shared, logbook, console)
             _run_trials(sweep)
             _draw_again(sweep)
             finalists = _run_finals(sweep, threads=config.place.threads)
@@ -128,8 +132,8 @@ def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), c
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     base = settled(config, cpus=config.sweep.cpus, gpus=config.sweep.gpu_share)
-    space = keeping(load_space(config.sweep.space), config, given)
-    study = studies.open_study(base, space, base.place.study, alone=driving)
+    space = with_fixed_settings(load_space(config.sweep.space), config, given)
+    study = studies.open_study(base, space, base.place.study, exclusive=driving)
     count = enqueue(study, space, base, file)
     console.print(
         f"{count_of(count, 'trial')} queued: the sweep {base.sweep.name} tries them next. "
@@ -140,7 +144,7 @@ def enqueue_trials(config: Config, file: Path, *, given: Collection[str] = (), c
 
 
 @dataclass(frozen=True)
-class _Driven:
+class _DrivenSweep:
     """A planned sweep that this process drives."""
 
     plan: Plan
@@ -160,17 +164,17 @@ class _Driven:
         self.console.print(message, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def showing(self, what: str) -> Iterator[Callable[[], None]]:
+    def showing(self, activity: str) -> Iterator[Callable[[], None]]:
         """Show that the block is at work; yields a function that shows what each process is working on now."""
-        with doing_on(self.console, what) as show:
+        with doing_on(self.console, activity) as show:
             yield lambda: show(what_runs(self.shared.doing()))
 
 
-def _run_trials(sweep: _Driven) -> None:
+def _run_trials(sweep: _DrivenSweep) -> None:
     plan, study, settings = sweep.plan, sweep.study, sweep.base.sweep
     best = candidates(study, settings.objectives, 1)
 
-    def room() -> int:
+    def capacity() -> int:
         return plan.at_once or slots_to_come(settings.cpus, settings.gpu_share) * settings.together
 
     table = LiveTable(
@@ -183,7 +187,7 @@ def _run_trials(sweep: _Driven) -> None:
         doing=sweep.shared.doing,
         console=sweep.console,
     )
-    metrics = Metrics(settings.name, plan.done, best=best[0].cheap if best else None, room=room)
+    metrics = Metrics(settings.name, plan.done, best=best[0].cheap if best else None, capacity=capacity)
     with table, _trainable(for_workers(sweep.base, settings.gpu_share), sweep.shared) as trial:
         run_trials(
             trial,
@@ -192,7 +196,7 @@ def _run_trials(sweep: _Driven) -> None:
             settings,
             [table, sweep.logbook, metrics],
             folder=tune_folder(sweep.base),
-            room=room,
+            capacity=capacity,
             cost_of=(lambda params: price_of(sweep.work, params).until(END))
             if settings.sampler == PER_SECOND
             else None,
@@ -222,7 +226,7 @@ def _trainable(base: Config, shared: Shared) -> Iterator[Any]:
         ray.kill(desk)  # ends the slots too, which hold the resources that the finals need
 
 
-def _draw_again(sweep: _Driven) -> None:
+def _draw_again(sweep: _DrivenSweep) -> None:
     settings = sweep.base.sweep
     complete = candidates(sweep.study, settings.objectives, studies.finished(sweep.study))
     best = sorted(complete, key=lambda candidate: (-candidate.cheap, candidate.number))[: settings.drawn_again]
@@ -233,7 +237,7 @@ def _draw_again(sweep: _Driven) -> None:
         draw_again(sweep.study, worker_config, best, sweep.shared, cpus=settings.cpus, say=sweep.say, on_wait=show)
 
 
-def _run_finals(sweep: _Driven, *, threads: int) -> list[Finalist]:
+def _run_finals(sweep: _DrivenSweep, *, threads: int) -> list[Finalist]:
     """Run the finals; `threads` is the user's `place.threads`, and 0 gives each final its share of the cores."""
     settings = sweep.base.sweep
     best = candidates(sweep.study, settings.objectives, settings.finalists)
@@ -263,14 +267,16 @@ def _run_finals(sweep: _Driven, *, threads: int) -> list[Finalist]:
 
 
 @contextlib.contextmanager
-def _refusals(console: Console) -> Iterator[LaunchFailures]:
+def _show_launch_failures(console: Console) -> Iterator[LaunchFailures]:
     """Show the reasons why the cluster's autoscaler cannot start machines, as soon as they are known."""
     failures = LaunchFailures()
-    with telling(failures, lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)):
+    with report_launch_failures(
+        failures, lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True)
+    ):
         yield failures
 
 
-def _tracking(config: Config, console: Console) -> Tracking:
+def _open_tracking(config: Config, console: Console) -> Tracking:
     return Tracking(
         mlflow_address(config.place),
         home(config.place) / "mlartifacts",

@@ -27,7 +27,7 @@ from search_spaces import Space
 RESTARTS = 2  # of a trial whose process or node died, and of all trials after memory ran out; the store keeps the work
 LOOK_SECONDS = 10.0  # between two checks for how many trials there is room
 
-_TOLD_TO_LEAVE = "The process receives a SIGTERM"  # Ray's message; processes killed for memory get SIGKILL instead
+_SIGTERM_MESSAGE = "The process receives a SIGTERM"  # Ray's message; processes killed for memory get SIGKILL instead
 
 # Tune would write the driver's keys to Ray's logs and the command line of each trial; every node has keys of its own.
 class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
@@ -41,7 +41,7 @@ def run_trials(
     listeners: Sequence[Listener],
     *,
     folder: str,
-    room: Callable[[], int],
+    capacity: Callable[[], int],
     cost_of: CostOf | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -57,7 +57,7 @@ def run_trials(
         settings: number, time limit, sampler and pruner of the trials.
         listeners: notified of every trial.
         folder: where Tune writes: a folder or a bucket that every node can reach.
-        room: returns how many trials may run at once; called repeatedly, since a cluster may get more nodes.
+        capacity: returns how many trials may run at once; called repeatedly, since a cluster may get more nodes.
         cost_of: predicts the cost of a complete trial with the given settings, for a sampler that weighs cost.
         say: called with a message if memory ran out.
 
@@ -75,7 +75,7 @@ def run_trials(
             space,
             settings.objectives,
             listeners,
-            wanted=settings.trials,
+            trial_count=settings.trials,
             max_failures=settings.max_failures,
             seed=settings.seed,
             deadline=deadline,
@@ -84,8 +84,10 @@ def run_trials(
             order=lambda: order_of(study, settings),
         )
         try:
-            scheduler = _Stopping(search, Pruning(study, settings))
-            _run(trial, search, scheduler, settings, lambda limit=max_running: int(min(limit, room())), folder)
+            scheduler = _StoppingScheduler(search, Pruning(study, settings))
+            _run_tuner(
+                trial, search, scheduler, settings, lambda limit=max_running: int(min(limit, capacity())), folder
+            )
             search.close()
         except RuntimeError as error:
             if not isinstance(error.__cause__, OutOfMemoryError):  # Tune raises it instead of failing the trial
@@ -109,17 +111,17 @@ def run_trials(
             return
 
 
-def _run(
+def _run_tuner(
     trial: Callable[[Mapping[str, Any]], None],
     search: StudySearch,
     scheduler: TrialScheduler,
     settings: SweepConfig,
-    room: Callable[[], int],
+    capacity: Callable[[], int],
     folder: str,
 ) -> None:
     # Tune lets as many trials wait for resources as the limit allows, so that a growing cluster sees what is wanted.
     # It starts one process for each trial, with its own resources.
-    limiter = ConcurrencyLimiter(search, max_concurrent=max(1, room()))
+    limiter = ConcurrencyLimiter(search, max_concurrent=max(1, capacity()))
     tune.Tuner(
         trial,
         tune_config=tune.TuneConfig(
@@ -127,8 +129,8 @@ def _run(
             scheduler=scheduler,
             num_samples=-1,  # the searcher decides when there are enough
             reuse_actors=True,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
             name=settings.name,
@@ -136,12 +138,12 @@ def _run(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # checkpoints are in the store
-            callbacks=[_Machines(limiter, room)],
+            callbacks=[_MachineWatcher(limiter, capacity)],
         ),
     ).fit()
 
 
-class _Stopping(FIFOScheduler):
+class _StoppingScheduler(FIFOScheduler):
     """Stops weak trials. It decides only from the study, so the scheduler of any driver makes the same decisions."""
 
     def __init__(self, search: StudySearch, pruning: Pruning) -> None:
@@ -157,14 +159,14 @@ class _Stopping(FIFOScheduler):
         return {}
 
 
-class _Machines(tune.Callback):
+class _MachineWatcher(tune.Callback):
     """Adapts to machines that come and go: keeps as many trials running as there is room for.
 
     A machine that leaves does not count as a failure of its trials.
     """
 
-    def __init__(self, limiter: ConcurrencyLimiter, room: Callable[[], int]) -> None:
-        self._limiter, self._room, self._looked = limiter, room, time.monotonic()
+    def __init__(self, limiter: ConcurrencyLimiter, capacity: Callable[[], int]) -> None:
+        self._limiter, self._capacity, self._last_look = limiter, capacity, time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return no state: Tune never reads it back, and `room` holds the study's password."""
@@ -173,15 +175,15 @@ class _Machines(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002
         """Uncount a failure if the trial was told to leave its machine, for example by a spot notice."""
         # Tune's local file of the trial's failures; its storage gets the file only later.
-        if _TOLD_TO_LEAVE in Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]:
+        if _SIGTERM_MESSAGE in Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]:
             trial.run_metadata.num_failures -= 1
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         heed_interrupt()
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._limiter.set_max_concurrency(max(1, self._room()))
-            self._looked = time.monotonic()
+        if time.monotonic() - self._last_look > LOOK_SECONDS:
+            self._limiter.set_max_concurrency(max(1, self._capacity()))
+            self._last_look = time.monotonic()
 
 
-def _name(trial: Any) -> str:
+def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config['number']}-{trial.trial_id}"

@@ -38,7 +38,7 @@ ADDRESSES = [
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets_hidden, "_known", set())
+    monkeypatch.setattr(secrets_hidden, "_known_secrets", set())
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made_sets import ENCODERS, made_set
 
 from raydd.export.cards import plain
-from raydd.export.exporting import names_of
+from raydd.export.exporting import exported_file_names
 from raydd.store.seals import KEY, PLACE, seal_json
 
 _HOSTILE = "[/b]<script>alert(1)</script> ](http://x) `x` | \x1b[2J\n# raydd"
@@ -67,8 +67,8 @@ def test_any_text_is_one_line_of_a_card(text: str) -> None:
 
 def test_what_is_pushed_is_what_was_written() -> None:
     files = {"pairs.json": "", "images/*.png": "", "README.md": ""}
-    assert names_of(files, 2) == ["pairs.json", "README.md", "images/000.png", "images/001.png"]
-    assert names_of({"README.md": ""}, 2) == ["README.md"]
+    assert exported_file_names(files, 2) == ["pairs.json", "README.md", "images/000.png", "images/001.png"]
+    assert exported_file_names({"README.md": ""}, 2) == ["README.md"]
 
 
 @pytest.mark.parametrize("command", ["report", "evaluate", "export", "search"])

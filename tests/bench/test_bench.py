@@ -47,8 +47,8 @@ def test_a_row_under_its_floor_is_seen(floor: float, kept: bool) -> None:
 def test_a_ratio_may_be_a_most() -> None:
     assert FASTER.holds(3, 2)
     assert not FASTER.holds(1, 2)
-    assert WITHIN.holds(WITHIN.of(1.0, 1.2), 1.5)
-    assert not WITHIN.holds(WITHIN.of(1.0, 2.0), 1.5)
+    assert WITHIN.holds(WITHIN.compute(1.0, 1.2), 1.5)
+    assert not WITHIN.holds(WITHIN.compute(1.0, 2.0), 1.5)
 
 
 @pytest.mark.skipif(not memory_is_measurable(), reason="this system tells no peak")

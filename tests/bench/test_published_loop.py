@@ -21,7 +21,7 @@ from raydd.distill.image_variables import LearnedFeatures, LearnedPixels, Spread
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, Way, walk
+from raydd.distill.student import BlendedRows, Displacement, StudentHead, StudentPlan, train_heads
 from raydd.distill.synthetic import SyntheticSet
 from raydd.evaluate.students import FIRST_SEED, TrainingPairs, train_students
 
@@ -147,10 +147,10 @@ def test_a_distillation_step_on_pixels(tmp_path: Path, loss: str, dtype: torch.d
     plan = StudentPlan(minibatches, permutations, ratios)
     image_rows = BlendedRows.of_plan(plan, "image", encode_images(leaves["image"]))
     text_rows = BlendedRows.of_plan(plan, "text", leaves["text"])
-    image = WalkingHead(start[0], image_rows, leaves["rates"][0], through_steps=False)
-    text = WalkingHead(start[1], text_rows, leaves["rates"][1], through_steps=False)
-    walk(image, text, map(similarity.minibatch, minibatches), LOSSES[loss], TAU)
-    ways = {"image": Way.between(start[0], target[0]), "text": Way.between(start[1], target[1])}
+    image = StudentHead(start[0], image_rows, leaves["rates"][0], through_steps=False)
+    text = StudentHead(start[1], text_rows, leaves["rates"][1], through_steps=False)
+    train_heads(image, text, map(similarity.minibatch, minibatches), LOSSES[loss], TAU)
+    ways = {"image": Displacement.between(start[0], target[0]), "text": Displacement.between(start[1], target[1])}
     ours, _ = matching_loss({"image": image, "text": text}, ways, merged=False)
     assert float(ours.detach()) == pytest.approx(total, rel=tolerance)
     gradients = torch.autograd.grad(ours, list(leaves.values()))

@@ -11,7 +11,7 @@ from bench import scaling
 @pytest.mark.alone
 @pytest.mark.parametrize(("name", "at"), [("pairs", 24), ("steps", 2), ("captions", 20_000), ("encoder-steps", 1)])
 def test_a_point_has_its_time_and_its_memory(name: str, at: int, tmp_path: Path) -> None:
-    found = scaling.SCALES[name].point(at, tmp_path)
+    found = scaling.SCALES[name].measure(at, tmp_path)
     assert found["CPU seconds"] > 0
     assert 0 < found["peak MB"] < 1_000
 
@@ -19,7 +19,7 @@ def test_a_point_has_its_time_and_its_memory(name: str, at: int, tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.alone
 def test_opening_a_listed_data_set_is_quick_and_small(tmp_path: Path) -> None:
-    found = scaling.SCALES["pairs-listed"].point(30_000, tmp_path)
+    found = scaling.SCALES["pairs-listed"].measure(30_000, tmp_path)
     assert found["record, MB"] > 1
     assert 0 < found["seconds, later"] < found["seconds, first on a machine"] + 1 < 10
     assert 0 < found["peak MB, first"] < 200

@@ -4,7 +4,7 @@ import numpy as np
 import optuna
 import pytest
 
-from bench.search import Objective, Options, firsts_of, kinds_of, main, search
+from bench.search import Objective, Options, distributions_of, first_settings, main, search
 from search_spaces import load_space
 
 
@@ -14,10 +14,10 @@ def space():
 
 
 def test_objectives_differ_by_their_seed_alone(space):
-    first = firsts_of(space)[0]
+    first = first_settings(space)[0]
     assert Objective(space, 1)(first) == Objective(space, 1)(first)
     assert len({Objective(space, seed)(first) for seed in range(8)}) == 8
-    assert set(kinds_of(space)) == set(first)
+    assert set(distributions_of(space)) == set(first)
 
 
 def test_more_trials_find_more_without_noise(space):

@@ -94,8 +94,8 @@ CHATTER = """
 import os
 from raydd.cluster.environment import prepare_environment
 prepare_environment("local")
-from raydd.cluster.connect import _without_chatter
-with _without_chatter():
+from raydd.cluster.connect import _without_log_level_message
+with _without_log_level_message():
     os.write(2, b"[I 7] logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\\n")
     os.write(2, b"the disk is full\\n")
 os.write(2, b"later\\n")

@@ -81,13 +81,13 @@ def answers_of(monkeypatch, *answers):
     """Let machines answer so, one after the other: None is lost while it answers."""
     left, asked = list(answers), []
 
-    def looking(gpus, on=""):
+    def looking(gpus, node_id=""):
         answer = left.pop(0) if len(left) > 1 else left[0]
-        asked.append(on)
+        asked.append(node_id)
         return ray.remote(num_cpus=0, max_retries=0)(lambda _: answer or os._exit(1))
 
-    monkeypatch.setattr(gpus, "_looking", looking)
-    monkeypatch.setattr(gpus, "_seen", {})
+    monkeypatch.setattr(gpus, "_look_task", looking)
+    monkeypatch.setattr(gpus, "_cards_by_node", {})
     monkeypatch.setattr(gpus, "_AGAIN_SECONDS", 0.01)
     return asked
 
@@ -114,7 +114,7 @@ def test_machines_that_are_all_lost_are_a_sentence_in_the_end(ray_here, monkeypa
 def test_a_machine_whose_gpus_torch_cannot_use_is_left_out_and_named(ray_here, monkeypatch):
     good, bad = Cards("a", ("card",), (24,)), Cards("b", (), (), "b cannot compute on the device cuda:0")
     monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"1": 1, "2": 1})
-    monkeypatch.setattr(gpus, "_seen", {"1": good, "2": bad})
+    monkeypatch.setattr(gpus, "_cards_by_node", {"1": good, "2": bad})
     assert usable_cards() == [good]
     assert gpus.faults() == [bad.fault]
     monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"2": 1})
@@ -138,10 +138,10 @@ def free(wanted):
         assert time.monotonic() < end
         time.sleep(0.1)
     return connect.slots_now(1.0, 0.5), connect.slots_now(1.0, 0.0)
-gpus._seen[node] = gpus.Cards("a", ("card",) * 2, (24,) * 2)
+gpus._cards_by_node[node] = gpus.Cards("a", ("card",) * 2, (24,) * 2)
 with gpus.faulty_held():
     print(*free(2.0))
-gpus._seen[node] = gpus.Cards("a", (), (), "a cannot compute on the device cuda:0")
+gpus._cards_by_node[node] = gpus.Cards("a", (), (), "a cannot compute on the device cuda:0")
 with gpus.faulty_held():
     print(*free(0.0))
 print(*free(2.0))
@@ -158,7 +158,7 @@ def test_the_gpus_of_a_machine_that_is_left_out_are_no_trial_s():
 def test_ray_finds_room_for_as_many_parts_as_there_are(count):
     units = round(part_of_gpu(count) * 10_000)
     assert units * count <= 10_000
-    assert connect._room({"CPU": 1000.0, "GPU": 1.0}, 1.0, part_of_gpu(count)) == count
+    assert connect._count_fitting({"CPU": 1000.0, "GPU": 1.0}, 1.0, part_of_gpu(count)) == count
 
 
 def test_room_is_counted_by_machine_and_by_card(ray_here, monkeypatch):

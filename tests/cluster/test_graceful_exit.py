@@ -8,14 +8,14 @@ import pytest
 
 WORKER = """
 import signal, sys, threading, time
-from raydd.cluster.graceful_exit import exit_waits, heed_notice, told_to_leave
+from raydd.cluster.graceful_exit import exit_waits, heed_notice, stop_requested
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))  # as a Ray worker does, in its main thread
 
 def work():
     with exit_waits():
         print("working", flush=True)
-        while not told_to_leave():
+        while not stop_requested():
             time.sleep(0.05)
         time.sleep(0.5)
         print("state kept", flush=True)

@@ -11,7 +11,7 @@ import yaml
 from nodes import Nodes
 from refusing_cloud import CLUSTER, HEAD, REASON
 
-from raydd.cluster.launch_failures import LaunchFailures, telling
+from raydd.cluster.launch_failures import LaunchFailures, report_launch_failures
 
 LINE = "2026-01-01 12:00:00,000\tINFO node_provider.py:491 -- Failed to launch 1 nodes of type worker: {}\n"
 INSTALL = (
@@ -48,7 +48,7 @@ def test_each_reason_is_told_once(tmp_path: Path):
         heard.set()
 
     failures = LaunchFailures(log)
-    with telling(failures, say, pause=0.01):
+    with report_launch_failures(failures, say, pause=0.01):
         log.write_text(LINE.format("no quota") * 3)
         assert heard.wait(10)
         heard.clear()

@@ -220,7 +220,7 @@ def test_a_cluster_s_file_is_held_against_the_versions_here(
 
 def test_the_files_of_the_repository_start_a_ray_of_one_version():
     folder = Path(checkup.__file__).parents[1] / "cluster"
-    told = [checkup._named_in(folder / name)[0] for name in ("gpu.yaml", "Dockerfile", "rayjob.yaml")]
+    told = [checkup._versions_in(folder / name)[0] for name in ("gpu.yaml", "Dockerfile", "rayjob.yaml")]
     assert told[0] == told[1] == told[2]
 
 

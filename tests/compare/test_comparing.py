@@ -152,7 +152,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.extend(plan.name for plan in plans)
         return []
 
-    monkeypatch.setattr(comparing, "_make", make)
+    monkeypatch.setattr(comparing, "_make_rows", make)
     monkeypatch.setattr(comparing, "cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(comparing, "prepare", lambda *_: None)
     monkeypatch.setattr(comparing, "is_made", lambda *_: False)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bench.counting import counted
+from bench.counting import count_operations
 from raydd.data import encoding
 from raydd.data.augment import transform_of
 from raydd.data.encoding import ViewsOf, encode_views
@@ -46,7 +46,7 @@ def test_bytes_are_copied_without_waiting_and_converted_there(views: ViewsOf, mo
     monkeypatch.setattr(torch.Tensor, "cpu", arrived)
     encoder: Any = SimpleNamespace(fast=Encoder())
     batches = [[0, 1], [2, 3], [4]]
-    seen = counted(lambda: list(encode_views(encoder, views, batches, device="meta", workers=0)))
+    seen = count_operations(lambda: list(encode_views(encoder, views, batches, device="meta", workers=0)))
     assert happened == ["encode 2", "encode 2", "wait for 2", "encode 1", "wait for 2", "wait for 1"]
     assert "copy to the device" not in seen.waits
     assert (seen.copies, seen.copied_bytes) == (3, 5 * 3 * 8 * 8)

@@ -38,15 +38,15 @@ def rows(count: int, first: int = 0) -> np.ndarray:
 
 def test_places_of_stamps() -> None:
     known = Known.of(rows(5), rows(5, 9), {3: ("grey image", "why"), 4: ("grey image", "why")})
-    assert known.places_of(rows(3, 3)).tolist() == [3, 4, -1]
+    assert known.indices_of(rows(3, 3)).tolist() == [3, 4, -1]
     assert known.texts == (("grey image", "why"),)
     assert [known.fault(place) for place in (0, 3)] == [None, ("grey image", "why")]
     half = rows(1).copy()
     half[0, 1] += 1  # another stamp with the same first 64 bits
-    assert known.places_of(half).tolist() == [-1]
+    assert known.indices_of(half).tolist() == [-1]
     missing = np.zeros((1, 2), np.int64)
-    assert Known.of(missing, rows(1), {}).places_of(missing).tolist() == [-1]
-    assert Known.of(rows(0), rows(0), {}).places_of(rows(2)).tolist() == [-1, -1]
+    assert Known.of(missing, rows(1), {}).indices_of(missing).tolist() == [-1]
+    assert Known.of(rows(0), rows(0), {}).indices_of(rows(2)).tolist() == [-1, -1]
 
 
 def test_only_what_changed_is_read_again(images: list[FileImage], store: Store) -> None:
@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_tried_again_and_rewrites_nothing(images: list[Fi
     content = Path(images[0].path).read_bytes()
     Path(images[0].path).unlink()
     assert check_images(images, "tiny", store, silent).faults[0][0] == "missing image"
-    (kept,) = (store.here().folder or Path()).rglob("known.safetensors")
+    (kept,) = (store.machine_store().folder or Path()).rglob("known.safetensors")
     inode = kept.stat().st_ino
     check = Counting()
     assert check_images(images, "tiny", store, silent, check).faults[0][0] == "missing image"
@@ -81,7 +81,7 @@ def test_what_cannot_be_read_is_tried_again_and_rewrites_nothing(images: list[Fi
 @pytest.mark.parametrize("damage", [b"", b"junk", None])
 def test_a_damaged_file_is_not_believed(damage: bytes | None, images: list[FileImage], store: Store) -> None:
     first = check_images(images, "tiny", store, silent)
-    (kept,) = (store.here().folder or Path()).rglob("known.safetensors")
+    (kept,) = (store.machine_store().folder or Path()).rglob("known.safetensors")
     content = bytearray(kept.read_bytes())
     content[-3] ^= 1
     kept.write_bytes(content if damage is None else damage)

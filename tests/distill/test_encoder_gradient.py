@@ -98,5 +98,5 @@ def test_a_walk_is_kept_on_the_gpu_where_a_quarter_of_its_memory_holds_it(monkey
     networks, walk = Networks({"weight": torch.zeros(10, 25)}, {"bias": torch.zeros(6)}), 8 * 1024  # bytes of 8 steps
     free = {"cuda": 4 * walk, "cuda:1": 4 * walk - 4, "cpu": 0}
     monkeypatch.setattr(legs, "free_bytes", free.get)
-    kept = {device: encoder_gradient.kept_on(networks, 8, device) for device in free}
+    kept = {device: encoder_gradient.weights_device(networks, 8, device) for device in free}
     assert kept == {"cuda": "cuda", "cuda:1": "cpu", "cpu": "cpu"}

@@ -25,7 +25,7 @@ def test_gradient_is_that_of_one_graph(kept_bytes: int, threads: int, monkeypatc
     torch.set_num_threads(threads)
     try:
         encoded = EncodedPixels(encoder, pixels, 2, used)
-        kept = len(encoded._kept)
+        kept = len(encoded._kept_batches)
         got = encoded.gradient(at_features)
     finally:
         torch.set_num_threads(before)
@@ -48,5 +48,5 @@ def test_as_many_graphs_are_kept_as_the_device_has_room_for(monkeypatch: pytest.
     kept = []
     for room in (0, 20_000, 40_000):
         monkeypatch.setattr(image_variables, "kept_bytes", {"cpu": room}.get)
-        kept.append(len(EncodedPixels(encoder, torch.rand(8, 3, 8, 8), 2)._kept))
+        kept.append(len(EncodedPixels(encoder, torch.rand(8, 3, 8, 8), 2)._kept_batches))
     assert kept[0] == 1 < kept[1] < kept[2] <= 4

@@ -9,7 +9,7 @@ from small_distillations import BASE, SIGLIP, TinyEncoder, begin, distillation, 
 from small_pairs import Split
 
 from raydd.distill import image_variables
-from raydd.distill.crops import drawn_crops
+from raydd.distill.crops import draw_crops
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
@@ -186,9 +186,9 @@ def test_the_encoder_sees_other_crops_at_each_encoding(
 
     def noting(count: int, least: float, seed: int) -> torch.Tensor:
         drawn.append((count, least, seed))
-        return drawn_crops(count, least, seed)
+        return draw_crops(count, least, seed)
 
-    monkeypatch.setattr(image_variables, "drawn_crops", noting)
+    monkeypatch.setattr(image_variables, "draw_crops", noting)
     run = pixel_run(train_split, experts, every=2, least_crop=0.5)
     for _ in range(5):
         run.step()

@@ -11,14 +11,14 @@ from small_pairs import IMAGE_WIDTH, RECIPE, TEXT_WIDTH, WIDTH, Split, open_expe
 from torch import Generator
 
 from bench.asked import as_on_gpu
-from bench.counting import counted
+from bench.counting import count_operations
 from raydd.config import DistillConfig, ExpertsConfig
 from raydd.data.feature_rows import CaptionRows, FeatureRows
 from raydd.data.features import SplitFeatures
 from raydd.distill import experts as module
 from raydd.distill.content import named_loss
 from raydd.distill.experts import Experts, Heads, contrastive_loss, expert_loss, sgd_step_, train_epoch_, train_experts
-from raydd.distill.heads import Head, apart, embed, head_size, initial_heads
+from raydd.distill.heads import Head, embed, head_size, initial_heads, split_heads
 from raydd.distill.losses import find_loss
 from raydd.distill.trajectories import content_of, extend
 from raydd.errors import NonFiniteError, RecordError
@@ -187,7 +187,7 @@ def test_experts_side_by_side_are_those_that_train_alone(train_split: Split, los
         own = train_epoch_(*heads, train_split, recipe, epoch=1, seeds=[seed], device="cpu")
         torch.testing.assert_close(losses[expert], own)
         for together, head in zip((image, text), heads, strict=True):
-            torch.testing.assert_close(apart(together)[expert].flat(), head.flat())
+            torch.testing.assert_close(split_heads(together)[expert].flat(), head.flat())
 
 
 def test_experts_that_lack_the_same_epochs_are_trained_together(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_an_epoch_waits_for_nothing(train_split: Split, there: bool, together: i
     heads = initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, 0)
     image, text = (module.copies_on([head] * together, "meta") for head in heads)
     with as_on_gpu():
-        seen = counted(
+        seen = count_operations(
             lambda: train_epoch_(image, text, features, RECIPE, epoch=1, seeds=range(together), device="meta")
         )
     steps = len(train_split.image_of_text) // RECIPE.batch_size

@@ -18,10 +18,10 @@ def gradients(steps: int, *, seed: int = 0) -> Tensor:
 
 
 def after(rule: OuterStep, variable: Tensor, steps: Tensor, *, momentum: float = 0.5, pull: float = 0.0) -> Tensor:
-    moments = rule.begun("image", variable)
+    moments = rule.initial_moments("image", variable)
     for number, gradient in enumerate(steps, start=1):
         numbers = StepNumbers.of_step(number, rate=0.1, momentum=momentum, pull=pull)
-        variable, moments = rule.moved("image", variable, gradient, moments, numbers)
+        variable, moments = rule.apply("image", variable, gradient, moments, numbers)
     return variable
 
 
@@ -72,7 +72,7 @@ def test_images_out_of_range_move_back_by_the_pull() -> None:
 def test_learning_rates_of_students_stay_positive_without_adam() -> None:
     rule, rates = OuterStep(False, frozenset(), FREE), torch.tensor([0.1, 0.1])
     numbers = StepNumbers.of_step(1, rate=1.0, momentum=0.5, pull=0.0)
-    moved, _ = rule.moved("rates", rates, torch.tensor([5.0, 0.05]), rule.begun("rates", rates), numbers)
+    moved, _ = rule.apply("rates", rates, torch.tensor([5.0, 0.05]), rule.initial_moments("rates", rates), numbers)
     torch.testing.assert_close(moved, torch.tensor([1e-4, 0.05]))
 
 
@@ -83,11 +83,11 @@ def test_side_by_side_each_moves_as_alone(adam: bool, block: bool, number: int) 
     rule, variables, steps = OuterStep(adam, blocks, limits), gradients(2, seed=1), gradients(2, seed=2)
     of = [StepNumbers.of_step(number + k, rate=0.1 * (1 + k), momentum=0.3 + 0.4 * k, pull=0.5 * k) for k in range(2)]
     alone = [
-        rule.moved("image", variable, gradient, rule.begun("image", variable), one)[0]
+        rule.apply("image", variable, gradient, rule.initial_moments("image", variable), one)[0]
         for variable, gradient, one in zip(variables, steps, of, strict=True)
     ]
     spread = {name: torch.tensor([vars(one)[name] for one in of]).double().view(2, 1, 1) for name in vars(of[0])}
     numbers = replace(of[0], **spread)
-    together, moments = rule.moved("image", variables, steps, rule.begun("image", variables), numbers)
+    together, moments = rule.apply("image", variables, steps, rule.initial_moments("image", variables), numbers)
     torch.testing.assert_close(together, torch.stack(alone))
     assert {len(moment) for moment in moments.values()} == {2}

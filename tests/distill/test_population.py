@@ -13,7 +13,7 @@ from small_distillations import BASE, SIGLIP, begin, pixel_run
 from small_pairs import Split
 from torch import Tensor
 
-from bench.counting import counted
+from bench.counting import count_operations
 from raydd.distill import legs
 from raydd.distill.engine import DIVERGED, Distillation
 from raydd.distill.experts import Experts, Heads
@@ -61,10 +61,10 @@ def precise(split: Split, experts: Experts, **changes: Any) -> Distillation:
     own = begin(split, Precise(**vars(experts)), **changes)
     for variable in own.variables.values():
         variable.data = variable.data.double()
-    own.units = replace(own.units, of={name: unit.double() for name, unit in own.units.of.items()})
+    own.units = replace(own.units, by_name={name: unit.double() for name, unit in own.units.by_name.items()})
     low, high = own.outer.range
     own.outer = replace(own.outer, range=(low.double(), high.double()))
-    own.moments = {name: own.outer.begun(name, own.variables[name]) for name in own.moments}
+    own.moments = {name: own.outer.initial_moments(name, own.variables[name]) for name in own.moments}
     return own
 
 
@@ -232,7 +232,7 @@ def test_a_step_waits_for_nothing_and_takes_few_operations(
     train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch, blend: str
 ) -> None:
     changes = {"pairs": 50, "minibatch": 0, "student_steps": 8, "rank": 10, "blend": blend}  # as `raydd demo`
-    alone = counted(begin(train_split, experts, **changes).step)
+    alone = count_operations(begin(train_split, experts, **changes).step)
     assert alone.waits.total() > 20
     populations = {}
     for slots in (1, 16):
@@ -242,7 +242,7 @@ def test_a_step_waits_for_nothing_and_takes_few_operations(
         population.step()
     monkeypatch.setattr(Experts, "snapshot", None)  # all legs are kept: none is read again
     for slots, population in populations.items():
-        seen = counted(population.step)
+        seen = count_operations(population.step)
         assert not seen.waits
         assert seen.copies <= 5  # what the steps draw, of all slots together
         assert seen.total <= 4_500 + 50 * slots

@@ -79,7 +79,7 @@ def test_products_of_students_are_added_in_place() -> None:
     torch.manual_seed(2)
     sums, left, right = torch.randn(4, WIDE, NARROW), torch.randn(4, ROWS, WIDE), torch.randn(4, ROWS, NARROW)
     want = 0.9 * sums + left.mT @ right
-    add_products_of_students_(sums, left, right, keep=0.9)
+    add_products_of_students_(sums, left, right, decay=0.9)
     torch.testing.assert_close(sums, want)
 
 
@@ -113,6 +113,6 @@ def test_products_that_move_large_weights_are_rounded_before_they_are_added() ->
     weight, left, right = torch.randn(520, 512), torch.randn(ROWS, 520), torch.randn(ROWS, 512)
     want, alone, students = left.T @ right, weight.clone(), torch.stack([weight, weight])
     add_product_(alone, left, right, 0.5)
-    add_products_of_students_(students, torch.stack([left, left]), torch.stack([right, right]), keep=2.0)
+    add_products_of_students_(students, torch.stack([left, left]), torch.stack([right, right]), decay=2.0)
     for moved in ((alone - weight) / 0.5, *(students - 2 * weight)):
         assert 1e-4 < float((moved - want).norm() / want.norm()) < 0.01

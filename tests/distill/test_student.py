@@ -12,7 +12,7 @@ from torch import Tensor
 from raydd.distill.heads import Head, embed, head_size
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
-from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, Way, walk
+from raydd.distill.student import BlendedRows, Displacement, StudentHead, StudentPlan, train_heads
 
 N, D_IMAGE, D_TEXT, D, T, B = 7, 5, 4, 6, 3, 3
 
@@ -50,7 +50,7 @@ def heads_of(flats: dict[str, Tensor], name: str) -> Head:
 
 def ours(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tensor], through: bool = True) -> Tensor:
     image, text = (
-        WalkingHead(
+        StudentHead(
             heads_of(flats, f"{side}_start"),
             BlendedRows.of_plan(plan, side, variables[side]),
             variables[f"rate_{side}"],
@@ -58,9 +58,9 @@ def ours(variables: dict[str, Tensor], plan: StudentPlan, flats: dict[str, Tenso
         )
         for side in ("image", "text")
     )
-    walk(image, text, [variables["similarity"][i][:, i] for i in plan.minibatches], LOSSES["wbce"], 0.5)
+    train_heads(image, text, [variables["similarity"][i][:, i] for i in plan.minibatches], LOSSES["wbce"], 0.5)
     targets = {
-        side: Way.between(heads_of(flats, f"{side}_start"), heads_of(flats, f"{side}_target"))
+        side: Displacement.between(heads_of(flats, f"{side}_start"), heads_of(flats, f"{side}_target"))
         for side in ("image", "text")
     }
     return matching_loss({"image": image, "text": text}, targets, merged=False)[0]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.asked import as_on_gpu
-from bench.counting import counted
+from bench.counting import count_operations
 from raydd.config import StudentsConfig
 from raydd.distill.similarity import Similarity
 from raydd.evaluate.students import StudentsRun, TrainingPairs, train_students
@@ -60,6 +60,6 @@ def test_an_epoch_waits_for_nothing_and_copies_its_minibatches_once(batch_size: 
     given, recipe = replace(pairs(30), loss=loss), StudentsConfig(epochs=2, batch_size=batch_size)
     with as_on_gpu():
         run = StudentsRun(given, recipe, width=11, temperature=0.1, seeds=[0, 1, 1], device="meta")
-        seen = counted(run.train_epoch)
+        seen = count_operations(run.train_epoch)
     assert not seen.waits
     assert (seen.copies, seen.copied_bytes) == (1, 8 * 2 * batch_size * (1 if batch_size == 30 else 4))

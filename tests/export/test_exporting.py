@@ -19,7 +19,7 @@ from raydd.data import load_image_encoder
 from raydd.distill.heads import Head, embed
 from raydd.errors import RecordError
 from raydd.export.cards import licence_of
-from raydd.sets.read import OpenedSet, kept_scores, open_set
+from raydd.sets.read import OpenedSet, open_set, stored_scores
 from raydd.settings import load
 
 ENCODER_SET = {"distill.protocol": "encoder", "distill.images": "pixels", "distill.pairs": 4}
@@ -151,7 +151,7 @@ def test_a_copied_set_is_exported_without_its_store(tmp_path: Path, opened: Open
     copy = tmp_path / "somewhere" / "copy"
     shutil.copytree(made_set().folder, copy)
     again = open_set(copy)
-    assert kept_scores(again) == {}
+    assert stored_scores(again) == {}
     assert torch.equal(again.synthetic.image_features, opened.synthetic.image_features)
     assert main(["export", "--set", str(copy), "--to", "png", str(tmp_path / "out"), *ENCODERS]) == 0
     assert "None are known" in (tmp_path / "out" / "README.md").read_text()

@@ -12,7 +12,7 @@ from made_sets import ENCODERS, Made, flags, made_set, trained_set
 
 from raydd.cli import main
 from raydd.errors import ConfigError
-from raydd.export.exporting import export_set, names_of
+from raydd.export.exporting import export_set, exported_file_names
 from raydd.export.hub import require_scorable, tolerance
 from raydd.sets.read import open_set
 from raydd.settings import load, with_settings
@@ -24,7 +24,7 @@ def pushed(made: Made, folder: Path) -> Path:
     settings |= {"experts.width": 12} if made.config.distill.protocol == "heads" else {}
     config = with_settings(made.config, settings)  # the command has to say what is no default
     files = export_set(made.folder, "hub", folder / "out", config)
-    for name in names_of(files, 6):
+    for name in exported_file_names(files, 6):
         (folder / "pushed" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "out" / name, folder / "pushed" / name)
     return folder / "pushed"

@@ -15,7 +15,7 @@ from raydd.distill.heads import Head, embed, project
 from raydd.distill.losses import LOSSES
 from raydd.distill.matching import matching_loss
 from raydd.distill.similarity import Similarity
-from raydd.distill.student import BlendedRows, StudentPlan, WalkingHead, Way, walk
+from raydd.distill.student import BlendedRows, Displacement, StudentHead, StudentPlan, train_heads
 from raydd.evaluate.retrieval import METRICS
 
 PARITY = Path(os.environ.get("RAYDD_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
@@ -166,23 +166,23 @@ def test_iteration(case: Case) -> None:
     loss = LOSSES["infonce" if identity else "wbce"]
 
     def iterate(through_steps: bool, merged: bool) -> tuple[Tensor, list[Tensor], dict[str, float]]:
-        image = WalkingHead(
+        image = StudentHead(
             case.head(case["img_start"], "img"),
             BlendedRows.of_plan(plan, "image", leaves["image_features"]),
             leaves["syn_lr_img"],
             through_steps=through_steps,
         )
-        text = WalkingHead(
+        text = StudentHead(
             case.head(case["txt_start"], "txt"),
             BlendedRows.of_plan(plan, "text", leaves["text_features"]),
             leaves["syn_lr_txt"],
             through_steps=through_steps,
         )
         targets = [similarity().minibatch(index).double() for index in plan.minibatches]
-        losses = walk(image, text, targets, loss, case.number("tau"))
+        losses = train_heads(image, text, targets, loss, case.number("tau"))
         targets = {
-            "image": Way.between(case.head(case["img_start"], "img"), case.head(case["img_target"], "img")),
-            "text": Way.between(case.head(case["txt_start"], "txt"), case.head(case["txt_target"], "txt")),
+            "image": Displacement.between(case.head(case["img_start"], "img"), case.head(case["img_target"], "img")),
+            "text": Displacement.between(case.head(case["txt_start"], "txt"), case.head(case["txt_target"], "txt")),
         }
         total, fractions = matching_loss({"image": image, "text": text}, targets, merged=merged)
         return total, losses, fractions

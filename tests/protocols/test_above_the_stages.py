@@ -18,7 +18,7 @@ from raydd.errors import ConfigError
 from raydd.evaluate.retrieval import METRICS
 from raydd.progress import silent
 from raydd.report.making import report_of_set
-from raydd.report.sets import Looks
+from raydd.report.sets import PageOptions
 from raydd.sets.read import OpenedSet, open_set
 from raydd.settings import load
 
@@ -45,7 +45,7 @@ def settings(made: Made) -> list[str]:
 
 
 def test_the_page_shows_pairs_maps_and_collapse_in_the_trained_encoder_s_space(made: Made, opened: OpenedSet) -> None:
-    page = report_of_set(made.folder, made.config, Looks(frames=2), silent)
+    page = report_of_set(made.folder, made.config, PageOptions(frames=2), silent)
     assert page.results_note.count("image encoder and text head trained") == 1
     assert "heads" not in page.results_note
     assert {row.kind for row in page.results} == {"ours", "baseline"}

@@ -222,7 +222,7 @@ def test_a_killed_driver_s_successor_stops_what_it_would_have_stopped(sweep_sett
             driver = drive(settings, log)
         assert driver.wait(900) == 0, log.read_text()
         study = optuna.load_study(study_name="small", storage=f"sqlite:///{settings['place.home']}/studies.db")
-        over = sorted(studies.over(study), key=studies.identity)
+        over = sorted(studies.ended(study), key=studies.identity)
         ended[name] = [(trial.state, trial.params, studies.last_score(trial)) for trial in over]
     assert TrialState.PRUNED in {state for state, _, _ in ended["peaceful"]}
     assert ended["killed"] == ended["peaceful"]

@@ -14,7 +14,7 @@ from stage_settings import TINY
 from raydd.code_version import code_version
 from raydd.errors import ConfigError
 from raydd.report.making import report_of_sweep
-from raydd.report.sets import Looks
+from raydd.report.sets import PageOptions
 from raydd.sets.read import open_set
 from raydd.settings import load
 from raydd.sweep import sweep
@@ -155,7 +155,7 @@ def test_a_sweep_of_trained_encoders_learns_pixels_in_its_trials_too(ray_here, t
     _, again = run(settings)
     assert "0 to run of 2 (2 complete)" in again
     config = load(settings={"sweep.name": "trained", "place.home": settings["place.home"]})
-    page = report_of_sweep(config, Looks(), lambda *told: None, own_settings=True)
+    page = report_of_sweep(config, PageOptions(), lambda *told: None, use_stored_settings=True)
     assert "image encoder and text head trained" in page.results_note
     assert {row.kind for row in page.results} == {"ours", "baseline"}
 

@@ -13,7 +13,7 @@ from made_studies import OBJECTIVES, searched
 import raydd
 from raydd.report.page import Page, render
 from raydd.report.search import sweep_parts
-from raydd.report.sets import Looks, set_parts
+from raydd.report.sets import PageOptions, set_parts
 from raydd.sets.read import open_set
 from raydd.tracking.history import History
 
@@ -59,7 +59,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 def page() -> str:
     """A page with every section: a sweep of 1,000 trials, and a small set with its pictures."""
     made = made_set()
-    shown = set_parts(open_set(made.folder), raydd.open(made.config, made.store), Looks(frames=3))
+    shown = set_parts(open_set(made.folder), raydd.open(made.config, made.store), PageOptions(frames=3))
     parts = sweep_parts(searched(1000), OBJECTIVES, History("none", ""))
     everything = Page(
         title="A sweep of a thousand trials",

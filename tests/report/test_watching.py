@@ -4,13 +4,13 @@ import optuna
 from made_studies import searched
 from rich.console import Console
 
-from raydd.report.watching import picture
+from raydd.report.watching import sweep_status
 from raydd.tuning.lease import driving
 
 
 def shown(study: optuna.Study, rows: int) -> list[str]:
     console = Console(file=io.StringIO(), width=400)
-    console.print(picture(study, "none", rows))
+    console.print(sweep_status(study, "none", rows))
     return console.file.getvalue().splitlines()
 
 

@@ -7,7 +7,7 @@ from raydd.config import Config
 from raydd.distill.methods import METHODS
 from raydd.errors import ConfigError
 from raydd.settings import flatten, load
-from search_spaces import draw_configs, keeping, load_space, spaces
+from search_spaces import draw_configs, load_space, spaces, with_fixed_settings
 
 
 def write(folder, text):
@@ -101,8 +101,8 @@ def test_a_wrong_space_is_named_before_any_trial(tmp_path, text, message):
 def test_what_the_user_set_is_not_searched():
     config = load(settings={"distill.steps": 50, "distill.blend": "fixed", "experts.width": 0})
     given = {"distill.steps", "distill.blend", "experts.width", "distill.pairs"}
-    space = keeping(load_space("repblend"), config, given)
-    assert set(space.kept) == given - {"distill.pairs"}  # which the space says nothing of
+    space = with_fixed_settings(load_space("repblend"), config, given)
+    assert set(space.fixed) == given - {"distill.pairs"}  # which the space says nothing of
     drawn = draw_configs(space, config)
     assert {(one.distill.steps, one.distill.blend, one.experts.width) for one in drawn} == {(50, "fixed", 0)}
     assert len({one.distill.blend_ratio for one in drawn}) > 20  # what hangs on a kept choice is searched
@@ -114,7 +114,10 @@ def test_what_the_user_set_is_not_searched():
 
 
 def test_first_settings_that_are_the_same_without_what_was_set_come_once():
-    whole, steps = load_space("repblend"), keeping(load_space("repblend"), Config(), {"distill.student_steps"})
+    whole, steps = (
+        load_space("repblend"),
+        with_fixed_settings(load_space("repblend"), Config(), {"distill.student_steps"}),
+    )
     assert len(steps.first) == len(whole.first) - 2
 
 
@@ -122,8 +125,8 @@ def test_a_space_whose_settings_are_all_set_is_refused():
     space = load_space("demo")
     names = {name for one in space.first for name in one}
     with pytest.raises(ConfigError, match=r"there is nothing to search\. Leave out some of these flags"):
-        keeping(space, Config(), names)
-    assert keeping(space, Config(), {"distill.pairs"}) == space
+        with_fixed_settings(space, Config(), names)
+    assert with_fixed_settings(space, Config(), {"distill.pairs"}) == space
 
 
 def test_a_missing_file(tmp_path):
@@ -134,7 +137,7 @@ def test_a_missing_file(tmp_path):
 def test_first_settings_that_differ_only_in_what_is_not_read_are_one():
     given = {"distill.blend": "none", "distill.similarity": "identity"}
     config = load(settings=given)
-    space = keeping(load_space("repblend"), config, given)
+    space = with_fixed_settings(load_space("repblend"), config, given)
     unread = {"distill.blend_beta", "distill.rank", "distill.alpha", "distill.similarity_lr"}
     assert not any(unread & settings.keys() for settings in space.first)
     assert len({tuple(sorted(settings.items())) for settings in space.first}) == len(space.first)
@@ -150,6 +153,6 @@ def mine(trial):
     trial.suggest_float("distill.text_lr", 0.01, 1.0)
     return {}
 """
-    space = keeping(load_space(write(tmp_path, text)), Config(), {"distill.text_lr"})
+    space = with_fixed_settings(load_space(write(tmp_path, text)), Config(), {"distill.text_lr"})
     with pytest.raises(ConfigError, match="imagelr"):
         draw_configs(space, Config())

@@ -16,7 +16,7 @@ from raydd.cli import main
 from raydd.export.scoring import score_set
 from raydd.place import open_store
 from raydd.report.making import report_of_set
-from raydd.report.sets import Looks
+from raydd.report.sets import PageOptions
 from raydd.sets.read import open_set, store_of
 from raydd.settings import with_settings
 from raydd.terminal import progress
@@ -228,5 +228,5 @@ def test_the_store_around_a_set_is_worked_in_unless_another_one_is_named(
     assert store_of(opened, place).folder == tmp_path / "mine"
     told = Told()
     monkeypatch.delenv("RAYDD_STORE")
-    report_of_set(made.folder, opened.provenance.config(OWN), Looks(), told)
+    report_of_set(made.folder, opened.provenance.config(OWN), PageOptions(), told)
     assert told.but_checks == set()

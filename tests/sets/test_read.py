@@ -18,7 +18,7 @@ from written_sets import N, broken, folder_of, made, pairs, saved
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import RecordError
 from raydd.evaluate.retrieval import METRICS
-from raydd.sets.read import kept_scores, load_synthetic, open_set, set_of_record
+from raydd.sets.read import load_synthetic, open_set, set_of_record, stored_scores
 from raydd.store import Record
 
 SCORES = [dict.fromkeys(METRICS, 50.0), dict.fromkeys(METRICS, 52.0)]
@@ -263,11 +263,11 @@ def scored(record: Record, scores: Any, **settings: Any) -> Record:
 def test_the_scores_of_the_most_seeds_are_found_and_those_chosen_on_their_split_are_not(tmp_path: Path):
     record = saved(tmp_path)
     opened = set_of_record(record)
-    assert kept_scores(opened) == {}
+    assert stored_scores(opened) == {}
     scored(record, SCORES[:1], seeds=1)
     scored(record, SCORES, seeds=2)
     scored(record, [dict.fromkeys(METRICS, 99.0)] * 5, seeds=5, choice="best-on-split")
-    assert kept_scores(opened)["test"]["r_mean"]["seeds"] == [50.0, 52.0]
+    assert stored_scores(opened)["test"]["r_mean"]["seeds"] == [50.0, 52.0]
 
 
 @pytest.mark.parametrize("scores", [[], {}, [{}], [{"r_mean": "50"}], [{**SCORES[0], "r_mean": 101.0}], 3])
@@ -275,4 +275,4 @@ def test_scores_that_are_none_are_refused(tmp_path: Path, scores: Any):
     record = saved(tmp_path)
     scored(record, scores)
     with pytest.raises(RecordError, match=r"scores\.json"):
-        kept_scores(set_of_record(record))
+        stored_scores(set_of_record(record))

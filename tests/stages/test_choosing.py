@@ -36,19 +36,19 @@ def with_other_test(work: Workbench[Any], permuted: bool) -> Workbench[Any]:
     rows = texts.texts.whole()[order] if permuted else torch.randn(texts.texts.whole().shape).half()
     captions = replace(work.captions, test=replace(texts, texts=_Rows(rows)))
     other = replace(data, test=replace(test, images=tuple(reversed(test.images))))
-    for key in list(opened._things):
+    for key in list(opened._values):
         kind = key[0] if isinstance(key, tuple) else key
         if kind == "data":
-            opened._things[key] = other
+            opened._values[key] = other
         elif kind == "captions":
-            opened._things[key] = captions
+            opened._values[key] = captions
     if hasattr(work, "held_out"):
         held_out = work.held_out  # type: ignore[attr-defined]
         images = held_out.test.images
         flipped = images.gather(torch.arange(images.shape[0]), 0).flip(0)
         split = replace(held_out.test, images=_Images(flipped), texts=captions.test.texts)
-        (key,) = [key for key in opened._things if isinstance(key, tuple) and key[0] == "held out"]
-        opened._things[key] = replace(held_out, test=split)
+        (key,) = [key for key in opened._values if isinstance(key, tuple) and key[0] == "held out"]
+        opened._values[key] = replace(held_out, test=split)
     return work
 
 

@@ -53,7 +53,7 @@ def distilled(works: Sequence[Workbench[Any]], *, every: int = 0) -> list[tuple[
         if point := together.begin(str(number), work, every=every):
             told.append((number, point))
     while together.names:
-        told += [(int(name), point) for name, point in together.look()]
+        told += [(int(name), point) for name, point in together.take_steps()]
     return told
 
 
@@ -173,13 +173,13 @@ def test_a_stopped_one_keeps_its_checkpoint_and_the_next_takes_its_place(config:
         assert together.begin(name, works[int(name)], every=2) is None
     told: dict[str, Any] = {}
     while not told:
-        told = dict(together.look())
+        told = dict(together.take_steps())
     assert {name: point.step for name, point in told.items()} == {"0": 2, "1": 2}
     together.stop("0")
     together.stop("7")  # has ended, or never was
     assert together.begin("2", works[2], every=2) is None
     while together.names:
-        assert "0" not in dict(together.look())
+        assert "0" not in dict(together.take_steps())
     assert stages.synthetic_record(works[0]).has(CHECKPOINT)
     assert [stages.synthetic_record(work).complete for work in works] == [False, True, True]
     *_, last = stages.distill(works[0])
@@ -201,8 +201,8 @@ def test_all_go_on_after_a_notice_to_leave(config: Config, store: Store, tmp_pat
     for number, work in enumerate(works):
         together.begin(str(number), work)
     with pytest.raises(Leave):
-        list(itertools.chain.from_iterable(iter(together.look, None)))
-    together.keep()
+        list(itertools.chain.from_iterable(iter(together.take_steps, None)))
+    together.save_checkpoints()
     assert all(stages.synthetic_record(work).has(CHECKPOINT) for work in works)
     works = opened(config, store, TRIALS)
     first = stages.final_synthetic(works[0])  # alone, from what the population has kept

@@ -11,7 +11,7 @@ from raydd.distill.similarity import Kind, Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import METRICS, ScoresOnTest, ScoresOnVal
-from raydd.stages.students import LEAST, MOST, best_multiple, usual_multiple
+from raydd.stages.students import MAX_MULTIPLE, MIN_MULTIPLE, best_multiple, usual_multiple
 
 
 def on_val(r_mean: float) -> ScoresOnVal:
@@ -36,7 +36,7 @@ def test_a_climb_ends_at_the_top_of_a_hill(top: int, near: int, neighbours_at_on
     assert scores.for_choice == -abs(math.log2(best) - top)
     flat = [multiple for multiples in asked for multiple in multiples]
     assert len(flat) == len(set(flat))
-    assert all(LEAST <= multiple <= MOST for multiple in flat)
+    assert all(MIN_MULTIPLE <= multiple <= MAX_MULTIPLE for multiple in flat)
     if top == near:  # its neighbours are all that is tried
         assert len(flat) <= 3
         assert len(asked) == (1 if neighbours_at_once else len(flat))
@@ -56,8 +56,8 @@ def test_students_that_always_diverge_are_an_error() -> None:
 
     with pytest.raises(NonFiniteError, match="1/32 of the learning rates"):
         best_multiple(score)
-    assert max(asked) <= MOST
-    assert min(asked) == LEAST
+    assert max(asked) <= MAX_MULTIPLE
+    assert min(asked) == MIN_MULTIPLE
 
 
 def pairs_at(image: float, text: float, kind: Kind = "identity") -> SyntheticSet:
@@ -76,7 +76,8 @@ def test_fits_of_the_identity_begin_near_the_rates_where_fits_ended(image: float
 
 def test_fits_begin_where_both_neighbours_can_be_tried() -> None:
     recipe = StudentsConfig()
-    assert [usual_multiple(pairs_at(rate, rate), recipe) for rate in (1e-4, 1e4)] == [MOST / 2, 2 * LEAST]
+    limits = [usual_multiple(pairs_at(rate, rate), recipe) for rate in (1e-4, 1e4)]
+    assert limits == [MAX_MULTIPLE / 2, 2 * MIN_MULTIPLE]
 
 
 def test_fits_of_a_learned_similarity_begin_below_the_learned_rates() -> None:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from raydd.terminal import progress
-from raydd.terminal.progress import NowAndThen, progress_on
+from raydd.terminal.progress import ThrottledLog, progress_on
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_slow_work_has_its_rate_by_the_minute(told):
 
 def test_words_are_said_where_they_changed_and_else_with_their_age():
     clock, said = [100.0], []
-    say = NowAndThen(said.append, lambda: clock[0])
+    say = ThrottledLog(said.append, lambda: clock[0])
     for second, words in ((0, ""), (1, "a"), (2, "b"), (6, "b"), (9, "b"), (11, "b"), (17, "b"), (30, "b")):
         clock[0] = 100.0 + second
         say(words)

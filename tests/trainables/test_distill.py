@@ -192,7 +192,7 @@ def test_a_trial_waits_for_an_expert_when_a_step_draws_it_and_no_sooner(config, 
         store.remove(f"{experts.record.folder}/{experts.name(2, 2)}")
         waited = []
         monkeypatch.setattr(time, "sleep", lambda seconds: (waited.append(seconds), claimant.taken.clear()))
-        work.have_expert(experts, 2)
+        work.ensure_expert(experts, 2)
     assert left == [[1, 2, 3], [2, 3], [], []]
     assert waited  # for the one that somebody else had
     assert raydd.open(config, store).missing_experts == []  # 0 was made meanwhile
@@ -207,11 +207,11 @@ def test_a_trial_told_to_leave_between_its_steps_keeps_its_state(config, monkeyp
         raise Leave
 
     def fetch(experts, expert):
-        told() if told_in == "expert" and steps else have_expert(experts, expert)
+        told() if told_in == "expert" and steps else ensure_expert(experts, expert)
 
     monkeypatch.setattr(work, "progress", lambda name, done, total: name == "distillation steps" and steps.append(done))
-    have_expert = work.have_expert
-    monkeypatch.setattr(work, "have_expert", fetch)
+    ensure_expert = work.ensure_expert
+    monkeypatch.setattr(work, "ensure_expert", fetch)
     monkeypatch.setattr(distill, "rung_scores", told if told_in == "students" else distill.rung_scores)
     with pytest.raises(Leave):
         list(distill.distillation_reports(work))

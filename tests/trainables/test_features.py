@@ -93,7 +93,7 @@ def test_workers_encode_captions_alone_where_the_image_encoder_is_trained(config
         asked.extend(rows)
         return iter(())
 
-    monkeypatch.setattr(features, "_encoded", encoded)
+    monkeypatch.setattr(features, "_encode_rows", encoded)
     trained = with_settings(config, {"distill.protocol": "encoder", "distill.images": "pixels"})
     make_features(raydd.open(trained), workers=1)
     assert asked == [[f"{split}/texts-00000.safetensors"] for split in ("train", "val", "test")]
@@ -107,7 +107,7 @@ def test_an_actor_with_a_gpu_decodes_on_its_share_of_the_cores(config, monkeypat
         return iter(())
 
     machine = {"Alive": True, "Resources": {"CPU": 33.0, "GPU": 4.0}}
-    monkeypatch.setattr(features, "_encoded", encoded)
+    monkeypatch.setattr(features, "_encode_rows", encoded)
     monkeypatch.setattr(gpus, "usable_cards", lambda wait: [])
     monkeypatch.setattr(ray, "nodes", lambda: [machine])
     work = raydd.open(with_settings(config, {"place.threads": 0, "place.device": "auto"}))

@@ -154,7 +154,7 @@ def test_a_broken_gpu_is_told_to_all_and_the_process_ends(config, claimant, monk
     def broken(self: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(slots.Together, "look", broken)
+    monkeypatch.setattr(slots.Together, "take_steps", broken)
     slot = Slot(config, "slot 0", ALONE)
     slot.begin("0", trial(0))
     report, broken = slot.next("0")
@@ -267,7 +267,7 @@ class Seats:
     def __init__(self, monkeypatch, number: int) -> None:
         self.stopped: list[tuple[str, str]] = []
         monkeypatch.setattr(slots, "slots_to_come", lambda cpus, gpus: number)
-        monkeypatch.setattr(Desk, "_started", lambda desk, number: self._slot(f"slot {number}"))
+        monkeypatch.setattr(Desk, "_start_slot", lambda desk, number: self._slot(f"slot {number}"))
         monkeypatch.setattr(Desk, "_is_silent", lambda desk, slot: slot in self.silent)
         self.silent: set[int] = set()
 

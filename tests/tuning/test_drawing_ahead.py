@@ -35,7 +35,7 @@ def waits(trials, held, count):
         found.append(time.monotonic() - began)
         trials.begin()
         time.sleep(held)
-        trials.held(held)
+        trials.note_held(held)
     return found
 
 
@@ -48,7 +48,7 @@ def test_long_trials_are_drawn_when_they_are_asked_for():
     trials = DrawingAhead(draws)
     for _ in range(6):
         trials.take()
-        trials.held(1.0)
+        trials.note_held(1.0)
         trials.begin()
     assert len(draws.study.trials) == 6
 
@@ -74,7 +74,7 @@ def test_an_error_of_a_draw_ahead_is_raised_where_the_trial_is_taken():
     trials = DrawingAhead(draw)
     for _ in range(5):
         trials.take()
-        trials.held(1e-9)
+        trials.note_held(1e-9)
     trials.begin()
     with pytest.raises(ConnectionError, match="away"):
         trials.take()

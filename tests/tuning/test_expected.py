@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from raydd.config import SweepConfig
-from raydd.tuning.expected import as_held, as_played
+from raydd.tuning.expected import estimate_by_simulation, estimate_from_held
 from raydd.tuning.prices import Cost
 
 
@@ -24,7 +24,7 @@ class Steady:
 
 
 def played(trials: int, others: list[Steady], first: tuple[Steady, ...] = (), **sweep):
-    return as_played(first, others, trials, SweepConfig(**sweep))
+    return estimate_by_simulation(first, others, trials, SweepConfig(**sweep))
 
 
 def test_without_a_pruner_every_trial_comes_to_its_end():
@@ -77,8 +77,8 @@ def test_a_search_by_gain_per_second_begins_with_cheap_trials():
 
 
 def test_trials_that_are_over_give_a_range_by_their_spread_and_number():
-    assert as_held([10.0], 8).high == 80
-    few, many = as_held([5.0, 15.0], 8), as_held([5.0, 15.0] * 50, 8)
+    assert estimate_from_held([10.0], 8).high == 80
+    few, many = estimate_from_held([5.0, 15.0], 8), estimate_from_held([5.0, 15.0] * 50, 8)
     assert few.mean == many.mean == 80
     assert few.high > many.high > 80
-    assert as_held([10.0, 20.0], 0).mean == 0
+    assert estimate_from_held([10.0, 20.0], 0).mean == 0

@@ -54,7 +54,7 @@ def test_what_is_expected_is_the_normal_distribution_given_what_is_known():
     weights, noise, variance = rng.random(5), 0.2, 3.0
     joint = variance * covariance(both, weights, 0.0)
     within, across = joint[:5, :5] + variance * noise * np.eye(5), joint[5:, :5]
-    mean, deviation = GaussianProcess(weights, noise, variance).expected(both[:5], values, both[5:])
+    mean, deviation = GaussianProcess(weights, noise, variance).predict(both[:5], values, both[5:])
     assert mean == pytest.approx(across @ np.linalg.solve(within, values))
     left = joint[5:, 5:] - across @ np.linalg.solve(within, across.T)
     assert deviation == pytest.approx(np.sqrt(np.diag(left)))
@@ -85,7 +85,7 @@ def test_a_noisy_score_is_seen_to_be_noisy():
 def test_settings_may_be_of_one_kind(numbers, choices):
     rng = np.random.default_rng(0)
     points, values = points_of(rng, 12, numbers, choices), rng.normal(size=12)
-    mean, deviation = fitted(points, values).expected(points, values, points[:3])
+    mean, deviation = fitted(points, values).predict(points, values, points[:3])
     assert mean.shape == deviation.shape == (3,)
     assert np.isfinite(mean).all()
     assert (deviation > 0).all()

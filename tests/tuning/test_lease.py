@@ -28,14 +28,14 @@ def test_a_second_driver_is_refused(study):
 
 
 def test_only_one_process_begins_a_study(config, space, address):
-    first = studies.open_study(config, space, address, alone=lease.driving)
+    first = studies.open_study(config, space, address, exclusive=lease.driving)
     assert first.user_attrs["driver"] is None  # begun, and nobody drives it yet
-    studies.open_study(config, space, address, alone=None)  # which a begun one does not ask for
+    studies.open_study(config, space, address, exclusive=None)  # which a begun one does not ask for
 
     study = optuna.create_study(storage=first._storage, study_name="other", direction="maximize")
     other = with_settings(config, {"sweep.name": "other"})
     with lease.driving(study), pytest.raises(ConfigError, match="is being run by process"):
-        studies.open_study(other, space, address, alone=lease.driving)
+        studies.open_study(other, space, address, exclusive=lease.driving)
     assert study.trials == []
 
 
@@ -124,14 +124,14 @@ def test_a_driver_whose_clock_is_wrong_is_seen_to_beat(study, monkeypatch):
         study.set_user_attr("driver", {"host": "elsewhere", "pid": 1, "begun": 0.0, "beat": beat})
 
     mark(0.0)
-    read = lease._read
+    read = lease._read_mark
 
     def beating(study):
         found = read(study)
         mark(time.time() - 1000)
         return found
 
-    monkeypatch.setattr(lease, "_read", beating)
+    monkeypatch.setattr(lease, "_read_mark", beating)
     with pytest.raises(ConfigError, match="on elsewhere"), lease.driving(study, beat_seconds=0.5):
         pass
 
@@ -144,7 +144,7 @@ def test_a_step_of_the_clock_kills_no_driver(study, monkeypatch):
 
 
 def test_a_database_that_is_away_for_long_takes_no_mark_away(study, monkeypatch):
-    replace, calls = lease._replace, []
+    replace, calls = lease._replace_mark, []
 
     def away(study, before, after):
         calls.append(after)
@@ -155,7 +155,7 @@ def test_a_database_that_is_away_for_long_takes_no_mark_away(study, monkeypatch)
         return replace(study, before, after)
 
     with lease.driving(study, beat_seconds=0.05):
-        monkeypatch.setattr(lease, "_replace", away)
+        monkeypatch.setattr(lease, "_replace_mark", away)
         while len(calls) < 6:
             time.sleep(0.05)
         beats = {json.loads(call)["beat"] for call in calls}

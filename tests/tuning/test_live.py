@@ -147,7 +147,7 @@ def test_nothing_is_left_of_the_table_once_no_trial_runs(two):
     for number in (4, 5):
         table.ended(number, TrialState.COMPLETE, report(10, 30.0), "")
     assert "step" not in picture(table)
-    table._wanted = 2
+    table._trial_count = 2
     assert "left" not in picture(table)
 
 

@@ -12,7 +12,7 @@ from raydd.tuning.searcher import StudySearch
 
 def test_trials_that_ended_with_their_driver_are_logged_by_the_next_one_once(config, space, address, tmp_path):
     study = studies.open_study(config, space, address)
-    search = StudySearch(study, space, ("r_mean",), wanted=9)
+    search = StudySearch(study, space, ("r_mean",), trial_count=9)
     for name in ("stopped", "failed", "running"):
         search.suggest(name)
     for step in (1, 2):

@@ -29,7 +29,7 @@ def shown(monkeypatch):
 
 def test_they_follow_the_trials(shown):
     now = [0.0]
-    told = metrics.Metrics("small", {"complete": 1}, best=40.0, room=lambda: 2, clock=lambda: now[0])
+    told = metrics.Metrics("small", {"complete": 1}, best=40.0, capacity=lambda: 2, clock=lambda: now[0])
     told.started(1, {})
     told.started(2, {})
     assert shown[("busy_share", "")] == 1.0

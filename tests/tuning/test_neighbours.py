@@ -46,7 +46,7 @@ def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_s
             study.add_trial(create_trial(params=params, distributions=kinds, value=value(params), user_attrs=took))
         sizes = []
         for seed in range(20):
-            study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, share=share)
+            study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, seconds_per_trial=share)
             sizes.append(study.ask(kinds).params["size"])
         return np.exp(np.mean(np.log(sizes)))
 
@@ -72,7 +72,7 @@ def test_what_a_trial_takes_is_asked_of_those_that_are_worth_it():
             create_trial(params=params, distributions=kinds, value=number / 16, user_attrs={"seconds": 1.0})
         )
     for seed in range(8):
-        study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, share=1.0)
+        study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, seconds_per_trial=1.0)
         assert not study.ask(kinds).params["wide"]
     wide = sum(params["wide"] for params in asked)
     assert wide > 0

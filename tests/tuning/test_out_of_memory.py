@@ -40,7 +40,7 @@ config = Config(sweep=SweepConfig(name="greedy", trials=4))
 space = Space("greedy", lambda trial: {"distill.image_lr": trial.suggest_float("distill.image_lr", 0.1, 0.2)})
 study = studies.open_study(config, space, f"sqlite:///{folder}/studies.db")
 with cluster("local", folder):
-    run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), room=lambda: 2)
+    run_trials(trial, study, space, config.sweep, [], folder=str(folder / "tune"), capacity=lambda: 2)
 """
 
 

@@ -23,7 +23,7 @@ from raydd.tuning import prices
 from raydd.tuning import study as studies
 from raydd.tuning.expected import Expected
 from raydd.tuning.plan import Plan, make_plan, together
-from search_spaces import Space, draw_configs, keeping
+from search_spaces import Space, draw_configs, with_fixed_settings
 
 SPEED = 1e9  # floating-point operations a second
 
@@ -187,7 +187,7 @@ def test_the_plan_names_what_is_not_searched_since_the_user_set_it(tiny_data: Pa
     config, space = with_settings(Config(), {**TINY, "data.root": str(tiny_data)}), Space("mine", suggest)
 
     def told(*given: str) -> str | None:
-        kept = keeping(space, config, given)
+        kept = with_fixed_settings(space, config, given)
         made = make_plan(raydd.open(config, store), kept, draw_configs(kept, config), None, 1)
         return dict(made.lines()).get("not searched")
 

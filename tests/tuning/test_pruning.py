@@ -13,7 +13,7 @@ from raydd.config import SweepConfig
 from raydd.errors import ConfigError
 from raydd.tuning import pruning
 from raydd.tuning import study as studies
-from raydd.tuning.pruning import Look, Pruning, Standing, bracket_of, foretold, is_weak, passed_rungs
+from raydd.tuning.pruning import Look, Pruning, Standing, bracket_of, is_weak, passed_rungs, rung_forecasts
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 RUNGS = (5, 15, 45)
@@ -221,9 +221,9 @@ def test_each_rung_is_held_against_the_end() -> None:
         run(study, sweep, scores)
     running = study.ask()
     Pruning(study, sweep).stops(running, TrialReport(rung=5, r_mean=1.0))
-    found = [(row.rung, row.trials, row.correlation, row.place) for row in foretold(study, ["r_mean"])]
+    found = [(row.rung, row.trials, row.correlation, row.place) for row in rung_forecasts(study, ["r_mean"])]
     assert found == [(5, 4, pytest.approx(1), 1), (15, 4, pytest.approx(-1), 4), (45, 4, pytest.approx(-0.6), 3)]
-    assert foretold(new_study(), ["r_mean"]) == []
+    assert rung_forecasts(new_study(), ["r_mean"]) == []
 
 
 def test_too_few_students_for_a_test_are_refused() -> None:

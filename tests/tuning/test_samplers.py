@@ -16,7 +16,7 @@ from raydd.tuning.samplers import (
     SAMPLERS,
     STARTUP_TRIALS,
     WholeSpaceSampler,
-    _shown,
+    _fixed_space_trials,
     find_sampler,
     pace,
     renew_sampler,
@@ -115,7 +115,7 @@ def test_a_stopped_trial_that_was_interrupted_is_compared_at_its_rung(config, sp
 
     complete = over({5: 10.0, 15: 25.0, 45: 38.0}, 40.0)
     study.add_trials([complete, over({5: 8.0, 15: 20.0, 45: 30.0}), over({45: 30.0}), over({45: 39.0}, 40.0)])
-    shown = _shown(study, study.ask(), kinds)
+    shown = _fixed_space_trials(study, study.ask(), kinds)
     assert [one.value for one in shown] == [40.0, 31.5, 31.5, 40.0]
 
 

@@ -93,7 +93,7 @@ def test_a_warm_start_tries_the_best_of_another_sweep(config, space, address, wi
 def test_a_driver_hears_what_another_terminal_says(study, space, config, address):
     listening = studies.load_study("small", address)
     search = StudySearch(
-        listening, space, ["r_mean"], wanted=4, order=lambda: steering.order_of(listening, config.sweep)
+        listening, space, ["r_mean"], trial_count=4, order=lambda: steering.order_of(listening, config.sweep)
     )
     with pytest.raises(ConfigError, match="The sweep 'small' is not running"):
         steering.give_order(study, "stop")

@@ -40,7 +40,7 @@ def run(ray_here, config, space, address, tmp_path, with_sweep):
         settings = with_sweep(config, **changes)
         study = studies.open_study(settings, space, address)
         trial, at_once = make_trial(tmp_path, behave), settings.sweep.at_once or 2
-        run_trials(trial, study, space, settings.sweep, [], folder=str(tmp_path / "tune"), room=lambda: at_once)
+        run_trials(trial, study, space, settings.sweep, [], folder=str(tmp_path / "tune"), capacity=lambda: at_once)
         return study
 
     return run

@@ -53,14 +53,16 @@ def _standardise_children(parent: nn.Module) -> int:
         (name, child) for name, child in parent.named_children() if isinstance(child, (*standardised, *same_padded))
     ]
     for name, child in convolutions:
-        setattr(parent, name, _plain(child, pads_itself=isinstance(child, same_padded) and bool(child.same_pad)))
+        setattr(
+            parent, name, _plain_convolution(child, pads_itself=isinstance(child, same_padded) and bool(child.same_pad))
+        )
     return len(convolutions)
 
 
-def _plain(convolution: nn.Conv2d, *, pads_itself: bool) -> nn.Conv2d:
+def _plain_convolution(convolution: nn.Conv2d, *, pads_itself: bool) -> nn.Conv2d:
     from timm.layers.conv2d_same import Conv2dSame
 
-    with _Watched() as watched:  # computes the weight by timm's own formula
+    with _WeightRecorder() as recorder:  # computes the weight by timm's own formula
         convolution(convolution.weight.new_zeros(1, convolution.in_channels, *convolution.kernel_size))
     layer_type: Any = Conv2dSame if pads_itself else nn.Conv2d
     plain: nn.Conv2d = layer_type(
@@ -73,13 +75,13 @@ def _plain(convolution: nn.Conv2d, *, pads_itself: bool) -> nn.Conv2d:
         groups=convolution.groups,
         bias=convolution.bias is not None,
     )
-    plain.weight = nn.Parameter(watched.weight, requires_grad=False)
+    plain.weight = nn.Parameter(recorder.weight, requires_grad=False)
     if convolution.bias is not None:
         plain.bias = convolution.bias
     return plain.eval()
 
 
-class _Watched(TorchFunctionMode):
+class _WeightRecorder(TorchFunctionMode):
     """Records the weight that a convolution actually uses."""
 
     weight: Tensor

@@ -29,7 +29,7 @@ def load_hf(argument: str, config: EncodersConfig, device: str) -> TextTower:
     if folder.is_dir():
         return load_folder(folder, config.text_pooling, "mean", device, seed=seed)
     if folder.is_file():
-        raise _no_folder(folder)
+        raise _no_folder_error(folder)
     return _load_named(argument, config, "mean", device)
 
 
@@ -57,7 +57,7 @@ def load_bert(argument: str, config: EncodersConfig, device: str) -> TextTower: 
         ) from error
     with seeded(seed):
         model = BertModel(BertConfig(), add_pooling_layer=False)
-    return _tower(model, tokenizer, config.text_pooling, "cls", device)
+    return _build_tower(model, tokenizer, config.text_pooling, "cls", device)
 
 
 def hf_identity(argument: str) -> str:
@@ -65,7 +65,7 @@ def hf_identity(argument: str) -> str:
     return content_identity(Path(argument)) if Path(argument).is_dir() else argument
 
 
-def load_folder(folder: Path, pooling: str, default: str, device: str, *, seed: int | None = None) -> TextTower:
+def load_folder(folder: Path, pooling: str, default_pooling: str, device: str, *, seed: int | None = None) -> TextTower:
     """Load a model and its tokenizer from a local folder in the Hugging Face layout; with a seed, use random weights.
 
     Raises:
@@ -74,11 +74,11 @@ def load_folder(folder: Path, pooling: str, default: str, device: str, *, seed: 
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     if not folder.is_dir():
-        raise _no_folder(folder)
+        raise _no_folder_error(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         if seed is None:
-            with _without_bars():
+            with _without_progress_bars():
                 model = AutoModel.from_pretrained(folder, local_files_only=True)
         else:
             with seeded(seed):
@@ -89,15 +89,15 @@ def load_folder(folder: Path, pooling: str, default: str, device: str, *, seed: 
             f"{folder} holds no text model that transformers can load ({reason}). "
             "It needs config.json, the weights, and the tokenizer's files."
         ) from error
-    return _tower(model, tokenizer, pooling, default, device)
+    return _build_tower(model, tokenizer, pooling, default_pooling, device)
 
 
-def _load_named(name: str, config: EncodersConfig, default: str, device: str) -> TextTower:
+def _load_named(name: str, config: EncodersConfig, default_pooling: str, device: str) -> TextTower:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     seed = seed_of(config.text_weights, _SETTING)
     try:
-        with hub_access(f"the weights hf:{name}", _SETTING), _without_bars():
+        with hub_access(f"the weights hf:{name}", _SETTING), _without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(name)
             model_or_config = AutoModel.from_pretrained(name) if seed is None else AutoConfig.from_pretrained(name)
     except DataError as error:
@@ -109,45 +109,49 @@ def _load_named(name: str, config: EncodersConfig, default: str, device: str) ->
         ) from error
     with seeded(seed):
         model = model_or_config if seed is None else AutoModel.from_config(model_or_config)
-    return _tower(model, tokenizer, config.text_pooling, default, device)
+    return _build_tower(model, tokenizer, config.text_pooling, default_pooling, device)
 
 
-def _tower(model, tokenizer, pooling: str, default: str, device: str) -> TextTower:
+def _build_tower(model, tokenizer, pooling: str, default_pooling: str, device: str) -> TextTower:
     max_tokens = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", _LONGEST), _LONGEST)
     model = model.eval().requires_grad_(False).to(device)
-    encode = _HuggingFaceText(model, tokenizer, default if pooling == "default" else pooling, max_tokens, device)
+    encode = _HuggingFaceText(
+        model, tokenizer, default_pooling if pooling == "default" else pooling, max_tokens, device
+    )
     return TextTower(encode, model.config.hidden_size)
 
 
 class _HuggingFaceText:
-    def __init__(self, model: nn.Module, tokenizer, pooling: str, longest: int, device: str) -> None:
+    def __init__(self, model: nn.Module, tokenizer, pooling: str, max_tokens: int, device: str) -> None:
         self._model, self._tokenizer, self._device = model, tokenizer, device
-        self._pooling, self._longest = pooling, longest
+        self._pooling, self._max_tokens = pooling, max_tokens
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str]) -> Float[Tensor, "B D"]:
         tokens = self._tokenizer(
-            list(captions), padding=True, truncation=True, max_length=self._longest, return_tensors="pt"
+            list(captions), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(self._device)
         if torch.device(self._device).type != "cpu":
-            return self._encoded(tokens)
+            return self._encode_tokens(tokens)
         by_length = tokens["attention_mask"].sum(1).argsort(stable=True)
-        features = torch.cat([self._encoded(_short(tokens, indices)) for indices in by_length.split(CPU_CAPTIONS)])
+        features = torch.cat(
+            [self._encode_tokens(_trim_padding(tokens, indices)) for indices in by_length.split(CPU_CAPTIONS)]
+        )
         return features[by_length.argsort()]
 
-    def _encoded(self, tokens: Mapping[str, Int[Tensor, "B T"]]) -> Float[Tensor, "B D"]:
+    def _encode_tokens(self, tokens: Mapping[str, Int[Tensor, "B T"]]) -> Float[Tensor, "B D"]:
         states = self._model(**tokens).last_hidden_state
         return pool(states, tokens["attention_mask"], self._pooling).float()
 
 
-def _short(tokens: Mapping[str, Int[Tensor, "B T"]], some: Int[Tensor, "b"]) -> dict[str, Int[Tensor, "b t"]]:
+def _trim_padding(tokens: Mapping[str, Int[Tensor, "B T"]], indices: Int[Tensor, "b"]) -> dict[str, Int[Tensor, "b t"]]:
     """Return the tokens of some captions, without the padding that all of them share."""
-    attended = tokens["attention_mask"][some].any(0)
-    return {name: ids[some][:, attended] for name, ids in tokens.items()}
+    attended = tokens["attention_mask"][indices].any(0)
+    return {name: ids[indices][:, attended] for name, ids in tokens.items()}
 
 
 @contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
+def _without_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing a progress bar while it reads a local file; it would garble raydd's own bar."""
     from transformers.utils import logging
 
@@ -160,7 +164,7 @@ def _without_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _no_folder(path: Path) -> DataError:
+def _no_folder_error(path: Path) -> DataError:
     return DataError(
         f"{_SETTING} {path} is not a folder, but a text model needs its tokenizer next to its weights. "
         "Give the folder that holds config.json, the weights and the tokenizer's files."

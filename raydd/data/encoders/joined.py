@@ -22,10 +22,10 @@ def join(towers: Sequence[ImageTower], weights: Sequence[float]) -> ImageTower:
     """
     first = towers[0]
     size, width = max(tower.size for tower in towers), sum(tower.width for tower in towers)
-    return ImageTower(_Joined(towers, weights), size, width, first.mean, first.std)
+    return ImageTower(_JoinedTowers(towers, weights), size, width, first.mean, first.std)
 
 
-class _Joined(nn.Module):
+class _JoinedTowers(nn.Module):
     mean: Tensor
     std: Tensor
 

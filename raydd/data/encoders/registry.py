@@ -45,7 +45,7 @@ class Family(Generic[Load]):
     """Hash of code from outside raydd, from the name's argument; features depend on this code, not only on weights."""
 
 
-def _lite(number: str) -> Family[LoadImage]:
+def _lite_family(number: str) -> Family[LoadImage]:
     return Family(partial(packaged.load_lite, number=number), partial(packaged.lite_identity, number=number))
 
 
@@ -56,21 +56,23 @@ def _load_joined(argument: str, config: EncodersConfig) -> ImageTower:
             f"encoders.image_weights {config.image_weights} is one encoder's file, and joined:{argument} "
             "names several. Leave it empty, or give `random:SEED`."
         )
-    parts = _parts(argument)
+    parts = _parse_joined(argument)
     return join(
         [family.load(part_argument, config) for family, part_argument, _ in parts], [weight for *_, weight in parts]
     )
 
 
 def _joined_identity(argument: str) -> str:
-    return " ".join(family.own_weights(part_argument) for family, part_argument, _ in _parts(argument))
+    return " ".join(family.own_weights(part_argument) for family, part_argument, _ in _parse_joined(argument))
 
 
 def _joined_source(argument: str) -> str:
-    return " ".join(filter(None, (family.source(part_argument) for family, part_argument, _ in _parts(argument))))
+    return " ".join(
+        filter(None, (family.source(part_argument) for family, part_argument, _ in _parse_joined(argument)))
+    )
 
 
-def _parts(argument: str) -> list[tuple[Family[LoadImage], str, float]]:
+def _parse_joined(argument: str) -> list[tuple[Family[LoadImage], str, float]]:
     """Return the encoders to join, each with its own argument and its weight.
 
     Raises:
@@ -79,10 +81,10 @@ def _parts(argument: str) -> list[tuple[Family[LoadImage], str, float]]:
     names = argument.split(",")
     if len(names) < 2 or not all(names):
         raise ConfigError(f"encoders.image joined:{argument} has to name several encoders: joined:ONE,OTHER.")
-    return [_part(name) for name in names]
+    return [_parse_part(name) for name in names]
 
 
-def _part(name: str) -> tuple[Family[LoadImage], str, float]:
+def _parse_part(name: str) -> tuple[Family[LoadImage], str, float]:
     encoder, star, weight = name.partition("*")
     try:
         factor = float(weight) if star else 1.0
@@ -90,13 +92,13 @@ def _part(name: str) -> tuple[Family[LoadImage], str, float]:
         factor = math.nan
     if not 0 < factor < math.inf:
         raise ConfigError(f"encoders.image: {weight!r} in {name!r} is no weight. Give a number above 0, as in ONE*0.5.")
-    return *_find(encoder, IMAGE_ENCODERS, "image"), factor
+    return *_find_family(encoder, IMAGE_ENCODERS, "image"), factor
 
 
 IMAGE_ENCODERS: dict[str, Family[LoadImage]] = {
-    "efficientnet-lite0": _lite("0"),
-    "efficientnet-lite1": _lite("1"),
-    "efficientnet-lite2": _lite("2"),
+    "efficientnet-lite0": _lite_family("0"),
+    "efficientnet-lite1": _lite_family("1"),
+    "efficientnet-lite2": _lite_family("2"),
     "nfnet": Family(timm_models.load_nfnet, timm_models.nfnet_identity),
     "timm:": Family(timm_models.load_timm, timm_models.timm_identity),
     "open_clip:": Family(openclip.load_openclip_image, openclip.openclip_identity),
@@ -121,7 +123,7 @@ def load_image_encoder(config: EncodersConfig, device: str = "cpu", *, trained: 
         ConfigError: the encoder does not exist.
         DataError: its weights cannot be obtained or do not fit.
     """
-    family, argument = _find(config.image, IMAGE_ENCODERS, "image")
+    family, argument = _find_family(config.image, IMAGE_ENCODERS, "image")
     tower = family.load(argument, config)
     plain = tower.module.eval().requires_grad_(False)
     network = plain if trained else LeanGraph(folded(plain, tower.size))
@@ -140,14 +142,14 @@ def load_text_encoder(config: EncodersConfig, device: str = "cpu") -> TextEncode
         ConfigError: the encoder does not exist.
         DataError: its weights cannot be obtained or do not fit.
     """
-    family, argument = _find(config.text, TEXT_ENCODERS, "text")
+    family, argument = _find_family(config.text, TEXT_ENCODERS, "text")
     tower = family.load(argument, config, device)
     return TextEncoder(config.text, tower.width, text_identity(config), tower.encode)
 
 
 def image_identity(config: EncodersConfig) -> str:
     """Return what the image features depend on under these settings: name, weights, input size. Builds no network."""
-    family, argument = _find(config.image, IMAGE_ENCODERS, "image")
+    family, argument = _find_family(config.image, IMAGE_ENCODERS, "image")
     weights = _weights_identity(config.image_weights, "encoders.image_weights") or family.own_weights(argument)
     size = f"size {config.image_size}" if config.image_size else ""
     return " ".join(filter(None, (without_folder(config.image), family.source(argument), weights, size)))
@@ -155,7 +157,7 @@ def image_identity(config: EncodersConfig) -> str:
 
 def text_identity(config: EncodersConfig) -> str:
     """Return what the text features depend on under these settings: name, weights, pooling. Builds no network."""
-    family, argument = _find(config.text, TEXT_ENCODERS, "text")
+    family, argument = _find_family(config.text, TEXT_ENCODERS, "text")
     weights = _weights_identity(config.text_weights, "encoders.text_weights") or family.own_weights(argument)
     pooling = "" if config.text_pooling == "default" else config.text_pooling
     return " ".join(filter(None, (without_folder(config.text), family.source(argument), weights, pooling)))
@@ -168,24 +170,26 @@ def _weights_identity(weights: str, setting: str) -> str:
     return content_identity(path) if path else ""
 
 
-def _find(name: str, known: dict[str, Family[Load]], side: str) -> tuple[Family[Load], str]:
+def _find_family(name: str, families: dict[str, Family[Load]], side: str) -> tuple[Family[Load], str]:
     prefix, colon, argument = name.partition(":")
-    if prefix + colon in known and bool(colon) == bool(argument):
-        return known[prefix + colon], argument
+    if prefix + colon in families and bool(colon) == bool(argument):
+        return families[prefix + colon], argument
     setting = f"encoders.{side}"
-    if name in known:
+    if name in families:
         raise ConfigError(f"{setting} {name!r} names no model. Write it after the colon, as in {name}MODEL.")
     if side == "image" and timm_models.knows(name):
         raise ConfigError(f"{setting} {name!r} is unknown, but timm has it. Write it as timm:{name}.")
     example = f"a function, as in def {side}(config{', device' if side == 'text' else ''}): ..."
-    function: Any = find(name, known, setting, None, example)
-    load: Any = partial(_load_own, function, name, setting)
+    function: Any = find(name, families, setting, None, example)
+    load: Any = partial(_load_user_tower, function, name, setting)
     return Family(load, lambda _: "", lambda _: source_identity(name)), argument
 
 
-def _load_own(function: Callable[..., Any], name: str, setting: str, _: str, *given: Any) -> ImageTower | TextTower:
+def _load_user_tower(
+    function: Callable[..., Any], name: str, setting: str, _: str, *loader_arguments: Any
+) -> ImageTower | TextTower:
     """Load a user's own tower. Its errors become a ConfigError, when it is created and when it encodes."""
-    tower = guarded(function, name, setting)(*given)
+    tower = guarded(function, name, setting)(*loader_arguments)
     if setting == "encoders.text":
         tower = checked(tower, TextTower, name, setting)
         return replace(tower, encode=guarded(tower.encode, name, setting))

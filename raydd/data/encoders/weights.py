@@ -19,11 +19,11 @@ _PATIENCE = 5.0  # seconds to wait for the hub's first answer
 
 
 @contextlib.contextmanager
-def hub_access(what: str, setting: str) -> Iterator[None]:
+def hub_access(description: str, setting: str) -> Iterator[None]:
     """Run a loader that may download; if the hub does not answer, the loader reads only the local cache.
 
     Args:
-        what: name of the loaded files for the message, such as "the weights timm:nfnet_l0".
+        description: name of the loaded files for the message, such as "the weights timm:nfnet_l0".
         setting: the setting that takes a local file instead.
 
     Raises:
@@ -37,7 +37,7 @@ def hub_access(what: str, setting: str) -> Iterator[None]:
         except Exception as error:  # each library and each HTTP client has errors of its own
             reason = reason or (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
             raise DataError(
-                f"{what[0].upper()}{what[1:]}: not on this machine, and cannot be downloaded: {reason}. "
+                f"{description[0].upper()}{description[1:]}: not on this machine, and cannot be downloaded: {reason}. "
                 f"Download a copy where there is a connection and name it in {setting}, or put random:SEED there."
             ) from error
 
@@ -48,7 +48,7 @@ def offline_if_silent() -> Iterator[str]:
     from huggingface_hub import constants, utils
 
     was_offline = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = was_offline or not _answers(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = was_offline or not _hub_answers(constants.ENDPOINT)
     try:
         yield "the hub cannot be reached" if constants.HF_HUB_OFFLINE and not was_offline else ""
     finally:
@@ -59,7 +59,7 @@ def offline_if_silent() -> Iterator[str]:
 
 
 @functools.cache
-def _answers(endpoint: str) -> bool:
+def _hub_answers(endpoint: str) -> bool:
     request = urllib.request.Request(endpoint, method="HEAD")
     try:
         urllib.request.urlopen(request, timeout=_PATIENCE).close()
@@ -124,7 +124,7 @@ def content_identity(path: Path) -> str:
 
 
 @functools.cache
-def _file_hash(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - size and time are part of the cache's key
+def _file_hash(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001 - the cache's key holds size and time
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -142,10 +142,10 @@ def load_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # parsers of damaged files raise any kind of error
-        raise DataError(f"{path} cannot be read as weights ({_first_line(error)}). {_WANTED}") from error
+        raise DataError(f"{path} cannot be read as weights ({_first_line(error)}). {_FORMAT_HINT}") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise DataError(f"{path} holds no state dict. {_WANTED}")
+        raise DataError(f"{path} holds no state dict. {_FORMAT_HINT}")
     return dict(state)
 
 
@@ -179,4 +179,4 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-_WANTED = "Give a .safetensors file, or a PyTorch file that holds only a state dict."
+_FORMAT_HINT = "Give a .safetensors file, or a PyTorch file that holds only a state dict."

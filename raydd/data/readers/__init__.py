@@ -49,7 +49,7 @@ def find_reader(name: str) -> Reader:
     if name.startswith(hub.PREFIX):
         return READERS[hub.PREFIX]
     reader = find(name, READERS, "data.reader", None, "a function, as in def read(config): return Listing(...)")
-    return reader if name in READERS else _Own(reader, name)
+    return reader if name in READERS else _UserReader(reader, name)
 
 
 def require_columns(config: DataConfig) -> None:
@@ -67,7 +67,7 @@ def require_columns(config: DataConfig) -> None:
 
 
 @dataclass(frozen=True)
-class _Own:
+class _UserReader:
     """A user's reader."""
 
     function: Reader
@@ -82,12 +82,12 @@ class _Own:
         result = guarded(self.function, self.name, "data.reader")(config)
         listing = checked(result, Listing, self.name, "data.reader")
         for number, entry in enumerate(listing.entries):
-            if fault := _fault(entry):
+            if fault := _entry_fault(entry):
                 raise ConfigError(f"data.reader {self.name}: entry {number} {fault}. Correct the function.")
         return listing
 
 
-def _fault(entry: Entry) -> str:
+def _entry_fault(entry: Entry) -> str:
     if not isinstance(entry, Entry):
         return f"is a {type(entry).__name__}, but must be a raydd.data.listing.Entry"
     if entry.split not in SPLITS:

@@ -46,25 +46,25 @@ def read(config: DataConfig) -> Listing:
     return joined_listing(config.name or root.resolve().name, files)
 
 
-def saved_files(place: Path) -> list[tuple[str, Path]]:
+def saved_files(folder: Path) -> list[tuple[str, Path]]:
     """Return the Arrow files of a saved data set, each with the name of its split, "" if it has none.
 
     Raises:
         DataError: nothing was saved there, or its JSON files are malformed or name a file elsewhere.
     """
-    dict_path, state_path = (place / name for name in SAVED)
+    dict_path, state_path = (folder / name for name in SAVED)
     if dict_path.is_file():
         split_names = [str(split_name) for split_name in field(read_json(dict_path), "splits", str(dict_path), list)]
     elif state_path.is_file():
         split_names = [""]
     else:
         raise DataError(
-            f"{place} holds no dataset_dict.json or state.json, as save_to_disk writes them. "
+            f"{folder} holds no dataset_dict.json or state.json, as save_to_disk writes them. "
             "Check data.root, or choose another data.reader."
         )
     split_files = []
     for split_name in split_names:
-        state = place / split_name / "state.json"
+        state = folder / split_name / "state.json"
         content = read_json(state)
         file_names = [
             field(row, "filename", str(state), str) for row in field(content, "_data_files", str(state), list)
@@ -72,19 +72,19 @@ def saved_files(place: Path) -> list[tuple[str, Path]]:
         if content.get("_indices_data_files"):
             raise DataError(f"{state} was written by an old version of datasets. Load and save the data set again.")
         for name in file_names:
-            path = place / split_name / name
-            if not is_plain(path, place):
+            path = folder / split_name / name
+            if not is_plain(path, folder):
                 raise DataError(f"{state} names {name}, which is not a file of the data set. Save the data set again.")
             split_files.append((split_name, path))
     return split_files
 
 
-def list_arrow(path: Path, word: str, config: DataConfig, folder: Path) -> tuple[list[Entry], list[Problem]]:
+def list_arrow(path: Path, split_name: str, config: DataConfig, folder: Path) -> tuple[list[Entry], list[Problem]]:
     """List the rows of an Arrow file.
 
     Args:
         path: the file.
-        word: the name of its split; an unusual name means train.
+        split_name: the name of its split; an unusual name means train.
         config: the settings, which may name the columns.
         folder: the folder that paths of image files are relative to.
 
@@ -94,28 +94,28 @@ def list_arrow(path: Path, word: str, config: DataConfig, folder: Path) -> tuple
     try:
         require_regular(path.stat(), path)
         with pa.memory_map(str(path)) as mapped:
-            return _list(mapped, path, word, config, folder)
+            return _list_rows(mapped, path, split_name, config, folder)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as Arrow ({error}). Save it again, or move it away.") from error
 
 
-def _list(
-    mapped: pa.MemoryMappedFile, path: Path, word: str, config: DataConfig, folder: Path
+def _list_rows(
+    mapped: pa.MemoryMappedFile, path: Path, split_name: str, config: DataConfig, folder: Path
 ) -> tuple[list[Entry], list[Problem]]:
     buffer = mapped.read_buffer()
     mapped.seek(0)
     stream = pa.ipc.open_stream(mapped)
     columns = find_columns(stream.schema.names, config, str(path))
     require_types(stream.schema, columns, str(path))
-    default_split: Split = SPLIT_WORDS.get(word.lower(), "train")
-    stamp, prefix = file_stamp(str(path)), f"{word}/{path.stem}" if word else path.stem
+    default_split: Split = SPLIT_WORDS.get(split_name.lower(), "train")
+    stamp, prefix = file_stamp(str(path)), f"{split_name}/{path.stem}" if split_name else path.stem
     entries: list[Entry] = []
     problems: list[Problem] = []
     number = 0
     for batch in stream:
         batch.validate(full=True)  # damaged offsets would read from anywhere in memory
         rows = batch.select(columns.light).to_pylist()
-        for row, (offset, length, image_path) in zip(rows, _places(batch, columns, buffer, path), strict=True):
+        for row, (offset, length, image_path) in zip(rows, _locate_images(batch, columns, buffer, path), strict=True):
             name = f"{prefix}:{number}"
             number += 1
             source: Any
@@ -130,8 +130,8 @@ def _list(
     return entries, problems
 
 
-def _places(
-    batch: pa.RecordBatch, columns: Columns, whole: pa.Buffer, path: Path
+def _locate_images(
+    batch: pa.RecordBatch, columns: Columns, buffer: pa.Buffer, path: Path
 ) -> Iterator[tuple[int, int, str | None]]:
     """Yield each image's offset in the file, its length (-1 if it has no bytes), and its path if it has one."""
     images = batch.column(columns.image)
@@ -146,20 +146,20 @@ def _places(
     if content is None or pa.types.is_null(content.type) or not len(content):
         yield from ((0, -1, image_path) for image_path in image_paths)
         return
-    offsets = _offsets(content, whole, path)
+    offsets = _value_offsets(content, buffer, path)
     has_bytes = np.asarray(content.is_valid()) & np.asarray(images.is_valid())
     lengths = np.where(has_bytes, np.diff(offsets), -1)
     yield from zip(offsets[:-1].tolist(), lengths.tolist(), image_paths, strict=True)
 
 
-def _offsets(content: pa.Array, whole: pa.Buffer, path: Path) -> NDArray[np.int64]:
+def _value_offsets(content: pa.Array, buffer: pa.Buffer, path: Path) -> NDArray[np.int64]:
     """Return where each value of a column of bytes begins in the file, and where the last value ends."""
     _, offsets, data = content.buffers()
     dtype = np.int64 if pa.types.is_large_binary(content.type) else np.int32
     starts = np.frombuffer(offsets, dtype)[content.offset : content.offset + len(content) + 1].astype(np.int64)
     if data is None or not data.size:
         return starts * 0
-    start = data.address - whole.address
-    if not 0 <= start <= start + data.size <= whole.size:
+    start = data.address - buffer.address
+    if not 0 <= start <= start + data.size <= buffer.size:
         raise DataError(f"{path} is compressed, so its images cannot be read. Save it again with save_to_disk.")
     return starts + start

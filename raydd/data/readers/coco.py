@@ -34,9 +34,9 @@ def _read_file(root: Path, config: DataConfig, part: str, split: Split) -> tuple
     content = read_json(path)
     captions: dict[str, list[str]] = defaultdict(list)
     for number, row in enumerate(field(content, "annotations", str(path), list)):
-        where = f"{path}, annotation {number}"
-        captions[str(field(row, "image_id", where, (int, str)))].extend(
-            as_captions(field(row, "caption", where, (str, type(None))))
+        location = f"{path}, annotation {number}"
+        captions[str(field(row, "image_id", location, (int, str)))].extend(
+            as_captions(field(row, "caption", location, (str, type(None))))
         )
     folder = images_folder(config, root) / part
     if not folder.is_dir():
@@ -44,9 +44,9 @@ def _read_file(root: Path, config: DataConfig, part: str, split: Split) -> tuple
     entries: list[Entry] = []
     listed_ids = set()
     for number, row in enumerate(field(content, "images", str(path), list)):
-        where = f"{path}, image {number}"
-        image_id = str(field(row, "id", where, (int, str)))
-        source = file_image(folder, field(row, "file_name", where, str))
+        location = f"{path}, image {number}"
+        image_id = str(field(row, "id", location, (int, str)))
+        source = file_image(folder, field(row, "file_name", location, str))
         listed_ids.add(image_id)
         entries.append(Entry(split, image_id, source, tuple(captions.get(image_id, ()))))
     detail = f"{path.name} has captions of it, but does not list it"

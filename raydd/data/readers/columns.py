@@ -45,36 +45,38 @@ class Columns:
         return tuple(dict.fromkeys((*self.captions, *([self.id] if self.id else []), *self.others)))
 
 
-def find_columns(names: Sequence[str], config: DataConfig, where: str) -> Columns:
+def find_columns(names: Sequence[str], config: DataConfig, location: str) -> Columns:
     """Find the image, caption and id columns of a file.
 
     Args:
         names: names of all columns.
         config: the settings, which may name columns.
-        where: the file, for messages.
+        location: the file, for messages.
 
     Raises:
         DataError: the settings name a column that does not exist, or no column has a usual name. The message lists all
             columns.
     """
-    image = _named(config.image_column, "data.image_column", names, where)
-    image = image or _usual(IMAGE_COLUMNS, names) or _usual(PATH_COLUMNS, names)
-    caption = _named(config.caption_column, "data.caption_column", names, where) or _usual(CAPTION_COLUMNS, names)
+    image = _configured_column(config.image_column, "data.image_column", names, location)
+    image = image or _find_usual(IMAGE_COLUMNS, names) or _find_usual(PATH_COLUMNS, names)
+    caption = _configured_column(config.caption_column, "data.caption_column", names, location) or _find_usual(
+        CAPTION_COLUMNS, names
+    )
     numbered = [name for name in names if re.fullmatch(r"(caption|sentence|text)_?\d+", name)]
     for kind, column in (("image", image), ("caption", caption or numbered)):
         if not column:
             raise DataError(
-                f"{where} has no {kind} column of a usual name; its columns are {', '.join(names) or 'none'}. "
+                f"{location} has no {kind} column of a usual name; its columns are {', '.join(names) or 'none'}. "
                 f"Name it in data.{kind}_column."
             )
     assert image
     captions = (caption,) if caption else tuple(sorted(numbered, key=lambda name: int(re.sub(r"\D", "", name))))
     optional_columns = tuple(name for name in ("split", "group") if name in names)
-    id_column = _usual([name for name in ID_COLUMNS if name != image.lower()], names)
+    id_column = _find_usual([name for name in ID_COLUMNS if name != image.lower()], names)
     return Columns(image, captions, id_column, optional_columns)
 
 
-def require_types(schema: pa.Schema, columns: Columns, where: str) -> None:
+def require_types(schema: pa.Schema, columns: Columns, location: str) -> None:
     """Raise an error if a column cannot hold images or captions.
 
     Raises:
@@ -83,14 +85,14 @@ def require_types(schema: pa.Schema, columns: Columns, where: str) -> None:
     kind = schema.field(columns.image).type
     if not (_is_bytes(kind) or is_text(kind) or _is_image_struct(kind)):
         raise DataError(
-            f"{where}: the image column {columns.image!r} holds {kind}, but must hold bytes, paths, or structs of "
+            f"{location}: the image column {columns.image!r} holds {kind}, but must hold bytes, paths, or structs of "
             "bytes and path. Name another one in data.image_column."
         )
     for name in columns.captions:
         kind = schema.field(name).type
-        if not (is_text(kind) or is_text(_items(kind)) or pa.types.is_struct(_items(kind))):
+        if not (is_text(kind) or is_text(_item_type(kind)) or pa.types.is_struct(_item_type(kind))):
             raise DataError(
-                f"{where}: the caption column {name!r} holds {kind}, but must hold a text or a list of texts. "
+                f"{location}: the caption column {name!r} holds {kind}, but must hold a text or a list of texts. "
                 "Name another one in data.caption_column."
             )
 
@@ -102,29 +104,29 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
 
 
-def source_at(path: Any, which: str, folder: Path) -> FileImage | Problem:
+def source_at(path: Any, row_name: str, folder: Path) -> FileImage | Problem:
     """Return the image file that a row names.
 
     Args:
         path: the path in the row.
-        which: the row, for a message.
+        row_name: the row, for a message.
         folder: the folder that paths are relative to.
 
     Raises:
         DataError: the path is a web address.
     """
     if not path:
-        return Problem("missing image", which, "it has neither bytes nor a path")
+        return Problem("missing image", row_name, "it has neither bytes nor a path")
     if re.match(r"https?://", path):
         raise DataError(
-            f"{which} is at {path[:80]}, and raydd downloads no images. Download them, with img2dataset for example, "
-            "and read the result."
+            f"{row_name} is at {path[:80]}, and raydd downloads no images. Download them, with img2dataset for "
+            "example, and read the result."
         )
     return file_image(folder, path)
 
 
 def row_entry(
-    row: Mapping[str, Any], columns: Columns, source: ImageSource, name: str, default: Split, where: str
+    row: Mapping[str, Any], columns: Columns, source: ImageSource, name: str, default_split: Split, location: str
 ) -> Entry:
     """Return the entry of a row.
 
@@ -133,8 +135,8 @@ def row_entry(
         columns: the columns of the file.
         source: the row's image.
         name: the entry's id, if the data has none.
-        default: the entry's split, if the data has none.
-        where: the file, for messages.
+        default_split: the entry's split, if the data has none.
+        location: the file, for messages.
 
     Raises:
         DataError: the row's split is not a known split.
@@ -142,8 +144,8 @@ def row_entry(
     entry_id = row[columns.id] if columns.id else None
     if entry_id is None:
         entry_id = source.name if isinstance(source, FileImage) else name
-    captions = tuple(text for column in columns.captions for text in as_captions(_texts(row[column])))
-    split = split_named(str(row["split"]), where) if "split" in columns.others else default
+    captions = tuple(text for column in columns.captions for text in as_captions(_caption_texts(row[column])))
+    split = split_named(str(row["split"]), location) if "split" in columns.others else default_split
     return Entry(split, str(entry_id), source, captions, str(row.get("group") or ""))
 
 
@@ -168,7 +170,7 @@ def join(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
         first_entry = joined.setdefault(key, entry)
         if first_entry is entry:
             continue
-        if first_entry.image == entry.image or _content(first_entry.image) == _content(entry.image):
+        if first_entry.image == entry.image or _read_or_none(first_entry.image) == _read_or_none(entry.image):
             captions_by_key.setdefault(key, list(first_entry.captions)).extend(entry.captions)
         else:
             problems.append(
@@ -179,15 +181,17 @@ def join(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
     return list(joined.values()), problems
 
 
-def _named(name: str, setting: str, names: Sequence[str], where: str) -> str:
+def _configured_column(name: str, setting: str, names: Sequence[str], location: str) -> str:
     if name and name not in names:
-        raise DataError(f"{where} has no column {name!r}, which {setting} names; its columns are {', '.join(names)}.")
+        raise DataError(
+            f"{location} has no column {name!r}, which {setting} names; its columns are {', '.join(names)}."
+        )
     return name
 
 
-def _usual(usual: Sequence[str], names: Sequence[str]) -> str | None:
+def _find_usual(usual_names: Sequence[str], names: Sequence[str]) -> str | None:
     lower = {name.lower(): name for name in reversed(names)}
-    return next((lower[name] for name in usual if name in lower), None)
+    return next((lower[name] for name in usual_names if name in lower), None)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -202,18 +206,18 @@ def _is_image_struct(kind: pa.DataType) -> bool:
     return holds_bytes or ("path" in fields and is_text(fields["path"]))
 
 
-def _items(kind: pa.DataType) -> pa.DataType:
+def _item_type(kind: pa.DataType) -> pa.DataType:
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return kind.value_type if any(is_a(kind) for is_a in lists) else pa.int8()
 
 
-def _texts(value: Any) -> Any:
+def _caption_texts(value: Any) -> Any:
     if isinstance(value, list):
         return [item.get("raw", item.get("caption")) if isinstance(item, dict) else item for item in value]
     return value
 
 
-def _content(image: ImageSource) -> bytes | None:
+def _read_or_none(image: ImageSource) -> bytes | None:
     try:
         return image.read()
     except OSError:  # a missing image becomes a Problem of its own when all images are checked

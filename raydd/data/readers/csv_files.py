@@ -82,10 +82,10 @@ def header_of(path: Path, config: DataConfig) -> tuple[Columns, list[str], str]:
     Raises:
         DataError: the table cannot be read, or has no column of images or captions.
     """
-    return _header(_text_of(path, path.parent), config, path)
+    return _find_header(_read_text(path, path.parent), config, path)
 
 
-def _text_of(path: Path, root: Path) -> str:
+def _read_text(path: Path, root: Path) -> str:
     if path.is_symlink() and not is_plain(path, root):
         raise DataError(f"{path} links to something outside the data set. Replace the link by the file itself.")
     try:
@@ -94,7 +94,7 @@ def _text_of(path: Path, root: Path) -> str:
         raise DataError(f"{path} cannot be read ({error.strerror or error}). Check the file.") from error
 
 
-def _header(text: str, config: DataConfig, path: Path) -> tuple[Columns, list[str], str]:
+def _find_header(text: str, config: DataConfig, path: Path) -> tuple[Columns, list[str], str]:
     """Use the first separator that gives the needed columns in the first line, else the one that gives most columns."""
     first_line = re.split(r"\r\n|\r|\n", text[:_LONGEST_HEADER], maxsplit=1)[0]
     candidates: list[tuple[list[str], str]] = []
@@ -114,13 +114,13 @@ _LONGEST_HEADER = 2**16
 
 
 def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
-    text = _text_of(path, root)
-    columns, names, separator = _header(text, config, path)
+    text = _read_text(path, root)
+    columns, names, separator = _find_header(text, config, path)
     folder, table_folder = images_folder(config, root), PurePosixPath(path.parent.relative_to(root))
     default_split = split_of_path(path, root) or "train"
     entries: list[Entry] = []
     problems: list[Problem] = []
-    rows, shown_path = _rows(text, separator, path), str(path.relative_to(root))
+    rows, shown_path = _read_rows(text, separator, path), str(path.relative_to(root))
     next(rows, None)
     for line, cells in rows:
         row_name = f"{shown_path} line {line}"
@@ -141,7 +141,7 @@ def _read_table(path: Path, root: Path, config: DataConfig) -> tuple[list[Entry]
     return entries, problems
 
 
-def _rows(text: str, separator: str, path: Path) -> Iterator[tuple[int, Sequence[str]]]:
+def _read_rows(text: str, separator: str, path: Path) -> Iterator[tuple[int, Sequence[str]]]:
     """Yield each row that is not empty, with the number of its last line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     while True:

@@ -80,11 +80,12 @@ def read_json(path: Path) -> Any:
     try:
         content = read_file(path, MOST_BYTES)
         try:
-            return json.loads(content, object_pairs_hook=_distinct)
+            return json.loads(content, object_pairs_hook=_object_without_repeats)
         except UnicodeDecodeError:
-            return json.loads(decoded(content, path), object_pairs_hook=_distinct)  # raises with the probable encoding
+            # Raises with the probable encoding.
+            return json.loads(decoded(content, path), object_pairs_hook=_object_without_repeats)
     except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}. {_json_files(path)}") from error
+        raise DataError(f"There is no file {path}. {_suggest_json_files(path)}") from error
     except RecursionError as error:
         raise DataError(f"{path} is nested too deeply for annotations. Fetch the file again.") from error
     except ValueError as error:
@@ -94,7 +95,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read ({reason}). Check the file and its permissions.") from error
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object; raise an error for a repeated key, since one of its values would be lost silently."""
     json_object = dict(pairs)
     if len(json_object) < len(pairs):
@@ -126,7 +127,7 @@ def decoded(content: bytes, path: Path) -> str:
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             evidence = f"byte 0x{content[error.start]:02x} in line {line} is not valid UTF-8"
-            encoding = "WINDOWS-1252" if _is_windows(content) else "ISO-8859-1"
+            encoding = "WINDOWS-1252" if _is_windows_1252(content) else "ISO-8859-1"
     converted_path = path.with_name(f"{path.stem}.utf8{path.suffix}")
     raise DataError(
         f"{path} is not UTF-8, but probably {encoding} ({evidence}). Convert it: "
@@ -135,7 +136,7 @@ def decoded(content: bytes, path: Path) -> str:
     )
 
 
-def _is_windows(content: bytes) -> bool:
+def _is_windows_1252(content: bytes) -> bool:
     try:
         content.decode("cp1252")
     except UnicodeDecodeError:
@@ -143,7 +144,7 @@ def _is_windows(content: bytes) -> bool:
     return True
 
 
-def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:
+def field(row: Any, key: str, location: str, kind: type | tuple[type, ...]) -> Any:
     """Return one field of a JSON object.
 
     Raises:
@@ -151,30 +152,30 @@ def field(row: Any, key: str, where: str, kind: type | tuple[type, ...]) -> Any:
     """
     if not isinstance(row, dict):
         raise DataError(
-            f"{where} is a {type(row).__name__}, but must be an object with {key!r}. Check the file's layout."
+            f"{location} is a {type(row).__name__}, but must be an object with {key!r}. Check the file's layout."
         )
     if key not in row:
         raise DataError(
-            f"{where} has no {key!r}, only {', '.join(map(repr, row)) or 'nothing'}. Check the file's layout."
+            f"{location} has no {key!r}, only {', '.join(map(repr, row)) or 'nothing'}. Check the file's layout."
         )
     if not isinstance(row[key], kind):
         expected = " or ".join(
             expected_type.__name__ for expected_type in (kind if isinstance(kind, tuple) else (kind,))
         )
         raise DataError(
-            f"{where}: {key!r} is a {type(row[key]).__name__}, but must be a {expected}. Check the file's layout."
+            f"{location}: {key!r} is a {type(row[key]).__name__}, but must be a {expected}. Check the file's layout."
         )
     return row[key]
 
 
-def split_named(word: str, where: str) -> Split:
+def split_named(word: str, location: str) -> Split:
     """Return the split that a word in a data set means.
 
     Raises:
         DataError: the word is not a usual name of a split.
     """
     if word.lower() not in SPLIT_WORDS:
-        raise DataError(f"{where} names the split {word!r}. {nearest(word, SPLIT_WORDS)}")
+        raise DataError(f"{location} names the split {word!r}. {nearest(word, SPLIT_WORDS)}")
     return SPLIT_WORDS[word.lower()]
 
 
@@ -195,7 +196,7 @@ def as_captions(value: Any) -> tuple[str, ...]:
     return tuple(caption if isinstance(caption, str) else "" for caption in values)
 
 
-def _json_files(path: Path) -> str:
+def _suggest_json_files(path: Path) -> str:
     names = sorted(file.name for file in path.parent.glob("*.json"))
     if not names:
         return f"{path.parent} holds no JSON file: check data.root and data.reader."

@@ -40,13 +40,13 @@ def read(config: DataConfig) -> Listing:
             f"data.root and data.images have no use with data.reader {config.reader}. Leave them empty; $HF_HOME says "
             "where the files are kept."
         )
-    library = _library(config.reader)
+    library = _import_datasets(config.reader)
     local_folder = expanded(name, "data.reader")
     source = str(local_folder) if local_folder.is_dir() else name
     entries: list[Entry] = []
     problems: list[Problem] = []
     with nullcontext("") if local_folder.is_dir() else offline_if_silent() as offline_reason:
-        files = _files(library, source, config, offline_reason)
+        files = _cached_files(library, source, config, offline_reason)
     for split_name, path in files:
         file_entries, faults = list_arrow(path, split_name, config, path.parent)
         entries += file_entries
@@ -56,11 +56,11 @@ def read(config: DataConfig) -> Listing:
     inside_entries, outside_problems = confined_to(
         entries, folders, "the data set's folder" if local_folder.is_dir() else "$HF_HOME"
     )
-    entries, faults = join([_relative(entry, folders) for entry in inside_entries])
+    entries, faults = join([_with_relative_name(entry, folders) for entry in inside_entries])
     return Listing(name.rpartition("/")[2], tuple(entries), (*problems, *outside_problems, *faults))
 
 
-def _relative(entry: Entry, folders: Sequence[str]) -> Entry:
+def _with_relative_name(entry: Entry, folders: Sequence[str]) -> Entry:
     """Return an entry whose names do not depend on where its file is on this machine."""
     image = entry.image
     if not isinstance(image, FileImage):
@@ -70,7 +70,7 @@ def _relative(entry: Entry, folders: Sequence[str]) -> Entry:
     return replace(entry, image=replace(image, name=name), id=name if entry.id == image.name else entry.id)
 
 
-def _library(reader: str) -> ModuleType:
+def _import_datasets(reader: str) -> ModuleType:
     try:
         import datasets
     except ImportError as error:
@@ -85,14 +85,14 @@ def _library(reader: str) -> ModuleType:
     return datasets
 
 
-def _files(library: ModuleType, source: str, config: DataConfig, why: str) -> list[tuple[str, Path]]:
+def _cached_files(library: ModuleType, source: str, config: DataConfig, reason: str) -> list[tuple[str, Path]]:
     """Return the Arrow files of the cache, each with the name of its split."""
     try:
         splits: Any = library.load_dataset(source, config.name or None)
     except Exception as error:  # can come from the library, the hub's client, or its HTTP client
-        why = why or " ".join((str(error) or type(error).__name__).split()).rstrip(".")[:300]
+        reason = reason or " ".join((str(error) or type(error).__name__).split()).rstrip(".")[:300]
         raise DataError(
-            f"data.reader {config.reader} cannot be loaded ({why}). Check the name, and data.name for its "
+            f"data.reader {config.reader} cannot be loaded ({reason}). Check the name, and data.name for its "
             "configuration; without a connection, use data.reader arrow for a folder that save_to_disk wrote elsewhere."
         ) from error
     return [

@@ -24,13 +24,13 @@ def read(config: DataConfig) -> Listing:
     folder = images_folder(config, root)
     entries: list[Entry] = []
     for number, row in enumerate(field(read_json(path), "images", str(path), list)):
-        where = f"{path}, image {number}"
-        filename = field(row, "filename", where, str)
-        subfolder = field(row, "filepath", where, str) if "filepath" in row else ""
+        location = f"{path}, image {number}"
+        filename = field(row, "filename", location, str)
+        subfolder = field(row, "filepath", location, str) if "filepath" in row else ""
         image_path = str(PurePosixPath(subfolder) / filename)
-        split = split_named(field(row, "split", where, str), where)
-        sentences = field(row, "sentences", where, list)
-        captions = tuple(field(sentence, "raw", where, str) for sentence in sentences)
+        split = split_named(field(row, "split", location, str), location)
+        sentences = field(row, "sentences", location, list)
+        captions = tuple(field(sentence, "raw", location, str) for sentence in sentences)
         entries.append(Entry(split, image_path, file_image(folder, image_path), captions))
     return Listing(name, tuple(entries))
 

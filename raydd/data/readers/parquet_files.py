@@ -55,7 +55,7 @@ class ParquetImage:
     def read(self) -> bytes:
         """Return the bytes of the image."""
         try:
-            content = _images_of(self.path, self.column, self.group, _version(self.path))[self.row]
+            content = _open_images(self.path, self.column, self.group, _file_version(self.path))[self.row]
         except (pa.ArrowException, IndexError, KeyError) as error:
             raise OSError(f"damaged Parquet data: {error}") from error
         if content is None:
@@ -74,30 +74,30 @@ class _Images:
     def __init__(self, path: str, column: str, group: int) -> None:
         self._path, self._column, self._group = path, column, group
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, pa.Array] = OrderedDict()
+        self._cached_blocks: OrderedDict[int, pa.Array] = OrderedDict()
         self._stream: Iterator[tuple[int, pa.Array]] = iter(())
-        self._next = -1  # the next block of the stream; -1 before the first request
+        self._next_number = -1  # the next block of the stream; -1 before the first request
 
     def __getitem__(self, row: int) -> bytes | None:
         block, row_in_block = divmod(row, BLOCK)
         with self._lock:
-            if block not in self._kept:
+            if block not in self._cached_blocks:
                 self._fetch(block)
-            return self._kept[block][row_in_block].as_py()
+            return self._cached_blocks[block][row_in_block].as_py()
 
     def _fetch(self, block: int) -> None:
-        if not 0 <= self._next <= block:
-            self._stream, self._next = _blocks(self._path, self._column, self._group), 0
-        while self._next <= block:
+        if not 0 <= self._next_number <= block:
+            self._stream, self._next_number = _blocks(self._path, self._column, self._group), 0
+        while self._next_number <= block:
             next_block = next(self._stream, None)
             if next_block is None:  # a StopIteration would silently end a loop over images
                 raise pa.ArrowInvalid("there are fewer rows than the file says")
             number, images = next_block
-            self._kept[number] = images
-            self._kept.move_to_end(number)
-            self._next = number + 1
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._cached_blocks[number] = images
+            self._cached_blocks.move_to_end(number)
+            self._next_number = number + 1
+            if len(self._cached_blocks) > KEPT:
+                self._cached_blocks.popitem(last=False)
 
 
 def _blocks(path: str, column: str, group: int) -> Iterator[tuple[int, pa.Array]]:
@@ -113,13 +113,13 @@ def _blocks(path: str, column: str, group: int) -> Iterator[tuple[int, pa.Array]
             yield number, images.field("bytes") if isinstance(images, pa.StructArray) else images
 
 
-def _version(path: str) -> tuple[int, ...]:
+def _file_version(path: str) -> tuple[int, ...]:
     status = os.stat(path)  # noqa: PTH116, a Path costs more than the call
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 @lru_cache(maxsize=4)
-def _images_of(path: str, column: str, group: int, version: tuple[int, ...]) -> _Images:  # noqa: ARG001
+def _open_images(path: str, column: str, group: int, version: tuple[int, ...]) -> _Images:  # noqa: ARG001
     # The version is part of the cache's key, so that a rewritten file does not return its old images.
     return _Images(path, column, group)
 
@@ -146,12 +146,12 @@ def columns_of(path: Path, config: DataConfig) -> Columns:
     Raises:
         DataError: the file is damaged, or has no column of images or of captions.
     """
-    with _opened(path) as file:
-        return _columns(file, path, config)
+    with _open_parquet(path) as file:
+        return _checked_columns(file, path, config)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         require_regular(path.stat(), path)  # opening a pipe would block forever
         with pq.ParquetFile(path) as file:
@@ -160,21 +160,21 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise DataError(f"{path} cannot be read as Parquet ({error}). Fetch it again, or move it away.") from error
 
 
-def _columns(file: pq.ParquetFile, path: Path, config: DataConfig) -> Columns:
+def _checked_columns(file: pq.ParquetFile, path: Path, config: DataConfig) -> Columns:
     columns = find_columns(file.schema_arrow.names, config, str(path))
     require_types(file.schema_arrow, columns, str(path))
     return columns
 
 
 def _read_file(path: Path, root: Path, folder: Path, config: DataConfig) -> tuple[list[Entry], list[Problem]]:
-    with _opened(path) as file:
-        columns = _columns(file, path, config)
+    with _open_parquet(path) as file:
+        columns = _checked_columns(file, path, config)
         image_type = file.schema_arrow.field(columns.image).type
         leaf = (
             "" if is_text(image_type) else f"{columns.image}.bytes" if pa.types.is_struct(image_type) else columns.image
         )
         rows = file.read(_light_columns(image_type, columns)).to_pylist()
-        sources = _sources(path, file.metadata, leaf)
+        sources = _image_sources(path, file.metadata, leaf)
     default_split = split_of_path(path, root) or "train"
     entries: list[Entry] = []
     problems: list[Problem] = []
@@ -199,7 +199,7 @@ def _light_columns(kind: pa.DataType, columns: Columns) -> list[str]:
     return [*columns.light, *([f"{columns.image}.path"] if has_path else [])]
 
 
-def _sources(path: Path, metadata: pq.FileMetaData, leaf: str) -> list[ParquetImage | None]:
+def _image_sources(path: Path, metadata: pq.FileMetaData, leaf: str) -> list[ParquetImage | None]:
     position = next(
         (index for index in range(metadata.num_columns) if metadata.schema.column(index).path == leaf), None
     )

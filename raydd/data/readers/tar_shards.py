@@ -89,7 +89,7 @@ def _scan(shard: Path) -> tuple[dict[str, _Sample], list[Problem]]:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 if member.isreg():
-                    _add(samples, tar, member, shard, stamp)
+                    _add_member(samples, tar, member, shard, stamp)
             if shard.stat().st_size < tar.offset + tarfile.BLOCKSIZE:  # a whole tar ends with empty blocks
                 raise tarfile.ReadError("cut short")
     except (tarfile.TarError, OSError) as error:
@@ -97,7 +97,9 @@ def _scan(shard: Path) -> tuple[dict[str, _Sample], list[Problem]]:
     return dict(samples), []
 
 
-def _add(samples: dict[str, _Sample], tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, stamp: str) -> None:
+def _add_member(
+    samples: dict[str, _Sample], tar: tarfile.TarFile, member: tarfile.TarInfo, shard: Path, stamp: str
+) -> None:
     folder, _, file = member.name.rpartition("/")
     stem, _, ending = file.partition(".")  # WebDataset's rule: a key ends at the file name's first dot
     key = f"{folder}/{stem}" if folder else stem
@@ -106,17 +108,17 @@ def _add(samples: dict[str, _Sample], tar: tarfile.TarFile, member: tarfile.TarI
         name = f"{shard.name}/{member.name}"
         samples[key].images.append(TarImage(name, str(shard), member.offset_data, member.size, stamp))
     elif ending == "txt":
-        samples[key].captions = (_content(tar, member).decode(errors="replace").strip(),)
+        samples[key].captions = (_read_member(tar, member).decode(errors="replace").strip(),)
     elif ending == "json" and not samples[key].captions:
-        samples[key].captions = _captions_in(_content(tar, member))
+        samples[key].captions = _parse_captions(_read_member(tar, member))
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = tar.extractfile(member) if member.size <= _MOST_TEXT else None
     return stream.read() if stream else b""
 
 
-def _captions_in(content: bytes) -> tuple[str, ...]:
+def _parse_captions(content: bytes) -> tuple[str, ...]:
     try:
         metadata = json.loads(content)
     except (ValueError, RecursionError):  # the sample then has no caption and becomes a Problem

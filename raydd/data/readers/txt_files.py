@@ -30,9 +30,9 @@ def read(config: DataConfig) -> Listing:
     entries: list[Entry] = []
     problems: list[Problem] = []
     for folder, images, texts in walk(data_folder):
-        split = _split(folder, data_folder)
+        split = _folder_split(folder, data_folder)
         for stem, names in images.items():
-            captions = _captions(folder / f"{stem}.txt", data_folder) if stem in texts else ()
+            captions = _read_captions(folder / f"{stem}.txt", data_folder) if stem in texts else ()
             for name in names:
                 path = (folder / name).relative_to(data_folder).as_posix()
                 if isinstance(captions, str):
@@ -51,11 +51,11 @@ def read(config: DataConfig) -> Listing:
     return Listing(config.name or root.resolve().name, tuple(entries), tuple(problems))
 
 
-def walk(place: Path) -> Iterator[tuple[Path, dict[str, list[str]], set[str]]]:
+def walk(root: Path) -> Iterator[tuple[Path, dict[str, list[str]], set[str]]]:
     """Yield each folder, its images by name without ending, and the names of its texts without ending.
 
     The order is sorted. Links are not followed."""
-    for folder, subfolders, files in os.walk(place):
+    for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         images: dict[str, list[str]] = defaultdict(list)
         texts = set()
@@ -68,13 +68,13 @@ def walk(place: Path) -> Iterator[tuple[Path, dict[str, list[str]], set[str]]]:
         yield Path(folder), images, texts
 
 
-def _split(folder: Path, place: Path) -> Split:
-    return "train" if folder == place else split_of_path(folder, place) or "train"
+def _folder_split(folder: Path, root: Path) -> Split:
+    return "train" if folder == root else split_of_path(folder, root) or "train"
 
 
-def _captions(path: Path, place: Path) -> tuple[str, ...] | str:
+def _read_captions(path: Path, root: Path) -> tuple[str, ...] | str:
     """Return the captions of a text file, or the reason why they cannot be read."""
-    if path.is_symlink() and not is_plain(path, place):
+    if path.is_symlink() and not is_plain(path, root):
         return "its text is a link to what is no file of the data set"
     try:
         text = decoded(read_file(path, _MOST_TEXT), path)

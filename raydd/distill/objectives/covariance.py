@@ -16,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.matching import LearnedPairs, StepLoss
-from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
+from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
 from raydd.distill.objectives.real_pairs import RealPairs, squared_means
 
 
-class CovarianceMatching(OfAllPairs):
+class CovarianceMatching(AllPairsObjective):
     """The squared distance of both cross-covariances, and of both means."""
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
@@ -29,9 +29,9 @@ class CovarianceMatching(OfAllPairs):
 
     def draw(self, step: int) -> LossOfPairs:  # noqa: ARG002
         """Return the loss, which is the same in each step: nothing is drawn."""
-        return self._loss_of
+        return self._step_loss
 
-    def _loss_of(self, pairs: LearnedPairs) -> StepLoss:
+    def _step_loss(self, pairs: LearnedPairs) -> StepLoss:
         image, text = self.real.standardised(pairs.images, pairs.texts)
         covariance = (cross_covariance(image, text) - self._target.to(image)).square().sum()
         means = squared_means(image, text)

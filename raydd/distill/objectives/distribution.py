@@ -22,16 +22,16 @@ from raydd.distill.draws import step_seed
 from raydd.distill.experts import Heads, contrastive_loss
 from raydd.distill.heads import Head, embed, on, to_sphere
 from raydd.distill.matching import LearnedPairs, StepLoss
-from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
+from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
 
 # As published.
-WAY = 0.5  # position of the teacher between the expert's start (0) and the drawn epoch (1)
+TEACHER_POSITION = 0.5  # position of the teacher between the expert's start (0) and the drawn epoch (1)
 WEIGHT = 0.8  # weight of each discrepancy
 SIGMA = 0.5  # width of the Gaussian kernel
-_SMALLEST = 1e-12  # lower bound of a squared discrepancy, whose root has no slope at zero
+_SMALLEST_SQUARE = 1e-12  # lower bound of a squared discrepancy, whose root has no slope at zero
 
 
-class DistributionMatching(OfAllPairs):
+class DistributionMatching(AllPairsObjective):
     """Discrepancies of sums and differences of embeddings, and the contrastive loss of the synthetic pairs."""
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
@@ -49,14 +49,16 @@ class DistributionMatching(OfAllPairs):
         """Return the loss under the step's teacher, on the step's minibatch of real pairs."""
         config, generator = self.config, self._generator(step)
         expert, epoch = draw_below(self._experts.count, generator), 1 + draw_below(config.target_epochs, generator)
-        teacher = part_of_the_way(self._experts.snapshot(expert, 0), self._experts.snapshot(expert, epoch), WAY)
+        teacher = interpolate_heads(
+            self._experts.snapshot(expert, 0), self._experts.snapshot(expert, epoch), TEACHER_POSITION
+        )
         image, text = (on(head, self.device) for head in teacher)
         images, texts = self.real.minibatch(config.real_minibatch, generator)
         with torch.no_grad():
             real_embeddings = embed(image, images.to(self.device)), embed(text, texts.to(self.device))
-        return partial(self._loss_of, (image, text), real_embeddings)
+        return partial(self._step_loss, (image, text), real_embeddings)
 
-    def _loss_of(self, teacher: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> StepLoss:
+    def _step_loss(self, teacher: Heads, real: tuple[Tensor, Tensor], pairs: LearnedPairs) -> StepLoss:
         image, text = embed(on(teacher[0], pairs.images), pairs.images), embed(on(teacher[1], pairs.texts), pairs.texts)
         real = real[0].to(image), real[1].to(text)
         contrast = contrastive_loss(image @ text.T / self._temperature)
@@ -66,7 +68,7 @@ class DistributionMatching(OfAllPairs):
         return StepLoss.of(contrast + WEIGHT * (agreement + difference), pairs, parts)
 
 
-def part_of_the_way(start: Heads, end: Heads, share: float) -> Heads:
+def interpolate_heads(start: Heads, end: Heads, share: float) -> Heads:
     """Return both heads at start + share (end - start)."""
     image, text = (
         Head(*(start_part.lerp(end_part, share) for start_part, end_part in zip(*heads, strict=True)))
@@ -81,9 +83,9 @@ def discrepancy(learned: Float[Tensor, "N D"], real: Float[Tensor, "B D"]) -> Fl
     The kernel is exp(-|u - v|^2 / 2s^2), with s = `SIGMA`.
     """
 
-    def mean_kernel(one: Tensor, other: Tensor) -> Tensor:
-        squared = one.square().sum(1)[:, None] + other.square().sum(1) - 2 * one @ other.T
+    def mean_kernel(first: Tensor, second: Tensor) -> Tensor:
+        squared = first.square().sum(1)[:, None] + second.square().sum(1) - 2 * first @ second.T
         return (-squared.clamp_min(0) / (2 * SIGMA**2)).exp().mean()
 
     squared = mean_kernel(learned, learned) + mean_kernel(real, real) - 2 * mean_kernel(learned, real)
-    return squared.clamp_min(_SMALLEST).sqrt()
+    return squared.clamp_min(_SMALLEST_SQUARE).sqrt()

@@ -19,12 +19,12 @@ from raydd.distill.draws import step_seed
 from raydd.distill.experts import Heads, contrastive_loss
 from raydd.distill.heads import Head, embed, on
 from raydd.distill.matching import LearnedPairs, StepLoss
-from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
+from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
 
-_FRESH = 2**40  # first seed of the heads that steps draw; no expert and no student has such a seed
+_FIRST_FRESH_SEED = 2**40  # first seed of the heads that steps draw; no expert and no student has such a seed
 
 
-class GradientMatching(OfAllPairs):
+class GradientMatching(AllPairsObjective):
     """The angle between the gradients of real and synthetic pairs at fresh heads."""
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
@@ -34,13 +34,13 @@ class GradientMatching(OfAllPairs):
     def draw(self, step: int) -> LossOfPairs:
         """Return the loss at the step's random heads, on the step's minibatch of real pairs."""
         seed = step_seed(self.config, step)
-        heads: Heads = self._experts.initial(_FRESH + seed - self._experts.first_seed)
+        heads: Heads = self._experts.initial(_FIRST_FRESH_SEED + seed - self._experts.first_seed)
         image, text = (Head(*(part.requires_grad_() for part in on(head, self.device))) for head in heads)
         images, texts = self.real.minibatch(self.config.real_minibatch, Generator().manual_seed(seed))
         real_gradients = self._gradients((image, text), images.to(self.device), texts.to(self.device), contrastive_loss)
-        return partial(self._loss_of, (image, text), [gradient.detach() for gradient in real_gradients])
+        return partial(self._step_loss, (image, text), [gradient.detach() for gradient in real_gradients])
 
-    def _loss_of(self, heads: Heads, wanted: list[Tensor], pairs: LearnedPairs) -> StepLoss:
+    def _step_loss(self, heads: Heads, real_gradients: list[Tensor], pairs: LearnedPairs) -> StepLoss:
         similarity = pairs.similarity.matrix().to(pairs.images)
         gradients = self._gradients(
             (on(heads[0], pairs.images), on(heads[1], pairs.texts)),
@@ -50,7 +50,8 @@ class GradientMatching(OfAllPairs):
             differentiable=True,
         )
         image, text = (
-            1 - cosine(gradient, target.to(gradient)) for gradient, target in zip(gradients, wanted, strict=True)
+            1 - cosine(gradient, target.to(gradient))
+            for gradient, target in zip(gradients, real_gradients, strict=True)
         )
         return StepLoss.of(image + text, pairs, {"image": image, "text": text})
 
@@ -73,6 +74,6 @@ class GradientMatching(OfAllPairs):
         return image, text
 
 
-def cosine(one: Float[Tensor, "P"], other: Float[Tensor, "P"]) -> Float[Tensor, ""]:
+def cosine(first: Float[Tensor, "P"], second: Float[Tensor, "P"]) -> Float[Tensor, ""]:
     """Return the cosine of two vectors."""
-    return (one @ other) / (one.norm() * other.norm())
+    return (first @ second) / (first.norm() * second.norm())

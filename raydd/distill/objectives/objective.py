@@ -89,7 +89,7 @@ class Objective(ABC):
         """Draw the random parts of a step; return its loss as a function of the pairs."""
 
 
-class OfAllPairs(Objective):
+class AllPairsObjective(Objective):
     """An objective whose steps use all synthetic pairs, and real pairs."""
 
     def __init__(self, inputs: ObjectiveInputs) -> None:

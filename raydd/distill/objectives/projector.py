@@ -21,50 +21,55 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raydd.distill.matching import LearnedPairs, StepLoss
-from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
+from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
 from raydd.distill.objectives.real_pairs import RealPairs, squared_means
 from raydd.distill.objectives.ridge import penalised_solution
 
 SUBSETS = 5  # largest number of subsets of captions, as published
 
 
-class ProjectorMatching(OfAllPairs):
+class ProjectorMatching(AllPairsObjective):
     """The relative squared distances of both projectors, and the means."""
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
         super().__init__(inputs)
         projectors = projectors_of(self.real, self.config.ridge_strength)
-        self._targets = [(of_image.to(self.device), of_text.to(self.device)) for of_image, of_text in projectors]
+        self._targets = [
+            (image_projector.to(self.device), text_projector.to(self.device))
+            for image_projector, text_projector in projectors
+        ]
 
     def draw(self, step: int) -> LossOfPairs:
         """Return the distance from the projectors of the step's subset of captions."""
-        return partial(self._loss_of, *self._targets[step % len(self._targets)])
+        return partial(self._step_loss, *self._targets[step % len(self._targets)])
 
-    def _loss_of(self, of_image: Float[Tensor, "d e"], of_text: Float[Tensor, "e d"], pairs: LearnedPairs) -> StepLoss:
+    def _step_loss(
+        self, image_projector: Float[Tensor, "d e"], text_projector: Float[Tensor, "e d"], pairs: LearnedPairs
+    ) -> StepLoss:
         image, text = self.real.standardised(pairs.images, pairs.texts)
         strength = self.config.ridge_strength
-        to_text = _distance(projector(image, text, strength), of_image)
-        to_image = _distance(projector(text, image, strength), of_text)
+        to_text = _relative_distance(projector(image, text, strength), image_projector)
+        to_image = _relative_distance(projector(text, image, strength), text_projector)
         means = squared_means(image, text)
         parts = {"to_text": to_text, "to_image": to_image, "means": means}
         return StepLoss.of(to_text + to_image + self.config.mean_weight * means, pairs, parts)
 
 
-def projector(rows: Float[Tensor, "N d"], onto: Float[Tensor, "N e"], strength: float) -> Float[Tensor, "d e"]:
+def projector(rows: Float[Tensor, "N d"], targets: Float[Tensor, "N e"], strength: float) -> Float[Tensor, "d e"]:
     """Return (C_xx + l I)^-1 C_xy for a few paired rows, with l = `strength`, by solving a system of N equations."""
-    rows, onto = rows - rows.mean(0), onto - onto.mean(0)
-    return rows.T @ penalised_solution(rows @ rows.T, onto, len(rows) * strength)
+    rows, targets = rows - rows.mean(0), targets - targets.mean(0)
+    return rows.T @ penalised_solution(rows @ rows.T, targets, len(rows) * strength)
 
 
 def projectors_of(real: RealPairs, strength: float) -> list[tuple[Float[Tensor, "d e"], Float[Tensor, "e d"]]]:
     """Return P and Q of the real pairs, for each subset of captions."""
     width, projectors = real.image_spread.shape[1], []
     for captions in caption_subsets(real.train.image_of_text):
-        covariance = _covariance_of(real, captions)
+        covariance = _joint_covariance(real, captions)
         images, cross, texts = covariance[:width, :width], covariance[:width, width:], covariance[width:, width:]
-        of_image = penalised_solution(images, cross, strength)
-        of_text = penalised_solution(texts, cross.T, strength)
-        projectors.append((of_image.float(), of_text.float()))
+        image_projector = penalised_solution(images, cross, strength)
+        text_projector = penalised_solution(texts, cross.T, strength)
+        projectors.append((image_projector.float(), text_projector.float()))
     return projectors
 
 
@@ -83,7 +88,7 @@ def caption_subsets(image_of_text: Int[Tensor, "C"]) -> list[Int[Tensor, "S"]]:
     return [(caption_number % subsets == subset).nonzero()[:, 0] for subset in range(subsets)]
 
 
-def _covariance_of(real: RealPairs, captions: Int[Tensor, "S"]) -> Float[Tensor, "d+e d+e"]:
+def _joint_covariance(real: RealPairs, captions: Int[Tensor, "S"]) -> Float[Tensor, "d+e d+e"]:
     """Return the covariance of [image, text], standardised; each image is the mean of its views."""
     width = real.image_spread.shape[1] + real.text_spread.shape[1]
     product, total = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
@@ -93,6 +98,6 @@ def _covariance_of(real: RealPairs, captions: Int[Tensor, "S"]) -> Float[Tensor,
     return product / len(captions) - torch.outer(total, total) / len(captions) ** 2
 
 
-def _distance(found: Float[Tensor, "d e"], target: Float[Tensor, "d e"]) -> Float[Tensor, ""]:
-    target = target.to(found)
-    return (found - target).square().sum() / target.square().sum()
+def _relative_distance(learned: Float[Tensor, "d e"], target: Float[Tensor, "d e"]) -> Float[Tensor, ""]:
+    target = target.to(learned)
+    return (learned - target).square().sum() / target.square().sum()

@@ -22,10 +22,10 @@ from raydd.distill.draws import step_seed
 from raydd.distill.experts import contrastive_loss
 from raydd.distill.heads import to_sphere
 from raydd.distill.matching import LearnedPairs, StepLoss
-from raydd.distill.objectives.objective import LossOfPairs, ObjectiveInputs, OfAllPairs
+from raydd.distill.objectives.objective import AllPairsObjective, LossOfPairs, ObjectiveInputs
 
 
-class RidgeStudents(OfAllPairs):
+class RidgeStudents(AllPairsObjective):
     """InfoNCE of closed-form students on real pairs."""
 
     def __init__(self, inputs: ObjectiveInputs) -> None:
@@ -43,9 +43,9 @@ class RidgeStudents(OfAllPairs):
         """Return the loss on the step's minibatch of real pairs."""
         generator = Generator().manual_seed(step_seed(self.config, step))
         image, text = self.real.minibatch(self.config.real_minibatch, generator)
-        return partial(self._loss_of, image.to(self.device), text.to(self.device))
+        return partial(self._step_loss, image.to(self.device), text.to(self.device))
 
-    def _loss_of(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> StepLoss:
+    def _step_loss(self, image: Float[Tensor, "B d"], text: Float[Tensor, "B e"], pairs: LearnedPairs) -> StepLoss:
         parameters = pairs.objective
         images, texts = self.real.standardised(pairs.images, pairs.texts)
         real_images, real_texts = self.real.standardised(image.to(pairs.images), text.to(pairs.texts))

@@ -55,9 +55,9 @@ class TrajectoryMatching(Objective):
             matched=MATCHED[config.matched],
             merged=config.merged,
         )
-        return partial(inputs.gradient, run, self._leg(draws.expert, draws.start_epoch))
+        return partial(inputs.gradient, run, self._read_leg(draws.expert, draws.start_epoch))
 
-    def _leg(self, expert: int, epoch: int) -> Any:
+    def _read_leg(self, expert: int, epoch: int) -> Any:
         """Return the expert's leg from this epoch, in the form that the students' gradient takes."""
         config = self._inputs.config
         if self._legs is not None:

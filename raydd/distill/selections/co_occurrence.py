@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
+from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, choose_greedily
 from raydd.distill.selections.k_means import cluster_means, nearest_cluster
 from raydd.distill.selections.random_pairs import random_captions
 
@@ -26,32 +26,38 @@ def nearest_to_shared(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
     all pairs with a free image if no shared pair is left. For clusters that share nothing, the mean is that of all
     pairs.
     """
-    of_image, of_text = clusters_of_each_side(joint, random_captions(joint.image_of_text, pairs, seed))
-    matched = iter(matched_clusters(of_image, of_text, pairs))
+    image_clusters, text_clusters = clusters_of_each_side(joint, random_captions(joint.image_of_text, pairs, seed))
+    matched = iter(matched_clusters(image_clusters, text_clusters, pairs))
 
-    def best(free: Bool[Tensor, "C"]) -> int:
+    def choose_next(free: Bool[Tensor, "C"]) -> int:
         image_cluster, text_cluster = next(matched)
-        shared = (of_image == image_cluster) & (of_text == text_cluster)
+        shared = (image_clusters == image_cluster) & (text_clusters == text_cluster)
         members = shared if shared.any() else torch.ones_like(shared)
         mean = joint.images[joint.image_of_text[members]].mean(0), joint.texts[members].mean(0)
         candidates = free & shared if (free & shared).any() else free
         return int(joint.products(*mean).masked_fill(~candidates, -torch.inf).argmax())
 
-    return greedily(joint.image_of_text, pairs, best)
+    return choose_greedily(joint.image_of_text, pairs, choose_next)
 
 
-def clusters_of_each_side(joint: Joint, first: Int[Tensor, "N"]) -> tuple[Int[Tensor, "C"], Int[Tensor, "C"]]:
+def clusters_of_each_side(joint: Joint, first_pairs: Int[Tensor, "N"]) -> tuple[Int[Tensor, "C"], Int[Tensor, "C"]]:
     """Return the image cluster and the text cluster of each pair, by k-means on each half of the joint features."""
     images = Joint(joint.images, joint.texts[:, :0], joint.image_of_text)
     texts = Joint(joint.images[:, :0], joint.texts, joint.image_of_text)
-    of_image, of_text = (nearest_cluster(half, *cluster_means(half, first)[:2]) for half in (images, texts))
-    return of_image, of_text
+    image_clusters, text_clusters = (
+        nearest_cluster(half, *cluster_means(half, first_pairs)[:2]) for half in (images, texts)
+    )
+    return image_clusters, text_clusters
 
 
-def matched_clusters(of_image: Int[Tensor, "C"], of_text: Int[Tensor, "C"], clusters: int) -> list[tuple[int, int]]:
+def matched_clusters(
+    image_clusters: Int[Tensor, "C"], text_clusters: Int[Tensor, "C"], clusters: int
+) -> list[tuple[int, int]]:
     """Match image and text clusters one to one, so that they share the most pairs; those that share most come first."""
     from scipy.optimize import linear_sum_assignment  # here, since it would delay each command by a third of a second
 
-    shared = torch.bincount(of_image * clusters + of_text, minlength=clusters**2).reshape(clusters, clusters)
+    shared = torch.bincount(image_clusters * clusters + text_clusters, minlength=clusters**2).reshape(
+        clusters, clusters
+    )
     rows, columns = linear_sum_assignment(shared.numpy(), maximize=True)
     return sorted(zip(rows.tolist(), columns.tolist(), strict=True), key=lambda match: -int(shared[match]))

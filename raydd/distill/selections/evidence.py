@@ -78,13 +78,15 @@ def require_images(image_of_text: Int[Tensor, "C"], pairs: int) -> None:
         raise ConfigError(f"distill.pairs is {pairs}, but train has {images} images. Lower distill.pairs.")
 
 
-def greedily(image_of_text: Int[Tensor, "C"], pairs: int, best: Callable[[Bool[Tensor, "C"]], int]) -> Int[Tensor, "N"]:
-    """Choose pairs one after the other; `best` returns the next one, given which pairs have an image that is free."""
+def choose_greedily(
+    image_of_text: Int[Tensor, "C"], pairs: int, choose_next: Callable[[Bool[Tensor, "C"]], int]
+) -> Int[Tensor, "N"]:
+    """Choose pairs one after the other; `choose_next` returns the next, given which pairs have a free image."""
     require_images(image_of_text, pairs)
     free = torch.ones(len(image_of_text), dtype=torch.bool)
     chosen = []
     for _ in range(pairs):
-        chosen.append(best(free))
+        chosen.append(choose_next(free))
         free &= image_of_text != image_of_text[chosen[-1]]
     return torch.tensor(chosen)
 

@@ -35,17 +35,17 @@ def ranked_first(logits: Float[Tensor, "B B"]) -> Bool[Tensor, "B"]:
     return (diagonal > off_diagonal.amax(1)) & (diagonal > off_diagonal.amax(0))
 
 
-def count_forgetting(captions: int, seen: Iterable[tuple[Int[Tensor, "B"], Bool[Tensor, "B"]]]) -> Forgetting:
+def count_forgetting(captions: int, minibatches: Iterable[tuple[Int[Tensor, "B"], Bool[Tensor, "B"]]]) -> Forgetting:
     """Count how often each pair was forgotten.
 
     Args:
         captions: number of captions.
-        seen: in the order of training: the pairs of each minibatch, and whether each one is learned then. Pairs that
-            have not occurred yet count as not learned.
+        minibatches: in the order of training: the pairs of each minibatch, and whether each one is learned then.
+            Pairs that have not occurred yet count as not learned.
     """
     events = torch.zeros(captions, dtype=torch.int16)
     learned_now, ever_learned = torch.zeros(captions, dtype=torch.bool), torch.zeros(captions, dtype=torch.bool)
-    for batch, learned in seen:
+    for batch, learned in minibatches:
         events[batch] += (learned_now[batch] & ~learned).to(torch.int16)
         learned_now[batch] = learned
         ever_learned[batch] |= learned

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
+from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, choose_greedily
 
 
 def herding(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG001
@@ -23,9 +23,9 @@ def herd(joint: Joint, pairs: int) -> Int[Tensor, "N"]:
     mean_products = joint.products(*joint.mean())
     scores = mean_products.clone()
 
-    def best(free: Bool[Tensor, "C"]) -> int:
+    def choose_next(free: Bool[Tensor, "C"]) -> int:
         chosen = int(scores.masked_fill(~free, -torch.inf).argmax())
         scores.add_(mean_products).sub_(joint.products(*joint.row(chosen)))
         return chosen
 
-    return greedily(joint.image_of_text, pairs, best)
+    return choose_greedily(joint.image_of_text, pairs, choose_next)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
+from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, choose_greedily
 
 
 def k_center(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
@@ -20,10 +20,10 @@ def centres(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
     distances = torch.full((len(joint.image_of_text),), 8.0)
     distances[first] = torch.inf
 
-    def best(free: Bool[Tensor, "C"]) -> int:
+    def choose_next(free: Bool[Tensor, "C"]) -> int:
         chosen = int(distances.masked_fill(~free, -torch.inf).argmax())
         to_chosen = 4 - 2 * joint.products(*joint.row(chosen))  # |x - y|² of joint features, whose |x|² is 2
         torch.minimum(distances, to_chosen, out=distances)
         return chosen
 
-    return greedily(joint.image_of_text, pairs, best)
+    return choose_greedily(joint.image_of_text, pairs, choose_next)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, greedily
+from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, choose_greedily
 from raydd.distill.selections.random_pairs import random_captions
 
 _ROUNDS = 50  # largest number of iterations of Lloyd's algorithm
@@ -25,34 +25,34 @@ def nearest_to_means(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
     images, texts, sizes = cluster_means(joint, random_captions(joint.image_of_text, pairs, seed))
     clusters = iter(sizes.argsort(descending=True, stable=True).tolist())
 
-    def best(free: Bool[Tensor, "C"]) -> int:
+    def choose_next(free: Bool[Tensor, "C"]) -> int:
         cluster = next(clusters)
         # |x|² is the same for all pairs, so the nearest pair has the largest inner product.
         return int(joint.products(images[cluster], texts[cluster]).masked_fill(~free, -torch.inf).argmax())
 
-    return greedily(joint.image_of_text, pairs, best)
+    return choose_greedily(joint.image_of_text, pairs, choose_next)
 
 
 def cluster_means(
-    joint: Joint, first: Int[Tensor, "N"]
+    joint: Joint, first_pairs: Int[Tensor, "N"]
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N E"], Int[Tensor, "N"]]:
     """Return the image halves and text halves of the cluster means, and the number of pairs in each cluster.
 
-    Clusters grow from the pairs `first`. A cluster that loses all its pairs keeps its mean.
+    Clusters grow from the pairs `first_pairs`. A cluster that loses all its pairs keeps its mean.
     """
-    images, texts = joint.images[joint.image_of_text[first]], joint.texts[first]
+    images, texts = joint.images[joint.image_of_text[first_pairs]], joint.texts[first_pairs]
     nearest = torch.full_like(joint.image_of_text, -1)
     for _ in range(_ROUNDS):
         previous, nearest = nearest, nearest_cluster(joint, images, texts)
         if torch.equal(previous, nearest):
             break
-        sizes = torch.bincount(nearest, minlength=len(first))[:, None]
+        sizes = torch.bincount(nearest, minlength=len(first_pairs))[:, None]
         sums = torch.zeros_like(images), torch.zeros_like(texts)
         for block in torch.arange(len(nearest)).split(_BLOCK):
             sums[0].index_add_(0, nearest[block], joint.images[joint.image_of_text[block]])
             sums[1].index_add_(0, nearest[block], joint.texts[block])
         images, texts = (torch.where(sizes > 0, s / sizes, mean) for s, mean in zip(sums, (images, texts), strict=True))
-    return images, texts, torch.bincount(nearest, minlength=len(first))
+    return images, texts, torch.bincount(nearest, minlength=len(first_pairs))
 
 
 def nearest_cluster(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N E"]) -> Int[Tensor, "C"]:

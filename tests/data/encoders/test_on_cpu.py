@@ -7,7 +7,7 @@ from torch import nn
 
 from raydd.config import EncodersConfig
 from raydd.data.encoders import load_image_encoder
-from raydd.data.encoders.on_cpu import _Packed, packed
+from raydd.data.encoders.on_cpu import _PackedConvolution, packed
 
 SIDE = 16
 PIXELS = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
@@ -52,7 +52,7 @@ def test_the_packaged_encoder_gives_the_same_features(size: int) -> None:
     encoder = load_image_encoder(EncodersConfig(image_size=size))
     got = packed(encoder.module, size)
     assert count(got, nn.Conv2d) == count(got, nn.ReLU6) == 0
-    assert count(got, _Packed) == 49
+    assert count(got, _PackedConvolution) == 49
     assert agree(got, encoder.module, torch.rand(2, 3, size, size))
 
 
@@ -60,7 +60,7 @@ def test_the_module_itself_stays_as_it_was() -> None:
     encoder = load_image_encoder(EncodersConfig(image="timm:test_resnet", image_weights="random:0", image_size=SIDE))
     before, pixels = copy.deepcopy(encoder.module), PIXELS.clone().requires_grad_()
     assert agree(packed(encoder.module, SIDE), before)
-    assert count(encoder.module, _Packed) == 0
+    assert count(encoder.module, _PackedConvolution) == 0
     assert not any(child._forward_pre_hooks for child in encoder.module.modules())
     (got,), (want,) = (torch.autograd.grad(each(pixels).sum(), pixels) for each in (encoder.module, before))
     assert torch.equal(got, want)
@@ -70,7 +70,7 @@ def test_the_module_itself_stays_as_it_was() -> None:
 def test_an_activation_is_computed_with_its_convolution(act: nn.Module) -> None:
     plain = frozen(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), act, nn.Conv2d(4, 4, 3, stride=2), nn.Flatten()))
     got = packed(plain, SIDE)
-    assert count(got, _Packed) == 2
+    assert count(got, _PackedConvolution) == 2
     assert count(got, type(act)) == (type(act) is nn.Hardswish)
     assert agree(got, plain)
 
@@ -78,7 +78,7 @@ def test_an_activation_is_computed_with_its_convolution(act: nn.Module) -> None:
 def test_an_activation_that_follows_elsewhere_is_left() -> None:
     plain = frozen(Residual())
     got = packed(plain, SIDE)
-    assert count(got, _Packed) == 2
+    assert count(got, _PackedConvolution) == 2
     assert count(got, nn.ReLU) == 1
     assert agree(got, plain)
 
@@ -97,7 +97,7 @@ def test_other_layers_are_left(layer: nn.Module) -> None:
     assert packed(plain, SIDE) is plain
     mixed = frozen(nn.Sequential(nn.Conv2d(3, 3, 1), copy.deepcopy(layer), nn.ReLU(), nn.Flatten()))
     got = packed(mixed, SIDE)
-    assert count(got, _Packed) == 1
+    assert count(got, _PackedConvolution) == 1
     assert count(got, type(layer)) == count(mixed, type(layer)) - (type(layer) is nn.Conv2d)
     assert agree(got, mixed)
 
@@ -148,7 +148,7 @@ def test_the_gradient_at_the_images_is_the_plain_one(
             pixels.contiguous(memory_format=torch.channels_last),
         )
     got = packed(plain, SIDE)
-    assert count(got, _Packed) == 2
+    assert count(got, _PackedConvolution) == 2
     want = gradient(plain, pixels)
     assert float((gradient(got, pixels) - want).norm()) <= 1e-5 * float(want.norm())
 

@@ -50,7 +50,7 @@ def test_a_local_file_is_loaded_as_timm_loads_it(tmp_path: Path) -> None:
 def test_an_unreachable_hub_ends_at_once_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(weights, "_answers", lambda endpoint: False)
+    monkeypatch.setattr(weights, "_hub_answers", lambda endpoint: False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     before = constants.HF_HUB_OFFLINE
     with pytest.raises(DataError, match=r"timm:test_vit: not on this machine .* encoders.image_weights"):

@@ -41,23 +41,25 @@ def test_rows_by_many_threads(sources: list[ParquetImage]) -> None:
 
 
 def test_only_some_blocks_stay_in_memory(sources: list[ParquetImage]) -> None:
-    parquet_files._images_of.cache_clear()
+    parquet_files._open_images.cache_clear()
     for source in sources:
         source.read()
-    images = parquet_files._images_of(sources[0].path, sources[0].column, 0, parquet_files._version(sources[0].path))
-    assert len(images._kept) == parquet_files.KEPT
+    images = parquet_files._open_images(
+        sources[0].path, sources[0].column, 0, parquet_files._file_version(sources[0].path)
+    )
+    assert len(images._cached_blocks) == parquet_files.KEPT
 
 
 def test_a_row_group_that_was_left_is_freed_without_the_garbage_collector(tmp_path: Path) -> None:
     path = tmp_path / "groups.parquet"
     pq.write_table(pa.table({"image": [content(i) for i in range(6 * BLOCK)]}), path, row_group_size=BLOCK)
-    parquet_files._images_of.cache_clear()
+    parquet_files._open_images.cache_clear()
     left = []
     gc.disable()
     try:
         for group in range(6):
             assert ParquetImage("0", str(path), "image", group, 0).read() == content(group * BLOCK)
-            kept = parquet_files._images_of(str(path), "image", group, parquet_files._version(str(path)))
+            kept = parquet_files._open_images(str(path), "image", group, parquet_files._file_version(str(path)))
             left.append(weakref.ref(kept))
             del kept
         assert [images() is None for images in left] == [True, True, False, False, False, False]

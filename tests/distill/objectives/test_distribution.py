@@ -8,7 +8,7 @@ from small_distillations import begin
 from small_pairs import Split
 
 from raydd.distill.experts import Experts
-from raydd.distill.objectives.distribution import discrepancy, part_of_the_way
+from raydd.distill.objectives.distribution import discrepancy, interpolate_heads
 
 
 def test_the_discrepancy_is_the_root_of_three_means() -> None:
@@ -26,7 +26,7 @@ def test_the_discrepancy_is_the_root_of_three_means() -> None:
 
 def test_a_teacher_lies_between_an_experts_start_and_its_epoch(experts: Experts) -> None:
     start, end = experts.snapshot(1, 0), experts.snapshot(1, 2)
-    for half, one, other in zip(part_of_the_way(start, end, 0.5), start, end, strict=True):
+    for half, one, other in zip(interpolate_heads(start, end, 0.5), start, end, strict=True):
         torch.testing.assert_close(half.flat(), (one.flat() + other.flat()) / 2)
 
 

@@ -7,14 +7,14 @@ from small_pairs import IMAGE_WIDTH, TEXT_WIDTH, WIDTH, Split
 
 from raydd.distill.experts import Experts, contrastive_loss
 from raydd.distill.heads import Head, embed, initial_heads
-from raydd.distill.objectives.gradient import _FRESH
+from raydd.distill.objectives.gradient import _FIRST_FRESH_SEED
 
 
 def test_the_loss_is_one_minus_the_cosine_of_both_gradients(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="gradient", similarity="identity", real_minibatch=20, seed=1)
     pairs, real = run._pairs(), run.objective.real  # type: ignore[attr-defined]
     seed = 1_000_003 + 4
-    drawn = initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, _FRESH + seed)
+    drawn = initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, _FIRST_FRESH_SEED + seed)
     image, text = (Head(*(part.requires_grad_() for part in head)) for head in drawn)
 
     def gradients(images: torch.Tensor, texts: torch.Tensor) -> list[torch.Tensor]:
