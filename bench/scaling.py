@@ -287,10 +287,8 @@ def _measure_step(config: DistillConfig, folder: Path) -> dict[str, float]:
         torch.arange(config.pairs),
         torch.arange(config.pairs),
     )
-    image, spread = (
-        LearnedFeatures(Spread(torch.ones(2, _IMAGE_WIDTH), torch.ones(2, _IMAGE_WIDTH))),
-        torch.ones(2, _TEXT_WIDTH),
-    )
+    image = LearnedFeatures(Spread(torch.ones(2, _IMAGE_WIDTH), torch.ones(2, _IMAGE_WIDTH)))
+    spread = torch.ones(2, _TEXT_WIDTH)
     run = Distillation(start, experts, config, image, text_spread=spread, temperature=TEMPERATURE)
     return _measure(run.step)
 

@@ -63,10 +63,8 @@ class Slot:
         """
         self._base, self._name, self._shared = base, name, shared
         self._errands: dict[str, _Errand] = {}
-        self._waiting, self._max_running = (
-            deque[str](),
-            math.inf,
-        )  # errands to begin, and how many fit in memory at once
+        self._waiting = deque[str]()  # errands to begin
+        self._max_running = math.inf  # errands that fit in memory at once
         self._order_lock, self._stopped = threading.Lock(), set[str]()
         self._closing, self._closed = threading.Event(), threading.Event()
         self._orders: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()  # an errand, True: begin, False: stop
@@ -256,10 +254,8 @@ class Desk:
             self._slots.append(self._start_slot(len(self._slots)))
             slot = len(self._slots) - 1
         else:
-            trial_counts, similar_slots = (
-                Counter(seat.slot for seat in seated),
-                {seat.slot for seat in seated if seat.group == group},
-            )
+            trial_counts = Counter(seat.slot for seat in seated)
+            similar_slots = {seat.slot for seat in seated if seat.group == group}
             slot = min(
                 range(len(self._slots)),
                 key=lambda slot: (

@@ -92,11 +92,9 @@ def _published_step(
 def start_of(image_features: Tensor, text_width: int, pixels: Tensor | None = None) -> SyntheticSet:
     generator, pairs = Generator().manual_seed(2), len(image_features)
     similarity = Similarity.start("low-rank", pairs, rank=PUBLISHED.rank, alpha=PUBLISHED.alpha, generator=generator)
-    texts, rate, numbers = (
-        torch.randn(pairs, text_width, generator=generator),
-        PUBLISHED.start_rate,
-        torch.arange(pairs),
-    )
+    texts = torch.randn(pairs, text_width, generator=generator)
+    rate = PUBLISHED.start_rate
+    numbers = torch.arange(pairs)
     return SyntheticSet(image_features, texts, similarity, rate, rate, PUBLISHED.loss, numbers, numbers, pixels)
 
 

@@ -255,10 +255,8 @@ def open_pairs(store: Store, listing: str, paths: ImagePaths) -> OpenedRecord:
     splits = {}
     for split in SPLITS:
         image_count, caption_count = facts["images"][split], facts["captions"][split]
-        image_files, caption_files = (
-            _column_files(record, f"{split}/images", image_count),
-            _column_files(record, f"{split}/captions", caption_count),
-        )
+        image_files = _column_files(record, f"{split}/images", image_count)
+        caption_files = _column_files(record, f"{split}/captions", caption_count)
         splits[split] = OpenedSplit(
             Rows(image_files, image_count, Source(containers, paths)),
             Rows(image_files, image_count, Text("id")),

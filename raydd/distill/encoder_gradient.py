@@ -115,11 +115,9 @@ def _repeat_step(
     """Repeat a student step, and return its part of the gradient: g, and the derivatives of <g, v> for v = -η λ."""
     index = run.plan.minibatches[step]
     encoded, text = EncodedImages(encoder, networks.image, pairs.images[index]), leaves(networks.text)
-    texts, factors, parameters = (
-        pairs.texts[index].requires_grad_(),
-        leaves(pairs.similarity.factors),
-        leaves(pairs.loss),
-    )
+    texts = pairs.texts[index].requires_grad_()
+    factors = leaves(pairs.similarity.factors)
+    parameters = leaves(pairs.loss)
     similarity = pairs.similarity.with_factors(factors).minibatch(index)
     loss = _student_step(run, step)(encoded.features, text, texts, similarity, parameters)
     at_features, *at_text = torch.autograd.grad(loss, [encoded.features, *text.values()], create_graph=True)

@@ -53,10 +53,8 @@ def train_student(
     similarity, width = pairs.similarity.matrix().to(device), pairs.image_features.shape[1]
     loss_function = find_loss(pairs.loss)
     loss_parameters = loss_function.tensors(pairs.loss_parameters, texts)
-    batch_generator, mask_generator = (
-        Generator().manual_seed(FIRST_SEED + seed),
-        Generator(device).manual_seed(FIRST_SEED + seed),
-    )
+    batch_generator = Generator().manual_seed(FIRST_SEED + seed)
+    mask_generator = Generator(device).manual_seed(FIRST_SEED + seed)
     head = initial_head(texts.shape[1], width, Generator().manual_seed(FIRST_SEED + seed))
     networks = Networks.of({name: weight.clone() for name, weight in encoder.start.items()}, head).to(device)
     networks = Networks(leaves(networks.image), leaves(networks.text))

@@ -282,10 +282,8 @@ def with_gpu_share(
         return config
     if widths is None:
         return with_settings(config, {"sweep.gpus": 1.0})
-    need, size = (
-        max(trial_bytes(trial, *widths) for trial in examples),
-        min(min(machine.bytes) for machine in cards),
-    )
+    need = max(trial_bytes(trial, *widths) for trial in examples)
+    size = min(min(machine.bytes) for machine in cards)
     if need > size:
         raise ConfigError(
             f"A trial is expected to need {need / 1e9:.1f} GB of GPU memory, and the GPU has {size / 1e9:.1f} GB. "

@@ -107,11 +107,9 @@ class WholeSpaceSampler(BaseSampler):
             make_multi_objective: makes the sampler for a study with several objectives, if the sampler of
                 `make_sampler` takes only one.
         """
-        self._make_sampler, self._make_multi_objective, self._seed = (
-            make_sampler,
-            make_multi_objective or make_sampler,
-            seed,
-        )
+        self._make_sampler = make_sampler
+        self._make_multi_objective = make_multi_objective or make_sampler
+        self._seed = seed
         self._independent_sampler = RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

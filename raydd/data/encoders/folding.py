@@ -45,10 +45,8 @@ def _standardise_children(parent: nn.Module) -> int:
     """Replace timm's convolutions that standardise their weights at each call, as NFNet's do, by plain convolutions."""
     from timm.layers import std_conv
 
-    standardised, same_padded = (
-        (std_conv.StdConv2d, std_conv.ScaledStdConv2d),
-        (std_conv.StdConv2dSame, std_conv.ScaledStdConv2dSame),
-    )
+    standardised = (std_conv.StdConv2d, std_conv.ScaledStdConv2d)
+    same_padded = (std_conv.StdConv2dSame, std_conv.ScaledStdConv2dSame)
     convolutions: list[tuple[str, Any]] = [
         (name, child) for name, child in parent.named_children() if isinstance(child, (*standardised, *same_padded))
     ]
