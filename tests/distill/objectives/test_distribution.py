@@ -32,7 +32,7 @@ def test_a_teacher_lies_between_an_experts_start_and_its_epoch(experts: Experts)
 
 def test_real_pairs_themselves_are_nearer_than_shuffled_ones(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="distribution", real_minibatch=64)
-    pairs = run._pairs()
+    pairs = run._current_pairs()
     parts = run.objective.draw(0)(pairs).fractions
     shuffled = type(pairs).of({**pairs.tensors, "text": pairs.texts.roll(1, 0)}, pairs.similarity)
     others = run.objective.draw(0)(shuffled).fractions

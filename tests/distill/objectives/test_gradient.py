@@ -12,7 +12,7 @@ from raydd.distill.objectives.gradient import _FIRST_FRESH_SEED
 
 def test_the_loss_is_one_minus_the_cosine_of_both_gradients(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="gradient", similarity="identity", real_minibatch=20, seed=1)
-    pairs, real = run._pairs(), run.objective.real  # type: ignore[attr-defined]
+    pairs, real = run._current_pairs(), run.objective.real  # type: ignore[attr-defined]
     seed = 1_000_003 + 4
     drawn = initial_heads(IMAGE_WIDTH, TEXT_WIDTH, WIDTH, _FIRST_FRESH_SEED + seed)
     image, text = (Head(*(part.requires_grad_() for part in head)) for head in drawn)
@@ -33,5 +33,5 @@ def test_the_loss_is_one_minus_the_cosine_of_both_gradients(train_split: Split, 
 
 def test_each_step_draws_other_heads(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="gradient")
-    losses = {run.objective.draw(step)(run._pairs()).loss for step in (0, 1, 0)}
+    losses = {run.objective.draw(step)(run._current_pairs()).loss for step in (0, 1, 0)}
     assert len(losses) == 2

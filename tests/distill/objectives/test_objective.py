@@ -27,7 +27,7 @@ def doubled(run: Distillation, *, similar: bool) -> LearnedPairs:
             value.detach().double() + 0.1 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
         ).requires_grad_()
 
-    pairs = run._pairs()
+    pairs = run._current_pairs()
     return LearnedPairs.of(
         {name: moved(value) for name, value in pairs.tensors.items() if similar or not name.startswith("similarity.")},
         pairs.similarity,

@@ -21,7 +21,7 @@ def test_a_student_is_the_minimum_of_its_penalised_squares() -> None:
 
 def test_the_loss_is_infonce_of_cosines_on_real_pairs(train_split: Split, experts: Experts) -> None:
     run = begin(train_split, experts, objective="ridge", similarity="identity", real_minibatch=10, ridge_strength=0.5)
-    pairs, real = run._pairs(), run.objective.real  # type: ignore[attr-defined]
+    pairs, real = run._current_pairs(), run.objective.real  # type: ignore[attr-defined]
     image, text = real.minibatch(10, torch.Generator().manual_seed(3))
     strength = torch.tensor(0.5)
     spreads = real.image_spread, real.text_spread
