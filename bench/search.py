@@ -32,7 +32,7 @@ from rich.table import Table
 
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import queue_cheap_starts, trial_with_params
-from raydd.tuning.prices import Cost
+from raydd.tuning.prices import Cost, Expert, amortised, total
 from raydd.tuning.samplers import SAMPLERS, renew_sampler
 from search_spaces import DRAWS, Space, load_space
 
@@ -57,6 +57,9 @@ class Options:
     """Limit searches to this simulated time instead of a number of trials. A trial in the middle of the space takes one
     second on its slot; other trials take time in proportion to their total number of student steps, and four times as
     long with heads 2304 wide. 0: limit searches by `trials`; all trials take equally long."""
+    experts: float = 0.0
+    """Seconds of training an expert for an epoch, four times as long if heads are 2304 wide. Trials with the same
+    learning rate and width share experts, and the first one trains them. 0: experts are free."""
     wanted: int = 0
     """Number of trials wanted within `seconds`, like `sweep.trials` with `sweep.hours`; 0: no limit."""
     at_once: int = 4
@@ -122,6 +125,35 @@ class Objective:
         return math.prod(settings[name] for name in sizes) / middle * (4 if settings.get("experts.width") else 1)
 
 
+class Experts:
+    """The experts that trials of a search read; each is trained once, to the last epoch that any trial reads."""
+
+    def __init__(self, seconds: float) -> None:
+        """Start without experts; `seconds` are those of an epoch."""
+        self._seconds, self._epochs = seconds, dict[Expert, int]()
+
+    def missing(self, settings: Mapping[str, Any]) -> dict[Expert, float]:
+        """Return the seconds of training each expert of a trial as far as it is missing."""
+        seconds = self._seconds * (4 if settings.get("experts.width") else 1)
+        return {
+            expert: seconds * (epoch - self._epochs.get(expert, 0))
+            for expert, epoch in _experts_of(settings).items()
+            if epoch > self._epochs.get(expert, 0)
+        }
+
+    def train(self, settings: Mapping[str, Any]) -> None:
+        """Train what a trial is missing."""
+        for expert, epoch in _experts_of(settings).items():
+            self._epochs[expert] = max(epoch, self._epochs.get(expert, 0))
+
+
+def _experts_of(settings: Mapping[str, Any]) -> dict[Expert, int]:
+    """Return the last epoch that a trial reads of each of its experts."""
+    recipe = f"{settings.get('experts.lr')} {settings.get('experts.width')}"
+    last_epoch = settings.get("distill.max_start_epoch", 1) - 1 + settings.get("distill.target_epochs", 1)
+    return {(recipe, expert): last_epoch for expert in range(settings.get("experts.count", 0))}
+
+
 def distributions_of(space: Space) -> dict[str, BaseDistribution]:
     """Return the distributions of all settings that a space may suggest, by name."""
     study = optuna.create_study(sampler=RandomSampler(seed=0))
@@ -157,14 +189,19 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
     rng, study = np.random.default_rng([3, seed]), optuna.create_study(direction="maximize")
     for first in () if options.cold else space.first:
         study.enqueue_trial(dict(first))
+    experts = Experts(options.experts)
+
+    def cost_of(settings: Mapping[str, Any]) -> Cost:
+        return Cost(objective.seconds(settings), experts.missing(settings))
+
     if sampler == "per-second":
-        queue_cheap_starts(study, space, seed, options.trials, lambda trial: Cost(objective.seconds(trial), {}))
+        queue_cheap_starts(study, space, seed, options.trials, cost_of)
     running: list[tuple[float, int, optuna.Trial]] = []
     now, asked_trials, values = 0.0, 0, {}
 
     def seconds_of(params: Mapping[str, Any]) -> float:
         trial, _ = trial_with_params(space, params)
-        return objective.seconds(trial.params)
+        return amortised(cost_of(trial.params))
 
     def may_start() -> bool:
         limit = options.wanted if options.seconds else options.trials
@@ -185,9 +222,10 @@ def search(space: Space, objective: Objective, sampler: str, seed: int, options:
             renew()
             trial = study.ask()
             space.settings(trial)
-            price = objective.seconds(trial.params) if options.seconds else 1.0
-            duration = rng.uniform(0.7, 1.3) * price
-            trial.set_user_attr(studies.PRICE, price)
+            cost = cost_of(trial.params) if options.seconds else Cost(1.0, {})
+            duration = rng.uniform(0.7, 1.3) * total([cost])
+            experts.train(trial.params)
+            trial.set_user_attr(studies.PRICE, cost.own)
             trial.set_user_attr(studies.REPORT, {"step": 1, "steps": 1})
             trial.set_user_attr(studies.HELD, duration)
             heapq.heappush(running, (now + duration, trial.number, trial))

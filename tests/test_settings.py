@@ -71,7 +71,7 @@ def test_a_method_of_one_s_own_comes_from_a_file_or_a_module(tmp_path: Path, mon
     ("name", "message"),
     [
         ("repblent", "Did you mean 'repblend'"),
-        ("nowhere.py:METHOD", "there is no such file"),
+        ("nowhere.py:METHOD", "there is no file"),
         ("nowhere:METHOD", "nowhere cannot be imported"),
         ("raydd.presets:PRESET", "Did you mean 'Preset'|Did you mean 'PRESETS'"),
         ("raydd.presets:PRESETS", r"is a dict, but must be a raydd\.distill\.methods\.Method"),

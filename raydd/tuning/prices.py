@@ -12,6 +12,7 @@ from raydd.protocols import Workbench
 
 GPU_SPEED = 1e12  # assumed floating-point operations a second of a trial on a GPU, which small products do not fill
 END = 100  # percent of the steps
+READERS = 10  # trials among which the seconds of a new expert are divided, since a search stays near a good recipe
 
 Expert = tuple[str, int]
 """The fingerprint of an experts' record, and the number of an expert in it."""
@@ -25,6 +26,15 @@ class Cost:
     """Seconds of the trial's steps and of the students that score it."""
     experts: Mapping[Expert, float]
     """Seconds of training each expert that the trial reads and that is missing from the store."""
+
+
+def amortised(cost: Cost) -> float:
+    """Return the seconds of a trial as a choice among trials should count them: its own, and a part of its new experts.
+
+    Later trials read these experts too. If the first of them counted with all, a search would hardly ever leave the
+    experts that it has.
+    """
+    return cost.own + sum(cost.experts.values()) / READERS
 
 
 def total(costs: Iterable[Cost]) -> float:

@@ -20,7 +20,7 @@ from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import study as studies
 from raydd.tuning.cheap_starts import CostOf, trial_with_params
 from raydd.tuning.drawing_ahead import DrawingAhead, Drawn
-from raydd.tuning.prices import total
+from raydd.tuning.prices import amortised
 from raydd.tuning.pruning import passed_rungs
 from raydd.tuning.samplers import renew_sampler
 from raydd.tuning.steering import Order
@@ -217,10 +217,10 @@ class StudySearch(Searcher):
         return trial, settings
 
     def _seconds_of(self, params: Mapping[str, Any]) -> float:
-        """Predict the seconds of a trial with these values, including the experts that are missing from the store."""
+        """Predict the seconds of a trial with these values, with its part of the experts missing from the store."""
         assert self._cost_of is not None
         _, settings = trial_with_params(self._space, params)
-        return total([self._cost_of(settings)])
+        return amortised(self._cost_of(settings))
 
     def _seconds_per_trial(self) -> float:
         """Return the remaining seconds for each trial still wanted; 0 if there is no deadline.

@@ -177,7 +177,7 @@ def test_classes_and_photographs_are_files_of_their_folder_alone(tmp_path: Path)
     assert [image.name for image in read_classes(tmp_path / "in").images] == ["cat/0.png", "dog/0.png"]
     assert len(photographs(tmp_path / "in")) == 2
     (tmp_path / "in" / "classes.json").write_text("[" * 100_000)
-    with pytest.raises(RayddError, match=r"classes\.json is not a JSON object"):
+    with pytest.raises(RayddError, match=r"classes\.json does not map folders to names"):
         read_classes(tmp_path / "in")
 
 

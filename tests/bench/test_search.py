@@ -4,7 +4,7 @@ import numpy as np
 import optuna
 import pytest
 
-from bench.search import Objective, Options, distributions_of, first_settings, main, search
+from bench.search import Experts, Objective, Options, distributions_of, first_settings, main, search
 from search_spaces import load_space
 
 
@@ -42,6 +42,19 @@ def test_the_trials_that_are_wanted_come_in_their_time():
     counts = came("per-second", 4)
     assert min(counts) > 34 > 2 * np.mean(came("auto", 2))  # no model bounds the first ones
     assert np.mean(counts) > 36
+
+
+def test_experts_are_trained_once_and_as_far_as_any_trial_reads():
+    experts, trial = (
+        Experts(0.5),
+        {"experts.lr": 0.1, "experts.width": 0, "experts.count": 2, "distill.target_epochs": 2},
+    )
+    assert experts.missing(trial) == {("0.1 0", 0): 1.0, ("0.1 0", 1): 1.0}
+    experts.train(trial)
+    assert experts.missing(trial) == {}
+    assert experts.missing(trial | {"experts.count": 3}) == {("0.1 0", 2): 1.0}
+    assert experts.missing(trial | {"distill.max_start_epoch": 3}) == {("0.1 0", 0): 1.0, ("0.1 0", 1): 1.0}
+    assert sum(experts.missing(trial | {"experts.width": 2304}).values()) == 8.0
 
 
 def test_the_table(capsys):

@@ -181,7 +181,7 @@ def test_mlflow_s_server_is_started_again(
     monkeypatch.setattr(head, "LONGEST_SECONDS", -1.0)
     with pytest.raises(KeyboardInterrupt):
         head.keep(a_home(tmp_path / "home"), copies, ["mlflow.db"])
-    assert capsys.readouterr().err.count("MLflow's server ended with 7") == 2
+    assert capsys.readouterr().err.count("MLflow's server ended with status 7") == 2
 
 
 @pytest.mark.parametrize(

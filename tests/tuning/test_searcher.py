@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 from raydd.cluster.trial_report import TrialReport
 from raydd.tuning import searcher
 from raydd.tuning import study as studies
-from raydd.tuning.prices import Cost
+from raydd.tuning.prices import READERS, Cost
 from raydd.tuning.searcher import StudySearch
 
 
@@ -194,7 +194,7 @@ def test_the_time_left_is_shared_by_the_trials_that_are_wanted(study, space, mon
     assert shares[-1] == 0
 
 
-def test_what_a_trial_costs_is_noted_and_the_sampler_is_told_it_with_the_experts(study, space, monkeypatch):
+def test_what_a_trial_costs_is_noted_and_the_sampler_is_told_it_with_its_part_of_the_experts(study, space, monkeypatch):
     told = []
     monkeypatch.setattr(searcher, "renew_sampler", lambda *_, seconds_of, **__: told.append(seconds_of))
 
@@ -204,7 +204,7 @@ def test_what_a_trial_costs_is_noted_and_the_sampler_is_told_it_with_the_experts
 
     StudySearch(study, space, ["r_mean"], trial_count=9, cost_of=cost_of).suggest("a")
     assert study.trials[0].user_attrs[studies.PRICE] == pytest.approx(10.0)
-    assert told[0]({"distill.blend": "none", "distill.image_lr": 0.5}) == pytest.approx(50.0 + 60.0)
+    assert told[0]({"distill.blend": "none", "distill.image_lr": 0.5}) == pytest.approx(50.0 + 60.0 / READERS)
     unknown = StudySearch(study, space, ["r_mean"], trial_count=9, cost_of=lambda _: Cost(math.nan, {}))
     unknown.suggest("b")
     assert studies.PRICE not in unknown.trial("b").user_attrs

@@ -79,7 +79,7 @@ def test_a_warm_start_tries_the_best_of_another_sweep(config, space, address, wi
     wide = type(space)("wide", suggest)
     study = studies.open_study(with_sweep(config, first=False), wide, address)
     said = steering.warm_start(study, wide, "other:2", address)
-    assert "best 2 trials of other" in said[0]
+    assert "other's best trials are tried first, 2 of them" in said[0]
     assert said[1].endswith("not search them so: distill.blend, distill.blend_ratio")
     assert steering.warm_start(study, wide, "other:2", address) == []  # once
     drawn = [ask(study, wide).params["distill.image_lr"] for _ in range(2)]

@@ -91,7 +91,7 @@ def test_a_file_or_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_not_here_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "_hub_answers", lambda endpoint: False)
-    with pytest.raises(DataError, match=r"hf:no/such-model: not on this machine .* encoders.text_weights"):
+    with pytest.raises(DataError, match=r"hf:no/such-model: not on this machine, .* encoders.text_weights"):
         load_text_encoder(EncodersConfig(text="hf:no/such-model"))
     with pytest.raises(ConfigError, match="configuration and tokenizer"):
         load_text_encoder(EncodersConfig(text="hf:no/such-model", text_weights="random:0"))

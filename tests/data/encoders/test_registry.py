@@ -161,7 +161,7 @@ def test_identities_are_had_without_the_encoder_packages() -> None:
         ("timm", "timm:"),
         ("timm:", "Write it after the colon, as in timm:MODEL"),
         ("no_such_module_here:f", "PYTHONPATH"),
-        ("nowhere.py:image", "there is no such file"),
+        ("nowhere.py:image", "there is no file"),
         ("json:no_such_function", "json has no 'no_such_function'"),
     ],
 )
