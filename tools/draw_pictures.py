@@ -68,6 +68,7 @@ SEARCHES = {
     "7": ("search 7", "--", "#8fb3d9"),
     "8": ("search 8", "-", "#5f6b7a"),
     "9": ("search 9", "-", "#2a6fb0"),
+    "10": ("search 10", "-", "#d9822b"),
 }
 BY_HAND = (49.8, 50.4)  # val r_mean of ten sets of our settings, mean ± standard deviation
 
