@@ -19,6 +19,7 @@ from rich.table import Table
 from bench.measuring import FULL, QUICK, Clock, keep_memory, median, memory_is_measurable, time_pieces, total
 from bench.memory import peak_of
 from bench.rows import ROWS, Row
+from raydd.terminal.text import count_of
 
 _WIDTH = 140  # characters of a line if the output is not a terminal
 
@@ -135,7 +136,7 @@ def main(options: Options) -> int:
             results.append((row, measure(row, options)))
         console.log(f"{row.name}: {row.measure.value_format.format(results[-1][1].value)}")
     clock = "CPU seconds" if options.clock == "cpu" else "wall-clock seconds"
-    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    threads = count_of(options.threads, "thread")
     rounds = (QUICK if options.quick else FULL).rounds
     title = f"{clock}, {threads}, medians of {rounds} rounds; torch {torch.__version__}, {_processor_name()}"
     console.print(table_of(results, title))

@@ -27,6 +27,7 @@ from raydd.place import (
 )
 from raydd.plain_files import require_writable_folder
 from raydd.secrets_hidden import hidden, hide_password
+from raydd.terminal.text import count_of
 
 Command = Literal["run", "sweep", "compare"]
 State = Literal["ok", "warning", "missing"]
@@ -137,7 +138,7 @@ def _check_trial_gpus(config: Config) -> str:
         return f"sweep.gpus {requested}, of the cluster"
     if requested == "auto":
         gpus = available if config.place.device != "cpu" else 0
-        return f"sweep.gpus auto: {gpus} GPU{'s' * (gpus != 1)}" if gpus else "sweep.gpus auto: the CPU"
+        return f"sweep.gpus auto: {count_of(gpus, 'GPU')}" if gpus else "sweep.gpus auto: the CPU"
     if not requested:
         return "sweep.gpus 0: the CPU"
     if not available:

@@ -210,9 +210,8 @@ def _query_cards(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]
     ready: Sequence[Any] = []
     if tasks:
         ready, pending = ray.wait(list(tasks), num_returns=len(tasks), timeout=ANSWER_SECONDS)
-        if (
-            not ready and not _cards_by_node.keys() & nodes.keys()
-        ):  # others use all GPUs: wait for the first that is free
+        # If others use all GPUs, wait for the first that is free.
+        if not ready and not _cards_by_node.keys() & nodes.keys():
             ready, pending = ray.wait(pending, timeout=wait or None)
         for task in pending:
             ray.cancel(task)

@@ -59,11 +59,21 @@ def joined_work(config: Config, label: str, shared: Shared) -> Iterator[tuple[Wo
     Args:
         config: as in `shared_work`, like the other arguments.
     """
-    use_threads(config.place)
-    with Claimant(shared.claims, f"{shared.job}: {label}") as claimant:
-        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(shared.listings))
+    with claiming_work(config, label, shared) as (work, claimant):
         work.opened.fetch = functools.partial(_fetch_expert, claimant)
         yield work, claimant
+
+
+@contextlib.contextmanager
+def claiming_work(config: Config, label: str, shared: Shared) -> Iterator[tuple[Workbench[Any], Claimant]]:
+    """Open the workbench of a Ray worker that shares nothing on its own; also yield the worker's side of the ledger.
+
+    Args:
+        config: as in `shared_work`, like the other arguments.
+    """
+    use_threads(config.place)
+    with Claimant(shared.claims, f"{shared.job}: {label}") as claimant:
+        yield open_workbench(config, open_store(config.place), claimant.progress, Opened(shared.listings)), claimant
 
 
 def share_making(work: Workbench[Any], claimant: Claimant) -> None:

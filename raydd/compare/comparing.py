@@ -12,11 +12,11 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from raydd.cluster.claims import Claimant, open_claims
+from raydd.cluster.claims import open_claims
 from raydd.cluster.connect import cluster, outcomes
 from raydd.cluster.gpus import wanted_gpus
 from raydd.cluster.graceful_exit import exit_waits
-from raydd.cluster.sharing import Shared, share_features, share_making
+from raydd.cluster.sharing import Shared, claiming_work, share_features, share_making
 from raydd.cluster.worker_settings import for_workers, settled
 from raydd.compare.rows import MadeSet, Row, RowPlan, is_made, is_tuned, make_set, plan_of
 from raydd.compare.table import write_comparison
@@ -25,7 +25,7 @@ from raydd.cost.seconds import check_seconds, pixel_seconds, trial_seconds
 from raydd.distill.methods import find_method
 from raydd.distill.selections import SELECTIONS
 from raydd.errors import ConfigError, TrialsError
-from raydd.place import home, open_store, use_threads
+from raydd.place import home, open_store
 from raydd.progress import silent
 from raydd.protocols import Opened, Workbench, can_select, open_workbench, trial_settings
 from raydd.ranges import RANGES, as_name
@@ -315,11 +315,8 @@ def compare_set(plan: RowPlan, number: int, shared: Shared) -> MadeSet:
         number: number of the set within the row.
         shared: what the driver gave to all its workers.
     """
-    config = plan.config
-    use_threads(config.place)
     label = f"{plan.name} {plan.data} {plan.pairs} set {number}"
-    with Claimant(shared.claims, f"{shared.job}: {label}") as claimant:
-        work = open_workbench(config, open_store(config.place), claimant.progress, Opened(shared.listings))
+    with claiming_work(plan.config, label, shared) as (work, claimant):
         if plan.method in SELECTIONS:
             # Selections of all sizes share warm-ups, so only one selection of a data set runs at a time.
             with claimant.waiting_for(f"selections of {plan.data}"):

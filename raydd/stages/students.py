@@ -146,9 +146,8 @@ def usual_multiple(pairs: SyntheticSet, recipe: StudentsConfig) -> float:
         return _MULTIPLE_OF_LEARNED
     momentum = 1.0 if recipe.rate == "effective" else 1 / (1 - recipe.momentum)  # its effect on a rate
     rate = math.sqrt(pairs.rate_image * pairs.rate_text) * momentum
-    return min(
-        max(2.0 ** round(math.log2(_RATE_OF_IDENTITY / rate)), 2 * MIN_MULTIPLE), MAX_MULTIPLE / 2
-    )  # its neighbours are tried
+    multiple = 2.0 ** round(math.log2(_RATE_OF_IDENTITY / rate))
+    return min(max(multiple, 2 * MIN_MULTIPLE), MAX_MULTIPLE / 2)  # a fit tries its neighbours too
 
 
 def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:

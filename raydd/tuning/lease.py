@@ -152,9 +152,8 @@ def _replace_mark(study: optuna.Study, old_mark: str | None, new_mark: str) -> b
         except IntegrityError:  # another process wrote the first mark
             return False
 
-    return (
-        patiently(write) or _read_mark(study) == new_mark
-    )  # the write may have succeeded although its answer was lost
+    # The write may have succeeded although its answer was lost.
+    return patiently(write) or _read_mark(study) == new_mark
 
 
 def _mark_row(study: optuna.Study) -> tuple[sql.ColumnElement[bool], ...]:

@@ -54,9 +54,7 @@ def plan_sweep(
     base = work.config
     examples = draw_configs(space, base)
     base = with_settings(base, {"sweep.together": together(base, examples)})
-    if (
-        len({trial.distill.seed for trial in examples}) > 1
-    ):  # the seed is searched, so a new draw would be another trial
+    if len({trial.distill.seed for trial in examples}) > 1:  # searched, so a new draw would be another trial
         base = with_settings(base, {"sweep.drawn_again": 0})
     examples = examples[0 if base.sweep.first else len(space.first) :]
     work = open_workbench(base, work.store, silent, work.opened)

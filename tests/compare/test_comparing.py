@@ -16,6 +16,7 @@ from stage_settings import TINY
 
 import raydd
 from raydd import stages
+from raydd.cluster import sharing
 from raydd.cluster.environment import prepare_environment
 from raydd.cluster.sharing import Shared
 from raydd.compare import comparing
@@ -219,7 +220,7 @@ def test_trials_have_a_seed_that_no_set_has(
 def test_only_distillations_make_their_experts(
     method: str, missing: set[int], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparing, "Claimant", lambda *_: Alone())
+    monkeypatch.setattr(sharing, "Claimant", lambda *_: Alone())
     config = with_settings(config, {"experts.count": 4})
     plan = plan_of(config, method, "tiny", 5, "", {})
     made = comparing.compare_set(plan, 0, Shared("comparison", {}, None))
