@@ -5,9 +5,10 @@ from typing import Any
 from optuna.trial import Trial
 
 from raydd.distill.methods.method import FLICKR30K_100, SIMILARITY
+from search_spaces._students import OUR_DECAY, PUBLISHED_DECAY, suggest_students
 
-# raydd's defaults for features with twice as many student steps; and the published settings that apply to features
-# (Flickr30k, 100 pairs).
+# raydd's defaults for features with twice as many student steps and ten times the weight decay of scored students; and
+# the published settings that apply to features (Flickr30k, 100 pairs).
 OURS: dict[str, Any] = {
     "experts.lr": 0.2,
     "distill.student_steps": 8,
@@ -18,13 +19,14 @@ OURS: dict[str, Any] = {
     "distill.image_lr": 0.1,
     "distill.text_lr": 0.2,
     "distill.rate_lr": 0.02,
+    "students.weight_decay": OUR_DECAY,
 }
-PUBLISHED: dict[str, Any] = {**OURS, **FLICKR30K_100}
+PUBLISHED: dict[str, Any] = {**OURS, **FLICKR30K_100, "students.weight_decay": PUBLISHED_DECAY}
 OUR_SIMILARITY: dict[str, Any] = {**SIMILARITY, "distill.similarity_lr": 0.05}
 
 
 def suggest_trajectory(trial: Trial) -> None:
-    """Suggest the length of trajectories and all learning rates."""
+    """Suggest the length of trajectories, all learning rates, and the scored students' settings."""
     trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
     trial.suggest_int("distill.student_steps", 4, 16, log=True)
     trial.suggest_categorical("distill.minibatch", [0, 20])
@@ -34,6 +36,7 @@ def suggest_trajectory(trial: Trial) -> None:
     trial.suggest_float("distill.image_lr", 0.02, 0.5, log=True)
     trial.suggest_float("distill.text_lr", 0.02, 0.5, log=True)
     trial.suggest_float("distill.rate_lr", 0.005, 0.1, log=True)
+    suggest_students(trial)
 
 
 def suggest_similarity(trial: Trial) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from optuna.trial import Trial
 
+from search_spaces._students import suggest_students
 from search_spaces._trajectories import OUR_SIMILARITY, OURS, PUBLISHED
 
 _SIZES: dict[str, Any] = {
@@ -23,7 +24,6 @@ _SIZES: dict[str, Any] = {
     "distill.steps": 300,
     "distill.start": "random",
     "distill.schedule": "cosine",
-    "students.weight_decay": 0.005,
 }
 _OURS: dict[str, Any] = {
     **OURS,
@@ -53,14 +53,7 @@ FIRST: tuple[dict[str, Any], ...] = (
     {**_OURS, "distill.blend": "none"},
     {**_OURS, "distill.student_steps": 4},
     _FAR,
-    {
-        **_OURS,
-        **PUBLISHED,
-        "distill.loss": "wbce",
-        "distill.steps": 1000,
-        "distill.schedule": "constant",
-        "students.weight_decay": 5e-4,
-    },
+    {**_OURS, **PUBLISHED, "distill.loss": "wbce", "distill.steps": 1000, "distill.schedule": "constant"},
 )
 
 
@@ -94,5 +87,5 @@ def space(trial: Trial) -> dict[str, Any]:
     trial.suggest_float("distill.image_lr", 0.02, 0.5, log=True)
     trial.suggest_float("distill.text_lr", 0.02, 0.5, log=True)
     trial.suggest_float("distill.rate_lr", 0.005, 0.1, log=True)
-    trial.suggest_float("students.weight_decay", 5e-4, 0.02, log=True)
+    suggest_students(trial)
     return {}

@@ -64,13 +64,17 @@ BY_BYTES = {
 # Searches of docs/results/search.md that are drawn: name, line style and colour, by the name in searches.csv.
 SEARCHES = {
     "random": ("random", ":", "#000000"),
-    "5": ("search 5", "--", "#b8bec7"),
     "7": ("search 7", "--", "#8fb3d9"),
-    "8": ("search 8", "-", "#5f6b7a"),
-    "9": ("search 9", "-", "#2a6fb0"),
-    "10": ("search 10", "-", "#d9822b"),
+    "8": ("search 8", "--", "#5f6b7a"),
+    "9": ("search 9", "--", "#2a6fb0"),
+    "10": ("search 10", "--", "#b8bec7"),
+    "11": ("search 11, with weight decay", "-", "#d9822b"),
 }
-BY_HAND = (49.8, 50.4)  # val r_mean of ten sets of our settings, mean ± standard deviation
+# Val r_mean of sets with settings chosen by hand: mean - and + standard deviation over sets, label, colour.
+BY_HAND = (
+    (49.8, 50.4, "by hand: ten sets", "#5f6b7a"),
+    (50.3, 50.9, "by hand, ten times the weight decay: five sets", "#d9822b"),
+)
 
 
 def draw_bytes() -> Path:
@@ -96,7 +100,8 @@ def draw_searches() -> Path:
     """Draw the best val r_mean of each search against slot seconds, and return the file."""
     path, figure = DOCS / "searches.png", Figure(figsize=(7.2, 4), layout="constrained")
     axes = figure.subplots()
-    axes.axhspan(*BY_HAND, color="#d9822b", alpha=0.25, linewidth=0, label="by hand, ten sets: mean ± std")
+    for low, high, label, colour in BY_HAND:
+        axes.axhspan(low, high, color=colour, alpha=0.25, linewidth=0, label=label)
     with (DOCS / "results" / "searches.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["search"] in SEARCHES]
     for search, (name, style, colour) in SEARCHES.items():
@@ -104,7 +109,7 @@ def draw_searches() -> Path:
         axes.step(*zip(*points, strict=True), style, where="post", label=name, color=colour)
     axes.set_xlabel("slot seconds")
     axes.set_ylabel("best val r_mean of a trial, percent")
-    axes.set_ylim(44, 51)
+    axes.set_ylim(42, 52)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     figure.savefig(path, dpi=100)
     return path
