@@ -167,8 +167,8 @@ _PLAIN_PIXELS = Preset(
     },
 )
 
-# Found by a search from a cold start on Flickr8k (docs/results/search.md). Sets and weight decay belong together: with the
-# published weight decay, students of such sets score two points less.
+# Found by a search from a cold start on Flickr8k (docs/results/search.md). Sets and weight decay belong together: with
+# the published weight decay, students of such sets score two points less.
 _PLAIN_FEATURES = Preset(
     "Nearly plain matching on features: the best settings that a search found for 99 pairs of Flickr8k",
     {
