@@ -181,9 +181,9 @@ _LEADERBOARD = """\
 # Leaderboard
 
 This page compares synthetic sets made by any code. `raydd evaluate` scores each set: it trains students on the set
-alone, with one recipe, and measures retrieval on a split that was not distilled. All rows of one table have the same
-data, encoders and protocol. The protocol says what students train: both projection heads (heads), or the image encoder
-and a text head (encoder).
+alone and measures retrieval on a split that was not distilled. Students have the published recipe, except where a set's
+name says otherwise. All rows of one table have the same data, encoders and protocol. The protocol says what students
+train: both projection heads (heads), or the image encoder and a text head (encoder).
 
 - Scores are in percent. r_mean is the mean ± the standard deviation: over the students of one set, or over the means of
   several sets that were made with the same settings from other start pairs. The last column says which.
