@@ -60,7 +60,7 @@ def test_its_numbers_are_those_of_the_results_page():
     rows = [row for row in rows if row]
     assert len(rows) == 6
     results = [found for line in RESULTS.splitlines() if (found := re.findall(r"\d+\.\d ± \d\.\d", line))]
-    assert [row for row in results[:7] if row in rows] == rows, "each row is one of the page's first table, in its order"
+    assert [row for row in results[:7] if row in rows] == rows, "rows of the first table, in its order"
     ours, full = (float(rows[place][-1].split()[0]) for place in (4, 5))
     assert f"keep {100 * ours / full:.0f} % of the retrieval quality" in README
 

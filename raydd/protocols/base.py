@@ -61,6 +61,10 @@ class Choosing(Protocol[Trained]):
     config: Config
     """All settings."""
 
+    def train_students(self, pairs: SyntheticSet, seeds: Sequence[int]) -> Iterator[Trained]:
+        """As `Workbench.train_students`."""
+        ...
+
     def train_at_multiples(self, pairs: SyntheticSet, multiples: Sequence[float]) -> Iterator[Trained | None]:
         """As `Workbench.train_at_multiples`."""
         ...

@@ -15,6 +15,7 @@ from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_cho
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
 MIN_MULTIPLE, MAX_MULTIPLE = 1 / 32, 32.0
+_SEEDS_AT_EDGE = (1, 2, 3, 4)  # students that confirm a fit whose double makes the first student fail
 # Where fits of learning rates begin. With a learned similarity, 34 of 40 sets ended at half of the learned learning
 # rates or less. With the identity, the fitted learning rates themselves are alike: those of 35 sets ended between 3.7
 # and 10.7, at multiples from 4 to 32.
@@ -134,9 +135,21 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
     def val_scores_at(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
         return [_val_scores(work, student) for student in work.train_at_multiples(pairs, multiples)]
 
-    # There are too few fits with encoders to know a usual multiple.
-    usual = usual_multiple(pairs, work.config.students) if work.batches_students else 1.0
-    multiple, scores = best_multiple(val_scores_at, near=near or usual, neighbours_at_once=work.batches_students)
+    def others_train_at(multiple: float, first: ScoresOnVal) -> bool:
+        try:
+            (students,) = work.train_students(pairs.at_multiple(multiple), _SEEDS_AT_EDGE)
+            scores = work.val_scores(students)
+        except NonFiniteError:
+            return False
+        return not any(_failed(ScoresOnVal((student,)), first) for student in scores.seeds)
+
+    # There are too few fits with encoders to know a usual multiple, and five students with encoders cost too much.
+    multiple, scores = best_multiple(
+        val_scores_at,
+        others_train_at if work.batches_students else lambda multiple, first: True,
+        near=near or (usual_multiple(pairs, work.config.students) if work.batches_students else 1.0),
+        neighbours_at_once=work.batches_students,
+    )
     return Fitted(pairs.at_multiple(multiple), multiple, scores)
 
 
@@ -158,16 +171,26 @@ def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
         return None
 
 
+def _failed(scores: ScoresOnVal | None, good: ScoresOnVal) -> bool:
+    """Whether a student diverged, or ended far below a good one: at rates that are too high many end near chance."""
+    return scores is None or scores.for_choice < good.for_choice / 2
+
+
 def best_multiple(
     score: Callable[[Sequence[float]], Sequence[ScoresOnVal | None]],
+    others_train_at: Callable[[float, ScoresOnVal], bool] = lambda multiple, first: True,
     *,
     near: float = 1.0,
     neighbours_at_once: bool = False,
 ) -> tuple[float, ScoresOnVal]:
     """Find the best LR multiplier, a power of two: double it while the score rises; otherwise halve it.
 
+    If the student fails at twice the best multiple, other students may fail at the best one. They are asked then, and
+    the multiple is halved until they train.
+
     Args:
         score: returns val scores of a student at each of the given multiples, and None for one that diverges.
+        others_train_at: says if students of other seeds train at a multiple, given the first student's scores there.
         near: the multiple to begin with.
         neighbours_at_once: score `near` and both its neighbours in one call, which takes little longer than one.
 
@@ -195,6 +218,11 @@ def best_multiple(
         while best > MIN_MULTIPLE and (r_mean_at(best / 2) > r_mean_at(best) or r_mean_at(best) == -math.inf):
             best /= 2
     best_scores = scores_at[best]
+    if best_scores is not None and 2 * best in scores_at and _failed(scores_at[2 * best], best_scores):
+        while best > MIN_MULTIPLE and best_scores is not None and not others_train_at(best, best_scores):
+            best /= 2
+            r_mean_at(best)
+            best_scores = scores_at[best]
     if best_scores is None:
         raise NonFiniteError(
             f"Students diverge at 1/{round(1 / MIN_MULTIPLE)} of the learning rates too. Lower distill.start_rate or "

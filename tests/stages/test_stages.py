@@ -239,6 +239,18 @@ def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(
     assert fitted.pairs.rate_image == fitted.multiple * synthetic.rate_image
     assert fitted.val.mean == stages.score_students(work, fitted.pairs, split="val", seeds=[0]).mean
 
+    train_several = type(work).train_students
+
+    def diverging_too(work: Any, pairs: Any, seeds: Any) -> Any:
+        assert 0 not in seeds
+        if pairs.rate_image > synthetic.rate_image / 4:
+            raise NonFiniteError("a student of another seed diverged")
+        return train_several(work, pairs, seeds)
+
+    monkeypatch.setattr(type(work), "train_students", diverging_too)
+    assert fitted.multiple == 0.5, "right below the rates at which the first student diverges"
+    assert fit_rates(work, synthetic).multiple == 0.25
+
 
 def test_collapse_is_noted_from_the_start_to_the_end_whatever_interrupts(config: Config, store: Store) -> None:
     config = with_settings(config, {"distill.images": "features", "distill.steps": 25})

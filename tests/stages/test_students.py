@@ -47,6 +47,28 @@ def test_rates_that_hold_are_found_below_those_that_diverge() -> None:
     assert best == 1 / 8
 
 
+@pytest.mark.parametrize(("top", "fails", "expected"), [(4, None, 4), (4, 8, 2), (4, 16, 4), (16, 16, 2), (2, None, 2)])
+def test_next_to_rates_that_fail_other_students_decide(top: float, fails: float | None, expected: float) -> None:
+    """Others train up to 2; the first student's score falls to chance, or it diverges, at `fails` and above."""
+    asked: list[float] = []
+
+    def first_student(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
+        return [
+            (None if one > fails else on_val(1)) if fails and one >= fails else on_val(50 - abs(math.log2(one / top)))
+            for one in multiples
+        ]
+
+    def others(multiple: float, first: ScoresOnVal) -> bool:
+        assert first.for_choice > 40
+        asked.append(multiple)
+        return multiple <= 2
+
+    best, scores = best_multiple(first_student, others, near=4)
+    assert best == expected
+    assert scores.for_choice == 50 - abs(math.log2(expected / top))
+    assert bool(asked) == (fails is not None and fails <= 2 * min(top, fails / 2))
+
+
 def test_students_that_always_diverge_are_an_error() -> None:
     asked: list[float] = []
 
