@@ -183,6 +183,9 @@ class DistillConfig:
     steps_per_encoding: int = 4
     """Encode learned pixels once every N distillation steps and accumulate the gradients of these steps (1: encode in
     each step, as published)."""
+    image_size: int = 0
+    """Side of the learned images in pixels (0: that of the encoder's input). The frozen encoder sees them enlarged, so
+    half of its side makes a set a quarter as large."""
     least_crop: float = 1.0
     """Smallest area of a random crop, as a fraction of the image. Each time learned pixels are encoded, the frozen
     encoder sees a random crop of each image, mirrored half of the time; for pixels that other encoders will use (1: the

@@ -38,6 +38,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "distill.pairs": (3, 1_000_000),
     "distill.steps": _FROM_ZERO,
     "distill.steps_per_encoding": _COUNT,
+    "distill.image_size": (0, 4096),
     "distill.least_crop": (0.01, 1.0),
     "distill.student_steps": (1, 100_000),
     "distill.max_start_epoch": (1, 100_000),

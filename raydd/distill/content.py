@@ -38,6 +38,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "fit_rates": True,
     "schedule": "cosine",
     "steps_per_encoding": 1,
+    "image_size": 0,
     "least_crop": 1.0,
     "seed": 0,
 }

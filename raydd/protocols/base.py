@@ -438,14 +438,18 @@ class Workbench(ABC, Generic[Networks]):
     memory_help: ClassVar[str]
     """The setting to lower if memory is too small."""
 
-    def pixels_of(self, images: Sequence[ImageSource]) -> UInt8[Tensor, "N 3 S S"]:
-        """Open images and resize them to the encoder's input size, without augmentation."""
-        return open_pixels(images, self.image_encoder.size)
+    def pixels_of(self, images: Sequence[ImageSource], size: int = 0) -> UInt8[Tensor, "N 3 S S"]:
+        """Open images and resize them to a side of `size` pixels (0: the encoder's input), without augmentation."""
+        return open_pixels(images, size or self.image_encoder.size)
 
-    def start_pixels(self, pairs: SyntheticSet) -> UInt8[Tensor, "N 3 S S"]:
-        """Return the real images that a set's pairs started from."""
+    def start_pixels(self, pairs: SyntheticSet, size: int = 0) -> UInt8[Tensor, "N 3 S S"]:
+        """Return the real images that a set's pairs started from; `size` as in `pixels_of`."""
         images = self.data.train.images
-        return self.pixels_of([images[index] for index in pairs.start_images.tolist()])
+        return self.pixels_of([images[index] for index in pairs.start_images.tolist()], size)
+
+    def encode_learned(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
+        """Return the frozen encoder's features of learned images in 0 to 1, which it sees in its own size."""
+        return self.image_encoder.fast(resized(pixels, self.image_encoder.size))
 
     def with_start_pairs(self, pairs: SyntheticSet) -> SyntheticSet:
         """Return a set with the real pairs that it started from, each image and caption encoded again."""

@@ -54,8 +54,8 @@ class HeadsWorkbench(Workbench[Heads]):
     selections: ClassVar[Collection[str]] = tuple(SELECTIONS)
     image_settings: ClassVar[Mapping[str, Collection[str]]] = {
         "features": ("range_pull",),
-        "features-then-pixels": (),  # its record names the record of the features
-        "pixels": ("steps_per_encoding", "least_crop"),
+        "features-then-pixels": ("image_size",),  # its record names the record of the features
+        "pixels": ("steps_per_encoding", "image_size", "least_crop"),
     }
     batches_students: ClassVar[bool] = True
     closed_form: ClassVar[bool] = True
@@ -196,7 +196,7 @@ class HeadsWorkbench(Workbench[Heads]):
             rank=distill.rank,
             alpha=distill.alpha,
             loss=loss,
-            pixels=self.pixels_of(sources) if with_pixels else None,
+            pixels=self.pixels_of(sources, distill.image_size) if with_pixels else None,
         )
 
     @property
@@ -214,8 +214,7 @@ class HeadsWorkbench(Workbench[Heads]):
         spread = Spread(features.image_spread, features.image_range)
         image: ImageVariable = LearnedFeatures(spread)
         if settings.images == "pixels":
-            encoder = self.image_encoder
-            image = LearnedPixels(encoder.fast, encoder.pixel_std, self.images_at_once, spread)
+            image = LearnedPixels(self.encode_learned, self.image_encoder.pixel_std, self.images_at_once, spread)
         return Distillation(
             start,
             self.experts(),

@@ -23,12 +23,12 @@ def invert_features(work: Workbench[Any], features_record: Record) -> SyntheticS
     The image features of the returned set are those that the encoder gives for the found pixels. On a CPU, several
     batches are searched side by side.
     """
-    settings, encoder, device = work.config.pixels, work.image_encoder, work.device
-    content = {"steps": settings.steps, "lr": settings.lr}
+    settings, image_size, device = work.config.pixels, work.config.distill.image_size, work.device
+    content = {"steps": settings.steps, "lr": settings.lr, **({"image_size": image_size} if image_size else {})}
     upstream = {"features_set": features_record.fingerprint}
     record = Record.of(work.store, "pixels", content, upstream, version=VERSION)
     synthetic = load_synthetic(features_record)
-    start_pixels, size = work.start_pixels(synthetic), work.images_at_once
+    start_pixels, size = work.start_pixels(synthetic, image_size), work.images_at_once
     step_numbers, total = itertools.count(1), settings.steps * len(start_pixels)
 
     def report_steps(images: int) -> None:
@@ -41,13 +41,13 @@ def invert_features(work: Workbench[Any], features_record: Record) -> SyntheticS
             found_pixels = pixels_of_features(
                 pixels.to(device),
                 synthetic.image_features[begin : begin + size].to(device),
-                encoder.fast,
+                work.encode_learned,
                 steps=settings.steps,
                 lr=settings.lr,
                 on_step=lambda _: report_steps(len(pixels)),
             )
             with torch.no_grad():
-                features = encoder.fast(found_pixels.float() / 255)
+                features = work.encode_learned(found_pixels.float() / 255)
             record.write_tensors(name, {"pixels": found_pixels.cpu(), "features": features.float().cpu()})
         return record.read_tensors(name)
 

@@ -45,6 +45,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
         st.integers(1, 9),
     ),
     "seed": st.integers(0, 9),
+    "image_size": st.integers(0, 9),
     "real_minibatch": st.integers(2, 9),
 }
 REST = st.sampled_from([0.01, 0.1, 0.5, 0.9])  # of all numbers between 0 and 1
@@ -87,6 +88,7 @@ def is_read(name: str, config: DistillConfig) -> bool:
         "alpha": config.similarity == "low-rank",
         "similarity_lr": config.similarity != "identity" and lowered in ("trajectory", "ridge", "gradient"),
         **dict.fromkeys(("steps_per_encoding", "least_crop"), heads and config.images == "pixels"),
+        "image_size": heads and config.images != "features",
         "range_pull": heads and config.images == "features",
         "encoder_rate": not heads,
         "merged": walks and config.matched == "both-heads",
@@ -137,6 +139,7 @@ UNREAD: list[tuple[dict[str, Any], str, Any]] = [
     ({"distill.similarity": "full"}, "distill.alpha", 9.0),
     ({}, "distill.steps_per_encoding", 2),
     ({}, "distill.least_crop", 0.5),
+    ({"distill.images": "features"}, "distill.image_size", 112),
     ({}, "distill.encoder_rate", 0.9),
     ({"distill.matched": "text-head"}, "distill.merged", True),
     ({"distill.images": "pixels"}, "distill.range_pull", 1.0),
@@ -162,6 +165,7 @@ READ: list[tuple[dict[str, Any], str, Any]] = [
     ({"distill.similarity": "full"}, "distill.similarity_lr", 0.9),
     ({"distill.images": "pixels"}, "distill.steps_per_encoding", 2),
     ({"distill.images": "pixels"}, "distill.least_crop", 0.5),
+    ({"distill.images": "pixels"}, "distill.image_size", 112),
     ({}, "distill.range_pull", 1.0),
     ({"distill.matched": "both-heads"}, "distill.merged", True),
     ({"experts.count": 2}, "experts.count", 1),

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from stage_settings import TINY, Work, interrupt_at
 
@@ -93,6 +94,32 @@ def test_every_space_leaves_a_set_that_others_can_read(config: Config, store: St
     assert torch.equal(pixels, synthetic.pixels)
     features = load_image_encoder(config.encoders).module(pixels.float() / 255)
     torch.testing.assert_close(synthetic.image_features, features, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("images", ["pixels", "features-then-pixels"])
+@pytest.mark.parametrize("side", [5, 24])
+def test_learned_images_may_have_another_size_than_the_encoder_s_input(
+    config: Config, store: Store, images: str, side: int
+) -> None:
+    own, sized = (
+        raydd.open(with_settings(config, {"distill.images": images, "distill.image_size": size}), store)
+        for size in (0, side)
+    )
+    record = stages.synthetic_record(sized)
+    assert record.fingerprint != stages.synthetic_record(own).fingerprint
+    made, usual = stages.final_synthetic(sized), stages.final_synthetic(own)
+    assert made.pixels is not None
+    assert usual.pixels is not None
+    assert made.pixels.shape == (6, 3, side, side)
+    start = sized.pixels_of([sized.data.train.images[index] for index in made.start_images.tolist()], side)
+    moved = (made.pixels.float() - start.float()).abs().flatten(1).amax(1)
+    assert bool((moved > 0).all())
+    # What is stored are the features that the encoder gives for the stored images, enlarged or reduced.
+    input_size = usual.pixels.shape[-1]
+    seen = F.interpolate(made.pixels.float() / 255, (input_size, input_size), mode="bicubic", antialias=True)
+    features = load_image_encoder(config.encoders).module(seen.clamp(0, 1))
+    torch.testing.assert_close(made.image_features, features, rtol=1e-4, atol=1e-5)
+    assert torch.equal(stages.load_synthetic(record).image_features, made.image_features)
 
 
 def test_a_set_says_how_its_experts_were_trained(config: Config, store: Store) -> None:
