@@ -95,6 +95,9 @@ class FeaturesConfig:
     (crop and flip), none."""
     seed: int = 0
     """Seed of the augmentation."""
+    centre: bool = False
+    """Train experts and students on image features minus their mean over the training images. Features after a ReLU
+    are never negative, and pixels cannot give negative ones; differences from the mean can have both signs."""
 
     def __post_init__(self) -> None:
         check_numbers("features", self)

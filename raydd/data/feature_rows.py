@@ -21,6 +21,8 @@ class FeatureRows:
 
     shards: tuple[Float16[Tensor, "_ V D"], ...]
     per_shard: int
+    centre: Float[Tensor, "D"] | None = None
+    """What `gather` subtracts from each row; None: nothing."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -30,17 +32,19 @@ class FeatureRows:
 
     def on(self, device: str) -> "FeatureRows":
         """Copy the rows to a device's memory. The indices for `gather` must then be on that device too."""
-        return FeatureRows((_join_on_device(self.shards, device),), self.shape[0])
+        centre = None if self.centre is None else self.centre.to(device)
+        return FeatureRows((_join_on_device(self.shards, device),), self.shape[0], centre)
 
     def gather(self, rows: Int[Tensor, "B"], views: Int[Tensor, "B"] | int) -> Float[Tensor, "B D"]:
-        """Return the features of one view of each of the given images, in float32.
+        """Return the features of one view of each of the given images, in float32, minus the centre if there is one.
 
         Args:
             rows: indices of images, 0 to n - 1, in any order; repetitions are allowed.
             views: the view of each image, or one view for all.
         """
         views = torch.full_like(rows, views) if isinstance(views, int) else views
-        return _gather(self.shards, self.per_shard, rows, views).float()
+        features = _gather(self.shards, self.per_shard, rows, views).float()
+        return features if self.centre is None else features - self.centre
 
 
 @dataclass(frozen=True)

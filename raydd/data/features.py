@@ -14,7 +14,7 @@ Letters: n images, C captions, V views, D feature width.
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -81,6 +81,21 @@ class Features(HeldOut):
     """Minimum and maximum of each image feature over all views of train."""
     text_spread: Float[Tensor, "2 e"]
     """Mean and standard deviation of each text feature over train."""
+
+    @property
+    def image_mean(self) -> Float[Tensor, "d"]:
+        """Mean of each image feature over all views of train."""
+        return self.image_spread[0]
+
+    def centred(self) -> "Features":
+        """Return the features with those of training images minus their mean; val and test stay as they are."""
+        images = replace(self.train.images, centre=self.image_mean)
+        return replace(
+            self,
+            train=replace(self.train, images=images),
+            image_spread=torch.stack([torch.zeros_like(self.image_mean), self.image_spread[1]]),
+            image_range=self.image_range - self.image_mean,
+        )
 
 
 @dataclass(frozen=True)

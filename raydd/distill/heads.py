@@ -51,6 +51,19 @@ def reduced(head: Head) -> Head:
     return Head(*(products.reduced(part) if part.ndim == 2 else part for part in head))
 
 
+def uncentred(head: Head, centre: Float[Tensor, "d"] | None) -> Head:
+    """Return a head for features x, given a head for features x - c: W1 (x - c) + b1 = W1 x + (b1 - W1 c).
+
+    Args:
+        head: the head, with or without a leading axis of students.
+        centre: the vector c; None returns the head as it is.
+    """
+    if centre is None:
+        return head
+    weight = head.projection_weight
+    return head._replace(projection_bias=head.projection_bias - weight @ centre.to(weight))
+
+
 def split_heads(heads: Head) -> list[Head]:
     """Split heads along their leading axis into a list; a head without that axis gives a list of one."""
     return [heads] if heads.fc_bias.ndim == 1 else [Head(*parts) for parts in zip(*heads, strict=True)]

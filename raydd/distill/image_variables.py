@@ -40,7 +40,7 @@ def kept_bytes(device: str) -> int:
 
 @dataclass(frozen=True)
 class Spread:
-    """Statistics of each dimension of the real image features."""
+    """Statistics of each dimension of the real image features on which heads train."""
 
     moments: Float[Tensor, "2 d"]
     """Mean and standard deviation. Under Adam the deviation is the unit of learned features; both define the noise."""
@@ -126,16 +126,19 @@ class LearnedFeatures(ImageVariable):
             spread: statistics of the real image features.
         """
         self.noise, self._spread = spread.moments, spread
+        self._centre: Float[Tensor, "d"] | None = None
 
     def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
         """Return the start set's features, under Adam in units of each dimension's standard deviation."""
+        self._centre = start.image_centre
         deviation = self._spread.moments[1]
         unit = deviation if config.optimizer == "adam" else torch.ones_like(deviation)
-        return ImageStart(start.image_features, unit, self._spread.range, config.range_pull)
+        features = start.image_features if self._centre is None else start.image_features - self._centre
+        return ImageStart(features, unit, self._spread.range, config.range_pull)
 
     def pixels_and_features(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
         """Return None for the pixels, and the features."""
-        return None, value
+        return None, value if self._centre is None else value + self._centre.to(value)
 
 
 class LearnedPixels(ImageVariable):
@@ -158,13 +161,14 @@ class LearnedPixels(ImageVariable):
         """
         self.noise, self._encode, self._unit, self._batch = spread.moments, encode, unit, batch
         self._least_crop = 1.0
+        self._centre: Float[Tensor, "d"] | None = None
         self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
         # The features' gradient, summed since the pixels last moved.
         self._pending_gradient: Float[Tensor, "N d"] | None = None
 
     def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
         """Return the start set's pixels in units of the encoder's standard deviation, as published."""
-        self._least_crop = config.least_crop
+        self._least_crop, self._centre = config.least_crop, start.image_centre
         return _start_from_pixels(start, self._unit)
 
     def loss(self, step: DistillationStep, pairs: LearnedPairs) -> StepLoss:
@@ -172,7 +176,7 @@ class LearnedPixels(ImageVariable):
         if self._encoded is None:
             count, least_area = len(pairs.images), self._least_crop
             crops = draw_crops(count, least_area, step.crops_seed).to(pairs.device) if least_area < 1 else None
-            self._encoded = EncodedPixels(self._encode, pairs.images, self._batch, step.used(), crops)
+            self._encoded = EncodedPixels(self._encode_centred, pairs.images, self._batch, step.used(), crops)
         encoded, learned = self._encoded, pairs.images.requires_grad
         features = encoded.features if learned else encoded.features.detach()
         step_loss = step.loss_of(replace(pairs, images=features))
@@ -187,6 +191,11 @@ class LearnedPixels(ImageVariable):
         if step.last_of_encoding:
             self._encoded, self._pending_gradient = None, None
         return step_loss
+
+    def _encode_centred(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
+        """Return the features on which heads train."""
+        features = self._encode(pixels)
+        return features if self._centre is None else features - self._centre.to(features)
 
     def pixels_and_features(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """Return the pixels as 8-bit numbers, and the features of these 8-bit pixels."""

@@ -24,8 +24,8 @@ def require_consistent(tensors: Mapping[str, Tensor], facts: object) -> None:
     """Check that tensors and facts are those of a synthetic set.
 
     A set of N pairs has `image_features` [N d], `text_features` [N e], `rates` [2] above zero, `start_images` and
-    `start_captions` [N] with indices from 0 on, the factors of its kind of similarity, and, if it has images, `pixels`,
-    uint8 [N 3 H W].
+    `start_captions` [N] with indices from 0 on, the factors of its kind of similarity, `pixels`, uint8 [N 3 H W], if it has
+    images, and `image_centre` [d] if its students subtract one.
 
     Raises:
         RecordError: a tensor or a fact is missing or wrong; the message names the first one.
@@ -44,6 +44,8 @@ def require_consistent(tensors: Mapping[str, Tensor], facts: object) -> None:
     sizes: dict[str, int] = {}
     _require_tensor(tensors, "image_features", "Nd", sizes)
     _require_tensor(tensors, "text_features", "Ne", sizes)
+    if "image_centre" in tensors:
+        _require_tensor(tensors, "image_centre", "d", sizes)
     rates = _require_tensor(tensors, "rates", "2", sizes)
     if not bool((rates > 0).all()):
         raise _wrong_value("rates", f"are {rates.tolist()}", "above zero")

@@ -35,6 +35,8 @@ class SyntheticSet:
     """The synthetic images, 0 to 255, in 8 bits unless other code made them; None if only features were learned."""
     loss_parameters: Mapping[str, float] = field(default_factory=dict)
     """Learned values of the loss's own parameters, by name."""
+    image_centre: Float[Tensor, "d"] | None = None
+    """What students subtract from all image features (`features.centre`); None: nothing."""
 
     def __len__(self) -> int:
         return len(self.text_features)
@@ -45,7 +47,7 @@ class SyntheticSet:
 
     @property
     def stored_bytes(self) -> int:
-        """Size in bytes of what a student needs: pixels (or else image features), text features, similarity, two
+        """Size in bytes of what a student needs: pixels (or else image features), text features, similarity, centre, two
         learning rates and the loss's parameters."""
         return sum(part.numel() * part.element_size() for part in self._stored) + 16 + 8 * len(self.loss_parameters)
 
@@ -57,7 +59,8 @@ class SyntheticSet:
     @property
     def _stored(self) -> list[Tensor]:
         images = self.image_features if self.pixels is None else self.pixels
-        return [images, self.text_features, *self.similarity.factors.values()]
+        centre = [] if self.image_centre is None else [self.image_centre]
+        return [images, self.text_features, *self.similarity.factors.values(), *centre]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything as named tensors, for safetensors."""
@@ -73,6 +76,8 @@ class SyntheticSet:
         }
         if self.pixels is not None:
             named["pixels"] = self.pixels
+        if self.image_centre is not None:
+            named["image_centre"] = self.image_centre
         return named
 
     def facts(self) -> dict[str, Any]:
@@ -101,6 +106,7 @@ class SyntheticSet:
             tensors["start_captions"],
             tensors.get("pixels"),
             {name.removeprefix(LOSS): float(part) for name, part in tensors.items() if name.startswith(LOSS)},
+            tensors.get("image_centre"),
         )
 
 
@@ -130,6 +136,7 @@ def start_of(
     alpha: float = 1.0,
     loss: str,
     pixels: UInt8[Tensor, "N 3 S S"] | None = None,
+    image_centre: Float[Tensor, "d"] | None = None,
 ) -> SyntheticSet:
     """Return real pairs as a synthetic set: their features, the identity as similarity, a learning rate per side."""
     generator = Generator().manual_seed(seed)
@@ -142,4 +149,5 @@ def start_of(
         split.image_of_text[captions],
         captions,
         pixels,
+        image_centre=image_centre,
     )

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.experts import Heads
-from raydd.distill.heads import Head, dropout_mask, embed, initial_heads, on, split_heads
+from raydd.distill.heads import Head, dropout_mask, embed, initial_heads, on, split_heads, uncentred
 from raydd.distill.losses import find_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
@@ -46,6 +46,8 @@ class TrainingPairs:
     """Name of the loss (`raydd.distill.losses.find_loss`)."""
     loss_parameters: Mapping[str, float] = field(default_factory=dict)
     """The loss's own parameters by name; missing parameters have their start values."""
+    image_centre: Float[Tensor, "d"] | None = None
+    """What is subtracted from all image features; None: nothing."""
 
 
 def synthetic_pairs(synthetic: SyntheticSet) -> TrainingPairs:
@@ -58,6 +60,7 @@ def synthetic_pairs(synthetic: SyntheticSet) -> TrainingPairs:
         synthetic.rate_text,
         synthetic.loss,
         synthetic.loss_parameters,
+        synthetic.image_centre,
     )
 
 
@@ -155,6 +158,8 @@ class StudentsRun:
             device: where to compute.
         """
         images, texts = pairs.image_features.to(device), pairs.text_features.to(device)
+        self._centre = None if pairs.image_centre is None else pairs.image_centre.to(device)
+        images = images if self._centre is None else images - self._centre
         self._similarity, self._pair_count, self._device = pairs.similarity.matrix().to(device), len(images), device
         self._batch_size = min(recipe.batch_size, self._pair_count)
         self._batches_per_epoch = math.ceil(self._pair_count / self._batch_size)
@@ -190,9 +195,9 @@ class StudentsRun:
             self._step(order, full_batch=is_full_batch)
 
     def heads(self) -> Heads:
-        """Return both heads in their current state, with a leading axis of students."""
+        """Return both heads in their current state, for features without a centre, with a leading axis of students."""
         image, text = self._sides
-        return image.head(), text.head()
+        return uncentred(image.head(), self._centre), text.head()
 
     @property
     def finite(self) -> Bool[Tensor, "S"]:

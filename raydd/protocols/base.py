@@ -403,6 +403,10 @@ class Workbench(ABC, Generic[Networks]):
         similarities = encoder_similarities(pairs.image_features, pairs.text_features)
         return collapse_measures(*self.embed(self.opened.once(key, first_expert), pairs)) | similarities
 
+    def finished(self, snapshot: Networks) -> Networks:
+        """Return an expert's snapshot as networks that `hits` scores, as it scores students."""
+        return snapshot
+
     @abstractmethod
     def student_tensors(self, networks: Networks) -> dict[str, Tensor]:
         """Return the first student's weights by name: heads `image.` and `text.`, and `image_encoder.` if trained."""

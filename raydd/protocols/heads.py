@@ -28,7 +28,7 @@ from raydd.data.feature_shards import views_in
 from raydd.distill import experts as trajectories
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts, Heads
-from raydd.distill.heads import Head, embed, split_heads
+from raydd.distill.heads import Head, embed, split_heads, uncentred
 from raydd.distill.image_variables import ImageVariable, LearnedFeatures, LearnedPixels, Spread, kept_bytes
 from raydd.distill.objectives import RealPairs
 from raydd.distill.selections import SELECTIONS
@@ -71,6 +71,11 @@ class HeadsWorkbench(Workbench[Heads]):
             return open_features(records, self.held_out, self.captions)
 
         return self.opened.once(("features", self.data.fingerprint, self.config.encoders, self.config.features), make)
+
+    @property
+    def trained_on(self) -> Features:
+        """The features that heads are trained on: under `features.centre`, those of train minus their mean."""
+        return self.features.centred() if self.config.features.centre else self.features
 
     @property
     def held_out(self) -> HeldOut:
@@ -126,7 +131,7 @@ class HeadsWorkbench(Workbench[Heads]):
     @property
     def experts_record(self) -> Record:
         """The record of the trajectories of this recipe on these features."""
-        settings = {**content_of(self.config.experts), "width": self.width}
+        settings = {**content_of(self.config.experts), "width": self.width, **self._centre_content}
         upstream = {"features": self.source}
         return Record.of(self.store, "experts", settings, upstream, version=trajectories.VERSION)
 
@@ -154,7 +159,7 @@ class HeadsWorkbench(Workbench[Heads]):
             )
 
         trajectories.train_experts(
-            experts, numbers, self.features.train, self.config.experts, epochs, device=self.device, on_epoch=on_epoch
+            experts, numbers, self.trained_on.train, self.config.experts, epochs, device=self.device, on_epoch=on_epoch
         )
 
     def warmed_up(self, expert: int, epoch: int) -> Heads:
@@ -163,6 +168,11 @@ class HeadsWorkbench(Workbench[Heads]):
         if not experts.has(expert, epoch):
             self.train_experts(experts, [expert], [epoch])
         return experts.snapshot(expert, epoch)
+
+    def finished(self, snapshot: Heads) -> Heads:
+        """Return an expert's heads for features as the encoder gives them, which are not centred."""
+        image, text = snapshot
+        return uncentred(image, self.features.image_mean if self.config.features.centre else None), text
 
     def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
         """Return the captions that a selection chooses, stored as a record with the time and memory of the choice."""
@@ -197,6 +207,7 @@ class HeadsWorkbench(Workbench[Heads]):
             alpha=distill.alpha,
             loss=loss,
             pixels=self.pixels_of(sources, distill.image_size) if with_pixels else None,
+            image_centre=self.features.image_mean if self.config.features.centre else None,
         )
 
     @property
@@ -210,7 +221,7 @@ class HeadsWorkbench(Workbench[Heads]):
 
     def begin(self, settings: DistillConfig, start: SyntheticSet) -> Distillation:
         """Return a distillation of features, or of pixels through the frozen encoder."""
-        features = self.features
+        features = self.trained_on
         spread = Spread(features.image_spread, features.image_range)
         image: ImageVariable = LearnedFeatures(spread)
         if settings.images == "pixels":
@@ -265,10 +276,10 @@ class HeadsWorkbench(Workbench[Heads]):
         return ScoresOnVal((ridge_scores(pairs, features.val, features.image_spread, features.text_spread),))
 
     def embed(self, networks: Heads, pairs: SyntheticSet) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N D"]]:
-        """Embed the set's features with both heads."""
+        """Embed the set's features with both heads of an expert."""
         image, text = (Head(*(parameter.cpu() for parameter in head)) for head in networks)
         with torch.no_grad():
-            return embed(image, pairs.image_features), embed(text, pairs.text_features)
+            return embed(uncentred(image, pairs.image_centre), pairs.image_features), embed(text, pairs.text_features)
 
     memory_help: ClassVar[str] = "place.encode_batch, or set distill.images to features"
 
@@ -341,9 +352,15 @@ class HeadsWorkbench(Workbench[Heads]):
 
     @property
     def student_content(self) -> Mapping[str, Any]:
-        """Temperature, and the width of the heads. The encoders are in the record of the training set."""
+        """Temperature, width of the heads, centred or not. The encoders are in the record of the training set."""
         experts = self.config.experts
-        return {"temperature": experts.temperature, **({"width": experts.width} if experts.width else {})}
+        width = {"width": experts.width} if experts.width else {}
+        return {"temperature": experts.temperature, **width, **self._centre_content}
+
+    @property
+    def _centre_content(self) -> Mapping[str, Any]:
+        """What `features.centre` adds to the settings that decide experts and students; nothing if it is off."""
+        return {"centre": True} if self.config.features.centre else {}
 
     def real_size(self, pairs: int) -> tuple[int, int]:
         """Return the size of the features of `pairs` pairs, in single precision."""

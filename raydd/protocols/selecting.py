@@ -90,7 +90,7 @@ class _Clock:
 
 
 def _collect_evidence(work: "HeadsWorkbench", seed: int, clock: _Clock) -> Evidence:
-    features, within = work.features, work.config.experts.within
+    features, within = work.trained_on, work.config.experts.within
     warmed_up_heads = clock.timed(lambda epochs: work.warmed_up(seed, within(epochs)))
     forgetting_after = clock.timed(lambda epochs: _forgetting_counts(work, seed, within(epochs)))
     return Evidence(
@@ -147,7 +147,7 @@ def _watch_training(
         train_epoch_(
             image,
             text,
-            work.features.train,
+            work.trained_on.train,
             recipe,
             epoch=epoch,
             seeds=[epoch_seed(recipe.seed, expert, epoch)],

@@ -108,17 +108,21 @@ def _best_epoch_hits(work: Workbench[Any]) -> Row:
     evaluate = work.config.evaluate
     epochs, seeds = range(1, work.config.experts.last_epoch + 1), evaluate.seeds
     first_expert = work.experts(1, epochs)
+
+    def expert_after(epoch: int) -> Any:
+        return work.finished(first_expert.snapshot(0, epoch))
+
     if evaluate.choice == "best-on-split":
         chosen_on = evaluate.split
         r_mean_of_epoch = {
-            epoch: by_published_choice(work.score(first_expert.snapshot(0, epoch), chosen_on)) for epoch in epochs
+            epoch: by_published_choice(work.score(expert_after(epoch), chosen_on)) for epoch in epochs
         }
     else:
         chosen_on = ScoresOnVal.split
-        r_mean_of_epoch = {epoch: work.val_scores(first_expert.snapshot(0, epoch)).for_choice for epoch in epochs}
+        r_mean_of_epoch = {epoch: work.val_scores(expert_after(epoch)).for_choice for epoch in epochs}
     best_epoch = max(r_mean_of_epoch, key=lambda epoch: r_mean_of_epoch[epoch])
     experts = work.experts(seeds, [best_epoch])
-    hits = [work.hits(experts.snapshot(seed, best_epoch), evaluate.split)[0] for seed in range(seeds)]
+    hits = [work.hits(work.finished(experts.snapshot(seed, best_epoch)), evaluate.split)[0] for seed in range(seeds)]
     return hits, {"epoch": best_epoch, "chosen_on": chosen_on}
 
 

@@ -127,9 +127,9 @@ def _encode_set(work: Workbench[Any], scored_set: ScoredSet, photographs: bool) 
                 "The set holds only image features, which no other encoder can read. "
                 "Score a set that was made with distill.images pixels or features-then-pixels."
             )
-        encoded_set = replace(
-            encoded_set, image_features=work.encode_pixels(pixels), pixels=work.resized_pixels(pixels)
-        )
+        centre = encoded_set.image_centre if encoders.image == scored_set.image_encoder else None
+        features, pixels = work.encode_pixels(pixels), work.resized_pixels(pixels)
+        encoded_set = replace(encoded_set, image_features=features, pixels=pixels, image_centre=centre)
     if encoders.text != scored_set.text_encoder:
         encoded_set = replace(encoded_set, text_features=work.text_encoder.encode(scored_set.captions).float().cpu())
     return encoded_set
