@@ -126,7 +126,7 @@ class LearnedFeatures(ImageVariable):
             spread: statistics of the real image features.
         """
         self.noise, self._spread = spread.moments, spread
-        self._centre: Float[Tensor, "d"] | None = None
+        self._centre: Tensor | None = None
 
     def begin(self, start: SyntheticSet, config: DistillConfig, /) -> ImageStart:
         """Return the start set's features, under Adam in units of each dimension's standard deviation."""
@@ -161,7 +161,7 @@ class LearnedPixels(ImageVariable):
         """
         self.noise, self._encode, self._unit, self._batch = spread.moments, encode, unit, batch
         self._least_crop = 1.0
-        self._centre: Float[Tensor, "d"] | None = None
+        self._centre: Tensor | None = None
         self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
         # The features' gradient, summed since the pixels last moved.
         self._pending_gradient: Float[Tensor, "N d"] | None = None

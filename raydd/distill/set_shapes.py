@@ -24,8 +24,8 @@ def require_consistent(tensors: Mapping[str, Tensor], facts: object) -> None:
     """Check that tensors and facts are those of a synthetic set.
 
     A set of N pairs has `image_features` [N d], `text_features` [N e], `rates` [2] above zero, `start_images` and
-    `start_captions` [N] with indices from 0 on, the factors of its kind of similarity, `pixels`, uint8 [N 3 H W], if it has
-    images, and `image_centre` [d] if its students subtract one.
+    `start_captions` [N] with indices from 0 on, the factors of its kind of similarity, `pixels` if it has images, uint8
+    [N 3 H W], and `image_centre` [d] if students subtract one.
 
     Raises:
         RecordError: a tensor or a fact is missing or wrong; the message names the first one.

@@ -47,8 +47,8 @@ class SyntheticSet:
 
     @property
     def stored_bytes(self) -> int:
-        """Size in bytes of what a student needs: pixels (or else image features), text features, similarity, centre, two
-        learning rates and the loss's parameters."""
+        """Size in bytes of what a student needs: pixels (or else image features), text features, similarity, two
+        learning rates, the loss's parameters and the centre."""
         return sum(part.numel() * part.element_size() for part in self._stored) + 16 + 8 * len(self.loss_parameters)
 
     @property

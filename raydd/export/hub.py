@@ -79,6 +79,7 @@ def write_description(opened: OpenedSet, config: Config, folder: Path) -> dict[s
         "similarity": similarity_keys[similarity.kind],
         "rates": {"image": "rates.0", "text": "rates.1"},
         "loss": synthetic.loss,
+        **({} if synthetic.image_centre is None else {"centre": "image_centre"}),
     }
     (folder / DESCRIPTION).write_text(
         yaml.safe_dump(description, sort_keys=False, allow_unicode=True), encoding="utf-8"

@@ -140,6 +140,12 @@ def _encode_foreign(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
         images = work.encode_pixels(pixels)
     if isinstance(texts, tuple):
         texts = work.text_encoder.encode(texts).float().cpu()
+    centre = foreign.image_centre
+    if centre is not None and len(centre) != work.image_encoder.width:
+        raise ConfigError(
+            f"{foreign.name} has a centre of {len(centre)} numbers, but the features of {encoders.image} are "
+            f"{work.image_encoder.width} wide. Give the encoder that made it."
+        )
     for side, rows, width, name in (
         ("image", images, work.image_encoder.width, encoders.image),
         ("text", texts, work.captions.width, encoders.text),
@@ -160,6 +166,7 @@ def _encode_foreign(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
         start_images=unknown_starts,
         start_captions=unknown_starts,
         pixels=None if "images" in work.cached else pixels,  # type: ignore[arg-type] - not rounded
+        image_centre=centre,
     )
     return ScoredSet(synthetic, foreign.fingerprint, encoders.image, encoders.text, ())
 

@@ -32,7 +32,7 @@ _SYNTAX: Mapping[str, str] = {
     "rates": "`rates: KEY`, one learning rate for both sides, or `rates: {image: KEY, text: KEY}`; KEY may be a number",
     "loss": f"`loss:` with the students' loss, one of {', '.join(LOSS_NAMES)}",
 }
-_OPTIONAL = ("name", "source")
+_OPTIONAL = ("name", "source", "centre")
 _IMAGES = {
     "normalised": {"key", "are", "mean", "std"},
     "pixels-255": {"key", "are"},
@@ -65,6 +65,8 @@ class ForeignSet:
     """Bytes that a student needs of the file, as stored."""
     fingerprint: str
     """Identifies this file together with this description."""
+    image_centre: Float[Tensor, "d"] | None
+    """What students subtract from all image features; None: nothing."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,8 +76,8 @@ def read_foreign(path: Path) -> ForeignSet:
     """Read the set that a description names.
 
     Args:
-        path: a YAML file with `file`, `images`, `texts`, `similarity`, `rates` and `loss`, and optionally `name` and
-            `source`.
+        path: a YAML file with `file`, `images`, `texts`, `similarity`, `rates` and `loss`, and optionally `name`,
+            `source` and `centre`.
 
     Raises:
         ConfigError: the description is incomplete or ambiguous, or `path` is the file of arrays itself.
@@ -110,6 +112,7 @@ def read_foreign(path: Path) -> ForeignSet:
     similarity = _read_similarity(
         fields["similarity"], lambda key, shape: tensor("similarity", key, shape, sizes), sizes["N"]
     )
+    centre = tensor("centre", fields["centre"], "d", sizes).float() if "centre" in fields else None
     rates = fields["rates"] if isinstance(fields["rates"], dict) else dict.fromkeys(("image", "text"), fields["rates"])
     return ForeignSet(
         name=str(fields.get("name", path.stem)),
@@ -124,6 +127,7 @@ def read_foreign(path: Path) -> ForeignSet:
         loss=fields["loss"],
         stored_bytes=sum(byte_counts) + 16,
         fingerprint=fingerprint("foreign", VERSION, {**fields, "sha256": file.digest}, {}),
+        image_centre=centre,
     )
 
 
@@ -182,6 +186,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         ),
         "loss": lambda value: value in LOSS_NAMES,
     }
+    if not _is_key(fields.get("centre", "none")):
+        raise ConfigError(f"{path}: centre is {shown(fields['centre'])}, which is not valid. Write `centre: KEY`.")
     for field, syntax in _SYNTAX.items():
         if field not in fields:
             raise ConfigError(f"{path} lacks the field {field}. Write {syntax}.")

@@ -114,9 +114,7 @@ def _best_epoch_hits(work: Workbench[Any]) -> Row:
 
     if evaluate.choice == "best-on-split":
         chosen_on = evaluate.split
-        r_mean_of_epoch = {
-            epoch: by_published_choice(work.score(expert_after(epoch), chosen_on)) for epoch in epochs
-        }
+        r_mean_of_epoch = {epoch: by_published_choice(work.score(expert_after(epoch), chosen_on)) for epoch in epochs}
     else:
         chosen_on = ScoresOnVal.split
         r_mean_of_epoch = {epoch: work.val_scores(expert_after(epoch)).for_choice for epoch in epochs}

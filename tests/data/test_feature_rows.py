@@ -24,6 +24,13 @@ def test_rows_are_gathered_across_shards(per_shard: int) -> None:
     assert rows.gather(torch.tensor([], dtype=torch.long), 0).shape == (0, 5)
 
 
+def test_a_centre_is_subtracted_from_each_row() -> None:
+    centre, wanted = torch.arange(5.0), torch.tensor([10, 0, 3])
+    rows = FeatureRows(VALUES.split(4), 4, centre)
+    assert torch.equal(rows.gather(wanted, 1), VALUES[wanted, 1].float() - centre)
+    assert torch.equal(rows.on("cpu").gather(wanted, 1), rows.gather(wanted, 1))
+
+
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 2)), min_size=1), st.integers(1, 12))
 def test_any_rows_of_any_sharding(asked: list[tuple[int, int]], per_shard: int) -> None:
     wanted, views = torch.tensor(asked).T

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bench.asked import as_on_gpu
 from bench.counting import count_operations
 from raydd.config import StudentsConfig
+from raydd.distill.heads import embed
 from raydd.distill.similarity import Similarity
 from raydd.evaluate.students import StudentsRun, TrainingPairs, train_students
 
@@ -35,6 +36,23 @@ def test_students_side_by_side_equal_students_alone(count: int) -> None:
             for part, single in zip(many, one, strict=True):
                 torch.testing.assert_close(part[index], single[0], rtol=1e-3, atol=1e-4)
     assert not torch.equal(together[0].fc_weight[0], together[0].fc_weight[1])
+
+
+def test_a_centre_is_subtracted_in_training_and_folded_into_the_heads() -> None:
+    """W (x - c) + b = W x + (b - W c): the heads of centred students give the same for features with the centre."""
+    plain, centre = pairs(8), torch.linspace(-2, 2, 9)
+    shifted = replace(plain, image_features=plain.image_features + centre, image_centre=centre)
+    (image, text), (image_folded, text_folded) = (
+        train_students(one, RECIPE, width=11, temperature=0.1, seeds=[0, 1]) for one in (plain, shifted)
+    )
+    torch.testing.assert_close(
+        embed(image_folded, shifted.image_features.expand(2, -1, -1)),
+        embed(image, plain.image_features.expand(2, -1, -1)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    torch.testing.assert_close(text_folded.fc_weight, text.fc_weight, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(image_folded.projection_bias, image.projection_bias)
 
 
 def test_students_train_on_the_loss_s_learned_parameters(tmp_path: Path) -> None:
