@@ -624,6 +624,7 @@ class Config:
         check_numbers("sweep", self.sweep)
         check_name("sweep.name", self.sweep.name)
         if self.distill.protocol == "encoder":
+            _require(not self.features.centre, "features.centre", "on", "off under distill.protocol encoder")
             unsupported = [name for name in self.evaluate.baselines if name not in ("random", "full")]
             _require(
                 not unsupported, "evaluate.baselines", unsupported, "random or full under distill.protocol encoder"

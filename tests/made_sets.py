@@ -61,8 +61,8 @@ class Made:
 
 
 @cache
-def made_set(space: str = "features-then-pixels", protocol: str = "heads") -> Made:
-    """The set in a temporary home; `space` as in `distill.images`, `protocol` as in `distill.protocol`."""
+def made_set(space: str = "features-then-pixels", protocol: str = "heads", centre: bool = False) -> Made:
+    """The set in a temporary home; `space`, `protocol` and `centre` as in `distill` and `features`."""
     home = Path(mkdtemp(prefix="raydd-made-"))
     config = load(
         settings={
@@ -70,6 +70,7 @@ def made_set(space: str = "features-then-pixels", protocol: str = "heads") -> Ma
             **(TRAINED if protocol == "encoder" else {}),
             "data.root": str(write_pictures(home / "tiny")),
             "distill.images": space,
+            "features.centre": centre,
             "place.home": str(home),
         }
     )

@@ -30,9 +30,11 @@ def pushed(made: Made, folder: Path) -> Path:
     return folder / "pushed"
 
 
-@pytest.mark.parametrize("which", ["features", "features-then-pixels", "encoder"])
+@pytest.mark.parametrize("which", ["features", "features-then-pixels", "centred", "encoder"])
 def test_the_card_s_command_gives_the_card_s_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str):
-    made = trained_set() if which == "encoder" else made_set(which)
+    made = {"encoder": trained_set, "centred": lambda: made_set("features", centre=True)}.get(
+        which, lambda: made_set(which)
+    )()
     folder = pushed(made, tmp_path)
     text = (folder / "README.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
@@ -51,6 +53,7 @@ def test_the_card_s_command_gives_the_card_s_score(tmp_path: Path, monkeypatch: 
         assert float(within) == pytest.approx(tolerance(std, 3), abs=0.006)
     assert row["fingerprint"] == open_set(made.folder).provenance.data.fingerprint
     assert f"The data are tiny, fingerprint {row['fingerprint']}; `DATA` is the folder of your copy." in text
+    assert ("centre: image_centre" in (folder / "set.yaml").read_text()) == (which == "centred")
     assert row["kB"] == round(open_set(made.folder).synthetic.stored_bytes / 1000, 1)
 
 

@@ -65,6 +65,7 @@ def test_safetensors_and_fractions_are_read(tmp_path: Path):
         ({"images": None}, "lacks the field images. Write `images: {key: KEY, are: normalised, mean"),
         ({"similarity": None}, "lacks the field similarity. Write `similarity: none`"),
         ({"loss": None}, "lacks the field loss"),
+        ({"centre": 3}, "centre is 3, which is not valid. Write `centre: KEY`"),
         ({"rates": None}, "lacks the field rates. Write `rates: KEY`, one learning rate for both"),
         ({"images": {"key": "image"}}, "images is .* is not valid. Write .*pixels-255"),
         ({"images": {"key": "image", "are": "normalised", "mean": MEAN}}, "is not valid"),
