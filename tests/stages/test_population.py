@@ -100,11 +100,13 @@ def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "at_once", lambda device: 5)
 
 
-@pytest.mark.parametrize("images", ["features", "features-then-pixels", "pixels"])
+@pytest.mark.parametrize(
+    ("images", "centre"), [("features", False), ("features", True), ("features-then-pixels", False), ("pixels", False)]
+)
 def test_a_distillation_alone_steps_on_a_gpu_as_on_a_cpu(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str, centre: bool
 ) -> None:
-    config = with_settings(config, {"distill.images": images})
+    config = with_settings(config, {"distill.images": images, "features.centre": centre})
     own, (work,) = raydd.open(config, Store(tmp_path / "other")), opened(config, Store(tmp_path / "one"), [{}])
     wanted = list(stages.distill(own, every=3))
     as_on_gpu(monkeypatch)
