@@ -192,6 +192,17 @@ _PLAIN_FEATURES = Preset(
         "students.weight_decay": 0.0035,
     },
 )
+# Features that stay where pixels can follow: centred, so that the range of real features has both signs.
+_PLAIN_IMAGES = Preset(
+    "The same settings for images: on features minus their mean, kept in the range of real ones, then pixels",
+    {
+        **_PLAIN_FEATURES.settings,
+        "features.centre": True,
+        "distill.images": "features-then-pixels",
+        "distill.range_pull": 1.0,
+        "students.weight_decay": 0.005,
+    },
+)
 
 _COCO_500 = _repblend("COCO", 499, 5000, 500, 40, 1, 2, merged=True)
 # Only this script distils at temperature 0.1 and scores students at 0.07; its experts see no augmentation.
@@ -216,6 +227,7 @@ _OTHER_METHODS = {
 PRESETS: dict[str, Preset] = {
     "plain": _PLAIN,
     "plain-features": _PLAIN_FEATURES,
+    "plain-images": _PLAIN_IMAGES,
     "plain-pixels": _PLAIN_PIXELS,
     "repblend-flickr30k-100": _repblend("Flickr30k", 99, 100, 10, 10, 3, 2),
     "repblend-flickr30k-200": _repblend("Flickr30k", 199, 1000, 10, 5, 1, 2),
