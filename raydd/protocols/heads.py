@@ -73,6 +73,11 @@ class HeadsWorkbench(Workbench[Heads]):
         return self.opened.once(("features", self.data.fingerprint, self.config.encoders, self.config.features), make)
 
     @property
+    def image_centre(self) -> Float[Tensor, "d"] | None:
+        """What heads subtract from image features: under `features.centre` their mean over train; None: nothing."""
+        return self.features.image_mean if self.config.features.centre else None
+
+    @property
     def trained_on(self) -> Features:
         """The features that heads are trained on: under `features.centre`, those of train minus their mean."""
         return self.features.centred() if self.config.features.centre else self.features
@@ -172,7 +177,7 @@ class HeadsWorkbench(Workbench[Heads]):
     def finished(self, snapshot: Heads) -> Heads:
         """Return an expert's heads for features as the encoder gives them, which are not centred."""
         image, text = snapshot
-        return uncentred(image, self.features.image_mean if self.config.features.centre else None), text
+        return uncentred(image, self.image_centre), text
 
     def select(self, selection: str, pairs: int, seed: int) -> Int[Tensor, "N"]:
         """Return the captions that a selection chooses, stored as a record with the time and memory of the choice."""
@@ -207,7 +212,7 @@ class HeadsWorkbench(Workbench[Heads]):
             alpha=distill.alpha,
             loss=loss,
             pixels=self.pixels_of(sources, distill.image_size) if with_pixels else None,
-            image_centre=self.features.image_mean if self.config.features.centre else None,
+            image_centre=self.image_centre,
         )
 
     @property
