@@ -20,7 +20,7 @@ from search_spaces import spaces
         ("exp", {"experts", "export"}),
         ("help ev", {"evaluate"}),
         ("--completion ", set(SCRIPTS)),
-        ("run --distill.imag", {"--distill.images", "--distill.image-lr"}),
+        ("run --distill.imag", {"--distill.images", "--distill.image-lr", "--distill.image-size"}),
         ("run --distill.images pi", {"pixels"}),
         ("run --distill.student_steps 4 --distill.no-m", {"--distill.no-merged"}),
         ("run --help exp", {"experts"}),
