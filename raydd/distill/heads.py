@@ -51,6 +51,11 @@ def reduced(head: Head) -> Head:
     return Head(*(products.reduced(part) if part.ndim == 2 else part for part in head))
 
 
+def centred(features: Float[Tensor, "N d"], centre: Float[Tensor, "d"] | None) -> Float[Tensor, "N d"]:
+    """Return features minus a centre, on the features' device; None returns the features as they are."""
+    return features if centre is None else features - centre.to(features)
+
+
 def uncentred(head: Head, centre: Float[Tensor, "d"] | None) -> Head:
     """Return a head for features x, given a head for features x - c: W1 (x - c) + b1 = W1 x + (b1 - W1 c).
 

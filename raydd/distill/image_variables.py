@@ -22,6 +22,7 @@ from raydd.distill.crops import crop_images, draw_crops
 from raydd.distill.encoder_gradient import matching_gradient
 from raydd.distill.encoder_passes import TrainedEncoder
 from raydd.distill.encoder_student import Networks
+from raydd.distill.heads import centred
 from raydd.distill.matching import LearnedPairs, StepLoss, StudentRun, heads_gradient
 from raydd.distill.objectives.objective import LossOfPairs, StudentGradient
 from raydd.distill.synthetic import SyntheticSet
@@ -133,8 +134,7 @@ class LearnedFeatures(ImageVariable):
         self._centre = start.image_centre
         deviation = self._spread.moments[1]
         unit = deviation if config.optimizer == "adam" else torch.ones_like(deviation)
-        features = start.image_features if self._centre is None else start.image_features - self._centre
-        return ImageStart(features, unit, self._spread.range, config.range_pull)
+        return ImageStart(centred(start.image_features, self._centre), unit, self._spread.range, config.range_pull)
 
     def pixels_and_features(self, value: Tensor) -> tuple[None, Float[Tensor, "N d"]]:
         """Return None for the pixels, and the features."""
@@ -194,8 +194,7 @@ class LearnedPixels(ImageVariable):
 
     def _encode_centred(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
         """Return the features on which heads train."""
-        features = self._encode(pixels)
-        return features if self._centre is None else features - self._centre.to(features)
+        return centred(self._encode(pixels), self._centre)
 
     def pixels_and_features(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """Return the pixels as 8-bit numbers, and the features of these 8-bit pixels."""

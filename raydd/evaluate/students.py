@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from raydd.config import StudentsConfig
 from raydd.data.features import SplitFeatures
 from raydd.distill.experts import Heads
-from raydd.distill.heads import Head, dropout_mask, embed, initial_heads, on, split_heads, uncentred
+from raydd.distill.heads import Head, centred, dropout_mask, embed, initial_heads, on, split_heads, uncentred
 from raydd.distill.losses import find_loss
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
@@ -158,8 +158,8 @@ class StudentsRun:
             device: where to compute.
         """
         images, texts = pairs.image_features.to(device), pairs.text_features.to(device)
-        self._centre = None if pairs.image_centre is None else pairs.image_centre.to(device)
-        images = images if self._centre is None else images - self._centre
+        self._centre = pairs.image_centre
+        images = centred(images, self._centre)
         self._similarity, self._pair_count, self._device = pairs.similarity.matrix().to(device), len(images), device
         self._batch_size = min(recipe.batch_size, self._pair_count)
         self._batches_per_epoch = math.ceil(self._pair_count / self._batch_size)

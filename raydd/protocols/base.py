@@ -371,10 +371,10 @@ class Workbench(ABC, Generic[Networks]):
 
     def encode_pixels(self, pixels: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N d"]:
         """Encode pixels of 0 to 255, resized to the input size, with the frozen or pretrained image encoder."""
-        encoder, features = self.image_encoder, []
+        features: list[Tensor] = []
         for batch in pixels.split(self.images_at_once):
             with torch.no_grad():
-                features.append(encoder.fast(resized(batch.to(self.device).float() / 255, encoder.size)).float().cpu())
+                features.append(self.encode_learned(batch.to(self.device).float() / 255).float().cpu())
         return torch.cat(features)
 
     def resized_pixels(self, pixels: UInt8[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 S S"]:
