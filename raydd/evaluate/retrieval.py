@@ -80,6 +80,11 @@ KS = (1, 5, 10)
 METRICS = (*(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS), "IR_mean", "TR_mean", "r_mean")
 
 
+def chance(images: int) -> float:
+    """Return the r_mean in percent that a random ranking of this many images has, if all have as many captions."""
+    return 100 * sum(min(1.0, k / images) for k in KS) / len(KS)
+
+
 HITS = ("captions", *(f"IR@{k}" for k in KS), *(f"TR@{k}" for k in KS))  # columns of `retrieval_hits`
 
 

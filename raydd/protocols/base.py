@@ -41,7 +41,7 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
 from raydd.errors import ConfigError, NonFiniteError
 from raydd.evaluate.collapse import collapse_measures, encoder_similarities
-from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, scores_of_hits
+from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, chance, scores_of_hits
 from raydd.place import device_of, images_at_once
 from raydd.progress import Progress
 from raydd.protocols.opened import Opened
@@ -60,6 +60,11 @@ class Choosing(Protocol[Trained]):
     """As `Workbench.batches_students`."""
     config: Config
     """All settings."""
+
+    @property
+    def val_chance(self) -> float:
+        """As `Workbench.val_chance`."""
+        ...
 
     def train_students(self, pairs: SyntheticSet, seeds: Sequence[int]) -> Iterator[Trained]:
         """As `Workbench.train_students`."""
@@ -335,6 +340,11 @@ class Workbench(ABC, Generic[Networks]):
     def val_scores(self, networks: Networks) -> ScoresOnVal:
         """Return retrieval scores on val, the only scores that choices are made by; also for an expert's snapshot."""
         return ScoresOnVal(tuple(map(scores_of_hits, self.hits(networks, "val"))))
+
+    @property
+    def val_chance(self) -> float:
+        """The r_mean that a random ranking has on val."""
+        return chance(len(self.data.val))
 
     def test_scores(self, networks: Networks) -> ScoresOnTest:
         """Return retrieval scores on test, which nothing is chosen by; also for an expert's snapshot."""

@@ -15,6 +15,7 @@ from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_cho
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
 MIN_MULTIPLE, MAX_MULTIPLE = 1 / 32, 32.0
+_TIMES_CHANCE = 2  # a student with a lower r_mean than chance times this has learned nothing
 _SEEDS_AT_EDGE = (1, 2, 3, 4)  # students that confirm a fit whose double makes the first student fail
 # Where fits of learning rates begin. With a learned similarity, 34 of 40 sets ended at half of the learned learning
 # rates or less. With the identity, the fitted learning rates themselves are alike: those of 35 sets ended between 3.7
@@ -148,6 +149,7 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
         val_scores_at,
         others_train_at if work.batches_students else lambda multiple, first: True,
         near=near or (usual_multiple(pairs, work.config.students) if work.batches_students else 1.0),
+        chance=work.val_chance,
         neighbours_at_once=work.batches_students,
     )
     return Fitted(pairs.at_multiple(multiple), multiple, scores)
@@ -181,9 +183,13 @@ def best_multiple(
     others_train_at: Callable[[float, ScoresOnVal], bool] = lambda multiple, first: True,
     *,
     near: float = 1.0,
+    chance: float = -math.inf,
     neighbours_at_once: bool = False,
 ) -> tuple[float, ScoresOnVal]:
     """Find the best LR multiplier, a power of two: double it while the score rises; otherwise halve it.
+
+    If the student learns nothing at the first multiple nor at both its neighbours, their scores are chance and do not
+    show which way is up. Smaller multiples are tried then, until one trains.
 
     If the student fails at twice the best multiple, other students may fail at the best one. They are asked then, and
     the multiple is halved until they train.
@@ -192,6 +198,7 @@ def best_multiple(
         score: returns val scores of a student at each of the given multiples, and None for one that diverges.
         others_train_at: says if students of other seeds train at a multiple, given the first student's scores there.
         near: the multiple to begin with.
+        chance: the r_mean of a random ranking, in percent.
         neighbours_at_once: score `near` and both its neighbours in one call, which takes little longer than one.
 
     Returns:
@@ -209,9 +216,15 @@ def best_multiple(
         first_scores = scores_at[multiples[0]]
         return -math.inf if first_scores is None else first_scores.for_choice
 
-    best = near
+    def learns_at(multiple: float) -> bool:
+        return r_mean_at(multiple) > _TIMES_CHANCE * chance
+
     if neighbours_at_once:
-        r_mean_at(best, best / 2, 2 * best)
+        r_mean_at(near, near / 2, 2 * near)
+    if not any(map(learns_at, (near, near / 2, 2 * near))):
+        lower = (near / 2**halvings for halvings in range(2, round(math.log2(near / MIN_MULTIPLE)) + 1))
+        near = next(filter(learns_at, lower), near)
+    best = near
     while best < MAX_MULTIPLE and r_mean_at(2 * best) > r_mean_at(best):
         best *= 2
     if best == near:

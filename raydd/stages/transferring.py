@@ -20,7 +20,6 @@ from raydd.store import Record, fingerprint
 
 VERSION = 2  # 2: named by the content of the data; students of both protocols
 SCORES = "scores.json"
-_HEADROOM = 4.0  # other encoders may ask for larger learning rates than those that were learned
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def transferred_scores(
 
     def score() -> list[dict[str, float]]:
         encoded_set = _encode_set(work, scored_set, photographs)
-        return _scores_by_seed(work, fit_rates(work, encoded_set.at_multiple(_HEADROOM), near=1.0).pairs)
+        return _scores_by_seed(work, fit_rates(work, encoded_set, near=1.0).pairs)
 
     return _cached_scores(work, scored_set, {"row": "photographs" if photographs else "pixels"}, score)
 

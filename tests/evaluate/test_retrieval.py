@@ -8,7 +8,7 @@ from matrix_scores import matrix_scores
 from torch import Tensor
 
 from raydd.errors import NonFiniteError
-from raydd.evaluate.retrieval import KS, METRICS, retrieval_scores
+from raydd.evaluate.retrieval import KS, METRICS, chance, retrieval_scores
 
 
 def slow_scores(scores: Tensor, owner: Tensor) -> dict[str, float]:
@@ -66,6 +66,19 @@ def test_a_matrix_that_can_be_counted_by_eye() -> None:
     assert found["IR@5"] == found["TR@5"] == 100
     assert set(found) == set(METRICS)
     assert found["r_mean"] == pytest.approx((found["IR_mean"] + found["TR_mean"]) / 2)
+
+
+@pytest.mark.parametrize("images", [4, 40])
+def test_random_embeddings_score_at_chance(images: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    owners = torch.arange(images).repeat(2)
+    scores = [
+        retrieval_scores(
+            torch.randn(images, 8, generator=generator), torch.randn(2 * images, 8, generator=generator), owners
+        )["r_mean"]
+        for _ in range(200)
+    ]
+    assert sum(scores) / len(scores) == pytest.approx(chance(images), rel=0.08)
 
 
 def test_nan_is_no_score() -> None:

@@ -69,6 +69,23 @@ def test_next_to_rates_that_fail_other_students_decide(top: float, fails: float 
     assert bool(asked) == (fails is not None and fails <= 2 * min(top, fails / 2))
 
 
+@pytest.mark.parametrize("neighbours_at_once", [False, True])
+def test_rates_at_which_nothing_is_learned_do_not_show_which_way_is_up(neighbours_at_once: bool) -> None:
+    """From 1/4 on, all students end at chance, and a little higher at higher rates."""
+
+    def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
+        return [on_val(26 - one if one < 1 / 4 else 1 + one / 100) for one in multiples]
+
+    assert best_multiple(score, near=1, neighbours_at_once=neighbours_at_once)[0] == MAX_MULTIPLE
+    assert best_multiple(score, near=1, chance=1.07, neighbours_at_once=neighbours_at_once)[0] == MIN_MULTIPLE
+
+
+def test_a_set_that_teaches_nothing_keeps_its_rates() -> None:
+    best, scores = best_multiple(lambda multiples: [on_val(1 - abs(math.log2(one))) for one in multiples], chance=1.07)
+    assert best == 1
+    assert scores.for_choice == 1
+
+
 def test_students_that_always_diverge_are_an_error() -> None:
     asked: list[float] = []
 
