@@ -188,8 +188,8 @@ def best_multiple(
 ) -> tuple[float, ScoresOnVal]:
     """Find the best LR multiplier, a power of two: double it while the score rises; otherwise halve it.
 
-    If the student learns nothing at the first multiple nor at both its neighbours, their scores are chance and do not
-    show which way is up. Smaller multiples are tried then, until one trains.
+    Where the student learns nothing, its scores are chance and do not show which way is up. So such a multiple counts
+    as the lowest, unless all are like that.
 
     If the student fails at twice the best multiple, other students may fail at the best one. They are asked then, and
     the multiple is halved until they train.
@@ -216,20 +216,24 @@ def best_multiple(
         first_scores = scores_at[multiples[0]]
         return -math.inf if first_scores is None else first_scores.for_choice
 
-    def learns_at(multiple: float) -> bool:
-        return r_mean_at(multiple) > _TIMES_CHANCE * chance
+    def r_mean_if_learned(multiple: float) -> float:
+        r_mean = r_mean_at(multiple)
+        return r_mean if r_mean > _TIMES_CHANCE * chance else -math.inf
+
+    def climb(height: Callable[[float], float]) -> float:
+        top = near
+        while top < MAX_MULTIPLE and height(2 * top) > height(top):
+            top *= 2
+        if top == near:
+            while top > MIN_MULTIPLE and (height(top / 2) > height(top) or height(top) == -math.inf):
+                top /= 2
+        return top
 
     if neighbours_at_once:
         r_mean_at(near, near / 2, 2 * near)
-    if not any(map(learns_at, (near, near / 2, 2 * near))):
-        lower = (near / 2**halvings for halvings in range(2, round(math.log2(near / MIN_MULTIPLE)) + 1))
-        near = next(filter(learns_at, lower), near)
-    best = near
-    while best < MAX_MULTIPLE and r_mean_at(2 * best) > r_mean_at(best):
-        best *= 2
-    if best == near:
-        while best > MIN_MULTIPLE and (r_mean_at(best / 2) > r_mean_at(best) or r_mean_at(best) == -math.inf):
-            best /= 2
+    best = climb(r_mean_if_learned)
+    if r_mean_if_learned(best) == -math.inf:  # the set teaches nothing at any learning rate
+        best = climb(r_mean_at)
     best_scores = scores_at[best]
     if best_scores is not None and 2 * best in scores_at and _failed(scores_at[2 * best], best_scores):
         while best > MIN_MULTIPLE and best_scores is not None and not others_train_at(best, best_scores):

@@ -71,13 +71,17 @@ def test_next_to_rates_that_fail_other_students_decide(top: float, fails: float 
 
 @pytest.mark.parametrize("neighbours_at_once", [False, True])
 def test_rates_at_which_nothing_is_learned_do_not_show_which_way_is_up(neighbours_at_once: bool) -> None:
-    """From 1/4 on, all students end at chance, and a little higher at higher rates."""
+    """From `fails` on, all students end at chance, and a little higher at higher rates."""
+
+    def best_from(near: float, chance: float) -> float:
+        return best_multiple(score, near=near, chance=chance, neighbours_at_once=neighbours_at_once)[0]
 
     def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
-        return [on_val(26 - one if one < 1 / 4 else 1 + one / 100) for one in multiples]
+        return [on_val(26 + one if one < fails else 1 + one / 100) for one in multiples]
 
-    assert best_multiple(score, near=1, neighbours_at_once=neighbours_at_once)[0] == MAX_MULTIPLE
-    assert best_multiple(score, near=1, chance=1.07, neighbours_at_once=neighbours_at_once)[0] == MIN_MULTIPLE
+    fails = 1 / 4
+    assert best_from(1, 0) == MAX_MULTIPLE
+    assert best_from(1, 1.07) == best_from(1 / 4, 1.07) == best_from(1 / 8, 1.07) == 1 / 8
 
 
 def test_a_set_that_teaches_nothing_keeps_its_rates() -> None:
