@@ -134,7 +134,11 @@ def usable_cards(wait: float = 0.0, why_none: Callable[[], str] = lambda: "") ->
             return usable
         if machines or (nodes and not machine_lost) or time.monotonic() > deadline:
             raise ConfigError(
-                next((machine.fault for machine in machines), f"{_NONE} that answers. Set it to auto or 0.")
+                next(
+                    (machine.fault for machine in machines),
+                    f"{_NONE} that answers. Other work may hold them all: `ray status` shows it. Wait for that work, "
+                    "or set it to auto or 0.",
+                )
             )
         time.sleep(_AGAIN_SECONDS)
 
@@ -212,7 +216,7 @@ def _query_cards(nodes: dict[str, int], wait: float) -> tuple[list[Cards], bool]
         ready, pending = ray.wait(list(tasks), num_returns=len(tasks), timeout=ANSWER_SECONDS)
         # If others use all GPUs, wait for the first that is free.
         if not ready and not _cards_by_node.keys() & nodes.keys():
-            ready, pending = ray.wait(pending, timeout=wait or None)
+            ready, pending = ray.wait(pending, timeout=wait or MACHINE_SECONDS)
         for task in pending:
             ray.cancel(task)
     machine_lost = False

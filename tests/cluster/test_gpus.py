@@ -111,6 +111,20 @@ def test_machines_that_are_all_lost_are_a_sentence_in_the_end(ray_here, monkeypa
     assert len(asked) > 1
 
 
+@pytest.mark.parametrize("wait", [0.0, 0.2])
+def test_gpus_that_other_work_holds_are_a_sentence_in_the_end(ray_here, monkeypatch, wait):
+    def looking(gpus, node_id=""):
+        return ray.remote(num_cpus=0, resources={"a card that is free": 1})(lambda _: None)
+
+    monkeypatch.setattr(gpus, "_look_task", looking)
+    monkeypatch.setattr(gpus, "_cards_by_node", {})
+    monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"1": 1})
+    monkeypatch.setattr(gpus, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(gpus, "MACHINE_SECONDS", 0.2)
+    with pytest.raises(ConfigError, match="Other work may hold them all"):
+        usable_cards(wait)
+
+
 def test_a_machine_whose_gpus_torch_cannot_use_is_left_out_and_named(ray_here, monkeypatch):
     good, bad = Cards("a", ("card",), (24,)), Cards("b", (), (), "b cannot compute on the device cuda:0")
     monkeypatch.setattr(gpus, "_gpu_nodes", lambda: {"1": 1, "2": 1})
