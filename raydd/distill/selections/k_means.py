@@ -58,8 +58,11 @@ def cluster_means(
 def nearest_cluster(joint: Joint, images: Float[Tensor, "N D"], texts: Float[Tensor, "N E"]) -> Int[Tensor, "C"]:
     """Return the cluster of each pair: the one whose mean m has the largest <x, m> - |m|²/2."""
     half_squares = (images.square().sum(1) + texts.square().sum(1)) / 2
-    blocks = torch.arange(len(joint.texts)).split(_BLOCK)
-    products = (
-        joint.images[joint.image_of_text[captions]] @ images.T + joint.texts[captions] @ texts.T for captions in blocks
-    )
-    return torch.cat([(block_products - half_squares).argmax(1) for block_products in products])
+
+    def nearest_of(captions: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        # An image has several captions, but its product is computed once.
+        own_images, position = joint.image_of_text[captions].unique(return_inverse=True)
+        products = (joint.images[own_images] @ images.T)[position] + joint.texts[captions] @ texts.T
+        return (products - half_squares).argmax(1)
+
+    return torch.cat([nearest_of(captions) for captions in torch.arange(len(joint.texts)).split(_BLOCK)])
