@@ -204,7 +204,7 @@ _PLAIN_IMAGES = Preset(
     },
 )
 _QUICK_IMAGES = Preset(
-    "plain-images with half of the work at every stage: minutes on two CPU cores, for a first look at a data set",
+    "plain-images with half of the work or less at every stage: 10 minutes on two CPU cores, for a first look at data",
     {
         **_PLAIN_IMAGES.settings,
         "features.views": 4,

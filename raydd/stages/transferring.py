@@ -18,7 +18,7 @@ from raydd.protocols import Workbench
 from raydd.stages.students import choice_content, fit_rates, recipe_content, score_students
 from raydd.store import Record, fingerprint
 
-VERSION = 2  # 2: named by the content of the data; students of both protocols
+VERSION = 3  # 2: named by the content of the data; students of both protocols; 3: fits that do not end at chance
 SCORES = "scores.json"
 
 
