@@ -197,12 +197,13 @@ class HeadsWorkbench(Workbench[Heads]):
         loss: str = "infonce",
         with_pixels: bool = False,
     ) -> SyntheticSet:
-        """Return real pairs with the features of the first view of each image."""
+        """Return real pairs with the features of each image's first view, or of pixels under `distill.image_size`."""
         train, distill = self.features.train, self.config.distill
         images = train.image_of_text[captions]
         sources = [self.data.train.images[index] for index in images.tolist()] if with_pixels else []
+        pixels = self.pixels_of(sources, distill.image_size) if with_pixels else None
         return start_of(
-            train.images.gather(images, 0),
+            self.encode_pixels(pixels) if pixels is not None and distill.image_size else train.images.gather(images, 0),
             train,
             captions,
             seed=seed,
@@ -211,7 +212,7 @@ class HeadsWorkbench(Workbench[Heads]):
             rank=distill.rank,
             alpha=distill.alpha,
             loss=loss,
-            pixels=self.pixels_of(sources, distill.image_size) if with_pixels else None,
+            pixels=pixels,
             image_centre=self.image_centre,
         )
 

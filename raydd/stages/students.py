@@ -142,7 +142,7 @@ def fit_rates(work: Choosing[Any], pairs: SyntheticSet, near: float = 0.0) -> Fi
             scores = work.val_scores(students)
         except NonFiniteError:
             return False
-        return not any(_failed(ScoresOnVal((student,)), first) for student in scores.seeds)
+        return not any(_failed(ScoresOnVal((student,)), first.for_choice) for student in scores.seeds)
 
     # There are too few fits with encoders to know a usual multiple, and five students with encoders cost too much.
     multiple, scores = best_multiple(
@@ -173,9 +173,9 @@ def _val_scores(work: Choosing[Any], student: Any) -> ScoresOnVal | None:
         return None
 
 
-def _failed(scores: ScoresOnVal | None, good: ScoresOnVal) -> bool:
-    """Whether a student diverged, or ended far below a good one: at rates that are too high many end near chance."""
-    return scores is None or scores.for_choice < good.for_choice / 2
+def _failed(scores: ScoresOnVal | None, good: float) -> bool:
+    """Whether a student diverged, or ended far below a good r_mean: at rates that are too high many end near chance."""
+    return scores is None or scores.for_choice < good / 2
 
 
 def best_multiple(
@@ -189,10 +189,10 @@ def best_multiple(
     """Find the best LR multiplier, a power of two: double it while the score rises; otherwise halve it.
 
     Where the student learns nothing, its scores are chance and do not show which way is up. So such a multiple counts
-    as the lowest, unless all are like that.
+    as the lowest, unless all are like that. If `near` is like that, lower multiples are tried first, then higher ones.
 
     If the student fails at twice the best multiple, other students may fail at the best one. They are asked then, and
-    the multiple is halved until they train.
+    the multiple is halved until all train.
 
     Args:
         score: returns val scores of a student at each of the given multiples, and None for one that diverges.
@@ -220,26 +220,34 @@ def best_multiple(
         r_mean = r_mean_at(multiple)
         return r_mean if r_mean > _TIMES_CHANCE * chance else -math.inf
 
-    def climb(height: Callable[[float], float]) -> float:
-        top = near
-        while top < MAX_MULTIPLE and height(2 * top) > height(top):
-            top *= 2
-        if top == near:
-            while top > MIN_MULTIPLE and (height(top / 2) > height(top) or height(top) == -math.inf):
-                top /= 2
+    height = r_mean_if_learned
+
+    def climb() -> float:
+        top = max([near, *scores_at], key=height)  # of those known already: failed students may hide the hill
+        if height(top) == -math.inf:
+            lower, higher = [near / 2**power for power in range(1, 11)], [near * 2**power for power in range(1, 11)]
+            allowed = [one for one in (*lower, *higher) if MIN_MULTIPLE <= one <= MAX_MULTIPLE]
+            top = next((one for one in allowed if height(one) > -math.inf), near)
+        for factor in (2.0, 0.5):
+            while MIN_MULTIPLE <= factor * top <= MAX_MULTIPLE and height(factor * top) > height(top):
+                top *= factor
         return top
+
+    def all_train_at(multiple: float) -> bool:
+        first_trains, first_scores = height(multiple) > -math.inf, scores_at[multiple]
+        return first_trains and first_scores is not None and others_train_at(multiple, first_scores)
 
     if neighbours_at_once:
         r_mean_at(near, near / 2, 2 * near)
-    best = climb(r_mean_if_learned)
-    if r_mean_if_learned(best) == -math.inf:  # the set teaches nothing at any learning rate
-        best = climb(r_mean_at)
-    best_scores = scores_at[best]
-    if best_scores is not None and 2 * best in scores_at and _failed(scores_at[2 * best], best_scores):
-        while best > MIN_MULTIPLE and best_scores is not None and not others_train_at(best, best_scores):
+    best = climb()
+    if height(best) == -math.inf:  # the set teaches nothing at any learning rate
+        height = r_mean_at
+        best = climb()
+    if height(best) > -math.inf and 2 * best in scores_at and _failed(scores_at[2 * best], height(best)):
+        while best > MIN_MULTIPLE and not all_train_at(best):
             best /= 2
-            r_mean_at(best)
-            best_scores = scores_at[best]
+    height(best)
+    best_scores = scores_at[best]
     if best_scores is None:
         raise NonFiniteError(
             f"Students diverge at 1/{round(1 / MIN_MULTIPLE)} of the learning rates too. Lower distill.start_rate or "
