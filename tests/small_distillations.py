@@ -74,7 +74,7 @@ class TinyEncoder(nn.Module):
 
 
 def pixel_run(split: Split, experts: Experts, batch: int = 12, every: int = 1, **changes: Any) -> Distillation:
-    config = replace(BASE, images="pixels", image_lr=0.1, steps_per_encoding=every, **changes)
+    config = replace(BASE, **{"images": "pixels", "image_lr": 0.1, "steps_per_encoding": every, **changes})
     pixels = torch.randint(0, 256, (12, 3, 4, 4), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     start = replace(begun(split, config), pixels=pixels)
     image = LearnedPixels(TinyEncoder(), torch.full((3, 1, 1), 0.5), batch, spread_of(split))

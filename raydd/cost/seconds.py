@@ -135,6 +135,8 @@ def pixel_seconds(config: Config) -> float:
         return 0.0
     after_features = distill.images == "features-then-pixels"
     passes = config.pixels.steps if after_features else math.ceil(distill.steps / distill.steps_per_encoding)
+    if not after_features and distill.image_lr == 0 and distill.least_crop == 1:
+        passes = 1
     return passes * distill.pairs * image_seconds(config.encoders, images_at_once(config.place, "cpu"))
 
 

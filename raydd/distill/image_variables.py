@@ -147,7 +147,8 @@ class LearnedPixels(ImageVariable):
     The pixels are encoded once in `distill.steps_per_encoding` steps. Until they move, each step adds its gradient at
     the pixels' features to a sum. Then one backward pass through the encoder turns the sum into the gradient at the
     pixels. The gradient norm that a step reports is the norm at the features. With `distill.least_crop` below 1, crops
-    of the images are encoded (`raydd.distill.crops`).
+    of the images are encoded (`raydd.distill.crops`). Pixels that are not learned (`distill.image_lr` 0) are encoded
+    once for all steps, unless crops are.
     """
 
     def __init__(self, encode: Encode, unit: Float[Tensor, "3 1 1"], batch: int, spread: Spread) -> None:
@@ -163,6 +164,7 @@ class LearnedPixels(ImageVariable):
         self._least_crop = 1.0
         self._centre: Tensor | None = None
         self._encoded: EncodedPixels | None = None  # the pixels' features, until the pixels move
+        self._features: Float[Tensor, "N d"] | None = None  # of pixels that never move
         # The features' gradient, summed since the pixels last moved.
         self._pending_gradient: Float[Tensor, "N d"] | None = None
 
@@ -173,6 +175,10 @@ class LearnedPixels(ImageVariable):
 
     def loss(self, step: DistillationStep, pairs: LearnedPairs) -> StepLoss:
         """Return the loss; its gradient at the pixels is only computed in the last step before they move."""
+        if not pairs.images.requires_grad and self._least_crop == 1:
+            if self._features is None:
+                self._features = self._features_of(pairs.images)
+            return step.loss_of(replace(pairs, images=self._features))
         if self._encoded is None:
             count, least_area = len(pairs.images), self._least_crop
             crops = draw_crops(count, least_area, step.crops_seed).to(pairs.device) if least_area < 1 else None
@@ -195,6 +201,11 @@ class LearnedPixels(ImageVariable):
     def _encode_centred(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
         """Return the features on which heads train."""
         return centred(self._encode(pixels), self._centre)
+
+    def _features_of(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N d"]:
+        """Return the features on which heads train, without a graph."""
+        with torch.no_grad():
+            return torch.cat([self._encode_centred(images) for images in pixels.split(self._batch)])
 
     def pixels_and_features(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """Return the pixels as 8-bit numbers, and the features of these 8-bit pixels."""

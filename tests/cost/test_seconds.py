@@ -46,6 +46,9 @@ def test_pixels_cost_a_pass_a_step_and_pair(monkeypatch):
     assert costs.pixel_seconds(load(settings={"distill.images": "features"})) == 0
     direct = {"distill.images": "pixels", "distill.pairs": 20, "distill.steps": 10, "distill.steps_per_encoding": 4}
     assert costs.pixel_seconds(load(settings=direct)) == 3 * 20 * 0.5
+    still = {**direct, "distill.image_lr": 0}
+    assert costs.pixel_seconds(load(settings=still)) == 20 * 0.5
+    assert costs.pixel_seconds(load(settings={**still, "distill.least_crop": 0.5})) == 3 * 20 * 0.5
 
 
 def test_an_image_takes_a_plausible_time():

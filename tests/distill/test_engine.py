@@ -163,6 +163,26 @@ def test_pixels_move_once_an_encoding_along_the_sum_of_the_steps(train_split: Sp
     assert moves == [False, False, True] * 4
 
 
+def test_pixels_that_are_not_learned_are_encoded_once_for_all_steps(
+    train_split: Split, experts: Experts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, forward = [], TinyEncoder.forward
+    monkeypatch.setattr(TinyEncoder, "forward", lambda own, pixels: encoded.append(len(pixels)) or forward(own, pixels))
+    run = pixel_run(train_split, experts, batch=5, image_lr=0.0)
+    losses = [run.step() for _ in range(6)]
+    assert encoded == [5, 5, 2]
+    of_features = replace(run.start, image_features=TinyEncoder()(run.start.pixels.float() / 255), pixels=None)
+    features_run = distillation(
+        train_split,
+        of_features,
+        experts,
+        replace(run.config, images="features"),
+        LearnedFeatures(spread_of(train_split)),
+    )
+    for step in losses:
+        assert features_run.step() == pytest.approx(step, rel=1e-4)
+
+
 @pytest.mark.parametrize("least_crop", [1.0, 0.5])
 def test_pixels_go_on_bit_for_bit_from_between_two_encodings(
     train_split: Split, experts: Experts, least_crop: float
