@@ -133,10 +133,12 @@ def pixel_seconds(config: Config) -> float:
     distill = config.distill
     if distill.images == "features":
         return 0.0
-    after_features = distill.images == "features-then-pixels"
-    passes = config.pixels.steps if after_features else math.ceil(distill.steps / distill.steps_per_encoding)
-    if not after_features and distill.image_lr == 0 and distill.least_crop == 1:
-        passes = 1
+    if distill.images == "features-then-pixels":
+        passes = config.pixels.steps
+    elif distill.image_lr == 0 and distill.least_crop == 1:
+        passes = 1  # the images stay as they are
+    else:
+        passes = math.ceil(distill.steps / distill.steps_per_encoding)
     return passes * distill.pairs * image_seconds(config.encoders, images_at_once(config.place, "cpu"))
 
 

@@ -177,7 +177,7 @@ class LearnedPixels(ImageVariable):
         """Return the loss; its gradient at the pixels is only computed in the last step before they move."""
         if not pairs.images.requires_grad and self._least_crop == 1:
             if self._features is None:
-                self._features = self._features_of(pairs.images)
+                self._features = _encode_in_batches(pairs.images, self._encode_centred, self._batch)
             return step.loss_of(replace(pairs, images=self._features))
         if self._encoded is None:
             count, least_area = len(pairs.images), self._least_crop
@@ -201,11 +201,6 @@ class LearnedPixels(ImageVariable):
     def _encode_centred(self, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B d"]:
         """Return the features on which heads train."""
         return centred(self._encode(pixels), self._centre)
-
-    def _features_of(self, pixels: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N d"]:
-        """Return the features on which heads train, without a graph."""
-        with torch.no_grad():
-            return torch.cat([self._encode_centred(images) for images in pixels.split(self._batch)])
 
     def pixels_and_features(self, value: Tensor) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
         """Return the pixels as 8-bit numbers, and the features of these 8-bit pixels."""
@@ -261,8 +256,13 @@ def _round_to_eight_bits(
 ) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N d"]]:
     """Return the pixels as they are stored, on the CPU, and the encoder's features of them."""
     pixels = (value * 255).round().clamp(0, 255).to(torch.uint8)
-    batches = (pixels.float() / 255).split(batch)
-    return pixels.cpu(), torch.cat([encode(images) for images in batches])
+    return pixels.cpu(), _encode_in_batches(pixels.float() / 255, encode, batch)
+
+
+def _encode_in_batches(pixels: Float[Tensor, "N 3 S S"], encode: Encode, batch: int) -> Float[Tensor, "N d"]:
+    """Return the features of pixels from 0 to 1, without a graph."""
+    with torch.no_grad():
+        return torch.cat([encode(images) for images in pixels.split(batch)])
 
 
 class EncodedPixels:

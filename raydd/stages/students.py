@@ -1,7 +1,7 @@
 """Trains students on a set of pairs by the configured recipe, scores them on a split, and fits their learning rates."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, overload
 
@@ -14,7 +14,8 @@ from raydd.errors import NonFiniteError
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, by_published_choice, scores_of_hits, scores_on
 from raydd.protocols import Choosing, HeldOutSplit, Workbench
 
-MIN_MULTIPLE, MAX_MULTIPLE = 1 / 32, 32.0
+_MULTIPLES = [2.0**power for power in range(-5, 6)]
+MIN_MULTIPLE, MAX_MULTIPLE = _MULTIPLES[0], _MULTIPLES[-1]
 _TIMES_CHANCE = 2  # a student with a lower r_mean than chance times this has learned nothing
 _SEEDS_AT_EDGE = (1, 2, 3, 4)  # students that confirm a fit whose double makes the first student fail
 # Where fits of learning rates begin. With a learned similarity, 34 of 40 sets ended at half of the learned learning
@@ -178,6 +179,24 @@ def _failed(scores: ScoresOnVal | None, good: float) -> bool:
     return scores is None or scores.for_choice < good / 2
 
 
+def _climb(height: Callable[[float], float], near: float, known: Collection[float]) -> float:
+    """Return the top of a hill: a multiple at which `height` is larger than at twice and at half of it.
+
+    Args:
+        height: the height at a multiple; -inf where students fail.
+        near: where to begin, unless a known multiple is higher, since failed students may hide the hill.
+        known: multiples whose height is known already.
+    """
+    top = max([near, *known], key=height)
+    if height(top) == -math.inf:
+        lower, higher = [one for one in reversed(_MULTIPLES) if one < near], [one for one in _MULTIPLES if one > near]
+        top = next((one for one in (*lower, *higher) if height(one) > -math.inf), near)
+    for factor in (2.0, 0.5):
+        while MIN_MULTIPLE <= factor * top <= MAX_MULTIPLE and height(factor * top) > height(top):
+            top *= factor
+    return top
+
+
 def best_multiple(
     score: Callable[[Sequence[float]], Sequence[ScoresOnVal | None]],
     others_train_at: Callable[[float, ScoresOnVal], bool] = lambda multiple, first: True,
@@ -220,33 +239,22 @@ def best_multiple(
         r_mean = r_mean_at(multiple)
         return r_mean if r_mean > _TIMES_CHANCE * chance else -math.inf
 
+    if neighbours_at_once:
+        r_mean_at(near, near / 2, 2 * near)
     height = r_mean_if_learned
-
-    def climb() -> float:
-        top = max([near, *scores_at], key=height)  # of those known already: failed students may hide the hill
-        if height(top) == -math.inf:
-            lower, higher = [near / 2**power for power in range(1, 11)], [near * 2**power for power in range(1, 11)]
-            allowed = [one for one in (*lower, *higher) if MIN_MULTIPLE <= one <= MAX_MULTIPLE]
-            top = next((one for one in allowed if height(one) > -math.inf), near)
-        for factor in (2.0, 0.5):
-            while MIN_MULTIPLE <= factor * top <= MAX_MULTIPLE and height(factor * top) > height(top):
-                top *= factor
-        return top
+    best = _climb(height, near, scores_at)
+    if height(best) == -math.inf:  # the set teaches nothing at any learning rate
+        height = r_mean_at
+        best = _climb(height, near, scores_at)
 
     def all_train_at(multiple: float) -> bool:
         first_trains, first_scores = height(multiple) > -math.inf, scores_at[multiple]
         return first_trains and first_scores is not None and others_train_at(multiple, first_scores)
 
-    if neighbours_at_once:
-        r_mean_at(near, near / 2, 2 * near)
-    best = climb()
-    if height(best) == -math.inf:  # the set teaches nothing at any learning rate
-        height = r_mean_at
-        best = climb()
     if height(best) > -math.inf and 2 * best in scores_at and _failed(scores_at[2 * best], height(best)):
         while best > MIN_MULTIPLE and not all_train_at(best):
             best /= 2
-    height(best)
+        r_mean_at(best)  # at the lowest multiple nobody has been asked yet
     best_scores = scores_at[best]
     if best_scores is None:
         raise NonFiniteError(

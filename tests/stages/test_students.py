@@ -87,7 +87,7 @@ def test_rates_at_which_nothing_is_learned_do_not_show_which_way_is_up(neighbour
 @pytest.mark.parametrize("neighbours_at_once", [False, True])
 @pytest.mark.parametrize("near", [1 / 4, 1, 2, 16])
 def test_a_failed_student_above_chance_by_luck_hides_no_hill(near: float, neighbours_at_once: bool) -> None:
-    """As measured with 396 pairs, of which a failed student found 3.65 % where chance is 1.07 %."""
+    """Scores of two fits of 396 pairs, in one of which a failed student found 3.65 % where chance is 1.07 %."""
     scores_at = {1 / 16: 46.06, 1 / 8: 46.88, 1 / 4: 46.97, 1 / 2: 46.33, 1: 0.99, 2: 3.65, 4: 1.41}
 
     def score(multiples: Sequence[float]) -> list[ScoresOnVal | None]:
