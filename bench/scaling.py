@@ -115,6 +115,12 @@ def trials(count: int, folder: Path) -> dict[str, float]:
     return {"seconds": available / 2, "milliseconds a trial": 500 * available / count}
 
 
+def second_trials(count: int, folder: Path) -> dict[str, float]:
+    """This number of trials that sleep for a second, on two slots: by how much they take longer than their seconds."""
+    busy, available = busy_seconds(folder, trials=count, seconds=1.0, slots=2)
+    return {"seconds": available / 2, "percent more than busy": 100 * (available / busy - 1)}
+
+
 def driver(count: int, folder: Path) -> dict[str, float]:
     """The driver's CPU time to draw, report twice and finish one trial in an SQLite study of this size."""
     import optuna
@@ -224,6 +230,7 @@ SCALES = {
     "pairs-listed": Scale(pairs_listed, (300_000, 1_000_000, 3_300_000)),
     "nodes": Scale(nodes, (1, 2, 4)),
     "trials": Scale(trials, (100, 1_000)),
+    "second-trials": Scale(second_trials, (200, 1_000)),
     "driver": Scale(driver, (100, 1_000, 10_000)),
 }
 
@@ -243,6 +250,7 @@ class Options:
             "pairs-listed",
             "nodes",
             "trials",
+            "second-trials",
             "driver",
         ]
     ]

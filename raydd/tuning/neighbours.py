@@ -9,8 +9,8 @@ larger step. It then draws one of them, in one of two ways:
 - The neighbour with the largest expected improvement per second (Snoek et al., NeurIPS 2012). Time counts less the
   longer no trial has improved on the best, like the cost cooling of Lee et al. (arXiv:2003.10870). If the sweep has a
   time limit, the share of a trial is the remaining time divided among all trials still wanted. Differences in time
-  below this share do not count, and settings that take several times the share are not drawn. So the sweep runs all
-  trials that are wanted, even if the pruner stops few of them.
+  below this share do not count, and settings that take longer than the sweep can afford are not drawn
+  (`raydd/tuning/samplers.py`). So the sweep runs all trials that are wanted, even if the pruner stops few of them.
 
 `python -m bench.search` compares both with Optuna's samplers.
 
@@ -43,7 +43,6 @@ _CHANGED = (0.2, 0.4, 0.6)  # fraction of the settings that a neighbour changes
 _STEPS = (0.05, 0.1, 0.2)  # standard deviation of a change, as a fraction of the setting's range
 _PRICED = 64  # affordable neighbours whose seconds are predicted, to choose one of them
 _ASKED = 8 * _PRICED  # neighbours whose seconds are predicted at most, if most of them take too long
-_LONGEST = 3.0  # longest affordable trial, in shares of the remaining time: two of three trials are stopped early
 _PATIENCE = 10  # trials without a gain after which the exponent of time is halved
 SECONDS = "seconds"  # attribute of a trial: its predicted seconds
 OWN = "own"  # attribute of a trial: names of the settings that its space asked for; without it, all settings
@@ -52,18 +51,25 @@ OWN = "own"  # attribute of a trial: names of the settings that its space asked 
 class NeighbourSampler(BaseSampler):
     """Draws the settings of one trial; models the settings that every trial has."""
 
-    def __init__(self, seed: int, *, seconds_of: SecondsOf | None = None, seconds_per_trial: float = 0.0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        seconds_of: SecondsOf | None = None,
+        seconds_per_trial: float = 0.0,
+        max_seconds: float = math.inf,
+    ) -> None:
         """Create the sampler.
 
         Args:
             seed: seed of the draws.
             seconds_of: predicts the seconds that a trial of the given settings takes to complete; NaN if unknown.
                 None: do not weigh gain against time.
-            seconds_per_trial: seconds below which a trial's time does not count; several times as many are the limit
-                of a trial. 0: no limit.
+            seconds_per_trial: seconds below which a trial's time does not count.
+            max_seconds: seconds above which a trial is not drawn, unless all neighbours take longer.
         """
         self._rng, self._independent_sampler = np.random.default_rng(seed), RandomSampler(seed=seed)
-        self._seconds_of, self._seconds_per_trial = seconds_of, seconds_per_trial
+        self._seconds_of, self._seconds_per_trial, self._max_seconds = seconds_of, seconds_per_trial, max_seconds
 
     def infer_relative_search_space(
         self,
@@ -136,11 +142,6 @@ class NeighbourSampler(BaseSampler):
         # In a small space, all neighbours may have been tried.
         _, settings = best or (0, _to_settings(neighbours[int(order[0])], space))
         return settings
-
-    @property
-    def _max_seconds(self) -> float:
-        """Most seconds that a trial may take, so that all wanted trials fit into the time limit."""
-        return _LONGEST * self._seconds_per_trial or math.inf
 
     def _best_by_second(
         self,

@@ -24,6 +24,8 @@ from raydd.tuning.neighbours import OWN, SECONDS, NeighbourSampler, SecondsOf
 STARTUP_TRIALS = 7  # trials before a model draws: the first settings and running trials count, the others are random
 CANDIDATES = 256  # candidates from which TPE chooses the next settings
 PER_SECOND = "per-second"
+_LONGEST = 3.0  # longest trial that per-second draws, in shares of the remaining time: two of three are stopped early
+_RECENT = 24  # ended trials that tell how much of its predicted time a trial takes
 MODELLED = 256  # most trials that a model is fitted to, since its cost grows with the cube of their number
 
 
@@ -54,11 +56,11 @@ def renew_sampler(
     draw_seed = int(np.random.SeedSequence([seed, trial_count]).generate_state(1)[0])
     make_sampler = find_sampler(name)
     if name == PER_SECOND:
-        make_sampler = partial(
-            _per_second,
-            seconds_of=seconds_of,
-            seconds_per_trial=seconds_per_trial / pace(study) if seconds_per_trial else 0.0,
-        )
+        make_sampler = partial(_per_second, seconds_of=seconds_of)
+        if seconds_per_trial:
+            share = seconds_per_trial / pace(study)
+            longest = min(_LONGEST * share, longest_affordable(study, seconds_per_trial))
+            make_sampler = partial(make_sampler, seconds_per_trial=share, max_seconds=longest)
     study.sampler = (
         RandomSampler(seed=draw_seed) if name in SAMPLERS and trial_count < STARTUP_TRIALS else make_sampler(draw_seed)
     )
@@ -207,6 +209,21 @@ def pace(study: optuna.Study) -> float:
     return statistics.median(ratios) if ratios else 1.0
 
 
+def longest_affordable(study: optuna.Study, seconds_per_trial: float) -> float:
+    """Return the predicted seconds of trials that would really take `seconds_per_trial` on average.
+
+    Most trials are stopped early, so they take less time than predicted; the experts that they train take more.
+
+    Args:
+        study: the sweep's study, whose recently ended trials are taken as typical; without any, the result is infinite.
+        seconds_per_trial: the sweep's remaining seconds divided among all trials still wanted.
+    """
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    known = [trial.user_attrs for trial in ended if {studies.PRICE, studies.HELD} <= trial.user_attrs.keys()][-_RECENT:]
+    held, price = (sum(attrs[name] for attrs in known) for name in (studies.HELD, studies.PRICE))
+    return seconds_per_trial * price / held if held else math.inf
+
+
 def _middle_value(kind: BaseDistribution) -> Any:
     if isinstance(kind, CategoricalDistribution):
         return kind.choices[0]
@@ -230,12 +247,10 @@ def _auto(seed: int) -> BaseSampler:
     return WholeSpaceSampler(NeighbourSampler, seed, make_multi_objective=_tpe)
 
 
-def _per_second(seed: int, seconds_of: SecondsOf | None = None, seconds_per_trial: float = 0.0) -> BaseSampler:
+def _per_second(seed: int, seconds_of: SecondsOf | None = None, **seconds: float) -> BaseSampler:
     """As auto, but by gain per second of a trial, including the time to train the experts that it needs."""
     return WholeSpaceSampler(
-        partial(NeighbourSampler, seconds_of=seconds_of, seconds_per_trial=seconds_per_trial),
-        seed,
-        make_multi_objective=_tpe,
+        partial(NeighbourSampler, seconds_of=seconds_of, **seconds), seed, make_multi_objective=_tpe
     )
 
 

@@ -40,8 +40,7 @@ def test_the_trials_that_are_wanted_come_in_their_time():
         return [search(space, Objective(space, seed), sampler, seed, options)[1] for seed in range(searches)]
 
     counts = came("per-second", 4)
-    assert min(counts) > 34 > 2 * np.mean(came("auto", 2))  # no model bounds the first ones
-    assert np.mean(counts) > 36
+    assert min(counts) >= 38 > 2 * np.mean(came("auto", 2))
 
 
 def test_experts_are_trained_once_and_as_far_as_any_trial_reads():

@@ -39,14 +39,14 @@ def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_s
     def seconds_of(params):
         return params["size"] ** 12
 
-    def size_asked_for(order, share=0.0):
+    def size_asked_for(order, share=0.0, longest=math.inf):
         study = optuna.create_study(direction="maximize")
         for params in order:
             took = {"seconds": seconds_of(params)}
             study.add_trial(create_trial(params=params, distributions=kinds, value=value(params), user_attrs=took))
         sizes = []
         for seed in range(20):
-            study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, seconds_per_trial=share)
+            study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, seconds_per_trial=share, max_seconds=longest)
             sizes.append(study.ask(kinds).params["size"])
         return np.exp(np.mean(np.log(sizes)))
 
@@ -55,7 +55,8 @@ def test_time_counts_less_the_longer_nothing_was_gained_and_not_below_an_equal_s
     gaining, stuck = size_asked_for(points), size_asked_for(points[::-1])
     assert gaining < points[-1]["size"] < 25 < stuck  # less than the best trial has, and than 30, which is best
     assert size_asked_for(points, share=50**12) > 25
-    assert size_asked_for(points[::-1], share=10**12) < 12  # three times that at most, however long nothing was gained
+    longest = 3 * 10**12
+    assert size_asked_for(points[::-1], share=10**12, longest=longest) < 12  # however long nothing was gained
 
 
 def test_what_a_trial_takes_is_asked_of_those_that_are_worth_it():
@@ -72,7 +73,7 @@ def test_what_a_trial_takes_is_asked_of_those_that_are_worth_it():
             create_trial(params=params, distributions=kinds, value=number / 16, user_attrs={"seconds": 1.0})
         )
     for seed in range(8):
-        study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, seconds_per_trial=1.0)
+        study.sampler = NeighbourSampler(seed, seconds_of=seconds_of, seconds_per_trial=1.0, max_seconds=3.0)
         assert not study.ask(kinds).params["wide"]
     wide = sum(params["wide"] for params in asked)
     assert wide > 0

@@ -1,6 +1,7 @@
 """Samplers on real studies in SQLite."""
 
 import importlib.util
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from raydd.tuning.samplers import (
     WholeSpaceSampler,
     _fixed_space_trials,
     find_sampler,
+    longest_affordable,
     pace,
     renew_sampler,
 )
@@ -211,6 +213,18 @@ def test_the_share_of_time_is_in_seconds_as_trials_are_said_to_take_them():
             trial.set_user_attr(studies.PRICE, price)
         study.tell(trial, 0.0)
     assert pace(study) == 3.0  # the median of 2, of 3, which was stopped half-way, and of 90, which made experts
+
+
+def test_the_longest_trial_that_a_sweep_can_afford_follows_from_what_recent_trials_took():
+    study = optuna.create_study()
+    assert longest_affordable(study, 30.0) == math.inf
+    for price, held in ((1.0, 100.0), *[(10.0, 5.0), (30.0, 5.0)] * 12):  # the first one is too long ago
+        trial = study.ask()
+        trial.set_user_attr(studies.HELD, held)
+        trial.set_user_attr(studies.PRICE, price)
+        study.tell(trial, 0.0)
+    study.ask().set_user_attr(studies.PRICE, 1000.0)  # has not ended
+    assert longest_affordable(study, 30.0) == pytest.approx(120.0)  # trials take a quarter of what was predicted
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
