@@ -214,6 +214,24 @@ _QUICK_IMAGES = Preset(
     },
 )
 
+# Any image encoder can read photographs, but images learned for one encoder suit that one. Four photographs of
+# 112 x 112 are as many numbers as one of 224 x 224 (docs/comparison/elsewhere.md).
+_PHOTOGRAPHS = Preset(
+    "Learned texts for 393 small photographs that stay as they are: for students of encoders not known beforehand",
+    {
+        **_PLAIN_FEATURES.settings,
+        "features.views": 4,
+        "experts.count": 10,
+        "experts.width": 1280,
+        "distill.images": "pixels",
+        "distill.pairs": 393,
+        "distill.minibatch": 80,
+        "distill.image_size": 112,
+        "distill.image_lr": 0.0,
+        "students.weight_decay": 0.0025,
+    },
+)
+
 _COCO_500 = _repblend("COCO", 499, 5000, 500, 40, 1, 2, merged=True)
 # Only this script distils at temperature 0.1 and scores students at 0.07; its experts see no augmentation.
 _COCO_500 = replace(
@@ -240,6 +258,7 @@ PRESETS: dict[str, Preset] = {
     "plain-images": _PLAIN_IMAGES,
     "quick-images": _QUICK_IMAGES,
     "plain-pixels": _PLAIN_PIXELS,
+    "photographs": _PHOTOGRAPHS,
     "repblend-flickr30k-100": _repblend("Flickr30k", 99, 100, 10, 10, 3, 2),
     "repblend-flickr30k-200": _repblend("Flickr30k", 199, 1000, 10, 5, 1, 2),
     "repblend-flickr30k-500": _repblend("Flickr30k", 499, 1000, 100, 20, 0.01, 3),
