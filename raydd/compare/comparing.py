@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -370,6 +370,11 @@ def _estimate_seconds(plan: RowPlan, work: Workbench[Any]) -> float:
     return trial_seconds(with_settings(config, {"distill.steps": 0}), *widths)
 
 
+def _distinct(texts: Iterable[str]) -> str:
+    """Join what is said of each row, since the files of `compare.data` may differ in it."""
+    return "; ".join(dict.fromkeys(texts))
+
+
 def _plan_table(
     config: Config,
     bases: Mapping[str, Config],
@@ -397,8 +402,12 @@ def _plan_table(
             )
         if compare.trials and not base.compare.trials:
             table.add_row("not tuned", f"{name}: methods use the given settings, since a trial takes as long as a row")
-    table.add_row("sets", f"{compare.sets} for each row, 1 for full data")
-    table.add_row("students", f"{config.evaluate.seeds} for each set, {compare.choice}, on {config.evaluate.split}")
+    table.add_row("sets", _distinct(f"{plan.config.compare.sets} for each row, 1 for full data" for plan in plans))
+    students = _distinct(
+        f"{plan.config.evaluate.seeds} for each set, {plan.config.compare.choice}, on {plan.config.evaluate.split}"
+        for plan in plans
+    )
+    table.add_row("students", students)
     if features_cached:
         all_sets = [(plan, number) for plan in plans for number in range(plan.sets)]
         missing = [(plan, number) for plan, number in all_sets if not is_made(plan, number, work_of(plan))]

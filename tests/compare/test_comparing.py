@@ -239,6 +239,18 @@ def test_the_plan_says_what_it_leaves_out_where_the_image_encoder_is_trained(con
     assert "trials each of" not in told(console)
 
 
+def test_the_plan_says_how_many_sets_and_students_the_rows_of_each_file_have(config: Config, tmp_path: Path) -> None:
+    trained = "distill: {protocol: encoder, gradient: constant-memory, images: pixels}\n"
+    files = []
+    for sets, seeds, text in ((1, 2, ""), (3, 5, trained)):
+        files.append(tmp_path / f"{sets}.yaml")
+        files[-1].write_text(f"{text}compare: {{sets: {sets}}}\nevaluate: {{seeds: {seeds}}}\n")
+    config, console = with_settings(config, {"compare.data": tuple(map(str, files))}), quiet()
+    assert run_comparison(config, "local", dry_run=True, console=console) is None
+    assert "1 for each row, 1 for full data; 3 for each row, 1 for full data" in told(console)
+    assert re.search(r"2 for each set, .*; 5 for each set, ", told(console))
+
+
 @pytest.mark.slow
 def test_both_protocols_stand_in_one_comparison(config: Config, tmp_path: Path) -> None:
     files = []
