@@ -74,23 +74,34 @@ def _repblend(
     )
 
 
-# The scripts of LoRS train the whole image encoder, without an image head, and the text head.
-_ENCODER_PROTOCOL = {"distill.protocol": "encoder", "experts.encoder_lr": 0.1, "distill.encoder_rate": 0.1}
+@dataclass(frozen=True)
+class _Script:
+    """A script of other authors. It trains the whole image encoder, without an image head, and the text head."""
+
+    title: str
+    """Method, data set and pairs."""
+    source: str
+    """Origin of the settings."""
+    settings: Mapping[str, Any]
+
+    def with_heads(self) -> Preset:
+        """Return the script as a preset that trains both heads instead, as raydd does by default."""
+        description = f"{self.title}, NFNet and BERT, pixels, both heads trained, else {self.source}"
+        return Preset(description, self.settings)
+
+    def with_encoder(self) -> Preset:
+        """Return the script as a preset that trains what it trains."""
+        description = f"{self.title}, NFNet and BERT, pixels, image encoder and text head trained, {self.source}"
+        protocol = {"distill.protocol": "encoder", "experts.encoder_lr": 0.1, "distill.encoder_rate": 0.1}
+        return Preset(description, {**self.settings, **protocol})
 
 
-def _with_trained_encoder(preset: Preset) -> Preset:
-    return Preset(
-        preset.description.replace("both heads trained, else", "image encoder and text head trained,"),
-        {**preset.settings, **_ENCODER_PROTOCOL},
-    )
-
-
-def _lors(name: str, base: Preset, minibatch: int, steps: int = 3000) -> Preset:
+def _lors(name: str, base: Preset, minibatch: int, steps: int = 3000) -> _Script:
     """Return the settings of a LoRS script: RepBlend's for the same data and budget, except those in `overrides`."""
     overrides = {"distill.minibatch": minibatch, "distill.steps": steps, "evaluate.checks": 11}
-    return Preset(
-        f"LoRS on {name}, {base.settings['distill.pairs']} pairs, NFNet and BERT, pixels, both heads trained, else as "
-        "in its scripts",
+    return _Script(
+        f"LoRS on {name}, {base.settings['distill.pairs']} pairs",
+        "as in its scripts",
         {**base.settings, "distill.method": "lors", "distill.blend": "none", **overrides},
     )
 
@@ -111,10 +122,10 @@ def _without_similarity(settings: Mapping[str, Any]) -> dict[str, Any]:
     return remaining | {"distill.similarity": "identity", "distill.pairs": settings["distill.pairs"] + 1}
 
 
-def _tesla_vl(pairs: int, lors: Preset) -> Preset:
-    return Preset(
-        f"TESLA-VL on Flickr30k, {pairs} pairs, NFNet and BERT, pixels, both heads trained, else with the numbers of "
-        "the LoRS script, since TESLA-VL has no script",
+def _tesla_vl(pairs: int, lors: _Script) -> _Script:
+    return _Script(
+        f"TESLA-VL on Flickr30k, {pairs} pairs",
+        "with the numbers of the LoRS script, since TESLA-VL has no script",
         {**_without_similarity(lors.settings), "distill.method": "tesla-vl"},
     )
 
@@ -122,8 +133,9 @@ def _tesla_vl(pairs: int, lors: Preset) -> Preset:
 # MTT-VL's code multiplies the cosine similarities of a distillation step by log(1/0.07), without the exponential.
 MTT_VL_TEMPERATURE = 1 / math.log(1 / 0.07)
 # From the command in the code's README and the defaults of its scripts. It gives numbers for 100 pairs only.
-_MTT_VL = Preset(
-    "MTT-VL on Flickr30k, 100 pairs, NFNet and BERT, pixels, both heads trained, else as in the README of its code",
+_MTT_VL = _Script(
+    "MTT-VL on Flickr30k, 100 pairs",
+    "as in the README of its code",
     {
         **_without_similarity(_repblend("Flickr30k", 99, 1000, 0, 1, 1, start_epochs=2).settings),
         "distill.method": "mtt-vl",
@@ -246,7 +258,7 @@ _LORS = {
     "lors-coco-200": _lors("COCO", _repblend("COCO", 199, 1000, 50, 20, 1, 2, merged=True), 20, steps=2000),
     "lors-coco-500": _lors("COCO", _COCO_500, 30),
 }
-_OTHER_METHODS = {
+_SCRIPTS = {
     **_LORS,
     **{f"tesla-vl-flickr30k-{pairs}": _tesla_vl(pairs, _LORS[f"lors-flickr30k-{pairs}"]) for pairs in (100, 200, 500)},
     "mtt-vl-flickr30k-100": _MTT_VL,
@@ -276,8 +288,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "lgm-flickr30k-100": _without_students("gradient matching", "lgm", {"distill.steps": 5000}),
     "ridge-flickr30k-100": _without_students("closed-form students", "ridge", {}),
-    **_OTHER_METHODS,
-    **{f"{name}-encoder": _with_trained_encoder(preset) for name, preset in _OTHER_METHODS.items()},
+    **{name: script.with_heads() for name, script in _SCRIPTS.items()},
+    **{f"{name}-encoder": script.with_encoder() for name, script in _SCRIPTS.items()},
     "repblend-no-blending": _ablation("no blending", {"distill.blend": "none"}),
     "repblend-noise": _ablation("noise instead of the other pair", {"distill.blend": "noise"}),
     "repblend-image-blend": _ablation("only images are blended", {"distill.blend_sides": "image"}),
