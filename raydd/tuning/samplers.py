@@ -56,11 +56,11 @@ def renew_sampler(
     draw_seed = int(np.random.SeedSequence([seed, trial_count]).generate_state(1)[0])
     make_sampler = find_sampler(name)
     if name == PER_SECOND:
-        make_sampler = partial(_per_second, seconds_of=seconds_of)
+        share, longest = 0.0, math.inf
         if seconds_per_trial:
             share = seconds_per_trial / pace(study)
             longest = min(_LONGEST * share, longest_affordable(study, seconds_per_trial))
-            make_sampler = partial(make_sampler, seconds_per_trial=share, max_seconds=longest)
+        make_sampler = partial(_per_second, seconds_of=seconds_of, seconds_per_trial=share, max_seconds=longest)
     study.sampler = (
         RandomSampler(seed=draw_seed) if name in SAMPLERS and trial_count < STARTUP_TRIALS else make_sampler(draw_seed)
     )
@@ -201,11 +201,10 @@ def _estimate_final_value(stopped: FrozenTrial, complete: Sequence[FrozenTrial])
 def pace(study: optuna.Study) -> float:
     """Return the median ratio of actual to predicted seconds over the ended trials; 1 if there are none."""
     ratios = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        attrs = trial.user_attrs
-        price, report = attrs.get(studies.PRICE), attrs.get(studies.REPORT, {})
-        if price and report.get("step") and studies.HELD in attrs:
-            ratios.append(attrs[studies.HELD] * report["steps"] / report["step"] / price)
+    for attrs in _timed(study):
+        report = attrs.get(studies.REPORT, {})
+        if report.get("step"):
+            ratios.append(attrs[studies.HELD] * report["steps"] / report["step"] / attrs[studies.PRICE])
     return statistics.median(ratios) if ratios else 1.0
 
 
@@ -218,10 +217,17 @@ def longest_affordable(study: optuna.Study, seconds_per_trial: float) -> float:
         study: the sweep's study, whose recently ended trials are taken as typical; without any, the result is infinite.
         seconds_per_trial: the sweep's remaining seconds divided among all trials still wanted.
     """
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    known = [trial.user_attrs for trial in ended if {studies.PRICE, studies.HELD} <= trial.user_attrs.keys()][-_RECENT:]
-    held, price = (sum(attrs[name] for attrs in known) for name in (studies.HELD, studies.PRICE))
+    recent = _timed(study)[-_RECENT:]
+    held, price = (sum(attrs[name] for attrs in recent) for name in (studies.HELD, studies.PRICE))
     return seconds_per_trial * price / held if held else math.inf
+
+
+def _timed(study: optuna.Study) -> list[Mapping[str, Any]]:
+    """Return the user attributes of the ended trials whose predicted and actual seconds are known, oldest first."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    return [
+        trial.user_attrs for trial in ended if trial.user_attrs.get(studies.PRICE) and studies.HELD in trial.user_attrs
+    ]
 
 
 def _middle_value(kind: BaseDistribution) -> Any:
@@ -247,10 +253,17 @@ def _auto(seed: int) -> BaseSampler:
     return WholeSpaceSampler(NeighbourSampler, seed, make_multi_objective=_tpe)
 
 
-def _per_second(seed: int, seconds_of: SecondsOf | None = None, **seconds: float) -> BaseSampler:
+def _per_second(
+    seed: int,
+    seconds_of: SecondsOf | None = None,
+    seconds_per_trial: float = 0.0,
+    max_seconds: float = math.inf,
+) -> BaseSampler:
     """As auto, but by gain per second of a trial, including the time to train the experts that it needs."""
     return WholeSpaceSampler(
-        partial(NeighbourSampler, seconds_of=seconds_of, **seconds), seed, make_multi_objective=_tpe
+        partial(NeighbourSampler, seconds_of=seconds_of, seconds_per_trial=seconds_per_trial, max_seconds=max_seconds),
+        seed,
+        make_multi_objective=_tpe,
     )
 
 
