@@ -551,8 +551,7 @@ class CompareConfig:
     data: tuple[str, ...] = ()
     """YAML files, one for each data set; their settings win over all others. Empty: the data of your own settings."""
     trials: int = 12
-    """Number of trials that tune each method on val, at the first of `compare.pairs`; the other numbers of pairs reuse
-    the result. 0: no tuning."""
+    """Number of trials that tune each method on val, for each number of pairs. 0: no tuning."""
     published: bool = True
     """Give each tuned method a second row, at its published settings except the optimiser and the learning rates of the
     synthetic pairs, which are meant for pixels."""

@@ -1,4 +1,4 @@
-"""Runs a comparison from its plan to its table: tunes each method by a sweep, then makes the sets as Ray tasks."""
+"""Runs a comparison from its plan to its table: tunes its rows by sweeps, then makes the sets as Ray tasks."""
 
 import contextlib
 import dataclasses
@@ -73,7 +73,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         if address != "local":  # connect first, to find out which GPUs the cluster has
             stack.enter_context(cluster(address, home(config.place)))
         bases = _configs_by_data(config, address)
-        planned = [plan for name, base in bases.items() for plan in _row_plans(base, name, {})]
+        planned = [plan for name, base in bases.items() for plan in _row_plans(base, name)]
         with progress_on(console) as progress:
             works = [open_workbench(base, store, progress, opened) for base in bases.values()]
             for work, name in zip(works, bases, strict=True):
@@ -93,14 +93,7 @@ def run_comparison(config: Config, address: str, *, dry_run: bool, console: Cons
         if dry_run:
             return None
         folder = home(config.place) / "comparisons" / config.compare.name
-        plans: list[RowPlan] = []
-        failed: dict[str, str] = {}
-        for name, base in bases.items():
-            tuned, untuned = _tune_methods(base, name, address, console, folder)
-            failed |= {f"{Path(method).name}, {TUNED}, {name}": reason for method, reason in untuned.items()}
-            plans += [
-                plan for plan in _row_plans(base, name, tuned) if plan.variant != TUNED or plan.method not in untuned
-            ]
+        plans, failed = _tune(planned, address, console, folder)
         rows = _make_rows(plans, failed, work_of, opened, store, folder, console)
         files = write_comparison(rows, failed, folder)
     console.print(f"kept in {folder}: {', '.join(file.name for file in files)}", soft_wrap=True)
@@ -142,15 +135,15 @@ def _require_distinct(methods: Sequence[str]) -> None:
             )
 
 
-def _row_plans(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) -> list[RowPlan]:
-    """Return all rows of a data set, in the order of `compare.pairs`; `tuned` has the settings found by tuning."""
+def _row_plans(base: Config, data: str) -> list[RowPlan]:
+    """Return all rows of a data set, in the order of `compare.pairs`; rows to be tuned have their method's settings."""
     plans = []
     for count in base.compare.pairs:
         for method in base.compare.methods:
             if not can_select(base, method):
                 continue
             if base.compare.trials and is_tuned(method):
-                plans.append(plan_of(base, method, data, count, TUNED, tuned.get(method, {})))
+                plans.append(plan_of(base, method, data, count, TUNED, {}))
                 if base.compare.published and find_method(method).published:
                     plans.append(plan_of(base, method, data, count, AS_PUBLISHED, find_method(method).published))
             else:
@@ -158,30 +151,34 @@ def _row_plans(base: Config, data: str, tuned: Mapping[str, Mapping[str, Any]]) 
     return list(dict.fromkeys(plans))  # full data has no budget, so its equal rows become one
 
 
-def _tune_methods(
-    base: Config, data: str, address: str, console: Console, folder: Path
-) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
-    """Tune each method that has a search space, by a sweep at the first number of pairs.
+def _tune(
+    plans: Sequence[RowPlan], address: str, console: Console, folder: Path
+) -> tuple[list[RowPlan], dict[str, str]]:
+    """Tune each row that is to be tuned, by a sweep at its own number of pairs.
 
-    The settings found are also written to the comparison's folder as YAML. A method whose trials give no result
-    gets no tuned row; the comparison goes on with the other rows.
+    The settings found are also written to the comparison's folder as YAML. A row whose trials give no result is left
+    out; the comparison goes on with the other rows.
 
     Returns:
-        The best settings of each tuned method, and the reason for each method that could not be tuned.
+        All rows, with the settings found, and the reason for each row that could not be tuned.
     """
-    best_settings: dict[str, Mapping[str, Any]] = {}
-    failed: dict[str, str] = {}
-    for method in filter(is_tuned, base.compare.methods if base.compare.trials else ()):
-        try:
-            best_settings[method] = _best_settings(_sweep_config(base, method, data), address, console)
-        except TrialsError as error:
-            failed[method] = str(error)
-            console.print(f"{Path(method).name} is not tuned: {error}", markup=False, soft_wrap=True)
+    tuned_plans, failed = list[RowPlan](), dict[str, str]()
+    for plan in plans:
+        if plan.variant != TUNED:
+            tuned_plans.append(plan)
             continue
-        tuned_config = plan_of(base, method, data, base.compare.pairs[0], TUNED, best_settings[method]).config
+        try:
+            found = _best_settings(_sweep_config(plan), address, console)
+        except TrialsError as error:
+            failed[f"{plan.name}, {plan.data}, {plan.pairs} pairs"] = str(error)
+            console.print(f"{_describe(plan)} failed: {error}", markup=False, soft_wrap=True)
+            continue
+        tuned = plan_of(plan.config, plan.method, plan.data, plan.pairs - 1, TUNED, found)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{as_name(f'{data}-{_slug(method)}')}.yaml").write_text(to_yaml(tuned_config), encoding="utf-8")
-    return best_settings, failed
+        file_name = as_name(f"{plan.data}-{_slug(plan.method)}-{plan.pairs}")
+        (folder / f"{file_name}.yaml").write_text(to_yaml(tuned.config), encoding="utf-8")
+        tuned_plans.append(tuned)
+    return tuned_plans, failed
 
 
 def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str, Any]:
@@ -200,24 +197,25 @@ def _best_settings(sweep: Config, address: str, console: Console) -> Mapping[str
     return dict(result.settings)
 
 
-def _sweep_config(base: Config, method: str, data: str) -> Config:
-    """Return the settings of the sweep that tunes a method.
+def _sweep_config(plan: RowPlan) -> Config:
+    """Return the settings of the sweep that tunes a row.
 
     The sweep's name ends with a fingerprint of the settings that all its trials share, so changed settings start
     another sweep.
     """
-    config = plan_of(base, method, data, base.compare.pairs[0], TUNED, {}).config
     # No set may have the trials' seed: settings chosen with that seed would favour this set of the tuned row.
-    config = with_settings(config, {"distill.seed": config.distill.seed + TRIALS_SEED})
+    config = with_settings(plan.config, {"distill.seed": plan.config.distill.seed + TRIALS_SEED})
     shared_settings = {name: value for name, value in flatten(config).items() if not name.startswith(_NOT_SHARED)}
     del shared_settings["distill.images"]
     digest = fingerprint("compare", 1, shared_settings, {})[:6]
+    compare = config.compare
+    name = as_name(f"{compare.name}-{plan.data}-{_slug(plan.method)}-{plan.pairs}")
     return with_settings(
         dataclasses.replace(config, compare=CompareConfig()),
         {
-            "sweep.name": f"{as_name(f'{base.compare.name}-{data}-{_slug(method)}')[:_SWEEP_NAME_LENGTH]}-{digest}",
-            "sweep.space": find_method(method).space,
-            "sweep.trials": base.compare.trials,
+            "sweep.name": f"{name[:_SWEEP_NAME_LENGTH]}-{digest}",
+            "sweep.space": find_method(plan.method).space,
+            "sweep.trials": compare.trials,
             "sweep.finalists": 0,
             "sweep.drawn_again": 0,
             "sweep.objectives": ("r_mean",),
@@ -293,9 +291,13 @@ def _make_rows(
     return [rows[plan] for plan in plans if plan in rows]
 
 
+def _describe(plan: RowPlan) -> str:
+    """Return a short description of a row for progress messages."""
+    return f"{plan.name}, {plan.pairs} pairs"
+
+
 def _describe_set(plan: RowPlan, number: int) -> str:
-    """Return a short description of a set for progress messages."""
-    return f"{plan.name}, {plan.pairs} pairs{f', set {number}' if plan.sets > 1 else ''}"
+    return f"{_describe(plan)}{f', set {number}' if plan.sets > 1 else ''}"
 
 
 def _gpus_per_set(sweep: SweepConfig) -> float:
@@ -387,14 +389,14 @@ def _plan_table(
     """Return the plan for the terminal; with `features_cached`, it shows the time and the sets that exist."""
     compare = config.compare
     table = Table(show_header=False, box=None, pad_edge=False, title=f"comparison {compare.name}", title_justify="left")
-    tuned_data = [name for name, base in bases.items() if base.compare.trials]
-    tuned = [method for method in compare.methods if is_tuned(method)] if tuned_data else []
+    tuned = [plan for plan in plans if plan.variant == TUNED]
     table.add_row("data", ", ".join(bases))
     methods = ", ".join(dict.fromkeys(plan.method for plan in plans))
     table.add_row("rows", f"{len(plans)}: {methods}; budgets {', '.join(map(str, compare.pairs))}")
     if tuned:
-        trials = f"{compare.trials} trials each of {', '.join(tuned)} at {compare.pairs[0]} pairs, chosen on val"
-        table.add_row("tuning", f"{trials}, for {' and '.join(tuned_data)}")
+        methods, data = (dict.fromkeys(getattr(plan, field) for plan in tuned) for field in ("method", "data"))
+        trials = f"{compare.trials} trials each of {', '.join(methods)} for each budget, chosen on val"
+        table.add_row("tuning", f"{trials}, for {' and '.join(data)}")
     for name, base in bases.items():
         if left_out := [method for method in compare.methods if not can_select(base, method)]:
             table.add_row(
@@ -414,8 +416,7 @@ def _plan_table(
         seconds = sum(_estimate_seconds(plan, work_of(plan)) for plan, _ in missing)
         tuning = sum(
             plan.config.compare.trials * trial_seconds(plan.config, *(work_of(plan).feature_widths or (0, 0)))
-            for plan in plans
-            if plan.method in tuned and plan.variant == TUNED and plan.pairs == compare.pairs[0] + 1
+            for plan in tuned
         )
         table.add_row(
             "in the store",

@@ -78,8 +78,10 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     assert [row.plan.name for row in result.rows] == [*names, "full", *names]
     assert [row.plan.config.distill.pairs for row in result.rows if row.plan.name == "herding"] == [6, 7]
     assert [row.plan.config.distill.pairs for row in result.rows if row.plan.name == names[1]] == [5, 6]
-    tuned = {row.plan.config.distill.image_lr for row in result.rows if row.plan.variant == "tuned"}
-    assert len(tuned) == 1  # carried from the first number of pairs to the other
+    folder = tmp_path / "home" / "comparisons" / "compare"
+    tuned = [load(file).distill for file in (folder / f"tiny-mine.py-METHOD-{pairs}.yaml" for pairs in (6, 7))]
+    assert [row.plan.config.distill for row in result.rows if row.plan.variant == "tuned"] == tuned
+    assert len({distill.image_lr for distill in tuned}) == 2  # each number of pairs has its own trials
     assert [len(row.sets) for row in result.rows] == [2, 2, 2, 1, 2, 2, 2]
     assert all(made.stored_bytes > 4 and (made.peak_bytes or 1e9) > 1e7 for row in result.rows for made in row.sets)
     for row in result.rows:
@@ -92,7 +94,6 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     second = run_comparison(config, "local", dry_run=False, console=again)
     assert second == result
     assert "9 of 13 sets" in told(again)  # and two rows whose settings the plan does not know
-    folder = tmp_path / "home" / "comparisons" / "compare"
     assert "**" in (folder / "compare.md").read_text()
     assert (folder / "compare.html").read_text().count("<table") == 2
     collapse = list(csv.DictReader((folder / "collapse.csv").open()))
@@ -184,11 +185,11 @@ def test_a_method_whose_trials_fail_is_named_and_the_others_are_compared(
     assert result is not None
     assert made == ["herding", "mine.py:METHOD, published settings", "lors, tuned", "lors, published settings"]
     (row,) = result.failed
-    assert row == "mine.py:METHOD, tuned, tiny"
+    assert row == "mine.py:METHOD, tuned, tiny, 6 pairs"
     assert ("2 trials in a row" if way == "equal failures" else "the loss is nan") in result.failed[row]
-    assert "mine.py:METHOD is not tuned" in told(console)
+    assert "mine.py:METHOD, tuned, 6 pairs failed: " in told(console)
     folder = tmp_path / "home" / "comparisons" / "compare"
-    assert [file.name for file in folder.iterdir()] == ["tiny-lors.yaml"]
+    assert [file.name for file in folder.iterdir()] == ["tiny-lors-6.yaml"]
 
 
 def test_trials_have_a_seed_that_no_set_has(
@@ -210,8 +211,8 @@ def test_trials_have_a_seed_that_no_set_has(
     trials, more = swept(config), swept(with_settings(config, {"compare.sets": 4}))
     assert trials.distill.seed == more.distill.seed >= 7 + 1000
     assert trials.sweep.name == more.sweep.name  # further sets need no further trials
-    (kept,) = (tmp_path / "home" / "comparisons" / "compare").glob("*.yaml")
-    assert load(kept).distill.seed == 7
+    kept = (tmp_path / "home" / "comparisons" / "compare").glob("*.yaml")
+    assert [load(file).distill.seed for file in kept] == [7, 7]
     monkeypatch.setattr(comparing, "TRIALS_SEED", 0)
     assert swept(config).sweep.name != trials.sweep.name  # so no study goes on with trials of two seeds
 
