@@ -1,8 +1,7 @@
-"""One row of the table of methods: its settings, scores and cost, computed or read from the store."""
+"""One row of the table of methods: the scores and cost of its sets, computed or read from the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
@@ -10,58 +9,14 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from raydd.config import Config
-from raydd.distill.methods import find_method
-from raydd.distill.selections import SELECTIONS
+from raydd.compare.plans import FULL, RowPlan
 from raydd.evaluate.bootstrap import r_mean_interval
 from raydd.evaluate.retrieval import scores_of_hits
-from raydd.presets import PRESETS
 from raydd.protocols import Workbench
-from raydd.settings import with_settings
 from raydd.stages.curves import curve_record, rise, val_curve
 from raydd.stages.distilling import collapse_over_steps, load_synthetic, records_of
 from raydd.stages.evaluating import hits_record, set_hits, set_of
 from raydd.store import Record
-
-FULL = "full"
-_AS_PUBLISHED = {
-    "students.rate": "published",
-    "distill.fit_rates": False,
-    "evaluate.choice": "best-on-split",
-}
-_PRESET_SECTIONS = ("distill.", "pixels.")  # other encoders or experts would not be comparable within one table
-
-
-@dataclass(frozen=True)
-class RowPlan:
-    """The plan of one row."""
-
-    method: str
-    """Name of a selection, method or preset, or full."""
-    variant: str
-    """`tuned` or `published settings`; empty for rows with the given settings or without settings."""
-    data: str
-    """Name of the data set."""
-    pairs: int
-    """The budget: real pairs of a selection, or synthetic pairs plus one for the similarity matrix; 0 for full."""
-    config: Config
-    """All settings of this row."""
-
-    @property
-    def kind(self) -> str:
-        """Kind of the row in `raydd.stages.evaluating`: the name of a selection, `full` or `synthetic`."""
-        return self.method if self.method in SELECTIONS or self.method == FULL else "synthetic"
-
-    @property
-    def sets(self) -> int:
-        """Number of sets; 1 for full data."""
-        return 1 if self.method == FULL else self.config.compare.sets
-
-    @property
-    def name(self) -> str:
-        """Name of the row in a table; a user-defined method is named without its folder."""
-        method = Path(self.method).name
-        return f"{method}, {self.variant}" if self.variant else method
 
 
 @dataclass(frozen=True)
@@ -142,64 +97,6 @@ class Row:
         return fmean(values) if None not in values else None
 
 
-def settings_of(method: str) -> Mapping[str, Any]:
-    """Return the settings of a method, or a preset's settings for the distillation and the pixels.
-
-    Raises:
-        ConfigError: there is no selection, method or preset of that name.
-    """
-    if method in SELECTIONS or method == FULL:
-        return {}
-    if method in PRESETS:
-        preset = PRESETS[method].settings
-        return {**find_method(preset["distill.method"]).settings, **_preset_settings(preset)}
-    return {**find_method(method).settings, "distill.method": method}
-
-
-def _protocol_of(method: str) -> Mapping[str, Any]:
-    """Return the settings that score a method as its published code does."""
-    if method in SELECTIONS or method == FULL:
-        return {}
-    return find_method(PRESETS[method].settings["distill.method"] if method in PRESETS else method).protocol
-
-
-def is_tuned(method: str) -> bool:
-    """Whether a method is tuned by trials, which needs a search space; selections, presets and full have none."""
-    real_pairs_or_preset = method in SELECTIONS or method == FULL or method in PRESETS
-    return not real_pairs_or_preset and bool(find_method(method).space)
-
-
-def plan_of(config: Config, method: str, data: str, pairs: int, variant: str, extra: Mapping[str, Any]) -> RowPlan:
-    """Return the plan of a method's row.
-
-    Args:
-        config: the settings of the comparison.
-        method: name of a selection, method or preset, or full.
-        data: name of the data set.
-        pairs: number of synthetic pairs of a method that learns a similarity matrix; other rows get one pair more.
-        variant: see `RowPlan.variant`.
-        extra: settings in addition to the method's own.
-
-    Raises:
-        ConfigError: the settings contradict each other.
-    """
-    settings = {**settings_of(method), **extra}
-    if config.compare.as_published:
-        settings |= {**_AS_PUBLISHED, **_protocol_of(method)}
-    budget = pairs + 1  # a learned similarity matrix counts as a pair; methods without it get one pair more
-    if method in SELECTIONS:
-        rank = min(budget, config.distill.rank)  # selections do not use the rank, but it may not exceed the pairs
-        settings |= {"distill.pairs": budget, "distill.minibatch": 0, "distill.rank": rank}
-        return RowPlan(method, "", data, budget, with_settings(config, settings))
-    if method == FULL:
-        return RowPlan(method, "", data, 0, with_settings(config, settings))
-    learns_similarity = settings.get("distill.similarity", config.distill.similarity) != "identity"
-    count = settings["distill.pairs"] = pairs if learns_similarity else budget
-    settings["distill.minibatch"] = min(count, int(settings.get("distill.minibatch", config.distill.minibatch)))
-    settings["distill.rank"] = min(count, int(settings.get("distill.rank", config.distill.rank)))
-    return RowPlan(method, variant, data, budget, with_settings(config, settings))
-
-
 def is_made(plan: RowPlan, number: int, work: Workbench[Any]) -> bool:
     """Whether the store has the hits of a set's students, and its curve.
 
@@ -258,7 +155,3 @@ def _collapse_points(records: Sequence[Record]) -> list[dict[str, float]]:
         points += [point | {"step": steps_before + point["step"]} for point in collapse_over_steps(record)]
         steps_before = points[-1]["step"] if points else 0.0
     return points
-
-
-def _preset_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name.startswith(_PRESET_SECTIONS)}

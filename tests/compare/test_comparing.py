@@ -19,9 +19,11 @@ from raydd import stages
 from raydd.cluster import sharing
 from raydd.cluster.environment import prepare_environment
 from raydd.cluster.sharing import Shared
-from raydd.compare import comparing
+from raydd.compare import comparing, plan_table, tuned_rows
 from raydd.compare.comparing import run_comparison
-from raydd.compare.rows import Row, RowPlan, plan_of
+from raydd.compare.making import compare_set
+from raydd.compare.plans import RowPlan, plan_of
+from raydd.compare.rows import Row
 from raydd.config import Config
 from raydd.errors import ConfigError, TrialsError
 from raydd.place import open_store
@@ -154,10 +156,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.extend(plan.name for plan in plans)
         return []
 
-    monkeypatch.setattr(comparing, "_make_rows", make)
+    monkeypatch.setattr(comparing, "make_rows", make)
     monkeypatch.setattr(comparing, "cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(comparing, "prepare", lambda *_: None)
-    monkeypatch.setattr(comparing, "is_made", lambda *_: False)
+    monkeypatch.setattr(plan_table, "is_made", lambda *_: False)
     monkeypatch.setattr(comparing, "write_comparison", lambda *_: [])
     return names
 
@@ -177,7 +179,7 @@ def test_a_method_whose_trials_fail_is_named_and_the_others_are_compared(
             raise TrialsError("2 trials in a row failed")
         return a_sweep(config, None, {0: "NonFiniteError: the loss is nan"})
 
-    monkeypatch.setattr(comparing, "run_sweep", sweep)
+    monkeypatch.setattr(tuned_rows, "run_sweep", sweep)
     mine = f"{tmp_path / 'mine.py'}:METHOD"
     config = with_settings(config, {"compare.methods": ("herding", mine, "lors"), "compare.pairs": (5,)})
     console = quiet()
@@ -202,7 +204,7 @@ def test_trials_have_a_seed_that_no_set_has(
             sweeps.append(config)
             return a_sweep(config, Candidate(0, {"distill.image_lr": 0.2}, 30.0, (), math.nan), {})
 
-        monkeypatch.setattr(comparing, "run_sweep", sweep)
+        monkeypatch.setattr(tuned_rows, "run_sweep", sweep)
         run_comparison(config, "local", dry_run=False, console=quiet())
         assert "mine.py:METHOD, tuned" in made
         return sweeps[0]
@@ -213,7 +215,7 @@ def test_trials_have_a_seed_that_no_set_has(
     assert trials.sweep.name == more.sweep.name  # further sets need no further trials
     kept = (tmp_path / "home" / "comparisons" / "compare").glob("*.yaml")
     assert [load(file).distill.seed for file in kept] == [7, 7]
-    monkeypatch.setattr(comparing, "TRIALS_SEED", 0)
+    monkeypatch.setattr(tuned_rows, "TRIALS_SEED", 0)
     assert swept(config).sweep.name != trials.sweep.name  # so no study goes on with trials of two seeds
 
 
@@ -224,7 +226,7 @@ def test_only_distillations_make_their_experts(
     monkeypatch.setattr(sharing, "Claimant", lambda *_: Alone())
     config = with_settings(config, {"experts.count": 4})
     plan = plan_of(config, method, "tiny", 5, "", {})
-    made = comparing.compare_set(plan, 0, Shared("comparison", {}, None))
+    made = compare_set(plan, 0, Shared("comparison", {}, None))
     assert len(made.students) == 2
     left = set(raydd.open(plan.config, open_store(config.place)).missing_experts)
     assert left >= missing  # full data trains an expert for each of the two students

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from raydd.compare.rows import MadeSet, Row, plan_of
+from raydd.compare.plans import plan_of
+from raydd.compare.rows import MadeSet, Row
 from raydd.compare.table import write_comparison
 from raydd.config import Config
 from raydd.evaluate.retrieval import METRICS

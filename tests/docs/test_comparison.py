@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raydd.compare.rows import plan_of
+from raydd.compare.plans import plan_of
 from raydd.settings import load
 from search_spaces import draw_configs, load_space
 
