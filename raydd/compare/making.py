@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -66,21 +66,8 @@ def make_rows(
     if any(map(math.isnan, estimates.values())):
         estimates = dict.fromkeys(estimates, 1.0)  # some estimates are unknown: count all sets alike
     shared = Shared(f"comparison {plans[0].config.compare.name}", opened.listings, open_claims(store.root))
-    worker_plans = {
-        plan: dataclasses.replace(plan, config=for_workers(plan.config, _gpus_per_set(plan.config.sweep)))
-        for plan, _ in estimates
-    }
-    # All sets use one remote function, since Ray starts the tasks of a function in order, so rows are made in order.
-    # max_calls=1 gives each set its own process, so that the peak memory measured is that of this set.
-    task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
-    tasks = {
-        task.options(num_cpus=plan.config.sweep.cpus, num_gpus=_gpus_per_set(plan.config.sweep)).remote(
-            worker_plans[plan], number, shared
-        ): (plan, number)
-        for plan, number in estimates
-    }
     with _progress_reported(estimates, shared, console) as (report_set, show_running):
-        for (plan, number), made_set, reason in outcomes(tasks, show_running):
+        for (plan, number), made_set, reason in outcomes(_start_tasks(estimates, shared), show_running):
             if reason:
                 failed[f"{plan.name}, {plan.data}, {plan.pairs} pairs, set {number}"] = reason
                 console.print(f"{_describe(plan, number)} failed: {reason}", markup=False)
@@ -89,6 +76,19 @@ def make_rows(
             report_set((plan, number), made_set)
             write_comparison([rows[plan] for plan in plans if plan in rows], failed, folder)
     return [rows[plan] for plan in plans if plan in rows]
+
+
+def _start_tasks(sets: Iterable[SetKey], shared: Shared) -> dict[ray.ObjectRef, SetKey]:
+    """Start a task for each set. Ray starts the tasks of one remote function in order, so rows are made in order."""
+    # max_calls=1 gives each set its own process, so that the peak memory measured is that of this set.
+    task = ray.remote(max_calls=1, max_retries=RESTARTS)(compare_set)
+
+    def start(plan: RowPlan, number: int) -> ray.ObjectRef:
+        gpus = _gpus_per_set(plan.config.sweep)
+        worker_plan = dataclasses.replace(plan, config=for_workers(plan.config, gpus))
+        return task.options(num_cpus=plan.config.sweep.cpus, num_gpus=gpus).remote(worker_plan, number, shared)
+
+    return {start(plan, number): (plan, number) for plan, number in sets}
 
 
 def _describe(plan: RowPlan, number: int) -> str:
