@@ -17,7 +17,7 @@ NEEDED = (
     "raydd/data/stamps/stamps.parquet",
     "raydd/data/stamps/NOTICE.md",
     "raydd/data/stamps/GPL-2.0.txt",
-    "search_spaces/repblend.py",
+    "search_spaces/matching.py",
     "trainables/distill.py",
 )
 MOST_BYTES = 6_000_000  # the bundled pictures are at most 5 MB

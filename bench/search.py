@@ -49,7 +49,7 @@ class Options:
     samplers: tuple[str, ...] = ("before", "random", "tpe", "auto")
     """Samplers to compare, as in `sweep.sampler`. before: the sampler of sweeps before there was a choice, TPE with a
     start-up of eight finished trials and 24 candidates."""
-    space: str = "repblend"
+    space: str = "matching"
     """Search space, as in `sweep.space`."""
     trials: int = 24
     """Trials of a search."""

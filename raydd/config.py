@@ -4,6 +4,7 @@ Each section belongs to one stage, and a stage's record is named by the settings
 imports only the standard library, so that the command line answers `--help` without loading torch.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -95,9 +96,10 @@ class FeaturesConfig:
     (crop and flip), none."""
     seed: int = 0
     """Seed of the augmentation."""
-    centre: bool = False
+    centre: bool = True
     """Train experts and students on image features minus their mean over the training images. Features after a ReLU
-    are never negative, and pixels cannot give negative ones; differences from the mean can have both signs."""
+    are never negative, and pixels cannot give negative ones; differences from the mean can have both signs. No effect
+    under `distill.protocol` encoder."""
 
     def __post_init__(self) -> None:
         check_numbers("features", self)
@@ -108,12 +110,12 @@ class ExpertsConfig:
     """Experts: models trained on all real pairs. Distillation matches their weights after each epoch that it needs (the
     expert trajectory)."""
 
-    count: int = 10
+    count: int = 8
     """Number of experts, each with a trajectory to match."""
     epochs: int = 6
     """Maximum number of epochs that the full-data baseline trains on all real pairs; its best epoch on val is used.
     Experts for distillation train only up to the last epoch that distillation reads."""
-    lr: float = 0.2
+    lr: float = 0.4
     """Learning rate of SGD for both heads."""
     encoder_lr: float = 0.01
     """Learning rate of SGD for the image encoder, if it is trained (`distill.protocol` encoder)."""
@@ -159,8 +161,8 @@ class ExpertsConfig:
 class DistillConfig:
     """The distillation: learns synthetic pairs on which a student reaches an expert's later weights in a few steps."""
 
-    method: str = "repblend"
-    """Method: repblend, lors, tesla-vl, mtt-vl, covmatch, apm, ridge, mdm, lgm, or your own (FILE.py:NAME or
+    method: str = "plain"
+    """Method: plain, repblend, lors, tesla-vl, mtt-vl, covmatch, apm, ridge, mdm, lgm, or your own (FILE.py:NAME or
     module:NAME). The method sets the defaults of this section; --print-config shows them."""
     objective: Literal["trajectory", "covariance", "projector", "ridge", "distribution", "gradient"] = "trajectory"
     """What distillation minimises. trajectory: the distance between a student's final weights and an expert's;
@@ -181,7 +183,7 @@ class DistillConfig:
     pixels that the encoder maps to them; or pixels, as published. Texts are always learned as features."""
     start: Selection = "random"
     """How to select the real pairs from which the synthetic pairs start."""
-    steps: int = 300
+    steps: int = 500
     """Distillation steps (outer iterations)."""
     steps_per_encoding: int = 4
     """Encode learned pixels once every N distillation steps and accumulate the gradients of these steps (1: encode in
@@ -196,7 +198,8 @@ class DistillConfig:
     student_steps: int = 4
     """Steps T that a student takes on synthetic pairs within one distillation step."""
     minibatch: int = 0
-    """Minibatch size B of a student step, in synthetic pairs (0: half of the pairs)."""
+    """Minibatch size B of a student step, in synthetic pairs, at most all of them (0: a fifth of the pairs, or half of
+    them if a similarity matrix is learned: students of less diverge)."""
     minibatch_order: Literal["permutations", "random"] = "permutations"
     """How the minibatches of students are drawn. permutations: cut from shuffled pairs, as published; random: drawn
     independently."""
@@ -207,12 +210,12 @@ class DistillConfig:
     """Percent of the steps over which the number of experts in use grows from one to all, so that a trial that is
     stopped early needs few experts (0: all from the first step, as published). With 45, sets of Flickr8k lost 0.7
     points of val r_mean."""
-    target_epochs: int = 2
+    target_epochs: int = 3
     """M: a student should reach the expert's weights M epochs after the epoch where it starts."""
     text_target_epochs: int = 0
     """M of the text head, if the text head should reach an earlier or later epoch than the image head (0: the same
     M)."""
-    blend: Literal["none", "beta", "fixed", "noise"] = "beta"
+    blend: Literal["none", "beta", "fixed", "noise"] = "none"
     """Blending: mix each pair's features with those of another pair before the heads. none: off; beta: the ratio is
     drawn from Beta(b, b); fixed: a fixed ratio; noise: Gaussian noise instead of the other pair."""
     blend_sides: Literal["both", "image", "text"] = "both"
@@ -221,7 +224,7 @@ class DistillConfig:
     """Parameter b of Beta(b, b) (1: uniform). Used if `distill.blend` is beta or noise."""
     blend_ratio: float = 0.2
     """Weight of the other pair, 0 to 1. Used if `distill.blend` is fixed."""
-    similarity: Literal["low-rank", "identity", "full"] = "low-rank"
+    similarity: Literal["low-rank", "identity", "full"] = "identity"
     """Similarity matrix: targets of the loss for each synthetic image and text (soft labels). low-rank: learned as
     diag(a) + alpha/rank L R^T; identity: fixed, as in CLIP's loss; full: each entry is learned."""
     rank: int = 10
@@ -259,19 +262,19 @@ class DistillConfig:
     """Outer optimiser, which updates the synthetic pairs: SGD with momentum (as published) or Adam."""
     momentum: float = 0.5
     """Momentum of SGD; for Adam, decay rate of the first moment."""
-    image_lr: float = 0.1
+    image_lr: float = 0.13
     """Outer learning rate of the images. Features with adam: in standard deviations of each dimension, with one second
     moment for all features. Pixels: in units of normalised pixel values."""
-    text_lr: float = 0.2
+    text_lr: float = 0.05
     """Outer learning rate of the text features; with adam in standard deviations of each dimension."""
     similarity_lr: float = 0.05
     """Outer learning rate of the similarity matrix: of its factors (low-rank) or its entries (full)."""
-    rate_lr: float = 0.02
+    rate_lr: float = 0.1
     """Outer learning rate of the students' learned learning rates, and of the parameters of your own loss."""
-    range_pull: float = 0.03
+    range_pull: float = 1.0
     """Fraction by which out-of-range features move back to the per-dimension range of real ones after each step (0:
     free, 1: clamp). Pixels can only have features inside that range."""
-    start_rate: float = 0.3
+    start_rate: float = 0.04
     """Initial learning rate of the students. Distillation learns one learning rate for each head; they stay
     positive."""
     encoder_rate: float = 0.01
@@ -288,13 +291,15 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         check_numbers("distill", self)
+        is_low_rank = self.similarity == "low-rank"
+        rank_rule = f"1 to distill.pairs, {self.pairs}"
+        _require(not is_low_rank or 1 <= self.rank <= self.pairs, "distill.rank", self.rank, rank_rule)
         _require(
-            self.minibatch == 0 or 2 <= self.minibatch <= self.pairs,
+            self.minibatch >= 0 and self.minibatch != 1,
             "distill.minibatch",
             self.minibatch,
-            f"2 to distill.pairs, {self.pairs}, or 0 for half of them",
+            "2 or more, or 0 for a share of the pairs",
         )
-        _require(1 <= self.rank <= self.pairs, "distill.rank", self.rank, f"1 to distill.pairs, {self.pairs}")
         _require(0 <= self.momentum < 1, "distill.momentum", self.momentum, "0 or more and under 1")
         if self.protocol == "encoder":  # no image features are cached, so none to learn, to select by or to blend in
             rule = "under distill.protocol encoder"
@@ -307,7 +312,8 @@ class DistillConfig:
     @property
     def minibatch_size(self) -> int:
         """Minibatch size B of a student step, with 0 resolved."""
-        return self.minibatch or -(-self.pairs // 2)
+        share = 1 / 5 if self.similarity == "identity" else 1 / 2
+        return min(self.minibatch or max(2, math.ceil(share * self.pairs)), self.pairs)
 
     @property
     def reads_experts(self) -> bool:
@@ -337,7 +343,7 @@ class DistillConfig:
 class PixelsConfig:
     """The second half of features-then-pixels: search for pixels whose features are the distilled ones."""
 
-    steps: int = 200
+    steps: int = 100
     """Number of Adam steps on the pixels."""
     lr: float = 0.007
     """Learning rate, for pixel values in the range 0 to 1; it falls to zero over the last two fifths of the steps."""
@@ -356,8 +362,8 @@ class StudentsConfig:
     """Minibatch size; at most the number of pairs."""
     momentum: float = 0.9
     """Momentum of SGD."""
-    weight_decay: float = 5e-4
-    """Weight decay of SGD."""
+    weight_decay: float = 5e-3
+    """Weight decay of SGD (published: 5e-4)."""
     dropout: float = 0.1
     """Dropout inside the heads."""
     rate: Literal["effective", "published"] = "effective"
@@ -406,11 +412,11 @@ class EvaluateConfig:
 class SweepConfig:
     """The search over settings by Ray Tune and Optuna."""
 
-    name: str = "repblend"
+    name: str = "matching"
     """Name of the sweep. The same name continues an interrupted sweep, or extends a finished one. `raydd report`,
     `watch` and `board` take the latest sweep if none is named."""
-    space: str = "repblend"
-    """Search space: demo, repblend, repblend_alone, lors, mtt_vl, tesla_vl, covmatch, apm, ridge, mdm, lgm, starts, or
+    space: str = "matching"
+    """Search space: demo, matching, repblend, lors, mtt_vl, tesla_vl, covmatch, apm, ridge, mdm, lgm, starts, or
     your own (FILE.py:NAME or module:NAME)."""
     first: bool = True
     """Begin with the settings that the search space lists for the first trials; off: begin without them."""
@@ -623,7 +629,6 @@ class Config:
         check_numbers("sweep", self.sweep)
         check_name("sweep.name", self.sweep.name)
         if self.distill.protocol == "encoder":
-            _require(not self.features.centre, "features.centre", "on", "off under distill.protocol encoder")
             unsupported = [name for name in self.evaluate.baselines if name not in ("random", "full")]
             _require(
                 not unsupported, "evaluate.baselines", unsupported, "random or full under distill.protocol encoder"

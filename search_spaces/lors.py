@@ -4,10 +4,11 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from search_spaces._trajectories import OUR_SIMILARITY, OURS, PUBLISHED, suggest_similarity, suggest_trajectory
+from search_spaces._trajectories import LONGER, OUR_SIMILARITY, OURS, PUBLISHED, suggest_similarity, suggest_trajectory
 
 FIRST: tuple[dict[str, Any], ...] = (
     {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce"},
+    {**LONGER, **OUR_SIMILARITY, "distill.loss": "infonce"},
     {**PUBLISHED, **OUR_SIMILARITY, "distill.loss": "wbce"},
 )
 

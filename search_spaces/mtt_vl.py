@@ -4,9 +4,9 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from search_spaces._trajectories import OURS, PUBLISHED, suggest_trajectory
+from search_spaces._trajectories import LONGER, OURS, PUBLISHED, suggest_trajectory
 
-FIRST: tuple[dict[str, Any], ...] = (OURS, PUBLISHED)
+FIRST: tuple[dict[str, Any], ...] = (OURS, LONGER, PUBLISHED)
 
 
 def space(trial: Trial) -> dict[str, Any]:

@@ -1,101 +1,21 @@
-"""RepBlend's settings, searched on features (Zhang et al., NeurIPS 2025, arXiv:2505.14705).
-
-Origin of the ranges. The published settings (SGD on pixels) give the basic ranges: similarity rank 5 to 40, alpha 0.01
-to 3, 8 student steps on 20 pairs, targets one epoch later, weighted BCE, experts' learning rate 0.1. Trials on Flickr8k
-widened them. InfoNCE and minibatches of half the pairs raise r_mean by more than the method does in a few hundred
-steps. A higher learning rate of experts and targets some epochs later help; so do wider heads and more steps, which are
-expensive. Scored students gain from ten times the published weight decay. Settings that change the experts (their
-learning rate and width) take few values, so that trials share experts. More than 1000 steps take too long for a sweep,
-so the published settings run for 1000 steps instead of 3000.
-
-`distill.range_pull` is not searched: trials on features would always choose free features, which pixels cannot have.
-Set it by the purpose of the set: 0 for a set of features.
-"""
+"""RepBlend for comparisons: always with blending, and in the same ranges as the spaces of other matching methods."""
 
 from typing import Any
 
 from optuna.trial import Trial
 
-from raydd.presets import PRESETS
-from search_spaces._students import suggest_students
-from search_spaces._trajectories import OUR_SIMILARITY, OURS, PUBLISHED
+from search_spaces._trajectories import LONGER, OUR_SIMILARITY, OURS, PUBLISHED, suggest_similarity, suggest_trajectory
 
-_SIZES: dict[str, Any] = {
-    "experts.width": 0,
-    "experts.count": 10,
-    "distill.steps": 300,
-    "distill.start": "random",
-    "distill.schedule": "cosine",
-}
-_OURS: dict[str, Any] = {
-    **OURS,
-    **OUR_SIMILARITY,
-    "distill.loss": "infonce",
-    "distill.blend": "beta",
-    "distill.blend_beta": 1.0,
-    "distill.similarity": "low-rank",
-    **_SIZES,
-}
-
-_FAR: dict[str, Any] = {**_OURS, "experts.lr": 0.4, "distill.target_epochs": 3}
-_PLAIN: dict[str, Any] = {
-    **OURS,
-    **_SIZES,
-    "distill.loss": "infonce",
-    "distill.blend": "none",
-    "distill.similarity": "identity",
-}
-
-# What a search from a cold start found for 99 pairs of Flickr8k (docs/results/search.md), without what is not searched.
-_NOT_SEARCHED = ("features.views", "distill.images", "distill.range_pull")
-_FOUND: dict[str, Any] = {
-    **_PLAIN,
-    **{name: value for name, value in PRESETS["plain-features"].settings.items() if name not in _NOT_SEARCHED},
-}
-
-# Settings near our defaults, and good settings from manual trials, so that a short search starts from settings that are
-# known to be good. The last has the published settings for Flickr30k and 100 pairs, as far as they apply to features.
 FIRST: tuple[dict[str, Any], ...] = (
-    _OURS,
-    _PLAIN,
-    _FOUND,
-    {**_PLAIN, "distill.student_steps": 16},
-    {**_OURS, "distill.blend": "none"},
-    {**_OURS, "distill.student_steps": 4},
-    _FAR,
-    {**_OURS, **PUBLISHED, "distill.loss": "wbce", "distill.steps": 1000, "distill.schedule": "constant"},
+    {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce", "distill.blend_beta": 1.0},
+    {**LONGER, **OUR_SIMILARITY, "distill.loss": "infonce", "distill.blend_beta": 1.0},
+    {**PUBLISHED, **OUR_SIMILARITY, "distill.loss": "wbce", "distill.blend_beta": 1.0},
 )
 
 
 def space(trial: Trial) -> dict[str, Any]:
-    """Suggest the settings of one trial; settings that only one blend or similarity reads are suggested with it."""
-    trial.suggest_categorical("experts.lr", [0.1, 0.2, 0.4])
-    trial.suggest_categorical("experts.width", [0, 2304])
-    trial.suggest_categorical("experts.count", [5, 10, 20])
-    trial.suggest_categorical("distill.start", ["random", "herding", "k-center", "k-means", "co-occurrence"])
-    trial.suggest_int("distill.steps", 100, 1000, log=True)
-    trial.suggest_categorical("distill.schedule", ["cosine", "constant"])
-    trial.suggest_categorical("distill.loss", ["infonce", "wbce"])
-
-    blend = trial.suggest_categorical("distill.blend", ["none", "beta", "fixed"])
-    if blend == "beta":
-        trial.suggest_float("distill.blend_beta", 0.2, 5.0, log=True)
-    elif blend == "fixed":
-        trial.suggest_float("distill.blend_ratio", 0.02, 0.5)
-
-    similarity = trial.suggest_categorical("distill.similarity", ["low-rank", "identity"])
-    if similarity == "low-rank":
-        trial.suggest_categorical("distill.rank", [5, 10, 20])
-        trial.suggest_float("distill.alpha", 0.01, 10.0, log=True)
-        trial.suggest_float("distill.similarity_lr", 0.005, 0.5, log=True)
-
-    trial.suggest_int("distill.student_steps", 4, 16, log=True)
-    trial.suggest_categorical("distill.minibatch", [0, 20])
-    trial.suggest_int("distill.target_epochs", 1, 10, log=True)
-    trial.suggest_int("distill.max_start_epoch", 1, 3)
-    trial.suggest_float("distill.start_rate", 0.02, 1.0, log=True)
-    trial.suggest_float("distill.image_lr", 0.02, 0.5, log=True)
-    trial.suggest_float("distill.text_lr", 0.02, 0.5, log=True)
-    trial.suggest_float("distill.rate_lr", 0.005, 0.1, log=True)
-    suggest_students(trial)
-    return {}
+    """Suggest the settings of one trial."""
+    suggest_trajectory(trial)
+    suggest_similarity(trial)
+    trial.suggest_float("distill.blend_beta", 0.2, 5.0, log=True)
+    return {"distill.blend": "beta", "distill.similarity": "low-rank", "distill.matched": "both-heads"}

@@ -194,7 +194,10 @@ def test_a_wrong_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
         (["--distil.pairs", 50], "--distill.pairs"),
         (["--distill.pairs", "many"], "--distill.pairs"),
         (["--distill.images", "pixel"], "features-then-pixels"),
-        (["--distill.pairs", 4], "raydd: distill.rank is 10, but must be 1 to distill.pairs, 4."),
+        (
+            ["--distill.method", "lors", "--distill.pairs", 4],
+            "raydd: distill.rank is 10, but must be 1 to distill.pairs, 4.",
+        ),
         (["--distill.method", "repblent"], "Did you mean 'repblend'?"),
         (["--preset", "repblend-flickr30k"], "Did you mean 'repblend-flickr30k-"),
         (["--config", "no.yaml"], "raydd: The settings file no.yaml cannot be read"),

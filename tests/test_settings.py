@@ -97,10 +97,12 @@ def test_the_protocol_that_trains_the_encoder_learns_pixels_unless_the_user_says
 
 
 def test_an_ablation_changes_one_switch_of_repblend():
-    repblend = flatten(load())
+    repblend = load(settings={"distill.method": "repblend"})
     for name in ("no-blending", "noise", "image-blend", "text-blend", "text-head", "identity", "full"):
-        ablated = flatten(load(preset=f"repblend-{name}"))
-        assert len([key for key in repblend if repblend[key] != ablated[key]]) == 1
+        ablated = load(preset=f"repblend-{name}")
+        before, after = flatten(repblend), flatten(ablated)
+        assert len({key for key in before if before[key] != after[key]} - {"distill.minibatch"}) == 1
+        assert ablated.distill.minibatch_size == repblend.distill.minibatch_size == 50
 
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path):

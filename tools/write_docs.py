@@ -55,7 +55,7 @@ def settings_page() -> str:
         "",
         "- Flags may be written with `-` or `_`: `--distill.image-lr`, `--distill.image_lr`. A boolean setting is "
         "`true` or `false` in a file, and `--distill.fit-rates` or `--distill.no-fit-rates` as a flag.",
-        "- The tables show the defaults of the method repblend. `--print-config` shows the settings that your command "
+        "- The tables show the defaults of the method plain. `--print-config` shows the settings that your command "
         "would use.",
         "- r_mean is the mean of recall at 1, 5 and 10, from images to texts and from texts to images, in percent.",
         '- "As published" means as in the code published with a method\'s paper.',

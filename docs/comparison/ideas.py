@@ -2,7 +2,7 @@
 
 from raydd.distill.methods import Method
 
-_PLAIN = {"distill.blend": "none", "distill.similarity": "identity"}
+_PLAIN = {"distill.blend": "none", "distill.similarity": "identity", "distill.minibatch": 50}
 
 PLAIN = Method(paper="no blending, no learned similarity", settings=_PLAIN)
 LONG_WALKS = Method(paper="plain, 16 student steps", settings={**_PLAIN, "distill.student_steps": 16})

@@ -1,7 +1,8 @@
 """Search spaces of plain matching, narrower than `mtt_vl` and for longer trials, and a method for bytes.yaml.
 
-raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:features --distill.images features
-raydd sweep --config flickr8k.yaml --sweep.space docs/comparison/plain.py:pixels
+raydd sweep --config flickr8k.yaml --preset earlier --sweep.space docs/comparison/plain.py:features \
+  --distill.images features
+raydd sweep --config flickr8k.yaml --preset earlier --sweep.space docs/comparison/plain.py:pixels
 """
 
 from typing import Any
@@ -35,7 +36,7 @@ FIRST: tuple[dict[str, Any], ...] = (
     {**_LONG, "distill.start": "forgetting"},
     {**_LONG, "distill.seed": 4},
 )
-_PLAIN: dict[str, Any] = {"distill.blend": "none", "distill.similarity": "identity"}
+_PLAIN: dict[str, Any] = {"distill.blend": "none", "distill.similarity": "identity", "distill.minibatch": 50}
 SHORT = Method(paper="raydd", settings={**_PLAIN, "distill.student_steps": 8, "distill.steps": 200})
 
 

@@ -23,6 +23,7 @@ PLAIN = Method(
     settings={
         "distill.blend": "none",
         "distill.similarity": "identity",
+        "distill.minibatch": 50,
         "distill.loss": "infonce",
         "distill.student_steps": 16,
         "distill.steps": 1000,

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from raydd.protocols import Workbench
     from raydd.tuning.results import SweepResult
 
-# For small data: few pairs, narrow heads, a small minibatch so that an epoch has several steps, and long trajectories.
+# For small data: few pairs, narrow heads, a small minibatch so that an epoch has several steps, long trajectories, and
+# experts with a lower learning rate.
 SETTINGS: Mapping[str, Any] = {
     "features.views": 2,
     "experts.count": 4,
+    "experts.lr": 0.2,
     "experts.width": 512,
     "experts.batch_size": 64,
     "experts.epochs": 12,

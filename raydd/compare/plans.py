@@ -161,13 +161,12 @@ def plan_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
     budget = pairs + 1  # a learned similarity matrix counts as a pair; methods without it get one pair more
     if method in SELECTIONS:
         rank = min(budget, config.distill.rank)  # selections do not use the rank, but it may not exceed the pairs
-        settings |= {"distill.pairs": budget, "distill.minibatch": 0, "distill.rank": rank}
+        settings |= {"distill.pairs": budget, "distill.rank": rank}
         return RowPlan(method, "", data, budget, with_settings(config, settings))
     if method == FULL:
         return RowPlan(method, "", data, 0, with_settings(config, settings))
     learns_similarity = settings.get("distill.similarity", config.distill.similarity) != "identity"
     count = settings["distill.pairs"] = pairs if learns_similarity else budget
-    settings["distill.minibatch"] = min(count, int(settings.get("distill.minibatch", config.distill.minibatch)))
     settings["distill.rank"] = min(count, int(settings.get("distill.rank", config.distill.rank)))
     return RowPlan(method, variant, data, budget, with_settings(config, settings))
 

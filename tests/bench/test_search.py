@@ -33,7 +33,7 @@ def test_more_trials_find_more_without_noise(space):
 
 def test_the_trials_that_are_wanted_come_in_their_time():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space = load_space("repblend")  # whose trials take from a sixtieth of the middle one's time to sixty times that
+    space = load_space("matching")  # whose trials take from a sixtieth of the middle one's time to sixty times that
     options = Options(cold=True, seconds=12.0, wanted=40, at_once=2)
 
     def came(sampler, searches):

@@ -149,7 +149,7 @@ UNREAD: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "evaluate.choice", "best-on-split"),
     ({}, "evaluate.split", "val"),
     ({}, "experts.epochs", 5),
-    ({"distill.objective": "covariance"}, "experts.lr", 0.4),
+    ({"distill.objective": "covariance"}, "experts.lr", 0.3),
     ({"distill.objective": "covariance"}, "distill.student_steps", 2),
     ({"distill.objective": "ridge"}, "experts.count", 1),
     ({"distill.objective": "gradient"}, "experts.seed", 5),
@@ -175,7 +175,7 @@ READ: list[tuple[dict[str, Any], str, Any]] = [
     ({"distill.objective": "projector"}, "distill.mean_weight", 1.0),
     ({"distill.objective": "ridge"}, "distill.ridge_strength", 1.0),
     ({"distill.objective": "ridge"}, "distill.real_minibatch", 5),
-    ({"distill.objective": "distribution"}, "experts.lr", 0.4),
+    ({"distill.objective": "distribution"}, "experts.lr", 0.3),
     ({"distill.objective": "gradient"}, "experts.width", 8),
 ]
 

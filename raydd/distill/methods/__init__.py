@@ -3,11 +3,12 @@
 For a method of your own, set `distill.method` to `module:METHOD` or `FILE.py:METHOD`.
 """
 
-from raydd.distill.methods import apm, covmatch, lgm, lors, mdm, mtt_vl, repblend, ridge, tesla_vl
+from raydd.distill.methods import apm, covmatch, lgm, lors, mdm, mtt_vl, plain, repblend, ridge, tesla_vl
 from raydd.distill.methods.method import Method
 from raydd.outside import find
 
 METHODS: dict[str, Method] = {
+    "plain": plain.METHOD,
     "mtt-vl": mtt_vl.METHOD,
     "tesla-vl": tesla_vl.METHOD,
     "lors": lors.METHOD,

@@ -11,6 +11,7 @@ FLICKR30K_100: Mapping[str, Any] = {
     "distill.target_epochs": 1,
     "distill.max_start_epoch": 2,
     "distill.start_rate": 0.1,
+    "students.weight_decay": 5e-4,
 }
 STEPS: Mapping[str, Any] = {"distill.steps": 3000}
 SIMILARITY: Mapping[str, Any] = {"distill.rank": 10, "distill.alpha": 3.0}

@@ -1,12 +1,13 @@
 """RepBlend: blend the representations of a minibatch before the heads, and match the trajectories of both heads.
 
-The switches are the paper's. The numbers are raydd's own, for features (see `raydd.presets` for the published ones).
+The switches are the paper's. The numbers are raydd's own (see `raydd.presets` for the published ones).
 
 Differences from the paper:
 - The gradient goes through all student steps; the published code stops it at the start of each step (TESLA).
 - Dropout is off in the student of a distillation step; the published code draws it anew when it repeats the student's
   steps.
-- Targets lie two epochs after the start snapshot (`distill.target_epochs`); the published number is one.
+- Targets lie three epochs after the start snapshot (`distill.target_epochs`); the published number is one.
+- Image features are used minus their mean, and scored students have ten times the published weight decay.
 - The student's loss is InfoNCE against the learned similarity, for runs of a few hundred steps. The published weighted
   BCE needs about a thousand steps: on Flickr8k its r_mean on val is 13 after 120 steps, and 46 after 960.
 - Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. Pairs start from plainly resized
@@ -34,5 +35,5 @@ METHOD = Method(
         "distill.loss": "wbce",
         "distill.gradient": "constant-memory",
     },
-    space="repblend_alone",
+    space="repblend",
 )
