@@ -25,6 +25,8 @@ SETTINGS: dict[str, Any] = {
     "experts.epochs": 2,
     "experts.batch_size": 8,
     "distill.pairs": 6,
+    "distill.method": "repblend",
+    "distill.start_rate": 0.3,
     "distill.minibatch": 4,
     "distill.rank": 2,
     "distill.steps": 6,

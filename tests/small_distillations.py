@@ -16,7 +16,24 @@ from raydd.distill.objectives import RealPairs
 from raydd.distill.selections.random_pairs import random_captions
 from raydd.distill.synthetic import SyntheticSet, start_of
 
-BASE = DistillConfig(pairs=12, minibatch=4, student_steps=4, steps=12, rank=3, target_epochs=2, images="features")
+# RepBlend, since its similarity and blending are learned and drawn too.
+BASE = DistillConfig(
+    method="repblend",
+    blend="beta",
+    similarity="low-rank",
+    rank=3,
+    pairs=12,
+    minibatch=4,
+    student_steps=4,
+    steps=12,
+    target_epochs=2,
+    images="features",
+    start_rate=0.3,
+    image_lr=0.1,
+    text_lr=0.2,
+    rate_lr=0.02,
+    range_pull=0.03,
+)
 
 
 def spread_of(split: Split) -> Spread:

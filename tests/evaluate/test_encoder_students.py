@@ -50,7 +50,7 @@ def test_a_student_is_a_network_trained_by_plain_sgd(encoder: TrainedEncoder) ->
     optimizer = torch.optim.SGD(
         [{"params": list(net.parameters()), "lr": RATES[0] / 10}, {"params": list(head), "lr": RATES[1] / 10}],
         momentum=0.9,
-        weight_decay=5e-4,
+        weight_decay=RECIPE.weight_decay,
     )
     draws = torch.Generator().manual_seed(FIRST_SEED)
     for epoch in range(7):

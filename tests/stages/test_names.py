@@ -1,5 +1,6 @@
 """The names of scores and selections: a setting that a row does not read does not rename it; one that is read does."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,15 @@ def test_checks_are_as_many_as_asked_for_and_in_the_names_of_what_they_choose() 
 
 
 def test_a_recipe_is_named_by_what_it_reads_and_by_nothing_that_is_neutral() -> None:
-    assert recipe_content(StudentsConfig(), 99) == {}
-    assert recipe_content(StudentsConfig(batch_size=99), 99) == {}
-    assert recipe_content(StudentsConfig(batch_size=98), 99) == {"batch_size": 98}
-    assert recipe_content(StudentsConfig(), 500) == {"batch_size": 128}
-    assert recipe_content(StudentsConfig(momentum=0.0, rate="published"), 99) == {"momentum": 0.0}
-    assert recipe_content(StudentsConfig(rate="published", epochs=3), 99) == {"rate": "published", "epochs": 3}
+    def content(pairs: int = 99, **changes: Any) -> dict[str, Any]:
+        return recipe_content(replace(StudentsConfig(weight_decay=5e-4), **changes), pairs)
+
+    assert content() == content(batch_size=99) == {}
+    assert content(batch_size=98) == {"batch_size": 98}
+    assert content(500) == {"batch_size": 128}
+    assert content(weight_decay=5e-3) == {"weight_decay": 5e-3}
+    assert content(momentum=0.0, rate="published") == {"momentum": 0.0}
+    assert content(rate="published", epochs=3) == {"rate": "published", "epochs": 3}
 
 
 def test_learning_rates_are_fitted_on_the_last_student_however_scores_are_chosen(
@@ -124,7 +128,7 @@ def test_a_fit_scores_the_last_epoch_whatever_is_chosen(
     config: Config, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = raydd.open(with_settings(config, {"evaluate.choice": "best-on-split", "students.epochs": 10}), store)
-    pairs = work.real_set(work.select("random", 6, 0), (0.4, 0.4))
+    pairs = work.real_set(work.select("random", 6, 0), (0.2, 0.2))
     by_epoch: list[float] = []
     for students in work.train_students(
         pairs, [0], lambda _, them: by_epoch.append(work.val_scores(them()).for_choice)

@@ -159,7 +159,7 @@ def test_a_diverging_one_ends_alone(config: Config, store: Store) -> None:
 
 
 def test_those_of_other_shapes_step_beside_each_other(config: Config, store: Store, tmp_path: Path) -> None:
-    trials = [{}, {"distill.pairs": 7}, {"distill.seed": 4}, {"distill.similarity": "identity", "distill.steps": 3}]
+    trials = [{}, {"distill.pairs": 7}, {"distill.seed": 4}, {"distill.similarity": "full", "distill.steps": 3}]
     works, alone = opened(config, store, trials), opened(config, Store(tmp_path / "other"), trials)
     assert len({group_of(work.config) for work in works}) == 3
     assert len({group_of(work.config) for work in opened(config, store, TRIALS)}) == 1
