@@ -58,7 +58,7 @@ def model(address: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
 
 
 def test_a_run_is_named_by_what_differs_and_says_what_it_read(run: Run, address: str):
-    assert run.info.run_name == "final 7 · blend none · image_lr 0.1"
+    assert run.info.run_name == "final 7 · blend none · image_lr 0.13"
     assert run.data.tags["raydd.order"] == "final 051.50"
     assert run.data.tags["mlflow.note.content"].startswith("![its synthetic set](")
     shown = [unquote(path) for path in re.findall(r"path=([^&]+)&", run.data.tags["mlflow.note.content"])]

@@ -25,6 +25,7 @@ def config(tiny_data: Path, tmp_path: Path) -> Config:
             "experts.count": 4,
             "experts.batch_size": 8,
             "experts.width": 16,
+            "distill.method": "repblend",
             "distill.pairs": 6,
             "distill.minibatch": 4,
             "distill.rank": 3,

@@ -51,7 +51,7 @@ def test_a_trial_reports_at_its_rungs_and_at_the_end_and_repeats_at_no_cost(conf
     assert all(0 <= report.r_mean <= 100 for report in reported)
     last = reported[-1]
     assert all(dict(last.cpu_seconds)[part] > 0 for part in ("distillation steps", "fits of learning rates", "scores"))
-    assert last.bytes == 4 * (6 * (1280 + 384) + 6 + 2 * 6 * 3) + 16
+    assert last.bytes == 4 * (6 * (1280 + 384) + 6 + 2 * 6 * 3 + 1280) + 16  # pairs, similarity, centre, rates
     assert {"val/IR@1", "collapse/modality_gap", "distill/loss"} <= set(last.curve[-1])
 
     (again,) = trial(config, {"distill.image_lr": 0.02})
