@@ -198,8 +198,8 @@ class DistillConfig:
     student_steps: int = 4
     """Steps T that a student takes on synthetic pairs within one distillation step."""
     minibatch: int = 0
-    """Minibatch size B of a student step, in synthetic pairs, at most all of them (0: a fifth of the pairs, or half of
-    them if a similarity matrix is learned: students of less diverge)."""
+    """Minibatch size B of a student step, in synthetic pairs, at most all of them (0: a fifth of the pairs but at least
+    20; half of the pairs if a similarity matrix is learned, since students of fewer diverge)."""
     minibatch_order: Literal["permutations", "random"] = "permutations"
     """How the minibatches of students are drawn. permutations: cut from shuffled pairs, as published; random: drawn
     independently."""
@@ -312,8 +312,8 @@ class DistillConfig:
     @property
     def minibatch_size(self) -> int:
         """Minibatch size B of a student step, with 0 resolved."""
-        share = 1 / 5 if self.similarity == "identity" else 1 / 2
-        return min(self.minibatch or max(2, math.ceil(share * self.pairs)), self.pairs)
+        share = max(20, math.ceil(self.pairs / 5)) if self.similarity == "identity" else math.ceil(self.pairs / 2)
+        return min(self.minibatch or share, self.pairs)
 
     @property
     def reads_experts(self) -> bool:
