@@ -42,7 +42,7 @@ def config(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     space.write_text(
         "from raydd.distill.methods import Method\n"
         "def space(trial):\n    trial.suggest_float('distill.image_lr', 0.1, 0.3)\n    return {}\n"
-        f"METHOD = Method(paper='', settings={{'distill.blend': 'none'}}, published={{'distill.text_lr': 0.1}},"
+        f"METHOD = Method(paper='', settings={{'distill.similarity': 'low-rank'}}, published={{'distill.text_lr': 0.1}},"
         f" space={str(space) + ':space'!r})\n"
     )
     settings: dict[str, Any] = {
