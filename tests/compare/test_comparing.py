@@ -42,7 +42,7 @@ def config(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     space.write_text(
         "from raydd.distill.methods import Method\n"
         "def space(trial):\n    trial.suggest_float('distill.image_lr', 0.1, 0.3)\n    return {}\n"
-        f"METHOD = Method(paper='', settings={{'distill.similarity': 'low-rank'}}, published={{'distill.text_lr': 0.1}},"
+        "METHOD = Method(paper='', settings={'distill.similarity': 'low-rank'}, published={'distill.text_lr': 0.1},"
         f" space={str(space) + ':space'!r})\n"
     )
     settings: dict[str, Any] = {
@@ -83,7 +83,8 @@ def test_every_row_is_made_once_and_written_three_ways(config: Config, tmp_path:
     folder = tmp_path / "home" / "comparisons" / "compare"
     tuned = [load(file).distill for file in (folder / f"tiny-mine.py-METHOD-{pairs}.yaml" for pairs in (6, 7))]
     assert [row.plan.config.distill for row in result.rows if row.plan.variant == "tuned"] == tuned
-    assert len({distill.image_lr for distill in tuned}) == 2  # each number of pairs has its own trials
+    sweeps = sorted(sweep.name for sweep in (tmp_path / "home" / "sweeps").iterdir())
+    assert [re.sub("-[0-9a-f]+$", "", name) for name in sweeps] == [f"compare-tiny-mine.py-METHOD-{n}" for n in (6, 7)]
     assert [len(row.sets) for row in result.rows] == [2, 2, 2, 1, 2, 2, 2]
     assert all(made.stored_bytes > 4 and (made.peak_bytes or 1e9) > 1e7 for row in result.rows for made in row.sets)
     for row in result.rows:
