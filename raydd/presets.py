@@ -113,7 +113,14 @@ def _without_students(title: str, method: str, settings: Mapping[str, Any]) -> P
     return Preset(
         f"Flickr30k, 100 pairs, NFNet and BERT, features: {title}"
         + (" with those of the paper's numbers that apply here" if settings else ""),
-        {**_ENCODERS, "distill.method": method, "distill.pairs": 100, "distill.images": "features", **settings},
+        {
+            **_ENCODERS,
+            "distill.method": method,
+            "distill.pairs": 100,
+            "distill.images": "features",
+            "students.weight_decay": 5e-4,
+            **settings,
+        },
     )
 
 

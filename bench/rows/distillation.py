@@ -20,6 +20,9 @@ from raydd.distill.synthetic import SyntheticSet
 from raydd.place import images_at_once
 
 PUBLISHED = DistillConfig(
+    method="repblend",
+    blend="beta",
+    similarity="low-rank",
     pairs=99,
     minibatch=20,
     student_steps=8,
@@ -35,6 +38,7 @@ PUBLISHED = DistillConfig(
     text_lr=1e-3,
     similarity_lr=1e-3,
     rate_lr=1e-4,
+    range_pull=0.03,
     images="features",
 )
 _EXPERTS = 4

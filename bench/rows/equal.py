@@ -29,6 +29,7 @@ _STEPS, _EVERY = 100, 10  # steps of the published loop, and steps between two o
 _IMAGE_LRS = (100.0, 10.0)  # image learning rates of the published loop: as published, and lower, since encoders differ
 _RUNS = ((30, 5), (40, 5), (60, 6), (120, 6), (300, 6))  # raydd's runs: steps and steps per encoding, shortest first
 _IMAGE_LR = 0.1  # raydd's image learning rate, which must be large enough for so few steps
+_SHARED = {"features.centre": False, "experts.count": 10, "experts.lr": 0.2}
 _BUNDLED = {
     "encoders.image_size": 96,
     "features.views": 2,
@@ -82,7 +83,7 @@ def _preset_settings(preset: str) -> dict[str, Any]:
 
 
 def _config(size: Size, settings: dict[str, Any]) -> Config:
-    return load(size.data, settings=settings) if size.data else load(settings={**_BUNDLED, **settings})
+    return load(size.data or None, settings={**_SHARED, **({} if size.data else _BUNDLED), **settings})
 
 
 def _store(size: Size, folder: Path) -> Store:

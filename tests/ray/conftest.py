@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from raydd.cluster.environment import prepare_environment
+from raydd.presets import PRESETS
 
 prepare_environment("local")  # before any test imports ray
 
@@ -42,6 +43,7 @@ def settings(tiny_data: Path, tmp_path: Path) -> dict:
     space = tmp_path / "space.py"
     space.write_text(SPACE)
     return {
+        **PRESETS["earlier"].settings,  # with which the trials of these tests differ enough that some are stopped
         "data.reader": "flat-json",
         "data.root": str(tiny_data),
         "encoders.image_weights": "random:0",
