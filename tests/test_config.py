@@ -136,3 +136,23 @@ def test_a_name_that_is_no_name_of_a_folder_a_run_and_a_study_is_refused(name: s
 @hypothesis.settings(max_examples=50)
 def test_any_text_can_be_made_a_name(text: str):
     check_name("sweep.name", as_name(text))
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"pairs": 99}, 20),
+        ({"pairs": 12}, 12),
+        ({"pairs": 499}, 100),
+        ({"pairs": 499, "minibatch": 30}, 30),
+        ({"pairs": 12, "minibatch": 30}, 12),
+        ({"pairs": 99, "similarity": "low-rank"}, 50),
+        ({"pairs": 499, "similarity": "full"}, 250),
+    ],
+)
+def test_a_minibatch_is_a_share_of_the_pairs_that_the_similarity_matrix_allows(settings: dict, size: int):
+    assert DistillConfig(**settings).minibatch_size == size
+
+
+def test_a_rank_that_nothing_reads_may_exceed_the_pairs():
+    assert DistillConfig(pairs=4, rank=10).rank == 10

@@ -105,6 +105,12 @@ def test_an_ablation_changes_one_switch_of_repblend():
         assert ablated.distill.minibatch_size == repblend.distill.minibatch_size == 50
 
 
+def test_the_defaults_are_those_of_the_default_method():
+    assert load() == Config() == load(settings={"distill.method": "plain"})
+    before = load(preset="earlier").distill
+    assert (before.method, before.blend, before.similarity) == ("repblend", "beta", "low-rank")
+
+
 def test_an_empty_file_is_the_defaults(tmp_path: Path):
     file = tmp_path / "settings.yaml"
     file.write_text("# nothing\n")
