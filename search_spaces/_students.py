@@ -2,7 +2,7 @@
 
 from optuna.trial import Trial
 
-PUBLISHED_DECAY, OUR_DECAY = 5e-4, 5e-3
+PUBLISHED_DECAY = 5e-4
 
 
 def suggest_students(trial: Trial) -> None:

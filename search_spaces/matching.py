@@ -18,8 +18,15 @@ from typing import Any
 from optuna.trial import Trial
 
 from raydd.presets import PRESETS
-from search_spaces._students import suggest_students
-from search_spaces._trajectories import LONGER, MINIBATCHES, OUR_SIMILARITY, OURS, PUBLISHED
+from search_spaces._trajectories import (
+    LONGER,
+    MINIBATCHES,
+    OUR_SIMILARITY,
+    OURS,
+    PUBLISHED,
+    suggest_low_rank,
+    suggest_rates,
+)
 
 _SIZES: dict[str, Any] = {
     "experts.width": 0,
@@ -88,17 +95,11 @@ def space(trial: Trial) -> dict[str, Any]:
 
     similarity = trial.suggest_categorical("distill.similarity", ["low-rank", "identity"])
     if similarity == "low-rank":
-        trial.suggest_categorical("distill.rank", [5, 10, 20])
-        trial.suggest_float("distill.alpha", 0.01, 10.0, log=True)
-        trial.suggest_float("distill.similarity_lr", 0.005, 0.5, log=True)
+        suggest_low_rank(trial)
 
     trial.suggest_int("distill.student_steps", 4, 16, log=True)
     trial.suggest_categorical("distill.minibatch", MINIBATCHES)
     trial.suggest_int("distill.target_epochs", 1, 10, log=True)
     trial.suggest_int("distill.max_start_epoch", 1, 3)
-    trial.suggest_float("distill.start_rate", 0.02, 1.0, log=True)
-    trial.suggest_float("distill.image_lr", 0.02, 0.5, log=True)
-    trial.suggest_float("distill.text_lr", 0.02, 0.5, log=True)
-    trial.suggest_float("distill.rate_lr", 0.005, 0.1, log=True)
-    suggest_students(trial)
+    suggest_rates(trial)
     return {}

@@ -12,7 +12,7 @@ OBJECTIVES = ("r_mean", "seconds", "bytes")
 
 
 def searched(trials: int, objectives: tuple[str, ...] = OBJECTIVES, sampler=None, storage=None) -> optuna.Study:
-    """A study of RepBlend's space; the image rate matters most, every fourth weak trial is stopped, some fail."""
+    """A study of the space `matching`; the image rate matters most, every fourth weak trial is stopped, some fail."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = load_space("matching")
     study = optuna.create_study(

@@ -159,13 +159,10 @@ def plan_of(config: Config, method: str, data: str, pairs: int, variant: str, ex
     if config.compare.as_published:
         settings |= {**_AS_PUBLISHED, **_protocol_of(method)}
     budget = pairs + 1  # a learned similarity matrix counts as a pair; methods without it get one pair more
-    if method in SELECTIONS:
-        rank = min(budget, config.distill.rank)  # selections do not use the rank, but it may not exceed the pairs
-        settings |= {"distill.pairs": budget, "distill.rank": rank}
-        return RowPlan(method, "", data, budget, with_settings(config, settings))
     if method == FULL:
-        return RowPlan(method, "", data, 0, with_settings(config, settings))
-    learns_similarity = settings.get("distill.similarity", config.distill.similarity) != "identity"
+        return RowPlan(method, variant, data, 0, with_settings(config, settings))
+    similarity = settings.get("distill.similarity", config.distill.similarity)
+    learns_similarity = method not in SELECTIONS and similarity != "identity"
     count = settings["distill.pairs"] = pairs if learns_similarity else budget
     settings["distill.rank"] = min(count, int(settings.get("distill.rank", config.distill.rank)))
     return RowPlan(method, variant, data, budget, with_settings(config, settings))
