@@ -29,6 +29,7 @@ _STEPS, _EVERY = 100, 10  # steps of the published loop, and steps between two o
 _IMAGE_LRS = (100.0, 10.0)  # image learning rates of the published loop: as published, and lower, since encoders differ
 _RUNS = ((30, 5), (40, 5), (60, 6), (120, 6), (300, 6))  # raydd's runs: steps and steps per encoding, shortest first
 _IMAGE_LR = 0.1  # raydd's image learning rate, which must be large enough for so few steps
+# The experts of both sides, for which the numbers of plain-pixels were chosen.
 _SHARED = {"features.centre": False, "experts.count": 10, "experts.lr": 0.2}
 _BUNDLED = {
     "encoders.image_size": 96,
