@@ -9,7 +9,7 @@ Differences from the paper:
 - Targets lie three epochs after the start snapshot (`distill.target_epochs`); the published number is one.
 - Image features are used minus their mean, and scored students have ten times the published weight decay.
 - The student's loss is InfoNCE against the learned similarity, for runs of a few hundred steps. At the published
-  numbers the weighted BCE needs about a thousand: on Flickr8k its r_mean on val is 13 after 120 steps, and 46 after 960.
+  numbers the weighted BCE needs about a thousand: on Flickr8k its val r_mean is 13 after 120 steps, and 46 after 960.
 - Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. Pairs start from plainly resized
   photographs, all different; in the code they start from augmented crops, and may use an image twice.
 - In `raydd compare`, the row at published settings keeps raydd's own optimiser and learning rates for the pairs, since
