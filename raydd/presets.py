@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raydd.config import DistillConfig
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -12,6 +14,11 @@ class Preset:
 
     description: str
     settings: Mapping[str, Any]
+
+    @property
+    def method(self) -> str:
+        """Name of its method: the default one, unless its settings name another."""
+        return self.settings.get("distill.method", DistillConfig.method)
 
 
 _ENCODERS = {
@@ -188,7 +195,7 @@ _EARLIER = Preset(
 # raydd's own presets. A set that is matched on pixels needs no search for pixels afterwards, but learns them slowly.
 # With few steps, students of another image encoder score better on it (docs/results/pixels.md).
 _DIRECT = Preset(
-    "Plain matching on pixels, encoded once every four steps, without features before",
+    "Plain matching directly on pixels, which are encoded once every four steps; no features are learned first",
     {
         **_EARLIER.settings,
         "distill.method": "plain",

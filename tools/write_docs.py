@@ -181,9 +181,9 @@ _LEADERBOARD = """\
 # Leaderboard
 
 This page compares synthetic sets made by any code. `raydd evaluate` scores each set: it trains students on the set
-alone and measures retrieval on a split that was not distilled. Students have the published recipe, except where a set's
-name says otherwise. All rows of one table have the same data, encoders and protocol. The protocol says what students
-train: both projection heads (heads), or the image encoder and a text head (encoder).
+alone and measures retrieval on a split that was not distilled. Students have the published recipe (weight decay
+0.0005), except where a set's name says otherwise. All rows of one table have the same data, encoders and protocol. The
+protocol says what students train: both projection heads (heads), or the image encoder and a text head (encoder).
 
 - Scores are in percent. r_mean is the mean ± the standard deviation: over the students of one set, or over the means of
   several sets that were made with the same settings from other start pairs. The last column says which.
@@ -196,7 +196,7 @@ _ADD_A_ROW = """\
 ## Add a row
 
 1. [Describe your set](outside.md), or export one of raydd's with `raydd export --to hub`. Score it:
-   `raydd evaluate --outside set.yaml --config flickr8k.yaml --json scores.json`
+   `raydd evaluate --outside set.yaml --config flickr8k.yaml --students.weight-decay 0.0005 --json scores.json`
 2. Put the set and its description in one place where others can load them, and write the address of the set as `source`
    into the description.
 3. Add the entry `row` of `scores.json` to `docs/leaderboard.yaml`, run `python tools/write_docs.py`, and open a pull
@@ -235,7 +235,7 @@ def _method_page(name: str) -> str:
     ]
     if method.published:
         parts += ["Published numbers, which `distill.method` does not set:", _settings_table(method.published)]
-    presets = [f"`{key}`: {preset.description}" for key, preset in PRESETS.items() if key.startswith(name)]
+    presets = [f"`{key}`: {preset.description}" for key, preset in PRESETS.items() if preset.method == name]
     if presets:
         parts += ["## Presets", "\n".join(f"- {line}" for line in presets)]
     parts += ["## Differences from the paper", differences]

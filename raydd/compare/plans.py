@@ -123,8 +123,12 @@ def settings_of(method: str) -> Mapping[str, Any]:
     if method in SELECTIONS or method == FULL:
         return {}
     if method in PRESETS:
-        preset = PRESETS[method].settings
-        return {**find_method(preset["distill.method"]).settings, **_preset_settings(preset)}
+        preset = PRESETS[method]
+        return {
+            **find_method(preset.method).settings,
+            **_preset_settings(preset.settings),
+            "distill.method": preset.method,
+        }
     return {**find_method(method).settings, "distill.method": method}
 
 
@@ -132,7 +136,7 @@ def _protocol_of(method: str) -> Mapping[str, Any]:
     """Return the settings that score a method as its published code does."""
     if method in SELECTIONS or method == FULL:
         return {}
-    return find_method(PRESETS[method].settings["distill.method"] if method in PRESETS else method).protocol
+    return find_method(PRESETS[method].method if method in PRESETS else method).protocol
 
 
 def is_tuned(method: str) -> bool:

@@ -225,7 +225,7 @@ def in_words(params: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def _filter_tags(params: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """Return tags for filters in MLflow's search, such as `tags.method = 'repblend'`."""
+    """Return tags for filters in MLflow's search, such as `tags.pairs = '99'`."""
     names = {"method": "distill.method", "pairs": "distill.pairs", "images": "distill.images", "data": "data.name"}
     return {
         "kind": kind,

@@ -1,8 +1,11 @@
 """The settings of a comparison's rows: equal budgets, and how each published code scores."""
 
+import pytest
+
 from raydd.compare.plans import RowPlan, plan_of
 from raydd.config import Config
 from raydd.distill.methods import find_method
+from raydd.presets import PRESETS
 from raydd.settings import with_settings
 
 
@@ -22,6 +25,14 @@ def test_what_learns_no_similarity_gets_its_pair() -> None:
 
 def test_a_selection_may_have_fewer_pairs_than_the_rank_that_it_does_not_read() -> None:
     assert plan_of(Config(), "random", "data", 3, "", {}).config.distill.pairs == 4 < Config().distill.rank
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_row_of_a_preset_has_its_method_and_its_distillation(preset: str) -> None:
+    settings, row = PRESETS[preset].settings, plan_of(Config(), preset, "data", 99, "", {})
+    assert row.config.distill.method == PRESETS[preset].method
+    assert row.config.distill.steps == settings.get("distill.steps", Config().distill.steps)
+    assert row.config.experts == Config().experts  # one table has the same experts
 
 
 def test_published_rows_take_published_steps() -> None:

@@ -9,6 +9,9 @@ Differences from the paper:
 - The paper's code runs up to 50,000 steps, and so does the preset. In `raydd compare`, the row at published settings
   runs 3,000 steps, and keeps raydd's own optimiser and learning rates for the pairs, since the published ones are for
   pixels.
+- At raydd's numbers, targets lie three epochs after the start snapshot (published: one), experts and students see image
+  features minus their mean, and scored students have ten times the published weight decay. The presets have the
+  published numbers.
 - Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. Pairs start from plainly resized
   photographs, all different; in the code they start from augmented crops, and may use an image twice.
 """

@@ -6,6 +6,9 @@ Differences from the paper:
 - Dropout is off in the student of a distillation step, so TESLA sees the same student when it repeats the steps.
 - The BCE is weighted, as in LoRS's tables ("TESLA wBCE"); the unweighted BCE is `--distill.loss bce`.
 - LoRS's code has no script for TESLA-VL; the numbers are those of its script for LoRS.
+- At raydd's numbers, targets lie three epochs after the start snapshot (published: one), experts and students see image
+  features minus their mean, and scored students have ten times the published weight decay. The presets have the
+  published numbers.
 - Learned pixels are rounded to 8 bits; in the paper's code they are unbounded floats. Pairs start from plainly resized
   photographs, all different; in the code they start from augmented crops, and may use an image twice.
 - In `raydd compare`, the row at published settings keeps raydd's own optimiser and learning rates for the pairs, since
