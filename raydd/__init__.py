@@ -7,6 +7,8 @@ work = raydd.open(raydd.load("flickr8k.yaml"))   # one run; everything it reads 
 stages.run(work)                                 # computes what is missing from the store, returns the scores
 """
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,6 @@ def open(
     from raydd.store import Store
 
     config = config or load()
-    if store is None:
-        store = open_store(config.place)
-    return open_workbench(config, store if isinstance(store, Store) else Store(store), progress)
+    if not isinstance(store, Store):
+        store = open_store(config.place if store is None else replace(config.place, store=os.fspath(store)))
+    return open_workbench(config, store, progress)

@@ -19,6 +19,7 @@ import tyro
 
 from raydd.config import Config
 from raydd.errors import ConfigError, RayddError, nearest
+from raydd.outside import CODE_SETTINGS
 from raydd.secrets_hidden import CleanStream, hide_password, remember, remember_command_secrets
 
 COMMANDS = {
@@ -41,10 +42,7 @@ COMMANDS = {
 }
 
 # Flags that are read before the others: flags that set defaults of other settings, and flags that name code.
-_PARSED_FIRST = (
-    *("distill.method", "distill.protocol", "distill.loss"),
-    *("data.reader", "encoders.image", "encoders.text"),
-)
+_PARSED_FIRST = ("distill.protocol", *CODE_SETTINGS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,9 @@ Result = TypeVar("Result")
 # A user's file is imported as a submodule of this one, so that another process can unpickle what the file defines.
 __path__: list[str] = []
 
+CODE_SETTINGS = ("data.reader", "encoders.image", "encoders.text", "distill.method", "distill.loss", "experts.loss")
+"""Settings whose value can name a user's code."""
+
 JOINED = "joined:"
 _DOWNLOAD_PREFIXES: Mapping[str, tuple[str, ...]] = {
     "encoders.image": ("timm:", "open_clip:"),

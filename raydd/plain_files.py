@@ -1,7 +1,9 @@
 """Safe reading of files that others wrote: a pipe may never answer, and a device such as /dev/zero never ends."""
 
+import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from raydd.errors import ConfigError
@@ -91,6 +93,20 @@ def require_writable(path: Path, label: str) -> None:
         ) from error
 
 
+def private_folder(folder: Path) -> Path:
+    """Make a folder that only this user may enter, if it does not exist, and return it.
+
+    Raises:
+        OSError: the folder cannot be made, is not a folder, or belongs to another user, who could change what is in it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "it belongs to somebody else", str(folder))
+    folder.chmod(0o700)
+    return folder
+
+
 def require_writable_folder(folder: Path, label: str) -> None:
     """Refuse a folder that cannot be written to, or cannot be made.
 
@@ -103,9 +119,8 @@ def require_writable_folder(folder: Path, label: str) -> None:
             existing = existing.parent
         if not existing.is_dir():
             raise ConfigError(f"{label}: {existing} is a file, not a folder. Give another path.")
-        probe = existing / f".raydd-{os.getpid()}"
-        probe.touch()  # permissions alone do not show that a disk is mounted read-only
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=existing):  # permissions alone do not show that a disk is mounted read-only
+            pass
     except OSError as error:
         raise ConfigError(
             f"{label}: {existing} cannot be written ({error.strerror or error}). Give another path."

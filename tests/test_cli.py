@@ -199,6 +199,7 @@ def test_a_wrong_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixt
             "raydd: distill.rank is 10, but must be 1 to distill.pairs, 4.",
         ),
         (["--distill.method", "repblent"], "Did you mean 'repblend'?"),
+        (["--experts.loss", "infonse"], "Did you mean 'infonce'?"),
         (["--preset", "repblend-flickr30k"], "Did you mean 'repblend-flickr30k-"),
         (["--config", "no.yaml"], "raydd: The settings file no.yaml cannot be read"),
         (["--config"], "raydd: --config: expected one argument. See `raydd run --help`."),

@@ -121,8 +121,8 @@ class TrialReporter:
             self._curve.append(
                 {name if name == "step" else f"distill/{name}": value for name, value in metrics.items()}
             )
-        self._seconds += point.metrics.get("seconds", 0.0) * (point.step - self._last_step)
-        self._last_step = point.step
+            self._seconds += metrics.get("seconds", 0.0) * (metrics["step"] - self._last_step)
+            self._last_step = metrics["step"]
         reached = [rung for rung in self._remaining_rungs if 100 * point.step >= rung * point.steps]
         if not is_last and not reached:
             return None

@@ -89,12 +89,12 @@ def make_experts(works: "Sequence[Workbench[Any]]", *, workers: int, gpus: float
 
 
 def _missing(works: "Sequence[Workbench[Any]]") -> "Iterator[tuple[Workbench[Any], tuple[int, ...], list[int]]]":
-    """Yield for each recipe of experts: a workbench, the epochs that any workbench reads, the incomplete experts."""
+    """Yield for each recipe: the workbench of most experts, the epochs that any workbench reads, incomplete experts."""
     recipes: dict[str, Workbench[Any]] = {}
     epochs: dict[str, set[int]] = {}
-    for work in works:
+    for work in sorted(works, key=lambda work: work.config.experts.count):
         fingerprint = work.experts_record.fingerprint
-        recipes.setdefault(fingerprint, work)
+        recipes[fingerprint] = work
         epochs.setdefault(fingerprint, set()).update(work.config.distill.expert_epochs)
     for fingerprint, work in recipes.items():
         yield work, tuple(sorted(epochs[fingerprint])), work.open_experts().missing(epochs[fingerprint])

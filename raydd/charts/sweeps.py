@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,8 @@ def choices(trials: Sequence[Trial]) -> list[dict[str, Any]]:
             continue
         for value in values:
             scores = [trial.r_mean for trial in complete if str(trial.settings.get(name)) == value]
-            median = scores[len(scores) // 2]
-            rows.append({"setting": name, "value": value, "trials": len(scores), "best": scores[0], "median": median})
+            best, median_score = scores[0], median(scores)
+            rows.append({"setting": name, "value": value, "trials": len(scores), "best": best, "median": median_score})
     return sorted(rows, key=lambda row: (row["setting"], -row["best"]))
 
 

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import signal
-import stat
 import sys
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from ray.exceptions import RayError
 
 from raydd.cluster.watched import ray_is_watched
 from raydd.errors import ConfigError, PlaceError
+from raydd.plain_files import private_folder
 from raydd.secrets_hidden import hidden
 
 Item = TypeVar("Item")
@@ -112,18 +112,15 @@ def _session_folder(home: Path) -> Path:
     Ray makes its folder readable for every user of the machine, and its logs contain the output of trials. So Ray's
     folder is put inside a folder that only its owner may enter.
     """
-    private_folder = home / "ray"
-    if len(str(private_folder / _SESSIONS)) > _LONGEST_FOLDER:
-        private_folder = Path(tempfile.gettempdir()) / f"raydd-ray-{os.getuid()}"
-    for folder in (private_folder, private_folder / _SESSIONS):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = folder.lstat()
-        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
-            raise ConfigError(
-                f"{folder} belongs to somebody else. Set place.home to a shorter path, which is then used instead."
-            )
-        folder.chmod(0o700)
-    return private_folder / _SESSIONS
+    folder = home / "ray"
+    if len(str(folder / _SESSIONS)) > _LONGEST_FOLDER:
+        folder = Path(tempfile.gettempdir()) / f"raydd-ray-{os.getuid()}"
+    try:
+        return private_folder(private_folder(folder) / _SESSIONS)
+    except PermissionError as error:
+        raise ConfigError(
+            f"{error.filename}: {error.strerror}. Set place.home to a shorter path, which is then used instead."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,19 +1,10 @@
 """Settings for Ray's workers: places are resolved, since workers may run elsewhere, and credentials are redacted."""
 
 from raydd.config import Config
-from raydd.outside import with_folder
+from raydd.outside import CODE_SETTINGS, with_folder
 from raydd.place import home, mlflow_address, open_store, study_address
 from raydd.secrets_hidden import hide_password
 from raydd.settings import flatten, with_settings
-
-_SETTINGS_WITH_FILES = (
-    "data.reader",
-    "encoders.image",
-    "encoders.text",
-    "distill.method",
-    "distill.loss",
-    "experts.loss",
-)
 
 
 def settled(config: Config, *, cpus: float, gpus: float) -> Config:
@@ -28,9 +19,8 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
     return with_settings(
         config,
         {
-            **{
-                name: with_folder(settings[name]) for name in _SETTINGS_WITH_FILES
-            },  # a worker may have another current folder
+            # A worker may have another current folder.
+            **{name: with_folder(settings[name]) for name in CODE_SETTINGS},
             "place.home": str(home(place)),
             "place.store": str(store.folder) if store.folder else store.root,
             "place.mlflow": mlflow_address(place),

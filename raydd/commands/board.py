@@ -94,10 +94,10 @@ def _run_server(address: str, port: int, *, artifacts: Path, log: Path) -> Itera
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", str(artifacts)]
     environment = {
-        "MLFLOW_BACKEND_STORE_URI": address,  # not as an argument: all users of the machine can see command lines
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # else eight more processes, for features raydd does not use
         **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": address,  # not as an argument: all users of the machine can see command lines
     }
     server = subprocess.Popen(
         command,

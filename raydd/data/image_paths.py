@@ -66,7 +66,7 @@ class ImagePaths:
         for name, base in self.folders.items():
             for path, base_path in ((full_path, base), (os.path.realpath(full_path), os.path.realpath(base))):
                 if _is_within(path, base_path):
-                    return BASES.index(name), os.path.relpath(path, base_path).removeprefix(".").lstrip("/")
+                    return BASES.index(name), path.removeprefix(base_path).lstrip(os.sep)
         return 0, full_path
 
 

@@ -10,7 +10,7 @@ import torch
 
 from raydd.config import Config
 from raydd.data.class_folders import read_classes
-from raydd.data.encoders import resized
+from raydd.data.encoders import image_identity, resized, text_identity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import ConfigError, RecordError
 from raydd.export.leaderboard import Row, row_of
@@ -66,7 +66,7 @@ def score_set(config: Config, store: Store, opened: OpenedSet | None = None, pro
             "Score a set that was made with distill.images pixels or features-then-pixels."
         )
     work = open_workbench(config, store, progress)
-    transfer_works = {name: changed(work, _encoder_changes(name)) for name in config.evaluate.encoders}
+    transfer_works = {name: changed(work, _encoder_changes(config, name)) for name in config.evaluate.encoders}
     for transfer_work in transfer_works.values():  # fail on an unavailable encoder before computing anything
         _ = transfer_work.image_encoder, transfer_work.text_encoder
     unseen = _open_unseen(work)
@@ -168,7 +168,7 @@ def _encode_foreign(work: Workbench[Any], foreign: ForeignSet) -> ScoredSet:
         pixels=None if "images" in work.cached else pixels,  # type: ignore[arg-type] - not rounded
         image_centre=centre,
     )
-    return ScoredSet(synthetic, foreign.fingerprint, encoders.image, encoders.text, ())
+    return ScoredSet(synthetic, foreign.fingerprint, image_identity(encoders), text_identity(encoders), ())
 
 
 def _open_unseen(work: Workbench[Any]) -> Workbench[Any] | None:
@@ -215,10 +215,15 @@ def _image_encoder_name(encoders: str) -> str:
     return encoders.partition("+")[0]
 
 
-def _encoder_changes(encoders: str) -> dict[str, Any]:
+def _encoder_changes(config: Config, encoders: str) -> dict[str, Any]:
+    """Return the settings for other encoders; weights, size and pooling of an encoder do not suit another one."""
     image, _, text = encoders.partition("+")
-    settings = {"encoders.image": image, "encoders.image_weights": "", "experts.width": 0}
-    return settings | ({"encoders.text": text, "encoders.text_weights": ""} if text else {})
+    changes: dict[str, Any] = {"experts.width": 0}
+    if image != config.encoders.image:
+        changes |= {"encoders.image": image, "encoders.image_weights": "", "encoders.image_size": 0}
+    if text not in ("", config.encoders.text):
+        changes |= {"encoders.text": text, "encoders.text_weights": "", "encoders.text_pooling": "default"}
+    return changes
 
 
 def _unseen_config(config: Config) -> Config:
@@ -236,7 +241,7 @@ def made_set(opened: OpenedSet) -> ScoredSet:
     """Return an opened set as a set to be scored."""
     encoders = opened.provenance.encoders
     captions = tuple(row["nearest_captions"][0] for row in opened.rows)
-    return ScoredSet(opened.synthetic, opened.fingerprint, encoders.image.name, encoders.text.name, captions)
+    return ScoredSet(opened.synthetic, opened.fingerprint, encoders.image.identity, encoders.text.identity, captions)
 
 
 def _summary(seeds: Seeds, metric: str) -> dict[str, Any]:

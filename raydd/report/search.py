@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import optuna
@@ -106,7 +107,7 @@ def sweep_cost(trials: Sequence[Trial]) -> list[tuple[str, str]]:
     stopped = [trial.wall for trial in trials if trial.state == "stopped" and math.isfinite(trial.wall)]
     cost = [
         ("all trials", duration(sum(walls))),
-        ("a trial, median", duration(sorted(walls)[len(walls) // 2])),
+        ("a trial, median", duration(median(walls))),
     ]
     if stopped:
         cost.append(("spent on stopped trials", duration(sum(stopped))))

@@ -103,7 +103,7 @@ def distilled_again(work: Workbench[Any], networks: Any, frames: int) -> list[Em
         for stage_folder in work.store.folder.iterdir():
             if stage_folder.name not in _RECOMPUTED_STAGES:
                 (Path(scratch) / stage_folder.name).symlink_to(stage_folder)
-        rerun = open_workbench(config, Store(scratch), work.progress, work.opened)
+        rerun = open_workbench(config, Store(scratch, Path(scratch) / "cache"), work.progress, work.opened)
         points = stages.distill(rerun, every=max(1, config.distill.steps // frames))
         return [rerun.embed(networks, point.synthetic) for point in points]
 

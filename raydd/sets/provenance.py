@@ -15,7 +15,7 @@ from pydantic import Field, FiniteFloat, StringConstraints, TypeAdapter, Validat
 from raydd.code_version import code_version
 from raydd.config import Config
 from raydd.errors import ConfigError, RecordError
-from raydd.outside import require_trusted
+from raydd.outside import CODE_SETTINGS, require_trusted
 from raydd.settings import RENAMED, flatten, with_settings
 
 if TYPE_CHECKING:
@@ -257,14 +257,14 @@ class Provenance:
         settings |= self._fields_that_are_settings()
         # Before any setting is checked: checking a user-defined loss runs it.
         require_trusted(
-            {name: str(settings[name]) for name in _CODE_SETTINGS if name in settings and name not in user_settings},
+            {name: str(settings[name]) for name in CODE_SETTINGS if name in settings and name not in user_settings},
             {},
             "The set",
         )
         try:
             config = with_settings(
                 Config(),
-                {**settings, **{name: value for name, value in user_settings.items() if name in _CODE_SETTINGS}},
+                {**settings, **{name: value for name, value in user_settings.items() if name in CODE_SETTINGS}},
             )
         except ConfigError as error:
             raise RecordError(
@@ -309,10 +309,6 @@ class Provenance:
             "encoders.text": self.encoders.text.name,
             "experts.temperature": self.temperature,
         }
-
-
-# Settings that can name code.
-_CODE_SETTINGS = ("data.reader", "encoders.image", "encoders.text", "distill.method", "distill.loss", "experts.loss")
 
 
 def selection_of_set(config: Config) -> str:

@@ -1,7 +1,8 @@
 """Val r_mean over the steps of a distillation, which shows where a row of a comparison converges and at what cost."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from raydd.distill.population import at_once, steps_of
@@ -36,16 +37,30 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
     """
     work = in_features(work)
     record = curve_record(work, checks)
+    if not record.complete:
+        work.store.forget(f"{record.folder}/{VAL_CURVE}")  # another machine may have added checks since this one's copy
     points: list[dict[str, float]] = record.read_json(VAL_CURVE) if record.has(VAL_CURVE) else []
     if record.complete:
         return points
-    every, known_steps = math.ceil(work.config.distill.steps / checks), {point["step"] for point in points}
-    states = _repeated_states(work, every) if synthetic_record(work).complete else _new_states(work, every)
-    for step, seconds, cpu_seconds, synthetic in states:
-        r_mean = None if step in known_steps else _r_mean(work, synthetic, fitted=step == work.config.distill.steps)
-        if r_mean is not None:
-            points.append({"step": step, "seconds": seconds, "cpu_seconds": cpu_seconds, "r_mean": r_mean})
-            record.write_json(VAL_CURVE, points)
+    steps, checked_steps = work.config.distill.steps, {point["step"] for point in points}
+    every = math.ceil(steps / checks)
+
+    def check(states: Iterable[State]) -> None:
+        for step, seconds, cpu_seconds, synthetic in states:
+            if step in checked_steps:
+                continue
+            checked_steps.add(step)
+            r_mean = _r_mean(work, synthetic, fitted=step == steps)
+            if r_mean is not None:
+                points.append({"step": step, "seconds": seconds, "cpu_seconds": cpu_seconds, "r_mean": r_mean})
+                record.write_json(VAL_CURVE, sorted(points, key=itemgetter("step")))
+
+    if not synthetic_record(work).complete:
+        check(_new_states(work, every))
+    # A set of the store, or a checkpoint where the distillation went on: its earlier states are gone.
+    if not {*range(every, steps, every), steps} <= checked_steps:
+        check(_repeated_states(work, every))
+    points.sort(key=itemgetter("step"))
     record.write_json(VAL_CURVE, points)
     record.finish()
     return points

@@ -18,7 +18,9 @@ from raydd.protocols import Workbench
 from raydd.stages.students import choice_content, fit_rates, recipe_content, score_students
 from raydd.store import Record, fingerprint
 
-VERSION = 3  # 2: named by the content of the data; students of both protocols; 3: fits that do not end at chance
+VERSION = (
+    4  # 2: named by the content of the data; students of both protocols; 3: fits that do not end at chance; 4: weights
+)
 SCORES = "scores.json"
 
 
@@ -29,7 +31,9 @@ class ScoredSet:
     synthetic: SyntheticSet
     fingerprint: str
     image_encoder: str
+    """Identity of the image encoder, see `raydd.data.encoders.image_identity`."""
     text_encoder: str
+    """Identity of the text encoder."""
     captions: tuple[str, ...]
     """The real caption nearest to each text feature, which replaces it for another text encoder."""
 
@@ -119,17 +123,18 @@ def _scores_by_seed(work: Workbench[Any], pairs: SyntheticSet) -> list[dict[str,
 def _encode_set(work: Workbench[Any], scored_set: ScoredSet, photographs: bool) -> SyntheticSet:
     """Return the set with features of the workbench's encoders."""
     encoded_set, encoders = scored_set.synthetic, work.config.encoders
-    if encoders.image != scored_set.image_encoder or photographs:
+    has_its_image_encoder = image_identity(encoders) == scored_set.image_encoder
+    if photographs or not has_its_image_encoder:
         pixels = work.start_pixels(encoded_set) if photographs else encoded_set.pixels
         if pixels is None:
             raise RecordError(
                 "The set holds only image features, which no other encoder can read. "
                 "Score a set that was made with distill.images pixels or features-then-pixels."
             )
-        centre = encoded_set.image_centre if encoders.image == scored_set.image_encoder else None
+        centre = encoded_set.image_centre if has_its_image_encoder else None
         features, pixels = work.encode_pixels(pixels), work.resized_pixels(pixels)
         encoded_set = replace(encoded_set, image_features=features, pixels=pixels, image_centre=centre)
-    if encoders.text != scored_set.text_encoder:
+    if text_identity(encoders) != scored_set.text_encoder:
         encoded_set = replace(encoded_set, text_features=work.text_encoder.encode(scored_set.captions).float().cpu())
     return encoded_set
 

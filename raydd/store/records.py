@@ -218,7 +218,7 @@ class Record:
             ) from error
 
     def read_json(self, name: str) -> Any:
-        """Return the value of one JSON file. JSON files do not change once they are written.
+        """Return the value of one JSON file; a bucket's file is read from this machine's copy, if there is one.
 
         Raises:
             RecordError: the file is missing or damaged.

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pyarrow import fs
 
 from raydd.errors import PlaceError, RecordError
-from raydd.plain_files import expanded
+from raydd.plain_files import expanded, private_folder
 from raydd.store.cache import Cache, is_settled, version_of
 from raydd.store.files import write_whole
 from raydd.store.remote import PATIENCE_SECONDS, is_temporary, open_bucket, retrying
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CACHE_BYTES = 50 * 10**9
 _FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LONGEST_CACHE_NAME = 200  # bytes; file systems allow 255 for one name
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ class Store:
 
         Args:
             root: a folder, or a bucket's address, see `raydd.store.remote.open_bucket`.
-            cache: folder for this machine's copies of a bucket's files, and for notes on a folder's files.
+            cache: folder for this machine's copies of a bucket's files, and for notes on a folder's files; by default a
+                folder among the temporary files that only this user may enter.
             cache_bytes: maximum size of the copies.
             patience: seconds for which requests to a bucket that does not answer are repeated.
 
         Raises:
             ConfigError: the address is not valid.
+            PlaceError: no `cache` is given, and the default one belongs to another user.
         """
         self.root, self._patience = os.fspath(root), patience
         if "://" in self.root and not self.root.startswith("file://"):
@@ -72,16 +75,19 @@ class Store:
         else:
             self.folder = expanded(self.root.removeprefix("file://"), "The store").absolute()
             self._files, self._base = fs.LocalFileSystem(), str(self.folder)
-        cache_folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
-        subfolder = self._base.strip("/").replace("/", "_")
-        if self.folder is None:  # other services and local folders can have the same name
-            subfolder += f"-{hashlib.sha256(self.root.encode()).hexdigest()[:8]}"
-        self._cache_folder = cache_folder / subfolder
+        self._cache_folder = (Path(cache) if cache else _default_cache()) / self._cache_name()
         self._cache = Cache(self._cache_folder, cache_bytes)
         self._checked_versions: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
+
+    def _cache_name(self) -> str:
+        name = self._base.strip("/").replace("/", "_")
+        is_long = len(os.fsencode(name)) > _LONGEST_CACHE_NAME
+        if is_long or self.folder is None:  # other services and local folders can have the same name
+            return f"{name[-40:] if is_long else name}-{hashlib.sha256(self.root.encode()).hexdigest()[:8]}"
+        return name
 
     def exists(self, name: str) -> bool:
         """Return whether a file of that name exists, whole.
@@ -125,6 +131,7 @@ class Store:
         path = self._path(name)
         if self.folder is None:
             self._with_retries(name, lambda: self._upload(path, content))
+            self.forget(name)
             return
         try:
             write_whole(Path(path), content)
@@ -278,3 +285,13 @@ class Store:
         if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
             raise RecordError(f"{name!r} is not a name inside the store {self.root}. Use a relative path without '..'.")
         return f"{self._base.rstrip('/')}/{'/'.join(parts)}"
+
+
+def _default_cache() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"raydd-cache-{os.getuid()}"
+    try:
+        return private_folder(folder)
+    except OSError as error:
+        raise PlaceError(
+            f"{folder} cannot be the cache ({error.strerror}). Set TMPDIR to a folder of yours."
+        ) from error

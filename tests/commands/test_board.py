@@ -58,7 +58,11 @@ def test_the_pages_are_served_on_loopback_until_the_end_and_nothing_stays(end: s
         command,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "COLUMNS": "300"},
+        env={
+            **os.environ,
+            "COLUMNS": "300",
+            "MLFLOW_BACKEND_STORE_URI": "sqlite:////proc/none.db",
+        },  # another program's
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
     )
     with board, contextlib.ExitStack() as left:

@@ -15,7 +15,7 @@ def entry(path: Path | str) -> Entry:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for folder in ("root/sub", "images", "elsewhere"):
+    for folder in ("root/sub", "root/.hidden", "images", "elsewhere"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a.png").write_bytes(b"an image")
     (tmp_path / "root/a.png").write_bytes(b"an image")
@@ -69,6 +69,7 @@ def test_without_a_root_all_stay() -> None:
     [
         ("root/sub/a.png", "data.root", "sub/a.png"),
         ("root/a.png", "data.root", "a.png"),
+        ("root/.hidden/a.png", "data.root", ".hidden/a.png"),
         ("images/a.png", "data.images", "a.png"),
         ("real/a.png", "data.root", "a.png"),
         ("elsewhere/a.png", "nothing", None),

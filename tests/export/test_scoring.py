@@ -12,11 +12,12 @@ from stage_settings import TINY
 import raydd
 from raydd import stages
 from raydd.config import Config
+from raydd.data.encoders import image_identity
 from raydd.errors import ConfigError, RecordError
 from raydd.export.scoring import score_set
 from raydd.sets.read import open_set
 from raydd.settings import to_yaml, with_settings
-from raydd.store import Store
+from raydd.store import Record, Store
 
 
 @pytest.fixture
@@ -71,6 +72,16 @@ def test_a_folder_s_set_brings_its_own_encoders_and_size(config: Config, store: 
     assert asked.distill.pairs == 6
     found = score_set(asked, store, open_set(folder))
     assert found.retrieval["synthetic"] == list(stages.synthetic_scores(raydd.open(config, store)).seeds)
+
+
+def test_an_encoder_keeps_its_weights_next_to_another_text_encoder(config: Config, store: Store) -> None:
+    own = {"encoders.image": "efficientnet-lite0", "encoders.image_weights": "random:1", "encoders.image_size": 32}
+    config = with_settings(config, {**own, "evaluate.baselines": (), "evaluate.seeds": 1})
+    config = with_settings(config, {"evaluate.encoders": ("efficientnet-lite0+tiny_encoders:letters",)})
+    score_set(config, store)
+    made = [Record.of_folder(file.parent) for file in Path(store.root).glob("transfers/*/manifest.json")]
+    assert {record.settings["row"] for record in made} == {"own", "pixels", "photographs"}
+    assert {record.settings["encoders"][0] for record in made} == {image_identity(config.encoders)}
 
 
 def test_other_data_than_the_set_s_are_refused(config: Config, store: Store, tmp_path: Path) -> None:

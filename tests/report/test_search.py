@@ -2,6 +2,7 @@ import json
 import math
 import re
 import time
+from statistics import median
 
 import optuna
 import pytest
@@ -70,6 +71,11 @@ def test_choices_name_the_better_loss(study: optuna.Study):
     rows = [row for row in choices(trials_of(study, OBJECTIVES, {})) if row["setting"] == "distill.loss"]
     assert [row["value"] for row in rows] == ["infonce", "wbce"]
     assert rows[0]["median"] > rows[1]["median"]
+    complete = best_first(trials_of(study, OBJECTIVES, {}))
+    assert [row["median"] for row in rows] == [
+        median(trial.r_mean for trial in complete if trial.settings["distill.loss"] == loss)
+        for loss in ("infonce", "wbce")
+    ]
 
 
 def test_a_hover_names_the_trial_and_its_settings(study: optuna.Study):

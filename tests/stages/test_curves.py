@@ -58,6 +58,20 @@ def test_an_interrupted_curve_goes_on(config: Config, tmp_path: Path) -> None:
     assert all(0 < a["cpu_seconds"] < b["cpu_seconds"] for a, b in pairwise(curve))
 
 
+def test_a_distillation_that_began_without_a_curve_has_all_its_checks(config: Config, tmp_path: Path) -> None:
+    whole = told(val_curve(raydd.open(config, Store(tmp_path / "whole")), 4))
+
+    def leave(work: str, done: int, total: int) -> None:
+        if work == "distillation steps" and done == 5:
+            raise Leave
+
+    begun: Any = raydd.open(config, Store(tmp_path / "begun"), leave)
+    with pytest.raises(Leave):
+        for _ in stages.distill(begun):
+            pass
+    assert told(val_curve(raydd.open(config, Store(tmp_path / "begun")), 4)) == whole
+
+
 def test_the_curve_of_pixels_found_is_that_of_their_features(config: Config, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     features = val_curve(raydd.open(config, store), 2)

@@ -47,6 +47,15 @@ def test_a_record_made_again_elsewhere_is_read_as_it_is_now(bucket: Store, tmp_p
         assert here.read("x.parquet") == content  # the second time, this node holds the first manifest
 
 
+def test_a_file_that_is_written_again_is_read_as_it_is_now(bucket: Store, tmp_path: Path):
+    writer, reader = (
+        Record.of(store, "stage", {}, {}, version=1) for store in (bucket, Store(ADDRESS, tmp_path / "cache"))
+    )
+    for points in ([1], [1, 2]):
+        writer.write_json("curve.json", points)
+        assert reader.read_json("curve.json") == points
+
+
 def test_no_request_lists_more_than_a_record(bucket: Store, s3: Server):
     for name in ("a/1.bin", "a/2.bin", "b/1.bin"):
         bucket.write(name, b"x")

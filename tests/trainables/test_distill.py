@@ -2,6 +2,7 @@ import math
 import os
 import shutil
 import time
+from itertools import pairwise
 
 import psutil
 import pytest
@@ -90,7 +91,13 @@ def test_a_trial_that_goes_on_tells_its_whole_curve(config, trial):
         config = with_settings(config, {"distill.checkpoint_every": kept})
         with pytest.raises(KeyboardInterrupt):
             stages.final_synthetic(raydd.open(config, store, leave))
-        assert _without_scores(told()) == _without_scores(whole)
+        reports = list(trial(config))
+        assert _without_scores([point for report in reports for point in report.curve]) == _without_scores(whole)
+        points = [point for point in reports[0].curve if "distill/seconds" in point]
+        steps = [end - start for start, end in pairwise([0, *(point["step"] for point in points)])]
+        assert sum(steps) == reports[0].step < reports[0].steps
+        seconds = sum(count * point["distill/seconds"] for count, point in zip(steps, points, strict=True))
+        assert reports[0].seconds == pytest.approx(seconds)
 
 
 def _without_scores(curve):

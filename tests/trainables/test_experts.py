@@ -19,7 +19,7 @@ from raydd.cluster.connect import cluster, forget_interrupt, reason_of
 from raydd.config import Config
 from raydd.place import home, open_store
 from raydd.settings import flatten, load, with_settings
-from trainables.experts import make_experts
+from trainables.experts import _jobs, make_experts
 
 
 def snapshots(config: Config) -> dict[str, dict[str, torch.Tensor]]:
@@ -51,6 +51,11 @@ def test_workers_share_the_trajectories_and_make_what_one_process_makes(config, 
     alone = with_settings(config, {"place.home": str(tmp_path / "alone")})
     raydd.open(alone, open_store(alone.place)).experts()
     assert_same_experts(snapshots(alone), snapshots(config))
+
+
+def test_trials_that_share_experts_have_as_many_made_as_the_one_that_reads_most(config):
+    works = [raydd.open(with_settings(config, {"experts.count": count})) for count in (2, 5, 4)]
+    assert [job.expert for job in _jobs(works, gpus=0)] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow
@@ -140,7 +145,7 @@ DRIVER = """
 import json, sys
 import raydd
 from raydd.settings import load
-from trainables.experts import make_experts
+from trainables.experts import _jobs, make_experts
 
 make_experts([raydd.open(load(settings=json.loads(sys.argv[1])))], workers=2)
 """
