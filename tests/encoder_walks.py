@@ -1,6 +1,7 @@
 """A student's walk on a tiny convolutional encoder, with all that its gradient needs, in float64 unless told."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,8 +73,30 @@ def conv_net() -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
+class AttentionNet(nn.Module):
+    """Patches that attend to each other, then a convolution over them in channels-last order: a vision transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, stride=2)
+        self.norm = nn.LayerNorm(8)
+        self.reads = nn.Linear(8, 24)
+        self.down = nn.Conv2d(8, D, 2, stride=2)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tokens = self.patches(pixels).permute(0, 2, 3, 1).flatten(1, 2)
+        query, key, value = (part[:, None] for part in self.reads(self.norm(tokens)).chunk(3, -1))
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)[:, 0]
+        return self.down(self.norm(tokens + attended).unflatten(1, (4, 4)).permute(0, 3, 1, 2)).mean((2, 3))
+
+
+def attention_net() -> nn.Module:
+    return AttentionNet().eval().requires_grad_(False)
+
+
 def problem(
     *,
+    net: Callable[[], nn.Module] = conv_net,
     steps: int = 3,
     loss: str = "wbce",
     kind: str = "low-rank",
@@ -84,7 +107,7 @@ def problem(
     """A problem drawn from a fixed seed; `changes` are of `StudentRun`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = conv_net().double()
+        module = net().double()
         encoder = TrainedEncoder(module, at_once)
         plan = StudentPlan(
             torch.stack([torch.randperm(N)[:B] for _ in range(steps)]),

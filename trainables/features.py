@@ -35,7 +35,6 @@ def shared_by_workers(work: "Workbench[Any]") -> "Iterator[Workbench[Any]]":
     prepare_environment(address)
     from raydd.cluster.connect import cluster
     from raydd.protocols import Opened, open_workbench
-    from trainables.features import check_on_workers
 
     with cluster(address, home(work.config.place)):
         yield open_workbench(work.config, work.store, work.progress, Opened(check=check_on_workers))

@@ -3,7 +3,6 @@
 Shapes: N synthetic pairs, D width of the shared space.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -16,8 +15,6 @@ from torch import Tensor
 
 from raydd.charts.chart import DIVERGING, LIGHT, MUTED, Chart, chart
 from raydd.errors import ConfigError
-
-Plane = Callable[[Float[Tensor, "M D"]], Float[NDArray, "M 2"]]
 
 
 def similarity_map(matrix: Float[Tensor, "N N"]) -> Chart | None:

@@ -18,6 +18,7 @@ from raydd.evaluate.bootstrap import RESAMPLES
 from raydd.evaluate.published import Published, published_rows
 from raydd.evaluate.significance import LEVEL, p_values_against_best, rises
 from raydd.protocols import trains
+from raydd.store.files import write_whole
 from raydd.terminal.text import COLUMNS
 
 FILES = ("compare.md", "compare.csv", "compare.html")
@@ -43,6 +44,8 @@ class _Table:
 def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) -> list[Path]:
     """Write the table in all three formats, the curves and the collapse measures; return the files.
 
+    Readers of a running comparison see whole files.
+
     Args:
         rows: the rows that are made so far.
         failed: rows or sets that could not be made, with the reason.
@@ -54,7 +57,7 @@ def write_comparison(rows: Sequence[Row], failed: dict[str, str], folder: Path) 
     contents = _to_markdown(tables, notes), _csv_rows(rows).to_csv(index=False), _to_html(tables, notes)
     paths = [folder / name for name in FILES]
     for path, content in zip(paths, contents, strict=True):
-        path.write_text(content, encoding="utf-8")
+        write_whole(path, content.encode())
     return paths + write_curves(rows, folder) + write_collapse(rows, folder)
 
 
@@ -68,7 +71,7 @@ def write_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
     ]
     if not points:
         return []
-    pd.DataFrame(points).to_csv(folder / CURVES, index=False)
+    write_whole(folder / CURVES, pd.DataFrame(points).to_csv(index=False).encode())
     return [folder / CURVES]
 
 
@@ -92,7 +95,7 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
     if not points:
         return []
     frame, paths = pd.DataFrame(points), [folder / name for name in COLLAPSE]
-    frame.to_csv(paths[0], index=False)
+    write_whole(paths[0], frame.to_csv(index=False).encode())
     frame["row"] += " (" + frame["data"] + ", " + frame["pairs"].astype(str) + ")"
     long = frame.drop(columns=["data", "pairs", "set"]).melt(["row", "step"], var_name="measure")
     long = pd.DataFrame(long.groupby(["row", "step", "measure"], sort=False).mean(numeric_only=True)).reset_index()
@@ -101,7 +104,7 @@ def write_collapse(rows: Sequence[Row], folder: Path) -> list[Path]:
     figure = px.line(long, x="step", y="value", color="row", facet_col="measure", facet_col_wrap=2, height=1000)
     figure.update_yaxes(matches=None, showticklabels=True)
     figure.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2]))
-    figure.write_html(paths[1])
+    write_whole(paths[1], figure.to_html().encode())
     return paths
 
 

@@ -8,7 +8,7 @@ from raydd.data.images import FileImage
 from raydd.errors import DataError
 from raydd.plain_files import is_plain, read_file
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 NAMES = "classes.json"
 _MOST_NAMES = 2**26  # maximum size of the file, in bytes
 

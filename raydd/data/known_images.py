@@ -2,9 +2,9 @@
 
 An image is looked up by its stamp (file, size, times, inode, position in the file). So opening an unchanged data set
 reads no image, and an image whose bytes changed in place is read again. The results are one file per data set in the
-machine's own store (`Store.here`), with 36 bytes per image. While images are being read, the results of each shard are
-a file of their own, so that a killed check continues where it stopped. Two checks of one data set can run at the same
-time.
+machine's own store (`Store.machine_store`), with 36 bytes per image. While images are being read, the results of each
+shard are a file of their own, so that a killed check continues where it stopped. Two checks of one data set can run at
+the same time.
 
     known.safetensors                stamps [n 2], digests [n 2], faults [n] (0: none), texts (JSON of the faults)
     part-7f3a….safetensors           the same for one shard

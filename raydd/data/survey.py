@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raydd.config import DataConfig
-from raydd.data.checking import check_on_threads, check_texts
+from raydd.data.checking import GREY, check_on_threads, check_texts
 from raydd.data.image_paths import confined, find_images
 from raydd.data.images import FileImage, ImageError, ImageSource, read_image
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
@@ -59,9 +59,7 @@ def survey(config: DataConfig) -> Survey:
     opened_indices = present_indices[:: max(1, -(-len(present_indices) // OPENED))]
     results = check_on_threads([entries[index].image for index in opened_indices])
     faults = {
-        index: fault
-        for index, (_, fault) in zip(opened_indices, results, strict=True)
-        if fault and fault[0] != "grey image"
+        index: fault for index, (_, fault) in zip(opened_indices, results, strict=True) if fault and fault[0] != GREY
     }
     fault_problems = [Problem(kind, entries[index].id, detail) for index, (kind, detail) in faults.items()]
     duplicates = _find_duplicates(entries, [index for index in present_indices if index not in faults], sizes)

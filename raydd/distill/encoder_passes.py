@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Weights = dict[str, Tensor]
 
@@ -71,7 +72,9 @@ class TrainedEncoder:
     def __call__(self, weights: Weights, pixels: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Return the features of pixels in 0 to 1, all in one graph."""
         half = self.precision == "bfloat16"
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=half):
+        # The fused kernels of attention cannot be differentiated twice, which the matching loss's gradient needs.
+        plain_attention = sdpa_kernel(SDPBackend.MATH)
+        with plain_attention, torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=half):
             return functional_call(self.module, weights, (pixels,)).to(pixels.dtype)
 
 

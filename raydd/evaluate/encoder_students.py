@@ -82,7 +82,10 @@ def train_student(
             feature_gradient, *text_gradients = torch.autograd.grad(loss, [image_pass.features, *sides[1]])
             gradients = [*image_pass.gradient(feature_gradient).values(), *text_gradients]
             for weight, gradient in zip((*sides[0], *sides[1]), gradients, strict=True):
-                weight.grad = gradient
+                # The fused step reads both in the order of their memory, which can differ: a convolution over
+                # channels-last images gives its gradient in that order.
+                same_order = gradient.stride() == weight.stride()
+                weight.grad = gradient if same_order else torch.empty_like(weight).copy_(gradient)
             optimizer.step()
         on_epoch(epoch, lambda: networks)
     return Networks(*({name: weight.detach() for name, weight in side.items()} for side in networks))
@@ -118,4 +121,4 @@ def embed_pairs(
     with torch.no_grad():
         images = [encoder(networks.image, batch.to(device) / 255) for batch in pairs.pixels.split(encoder.at_once)]
         texts = project(Head(**networks.text), pairs.text_features.to(device))
-    return to_sphere(torch.cat(images)), to_sphere(texts)
+    return to_sphere(torch.cat(images)).cpu(), to_sphere(texts).cpu()

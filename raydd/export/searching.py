@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from raydd.data.checking import image_digests
+from raydd.data.class_folders import SUFFIXES
 from raydd.data.images import FileImage, read_image
 from raydd.errors import DataError
 from raydd.plain_files import is_plain
 from raydd.protocols import Workbench
 from raydd.sets.read import OpenedSet
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)

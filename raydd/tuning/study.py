@@ -87,7 +87,7 @@ def _queue_first_trials(study: optuna.Study, config: Config, space: Space) -> No
 
 
 def find_study(config: Config, address: str) -> optuna.Study | None:
-    """Return the sweep's study, or None if it was never started. Writes nothing.
+    """Return the sweep's study, or None if it was never started. Writes nothing to it.
 
     Raises:
         ConfigError: for the reasons of `open_study`.

@@ -169,7 +169,7 @@ class _MachineWatcher(tune.Callback):
         self._limiter, self._capacity, self._last_look = limiter, capacity, time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return no state: Tune never reads it back, and `room` holds the study's password."""
+        """Return no state: Tune never reads it back, and `capacity` holds the study's password."""
         return {}
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **__: Any) -> None:  # noqa: ARG002

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from encoder_walks import Problem, problem, with_variable
+from encoder_walks import Problem, attention_net, problem, with_variable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from raydd.distill import encoder_gradient, legs
 from raydd.distill.encoder_student import Networks
@@ -19,12 +20,14 @@ SWITCHES: list[dict[str, Any]] = [
     {"loss": "bce", "kind": "full", "merged": True},
     {"matched": ("text",)},
     {"loss": SIGLIP},
+    {"net": attention_net},
 ]
 
 
 def unrolled(given: Problem, stops: list[Networks] | None = None) -> StepLoss:
     at = {name: value.detach().clone().requires_grad_() for name, value in given.pairs.tensors.items()}
-    loss = given.unrolled(LearnedPairs.of(at, given.pairs.similarity), stops)
+    with sdpa_kernel(SDPBackend.MATH):  # the others cannot be differentiated twice
+        loss = given.unrolled(LearnedPairs.of(at, given.pairs.similarity), stops)
     gradients = torch.autograd.grad(loss, list(at.values()), materialize_grads=True)
     return StepLoss(float(loss), {}, [], dict(zip(at, gradients, strict=True)))
 

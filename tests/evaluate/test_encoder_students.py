@@ -1,12 +1,13 @@
 """Students that train the image encoder: they learn what the pairs teach, each seed its own way."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from encoder_walks import SIDE, D, E, N, conv_net
+from encoder_walks import SIDE, D, E, N, attention_net, conv_net
 
 from raydd.config import StudentsConfig
 from raydd.distill.encoder_passes import TrainedEncoder
@@ -25,11 +26,15 @@ RATES = 0.05, 0.2
 TEXTS = torch.randn(N, E, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture
-def encoder() -> TrainedEncoder:
+def encoder_of(net: Callable[[], torch.nn.Module]) -> TrainedEncoder:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return TrainedEncoder(conv_net(), at_once=3)
+        return TrainedEncoder(net(), at_once=3)
+
+
+@pytest.fixture
+def encoder() -> TrainedEncoder:
+    return encoder_of(conv_net)
 
 
 def pairs(rates: tuple[float, float] = RATES) -> SyntheticSet:
@@ -42,7 +47,9 @@ def student(encoder: TrainedEncoder, given: SyntheticSet, seed: int = 0) -> Netw
     return train_student(encoder, given, RECIPE, temperature=0.07, seed=seed)
 
 
-def test_a_student_is_a_network_trained_by_plain_sgd(encoder: TrainedEncoder) -> None:
+@pytest.mark.parametrize("make_net", [conv_net, attention_net])
+def test_a_student_is_a_network_trained_by_plain_sgd(make_net: Callable[[], torch.nn.Module]) -> None:
+    encoder = encoder_of(make_net)
     given, net = pairs(), copy.deepcopy(encoder.module).requires_grad_(True)
     assert given.pixels is not None
     head = Head(*map(torch.clone, initial_head(E, D, torch.Generator().manual_seed(FIRST_SEED))))
