@@ -80,7 +80,8 @@ def experts_in(folder: Path, image_width: int, text_width: int, width: int, *, c
         for epoch in range(1, epochs + 1):
             if not experts.has(expert, epoch):
                 record.write_tensors(
-                    experts.name(expert, epoch), experts.rounded(expert, _heads_near_start(experts, epoch))[0]
+                    experts.name(expert, epoch),
+                    experts.rounded(experts.initial(expert), _heads_near_start(experts, epoch))[0],
                 )
     return experts
 

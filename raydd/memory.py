@@ -49,15 +49,24 @@ def peak_bytes(device: str) -> int:
     return 1024 * (int(match[1]) if match else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
+def use_gpu_share(share: float) -> None:
+    """Let this process, to which Ray gave a share of a GPU, use only that share of the GPU's memory."""
+    import torch
+
+    if 0 < share < 1 and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
 def free_bytes(device: str) -> int:
     """Return the bytes of GPU memory that this process could still use; 0 for a CPU, whose memory the system shares."""
     if not device.startswith("cuda"):
         return 0
     import torch
 
-    # torch's cache keeps freed blocks for reuse.
-    cached_bytes = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached_bytes
+    free, total = torch.cuda.mem_get_info(device)
+    allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+    of_this_process = int(torch.cuda.get_per_process_memory_fraction(device) * total) - allocated
+    return max(0, min(free + reserved - allocated, of_this_process))  # torch's cache keeps freed blocks for reuse
 
 
 @functools.cache

@@ -1,6 +1,11 @@
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from raydd.memory import free_bytes, use_gpu_share
+
 FAULTS = """
 import resource
 import sys
@@ -63,3 +68,19 @@ def test_what_threads_have_freed_goes_back_when_it_is_told_to() -> None:
         for words in ([], ["return"])
     )
     assert kept - returned > 80e6
+
+
+def test_a_process_with_a_share_of_a_gpu_counts_on_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = {"cuda": 1.0}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share: shares.update(cuda=share))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", shares.__getitem__)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 80))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 8)
+    assert free_bytes("cuda") == 63  # what nobody has, and this process's freed blocks
+    use_gpu_share(0.25)
+    assert free_bytes("cuda") == 15
+    for share in (0.0, 1.0, 2.0):  # on a CPU, and whole GPUs
+        use_gpu_share(share)
+    assert shares == {"cuda": 0.25}

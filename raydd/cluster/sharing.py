@@ -11,6 +11,7 @@ import ray
 from raydd.cluster.claims import Claimant, wait_for_others
 from raydd.config import Config
 from raydd.distill.trajectories import Trajectories
+from raydd.memory import use_gpu_share
 from raydd.place import open_store, use_threads
 from raydd.protocols import Listings, Opened, Workbench, open_workbench
 from raydd.store import fingerprint
@@ -72,6 +73,8 @@ def claiming_work(config: Config, label: str, shared: Shared) -> Iterator[tuple[
         config: as in `shared_work`, like the other arguments.
     """
     use_threads(config.place)
+    if ray.is_initialized():
+        use_gpu_share(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
     with Claimant(shared.claims, f"{shared.job}: {label}") as claimant:
         yield open_workbench(config, open_store(config.place), claimant.progress, Opened(shared.listings)), claimant
 
@@ -92,8 +95,10 @@ def share_features(work: Workbench[Any], claimant: Claimant) -> None:
 
 
 def _fetch_expert(claimant: Claimant, work: Workbench[Any], experts: Trajectories[Any], expert: int) -> None:
-    # While another worker trains the expert, train an earlier one, which is needed sooner or later too.
-    _share_experts(work, claimant, experts, [expert], range(expert))
+    # While another worker trains the expert, train an earlier one, which is needed sooner or later too. Experts that
+    # train side by side take as long as one.
+    others = range(expert) if work.experts_at_once == 1 else range(experts.count)
+    _share_experts(work, claimant, experts, [expert], others)
 
 
 def _share_experts(
@@ -106,13 +111,23 @@ def _share_experts(
     """Bring the needed experts into the store; train those that can be claimed, or if none can, some of `others`."""
     epochs = work.config.distill.expert_epochs
     while any(not experts.has_all(expert, epochs) for expert in needed):
-        missing = [expert for expert in (*needed, *others) if not experts.has_all(expert, epochs)]
-        if not any(_train_if_unclaimed(work, experts, claimant, expert) for expert in missing):
+        candidates = dict.fromkeys((*needed, *others))
+        missing = [expert for expert in candidates if not experts.has_all(expert, epochs)]
+        if not _train_unclaimed(work, experts, claimant, missing):
             wait_for_others()
 
 
-def _train_if_unclaimed(work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, expert: int) -> bool:
-    with claimant.holding(f"experts {experts.record.fingerprint} {expert}") as granted:
-        if granted:
-            work.train_experts(experts, [expert], work.config.distill.expert_epochs)
-    return granted
+def _train_unclaimed(
+    work: Workbench[Any], experts: Trajectories[Any], claimant: Claimant, missing: Sequence[int]
+) -> bool:
+    """Train the first experts that no other worker trains, as many as train at once; return whether there were any."""
+    with contextlib.ExitStack() as claims:
+        claimed = list[int]()
+        for expert in missing:
+            if claims.enter_context(claimant.holding(f"experts {experts.record.fingerprint} {expert}")):
+                claimed.append(expert)
+                if len(claimed) == work.experts_at_once:
+                    break
+        if claimed:
+            work.train_experts(experts, claimed, work.config.distill.expert_epochs)
+    return bool(claimed)

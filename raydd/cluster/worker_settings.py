@@ -1,5 +1,6 @@
 """Settings for Ray's workers: places are resolved, since workers may run elsewhere, and credentials are redacted."""
 
+from raydd.cluster.gpus import cores_beside
 from raydd.config import Config
 from raydd.outside import CODE_SETTINGS, with_folder
 from raydd.place import home, mlflow_address, open_store, study_address
@@ -12,7 +13,7 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
 
     Args:
         config: as the user gave it: places may be empty, or come from the environment.
-        cpus: CPU cores of a process. They are its thread limit, unless `place.threads` sets one.
+        cpus: CPU cores of a process. They are its thread limit, unless `place.threads` sets one or it has a GPU.
         gpus: GPUs of a process. If 0, `place.device` auto becomes the CPU.
     """
     place, store, settings = config.place, open_store(config.place), flatten(config)
@@ -25,7 +26,7 @@ def settled(config: Config, *, cpus: float, gpus: float) -> Config:
             "place.store": str(store.folder) if store.folder else store.root,
             "place.mlflow": mlflow_address(place),
             "place.study": study_address(place),
-            "place.threads": place.threads or max(1, int(cpus)),
+            "place.threads": place.threads or (0 if gpus else max(1, int(cpus))),
             "place.device": "cpu" if place.device == "auto" and not gpus else place.device,
         },
     )
@@ -35,15 +36,18 @@ def for_workers(config: Config, gpus: float) -> Config:
     """Return the config for Ray's workers, without passwords, since workers open neither the study nor MLflow.
 
     Args:
-        config: from `settled`.
+        config: from `settled`; Ray is connected.
         gpus: GPUs that Ray gives each worker. If not 0, `place.device` auto or any GPU becomes cuda, the worker's own
-            GPU. So if torch cannot use the GPU, the worker fails instead of computing on the CPU.
+            GPU. So if torch cannot use the GPU, the worker fails instead of computing on the CPU. The worker's threads,
+            which decode and score for its GPU, are its share of the machine's cores, unless `place.threads` is set.
     """
     place = config.place
-    # A worker sees only its own GPUs, numbered from 0, so the driver's cuda:1 may not exist there.
-    wants_gpu = place.device == "auto" or place.device.startswith("cuda")
-    worker_config = with_settings(config, {"place.device": "cuda"}) if wants_gpu and gpus else config
-    return without_passwords(worker_config)
+    if gpus:
+        threads = place.threads or cores_beside(gpus)
+        # A worker sees only its own GPUs, numbered from 0, so the driver's cuda:1 may not exist there.
+        device = "cuda" if place.device == "auto" or place.device.startswith("cuda") else place.device
+        config = with_settings(config, {"place.threads": threads, "place.device": device})
+    return without_passwords(config)
 
 
 def without_passwords(config: Config) -> Config:

@@ -74,8 +74,13 @@ def heads_bytes(config: Config, image_width: int, text_width: int, *, students: 
 
 
 def trial_bytes(config: Config, image_width: int, text_width: int) -> int:
-    """Return the GPU memory that a trial on features needs, to compute its share of a GPU."""
+    """Return the GPU memory that a trial on features needs, without the legs that it keeps."""
     return int(_SAFETY * CONTEXT_BYTES) + heads_bytes(config, image_width, text_width, students=TRIAL_SEEDS)
+
+
+def share_bytes(config: Config, image_width: int, text_width: int) -> int:
+    """Return the GPU memory of a process that runs one trial on features, to compute its share of a GPU."""
+    return trial_bytes(config, image_width, text_width) * LEGS_PART // (LEGS_PART - 1)
 
 
 def trials_together(config: Config, image_width: int, text_width: int, size: int) -> int:

@@ -108,6 +108,11 @@ class Legs:
         self._device, self._most_bytes = device, most_bytes
         self._cached_legs: OrderedDict[tuple[str, ...], Leg] = OrderedDict()
 
+    @classmethod
+    def on(cls, device: str) -> Self:
+        """Start an empty cache with the device's limit."""
+        return cls(device, most_bytes_on(device))
+
     def get(self, experts: Trajectories[Heads], expert: int, epoch: int, ahead: tuple[int, int]) -> Leg:
         """Return one leg; read it from the store unless it is cached.
 

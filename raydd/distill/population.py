@@ -19,7 +19,7 @@ from raydd.distill.draws import StepDraws
 from raydd.distill.engine import Distillation, require_finite
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
-from raydd.distill.legs import Leg, Legs, most_bytes_on
+from raydd.distill.legs import Leg, Legs
 from raydd.distill.objectives.trajectory import TrajectoryMatching
 from raydd.distill.stack import Stack
 from raydd.distill.synthetic import SyntheticSet
@@ -57,16 +57,14 @@ class News:
 class Population:
     """Distillations of one shape in slots, stepping together."""
 
-    def __init__(self, device: str = "cpu", *, most_bytes: int | None = None) -> None:
+    def __init__(self, device: str = "cpu", legs: Legs | None = None) -> None:
         """Start without distillations: all slots are free.
 
         Args:
             device: where to compute.
-            most_bytes: limit for the experts' snapshots that are kept on the device; the others are read again when
-                they are drawn. None: the limit of `most_bytes_on`.
+            legs: the cache of what its experts walked, which populations of one process share. None: one of its own.
         """
-        most_bytes = most_bytes_on(device) if most_bytes is None else most_bytes
-        self._device, self._legs = device, Legs(device, most_bytes)
+        self._device, self._legs = device, legs or Legs.on(device)
         self._slots: dict[int, Distillation] = {}
         self._news: dict[int, News] = {}
         self._stack: Stack | None = None  # the slots that step; built again when they change

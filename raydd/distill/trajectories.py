@@ -50,16 +50,15 @@ class Trajectories(ABC, Generic[State]):
         start = self.initial(expert)
         return start if epoch == 0 else self.moved(start, self.record.map_tensors(self.name(expert, epoch)))
 
-    def rounded(self, expert: int, state: State) -> tuple[dict[str, Tensor], State]:
+    def rounded(self, start: State, state: State) -> tuple[dict[str, Tensor], State]:
         """Return the half-precision differences to the initial state, as stored, and the state that they represent.
 
         Raises:
             NonFiniteError: a difference is not finite in half precision.
         """
-        start = self.initial(expert)
         stored = {name: difference.half() for name, difference in self.differences(start, state).items()}
         if not all(bool(difference.isfinite().all()) for difference in stored.values()):
-            raise NonFiniteError(f"Expert {expert} left the range of half precision. Lower {self.rates}.")
+            raise NonFiniteError(f"An expert left the range of half precision. Lower {self.rates}.")
         return stored, self.moved(start, stored)
 
     def has(self, expert: int, epoch: int) -> bool:
@@ -137,17 +136,18 @@ def _train_group(
 ) -> None:
     """Train experts together, from their snapshots after epoch `begin` to the last epoch of `snapshot_epochs`."""
     states: Sequence[State] = [trajectories.snapshot(expert, begin) for expert in experts]
+    starts = [trajectories.initial(expert) for expert in experts]
     for epoch in range(begin + 1, max(snapshot_epochs) + 1):
         seeds = [epoch_seed(trajectories.first_seed, expert, epoch) for expert in experts]
         losses, trained = train_epoch(states, epoch, seeds)
         states = []
-        for expert, loss, state in zip(experts, losses, trained, strict=True):
+        for expert, start, loss, state in zip(experts, starts, losses, trained, strict=True):
             if not loss < float("inf"):
                 raise NonFiniteError(
                     f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower {trajectories.rates}."
                 )
             # Round after every epoch, stored or not. Otherwise the state would depend on the epochs asked for.
-            stored, rounded = trajectories.rounded(expert, state)
+            stored, rounded = trajectories.rounded(start, state)
             states.append(rounded)
             if epoch in snapshot_epochs:
                 trajectories.record.write_tensors(trajectories.name(expert, epoch), stored)

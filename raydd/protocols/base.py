@@ -225,6 +225,11 @@ class Workbench(ABC, Generic[Networks]):
     def train_experts(self, experts: Trajectories[Networks], numbers: Sequence[int], epochs: Collection[int]) -> None:
         """Train the given experts so that their trajectories have the snapshots of the given epochs."""
 
+    @property
+    def experts_at_once(self) -> int:
+        """How many experts `train_experts` trains side by side."""
+        return 1
+
     def experts(self, count: int = 0, epochs: Collection[int] = ()) -> Trajectories[Networks]:
         """Return the experts that a distillation reads.
 

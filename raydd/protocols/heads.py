@@ -151,6 +151,11 @@ class HeadsWorkbench(Workbench[Heads]):
         recipe, widths = self.config.experts, (pairs.image_features.shape[1], pairs.text_features.shape[1])
         return Experts(record, *widths, recipe.width or widths[0], recipe.seed, recipe.count)
 
+    @property
+    def experts_at_once(self) -> int:
+        """How many experts train side by side: several on a GPU."""
+        return trajectories.MOST_AT_ONCE if self.device.startswith("cuda") else 1
+
     def train_experts(self, experts: Trajectories[Heads], numbers: Sequence[int], epochs: Collection[int]) -> None:
         """Train the given experts up to the snapshots of the given epochs; on a GPU, several side by side."""
         assert isinstance(experts, Experts)

@@ -7,6 +7,7 @@ from typing import Any
 from raydd.config import Config
 from raydd.cpu_time import counted_as
 from raydd.distill.engine import DistillPoint
+from raydd.distill.legs import Legs
 from raydd.distill.population import News, Population, shape_of
 from raydd.errors import RayddError
 from raydd.protocols import Workbench
@@ -30,6 +31,7 @@ class Together:
     def __init__(self) -> None:
         """Start without distillations."""
         self._populations: dict[Hashable, Population] = {}
+        self._legs: Legs | None = None  # of all populations, so that they share one limit
         self._courses: defaultdict[Hashable, dict[int, tuple[str, Course]]] = defaultdict(dict)
         """Name and course of each distillation, by group and by slot in the group's population."""
 
@@ -52,7 +54,8 @@ class Together:
         phase, group = only_phase(work, every), group_of(work.config)
         if phase.record.complete:
             return finished(phase)
-        population = self._populations.get(group) or Population(work.device)
+        self._legs = self._legs or Legs.on(work.device)
+        population = self._populations.get(group) or Population(work.device, self._legs)
         course = Course.begin(phase)
         slot = population.fill(course.distillation)
         self._populations[group] = population
@@ -121,8 +124,10 @@ class Together:
     def _remove(self, group: Hashable, slot: int) -> None:
         self._populations[group].stop(slot)
         del self._courses[group][slot]
-        if not self._courses[group]:  # frees its experts' snapshots on the device
+        if not self._courses[group]:
             del self._courses[group], self._populations[group]
+        if not self._courses:  # frees the experts' snapshots on the device
+            self._legs = None
 
 
 def _report_after_steps(course: Course, news: News) -> DistillPoint | RayddError | None:

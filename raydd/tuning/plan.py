@@ -11,14 +11,14 @@ from rich.table import Table
 
 from raydd.cluster.gpus import Cards, part_of_gpu
 from raydd.config import Config
-from raydd.cost.bytes import trial_bytes, trials_together
+from raydd.cost.bytes import share_bytes, trials_together
 from raydd.cost.seconds import pixel_seconds
 from raydd.errors import ConfigError
 from raydd.protocols import Workbench, cached, changed, open_workbench, trial_settings
 from raydd.secrets_hidden import hide_password
 from raydd.settings import with_settings
 from raydd.stages.distilling import synthetic_record
-from raydd.stages.population import AT_ONCE
+from raydd.stages.population import AT_ONCE, group_of
 from raydd.terminal.text import count_of, duration, duration_between
 from raydd.tuning import study as studies
 from raydd.tuning.expected import Expected, estimate_by_simulation, estimate_from_held, held_seconds
@@ -237,8 +237,9 @@ def _finals_made(work: Workbench[Any], study: optuna.Study | None, remaining: in
 def together(config: Config, examples: Sequence[Config] = ()) -> int:
     """Return how many trials share a slot: `sweep.together`, resolved.
 
-    It is 1 if a trial's objective is not trajectory matching. It is also 1 if seconds are an objective of the
-    sweep, unless `sweep.together` is set.
+    It is 1 if a trial's objective is not trajectory matching. Unless `sweep.together` is set, it is also 1 if seconds
+    are an objective of the sweep, and if most trials have a shape of their own (`group_of`), since trials of different
+    shapes in one slot take their steps one after another.
 
     Args:
         config: the settings that all trials share.
@@ -258,7 +259,15 @@ def together(config: Config, examples: Sequence[Config] = ()) -> int:
             f"sweep.together is {count}, but only trials that learn features can share a slot, and these trials learn "
             "pixels. Set sweep.together to 1."
         )
-    return count or (AT_ONCE if learns_features and config.sweep.gpu_share else 1)
+    if not learns_features or not config.sweep.gpu_share:
+        return count or 1
+    return count or (AT_ONCE if _step_together(examples) else 1)
+
+
+def _step_together(examples: Sequence[Config]) -> bool:
+    """Return whether among `AT_ONCE` trials like the examples, a trial finds another one of its shape."""
+    sizes = Counter(map(group_of, examples)).values()
+    return not examples or AT_ONCE * sum(size**2 for size in sizes) >= 2 * len(examples) ** 2
 
 
 def with_gpu_share(
@@ -282,7 +291,7 @@ def with_gpu_share(
         return config
     if widths is None:
         return with_settings(config, {"sweep.gpus": 1.0})
-    need = max(trial_bytes(trial, *widths) for trial in examples)
+    need = max(share_bytes(trial, *widths) for trial in examples)
     size = min(min(machine.bytes) for machine in cards)
     if need > size:
         raise ConfigError(

@@ -125,7 +125,7 @@ def prepare(work: Workbench[Any], address: str) -> None:
     """Encode the data that trials read: on all GPUs, on a cluster by its nodes, otherwise in this process."""
     gpus = int(gpus_to_come()) if work.config.sweep.gpu_share else 0
     workers = gpus if address == "local" else max(ENCODERS, gpus)
-    if workers > 1:
+    if workers > 1 or gpus:  # this process must not keep memory of a GPU that trials use
         make_features(work, workers=workers, gpus=1.0 if work.config.sweep.gpu_share else 0.0)
     work.prepare()
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from raydd.cluster import worker_settings
 from raydd.cluster.worker_settings import for_workers, hide_password, settled, tune_folder, without_passwords
 from raydd.config import Config, PlaceConfig
 from raydd.settings import with_settings
@@ -19,16 +20,22 @@ def test_a_trial_s_process_has_the_threads_of_its_cores_and_every_place_spelt_ou
     assert alone.place.device == "cpu"
     assert alone.place.study == "postgresql://host/raydd"
     assert alone.place.store == f"{config.place.home}/store"
-    assert settled(config, cpus=0.5, gpus=0.5).place.threads == 1
+    assert settled(config, cpus=0.5, gpus=0).place.threads == 1
     assert settled(with_settings(config, {"place.threads": 7}), cpus=1, gpus=0).place.threads == 7
 
 
 @pytest.mark.parametrize(
     ("device", "gpus", "worker"), [("auto", 0.5, "cuda"), ("cuda:1", 1, "cuda"), ("cpu", 1, "cpu")]
 )
-def test_a_worker_computes_on_the_gpu_that_ray_gives_it(config, device, gpus, worker):
+def test_a_worker_computes_on_the_gpu_that_ray_gives_it_with_its_share_of_the_cores(
+    config, device, gpus, worker, monkeypatch
+):
+    monkeypatch.setattr(worker_settings, "cores_beside", {0.5: 3, 1: 7}.get)
     given = settled(with_settings(config, {"place.device": device}), cpus=1, gpus=gpus)
-    assert for_workers(given, gpus).place.device == worker
+    place = for_workers(given, gpus).place
+    assert (place.device, place.threads) == (worker, 3 if gpus == 0.5 else 7)
+    asked = settled(with_settings(config, {"place.device": device, "place.threads": 2}), cpus=1, gpus=gpus)
+    assert for_workers(asked, gpus).place.threads == 2
 
 
 def test_a_file_of_one_s_own_is_named_by_its_whole_path(config, monkeypatch, tmp_path):

@@ -250,7 +250,7 @@ def test_a_step_waits_for_nothing_and_takes_few_operations(
 
 
 def test_snapshots_that_do_not_fit_are_read_again(train_split: Split, experts: Experts) -> None:
-    little = Population(most_bytes=1)
+    little = Population(legs=legs.Legs("cpu", 1))
     little.fill(precise(train_split, experts))
     step(little, 4)
     plenty = filled([precise(train_split, experts)])

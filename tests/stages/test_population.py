@@ -13,7 +13,7 @@ from stage_settings import TINY, Work
 import raydd
 from raydd import stages
 from raydd.config import Config
-from raydd.distill import population
+from raydd.distill import legs, population
 from raydd.distill.engine import Distillation, DistillPoint
 from raydd.errors import NonFiniteError, RayddError
 from raydd.progress import Leave
@@ -55,6 +55,17 @@ def distilled(works: Sequence[Workbench[Any]], *, every: int = 0) -> list[tuple[
     while together.names:
         told += [(int(name), point) for name, point in together.take_steps()]
     return told
+
+
+def test_distillations_of_all_shapes_share_one_cache_of_their_experts(config: Config, store: Store) -> None:
+    together, limit = Together(), legs.KEPT_LEG_BYTES
+    for number, work in enumerate(opened(config, store, [{}, {"distill.student_steps": 2}])):
+        together.begin(str(number), work)
+    caches = {id(one._legs): one._legs for one in together._populations.values()}
+    assert len(together._populations) == 2
+    assert [cache._most_bytes for cache in caches.values()] == [limit]
+    while together.names:
+        list(together.take_steps())
 
 
 def require_same(together: Record, alone: Record) -> None:

@@ -18,6 +18,7 @@ from raydd.cluster.sharing import Shared, share_making
 from raydd.place import open_store
 from raydd.progress import Leave
 from raydd.protocols import changed
+from raydd.protocols.heads import HeadsWorkbench
 from raydd.settings import with_settings
 from raydd.store import Store
 from trainables import distill
@@ -176,6 +177,7 @@ def test_a_cuda_error_is_reported_and_ends_the_process(config, trial, monkeypatc
 
 def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
     store = open_store(config.place)
+    raydd.open(config, store).prepare()  # which may sleep too
     claimant = Alone(taken={0, 1})
 
     def others_finish(seconds):
@@ -185,6 +187,24 @@ def test_experts_that_others_are_making_are_waited_for(config, monkeypatch):
     monkeypatch.setattr(time, "sleep", others_finish)
     share_making(raydd.open(config, store), claimant)
     assert raydd.open(config, store).missing_experts == []
+
+
+def test_experts_that_train_side_by_side_are_claimed_together(config, monkeypatch):
+    config = with_settings(config, {"experts.count": 6})
+    calls = []
+    train = HeadsWorkbench.train_experts
+
+    def note(work, experts, numbers, epochs):
+        calls.append(list(numbers))
+        train(work, experts, numbers, epochs)
+
+    monkeypatch.setattr(HeadsWorkbench, "train_experts", note)
+    monkeypatch.setattr(HeadsWorkbench, "experts_at_once", 4)  # as on a GPU
+    work, claimant = raydd.open(config, open_store(config.place)), Alone(taken={1})
+    work.prepare()  # which may sleep too
+    monkeypatch.setattr(time, "sleep", lambda seconds: claimant.taken.clear())
+    share_making(work, claimant)
+    assert calls == [[0, 2, 3, 4], [5], [1]]
 
 
 def test_a_trial_waits_for_an_expert_when_a_step_draws_it_and_no_sooner(config, monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 
 from raydd.cluster.gpus import Cards
-from raydd.cost.bytes import trial_bytes
+from raydd.cost.bytes import share_bytes
 from raydd.errors import ConfigError
 from raydd.settings import with_settings
 from raydd.tuning.finals import share_of_final
@@ -41,8 +41,8 @@ def test_a_slot_holds_no_more_trials_than_its_gpu(config, with_sweep):
 def test_the_smallest_of_mixed_cards_decides_the_share_of_its_largest_trial(config, with_sweep):
     config = with_sweep(config, gpus=-1, together=1)
     larger = with_settings(config, {"distill.student_steps": 64})
-    need = trial_bytes(larger, *WIDTHS)
-    assert need > trial_bytes(config, *WIDTHS)
+    need = share_bytes(larger, *WIDTHS)
+    assert need > share_bytes(config, *WIDTHS)
     shares = [
         with_gpu_share(config, [config, larger], WIDTHS, machines).sweep.gpus
         for machines in (cards(7.5 * need / 1e9), cards(80 * need / 1e9, 7.5 * need / 1e9))

@@ -23,7 +23,7 @@ from raydd.tuning import prices
 from raydd.tuning import study as studies
 from raydd.tuning.expected import Expected
 from raydd.tuning.plan import Plan, make_plan, together
-from search_spaces import Space, draw_configs, with_fixed_settings
+from search_spaces import Space, draw_configs, load_space, with_fixed_settings
 
 SPEED = 1e9  # floating-point operations a second
 
@@ -239,6 +239,13 @@ def test_trials_on_features_step_together_on_a_gpu(tiny_data: Path) -> None:
     assert together(with_settings(Config(), {**on_gpus, **pixels, "evaluate.baselines": ["random"]})) == 1
     with pytest.raises(ConfigError, match=r"sweep\.together is 3, .* Set sweep\.together to 1"):
         together(with_settings(Config(), {**pixels, "sweep.together": 3, "evaluate.baselines": ["random"]}))
+
+
+@pytest.mark.parametrize(("space", "at_once"), [("demo", 16), ("matching", 1), ("starts", 16)])
+def test_trials_share_a_slot_on_a_gpu_if_most_of_them_have_the_same_shape(space: str, at_once: int) -> None:
+    base = with_settings(Config(), {"sweep.gpus": 1.0})
+    assert together(base, draw_configs(load_space(space), base)) == at_once
+    assert together(with_settings(base, {"sweep.together": 4}), draw_configs(load_space(space), base)) == 4
 
 
 def test_a_plan_without_trajectories_speaks_of_no_experts_and_runs_trials_one_by_one(
