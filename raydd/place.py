@@ -128,6 +128,8 @@ def device_of(place: PlaceConfig) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if place.device != "cpu":
         _require_usable(place.device)
+        if place.device.startswith("cuda:"):  # or threads that name no device, torch's own too, use the first GPU
+            torch.cuda.set_device(place.device)
     return place.device
 
 

@@ -24,6 +24,7 @@ PUBLISHED = DistillConfig(
     blend="beta",
     similarity="low-rank",
     pairs=99,
+    steps=3000,
     minibatch=20,
     student_steps=8,
     max_start_epoch=2,

@@ -141,7 +141,7 @@ class Distillation:
             )
 
     def state(self) -> dict[str, Tensor]:
-        """Return what `resume` needs to continue bit for bit: variables, moments, and the number of steps done."""
+        """Return what `resume` needs to continue (on a CPU bit for bit): variables, moments, number of steps done."""
         state = {f"variable.{name}": _copy(value) for name, value in self.variables.items()}
         for name, moments in self.moments.items():
             state |= {f"moment.{key}.{name}": _copy(moment) for key, moment in moments.items()}

@@ -1,8 +1,9 @@
 """Expert trajectories in the store, for any kind of expert: snapshots by expert and epoch, extended when needed.
 
 The training of an expert continues from the rounded state that is stored. So a stored snapshot is the trajectory's
-exact state: a later run can extend the trajectory to more epochs, read a prefix of it, or repeat it, and gets the same
-numbers. Each epoch draws from a generator seeded by (seed, epoch), so no random state has to be stored.
+exact state: a later run on the same kind of device can extend the trajectory to more epochs, read a prefix of it, or
+repeat it, and gets the same numbers. Each epoch draws from a generator seeded by (seed, epoch), so no random state has
+to be stored.
 """
 
 from abc import ABC, abstractmethod

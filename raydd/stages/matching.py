@@ -92,8 +92,8 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     try:
         if point := course.resumed_point():
             yield point
-        take_steps = steps_of(course.distillation)
-        while not course.at_end:
+        take_steps = None if course.at_end else steps_of(course.distillation)
+        while take_steps and not course.at_end:
             steps = min(at_once(phase.work.device), course.steps_until_due)
             course.ensure_experts(steps)
             watch = Watch()

@@ -72,4 +72,5 @@ def penalised_solution(
     matrix: Float[Tensor, "n n"], right: Float[Tensor, "n m"], penalty: Float[Tensor, ""] | float
 ) -> Float[Tensor, "n m"]:
     """Return (A + l I)^-1 B."""
-    return torch.linalg.solve(matrix + penalty * torch.eye(len(matrix)).to(matrix), right)
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    return torch.linalg.solve(matrix + penalty * identity, right)
