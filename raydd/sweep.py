@@ -54,7 +54,7 @@ def sweep(
 
         output = console
         require_ready(config, "sweep", lambda text: output.print(text, markup=False, soft_wrap=True))
-    from raydd.tuning.busy import busy_on
+    from raydd.terminal.busy import busy_on
 
     with busy_on(console, "loading Ray, Optuna and MLflow"):
         from raydd.tuning.sweeping import run_sweep

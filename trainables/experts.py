@@ -11,8 +11,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from raydd.cluster.environment import prepare_environment, ray_address
-from raydd.cluster.meanwhile import meanwhile
 from raydd.config import Config
+from raydd.meanwhile import meanwhile
 from raydd.place import home, open_store, use_threads
 
 if TYPE_CHECKING:

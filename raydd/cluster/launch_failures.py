@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ray._private import worker
 
-from raydd.cluster.meanwhile import meanwhile
+from raydd.meanwhile import meanwhile
 
 LOOK_SECONDS = 10.0  # between two reads of the log
 _FAILURE = re.compile(r"Failed to launch \d+ nodes? of type \S+: (.+)|->RAY_INSTALL_FAILED \(.*?\): (.+)")

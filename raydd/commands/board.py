@@ -40,8 +40,8 @@ class Options(cli.Options):
 def main(options: Options) -> int:
     """Serve the pages and print their address."""
     from raydd.place import home, make_home, mlflow_address, sqlite_file
+    from raydd.terminal.busy import busy_on
     from raydd.tracking.connection import keep_view
-    from raydd.tuning.busy import busy_on
 
     place, console = options.settings.place, open_console()
     address, home_folder = mlflow_address(place), home(place)

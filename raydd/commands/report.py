@@ -36,7 +36,7 @@ class Options(cli.Options):
 
 def main(options: Options) -> int:
     """Write the page and print its path."""
-    from raydd.cluster.meanwhile import meanwhile
+    from raydd.meanwhile import meanwhile
     from raydd.place import use_threads
     from raydd.report.page import write_page
     from raydd.terminal.progress import progress_on

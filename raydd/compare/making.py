@@ -23,8 +23,8 @@ from raydd.config import SweepConfig
 from raydd.distill.selections import SELECTIONS
 from raydd.protocols import Opened
 from raydd.store import Store
+from raydd.terminal.busy import doing_on
 from raydd.terminal.text import duration
-from raydd.tuning.busy import doing_on
 from raydd.tuning.live import what_runs
 
 RESTARTS = 2  # retries of a set whose process or node died

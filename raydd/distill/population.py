@@ -188,7 +188,7 @@ def steps_of(distillation: Distillation) -> Callable[[int], News]:
     read together. Afterwards the distillation has the state after those steps. Otherwise it takes its own steps.
     """
     batched = isinstance(distillation.objective, TrajectoryMatching) and isinstance(distillation.image, LearnedFeatures)
-    if not batched or at_once(distillation.device) == 1:
+    if not batched or steps_per_read(distillation.device) == 1:
         return lambda steps: _take_own_steps(distillation, steps)
     population = Population(distillation.device)
     slot = population.fill(distillation)
@@ -202,7 +202,7 @@ def steps_of(distillation: Distillation) -> Callable[[int], News]:
     return take_steps
 
 
-def at_once(device: str) -> int:
+def steps_per_read(device: str) -> int:
     """Return how many steps to take before reading their metrics: several on a GPU, which waits at each reading."""
     return _READ_EVERY if device.startswith("cuda") else 1
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from raydd.distill.population import at_once, steps_of
+from raydd.distill.population import steps_of, steps_per_read
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.protocols import Workbench
@@ -115,7 +115,7 @@ def _repeated_states(work: Workbench[Any], every: int) -> Iterator[State]:
     while distillation.done < phase.settings.steps:
         remaining_steps = phase.settings.steps - distillation.done
         watch = Watch()
-        news = take_steps(min(at_once(work.device), remaining_steps, every - distillation.done % every))
+        news = take_steps(min(steps_per_read(work.device), remaining_steps, every - distillation.done % every))
         if news.error:
             raise news.error
         elapsed = watch.read()

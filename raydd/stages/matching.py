@@ -9,7 +9,7 @@ from raydd.config import DistillConfig
 from raydd.cpu_time import counted_as
 from raydd.data.encoders import image_identity, text_identity
 from raydd.distill.engine import Distillation, DistillPoint
-from raydd.distill.population import at_once, steps_of
+from raydd.distill.population import steps_of, steps_per_read
 from raydd.distill.synthetic import SyntheticSet
 from raydd.memory import peak_bytes, reset_peak
 from raydd.progress import Leave
@@ -94,7 +94,7 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
             yield point
         take_steps = None if course.at_end else steps_of(course.distillation)
         while take_steps and not course.at_end:
-            steps = min(at_once(phase.work.device), course.steps_until_due)
+            steps = min(steps_per_read(phase.work.device), course.steps_until_due)
             course.ensure_experts(steps)
             watch = Watch()
             with counted_as("distillation steps"):

@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raydd.cluster.meanwhile import meanwhile
 from raydd.cluster.trial_report import TrialReport
+from raydd.meanwhile import meanwhile
 from raydd.terminal.console import open_console, visible
 from raydd.terminal.progress import ThrottledLog
 from raydd.terminal.text import brief, duration, sparkline

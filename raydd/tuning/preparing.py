@@ -15,9 +15,9 @@ from raydd.config import Config
 from raydd.progress import silent
 from raydd.protocols import Workbench, open_workbench
 from raydd.settings import with_settings
+from raydd.terminal.busy import busy_on
 from raydd.terminal.progress import progress_on
 from raydd.tuning import study as studies
-from raydd.tuning.busy import busy_on
 from raydd.tuning.cheap_starts import queue_cheap_starts, queued_settings
 from raydd.tuning.plan import Plan, make_plan, open_workbenches, sharing_experts, together, with_gpu_share
 from raydd.tuning.prices import Price

@@ -26,7 +26,7 @@ _ORDER, _WARMED = "order", "warm start"
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TakenSettings:
     """Given settings, sorted by whether a search space can take them."""
 
     taken: Mapping[str, Any]
@@ -57,7 +57,7 @@ class _GivenSettingsSampler(optuna.samplers.RandomSampler):
         return super().sample_independent(study, trial, param_name, param_distribution)
 
 
-def fit(space: Space, settings: Mapping[str, Any]) -> Fitted:
+def fit(space: Space, settings: Mapping[str, Any]) -> TakenSettings:
     """Return which of the given settings a space can take. Settings that are not given are drawn."""
     trial = optuna.create_study(sampler=_GivenSettingsSampler(settings)).ask()
     constants = {name: value for name, value in space.settings(trial).items() if name not in trial.params}
@@ -67,7 +67,9 @@ def fit(space: Space, settings: Mapping[str, Any]) -> Fitted:
     for name, value in constants.items():
         if settings.get(name, value) != value:
             outside[name] = f"{value!r} alone"
-    return Fitted(taken, outside, tuple(name for name in settings if name not in kinds and name not in constants))
+    return TakenSettings(
+        taken, outside, tuple(name for name in settings if name not in kinds and name not in constants)
+    )
 
 
 def warm_start(study: optuna.Study, space: Space, source: str, address: str) -> list[str]:

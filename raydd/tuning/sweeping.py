@@ -25,10 +25,10 @@ from raydd.place import home, mlflow_address, open_store
 from raydd.progress import silent
 from raydd.protocols import Opened, Workbench, open_workbench
 from raydd.settings import with_settings
+from raydd.terminal.busy import busy_on, doing_on
 from raydd.terminal.text import count_of
 from raydd.tracking.runs import Tracking
 from raydd.tuning import study as studies
-from raydd.tuning.busy import busy_on, doing_on
 from raydd.tuning.finals import Candidate, Finalist, run_finals
 from raydd.tuning.lease import driving
 from raydd.tuning.live import LiveTable, what_runs

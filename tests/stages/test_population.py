@@ -108,7 +108,7 @@ def test_records_and_points_are_those_of_each_alone(config: Config, store: Store
 
 def as_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (population, matching, curves):
-        monkeypatch.setattr(module, "at_once", lambda device: 5)
+        monkeypatch.setattr(module, "steps_per_read", lambda device: 5)
 
 
 @pytest.mark.parametrize(

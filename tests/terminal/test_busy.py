@@ -4,8 +4,8 @@ import time
 from rich.console import Console
 
 import raydd.terminal.progress
-from raydd.tuning import busy
-from raydd.tuning.busy import busy_on
+from raydd.terminal import busy
+from raydd.terminal.busy import busy_on
 
 
 def test_a_log_is_told_at_once_and_again_while_it_lasts(monkeypatch):

@@ -1,7 +1,7 @@
 import contextlib
 import threading
 
-from raydd.cluster.meanwhile import meanwhile
+from raydd.meanwhile import meanwhile
 
 
 def test_it_is_done_again_and_again_and_ends_with_the_block():

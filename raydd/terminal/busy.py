@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from raydd.cluster.meanwhile import meanwhile
+from raydd.meanwhile import meanwhile
 from raydd.terminal.console import visible
 from raydd.terminal.progress import ThrottledLog
 
