@@ -133,6 +133,15 @@ def device_of(place: PlaceConfig) -> str:
     return place.device
 
 
+def device_name(device: str) -> str:
+    """Return the name of the GPU that a torch device is, or the device's own name."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
 def require_one_device(config: Config) -> None:
     """Refuse GPUs for trials that should compute on the CPU.
 

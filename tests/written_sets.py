@@ -58,6 +58,7 @@ def provenance(synthetic: SyntheticSet, settings: Config | None = None) -> Prove
         preparing_seconds=0.5,
         cpu_seconds=1.5,
         peak_bytes=10**9,
+        device="cpu",
     )
 
 

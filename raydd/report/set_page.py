@@ -64,6 +64,7 @@ def set_page(
             "synthetic set": opened.record.folder,
             "experts": provenance.upstream.experts or "none: the objective needs no experts",
             "made": opened.made,
+            "computed on": provenance.device or "not recorded",
         },
         **{**parts, "facts": facts, "cost": cost},
     )

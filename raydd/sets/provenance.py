@@ -139,6 +139,8 @@ class Provenance:
     """Size of the data that a student trains on."""
     raydd: Name
     """Version of the code."""
+    device: Text = ""
+    """What computed the set: cpu, or the GPU's name. Sums and dropout masks depend on it. Empty if unknown."""
     first_captions: Annotated[tuple[Text, ...], Field(max_length=_MANY)] = ()
     """The real captions nearest to the first texts."""
 
@@ -157,6 +159,7 @@ class Provenance:
         preparing_seconds: float,
         cpu_seconds: float | None,
         peak_bytes: int,
+        device: str,
     ) -> Self:
         """Return the provenance of a set that was just made; `write_set` adds the first captions.
 
@@ -172,6 +175,7 @@ class Provenance:
             preparing_seconds: time before the first step.
             cpu_seconds: CPU time of both.
             peak_bytes: peak memory during the distillation.
+            device: what computed it, see `raydd.place.device_name`.
         """
         image, text = identities
         return cls(
@@ -195,6 +199,7 @@ class Provenance:
             peak_bytes=peak_bytes,
             stored_bytes=synthetic.stored_bytes,
             raydd=code_version(),
+            device=device,
         )
 
     @classmethod

@@ -12,6 +12,7 @@ from raydd.distill.engine import Distillation, DistillPoint
 from raydd.distill.population import steps_of, steps_per_read
 from raydd.distill.synthetic import SyntheticSet
 from raydd.memory import peak_bytes, reset_peak
+from raydd.place import device_name
 from raydd.progress import Leave
 from raydd.protocols import Workbench
 from raydd.sets.provenance import Provenance, Upstream
@@ -271,6 +272,7 @@ def _finish(
         preparing_seconds=preparing.seconds,
         cpu_seconds=None if cpu_seconds is None else cpu_seconds + preparing.cpu_seconds,
         peak_bytes=peak_bytes(work.device),
+        device=device_name(work.device),
     )
     write_set(record, synthetic, provenance, work.captions.train.texts, work.data.train)
     record.remove(CHECKPOINT)

@@ -123,12 +123,14 @@ def test_synthetic_images_may_have_another_size_than_the_encoder_s_input(
     assert torch.equal(stages.load_synthetic(record).image_features, made.image_features)
 
 
-def test_a_set_says_how_its_experts_were_trained(config: Config, store: Store) -> None:
+def test_a_set_says_how_its_experts_were_trained_and_what_computed_it(config: Config, store: Store) -> None:
     config = with_settings(config, {"experts.lr": 0.3, "experts.anneal": 2, "distill.images": "features"})
     work = raydd.open(config, store)
     stages.final_synthetic(work)
     own = {name: TINY[name] for name in ("encoders.image", "encoders.text")}
-    told = set_of_record(stages.synthetic_record(work)).provenance.config(own).experts
+    provenance = set_of_record(stages.synthetic_record(work)).provenance
+    assert provenance.device == "cpu"
+    told = provenance.config(own).experts
     assert (told.lr, told.anneal, told.batch_size) == (0.3, 2, 8)
 
 
