@@ -5,9 +5,11 @@
 
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -33,6 +35,7 @@ Command = Literal["run", "sweep", "compare"]
 State = Literal["ok", "warning", "missing"]
 _TRIED_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")  # of addresses of MLflow
 _ANSWER_SECONDS = 5  # time limit for a database or a server to answer
+_SHARED_MEMORY, _SHARED_BYTES = Path("/dev/shm"), 10**9  # of images that wait for the GPU
 STORE_SECONDS = 20.0  # how long requests to a failing bucket are repeated; a run waits longer
 
 
@@ -72,6 +75,8 @@ def quick_checks(config: Config, command: Command) -> Iterator[Check]:
     automatic = config.place.device == "auto" or (command != "run" and config.sweep.gpus == "auto")
     if automatic and (text := unused_gpus()):
         yield Check("GPUs", "warning", text)
+    if text := _little_shared_memory(config):
+        yield Check("shared memory", "warning", text)
     yield guarded("store", lambda: _check_store(config))
     yield guarded("reader", lambda: _check_reader(config))
     yield guarded("encoders", lambda: _check_encoders(config))
@@ -94,6 +99,21 @@ def guarded(name: str, check: Callable[[], str]) -> Check:
 
 def _check_device(config: Config) -> str:
     return device_of(config.place)
+
+
+def _little_shared_memory(config: Config) -> str:
+    """Say that processes that decode images for a GPU may end for lack of shared memory; empty if there is enough."""
+    import torch
+
+    if config.place.device == "cpu" or not torch.cuda.is_available() or not _SHARED_MEMORY.is_dir():
+        return ""
+    size = shutil.disk_usage(_SHARED_MEMORY).total
+    if size >= _SHARED_BYTES:
+        return ""
+    return (
+        f"{_SHARED_MEMORY} holds {size / 1e6:.0f} MB, and processes that decode images for the GPU pass them through "
+        "it: they may end with Bus error. For a container, give Docker --shm-size 8g."
+    )
 
 
 def _check_store(config: Config) -> str:

@@ -1,5 +1,6 @@
 """The quick checks before a command: all that is lacking at once, nothing on a machine that lacks nothing."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,22 @@ def test_a_run_that_was_told_to_use_the_cpu_hears_nothing_of_gpus(config: Config
     said: list[str] = []
     require_ready(with_settings(config, {"place.device": "cpu", "sweep.gpus": 0.0}), "sweep", said.append)
     assert said == []
+
+
+@pytest.mark.parametrize(("megabytes", "warned"), [(64, True), (8000, False)])
+def test_a_container_s_little_shared_memory_is_named_where_images_go_to_a_gpu(
+    config: Config, monkeypatch: pytest.MonkeyPatch, megabytes: int, warned: bool
+):
+    usage = shutil.disk_usage("/")._replace(total=megabytes * 10**6)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = {check.name: check for check in quick_checks(config, "run")}
+    assert ("shared memory" in found) is warned
+    if warned:
+        assert "/dev/shm holds 64 MB" in found["shared memory"].text
+        assert "--shm-size 8g" in found["shared memory"].text
+    alone = {check.name for check in quick_checks(with_settings(config, {"place.device": "cpu"}), "run")}
+    assert "shared memory" not in alone
 
 
 @pytest.mark.parametrize(("asked", "text"), [("auto", "auto: 2 GPUs"), (-1.0, "-1 of 2"), (0.0, "0: the CPU")])
