@@ -8,6 +8,7 @@ from search_spaces._trajectories import LONGER, OUR_SIMILARITY, OURS, PUBLISHED,
 
 FIRST: tuple[dict[str, Any], ...] = (
     {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce"},
+    {**OURS, **OUR_SIMILARITY, "distill.loss": "wbce"},
     {**LONGER, **OUR_SIMILARITY, "distill.loss": "infonce"},
     {**PUBLISHED, **OUR_SIMILARITY, "distill.loss": "wbce"},
 )

@@ -8,6 +8,7 @@ from search_spaces._trajectories import LONGER, OUR_SIMILARITY, OURS, PUBLISHED,
 
 FIRST: tuple[dict[str, Any], ...] = (
     {**OURS, **OUR_SIMILARITY, "distill.loss": "infonce", "distill.blend_beta": 1.0},
+    {**OURS, **OUR_SIMILARITY, "distill.loss": "wbce", "distill.blend_beta": 1.0},
     {**LONGER, **OUR_SIMILARITY, "distill.loss": "infonce", "distill.blend_beta": 1.0},
     {**PUBLISHED, **OUR_SIMILARITY, "distill.loss": "wbce", "distill.blend_beta": 1.0},
 )
