@@ -47,8 +47,8 @@ SHOWN = (
 BARS = (
     ("99 random pairs", 9.8, "#b8bec7"),
     ("100 selected pairs\nbest of 6 selections", 15.7, "#b8bec7"),
-    ("LoRS, InfoNCE\n12 trials, 120 steps", 37.3, "#8fb3d9"),
-    ("RepBlend, InfoNCE\nnot tuned, 300 steps", 38.4, "#8fb3d9"),
+    ("LoRS\n16 trials, 500 steps", 39.3, "#8fb3d9"),
+    ("RepBlend\n16 trials, 500 steps", 40.5, "#8fb3d9"),
     ("cold sweep\n71 trials, 1,000 steps", 41.8, "#d9822b"),
     ("all 17,000 pairs", 42.4, "#5f6b7a"),
 )

@@ -178,7 +178,7 @@ def test_the_bars_of_the_picture_are_numbers_of_the_results_page(monkeypatch: py
     results = (DOCS / "results/index.md").read_text(encoding="utf-8")
     assert [value for _, value, _ in draw_pictures.BARS if f"{value} ± " not in results] == []
     steps = {label.split(",")[0].split("\n")[0]: label.rpartition(", ")[2] for label, _, _ in draw_pictures.BARS[2:5]}
-    assert steps == {"LoRS": "120 steps", "RepBlend": "300 steps", "cold sweep": "1,000 steps"}
+    assert steps == {"LoRS": "500 steps", "RepBlend": "500 steps", "cold sweep": "1,000 steps"}
     captions = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/index.md")]
     assert all("so the bars do not rank the methods" in page for page in captions)
 
