@@ -93,8 +93,9 @@ def match(phase: Phase) -> Iterator[DistillPoint]:
     try:
         if point := course.resumed_point():
             yield point
-        take_steps = None if course.at_end else steps_of(course.distillation)
-        while take_steps and not course.at_end:
+        take_steps = None
+        while not course.at_end:
+            take_steps = take_steps or steps_of(course.distillation)
             steps = min(steps_per_read(phase.work.device), course.steps_until_due)
             course.ensure_experts(steps)
             watch = Watch()

@@ -18,9 +18,9 @@ from raydd.protocols import Workbench
 from raydd.stages.students import choice_content, fit_rates, recipe_content, score_students
 from raydd.store import Record, fingerprint
 
-VERSION = (
-    4  # 2: named by the content of the data; students of both protocols; 3: fits that do not end at chance; 4: weights
-)
+# 2: named by the content of the data; students of both protocols; 3: fits that do not end at chance; 4: encoders are
+# told apart by their weights
+VERSION = 4
 SCORES = "scores.json"
 
 
