@@ -81,7 +81,7 @@ def experts_in(folder: Path, image_width: int, text_width: int, width: int, *, c
             if not experts.has(expert, epoch):
                 record.write_tensors(
                     experts.name(expert, epoch),
-                    experts.rounded(experts.initial(expert), _heads_near_start(experts, epoch))[0],
+                    experts.rounded(expert, experts.initial(expert), _heads_near_start(experts, epoch))[0],
                 )
     return experts
 

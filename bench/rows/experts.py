@@ -88,7 +88,7 @@ def _snapshot_writer(size: Size, folder: Path):
     record = Record.of(Store(folder / "snapshot"), "experts", {}, {}, version=1)
     experts = Experts(record, models.image.width, models.text.width, models.image.width, first_seed=0, count=1)
     heads = initial_heads(models.image.width, models.text.width, models.image.width, 0)
-    return lambda: record.write_tensors(experts.name(0, 1), experts.rounded(experts.initial(0), heads)[0])
+    return lambda: record.write_tensors(experts.name(0, 1), experts.rounded(0, experts.initial(0), heads)[0])
 
 
 def _encode_views(size: Size):
@@ -119,7 +119,7 @@ def _trajectory_gigabytes(size: Size, folder: Path) -> tuple[float, float]:  # n
     for epoch in DistillConfig().expert_epochs:
         if epoch:
             record.write_tensors(
-                experts.name(0, epoch), experts.rounded(experts.initial(0), initial_heads(2304, 768, 2304, epoch))[0]
+                experts.name(0, epoch), experts.rounded(0, experts.initial(0), initial_heads(2304, 768, 2304, epoch))[0]
             )
             stored_bytes += len(record.read(experts.name(0, epoch)))
     assert stored_bytes >= _HALF * (head_size(2304, 2304) + head_size(768, 2304))

@@ -51,15 +51,20 @@ class Trajectories(ABC, Generic[State]):
         start = self.initial(expert)
         return start if epoch == 0 else self.moved(start, self.record.map_tensors(self.name(expert, epoch)))
 
-    def rounded(self, start: State, state: State) -> tuple[dict[str, Tensor], State]:
+    def rounded(self, expert: int, start: State, state: State) -> tuple[dict[str, Tensor], State]:
         """Return the half-precision differences to the initial state, as stored, and the state that they represent.
+
+        Args:
+            expert: its number, for the error.
+            start: the expert's initial state.
+            state: its state now.
 
         Raises:
             NonFiniteError: a difference is not finite in half precision.
         """
         stored = {name: difference.half() for name, difference in self.differences(start, state).items()}
         if not all(bool(difference.isfinite().all()) for difference in stored.values()):
-            raise NonFiniteError(f"An expert left the range of half precision. Lower {self.rates}.")
+            raise NonFiniteError(f"Expert {expert} left the range of half precision. Lower {self.rates}.")
         return stored, self.moved(start, stored)
 
     def has(self, expert: int, epoch: int) -> bool:
@@ -148,7 +153,7 @@ def _train_group(
                     f"Expert {expert} diverged in epoch {epoch} (loss {loss}). Lower {trajectories.rates}."
                 )
             # Round after every epoch, stored or not. Otherwise the state would depend on the epochs asked for.
-            stored, rounded = trajectories.rounded(start, state)
+            stored, rounded = trajectories.rounded(expert, start, state)
             states.append(rounded)
             if epoch in snapshot_epochs:
                 trajectories.record.write_tensors(trajectories.name(expert, epoch), stored)

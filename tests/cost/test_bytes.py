@@ -48,7 +48,7 @@ def test_expert_snapshots_take_what_is_predicted(store: Store):
     written = 0
     for expert in range(2):
         for epoch in (1, 2, 3):
-            differences, _ = experts.rounded(experts.initial(expert), experts.initial(expert))
+            differences, _ = experts.rounded(expert, experts.initial(expert), experts.initial(expert))
             experts.record.write_tensors(experts.name(expert, epoch), differences)
             written += len(experts.record.read(experts.name(expert, epoch)))
     assert 0 <= written - expert_bytes(config, parameters_of(config, 12, 6)) <= 6 * HEADER

@@ -124,7 +124,7 @@ def test_a_trajectory_of_published_size_takes_at_most_0_11_gb(tmp_path: Path) ->
     published, size = Experts(record, 2304, 768, 2304, first_seed=0, count=1), 0
     epochs = [epoch for epoch in DistillConfig(max_start_epoch=2, target_epochs=1).expert_epochs if epoch]
     for epoch in epochs:
-        differences, _ = published.rounded(published.initial(0), initial_heads(2304, 768, 2304, seed=epoch))
+        differences, _ = published.rounded(0, published.initial(0), initial_heads(2304, 768, 2304, seed=epoch))
         record.write_tensors(published.name(0, epoch), differences)
         size += len(record.read(published.name(0, epoch)))
     print(f"\na trajectory of published size: {size / 1e9:.4f} GB")
