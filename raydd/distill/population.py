@@ -62,7 +62,7 @@ class Population:
 
         Args:
             device: where to compute.
-            legs: the cache of what its experts walked, which populations of one process share. None: one of its own.
+            legs: the cache of the experts' legs, which populations of one process share. None: one of its own.
         """
         self._device, self._legs = device, legs or Legs.on(device)
         self._slots: dict[int, Distillation] = {}

@@ -37,11 +37,10 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
     """
     work = in_features(work)
     record = curve_record(work, checks)
-    if not record.complete:
-        work.store.forget(f"{record.folder}/{VAL_CURVE}")  # another machine may have added checks since this one's copy
-    points: list[dict[str, float]] = record.read_json(VAL_CURVE) if record.has(VAL_CURVE) else []
     if record.complete:
-        return points
+        return record.read_json(VAL_CURVE)
+    work.store.forget(f"{record.folder}/{VAL_CURVE}")  # another machine may have added checks since this one's copy
+    points: list[dict[str, float]] = record.read_json(VAL_CURVE) if record.has(VAL_CURVE) else []
     steps, checked_steps = work.config.distill.steps, {point["step"] for point in points}
     every = math.ceil(steps / checks)
 
@@ -53,14 +52,14 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
             r_mean = _r_mean(work, synthetic, fitted=step == steps)
             if r_mean is not None:
                 points.append({"step": step, "seconds": seconds, "cpu_seconds": cpu_seconds, "r_mean": r_mean})
-                record.write_json(VAL_CURVE, sorted(points, key=itemgetter("step")))
+                points.sort(key=itemgetter("step"))
+                record.write_json(VAL_CURVE, points)
 
     if not synthetic_record(work).complete:
         check(_new_states(work, every))
     # A set of the store, or a checkpoint where the distillation went on: its earlier states are gone.
     if not {*range(every, steps, every), steps} <= checked_steps:
         check(_repeated_states(work, every))
-    points.sort(key=itemgetter("step"))
     record.write_json(VAL_CURVE, points)
     record.finish()
     return points

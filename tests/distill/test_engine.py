@@ -8,12 +8,11 @@ import torch
 from small_distillations import BASE, SIGLIP, TinyEncoder, begin, distillation, pixel_run, spread_of
 from small_pairs import Split
 
-from raydd.distill import image_variables
+from raydd.distill import image_variables, legs
 from raydd.distill.crops import draw_crops
 from raydd.distill.draws import step_seed
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
-from raydd.distill.objectives import trajectory
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError, RecordError
 
@@ -223,7 +222,7 @@ def test_snapshots_are_read_once_where_they_fit_and_change_no_number(
 
     def steps(room: int) -> list[dict[str, float]]:
         read.clear()
-        monkeypatch.setattr(trajectory, "most_bytes_on", lambda device: room)
+        monkeypatch.setattr(legs, "most_bytes_on", lambda device: room)
         run = pixel_run(train_split, experts)
         return [run.step() for _ in range(8)]
 

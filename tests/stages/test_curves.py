@@ -25,6 +25,12 @@ def told(curve: list[dict[str, float]]) -> list[tuple[float, float]]:
     return [(point["step"], point["r_mean"]) for point in curve]
 
 
+def leave(work: str, done: int, total: int) -> None:
+    """A progress that interrupts a distillation at its fifth step."""
+    if work == "distillation steps" and done == 5:
+        raise Leave
+
+
 @pytest.mark.parametrize("fit", [True, False])
 def test_a_set_that_is_there_has_the_curve_that_it_would_have_had(config: Config, tmp_path: Path, fit: bool) -> None:
     config = with_settings(config, {"distill.fit_rates": fit})
@@ -44,10 +50,6 @@ def test_a_set_that_is_there_has_the_curve_that_it_would_have_had(config: Config
 def test_an_interrupted_curve_goes_on(config: Config, tmp_path: Path) -> None:
     whole = told(val_curve(raydd.open(config, Store(tmp_path / "whole")), 4))
 
-    def leave(work: str, done: int, total: int) -> None:
-        if work == "distillation steps" and done == 5:
-            raise Leave
-
     work: Any = raydd.open(config, Store(tmp_path / "broken"), leave)
     with pytest.raises(Leave):
         val_curve(work, 4)
@@ -60,10 +62,6 @@ def test_an_interrupted_curve_goes_on(config: Config, tmp_path: Path) -> None:
 
 def test_a_distillation_that_began_without_a_curve_has_all_its_checks(config: Config, tmp_path: Path) -> None:
     whole = told(val_curve(raydd.open(config, Store(tmp_path / "whole")), 4))
-
-    def leave(work: str, done: int, total: int) -> None:
-        if work == "distillation steps" and done == 5:
-            raise Leave
 
     begun: Any = raydd.open(config, Store(tmp_path / "begun"), leave)
     with pytest.raises(Leave):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raydd.distill.draws import StepDraws, draw_step
 from raydd.distill.experts import Experts
-from raydd.distill.legs import Legs, most_bytes_on
+from raydd.distill.legs import Legs
 from raydd.distill.matching import StudentRun
 from raydd.distill.objectives.objective import LossOfPairs, Objective, ObjectiveInputs
 from raydd.distill.trajectories import Trajectories
@@ -30,7 +30,7 @@ class TrajectoryMatching(Objective):
         self._inputs = inputs
         self.experts: Trajectories[Any] = inputs.experts
         # Legs are cached: making one takes a quarter of a step on a CPU, and longer than a step on a GPU.
-        self._legs = Legs(inputs.device, most_bytes_on(inputs.device)) if isinstance(self.experts, Experts) else None
+        self._legs = Legs.on(inputs.device) if isinstance(self.experts, Experts) else None
 
     def draws(self, step: int) -> StepDraws:
         """Return the random draws of a step."""
