@@ -199,7 +199,8 @@ class DistillConfig:
     """Steps T that a student takes on synthetic pairs within one distillation step."""
     minibatch: int = 0
     """Minibatch size B of a student step, in synthetic pairs, at most all of them (0: a fifth of the pairs but at least
-    20; half of the pairs if a similarity matrix is learned, since students of fewer diverge)."""
+    20; half of the pairs if a similarity matrix is learned, since with a fifth RepBlend's students diverged at the
+    default learning rates)."""
     minibatch_order: Literal["permutations", "random"] = "permutations"
     """How the minibatches of students are drawn. permutations: cut from shuffled pairs, as published; random: drawn
     independently."""

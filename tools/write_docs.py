@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 from raydd import config as settings
@@ -51,7 +52,7 @@ def settings_page() -> str:
         "",
         "Settings have the same names in files, flags, search spaces, records and MLflow. In a file: `distill: {pairs: "
         "200}`; as a flag: `--distill.pairs 200`. If a setting has several values, the last one wins, in the order "
-        "defaults, method, preset, file, flags.",
+        "defaults, method, protocol, preset, file, flags. `raydd demo` has defaults of its own.",
         "",
         "- Flags may be written with `-` or `_`: `--distill.image-lr`, `--distill.image_lr`. A boolean setting is "
         "`true` or `false` in a file, and `--distill.fit-rates` or `--distill.no-fit-rates` as a flag.",
@@ -102,7 +103,7 @@ def names_page() -> str:
         "data.reader": {name: _first_line(inspect.getmodule(reader)) for name, reader in READERS.items()},
         "encoders.image": {_with_ellipsis(name): _first_line(encoder.load) for name, encoder in IMAGE_ENCODERS.items()},
         "encoders.text": {_with_ellipsis(name): _first_line(encoder.load) for name, encoder in TEXT_ENCODERS.items()},
-        "distill.method": {name: method.paper for name, method in METHODS.items()},
+        "distill.method": {name: _first_line(_module_of(name)) for name in METHODS},
         "sweep.sampler": {name: _first_line(sampler) for name, sampler in SAMPLERS.items()},
         "sweep.space": {name: _first_line(outside_module(space, "sweep.space")) for name, space in spaces().items()},
         "--preset": {name: preset.description for name, preset in PRESETS.items()},
@@ -181,7 +182,7 @@ _LEADERBOARD = """\
 # Leaderboard
 
 This page compares synthetic sets made by any code. `raydd evaluate` scores each set: it trains students on the set
-alone and measures retrieval on a split that was not distilled. Students have the published recipe (weight decay
+alone and measures retrieval on val or test images. Students have the published recipe (weight decay
 0.0005), except where a set's name says otherwise. All rows of one table have the same data, encoders and protocol. The
 protocol says what students train: both projection heads (heads), or the image encoder and a text head (encoder).
 
@@ -210,6 +211,7 @@ The Tab key completes commands, settings, and the names of methods, presets, rea
 
 ```sh
 # bash, with the package bash-completion
+mkdir -p ~/.local/share/bash-completion/completions
 raydd --completion bash > ~/.local/share/bash-completion/completions/raydd
 
 # zsh; ~/.zshrc has: fpath=(~/.zfunc $fpath); autoload -U compinit; compinit
@@ -222,11 +224,14 @@ raydd --completion fish > ~/.config/fish/completions/raydd.fish
 """
 
 
+def _module_of(method: str) -> ModuleType:
+    return sys.modules[f"raydd.distill.methods.{method.replace('-', '_')}"]
+
+
 def _method_page(name: str) -> str:
     method, path = METHODS[name], DOCS / "methods" / f"{name}.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else f"# {name}\n\n"
-    module = sys.modules[f"raydd.distill.methods.{name.replace('-', '_')}"]
-    differences = (module.__doc__ or "").split("Differences from the paper:")[-1].strip()
+    differences = (_module_of(name).__doc__ or "").split("Differences from the paper:")[-1].strip()
     parts = [
         f"Paper: {method.paper}.",
         "## Settings",
