@@ -1,4 +1,4 @@
-"""Checks a data set before any feature is computed: captions and ids first, then images by decoding them.
+"""Checks a data set before any feature is computed: captions first, then images by decoding them.
 
 Each machine reads and decodes an image only once (see `raydd.data.known_images`). The SHA-256 of the image's bytes is
 computed in the same pass, so that a data set is identified by its content.
@@ -29,9 +29,6 @@ NAMED = 3  # problems of each kind that a summary names
 GREY = "grey image"
 
 _INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")  # Unicode categories of control characters, format characters and spaces
-
-# If two entries have the same id, the held-out one is kept, so that no test image is used for training.
-_KEEP_FIRST = ("test", "val", "train")
 
 Judged = tuple[str, Fault | None]
 """Digest of an image's bytes ("" if they cannot be read), and the image's fault (None if it has none)."""
@@ -78,18 +75,10 @@ def content_fingerprint(entries: Sequence[Entry], digests: NDArray[np.int64]) ->
 
 
 def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
-    """Leave out empty captions, images without any caption, and all but one of the entries that share an id."""
+    """Leave out empty captions, and entries without any caption."""
     problems = []
-    owners: dict[str, Entry] = {}
-    for entry in sorted(entries, key=lambda entry: _KEEP_FIRST.index(entry.split)):
-        owner = owners.setdefault(entry.id, entry)
-        if owner is not entry:
-            detail = f"listed in {entry.split}, but in {owner.split} already"
-            problems.append(Problem("duplicate id", entry.id, detail))
     usable = []
     for entry in entries:
-        if owners[entry.id] is not entry:
-            continue
         captions = tuple(filter(_is_visible, entry.captions))
         if not captions:
             problems.append(Problem("empty caption", entry.id, "the image has no caption"))

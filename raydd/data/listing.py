@@ -35,6 +35,8 @@ class Entry:
     captions: tuple[str, ...]
     group: str = ""
     """Images of one group are never divided between splits; an image with an empty group is a group of its own."""
+    named: bool = True
+    """Whether the data set gives the image its id; otherwise the id is the row's place."""
 
     def moved(self, split: Split) -> Self:
         """Return the same entry in another split."""

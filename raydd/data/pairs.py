@@ -22,6 +22,7 @@ from raydd.data.checking import (
 )
 from raydd.data.image_paths import ImagePaths, confined, find_images
 from raydd.data.images import FileImage, ImageSource
+from raydd.data.joining import join_images
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
 from raydd.data.pairs_record import Listed, OpenedSplit, open_pairs, require_known_sources, write_pairs
 from raydd.data.readers import find_reader, require_columns
@@ -166,15 +167,17 @@ def load_data(
     bad_problems, grey_problems = (
         [problem for problem in image_problems if (problem.kind == GREY) == is_grey] for is_grey in (False, True)
     )
+    left_out = {index for index, (kind, _) in checked.faults.items() if kind != GREY or config.grey_images == "skip"}
+    usable = _DigestedEntries(entries, checked.digests).without(left_out)
+    joined_entries, digests, duplicate_problems = join_images(usable.entries, usable.digests)
+    usable = _DigestedEntries(joined_entries, digests)
     if config.bad_pairs == "refuse":
-        refuse(bad_problems, "data.bad_pairs")
+        refuse([*bad_problems, *duplicate_problems], "data.bad_pairs")
     if config.grey_images == "refuse":
         refuse(grey_problems, "data.grey_images")
-    problems += [*bad_problems, *grey_problems]
-    left_out = {problem.which for problem in image_problems if problem.left_out}
-    usable = _DigestedEntries(entries, checked.digests).without(
-        {index for index, entry in enumerate(entries) if entry.id in left_out}
-    )
+    remaining_ids = {entry.id for entry in joined_entries}
+    problems += [*bad_problems, *duplicate_problems]
+    problems += [problem for problem in grey_problems if problem.left_out or problem.which in remaining_ids]
     _require_splits(usable.entries, listing, config, problems)
     usable, shared_problems, notes = _complete_splits(usable, config)
     problems += shared_problems

@@ -9,10 +9,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from raydd.config import DataConfig
 from raydd.data.checking import GREY, check_on_threads, check_texts
 from raydd.data.image_paths import confined, find_images
 from raydd.data.images import FileImage, ImageError, ImageSource, read_image
+from raydd.data.joining import join_images
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
 from raydd.data.readers import find_reader, require_columns
 from raydd.data.readers.folders import root_folder
@@ -50,6 +53,8 @@ def survey(config: DataConfig) -> Survey:
         listing = reader(config)
     entries, outside_problems = confined(listing.entries, config)
     entries, text_problems = check_texts(entries)
+    # Without reading the images: those of one id are taken for one image.
+    entries, _, duplicate_problems = join_images(entries, np.zeros((len(entries), 2), np.int64))
     sizes = [_size(entry.image) for entry in entries]
     missing_indices = {index for index, size in enumerate(sizes) if size is None}
     missing_problems = [
@@ -69,7 +74,15 @@ def survey(config: DataConfig) -> Survey:
     caption_counts = Counter[Split]()
     for entry in usable:
         caption_counts[entry.split] += len(entry.captions)
-    problems = [*listing.problems, *outside_problems, *text_problems, *missing_problems, *fault_problems, *duplicates]
+    problems = [
+        *listing.problems,
+        *outside_problems,
+        *text_problems,
+        *duplicate_problems,
+        *missing_problems,
+        *fault_problems,
+        *duplicates,
+    ]
     return Survey(
         config, {split: (image_counts[split], caption_counts[split]) for split in SPLITS}, problems, len(opened_indices)
     )

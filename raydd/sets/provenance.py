@@ -261,9 +261,12 @@ class Provenance:
         settings = {k: v for k, v in self.settings.items() if k in known_settings and not k.startswith(_OTHER_SETTINGS)}
         settings |= self._fields_that_are_settings()
         # Before any setting is checked: checking a user-defined loss runs it.
+        overridden = set(user_settings) - {
+            "distill.loss"
+        }  # students of the set train with the set's own loss in any case
         require_trusted(
-            {name: str(settings[name]) for name in CODE_SETTINGS if name in settings and name not in user_settings},
-            {},
+            {name: str(settings[name]) for name in CODE_SETTINGS if name in settings and name not in overridden},
+            user_settings,
             "The set",
         )
         try:

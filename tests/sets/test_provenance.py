@@ -181,6 +181,12 @@ def test_names_of_code_have_to_be_repeated(setting: str, value: str):
     assert getattr(getattr(found.config({setting: value}), section), name) == value
 
 
+def test_another_loss_does_not_trust_the_loss_of_a_set():
+    stranger = changed(changed(VALID, ("settings", "distill.loss"), "evil.py:loss"), ("loss",), "evil.py:loss")
+    with pytest.raises(ConfigError, match=r"distill\.loss evil\.py:loss, which would run code"):
+        Provenance.from_json(stranger).config({"distill.loss": "infonce"})
+
+
 def test_encoders_of_raydd_need_no_repeating():
     joined = "joined:efficientnet-lite0,efficientnet-lite1*0.5"
     stranger = changed(changed(VALID, ("settings", "encoders.image"), joined), ("encoders", "image", "name"), joined)

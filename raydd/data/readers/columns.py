@@ -7,7 +7,7 @@ caption_1, ...).
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from raydd.config import DataConfig
 from raydd.data.images import FileImage, ImageSource
+from raydd.data.joining import join_files
 from raydd.data.listing import Entry, Listing, Problem, Split
 from raydd.data.readers.folders import as_captions, file_image, split_named
 from raydd.errors import DataError
@@ -25,7 +26,7 @@ CAPTION_COLUMNS = (
     *("caption", "captions", "text", "texts", "sentences", "sentence", "sentences_raw", "description"),
     *("txt", "alt", "alt_text", "comment", "raw"),
 )
-ID_COLUMNS = ("image_id", "img_id", "cocoid", "filename", "file_name", "key")
+ID_COLUMNS = ("image_id", "img_id", "cocoid", "filename", "file_name")
 
 
 @dataclass(frozen=True)
@@ -142,43 +143,23 @@ def row_entry(
         DataError: the row's split is not a known split.
     """
     entry_id = row[columns.id] if columns.id else None
-    if entry_id is None:
+    has_id = entry_id not in (None, "")
+    if not has_id:
         entry_id = source.name if isinstance(source, FileImage) else name
     captions = tuple(text for column in columns.captions for text in as_captions(_caption_texts(row[column])))
     split = split_named(str(row["split"]), location) if "split" in columns.others else default_split
-    return Entry(split, str(entry_id), source, captions, str(row.get("group") or ""))
+    named = has_id or isinstance(source, FileImage)
+    return Entry(split, str(entry_id), source, captions, str(row.get("group") or ""), named)
 
 
 def joined_listing(name: str, files: Iterable[tuple[list[Entry], list[Problem]]]) -> Listing:
-    """Return the entries and faults of all files of a data set as one listing; rows of the same image are joined."""
+    """Return the entries and faults of all files of a data set as one listing; rows of the same file are joined."""
     entries: list[Entry] = []
     problems: list[Problem] = []
     for file_entries, faults in files:
         entries += file_entries
         problems += faults
-    entries, faults = join(entries)
-    return Listing(name, tuple(entries), tuple(problems + faults))
-
-
-def join(entries: Sequence[Entry]) -> tuple[list[Entry], list[Problem]]:
-    """Join rows with the same id and image into one entry with all captions. Two images with one id are a fault."""
-    joined: dict[tuple[Split, str], Entry] = {}
-    captions_by_key: dict[tuple[Split, str], list[str]] = {}
-    problems = []
-    for entry in entries:
-        key = (entry.split, entry.id)
-        first_entry = joined.setdefault(key, entry)
-        if first_entry is entry:
-            continue
-        if first_entry.image == entry.image or _read_or_none(first_entry.image) == _read_or_none(entry.image):
-            captions_by_key.setdefault(key, list(first_entry.captions)).extend(entry.captions)
-        else:
-            problems.append(
-                Problem("duplicate id", entry.id, f"{entry.image.name} is another image than {first_entry.image.name}")
-            )
-    for key, captions in captions_by_key.items():
-        joined[key] = replace(joined[key], captions=tuple(captions))
-    return list(joined.values()), problems
+    return Listing(name, tuple(join_files(entries)), tuple(problems))
 
 
 def _configured_column(name: str, setting: str, names: Sequence[str], location: str) -> str:
@@ -215,10 +196,3 @@ def _caption_texts(value: Any) -> Any:
     if isinstance(value, list):
         return [item.get("raw", item.get("caption")) if isinstance(item, dict) else item for item in value]
     return value
-
-
-def _read_or_none(image: ImageSource) -> bytes | None:
-    try:
-        return image.read()
-    except OSError:  # a missing image becomes a Problem of its own when all images are checked
-        return None

@@ -16,9 +16,9 @@ from raydd.config import DataConfig
 from raydd.data.encoders.weights import offline_if_silent
 from raydd.data.image_paths import confined_to
 from raydd.data.images import FileImage
+from raydd.data.joining import join_files
 from raydd.data.listing import Entry, Listing, Problem
 from raydd.data.readers.arrow_files import list_arrow
-from raydd.data.readers.columns import join
 from raydd.errors import ConfigError, DataError
 from raydd.plain_files import expanded
 
@@ -56,8 +56,8 @@ def read(config: DataConfig) -> Listing:
     inside_entries, outside_problems = confined_to(
         entries, folders, "the data set's folder" if local_folder.is_dir() else "$HF_HOME"
     )
-    entries, faults = join([_with_relative_name(entry, folders) for entry in inside_entries])
-    return Listing(name.rpartition("/")[2], tuple(entries), (*problems, *outside_problems, *faults))
+    entries = join_files(_with_relative_name(entry, folders) for entry in inside_entries)
+    return Listing(name.rpartition("/")[2], tuple(entries), (*problems, *outside_problems))
 
 
 def _with_relative_name(entry: Entry, folders: Sequence[str]) -> Entry:

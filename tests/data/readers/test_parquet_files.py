@@ -10,6 +10,7 @@ from raydd.config import DataConfig
 from raydd.data import load_data
 from raydd.data.image_paths import confined
 from raydd.data.listing import Listing
+from raydd.data.pairs import Pairs
 from raydd.data.readers.parquet_files import read
 from raydd.errors import DataError
 from raydd.store import Store
@@ -21,6 +22,13 @@ def write(root: Path, rows: list[dict[str, Any]], name: str = "train.parquet") -
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), root / name)
     return read(DataConfig(reader="parquet", root=str(root)))
+
+
+def captions_by_id(pairs: Pairs) -> dict[str, list[str]]:
+    captions: dict[str, list[str]] = {name: [] for name in pairs.ids}
+    for text, image in zip(pairs.captions, pairs.image_of_caption, strict=True):
+        captions[pairs.ids[image]].append(text)
+    return captions
 
 
 @pytest.mark.parametrize(
@@ -85,11 +93,24 @@ def test_a_row_without_bytes_among_others_is_a_missing_image(tmp_path: Path, sto
     assert [(problem.kind, problem.which) for problem in data.problems] == [("missing image", "1")]
 
 
-def test_rows_of_one_id_are_joined_if_the_image_is_the_same(tmp_path: Path) -> None:
+def test_rows_of_one_id_are_joined_if_the_image_is_the_same(tmp_path: Path, store: Store) -> None:
     rows = [{"image": image, "text": text, "image_id": 5} for image, text in [(A, "one"), (A, "two"), (B, "three")]]
-    listing = write(tmp_path, rows)
-    assert [(entry.id, entry.captions) for entry in listing.entries] == [("5", ("one", "two"))]
-    assert [(problem.kind, problem.which) for problem in listing.problems] == [("duplicate id", "5")]
+    write(tmp_path, rows + [{"image": image, "text": "x", "image_id": n} for n, image in enumerate([C, D])])
+    data = load_data(DataConfig(reader="parquet", root=str(tmp_path)), store)
+    captions = {key: texts for split in data.splits for key, texts in captions_by_id(split).items()}
+    assert captions == {"5": ["one", "two"], "0": ["x"], "1": ["x"]}
+    (problem,) = data.problems
+    assert (problem.kind, problem.which) == ("duplicate id", "5")
+    assert "is another image than" in problem.detail
+
+
+def test_rows_without_ids_are_joined_by_their_bytes(tmp_path: Path, store: Store) -> None:
+    images = [A, B, C, D]
+    write(tmp_path, [{"image": image, "text": f"{n} {caption}"} for caption in "ab" for n, image in enumerate(images)])
+    data = load_data(DataConfig(reader="parquet", root=str(tmp_path)), store)
+    captions = [texts for split in data.splits for texts in captions_by_id(split).values()]
+    assert sorted(captions) == [["0 a", "0 b"], ["1 a", "1 b"], ["2 a", "2 b"], ["3 a", "3 b"]]
+    assert not data.problems
 
 
 @pytest.mark.parametrize(
