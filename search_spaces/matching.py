@@ -4,9 +4,9 @@ Origin of the ranges. RepBlend's published settings (SGD on pixels) give the bas
 alpha 0.01 to 3, 8 student steps on 20 pairs, targets one epoch later, weighted BCE, experts' learning rate 0.1. Trials
 on Flickr8k widened them. InfoNCE leads after a hundred steps, the weighted BCE of RepBlend after 500 and more. A higher
 learning rate of experts and targets some epochs later help; so do wider heads and more steps, which are expensive.
-Scored students gain from ten times the published weight decay. Settings that change the experts (their learning rate and
-width) take few values, so that trials share experts. More than 1000 steps take too long for a sweep, so the published
-settings run for 1000 steps instead of 3000.
+Scored students gain from ten times the published weight decay. Settings that change the experts (their learning rate
+and width) take few values, so that trials share experts. More than 1000 steps take too long for a sweep, so the
+published settings run for 1000 steps instead of 3000.
 
 `distill.range_pull` is not searched: trials on features would always choose free features, which pixels cannot have.
 Set it by the purpose of the set: 0 for a set of features. `features.centre` is not searched either: free features gain
