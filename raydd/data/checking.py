@@ -75,10 +75,10 @@ def content_fingerprint(entries: Sequence[Entry], digests: NDArray[np.int64]) ->
 
 
 def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Problem, ...]]:
-    """Leave out empty captions, and entries without any caption."""
+    """Leave out empty captions, and entries without any caption; spell out what UTF-8 lacks in ids and captions."""
     problems = []
     usable = []
-    for entry in entries:
+    for entry in map(_in_utf8, entries):
         captions = tuple(filter(_is_visible, entry.captions))
         if not captions:
             problems.append(Problem("empty caption", entry.id, "the image has no caption"))
@@ -89,6 +89,21 @@ def check_texts(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], tuple[Prob
             entry = replace(entry, captions=captions)
         usable.append(entry)
     return tuple(usable), tuple(problems)
+
+
+def in_utf8(text: str) -> str:
+    """Return a text with what UTF-8 lacks spelt out: bytes of file names in other encodings, halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def _in_utf8(entry: Entry) -> Entry:
+    texts = (entry.id, *entry.captions)
+    entry_id, *captions = spelt_out = tuple(map(in_utf8, texts))
+    return entry if spelt_out == texts else replace(entry, id=entry_id, captions=tuple(captions))
 
 
 def _is_visible(caption: str) -> bool:

@@ -102,8 +102,8 @@ def confined_to(
     cache: dict[str, bool] = {}
     for entry in entries:
         if isinstance(entry.image, FileImage) and not _is_inside(entry.image.path, allowed_folders, cache):
-            detail = f"its file is outside of {description}"
-            problems.append(Problem("image path outside", entry.image.name, detail))
+            why = _why_outside(entry.image.path, description)
+            problems.append(Problem("image path outside", entry.image.name, why))
         else:
             allowed.append(entry)
     return tuple(allowed), tuple(problems)
@@ -129,6 +129,13 @@ def find_images(root: Path, names: Sequence[str]) -> str:
 
 
 _FOLDERS, _DEPTH = 2000, 3  # most folders to search for images, most levels below the root
+
+
+def _why_outside(path: str, description: str) -> str:
+    real_path = path if "\0" in path else os.path.realpath(path)
+    if real_path == os.path.normpath(path):
+        return f"its file is outside of {description}"
+    return f"a link leads to {real_path}, outside of {description}; a data.root above both holds it"
 
 
 def _is_inside(path: str, folders: list[str], cache: dict[str, bool]) -> bool:

@@ -121,7 +121,7 @@ def decode_image(content: bytes, name: str) -> Image.Image:
     if not content:
         raise ImageError("unreadable image", name, "it is empty")
     try:
-        return _to_rgb(_decode(content, name))
+        return _to_rgb(_decode(content, name), name)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -148,10 +148,14 @@ def _decode(content: bytes, name: str) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits per pixel, which convert() would clip at 255
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ImageError("unreadable image", name, "its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # up to 32 bits per pixel, which convert() would clip at 255
+        values = np.asarray(image).astype(np.int64)
+        eight_bits = image.mode == "I" and int(values.max()) <= 255
+        image = Image.fromarray((values if eight_bits else values >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

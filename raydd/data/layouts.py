@@ -9,7 +9,7 @@ from pathlib import Path
 from raydd.config import DataConfig
 from raydd.data.readers import csv_files, parquet_files, tar_shards, txt_files
 from raydd.data.readers.arrow_files import SAVED
-from raydd.data.readers.folders import root_folder
+from raydd.data.readers.folders import files_below, root_folder
 from raydd.errors import DataError
 from raydd.plain_files import is_plain
 
@@ -90,7 +90,7 @@ def _find_arrow(root: Path, config: DataConfig) -> Iterator[Layout]:
 
 
 def _find_webdataset(root: Path, config: DataConfig) -> Iterator[Layout]:
-    shards = sorted(root.rglob("*.tar"))
+    shards = files_below(root, "*.tar")
     if shards and _holds_images(shards[0]):
         reason = f"{len(shards)} *.tar, such as {shards[0].relative_to(root)}, with images"
         yield Layout(reason, replace(config, reader="webdataset"))
@@ -107,7 +107,7 @@ def _holds_images(shard: Path) -> bool:
 
 
 def _find_parquet(root: Path, config: DataConfig) -> Iterator[Layout]:
-    files = sorted(root.rglob("*.parquet"))
+    files = files_below(root, "*.parquet")
     if files:
         columns = parquet_files.columns_of(files[0], config)
         reason = f"{len(files)} *.parquet with the columns {columns.image} and {', '.join(columns.captions)}"

@@ -17,6 +17,7 @@ from raydd.data.checking import (
     check_on_threads,
     check_texts,
     content_fingerprint,
+    in_utf8,
     refuse,
     summarise,
 )
@@ -186,7 +187,7 @@ def load_data(
         split: [entry for entry in usable.entries if entry.split == split] for split in SPLITS
     }
     content = content_fingerprint(usable.entries, usable.digests)
-    listed = Listed(listing.name, by_split, problems, listing.notes + notes, content)
+    listed = Listed(in_utf8(listing.name), by_split, problems, listing.notes + notes, content)
     return open_data(write_pairs(store, listed, ImagePaths.of(config)), config, store)
 
 

@@ -111,7 +111,7 @@ class ArraysFile:
             tensor = torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
         except (TypeError, ValueError):  # text, objects, or a type that torch does not have
             tensor = None
-        if not isinstance(tensor, Tensor) or tensor.is_complex() or tensor.dtype == torch.bool:
+        if not isinstance(tensor, Tensor) or not _holds_numbers(tensor):
             raise RecordError(
                 f"{self.path}: {key} is {_shape_text(value)}, but {field} must be numbers [{expected}]. {HELP}"
             )
@@ -122,7 +122,7 @@ class ArraysFile:
             raise RecordError(f"{self.path}: {key} is {_shape_text(tensor)}, but {field} must be [{expected}]. {HELP}")
         if tensor.numel() * tensor.element_size() > _MOST_BYTES:  # a view may claim any size
             raise RecordError(f"{self.path}: {key} is {_shape_text(tensor)}, over {_MOST_BYTES:,} bytes. {HELP}")
-        if not bool(tensor.isfinite().all()):
+        if not bool(tensor.float().isfinite().all()):  # students train in float32
             raise RecordError(f"{self.path}: {key} has NaN or infinite numbers, but {field} must be finite. {HELP}")
         return tensor.detach()
 
@@ -155,7 +155,18 @@ class ArraysFile:
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False
+
+
+def _holds_numbers(tensor: Tensor) -> bool:
+    """Return whether a tensor holds its real numbers in memory, one after the other: neither sparse nor quantised."""
+    in_memory = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    return in_memory and not tensor.is_complex() and tensor.dtype != torch.bool
 
 
 def _row_count(value: Any) -> int:

@@ -37,9 +37,9 @@ def val_curve(work: Workbench[Any], checks: int) -> list[dict[str, float]]:
     """
     work = in_features(work)
     record = curve_record(work, checks)
+    work.store.forget(f"{record.folder}/{VAL_CURVE}")  # another machine may have added checks since this one's copy
     if record.complete:
         return record.read_json(VAL_CURVE)
-    work.store.forget(f"{record.folder}/{VAL_CURVE}")  # another machine may have added checks since this one's copy
     points: list[dict[str, float]] = record.read_json(VAL_CURVE) if record.has(VAL_CURVE) else []
     steps, checked_steps = work.config.distill.steps, {point["step"] for point in points}
     every = math.ceil(steps / checks)

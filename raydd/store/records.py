@@ -112,7 +112,7 @@ class Record:
             RecordError: the folder has no manifest, or it is damaged.
         """
         folder = folder.expanduser().absolute()
-        store, relative = Store(folder.parent.parent), f"{folder.parent.name}/{folder.name}"
+        store, relative = Store(folder.parent.parent), f"{folder.parent.name}/{folder.name}".lstrip("/")
         content = store.content(f"{relative}/{MANIFEST}")
         manifest_path = f"{folder}/{MANIFEST}"
         try:
@@ -232,9 +232,13 @@ class Record:
         Raises:
             RecordError: see `read`.
         """
-        return self.store.local(
-            f"{self.folder}/{name}", place=self._seal_place(name), sha256=self._expected_digest(name)
-        )
+        try:
+            return self.store.local(
+                f"{self.folder}/{name}", place=self._seal_place(name), sha256=self._expected_digest(name)
+            )
+        except RecordError:
+            self.store.forget(f"{self.folder}/{MANIFEST}")  # as in `read`
+            raise
 
     def remove(self, name: str) -> None:
         """Delete one file of the record, if it exists."""

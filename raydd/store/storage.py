@@ -1,7 +1,6 @@
 """Reads and writes whole files in a folder or a bucket, through one interface (pyarrow.fs). Writes are atomic."""
 
 import contextlib
-import errno
 import hashlib
 import logging
 import os
@@ -23,7 +22,6 @@ from raydd.store.seals import Fault, fault_of, pieces_of, require_intact, requir
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CACHE_BYTES = 50 * 10**9
-_FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_CACHE_NAME = 200  # bytes; file systems allow 255 for one name
 
 
@@ -137,12 +135,6 @@ class Store:
             write_whole(Path(path), content)
         except IsADirectoryError as error:
             raise RecordError(self._folder_message(name)) from error
-        except OSError as error:
-            if error.errno not in _FULL_DISK_ERRORS:
-                raise
-            raise PlaceError(
-                f"{self.root} has no room for {name} ({error.strerror}). Make room, and run the same command again."
-            ) from error
 
     def forget(self, name: str) -> None:
         """Delete this machine's copy of a bucket's file, to read the file itself next time."""

@@ -91,3 +91,13 @@ def test_paths_are_relative_to_the_folder_they_lie_in(path: str, base: str, rest
 def test_a_root_that_is_missing_here_is_named() -> None:
     with pytest.raises(DataError, match=r"listed with data.root, which is empty here. Set it"):
         ImagePaths.of(DataConfig()).absolute(BASES.index("data.root"), "a.png")
+
+
+def test_a_link_that_leads_outside_is_followed_in_the_message(tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big/a.png").touch()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/images").symlink_to(tmp_path / "big")
+    entry = Entry("train", "a", FileImage("a", str(tmp_path / "root/images/a.png")), ("x",))
+    _, (problem,) = confined([entry], DataConfig(root=str(tmp_path / "root")))
+    assert f"a link leads to {tmp_path}/big/a.png, outside of data.root" in problem.detail

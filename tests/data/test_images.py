@@ -141,3 +141,14 @@ def test_a_stamp_changes_with_the_file_even_if_the_mtime_is_set_back(tmp_path: P
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
     assert source.stamp() != before
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    image = encoded(Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)), "TIFF")
+    with pytest.raises(ImageError, match="floating-point numbers"):
+        open_image(image)
+
+
+def test_small_numbers_in_32_bits_are_not_black() -> None:
+    image = Image.fromarray(np.full((8, 8), 200, np.int32))
+    assert np.asarray(open_image(encoded(image, "TIFF"))).mean() == 200

@@ -368,3 +368,13 @@ def test_what_checks_can_be_handed_in(tiny_data: Path, store: Store, monkeypatch
     assert batches == [8, 8, 4]
     other = load_data(config_of(tiny_data), Store(tiny_data / "another", cache=tiny_data / "cache"))
     assert (data.fingerprint, data.listing) == (other.fingerprint, other.listing)
+
+
+def test_names_and_captions_that_are_no_unicode_are_spelt_out(tiny_data: Path, store: Store) -> None:
+    (tiny_data / "images/train0.png").rename(tiny_data / "images/k\udcfche.png")
+    change(tiny_data, "train", image="images/k\udcfche.png", caption="half \ud83d pair")
+    data = load_data(config_of(tiny_data), store)
+    assert data.train.ids[0] == "images/k\\udcfche.png"
+    assert data.train.captions[0] == "half \\ud83d pair"
+    assert open_image(data.train.images[0]).size
+    json.dumps([*data.train.ids, *data.train.captions], ensure_ascii=False).encode()

@@ -12,6 +12,7 @@ import torch
 from foreign_sets import like_lors, said_of_lors, write
 
 from raydd.errors import RayddError, RecordError
+from raydd.sets.arrays_file import is_number
 from raydd.sets.foreign import read_foreign
 
 
@@ -70,3 +71,22 @@ def test_a_file_of_no_dictionary_is_refused(tmp_path: Path):
     torch.save([torch.zeros(4)], tmp_path / "distilled_3000.pt")
     with pytest.raises(RecordError, match="holds a list, but must hold a dictionary"):
         read_foreign(description)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.zeros(4, 3, 16, 16).to_sparse(),
+        torch.quantize_per_tensor(torch.zeros(4, 3, 16, 16), 0.1, 0, torch.qint8),
+        torch.zeros(4, 3, 16, 16, device="meta"),
+        torch.full((4, 3, 16, 16), 1e300, dtype=torch.float64),
+    ],
+)
+def test_arrays_that_no_student_can_read_are_refused(tmp_path: Path, image: torch.Tensor):
+    description = write(tmp_path, {"image": image}, ".pt", **said_of_lors())
+    with pytest.raises(RecordError):
+        read_foreign(description)
+
+
+def test_an_integer_beyond_the_largest_float_is_no_number():
+    assert not is_number(10**400)

@@ -182,3 +182,17 @@ def test_google_s_address_opens_the_same_interface(tmp_path: Path):
     assert store.folder is None
     with pytest.raises(RecordError, match="not a name inside"):
         store.read("../x")
+
+
+def test_a_deleted_file_is_missed_once_and_made_again(bucket: Store, tmp_path: Path) -> None:
+    record, elsewhere = (
+        Record.of(store, "stage", {}, {}, version=1) for store in (bucket, Store(bucket.root, tmp_path / "elsewhere"))
+    )
+    record.write_tensors("x.safetensors", {"a": torch.ones(2)})
+    record.finish()
+    assert elsewhere.complete
+    bucket.remove(f"{record.folder}/x.safetensors")
+    bucket.remove(f"{record.folder}/manifest.json")
+    with pytest.raises(RecordError):
+        elsewhere.map_tensors("x.safetensors")
+    assert not elsewhere.complete

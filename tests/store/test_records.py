@@ -254,3 +254,8 @@ def test_json_comes_back_as_it_was_given(store: Store, value: object):
     record = Record.of(store, "stage", {}, {}, version=1)
     record.write_json("x.json", value)
     assert record.read_json("x.json") == value
+
+
+def test_a_record_directly_below_the_root_is_found():
+    with pytest.raises(RecordError, match=r"no file no-such-set/manifest\.json"):
+        Record.of_folder(Path("/no-such-set"))

@@ -1,6 +1,7 @@
 """The store: whole files or none, names that stay inside, fingerprints that tell settings apart."""
 
 import dataclasses
+import errno
 import os
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydd.errors import RecordError
+from raydd.errors import PlaceError, RecordError
 from raydd.store import Record, Store, fingerprint, storage
+from raydd.store.files import write_whole
 from raydd.store.records import canonical
 
 SETTINGS = st.dictionaries(
@@ -166,3 +168,12 @@ except PlaceError as error:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "refused\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_full_disk_below_the_home_is_said_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(PlaceError, match="has no room for note"):
+        write_whole(tmp_path / "checked" / "note", b"1")

@@ -65,7 +65,7 @@ def find_tables(root: Path, name: str) -> list[Path]:
 def tables_in(root: Path) -> list[Path]:
     """Return the CSV and TSV files of a folder, else those of its subfolders, sorted, without hidden files."""
     for pattern in ("*", "*/*"):
-        tables = (path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS)
+        tables = (path for path in root.glob(pattern) if path.suffix.lower() in ENDINGS and not path.is_dir())
         if visible := sorted(path for path in tables if "/." not in f"/{path.relative_to(root).as_posix()}"):
             return visible
     return []
@@ -102,12 +102,21 @@ def _find_header(text: str, config: DataConfig, path: Path) -> tuple[Columns, li
         try:
             names = [name.strip() for name in next(csv.reader([first_line], delimiter=separator, strict=True), [])]
             candidates.append((names, separator))
-            return find_columns(names, config, str(path)), names, separator
+            columns = find_columns(names, config, str(path))
         except (DataError, csv.Error):
             continue
+        _require_distinct(names, columns, path)
+        return columns, names, separator
     names, separator = max(candidates, key=lambda candidate: len(candidate[0]), default=([first_line], ","))
     shown_names = [name[:40] for name in names[:20]]
     return find_columns(shown_names, config, f"{path}, whose first line has to name the columns,"), names, separator
+
+
+def _require_distinct(names: Sequence[str], columns: Columns, path: Path) -> None:
+    """Raise an error if two columns that raydd uses have the same name, since the values of one would be lost."""
+    repeated = next((name for name in (columns.image, *columns.light) if names.count(name) > 1), None)
+    if repeated:
+        raise DataError(f"{path} has two columns {repeated!r}. Give each a name of its own: caption_0, caption_1, ...")
 
 
 _LONGEST_HEADER = 2**16

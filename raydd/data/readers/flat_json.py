@@ -44,7 +44,7 @@ def _read_split(path: Path, split: Split, folder: Path, config: DataConfig) -> t
         location = f"{path}, row {number}"
         image = field(row, config.image_column or "image", location, str)
         texts = as_captions(field(row, config.caption_column or "caption", location, (str, list, type(None))))
-        first_image = image_of_id.setdefault(str(row["image_id"]), image) if "image_id" in row else image
+        first_image = image_of_id.setdefault(str(row["image_id"]), image) if row.get("image_id") is not None else image
         if first_image == image:
             captions.setdefault(image, []).extend(texts)
         else:

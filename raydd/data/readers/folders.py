@@ -46,6 +46,11 @@ def root_folder(config: DataConfig) -> Path:
     return root
 
 
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """Return the files below a folder, sorted. Some tools write a table as a folder of that name with parts in it."""
+    return sorted(path for path in folder.rglob(pattern) if not path.is_dir())
+
+
 def named_folder(root: Path, name: str) -> Path:
     """Return the subfolder `data.name` of the data set's folder if it exists, else the data set's folder."""
     return root / name if name and (root / name).is_dir() else root

@@ -2,7 +2,7 @@
 
 Images are bytes, a struct of bytes and path, or paths of files below `data.images`; `raydd.data.readers.columns` says
 how columns are found. The split comes from a `split` column, else from the name of the file or of
-its folder; the default is train. Rows of one id with the same image are joined.
+its folder; the default is train. `raydd.data.joining` joins the rows of an image.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from raydd.data.readers.columns import (
     row_entry,
     source_at,
 )
-from raydd.data.readers.folders import images_folder, named_folder, root_folder, split_of_path
+from raydd.data.readers.folders import files_below, images_folder, named_folder, root_folder, split_of_path
 from raydd.errors import DataError
 from raydd.plain_files import require_regular
 
@@ -133,7 +133,7 @@ def read(config: DataConfig) -> Listing:
     root = root_folder(config)
     data_folder = named_folder(root, config.name)
     image_folder = images_folder(config, root)
-    files = sorted(data_folder.rglob("*.parquet"))
+    files = files_below(data_folder, "*.parquet")
     if not files:
         raise DataError(f"{data_folder} holds no *.parquet file. Check data.root, or choose another data.reader.")
     file_contents = (_read_file(path, data_folder, image_folder, config) for path in files)
@@ -200,6 +200,7 @@ def _light_columns(kind: pa.DataType, columns: Columns) -> list[str]:
 
 
 def _image_sources(path: Path, metadata: pq.FileMetaData, leaf: str) -> list[ParquetImage | None]:
+    """Return where the bytes of each row's image are; None for rows without bytes."""
     position = next(
         (index for index in range(metadata.num_columns) if metadata.schema.column(index).path == leaf), None
     )
@@ -210,10 +211,13 @@ def _image_sources(path: Path, metadata: pq.FileMetaData, leaf: str) -> list[Par
     for group in range(metadata.num_row_groups):
         chunk = metadata.row_group(group).column(position)
         rows = metadata.row_group(group).num_rows
-        all_null = chunk.statistics is not None and chunk.statistics.null_count == rows
+        null_count = chunk.statistics.null_count if chunk.statistics is not None else 0
+        is_null = [null_count == rows] * rows
+        if 0 < (null_count or 0) < rows:  # only then are the bytes read to see whose are missing
+            is_null = [null for _, images in _blocks(str(path), leaf, group) for null in images.is_null().to_pylist()]
         first_row = len(sources)
         sources += [
-            None if all_null else ParquetImage(f"{path.name}:{first_row + row}", str(path), leaf, group, row, stamp)
+            None if is_null[row] else ParquetImage(f"{path.name}:{first_row + row}", str(path), leaf, group, row, stamp)
             for row in range(rows)
         ]
     return sources

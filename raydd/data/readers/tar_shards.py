@@ -13,7 +13,7 @@ from pathlib import Path
 from raydd.config import DataConfig
 from raydd.data.images import MOST_BYTES, file_stamp
 from raydd.data.listing import Entry, Listing, Problem
-from raydd.data.readers.folders import as_captions, named_folder, root_folder, split_of_path
+from raydd.data.readers.folders import as_captions, files_below, named_folder, root_folder, split_of_path
 from raydd.errors import DataError
 from raydd.plain_files import require_regular
 
@@ -63,7 +63,7 @@ def read(config: DataConfig) -> Listing:
     """
     root = root_folder(config)
     data_folder = named_folder(root, config.name)
-    shards = sorted(data_folder.rglob("*.tar"))
+    shards = files_below(data_folder, "*.tar")
     if not shards:
         raise DataError(f"{data_folder} holds no *.tar file. Check data.root, or choose another data.reader.")
     entries: list[Entry] = []

@@ -198,3 +198,18 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     assert kept == ()
     assert {fault.kind for fault in outside} == {"image path outside"}
     assert len(outside) == 3
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two columns 'caption'"):
+        listing(tmp_path, "image,caption,caption\na.png,one,two\n")
+    assert pairs(listing(tmp_path, "image,caption,note,note\na.png,one,x,y\n")) == [("train", "a.png", ("one",))]
+
+
+def test_an_empty_id_is_none(tmp_path: Path) -> None:
+    content = "image,image_id,caption\na.png,,one\nb.png,,two\nc.png,7,three\n"
+    assert [name for _, name, _ in pairs(listing(tmp_path, content))] == ["a.png", "b.png", "7"]
+
+
+def test_a_table_may_be_a_folder_of_parts(tmp_path: Path) -> None:
+    assert len(listing(tmp_path, "image,caption\na.png,one\n", "captions.csv/part-0.csv").entries) == 1

@@ -105,3 +105,12 @@ def test_flickr8k(shared_data: Path) -> None:
     assert counts == {"train": 3400, "val": 500, "test": 1000}
     assert {len(entry.captions) for entry in listing.entries} == {5}
     assert listing.problems == ()
+
+
+def test_an_image_id_of_null_is_none(tmp_path: Path) -> None:
+    config = write_flat_json(tmp_path, TWO)
+    rows = [{"image": name, "caption": "x", "image_id": None} for name in ("a.png", "b.png")]
+    (tmp_path / "tiny_train.json").write_text(json.dumps(rows))
+    listing = read(config)
+    assert {entry.id for entry in listing.entries} >= {"a.png", "b.png"}
+    assert listing.problems == ()

@@ -169,3 +169,17 @@ def test_a_name_chooses_a_folder(tmp_path: Path) -> None:
     listing = read(DataConfig(reader="parquet", root=str(tmp_path), name="second"))
     assert [entry.captions for entry in listing.entries] == [("two",)]
     assert listing.name == "second"
+
+
+def test_a_table_may_be_a_folder_of_parts(tmp_path: Path) -> None:
+    write(tmp_path, [{"image": A, "text": "one"}], "parts/train.parquet/part-0.parquet")
+    listing = read(DataConfig(reader="parquet", root=str(tmp_path / "parts")))
+    assert [(entry.split, entry.captions) for entry in listing.entries] == [("train", ("one",))]
+
+
+def test_rows_with_bytes_and_rows_with_paths_may_share_a_group(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(A)
+    images = [{"bytes": B, "path": "b.png"}, {"bytes": None, "path": "a.png"}]
+    listing = write(tmp_path, [{"image": image, "text": "x"} for image in images])
+    assert [entry.image.read() for entry in listing.entries] == [B, A]
+    assert listing.problems == ()
