@@ -3,10 +3,9 @@
 Letters: C captions, V views, D feature width.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -32,7 +31,6 @@ from raydd.errors import RecordError
 from raydd.place import device_of
 from raydd.progress import Progress, silent
 from raydd.store import Record
-from raydd.store.records import checksum
 
 _IMAGES_PER_SHARD = 512
 _CAPTIONS_PER_SHARD = 16384
@@ -188,11 +186,6 @@ def read_texts(
         with safe_open(path, framework="pt") as file:  # map_shard has checked that the file is whole
             image_of_text.append(file.get_tensor("image_of_text"))
     return CaptionRows(tuple(rows), per_shard=len(rows[0])), torch.cat(image_of_text)
-
-
-def finish(record: Record, files: Sequence[str], facts: Mapping[str, Any]) -> None:
-    """Write the record's manifest, with the checksum of each file."""
-    record.finish(files={name: checksum(record.local(name).read_bytes()) for name in files}, facts=facts)
 
 
 def require_complete(record: Record) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from raydd.config import Config
 from raydd.data.encoders import image_identity, load_image_encoder
 from raydd.data.feature_rows import CaptionRows, FeatureRows, map_shard, mean_and_std
-from raydd.data.feature_shards import Shard, finish, image_shards, require_complete, views_in, write_images
+from raydd.data.feature_shards import Shard, image_shards, require_complete, views_in, write_images
 from raydd.data.listing import SPLITS, Split
 from raydd.data.pairs import DataSet
 from raydd.data.texts import CaptionFeatures, Texts, texts_record
@@ -240,4 +240,4 @@ def _finish(config: Config, data: DataSet, record: Record, splits: Sequence[Spli
             split: {"images": len(by_split[split]), "views": views_in(split, config.features)} for split in splits
         },
     }
-    finish(record, file_names, facts)
+    record.finish(file_names, facts)

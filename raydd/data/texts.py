@@ -18,7 +18,7 @@ from torch import Tensor
 from raydd.config import Config
 from raydd.data.encoders import load_text_encoder, text_identity
 from raydd.data.feature_rows import CaptionRows, mean_and_std
-from raydd.data.feature_shards import finish, read_texts, require_complete, text_shards, write_texts
+from raydd.data.feature_shards import read_texts, require_complete, text_shards, write_texts
 from raydd.data.listing import SPLITS
 from raydd.data.pairs import DataSet
 from raydd.place import device_of
@@ -98,4 +98,4 @@ def _finish(config: Config, data: DataSet, record: Record) -> None:
     record.write_tensors(STATS, {"text_mean": mean, "text_std": std})
     names = [STATS, *(shard.file for split in SPLITS for shard in text_shards(split, captions[split]))]
     facts = {"data": data.name, "encoder": config.encoders.text, "text_width": len(mean), "captions": captions}
-    finish(record, names, facts)
+    record.finish(names, facts)

@@ -258,6 +258,8 @@ def _finish(
             fitted = fit_rates(work, last_set, near=0.0 if phase.settings.steps else 1.0)
             synthetic, multiple, fitted_val = fitted.pairs, fitted.multiple, fitted.val.seeds[0]
         work.progress("fits of the students' learning rates", 1, 1)
+        if record.complete:
+            return load_synthetic(record), None
     record.write_tensors(CURVE, log.tensors())
     config, encoders, cpu_seconds = work.config, work.config.encoders, log.cpu_seconds
     experts = work.experts_record.fingerprint if config.distill.reads_experts else None

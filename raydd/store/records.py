@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,13 +244,14 @@ class Record:
         """Delete one file of the record, if it exists."""
         self.store.remove(f"{self.folder}/{name}")
 
-    def finish(self, files: Mapping[str, str] | None = None, facts: Mapping[str, Any] | None = None) -> None:
+    def finish(self, names: Iterable[str] = (), facts: Mapping[str, Any] | None = None) -> None:
         """Write the manifest, which makes the record complete.
 
         Args:
-            files: SHA-256 (see `checksum`) by name of files to list in addition to those that `write` wrote.
+            names: files whose checksum is listed, in addition to those that `write` wrote.
             facts: facts for readers of the record, who then need not open its files.
         """
+        digests = {name: checksum(self.local(name).read_bytes()) for name in names}
         self.write_json(
             MANIFEST,
             {
@@ -259,7 +260,7 @@ class Record:
                 "version": self.version,
                 "settings": self.settings,
                 "upstream": self.upstream,
-                "files": {**self._digests, **(files or {})},
+                "files": {**self._digests, **digests},
                 "facts": dict(facts or {}),
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 "raydd": code_version(),
