@@ -1,6 +1,6 @@
-"""The matching methods at the published settings that hold for features and pixels alike: rows of published.yaml.
+"""The matching methods at the published settings that hold for features and pixels alike: rows of converged.yaml.
 
-converged.yaml has these rows, and also RepBlend and LoRS with InfoNCE instead of their loss, and plain matching.
+Next to them stand RepBlend and LoRS with InfoNCE instead of their loss, and plain matching.
 """
 
 from typing import Any
