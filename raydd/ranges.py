@@ -1,96 +1,47 @@
 """Valid ranges of numbers, names and devices among the settings. They are checked when settings load.
 
-Every float must be finite, and every seed must fit in 32 bits, as in NumPy and Optuna. `RANGES` holds the bounds that
-depend on no other setting. It also refuses absurd values, such as a learning rate that overflows float32.
+Every float must be finite, and every seed must fit in 32 bits, as in NumPy and Optuna. A setting's annotation gives the
+bounds that depend on no other setting. They also refuse absurd values, such as a learning rate that overflows float32.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
+from typing import Annotated, get_type_hints
 
 from raydd.errors import ConfigError, shown
 
 MOST = 10**9  # bound of a count that has no other bound
-_SEED = (0, 2**32 - 1)
-_COUNT = (1, MOST)
-_FROM_ZERO = (0, MOST)
-_RATE = (1e-12, 1e6)  # range of a learning rate that must not be zero
-_RATE_FROM_ZERO = (0.0, 1e6)
 
-RANGES: Mapping[str, tuple[float, float]] = {
-    "data.caption_words": (0, 10_000),
-    "data.seed": _SEED,
-    "encoders.image_size": (0, 4096),
-    "features.views": (1, 10_000),
-    "features.seed": _SEED,
-    "experts.count": (1, 100_000),
-    "experts.epochs": (1, 100_000),
-    "experts.lr": _RATE,
-    "experts.encoder_lr": _RATE,
-    "experts.anneal": (0, 100_000),
-    "experts.batch_size": (2, MOST),
-    "experts.width": (0, 65_536),
-    "experts.temperature": (1e-4, 1e4),
-    "distill.temperature": (0, 1e4),
-    "evaluate.checks": (2, 1000),
-    "experts.seed": _SEED,
-    "distill.pairs": (3, 1_000_000),
-    "distill.steps": _FROM_ZERO,
-    "distill.steps_per_encoding": _COUNT,
-    "distill.image_size": (0, 4096),
-    "distill.least_crop": (0.01, 1.0),
-    "distill.student_steps": (1, 100_000),
-    "distill.max_start_epoch": (1, 100_000),
-    "distill.target_epochs": (1, 100_000),
-    "distill.text_target_epochs": (0, 100_000),
-    "distill.all_experts_at": (0, 100),
-    "distill.blend_beta": (1e-6, 1e6),
-    "distill.blend_ratio": (0.0, 1.0),
-    "distill.alpha": (-1e6, 1e6),
-    "distill.covariance_scale": (1e-6, 1e6),
-    "distill.mean_weight": (0.0, 1e6),
-    "distill.ridge_strength": (1e-6, 1e6),
-    "distill.real_minibatch": (2, MOST),
-    "distill.image_lr": _RATE_FROM_ZERO,
-    "distill.text_lr": _RATE_FROM_ZERO,
-    "distill.similarity_lr": _RATE_FROM_ZERO,
-    "distill.rate_lr": _RATE_FROM_ZERO,
-    "distill.range_pull": (0.0, 1.0),
-    "distill.start_rate": _RATE,
-    "distill.encoder_rate": _RATE,
-    "distill.checkpoint_every": _COUNT,
-    "distill.seed": _SEED,
-    "pixels.steps": _FROM_ZERO,
-    "pixels.lr": _RATE,
-    "students.epochs": (1, 1_000_000),
-    "students.batch_size": (2, MOST),
-    "students.weight_decay": (0.0, 1e3),
-    "evaluate.seeds": (1, 100_000),
-    "sweep.seed": _SEED,
-    "sweep.trials": _COUNT,
-    "sweep.max_failures": _FROM_ZERO,
-    "sweep.hours": (0.0, 1e6),
-    "sweep.gpu_hours": (0.0, 1e9),
-    "sweep.cost": (0.0, 1e9),
-    "sweep.price": (0.0, 1e9),
-    "sweep.plateau": _FROM_ZERO,
-    "sweep.plateau_gain": (0.0, 100.0),
-    "sweep.drawn_again": _FROM_ZERO,
-    "sweep.draws": _COUNT,
-    "sweep.finalists": _FROM_ZERO,
-    "sweep.at_once": _FROM_ZERO,
-    "sweep.together": _FROM_ZERO,
-    "sweep.cpus": (1e-4, 65_536),
-    "sweep.rung_students": _FROM_ZERO,
-    "sweep.last_rung_students": _FROM_ZERO,
-    "compare.trials": (0, 1_000_000),
-    "compare.sets": (1, 1000),
-    "compare.checks": (0, 10_000),
-    "place.cache_gb": (0.0, 1e6),
-    "place.threads": (0, 4096),
-    "place.encode_batch": (1, 65_536),
-}
+
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """Bounds of a number that depend on no other setting, in its annotation: `Annotated[int, Between(1, 100)]`."""
+
+    low: float
+    high: float
+    below: bool = False
+    """Whether the number must be smaller than `high`."""
+
+    def hold(self, value: float) -> bool:
+        """Return whether a number is within the bounds."""
+        return self.low <= value <= self.high and not (self.below and value == self.high)
+
+    def __str__(self) -> str:
+        """The bounds in words."""
+        low, high = map(_format_bound, (self.low, self.high))
+        return f"{low} or more and under {high}" if self.below else f"{low} to {high}"
+
+
+Seed = Annotated[int, Between(0, 2**32 - 1)]
+Count = Annotated[int, Between(1, MOST)]
+FromZero = Annotated[int, Between(0, MOST)]
+Rate = Annotated[float, Between(1e-12, 1e6)]
+"""A learning rate that must not be zero."""
+RateFromZero = Annotated[float, Between(0.0, 1e6)]
+
 _NAME_LENGTH = 120  # characters of a name
 _NAME_BYTES, _MADE_NAME_BYTES = 200, 150  # of a name, and of one that raydd makes and extends; file systems allow 255
 _NAME = re.compile(r"\w[\w .,:;+=@()-]*")
@@ -105,6 +56,7 @@ def check_numbers(section: str, settings: object) -> None:
     Raises:
         ConfigError: a value is refused; the message names the setting, its value and the range.
     """
+    bounds = _bounds_in(type(settings))
     for item in dataclasses.fields(settings):  # pyright: ignore[reportArgumentType]
         name, value = f"{section}.{item.name}", getattr(settings, item.name)
         if isinstance(value, tuple):
@@ -113,14 +65,25 @@ def check_numbers(section: str, settings: object) -> None:
             if isinstance(element, str):
                 require("\0" not in element, name, element, "text without a NUL character")
             if isinstance(element, int | float):
-                _check_number(name, element)
+                _check_number(name, element, bounds.get(item.name))
 
 
-def _check_number(name: str, value: float) -> None:
+@functools.cache
+def _bounds_in(section: type) -> Mapping[str, Between]:
+    """Return the bounds in the annotations of a section's settings."""
+    hints = get_type_hints(section, include_extras=True)
+    return {
+        name: part
+        for name, hint in hints.items()
+        for part in getattr(hint, "__metadata__", ())
+        if isinstance(part, Between)
+    }
+
+
+def _check_number(name: str, value: float, bounds: Between | None) -> None:
     require(math.isfinite(value), name, value, "a finite number")
-    if name in RANGES:
-        low, high = RANGES[name]
-        require(low <= value <= high, name, value, f"{_format_bound(low)} to {_format_bound(high)}")
+    if bounds:
+        require(bounds.hold(value), name, value, str(bounds))
     else:
         require(abs(value) <= MOST, name, value, f"at most {_format_bound(MOST)}")
 

@@ -9,15 +9,16 @@ from rich.console import Console
 
 from raydd.compare.plans import TUNED, RowPlan, plan_of, slug
 from raydd.config import CompareConfig, Config
+from raydd.config.compare import MOST_SETS
 from raydd.distill.methods import find_method
 from raydd.errors import TrialsError
-from raydd.ranges import RANGES, as_name
+from raydd.ranges import as_name
 from raydd.settings import flatten, to_yaml, with_settings
 from raydd.store import fingerprint
 from raydd.tuning.sweeping import run_sweep
 
 _SWEEP_NAME_LENGTH = 110  # longest name of a sweep in characters, without the fingerprint at its end
-TRIALS_SEED = int(RANGES["compare.sets"][1])  # added to `distill.seed` for trials, so that no set has the same seed
+TRIALS_SEED = MOST_SETS  # added to `distill.seed` for trials, so that no set has the same seed
 _NOT_SHARED = ("place.", "evaluate.", "pixels.", "sweep.", "compare.")  # settings that do not change a sweep's trials
 
 
