@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from raydd.cli_help import NO_OPTIONS, SECTIONS, TOPICS, choices
 from raydd.config import Config, Selection
+from raydd.distill.loss_names import LOSS_NAMES
 
 # Names of the registries whose import loads torch; a test checks that the lists are complete.
 NAMES: Mapping[str, Sequence[str]] = {
@@ -19,8 +20,8 @@ NAMES: Mapping[str, Sequence[str]] = {
     ),
     "encoders.image": ("efficientnet-lite0", "nfnet", "timm:", "open_clip:", "joined:"),
     "encoders.text": ("minilm", "bert", "hf:", "open_clip:"),
-    "distill.loss": ("infonce", "wbce", "bce"),
-    "experts.loss": ("infonce", "wbce", "bce"),
+    "distill.loss": LOSS_NAMES,
+    "experts.loss": LOSS_NAMES,
     "place.device": ("auto", "cpu", "cuda"),
     "place.ray": ("local", "auto"),
 }

@@ -15,7 +15,8 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -129,21 +130,35 @@ class _Guarded(Generic[Given, Result]):
         Raises:
             ConfigError: the function raised an error that is not one of raydd's.
         """
-        try:
+        with attributed(self.name, self.setting):
             return self.function(*positional, **keywords)
-        except BaseException as error:
-            if _passes_through(error):
-                raise
-            raise ConfigError(
-                f"{self.setting} {self.name} failed{_error_location(error, self.name)}: {_error_text(error)}. "
-                "Correct the function."
-            ) from error
+
+
+@contextmanager
+def attributed(name: str, setting: str) -> Iterator[None]:
+    """Turn an error of a user's function inside the block into a ConfigError with the setting, the file and the line.
+
+    raydd's own errors, Ctrl-C, a graceful stop and CUDA OOM, which is handled elsewhere, pass through.
+
+    Args:
+        name: how the setting names the function: `module:NAME` or `FILE.py:NAME`.
+        setting: the setting, for messages.
+
+    Raises:
+        ConfigError: an error was raised that is not one of raydd's.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if _passes_through(error):
+            raise
+        raise ConfigError(
+            f"{setting} {name} failed{_error_location(error, name)}: {_error_text(error)}. Correct the function."
+        ) from error
 
 
 def guarded(function: Callable[Given, Result], name: str, setting: str) -> Callable[Given, Result]:
-    """Wrap a user's function so that its errors become a ConfigError with the setting, the file and the line.
-
-    raydd's own errors, Ctrl-C, a graceful stop and CUDA OOM, which is handled elsewhere, pass through.
+    """Wrap a user's function so that each call's errors are `attributed` to it.
 
     Args:
         function: the function to call.

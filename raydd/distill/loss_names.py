@@ -5,8 +5,7 @@ A loss is one of raydd's (`raydd.distill.losses.LOSSES`), or a user's own as `FI
 
 from typing import Any
 
-from raydd.errors import ConfigError, nearest
-from raydd.outside import outside
+from raydd.outside import find
 
 LOSS_NAMES = ("infonce", "wbce", "bce")
 
@@ -21,16 +20,10 @@ def own_loss(name: str, setting: str) -> Any:
     Raises:
         ConfigError: there is no such loss, or the named object cannot be called.
     """
-    if name in LOSS_NAMES:
-        return None
-    if ":" not in name:
-        raise ConfigError(
-            f"{setting} {name!r} is unknown. {nearest(name, LOSS_NAMES)} For your own, use FILE.py:NAME or module:NAME."
-        )
-    loss = outside(name, setting)
-    if not callable(loss):
-        raise ConfigError(
-            f"{setting} {name} is a {type(loss).__name__}, but must be a function of logits and similarity, or a "
-            "raydd.distill.losses.Loss. Name one of these."
-        )
-    return loss
+    return find(
+        name,
+        dict.fromkeys(LOSS_NAMES),
+        setting,
+        kind=None,
+        expected="a function of logits and similarity, or a raydd.distill.losses.Loss",
+    )

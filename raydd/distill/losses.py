@@ -5,10 +5,7 @@ Formulas as published with LoRS and RepBlend. Each loss returns one number per s
 Letters: S students (an optional leading axis), B minibatch.
 """
 
-import inspect
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raydd.distill.loss_names import own_loss
-from raydd.errors import ConfigError, RayddError
+from raydd.outside import attributed
 
 _EPSILON = 1e-6  # inside the published logarithms and counts
 
@@ -109,8 +106,9 @@ def find_loss(name: str, setting: str = "distill.loss") -> Loss:
     if user_loss is None:
         return LOSSES[name]
     loss = user_loss if isinstance(user_loss, Loss) else Loss(user_loss)
-    wrapped = replace(loss, function=_UserFunction(loss.function, f"{setting} {name}"))
-    _check_on_example(wrapped)
+    wrapped = replace(loss, function=_UserFunction(loss.function, name, setting))
+    with attributed(name, setting):
+        _check_on_example(wrapped)
     return wrapped
 
 
@@ -121,22 +119,20 @@ def _check_on_example(loss: Loss) -> None:
     parameters = {name: tensor.requires_grad_() for name, tensor in loss.tensors({}, logits).items()}
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         value = loss(logits, similarity, parameters)
-        assert isinstance(loss.function, _UserFunction)
-        with loss.function.attributing_errors():
-            (first_gradient,) = torch.autograd.grad(value, logits, create_graph=True)
-            gradients = [first_gradient]
-            if first_gradient.requires_grad:
-                inputs = [logits, similarity, *parameters.values()]
-                gradients += torch.autograd.grad(first_gradient.sum(), inputs, materialize_grads=True)
-            if not all(bool(gradient.isfinite().all()) for gradient in gradients):
-                raise ArithmeticError("its gradient is NaN or infinite on finite logits")
+        (first_gradient,) = torch.autograd.grad(value, logits, create_graph=True)
+        gradients = [first_gradient]
+        if first_gradient.requires_grad:
+            inputs = [logits, similarity, *parameters.values()]
+            gradients += torch.autograd.grad(first_gradient.sum(), inputs, materialize_grads=True)
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            raise ArithmeticError("its gradient is NaN or infinite on finite logits")
 
 
 class _UserFunction:
     """A user's own function. Its errors are reported as the function's, not as raydd's."""
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
-        self._function, self._name = function, name
+    def __init__(self, function: Callable[..., Any], name: str, setting: str) -> None:
+        self._function, self._name, self._setting = function, name, setting
 
     def __call__(self, logits: Tensor, similarity: Tensor, **parameters: Tensor) -> Tensor:
         if logits.ndim > 2:
@@ -144,7 +140,7 @@ class _UserFunction:
             return torch.stack(
                 [self(student_logits, student_similarity, **parameters) for student_logits, student_similarity in pairs]
             )
-        with self.attributing_errors():
+        with attributed(self._name, self._setting):
             value = self._function(logits, similarity, **parameters)
             if not isinstance(value, Tensor) or value.numel() != 1 or value.ndim:
                 description = f"shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
@@ -155,30 +151,3 @@ class _UserFunction:
             if not bool(value.isfinite()) and all(bool(tensor.isfinite().all()) for tensor in inputs):
                 raise ArithmeticError(f"it returned {float(value.detach())} on finite logits")
             return value
-
-    @contextmanager
-    def attributing_errors(self) -> Iterator[None]:
-        """Turn any exception inside the block into a ConfigError that names the function, its line and the cause.
-
-        Raises:
-            ConfigError: an exception was raised. raydd's own errors and out-of-memory errors pass unchanged.
-        """
-        try:
-            yield
-        except (RayddError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # a user's own function can raise anything
-            location = self._error_location(error)
-            raise ConfigError(
-                f"{self._name}: {location} failed ({type(error).__name__}: {error}). Correct the function."
-            ) from error
-
-    def _error_location(self, error: Exception) -> str:
-        """Return the function's name and file, with the line that raised the error if it is in that file."""
-        name = getattr(self._function, "__name__", type(self._function).__name__)
-        try:
-            file = inspect.getfile(inspect.unwrap(self._function))
-        except TypeError:  # neither a function nor of a class with a file
-            return name
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        return f"{name} of {file}" + (f", line {lines[-1]}," if lines else "")

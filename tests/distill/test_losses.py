@@ -102,12 +102,14 @@ def test_a_parameter_without_a_learned_value_starts_where_the_loss_says() -> Non
         ("logits.sqrt().sum()", "it returned nan on finite logits"),
         ("(logits - logits).sqrt().sum()", "its gradient is NaN or infinite"),
         ("logits.sum() if logits.device.type == 'cuda' else sys.exit", "NameError"),
+        ("exit(0)", "line 2: SystemExit: 0"),
+        ("exit('no')", "line 2: SystemExit: no"),
     ],
 )
-def test_a_fault_in_a_loss_of_one_s_own_names_file_function_and_cause(tmp_path: Path, body: str, cause: str) -> None:
+def test_a_fault_in_a_loss_of_one_s_own_names_file_and_cause(tmp_path: Path, body: str, cause: str) -> None:
     file = tmp_path / "mine.py"
     file.write_text(f"def loss(logits, similarity):\n    return {body}\n")
-    with pytest.raises(ConfigError, match=rf"experts\.loss .*mine\.py:loss: loss of .*mine\.py.*failed.*{cause}"):
+    with pytest.raises(ConfigError, match=rf"^experts\.loss .*mine\.py:loss failed.*{cause}.* Correct the function\.$"):
         find_loss(f"{file}:loss", "experts.loss")
 
 
@@ -117,8 +119,17 @@ def test_a_fault_that_comes_later_names_its_line(tmp_path: Path) -> None:
         "def loss(logits, similarity):\n    if len(logits) > 3:\n        return logits.no()\n    return logits.mean()\n"
     )
     found = find_loss(f"{file}:loss")
-    with pytest.raises(ConfigError, match=r"loss of .*mine\.py, line 3, failed \(AttributeError"):
+    with pytest.raises(ConfigError, match=r"mine\.py:loss failed in .*mine\.py line 3: AttributeError"):
         found(torch.zeros(4, 4), torch.eye(4))
+
+
+def test_a_long_message_of_a_loss_is_told_on_one_short_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def loss(logits, similarity):\n    raise ValueError('x\\n' * 1000)\n")
+    with pytest.raises(ConfigError, match="x x x") as error:
+        find_loss(f"{file}:loss")
+    assert len(str(error.value).replace(str(tmp_path), "")) < 400
+    assert "\n" not in str(error.value)
 
 
 def test_logits_that_diverged_are_no_fault_of_the_loss(tmp_path: Path) -> None:
@@ -130,7 +141,7 @@ def test_logits_that_diverged_are_no_fault_of_the_loss(tmp_path: Path) -> None:
 def test_what_is_no_loss_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("loss = 3\n")
-    with pytest.raises(ConfigError, match=r"is a int, but must be a function of logits and similarity"):
+    with pytest.raises(ConfigError, match=r"is an int, but must be a function of logits and similarity"):
         find_loss(f"{file}:loss")
     with pytest.raises(ConfigError, match=r"experts\.loss 'siglip' is unknown\. Known: bce, infonce, wbce\."):
         find_loss("siglip", "experts.loss")
