@@ -83,7 +83,7 @@ def _exit_code(arguments: list[str]) -> int:
     try:
         return _dispatch(arguments)
     except RayddError as error:
-        _print_error(str(error), debug)
+        _print_message(str(error), debug)
         return 2
     except SystemExit as system_exit:  # tyro has shown the help, or what is wrong with a flag
         return int(system_exit.code or 0)
@@ -91,21 +91,21 @@ def _exit_code(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        _print_error("interrupted. Finished work is kept; run the same command to continue.")
+        _print_message("interrupted. Finished work is kept; run the same command to continue.")
         return 130
     except OSError as error:  # a fault of a disk, a folder or the network
-        _print_error(_system_error_message(error), debug)
+        _print_message(_system_error_message(error), debug)
         return 2
     except MemoryError as error:
-        _print_error(f"out of memory ({error or 'no details'}). `raydd doctor` says how much the run needs.", debug)
+        _print_message(f"out of memory ({error or 'no details'}). `raydd doctor` says how much the run needs.", debug)
         return 2
     except Exception as error:
         advice = "" if debug else " Run again with --debug for the traceback."
-        _print_error(f"unexpected {type(error).__name__}: {error}.{advice}", debug)
+        _print_message(f"unexpected {type(error).__name__}: {error}.{advice}", debug)
         return 1
 
 
-def _print_error(message: str, debug: bool = False) -> None:
+def _print_message(message: str, debug: bool = False) -> None:
     from raydd.terminal.console import visible
 
     if debug:
@@ -225,7 +225,14 @@ def _settings_below_flags(kind: type[Any], arguments: list[str], prog: str) -> C
         # A set stores the settings that made it. The user's settings win, and only they may name code to run.
         from raydd.sets.read import open_set
 
-        return open_set(Path(parsed.set)).provenance.config(given_settings(parsed.config, parsed.preset, overrides))
+        provenance = open_set(Path(parsed.set)).provenance
+        config = provenance.config(given_settings(parsed.config, parsed.preset, overrides))
+        if unknown := provenance.unknown_settings:
+            _print_message(
+                f"note: this version lacks some settings of the set and leaves them out: {', '.join(unknown)}. "
+                f"Version {provenance.raydd}, which made the set, has them."
+            )
+        return config
     return load(parsed.config, parsed.preset, overrides, kind.defaults)
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from written_sets import broken, folder_of, saved
 
 from raydd.cli import COMMANDS, main, parse
 from raydd.cli_help import EXAMPLES, MATTER
@@ -156,6 +157,22 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(
     assert config.evaluate.seeds == 3
     assert config.distill.pairs == 99
     assert config.distill.optimizer == "sgd"
+
+
+def test_settings_of_a_set_that_this_version_lacks_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    record = saved(tmp_path)
+    command = ["evaluate", "--set", str(folder_of(record)), "--print_config"]
+    assert main(command) == 0
+    printed, said = capsys.readouterr()
+    assert said == ""
+    facts = record.read_json("manifest.json")["facts"]
+    broken(record, {**facts, "settings": {**facts["settings"], "distill.colour": 3, "distill.\x1b[2J": 4}})
+    assert main(command) == 0
+    assert capsys.readouterr() == (
+        printed,
+        "raydd: note: this version lacks some settings of the set and leaves them out: distill.\\x1b[2J, "
+        f"distill.colour. Version {facts['raydd']}, which made the set, has them.\n",
+    )
 
 
 def test_a_flag_s_path_may_name_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

@@ -243,7 +243,7 @@ class Provenance:
     def config(self, user_settings: Mapping[str, Any] | None = None) -> Config:
         """Return the settings that made the set, overridden by the user's own settings.
 
-        Settings that this version does not have are left out; `unknown_settings` names them, for a note to the user.
+        Settings that this version does not have are left out; the command line names them (`unknown_settings`).
         Settings that the set's version did not have are at their defaults.
 
         A setting may name code (an encoder, a reader, a method, a loss). Only names of raydd's own registries are taken
