@@ -23,7 +23,8 @@ TOLERANCE = 1e-8
 WIDTHS = {"img": 12, "txt": 9}
 D = 12
 
-pytestmark = pytest.mark.skipif(not PARITY.is_dir(), reason=f"no parity arrays in {PARITY}; set RAYDD_PARITY")
+if not PARITY.is_dir():
+    pytest.skip(f"no parity arrays in {PARITY}; set RAYDD_PARITY", allow_module_level=True)
 
 
 class Case:
@@ -55,7 +56,7 @@ class Case:
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest, record_property: pytest.FixtureRequest):
+def case(request: pytest.FixtureRequest):
     case = Case(request.param)
     yield case
     print(f"\nparity {case.name}: largest relative error {case.worst:.1e}")
