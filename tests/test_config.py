@@ -102,6 +102,10 @@ def test_a_target_beyond_an_annealed_trajectory_is_refused():
         (CompareConfig, {"name": "a\nb"}, "compare.name"),
         (SweepConfig, {"objectives": ("bytes",)}, "sweep.objectives"),
         (SweepConfig, {"name": "a/b"}, "sweep.name"),
+        (SweepConfig, {"rungs": ()}, "sweep.rungs"),
+        (SweepConfig, {"rungs": (0, 5)}, "sweep.rungs"),
+        (SweepConfig, {"rungs": (5, 5)}, "sweep.rungs"),
+        (SweepConfig, {"rungs": (5, 99)}, "sweep.rungs"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(section: type, settings: dict, named: str):
@@ -122,7 +126,7 @@ def test_no_number_is_absurd(section: str, name: str, value: float):
     absurd = [10**20, -(10**20)] if isinstance(value, int) else [math.nan, math.inf, -math.inf, 1e30, -1e30]
     for wrong in absurd:
         changed = dataclasses.replace
-        with pytest.raises(ConfigError, match=rf"{section}\.{name} is .*, but must be .*\d|finite"):
+        with pytest.raises(ConfigError, match=rf"{section}\.{name} is .*, but must be .*(\d|finite)"):
             changed(Config(), **{section: changed(getattr(Config(), section), **{name: wrong})})
 
 

@@ -1,6 +1,7 @@
 """Settings of the search over settings."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from raydd.ranges import MOST, Between, Count, FromZero, RateFromZero, Seed, check_name, check_numbers, require
@@ -97,8 +98,8 @@ class SweepConfig:
         require(valid_gpus, "sweep.gpus", self.gpus, "auto, -1, 0 to 1, or a whole number")
         require(self.price > 0 or not self.cost, "sweep.cost", self.cost, "0 while sweep.price is 0")
         require("r_mean" in self.objectives, "sweep.objectives", self.objectives, "a list that holds r_mean")
-        ascending = all(1 <= low < high <= 99 for low, high in zip(self.rungs, (*self.rungs[1:], 99), strict=True))
-        require(ascending, "sweep.rungs", self.rungs, "percents from 1 to 98, ascending")
+        ascending = all(low < high for low, high in pairwise((0, *self.rungs, 99)))
+        require(bool(self.rungs) and ascending, "sweep.rungs", self.rungs, "percents from 1 to 98, ascending")
         if self.pruner == "wilcoxon":  # a difference needs at least four pairs of students to reach p < 0.1
             enough_students = len(self.rungs) * self.rung_students >= 4
             require(
