@@ -117,10 +117,6 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path):
     assert load(file) == load()
 
 
-def test_the_defaults_are_the_default_method():
-    assert load() == Config()
-
-
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_is_a_config(name: str):
     config = load(preset=name)

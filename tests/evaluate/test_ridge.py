@@ -1,4 +1,4 @@
-"""The closed-form student against its formula written out, finite differences, and what it must rank."""
+"""The closed-form student against its formula written out, and what it must rank."""
 
 from types import SimpleNamespace
 

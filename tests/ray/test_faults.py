@@ -98,6 +98,8 @@ def test_a_node_is_lost_with_a_trial_on_it(sweep_settings: dict, drive, compare,
     log = tmp_path / "log"
     with cluster_of(tmp_path, nodes=2) as (cluster, workers):
         settings = {**sweep_settings, "place.ray": cluster.address, "sweep.at_once": 1}
+        if notice:
+            settings["distill.checkpoint_every"] = 300  # so that rungs and the notice alone keep a state
         driver = drive(settings, log)
         wait_for(lambda: any(done_in(state) > FIRST_RUNG for state in checkpoints(settings)), driver, log)
         lost = next(node for node in workers if cluster.trials(node))

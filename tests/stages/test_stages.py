@@ -244,8 +244,6 @@ def test_scores_of_a_set_in_hand_equal_those_of_the_record(config: Config, store
     synthetic = stages.final_synthetic(raydd.open(config, store))
     in_hand = stages.score_students(raydd.open(config, store), synthetic, split="test", seeds=range(2))
     assert in_hand.seeds == stages.synthetic_scores(raydd.open(config, store)).seeds
-    worse = replace(synthetic, text_features=synthetic.text_features.flip(0))
-    assert stages.score_students(raydd.open(config, store), worse, split="val", seeds=range(1)).mean["r_mean"] >= 0
 
 
 def test_students_that_diverge_at_the_learned_rates_get_a_part_of_them(
