@@ -102,6 +102,7 @@ def test_a_spot_machine_that_is_lost_while_it_answers_is_asked_for_again(ray_her
     assert asked == ["", "", "1", "", "2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("there", "told"), [({}, "came within 6 s"), ({"1": 1}, "none that answers")])
 def test_machines_that_are_all_lost_are_a_sentence_in_the_end(ray_here, monkeypatch, there, told):
     asked = answers_of(monkeypatch, None)

@@ -2,10 +2,13 @@
 
 import dataclasses
 import errno
+import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -95,21 +98,25 @@ def test_a_damaged_tensor_file_is_named(tmp_path: Path) -> None:
         record.read_tensors("x.safetensors")
 
 
+def rewrite(folder: Path, began: Event) -> None:
+    """Rewrite one file without end."""
+    store = Store(folder)
+    for turn in itertools.count():
+        store.write("f.bin", bytes([turn % 256]) * 3_000_000)
+        began.set()
+
+
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     """A process that rewrites one file without end is killed many times; a reader sees a whole file each time."""
-    script = f"""
-from raydd.store import Store
-store, turn = Store({str(tmp_path)!r}), 0
-while True:
-    store.write("f.bin", bytes([turn % 256]) * 3_000_000)
-    turn += 1
-"""
-    Store(tmp_path).write("f.bin", bytes(3_000_000))
-    for _ in range(3):
-        writer = subprocess.Popen([sys.executable, "-c", script])
-        time.sleep(1.5)
+    fork = multiprocessing.get_context("fork")  # which imports nothing again
+    for _ in range(5):
+        began = fork.Event()
+        writer = fork.Process(target=rewrite, args=(tmp_path, began))
+        writer.start()
+        assert began.wait(60)
+        time.sleep(0.1)
         writer.kill()
-        writer.wait()
+        writer.join()
         content = (tmp_path / "f.bin").read_bytes()
         assert len(content) == 3_000_000
         assert len(set(content)) == 1
