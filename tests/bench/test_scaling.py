@@ -9,11 +9,29 @@ from bench import scaling
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.parametrize(("name", "at"), [("pairs", 24), ("steps", 2), ("captions", 20_000), ("encoder-steps", 1)])
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("pairs", 24),
+        ("steps", 2),
+        ("captions", 20_000),
+        ("encoder-steps", 1),
+        ("encoder-steps-exact", 1),
+        ("encoder-steps-unrolled", 1),
+    ],
+)
 def test_a_point_has_its_time_and_its_memory(name: str, at: int, tmp_path: Path) -> None:
     found = scaling.SCALES[name].measure(at, tmp_path)
     assert found["CPU seconds"] > 0
     assert 0 < found["peak MB"] < 1_000
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_trial_costs_the_driver_some_time_under_either_sampler(tmp_path: Path) -> None:
+    found = scaling.SCALES["driver"].measure(200, tmp_path)
+    assert len(found) == 2
+    assert min(found.values()) > 0
 
 
 @pytest.mark.slow

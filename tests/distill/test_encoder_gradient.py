@@ -8,6 +8,7 @@ import torch
 from encoder_walks import Problem, attention_net, problem, with_variable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bench.counting import count_operations
 from raydd.distill import encoder_gradient, legs
 from raydd.distill.encoder_student import Networks
 from raydd.distill.matching import LearnedPairs, StepLoss
@@ -89,6 +90,14 @@ def test_images_some_at_a_time_give_the_same(exact: bool) -> None:
     one, other = problem(exact=exact).matching(), problem(exact=exact, at_once=3).matching()
     for name, gradient in one.gradients.items():
         torch.testing.assert_close(gradient, other.gradients[name], rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize(("exact", "waits"), [(True, 3), (False, 4)])
+def test_a_student_step_takes_few_operations_and_waits(exact: bool, waits: int) -> None:
+    for steps in (3, 6):
+        seen = count_operations(problem(exact=exact, steps=steps).matching)
+        assert seen.total <= 300 + 1_450 * steps
+        assert seen.waits.total() <= 6 + waits * steps
 
 
 def test_an_expert_that_stood_still_is_refused() -> None:

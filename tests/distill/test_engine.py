@@ -8,6 +8,7 @@ import torch
 from small_distillations import BASE, SIGLIP, TinyEncoder, begin, distillation, pixel_run, spread_of
 from small_pairs import Split
 
+from bench.counting import count_operations
 from raydd.distill import image_variables, legs
 from raydd.distill.crops import draw_crops
 from raydd.distill.draws import step_seed
@@ -160,6 +161,19 @@ def test_pixels_move_once_an_encoding_along_the_sum_of_the_steps(train_split: Sp
         moves.append(not torch.equal(run.variables["image"].detach(), start))
         start = run.variables["image"].detach().clone()
     assert moves == [False, False, True] * 4
+
+
+def test_a_step_on_pixels_takes_few_operations_and_encodes_only_where_they_move(
+    train_split: Split, experts: Experts
+) -> None:
+    run = pixel_run(train_split, experts, every=4)
+    for _ in range(4):
+        run.step()
+    steps = [count_operations(run.step) for _ in range(4)]
+    assert [step.operations["tanh"] for step in steps] == [1, 0, 0, 0]  # once through the encoder, and once back
+    assert [step.operations["tanh_backward"] for step in steps] == [0, 0, 0, 1]
+    assert max(step.total for step in steps) <= 4_000
+    assert max(step.waits.total() for step in steps) <= 24
 
 
 def test_pixels_that_are_not_learned_are_encoded_once_for_all_steps(

@@ -8,6 +8,7 @@ from small_distillations import BASE, begin, begun, pixel_run, spread_of
 from small_pairs import Split
 from torch import Tensor
 
+from bench.counting import count_operations
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
 from raydd.distill.image_variables import LearnedFeatures
@@ -99,6 +100,27 @@ def test_pixels_are_moved_through_the_frozen_encoder(train_split: Split, experts
     losses = [run.step()["loss"] for _ in range(30)]
     assert sum(losses[-6:]) < sum(losses[:6])
     assert not torch.equal(torch.as_tensor(run.synthetic().pixels), torch.as_tensor(start))
+
+
+@pytest.mark.parametrize(
+    ("objective", "operations", "waits"),
+    [
+        ("covariance", 150, 9),
+        ("projector", 250, 10),
+        ("ridge", 400, 16),
+        ("distribution", 630, 12),
+        ("gradient", 1_000, 12),
+    ],
+)
+def test_a_step_takes_few_operations_and_waits_however_many_pairs_there_are(
+    train_split: Split, experts: Experts, objective: str, operations: int, waits: int
+) -> None:
+    for pairs in (12, 24):
+        run = begin(train_split, experts, objective=objective, pairs=pairs, real_minibatch=4 * pairs)
+        run.step()
+        seen = count_operations(run.step)
+        assert seen.total <= operations
+        assert seen.waits.total() <= waits
 
 
 def test_an_objective_that_lacks_the_real_pairs_says_so(train_split: Split, experts: Experts) -> None:
