@@ -1,6 +1,5 @@
 """Shared parts of the search spaces of methods without trajectories."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import Trial
@@ -21,13 +20,3 @@ def suggest_learning(trial: Trial) -> None:
     trial.suggest_float("distill.image_lr", 0.005, 0.5, log=True)
     trial.suggest_float("distill.text_lr", 0.005, 0.5, log=True)
     suggest_students(trial)
-
-
-def fixed(objective: str) -> Mapping[str, Any]:
-    """Return the fixed settings of a method with this objective."""
-    return {
-        "distill.objective": objective,
-        "distill.blend": "none",
-        "distill.similarity": "identity",
-        "distill.loss": "infonce",
-    }

@@ -5,7 +5,8 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from search_spaces._objectives import OURS, fixed, suggest_learning
+from raydd.distill.methods.covmatch import METHOD
+from search_spaces._objectives import OURS, suggest_learning
 
 FIRST: tuple[dict[str, Any], ...] = (
     {**OURS, "distill.covariance_scale": 1.0, "distill.mean_weight": 0.1},
@@ -18,4 +19,4 @@ def space(trial: Trial) -> Mapping[str, Any]:
     suggest_learning(trial)
     trial.suggest_float("distill.covariance_scale", 0.5, 8.0, log=True)
     trial.suggest_float("distill.mean_weight", 0.01, 10.0, log=True)
-    return fixed("covariance")
+    return METHOD.settings

@@ -5,7 +5,8 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from search_spaces._objectives import OURS, fixed, suggest_learning
+from raydd.distill.methods.lgm import METHOD
+from search_spaces._objectives import OURS, suggest_learning
 
 FIRST: tuple[dict[str, Any], ...] = ({**OURS, "distill.real_minibatch": 256},)
 
@@ -14,4 +15,4 @@ def space(trial: Trial) -> Mapping[str, Any]:
     """Suggest the settings of one trial."""
     suggest_learning(trial)
     trial.suggest_categorical("distill.real_minibatch", [128, 256, 512, 1024])
-    return fixed("gradient")
+    return METHOD.settings

@@ -1,9 +1,11 @@
 """LoRS: trajectory length, learning rates, the low-rank similarity matrix and the loss."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import Trial
 
+from raydd.distill.methods.lors import METHOD
 from search_spaces._trajectories import LONGER, OUR_SIMILARITY, OURS, PUBLISHED, suggest_similarity, suggest_trajectory
 
 FIRST: tuple[dict[str, Any], ...] = (
@@ -14,8 +16,8 @@ FIRST: tuple[dict[str, Any], ...] = (
 )
 
 
-def space(trial: Trial) -> dict[str, Any]:
+def space(trial: Trial) -> Mapping[str, Any]:
     """Suggest the settings of one trial."""
     suggest_trajectory(trial)
     suggest_similarity(trial)
-    return {"distill.blend": "none", "distill.similarity": "low-rank", "distill.gradient": "constant-memory"}
+    return {name: value for name, value in METHOD.settings.items() if name != "distill.loss"}  # which is searched

@@ -1,9 +1,11 @@
 """RepBlend for comparisons: always with blending, and in the same ranges as the spaces of other matching methods."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import Trial
 
+from raydd.distill.methods.repblend import METHOD
 from search_spaces._trajectories import LONGER, OUR_SIMILARITY, OURS, PUBLISHED, suggest_similarity, suggest_trajectory
 
 FIRST: tuple[dict[str, Any], ...] = (
@@ -14,9 +16,9 @@ FIRST: tuple[dict[str, Any], ...] = (
 )
 
 
-def space(trial: Trial) -> dict[str, Any]:
+def space(trial: Trial) -> Mapping[str, Any]:
     """Suggest the settings of one trial."""
     suggest_trajectory(trial)
     suggest_similarity(trial)
     trial.suggest_float("distill.blend_beta", 0.2, 5.0, log=True)
-    return {"distill.blend": "beta", "distill.similarity": "low-rank", "distill.matched": "both-heads"}
+    return METHOD.settings
