@@ -9,22 +9,17 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, choose_greedily
+from raydd.distill.selections.evidence import Joint, choose_greedily
 from raydd.distill.selections.k_means import cluster_means, nearest_cluster
 from raydd.distill.selections.random_pairs import random_captions
-
-
-def co_occurrence(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Return one pair for each two matched clusters; clusters grow from random pairs drawn by seed."""
-    return nearest_to_shared(evidence.joint(WARM_UP), pairs, seed)
 
 
 def nearest_to_shared(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
     """Choose, for each two matched clusters, the pair nearest to the mean of the pairs that they share.
 
-    Clusters that share most come first. The pair is chosen among the shared pairs whose image is still free, or among
-    all pairs with a free image if no shared pair is left. For clusters that share nothing, the mean is that of all
-    pairs.
+    Clusters grow from pairs drawn by seed. Those that share most come first. The pair is chosen among the shared pairs
+    whose image is still free, or among all pairs with a free image if no shared pair is left. For clusters that share
+    nothing, the mean is that of all pairs.
     """
     image_clusters, text_clusters = clusters_of_each_side(joint, random_captions(joint.image_of_text, pairs, seed))
     matched = iter(matched_clusters(image_clusters, text_clusters, pairs))

@@ -11,14 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from raydd.distill.selections.evidence import Evidence, Forgetting, first_of_each_image
+from raydd.distill.selections.evidence import Forgetting, first_of_each_image
 
 EPOCHS = 10  # epochs of training in which forgetting is counted
-
-
-def forgetting(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Return the least forgotten pairs."""
-    return least_forgotten(evidence.forgetting(EPOCHS), evidence.image_of_text, pairs, seed)
 
 
 def least_forgotten(forgotten: Forgetting, image_of_text: Int[Tensor, "C"], pairs: int, seed: int) -> Int[Tensor, "N"]:

@@ -7,12 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, choose_greedily
-
-
-def herding(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:  # noqa: ARG001
-    """Return the herded pairs; the seed only decides the heads that embed them."""
-    return herd(evidence.joint(WARM_UP), pairs)
+from raydd.distill.selections.evidence import Joint, choose_greedily
 
 
 def herd(joint: Joint, pairs: int) -> Int[Tensor, "N"]:

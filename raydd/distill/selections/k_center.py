@@ -4,12 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, choose_greedily
-
-
-def k_center(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Return greedy centres in the joint space; the first centre is drawn by seed."""
-    return centres(evidence.joint(WARM_UP), pairs, seed)
+from raydd.distill.selections.evidence import Joint, choose_greedily
 
 
 def centres(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:

@@ -8,20 +8,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raydd.distill.selections.evidence import WARM_UP, Evidence, Joint, choose_greedily
+from raydd.distill.selections.evidence import Joint, choose_greedily
 from raydd.distill.selections.random_pairs import random_captions
 
 _ROUNDS = 50  # largest number of iterations of Lloyd's algorithm
 _BLOCK = 16_384  # captions that are assigned to clusters at a time
 
 
-def k_means(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Return the pairs nearest to the means of clusters in the joint space; these grow from pairs drawn by seed."""
-    return nearest_to_means(evidence.joint(WARM_UP), pairs, seed)
-
-
 def nearest_to_means(joint: Joint, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Choose for each cluster, largest first, the pair nearest to its mean among those whose image is still free."""
+    """Choose for each cluster, largest first, the pair nearest to its mean among those whose image is still free.
+
+    Clusters grow from pairs drawn by seed.
+    """
     images, texts, sizes = cluster_means(joint, random_captions(joint.image_of_text, pairs, seed))
     clusters = iter(sizes.argsort(descending=True, stable=True).tolist())
 

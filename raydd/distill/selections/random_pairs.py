@@ -4,12 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from raydd.distill.selections.evidence import Evidence, first_of_each_image
-
-
-def random_pairs(evidence: Evidence, pairs: int, seed: int) -> Int[Tensor, "N"]:
-    """Draw captions of `pairs` different images by seed."""
-    return random_captions(evidence.image_of_text, pairs, seed)
+from raydd.distill.selections.evidence import first_of_each_image
 
 
 def random_captions(image_of_text: Int[Tensor, "C"], pairs: int, seed: int) -> Int[Tensor, "N"]:
