@@ -1,10 +1,11 @@
-"""CPU seconds of this process, by part of the work. A sweep adds up the seconds of its trials."""
+"""CPU seconds of this process, by part of the work, which a sweep adds up over its trials; and a stopwatch."""
 
 import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 Part = Literal["experts", "distillation steps", "fits of learning rates", "scores"]
@@ -37,3 +38,34 @@ def counted_as(part: Part) -> Iterator[None]:
 def cpu_seconds() -> dict[str, float]:
     """Return the CPU seconds of this process since its start, by part; `REST` is what no part has counted."""
     return {**_seconds_by_part, REST: time.process_time() - sum(_seconds_by_part.values())}
+
+
+@dataclass(frozen=True)
+class ElapsedTime:
+    """Time that a piece of work took."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """CPU time of all threads of this process."""
+
+    def __add__(self, other: "ElapsedTime") -> "ElapsedTime":
+        return ElapsedTime(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+
+    def __sub__(self, other: "ElapsedTime") -> "ElapsedTime":
+        return ElapsedTime(self.seconds - other.seconds, self.cpu_seconds - other.cpu_seconds)
+
+    def share(self, fraction: float) -> "ElapsedTime":
+        """Return a share of the time."""
+        return ElapsedTime(self.seconds * fraction, self.cpu_seconds * fraction)
+
+
+class Watch:
+    """Stopwatch for wall time and CPU time."""
+
+    def __init__(self) -> None:
+        """Start the stopwatch."""
+        self._start = ElapsedTime(time.perf_counter(), time.process_time())
+
+    def read(self) -> ElapsedTime:
+        """Return the time since the start."""
+        return ElapsedTime(time.perf_counter(), time.process_time()) - self._start

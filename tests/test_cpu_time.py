@@ -50,3 +50,15 @@ def test_waiting_costs_nothing():
     with cpu_time.counted_as("scores"):
         time.sleep(0.3)
     assert cpu_time.cpu_seconds()["scores"] < 0.1
+
+
+def test_a_stopwatch_tells_wall_and_cpu_time_apart():
+    watch = cpu_time.Watch()
+    time.sleep(0.1)
+    compute(0.1)
+    first = watch.read()
+    assert first.seconds >= 0.19
+    assert first.cpu_seconds == pytest.approx(0.1, abs=0.05)
+    total = first + cpu_time.ElapsedTime(1.0, 2.0)
+    assert (total - first).cpu_seconds == pytest.approx(2.0)
+    assert total.share(0.5).seconds == pytest.approx(first.seconds / 2 + 0.5)

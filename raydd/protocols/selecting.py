@@ -4,15 +4,15 @@ Some selections read warmed-up heads. These are trained as experts are, so the w
 that expert's trajectory.
 """
 
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from raydd.cpu_time import ElapsedTime, Watch
 from raydd.data import Features
 from raydd.distill.experts import train_epoch_
 from raydd.distill.heads import Head, embed
@@ -49,15 +49,15 @@ def select(work: "HeadsWorkbench", selection: str, pairs: int, seed: int) -> Int
         clock = _Clock()
         evidence = _collect_evidence(work, seed, clock)
         reset_peak(work.device)
-        start_time, cpu_seconds = time.perf_counter(), time.process_time()
+        watch = Watch()
         captions = SELECTIONS[selection](evidence, pairs, seed)
-        seconds, cpu_seconds = time.perf_counter() - start_time, time.process_time() - cpu_seconds
+        elapsed = watch.read() - clock.elapsed
         record.write_tensors(CAPTIONS_FILE, {"captions": captions})
         record.finish(
             facts={
-                "seconds": seconds - clock.seconds,
-                "cpu_seconds": cpu_seconds - clock.cpu_seconds,
-                "warm_up_seconds": clock.seconds,
+                "seconds": elapsed.seconds,
+                "cpu_seconds": elapsed.cpu_seconds,
+                "warm_up_seconds": clock.elapsed.seconds,
                 "peak_bytes": peak_bytes(work.device),
             }
         )
@@ -75,15 +75,13 @@ def selection_record(work: "HeadsWorkbench", selection: str, pairs: int, seed: i
 class _Clock:
     """Time spent on the warm-up, which does not count as time of the choice."""
 
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    elapsed: ElapsedTime = field(default_factory=ElapsedTime)
 
     def timed(self, function: Callable[[int], Result]) -> Callable[[int], Result]:
         def timed(epochs: int) -> Result:
-            start_time, cpu_start = time.perf_counter(), time.process_time()
+            watch = Watch()
             result = function(epochs)
-            self.seconds += time.perf_counter() - start_time
-            self.cpu_seconds += time.process_time() - cpu_start
+            self.elapsed += watch.read()
             return result
 
         return timed

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
+from raydd.cpu_time import ElapsedTime, Watch
 from raydd.distill.population import steps_of, steps_per_read
 from raydd.distill.synthetic import SyntheticSet
 from raydd.errors import NonFiniteError
 from raydd.protocols import Workbench
 from raydd.sets.read import load_synthetic
 from raydd.stages.distilling import distill, in_features, only_phase, synthetic_record
-from raydd.stages.matching import Watch
 from raydd.stages.students import choice_content, fit_rates, recipe_content, score_students
 from raydd.store import Record
 
@@ -109,7 +109,7 @@ def _new_states(work: Workbench[Any], every: int) -> Iterator[State]:
 def _repeated_states(work: Workbench[Any], every: int) -> Iterator[State]:
     """Repeat the distillation of a stored set and yield its states; the last one is read from the store."""
     phase = only_phase(work, every)
-    distillation, seconds, cpu_seconds = work.begin(phase.settings, phase.start()), 0.0, 0.0
+    distillation, elapsed = work.begin(phase.settings, phase.start()), ElapsedTime()
     take_steps = steps_of(distillation)
     while distillation.done < phase.settings.steps:
         remaining_steps = phase.settings.steps - distillation.done
@@ -117,12 +117,11 @@ def _repeated_states(work: Workbench[Any], every: int) -> Iterator[State]:
         news = take_steps(min(steps_per_read(work.device), remaining_steps, every - distillation.done % every))
         if news.error:
             raise news.error
-        elapsed = watch.read()
-        seconds, cpu_seconds = seconds + elapsed.seconds, cpu_seconds + elapsed.cpu_seconds
+        elapsed += watch.read()
         work.progress("distillation steps for a curve", distillation.done, phase.settings.steps)
         if distillation.done % every == 0 and distillation.done < phase.settings.steps:
-            yield distillation.done, seconds, cpu_seconds, distillation.synthetic()
-    yield distillation.done, seconds, cpu_seconds, load_synthetic(phase.record)
+            yield distillation.done, elapsed.seconds, elapsed.cpu_seconds, distillation.synthetic()
+    yield distillation.done, elapsed.seconds, elapsed.cpu_seconds, load_synthetic(phase.record)
 
 
 def _r_mean(work: Workbench[Any], synthetic: SyntheticSet, *, fitted: bool) -> float | None:

@@ -1,12 +1,11 @@
 """One phase of a distillation: takes steps until its record is complete, and may be interrupted at any time."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from raydd.config import DistillConfig
-from raydd.cpu_time import counted_as
+from raydd.cpu_time import ElapsedTime, Watch, counted_as
 from raydd.data.encoders import image_identity, text_identity
 from raydd.distill.engine import Distillation, DistillPoint
 from raydd.distill.population import steps_of, steps_per_read
@@ -26,31 +25,6 @@ LAST_GOOD = "last_good.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 CURVE = "curve.safetensors"
 _COLLAPSE_POINTS = 10  # how often collapse is measured over the steps, in addition to the start
-
-
-@dataclass(frozen=True)
-class ElapsedTime:
-    """Time that a piece of work took."""
-
-    seconds: float
-    cpu_seconds: float
-    """CPU time of all threads of this process."""
-
-    def share(self, fraction: float) -> Self:
-        """Return a share of the time."""
-        return type(self)(self.seconds * fraction, self.cpu_seconds * fraction)
-
-
-class Watch:
-    """Stopwatch for wall time and CPU time."""
-
-    def __init__(self) -> None:
-        """Start the stopwatch."""
-        self._start_seconds, self._start_cpu_seconds = time.perf_counter(), time.process_time()
-
-    def read(self) -> ElapsedTime:
-        """Return the time since the start."""
-        return ElapsedTime(time.perf_counter() - self._start_seconds, time.process_time() - self._start_cpu_seconds)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 from raydd.config import Config
-from raydd.cpu_time import counted_as
+from raydd.cpu_time import Watch, counted_as
 from raydd.distill.engine import DistillPoint
 from raydd.distill.legs import Legs
 from raydd.distill.population import News, Population, shape_of
 from raydd.errors import RayddError
 from raydd.protocols import Workbench
 from raydd.stages.distilling import only_phase
-from raydd.stages.matching import Course, Watch, finished
+from raydd.stages.matching import Course, finished
 
 AT_ONCE = 16  # distillations that step together: more gain little, and wait while the others are scored
 
