@@ -8,8 +8,8 @@ from pathlib import Path
 
 from raydd.config import DataConfig
 from raydd.data.listing import Entry, Listing, Problem, Split
-from raydd.data.readers.folders import as_captions, field, file_image, images_folder, read_json, root_folder
-from raydd.errors import DataError, nearest
+from raydd.data.readers.folders import as_captions, field, file_image, images_folder, only_name, read_json, root_folder
+from raydd.errors import DataError
 
 
 def read(config: DataConfig) -> Listing:
@@ -19,7 +19,7 @@ def read(config: DataConfig) -> Listing:
         DataError: a file or a folder is missing, a file is malformed, or a row lacks a field.
     """
     root = root_folder(config)
-    year = config.name or _only_year(root)
+    year = config.name or only_name(root, "annotations/captions_train*.json")
     train, problems = _read_file(root, config, f"train{year}", "train")
     notes: tuple[str, ...] = ()
     if (root / "annotations" / f"captions_val{year}.json").exists():
@@ -52,14 +52,3 @@ def _read_file(root: Path, config: DataConfig, part: str, split: Split) -> tuple
     detail = f"{path.name} has captions of it, but does not list it"
     problems = [Problem("missing image", image_id, detail) for image_id in captions if image_id not in listed_ids]
     return entries, problems
-
-
-def _only_year(root: Path) -> str:
-    years = [path.stem.removeprefix("captions_train") for path in (root / "annotations").glob("captions_train*.json")]
-    if len(years) == 1:
-        return years[0]
-    if not years:
-        raise DataError(
-            f"{root} holds no annotations/captions_train*.json. Check data.root, or choose another data.reader."
-        )
-    raise DataError(f"{root} holds {len(years)} sets of captions. Set data.name. {nearest('', years)}")

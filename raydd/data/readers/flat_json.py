@@ -9,8 +9,8 @@ from pathlib import Path
 
 from raydd.config import DataConfig
 from raydd.data.listing import SPLITS, Entry, Listing, Problem, Split
-from raydd.data.readers.folders import as_captions, field, file_image, images_folder, read_json, root_folder
-from raydd.errors import DataError, nearest
+from raydd.data.readers.folders import as_captions, field, file_image, images_folder, only_name, read_json, root_folder
+from raydd.errors import DataError
 
 
 def read(config: DataConfig) -> Listing:
@@ -20,7 +20,7 @@ def read(config: DataConfig) -> Listing:
         DataError: a folder or the train file is missing, a file is malformed, or a row lacks a field.
     """
     root = root_folder(config)
-    name = config.name or _only_name(root)
+    name = config.name or only_name(root, "*_train.json")
     folder = images_folder(config, root)
     entries: list[Entry] = []
     problems: list[Problem] = []
@@ -51,12 +51,3 @@ def _read_split(path: Path, split: Split, folder: Path, config: DataConfig) -> t
             problems.append(Problem("duplicate id", image, f"image_id {row['image_id']} is {first_image}'s already"))
     entries = [Entry(split, image, file_image(folder, image), tuple(texts)) for image, texts in captions.items()]
     return entries, problems
-
-
-def _only_name(root: Path) -> str:
-    names = [path.name.removesuffix("_train.json") for path in root.glob("*_train.json")]
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise DataError(f"{root} holds no NAME_train.json. Check data.root, or choose another data.reader.")
-    raise DataError(f"{root} holds {len(names)} data sets. Set data.name. {nearest('', names)}")

@@ -56,6 +56,21 @@ def named_folder(root: Path, name: str) -> Path:
     return root / name if name and (root / name).is_dir() else root
 
 
+def only_name(root: Path, pattern: str) -> str:
+    """Return the name of the only data set of a folder: what the `*` of a pattern such as `*_train.json` stands for.
+
+    Raises:
+        DataError: no file has such a path, or several have.
+    """
+    before, after = pattern.rpartition("/")[2].split("*")
+    names = [path.name.removeprefix(before).removesuffix(after) for path in root.glob(pattern)]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise DataError(f"{root} holds no {pattern}. Check data.root, or choose another data.reader.")
+    raise DataError(f"{root} holds {len(names)} data sets. Set data.name. {nearest('', names)}")
+
+
 def images_folder(config: DataConfig, default: Path) -> Path:
     """Return the folder that image paths are relative to: `data.images` (relative to `data.root`), or the default.
 

@@ -4,12 +4,11 @@ Each image is one object with `filename`, `filepath` (COCO's folder), `split` (t
 `sentences[].raw`.
 """
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from raydd.config import DataConfig
 from raydd.data.listing import Entry, Listing
-from raydd.data.readers.folders import field, file_image, images_folder, read_json, root_folder, split_named
-from raydd.errors import DataError, nearest
+from raydd.data.readers.folders import field, file_image, images_folder, only_name, read_json, root_folder, split_named
 
 
 def read(config: DataConfig) -> Listing:
@@ -19,7 +18,7 @@ def read(config: DataConfig) -> Listing:
         DataError: the file or a folder is missing, the file is malformed, or an image lacks a field.
     """
     root = root_folder(config)
-    name = config.name or _only_name(root)
+    name = config.name or only_name(root, "dataset_*.json")
     path = root / f"dataset_{name}.json"
     folder = images_folder(config, root)
     entries: list[Entry] = []
@@ -33,12 +32,3 @@ def read(config: DataConfig) -> Listing:
         captions = tuple(field(sentence, "raw", location, str) for sentence in sentences)
         entries.append(Entry(split, image_path, file_image(folder, image_path), captions))
     return Listing(name, tuple(entries))
-
-
-def _only_name(root: Path) -> str:
-    names = [path.stem.removeprefix("dataset_") for path in root.glob("dataset_*.json")]
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise DataError(f"{root} holds no dataset_NAME.json. Check data.root, or choose another data.reader.")
-    raise DataError(f"{root} holds {len(names)} data sets. Set data.name. {nearest('', names)}")

@@ -36,7 +36,7 @@ def test_two_years_need_a_name(tmp_path: Path) -> None:
     shutil.copy(
         tmp_path / "annotations" / "captions_train2017.json", tmp_path / "annotations" / "captions_train2014.json"
     )
-    with pytest.raises(DataError, match=r"holds 2 sets of captions. Set data.name. Known: 2014, 2017"):
+    with pytest.raises(DataError, match=r"holds 2 data sets. Set data.name. Known: 2014, 2017"):
         read(config)
     assert read(DataConfig(reader="coco", root=str(tmp_path), name="2017")).name == "coco2017"
 
