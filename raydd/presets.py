@@ -279,13 +279,21 @@ _COCO_500 = replace(
     _COCO_500,
     settings={**_COCO_500.settings, "distill.temperature": 0.1, "features.augment": "none", "features.views": 1},
 )
+_REPBLEND = {
+    "repblend-flickr30k-100": _repblend("Flickr30k", 99, 100, 10, 10, 3, 2),
+    "repblend-flickr30k-200": _repblend("Flickr30k", 199, 1000, 10, 5, 1, 2),
+    "repblend-flickr30k-500": _repblend("Flickr30k", 499, 1000, 100, 20, 0.01, 3),
+    "repblend-coco-100": _repblend("COCO", 99, 1000, 5, 10, 1, 2, merged=True),
+    "repblend-coco-200": _repblend("COCO", 199, 1000, 50, 20, 1, 2, merged=True),
+    "repblend-coco-500": _COCO_500,
+}
 _LORS = {
-    "lors-flickr30k-100": _lors("Flickr30k", _repblend("Flickr30k", 99, 100, 10, 10, 3, 2), 20),
-    "lors-flickr30k-200": _lors("Flickr30k", _repblend("Flickr30k", 199, 1000, 10, 5, 1, 2), 20),
-    "lors-flickr30k-500": _lors("Flickr30k", _repblend("Flickr30k", 499, 1000, 100, 20, 0.01, 3), 40),
-    "lors-coco-100": _lors("COCO", _repblend("COCO", 99, 1000, 5, 10, 1, 2, merged=True), 20),
-    "lors-coco-200": _lors("COCO", _repblend("COCO", 199, 1000, 50, 20, 1, 2, merged=True), 20, steps=2000),
-    "lors-coco-500": _lors("COCO", _COCO_500, 30),
+    "lors-flickr30k-100": _lors("Flickr30k", _REPBLEND["repblend-flickr30k-100"], 20),
+    "lors-flickr30k-200": _lors("Flickr30k", _REPBLEND["repblend-flickr30k-200"], 20),
+    "lors-flickr30k-500": _lors("Flickr30k", _REPBLEND["repblend-flickr30k-500"], 40),
+    "lors-coco-100": _lors("COCO", _REPBLEND["repblend-coco-100"], 20),
+    "lors-coco-200": _lors("COCO", _REPBLEND["repblend-coco-200"], 20, steps=2000),
+    "lors-coco-500": _lors("COCO", _REPBLEND["repblend-coco-500"], 30),
 }
 _SCRIPTS = {
     **_LORS,
@@ -300,12 +308,7 @@ PRESETS: dict[str, Preset] = {
     "plain-pixels": _PLAIN_PIXELS,
     "photographs": _PHOTOGRAPHS,
     "earlier": _EARLIER,
-    "repblend-flickr30k-100": _repblend("Flickr30k", 99, 100, 10, 10, 3, 2),
-    "repblend-flickr30k-200": _repblend("Flickr30k", 199, 1000, 10, 5, 1, 2),
-    "repblend-flickr30k-500": _repblend("Flickr30k", 499, 1000, 100, 20, 0.01, 3),
-    "repblend-coco-100": _repblend("COCO", 99, 1000, 5, 10, 1, 2, merged=True),
-    "repblend-coco-200": _repblend("COCO", 199, 1000, 50, 20, 1, 2, merged=True),
-    "repblend-coco-500": _COCO_500,
+    **_REPBLEND,
     "covmatch-flickr30k-100": _without_students(
         "CovMatch",
         "covmatch",

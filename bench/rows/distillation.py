@@ -1,6 +1,7 @@
 """Distillation steps on pixels and on features, both with the published settings and the constant-memory gradient."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from bench import published_loop
 from bench.inputs import TEMPERATURE, encoders, experts_in, flat, pictures
 from bench.measuring import Pieces, Size
 from bench.rows.row import Memory, Row
-from raydd.config import DistillConfig, PlaceConfig
+from raydd.config import PlaceConfig
 from raydd.distill.draws import draw_step
 from raydd.distill.engine import Distillation
 from raydd.distill.experts import Experts
@@ -18,29 +19,17 @@ from raydd.distill.image_variables import ImageVariable, LearnedFeatures, Learne
 from raydd.distill.similarity import Similarity
 from raydd.distill.synthetic import SyntheticSet
 from raydd.place import images_at_once
+from raydd.settings import load
 
-PUBLISHED = DistillConfig(
-    method="repblend",
-    blend="beta",
-    similarity="low-rank",
-    pairs=99,
-    steps=3000,
-    minibatch=20,
-    student_steps=8,
-    max_start_epoch=2,
-    target_epochs=1,
-    steps_per_encoding=1,
-    loss="wbce",
-    gradient="constant-memory",
-    optimizer="sgd",
-    schedule="constant",
-    start_rate=0.1,
+# The published learning rates and range are those of pixels.
+PUBLISHED = replace(
+    load(preset="repblend-flickr30k-100").distill,
+    images="features",
     image_lr=1e-3,
     text_lr=1e-3,
     similarity_lr=1e-3,
     rate_lr=1e-4,
     range_pull=0.03,
-    images="features",
 )
 _EXPERTS = 4
 _STORED_EPOCHS = 11  # snapshots in a file of the published code: the start and 10 epochs
