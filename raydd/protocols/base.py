@@ -37,9 +37,10 @@ from raydd.data import (
 from raydd.data.encoders import resized
 from raydd.data.images import ImageSource
 from raydd.distill.engine import Distillation
+from raydd.distill.selections.evidence import require_enough_images
 from raydd.distill.synthetic import SyntheticSet
 from raydd.distill.trajectories import Trajectories
-from raydd.errors import ConfigError, NonFiniteError
+from raydd.errors import NonFiniteError
 from raydd.evaluate.collapse import collapse_measures, encoder_similarities
 from raydd.evaluate.retrieval import ScoresOnTest, ScoresOnVal, chance, scores_of_hits
 from raydd.place import device_of, images_at_once
@@ -160,9 +161,7 @@ class Workbench(ABC, Generic[Networks]):
         Raises:
             ConfigError: there are fewer training images than pairs.
         """
-        required, available = pairs or self.config.distill.pairs, len(self.data.train)
-        if required > available:
-            raise ConfigError(f"distill.pairs is {required}, but train has {available} images. Lower distill.pairs.")
+        require_enough_images(pairs or self.config.distill.pairs, len(self.data.train))
 
     @property
     @abstractmethod

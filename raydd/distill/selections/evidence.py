@@ -67,13 +67,12 @@ Select = Callable[[Evidence, int, int], Int[Tensor, "N"]]
 """Takes the evidence, the number of pairs N and a seed; returns the chosen captions, each of a different image."""
 
 
-def require_images(image_of_text: Int[Tensor, "C"], pairs: int) -> None:
-    """Check that there are at least as many training images as pairs.
+def require_enough_images(pairs: int, images: int) -> None:
+    """Refuse more pairs than there are training images, since a pair has an image of its own.
 
     Raises:
         ConfigError: there are fewer training images.
     """
-    images = int(image_of_text.unique().numel())
     if pairs > images:
         raise ConfigError(f"distill.pairs is {pairs}, but train has {images} images. Lower distill.pairs.")
 
@@ -82,7 +81,7 @@ def choose_greedily(
     image_of_text: Int[Tensor, "C"], pairs: int, choose_next: Callable[[Bool[Tensor, "C"]], int]
 ) -> Int[Tensor, "N"]:
     """Choose pairs one after the other; `choose_next` returns the next, given which pairs have a free image."""
-    require_images(image_of_text, pairs)
+    require_enough_images(pairs, len(image_of_text.unique()))
     free = torch.ones(len(image_of_text), dtype=torch.bool)
     chosen = []
     for _ in range(pairs):
@@ -93,7 +92,7 @@ def choose_greedily(
 
 def first_of_each_image(image_of_text: Int[Tensor, "C"], order: Int[Tensor, "C"], pairs: int) -> Int[Tensor, "N"]:
     """Return the first `pairs` captions of an order, skipping further captions of the same image."""
-    require_images(image_of_text, pairs)
+    require_enough_images(pairs, len(image_of_text.unique()))
     first = torch.full((int(image_of_text.max()) + 1,), len(order)).scatter_reduce_(
         0, image_of_text[order], torch.arange(len(order)), "amin"
     )
