@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
+from leaderboard_rows import read_rows
+
 from raydd import config as settings
 from raydd.cli import COMMANDS
 from raydd.cli_help import choices, choices_label, docs_of_fields
@@ -22,7 +24,7 @@ from raydd.data.encoders import IMAGE_ENCODERS, TEXT_ENCODERS
 from raydd.data.readers import READERS
 from raydd.distill.methods import METHODS
 from raydd.export.cards import plain
-from raydd.export.leaderboard import SHOWN, Row, read_rows
+from raydd.export.leaderboard import SHOWN, Row
 from raydd.outside import outside_module
 from raydd.presets import PRESETS
 from raydd.terminal.text import count_of

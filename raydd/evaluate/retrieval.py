@@ -92,13 +92,9 @@ def retrieval_scores(
     image_embeddings: Float[Tensor, "I D"],
     text_embeddings: Float[Tensor, "C D"],
     image_of_text: Int[Tensor, "C"],
-    *,
-    captions_at_once: int = 1024,
 ) -> dict[str, float]:
     """Compute recalls in percent, as `retrieval_hits` counts them."""
-    return scores_of_hits(
-        retrieval_hits(image_embeddings, text_embeddings, image_of_text, captions_at_once=captions_at_once)
-    )
+    return scores_of_hits(retrieval_hits(image_embeddings, text_embeddings, image_of_text))
 
 
 def retrieval_hits(

@@ -49,8 +49,7 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_generated_pages_are_as_the_code_is(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+def test_the_generated_pages_are_as_the_code_is():
     import write_docs
 
     for name, content in write_docs.pages().items():
@@ -64,9 +63,8 @@ def test_no_page_has_the_rests_of_a_merge():
     assert not left
 
 
-def test_every_formula_becomes_mathml_without_rests_of_tex(monkeypatch: pytest.MonkeyPatch):
+def test_every_formula_becomes_mathml_without_rests_of_tex():
     pytest.importorskip("latex2mathml", reason="builds the site")
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import mathml
 
     shown = 0
@@ -171,8 +169,7 @@ def test_the_example_of_a_method_sets_what_it_says():
     assert (config.distill.blend, config.distill.similarity) == ("fixed", "full")
 
 
-def test_the_bars_of_the_picture_are_numbers_of_the_results_page(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+def test_the_bars_of_the_picture_are_numbers_of_the_results_page():
     import draw_pictures
 
     results = (DOCS / "results/index.md").read_text(encoding="utf-8")

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
+from leaderboard_rows import read_rows
 from made_sets import ENCODERS, made_set
 
 from raydd.cli import main
 from raydd.errors import ConfigError
-from raydd.export.leaderboard import SHOWN, read_rows
+from raydd.export.leaderboard import SHOWN
 
 ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "docs/leaderboard.yaml"

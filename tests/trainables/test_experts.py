@@ -145,7 +145,7 @@ DRIVER = """
 import json, sys
 import raydd
 from raydd.settings import load
-from trainables.experts import _jobs, make_experts
+from trainables.experts import make_experts
 
 make_experts([raydd.open(load(settings=json.loads(sys.argv[1])))], workers=2)
 """
