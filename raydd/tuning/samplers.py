@@ -27,6 +27,7 @@ PER_SECOND = "per-second"
 _LONGEST = 3.0  # longest trial that per-second draws, in shares of the remaining time: two of three are stopped early
 _RECENT = 24  # ended trials that tell how much of its predicted time a trial takes
 MODELLED = 256  # most trials that a model is fitted to, since its cost grows with the cube of their number
+_BEGUN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.FAIL)
 
 
 def renew_sampler(
@@ -91,7 +92,8 @@ class WholeSpaceSampler(BaseSampler):
     All settings that any trial had are drawn together, and the space takes the settings that it asks for. If a trial
     lacks a setting, the sampler is shown the middle of the setting's range, so that it learns nothing from it. A trial
     that was stopped is shown with an estimate of its final score: its last score, plus the median gain of the complete
-    trials from that rung to the end.
+    trials from that rung to the end. A trial that diverged is shown as worse than all others, so that the sampler turns
+    away from it.
     """
 
     def __init__(
@@ -150,31 +152,56 @@ def _fixed_space_trials(
 ) -> list[FrozenTrial]:
     """Return the modelled trials as if they were trials of a fixed space."""
     trials = _modelled_trials(study, current_trial)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    values = _shown_values(study, trials)
     shown_trials = []
     for trial in trials:
-        values = trial.values if trial.state == TrialState.COMPLETE else None
-        if trial.state == TrialState.PRUNED:
-            if len(study.directions) > 1 or not trial.intermediate_values:
-                continue
-            values = [_estimate_final_value(trial, complete)]
-        if trial.state == TrialState.RUNNING and not trial.params:
+        is_shown_complete = trial.number in values
+        if not is_shown_complete and (trial.state != TrialState.RUNNING or not trial.params):
             continue
-        state = TrialState.RUNNING if values is None else TrialState.COMPLETE
+        state = TrialState.COMPLETE if is_shown_complete else TrialState.RUNNING
         params = {name: trial.params.get(name, _middle_value(kind)) for name, kind in space.items()}
         user_attrs: dict[str, Any] = {OWN: [name for name in space if name in trial.params]}
         user_attrs |= {SECONDS: price} if (price := trial.user_attrs.get(studies.PRICE)) else {}
         shown_trials.append(
-            create_trial(state=state, values=values, params=params, distributions=dict(space), user_attrs=user_attrs)
+            create_trial(
+                state=state,
+                values=values.get(trial.number),
+                params=params,
+                distributions=dict(space),
+                user_attrs=user_attrs,
+            )
         )
     return shown_trials
 
 
+def _shown_values(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[int, Sequence[float]]:
+    """Return the values with which trials that have ended are shown, by number.
+
+    With several objectives, only complete trials have values.
+    """
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    values: dict[int, Sequence[float]] = {trial.number: trial.values for trial in complete}
+    if len(study.directions) > 1:
+        return values
+    for trial in trials:
+        if trial.state == TrialState.PRUNED and trial.intermediate_values:
+            values[trial.number] = [_estimate_final_value(trial, complete)]
+    if values:
+        worst, beyond = (min, -math.inf) if study.direction == StudyDirection.MAXIMIZE else (max, math.inf)
+        below_worst = math.nextafter(worst(value for (value,) in values.values()), beyond)
+        values |= {trial.number: [below_worst] for trial in trials if trial.state == TrialState.FAIL}
+    return values
+
+
 def _modelled_trials(study: optuna.Study, current_trial: FrozenTrial) -> list[FrozenTrial]:
-    """Return the trials that the model is fitted to: all informative ones, or if too many, the best and the latest."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    """Return the trials that the model is fitted to: all informative ones, or if too many, the best and the latest.
+
+    Of the failed trials, only those that diverged say something about their settings.
+    """
     trials = [
-        trial for trial in study.get_trials(deepcopy=False, states=states) if trial.number != current_trial.number
+        trial
+        for trial in study.get_trials(deepcopy=False, states=_BEGUN)
+        if trial.number != current_trial.number and studies.outcome(trial.state, studies.reason(trial)) != "fail"
     ]
     if len(trials) <= MODELLED:
         return trials

@@ -105,6 +105,39 @@ def test_a_stopped_trial_counts_as_what_it_was_on_the_way_to(config, space, addr
     assert Seen.values == [14.0, 22.0, 33.0, 5.0 + 3.0]
 
 
+def test_the_search_turns_away_from_trials_that_diverge():
+    def suggest(trial):
+        lr = trial.suggest_categorical("lr", [0.1, 0.2, 0.4, 0.8])
+        trial.suggest_categorical("minibatch", [0, 20, 50])
+        return 10 * math.log2(lr) + trial.suggest_int("steps", 1, 3) if lr < 0.8 else math.nan
+
+    study = optuna.create_study(direction="maximize")
+    for _ in range(30):
+        renew_sampler(study, 0)
+        trial = study.ask()
+        if math.isfinite(value := suggest(trial)):
+            study.tell(trial, value)
+        else:
+            studies.fail(study, trial, f"r_mean is {value} at step 5 of 10")
+    diverged = [tuple(trial.params.items()) for trial in study.get_trials(states=(TrialState.FAIL,))]
+    assert len(set(diverged)) == len(diverged) < 10
+
+
+@pytest.mark.parametrize(("direction", "worst"), [("maximize", 14.0), ("minimize", 22.0)])
+def test_a_diverged_trial_is_shown_as_the_worst_and_one_that_a_machine_failed_not_at_all(direction, worst):
+    study, kinds = optuna.create_study(direction=direction), {"x": FloatDistribution(0, 1)}
+    for end in ("NonFiniteError: the loss is nan", "ValueError: the disk of node 3", 14.0, 22.0):
+        trial = study.ask(kinds)
+        if isinstance(end, str):
+            studies.fail(study, trial, end)
+        else:
+            study.tell(trial, end)
+    values = [one.value for one in _fixed_space_trials(study, study.ask(), kinds)]
+    assert values[1:] == [14.0, 22.0]
+    assert values[0] == pytest.approx(worst)
+    assert (values[0] < worst) == (direction == "maximize")
+
+
 def test_a_stopped_trial_that_was_interrupted_is_compared_at_its_rung(config, space, address):
     study = studies.open_study(config, space, address)
     kinds = {"x": FloatDistribution(0, 1)}
